@@ -1,0 +1,173 @@
+"""`train`, `evaluate`, `chat`, `report`: runs and what they leave. Torch is imported only where a model is needed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tutelage import config
+from tutelage import report as report_room
+from tutelage.errors import ConfigError
+from tutelage.report.final_screen import before_after, final_screen
+from tutelage.train import folder as run_files
+from tutelage.train.screen import Screen
+
+Run = Annotated[str, typer.Argument(help="The folder of a run, for example runs/quickstart.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs; progress goes to standard error.")]
+
+
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="A recipe (.toml); see recipes/.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings that override the recipe: train.learning_rate=2e-5")
+    ] = None,
+    *,
+    resume: Annotated[str | None, typer.Option("--resume", help="Go on with this run from its last step.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Prove the data, print the plan, load no model.")] = False,
+    explain: Annotated[
+        str | None, typer.Option("--explain", help="Explain a setting or section, or 'all', and stop.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Any dropped row is an error.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune a model as a recipe says; measure it before and after; leave a run folder with a report.
+
+    Try: tutelage train recipes/quickstart.toml train.epochs=1
+    Ctrl-C finishes the step, saves, and says how to go on.
+    """
+    if explain is not None:
+        _explain(None if explain == "all" else explain)
+        return
+    settings = _settings(recipe, overrides or [], resume, strict=strict)
+    out = Console(stderr=as_json)
+    if dry_run:
+        _dry_run(settings, out)
+        return
+    from tutelage.train.run import run
+
+    finished = run(settings, Screen(out), resume=resume is not None)
+    if finished.ended == "interrupted":
+        raise typer.Exit(130)
+    if as_json:
+        sys.stdout.write(json.dumps(finished.result, ensure_ascii=False) + "\n")
+    else:
+        out.print(final_screen(finished.result, finished.folder))
+
+
+def evaluate(
+    run: Run,
+    base: Annotated[bool, typer.Option("--base", help="Measure the original model instead.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a run's tuned model again, on the recipe's validation rows, task and general set."""
+    from tutelage.train.exam import examine
+
+    measures = asdict(examine(run, base=base, screen=Screen(Console(stderr=True))))
+    if as_json:
+        sys.stdout.write(json.dumps(measures) + "\n")
+        return
+    earlier = Path(run) / run_files.RESULT
+    recorded = json.loads(earlier.read_text(encoding="utf-8")) if earlier.is_file() else {}
+    nothing: dict[str, Any] = {"fields": {}}
+    before = measures if base else recorded.get("before", nothing)
+    after = recorded.get("after", nothing) if base else measures
+    Console().print(before_after(before, after, title=f"{run}: {'before' if base else 'after'} measured just now"))
+
+
+def chat(
+    run: Run,
+    base: Annotated[bool, typer.Option("--base", help="Talk to the original model.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Ask both, side by side.")] = False,
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Ask this once and stop.")] = None,
+    system: Annotated[
+        str | None, typer.Option("--system", help="System prompt; default: the one that all training rows had.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Longest reply.")] = 256,
+) -> None:
+    """Talk to what a run trained. /reset starts over, /quit or Ctrl-D ends; questions may also come from a pipe."""
+    if base and compare:
+        raise ConfigError("--base and --compare contradict each other", fix="give one of them")
+    from tutelage.cli.talk import talk
+    from tutelage.train.reopen import reopen
+
+    out = Console(highlight=False)
+    opened = reopen(run, tuned=not base, base=base or compare, say=lambda text: out.print(text, markup=False))
+    talk(opened, out, compare=compare, base=base, prompt=prompt, system=system, max_new_tokens=max_new_tokens)
+
+
+def report(run: Run, as_json: AsJson = False) -> None:
+    """Write a run's page (report.html) again, also while it goes on; print where it is."""
+    path = report_room.write(run_files.existing_run_folder(run))
+    result = Path(run) / run_files.RESULT
+    if as_json:
+        recorded = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else None
+        sys.stdout.write(json.dumps({"report": str(path), "result": recorded}, ensure_ascii=False) + "\n")
+    else:
+        Console().print(f"Report: {path}", markup=False, highlight=False)
+
+
+def _settings(recipe: str | None, overrides: list[str], resume: str | None, *, strict: bool) -> config.Settings:
+    if strict:
+        overrides = [*overrides, "data.strict=true"]
+    if resume is not None:
+        if recipe is not None:
+            raise ConfigError(
+                "A resumed run keeps its settings",
+                found=f"--resume {resume} together with {recipe}",
+                fix="leave the recipe and overrides out, or start a new run",
+            )
+        folder = run_files.existing_run_folder(resume)
+        found = config.load(folder / run_files.SETTINGS)
+        return found.model_copy(update={"folder": str(folder.parent), "name": folder.name})
+    if recipe is None:
+        raise ConfigError(
+            "No recipe given", expected="tutelage train RECIPE.toml", fix="try: tutelage train recipes/quickstart.toml"
+        )
+    return config.load(recipe, overrides)
+
+
+def _dry_run(settings: config.Settings, out: Console) -> None:
+    from tutelage.model.source import model_folder
+    from tutelage.pack import Order
+    from tutelage.train.prepare import prepare
+
+    prepared = prepare(settings, model_folder(settings.model.name, weights=False, say=out.print))
+    asked = settings.train
+    order = Order(len(prepared.train), asked.batch_examples, asked.epochs, settings.seed, asked.max_steps)
+    tokens = sum(len(one.ids) for one in prepared.train)
+    step_tokens = tokens / order.examples * asked.batch_examples
+    ledger = prepared.ledger
+    grid = Table.grid(padding=(0, 2))
+    for name, value in {
+        "run folder": str(settings.run_folder),
+        "rows": f"{ledger.rows_in} in = {ledger.rows_kept} kept + {ledger.rows_dropped} dropped",
+        "dropped": ", ".join(f"{count} {reason}" for reason, count in ledger.dropped.items()) or "none",
+        "training": f"{len(prepared.train)} sequences, {tokens:,} tokens",
+        "held out": f"{len(prepared.validation)} sequences",
+        "questions": f"{len(prepared.task)} task, {len(prepared.general)} general",
+        "steps": f"{order.steps} of {asked.batch_examples} sequences, about {step_tokens:,.0f} tokens",
+        "learning rate": f"{settings.peak_learning_rate:g}, {asked.schedule}",
+        "method": f"{settings.model.method}, {settings.model.precision}",
+    }.items():
+        grid.add_row(Text(name, style="bold"), Text(value))
+    out.print(grid)
+    for question in config.questions(settings):
+        out.print(Text(f"Is this meant? {question}", style="yellow"))
+
+
+def _explain(name: str | None) -> None:
+    out = Console(highlight=False)
+    for one in config.explain(name):
+        out.print(Text.assemble((one.path, "bold"), f" ({one.type}; default {one.default})"))
+        out.print(Text(f"  {one.description}"))
+        if one.usual:
+            out.print(Text(f"  usual: {one.usual}", style="dim"))
+        out.print(Text(f"  source: {one.source}", style="dim"))

@@ -1,0 +1,35 @@
+"""Strict typed settings: a sentence, a source and, where there is one, a usual range for every field.
+
+`load` reads a TOML recipe and reports all its problems together; `dump` writes the resolved settings back; `explain`
+describes fields for people; `questions` names values outside their usual range. Nothing here imports torch.
+"""
+
+from tutelage.config.explaining import FieldHelp, explain, questions
+from tutelage.config.reading import dump, from_mapping, load
+from tutelage.config.sections import (
+    DataSettings,
+    EvaluateSettings,
+    LoraSettings,
+    ModelSettings,
+    PackSettings,
+    RenderSettings,
+)
+from tutelage.config.settings import Settings
+from tutelage.config.training import TrainSettings
+
+__all__ = [
+    "DataSettings",
+    "EvaluateSettings",
+    "FieldHelp",
+    "LoraSettings",
+    "ModelSettings",
+    "PackSettings",
+    "RenderSettings",
+    "Settings",
+    "TrainSettings",
+    "dump",
+    "explain",
+    "from_mapping",
+    "load",
+    "questions",
+]

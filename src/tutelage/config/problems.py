@@ -1,0 +1,177 @@
+"""Turns what is wrong with a recipe into one error that lists every problem with its field and line."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import tomli_w
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from tutelage.config.naming import did_you_mean, section_types
+from tutelage.config.settings import CONTRADICTION, Settings, contradictions
+from tutelage.errors import ConfigError
+
+MESSAGES = {
+    "bool_type": "should be true or false",
+    "dict_type": "should be a table",
+    "finite_number": "should be a finite number",
+    "float_type": "should be a number",
+    "int_type": "should be a whole number",
+    "list_type": "should be a list of texts",
+    "string_type": 'should be a text in quotes, such as "this"',
+    "string_too_short": "should not be empty",
+    "too_short": "should not be empty",
+    "string_pattern_mismatch": "should be one folder name, without / or \\",
+}
+"""Our words for pydantic's error types; types not listed keep pydantic's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with one field (a dotted path)."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where values came from, to point at.
+
+    Attributes:
+        where: the file, or words for it.
+        lines: line in the file (from 1) by dotted path, for those known.
+        overridden: dotted paths that an override has set.
+    """
+
+    where: str
+    lines: Mapping[str, int] = field(default_factory=dict)
+    overridden: set[str] = field(default_factory=set)
+
+    def line(self, path: str) -> int | None:
+        """The line of a field or list item, where the file is what set it."""
+        whole = path.partition("[")[0]
+        return None if whole in self.overridden else self.lines.get(whole)
+
+    def remark(self, path: str) -> str:
+        """A closing remark on where the value of a field was set; empty where that is not known."""
+        if path.partition("[")[0] in self.overridden:
+            return " (from an override)"
+        line = self.line(path)
+        return "" if line is None else f" (line {line})"
+
+
+def problems_in(values: Mapping[str, Any], error: ValidationError) -> list[Problem]:
+    """Everything wrong with `values`, contradictions between its good fields included, each field once.
+
+    Args:
+        values: the nested mapping that failed.
+        error: how it failed.
+    """
+    texts: dict[str, list[str]] = {}
+    broken: set[str] = set()
+    for detail in error.errors(include_url=False):
+        if detail["type"] == CONTRADICTION:
+            continue
+        broken.add(".".join(str(part) for part in detail["loc"][:2]))
+        for problem in _problems_of(detail):
+            texts.setdefault(problem.path, []).append(problem.text)
+    # A value that fits no branch of a union fails once for each: say the value once, and the innermost place only.
+    problems = [
+        Problem(path, " or ".join([parts[0], *(part.rpartition(", should be ")[2] for part in parts[1:])]))
+        for path, parts in texts.items()
+        if not any(other.startswith(f"{path}[") for other in texts)
+    ]
+    for one in contradictions(_good_part(values, broken), ignore=broken):
+        problems.append(Problem(one.paths[0], one.problem))
+    return problems
+
+
+def raise_together(problems: list[Problem], origin: Origin) -> None:
+    """Raise one ConfigError for all problems; do nothing where there are none.
+
+    Raises:
+        ConfigError: there is at least one problem.
+    """
+    if not problems:
+        return
+    count = len(problems)
+    shown = [f"{problem.path}: {problem.text}{origin.remark(problem.path)}" for problem in problems]
+    line = origin.line(problems[0].path) if count == 1 else None
+    raise ConfigError(
+        f"{count} problem{'s' if count > 1 else ''} in {origin.where}",
+        where=origin.where if line is None else f"{origin.where}:{line}",
+        found=shown[0] if count == 1 else "".join(f"\n    - {one}" for one in shown),
+        expected="known fields, each with a value that it accepts, and no two that contradict each other",
+        fix="correct what is listed above; `tutelage train --explain` describes every field",
+    )
+
+
+def _problems_of(detail: ErrorDetails) -> list[Problem]:
+    path, found = _dotted(detail["loc"]), detail["input"]
+    if detail["type"] == "extra_forbidden":
+        return _unknown(path, found)
+    if detail["type"] == "missing":
+        required = section_types()[path].model_fields.items() if path in section_types() else ()
+        names = [f"{path}.{name}" for name, inner in required if inner.is_required()]
+        return [Problem(name, "is missing and has no default") for name in names or [path]]
+    if detail["type"] == "model_type":
+        return [Problem(path, f"is {_shown(found)}, should be a table: a line [{path}] with its fields below")]
+    text = MESSAGES.get(detail["type"])
+    if text is None:
+        text = detail["msg"].removeprefix("Value error, ").removeprefix("Input ").replace("'", '"')
+    if detail["type"] == "list_type" and isinstance(found, str):
+        text += f", such as [{_shown(found)}]"
+    return [Problem(path, f"is {_shown(found)}, {text}")]
+
+
+def _unknown(path: str, value: object) -> list[Problem]:
+    """One problem for an unknown key; for an unknown section one for each of its keys."""
+    if "." not in path and isinstance(value, Mapping) and value:
+        return [
+            Problem(f"{path}.{key}", f"there is no section [{path}]; {did_you_mean(f'{path}.{key}')}") for key in value
+        ]
+    return [Problem(path, f"is not a known field; {did_you_mean(path)}")]
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    """`("data", "train", 0)` as `data.train[0]`; pydantic's tags for the branches of a union are left out."""
+    text = ""
+    for part in location:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif not re.match(r"(literal|list|constrained-str|nullable|function-)\b|.*\[", part):
+            text += f".{part}" if text else part
+    return text
+
+
+def _shown(value: object) -> str:
+    """A value as TOML writes it, shortened; as Python writes it where TOML cannot."""
+    try:
+        text = tomli_w.dumps({"v": value}).removeprefix("v = ").rstrip("\n")
+    except (TypeError, AttributeError):
+        text = reprlib.repr(value)
+    if isinstance(value, Mapping) or "\n" in text:
+        text = reprlib.repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _good_part(values: Mapping[str, Any], broken: set[str]) -> Settings:
+    """Settings, unchecked, from the fields that are valid on their own; defaults stand in for the others."""
+    parts: dict[str, Any] = {}
+    for name, section in section_types().items():
+        given = values.get(name, {})
+        good = {}
+        if isinstance(given, Mapping):
+            good = {
+                key: value
+                for key, value in given.items()
+                if key in section.model_fields and f"{name}.{key}" not in broken
+            }
+        parts[name] = section.model_construct(None, **good)
+    return Settings.model_construct(None, **parts)

@@ -1,0 +1,198 @@
+"""Recipe in, settings out, and back: TOML plus overrides, every problem reported at once."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import ValidationError
+
+from tutelage.config.naming import MAPPING_FIELDS, did_you_mean, paths, section_types
+from tutelage.config.problems import Origin, Problem, problems_in, raise_together
+from tutelage.config.sections import Section
+from tutelage.config.settings import Settings
+from tutelage.errors import ConfigError, SourceNotFoundError
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
+    """Read a TOML recipe, apply overrides, check everything, and resolve what was left out.
+
+    Args:
+        path: the recipe. Paths inside it start from the current folder, not from the recipe's.
+        overrides: `section.field=value`; the value is read as TOML, or as text where it is not TOML. An empty value
+            takes the field out, so that its default holds again. A later override wins over an earlier one.
+
+    Returns:
+        Resolved settings: `name` is the recipe's file name without its ending where the recipe gives none, and
+        `train.learning_rate` is a number.
+
+    Raises:
+        SourceNotFoundError: there is no such file, or it cannot be read.
+        ConfigError: it is not TOML, or at least one value cannot work; all problems are in the one error.
+    """
+    path = Path(path)
+    text = _read_text(path)
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _syntax_error(path, text, error) from error
+    return _build(values, overrides, Origin(str(path), _lines_of_keys(text)), name=path.stem)
+
+
+def from_mapping(values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str) -> Settings:
+    """Settings from a nested mapping (`{"model": {"name": ...}, ...}`), checked and resolved as `load` does.
+
+    Args:
+        values: sections by name, each a mapping of its fields; not changed.
+        overrides: as for `load`.
+        where: words for where the values came from, for the error.
+
+    Raises:
+        ConfigError: at least one value cannot work; all problems are in the one error.
+    """
+    return _build(values, overrides, Origin(where), name=None)
+
+
+def dump(settings: Settings) -> str:
+    """The resolved settings as TOML; `from_mapping` and `load` read it back to equal settings.
+
+    Fields without a value are left out, as TOML has none, and so is what the rest switches off: `[lora]` in full
+    fine-tuning, `train.warmup_share` where `train.warmup_steps` is set.
+    """
+    values = settings.resolved().model_dump(exclude_none=True)
+    if settings.model.method == "full":
+        del values["lora"]
+    if settings.train.warmup_steps is not None:
+        del values["train"]["warmup_share"]
+    return tomli_w.dumps(values)
+
+
+def _build(values: Mapping[str, Any], overrides: Sequence[str], origin: Origin, *, name: str | None) -> Settings:
+    merged = {key: _plain(value) for key, value in values.items()}
+    problems: list[Problem] = []
+    for override in overrides:
+        problem = _apply(override, merged, origin)
+        if problem is not None:
+            problems.append(problem)
+    if name is not None:
+        merged.setdefault("name", name)
+    settings = None
+    try:
+        settings = Settings.model_validate(merged)
+    except ValidationError as error:
+        problems = problems_in(merged, error) + problems
+    raise_together(problems, origin)
+    assert settings is not None, "a failed validation names at least one problem"
+    return settings.resolved()
+
+
+def _plain(value: Any) -> Any:
+    """A section as a dict of its own, so that overrides change only this copy."""
+    if isinstance(value, Section):
+        return value.model_dump(exclude_unset=True)
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _apply(override: str, values: dict[str, Any], origin: Origin) -> Problem | None:
+    """Write one override into `values` and note it in `origin`; return what is wrong with the override itself."""
+    path, equals, text = override.partition("=")
+    path = path.strip()
+    if not equals or not path:
+        return Problem(f"override '{override}'", "has no name and value; write it as section.field=value")
+    if path in section_types():
+        return Problem(f"override '{override}'", f"names a whole section; write {path}.field=value")
+    users_own = path.startswith(tuple(f"{field}." for field in MAPPING_FIELDS)) and "" not in path.split(".")
+    if path not in paths() and not users_own:
+        return Problem(f"override '{override}'", f"{path} is not a known field; {did_you_mean(path)}")
+    *outer, key = path.split(".")
+    place = values
+    for part in outer:
+        inner = place.setdefault(part, {})
+        if not isinstance(inner, Mapping):
+            return Problem(f"override '{override}'", f"{part} is set to a value, not a table, so nothing fits below it")
+        place[part] = dict(inner)
+        place = place[part]
+    origin.overridden.add(path)
+    if text.strip():
+        place[key] = _value(text.strip())
+    else:
+        place.pop(key, None)
+    return None
+
+
+def _value(text: str) -> object:
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    # A line break in the text can smuggle in further keys; then it was not one value.
+    return parsed["value"] if len(parsed) == 1 else text
+
+
+def _read_text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        siblings = [one.name for one in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, siblings, n=1)
+        raise SourceNotFoundError(
+            f"There is no recipe {path}",
+            where=str(path),
+            found="no such file",
+            expected="a TOML file",
+            fix=f"did you mean {path.parent / near[0]}?" if near else "check the path; it starts from this folder",
+        ) from error
+    except OSError as error:
+        raise SourceNotFoundError(
+            f"The recipe {path} cannot be read",
+            where=str(path),
+            found=error.strerror or type(error).__name__,
+            expected="a TOML file that may be read",
+            fix="give the path of the file itself",
+        ) from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"The recipe {path} is not UTF-8 text",
+            where=f"{path}:{line}",
+            found=f"byte 0x{content[error.start]:02x}",
+            expected="UTF-8, as TOML asks for",
+            fix="save the file as UTF-8",
+        ) from error
+
+
+def _syntax_error(path: Path, text: str, error: tomllib.TOMLDecodeError) -> ConfigError:
+    message = str(error)
+    at = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", message)
+    all_lines = text.splitlines() or [""]
+    number = int(at[1]) if at and at[1] else len(all_lines)
+    line = all_lines[min(number, len(all_lines)) - 1].strip()
+    return ConfigError(
+        f"The recipe {path} is not valid TOML",
+        where=f"{path}:{number}",
+        found=f"{line or 'an empty line'}  ({message[: at.start()] if at else message})",
+        expected='lines such as  key = "text",  key = 3  or  [section]',
+        fix=f"correct line {number}; text needs quotes, and no field may be given twice",
+    )
+
+
+def _lines_of_keys(text: str) -> dict[str, int]:
+    """Line number (from 1) by dotted path, for keys written in the plain way; only used to point at problems."""
+    found: dict[str, int] = {}
+    section = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        header = re.match(r"\s*\[\s*([\w.\-]+)\s*\]", line)
+        pair = re.match(r"\s*([\w.\-]+)\s*=", line)
+        if header:
+            section = header[1]
+            found.setdefault(section, number)
+        elif pair:
+            found.setdefault(f"{section}.{pair[1]}" if section else pair[1], number)
+    return found

@@ -1,0 +1,265 @@
+"""The sections of a recipe that say what is trained on what: model, lora, data, render, pack, evaluate.
+
+Every field carries one sentence, its source, and `usual` (low and high, or words where the range depends on another
+field). Bounds in `Field` are refused; values outside `usual` are only questioned.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from datetime import date as calendar_date
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+
+Text = Annotated[str, StringConstraints(min_length=1)]
+TextList = Annotated[list[Text], Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """One table of the recipe: frozen, no unknown keys, no silent conversions, no NaN or Inf."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class ModelSettings(Section):
+    """Which model is trained, and how much of it."""
+
+    name: Text = Field(
+        description="The model to start from: a local folder or a hub id such as owner/name.",
+        json_schema_extra={"source": "the user's choice; there is no default"},
+    )
+    method: Literal["full", "lora"] = Field(
+        default="lora",
+        description="Train all weights (full), or small low-rank matrices beside frozen weights (lora).",
+        json_schema_extra={
+            "source": "Hu et al. 2021 (LoRA), section 4; lora is the default as it needs far less memory"
+        },
+    )
+    precision: Literal["bf16", "fp32"] = Field(
+        default="bf16",
+        description="Number format of the computation; trained weights and optimizer state stay in fp32 either way.",
+        json_schema_extra={
+            "source": "Micikevicius et al. 2018, section 3.1 (fp32 master weights); Kalamkar et al. 2019"
+        },
+    )
+    trust_remote_code: bool = Field(
+        default=False,
+        description="Let the model's repository run its own Python code on this computer.",
+        json_schema_extra={"source": "off by default for safety, as in Transformers"},
+    )
+    threads: int | None = Field(
+        default=None,
+        gt=0,
+        description="Processor threads for the computation; left out, PyTorch decides.",
+        json_schema_extra={"source": "PyTorch's torch.set_num_threads"},
+    )
+
+
+class LoraSettings(Section):
+    """The low-rank adapter; read only when model.method is lora."""
+
+    rank: int = Field(
+        default=16,
+        gt=0,
+        description="Rank of each pair of low-rank matrices: a higher rank can learn more and takes more memory.",
+        json_schema_extra={"source": "Hu et al. 2021, section 7.2, compares ranks 1 to 64", "usual": [8, 64]},
+    )
+    alpha: int = Field(
+        default=32,
+        gt=0,
+        description="Strength of the adapter: its output is scaled by alpha / rank.",
+        json_schema_extra={
+            "source": "Hu et al. 2021, section 4.1, scales by alpha / rank; twice the rank is common practice",
+            "usual": "rank to 2 x rank",
+        },
+    )
+    dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the adapter's inputs set to zero at random while training.",
+        json_schema_extra={"source": "Dettmers et al. 2023 (QLoRA), appendix B, uses 0.05 to 0.1", "usual": [0.0, 0.1]},
+    )
+    targets: Literal["all-linear"] | TextList = Field(
+        default="all-linear",
+        description="Layers that get an adapter: all-linear (all but the output layer), or a list of layer names.",
+        json_schema_extra={
+            "source": "Dettmers et al. 2023 (QLoRA), section 4: adapters on all linear layers are needed"
+        },
+    )
+
+
+class DataSettings(Section):
+    """Where the demonstrations are and what they look like."""
+
+    train: TextList = Field(
+        description="Files, folders or hub data sets to train on; paths start from the current folder.",
+        json_schema_extra={"source": "the user's choice; there is no default"},
+    )
+    validation: list[Text] = Field(
+        default=[],
+        description="Files, folders or hub data sets held out to measure loss on, never trained on.",
+        json_schema_extra={"source": "the user's choice; none by default"},
+    )
+    validation_share: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the training rows held out to measure loss on, where data.validation is empty.",
+        json_schema_extra={"source": "common practice, not from a paper; off by default", "usual": [0.0, 0.2]},
+    )
+    shape: Literal["auto", "alpaca", "sharegpt", "messages", "prompt_completion", "text"] = Field(
+        default="auto",
+        description="How a row is laid out; auto looks at the keys of the rows and says what it found.",
+        json_schema_extra={"source": "layouts in common use: Alpaca, ShareGPT, chat messages, prompt and completion"},
+    )
+    columns: dict[str, Text] = Field(
+        default={},
+        description="Which column holds which part of a row, such as prompt = 'question' and response = 'answer'.",
+        json_schema_extra={"source": "the user's data; empty means the usual column names"},
+    )
+    max_rows: int | None = Field(
+        default=None,
+        gt=0,
+        description="Use at most this many training rows; left out, all of them.",
+        json_schema_extra={"source": "for trials; no limit by default"},
+    )
+    strict: bool = Field(
+        default=False,
+        description="Stop at the first row that would be dropped, instead of counting it and going on.",
+        json_schema_extra={"source": "our choice: a bad row is counted and shown, and does not end a run"},
+    )
+
+
+class RenderSettings(Section):
+    """How a conversation becomes tokens, and which of them are trained."""
+
+    template: Text | None = Field(
+        default=None,
+        description="Path of a Jinja chat template; left out, the tokenizer's own is used.",
+        json_schema_extra={"source": "the tokenizer's own, so that training sees what a server will feed"},
+    )
+    template_arguments: dict[str, Any] = Field(
+        default={},
+        description="Extra values for the chat template, such as enable_thinking = false.",
+        json_schema_extra={"source": "the chosen template's own documentation"},
+    )
+    train_on: Literal["replies", "all"] = Field(
+        default="replies",
+        description="Train on the assistant's replies only, or on every token.",
+        json_schema_extra={"source": "Dettmers et al. 2023 (QLoRA), table 10: training on prompts too scores lower"},
+    )
+    turns: Literal["all", "last"] = Field(
+        default="all",
+        description="Train on every assistant turn of a conversation, or on the last one only.",
+        json_schema_extra={"source": "common practice for conversations with several turns"},
+    )
+    control_tokens: Literal["drop", "keep"] = Field(
+        default="drop",
+        description="Drop a row whose text spells out a control token, or keep it as the tokenizer reads it.",
+        json_schema_extra={"source": "our choice: text in the data must not be able to fake a turn"},
+    )
+    date: str = Field(
+        default="2026-01-01",
+        description="The day (YYYY-MM-DD) that templates see as today, so that a rerun gives the same tokens.",
+        json_schema_extra={"source": "our choice: any fixed day makes reruns equal"},
+    )
+
+    @field_validator("template_arguments")
+    @classmethod
+    def _has_toml_values_only(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        problem = "should hold only text, finite numbers, true/false, dates, lists and tables"
+        try:
+            read_back = tomllib.loads(tomli_w.dumps(arguments))
+        except (TypeError, AttributeError) as error:
+            raise ValueError(problem) from error
+        if read_back != arguments:
+            raise ValueError(problem)
+        return arguments
+
+    @field_validator("date", mode="before")
+    @classmethod
+    def _accepts_unquoted_day(cls, value: object) -> object:
+        if isinstance(value, calendar_date) and not isinstance(value, datetime):
+            return value.isoformat()
+        return value
+
+    @field_validator("date")
+    @classmethod
+    def _is_a_day(cls, value: str) -> str:
+        if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+            raise ValueError("should be a day written YYYY-MM-DD")
+        try:
+            calendar_date.fromisoformat(value)
+        except ValueError as error:
+            raise ValueError("should be a day that the calendar has") from error
+        return value
+
+
+class PackSettings(Section):
+    """How long one example and one packed row may be."""
+
+    max_tokens: int = Field(
+        default=1024,
+        gt=1,
+        description="Longest example in tokens; a longer one is dropped and counted.",
+        json_schema_extra={
+            "source": "Alpaca trains on 512 tokens, LIMA (Zhou et al. 2023, section 3) on 2048",
+            "usual": [512, 8192],
+        },
+    )
+    row_tokens: int = Field(
+        default=2048,
+        gt=1,
+        description="Most tokens in one packed row, which is one forward pass; it sets the memory a step needs.",
+        json_schema_extra={
+            "source": "Krell et al. 2021 (packing without cross-contamination); as large as memory allows"
+        },
+    )
+
+
+class EvaluateSettings(Section):
+    """What is measured besides loss: skill at the task, and what was forgotten."""
+
+    task: list[Text] = Field(
+        default=[],
+        description="Files or hub data sets of the task itself: answers are generated and compared with the reference.",
+        json_schema_extra={"source": "the user's choice; none by default"},
+    )
+    general: list[Text] = Field(
+        default=[],
+        description="Files or hub data sets away from the task, to see what the model forgot.",
+        json_schema_extra={
+            "source": "Luo et al. 2023 (forgetting in fine-tuning) measures general skills before and after"
+        },
+    )
+    before: bool = Field(
+        default=True,
+        description="Also measure the model before training, so that gains and losses can be shown.",
+        json_schema_extra={"source": "our choice: without it no change can be reported"},
+    )
+    max_new_tokens: int = Field(
+        default=96,
+        gt=0,
+        description="Longest generated answer in tokens; a longer one is cut there.",
+        json_schema_extra={
+            "source": "our choice: enough for short answers; raise it for reasoning",
+            "usual": [16, 2048],
+        },
+    )
+    batch_prompts: int = Field(
+        default=32,
+        gt=0,
+        description="Prompts answered side by side; changes speed and memory, not what is measured.",
+        json_schema_extra={"source": "our choice: fits small models on one device", "usual": [1, 256]},
+    )
+    examples: int = Field(
+        default=3,
+        ge=0,
+        description="Generated answers shown in full in the report.",
+        json_schema_extra={"source": "our choice: enough to see the style, short enough to read", "usual": [0, 20]},
+    )

@@ -1,0 +1,76 @@
+"""Errors that help: what happened, where, what was found, what was expected, one thing to do.
+
+Each is also the standard-library error a caller would expect, so `except ValueError` keeps working.
+"""
+
+from __future__ import annotations
+
+
+class TutelageError(Exception):
+    """Base of every error meant for the person at the keyboard.
+
+    Args:
+        what: one sentence, no full stop needed.
+        where: file, row or field.
+        found: what was there.
+        expected: what should have been there.
+        fix: one thing to do.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        found: str | None = None,
+        expected: str | None = None,
+        fix: str | None = None,
+    ) -> None:
+        self.what, self.where, self.found, self.expected, self.fix = what, where, found, expected, fix
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        for label in ("where", "found", "expected"):
+            value = getattr(self, label)
+            if value is not None:
+                lines.append(f"  {label + ':':<10}{value}")
+        if self.fix is not None:
+            lines.append(f"  {'do:':<10}{self.fix}")
+        return "\n".join(lines)
+
+
+class ConfigError(TutelageError, ValueError):
+    """Settings that cannot work: unknown key, wrong type, contradiction."""
+
+
+class DataError(TutelageError, ValueError):
+    """A file or row that cannot be used; `where` is its address."""
+
+
+class SourceNotFoundError(TutelageError, FileNotFoundError):
+    """A model, data set or file that is not there."""
+
+
+class TemplateError(TutelageError, ValueError):
+    """A chat template that is missing, does not parse, or misbehaves."""
+
+
+class DependencyError(TutelageError, ImportError):
+    """An optional package that this command needs; `fix` is the install line."""
+
+
+class FitError(TutelageError, MemoryError):
+    """Something that does not fit in memory."""
+
+
+class SaveError(TutelageError, OSError):
+    """A write that failed; what was there before is untouched."""
+
+
+class CheckpointError(TutelageError, ValueError):
+    """A checkpoint that is damaged or belongs to other settings."""
+
+
+class TrainingError(TutelageError, ArithmeticError):
+    """A run that must stop: NaN, Inf."""

@@ -1,0 +1,60 @@
+"""Scores replies that should be a JSON object: is it JSON at all, and does each field equal the demonstration's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tutelage.errors import DataError
+from tutelage.types import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class JsonScores:
+    """Shares of the rows, from 0 to 1: `valid_json` parse whole, `exact_match` equal in every field."""
+
+    valid_json: float
+    exact_match: float
+    fields: dict[str, float]
+
+
+def parse_object(reply: str) -> dict[str, Any] | None:
+    """The JSON object that `reply` is, or None; text before or after it makes it something else."""
+    try:
+        value = json.loads(reply)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def score_json(prompts: Sequence[Prompt], replies: Sequence[str]) -> JsonScores:
+    """Compare each reply with its prompt's reference, field by field and whole.
+
+    Raises:
+        DataError: a reference is not a JSON object, so this task cannot be scored this way.
+    """
+    valid = exact = 0
+    right: dict[str, int] = {}
+    wanted: dict[str, int] = {}
+    for prompt, reply in zip(prompts, replies, strict=True):
+        reference = parse_object(prompt.reference)
+        if reference is None:
+            raise DataError(
+                "A task row's reply is not a JSON object",
+                where=str(prompt.address),
+                found=prompt.reference[:80],
+                expected="one JSON object, nothing around it",
+                fix="evaluate.task is for data whose replies are JSON; leave it out for other data",
+            )
+        found = parse_object(reply)
+        valid += found is not None
+        exact += found == reference
+        for key, value in reference.items():
+            wanted[key] = wanted.get(key, 0) + 1
+            # True == 1 in Python, but not in JSON
+            same = found is not None and key in found and found[key] == value and type(found[key]) is type(value)
+            right[key] = right.get(key, 0) + same
+    rows = len(prompts)
+    return JsonScores(valid / rows, exact / rows, {key: right[key] / count for key, count in wanted.items()})

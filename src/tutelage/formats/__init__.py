@@ -1,0 +1,182 @@
+"""Bytes -> Conversation: finds the files, reads their rows, and says what each row means and where it came from.
+
+`read` gives conversations; a row that cannot become one goes to the ledger with its address and reason. `describe`
+says what the files hold and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from tutelage.formats.names import SHAPES, Fields, FileKind, fields_for, shape_for
+from tutelage.formats.rawrow import RowError
+from tutelage.formats.shapes import ShapeTable, conversation_from
+from tutelage.formats.sniff import sniff
+from tutelage.formats.sources import SourceFile, find_files
+from tutelage.formats.survey import raw_rows, remarks, settle, survey
+from tutelage.ledger import Ledger
+from tutelage.types import Conversation, Drop
+
+__all__ = ["SHAPES", "FileSummary", "SourceSummary", "describe", "read"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileSummary:
+    """What one file holds.
+
+    Attributes:
+        file: its name as addresses show it.
+        kind: what its content is, whatever its name says.
+        rows: all rows, broken ones too.
+        shape: the shape it is read by; None if no row fits any.
+        shapes: shape -> rows of that shape.
+        keys: column name -> rows in which it holds a value.
+        broken: reason -> rows that could not be read at all.
+        notes: remarks on the file as a whole.
+    """
+
+    file: str
+    kind: FileKind
+    rows: int
+    shape: str | None
+    shapes: Mapping[str, int]
+    keys: Mapping[str, int]
+    broken: Mapping[str, int]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSummary:
+    """What all files of the sources hold, in the order they are read."""
+
+    files: tuple[FileSummary, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Rows of all files."""
+        return sum(file.rows for file in self.files)
+
+    @property
+    def keys(self) -> dict[str, int]:
+        """Column name -> rows in which it holds a value, all files together."""
+        total: dict[str, int] = {}
+        for file in self.files:
+            for key, count in file.keys.items():
+                total[key] = total.get(key, 0) + count
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    files: tuple[tuple[SourceFile, FileKind], ...]
+    shape: str
+    fields: Fields
+    columns: Mapping[str, str] | None
+    notes: tuple[str, ...]
+
+
+def read(
+    sources: Sequence[str],
+    *,
+    ledger: Ledger,
+    shape: str = "auto",
+    columns: Mapping[str, str] | None = None,
+    max_rows: int | None = None,
+) -> Iterator[Conversation]:
+    """The conversations of all sources, in order.
+
+    Files are found and looked into at once; rows are read as the iterator is drawn, each file in two passes: one for
+    its shape, one for its rows. Memory is constant but for JSON documents, which are held whole.
+
+    Args:
+        sources: paths, globs, folders, or hub ids `owner/name`, `owner/name:split`, `owner/name:folder/split`.
+        ledger: counts every row as entered, takes the drops, changes and notes. Nothing is kept here.
+        shape: one of SHAPES, or "auto".
+        columns: which column holds which field: prompt, response, system, input, messages, text, tools.
+        max_rows: stop after this many rows, all files together; None reads all.
+
+    Raises:
+        SourceNotFoundError: a source that is not there.
+        ConfigError: an unknown shape, or columns that make no conversation.
+        DataError: a file that cannot be used at all, when its turn comes.
+    """
+    request = _request(sources, shape, columns)
+    for note in request.notes:
+        ledger.note(note)
+    return _conversations(request, ledger, max_rows)
+
+
+def describe(sources: Sequence[str], *, shape: str = "auto", columns: Mapping[str, str] | None = None) -> SourceSummary:
+    """What the sources hold: a full pass over each file, without a ledger.
+
+    Raises:
+        SourceNotFoundError, ConfigError: as `read`.
+        DataError: a file that cannot be opened as any kind; a file whose rows fit no shape is described, not refused.
+    """
+    request = _request(sources, shape, columns)
+    table = ShapeTable(request.fields)
+    summaries = []
+    for file, kind in request.files:
+        notes: list[str] = []
+        found = survey(raw_rows(file, kind, table=table, columns=columns, note=notes.append), table)
+        forced = request.shape if found.fitting[request.shape] else None
+        settled = found.shape if request.shape == "auto" else forced
+        if settled is not None:
+            notes += remarks(found, settled, table, file.shown)
+        summaries.append(
+            FileSummary(
+                file=file.shown,
+                kind=kind,
+                rows=found.rows,
+                shape=settled,
+                shapes=dict(found.shapes),
+                keys=dict(found.keys),
+                broken=dict(found.broken),
+                notes=tuple(notes),
+            )
+        )
+    return SourceSummary(tuple(summaries), request.notes)
+
+
+def _request(sources: Sequence[str], shape: str, columns: Mapping[str, str] | None) -> _Request:
+    wanted, fields = shape_for(shape, columns), fields_for(columns)
+    notes: list[str] = []
+    files: list[tuple[SourceFile, FileKind]] = []
+    for file in find_files(sources, notes.append):
+        sniffed = sniff(file.path, file.shown)
+        files.append((file, sniffed.kind))
+        if sniffed.note is not None:
+            notes.append(sniffed.note)
+    return _Request(tuple(files), wanted, fields, columns, tuple(notes))
+
+
+def _conversations(request: _Request, ledger: Ledger, max_rows: int | None) -> Iterator[Conversation]:
+    table = ShapeTable(request.fields)
+    left = max_rows
+    for file, kind in request.files:
+        if left is not None and left <= 0:
+            return
+        found = survey(raw_rows(file, kind, table=table, columns=request.columns, note=ledger.note), table)
+        file_shape = settle(found, request.shape, request.columns, file.shown)
+        for note in remarks(found, file_shape, table, file.shown):
+            ledger.note(note)
+        for row in raw_rows(file, kind, table=table, columns=request.columns, note=ledger.note):
+            if left is not None:
+                if left <= 0:
+                    return
+                left -= 1
+            ledger.enter()
+            if isinstance(row, Drop):
+                ledger.drop(row)
+                continue
+            shape = table.choose(row.fields, file_shape) if request.shape == "auto" else file_shape
+            try:
+                conversation, change = conversation_from(row, shape, request.fields)
+            except RowError as error:
+                ledger.drop(Drop(row.address, error.reason, error.detail))
+                continue
+            if change is not None:
+                ledger.change(change)
+            yield conversation

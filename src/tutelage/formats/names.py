@@ -1,0 +1,143 @@
+"""The names the world uses for roles, fields and files: read once from `names.json`, so that lists stay out of code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from importlib.resources import files
+from typing import Any, Final, Literal
+
+from tutelage.errors import ConfigError
+from tutelage.types import Role
+
+FileKind = Literal["json_lines", "json_document", "csv", "tsv", "parquet", "text"]
+
+TABLE: Final[dict[str, Any]] = json.loads(files("tutelage.formats").joinpath("names.json").read_text("utf-8"))
+
+ROLES: Final[dict[str, Role]] = TABLE["roles"]
+CALL_ROLES: Final = frozenset(TABLE["call_roles"])
+TURN_KEYS: Final[dict[str, tuple[str, ...]]] = {key: tuple(names) for key, names in TABLE["turn_keys"].items()}
+PART_TYPES: Final[dict[str, str]] = TABLE["part_types"]
+PART_KEYS: Final[tuple[str, ...]] = tuple(TABLE["part_keys"])
+ENDINGS: Final[dict[str, FileKind]] = TABLE["endings"]
+KIND_TITLES: Final[dict[FileKind, str]] = TABLE["kind_titles"]
+HUB_ENDINGS: Final[tuple[str, ...]] = tuple(TABLE["hub_endings_by_preference"])
+NOT_DATA: Final = frozenset(TABLE["not_data"])
+NOT_DATA_STEMS: Final[tuple[str, ...]] = tuple(TABLE["not_data_stems"])
+SPLIT_WORDS: Final[tuple[str, ...]] = tuple(TABLE["split_words"])
+MAGIC: Final[dict[bytes, str]] = {bytes.fromhex(start): title for start, title in TABLE["magic"].items()}
+
+SHAPES: Final = ("alpaca", "sharegpt", "messages", "prompt_completion", "text")
+SHAPES_BY_PRIORITY: Final[tuple[str, ...]] = tuple(TABLE["shapes"])
+"""A row that fits several shapes takes the first: turns say more than a prompt, a prompt more than a text."""
+
+COLUMN_KEYS: Final = ("prompt", "response", "system", "input", "messages", "text", "tools")
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """For each field of a row, the column names that may hold it, the most telling first."""
+
+    messages: tuple[str, ...]
+    conversations: tuple[str, ...]
+    instruction: tuple[str, ...]
+    input: tuple[str, ...]
+    prompt: tuple[str, ...]
+    response: tuple[str, ...]
+    text: tuple[str, ...]
+    system: tuple[str, ...]
+    history: tuple[str, ...]
+    tools: tuple[str, ...]
+    template_arguments: tuple[str, ...]
+    media: tuple[str, ...]
+
+    def required(self, shape: str) -> list[tuple[str, ...]]:
+        """The groups of columns of which a row of this shape holds at least one each."""
+        return [getattr(self, name) for name in TABLE["shapes"][shape]]
+
+    def used(self, shape: str) -> frozenset[str]:
+        """The columns that a row of this shape is made from."""
+        return frozenset(column for name in TABLE["uses"][shape] for column in getattr(self, name))
+
+    def all_columns(self) -> frozenset[str]:
+        """Every column name that means something."""
+        return frozenset(name for field in TABLE["fields"] for name in getattr(self, field))
+
+
+DEFAULT_FIELDS: Final = Fields(**{field: tuple(names) for field, names in TABLE["fields"].items()})
+
+
+def fields_for(columns: Mapping[str, str] | None) -> Fields:
+    """The field names, with the columns that the user named in place of the known ones.
+
+    Raises:
+        ConfigError: a key that is not one of COLUMN_KEYS.
+    """
+    if not columns:
+        return DEFAULT_FIELDS
+    changed: dict[str, tuple[str, ...]] = {}
+    for key, column in columns.items():
+        if key not in COLUMN_KEYS:
+            raise ConfigError(
+                f"'{key}' is not a field that a column can be named for",
+                where="columns",
+                found=key + nearest(key, COLUMN_KEYS),
+                expected=", ".join(COLUMN_KEYS),
+                fix="write --columns prompt=KEY,response=KEY",
+            )
+        changed[key] = (column,)
+        if key == "prompt":
+            changed["instruction"] = (column,)
+    return replace(DEFAULT_FIELDS, **changed)
+
+
+def shape_for(shape: str, columns: Mapping[str, str] | None) -> str:
+    """The shape the settings ask for: a name from SHAPES, or "auto" where the rows decide.
+
+    Raises:
+        ConfigError: an unknown shape, columns that make no shape, or columns that contradict `shape`.
+    """
+    if shape != "auto" and shape not in SHAPES:
+        raise ConfigError(
+            f"There is no shape '{shape}'",
+            where="shape",
+            found=shape + nearest(shape, SHAPES),
+            expected="auto, " + ", ".join(SHAPES),
+            fix="leave --shape out and the rows decide",
+        )
+    named = set(columns or ())
+    wanted = _shape_of_columns(named)
+    if wanted == "auto" or shape in {"auto", wanted}:
+        return shape if wanted == "auto" else wanted
+    if {wanted, shape} == {"alpaca", "prompt_completion"}:
+        return shape
+    raise ConfigError(
+        f"The columns make the shape '{wanted}', but the shape asked for is '{shape}'",
+        where="shape and columns",
+        fix=f"leave out --shape, or name columns for '{shape}'",
+    )
+
+
+def _shape_of_columns(named: set[str]) -> str:
+    main = [keys for keys in ({"messages"}, {"text"}, {"prompt", "response", "input"}) if keys & named]
+    if not main:
+        return "auto"
+    if len(main) > 1 or (main[0] >= {"prompt"} and not named >= {"prompt", "response"}):
+        raise ConfigError(
+            "These columns do not make a conversation",
+            where="columns",
+            found=", ".join(sorted(named)),
+            expected="prompt and response (input besides, if there is one), or messages, or text",
+            fix="write --columns prompt=KEY,response=KEY",
+        )
+    if "messages" in named or "text" in named:
+        return "messages" if "messages" in named else "text"
+    return "alpaca" if "input" in named else "prompt_completion"
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """` (nearest: 'x')` for a misspelt name, or nothing."""
+    matches = get_close_matches(name.lower(), known, n=1, cutoff=0.6)
+    return f" (nearest: '{matches[0]}')" if matches else ""

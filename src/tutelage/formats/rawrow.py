@@ -1,0 +1,65 @@
+"""What the file readers hand to the shapes: a row's fields with its address, or a Drop where there is no row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tutelage.types import Address, Drop
+
+
+@dataclass(frozen=True, slots=True)
+class RawRow:
+    """One row as the file has it: column name -> value, None where a cell is null."""
+
+    address: Address
+    fields: Mapping[str, Any]
+
+
+RawRows = Iterator[RawRow | Drop]
+
+
+class RowError(Exception):
+    """A row that cannot become a Conversation; `read` turns it into a Drop. It never leaves this room."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason, self.detail = reason, detail
+        super().__init__(f"{reason}: {detail}")
+
+
+def has_surrogate(value: Any) -> bool:
+    """Whether any string of a decoded JSON value holds half of a surrogate pair, which no UTF-8 can write."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def bad_bytes(text: str) -> str | None:
+    """The first byte that was not UTF-8 in text decoded with `surrogateescape`, as a sentence; None if all were."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        byte = ord(text[error.start]) - 0xDC00
+        before = text[max(0, error.start - 20) : error.start].encode("utf-8", "replace").decode("utf-8")
+        return f"byte 0x{byte:02x} after {before!r} is not UTF-8"
+    return None
+
+
+def row_or_drop(address: Address, value: Any, *, look_for_surrogates: bool) -> RawRow | Drop:
+    """A decoded JSON value as a row, or the Drop that says why it is none."""
+    if not isinstance(value, dict):
+        shown = json.dumps(value)[:60]
+        return Drop(address, "not_an_object", f"a row must be a JSON object, found {json_type(value)}: {shown}")
+    if look_for_surrogates and has_surrogate(value):
+        return Drop(address, "lone_surrogate", "a \\ud800-\\udfff escape without its other half: not text")
+    return RawRow(address, value)
+
+
+def json_type(value: Any) -> str:
+    """What JSON calls the type of a decoded value."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+    return "null" if value is None else names.get(type(value), f"a {type(value).__name__}")

@@ -1,0 +1,163 @@
+"""Finds out what a file holds by looking inside; its name is only a hint."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tutelage.errors import DataError
+from tutelage.formats.bytestream import GZIP_MAGIC, ByteStream
+from tutelage.formats.names import ENDINGS, KIND_TITLES, MAGIC, FileKind
+
+HEAD_BYTES = 1 << 16
+_TEXT_CONTROLS = frozenset(b"\t\n\r\x0b\x0c\x1b\x1c\x1d\x1e\x1f\x08\x07")
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
+
+
+@dataclass(frozen=True, slots=True)
+class Sniffed:
+    """What a file holds, and a remark where its name says otherwise."""
+
+    kind: FileKind
+    note: str | None = None
+
+
+def ending(path: Path) -> str:
+    """The ending that names the content: `.jsonl` for both x.jsonl and x.jsonl.gz."""
+    name = path.name.lower().removesuffix(".gz")
+    return Path(name).suffix
+
+
+def sniff(path: Path, shown: str) -> Sniffed:
+    """Look at the start of a file.
+
+    Raises:
+        DataError: empty, a Git LFS pointer, UTF-16, binary, or an unknown ending with content that is no JSON.
+    """
+    with path.open("rb") as stream:
+        start = stream.read(256)
+    if not start:
+        raise DataError("The file is empty", where=shown, found="0 bytes", fix="check how it was written or copied")
+    expected = ENDINGS.get(ending(path))
+    if start.startswith(b"PAR1"):
+        return _told(shown, "parquet", expected)
+    if start.startswith(b"version https://git-lfs"):
+        raise DataError(
+            "The file is a Git LFS pointer, not the data",
+            where=shown,
+            found=start[:40].decode("ascii", "replace"),
+            expected="the data itself",
+            fix="run `git lfs pull` in its repository",
+        )
+    stream_of = ByteStream(path)
+    head = stream_of.read_first(HEAD_BYTES)
+    _refuse_binary(start, head, shown)
+    if not head.strip():
+        damage = f"a damaged gzip stream ({stream_of.damage})" if stream_of.damage else "nothing but white space"
+        raise DataError("The file holds no rows", where=shown, found=damage, fix="check how it was written or copied")
+    return _told(shown, _text_kind(head, path, shown, expected), expected)
+
+
+def _told(shown: str, kind: FileKind, expected: FileKind | None) -> Sniffed:
+    if expected in {None, kind}:
+        return Sniffed(kind)
+    return Sniffed(kind, f"{shown} holds {KIND_TITLES[kind]}; read as such")
+
+
+def _refuse_binary(start: bytes, head: bytes, shown: str) -> None:
+    for data in (start, head):
+        if data.startswith(_UTF16_MARKS):
+            raise DataError(
+                "The file is UTF-16 or UTF-32, not UTF-8",
+                where=shown,
+                found=f"byte-order mark {data[:2].hex(' ')}",
+                expected="UTF-8",
+                fix="convert it: iconv -f UTF-16 -t UTF-8 OLD > NEW",
+            )
+        for magic, title in MAGIC.items():
+            if data.startswith(magic):
+                raise DataError(
+                    f"The file is {title}",
+                    where=shown,
+                    found=f"first bytes {data[:6].hex(' ')}",
+                    expected="JSON, JSON lines, CSV, TSV, Parquet or text, plain or gzip-compressed",
+                    fix="unpack or convert it first",
+                )
+    if head.startswith((GZIP_MAGIC, b"PAR1")) or _looks_binary(head[:4096]):
+        raise DataError(
+            "The file is binary",
+            where=shown,
+            found=f"first bytes {head[:8].hex(' ')}",
+            expected="JSON, JSON lines, CSV, TSV, Parquet or text in UTF-8, plain or gzip-compressed",
+            fix="check that this is the data file, or convert it to JSON lines",
+        )
+
+
+def _looks_binary(sample: bytes) -> bool:
+    """One odd byte may be content; a tenth of them is no text. Bytes that are no UTF-8 count only beside controls."""
+    controls = sum(byte < 32 and byte not in _TEXT_CONTROLS for byte in sample)
+    if not controls:
+        return False
+    foreign = sum("\udc80" <= letter <= "\udcff" for letter in sample.decode("utf-8", "surrogateescape"))
+    return (controls + foreign) * 10 > len(sample)
+
+
+def _text_kind(head: bytes, path: Path, shown: str, expected: FileKind | None) -> FileKind:
+    stripped = head.lstrip()
+    opening = stripped[:1]
+    first, _, rest = stripped.partition(b"\n")
+    if expected in {"csv", "tsv", "text"}:
+        return _table_or_json(first, rest, expected)
+    if opening == b"{":
+        return _object_kind(stripped, path, expected)
+    if opening == b"[":
+        arrays_in_lines = first.rstrip().endswith(b"]") and rest.lstrip()[:1] == b"["
+        return "json_lines" if arrays_in_lines and expected == "json_lines" else "json_document"
+    if expected is None or expected == "parquet":
+        raise DataError(
+            "Cannot tell what the file holds",
+            where=shown,
+            found=f"the ending '{path.suffix}' and content that starts {stripped[:20]!r}",
+            expected="JSON, or one of the endings " + " ".join(ENDINGS),
+            fix="rename it with the ending of what it holds",
+        )
+    return "json_lines"
+
+
+def _table_or_json(first: bytes, rest: bytes, expected: FileKind | None) -> FileKind:
+    if isinstance(_parsed(first), dict):
+        return "json_lines"
+    if first.strip() == b"[" and rest.lstrip()[:1] == b"{":
+        return "json_document"
+    if expected == "csv" and b"\t" in first and b"," not in first:
+        return "tsv"
+    if expected == "tsv" and b"," in first and b"\t" not in first:
+        return "csv"
+    assert expected is not None
+    return expected
+
+
+def _object_kind(stripped: bytes, path: Path, expected: FileKind | None) -> FileKind:
+    first, newline, rest = stripped.partition(b"\n")
+    if first.strip() == b"{":
+        return "json_document"
+    if not newline or not rest.strip():
+        # The line may go on past the head: only the whole file tells a long first row from one long document.
+        lines = (line for line in ByteStream(path).lines() if line.strip())
+        first = next(lines)
+        one_line = next(lines, None) is None
+        if one_line:
+            return "json_lines" if expected == "json_lines" else "json_document"
+    if expected == "json_lines" or _parsed(first) is not None:
+        return "json_lines"
+    starts_of_rows = [line for line in rest.split(b"\n") if line.startswith(b"{")]
+    return "json_lines" if any(isinstance(_parsed(line), dict) for line in starts_of_rows) else "json_document"
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None

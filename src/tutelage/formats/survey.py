@@ -1,0 +1,159 @@
+"""The first pass over a file: how many rows, which keys, which shapes they fit, and so the shape of the file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from tutelage.errors import DataError
+from tutelage.formats.bytestream import ByteStream
+from tutelage.formats.jsonfiles import json_document, json_lines
+from tutelage.formats.names import DEFAULT_FIELDS, SHAPES, SHAPES_BY_PRIORITY, FileKind, nearest
+from tutelage.formats.rawrow import RawRows
+from tutelage.formats.shapes import ShapeTable
+from tutelage.formats.sources import SourceFile
+from tutelage.formats.tables import ColumnNames, csv_rows, parquet_rows, text_rows, tsv_rows
+from tutelage.types import Drop
+
+KEYS_SHOWN: Final = 20
+
+
+@dataclass(slots=True)
+class Survey:
+    """What the rows of one file hold.
+
+    Attributes:
+        rows: all rows, broken ones too.
+        keys: column name -> rows in which it holds a value.
+        shapes: shape -> rows whose most telling shape it is.
+        fitting: shape -> rows that fit it, whatever else they fit.
+        broken: reason -> rows that could not be read at all.
+        first_broken: the first of them.
+    """
+
+    rows: int = 0
+    keys: Counter[str] = field(default_factory=Counter)
+    shapes: Counter[str] = field(default_factory=Counter)
+    fitting: Counter[str] = field(default_factory=Counter)
+    broken: Counter[str] = field(default_factory=Counter)
+    first_broken: Drop | None = None
+
+    @property
+    def shape(self) -> str | None:
+        """The shape of most rows, the more telling one in a tie; None if no row fits any."""
+        return max(SHAPES_BY_PRIORITY, key=lambda name: self.shapes[name]) if self.shapes else None
+
+
+def raw_rows(
+    file: SourceFile,
+    kind: FileKind,
+    *,
+    table: ShapeTable,
+    columns: Mapping[str, str] | None,
+    note: Callable[[str], None],
+) -> RawRows:
+    """One pass over the rows of a file."""
+    stream = ByteStream(file.path)
+    if kind == "json_lines":
+        return json_lines(stream, file.shown)
+    if kind == "json_document":
+        return json_document(stream, file.shown, is_row=lambda row: table.best(row) is not None, note=note)
+    if kind == "parquet":
+        return parquet_rows(file.path, file.shown, note)
+    if kind == "text":
+        return text_rows(stream, file.shown, note)
+    named = set((columns or {}).values())
+    by_place = bool(named) and all(name.isdigit() for name in named)
+    names = ColumnNames(DEFAULT_FIELDS.all_columns(), named, by_place)
+    return (csv_rows if kind == "csv" else tsv_rows)(stream, file.shown, names, note)
+
+
+def survey(rows: RawRows, table: ShapeTable) -> Survey:
+    """Count the keys and shapes of all rows."""
+    result = Survey()
+    patterns: Counter[tuple[str, ...]] = Counter()
+    for row in rows:
+        result.rows += 1
+        if isinstance(row, Drop):
+            result.broken[row.reason] += 1
+            result.first_broken = result.first_broken or row
+        else:
+            patterns[tuple([key for key, value in row.fields.items() if value is not None])] += 1
+    # Shapes depend on which columns hold a value, and rows share few such patterns.
+    for pattern, count in patterns.items():
+        present: dict[str, Any] = dict.fromkeys(pattern, True)
+        for key in pattern:
+            result.keys[key] += count
+        best = table.best(present)
+        if best is not None:
+            result.shapes[best] += count
+        for shape in SHAPES:
+            if table.fits(present, shape):
+                result.fitting[shape] += count
+    return result
+
+
+def settle(found: Survey, wanted: str, columns: Mapping[str, str] | None, shown: str) -> str:
+    """The shape to read the file by.
+
+    Raises:
+        DataError: no rows; none readable; a named column that no row has; or no row that fits the shape.
+    """
+    if not found.rows:
+        raise DataError("The file holds no rows", where=shown, fix="check how it was written or copied")
+    if not found.keys:
+        first = found.first_broken
+        foreign = first is not None and first.reason == "invalid_utf8"
+        raise DataError(
+            "No row of the file can be read",
+            where=str(first.address) if first else shown,
+            found=f"{first.reason}: {first.detail}" if first else "rows without a value",
+            expected="rows that are objects, or lines of a table",
+            fix="convert it: iconv -f ENCODING -t UTF-8 OLD > NEW" if foreign else "mend the file, from that row on",
+        )
+    for column in (columns or {}).values():
+        if column not in found.keys:
+            raise DataError(
+                f"No row has the column '{column}'",
+                where=shown,
+                found=_counted(found.keys) + nearest(column, list(found.keys)),
+                fix="name one of the columns found",
+            )
+    shape = found.shape if wanted == "auto" else wanted
+    if shape is None or (wanted != "auto" and not found.fitting[shape]):
+        raise DataError(
+            "No row fits a known shape" if wanted == "auto" else f"No row fits the shape '{wanted}'",
+            where=shown,
+            found="keys " + _counted(found.keys),
+            expected=", ".join(SHAPES),
+            fix="say which columns are meant: --columns prompt=KEY,response=KEY; or --shape NAME",
+        )
+    return shape
+
+
+def remarks(found: Survey, shape: str, table: ShapeTable, shown: str) -> list[str]:
+    """What is worth saying of the file as a whole: rows of other shapes, and columns passed over for another."""
+    said: list[str] = []
+    others = {name: count for name, count in found.shapes.items() if name != shape}
+    unlike = sum(others.values())
+    if found.shapes[shape] and unlike:
+        kinds = ", ".join(f"{count} {name}" for name, count in others.items())
+        said.append(f"{shown} is mixed: {found.shapes[shape]} rows are {shape}, {kinds}; each is read by its own shape")
+    if shape in {"alpaca", "prompt_completion"}:
+        for names in table.fields.required(shape):
+            present = [name for name in names if found.keys[name]]
+            if len(present) > 1:
+                passed = ", ".join(f"`{name}`" for name in present[1:])
+                said.append(f"{shown}: `{present[0]}` is used where it holds a value, {passed} otherwise")
+    unused = [key for key in found.keys if key not in table.fields.used(shape)]
+    if unused and not unlike:
+        more = f" and {len(unused) - KEYS_SHOWN} more" if len(unused) > KEYS_SHOWN else ""
+        said.append(f"{shown}: columns not used: {', '.join(unused[:KEYS_SHOWN])}{more}")
+    return said
+
+
+def _counted(keys: Counter[str]) -> str:
+    shown = ", ".join(f"{key} ({count})" for key, count in keys.most_common(KEYS_SHOWN))
+    return shown + (f" and {len(keys) - KEYS_SHOWN} more" if len(keys) > KEYS_SHOWN else "")

@@ -1,0 +1,275 @@
+"""Rows of CSV, TSV, Parquet and plain-text files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from tutelage.errors import DataError
+from tutelage.formats.bytestream import ByteStream
+from tutelage.formats.rawrow import RawRow, RawRows, bad_bytes
+from tutelage.types import Address, Drop
+
+PARQUET_ROWS_A_BATCH = 1024
+QUOTED_LINES_MAX = 5000
+"""An open quote is followed this far and no further: a lost one must not cost a pass over the file each time."""
+
+# Possessive, so that a broken line is refused in one pass: without it a long one is tried in every other way first.
+_QUOTED = r'"[^"]*+(?:""[^"]*+)*+'
+_FIELDS = rf'(?:(?:{_QUOTED}"|[^",]*+),)*+'
+_CLOSED = re.compile(rf'{_FIELDS}(?:{_QUOTED}"\r?\n?|[^",]*+)')
+_OPEN = re.compile(rf"{_FIELDS}{_QUOTED}")
+_CELL = re.compile(rf'({_QUOTED}")|([^",]*+)')
+_NAME = re.compile(r"[A-Za-z_][\w.-]{0,31}")
+
+Record = tuple[int, list[str] | None, str]
+"""Line (from 1), the cells or None where the line is broken, and a sentence or the record's own text."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnNames:
+    """What decides whether the first line of a table names its columns.
+
+    Attributes:
+        known: names that mean something by themselves.
+        named: the columns the user named; one of them in the first line makes it a header.
+        by_place: the user named columns by their place ("0", "2"); then places are the names, header or not.
+    """
+
+    known: Collection[str]
+    named: Collection[str] = ()
+    by_place: bool = False
+
+
+def csv_rows(stream: ByteStream, shown: str, names: ColumnNames, note: Callable[[str], None]) -> RawRows:
+    """Rows of a comma-separated file with strict quotes."""
+    return _table(_csv_records(_text_lines(stream)), stream, shown, names, note)
+
+
+def tsv_rows(stream: ByteStream, shown: str, names: ColumnNames, note: Callable[[str], None]) -> RawRows:
+    """Rows of a tab-separated file; quotes are letters like any other."""
+    records: Iterator[Record] = (
+        (number, _without_line_end(line).split("\t"), line)
+        for number, line in _text_lines(stream)
+        if line.strip("\r\n")
+    )
+    return _table(records, stream, shown, names, note)
+
+
+def _text_lines(stream: ByteStream) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(stream.lines(), start=1):
+        yield number, line.decode("utf-8", "surrogateescape")
+
+
+def _without_line_end(line: str) -> str:
+    return line.removesuffix("\n").removesuffix("\r")
+
+
+def _table(
+    records: Iterator[Record], stream: ByteStream, shown: str, columns: ColumnNames, note: Callable[[str], None]
+) -> RawRows:
+    first = next(records, None)
+    number = 0
+    if first is not None:
+        number, cells, _ = first
+        header = _header(cells, columns)
+        names = header
+        if header is None or columns.by_place:
+            names = [str(index) for index in range(len(cells or ()))]
+        if header is None:
+            note(f"{shown} has no header; its columns are named {', '.join(names or ())}")
+        for number, cells, detail in records if header is not None else chain([first], records):
+            yield _row(Address(shown, number), names or [], cells, detail)
+    if stream.damage is not None:
+        yield stream.damage_drop(Address(shown, number + 1))
+
+
+def _row(address: Address, names: list[str], cells: list[str] | None, detail: str) -> RawRow | Drop:
+    if cells is None:
+        return Drop(address, "bad_csv", detail)
+    if not detail.isascii() and (bad := bad_bytes(detail)) is not None:
+        return Drop(address, "invalid_utf8", bad)
+    if len(cells) != len(names):
+        return Drop(address, "bad_csv", f"{len(cells)} fields, the table has {len(names)}: {detail[:60]!r}")
+    return RawRow(address, dict(zip(names, cells, strict=True)))
+
+
+def _header(cells: list[str] | None, columns: ColumnNames) -> list[str] | None:
+    """The column names, where the first line holds names: all known, or all short words and no two alike.
+
+    An empty first cell is the row number that pandas writes; it is named "0".
+    """
+    if not cells:
+        return None
+    names = [cell.strip() for cell in cells]
+    if names[0] == "" and len(names) > 1:
+        names[0] = "0"
+    rest = names[1:] if names[0] == "0" else names
+    if len(set(names)) != len(names):
+        return None
+    if all(name in columns.known for name in rest):
+        return names
+    if columns.by_place:
+        return None
+    asked_for = any(name in columns.named for name in rest)
+    return names if asked_for or all(name in columns.known or _NAME.fullmatch(name) for name in rest) else None
+
+
+def _csv_records(lines: Iterator[tuple[int, str]]) -> Iterator[Record]:
+    """Records of a CSV file; a broken one costs its first physical line, and the next line starts afresh."""
+    waiting: list[tuple[int, str]] = []
+    while True:
+        if waiting:
+            number, line = waiting.pop(0)
+        else:
+            following = next(lines, None)
+            if following is None:
+                return
+            number, line = following
+        if not line.strip("\r\n"):
+            continue
+        if '"' not in line:
+            yield number, _without_line_end(line).split(","), line
+            continue
+        cells, used, problem = _quoted_record(line, lines, waiting)
+        if cells is None:
+            yield number, None, problem
+            continue
+        text = line + "".join(taken for _, taken in waiting[:used])
+        del waiting[:used]
+        yield number, cells, text
+
+
+def _quoted_record(
+    line: str, lines: Iterator[tuple[int, str]], waiting: list[tuple[int, str]]
+) -> tuple[list[str] | None, int, str]:
+    """The cells of the record that starts with `line`, how many lines of `waiting` it takes, or what is wrong.
+
+    Lines read ahead are left in `waiting`, so that a broken record can give them back.
+    """
+    pieces = [line]
+    used = 0
+    while True:
+        # A later line starts inside the quoted field; the quote in front says so.
+        state = _scan('"' + pieces[-1] if used else line)
+        if state == "closed":
+            cells = _cells(_without_line_end("".join(pieces)))
+            return cells, used, "" if cells else "a quote stands inside a field that is not quoted as a whole"
+        if state == "bad":
+            return None, 0, f"a bare quote: {line[:60]!r} (write it twice, and quotes around the field)"
+        if used == len(waiting):
+            following = next(lines, None)
+            if following is not None:
+                waiting.append(following)
+        if used == len(waiting) or used == QUOTED_LINES_MAX:
+            return None, 0, f"a quote is opened and never closed: {line[:60]!r}"
+        pieces.append(waiting[used][1])
+        used += 1
+
+
+def _scan(line: str) -> str:
+    """Whether a record's first line is "closed", "open" (it ends inside a quoted field) or "bad"."""
+    if _CLOSED.fullmatch(line):
+        return "closed"
+    return "open" if _OPEN.fullmatch(line) else "bad"
+
+
+def _cells(record: str) -> list[str] | None:
+    cells: list[str] = []
+    place = 0
+    while True:
+        match = _CELL.match(record, place)
+        if match is None:
+            return None
+        quoted, bare = match.groups()
+        cells.append(bare if quoted is None else quoted[1:-1].replace('""', '"'))
+        place = match.end()
+        if place == len(record):
+            return cells
+        if record[place] != ",":
+            return None
+        place += 1
+
+
+def text_rows(stream: ByteStream, shown: str, note: Callable[[str], None]) -> RawRows:
+    """Paragraphs of a plain-text file, each a row with one field `text`; its address is its first line."""
+    note(f"{shown} is plain text: every paragraph (up to a blank line) is one document")
+    paragraph: list[str] = []
+    number = 0
+    for number, line in _text_lines(stream):
+        if line.strip():
+            paragraph.append(line)
+        elif paragraph:
+            yield _paragraph(Address(shown, number - len(paragraph)), paragraph)
+            paragraph = []
+    if paragraph:
+        yield _paragraph(Address(shown, number + 1 - len(paragraph)), paragraph)
+    if stream.damage is not None:
+        yield stream.damage_drop(Address(shown, number + 1))
+
+
+def _paragraph(address: Address, lines: list[str]) -> RawRow | Drop:
+    text = _without_line_end("".join(lines))
+    bad = bad_bytes(text)
+    return RawRow(address, {"text": text}) if bad is None else Drop(address, "invalid_utf8", bad)
+
+
+def parquet_rows(path: Path, shown: str, note: Callable[[str], None]) -> RawRows:
+    """Rows of a Parquet file, a batch at a time; a null inside a struct is taken for a key that is not there.
+
+    Raises:
+        DataError: the file is damaged or no Parquet.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    told: set[str] = set()
+    try:
+        with pq.ParquetFile(path) as file:
+            nested = [one.name for one in file.schema_arrow if pa.types.is_nested(one.type)]
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS_A_BATCH):
+                for fields in _batch_rows(batch):
+                    number += 1
+                    address = Address(shown, number, "row")
+                    if isinstance(fields, str):
+                        yield Drop(address, "invalid_utf8", fields)
+                        continue
+                    for name in nested:
+                        whole = _without_nulls(fields[name])
+                        if whole != fields[name] and name not in told:
+                            note(f"{shown}: nulls inside `{name}` are read as absent; Parquet writes both alike")
+                            told.add(name)
+                        fields[name] = whole
+                    yield RawRow(address, fields)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            "The Parquet file cannot be read",
+            where=f"{shown}:row {number + 1}",
+            found=str(error).splitlines()[0],
+            expected="a whole Parquet file",
+            fix="copy or download it again",
+        ) from error
+
+
+def _without_nulls(value: Any) -> Any:
+    """A nested value without the null keys that a struct gets where another row has the key."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _batch_rows(batch: Any) -> Iterator[dict[str, Any] | str]:
+    """Rows as dicts; a sentence in place of a row whose strings are not UTF-8."""
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        for index in range(batch.num_rows):
+            try:
+                yield batch.slice(index, 1).to_pylist()[0]
+            except UnicodeDecodeError as error:
+                yield f"byte 0x{error.object[error.start]:02x} is not UTF-8"

@@ -1,0 +1,4 @@
+"""Verbs on a model: locate, load, adapt, attend, loss.
+
+`source` (names to folders) imports without torch; every other module here needs the extra `[train]`.
+"""

@@ -1,0 +1,73 @@
+"""Converts a GGUF file to a folder of safetensors, tokenizer and template, atomically."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+
+from tutelage.errors import DataError, SaveError
+
+
+def convert_gguf(gguf: Path, folder: Path) -> None:
+    """Write `folder` from `gguf`; a crash half way leaves no folder of that name.
+
+    Raises:
+        DataError: transformers cannot read this GGUF.
+        SaveError: the folder cannot be written (disk full, no permission).
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise _not_saved(folder, error) from error
+    logging.disable_progress_bar()
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # the reader's own progress bar cannot be switched off
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        config, generation, state = read.config, read.generation_config, read.state_dict()
+        del config.quantization_config
+        # A model read from GGUF refuses save_pretrained: its quantiser cannot write. A fresh one with the same
+        # weights can.
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+        model.load_state_dict(state, assign=True)
+        model.tie_weights()
+        model.generation_config = generation
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        scratch.chmod(0o755)  # mkdtemp makes it private; a cache may be shared
+        os.replace(scratch, folder)
+    except OSError as error:
+        if folder.is_dir():  # another process converted the same file first; its bytes are ours
+            return
+        raise _not_saved(folder, error) from error
+    except (ValueError, KeyError, NotImplementedError) as error:
+        raise DataError(
+            f"The GGUF file '{gguf.name}' cannot be converted",
+            where=str(gguf),
+            found=str(error).splitlines()[0],
+            expected="an architecture and quantisation that transformers reads",
+            fix="use the safetensors form of this model",
+        ) from error
+    finally:
+        logging.enable_progress_bar()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _not_saved(folder: Path, error: OSError) -> SaveError:
+    return SaveError(
+        "The converted model could not be saved",
+        where=str(folder),
+        found=error.strerror or str(error),
+        fix="free some space (about 1 GB), or set TUTELAGE_CACHE to another disk",
+    )

@@ -1,0 +1,68 @@
+"""Loads a causal language model in the precision it will compute in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from tutelage.errors import DataError, DependencyError
+
+Precision = Literal["fp32", "bf16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What was loaded: parameter count, bytes of the weights, and the device."""
+
+    parameters: int
+    weight_bytes: int
+    device: str
+
+
+def load(folder: Path, *, trust_remote_code: bool = False) -> tuple[Any, Loaded]:
+    """Load the model in `folder` in the precision its weights are stored in, from safetensors only.
+
+    Raises:
+        DataError: the folder holds no model that transformers reads.
+        DependencyError: a package that this model needs is missing.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype="auto",
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            local_files_only=True,
+        )
+    except ImportError as error:
+        raise DependencyError("This model needs another package", where=str(folder), found=str(error)) from error
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            "The model cannot be loaded",
+            where=str(folder),
+            found=str(error).strip().splitlines()[0],
+            expected="config.json of a causal language model, with its safetensors",
+            fix="check the folder; a model with its own code needs model.trust_remote_code = true",
+        ) from error
+    finally:
+        logging.enable_progress_bar()
+    model.to(device)
+    parameters = sum(one.numel() for one in model.parameters())
+    weight_bytes = sum(one.numel() * one.element_size() for one in model.parameters())
+    return model, Loaded(parameters, weight_bytes, device)
+
+
+def compute_in(model: torch.nn.Module, precision: Precision) -> None:
+    """Cast every parameter; buffers stay as they are, as rotary frequencies lose their meaning in bf16."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(DTYPES[precision])

@@ -1,0 +1,151 @@
+"""The loss as (sum, count): cross-entropy at trained positions only, in chunks, its gradient taken on the way.
+
+The vocabulary-wide logits exist for one chunk at a time and never for positions that are not trained. The caller
+divides once, by the count of the whole batch.
+
+Shape legend: N = trained positions, D = hidden width, V = vocabulary, R = tokens of a packed row, C = one chunk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tutelage.errors import ConfigError
+from tutelage.types import Row
+
+CHUNK_POSITIONS = 256
+"""Positions whose logits exist at once: 256 x 49,152 fp32 logits are 48 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How a model turns hidden states into logits: `cap * tanh((h W^T + bias) * scale / cap)`."""
+
+    weight_VD: torch.Tensor
+    bias_V: torch.Tensor | None
+    scale: float
+    cap: float | None
+
+
+def head_of(model: torch.nn.Module) -> Head:
+    """Read the output head of a transformers causal language model, with or without PEFT around it.
+
+    Raises:
+        ConfigError: the head is itself adapted, which the chunked loss would ignore.
+    """
+    layer = model.get_output_embeddings()  # type: ignore[operator]
+    if type(layer) is not torch.nn.Linear:
+        raise ConfigError(
+            "The output head cannot be adapted",
+            where="lora.targets",
+            found=type(layer).__name__,
+            expected="a plain linear output head",
+            fix='leave lm_head out of lora.targets, or use "all-linear"',
+        )
+    settings = model.config.get_text_config()  # type: ignore[operator,union-attr]
+    scale = 1.0
+    if (multiplier := getattr(settings, "logit_scale", None)) is not None:  # Cohere
+        scale *= float(multiplier)
+    if (divisor := getattr(settings, "logits_scaling", None)) is not None:  # Granite
+        scale /= float(divisor)
+    cap = getattr(settings, "final_logit_softcapping", None)  # Gemma 2
+    return Head(layer.weight, layer.bias, scale, cap)
+
+
+def row_loss(model: torch.nn.Module, row: Row) -> tuple[torch.Tensor, int]:
+    """Summed weighted cross-entropy of a packed row, and how many tokens it was summed over.
+
+    Args:
+        model: a causal language model whose attention is `model.attention.document_attention`.
+        row: ids and weights [R].
+
+    Returns:
+        A scalar fp32 tensor that can be differentiated, and the number of tokens with a non-zero weight.
+    """
+    device = next(model.parameters()).device
+    ids_R = torch.from_numpy(row.ids).to(device, torch.long)
+    weights_R = torch.from_numpy(row.weights).to(device)
+    targets_N = weights_R.nonzero().squeeze(1)
+    decoder = model.get_decoder()  # type: ignore[operator]
+    hidden_1RD = decoder(
+        input_ids=ids_R[None],
+        position_ids=torch.from_numpy(row.positions).to(device, torch.long)[None],
+        document_tokens=row.document_tokens,
+        use_cache=False,
+    ).last_hidden_state
+    # The hidden state at t-1 predicts token t. A document's first token has weight 0, so none reaches back over a
+    # boundary.
+    head = head_of(model)
+    loss: torch.Tensor = _TrainedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden_1RD[0, targets_N - 1], head.weight_VD, head, ids_R[targets_N], weights_R[targets_N]
+    )
+    return loss, len(targets_N)
+
+
+class _TrainedCrossEntropy(torch.autograd.Function):
+    """Sum of weighted cross-entropies; forward also computes the gradients, chunk by chunk."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_ND: torch.Tensor,
+        weight_VD: torch.Tensor,
+        head: Head,
+        labels_N: torch.Tensor,
+        weights_N: torch.Tensor,
+    ) -> torch.Tensor:
+        need_hidden, need_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        grad_ND = torch.empty_like(hidden_ND) if need_hidden else None
+        grad_VD = torch.zeros_like(weight_VD) if need_weight else None
+        total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
+        for start in range(0, len(hidden_ND), CHUNK_POSITIONS):
+            chunk = slice(start, start + CHUNK_POSITIONS)
+            hidden_CD, labels_C1, weights_C = hidden_ND[chunk], labels_N[chunk, None], weights_N[chunk]
+            logits_CV = _logits(head, hidden_CD, weight_VD)
+            slope_CV = _cap_slope(head, logits_CV)
+            log_probability_CV = logits_CV.log_softmax(dim=1)
+            total -= (log_probability_CV.gather(1, labels_C1)[:, 0] * weights_C).sum()
+            if not (need_hidden or need_weight):
+                continue
+            gradient_CV = log_probability_CV.exp_()
+            gradient_CV.scatter_add_(1, labels_C1, gradient_CV.new_full(labels_C1.shape, -1.0))
+            gradient_CV.mul_((weights_C * head.scale)[:, None])
+            if slope_CV is not None:
+                gradient_CV.mul_(slope_CV)
+            small_CV = gradient_CV.to(weight_VD.dtype)
+            if grad_ND is not None:
+                torch.mm(small_CV, weight_VD, out=grad_ND[chunk])
+            if grad_VD is not None:
+                grad_VD.addmm_(small_CV.T, hidden_CD)
+        ctx.save_for_backward(grad_ND, grad_VD)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        grad_ND, grad_VD = ctx.saved_tensors
+        scale = upstream[0]
+        return (
+            None if grad_ND is None else grad_ND * scale.to(grad_ND.dtype),
+            None if grad_VD is None else grad_VD.mul_(scale.to(grad_VD.dtype)),
+            None,
+            None,
+            None,
+        )
+
+
+def _logits(head: Head, hidden_CD: torch.Tensor, weight_VD: torch.Tensor) -> torch.Tensor:
+    logits_CV = (hidden_CD @ weight_VD.T).float()
+    if head.bias_V is not None:
+        logits_CV += head.bias_V.float()
+    if head.scale != 1.0:
+        logits_CV *= head.scale
+    if head.cap is not None:
+        logits_CV = head.cap * torch.tanh(logits_CV / head.cap)
+    return logits_CV
+
+
+def _cap_slope(head: Head, logits_CV: torch.Tensor) -> torch.Tensor | None:
+    return None if head.cap is None else 1.0 - (logits_CV / head.cap) ** 2

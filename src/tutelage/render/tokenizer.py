@@ -1,0 +1,153 @@
+"""The tokenizer of a checkpoint, read from its folder: ids, text, control tokens, and what ends a generation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer as FastTokenizer
+
+from tutelage.errors import DataError, TemplateError
+
+NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A fast tokenizer with the facts that training needs.
+
+    Attributes:
+        fast: the tokenizers library's object.
+        named_tokens: `bos_token`, `eos_token`, ... as templates expect them.
+        stop_ids: ids that end a generation when the model is served, from the generation settings when there are any.
+        vocabulary_size: rows of the model's embedding; ids at or above it cannot be trained.
+        template: the checkpoint's own chat template (Jinja), or None.
+        folder: where it was read from.
+    """
+
+    fast: FastTokenizer
+    named_tokens: dict[str, str]
+    stop_ids: frozenset[int]
+    vocabulary_size: int
+    template: str | None
+    folder: Path
+
+    @classmethod
+    def load(cls, folder: Path) -> Tokenizer:
+        """Read `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja` and the model's settings.
+
+        Raises:
+            DataError: a file is damaged, or nothing says which token ends a generation.
+        """
+        path = folder / "tokenizer.json"
+        try:
+            fast = FastTokenizer.from_file(str(path))
+        except Exception as error:
+            raise DataError(
+                "The tokenizer cannot be read",
+                where=str(path),
+                found=str(error),
+                expected="a tokenizer.json of the tokenizers library",
+                fix="save it again: AutoTokenizer.from_pretrained(...).save_pretrained(folder)",
+            ) from error
+        settings = _read_json(folder / "tokenizer_config.json")
+        named = _named_tokens(settings, _read_json(folder / "special_tokens_map.json"))
+        model = _read_json(folder / "config.json")
+        stop_ids = _stop_ids(fast, named, model, _read_json(folder / "generation_config.json"))
+        if not stop_ids:
+            raise DataError(
+                "Nothing says which token ends a generation",
+                where=str(folder),
+                expected="eos_token_id in generation_config.json or config.json, or eos_token in tokenizer_config.json",
+                fix="add eos_token_id to generation_config.json",
+            )
+        size = int(model.get("vocab_size") or fast.get_vocab_size())
+        return cls(fast, named, stop_ids, size, _own_template(folder, settings), folder)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, control tokens recognised, nothing added (templates write their own BOS)."""
+        return [one.ids for one in self.fast.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def encode_document(self, text: str) -> list[int]:
+        """Ids of a plain document, with whatever the tokenizer itself puts around one (BOS for many)."""
+        ids: list[int] = self.fast.encode(text, add_special_tokens=True).ids
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, control tokens spelled out."""
+        text: str = self.fast.decode(list(ids), skip_special_tokens=False)
+        return text
+
+    @property
+    def control_tokens(self) -> dict[str, int]:
+        """Special tokens by their text: those that text from a user must not be able to spell."""
+        return {token.content: index for index, token in self.fast.get_added_tokens_decoder().items() if token.special}
+
+    def control_pattern(self) -> re.Pattern[str] | None:
+        """A pattern that finds any control token in a text; None when there are none."""
+        words = sorted((word for word in self.control_tokens if word.strip()), key=len, reverse=True)
+        return re.compile("|".join(re.escape(word) for word in words)) if words else None
+
+    def sha256(self) -> str:
+        """Hash of the tokenizer's own serialisation."""
+        return hashlib.sha256(self.fast.to_str().encode()).hexdigest()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(
+            f"{path.name} is damaged", where=str(path), found=str(error), fix="restore the file from its source"
+        ) from error
+    return value if isinstance(value, dict) else {}
+
+
+def _named_tokens(*sources: dict[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in NAMED_TOKENS:
+        for source in sources:
+            value = source.get(name)
+            text = value.get("content") if isinstance(value, dict) else value
+            if isinstance(text, str) and name not in found:
+                found[name] = text
+    return found
+
+
+def _stop_ids(
+    fast: FastTokenizer, named: dict[str, str], model: dict[str, Any], generation: dict[str, Any]
+) -> frozenset[int]:
+    """Generation settings first: they are what a server stops on. The tokenizer's EOS is the last resort."""
+    for source in (generation, model):
+        value = source.get("eos_token_id")
+        if isinstance(value, int):
+            return frozenset({value})
+        if isinstance(value, list) and value:
+            return frozenset(int(one) for one in value)
+    eos = fast.token_to_id(named["eos_token"]) if "eos_token" in named else None
+    return frozenset() if eos is None else frozenset({eos})
+
+
+def _own_template(folder: Path, settings: dict[str, Any]) -> str | None:
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    value = settings.get("chat_template")
+    if isinstance(value, list):  # several named templates: the default one is what a server takes
+        named = {one["name"]: one["template"] for one in value if isinstance(one, dict)}
+        if "default" not in named:
+            raise TemplateError(
+                "The checkpoint has several chat templates and none is the default",
+                where=str(folder),
+                found=", ".join(sorted(named)),
+                fix="give one with --template FILE",
+            )
+        return str(named["default"])
+    return value if isinstance(value, str) else None

@@ -1,0 +1,120 @@
+"""What `tutelage check` found, on a terminal screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tutelage.curate import Likeness
+from tutelage.ledger import Ledger
+from tutelage.report.figures import count, percent
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts over proven examples, gathered one at a time.
+
+    Attributes:
+        examples: sequences.
+        tokens: all tokens.
+        trained: tokens with a weight.
+        turns: trained turns.
+        stops: trained stop tokens; equal to `turns` when every reply is learned to its end.
+        lengths: tokens of each sequence.
+    """
+
+    examples: int = 0
+    tokens: int = 0
+    trained: int = 0
+    turns: int = 0
+    stops: int = 0
+    lengths: list[int] | None = None
+
+    def add(self, *, tokens: int, trained: int, turns: int, stops: int) -> None:
+        """Count one example."""
+        self.examples += 1
+        self.tokens += tokens
+        self.trained += trained
+        self.turns += turns
+        self.stops += stops
+        self.lengths = self.lengths or []
+        self.lengths.append(tokens)
+
+    def quantile(self, share: float) -> int:
+        """The length that `share` of the sequences do not exceed; 0 when there are none."""
+        if not self.lengths:
+            return 0
+        return sorted(self.lengths)[min(len(self.lengths) - 1, int(share * len(self.lengths)))]
+
+    def as_dict(self) -> dict[str, int]:
+        """The same as plain values."""
+        return {
+            "examples": self.examples,
+            "tokens": self.tokens,
+            "trained_tokens": self.trained,
+            "trained_turns": self.turns,
+            "trained_stops": self.stops,
+            "longest": self.quantile(1.0),
+            "median_length": self.quantile(0.5),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPair:
+    """Two splits and the most alike prompts between them."""
+
+    left: str
+    right: str
+    likeness: Likeness
+
+
+def check_screen(ledger: Ledger, tally: Tally, pairs: Sequence[SplitPair]) -> RenderableType:
+    """Books, drops with samples, tokens, and how alike the splits are."""
+    balance = f"{count(ledger.rows_in)} rows in = {count(ledger.rows_kept)} kept + {count(ledger.rows_dropped)} dropped"
+    parts: list[RenderableType] = [Text(balance, style="bold")]
+    if ledger.dropped or ledger.changed:
+        parts.append(_reasons(ledger))
+    parts += [Text(f"note: {note}", style="yellow") for note in ledger.notes]
+    if tally.examples:
+        parts.append(_tokens(tally))
+    for pair in pairs:
+        like = pair.likeness
+        parts.append(
+            Text(
+                f"most alike prompts of {pair.left} and {pair.right}: similarity {like.similarity:.2f} "
+                f"({like.first} ~ {like.second}); near-duplicates: {like.near_duplicates}",
+                style="red" if like.near_duplicates else "",
+            )
+        )
+    return Group(*parts)
+
+
+def _reasons(ledger: Ledger) -> Table:
+    table = Table(show_lines=False)
+    table.add_column("what", style="bold")
+    table.add_column("rows", justify="right")
+    table.add_column("for example")
+    for reason, number in ledger.dropped.most_common():
+        sample = ledger.drop_samples[reason][0]
+        table.add_row(f"dropped: {reason}", count(number), Text(f"{sample.address}: {sample.detail}"))
+    for reason, number in ledger.changed.most_common():
+        change = ledger.change_samples[reason][0]
+        table.add_row(f"changed: {reason}", count(number), Text(f"{change.address}: {change.detail}"))
+    return table
+
+
+def _tokens(tally: Tally) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    rows = {
+        "examples": count(tally.examples),
+        "tokens": f"{count(tally.tokens)}, {count(tally.trained)} trained ({percent(tally.trained / tally.tokens)})",
+        "lengths": f"median {tally.quantile(0.5)}, 95 % up to {tally.quantile(0.95)}, longest {tally.quantile(1.0)}",
+        "stop tokens": f"{count(tally.stops)} trained, for {count(tally.turns)} trained turns",
+    }
+    for name, value in rows.items():
+        grid.add_row(Text(name, style="bold"), Text(value))
+    return grid

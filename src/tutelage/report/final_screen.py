@@ -1,0 +1,86 @@
+"""The end of a run on one terminal screen: before and after, examples side by side, speed, memory, drops, what next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from tutelage.report.figures import byte_size, count, duration, loss, percent
+
+SHOWN_CHARACTERS = 160
+
+
+def final_screen(result: Mapping[str, Any], folder: Path) -> RenderableType:
+    """Draw `result.json` (see `train.result`) for a terminal."""
+    parts: list[RenderableType] = [before_after(result["before"], result["after"], title=str(result["name"]))]
+    if result["examples"]:
+        parts.append(_examples(result["examples"]))
+    parts.append(_facts(result, folder))
+    return Group(*parts)
+
+
+def before_after(before: Mapping[str, Any], after: Mapping[str, Any], *, title: str) -> Table:
+    """A table of measures; what was not measured stays out."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("")
+    table.add_column("before", justify="right")
+    table.add_column("after", justify="right")
+    names = {
+        "exact_match": "whole row exact",
+        "valid_json": "valid JSON",
+        "general": "general set",
+        "heldout_loss": "held-out loss",
+    }
+    for key, label in names.items():
+        write = loss if key == "heldout_loss" else percent
+        if before.get(key) is not None or after.get(key) is not None:
+            table.add_row(label, _or_dash(before.get(key), write), _or_dash(after.get(key), write))
+        if key == "exact_match":
+            for name, value in after.get("fields", {}).items():
+                earlier = before.get("fields", {}).get(name)
+                table.add_row(Text(f"  {name}", style="dim"), _or_dash(earlier, percent), percent(value))
+    return table
+
+
+def _or_dash(value: Any, write: Any) -> str:
+    return "-" if value is None else str(write(value))
+
+
+def _examples(examples: list[Mapping[str, Any]]) -> RenderableType:
+    table = Table(show_lines=True, expand=True)
+    for title in ("asked", "before", "after", "wanted"):
+        table.add_column(title, ratio=1, overflow="fold")
+    for one in examples:
+        cells = [_short(one.get(key)) for key in ("prompt", "before", "after", "reference")]
+        right = one.get("after") == one.get("reference")
+        cells[2].stylize("green" if right else "yellow")
+        table.add_row(*cells)
+    return table
+
+
+def _short(value: Any) -> Text:
+    text = "-" if value is None else str(value)
+    return Text(text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + " ...")
+
+
+def _facts(result: Mapping[str, Any], folder: Path) -> RenderableType:
+    dropped = result["dropped"]
+    lines = {
+        "speed": f"{result['tokens_per_second']:,.0f} tokens/s in training",
+        "peak memory": byte_size(result["peak_bytes"]),
+        "trained tokens": f"{count(result['trained_tokens'])} of {count(result['total_tokens'])} fed",
+        "dropped rows": ", ".join(f"{number} {reason}" for reason, number in dropped.items()) or "none",
+        "time": duration(result["elapsed_seconds"]),
+        "report": f"{folder}/report.html",
+        "talk to it": f"tutelage chat {folder} --compare",
+    }
+    grid = Table.grid(padding=(0, 2))
+    for name, value in lines.items():
+        grid.add_row(Text(name, style="bold"), Text(value))
+    return Padding(grid, (1, 0))

@@ -1,0 +1,163 @@
+"""Settings -> data: everything a run needs before a model is loaded. Imports without torch."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tutelage import formats
+from tutelage.config import RenderSettings, Settings
+from tutelage.errors import DataError, SourceNotFoundError, TemplateError
+from tutelage.evaluate.general import GeneralItem, read_general
+from tutelage.ledger import Ledger
+from tutelage.pack import within_limit
+from tutelage.render import ChatTemplate, Renderer, Tokenizer, examples
+from tutelage.types import Conversation, Drop, Example, Prompt
+
+ProvenRow = tuple[Conversation, tuple[Example, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a run trains on and is tested on, and the books about it.
+
+    `task_words` are what the users of the task rows said last; `system_prompt` is the one that every training row
+    begins with, or None where they differ or have none.
+    """
+
+    renderer: Renderer
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    task: tuple[Prompt, ...]
+    task_words: tuple[str, ...]
+    general: tuple[GeneralItem, ...]
+    system_prompt: str | None
+    ledger: Ledger
+    data_sha256: dict[str, str]
+
+
+def renderer_for(model_folder: Path, settings: RenderSettings) -> Renderer:
+    """The tokenizer of `model_folder` with its own template, or the one that the settings name.
+
+    Raises:
+        TemplateError: there is no template.
+        SourceNotFoundError: the named template file is missing.
+    """
+    tokenizer = Tokenizer.load(model_folder)
+    if settings.template is not None:
+        path = Path(settings.template)
+        if not path.is_file():
+            raise SourceNotFoundError(
+                "The chat template is missing", where=settings.template, fix="check render.template (--template)"
+            )
+        source, name = path.read_text(encoding="utf-8"), settings.template
+    elif tokenizer.template is not None:
+        source, name = tokenizer.template, f"{model_folder.name}/chat_template"
+    else:
+        raise TemplateError(
+            "This checkpoint has no chat template, so nothing says how it would be served",
+            where=str(model_folder),
+            expected="chat_template.jinja, or chat_template in tokenizer_config.json",
+            fix="give the template it will be served with: --template FILE (render.template)",
+        )
+    template = ChatTemplate(
+        source,
+        named_tokens=tokenizer.named_tokens,
+        date=datetime.date.fromisoformat(settings.date),
+        arguments=settings.template_arguments,
+        name=name,
+    )
+    return Renderer(
+        tokenizer,
+        template,
+        train_on=settings.train_on,
+        turns=settings.turns,
+        control_tokens=settings.control_tokens,
+    )
+
+
+def prepare(settings: Settings, model_folder: Path, *, ledger_path: Path | None = None) -> Prepared:
+    """Read, prove and measure out all data of a run.
+
+    Raises:
+        DataError: nothing is left to train on; or, with data.strict, any row was dropped.
+    """
+    ledger = Ledger(strict=settings.data.strict, path=ledger_path)
+    renderer = renderer_for(model_folder, settings.render)
+    data, evaluation = settings.data, settings.evaluate
+    train = _proven(data.train, settings, renderer, ledger, max_rows=data.max_rows)
+    validation = _proven(data.validation, settings, renderer, ledger) if data.validation else []
+    if not validation:
+        train, validation = _hold_out(train, data.validation_share, settings.seed)
+    task, task_words = _task(evaluation.task, settings, renderer, ledger)
+    ledger.check()
+    if not train:
+        raise DataError(
+            "Nothing is left to train on",
+            where=", ".join(data.train),
+            found=", ".join(f"{count} rows dropped: {reason}" for reason, count in ledger.dropped.most_common(4)),
+            expected="at least one proven row",
+            fix="look at the rows and their reasons: tutelage check " + " ".join(data.train),
+        )
+    general = tuple(item for path in evaluation.general for item in read_general(path))
+    sources = [*data.train, *data.validation, *evaluation.task, *evaluation.general]
+    return Prepared(
+        renderer=renderer,
+        train=tuple(one for _, row in train for one in row),
+        validation=tuple(one for _, row in validation for one in row),
+        task=task,
+        task_words=task_words,
+        general=general,
+        system_prompt=_shared_system_prompt(train),
+        ledger=ledger,
+        data_sha256={source: _sha256(Path(source)) for source in sources if Path(source).is_file()},
+    )
+
+
+def _proven(
+    sources: Sequence[str], settings: Settings, renderer: Renderer, ledger: Ledger, *, max_rows: int | None = None
+) -> list[ProvenRow]:
+    data = settings.data
+    read = formats.read(sources, ledger=ledger, shape=data.shape, columns=data.columns, max_rows=max_rows)
+    return list(within_limit(examples(read, renderer, ledger), max_tokens=settings.pack.max_tokens, ledger=ledger))
+
+
+def _hold_out(rows: list[ProvenRow], share: float, seed: int) -> tuple[list[ProvenRow], list[ProvenRow]]:
+    """Whole rows, never single turns of a row: a split row must not stand on both sides."""
+    if share == 0.0 or len(rows) < 2:
+        return rows, []
+    order = np.random.default_rng([seed, len(rows)]).permutation(len(rows))
+    count = min(len(rows) - 1, max(1, round(share * len(rows))))
+    held = set(order[:count].tolist())
+    kept = [row for index, row in enumerate(rows) if index not in held]
+    return kept, [rows[index] for index in sorted(held)]
+
+
+def _task(
+    sources: Sequence[str], settings: Settings, renderer: Renderer, ledger: Ledger
+) -> tuple[tuple[Prompt, ...], tuple[str, ...]]:
+    if not sources:
+        return (), ()
+    prompts, words = [], []
+    for conversation, _ in _proven(sources, settings, renderer, ledger):
+        prompt = renderer.prompt(conversation)
+        assert not isinstance(prompt, Drop), f"{conversation.address} was proven, but has no served prompt"
+        prompts.append(prompt)
+        asked = [one.content or "" for one in conversation.messages if one.role == "user"]
+        words.append(asked[-1] if asked else "")
+    return tuple(prompts), tuple(words)
+
+
+def _shared_system_prompt(rows: Sequence[ProvenRow]) -> str | None:
+    first = {row.messages[0].content if row.messages[0].role == "system" else None for row, _ in rows}
+    return next(iter(first)) if len(first) == 1 else None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,87 @@
+"""The result of a run as plain values: what `result.json` holds and every page and screen is drawn from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tutelage import config
+from tutelage.config import Settings
+from tutelage.evaluate.measure import Sitting
+from tutelage.model.adapt import Adapted
+from tutelage.model.load import Loaded
+from tutelage.pack import Order
+from tutelage.train import folder as run_files
+from tutelage.train.loop import Outcome
+from tutelage.train.prepare import Prepared
+from tutelage.train.record import peak_bytes
+
+
+def result_of(
+    settings: Settings,
+    prepared: Prepared,
+    outcome: Outcome,
+    *,
+    loaded: Loaded,
+    adapted: Adapted,
+    before: Sitting,
+    after: Sitting,
+) -> dict[str, Any]:
+    """All figures of a finished run with what they depend on: versions, hashes, seed, device, commit."""
+    progress = outcome.progress
+    order = Order(len(prepared.train), settings.train.batch_examples, settings.train.epochs, settings.seed)
+    return {
+        "name": settings.name,
+        "model": settings.model.name,
+        "method": settings.model.method,
+        "steps": progress.steps_done,
+        "epochs": round(min(progress.steps_done * settings.train.batch_examples, order.visits) / order.examples, 4),
+        "stopped_early": outcome.ended == "early_stop",
+        "best_step": progress.best_step,
+        "before": asdict(before.measures),
+        "after": asdict(after.measures),
+        "tokens_per_second": _speed(settings.run_folder / run_files.RECORD),
+        "trained_tokens": progress.trained_tokens,
+        "total_tokens": progress.tokens,
+        "peak_bytes": peak_bytes(),
+        "dropped": dict(prepared.ledger.dropped.most_common()),
+        "examples": _examples(settings, prepared, before, after),
+        "parameters": {"total": adapted.parameters, "trainable": adapted.trainable},
+        "device": f"{loaded.device}, {torch.get_num_threads()} threads",
+        "precision": settings.model.precision,
+        "versions": run_files.versions(),
+        "seed": settings.seed,
+        "settings_sha256": hashlib.sha256(config.dump(settings).encode()).hexdigest(),
+        "template_sha256": prepared.renderer.template.sha256(),
+        "tokenizer_sha256": prepared.renderer.tokenizer.sha256(),
+        "data_sha256": prepared.data_sha256,
+        "git_commit": run_files.git_commit(),
+    }
+
+
+def _speed(record: Path) -> float:
+    """Tokens per second over all steps, from the record: a resumed run counts its first part too."""
+    tokens, seconds = 0, 0.0
+    for line in record.read_text(encoding="utf-8").split("\n"):
+        if line and "tokens" in (step := json.loads(line)):
+            tokens += step["tokens"]
+            seconds += step["tokens"] / step["tokens_per_second"]
+    return tokens / seconds if seconds else 0.0
+
+
+def _examples(settings: Settings, prepared: Prepared, before: Sitting, after: Sitting) -> list[dict[str, str | None]]:
+    return [
+        {
+            "address": str(prompt.address),
+            "prompt": prepared.task_words[index],
+            "reference": prompt.reference,
+            "before": before.task_replies[index] if before.task_replies else None,
+            "after": after.task_replies[index],
+        }
+        for index, prompt in enumerate(prepared.task[: settings.evaluate.examples])
+    ]

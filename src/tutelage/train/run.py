@@ -1,0 +1,275 @@
+"""Settings -> a finished run. The only place that reads settings; everything it calls takes named arguments."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from tutelage import config, report
+from tutelage.config import Settings
+from tutelage.errors import CheckpointError
+from tutelage.evaluate.heldout import heldout_loss
+from tutelage.evaluate.measure import Exam, Measures, Sitting, sit
+from tutelage.model.adapt import Adapted, add_lora, train_everything
+from tutelage.model.attention import isolate_documents
+from tutelage.model.load import Loaded, compute_in, load
+from tutelage.model.loss import row_loss
+from tutelage.model.source import model_folder
+from tutelage.pack import Order, batches
+from tutelage.render.show import coloured_rows
+from tutelage.train import folder as run_files
+from tutelage.train.checkpoint import Checkpoints, Progress
+from tutelage.train.exam import exam_for
+from tutelage.train.loop import Outcome, train
+from tutelage.train.optimiser import MasterAdamW
+from tutelage.train.prepare import Prepared, prepare
+from tutelage.train.record import Recorder
+from tutelage.train.result import result_of
+from tutelage.train.save import save_trained
+from tutelage.train.schedule import Schedule, warmup_steps
+from tutelage.train.screen import Screen
+from tutelage.train.stopping import stop_requests
+
+ROWS_SHOWN = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a run ended, the folder that holds all of it, and what `result.json` says (empty when interrupted)."""
+
+    folder: Path
+    ended: Literal["finished", "early_stop", "interrupted"]
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """The model with what trains it."""
+
+    model: Any
+    loaded: Loaded
+    adapted: Adapted
+    stored_as: torch.dtype
+    optimiser: MasterAdamW
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run under way: what it was told, what it works on, and where it reports to."""
+
+    settings: Settings
+    folder: Path
+    prepared: Prepared
+    learner: Learner
+    exam: Exam
+    screen: Screen
+    resume: bool
+
+
+def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished:
+    """Prepare, measure, train, measure again, save, report.
+
+    Args:
+        settings: resolved settings.
+        screen: told what happens.
+        resume: go on from the newest checkpoint in the run's folder.
+
+    Raises:
+        TutelageError: of the kind that fits; see each room.
+    """
+    started, began = datetime.now(UTC), time.perf_counter()
+    job = _begin(settings, screen, resume=resume)
+    before = _before(job)
+    outcome = _train(job)
+    if outcome.ended == "interrupted":
+        screen.say(
+            f"Stopped after step {outcome.progress.steps_done}. Go on with: tutelage train --resume {job.folder}"
+        )
+        return Finished(job.folder, outcome.ended, {})
+    if outcome.progress.best_step is not None:
+        _checkpoints(job).restore_best(job.learner.optimiser)
+    after = _sit(job, "After training: asking")
+    result = result_of(
+        settings,
+        job.prepared,
+        outcome,
+        loaded=job.learner.loaded,
+        adapted=job.learner.adapted,
+        before=before,
+        after=after,
+    )
+    result |= {"started": started.isoformat(timespec="seconds"), "elapsed_seconds": time.perf_counter() - began}
+    run_files.write_json(job.folder / run_files.RESULT, result)
+    name = run_files.ADAPTER if settings.model.method == "lora" else run_files.MODEL
+    save_trained(
+        job.learner.model,
+        job.learner.optimiser,
+        job.prepared.renderer,
+        job.folder / name,
+        stored_as=job.learner.stored_as,
+    )
+    report.write(job.folder)
+    return Finished(job.folder, outcome.ended, result)
+
+
+def _begin(settings: Settings, screen: Screen, *, resume: bool) -> Job:
+    """Everything up to the first forward pass; data problems show before a model is loaded."""
+    folder = settings.run_folder
+    base = model_folder(settings.model.name, say=screen.say)
+    if not resume and (moved := run_files.new_run_folder(folder)) is not None:
+        screen.say(f"An earlier run of this name is now {moved}")
+    for question in config.questions(settings):
+        screen.say(f"Is this meant? {question}")
+    drops = folder / run_files.DROPS
+    drops.unlink(missing_ok=True)
+    prepared = prepare(settings, base, ledger_path=drops)
+    _write_inputs(folder, settings, prepared, resume=resume)
+    _say_data(screen, prepared)
+    learner = _learner(settings, base)
+    screen.say(
+        f"Model: {learner.loaded.parameters:,} parameters on {learner.loaded.device}, {settings.model.method}, "
+        f"{learner.adapted.trainable:,} trained, {settings.model.precision}"
+    )
+    return Job(settings, folder, prepared, learner, exam_for(settings, prepared), screen, resume)
+
+
+def _say_data(screen: Screen, prepared: Prepared) -> None:
+    ledger = prepared.ledger
+    tokens = sum(len(one.ids) for one in prepared.train)
+    trained = sum(one.trained_tokens for one in prepared.train)
+    screen.say(
+        f"Data: {ledger.rows_in} rows in = {ledger.rows_kept} kept + {ledger.rows_dropped} dropped; "
+        f"{len(prepared.train)} training sequences, {tokens:,} tokens, {trained:,} of them trained "
+        f"({trained / tokens:.0%})"
+    )
+    for reason, count in ledger.dropped.most_common():
+        sample = ledger.drop_samples[reason][0]
+        screen.say(f"  dropped {count}: {reason}, first {sample.address}: {sample.detail}")
+    for reason, count in ledger.changed.most_common():
+        screen.say(f"  changed {count}: {reason}, first {ledger.change_samples[reason][0].address}")
+    for note in ledger.notes:
+        screen.say(f"  note: {note}")
+
+
+def _write_inputs(folder: Path, settings: Settings, prepared: Prepared, *, resume: bool) -> None:
+    """Record settings, hashes, books and a few rows; a resume must find the bytes that the run began with."""
+    template = prepared.renderer.template.sha256()
+    path = folder / run_files.INPUTS
+    if resume and path.is_file():
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        then, now = earlier["data_sha256"], prepared.data_sha256
+        changed = [name for name in now if then.get(name) != now[name]]
+        if changed or earlier["template_sha256"] != template:
+            raise CheckpointError(
+                "The data or template is not the one this run began with, so this would not be a resume",
+                where=", ".join(changed) or "the chat template",
+                expected="the same bytes",
+                fix="restore the files, or start a new run",
+            )
+    (folder / run_files.SETTINGS).write_text(config.dump(settings), encoding="utf-8")
+    inputs = {
+        "data_sha256": prepared.data_sha256,
+        "template_sha256": template,
+        "system_prompt": prepared.system_prompt,
+    }
+    run_files.write_json(path, inputs)
+    run_files.write_json(folder / run_files.LEDGER, prepared.ledger.as_dict())
+    rows = coloured_rows(prepared.train[:ROWS_SHOWN], prepared.renderer.tokenizer)
+    run_files.write_json(folder / run_files.ROWS, rows)
+
+
+def _learner(settings: Settings, base: Path) -> Learner:
+    if settings.model.threads is not None:
+        torch.set_num_threads(settings.model.threads)
+    torch.manual_seed(settings.seed)
+    model, loaded = load(base, trust_remote_code=settings.model.trust_remote_code)
+    stored_as = next(model.parameters()).dtype
+    if settings.model.method == "lora":
+        lora = settings.lora
+        model, adapted = add_lora(model, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets)
+    else:
+        model, adapted = train_everything(model)
+    # Masters are taken here, before the cast: bf16 would round away what the checkpoint knows.
+    optimiser = MasterAdamW(
+        model,
+        weight_decay=settings.train.weight_decay,
+        betas=(settings.train.beta1, settings.train.beta2),
+        epsilon=settings.train.epsilon,
+    )
+    compute_in(model, settings.model.precision)
+    isolate_documents(model)
+    return Learner(model, loaded, adapted, stored_as, optimiser)
+
+
+def _sit(job: Job, title: str) -> Sitting:
+    with job.screen.counting(f"{title} {job.exam.replies} prompts", job.exam.replies) as done:
+        return sit(job.learner.model, job.prepared.renderer, job.exam, done=done)
+
+
+def _before(job: Job) -> Sitting:
+    """Measure the untouched model; a resumed run reads what its first part measured."""
+    path = job.folder / run_files.BEFORE
+    if job.resume and path.is_file():
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        return Sitting(Measures(**saved["measures"]), tuple(saved["task"]), tuple(saved["general"]))
+    if not job.settings.evaluate.before or job.resume:
+        return Sitting(Measures(), (), ())
+    sitting = _sit(job, "Before training: asking")
+    saved = {
+        "measures": asdict(sitting.measures),
+        "task": list(sitting.task_replies),
+        "general": list(sitting.general_replies),
+    }
+    run_files.write_json(path, saved)
+    return sitting
+
+
+def _checkpoints(job: Job) -> Checkpoints:
+    return Checkpoints(job.folder / run_files.CHECKPOINTS, keep=job.settings.train.keep_checkpoints)
+
+
+def _train(job: Job) -> Outcome:
+    asked, learner, examples = job.settings.train, job.learner, job.prepared.train
+    order = Order(len(examples), asked.batch_examples, asked.epochs, job.settings.seed, asked.max_steps)
+    schedule = Schedule(
+        kind=asked.schedule,
+        peak=job.settings.peak_learning_rate,
+        steps=order.steps,
+        warmup_steps=warmup_steps(steps=order.steps, share=asked.warmup_share, exact=asked.warmup_steps),
+        minimum_ratio=asked.minimum_ratio,
+    )
+    checkpoints = _checkpoints(job)
+    progress = checkpoints.restore_newest(learner.optimiser) if job.resume else Progress()
+    recorder = Recorder(job.folder / run_files.RECORD, from_step=progress.steps_done)
+    epoch_steps = math.ceil(len(examples) / asked.batch_examples)
+    heldout_rows = job.exam.heldout_rows
+    with (
+        job.screen.training(order.steps, progress.steps_done) as watch,
+        stop_requests(job.screen.say) as asked_to_stop,
+    ):
+        outcome = train(
+            learner.model,
+            batches(examples, order, row_tokens=job.settings.pack.row_tokens, start_step=progress.steps_done),
+            row_loss=row_loss,
+            optimiser=learner.optimiser,
+            schedule=schedule,
+            max_gradient_norm=asked.max_gradient_norm,
+            heldout=(lambda: heldout_loss(learner.model, heldout_rows)) if heldout_rows else None,
+            evaluate_every=asked.evaluate_every or math.ceil(epoch_steps / 4),
+            patience=asked.early_stop_patience,
+            checkpoints=checkpoints,
+            checkpoint_every=asked.checkpoint_every,
+            recorder=recorder,
+            watch=watch,
+            asked_to_stop=asked_to_stop,
+            progress=progress,
+        )
+    recorder.close()
+    return outcome

@@ -1,0 +1,58 @@
+"""What a run leaves behind for other tools: a Hugging Face folder (full) or a PEFT adapter folder (LoRA)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tutelage.errors import SaveError
+from tutelage.render import Renderer
+from tutelage.train.optimiser import MasterAdamW
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
+
+
+def save_trained(
+    model: Any, optimiser: MasterAdamW, renderer: Renderer, folder: Path, *, stored_as: torch.dtype
+) -> None:
+    """Write the trained weights, the tokenizer and the template that was trained with, aside and renamed.
+
+    Args:
+        model: what was trained; its trainable parameters are replaced by the masters for the write.
+        optimiser: holds the masters.
+        renderer: its tokenizer's files and its template go into the folder.
+        folder: must not exist yet.
+        stored_as: precision on disk.
+
+    Raises:
+        SaveError: the disk is full or refuses; nothing of that name is left.
+    """
+    for name, parameter in optimiser.parameters.items():
+        parameter.data = optimiser.masters[name].to(stored_as)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            model.save_pretrained(scratch)
+            for name in TOKENIZER_FILES:
+                source = renderer.tokenizer.folder / name
+                if source.is_file() and not (scratch / name).exists():
+                    shutil.copyfile(source, scratch / name)
+            (scratch / "chat_template.jinja").write_text(renderer.template.source, encoding="utf-8")
+            (scratch / "README.md").unlink(missing_ok=True)  # PEFT's card speaks of things nobody filled in
+            scratch.chmod(0o755)
+            os.replace(scratch, folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as error:
+        raise SaveError(
+            "The trained model could not be saved; the checkpoints are untouched",
+            where=str(folder),
+            found=error.strerror or str(error),
+            fix="free some space, then resume the run",
+        ) from error

@@ -1,0 +1,38 @@
+"""Learning rate as a function of the step: linear warm-up, then cosine, linear or constant."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Learning rates of a run of `steps` steps.
+
+    The first step already learns (rate peak / warmup); the last step ends at `minimum_ratio * peak`.
+    Source for cosine: SGDR, Loshchilov and Hutter 2017, eq. 5, without restarts.
+    """
+
+    kind: Literal["cosine", "linear", "constant"]
+    peak: float
+    steps: int
+    warmup_steps: int
+    minimum_ratio: float = 0.0
+
+    def rate(self, step: int) -> float:
+        """The rate at `step`, counted from 0."""
+        if step < self.warmup_steps:
+            return self.peak * (step + 1) / self.warmup_steps
+        if self.kind == "constant":
+            return self.peak
+        after = self.steps - self.warmup_steps
+        progress = min(1.0, (step - self.warmup_steps + 1) / max(1, after))
+        falling = 0.5 * (1.0 + math.cos(math.pi * progress)) if self.kind == "cosine" else 1.0 - progress
+        return self.peak * (self.minimum_ratio + (1.0 - self.minimum_ratio) * falling)
+
+
+def warmup_steps(*, steps: int, share: float, exact: int | None) -> int:
+    """Warm-up steps of a run: the exact number if given, else `share` of all steps, rounded up."""
+    return min(steps, exact if exact is not None else math.ceil(share * steps))

@@ -1,0 +1,92 @@
+"""What a person sees while a run goes on: one line a stage, a progress bar with loss, speed and time left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from tutelage.train.record import HeldoutRecord, StepRecord
+
+PLAIN_LINE_EVERY = 10
+"""Steps between lines where there is no terminal to draw a bar on."""
+
+
+class Screen:
+    """Where a run reports to.
+
+    Args:
+        console: a rich console; one that is quiet makes the whole screen quiet. Where it is not a terminal, bars become
+            plain lines, so that a log file stays readable.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def say(self, text: str) -> None:
+        """One line, printed as it is."""
+        self.console.print(text, markup=False, highlight=False)
+
+    @contextmanager
+    def counting(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Yield a function to call with the number of things done since the last call."""
+        if not self.console.is_terminal:
+            self.say(f"{title}: {total}")
+            yield lambda _done: None
+            return
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
+        with bar:
+            task = bar.add_task(title, total=total)
+            yield lambda done: bar.advance(task, done)
+
+    @contextmanager
+    def training(self, steps: int, done: int) -> Iterator[Callable[[StepRecord | HeldoutRecord], None]]:
+        """Yield a watcher for the records of the loop."""
+        if not self.console.is_terminal:
+            yield self._plain_line(steps)
+            return
+        bar = Progress(
+            TextColumn("Training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
+        heldout = ""
+
+        def watch(record: StepRecord | HeldoutRecord) -> None:
+            nonlocal heldout
+            if isinstance(record, HeldoutRecord):
+                heldout = f"  held-out {record.heldout_loss:.3f}"
+                return
+            numbers = f"loss {record.loss:.3f}{heldout}  {record.tokens_per_second:.0f} tok/s"
+            bar.update(task, completed=record.step, numbers=numbers)
+
+        with bar:
+            task = bar.add_task("train", total=steps, completed=done, numbers="")
+            yield watch
+
+    def _plain_line(self, steps: int) -> Callable[[StepRecord | HeldoutRecord], None]:
+        def watch(record: StepRecord | HeldoutRecord) -> None:
+            if isinstance(record, HeldoutRecord):
+                self.say(f"step {record.step}/{steps}  held-out loss {record.heldout_loss:.4f}")
+            elif record.step % PLAIN_LINE_EVERY == 0 or record.step in (1, steps):
+                left = record.elapsed_seconds / record.step * (steps - record.step)
+                self.say(
+                    f"step {record.step}/{steps}  loss {record.loss:.4f}  lr {record.learning_rate:.2e}  "
+                    f"{record.tokens_per_second:.0f} tok/s  {left:.0f} s left"
+                )
+
+        return watch

@@ -1,0 +1,181 @@
+"""The nouns that cross rooms. All are frozen; nothing else passes a doorway.
+
+Shape legend: S = tokens of one sequence, R = tokens of one packed row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Role = Literal["system", "user", "assistant", "tool", "text"]
+"""`text` marks a document to be learned whole, outside any chat template."""
+
+Unit = Literal["line", "row", "item"]
+TokenIds = NDArray[np.int32]
+Weights = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a row came from: a file and its line (from 1), table row (from 1) or list item (from 0)."""
+
+    file: str
+    number: int
+    unit: Unit = "line"
+
+    def __str__(self) -> str:
+        if self.unit == "line":
+            return f"{self.file}:{self.number}"
+        if self.unit == "row":
+            return f"{self.file}:row {self.number}"
+        return f"{self.file}[{self.number}]"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call an assistant turn makes; `arguments` is the decoded JSON object."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn. `weight` scales its loss: 0 keeps it as context only; None leaves the choice to the settings."""
+
+    role: Role
+    content: str | None
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    name: str | None = None
+    tool_call_id: str | None = None
+    weight: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A demonstration as its author meant it, before any template."""
+
+    messages: tuple[Message, ...]
+    address: Address
+    tools: tuple[Mapping[str, Any], ...] = ()
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether this is a plain document, learned whole."""
+        return len(self.messages) == 1 and self.messages[0].role == "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A trained turn of an Example: `ids[:prompt_end]` is what a server feeds, `ids[prompt_end:reply_end]` the reply.
+
+    `ends_with_stop` is False only for a document cut from a longer text.
+    """
+
+    message: int
+    prompt_end: int
+    reply_end: int
+    ends_with_stop: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One token sequence whose trained turns are proven.
+
+    Attributes:
+        address: the row it came from.
+        part: which of the row's sequences this is, from 0.
+        ids: int32 [S].
+        weights: float32 [S]; `weights[t]` scales the loss of predicting `ids[t]` from `ids[:t]`; 0 = context only.
+        turns: the trained turns in order.
+    """
+
+    address: Address
+    part: int
+    ids: TokenIds
+    weights: Weights
+    turns: tuple[Turn, ...]
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens with a non-zero weight."""
+        return int(np.count_nonzero(self.weights))
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A row that goes no further, and why. `reason` is a short stable key, `detail` a sentence for people."""
+
+    address: Address
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A row that goes on, altered, and how."""
+
+    address: Address
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Several documents packed side by side; attention never crosses a boundary.
+
+    Attributes:
+        ids: int32 [R].
+        weights: float32 [R]; the first token of every document has weight 0, as nothing predicts it.
+        positions: int32 [R], starting from 0 in each document.
+        document_tokens: lengths of the documents; they sum to R.
+        addresses: where each document came from.
+    """
+
+    ids: TokenIds
+    weights: Weights
+    positions: TokenIds
+    document_tokens: tuple[int, ...]
+    addresses: tuple[Address, ...]
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens with a non-zero weight."""
+        return int(np.count_nonzero(self.weights))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Everything one optimizer step sees: micro-batches (`rows`) and the count that the loss is divided by, once.
+
+    `step` counts from 0; `epoch` is how many passes over the data were complete before it, as a fraction.
+    """
+
+    step: int
+    epoch: float
+    rows: tuple[Row, ...]
+    trained_tokens: int
+    examples: int
+
+    @property
+    def tokens(self) -> int:
+        """All tokens fed to the model, trained or not."""
+        return sum(len(row.ids) for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A served prompt to generate from, and the reply its row demonstrates."""
+
+    address: Address
+    ids: TokenIds
+    text: str
+    reference: str

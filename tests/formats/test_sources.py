@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from tutelage import hub
+from tutelage.errors import DataError, SourceNotFoundError
+from tutelage.formats import sources as room
+from tutelage.formats.sources import find_files
+
+
+def row(text: str) -> str:
+    return json.dumps({"prompt": text, "completion": "a"}) + "\n"
+
+
+def prompts(result):
+    return [one.messages[0].content for one in result.conversations]
+
+
+def test_folders_and_globs_are_sorted(put, load, tmp_path):
+    for name in ("data/b.jsonl", "data/a.jsonl", "data/deep/c.jsonl", "data/.hidden/x.jsonl"):
+        put(name, row(name))
+    for name in ("data/README.txt", "data/notes.md", "data/dataset_infos.json"):
+        put(name, "not a row")
+    assert prompts(load(tmp_path / "data")) == ["data/a.jsonl", "data/b.jsonl", "data/deep/c.jsonl"]
+    assert prompts(load(tmp_path / "data" / "*.jsonl")) == ["data/a.jsonl", "data/b.jsonl"]
+    assert prompts(load(tmp_path / "data/b.jsonl", tmp_path / "data/a.jsonl")) == ["data/b.jsonl", "data/a.jsonl"]
+
+
+def test_a_missing_file_names_the_nearest(put, load, tmp_path):
+    put("train.jsonl", row("x"))
+    with pytest.raises(SourceNotFoundError) as caught:
+        load(tmp_path / "trian.jsonl")
+    assert f"write {tmp_path / 'train.jsonl'}" in str(caught.value)
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "*.csv")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no data files"):
+        load(tmp_path / "empty")
+    with pytest.raises(SourceNotFoundError, match="No data was named"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.jsonl", b"", "empty"),
+        ("a.jsonl", b" \n\n", "holds no rows"),
+        ("a.csv", b"prompt,completion\n", "holds no rows"),
+        ("a.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
+        ("a.jsonl", '{"prompt": "a"}'.encode("utf-16"), "UTF-16"),
+        ("a.jsonl", gzip.compress('{"prompt": "a"}'.encode("utf-16")), "UTF-16"),
+        ("a.jsonl", b"PK\x03\x04rest of the archive", "zip archive"),
+        ("a.json", bytes(range(256)) * 4, "binary"),
+        ("a.jsonl.gz", b"\x1f\x8b\x08\x00broken", "damaged gzip"),
+        ("a.weird", b"what is this", "Cannot tell"),
+        ("a.parquet", b"what is this", "Cannot tell"),
+    ],
+)
+def test_files_that_cannot_be_used(put, load, name, content, words):
+    with pytest.raises(DataError) as caught:
+        load(put(name, content))
+    assert words in str(caught.value)
+    assert name in str(caught.value)
+
+
+def test_a_nul_in_a_text_is_content(put, load):
+    assert prompts(load(put("a.csv", "prompt,completion\na\0b,a long enough line of text\n"))) == ["a\0b"]
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """Serves `tmp_path/hub` as the files of any data set; `asked` records what was asked for."""
+    asked: list[tuple[str, str | None]] = []
+    folder = tmp_path / "hub"
+    folder.mkdir()
+
+    def snapshot(name, *, kind, patterns, revision=None):
+        assert kind == "dataset"
+        assert "*.jsonl.gz" in patterns
+        asked.append((name, revision))
+        if name == "no/where":
+            raise SourceNotFoundError("There is no dataset 'no/where' on the hub", where=name)
+        return folder / "converted" if revision else folder
+
+    monkeypatch.setattr("tutelage.hub.snapshot", snapshot)
+    return lambda: asked
+
+
+def test_a_hub_data_set_gives_its_training_split(put, load, repository):
+    put("hub/data/train-00000-of-00002.jsonl", row("t0"))
+    put("hub/data/train-00001-of-00002.jsonl", row("t1"))
+    put("hub/data/test-00000-of-00001.jsonl", row("test"))
+    put("hub/dataset_infos.json", "{}")
+    result = load("owner/name")
+    assert prompts(result) == ["t0", "t1"]
+    assert str(result.conversations[1].address) == "owner/name/data/train-00001-of-00002.jsonl:1"
+    assert prompts(load("owner/name:test")) == ["test"]
+    assert repository() == [("owner/name", None)] * 2
+    with pytest.raises(SourceNotFoundError, match="no files for 'dev'") as caught:
+        load("owner/name:dev")
+    assert "test-00000" in str(caught.value)
+
+
+def test_a_hub_data_set_without_split_names_is_read_whole(put, load, repository):
+    put("hub/part_a.jsonl", row("a"))
+    put("hub/part_b.jsonl", row("b"))
+    assert prompts(load("owner/name")) == ["a", "b"]
+
+
+def test_a_hub_data_set_of_several_parts_asks_which(put, load, repository):
+    put("hub/main/train.jsonl", row("main"))
+    put("hub/socratic/train.jsonl", row("socratic"))
+    with pytest.raises(DataError, match="several parts") as caught:
+        load("owner/name")
+    assert "owner/name:main/train" in str(caught.value)
+    assert prompts(load("owner/name:socratic/train")) == ["socratic"]
+
+
+def test_copies_in_other_forms_are_read_once(put, load, repository):
+    put("hub/train.csv", "prompt,completion\nx,y\n")
+    put("hub/train.jsonl", row("x"))
+    result = load("owner/name")
+    assert prompts(result) == ["x"]
+    assert any(".jsonl files were read" in note for note in result.ledger.notes)
+
+
+def test_the_hubs_own_parquet_copy_stands_in(put, load, repository):
+    put("hub/script.py", "")
+    folder = put("hub/converted/default/train/0000.jsonl", row("converted")).parents[3]
+    (folder / "converted").rename(folder.parent / "kept")
+    (folder / "converted").symlink_to(folder.parent / "kept")
+    assert prompts(load("owner/name")) == ["converted"]
+    assert repository()[-1] == ("owner/name", room.CONVERTED_REVISION)
+
+
+def test_a_path_wins_over_a_hub_id(put, load, repository, tmp_path, monkeypatch):
+    put("owner/name", row("local"))
+    monkeypatch.chdir(tmp_path)
+    assert prompts(load("owner/name")) == ["local"]
+    assert repository() == []
+    with pytest.raises(SourceNotFoundError, match="on the hub"):
+        load("no/where")
+    with pytest.raises(SourceNotFoundError, match="no such file"):
+        load("nowhere")
+
+
+def test_hub_names_are_told_from_paths():
+    assert hub.looks_like_repository("owner/name")
+    assert not hub.looks_like_repository("./owner/name")
+    notes: list[str] = []
+    with pytest.raises(SourceNotFoundError):
+        find_files([str(Path("/nowhere/at/all.jsonl"))], notes.append)
