@@ -39,7 +39,7 @@ settings_values = st.fixed_dictionaries(
     {
         "model": st.fixed_dictionaries(
             {"name": st.text(min_size=1)},
-            optional={"precision": st.sampled_from(["bf16", "fp32"]), "threads": st.integers(1, 99)},
+            optional={"precision": st.sampled_from(["auto", "bf16", "fp32"]), "threads": st.integers(1, 99)},
         ),
         "data": st.fixed_dictionaries(
             {"train": st.lists(st.text(min_size=1), min_size=1, max_size=3)},

@@ -88,7 +88,7 @@ def chat(
     compare: Annotated[bool, typer.Option("--compare", help="Ask both, side by side.")] = False,
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Ask this once and stop.")] = None,
     system: Annotated[
-        str | None, typer.Option("--system", help="System prompt; default: the one that all training rows had.")
+        str | None, typer.Option("--system", help="System prompt; default: the one most training rows had.")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Longest reply.")] = 256,
 ) -> None:

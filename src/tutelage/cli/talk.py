@@ -63,7 +63,7 @@ def talk(
         compare: ask both models, side by side.
         base: ask the original one.
         prompt: the only question; None reads questions.
-        system: system prompt; None takes the one that all training rows had, an empty one asks for none.
+        system: system prompt; None takes the one that most training rows had, an empty one asks for none.
         max_new_tokens: longest reply.
     """
     for model in (opened.tuned, opened.base):

@@ -39,9 +39,10 @@ class ModelSettings(Section):
             "source": "Hu et al. 2021 (LoRA), section 4; lora is the default as it needs far less memory"
         },
     )
-    precision: Literal["bf16", "fp32"] = Field(
-        default="bf16",
-        description="Number format of the computation; trained weights and optimizer state stay in fp32 either way.",
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        default="auto",
+        description="Number format of the computation, auto taking bf16 where the hardware multiplies it; "
+        "trained weights and optimizer state stay in fp32 either way.",
         json_schema_extra={
             "source": "Micikevicius et al. 2018, section 3.1 (fp32 master weights); Kalamkar et al. 2019"
         },

@@ -105,7 +105,7 @@ def shape_for(shape: str, columns: Mapping[str, str] | None) -> str:
             where="shape",
             found=shape + nearest(shape, SHAPES),
             expected="auto, " + ", ".join(SHAPES),
-            fix="leave --shape out and the rows decide",
+            fix="leave --format out and the rows decide",
         )
     named = set(columns or ())
     wanted = _shape_of_columns(named)
@@ -116,7 +116,7 @@ def shape_for(shape: str, columns: Mapping[str, str] | None) -> str:
     raise ConfigError(
         f"The columns make the shape '{wanted}', but the shape asked for is '{shape}'",
         where="shape and columns",
-        fix=f"leave out --shape, or name columns for '{shape}'",
+        fix=f"leave out --format, or name columns for '{shape}'",
     )
 
 

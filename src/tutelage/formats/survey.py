@@ -128,7 +128,7 @@ def settle(found: Survey, wanted: str, columns: Mapping[str, str] | None, shown:
             where=shown,
             found="keys " + _counted(found.keys),
             expected=", ".join(SHAPES),
-            fix="say which columns are meant: --columns prompt=KEY,response=KEY; or --shape NAME",
+            fix="say which columns are meant: --columns prompt=KEY,response=KEY; or --format NAME",
         )
     return shape
 

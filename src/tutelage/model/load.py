@@ -11,6 +11,9 @@ import torch
 from tutelage.errors import DataError, DependencyError
 
 Precision = Literal["fp32", "bf16"]
+NATIVE_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""CPU flags that mean bf16 products in hardware, as /proc/cpuinfo spells them (x86 and ARM). Elsewhere PyTorch computes
+them in software, many times slower than fp32."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -60,6 +63,17 @@ def load(folder: Path, *, trust_remote_code: bool = False) -> tuple[Any, Loaded]
     parameters = sum(one.numel() for one in model.parameters())
     weight_bytes = sum(one.numel() * one.element_size() for one in model.parameters())
     return model, Loaded(parameters, weight_bytes, device)
+
+
+def settled_precision(asked: Literal["auto", "fp32", "bf16"]) -> Precision:
+    """The precision asked for; for "auto", bf16 where this machine's hardware multiplies it, else fp32."""
+    if asked != "auto":
+        return asked
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    cpu = Path("/proc/cpuinfo")
+    flags = set(cpu.read_text(encoding="utf-8").split()) if cpu.is_file() else set()
+    return "bf16" if flags & NATIVE_BF16_FLAGS else "fp32"
 
 
 def compute_in(model: torch.nn.Module, precision: Precision) -> None:

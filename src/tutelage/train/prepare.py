@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,8 @@ ProvenRow = tuple[Conversation, tuple[Example, ...]]
 class Prepared:
     """What a run trains on and is tested on, and the books about it.
 
-    `task_words` are what the users of the task rows said last; `system_prompt` is the one that every training row
-    begins with, or None where they differ or have none.
+    `task_words` are what the users of the task rows said last; `system_prompt` is the one that at least
+    half of the training rows begin with, or None.
     """
 
     renderer: Renderer
@@ -113,7 +114,7 @@ def prepare(settings: Settings, model_folder: Path, *, ledger_path: Path | None 
         task=task,
         task_words=task_words,
         general=general,
-        system_prompt=_shared_system_prompt(train),
+        system_prompt=_common_system_prompt(train),
         ledger=ledger,
         data_sha256={source: _sha256(Path(source)) for source in sources if Path(source).is_file()},
     )
@@ -153,9 +154,10 @@ def _task(
     return tuple(prompts), tuple(words)
 
 
-def _shared_system_prompt(rows: Sequence[ProvenRow]) -> str | None:
-    first = {row.messages[0].content if row.messages[0].role == "system" else None for row, _ in rows}
-    return next(iter(first)) if len(first) == 1 else None
+def _common_system_prompt(rows: Sequence[ProvenRow]) -> str | None:
+    first = Counter(row.messages[0].content if row.messages[0].role == "system" else None for row, _ in rows)
+    prompt, count = first.most_common(1)[0]
+    return prompt if 2 * count >= len(rows) else None
 
 
 def _sha256(path: Path) -> str:

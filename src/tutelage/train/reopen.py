@@ -13,7 +13,7 @@ from tutelage import config
 from tutelage.config import Settings
 from tutelage.errors import SourceNotFoundError
 from tutelage.model.adapt import put_adapter
-from tutelage.model.load import compute_in, load
+from tutelage.model.load import compute_in, load, settled_precision
 from tutelage.model.source import model_folder
 from tutelage.render import Renderer
 from tutelage.train import folder as run_files
@@ -67,7 +67,7 @@ def reopen(name: str, *, tuned: bool, base: bool, say: Callable[[str], None] = p
     tuned_model = base_model = None
     if tuned and lora:
         tuned_model = put_adapter(_opened(start, settings), trained)
-        compute_in(tuned_model, settings.model.precision)
+        compute_in(tuned_model, settled_precision(settings.model.precision))
     elif tuned:
         tuned_model = _opened(trained, settings)
     if base and not (tuned and lora):
@@ -77,7 +77,7 @@ def reopen(name: str, *, tuned: bool, base: bool, say: Callable[[str], None] = p
 
 def _opened(folder: Path, settings: Settings) -> Any:
     model, _ = load(folder, trust_remote_code=settings.model.trust_remote_code)
-    compute_in(model, settings.model.precision)
+    compute_in(model, settled_precision(settings.model.precision))
     return model
 
 

