@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -59,7 +60,8 @@ def train(
     if as_json:
         sys.stdout.write(json.dumps(finished.result, ensure_ascii=False) + "\n")
     else:
-        out.print(final_screen(finished.result, finished.folder))
+        program = "tutelage" if shutil.which("tutelage") else sys.argv[0]  # outside an activated environment
+        out.print(final_screen(finished.result, finished.folder, program=program))
 
 
 def evaluate(

@@ -96,5 +96,5 @@ def did_you_mean(unknown: str) -> str:
     """A closing half-sentence that names the nearest right fields, or says where the list is."""
     near = nearest(unknown)
     if not near:
-        return "see `tutelage train --explain` for all names"
+        return "see `tutelage train --explain all` for all names"
     return f"did you mean {' or '.join(near)}?"

@@ -108,7 +108,7 @@ def raise_together(problems: list[Problem], origin: Origin) -> None:
         where=origin.where if line is None else f"{origin.where}:{line}",
         found=shown[0] if count == 1 else "".join(f"\n    - {one}" for one in shown),
         expected="known fields, each with a value that it accepts, and no two that contradict each other",
-        fix="correct what is listed above; `tutelage train --explain` describes every field",
+        fix="correct what is listed above; `tutelage train --explain all` describes every field",
     )
 
 

@@ -50,11 +50,15 @@ def score_json(prompts: Sequence[Prompt], replies: Sequence[str]) -> JsonScores:
             )
         found = parse_object(reply)
         valid += found is not None
-        exact += found == reference
+        exact += found is not None and _written(found) == _written(reference)
         for key, value in reference.items():
             wanted[key] = wanted.get(key, 0) + 1
-            # True == 1 in Python, but not in JSON
-            same = found is not None and key in found and found[key] == value and type(found[key]) is type(value)
+            same = found is not None and key in found and _written(found[key]) == _written(value)
             right[key] = right.get(key, 0) + same
     rows = len(prompts)
     return JsonScores(valid / rows, exact / rows, {key: right[key] / count for key, count in wanted.items()})
+
+
+def _written(value: Any) -> str:
+    """JSON in one spelling: Python holds that True equals 1, JSON does not."""
+    return json.dumps(value, sort_keys=True)

@@ -16,12 +16,12 @@ from tutelage.report.figures import byte_size, count, duration, loss, percent
 SHOWN_CHARACTERS = 160
 
 
-def final_screen(result: Mapping[str, Any], folder: Path) -> RenderableType:
-    """Draw `result.json` (see `train.result`) for a terminal."""
+def final_screen(result: Mapping[str, Any], folder: Path, *, program: str) -> RenderableType:
+    """Draw `result.json` (see `train.result`) for a terminal; `program` is what the reader types to run us."""
     parts: list[RenderableType] = [before_after(result["before"], result["after"], title=str(result["name"]))]
     if result["examples"]:
         parts.append(_examples(result["examples"]))
-    parts.append(_facts(result, folder))
+    parts.append(_facts(result, folder, program))
     return Group(*parts)
 
 
@@ -69,7 +69,7 @@ def _short(value: Any) -> Text:
     return Text(text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + " ...")
 
 
-def _facts(result: Mapping[str, Any], folder: Path) -> RenderableType:
+def _facts(result: Mapping[str, Any], folder: Path, program: str) -> RenderableType:
     dropped = result["dropped"]
     lines = {
         "speed": f"{result['tokens_per_second']:,.0f} tokens/s in training",
@@ -78,7 +78,7 @@ def _facts(result: Mapping[str, Any], folder: Path) -> RenderableType:
         "dropped rows": ", ".join(f"{number} {reason}" for reason, number in dropped.items()) or "none",
         "time": duration(result["elapsed_seconds"]),
         "report": f"{folder}/report.html",
-        "talk to it": f"tutelage chat {folder} --compare",
+        "talk to it": f"{program} chat {folder} --compare",
     }
     grid = Table.grid(padding=(0, 2))
     for name, value in lines.items():

@@ -15,6 +15,7 @@ from tutelage import formats
 from tutelage.config import RenderSettings, Settings
 from tutelage.errors import DataError, SourceNotFoundError, TemplateError
 from tutelage.evaluate.general import GeneralItem, read_general
+from tutelage.formats.sources import SourceFile, find_files
 from tutelage.ledger import Ledger
 from tutelage.pack import within_limit
 from tutelage.render import ChatTemplate, Renderer, Tokenizer, examples
@@ -106,7 +107,8 @@ def prepare(settings: Settings, model_folder: Path, *, ledger_path: Path | None 
             fix="look at the rows and their reasons: tutelage check " + " ".join(data.train),
         )
     general = tuple(item for path in evaluation.general for item in read_general(path))
-    sources = [*data.train, *data.validation, *evaluation.task, *evaluation.general]
+    sources = [*data.train, *data.validation, *evaluation.task]
+    files = find_files(sources, ledger.note) + [SourceFile(Path(path), path) for path in evaluation.general]
     return Prepared(
         renderer=renderer,
         train=tuple(one for _, row in train for one in row),
@@ -116,7 +118,7 @@ def prepare(settings: Settings, model_folder: Path, *, ledger_path: Path | None 
         general=general,
         system_prompt=_common_system_prompt(train),
         ledger=ledger,
-        data_sha256={source: _sha256(Path(source)) for source in sources if Path(source).is_file()},
+        data_sha256={file.shown: _sha256(file.path) for file in files},
     )
 
 

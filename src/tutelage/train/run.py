@@ -108,8 +108,6 @@ def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished
         before=before,
         after=after,
     )
-    result |= {"started": started.isoformat(timespec="seconds"), "elapsed_seconds": time.perf_counter() - began}
-    run_files.write_json(job.folder / run_files.RESULT, result)
     name = run_files.ADAPTER if settings.model.method == "lora" else run_files.MODEL
     save_trained(
         job.learner.model,
@@ -118,6 +116,8 @@ def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished
         job.folder / name,
         stored_as=job.learner.stored_as,
     )
+    result |= {"started": started.isoformat(timespec="seconds"), "elapsed_seconds": time.perf_counter() - began}
+    run_files.write_json(job.folder / run_files.RESULT, result)  # written last: it marks the run as finished
     report.write(job.folder)
     return Finished(job.folder, outcome.ended, result)
 
@@ -125,6 +125,12 @@ def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished
 def _begin(settings: Settings, screen: Screen, *, resume: bool) -> Job:
     """Everything up to the first forward pass; data problems show before a model is loaded."""
     folder = settings.run_folder
+    if resume and (folder / run_files.RESULT).is_file():
+        raise CheckpointError(
+            "This run is finished; there is nothing to resume",
+            where=str(folder),
+            fix=f"talk to it: tutelage chat {folder}; or start a new run with other settings",
+        )
     base = model_folder(settings.model.name, say=screen.say)
     if not resume and (moved := run_files.new_run_folder(folder)) is not None:
         screen.say(f"An earlier run of this name is now {moved}")

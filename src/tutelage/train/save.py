@@ -26,7 +26,7 @@ def save_trained(
         model: what was trained; its trainable parameters are replaced by the masters for the write.
         optimiser: holds the masters.
         renderer: its tokenizer's files and its template go into the folder.
-        folder: must not exist yet.
+        folder: replaced if a run that was killed left one.
         stored_as: precision on disk.
 
     Raises:
@@ -46,6 +46,7 @@ def save_trained(
             (scratch / "chat_template.jinja").write_text(renderer.template.source, encoding="utf-8")
             (scratch / "README.md").unlink(missing_ok=True)  # PEFT's card speaks of things nobody filled in
             scratch.chmod(0o755)
+            shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed before it was marked finished
             os.replace(scratch, folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)

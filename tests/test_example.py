@@ -1,0 +1,81 @@
+"""The one-page example says what it promises: short, and the same loss as the whole house."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tutelage import formats
+from tutelage.config import RenderSettings
+from tutelage.ledger import Ledger
+from tutelage.model.source import embedded_models, model_folder
+from tutelage.pack import pack_rows
+from tutelage.render import examples
+from tutelage.train.prepare import renderer_for
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLE = ROOT / "examples" / "sft_in_one_page.py"
+TRAIN = "datasets/support/train.jsonl"
+EMBEDDED = embedded_models()["smollm2-135m"]["package"]
+
+
+def first_loss_of_the_house(rows: int) -> float:
+    import torch
+
+    from tutelage.model.attention import isolate_documents
+    from tutelage.model.load import compute_in, load
+    from tutelage.model.loss import row_loss
+
+    folder = model_folder("smollm2-135m")
+    ledger = Ledger()
+    read = formats.read([str(ROOT / TRAIN)], ledger=ledger, max_rows=rows)
+    proven = [one for _, row in examples(read, renderer_for(folder, RenderSettings()), ledger) for one in row]
+    assert len(proven) == rows
+    model, _ = load(folder)
+    compute_in(model, "fp32")
+    isolate_documents(model)
+    total, count = 0.0, 0
+    with torch.inference_mode():
+        for row in pack_rows(proven, row_tokens=2048):
+            summed, tokens = row_loss(model, row)
+            total, count = total + summed.item(), count + tokens
+    return total / count
+
+
+def test_it_stays_one_page_and_needs_only_torch_and_transformers():
+    text = EXAMPLE.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 120
+    imported = re.findall(r"^(?:from|import) (\w+)(.*)", text, re.MULTILINE)
+    assert {name for name, _ in imported} - set(sys.stdlib_module_names) == {"torch", "transformers", "tutelage"}
+    assert [rest.split("#")[0].strip() for name, rest in imported if name == "tutelage"] == [
+        ".model.source import model_folder"
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec(EMBEDDED) is None, reason=f"the embedded model's package {EMBEDDED} is not installed"
+)
+def test_its_first_loss_is_that_of_the_whole_house():
+    batch = int(re.search(r"^BATCH_EXAMPLES = (\d+)$", EXAMPLE.read_text(encoding="utf-8"), re.MULTILINE)[1])
+    python_path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLE), "--steps", "1"],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": python_path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    first = re.search(r"^step 1/1  loss ([\d.]+)$", done.stdout, re.MULTILINE)
+    assert first is not None, done.stdout
+    assert float(first[1]) == pytest.approx(first_loss_of_the_house(batch), abs=1e-3)
+    assert done.stdout.count("\nwanted  {") == 3

@@ -1,0 +1,252 @@
+"""Checkpoints: bit for bit, whole or not there, and errors that name the next good one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tutelage.errors import CheckpointError, SaveError
+from tutelage.train import checkpoint as checkpoint_module
+from tutelage.train.checkpoint import Checkpoints, Progress
+from tutelage.train.optimiser import MasterAdamW
+
+Maker = Callable[..., Any]
+
+
+@pytest.fixture
+def trained(small_network: Maker, master_adamw: Maker) -> MasterAdamW:
+    """An optimiser with two steps behind it."""
+    model = small_network()
+    optimiser: MasterAdamW = master_adamw(model)
+    for _ in range(2):
+        move(model, optimiser)
+    return optimiser
+
+
+def move(model: torch.nn.Module, optimiser: MasterAdamW) -> None:
+    model(torch.randn(4, 6)).square().sum().backward()
+    optimiser.step(0.01, max_gradient_norm=1.0)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(one.name for one in folder.iterdir())
+
+
+def test_what_is_restored_is_what_was_saved(
+    trained: MasterAdamW, small_network: Maker, master_adamw: Maker, tmp_path: Path
+) -> None:
+    progress = Progress(2, best_loss=0.5, best_step=1, evaluations_since_best=1, tokens=80, trained_tokens=30)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
+    saved_at = checkpoints.save(trained, progress)
+    drawn = torch.rand(3)
+    model = small_network(seed=9)
+    other = master_adamw(model)
+
+    found = checkpoints.restore_newest(other)
+
+    assert saved_at.name == "step-000002"
+    assert found == progress
+    assert torch.equal(torch.rand(3), drawn), "the random state comes back too"
+    assert all(torch.equal(one, other.masters[name]) for name, one in trained.masters.items())
+    assert all(torch.equal(one, other.state()[name]) for name, one in trained.state().items())
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, trained.masters[name])
+
+
+def test_only_the_newest_stay(trained: MasterAdamW, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save_best(trained, Progress(1))
+    for step in (1, 2, 3, 10):
+        checkpoints.save(trained, Progress(step))
+
+    assert names(tmp_path) == ["best", "step-000003", "step-000010"]
+
+
+def test_saving_the_same_step_again_replaces_it(trained: MasterAdamW, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(trained, Progress(2, tokens=1))
+    checkpoints.save(trained, Progress(2, tokens=5))
+
+    assert checkpoints.restore_newest(trained).tokens == 5
+    assert names(tmp_path) == ["step-000002"]
+
+
+def test_best_weights_come_back(trained: MasterAdamW, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save_best(trained, Progress(2, best_loss=0.25, best_step=2))
+    kept = {name: one.clone() for name, one in trained.masters.items()}
+    for one in trained.masters.values():
+        one.add_(1.0)
+    trained.publish()
+
+    progress = checkpoints.restore_best(trained)
+
+    assert progress.best_step == 2
+    for name, one in kept.items():
+        assert torch.equal(trained.masters[name], one)
+        assert torch.equal(trained.parameters[name], one)
+
+
+@pytest.mark.parametrize("file", ["masters.safetensors", "moments.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
+def test_a_damaged_checkpoint_is_named_and_so_is_the_one_before(
+    trained: MasterAdamW, tmp_path: Path, file: str, damage: str
+) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    for step in (1, 2):
+        checkpoints.save(trained, Progress(step))
+    path = tmp_path / "step-000002" / file
+    whole = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(whole[: len(whole) // 2])
+    else:
+        path.write_bytes(whole[:40] + bytes([whole[40] ^ 255]) + whole[41:])
+    before = {name: one.clone() for name, one in trained.masters.items()}
+
+    with pytest.raises(CheckpointError, match="damaged") as caught:
+        checkpoints.restore_newest(trained)
+
+    assert "step-000002" in str(caught.value.where)
+    assert "step-000001" in str(caught.value.fix)
+    assert all(torch.equal(one, before[name]) for name, one in trained.masters.items())
+
+
+def test_a_single_damaged_checkpoint_says_start_again(trained: MasterAdamW, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    checkpoints.save(trained, Progress(1))
+    (tmp_path / "step-000001" / "state.json").write_text("[]", encoding="utf-8")
+
+    with pytest.raises(CheckpointError, match="damaged") as caught:
+        checkpoints.restore_newest(trained)
+
+    assert caught.value.fix == "start the run again"
+
+
+def test_nothing_to_resume_from(trained: MasterAdamW, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        Checkpoints(tmp_path / "none", keep=1).restore_newest(trained)
+
+
+@pytest.mark.parametrize("again", [1, 2])
+def test_a_full_disk_leaves_the_earlier_checkpoint_whole(
+    trained: MasterAdamW, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: int
+) -> None:
+    """Also where the step that cannot be saved has been saved before (`again` = 1)."""
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(trained, Progress(1, tokens=7))
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_module, "save_file", full)
+        with pytest.raises(SaveError, match="could not be saved") as caught:
+            checkpoints.save(trained, Progress(again))
+
+    assert caught.value.found == "No space left on device"
+    assert names(tmp_path) == ["step-000001"]
+    assert checkpoints.restore_newest(trained).tokens == 7
+
+
+def test_a_write_that_the_system_refuses_is_a_save_error(
+    trained: MasterAdamW, tmp_path: Path, files_at_most: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    """What safetensors itself raises on a full disk is no OSError."""
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(trained, Progress(1, tokens=7))
+
+    with files_at_most(200), pytest.raises(SaveError, match="could not be saved"):
+        checkpoints.save(trained, Progress(2))
+
+    assert names(tmp_path) == ["step-000001"]
+    assert checkpoints.restore_newest(trained).tokens == 7
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_killed_while_writing_leaves_no_half_folder(
+    trained: MasterAdamW, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """A power cut: what runs in `finally` does not run either."""
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(trained, Progress(1))
+    save_file, written = checkpoint_module.save_file, []
+
+    class PowerCut(BaseException):
+        pass
+
+    def cut(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        written.append(path)
+        if len(written) == after:
+            path.write_bytes(b"half")
+            raise PowerCut
+        save_file(tensors, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_module, "save_file", cut)
+        patch.setattr(checkpoint_module.shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(PowerCut):
+            checkpoints.save(trained, Progress(2))
+
+    assert [name for name in names(tmp_path) if not name.startswith(".")] == ["step-000001"]
+    assert checkpoints.restore_newest(trained).steps_done == 1
+    checkpoints.save(trained, Progress(2))
+    assert checkpoints.restore_newest(trained).steps_done == 2
+
+
+def test_left_overs_of_a_kill_between_the_renames_do_no_harm(
+    trained: MasterAdamW, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill after the new folder took its name and before the old one was deleted."""
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save_best(trained, Progress(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_module.shutil, "rmtree", lambda *_, **__: None)
+        checkpoints.save_best(trained, Progress(2))
+    assert any(name.startswith(".best") for name in names(tmp_path)), "the kill left something behind"
+
+    checkpoints.save_best(trained, Progress(3))
+
+    assert checkpoints.restore_best(trained).steps_done == 3
+
+
+def test_a_kill_between_the_renames_does_not_lose_the_best(
+    trained: MasterAdamW, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill after the old folder was moved aside and before the new one took its name."""
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save_best(trained, Progress(1))
+    replace, calls = checkpoint_module.os.replace, []
+
+    class PowerCut(BaseException):
+        pass
+
+    def cut(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) == 2:
+            raise PowerCut
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_module.os, "replace", cut)
+        patch.setattr(checkpoint_module.shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(PowerCut):
+            checkpoints.save_best(trained, Progress(2))
+
+    assert checkpoints.restore_best(trained).steps_done in (1, 2)
+
+
+def test_state_is_readable_json(trained: MasterAdamW, tmp_path: Path) -> None:
+    Checkpoints(tmp_path, keep=1).save(trained, Progress(4, tokens=9))
+
+    state = json.loads((tmp_path / "step-000004" / "state.json").read_text(encoding="utf-8"))
+
+    assert state["progress"]["tokens"] == 9
+    assert set(state["sha256"]) == {"masters.safetensors", "moments.safetensors"}

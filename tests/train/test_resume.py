@@ -1,0 +1,202 @@
+"""A run that was stopped and resumed is the run that was never stopped, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from torch import equal
+
+from tutelage import config
+from tutelage.errors import CheckpointError
+from tutelage.train import run as run_module
+from tutelage.train.run import Finished, run
+from tutelage.train.screen import Screen
+
+TrainTiny = Callable[..., Finished]
+
+
+@pytest.fixture
+def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    """Makes later runs ask to stop after a number of steps; None lets them run."""
+    original = run_module.stop_requests
+
+    def arrange(steps: int | None) -> None:
+        @contextmanager
+        def asking(_say: Any) -> Iterator[Callable[[], bool]]:
+            looks = iter([False] * ((steps or 1) - 1))
+            yield lambda: next(looks, True)
+
+        monkeypatch.setattr(run_module, "stop_requests", original if steps is None else asking)
+
+    return arrange
+
+
+def resume(folder: Path, screen: Screen) -> Finished:
+    return run(config.load(folder / "settings.toml"), screen, resume=True)
+
+
+def same_tensors(left: Path, right: Path) -> bool:
+    one, other = load_file(left), load_file(right)
+    return set(one) == set(other) and all(equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("method", "precision", "at"), [("lora", "fp32", 4), ("lora", "bf16", 6), ("full", "bf16", 1), ("full", "fp32", 11)]
+)
+def test_a_stopped_and_resumed_run_is_the_uninterrupted_one(
+    train_tiny: TrainTiny,
+    record_of: Any,
+    stop_after: Callable[[int | None], None],
+    quiet_screen: Screen,
+    method: str,
+    precision: str,
+    at: int,
+) -> None:
+    """Epochs have 3 steps: the stops fall at an epoch's end and inside one; dropout draws random numbers."""
+    chosen = [f"model.method={method}", f"model.precision={precision}", "train.evaluate_every=5", "evaluate.task="]
+    if method == "lora":
+        chosen.append("lora.dropout=0.1")
+    whole = train_tiny(*chosen, where="whole")
+
+    stop_after(at)
+    stopped = train_tiny(*chosen, where="stopped")
+    assert (stopped.ended, stopped.result) == ("interrupted", {})
+    assert not (stopped.folder / "result.json").exists()
+    stop_after(None)
+    resumed = resume(stopped.folder, quiet_screen)
+
+    assert resumed.ended == "finished"
+    steps, heldout = record_of(resumed.folder)
+    expected_steps, expected_heldout = record_of(whole.folder)
+    for key in ("loss", "gradient_norm", "learning_rate", "epoch", "tokens"):
+        assert [steps[step][key] for step in sorted(steps)] == [
+            expected_steps[step][key] for step in sorted(expected_steps)
+        ]
+    assert heldout == expected_heldout
+    weights = "adapter/adapter_model.safetensors" if method == "lora" else "model/model.safetensors"
+    assert same_tensors(resumed.folder / weights, whole.folder / weights)
+    masters = "checkpoints/step-000012/masters.safetensors"
+    assert same_tensors(resumed.folder / masters, whole.folder / masters)
+    assert resumed.result["after"] == whole.result["after"]
+    assert resumed.result["before"] == whole.result["before"]
+    assert resumed.result["total_tokens"] == whole.result["total_tokens"]
+    assert resumed.result["best_step"] == whole.result["best_step"]
+
+
+def test_the_stopped_run_says_how_to_go_on(
+    train_tiny: TrainTiny, stop_after: Callable[[int | None], None], quiet_screen: Screen
+) -> None:
+    stop_after(2)
+    stopped = train_tiny("evaluate.before=false")
+
+    told = quiet_screen.console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"Stopped after step 2. Go on with: tutelage train --resume {stopped.folder}" in told.replace("\n", "")
+
+
+def test_changed_data_is_not_resumed(
+    train_tiny: TrainTiny, stop_after: Callable[[int | None], None], quiet_screen: Screen, tmp_path: Path
+) -> None:
+    stop_after(2)
+    stopped = train_tiny("evaluate.before=false")
+    path = tmp_path / "home" / "train.jsonl"
+    path.write_text(path.read_text(encoding="utf-8").replace("lamp", "vase"), encoding="utf-8")
+
+    with pytest.raises(CheckpointError, match="not the one this run began with") as caught:
+        resume(stopped.folder, quiet_screen)
+
+    assert caught.value.where == str(path)
+
+
+def test_changed_data_in_a_folder_is_not_resumed(
+    train_tiny: TrainTiny,
+    tiny_recipe: Callable[[Path], Path],
+    stop_after: Callable[[int | None], None],
+    quiet_screen: Screen,
+    tmp_path: Path,
+) -> None:
+    """data.train may name a folder; its files are as much the run's data as a file is."""
+    tiny_recipe(tmp_path / "home")
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    shutil.copy(tmp_path / "home" / "train.jsonl", shards / "part.jsonl")
+    stop_after(2)
+    stopped = train_tiny("evaluate.before=false", f'data.train=["{shards}"]')
+    stop_after(None)
+    path = shards / "part.jsonl"
+    path.write_text(path.read_text(encoding="utf-8").replace("lamp", "vase"), encoding="utf-8")
+
+    with pytest.raises(CheckpointError, match="not the one this run began with"):
+        resume(stopped.folder, quiet_screen)
+
+
+def test_a_changed_template_is_not_resumed(
+    train_tiny: TrainTiny, stop_after: Callable[[int | None], None], quiet_screen: Screen, tmp_path: Path
+) -> None:
+    template = tmp_path / "template.jinja"
+    chatml = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    template.write_text(chatml + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", encoding="utf-8")
+    stop_after(2)
+    stopped = train_tiny("evaluate.before=false", f"render.template={template}")
+    template.write_text("{# other bytes #}" + template.read_text(encoding="utf-8"), encoding="utf-8")
+
+    with pytest.raises(CheckpointError, match="template"):
+        resume(stopped.folder, quiet_screen)
+
+
+def test_a_damaged_checkpoint_is_not_resumed(
+    train_tiny: TrainTiny, stop_after: Callable[[int | None], None], quiet_screen: Screen
+) -> None:
+    stop_after(5)
+    stopped = train_tiny("evaluate.before=false", "train.checkpoint_every=3")
+    newest = stopped.folder / "checkpoints" / "step-000005"
+    (newest / "masters.safetensors").write_bytes(b"nothing")
+
+    with pytest.raises(CheckpointError, match="damaged") as caught:
+        resume(stopped.folder, quiet_screen)
+    assert "step-000003" in str(caught.value.fix)
+
+    shutil.rmtree(newest)
+    stop_after(None)
+    assert resume(stopped.folder, quiet_screen).result["steps"] == 12
+
+
+def test_a_run_whose_model_could_not_be_saved_can_be_finished(
+    train_tiny: TrainTiny, monkeypatch: pytest.MonkeyPatch, quiet_screen: Screen, tmp_path: Path
+) -> None:
+    """What the error advises: free some space, then resume."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "save_trained", full)
+        with pytest.raises(OSError, match="No space"):
+            train_tiny()
+    folder = tmp_path / "home" / "runs" / "tiny"
+    written = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+
+    finished = resume(folder, quiet_screen)
+
+    assert (folder / "adapter" / "adapter_model.safetensors").is_file()
+    assert finished.result["after"] == written["after"]
+    assert finished.result["steps"] == 12
+
+
+def test_resuming_a_finished_run_does_no_harm(train_tiny: TrainTiny, quiet_screen: Screen, record_of: Any) -> None:
+    finished = train_tiny("evaluate.task=")
+    adapter = finished.folder / "adapter" / "adapter_model.safetensors"
+    before, record = adapter.read_bytes(), record_of(finished.folder)
+
+    again = resume(finished.folder, quiet_screen)
+
+    assert again.ended == "finished"
+    assert adapter.read_bytes() == before
+    assert record_of(finished.folder) == record
+    assert again.result["after"] == finished.result["after"]

@@ -1,0 +1,193 @@
+"""The run folder, the record and stop requests."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tutelage.errors import SaveError, SourceNotFoundError
+from tutelage.train import folder as run_files
+from tutelage.train.record import HeldoutRecord, Recorder, StepRecord
+from tutelage.train.screen import Screen
+from tutelage.train.stopping import stop_requests
+
+
+def a_step(step: int, loss: float = 1.0) -> StepRecord:
+    return StepRecord(step, 0.5, loss, 1e-4, 0.3, 100, 40, 900.0, 2.0 * step, 10**8)
+
+
+def test_an_earlier_run_is_moved_aside_never_overwritten(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "tiny"
+    assert run_files.new_run_folder(folder) is None
+    for number in (1, 2):
+        (folder / "result.json").write_text(str(number), encoding="utf-8")
+        moved = run_files.new_run_folder(folder)
+        assert moved == folder.with_name(f"tiny.{number}")
+        assert (moved / "result.json").read_text(encoding="utf-8") == str(number)
+        assert list(folder.iterdir()) == []
+
+
+def test_an_empty_folder_is_taken_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+
+    assert run_files.new_run_folder(folder) is None
+
+
+def test_a_folder_that_cannot_be_made_is_a_save_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+
+    with pytest.raises(SaveError, match="cannot be made"):
+        run_files.new_run_folder(tmp_path / "file" / "tiny")
+
+
+def test_what_is_not_a_run_names_the_runs_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "good").mkdir()
+    (tmp_path / "good" / "settings.toml").write_text("", encoding="utf-8")
+
+    with pytest.raises(SourceNotFoundError, match="is not a run") as caught:
+        run_files.existing_run_folder(str(tmp_path / "bad"))
+
+    assert "good" in str(caught.value.found)
+    assert run_files.existing_run_folder(str(tmp_path / "good")) == tmp_path / "good"
+
+
+def test_json_is_whole_or_as_before(tmp_path: Path, files_at_most: Any) -> None:
+    path = tmp_path / "result.json"
+    run_files.write_json(path, {"one": "é"})
+
+    with files_at_most(100), pytest.raises(SaveError, match=r"result\.json could not be written"):
+        run_files.write_json(path, {"many": "x" * 5000})
+
+    assert json.loads(path.read_text(encoding="utf-8")) == {"one": "é"}
+
+
+def test_the_record_keeps_steps_before_a_resume_and_drops_later_ones(tmp_path: Path) -> None:
+    path = tmp_path / "record.jsonl"
+    first = Recorder(path)
+    for step in (1, 2, 3):
+        first.write(a_step(step))
+    first.write(HeldoutRecord(3, 0.5, 7.0))
+    first.close()
+
+    second = Recorder(path, from_step=2)
+    second.write(a_step(3, loss=9.0))
+    second.close()
+
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 1.0), (3, 9.0)]
+    assert second.elapsed_before_seconds == 4.0
+
+
+def test_a_new_run_begins_an_empty_record(tmp_path: Path) -> None:
+    path = tmp_path / "record.jsonl"
+    path.write_text("old\n", encoding="utf-8")
+
+    recorder = Recorder(path)
+    recorder.write(a_step(1, loss=float("nan")))
+    recorder.close()
+
+    (line,) = path.read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["loss"] is None
+    assert recorder.elapsed_before_seconds == 0.0
+
+
+def test_a_line_cut_by_a_kill_does_not_stop_a_resume(tmp_path: Path) -> None:
+    """The process died while it wrote the line of step 3; the checkpoint is that of step 2."""
+    path = tmp_path / "record.jsonl"
+    first = Recorder(path)
+    for step in (1, 2, 3):
+        first.write(a_step(step))
+    first.close()
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(whole[:-30], encoding="utf-8")
+
+    second = Recorder(path, from_step=2)
+    second.close()
+
+    assert [json.loads(line)["step"] for line in path.read_text(encoding="utf-8").splitlines()] == [1, 2]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_asks_and_the_second_stops_at_once(number: signal.Signals) -> None:
+    said: list[str] = []
+    before = signal.getsignal(number)
+
+    with stop_requests(said.append) as asked:
+        assert not asked()
+        os.kill(os.getpid(), number)
+        assert asked()
+        assert len(said) == 1
+        assert number.name in said[0]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+
+    assert signal.getsignal(number) is before
+
+
+def test_handlers_come_back_after_an_error() -> None:
+    before = signal.getsignal(signal.SIGINT)
+
+    def fails() -> None:
+        with stop_requests(lambda _: None):
+            raise ValueError("inside")
+
+    with pytest.raises(ValueError, match="inside"):
+        fails()
+
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_outside_the_main_thread_nothing_is_caught() -> None:
+    found: list[bool] = []
+
+    def inside() -> None:
+        with stop_requests(lambda _: None) as asked:
+            found.append(asked())
+
+    thread = threading.Thread(target=inside)
+    thread.start()
+    thread.join()
+
+    assert found == [False]
+
+
+def test_a_log_file_gets_plain_lines() -> None:
+    out = io.StringIO()
+    screen = Screen(Console(file=out, width=200))
+
+    with screen.training(25, 0) as watch:
+        for step in range(1, 26):
+            watch(a_step(step))
+        watch(HeldoutRecord(25, 0.125, 60.0))
+    with screen.counting("Asking", 3) as done:
+        done(3)
+    screen.say("[bold]as it is[/bold]")
+
+    lines = out.getvalue().splitlines()
+    assert [line.split()[1] for line in lines[:5]] == ["1/25", "10/25", "20/25", "25/25", "25/25"]
+    assert lines[4].endswith("held-out loss 0.1250")
+    assert lines[5:] == ["Asking: 3", "[bold]as it is[/bold]"]
+
+
+def test_a_terminal_gets_a_bar() -> None:
+    out = io.StringIO()
+    screen = Screen(Console(file=out, width=160, force_terminal=True))
+
+    with screen.training(2, 0) as watch:
+        watch(HeldoutRecord(1, 0.125, 60.0))
+        watch(a_step(1, loss=3.25))
+        watch(a_step(2, loss=3.0))
+    with screen.counting("Asking", 3) as done:
+        done(3)
+
+    assert "loss 3.000  held-out 0.125" in out.getvalue()
+    assert "3/3" in out.getvalue()

@@ -1,0 +1,57 @@
+"""Learning rates at the steps that matter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tutelage.train.schedule import Schedule, warmup_steps
+
+
+@pytest.mark.parametrize(
+    ("kind", "middle", "last"), [("cosine", 0.55, 0.1), ("linear", 0.55, 0.1), ("constant", 1.0, 1.0)]
+)
+def test_rates(kind: Any, middle: float, last: float) -> None:
+    schedule = Schedule(kind=kind, peak=2e-4, steps=110, warmup_steps=10, minimum_ratio=0.1)
+
+    assert schedule.rate(0) == pytest.approx(2e-5)
+    assert schedule.rate(4) == pytest.approx(1e-4)
+    assert schedule.rate(9) == pytest.approx(2e-4)
+    assert schedule.rate(59) == pytest.approx(2e-4 * middle)
+    assert schedule.rate(109) == pytest.approx(2e-4 * last)
+
+
+def test_cosine_is_above_the_line_first_and_below_it_later() -> None:
+    cosine = Schedule(kind="cosine", peak=1.0, steps=100, warmup_steps=0)
+    linear = Schedule(kind="linear", peak=1.0, steps=100, warmup_steps=0)
+
+    assert cosine.rate(24) == pytest.approx(0.8535533905932737)
+    assert cosine.rate(24) > linear.rate(24)
+    assert cosine.rate(74) < linear.rate(74)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "linear", "constant"])
+@given(steps=st.integers(1, 60), share=st.floats(0, 0.99), ratio=st.floats(0, 1))
+def test_rates_never_leave_their_range(kind: Any, steps: int, share: float, ratio: float) -> None:
+    warm = warmup_steps(steps=steps, share=share, exact=None)
+    schedule = Schedule(kind=kind, peak=1.0, steps=steps, warmup_steps=warm, minimum_ratio=ratio)
+    rates = [schedule.rate(step) for step in range(steps)]
+
+    assert all(0.0 <= rate <= 1.0 + 1e-12 for rate in rates)
+    assert rates[:warm] == sorted(rates[:warm])
+    assert all(later <= earlier + 1e-12 for earlier, later in zip(rates[warm:], rates[warm + 1 :], strict=False))
+    if warm < steps and kind != "constant":
+        assert rates[-1] == pytest.approx(ratio)
+    if warm > 0:
+        assert rates[warm - 1] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("steps", "share", "exact", "expected"),
+    [(100, 0.03, None, 3), (10, 0.03, None, 1), (10, 0.0, None, 0), (100, 0.5, 7, 7), (5, 0.0, 50, 5), (5, 0.5, 0, 0)],
+)
+def test_warmup_steps(steps: int, share: float, exact: int | None, expected: int) -> None:
+    assert warmup_steps(steps=steps, share=share, exact=exact) == expected
