@@ -23,7 +23,7 @@ from tutelage import config
 from tutelage.cli.app import app
 from tutelage.config.naming import paths
 from tutelage.curate import most_alike
-from tutelage.evaluate.general import CHECKS
+from tutelage.evaluate.checks import CHECKS
 from tutelage.model.source import embedded_models
 from tutelage.types import Address, Conversation, Message
 
@@ -286,7 +286,7 @@ def test_every_dependency_has_its_reason_and_no_other():
 def test_check_kinds_are_those_of_the_code():
     rows = table_rows(TEXTS["docs/evaluate.md"], "kind")
     assert {row[0].strip("`"): set(CODE_SPAN.findall(row[1])) for row in rows} == {
-        kind: set(fields) for kind, (fields, _) in CHECKS.items()
+        kind: set(model.model_fields) - {"kind"} for kind, model in CHECKS.items()
     }
 
 

@@ -74,3 +74,10 @@ class CheckpointError(TutelageError, ValueError):
 
 class TrainingError(TutelageError, ArithmeticError):
     """A run that must stop: NaN, Inf."""
+
+
+def cause_of(error: Exception) -> str:
+    """What the system or a library said, in one line, for an error's `found`."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).strip().split("\n")[0] or type(error).__name__

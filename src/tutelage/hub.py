@@ -29,6 +29,7 @@ def snapshot(repository: str, *, kind: RepositoryKind, patterns: Sequence[str], 
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined] # there, but not listed
 
     try:
         return Path(snapshot_download(repository, repo_type=kind, allow_patterns=list(patterns), revision=revision))
@@ -45,7 +46,7 @@ def snapshot(repository: str, *, kind: RepositoryKind, patterns: Sequence[str], 
             expected="owner/name of a public repository, or a local path",
             fix="check the spelling; for a private one, `hf auth login` first",
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
+    except (LocalEntryNotFoundError, HfHubHTTPError, TransportError, OSError, ValueError) as error:
         raise SourceNotFoundError(
             f"The {kind} '{repository}' is neither a file here, nor in the cache, nor reachable",
             where=repository,

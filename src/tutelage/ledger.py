@@ -101,8 +101,11 @@ class Ledger:
             "changed": dict(self.changed.most_common()),
             "notes": list(self.notes),
             "samples": {
-                reason: [{"address": str(one.address), "detail": one.detail} for one in samples]
-                for reason, samples in (self.drop_samples | self.change_samples).items()
+                reason: [
+                    {"address": str(one.address), "detail": one.detail}
+                    for one in (*self.drop_samples.get(reason, ()), *self.change_samples.get(reason, ()))
+                ]
+                for reason in (self.drop_samples | self.change_samples)
             },
         }
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tutelage.errors import DataError, SourceNotFoundError
-from tutelage.evaluate.general import CHECKS, GeneralItem, passes, read_general, score_general
+from tutelage.evaluate.checks import CHECKS
+from tutelage.evaluate.general import GeneralItem, passes, read_general, score_general
 from tutelage.types import Address
 
 OWN_SET = Path(__file__).resolve().parents[2] / "datasets" / "general.jsonl"
@@ -35,7 +36,8 @@ CASES: list[tuple[dict[str, Any], list[str], list[str]]] = [
 
 
 def item(*checks: dict[str, Any]) -> GeneralItem:
-    return GeneralItem(Address("general.jsonl", 1), "", "?", checks)
+    models = tuple(CHECKS[check["kind"]].model_validate(check) for check in checks)
+    return GeneralItem(Address("general.jsonl", 1), "", "?", models)
 
 
 def write(folder: Path, *lines: Any) -> str:

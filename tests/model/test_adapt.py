@@ -60,7 +60,7 @@ def test_named_targets_are_kept_to(tiny_model: Any) -> None:
 
 
 def test_an_unknown_target_is_a_config_error(tiny_model: Any) -> None:
-    with pytest.raises(ConfigError, match="none of its targets") as caught:
+    with pytest.raises(ConfigError, match="does not find its targets") as caught:
         add_lora(tiny_model, rank=4, alpha=8, dropout=0.0, targets=["no_such_layer"])
 
     assert caught.value.where == "lora.targets"

@@ -160,7 +160,9 @@ def renderer_of(folder: Path, **options: Any) -> Renderer:
     """The folder's own tokenizer and template."""
     tokenizer = Tokenizer.load(folder)
     assert tokenizer.template is not None
-    template = ChatTemplate(tokenizer.template, named_tokens=tokenizer.named_tokens)
+    template = ChatTemplate(
+        tokenizer.template, tools_source=tokenizer.templates.get("tool_use"), named_tokens=tokenizer.named_tokens
+    )
     return Renderer(tokenizer, template, **options)
 
 

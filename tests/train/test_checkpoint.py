@@ -65,15 +65,18 @@ def test_only_the_newest_stay(trained: MasterAdamW, tmp_path: Path) -> None:
     for step in (1, 2, 3, 10):
         checkpoints.save(trained, Progress(step))
 
-    assert names(tmp_path) == ["best", "step-000003", "step-000010"]
+    assert names(tmp_path) == ["best-000001", "step-000003", "step-000010"]
 
 
-def test_saving_the_same_step_again_replaces_it(trained: MasterAdamW, tmp_path: Path) -> None:
+def test_coming_to_the_same_step_again_leaves_it_alone(trained: MasterAdamW, tmp_path: Path) -> None:
+    """A resumed run computes the same bits, so what is there stays, and no kill can hurt it."""
     checkpoints = Checkpoints(tmp_path, keep=2)
-    checkpoints.save(trained, Progress(2, tokens=1))
+    checkpoints.save(trained, Progress(2, tokens=5))
+    written = (tmp_path / "step-000002" / "state.json").stat().st_mtime_ns
     checkpoints.save(trained, Progress(2, tokens=5))
 
     assert checkpoints.restore_newest(trained).tokens == 5
+    assert (tmp_path / "step-000002" / "state.json").stat().st_mtime_ns == written
     assert names(tmp_path) == ["step-000002"]
 
 
@@ -135,11 +138,9 @@ def test_nothing_to_resume_from(trained: MasterAdamW, tmp_path: Path) -> None:
         Checkpoints(tmp_path / "none", keep=1).restore_newest(trained)
 
 
-@pytest.mark.parametrize("again", [1, 2])
 def test_a_full_disk_leaves_the_earlier_checkpoint_whole(
-    trained: MasterAdamW, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: int
+    trained: MasterAdamW, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the step that cannot be saved has been saved before (`again` = 1)."""
     checkpoints = Checkpoints(tmp_path, keep=1)
     checkpoints.save(trained, Progress(1, tokens=7))
 
@@ -149,7 +150,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_whole(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint_module, "save_file", full)
         with pytest.raises(SaveError, match="could not be saved") as caught:
-            checkpoints.save(trained, Progress(again))
+            checkpoints.save(trained, Progress(2))
 
     assert caught.value.found == "No space left on device"
     assert names(tmp_path) == ["step-000001"]
@@ -201,7 +202,7 @@ def test_killed_while_writing_leaves_no_half_folder(
     assert checkpoints.restore_newest(trained).steps_done == 2
 
 
-def test_left_overs_of_a_kill_between_the_renames_do_no_harm(
+def test_left_overs_of_a_kill_before_the_clean_up_do_no_harm(
     trained: MasterAdamW, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kill after the new folder took its name and before the old one was deleted."""
@@ -210,29 +211,26 @@ def test_left_overs_of_a_kill_between_the_renames_do_no_harm(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint_module.shutil, "rmtree", lambda *_, **__: None)
         checkpoints.save_best(trained, Progress(2))
-    assert any(name.startswith(".best") for name in names(tmp_path)), "the kill left something behind"
+    assert {"best-000001", "best-000002"} <= set(names(tmp_path)), "the kill left the old one behind"
+    assert checkpoints.restore_best(trained).steps_done == 2
 
     checkpoints.save_best(trained, Progress(3))
 
+    assert names(tmp_path) == ["best-000003"]
     assert checkpoints.restore_best(trained).steps_done == 3
 
 
-def test_a_kill_between_the_renames_does_not_lose_the_best(
+def test_a_kill_before_the_rename_does_not_lose_the_best(
     trained: MasterAdamW, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A kill after the old folder was moved aside and before the new one took its name."""
     checkpoints = Checkpoints(tmp_path, keep=2)
     checkpoints.save_best(trained, Progress(1))
-    replace, calls = checkpoint_module.os.replace, []
 
     class PowerCut(BaseException):
         pass
 
     def cut(source: Path, target: Path) -> None:
-        calls.append(target)
-        if len(calls) == 2:
-            raise PowerCut
-        replace(source, target)
+        raise PowerCut
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint_module.os, "replace", cut)
@@ -240,7 +238,7 @@ def test_a_kill_between_the_renames_does_not_lose_the_best(
         with pytest.raises(PowerCut):
             checkpoints.save_best(trained, Progress(2))
 
-    assert checkpoints.restore_best(trained).steps_done in (1, 2)
+    assert checkpoints.restore_best(trained).steps_done == 1
 
 
 def test_state_is_readable_json(trained: MasterAdamW, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_checkpoints_and_measurements_come_when_due(bench: Bench) -> None:
 
     measured = [one.step for one in bench.seen if isinstance(one, HeldoutRecord)]
     assert measured == [2, 4, 6, 7], "the last step is always measured"
-    assert bench.saved() == ["best", "step-000003", "step-000006", "step-000007"]
+    assert bench.saved() == ["best-000004", "step-000003", "step-000006", "step-000007"]
     assert outcome.progress.best_step == 4
     assert outcome.progress.evaluations_since_best == 2
 

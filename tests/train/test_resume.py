@@ -180,12 +180,13 @@ def test_a_run_whose_model_could_not_be_saved_can_be_finished(
         with pytest.raises(OSError, match="No space"):
             train_tiny()
     folder = tmp_path / "home" / "runs" / "tiny"
-    written = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    assert not (folder / "result.json").exists(), "it would mark the run as finished"
+    written = json.loads((folder / "after.json").read_text(encoding="utf-8"))
 
     finished = resume(folder, quiet_screen)
 
     assert (folder / "adapter" / "adapter_model.safetensors").is_file()
-    assert finished.result["after"] == written["after"]
+    assert finished.result["after"] == written["measures"]
     assert finished.result["steps"] == 12
 
 
@@ -194,9 +195,8 @@ def test_resuming_a_finished_run_does_no_harm(train_tiny: TrainTiny, quiet_scree
     adapter = finished.folder / "adapter" / "adapter_model.safetensors"
     before, record = adapter.read_bytes(), record_of(finished.folder)
 
-    again = resume(finished.folder, quiet_screen)
+    with pytest.raises(CheckpointError, match="finished"):
+        resume(finished.folder, quiet_screen)
 
-    assert again.ended == "finished"
     assert adapter.read_bytes() == before
     assert record_of(finished.folder) == record
-    assert again.result["after"] == finished.result["after"]

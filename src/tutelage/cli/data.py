@@ -24,9 +24,10 @@ from tutelage.render.show import coloured
 from tutelage.report.check_screen import SplitPair, Tally, check_screen
 from tutelage.report.doors import all_doors, headline, legend
 from tutelage.train.prepare import renderer_for
-from tutelage.types import Change, Conversation, Drop, Example
+from tutelage.types import Address, Change, Conversation, Drop, Example
 
 DEFAULT_MODEL = "smollm2-135m"
+SHOWN_ROWS = 5
 
 Sources = Annotated[
     list[str],
@@ -61,7 +62,9 @@ def see(
     shape: Shape = "auto",
     columns: Columns = None,
     row: Annotated[int | None, typer.Option("--row", help="Show the Nth row (from 1) at every door.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="How many rows to show.")] = 5,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, help="How many rows to show; 5, or with --json all.")
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Show all rows.")] = False,
     max_tokens: MaxTokens = 8192,
     strict: Strict = False,
@@ -78,10 +81,10 @@ def see(
         train=sources,
         shape=_shape(shape),
         columns=_columns(columns),
-        max_rows=None if everything or as_json or row is not None else limit,
+        max_rows=None if everything or row is not None else limit or (None if as_json else SHOWN_ROWS),
     )
     if as_json:
-        _see_as_json(data, renderer, ledger, max_tokens=max_tokens)
+        _see_as_json(data, renderer, ledger, max_tokens=max_tokens, number=row)
     elif row is not None:
         _see_row(out, data, renderer, ledger, number=row, max_tokens=max_tokens)
     else:
@@ -159,7 +162,7 @@ def _see_row(
     found = []
 
     def heard(entry: Drop | Change) -> None:
-        if entry.address.number == number:
+        if _ordinal(entry.address) == number:
             found.append(entry.address)
             _say(out, entry)
 
@@ -172,18 +175,20 @@ def _see_row(
             f"There is no row {number}",
             where=", ".join(data.train),
             found=f"{ledger.rows_in} rows",
-            expected="the number that addresses show, as in file:12",
+            expected="a line or row counted from 1",
             fix="give another --row",
         )
 
 
-def _see_as_json(data: DataSettings, renderer: Renderer, ledger: Ledger, *, max_tokens: int) -> None:
+def _see_as_json(
+    data: DataSettings, renderer: Renderer, ledger: Ledger, *, max_tokens: int, number: int | None
+) -> None:
     def heard(entry: Drop | Change) -> None:
-        if isinstance(entry, Drop):
+        if isinstance(entry, Drop) and number in (None, _ordinal(entry.address)):
             _line({"address": str(entry.address), "dropped": entry.reason, "detail": entry.detail})
 
     ledger.listener = heard
-    for _, proven in _proven(data, renderer, ledger, max_tokens=max_tokens):
+    for _, proven in _proven(data, renderer, ledger, max_tokens=max_tokens, number=number):
         for example in proven:
             turns = [
                 {"message": turn.message, "prompt_end": turn.prompt_end, "reply_end": turn.reply_end}
@@ -198,7 +203,8 @@ def _see_as_json(data: DataSettings, renderer: Renderer, ledger: Ledger, *, max_
                     "turns": turns,
                 }
             )
-    ledger.check()
+    if number is None:
+        ledger.check()
     _line({"summary": ledger.as_dict()})
 
 
@@ -207,8 +213,13 @@ def _proven(
 ) -> Iterator[tuple[Conversation, tuple[Example, ...]]]:
     rows = formats.read(data.train, ledger=ledger, shape=data.shape, columns=data.columns, max_rows=data.max_rows)
     if number is not None:
-        rows = (one for one in rows if one.address.number == number)
+        rows = (one for one in rows if _ordinal(one.address) == number)
     return within_limit(examples(rows, renderer, ledger), max_tokens=max_tokens, ledger=ledger)
+
+
+def _ordinal(address: Address) -> int:
+    """Rows counted from 1 as people do; items of a JSON list have addresses from 0 as programs do."""
+    return address.number + 1 if address.unit == "item" else address.number
 
 
 def _tally(

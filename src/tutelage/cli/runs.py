@@ -92,7 +92,7 @@ def chat(
     system: Annotated[
         str | None, typer.Option("--system", help="System prompt; default: the one most training rows had.")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Longest reply.")] = 256,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest reply.")] = 256,
 ) -> None:
     """Talk to what a run trained. /reset starts over, /quit or Ctrl-D ends; questions may also come from a pipe."""
     if base and compare:

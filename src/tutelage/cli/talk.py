@@ -12,9 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tutelage.errors import TemplateError
 from tutelage.evaluate.generate import streamed_reply
 from tutelage.model.attention import attend_as_served
 from tutelage.render import Tokenizer
+from tutelage.render.template import TemplateRefusal
 from tutelage.train.reopen import Reopened
 from tutelage.types import Message
 
@@ -111,7 +113,15 @@ def _reply(
     opened: Reopened, side: AbstractContextManager[Any], history: list[Message], out: Console | None, limit: int
 ) -> str:
     tokenizer = opened.renderer.tokenizer
-    ids = opened.renderer.serve(history)
+    try:
+        ids = opened.renderer.serve(history)
+    except TemplateRefusal as refusal:
+        raise TemplateError(
+            "The model's chat template does not accept this conversation",
+            where=opened.renderer.template.name,
+            found=str(refusal),
+            fix="leave out --system, or start over with /reset",
+        ) from refusal
     with side as model:
         return streamed_reply(model, tokenizer, ids, max_new_tokens=limit, streamer=_Printer(out, tokenizer))
 

@@ -16,7 +16,7 @@ from tutelage.config.naming import MAPPING_FIELDS, did_you_mean, paths, section_
 from tutelage.config.problems import Origin, Problem, problems_in, raise_together
 from tutelage.config.sections import Section
 from tutelage.config.settings import Settings
-from tutelage.errors import ConfigError, SourceNotFoundError
+from tutelage.errors import ConfigError, SourceNotFoundError, cause_of
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
@@ -151,7 +151,7 @@ def _read_text(path: Path) -> str:
         raise SourceNotFoundError(
             f"The recipe {path} cannot be read",
             where=str(path),
-            found=error.strerror or type(error).__name__,
+            found=cause_of(error),
             expected="a TOML file that may be read",
             fix="give the path of the file itself",
         ) from error

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
-from tutelage.errors import DataError
 from tutelage.types import Prompt
 
 
@@ -23,31 +22,29 @@ class JsonScores:
 def parse_object(reply: str) -> dict[str, Any] | None:
     """The JSON object that `reply` is, or None; text before or after it makes it something else."""
     try:
-        value = json.loads(reply)
-    except ValueError:
+        value = json.loads(reply, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):  # a model that loops can open brackets without end
         return None
     return value if isinstance(value, dict) else None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
 def score_json(prompts: Sequence[Prompt], replies: Sequence[str]) -> JsonScores:
     """Compare each reply with its prompt's reference, field by field and whole.
 
-    Raises:
-        DataError: a reference is not a JSON object, so this task cannot be scored this way.
+    Args:
+        prompts: their references are JSON objects; `train.prepare` has seen to it.
+        replies: one for each prompt.
     """
     valid = exact = 0
     right: dict[str, int] = {}
     wanted: dict[str, int] = {}
     for prompt, reply in zip(prompts, replies, strict=True):
         reference = parse_object(prompt.reference)
-        if reference is None:
-            raise DataError(
-                "A task row's reply is not a JSON object",
-                where=str(prompt.address),
-                found=prompt.reference[:80],
-                expected="one JSON object, nothing around it",
-                fix="evaluate.task is for data whose replies are JSON; leave it out for other data",
-            )
+        assert reference is not None, f"{prompt.address}: the reference is not a JSON object"
         found = parse_object(reply)
         valid += found is not None
         exact += found is not None and _written(found) == _written(reference)

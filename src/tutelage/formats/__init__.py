@@ -141,7 +141,8 @@ def describe(sources: Sequence[str], *, shape: str = "auto", columns: Mapping[st
 
 
 def _request(sources: Sequence[str], shape: str, columns: Mapping[str, str] | None) -> _Request:
-    wanted, fields = shape_for(shape, columns), fields_for(columns)
+    fields = fields_for(columns)  # first: a misspelt name is a better finding than the shape it fails to make
+    wanted = shape_for(shape, columns)
     notes: list[str] = []
     files: list[tuple[SourceFile, FileKind]] = []
     for file in find_files(sources, notes.append):

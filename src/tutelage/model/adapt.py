@@ -51,18 +51,26 @@ def add_lora(
         target_modules=targets if isinstance(targets, str) else list(targets),
         task_type="CAUSAL_LM",
     )
+    wrong = [] if isinstance(targets, str) else [one for one in targets if not _names_a_layer(model, one)]
     try:
+        if wrong:
+            raise ValueError(", ".join(wrong))
         adapted = get_peft_model(model, config)
     except ValueError as error:
         names = {name.rsplit(".", 1)[-1] for name, one in model.named_modules() if isinstance(one, torch.nn.Linear)}
         raise ConfigError(
-            "LoRA found none of its targets in this model",
+            "LoRA does not find its targets in this model",
             where="lora.targets",
-            found=str(targets),
+            found=", ".join(wrong) or str(targets),
             expected=f'"all-linear", or some of: {", ".join(sorted(names))}',
             fix='set lora.targets = "all-linear"',
         ) from error
     return adapted, _count(adapted, "lora")
+
+
+def _names_a_layer(model: torch.nn.Module, target: str) -> bool:
+    """PEFT's own rule for a list of targets: a whole name, or its end from a dot on."""
+    return any(name == target or name.endswith(f".{target}") for name, _ in model.named_modules())
 
 
 def put_adapter(model: Any, folder: Path) -> Any:

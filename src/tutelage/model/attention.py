@@ -29,6 +29,7 @@ def document_attention(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
     **_unused: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention inside each document of a packed row.
@@ -46,6 +47,8 @@ def document_attention(
         raise ValueError("document attention takes one packed row and no mask")
     if softcap is not None:
         raise ValueError("this model caps its attention scores, which document attention does not compute")
+    if s_aux is not None:
+        raise ValueError("this model has attention sinks (s_aux), which document attention does not compute")
     if sliding_window is not None and max(document_tokens) > sliding_window:
         raise ValueError(f"a document of {max(document_tokens)} tokens is longer than the window of {sliding_window}")
     stored = query_1HRK.dtype

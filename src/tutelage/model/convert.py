@@ -10,8 +10,9 @@ import tempfile
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
-from tutelage.errors import DataError, SaveError
+from tutelage.errors import DataError, SaveError, cause_of
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
@@ -47,7 +48,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         tokenizer.save_pretrained(scratch)
         scratch.chmod(0o755)  # mkdtemp makes it private; a cache may be shared
         os.replace(scratch, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         if folder.is_dir():  # another process converted the same file first; its bytes are ours
             return
         raise _not_saved(folder, error) from error
@@ -64,10 +65,10 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _not_saved(folder: Path, error: OSError) -> SaveError:
+def _not_saved(folder: Path, error: Exception) -> SaveError:
     return SaveError(
         "The converted model could not be saved",
         where=str(folder),
-        found=error.strerror or str(error),
+        found=cause_of(error),
         fix="free some space (about 1 GB), or set TUTELAGE_CACHE to another disk",
     )

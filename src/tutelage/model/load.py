@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 
-from tutelage.errors import DataError, DependencyError
+from tutelage.errors import DataError, DependencyError, cause_of
 
 Precision = Literal["fp32", "bf16"]
 NATIVE_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
@@ -49,11 +50,11 @@ def load(folder: Path, *, trust_remote_code: bool = False) -> tuple[Any, Loaded]
         )
     except ImportError as error:
         raise DependencyError("This model needs another package", where=str(folder), found=str(error)) from error
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise DataError(
             "The model cannot be loaded",
             where=str(folder),
-            found=str(error).strip().splitlines()[0],
+            found=cause_of(error),
             expected="config.json of a causal language model, with its safetensors",
             fix="check the folder; a model with its own code needs model.trust_remote_code = true",
         ) from error

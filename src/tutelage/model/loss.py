@@ -80,7 +80,13 @@ def row_loss(model: torch.nn.Module, row: Row) -> tuple[torch.Tensor, int]:
     # boundary.
     head = head_of(model)
     loss: torch.Tensor = _TrainedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden_1RD[0, targets_N - 1], head.weight_VD, head, ids_R[targets_N], weights_R[targets_N]
+        hidden_1RD[0, targets_N - 1],
+        head.weight_VD,
+        head.bias_V,
+        head,
+        ids_R[targets_N],
+        weights_R[targets_N],
+        torch.is_grad_enabled() and not torch.is_inference_mode_enabled(),
     )
     return loss, len(targets_N)
 
@@ -89,17 +95,21 @@ class _TrainedCrossEntropy(torch.autograd.Function):
     """Sum of weighted cross-entropies; forward also computes the gradients, chunk by chunk."""
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917 autograd hands its inputs over by position
         ctx: Any,
         hidden_ND: torch.Tensor,
         weight_VD: torch.Tensor,
+        bias_V: torch.Tensor | None,
         head: Head,
         labels_N: torch.Tensor,
         weights_N: torch.Tensor,
+        learning: bool,
     ) -> torch.Tensor:
-        need_hidden, need_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        # needs_input_grad speaks of the inputs only: it stays True where gradients are switched off.
+        need_hidden, need_weight, need_bias = (learning and need for need in ctx.needs_input_grad[:3])
         grad_ND = torch.empty_like(hidden_ND) if need_hidden else None
         grad_VD = torch.zeros_like(weight_VD) if need_weight else None
+        grad_V = torch.zeros_like(bias_V) if need_bias and bias_V is not None else None
         total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
         for start in range(0, len(hidden_ND), CHUNK_POSITIONS):
             chunk = slice(start, start + CHUNK_POSITIONS)
@@ -108,28 +118,32 @@ class _TrainedCrossEntropy(torch.autograd.Function):
             slope_CV = _cap_slope(head, logits_CV)
             log_probability_CV = logits_CV.log_softmax(dim=1)
             total -= (log_probability_CV.gather(1, labels_C1)[:, 0] * weights_C).sum()
-            if not (need_hidden or need_weight):
+            if not (need_hidden or need_weight or need_bias):
                 continue
             gradient_CV = log_probability_CV.exp_()
             gradient_CV.scatter_add_(1, labels_C1, gradient_CV.new_full(labels_C1.shape, -1.0))
             gradient_CV.mul_((weights_C * head.scale)[:, None])
             if slope_CV is not None:
                 gradient_CV.mul_(slope_CV)
+            if grad_V is not None:
+                grad_V += gradient_CV.sum(dim=0).to(grad_V.dtype)
             small_CV = gradient_CV.to(weight_VD.dtype)
             if grad_ND is not None:
                 torch.mm(small_CV, weight_VD, out=grad_ND[chunk])
             if grad_VD is not None:
                 grad_VD.addmm_(small_CV.T, hidden_CD)
-        ctx.save_for_backward(grad_ND, grad_VD)
+        ctx.save_for_backward(grad_ND, grad_VD, grad_V)
         return total
 
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        grad_ND, grad_VD = ctx.saved_tensors
+        grad_ND, grad_VD, grad_V = ctx.saved_tensors
         scale = upstream[0]
         return (
             None if grad_ND is None else grad_ND * scale.to(grad_ND.dtype),
             None if grad_VD is None else grad_VD.mul_(scale.to(grad_VD.dtype)),
+            None if grad_V is None else grad_V * scale.to(grad_V.dtype),
+            None,
             None,
             None,
             None,

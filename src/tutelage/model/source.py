@@ -77,7 +77,7 @@ def model_folder(name: str, *, weights: bool = True, say: Say = print) -> Path:
             fix="check the path",
         )
     patterns = TOKENIZER_PATTERNS + (WEIGHT_PATTERNS if weights else ())
-    return hub.snapshot(name, kind="model", patterns=patterns)
+    return _checked_folder(hub.snapshot(name, kind="model", patterns=patterns), weights=weights)
 
 
 def _embedded_gguf(name: str) -> Path:

@@ -29,6 +29,8 @@ CHUNK_ROWS = 256
 """Rows proven together: enough to keep the tokenizer's threads busy, few enough to stream."""
 
 SHOWN_CHARACTERS = 160
+SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-6, 1e6
+"""A weight below the smallest is taken for 0; fp32 gradients have no use for one beyond the largest."""
 
 
 class Unproven(ValueError):  # noqa: N818 a finding about a row, turned into a Drop where it is caught
@@ -161,10 +163,15 @@ class Renderer:
             return Drop(conversation.address, finding.reason, str(finding))
 
     def _trained_messages(self, conversation: Conversation) -> list[int]:
+        for index, message in enumerate(conversation.messages):
+            if message.weight is not None and not 0 <= message.weight <= LARGEST_WEIGHT:
+                raise Unproven(
+                    "weight_out_of_range", f"message {index}: weight {message.weight}, beyond {LARGEST_WEIGHT}"
+                )
         trained = [
             index
             for index, message in enumerate(conversation.messages)
-            if message.role == "assistant" and message.weight != 0
+            if message.role == "assistant" and (message.weight is None or message.weight >= SMALLEST_WEIGHT)
         ]
         if not trained:
             raise Unproven("nothing_to_train", "no assistant turn with a weight above 0")
@@ -184,14 +191,12 @@ class Renderer:
     def _refuse_control_tokens(self, conversation: Conversation) -> None:
         if self.control_tokens == "keep" or self._control is None:
             return
-        for index, message in enumerate(conversation.messages):
-            for text in _texts_of(message):
-                if found := self._control.search(text):
-                    raise Unproven(
-                        "control_token_in_text",
-                        f"message {index} ({message.role}) spells the control token {found.group()!r}, "
-                        "which the tokenizer would read as the real one",
-                    )
+        for where, text in _texts_of(conversation):
+            if found := self._control.search(text):
+                raise Unproven(
+                    "control_token_in_text",
+                    f"{where} spells the control token {found.group()!r}, which the tokenizer would read as one",
+                )
 
     def _prove_turn(self, conversation: Conversation, turn: RenderedTurn, ids: dict[str, list[int]]) -> ProvenTurn:
         prompt, finished = turn.prompt_text, turn.finished_text
@@ -246,9 +251,18 @@ class Renderer:
         left, part = turns, 0
         while left:
             sequence = left[-1].prompt_ids + left[-1].reply_ids
-            held = [turn for turn in left if _stands_in(turn, sequence)]
+            held: list[ProvenTurn] = []
+            rest: list[ProvenTurn] = []
+            end = 0
+            for turn in left:
+                # A turn that repeats an earlier one word for word stands on the same tokens: it needs its own sequence.
+                fits = len(turn.prompt_ids) >= end and _stands_in(turn, sequence)
+                (held if fits else rest).append(turn)
+                end = len(turn.prompt_ids) + len(turn.reply_ids) if fits else end
+            if not held or held[-1] is not left[-1]:
+                held, rest = [left[-1]], left[:-1]
             yield self._example(conversation, part, sequence, held)
-            left, part = [turn for turn in left if turn not in held], part + 1
+            left, part = rest, part + 1
 
     def _example(self, conversation: Conversation, part: int, ids: list[int], turns: list[ProvenTurn]) -> Example:
         whole = self.train_on == "all"
@@ -316,13 +330,20 @@ def _stands_in(turn: ProvenTurn, sequence: list[int]) -> bool:
     return sequence[:end] == turn.prompt_ids and sequence[end : end + len(turn.reply_ids)] == turn.reply_ids
 
 
-def _texts_of(message: Message) -> Iterator[str]:
-    for text in (message.content, message.reasoning, message.name):
-        if text:
-            yield text
-    for call in message.tool_calls:
-        yield call.name
-        yield from _strings_in(dict(call.arguments))
+def _texts_of(conversation: Conversation) -> Iterator[tuple[str, str]]:
+    """Every text that a template may write, with what to call it."""
+    for index, message in enumerate(conversation.messages):
+        where = f"message {index} ({message.role})"
+        for text in (message.content, message.reasoning, message.name, message.tool_call_id):
+            if text:
+                yield where, text
+        for call in message.tool_calls:
+            for text in (call.name, call.id or "", *_strings_in(dict(call.arguments))):
+                yield where, text
+    for text in _strings_in([dict(tool) for tool in conversation.tools]):
+        yield "a tool's description", text
+    for text in _strings_in(dict(conversation.template_arguments)):
+        yield "a template argument", text
 
 
 def _strings_in(value: Any) -> Iterator[str]:

@@ -56,6 +56,7 @@ class ChatTemplate:
 
     Args:
         source: the Jinja text.
+        tools_source: another Jinja text, for conversations with tools; None uses `source` for them too.
         named_tokens: `bos_token` and the like, given to the template as variables.
         date: the day that `strftime_now` believes it is; the same in every run.
         arguments: further template variables, such as `enable_thinking`.
@@ -69,6 +70,7 @@ class ChatTemplate:
         self,
         source: str,
         *,
+        tools_source: str | None = None,
         named_tokens: Mapping[str, str],
         date: datetime.date = datetime.date(2026, 1, 1),
         arguments: Mapping[str, Any] | None = None,
@@ -87,16 +89,9 @@ class ChatTemplate:
         environment.globals["raise_exception"] = _refuse
         midday = datetime.datetime.combine(date, datetime.time(12))
         environment.globals["strftime_now"] = midday.strftime
-        try:
-            self._template = environment.from_string(source)
-        except jinja2.TemplateSyntaxError as error:
-            raise TemplateError(
-                "The chat template does not parse",
-                where=f"{name}, line {error.lineno}",
-                found=error.message,
-                expected="a Jinja chat template",
-                fix="compare it with the model's own chat_template.jinja",
-            ) from error
+        self.tools_source = tools_source
+        self._template = _compiled(environment, source, name)
+        self._tools_template = self._template if tools_source is None else _compiled(environment, tools_source, name)
 
     def render(
         self,
@@ -112,7 +107,8 @@ class ChatTemplate:
             TemplateRefusal: the template raised, or could not handle the messages.
         """
         try:
-            return self._template.render(
+            template = self._tools_template if tools else self._template
+            return template.render(
                 **{**self.arguments, **(arguments or {})},
                 messages=messages,
                 tools=tools or None,
@@ -121,12 +117,27 @@ class ChatTemplate:
             )
         except TemplateRefusal:
             raise
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        except (jinja2.TemplateError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise TemplateRefusal(f"{type(error).__name__}: {error}") from error
+        except RecursionError as error:
             raise TemplateRefusal(f"{type(error).__name__}: {error}") from error
 
     def sha256(self) -> str:
-        """Hash of the template's text."""
-        return hashlib.sha256(self.source.encode()).hexdigest()
+        """Hash of the template's text, both of them where there are two."""
+        return hashlib.sha256((self.source + (self.tools_source or "")).encode()).hexdigest()
+
+
+def _compiled(environment: ImmutableSandboxedEnvironment, source: str, name: str) -> jinja2.Template:
+    try:
+        return environment.from_string(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise TemplateError(
+            "The chat template does not parse",
+            where=f"{name}, line {error.lineno}",
+            found=error.message,
+            expected="a Jinja chat template",
+            fix="compare it with the model's own chat_template.jinja",
+        ) from error
 
 
 def as_template_sees(message: Message) -> dict[str, Any]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer as FastTokenizer
 
-from tutelage.errors import DataError, TemplateError
+from tutelage.errors import DataError
 
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
@@ -26,7 +26,8 @@ class Tokenizer:
         named_tokens: `bos_token`, `eos_token`, ... as templates expect them.
         stop_ids: ids that end a generation when the model is served, from the generation settings when there are any.
         vocabulary_size: rows of the model's embedding; ids at or above it cannot be trained.
-        template: the checkpoint's own chat template (Jinja), or None.
+        templates: the checkpoint's own chat templates (Jinja) by name; `default` serves, and `tool_use`, where there is
+            one, serves requests with tools.
         folder: where it was read from.
     """
 
@@ -34,7 +35,7 @@ class Tokenizer:
     named_tokens: dict[str, str]
     stop_ids: frozenset[int]
     vocabulary_size: int
-    template: str | None
+    templates: Mapping[str, str]
     folder: Path
 
     @classmethod
@@ -55,6 +56,8 @@ class Tokenizer:
                 expected="a tokenizer.json of the tokenizers library",
                 fix="save it again: AutoTokenizer.from_pretrained(...).save_pretrained(folder)",
             ) from error
+        fast.no_padding()  # what a training script once saved must not pad or cut what a server would feed
+        fast.no_truncation()
         settings = _read_json(folder / "tokenizer_config.json")
         named = _named_tokens(settings, _read_json(folder / "special_tokens_map.json"))
         model = _read_json(folder / "config.json")
@@ -67,7 +70,7 @@ class Tokenizer:
                 fix="add eos_token_id to generation_config.json",
             )
         size = int(model.get("vocab_size") or fast.get_vocab_size())
-        return cls(fast, named, stop_ids, size, _own_template(folder, settings), folder)
+        return cls(fast, named, stop_ids, size, _own_templates(folder, settings), folder)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, control tokens recognised, nothing added (templates write their own BOS)."""
@@ -92,6 +95,11 @@ class Tokenizer:
         """A pattern that finds any control token in a text; None when there are none."""
         words = sorted((word for word in self.control_tokens if word.strip()), key=len, reverse=True)
         return re.compile("|".join(re.escape(word) for word in words)) if words else None
+
+    @property
+    def template(self) -> str | None:
+        """The chat template that serves; None when the checkpoint has none, or several and no default."""
+        return self.templates.get("default")
 
     def sha256(self) -> str:
         """Hash of the tokenizer's own serialisation."""
@@ -135,19 +143,14 @@ def _stop_ids(
     return frozenset() if eos is None else frozenset({eos})
 
 
-def _own_template(folder: Path, settings: dict[str, Any]) -> str | None:
+def _own_templates(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        others = {
+            one.stem: one.read_text(encoding="utf-8") for one in (folder / "additional_chat_templates").glob("*.jinja")
+        }
+        return {"default": path.read_text(encoding="utf-8")} | others
     value = settings.get("chat_template")
-    if isinstance(value, list):  # several named templates: the default one is what a server takes
-        named = {one["name"]: one["template"] for one in value if isinstance(one, dict)}
-        if "default" not in named:
-            raise TemplateError(
-                "The checkpoint has several chat templates and none is the default",
-                where=str(folder),
-                found=", ".join(sorted(named)),
-                fix="give one with --template FILE",
-            )
-        return str(named["default"])
-    return value if isinstance(value, str) else None
+    if isinstance(value, list):
+        return {str(one["name"]): str(one["template"]) for one in value if isinstance(one, dict)}
+    return {"default": value} if isinstance(value, str) else {}

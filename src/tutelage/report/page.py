@@ -15,7 +15,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from tutelage.errors import SaveError
+from tutelage.errors import SaveError, cause_of
 from tutelage.report import figures
 from tutelage.report.charts import drawable
 from tutelage.report.compare import Comparison, compare
@@ -137,7 +137,7 @@ def write(run: Path) -> Path:
         raise SaveError(
             "The report could not be written",
             where=str(target),
-            found=error.strerror or type(error).__name__,
+            found=cause_of(error),
             expected="a run folder that can be written to, with room for about 400 KB",
             fix="free some room or give yourself the right to write there, then ask for the report again",
         ) from error

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from tutelage.errors import CheckpointError, SaveError
+from tutelage.errors import CheckpointError, SaveError, cause_of
 from tutelage.train.optimiser import MasterAdamW
 
 STATE_FILE = "state.json"
@@ -37,7 +38,7 @@ class Checkpoints:
     """The checkpoint folder of a run.
 
     Args:
-        folder: holds `step-000123/` for resuming and `best/` with the weights of the best evaluation.
+        folder: holds `step-000123/` for resuming and `best-000120/` with the weights of the best evaluation.
         keep: how many of the newest resumable checkpoints stay.
     """
 
@@ -57,7 +58,7 @@ class Checkpoints:
         }
         target = self.folder / f"step-{progress.steps_done:06d}"
         self._write(target, tensors, progress)
-        for old in self._newest_first()[self.keep :]:
+        for old in self._newest_first("step")[self.keep :]:
             shutil.rmtree(old)
         return target
 
@@ -67,7 +68,9 @@ class Checkpoints:
         Raises:
             SaveError: the disk is full or refuses; the previous best is untouched.
         """
-        self._write(self.folder / "best", {MASTERS_FILE: optimiser.masters}, progress)
+        self._write(self.folder / f"best-{progress.steps_done:06d}", {MASTERS_FILE: optimiser.masters}, progress)
+        for old in self._newest_first("best")[1:]:
+            shutil.rmtree(old)
 
     def restore_newest(self, optimiser: MasterAdamW) -> Progress:
         """Load the newest whole checkpoint into `optimiser` and its model.
@@ -75,7 +78,7 @@ class Checkpoints:
         Raises:
             CheckpointError: there is none, or the newest is damaged; the error names the next one.
         """
-        found = self._newest_first()
+        found = self._newest_first("step")
         if not found:
             raise CheckpointError(
                 "There is no checkpoint to resume from",
@@ -90,15 +93,29 @@ class Checkpoints:
         return progress
 
     def restore_best(self, optimiser: MasterAdamW) -> Progress:
-        """Load the best weights into `optimiser` and its model; the moments stay as they are."""
-        tensors, progress = _read(self.folder / "best", others=[])
+        """Load the best weights into `optimiser` and its model; the moments stay as they are.
+
+        Raises:
+            CheckpointError: there are none, or they are damaged.
+        """
+        found = self._newest_first("best")
+        if not found:
+            raise CheckpointError(
+                "The weights of the best evaluation are gone",
+                where=str(self.folder),
+                expected="best-000001 or later",
+                fix="start the run again",
+            )
+        tensors, progress = _read(found[0], others=[])
         optimiser.restore_masters(tensors[MASTERS_FILE])
         return progress
 
-    def _newest_first(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*"), reverse=True)
+    def _newest_first(self, kind: str) -> list[Path]:
+        return sorted(self.folder.glob(f"{kind}-*"), reverse=True)
 
     def _write(self, target: Path, tensors: dict[str, dict[str, torch.Tensor]], progress: Progress) -> None:
+        if target.exists():  # a resumed run comes to the same step again, with the same bits
+            return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=self.folder))
@@ -112,12 +129,8 @@ class Checkpoints:
             state = scratch / STATE_FILE
             state.write_text(json.dumps({"progress": asdict(progress), "sha256": hashes}, indent=1), encoding="utf-8")
             _sha256_and_sync(state)
-            replaced = target.with_name(f".{target.name}-replaced")
-            if target.exists():  # a folder cannot be renamed over another that holds files
-                os.replace(target, replaced)
             os.replace(scratch, target)
-            shutil.rmtree(replaced, ignore_errors=True)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:  # a full disk reaches us as either
             raise _not_saved(target, error) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -133,7 +146,7 @@ def _read(folder: Path, *, others: list[str]) -> tuple[dict[str, dict[str, torch
                 raise ValueError(f"{name} has sha256 {found[:12]}, expected {expected[:12]}")
             tensors[name] = load_file(folder / name)
         return tensors, Progress(**state["progress"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         fix = f"remove {folder.name} and resume again, which takes {others[0]}" if others else "start the run again"
         raise CheckpointError(
             "The checkpoint is damaged", where=str(folder), found=str(error), expected="whole files", fix=fix
@@ -147,10 +160,10 @@ def _sha256_and_sync(path: Path) -> str:
     return digest
 
 
-def _not_saved(target: Path, error: OSError) -> SaveError:
+def _not_saved(target: Path, error: Exception) -> SaveError:
     return SaveError(
         "The checkpoint could not be saved; earlier ones are untouched",
         where=str(target),
-        found=error.strerror or str(error),
+        found=cause_of(error),
         fix="free some space, then resume the run",
     )

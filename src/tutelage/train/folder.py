@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from tutelage.errors import SaveError, SourceNotFoundError
+from tutelage.errors import SaveError, SourceNotFoundError, cause_of
 
 SETTINGS = "settings.toml"
 INPUTS = "inputs.json"
@@ -45,7 +45,7 @@ def new_run_folder(folder: Path) -> Path | None:
         raise SaveError(
             "The run folder cannot be made",
             where=str(folder),
-            found=error.strerror or str(error),
+            found=cause_of(error),
             fix="choose another with folder=PATH, or free some space",
         ) from error
     return moved
@@ -76,13 +76,22 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         SaveError: the disk is full or refuses.
     """
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file aside and rename it.
+
+    Raises:
+        SaveError: the disk is full or refuses.
+    """
     scratch = path.with_name(f".{path.name}")
     try:
-        scratch.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        scratch.write_text(text, encoding="utf-8")
         os.replace(scratch, path)
     except OSError as error:
         raise SaveError(
-            f"{path.name} could not be written", where=str(path), found=error.strerror, fix="free some space"
+            f"{path.name} could not be written", where=str(path), found=cause_of(error), fix="free some space"
         ) from error
 
 

@@ -115,13 +115,13 @@ def train(
 
         stop = asked_to_stop()
         last = progress.steps_done == schedule.steps
-        if heldout is not None and not stop and (last or progress.steps_done % evaluate_every == 0):
+        if heldout is not None and (last or progress.steps_done % evaluate_every == 0):
             value = heldout()
             model.train()
             finding = HeldoutRecord(progress.steps_done, value, time.perf_counter() - began)
             recorder.write(finding)
             watch(finding)
-            if progress.best_loss is None or value < progress.best_loss:
+            if math.isfinite(value) and (progress.best_loss is None or value < progress.best_loss):
                 progress = replace(progress, best_loss=value, best_step=progress.steps_done, evaluations_since_best=0)
                 checkpoints.save_best(optimiser, progress)
             else:

@@ -109,6 +109,14 @@ class MasterAdamW:
                 fix="resume with the settings of the run that wrote it",
             )
         for name, master in self.masters.items():
+            if masters[name].shape != master.shape:
+                raise CheckpointError(
+                    "The checkpoint holds a parameter of another shape",
+                    where=name,
+                    found=str(tuple(masters[name].shape)),
+                    expected=str(tuple(master.shape)),
+                    fix="resume with the settings of the run that wrote it",
+                )
             master.copy_(masters[name])
         self.publish()
 

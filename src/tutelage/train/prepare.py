@@ -15,12 +15,14 @@ from tutelage import formats
 from tutelage.config import RenderSettings, Settings
 from tutelage.errors import DataError, SourceNotFoundError, TemplateError
 from tutelage.evaluate.general import GeneralItem, read_general
+from tutelage.evaluate.json_task import parse_object
 from tutelage.formats.sources import SourceFile, find_files
 from tutelage.ledger import Ledger
 from tutelage.pack import within_limit
 from tutelage.render import ChatTemplate, Renderer, Tokenizer, examples
 from tutelage.types import Conversation, Drop, Example, Prompt
 
+SHOWN_CHARACTERS = 80
 ProvenRow = tuple[Conversation, tuple[Example, ...]]
 
 
@@ -57,18 +59,23 @@ def renderer_for(model_folder: Path, settings: RenderSettings) -> Renderer:
             raise SourceNotFoundError(
                 "The chat template is missing", where=settings.template, fix="check render.template (--template)"
             )
-        source, name = path.read_text(encoding="utf-8"), settings.template
+        source, name, tools_source = path.read_text(encoding="utf-8"), settings.template, None
     elif tokenizer.template is not None:
         source, name = tokenizer.template, f"{model_folder.name}/chat_template"
+        tools_source = tokenizer.templates.get("tool_use")
     else:
         raise TemplateError(
-            "This checkpoint has no chat template, so nothing says how it would be served",
+            "The checkpoint has several chat templates and none is the default"
+            if tokenizer.templates
+            else "This checkpoint has no chat template, so nothing says how it would be served",
             where=str(model_folder),
+            found=", ".join(sorted(tokenizer.templates)) or None,
             expected="chat_template.jinja, or chat_template in tokenizer_config.json",
             fix="give the template it will be served with: --template FILE (render.template)",
         )
     template = ChatTemplate(
         source,
+        tools_source=tools_source,
         named_tokens=tokenizer.named_tokens,
         date=datetime.date.fromisoformat(settings.date),
         arguments=settings.template_arguments,
@@ -148,12 +155,26 @@ def _task(
         return (), ()
     prompts, words = [], []
     for conversation, _ in _proven(sources, settings, renderer, ledger):
+        if conversation.is_text:
+            raise _not_a_task(conversation, "a plain document, without a reply")
         prompt = renderer.prompt(conversation)
         assert not isinstance(prompt, Drop), f"{conversation.address} was proven, but has no served prompt"
+        if parse_object(prompt.reference) is None:
+            raise _not_a_task(conversation, prompt.reference[:SHOWN_CHARACTERS])
         prompts.append(prompt)
         asked = [one.content or "" for one in conversation.messages if one.role == "user"]
         words.append(asked[-1] if asked else "")
     return tuple(prompts), tuple(words)
+
+
+def _not_a_task(conversation: Conversation, found: str) -> DataError:
+    return DataError(
+        "A task row's reply is not a JSON object",
+        where=str(conversation.address),
+        found=found,
+        expected="one JSON object, nothing around it",
+        fix="evaluate.task is for data whose replies are JSON; leave it out for other data",
+    )
 
 
 def _common_system_prompt(rows: Sequence[ProvenRow]) -> str | None:

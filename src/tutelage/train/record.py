@@ -9,6 +9,8 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tutelage.errors import SaveError, cause_of
+
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
@@ -44,27 +46,53 @@ class Recorder:
     """
 
     def __init__(self, path: Path, *, from_step: int = 0) -> None:
-        kept = []
-        if from_step > 0 and path.is_file():
-            for line in path.read_text(encoding="utf-8").split("\n"):
-                if line and json.loads(line)["step"] <= from_step:
-                    kept.append(line + "\n")
+        kept = _lines_up_to(path, from_step) if from_step > 0 and path.is_file() else []
         self.elapsed_before_seconds = float(json.loads(kept[-1])["elapsed_seconds"]) if kept else 0.0
-        path.write_text("".join(kept), encoding="utf-8")
-        self._stream = path.open("a", encoding="utf-8")
+        self.path = path
+        try:
+            path.write_text("".join(kept), encoding="utf-8")
+            self._stream = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise self._not_written(error) from error
 
     def write(self, record: StepRecord | HeldoutRecord) -> None:
-        """Write one line; a value that is not finite becomes null, as JSON has no NaN."""
+        """Write one line; a value that is not finite becomes null, as JSON has no NaN.
+
+        Raises:
+            SaveError: the disk is full or refuses.
+        """
         values = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in asdict(record).items()
         }
-        self._stream.write(json.dumps(values) + "\n")
-        self._stream.flush()
+        try:
+            self._stream.write(json.dumps(values) + "\n")
+            self._stream.flush()
+        except OSError as error:
+            raise self._not_written(error) from error
 
     def close(self) -> None:
         """Close the file."""
         self._stream.close()
+
+    def _not_written(self, error: OSError) -> SaveError:
+        return SaveError(
+            "The record could not be written",
+            where=str(self.path),
+            found=cause_of(error),
+            fix="free some space, then resume the run",
+        )
+
+
+def _lines_up_to(path: Path, step: int) -> list[str]:
+    kept = []
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        try:
+            if line and json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except ValueError:  # the line that was being written when the process was killed
+            break
+    return kept
 
 
 def peak_bytes() -> int:

@@ -19,7 +19,7 @@ from tutelage.evaluate.heldout import heldout_loss
 from tutelage.evaluate.measure import Exam, Measures, Sitting, sit
 from tutelage.model.adapt import Adapted, add_lora, train_everything
 from tutelage.model.attention import isolate_documents
-from tutelage.model.load import Loaded, Precision, compute_in, load, settled_precision
+from tutelage.model.load import DTYPES, Loaded, Precision, compute_in, load, settled_precision
 from tutelage.model.loss import row_loss
 from tutelage.model.source import model_folder
 from tutelage.pack import Order, batches
@@ -182,7 +182,7 @@ def _write_inputs(folder: Path, settings: Settings, prepared: Prepared, *, resum
                 expected="the same bytes",
                 fix="restore the files, or start a new run",
             )
-    (folder / run_files.SETTINGS).write_text(config.dump(settings), encoding="utf-8")
+    run_files.write_text(folder / run_files.SETTINGS, config.dump(settings))
     inputs = {
         "data_sha256": prepared.data_sha256,
         "template_sha256": template,
@@ -218,7 +218,9 @@ def _learner(settings: Settings, base: Path) -> Learner:
     precision = settled_precision(settings.model.precision)
     compute_in(model, precision)
     isolate_documents(model)
-    return Learner(model, loaded, adapted, stored_as, precision, optimiser)
+    # On disk no narrower than what was computed with, so that the folder is the model that was measured.
+    kept_as = torch.promote_types(stored_as, DTYPES[precision])
+    return Learner(model, loaded, adapted, kept_as, precision, optimiser)
 
 
 def _sit(job: Job, title: str) -> Sitting:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tutelage.errors import SaveError
+from tutelage.errors import SaveError, cause_of
 from tutelage.render import Renderer
 from tutelage.train.optimiser import MasterAdamW
 
@@ -54,6 +54,6 @@ def save_trained(
         raise SaveError(
             "The trained model could not be saved; the checkpoints are untouched",
             where=str(folder),
-            found=error.strerror or str(error),
+            found=cause_of(error),
             fix="free some space, then resume the run",
         ) from error

@@ -1,0 +1,165 @@
+"""The kinds of checks that a machine can make of a reply, one strict model each."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Words = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+
+
+class _Check(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ContainsAny(_Check):
+    """At least one of the words stands in the reply, whole, in any case."""
+
+    kind: Literal["contains_any"]
+    values: Words
+
+    def passes(self, text: str) -> bool:
+        """Look at a stripped reply."""
+        return any(_has_word(text, one) for one in self.values)
+
+
+class ContainsAll(_Check):
+    """All of the words stand in the reply, whole, in any case."""
+
+    kind: Literal["contains_all"]
+    values: Words
+
+    def passes(self, text: str) -> bool:
+        """Look at a stripped reply."""
+        return all(_has_word(text, one) for one in self.values)
+
+
+class Excludes(_Check):
+    """None of the words stands in the reply, whole, in any case."""
+
+    kind: Literal["excludes"]
+    values: Words
+
+    def passes(self, text: str) -> bool:
+        """Look at a stripped reply."""
+        return not any(_has_word(text, one) for one in self.values)
+
+
+class Regex(_Check):
+    """Python's re.search finds the pattern; ^ and $ match at lines."""
+
+    kind: Literal["regex"]
+    pattern: str
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern, re.MULTILINE)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        return pattern
+
+    def passes(self, text: str) -> bool:
+        """Look at a stripped reply."""
+        return re.search(self.pattern, text, re.MULTILINE) is not None
+
+
+class MaxWords(_Check):
+    """At most so many words, split at white space."""
+
+    kind: Literal["max_words"]
+    count: int
+
+    def passes(self, text: str) -> bool:
+        """Look at a stripped reply."""
+        return len(text.split()) <= self.count
+
+
+class MinWords(_Check):
+    """At least so many words, split at white space."""
+
+    kind: Literal["min_words"]
+    count: int
+
+    def passes(self, text: str) -> bool:
+        """Look at a stripped reply."""
+        return len(text.split()) >= self.count
+
+
+class Lines(_Check):
+    """From `min` to `max` lines that are not empty."""
+
+    kind: Literal["lines"]
+    min: int
+    max: int
+
+    def passes(self, text: str) -> bool:
+        """Look at a stripped reply."""
+        return self.min <= sum(bool(one.strip()) for one in text.split("\n")) <= self.max
+
+
+class Case(_Check):
+    """All letters are capitals, or none is."""
+
+    kind: Literal["case"]
+    value: Literal["upper", "lower"]
+
+    def passes(self, text: str) -> bool:
+        """Look at a stripped reply."""
+        return text == (text.upper() if self.value == "upper" else text.lower())
+
+
+class StartsWith(_Check):
+    """The reply begins with exactly this."""
+
+    kind: Literal["starts_with"]
+    value: str
+
+    def passes(self, text: str) -> bool:
+        """Look at a stripped reply."""
+        return text.startswith(self.value)
+
+
+class EndsWith(_Check):
+    """The reply ends with exactly this."""
+
+    kind: Literal["ends_with"]
+    value: str
+
+    def passes(self, text: str) -> bool:
+        """Look at a stripped reply."""
+        return text.endswith(self.value)
+
+
+class PlainText(_Check):
+    """The reply is not empty and does not begin as JSON does."""
+
+    kind: Literal["plain_text"]
+
+    def passes(self, text: str) -> bool:
+        """Look at a stripped reply."""
+        return bool(text) and not text.startswith(("{", "["))
+
+
+Check = (
+    ContainsAny
+    | ContainsAll
+    | Excludes
+    | Regex
+    | MaxWords
+    | MinWords
+    | Lines
+    | Case
+    | StartsWith
+    | EndsWith
+    | PlainText
+)
+CHECKS: dict[str, type[_Check]] = {get_args(one.model_fields["kind"].annotation)[0]: one for one in get_args(Check)}
+"""Each kind by its name."""
+
+
+def _has_word(text: str, word: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) is not None
