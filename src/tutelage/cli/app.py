@@ -46,6 +46,8 @@ def main() -> None:
     errors = Console(stderr=True)
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # Rows differ in length, and oneDNN keeps up to 1,024 compiled products for past shapes; see docs/log.md.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     try:
         app()
     except TutelageError as error:

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from tutelage.errors import DataError, SaveError, cause_of
+from tutelage.model.load import no_progress_bars
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
@@ -23,16 +24,17 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         SaveError: the folder cannot be written (disk full, no permission).
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     except OSError as error:
         raise _not_saved(folder, error) from error
-    logging.disable_progress_bar()
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # the reader's own progress bar cannot be switched off
+        with (
+            no_progress_bars(),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):  # the reader's own progress bar cannot be switched off
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
             read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         config, generation, state = read.config, read.generation_config, read.state_dict()
@@ -44,7 +46,8 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         model.load_state_dict(state, assign=True)
         model.tie_weights()
         model.generation_config = generation
-        model.save_pretrained(scratch)
+        with no_progress_bars():
+            model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
         scratch.chmod(0o755)  # mkdtemp makes it private; a cache may be shared
         os.replace(scratch, folder)
@@ -61,7 +64,6 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
             fix="use the safetensors form of this model",
         ) from error
     finally:
-        logging.enable_progress_bar()
         shutil.rmtree(scratch, ignore_errors=True)
 
 

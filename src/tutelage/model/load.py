@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,19 +37,18 @@ def load(folder: Path, *, trust_remote_code: bool = False) -> tuple[Any, Loaded]
         DependencyError: a package that this model needs is missing.
     """
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype="auto",
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            local_files_only=True,
-        )
+        with no_progress_bars():
+            model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype="auto",
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                local_files_only=True,
+            )
     except ImportError as error:
         raise DependencyError("This model needs another package", where=str(folder), found=str(error)) from error
     except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -58,12 +59,22 @@ def load(folder: Path, *, trust_remote_code: bool = False) -> tuple[Any, Loaded]
             expected="config.json of a causal language model, with its safetensors",
             fix="check the folder; a model with its own code needs model.trust_remote_code = true",
         ) from error
-    finally:
-        logging.enable_progress_bar()
     model.to(device)
     parameters = sum(one.numel() for one in model.parameters())
     weight_bytes = sum(one.numel() * one.element_size() for one in model.parameters())
     return model, Loaded(parameters, weight_bytes, device)
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Keep transformers from drawing its own bars over ours."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 def settled_precision(asked: Literal["auto", "fp32", "bf16"]) -> Precision:

@@ -110,6 +110,11 @@ class Checkpoints:
         optimiser.restore_masters(tensors[MASTERS_FILE])
         return progress
 
+    def forget_best(self) -> None:
+        """Delete the best weights, once the run's model folder holds the same."""
+        for old in self._newest_first("best"):
+            shutil.rmtree(old)
+
     def _newest_first(self, kind: str) -> list[Path]:
         return sorted(self.folder.glob(f"{kind}-*"), reverse=True)
 

@@ -94,7 +94,8 @@ def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished
             f"Stopped after step {outcome.progress.steps_done}. Go on with: tutelage train --resume {job.folder}"
         )
         return Finished(job.folder, outcome.ended, {})
-    if outcome.progress.best_step is not None:
+    best = outcome.progress.best_step
+    if best is not None and best != outcome.progress.steps_done:
         _checkpoints(job).restore_best(job.learner.optimiser)
     after = _sit(job, "After training: asking")
     _save_sitting(job.folder / run_files.AFTER, after)
@@ -118,6 +119,7 @@ def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished
     )
     result |= {"started": started.isoformat(timespec="seconds"), "elapsed_seconds": time.perf_counter() - began}
     run_files.write_json(job.folder / run_files.RESULT, result)  # written last: it marks the run as finished
+    _checkpoints(job).forget_best()
     report.write(job.folder)
     return Finished(job.folder, outcome.ended, result)
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from tutelage.errors import SaveError, cause_of
+from tutelage.model.load import no_progress_bars
 from tutelage.render import Renderer
 from tutelage.train.optimiser import MasterAdamW
 
@@ -38,7 +39,8 @@ def save_trained(
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            model.save_pretrained(scratch)
+            with no_progress_bars():
+                model.save_pretrained(scratch)
             for name in TOKENIZER_FILES:
                 source = renderer.tokenizer.folder / name
                 if source.is_file() and not (scratch / name).exists():
