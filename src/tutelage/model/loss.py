@@ -30,13 +30,13 @@ class Head:
     cap: float | None
 
 
-def head_of(model: torch.nn.Module) -> Head:
+def head_of(model: Any) -> Head:
     """Read the output head of a transformers causal language model, with or without PEFT around it.
 
     Raises:
         ConfigError: the head is itself adapted, which the chunked loss would ignore.
     """
-    layer = model.get_output_embeddings()  # type: ignore[operator]
+    layer = model.get_output_embeddings()
     if type(layer) is not torch.nn.Linear:
         raise ConfigError(
             "The output head cannot be adapted",
@@ -45,7 +45,7 @@ def head_of(model: torch.nn.Module) -> Head:
             expected="a plain linear output head",
             fix='leave lm_head out of lora.targets, or use "all-linear"',
         )
-    settings = model.config.get_text_config()  # type: ignore[operator,union-attr]
+    settings = model.config.get_text_config()
     scale = 1.0
     if (multiplier := getattr(settings, "logit_scale", None)) is not None:  # Cohere
         scale *= float(multiplier)
@@ -55,7 +55,7 @@ def head_of(model: torch.nn.Module) -> Head:
     return Head(layer.weight, layer.bias, scale, cap)
 
 
-def row_loss(model: torch.nn.Module, row: Row) -> tuple[torch.Tensor, int]:
+def row_loss(model: Any, row: Row) -> tuple[torch.Tensor, int]:
     """Summed weighted cross-entropy of a packed row, and how many tokens it was summed over.
 
     Args:
@@ -69,7 +69,7 @@ def row_loss(model: torch.nn.Module, row: Row) -> tuple[torch.Tensor, int]:
     ids_R = torch.from_numpy(row.ids).to(device, torch.long)
     weights_R = torch.from_numpy(row.weights).to(device)
     targets_N = weights_R.nonzero().squeeze(1)
-    decoder = model.get_decoder()  # type: ignore[operator]
+    decoder = model.get_decoder()
     hidden_1RD = decoder(
         input_ids=ids_R[None],
         position_ids=torch.from_numpy(row.positions).to(device, torch.long)[None],

@@ -16,12 +16,14 @@ import torch
 
 from tutelage.errors import TrainingError
 from tutelage.train.checkpoint import Checkpoints, Progress
+from tutelage.train.memory import give_back
 from tutelage.train.optimiser import MasterAdamW
 from tutelage.train.record import HeldoutRecord, Recorder, StepRecord, peak_bytes
 from tutelage.train.schedule import Schedule
 from tutelage.types import Batch, Row
 
 RowLoss = Callable[[Any, Row], tuple[torch.Tensor, int]]
+Ending = Literal["finished", "early_stop", "interrupted"]
 Watch = Callable[[StepRecord | HeldoutRecord], None]
 
 
@@ -30,7 +32,7 @@ class Outcome:
     """How the loop ended: where the run stands, why it stopped, and the seconds spent in steps alone."""
 
     progress: Progress
-    ended: Literal["finished", "early_stop", "interrupted"]
+    ended: Ending
     step_seconds: float
 
 
@@ -76,7 +78,8 @@ def train(
         SaveError: a checkpoint could not be written.
     """
     began = time.perf_counter() - recorder.elapsed_before_seconds
-    step_seconds, ended, saved_at = 0.0, "finished", -1
+    step_seconds, saved_at = 0.0, -1
+    ended: Ending = "finished"
     model.train()
     for batch in batches:
         started = time.perf_counter()
@@ -116,6 +119,7 @@ def train(
         stop = asked_to_stop()
         last = progress.steps_done == schedule.steps
         if heldout is not None and (last or progress.steps_done % evaluate_every == 0):
+            give_back()
             value = heldout()
             model.train()
             finding = HeldoutRecord(progress.steps_done, value, time.perf_counter() - began)
@@ -137,7 +141,7 @@ def train(
             break
     if saved_at != progress.steps_done:
         checkpoints.save(optimiser, progress)
-    return Outcome(progress, ended, step_seconds)  # type: ignore[arg-type]
+    return Outcome(progress, ended, step_seconds)
 
 
 def _not_finite(batch: Batch, loss: float, norm: float, checkpoints: Checkpoints) -> TrainingError:

@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -27,7 +27,8 @@ from tutelage.render.show import coloured_rows
 from tutelage.train import folder as run_files
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.exam import exam_for
-from tutelage.train.loop import Outcome, train
+from tutelage.train.loop import Ending, Outcome, train
+from tutelage.train.memory import give_back
 from tutelage.train.optimiser import MasterAdamW
 from tutelage.train.prepare import Prepared, prepare
 from tutelage.train.record import Recorder
@@ -45,7 +46,7 @@ class Finished:
     """How a run ended, the folder that holds all of it, and what `result.json` says (empty when interrupted)."""
 
     folder: Path
-    ended: Literal["finished", "early_stop", "interrupted"]
+    ended: Ending
     result: dict[str, Any]
 
 
@@ -97,6 +98,7 @@ def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished
     best = outcome.progress.best_step
     if best is not None and best != outcome.progress.steps_done:
         _checkpoints(job).restore_best(job.learner.optimiser)
+    give_back()
     after = _sit(job, "After training: asking")
     _save_sitting(job.folder / run_files.AFTER, after)
     result = result_of(
