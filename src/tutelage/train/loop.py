@@ -16,7 +16,7 @@ import torch
 
 from tutelage.errors import TrainingError
 from tutelage.train.checkpoint import Checkpoints, Progress
-from tutelage.train.memory import give_back
+from tutelage.train.memory import GIVE_BACK_EVERY_STEPS, give_back
 from tutelage.train.optimiser import MasterAdamW
 from tutelage.train.record import HeldoutRecord, Recorder, StepRecord, peak_bytes
 from tutelage.train.schedule import Schedule
@@ -116,10 +116,11 @@ def train(
         recorder.write(record)
         watch(record)
 
+        if progress.steps_done % GIVE_BACK_EVERY_STEPS == 0:
+            give_back()
         stop = asked_to_stop()
         last = progress.steps_done == schedule.steps
         if heldout is not None and (last or progress.steps_done % evaluate_every == 0):
-            give_back()
             value = heldout()
             model.train()
             finding = HeldoutRecord(progress.steps_done, value, time.perf_counter() - began)

@@ -6,6 +6,10 @@ import ctypes
 import platform
 
 
+GIVE_BACK_EVERY_STEPS = 4
+"""Often enough that the heap does not grow over a run; each time costs the next step some page faults."""
+
+
 def give_back() -> None:
     """Ask glibc to return free heap pages; nothing happens with another C library.
 
