@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import platform
 
-
 GIVE_BACK_EVERY_STEPS = 4
 """Often enough that the heap does not grow over a run; each time costs the next step some page faults."""
 
