@@ -132,6 +132,7 @@ def test_the_recipe_names_these_files() -> None:
     named = [*settings.data.train, *settings.data.validation, *settings.evaluate.task, *settings.evaluate.general]
     assert named == [
         "datasets/support/train.jsonl",
+        "datasets/general_train.jsonl",
         "datasets/support/validation.jsonl",
         "datasets/support/test.jsonl",
         "datasets/general.jsonl",
