@@ -79,7 +79,7 @@ def row_loss(model: Any, row: Row) -> tuple[torch.Tensor, int]:
     # The hidden state at t-1 predicts token t. A document's first token has weight 0, so none reaches back over a
     # boundary.
     head = head_of(model)
-    loss: torch.Tensor = _TrainedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+    loss: torch.Tensor = _TrainedCrossEntropy.apply(  # type: ignore[no-untyped-call] # torch leaves it untyped
         hidden_1RD[0, targets_N - 1],
         head.weight_VD,
         head.bias_V,
