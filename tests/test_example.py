@@ -17,7 +17,7 @@ from tutelage.ledger import Ledger
 from tutelage.model.source import embedded_models, model_folder
 from tutelage.pack import pack_rows
 from tutelage.render import examples
-from tutelage.train.prepare import renderer_for
+from tutelage.train.renderer import renderer_for
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "examples" / "sft_in_one_page.py"

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as FastTokenizer
 from tutelage.config import RenderSettings
 from tutelage.errors import DataError, TemplateError
 from tutelage.render import Tokenizer
-from tutelage.train.prepare import renderer_for
+from tutelage.train.renderer import renderer_for
 
 
 @pytest.fixture

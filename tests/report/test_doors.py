@@ -11,7 +11,7 @@ from tutelage.formats import read
 from tutelage.ledger import Ledger
 from tutelage.render import Renderer
 from tutelage.report.doors import RAW_CHARACTERS, all_doors, headline, legend
-from tutelage.train.prepare import renderer_for
+from tutelage.train.renderer import renderer_for
 from tutelage.types import Address, Conversation, Example, Message, ToolCall
 
 ROW = '{"messages": [{"role": "user", "content": "hi [red]"}, {"role": "assistant", "content": "yo 🙂"}]}'

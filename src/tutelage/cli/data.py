@@ -23,7 +23,7 @@ from tutelage.render.gates import trained_stops
 from tutelage.render.show import coloured
 from tutelage.report.check_screen import SplitPair, Tally, check_screen
 from tutelage.report.doors import all_doors, headline, legend
-from tutelage.train.prepare import renderer_for
+from tutelage.train.renderer import renderer_for
 from tutelage.types import Address, Change, Conversation, Drop, Example
 
 DEFAULT_MODEL = "smollm2-135m"

@@ -159,10 +159,29 @@ class RenderSettings(Section):
         description="Train on every assistant turn of a conversation, or on the last one only.",
         json_schema_extra={"source": "common practice for conversations with several turns"},
     )
-    control_tokens: Literal["drop", "keep"] = Field(
+    control_tokens: Literal["drop", "escape", "keep"] = Field(
         default="drop",
-        description="Drop a row whose text spells out a control token, or keep it as the tokenizer reads it.",
+        description="When a row's text spells out a control token: drop the row, escape it (encode those letters as "
+        "ordinary text), or keep it as the tokenizer reads it.",
         json_schema_extra={"source": "our choice: text in the data must not be able to fake a turn"},
+    )
+    missing_stop: Literal["append", "drop"] = Field(
+        default="append",
+        description="When the template ends a reply without a token the model stops on: append the stop token to the "
+        "trained reply (the ledger says so), or drop the row.",
+        json_schema_extra={"source": "our choice: a reply without its end teaches a model not to stop"},
+    )
+    empty_reasoning: Literal["drop", "close"] = Field(
+        default="drop",
+        description="When the served prompt opens a block of reasoning and a turn has none: drop the row, or close the "
+        "block empty and train that.",
+        json_schema_extra={"source": "our choice: whether a model should learn to skip reasoning is for people to say"},
+    )
+    stop_tokens: list[Text] = Field(
+        default=[],
+        description="Further tokens that end a reply, beside those of the model's generation settings; they are "
+        "written into the trained model's settings.",
+        json_schema_extra={"source": "the chosen template: for a base model that is to be served with it"},
     )
     date: str = Field(
         default="2026-01-01",

@@ -77,7 +77,9 @@ class Renderer:
     template: ChatTemplate
     train_on: Literal["replies", "all"] = "replies"
     turns: Literal["all", "last"] = "all"
-    control_tokens: Literal["drop", "keep"] = "drop"
+    control_tokens: Literal["drop", "escape", "keep"] = "drop"
+    missing_stop: Literal["append", "drop"] = "append"
+    empty_reasoning: Literal["drop", "close"] = "drop"
     _control: re.Pattern[str] | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:

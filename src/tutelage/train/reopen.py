@@ -17,7 +17,7 @@ from tutelage.model.load import compute_in, load, settled_precision
 from tutelage.model.source import model_folder
 from tutelage.render import Renderer
 from tutelage.train import folder as run_files
-from tutelage.train.prepare import renderer_for
+from tutelage.train.renderer import renderer_for
 
 
 @dataclass(frozen=True, slots=True)
