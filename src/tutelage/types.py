@@ -16,6 +16,7 @@ Role = Literal["system", "user", "assistant", "tool", "text"]
 """`text` marks a document to be learned whole, outside any chat template."""
 
 Unit = Literal["line", "row", "item"]
+Severity = Literal["info", "warning", "error"]
 TokenIds = NDArray[np.int32]
 Weights = NDArray[np.float32]
 
@@ -126,6 +127,34 @@ class Change:
     address: Address
     reason: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about a checkpoint's template, tokenizer or weights that training depends on.
+
+    Attributes:
+        key: short and stable, such as `system_dropped`.
+        severity: "error": replies would be learned on what is never served, or not at all; "warning": some rows or
+            some tokens are; "info": worth knowing.
+        sentence: what it does to training.
+        evidence: what was seen.
+        fix: one thing to do; None where there is nothing to do.
+    """
+
+    key: str
+    severity: Severity
+    sentence: str
+    evidence: str
+    fix: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """What a row became: its Examples, and what is worth knowing about it."""
+
+    examples: tuple[Example, ...]
+    changes: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,7 +169,14 @@ def renderer_of(folder: Path, **options: Any) -> Renderer:
 def proven(renderer: Renderer, conversation: Conversation) -> tuple[Example, ...]:
     (outcome,) = renderer.prove([conversation])
     assert not isinstance(outcome, Drop), outcome
-    return outcome
+    return outcome.examples
+
+
+def remarks(renderer: Renderer, conversation: Conversation) -> dict[str, str]:
+    """What the ledger hears about a row that goes on: reason -> detail."""
+    (outcome,) = renderer.prove([conversation])
+    assert not isinstance(outcome, Drop), outcome
+    return {change.reason: change.detail for change in outcome.changes}
 
 
 def dropped(renderer: Renderer, conversation: Conversation) -> Drop:

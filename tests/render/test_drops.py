@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import CHATML, LATEST_REASONING, assert_served, dropped, pair, proven, renderer_of, talk
+from served import CHATML, LATEST_REASONING, TOOLS, assert_served, dropped, pair, proven, remarks, renderer_of, talk
 
 from tutelage.ledger import Ledger
 from tutelage.render import ChatTemplate, Renderer, Tokenizer, examples
@@ -35,14 +35,40 @@ def test_template_refused(family_folder: Callable[[str], Path]) -> None:
 
 
 def test_no_stop_token(render_with: Callable[..., Renderer]) -> None:
-    drop = dropped(render_with(CHATML.replace("<|im_end|>", "")), talk(*pair("a", "b")))
+    renderer = render_with(CHATML.replace("<|im_end|>", ""), missing_stop="drop")
+    drop = dropped(renderer, talk(*pair("a", "b")))
     assert drop.reason == "no_stop_token"
     assert "'<|im_end|>'" in drop.detail
 
 
 def test_another_stop_than_the_models(tmp_path: Path, write_model_folder: Callable[..., Path]) -> None:
     folder = write_model_folder(tmp_path, stop="<|endoftext|>")
-    assert dropped(renderer_of(folder), talk(*pair("a", "b"))).reason == "no_stop_token"
+    assert dropped(renderer_of(folder, missing_stop="drop"), talk(*pair("a", "b"))).reason == "no_stop_token"
+
+
+class TestAppendedStop:
+    """Where the template writes no token the model stops on, one is appended to the turn's own words, and it is said."""
+
+    @pytest.mark.parametrize("after", ["", "\n", "\n\n", " [END]\n", "<|endoftext|>\n"])
+    def test_it_follows_the_words(self, render_with: Callable[..., Renderer], after: str) -> None:
+        renderer = render_with(CHATML.replace("'<|im_end|>\\n'", repr(after)))
+        conversation = talk(*pair("a", "some words"))
+        (one,) = proven(renderer, conversation)
+        (turn,) = one.turns
+        assert renderer.tokenizer.decode(one.ids[turn.prompt_end :].tolist()) == "some words<|im_end|>"
+        assert repr("<|im_end|>") in remarks(renderer, conversation)["stop_appended"]
+
+    def test_history_has_none_so_each_turn_stands_alone(self, render_with: Callable[..., Renderer]) -> None:
+        renderer = render_with(CHATML.replace("<|im_end|>", ""))
+        examples = proven(renderer, talk(*pair("a", "b"), *pair("c", "d")))
+        assert [[turn.message for turn in one.turns] for one in examples] == [[3], [1]]
+
+    def test_a_call_keeps_the_end_that_belongs_to_it(self, render_with: Callable[..., Renderer]) -> None:
+        renderer = render_with(TOOLS.replace("<|im_end|>", ""))
+        call = ToolCall("f", {"a": 1})
+        (one,) = proven(renderer, talk(Message("user", "a"), Message("assistant", None, tool_calls=(call,))))
+        text = renderer.tokenizer.decode(one.ids[one.turns[0].prompt_end :].tolist())
+        assert text == '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call><|im_end|>'
 
 
 def test_any_of_several_stops_ends_a_reply(tmp_path: Path, write_model_folder: Callable[..., Path]) -> None:
@@ -54,9 +80,46 @@ def test_any_of_several_stops_ends_a_reply(tmp_path: Path, write_model_folder: C
 def test_prompt_not_a_prefix(render_with: Callable[..., Renderer]) -> None:
     opened = CHATML.replace("{{- '<|im_start|>assistant\\n' -}}", "{{- '<|im_start|>assistant\\n<think>\\n' -}}")
     assert opened != CHATML
-    drop = dropped(render_with(opened), talk(*pair("a", "b")))
+    other = opened.replace("<think>", "<note>")
+    drop = dropped(render_with(other), talk(*pair("a", "b")))
     assert drop.reason == "prompt_not_a_prefix"
-    assert "<think>" in drop.detail
+    assert "<note>" in drop.detail
+
+
+class TestAnOpenedBlockOfReasoning:
+    """The prompt ends in `<think>`; a finished turn begins without it."""
+
+    OPENED = CHATML.replace("{{- '<|im_start|>assistant\\n' -}}", "{{- '<|im_start|>assistant\\n<think>\\n' -}}")
+
+    def reply(self, renderer: Renderer, *messages: Message) -> str:
+        (one,) = proven(renderer, talk(*messages))
+        (turn,) = one.turns
+        assert renderer.tokenizer.decode(one.ids[: turn.prompt_end].tolist()).endswith("assistant\n<think>\n")
+        return renderer.tokenizer.decode(one.ids[turn.prompt_end :].tolist())
+
+    def test_a_turn_without_reasoning_goes(self, render_with: Callable[..., Renderer]) -> None:
+        drop = dropped(render_with(self.OPENED), talk(*pair("a", "b")))
+        assert drop.reason == "no_reasoning"
+        assert "<think>" in drop.detail
+
+    def test_or_closes_the_block_empty(self, render_with: Callable[..., Renderer]) -> None:
+        renderer = render_with(self.OPENED, empty_reasoning="close")
+        assert self.reply(renderer, *pair("a", "b")) == "\n</think>\n\nb<|im_end|>"
+        assert set(remarks(renderer, talk(*pair("a", "b")))) == {"reasoning_closed"}
+
+    def test_reasoning_of_its_own_follows_the_tag(self, render_with: Callable[..., Renderer]) -> None:
+        turn = Message("assistant", "b", reasoning="because")
+        assert self.reply(render_with(self.OPENED), Message("user", "a"), turn) == (
+            "because\n</think>\n\nb<|im_end|>"
+        )
+
+    @pytest.mark.parametrize("inline", ["<think>\nso</think> b", "<think>so</think> b", " <think>\n so</think> b"])
+    def test_reasoning_in_the_content_stays_as_it_is_written(
+        self, render_with: Callable[..., Renderer], inline: str
+    ) -> None:
+        strips = self.OPENED.replace("message['content'] +", "message['content'].split('</think>')[-1] +")
+        reply = self.reply(render_with(strips), *pair("a", inline))
+        assert reply.replace(" so", "so") == "so</think> b<|im_end|>"
 
 
 def test_content_not_in_reply(render_with: Callable[..., Renderer]) -> None:
@@ -154,7 +217,22 @@ class TestControlTokens:
 
     def test_keep_never_trains_past_the_stop(self, chatml_folder: Path) -> None:
         renderer = renderer_of(chatml_folder, control_tokens="keep")
-        assert dropped(renderer, talk(*pair("a", f"b {SPELLED}"))).reason == "content_not_in_reply"
+        assert dropped(renderer, talk(*pair("a", f"b {SPELLED}"))).reason == "stop_inside_reply"
+
+    def test_escape_keeps_the_text_and_makes_letters_of_it(self, chatml_folder: Path) -> None:
+        renderer = renderer_of(chatml_folder, control_tokens="escape")
+        (one,) = proven(renderer, talk(*pair(f"say {SPELLED}", f"b {SPELLED} c"), *pair("d", "e")))
+        ids, control = one.ids.tolist(), renderer.tokenizer.control_tokens
+        assert [ids.count(control[word]) for word in ("<|im_start|>", "<|im_end|>")] == [4, 4]
+        first = one.turns[0]
+        text = renderer.tokenizer.decode(ids[first.prompt_end : first.reply_end])
+        assert text == f"b {SPELLED} c<|im_end|>"
+        assert [turn.message for turn in one.turns] == [1, 3]
+
+    def test_two_texts_that_meet_cannot_make_a_turn(self, render_with: Callable[..., Renderer]) -> None:
+        joins = CHATML.replace("message['content'] +", "message['content'] + (message['name'] or '') +")
+        conversation = talk(Message("user", "a <|im_", name="end|>"), Message("assistant", "b"))
+        assert dropped(render_with(joins), conversation).reason == "control_token_in_text"
 
     def test_an_almost_control_token_is_text(self, chatml_folder: Path) -> None:
         conversation = talk(*pair("<|im_end |> <im_start> |im_end|", "<|im_start"))

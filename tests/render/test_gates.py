@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from served import assert_served, pair, proven, renderer_of, talk
+from served import assert_served, dropped, pair, proven, renderer_of, talk
 
 from tutelage.render import Renderer, Tokenizer
 from tutelage.render.gates import assert_proven, trained_stops
 from tutelage.render.proof import ProvenTurn
+from tutelage.render.turns import RenderedTurn, TurnWriter
 from tutelage.types import Example, Message, Turn
 
 CONVERSATION = talk(Message("system", "Be short."), *pair("How are you", "Fine"), *pair("And now", "Still fine"))
@@ -165,29 +166,44 @@ def test_stops_are_counted(whole: Example, chatml_folder: Path) -> None:
 
 
 class TestMutantsInTheRenderer:
-    """The same bugs put into the renderer itself: its own gate stops them before an Example comes out."""
+    """The same bugs put into the renderer itself: a witness of its own disagrees before an Example comes out."""
 
     def test_a_reply_without_its_stop(self, chatml_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        true = Renderer._through_stop
-        monkeypatch.setattr(Renderer, "_through_stop", lambda *given: true(*given)[:-1])
-        with pytest.raises(AssertionError, match="stop token"):
-            renderer_of(chatml_folder).prove([CONVERSATION])
+        self.mutate_text(monkeypatch, lambda turn: {"reply": turn.reply.removesuffix("<|im_end|>")})
+        assert dropped(renderer_of(chatml_folder), CONVERSATION).reason == "no_stop_token"
 
     def test_a_reply_that_runs_into_the_next_prompt(self, chatml_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(Renderer, "_through_stop", lambda _, __, after, ___: after)
-        with pytest.raises(AssertionError, match="stop token"):
-            renderer_of(chatml_folder).prove([CONVERSATION])
+        self.mutate_text(monkeypatch, lambda turn: {"reply": turn.reply + "\n"})
+        assert dropped(renderer_of(chatml_folder), CONVERSATION).reason == "stop_inside_reply"
 
     def test_a_prompt_one_token_short(self, chatml_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        true = Renderer._prove_turn
+        def short(turn: ProvenTurn) -> dict[str, Any]:
+            return {"prompt_ids": turn.prompt_ids[:-1], "reply_ids": turn.prompt_ids[-1:] + turn.reply_ids}
 
-        def short(self: Renderer, *given: Any) -> ProvenTurn:
-            turn = true(self, *given)
-            moved_id = turn.prompt_ids[-1:]
-            return ProvenTurn(turn.message, turn.weight, turn.prompt_ids[:-1], moved_id + turn.reply_ids)
+        self.mutate_ids(monkeypatch, short)
+        assert dropped(renderer_of(chatml_folder), CONVERSATION).reason == "round_trip"
 
-        monkeypatch.setattr(Renderer, "_prove_turn", short)
-        (examples,) = renderer_of(chatml_folder).prove([CONVERSATION])
-        assert isinstance(examples, tuple)
-        with pytest.raises(AssertionError):
-            assert_served(chatml_folder, CONVERSATION, examples, stop="<|im_end|>")
+    def test_a_reply_one_token_short(self, chatml_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def short(turn: ProvenTurn) -> dict[str, Any]:
+            return {"prompt_ids": turn.prompt_ids + turn.reply_ids[:1], "reply_ids": turn.reply_ids[1:]}
+
+        self.mutate_ids(monkeypatch, short)
+        assert dropped(renderer_of(chatml_folder), CONVERSATION).reason == "round_trip"
+
+    def mutate_text(self, monkeypatch: pytest.MonkeyPatch, change: Callable[[RenderedTurn], dict[str, Any]]) -> None:
+        true = TurnWriter.turn
+
+        def mutant(*given: Any) -> RenderedTurn:
+            turn = true(*given)
+            return dataclasses.replace(turn, **change(turn))
+
+        monkeypatch.setattr(TurnWriter, "turn", mutant)
+
+    def mutate_ids(self, monkeypatch: pytest.MonkeyPatch, change: Callable[[ProvenTurn], dict[str, Any]]) -> None:
+        true = Renderer._turns_as_ids
+
+        def mutant(*given: Any) -> Iterator[ProvenTurn]:
+            for turn in true(*given):
+                yield dataclasses.replace(turn, **change(turn))
+
+        monkeypatch.setattr(Renderer, "_turns_as_ids", mutant)

@@ -12,7 +12,7 @@ from tutelage.ledger import Ledger
 from tutelage.render import Renderer
 from tutelage.report.doors import RAW_CHARACTERS, all_doors, headline, legend
 from tutelage.train.renderer import renderer_for
-from tutelage.types import Address, Conversation, Example, Message, ToolCall
+from tutelage.types import Address, Conversation, Example, Message, Proven, ToolCall
 
 ROW = '{"messages": [{"role": "user", "content": "hi [red]"}, {"role": "assistant", "content": "yo 🙂"}]}'
 
@@ -24,8 +24,8 @@ def renderer(tiny_tokenizer_folder: Path) -> Renderer:
 
 def proven(renderer: Renderer, conversation: Conversation) -> tuple[Example, ...]:
     (outcome,) = renderer.prove([conversation])
-    assert isinstance(outcome, tuple)
-    return outcome
+    assert isinstance(outcome, Proven)
+    return outcome.examples
 
 
 def shown(renderer: Renderer, conversation: Conversation, *, row_tokens: int = 512) -> str:
@@ -134,9 +134,9 @@ class TestBytes:
 
 def test_the_headline(renderer: Renderer) -> None:
     (example,) = proven(renderer, talk(Address("rows.jsonl", 3)))
-    share = round(100 * example.trained_tokens / len(example.ids))
+    share = f"{100 * example.trained_tokens / len(example.ids):.1f}\u00a0%"
     assert headline(example).plain == (
-        f"rows.jsonl:3: {len(example.ids)} tokens, {example.trained_tokens} trained ({share}%), 1 turn"
+        f"rows.jsonl:3: {len(example.ids)} tokens, {example.trained_tokens} trained ({share}), 1 turn"
     )
 
 

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.text import Text
 
 from tutelage import config, curate, formats
+from tutelage.cli.checkpoint import check_checkpoint, findings_as_json, findings_of
+from tutelage.cli.look import (
+    PAGE_ROWS,
+    SHOWN_ROWS,
+    accept_any_text,
+    line,
+    print_json,
+    proven,
+    show_row,
+    show_rows,
+    write_page,
+)
 from tutelage.config import DataSettings, RenderSettings
 from tutelage.errors import ConfigError
 from tutelage.ledger import Ledger
 from tutelage.model.source import model_folder
-from tutelage.pack import within_limit
-from tutelage.render import Renderer, examples
+from tutelage.render import Renderer
 from tutelage.render.gates import trained_stops
-from tutelage.render.show import coloured
 from tutelage.report.check_screen import SplitPair, Tally, check_screen
-from tutelage.report.doors import all_doors, headline, legend
 from tutelage.train.renderer import renderer_for
-from tutelage.types import Address, Change, Conversation, Drop, Example
+from tutelage.types import Conversation
 
 DEFAULT_MODEL = "smollm2-135m"
-SHOWN_ROWS = 5
 
 Sources = Annotated[
     list[str],
@@ -41,7 +48,8 @@ TokenizerFolder = Annotated[
     str | None, typer.Option("--tokenizer", help="Folder with tokenizer.json, in place of the model's.")
 ]
 Template = Annotated[
-    str | None, typer.Option("--template", help="A Jinja chat template file, in place of the model's own.")
+    str | None,
+    typer.Option("--template", help="A Jinja file or a format such as chatml, not the model's own."),
 ]
 Shape = Annotated[str, typer.Option("--format", help=f"Shape of the rows: auto, {', '.join(formats.SHAPES)}.")]
 Columns = Annotated[
@@ -63,72 +71,122 @@ def see(
     columns: Columns = None,
     row: Annotated[int | None, typer.Option("--row", help="Show the Nth row (from 1) at every door.")] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", "-n", min=1, help="How many rows to show; 5, or with --json all.")
+        int | None,
+        typer.Option("--limit", "-n", min=1, help="How many rows: 5; with --json all, with --html up to 10,000."),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Show all rows.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All rows.")] = False,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Show where tokens end, and their ids.")] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write one offline page with all rows, for a browser.")
+    ] = None,
     max_tokens: MaxTokens = 8192,
     strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Show rows as the model will be trained on them: trained tokens in colour, context dim, stop tokens marked.
 
+    Where there is no colour, as in a pipe, trained tokens stand between signs. FORCE_COLOR=1 keeps the colours, as in
+    `FORCE_COLOR=1 tutelage see FILE --all | less -R`; NO_COLOR=1 takes them away.
+
     Try: tutelage see datasets/support/train.jsonl --row 3
     """
-    renderer = _renderer(model, tokenizer, template)
-    out = Console(highlight=False)
-    ledger = Ledger(strict=strict)
+    _refuse_pairs({"--json": as_json, "--html": html is not None, "--row": row is not None, "--tokens": tokens})
+    usual = None if as_json else PAGE_ROWS if html else SHOWN_ROWS
     data = DataSettings(
         train=sources,
         shape=_shape(shape),
         columns=_columns(columns),
-        max_rows=None if everything or row is not None else limit or (None if as_json else SHOWN_ROWS),
+        max_rows=None if everything or row is not None else limit or usual,
     )
+    renderer = _renderer(model, tokenizer, template)
+    accept_any_text()
+    out = Console(highlight=False)
+    ledger = Ledger(strict=strict)
     if as_json:
-        _see_as_json(data, renderer, ledger, max_tokens=max_tokens, number=row)
+        print_json(data, renderer, ledger, max_tokens=max_tokens, number=row)
+    elif html is not None:
+        write_page(out, data, renderer, ledger, target=html, model=tokenizer or model, max_tokens=max_tokens)
     elif row is not None:
-        _see_row(out, data, renderer, ledger, number=row, max_tokens=max_tokens)
+        show_row(out, data, renderer, ledger, number=row, max_tokens=max_tokens, with_ids=tokens)
     else:
-        _see_rows(out, data, renderer, ledger, max_tokens=max_tokens)
+        show_rows(out, data, renderer, ledger, max_tokens=max_tokens, with_ids=tokens)
 
 
 def check(
     sources: Annotated[
-        list[str],
-        typer.Argument(help="Data as for `see`, or one recipe (.toml): then all its files, with its settings."),
-    ],
+        list[str] | None,
+        typer.Argument(help="Data as for `see`, or one recipe (.toml): all its files, with its settings; or nothing."),
+    ] = None,
     *,
-    model: Model = DEFAULT_MODEL,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help=f"As for `see`; {DEFAULT_MODEL}, when there is data.")
+    ] = None,
     tokenizer: TokenizerFolder = None,
     template: Template = None,
     shape: Shape = "auto",
     columns: Columns = None,
     max_tokens: MaxTokens = 8192,
     strict: Strict = False,
+    measure_loss: Annotated[
+        bool, typer.Option("--measure-loss", help="Without data: also load the model and measure it (needs torch).")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Prove all rows and account for each: kept, changed or dropped, why, and where; and how alike the splits are.
 
     Ends with status 1 when not a single row can be trained; with --strict, when any row cannot.
+
+    With --model and no data: what the model's template, tokenizer and embedding do to training. Ends with status 1
+    when one of the findings is an error.
     """
-    ledger = Ledger(strict=strict)
+    if not sources:
+        if model is None:
+            raise typer.BadParameter("give data to prove, or --model to look at a model alone")
+        check_checkpoint(
+            model,
+            RenderSettings(template=template),
+            tokenizer=tokenizer,
+            measure_loss=measure_loss,
+            as_json=as_json,
+            say=_to_stderr,
+        )
+        return
     if sources[0].endswith(".toml"):
-        settings = config.load(sources[0], sources[1:])
-        splits = {
-            "train": settings.data.train,
-            "validation": settings.data.validation,
-            "task": settings.evaluate.task,
-        }
-        renderer = renderer_for(model_folder(settings.model.name, weights=False, say=_to_stderr), settings.render)
-        data, max_tokens = settings.data, settings.pack.max_tokens
+        asked = _asked_by_recipe(sources[0], sources[1:])
     else:
-        renderer = _renderer(model, tokenizer, template)
+        render = RenderSettings(template=template)
+        renderer = _renderer(model or DEFAULT_MODEL, tokenizer, template)
         data = DataSettings(train=sources, shape=_shape(shape), columns=_columns(columns))
         splits = {source: [source] for source in sources} if len(sources) > 1 else {"data": sources}
+        asked = _Asked(renderer, render, data, splits, max_tokens)
+    _check_rows(asked, Ledger(strict=strict), as_json=as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What `check` is to prove: the files of each split, how to read them, and what proves them."""
+
+    renderer: Renderer
+    render: RenderSettings
+    data: DataSettings
+    splits: Mapping[str, list[str]]
+    max_tokens: int
+
+
+def _asked_by_recipe(recipe: str, overrides: list[str]) -> _Asked:
+    settings = config.load(recipe, overrides)
+    splits = {"train": settings.data.train, "validation": settings.data.validation, "task": settings.evaluate.task}
+    renderer = renderer_for(model_folder(settings.model.name, weights=False, say=_to_stderr), settings.render)
+    return _Asked(renderer, settings.render, settings.data, splits, settings.pack.max_tokens)
+
+
+def _check_rows(asked: _Asked, ledger: Ledger, *, as_json: bool) -> None:
+    findings = findings_of(asked.renderer, asked.render)
     tally, kept = Tally(), {}
-    for name, files in splits.items():
+    for name, files in asked.splits.items():
         if files:
-            split = data.model_copy(update={"train": files})
-            kept[name] = _tally(split, renderer, ledger, tally, max_tokens=max_tokens)
+            split = asked.data.model_copy(update={"train": files})
+            kept[name] = _tally(split, asked.renderer, ledger, tally, max_tokens=asked.max_tokens)
     ledger.check()
     pairs = [
         SplitPair(left, right, likeness)
@@ -137,98 +195,21 @@ def check(
     ]
     if as_json:
         alike = {f"{one.left} ~ {one.right}": round(one.likeness.similarity, 4) for one in pairs}
-        _line({"ledger": ledger.as_dict(), "tokens": tally.as_dict(), "most_alike": alike})
+        serious = findings_as_json([one for one in findings if one.severity != "info"])
+        line({"ledger": ledger.as_dict(), "tokens": tally.as_dict(), "most_alike": alike, "findings": serious})
     else:
-        Console(highlight=False).print(check_screen(ledger, tally, pairs))
+        Console(highlight=False).print(check_screen(ledger, tally, pairs, findings))
     if tally.examples == 0:
         raise typer.Exit(1)
-
-
-def _see_rows(out: Console, data: DataSettings, renderer: Renderer, ledger: Ledger, *, max_tokens: int) -> None:
-    ledger.listener = lambda entry: _say(out, entry)
-    out.print(legend())
-    for _, proven in _proven(data, renderer, ledger, max_tokens=max_tokens):
-        for example in proven:
-            out.print(headline(example))
-            out.print(coloured(example, renderer.tokenizer))
-    for note in ledger.notes:
-        out.print(Text(f"note: {note}", style="yellow"))
-    out.print(Text(f"{ledger.rows_in} rows read, {ledger.rows_kept} proven, {ledger.rows_dropped} dropped"))
-
-
-def _see_row(
-    out: Console, data: DataSettings, renderer: Renderer, ledger: Ledger, *, number: int, max_tokens: int
-) -> None:
-    found = []
-
-    def heard(entry: Drop | Change) -> None:
-        if _ordinal(entry.address) == number:
-            found.append(entry.address)
-            _say(out, entry)
-
-    ledger.listener = heard
-    for conversation, proven in _proven(data, renderer, ledger, max_tokens=max_tokens, number=number):
-        found.append(conversation.address)
-        out.print(all_doors(conversation, proven, renderer, row_tokens=max_tokens))
-    if not found:
-        raise ConfigError(
-            f"There is no row {number}",
-            where=", ".join(data.train),
-            found=f"{ledger.rows_in} rows",
-            expected="a line or row counted from 1",
-            fix="give another --row",
-        )
-
-
-def _see_as_json(
-    data: DataSettings, renderer: Renderer, ledger: Ledger, *, max_tokens: int, number: int | None
-) -> None:
-    def heard(entry: Drop | Change) -> None:
-        if isinstance(entry, Drop) and number in (None, _ordinal(entry.address)):
-            _line({"address": str(entry.address), "dropped": entry.reason, "detail": entry.detail})
-
-    ledger.listener = heard
-    for _, proven in _proven(data, renderer, ledger, max_tokens=max_tokens, number=number):
-        for example in proven:
-            turns = [
-                {"message": turn.message, "prompt_end": turn.prompt_end, "reply_end": turn.reply_end}
-                for turn in example.turns
-            ]
-            _line(
-                {
-                    "address": str(example.address),
-                    "example": example.part,
-                    "ids": example.ids.tolist(),
-                    "weights": example.weights.tolist(),
-                    "turns": turns,
-                }
-            )
-    if number is None:
-        ledger.check()
-    _line({"summary": ledger.as_dict()})
-
-
-def _proven(
-    data: DataSettings, renderer: Renderer, ledger: Ledger, *, max_tokens: int, number: int | None = None
-) -> Iterator[tuple[Conversation, tuple[Example, ...]]]:
-    rows = formats.read(data.train, ledger=ledger, shape=data.shape, columns=data.columns, max_rows=data.max_rows)
-    if number is not None:
-        rows = (one for one in rows if _ordinal(one.address) == number)
-    return within_limit(examples(rows, renderer, ledger), max_tokens=max_tokens, ledger=ledger)
-
-
-def _ordinal(address: Address) -> int:
-    """Rows counted from 1 as people do; items of a JSON list have addresses from 0 as programs do."""
-    return address.number + 1 if address.unit == "item" else address.number
 
 
 def _tally(
     data: DataSettings, renderer: Renderer, ledger: Ledger, tally: Tally, *, max_tokens: int
 ) -> list[Conversation]:
     kept = []
-    for conversation, proven in _proven(data, renderer, ledger, max_tokens=max_tokens):
+    for conversation, sequences in proven(data, renderer, ledger, max_tokens=max_tokens):
         kept.append(conversation)
-        for one in proven:
+        for one in sequences:
             stops = trained_stops((one,), renderer.tokenizer.stop_ids)
             tally.add(tokens=len(one.ids), trained=one.trained_tokens, turns=len(one.turns), stops=stops)
     return kept
@@ -237,6 +218,15 @@ def _tally(
 def _renderer(model: str, tokenizer: str | None, template: str | None) -> Renderer:
     folder = model_folder(tokenizer or model, weights=False, say=_to_stderr)
     return renderer_for(folder, RenderSettings(template=template))
+
+
+def _refuse_pairs(given: dict[str, bool]) -> None:
+    """Refuse options of which each asks for another form of the same."""
+    for one, other in (("--json", "--html"), ("--row", "--html"), ("--tokens", "--html"), ("--tokens", "--json")):
+        if given[one] and given[other]:
+            raise ConfigError(
+                f"{one} and {other} do not go together", expected="one of the two", fix=f"leave out {one}"
+            )
 
 
 def _shape(name: str) -> Any:
@@ -265,14 +255,5 @@ def _columns(pairs: list[str] | None) -> dict[str, str]:
     return mapped
 
 
-def _say(out: Console, entry: Drop | Change) -> None:
-    word, style = ("dropped", "red") if isinstance(entry, Drop) else ("changed", "yellow")
-    out.print(Text(f"{entry.address}: {word}: {entry.reason}: {entry.detail}", style=style))
-
-
 def _to_stderr(text: str) -> None:
     Console(stderr=True).print(text, markup=False, highlight=False)
-
-
-def _line(value: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")

@@ -139,12 +139,13 @@ def _settings(recipe: str | None, overrides: list[str], resume: str | None, *, s
 def _dry_run(settings: config.Settings, out: Console) -> None:
     from tutelage.model.source import model_folder
     from tutelage.pack import Order
-    from tutelage.train.prepare import prepare
+    from tutelage.train.prepare import prepare, prepared_cache
 
-    prepared = prepare(settings, model_folder(settings.model.name, weights=False, say=out.print))
+    folder = model_folder(settings.model.name, weights=False, say=out.print)
+    prepared = prepare(settings, folder, cache=prepared_cache(), say=out.print)
     asked = settings.train
     order = Order(len(prepared.train), asked.batch_examples, asked.epochs, settings.seed, asked.max_steps)
-    tokens = sum(len(one.ids) for one in prepared.train)
+    tokens = prepared.train_totals.tokens
     step_tokens = tokens / order.examples * asked.batch_examples
     ledger = prepared.ledger
     grid = Table.grid(padding=(0, 2))

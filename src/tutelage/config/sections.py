@@ -129,6 +129,12 @@ class DataSettings(Section):
         description="Use at most this many training rows; left out, all of them.",
         json_schema_extra={"source": "for trials; no limit by default"},
     )
+    workers: int | None = Field(
+        default=None,
+        gt=0,
+        description="Processes that prove rows, where there are many; left out, one for each core, up to 4.",
+        json_schema_extra={"source": "measured: benchmarks/prepare; a worker holds about 100 MB", "usual": [1, 8]},
+    )
     strict: bool = Field(
         default=False,
         description="Stop at the first row that would be dropped, instead of counting it and going on.",

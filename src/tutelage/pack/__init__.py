@@ -1,11 +1,15 @@
 """Example -> Row -> Batch: who is in, in which order, packed how.
 
 Length is decided here and nowhere else (`within_limit`), order and resume position too (`Order`), and document
-boundaries and positions (`pack_rows`). Imports without torch.
+boundaries and positions (`pack_rows`). Prepared Examples lie in files (`ExampleStore`) and are found again by their
+content (`Cache`). Imports without torch.
 """
 
 from tutelage.pack.batches import batches, pack_rows
+from tutelage.pack.cache import Cache
 from tutelage.pack.length import within_limit
 from tutelage.pack.order import Order
+from tutelage.pack.proven import proven_rows
+from tutelage.pack.store import ExampleStore
 
-__all__ = ["Order", "batches", "pack_rows", "within_limit"]
+__all__ = ["Cache", "ExampleStore", "Order", "batches", "pack_rows", "proven_rows", "within_limit"]

@@ -3,7 +3,8 @@
 Doors: `Tokenizer.load`, `ChatTemplate`, `Renderer.prove`, `Renderer.prompt`, `examples`, `show`.
 """
 
-from tutelage.render.proof import Renderer, examples
+from tutelage.render.parallel import examples
+from tutelage.render.proof import Renderer
 from tutelage.render.template import ChatTemplate
 from tutelage.render.tokenizer import Tokenizer
 

@@ -2,63 +2,63 @@
 
 For a trained turn i of messages m1..mn with template T and tokenizer K:
     served prompt  P_i = K(T(m1..m_{i-1}, generation prompt on))
-    reply          R_i = K's ids for what T(m1..m_i) writes after P_i, through the first stop token
-A turn is believed when the prompt is a prefix of the finished turn as text and as ids, the reply decodes to the text
-that was rendered, the reply holds the turn's own words, and it ends in a stop token. A row any of whose trained turns
-is not proven goes, with the reason.
+    reply          R_i = the ids of what the model must emit then, through the first stop token
+A turn is believed when independent witnesses agree: the prompt is a prefix of the finished turn (or the turn was put
+together from its own words in the one way that fits), each character of the reply comes from the turn or from the
+template, the ids of prompt and reply decode to the text that was rendered, and the reply ends in a stop token. A row
+any of whose trained turns is not proven goes, with the reason.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
 
 from tutelage.ledger import Ledger
+from tutelage.render.boundary import decoded_behind, reply_ids
+from tutelage.render.controls import ControlTokens, Span, refuse
+from tutelage.render.forms import MessageForm, form_of
 from tutelage.render.gates import assert_proven
-from tutelage.render.template import ChatTemplate, TemplateRefusal, as_template_sees
+from tutelage.render.template import ChatTemplate
 from tutelage.render.tokenizer import Tokenizer
-from tutelage.types import Change, Conversation, Drop, Example, Message, Prompt, TokenIds, Turn
+from tutelage.render.turns import SHOWN_CHARACTERS, RenderedTurn, SeenRow, TurnWriter, Unproven
+from tutelage.types import Address, Change, Conversation, Drop, Example, Message, Prompt, Proven, TokenIds, Turn
 
 CHUNK_ROWS = 256
 """Rows proven together: enough to keep the tokenizer's threads busy, few enough to stream."""
 
-SHOWN_CHARACTERS = 160
 SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-6, 1e6
 """A weight below the smallest is taken for 0; fp32 gradients have no use for one beyond the largest."""
 
-
-class Unproven(ValueError):  # noqa: N818 a finding about a row, turned into a Drop where it is caught
-    """A row cannot be proven: `reason` is the ledger's key, the message says what was seen."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        self.reason = reason
-        super().__init__(detail)
+NO_OPENING = ("template_refused", "prompt_not_a_prefix", "no_prompt")
+"""Why an assistant turn that opens a conversation cannot be asked for: no server has such a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
-class RenderedTurn:
-    """A trained turn as text: the served prompt, and what the template writes for the finished turn."""
+class Draft:
+    """A row as text: its trained turns, the control tokens in it that are to be letters, and remarks for the ledger."""
 
-    message: int
-    weight: float
-    prompt_text: str
-    finished_text: str
+    conversation: Conversation
+    turns: tuple[RenderedTurn, ...]
+    escaped: tuple[Span, ...]
+    changes: tuple[Change, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ProvenTurn:
-    """A trained turn as ids."""
+    """A trained turn as ids; `text` is what `reply_ids` must decode to behind the prompt."""
 
     message: int
     weight: float
     prompt_ids: list[int]
     reply_ids: list[int]
+    text: str
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,11 @@ class Renderer:
         template: the template the model will be served with.
         train_on: "replies" trains what the model must emit; "all" trains every token after the first.
         turns: train every assistant turn, or the last one only.
-        control_tokens: "drop" a row whose text spells a control token, or "keep" it as the tokenizer reads it.
+        control_tokens: "drop" a row whose text spells a control token, "escape" it (its letters are encoded as
+            ordinary text), or "keep" it as the tokenizer reads it.
+        missing_stop: "append" the stop token where the template writes none, or "drop" the row.
+        empty_reasoning: where the served prompt opens a block of reasoning and a turn has none, "drop" the row or
+            "close" the block empty.
     """
 
     tokenizer: Tokenizer
@@ -80,44 +84,46 @@ class Renderer:
     control_tokens: Literal["drop", "escape", "keep"] = "drop"
     missing_stop: Literal["append", "drop"] = "append"
     empty_reasoning: Literal["drop", "close"] = "drop"
-    _control: re.Pattern[str] | None = field(init=False, repr=False, compare=False, default=None)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_control", self.tokenizer.control_pattern())
+    @cached_property
+    def form(self) -> MessageForm:
+        """How the template wants its messages written."""
+        return form_of(self.template)
 
-    def prove(self, conversations: Sequence[Conversation]) -> list[tuple[Example, ...] | Drop]:
-        """One outcome for each conversation, in order: its Examples, or why there are none."""
-        rendered = [self._rendered_or_drop(one) for one in conversations]
-        texts = list(
-            dict.fromkeys(
-                text
-                for turns in rendered
-                if not isinstance(turns, Drop)
-                for turn in turns
-                for text in (turn.prompt_text, turn.finished_text)
-            )
+    @cached_property
+    def _writer(self) -> TurnWriter:
+        return TurnWriter(
+            self.tokenizer.stop_pattern(), self.tokenizer.stop_words(), self.missing_stop, self.empty_reasoning
         )
-        ids = dict(zip(texts, self.tokenizer.encode(texts), strict=True))
-        outcomes: list[tuple[Example, ...] | Drop] = []
-        for conversation, turns in zip(conversations, rendered, strict=True):
-            if isinstance(turns, Drop):
-                outcomes.append(turns)
+
+    @cached_property
+    def _controls(self) -> ControlTokens:
+        return ControlTokens(self.tokenizer)
+
+    def prove(self, conversations: Sequence[Conversation]) -> list[Proven | Drop]:
+        """One outcome for each conversation, in order: its Examples with remarks, or why there are none."""
+        drafts = [self._drafted(one) for one in conversations]
+        ids = self._encoded([one for one in drafts if isinstance(one, Draft)])
+        outcomes: list[list[ProvenTurn] | Drop] = []
+        for draft in drafts:
+            if isinstance(draft, Drop):
+                outcomes.append(draft)
                 continue
             try:
-                if conversation.is_text:
-                    outcomes.append((self._document(conversation),))
-                else:
-                    proven = [self._prove_turn(conversation, turn, ids) for turn in turns]
-                    outcomes.append(tuple(self._assemble(conversation, proven)))
+                outcomes.append([*self._turns_as_ids(draft, ids)])
             except Unproven as finding:
-                outcomes.append(Drop(conversation.address, finding.reason, str(finding)))
-        return outcomes
+                outcomes.append(Drop(draft.conversation.address, finding.reason, str(finding)))
+        spoken = self._spoken([one for one in outcomes if not isinstance(one, Drop)])
+        return [
+            outcome if isinstance(outcome, Drop) else self._concluded(draft, outcome, spoken)
+            for draft, outcome in zip(drafts, outcomes, strict=True)
+        ]
 
     def prompt(self, conversation: Conversation) -> Prompt | Drop:
         """The served prompt of the last assistant turn, and that turn's words as the reference."""
         try:
             last = self._trained_messages(conversation)[-1]
-            text = self._render(conversation, last, generation_prompt=True)
+            text = SeenRow(conversation, self.template, self.form).render(last, generation_prompt=True)
         except Unproven as finding:
             return Drop(conversation.address, finding.reason, str(finding))
         ids = np.asarray(self.tokenizer.encode([text])[0], dtype=np.int32)
@@ -129,40 +135,63 @@ class Renderer:
         Raises:
             TemplateRefusal: the template does not accept these messages.
         """
-        text = self.template.render(
-            [as_template_sees(one) for one in messages], generation_prompt=True, tools=list(tools)
-        )
+        row = SeenRow(Conversation(tuple(messages), Address("", 0), tuple(tools)), self.template, self.form)
+        text = self.template.render(row.messages, generation_prompt=True, tools=row.tools)
         return np.asarray(self.tokenizer.encode([text])[0], dtype=np.int32)
 
-    def findings(self, conversation: Conversation) -> list[Change]:
-        """What the template silently leaves out of a row that is otherwise proven."""
-        if not conversation.tools or conversation.is_text:
-            return []
-        last = self._trained_messages(conversation)[-1]
-        with_tools = self._render(conversation, last, generation_prompt=True)
-        names = [str(tool.get("function", tool).get("name", "")) for tool in conversation.tools]
-        missing = [name for name in names if name and name not in with_tools]
-        if not missing:
-            return []
-        detail = f"the template does not show the model its tools ({', '.join(missing[:3])}); neither will a server"
-        return [Change(conversation.address, "tools_not_shown", detail)]
-
-    def _rendered_or_drop(self, conversation: Conversation) -> list[RenderedTurn] | Drop:
+    def _drafted(self, conversation: Conversation) -> Draft | Drop:
         try:
-            self._refuse_control_tokens(conversation)
+            spelled = None if self.control_tokens == "keep" else self._controls.spelled(conversation)
+            if spelled is not None and self.control_tokens == "drop":
+                raise refuse(spelled)
             if conversation.is_text:
-                return []
-            return [
-                RenderedTurn(
-                    message=index,
-                    weight=1.0 if (weight := conversation.messages[index].weight) is None else weight,
-                    prompt_text=self._render(conversation, index, generation_prompt=True),
-                    finished_text=self._render(conversation, index + 1, generation_prompt=False),
-                )
-                for index in self._trained_messages(conversation)
-            ]
+                return Draft(conversation, (), (), ())
+            row = SeenRow(conversation, self.template, self.form)
+            trained = self._trained_messages(conversation)
+            changes: list[Change] = []
+            turns = []
+            for index in trained:
+                turn = self._turn(row, index, changes)
+                if turn is not None:
+                    turns.append(turn)
+                    changes += turn.remarks
+            if not turns:
+                raise Unproven("nothing_to_train", changes[0].detail)
+            changes += _not_shown(conversation, turns[-1])
+            return Draft(conversation, tuple(turns), self._escaped(row, turns, spelled is not None), tuple(changes))
         except Unproven as finding:
             return Drop(conversation.address, finding.reason, str(finding))
+
+    def _turn(self, row: SeenRow, index: int, changes: list[Change]) -> RenderedTurn | None:
+        """The turn of message `index`; None for an opening turn that no server would ask for."""
+        message = row.conversation.messages[index]
+        try:
+            return self._writer.turn(row, index, 1.0 if message.weight is None else message.weight)
+        except Unproven as finding:
+            asked = any(one.role in ("user", "tool") for one in row.conversation.messages[:index])
+            if asked or finding.reason not in NO_OPENING:
+                raise
+            detail = f"message {index} opens the conversation, and no prompt can be served for it: {finding}"
+            changes.append(Change(row.conversation.address, "opening_turn_not_trained", detail))
+            return None
+
+    def _escaped(self, row: SeenRow, turns: Sequence[RenderedTurn], spelled: bool) -> tuple[Span, ...]:
+        """Where control tokens that data wrote stand in the last turn's text; each earlier text is a prefix of it."""
+        if self.control_tokens == "keep" or not (spelled or self._controls.may_join(row.conversation)):
+            return ()
+        traced = row.trace(turns[-1].message + 1, generation_prompt=False)
+        spans = self._controls.escaped_spans(traced, row.conversation)
+        if not spans:
+            return ()
+        word = traced.text[slice(*spans[0])]
+        if self.control_tokens == "drop":
+            raise refuse(("two texts that meet", word))
+        if not all(traced.text.startswith(one.prompt + one.reply) for one in turns):
+            raise Unproven(
+                "control_token_in_text",
+                f"the row spells {word!r}, and as the template rewrites history it cannot be escaped in every turn",
+            )
+        return spans
 
     def _trained_messages(self, conversation: Conversation) -> list[int]:
         for index, message in enumerate(conversation.messages):
@@ -179,74 +208,69 @@ class Renderer:
             raise Unproven("nothing_to_train", "no assistant turn with a weight above 0")
         return trained[-1:] if self.turns == "last" else trained
 
-    def _render(self, conversation: Conversation, messages: int, *, generation_prompt: bool) -> str:
-        try:
-            return self.template.render(
-                [as_template_sees(one) for one in conversation.messages[:messages]],
-                generation_prompt=generation_prompt,
-                tools=[dict(tool) for tool in conversation.tools],
-                arguments=conversation.template_arguments,
-            )
-        except TemplateRefusal as refusal:
-            raise Unproven("template_refused", f"the template does not accept this row: {refusal}") from refusal
-
-    def _refuse_control_tokens(self, conversation: Conversation) -> None:
-        if self.control_tokens == "keep" or self._control is None:
-            return
-        for where, text in _texts_of(conversation):
-            if found := self._control.search(text):
-                raise Unproven(
-                    "control_token_in_text",
-                    f"{where} spells the control token {found.group()!r}, which the tokenizer would read as one",
-                )
-
-    def _prove_turn(self, conversation: Conversation, turn: RenderedTurn, ids: dict[str, list[int]]) -> ProvenTurn:
-        prompt, finished = turn.prompt_text, turn.finished_text
-        if not finished.startswith(prompt):
-            raise Unproven(
-                "prompt_not_a_prefix",
-                f"message {turn.message}: the finished turn does not begin with its served prompt; prompt ends "
-                f"{prompt[-SHOWN_CHARACTERS:]!r}, finished turn has {finished[: len(prompt)][-SHOWN_CHARACTERS:]!r}",
-            )
-        prompt_ids, finished_ids = ids[prompt], ids[finished]
-        if finished_ids[: len(prompt_ids)] == prompt_ids:
-            after = finished_ids[len(prompt_ids) :]
-        else:  # the tokenizer merges across the boundary; a server never sees that merge
-            after = self.tokenizer.encode([finished[len(prompt) :]])[0]
-        reply_ids = self._through_stop(turn, after, finished[len(prompt) :])
-        self._check_words(conversation.messages[turn.message], turn, prompt_ids, reply_ids)
-        return ProvenTurn(turn.message, turn.weight, prompt_ids, reply_ids)
-
-    def _through_stop(self, turn: RenderedTurn, after: list[int], text: str) -> list[int]:
-        for position, token in enumerate(after):
-            if token in self.tokenizer.stop_ids:
-                return after[: position + 1]
-        stops = ", ".join(repr(self.tokenizer.decode([one])) for one in sorted(self.tokenizer.stop_ids))
-        raise Unproven(
-            "no_stop_token",
-            f"message {turn.message}: the template writes no stop token ({stops}) after the reply; "
-            f"it writes {text[-SHOWN_CHARACTERS:]!r}",
+    def _encoded(self, drafts: Sequence[Draft]) -> dict[str, list[int]]:
+        """Ids of every prompt, and of every prompt with its reply, of rows without escaped letters."""
+        texts = dict.fromkeys(
+            text
+            for draft in drafts
+            if not draft.escaped
+            for turn in draft.turns
+            for text in (turn.prompt, turn.prompt + turn.reply)
         )
+        return dict(zip(texts, self.tokenizer.encode(list(texts)), strict=True))
 
-    def _check_words(self, message: Message, turn: RenderedTurn, prompt_ids: list[int], reply_ids: list[int]) -> None:
-        """Two witnesses: the reply decodes to what was rendered, and what was rendered holds the turn's own words."""
-        tail = turn.finished_text[len(turn.prompt_text) :]
-        decoded = self.tokenizer.decode(reply_ids)
-        if not tail.startswith(decoded):
-            # Tokenizers with a leading-space marker decode a fragment without it; in context they do not.
-            decoded = self.tokenizer.decode(prompt_ids + reply_ids)[len(self.tokenizer.decode(prompt_ids)) :]
-        if not tail.startswith(decoded):
-            raise Unproven(
-                "round_trip",
-                f"message {turn.message}: rendered {tail[:SHOWN_CHARACTERS]!r}, ids say {decoded[:SHOWN_CHARACTERS]!r}",
-            )
-        for reason, ways in _words_of(message):
-            if not any(way in decoded for way in ways):
+    def _turns_as_ids(self, draft: Draft, ids: dict[str, list[int]]) -> Iterator[ProvenTurn]:
+        for turn in draft.turns:
+            whole = turn.prompt + turn.reply
+            if draft.escaped:
+                prompt_ids = self._controls.encode(turn.prompt, draft.escaped)
+                whole_ids = self._controls.encode(whole, draft.escaped)
+            else:
+                prompt_ids, whole_ids = ids[turn.prompt], ids[whole]
+            after = reply_ids(self.tokenizer, prompt_ids, whole_ids, turn.reply)
+            if after is None:
                 raise Unproven(
-                    reason,
-                    f"message {turn.message}: the template's reply {decoded[:SHOWN_CHARACTERS]!r} "
-                    f"lacks {ways[0][:SHOWN_CHARACTERS]!r}",
+                    "round_trip",
+                    f"message {turn.message}: no ids behind the prompt decode to {turn.reply[:SHOWN_CHARACTERS]!r}",
                 )
+            if not turn.stop_written:
+                after = [*after, self.tokenizer.stop_id]
+            stop = next((at for at, token in enumerate(after) if token in self.tokenizer.stop_ids), None)
+            shown = f"message {turn.message}: the ids of the reply {turn.reply[-SHOWN_CHARACTERS:]!r}"
+            if stop is None:
+                raise Unproven("no_stop_token", f"{shown} hold no stop token")
+            if stop != len(after) - 1:
+                raise Unproven("stop_inside_reply", f"{shown} hold a stop token before their end")
+            text = turn.reply if turn.stop_written else turn.reply + self.tokenizer.decode(after[-1:])
+            yield ProvenTurn(turn.message, turn.weight, prompt_ids, after, text)
+
+    def _spoken(self, rows: Sequence[Sequence[ProvenTurn]]) -> dict[int, str]:
+        """What the ids of each turn decode to behind their prompt, by the identity of the turn."""
+        turns = [turn for row in rows for turn in row]
+        texts = decoded_behind(self.tokenizer, [(turn.prompt_ids, turn.reply_ids) for turn in turns])
+        return {id(turn): text for turn, text in zip(turns, texts, strict=True)}
+
+    def _concluded(self, draft: Draft | Drop, turns: list[ProvenTurn], spoken: dict[int, str]) -> Proven | Drop:
+        """The last witness (the ids decode to what was rendered), then the Examples."""
+        assert isinstance(draft, Draft)
+        address = draft.conversation.address
+        try:
+            if draft.conversation.is_text:
+                return Proven((self._document(draft.conversation),))
+            for turn in turns:
+                if spoken[id(turn)] != turn.text:
+                    raise Unproven(
+                        "round_trip",
+                        f"message {turn.message}: rendered {turn.text[:SHOWN_CHARACTERS]!r}, "
+                        f"ids say {spoken[id(turn)][:SHOWN_CHARACTERS]!r}",
+                    )
+            examples = tuple(self._assemble(draft.conversation, turns))
+        except Unproven as finding:
+            return Drop(address, finding.reason, str(finding))
+        changes = draft.changes
+        if len(examples) > 1:
+            changes += (Change(address, "split", _cost_of(examples)),)
+        return Proven(examples, changes)
 
     def _assemble(self, conversation: Conversation, turns: list[ProvenTurn]) -> Iterator[Example]:
         """One Example when the last turn's sequence proves all; else one more for each group of turns it does not."""
@@ -280,9 +304,10 @@ class Renderer:
         return example
 
     def _document(self, conversation: Conversation) -> Example:
-        ids = self.tokenizer.encode_document(conversation.messages[0].content or "")
+        encoder = self._controls if self.control_tokens == "escape" else self.tokenizer
+        ids = encoder.encode_document(conversation.messages[0].content or "")
         if not ids or ids[-1] not in self.tokenizer.stop_ids:
-            ids.append(min(self.tokenizer.stop_ids))
+            ids.append(self.tokenizer.stop_id)
         if len(ids) < 2:
             raise Unproven("nothing_to_train", "the document is empty once tokenized")
         weights = np.ones(len(ids), dtype=np.float32)
@@ -311,20 +336,16 @@ class Renderer:
 def examples(
     conversations: Iterable[Conversation], renderer: Renderer, ledger: Ledger
 ) -> Iterator[tuple[Conversation, tuple[Example, ...]]]:
-    """Prove conversations as they come; drops and findings go to the ledger, the rest onward with their Examples."""
+    """Prove conversations as they come; drops and remarks go to the ledger, the rest onward with their Examples."""
     source = iter(conversations)
     while chunk := list(islice(source, CHUNK_ROWS)):
         for conversation, outcome in zip(chunk, renderer.prove(chunk), strict=True):
             if isinstance(outcome, Drop):
                 ledger.drop(outcome)
                 continue
-            for finding in renderer.findings(conversation):
-                ledger.change(finding)
-            if len(outcome) > 1:
-                ledger.change(
-                    Change(conversation.address, "split", f"{len(outcome)} sequences: the template rewrites history")
-                )
-            yield conversation, outcome
+            for change in outcome.changes:
+                ledger.change(change)
+            yield conversation, outcome.examples
 
 
 def _stands_in(turn: ProvenTurn, sequence: list[int]) -> bool:
@@ -332,43 +353,29 @@ def _stands_in(turn: ProvenTurn, sequence: list[int]) -> bool:
     return sequence[:end] == turn.prompt_ids and sequence[end : end + len(turn.reply_ids)] == turn.reply_ids
 
 
-def _texts_of(conversation: Conversation) -> Iterator[tuple[str, str]]:
-    """Every text that a template may write, with what to call it."""
-    for index, message in enumerate(conversation.messages):
-        where = f"message {index} ({message.role})"
-        for text in (message.content, message.reasoning, message.name, message.tool_call_id):
-            if text:
-                yield where, text
-        for call in message.tool_calls:
-            for text in (call.name, call.id or "", *_strings_in(dict(call.arguments))):
-                yield where, text
-    for text in _strings_in([dict(tool) for tool in conversation.tools]):
-        yield "a tool's description", text
-    for text in _strings_in(dict(conversation.template_arguments)):
-        yield "a template argument", text
+def _cost_of(examples: Sequence[Example]) -> str:
+    tokens = sum(len(one.ids) for one in examples)
+    longest = max(len(one.ids) for one in examples)
+    return (
+        f"{len(examples)} sequences of {tokens} tokens together, where the longest alone has {longest}: "
+        "the template writes a turn otherwise once it is history"
+    )
 
 
-def _strings_in(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield str(key)
-            yield from _strings_in(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _strings_in(inner)
-
-
-def _words_of(message: Message) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """What a reply must contain, with the reason to give if it does not and the spellings that count.
-
-    Templates may trim content, so its outer white space is not compared; arguments may be written as JSON.
-    """
-    if content := (message.content or "").strip():
-        yield "content_not_in_reply", (content,)
-    if reasoning := (message.reasoning or "").strip():
-        yield "reasoning_not_in_reply", (reasoning,)
-    for call in message.tool_calls:
-        for word in (call.name, *_strings_in(dict(call.arguments))):
-            yield "tool_call_not_in_reply", (word, json.dumps(word)[1:-1], json.dumps(word, ensure_ascii=False)[1:-1])
+def _not_shown(conversation: Conversation, turn: RenderedTurn) -> list[Change]:
+    """What a row says and the served prompt of its last trained turn leaves out: neither will a server show it."""
+    changes = []
+    names = [str(tool.get("function", tool).get("name", "")) for tool in conversation.tools]
+    missing = [name for name in names if name and name not in turn.prompt]
+    if missing:
+        detail = f"the template does not show the model its tools ({', '.join(missing[:3])}); neither will a server"
+        changes.append(Change(conversation.address, "tools_not_shown", detail))
+    for index, message in enumerate(conversation.messages[: turn.message]):
+        words = (message.content or "").strip()
+        if message.role == "assistant" or not words or words in turn.prompt:
+            continue
+        if json.dumps(words)[1:-1] in turn.prompt or json.dumps(words, ensure_ascii=False)[1:-1] in turn.prompt:
+            continue
+        detail = f"message {index} ({message.role}): the template leaves out or alters {words[:SHOWN_CHARACTERS]!r}"
+        changes.append(Change(conversation.address, "message_not_shown", detail))
+    return changes

@@ -1,10 +1,18 @@
-"""Shows an Example to people: trained tokens in colour, the served prompt dim, the stop token marked."""
+"""Shows an Example to people: trained tokens in colour, the served prompt dim, the stop token marked.
+
+Where there is no colour (a pipe, NO_COLOR), signs around the trained tokens say the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import Any
 
+from rich.console import Console
 from rich.text import Text
 
 from tutelage.render.tokenizer import Tokenizer
@@ -12,46 +20,240 @@ from tutelage.types import Example
 
 TRAINED, CONTEXT, STOP = "bold green", "dim", "bold black on green"
 
+HALF = "\ufffd"
+"""What decoders write for bytes that are no whole character."""
+
+BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+LONGEST_CHARACTER = 4
+"""Bytes of UTF-8, and so tokens, that one character can need."""
+
+LOOK_AHEAD = 3
+"""Pieces that must follow one another in the text before a lost place counts as found again."""
+LONGEST_SEARCH = 1024
+"""Characters searched for a lost place, so that the work stays linear."""
+
+JOINERS = "\u200c\u200d"
+"""Invisible, but part of how many scripts are spelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What says without colour which tokens are trained.
+
+    Attributes:
+        opening: before a run of trained tokens.
+        closing: after it.
+        stop: after a trained token that ends a generation.
+        id_opening: before a token's id.
+        id_closing: after it.
+    """
+
+    opening: str
+    closing: str
+    stop: str
+    id_opening: str
+    id_closing: str
+
+
+SIGNS = Signs("⟦", "⟧", "■", "⟨", "⟩")
+ASCII_SIGNS = Signs("[[", "]]", "{stop}", "{", "}")
+"""For terminals and pipes that cannot write the others."""
+
+
+def signs_for(console: Console) -> Signs:
+    """The signs that this console can write."""
+    return SIGNS if console.encoding.lower().startswith("utf") else ASCII_SIGNS
+
+
+def has_colour(console: Console) -> bool:
+    """Whether colours reach the reader: a terminal that has them, or FORCE_COLOR; and no NO_COLOR."""
+    return console.color_system is not None and not console.no_color
+
+
+class TokenTexts:
+    """The text of each token of a sequence, for any tokenizer, in time linear in its length.
+
+    A token's text depends on its neighbours: one letter may be spread over several tokens, and many decoders take the
+    space before the first word away. So each token is decoded behind another one, tokens that hold parts of letters are
+    decoded together, and everything is laid against the text of the whole sequence, which decides.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._pieces: dict[int, str] = {}
+        self._partial: set[int] = set()  # tokens whose text hangs on the tokens beside them
+        self._anchor = tokenizer.encode(["a"])[0][-1:]
+        self._anchor_text = tokenizer.decode(self._anchor) if self._anchor else ""
+
+    def of(self, ids: Sequence[int]) -> list[str]:
+        """One text for each of `ids`; together they are the decoded sequence.
+
+        A character that several tokens share stands at the last of them.
+        """
+        if not ids:
+            return []
+        pieces = [self._piece(one) for one in ids]
+        pieces[0] = self._tokenizer.decode(ids[:1])
+        whole = self._tokenizer.decode(ids)
+        if "".join(pieces) == whole and self._partial.isdisjoint(ids):
+            return pieces
+        return self._laid_against(whole, list(self._groups(ids, pieces)))
+
+    def _piece(self, token: int) -> str:
+        known = self._pieces.get(token)
+        if known is None:
+            known = self._pieces[token] = self._behind_anchor([token])
+            name = self._tokenizer.fast.id_to_token(token) or ""
+            is_byte = BYTE_TOKEN.fullmatch(name) is not None and known != name
+            if HALF in known or not known or is_byte:
+                self._partial.add(token)
+        return known
+
+    def _behind_anchor(self, ids: Sequence[int]) -> str:
+        text = self._tokenizer.decode([*self._anchor, *ids])
+        if text.startswith(self._anchor_text):
+            return text[len(self._anchor_text) :]
+        return self._tokenizer.decode(ids)
+
+    def _groups(self, ids: Sequence[int], pieces: list[str]) -> Iterator[list[str]]:
+        """Whole tokens one by one; neighbours that hold parts of letters together, each letter at its last token."""
+        position = 0
+        while position < len(ids):
+            end = position
+            while end < len(ids) and ids[end] in self._partial:
+                end += 1
+            if end == position:
+                yield [pieces[position]]
+                position += 1
+            else:
+                yield self._letters(ids[position:end], first=position == 0)
+                position = end
+
+    def _letters(self, ids: Sequence[int], *, first: bool) -> list[str]:
+        whole = self._tokenizer.decode(ids) if first else self._behind_anchor(ids)
+        texts, start, done = [""] * len(ids), 0, 0
+        for end in range(1, len(ids)):
+            part = ids[start:end]
+            text = self._tokenizer.decode(part) if first and start == 0 else self._behind_anchor(part)
+            if text and HALF not in text and whole.startswith(text, done):
+                texts[end - 1] = text
+                start, done = end, done + len(text)
+            elif end - start > LONGEST_CHARACTER:
+                break
+        texts[-1] = whole[done:]
+        return texts
+
+    def _laid_against(self, whole: str, groups: list[list[str]]) -> list[str]:
+        """The texts of the groups where they stand in `whole`; what fits nowhere goes to the token before."""
+        joined = ["".join(group) for group in groups]
+        texts: list[str] = []
+        lost, at = 0, 0  # characters of the groups since the place was lost; the place in `whole`
+        for index, group in enumerate(groups):
+            if lost == 0 and whole.startswith(joined[index], at):
+                texts += group
+                at += len(joined[index])
+                continue
+            probe = "".join(islice(joined, index, index + LOOK_AHEAD))
+            search = min(LONGEST_SEARCH, 2 * lost + LONGEST_CHARACTER) + len(probe)
+            found = whole.find(probe, at, at + search) if probe and texts else -1
+            if found >= 0:
+                texts[-1] += whole[at:found]
+                texts += group
+                lost, at = 0, found + len(joined[index])
+            else:
+                texts += [""] * len(group)
+                lost += max(1, len(joined[index]))
+        texts[-1] += whole[at:]
+        return texts
+
 
 def token_texts(example: Example, tokenizer: Tokenizer) -> list[str]:
     """The text of each token; together they are the decoded sequence.
 
-    Bytes of one character that several tokens share all appear at the last of them.
+    A character that several tokens share stands at the last of them.
     """
-    texts = []
-    ids = example.ids.tolist()
-    start = 0
-    for end in range(1, len(ids) + 1):
-        text = tokenizer.decode(ids[start:end])
-        if text.endswith("\ufffd") and end < len(ids) and end - start < 8:  # half of a character: wait for the rest
-            texts.append("")
-            continue
-        texts.append(text)
-        start = end
-    return texts
+    return TokenTexts(tokenizer).of(example.ids.tolist())
 
 
-def coloured(example: Example, tokenizer: Tokenizer) -> Text:
-    """One Example as rich text."""
-    stops = {turn.reply_end - 1 for turn in example.turns if turn.ends_with_stop}
+def stop_positions(example: Example) -> set[int]:
+    """Where the tokens stand that end the trained replies."""
+    return {turn.reply_end - 1 for turn in example.turns if turn.ends_with_stop}
+
+
+def visible(text: str, *, line_ends: bool = True) -> str:
+    """The text with marks for line ends and tabs (which stay), and names for characters that show nothing.
+
+    Args:
+        text: any text, from anywhere.
+        line_ends: when False, line ends and tabs stay unmarked.
+    """
+    if text.isprintable():
+        return text
+    return "".join(_visible_character(one, line_ends=line_ends) for one in text)
+
+
+def _visible_character(character: str, *, line_ends: bool) -> str:
+    if character in "\n\t":
+        return character if not line_ends else "↵\n" if character == "\n" else "⇥\t"
+    if character == "\r":
+        return "␍"
+    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in JOINERS:
+        return f"‹U+{ord(character):04X}›"
+    return character
+
+
+def coloured(
+    example: Example,
+    tokenizer: Tokenizer,
+    *,
+    texts: Sequence[str] | None = None,
+    signs: Signs | None = None,
+    id_signs: Signs | None = None,
+) -> Text:
+    """One Example as rich text.
+
+    Args:
+        example: the sequence.
+        tokenizer: whose ids they are.
+        texts: the tokens' texts where the caller has them.
+        signs: marks trained runs and stop tokens for readers without colour; None marks nothing.
+        id_signs: puts each token's id behind it, and so shows where tokens end; None shows no ids.
+    """
+    texts = token_texts(example, tokenizer) if texts is None else texts
     shown = Text()
-    for position, text in enumerate(token_texts(example, tokenizer)):
-        trained = example.weights[position] != 0
-        style = (STOP if position in stops else TRAINED) if trained else CONTEXT
-        shown.append(text, style=style)
+    for style, pieces in groupby(_styled(example, texts, signs, id_signs), key=lambda piece: piece[1]):
+        shown.append("".join(text for text, _ in pieces), style=style)
     return shown
+
+
+def _styled(
+    example: Example, texts: Sequence[str], signs: Signs | None, id_signs: Signs | None
+) -> Iterator[tuple[str, str]]:
+    """Pieces of text with the style of each."""
+    stops = stop_positions(example)
+    trained = (example.weights != 0).tolist()
+    for position, (text, token) in enumerate(zip(texts, example.ids.tolist(), strict=True)):
+        style = (STOP if position in stops else TRAINED) if trained[position] else CONTEXT
+        if signs and trained[position] and (position == 0 or not trained[position - 1]):
+            yield signs.opening, TRAINED
+        seen = visible(text, line_ends=id_signs is not None)
+        body = seen.removesuffix("\n") if id_signs else seen  # the id stays on the line of its token
+        yield body, style
+        if id_signs:
+            yield f"{id_signs.id_opening}{token}{id_signs.id_closing}{seen[len(body) :]}", CONTEXT
+        if signs and trained[position]:
+            last = position == len(trained) - 1 or not trained[position + 1]
+            yield (signs.stop if position in stops else "") + (signs.closing if last else ""), style
 
 
 def coloured_rows(examples: Sequence[Example], tokenizer: Tokenizer) -> list[dict[str, Any]]:
     """The same as plain values, for the report's page."""
-    rows = []
+    rows, texts_of = [], TokenTexts(tokenizer)
     for example in examples:
-        stops = {turn.reply_end - 1 for turn in example.turns if turn.ends_with_stop}
+        stops, ids = stop_positions(example), example.ids.tolist()
         tokens = [
-            {"text": text, "id": int(token), "weight": float(weight), "stop": position in stops}
-            for position, (text, token, weight) in enumerate(
-                zip(token_texts(example, tokenizer), example.ids, example.weights, strict=True)
-            )
+            {"text": text, "id": token, "weight": float(weight), "stop": position in stops}
+            for position, (text, token, weight) in enumerate(zip(texts_of.of(ids), ids, example.weights, strict=True))
         ]
         rows.append({"address": str(example.address), "tokens": tokens})
     return rows

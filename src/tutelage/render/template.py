@@ -1,4 +1,4 @@
-"""The chat template as a server runs it: Jinja in an immutable sandbox with a frozen clock.
+"""The chat template as a server runs it: Jinja in an immutable sandbox with a frozen clock and hard limits.
 
 Source for the environment (trim and lstrip blocks, loop controls, tojson, raise_exception, strftime_now,
 pass-through generation blocks): the chat-template chapter of the transformers documentation.
@@ -8,47 +8,23 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any
 
 import jinja2
-from jinja2 import nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+import numpy as np
+from jinja2 import meta, nodes
 
 from tutelage.errors import TemplateError
+from tutelage.render.metering import MAX_CHARACTERS, MAX_SECONDS, Limits, Meter
+from tutelage.render.provenance import OWN, Source, Traced, marked, origins
+from tutelage.render.sandbox import MeteredContext, MeteredEnvironment, TemplateRefusal
 from tutelage.types import Message
 
+__all__ = ["ChatTemplate", "TemplateRefusal", "as_template_sees"]
 
-class TemplateRefusal(ValueError):  # noqa: N818 a refusal is the template's answer, not a fault
-    """The template itself raised: it does not accept these messages."""
-
-
-class _GenerationBlock(Extension):
-    """Accepts `{% generation %}` and renders its body unchanged: the mask comes from the proof, not from markers."""
-
-    tags = {"generation"}  # noqa: RUF012 the jinja2 interface
-
-    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Plain JSON: Jinja's own filter escapes < > & for HTML, which no server's template does."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _refuse(message: str) -> NoReturn:
-    raise TemplateRefusal(message)
+ALWAYS_GIVEN = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
 
 
 class ChatTemplate:
@@ -61,6 +37,8 @@ class ChatTemplate:
         date: the day that `strftime_now` believes it is; the same in every run.
         arguments: further template variables, such as `enable_thinking`.
         name: where the text came from, for errors.
+        max_characters: of a rendered text. Our choice: 10 million, beyond the longest contexts served today.
+        max_seconds: of one rendering. Our choice: 10, where an ordinary one takes 0.0001.
 
     Raises:
         TemplateError: the text is not a template.
@@ -75,23 +53,20 @@ class ChatTemplate:
         date: datetime.date = datetime.date(2026, 1, 1),
         arguments: Mapping[str, Any] | None = None,
         name: str = "chat template",
+        max_characters: int = MAX_CHARACTERS,
+        max_seconds: float = MAX_SECONDS,
     ) -> None:
         self.source = source
-        self.name = name
-        self.arguments = {**named_tokens, **(arguments or {})}
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True,
-            lstrip_blocks=True,
-            extensions=[_GenerationBlock, loopcontrols],
-            autoescape=False,
-        )
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _refuse
-        midday = datetime.datetime.combine(date, datetime.time(12))
-        environment.globals["strftime_now"] = midday.strftime
         self.tools_source = tools_source
-        self._template = _compiled(environment, source, name)
-        self._tools_template = self._template if tools_source is None else _compiled(environment, tools_source, name)
+        self.name = name
+        self.date = date
+        self.arguments = {**named_tokens, **(arguments or {})}
+        self._limits = Limits(name, max_characters, max_seconds)
+        self._environment = MeteredEnvironment(self._limits, date)
+        self._template = _compiled(self._environment, source, name)
+        self._tools_template = (
+            self._template if tools_source is None else _compiled(self._environment, tools_source, name)
+        )
 
     def render(
         self,
@@ -99,45 +74,155 @@ class ChatTemplate:
         *,
         generation_prompt: bool,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
         arguments: Mapping[str, Any] | None = None,
     ) -> str:
         """The text a server would make of `messages`.
 
         Raises:
             TemplateRefusal: the template raised, or could not handle the messages.
+            TemplateError: the template goes beyond `max_characters` or `max_seconds`, or loops or calls itself without
+                end. This is for the whole run, not for the row: a template that does so once will do so again.
         """
-        try:
-            template = self._tools_template if tools else self._template
-            return template.render(
-                **{**self.arguments, **(arguments or {})},
+        return self._run(
+            {**self.arguments, **(arguments or {})},
+            dict(
                 messages=messages,
                 tools=tools or None,
-                documents=None,
+                documents=documents or None,
                 add_generation_prompt=generation_prompt,
+            ),
+            tracing=False,
+        )
+
+    def trace(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> Traced:
+        """What `render` gives, with the origin of each character.
+
+        Where tracing meets something it cannot follow, origins are unknown; the text is that of `render` always.
+
+        Raises:
+            TemplateRefusal, TemplateError: as `render`.
+        """
+        text = self.render(
+            messages, generation_prompt=generation_prompt, tools=tools, documents=documents, arguments=arguments
+        )
+        sources: list[Source] = []
+        try:
+            traced = self._run(
+                {
+                    name: marked(value, None, f"argument.{name}", sources)
+                    for name, value in {**self.arguments, **(arguments or {})}.items()
+                },
+                dict(
+                    messages=[marked(message, index, "", sources) for index, message in enumerate(messages)],
+                    tools=marked(list(tools), None, "tools", sources) if tools else None,
+                    documents=marked(list(documents), None, "documents", sources) if documents else None,
+                    add_generation_prompt=generation_prompt,
+                ),
+                tracing=True,
             )
-        except TemplateRefusal:
+        except (TemplateRefusal, TemplateError):
+            traced = ""
+        if traced != text:
+            unknown = np.full(len(text), OWN, dtype=np.int32)
+            return Traced(text, tuple(sources), unknown, unknown, followed=False)
+        source, offset = origins(traced)
+        return Traced(text, tuple(sources), source, offset)
+
+    def __reduce__(self) -> tuple[Callable[[str], ChatTemplate], tuple[str]]:
+        """Compiled templates cannot be pickled: a worker process compiles the text again."""
+        again = partial(
+            ChatTemplate,
+            tools_source=self.tools_source,
+            named_tokens={},  # they are among the arguments
+            date=self.date,
+            arguments=self.arguments,
+            name=self.name,
+            max_characters=self._limits.characters,
+            max_seconds=self._limits.seconds,
+        )
+        return again, (self.source,)
+
+    def sha256(self) -> str:
+        """Hash of the template's text, both of them where there are two."""
+        return hashlib.sha256((self.source + (self.tools_source or "")).encode()).hexdigest()
+
+    @cached_property
+    def asks_date(self) -> bool:
+        """Whether the template names `strftime_now`: then what it writes may hold `date`."""
+        return any(name.name == "strftime_now" for tree in self._trees for name in tree.find_all(nodes.Name))
+
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """Variables it reads and does not set, without messages, tools, documents and add_generation_prompt."""
+        return frozenset(name for tree in self._trees for name in meta.find_undeclared_variables(tree)) - ALWAYS_GIVEN
+
+    @cached_property
+    def message_fields(self) -> frozenset[str]:
+        """Names it reads from anything: `.name` and `["name"]`."""
+        dotted = (one.attr for tree in self._trees for one in tree.find_all(nodes.Getattr))
+        keys = (one.arg for tree in self._trees for one in tree.find_all(nodes.Getitem))
+        return frozenset(dotted) | {
+            key.value for key in keys if isinstance(key, nodes.Const) and isinstance(key.value, str)
+        }
+
+    @cached_property
+    def literals(self) -> tuple[str, ...]:
+        """Its own pieces of text, each once, in order: text between the tags, and texts in expressions."""
+        found: dict[str, None] = {}
+        for tree in self._trees:
+            for one in tree.find_all((nodes.TemplateData, nodes.Const)):
+                value = one.data if isinstance(one, nodes.TemplateData) else getattr(one, "value", None)
+                if isinstance(value, str):
+                    found[value] = None
+        return tuple(found)
+
+    @cached_property
+    def _trees(self) -> list[nodes.Template]:
+        return [self._environment.parse(one) for one in (self.source, self.tools_source) if one is not None]
+
+    def _run(self, arguments: dict[str, Any], given: dict[str, Any], *, tracing: bool) -> str:
+        if clash := given.keys() & arguments.keys():
+            raise TemplateRefusal(f"a template argument is called {min(clash)!r}, as what every template is given")
+        meter = Meter(self._limits, tracing=tracing)
+        template = self._tools_template if given["tools"] else self._template
+        context = template.new_context({**arguments, **given})
+        assert isinstance(context, MeteredContext)
+        context.meter = meter
+        try:
+            return meter.concat(list(template.root_render_func(context)))
+        except (TemplateRefusal, TemplateError):
             raise
         except (jinja2.TemplateError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise TemplateRefusal(f"{type(error).__name__}: {error}") from error
         except RecursionError as error:
             raise TemplateRefusal(f"{type(error).__name__}: {error}") from error
 
-    def sha256(self) -> str:
-        """Hash of the template's text, both of them where there are two."""
-        return hashlib.sha256((self.source + (self.tools_source or "")).encode()).hexdigest()
 
-
-def _compiled(environment: ImmutableSandboxedEnvironment, source: str, name: str) -> jinja2.Template:
+def _compiled(environment: MeteredEnvironment, source: str, name: str) -> jinja2.Template:
     try:
-        return environment.from_string(source)
+        return environment.from_string(environment.metered(source))
     except jinja2.TemplateSyntaxError as error:
-        raise TemplateError(
-            "The chat template does not parse",
-            where=f"{name}, line {error.lineno}",
-            found=error.message,
-            expected="a Jinja chat template",
-            fix="compare it with the model's own chat_template.jinja",
-        ) from error
+        line, found = error.lineno, error.message
+        cause: Exception = error
+    except (SyntaxError, RecursionError, ValueError, OverflowError, MemoryError) as error:
+        line, found = 1, f"{type(error).__name__}: {error}"
+        cause = error
+    raise TemplateError(
+        "The chat template does not parse",
+        where=f"{name}, line {line}",
+        found=found,
+        expected="a Jinja chat template",
+        fix="compare it with the model's own chat_template.jinja",
+    ) from cause
 
 
 def as_template_sees(message: Message) -> dict[str, Any]:

@@ -7,12 +7,14 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer as FastTokenizer
 
 from tutelage.errors import DataError
+from tutelage.render.segments import SegmentEncoder
 
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
@@ -74,7 +76,11 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, control tokens recognised, nothing added (templates write their own BOS)."""
-        return [one.ids for one in self.fast.encode_batch_fast(list(texts), add_special_tokens=False)]
+        return self._segments.encode(texts)
+
+    @cached_property
+    def _segments(self) -> SegmentEncoder:
+        return SegmentEncoder(self.fast)
 
     def encode_document(self, text: str) -> list[int]:
         """Ids of a plain document, with whatever the tokenizer itself puts around one (BOS for many)."""
@@ -86,6 +92,26 @@ class Tokenizer:
         text: str = self.fast.decode(list(ids), skip_special_tokens=False)
         return text
 
+    def decode_all(self, sequences: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each of many lists of ids, control tokens spelled out."""
+        texts: list[str] = self.fast.decode_batch([list(one) for one in sequences], skip_special_tokens=False)
+        return texts
+
+    @property
+    def stop_id(self) -> int:
+        """The stop token to append where none is written: the tokenizer's own end token if it is one."""
+        eos = self.fast.token_to_id(self.named_tokens.get("eos_token", ""))
+        return eos if eos in self.stop_ids else min(self.stop_ids)
+
+    def stop_pattern(self) -> re.Pattern[str]:
+        """A pattern that finds any stop token in a text."""
+        words = sorted((self.decode([one]) for one in self.stop_ids), key=len, reverse=True)
+        return re.compile("|".join(re.escape(word) for word in words if word) or r"(?!)")
+
+    def stop_words(self) -> str:
+        """The stop tokens, for people."""
+        return ", ".join(repr(self.decode([one])) for one in sorted(self.stop_ids))
+
     @property
     def control_tokens(self) -> dict[str, int]:
         """Special tokens by their text: those that text from a user must not be able to spell."""
@@ -94,7 +120,11 @@ class Tokenizer:
     def control_pattern(self) -> re.Pattern[str] | None:
         """A pattern that finds any control token in a text; None when there are none."""
         words = sorted((word for word in self.control_tokens if word.strip()), key=len, reverse=True)
-        return re.compile("|".join(re.escape(word) for word in words)) if words else None
+        if not words:
+            return None
+        # Hundreds of reserved tokens start alike: one look at the first letter spares trying each at every place.
+        first = "".join(sorted({re.escape(word[0]) for word in words}))
+        return re.compile(f"(?=[{first}])(?:{'|'.join(re.escape(word) for word in words)})")
 
     @property
     def template(self) -> str | None:

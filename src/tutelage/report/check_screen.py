@@ -12,6 +12,8 @@ from rich.text import Text
 from tutelage.curate import Likeness
 from tutelage.ledger import Ledger
 from tutelage.report.figures import count, percent
+from tutelage.report.findings_screen import brief_findings
+from tutelage.types import Finding
 
 
 @dataclass(slots=True)
@@ -72,10 +74,14 @@ class SplitPair:
     likeness: Likeness
 
 
-def check_screen(ledger: Ledger, tally: Tally, pairs: Sequence[SplitPair]) -> RenderableType:
-    """Books, drops with samples, tokens, and how alike the splits are."""
+def check_screen(
+    ledger: Ledger, tally: Tally, pairs: Sequence[SplitPair], findings: Sequence[Finding] = ()
+) -> RenderableType:
+    """Warnings about template and tokenizer, books, drops with samples, tokens, and how alike the splits are."""
     balance = f"{count(ledger.rows_in)} rows in = {count(ledger.rows_kept)} kept + {count(ledger.rows_dropped)} dropped"
-    parts: list[RenderableType] = [Text(balance, style="bold")]
+    serious = any(one.severity != "info" for one in findings)
+    parts: list[RenderableType] = [brief_findings(findings)] if serious else []
+    parts.append(Text(balance, style="bold"))
     if ledger.dropped or ledger.changed:
         parts.append(_reasons(ledger))
     parts += [Text(f"note: {note}", style="yellow") for note in ledger.notes]

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from tutelage.errors import SaveError, cause_of
 from tutelage.report import figures
 from tutelage.report.charts import drawable
 from tutelage.report.compare import Comparison, compare
+from tutelage.report.offline import own_parts, script_json, template, write_in_one_move
 from tutelage.report.run_charts import QUANTITIES, Figure, loss_figure, quantity_figure
 from tutelage.report.run_folder import Books, Evaluation, Instance, Result, RunFolder, Step, load
 from tutelage.report.scores import ScoreLine, gained_and_forgot, outcome, progress, score_lines
@@ -29,9 +23,6 @@ FILE_NAME = "report.html"
 EXAMPLES_OPEN = 6
 MOST_EXAMPLES = 30
 MOST_TABLE_STEPS = 80
-
-SCRIPT_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-"""What must not stand raw in a script block: the parser would see a tag or an entity, older scripts a line end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +119,8 @@ def write(run: Path) -> Path:
     """
     page = render(load(run))
     target = run / FILE_NAME
-    beside = run / f".{FILE_NAME}.{os.getpid()}.tmp"
     try:
-        # A lone surrogate (half a character, legal in JSON) has no UTF-8; it is shown by its code.
-        beside.write_bytes(page.encode("utf-8", errors="backslashreplace"))
-        os.replace(beside, target)
+        write_in_one_move(page, target)
     except OSError as error:
         raise SaveError(
             "The report could not be written",
@@ -141,8 +129,6 @@ def write(run: Path) -> Path:
             expected="a run folder that can be written to, with room for about 400 KB",
             fix="free some room or give yourself the right to write there, then ask for the report again",
         ) from error
-    finally:
-        beside.unlink(missing_ok=True)
     return target
 
 
@@ -150,26 +136,14 @@ def render(folder: RunFolder) -> str:
     """The page as text; the same folder gives the same text."""
     page = _page(folder)
     readings = {figure.key: figure.readings for figure in page.figures}
-    style, script = _asset("page.css"), _asset("page.js")
-    return _template().render(
+    return template("page.html").render(
         page=page,
         figures=figures,
         readings=script_json(readings),
-        style=Markup(style),  # noqa: S704 - our own file
-        script=Markup(script),  # noqa: S704 - our own file
-        policy=f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
-        "base-uri 'none'; form-action 'none'",
+        **own_parts(style=("page.css",), script=("page.js",)),
         drawing=Markup,
         examples_open=EXAMPLES_OPEN,
     )
-
-
-def script_json(value: object) -> Markup:
-    """JSON that can stand inside a `<script>` block whatever texts it holds."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character, escape in SCRIPT_ESCAPES.items():
-        text = text.replace(character, escape)
-    return Markup(text)  # noqa: S704 - every character that could end the block is escaped above
 
 
 def _page(folder: RunFolder) -> Page:
@@ -312,19 +286,3 @@ def _hashes(result: Result | None) -> tuple[Fact, ...]:
         Fact("chat template", result.template_sha256 or figures.ABSENT),
         *(Fact(file, sha256) for file, sha256 in result.data_sha256.items()),
     )
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_asset("page.html"))
-
-
-@cache
-def _asset(name: str) -> str:
-    return resources.files("tutelage.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _digest(content: str) -> str:
-    """The name of an inline block in a content security policy: only this very text may run."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode("utf-8")).digest()).decode("ascii")

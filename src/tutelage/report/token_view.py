@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
+from tutelage.render.show import visible
 from tutelage.report import figures
 from tutelage.report.run_folder import RenderedRow, Token
 
 MOST_TOKENS = 6000
 MOST_TOKENS_OF_A_ROW = 800
 """Some 40 bytes a token: the rows stay under half of a page of 400 KB."""
-
-JOINERS = "\u200c\u200d"
-"""Invisible, but part of how many scripts are spelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +72,6 @@ def view_row(row: RenderedRow, *, most_tokens: int) -> RowView:
         hidden_tokens=len(row.tokens) - len(shown),
         runs=runs,
     )
-
-
-def visible(text: str) -> str:
-    """The text with marks for line ends and tabs (which stay), and names for characters that show nothing."""
-    return "".join(_visible_character(character) for character in text)
-
-
-def _visible_character(character: str) -> str:
-    marked = {"\n": "↵\n", "\t": "⇥\t", "\r": "␍"}.get(character)
-    if marked:
-        return marked
-    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in JOINERS:
-        return f"‹U+{ord(character):04X}›"
-    return character
 
 
 def _piece(token: Token) -> Piece:

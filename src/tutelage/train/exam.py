@@ -5,7 +5,7 @@ from __future__ import annotations
 from tutelage.config import Settings
 from tutelage.evaluate.measure import Exam, Measures, sit
 from tutelage.pack import pack_rows
-from tutelage.train.prepare import Prepared, prepare
+from tutelage.train.prepare import Prepared, prepare, prepared_cache
 from tutelage.train.reopen import reopen
 from tutelage.train.screen import Screen
 
@@ -28,7 +28,7 @@ def examine(run: str, *, base: bool, screen: Screen) -> Measures:
         SourceNotFoundError: not a run, or not finished.
     """
     opened = reopen(run, tuned=not base, base=base, say=screen.say)
-    prepared = prepare(opened.settings, opened.renderer.tokenizer.folder)
+    prepared = prepare(opened.settings, opened.renderer.tokenizer.folder, cache=prepared_cache())
     exam = exam_for(opened.settings, prepared)
     with screen.counting(f"Asking {exam.replies} prompts", exam.replies) as done:
         model = opened.base if base else opened.tuned

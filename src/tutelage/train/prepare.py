@@ -3,40 +3,48 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tutelage import formats
 from tutelage.config import Settings
-from tutelage.errors import DataError
+from tutelage.errors import DataError, SaveError, cause_of
 from tutelage.evaluate.general import GeneralItem, read_general
 from tutelage.evaluate.json_task import parse_object
 from tutelage.formats.sources import SourceFile, find_files
 from tutelage.ledger import Ledger
-from tutelage.pack import within_limit
-from tutelage.render import Renderer, examples
+from tutelage.model.source import cache_folder
+from tutelage.pack import Cache, ExampleStore, proven_rows
+from tutelage.pack.cache import EntryWriter, key_of, renderer_facts
+from tutelage.pack.store import NO_SYSTEM_PROMPT, Totals
+from tutelage.render import Renderer
 from tutelage.train.renderer import renderer_for
-from tutelage.types import Conversation, Drop, Example, Prompt
+from tutelage.types import Change, Conversation, Drop, Example, Prompt
 
 SHOWN_CHARACTERS = 80
 ProvenRow = tuple[Conversation, tuple[Example, ...]]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """What a run trains on and is tested on, and the books about it.
 
+    `train` and `validation` are read from files as they are asked for; `train_totals` counts what is in the first.
     `task_words` are what the users of the task rows said last; `system_prompt` is the one that at least
     half of the training rows begin with, or None.
     """
 
     renderer: Renderer
-    train: tuple[Example, ...]
-    validation: tuple[Example, ...]
+    train: Sequence[Example]
+    validation: Sequence[Example]
+    train_totals: Totals
     task: tuple[Prompt, ...]
     task_words: tuple[str, ...]
     general: tuple[GeneralItem, ...]
@@ -45,19 +53,36 @@ class Prepared:
     data_sha256: dict[str, str]
 
 
-def prepare(settings: Settings, model_folder: Path, *, ledger_path: Path | None = None) -> Prepared:
+def prepare(
+    settings: Settings,
+    model_folder: Path,
+    *,
+    ledger_path: Path | None = None,
+    cache: Path | None = None,
+    say: Say = lambda _text: None,
+) -> Prepared:
     """Read, prove and measure out all data of a run.
+
+    Args:
+        settings: resolved settings.
+        model_folder: its tokenizer and template.
+        ledger_path: receives every drop and change, as JSON lines.
+        cache: folder in which prepared data is kept and looked for; None keeps none.
+        say: told when data was prepared before.
 
     Raises:
         DataError: nothing is left to train on; or, with data.strict, any row was dropped.
+        SaveError: prepared data cannot be written.
     """
     ledger = Ledger(strict=settings.data.strict, path=ledger_path)
     renderer = renderer_for(model_folder, settings.render)
     data, evaluation = settings.data, settings.evaluate
-    train = _proven(data.train, settings, renderer, ledger, max_rows=data.max_rows)
-    validation = _proven(data.validation, settings, renderer, ledger) if data.validation else []
-    if not validation:
-        train, validation = _hold_out(train, data.validation_share, settings.seed)
+    desk = _Desk(settings, renderer, ledger, None if cache is None else Cache(cache), say, {})
+    rows = desk.prepared(data.train, max_rows=data.max_rows)
+    if data.validation:
+        train, validation = rows, desk.prepared(data.validation)
+    else:
+        train, validation = _held_out(rows, data.validation_share, settings.seed)
     task, task_words = _task(evaluation.task, settings, renderer, ledger)
     ledger.check()
     if not train:
@@ -69,38 +94,127 @@ def prepare(settings: Settings, model_folder: Path, *, ledger_path: Path | None 
             fix="look at the rows and their reasons: tutelage check " + " ".join(data.train),
         )
     general = tuple(item for path in evaluation.general for item in read_general(path))
-    sources = [*data.train, *data.validation, *evaluation.task]
-    files = find_files(sources, ledger.note) + [SourceFile(Path(path), path) for path in evaluation.general]
+    for file in (*desk.files(evaluation.task), *(SourceFile(Path(path), path) for path in evaluation.general)):
+        desk.sha256(file)
     return Prepared(
         renderer=renderer,
-        train=tuple(one for _, row in train for one in row),
-        validation=tuple(one for _, row in validation for one in row),
+        train=train,
+        validation=validation,
+        train_totals=train.totals(),
         task=task,
         task_words=task_words,
         general=general,
         system_prompt=_common_system_prompt(train),
         ledger=ledger,
-        data_sha256={file.shown: _sha256(file.path) for file in files},
+        data_sha256=desk.hashes,
     )
+
+
+def prepared_cache() -> Path:
+    """Where prepared data is kept, beside the converted models."""
+    return cache_folder() / "prepared"
+
+
+@dataclass(frozen=True, slots=True)
+class _Desk:
+    """Where the data sets of a run are prepared, with what all of them need. `hashes` collects those of their files."""
+
+    settings: Settings
+    renderer: Renderer
+    ledger: Ledger
+    cache: Cache | None
+    say: Say
+    hashes: dict[str, str]
+
+    def prepared(self, sources: Sequence[str], *, max_rows: int | None = None) -> ExampleStore:
+        """The Examples of all rows of the sources: those prepared before, else read and proven now."""
+        found = self.files(sources)
+        states = [_state(file) for file in found]
+        key = key_of(self._facts(found, max_rows))
+        if self.cache is not None and (entry := self.cache.find(key)) is not None:
+            entry.tell(self.ledger)
+            self.say(f"Prepared before: {entry.rows_in:,} rows of {', '.join(sources)} ({self.cache.folder / key})")
+            return entry.store
+        parent = Path(tempfile.gettempdir()) if self.cache is None else self.cache.folder
+        try:
+            writer = EntryWriter(parent, vocabulary_size=self.renderer.tokenizer.vocabulary_size)
+            try:
+                store = self._written(writer, sources, max_rows)
+                if self.cache is not None and states == [_state(file) for file in found]:
+                    self.cache.publish(writer, key)
+            finally:
+                writer.abandon()  # of a folder that has got its name, or is open, nothing is lost
+        except OSError as error:
+            raise SaveError(
+                "Prepared data cannot be written",
+                where=str(parent),
+                found=cause_of(error),
+                fix="make room, or name a folder elsewhere: TUTELAGE_CACHE=FOLDER",
+            ) from error
+        return store
+
+    def files(self, sources: Sequence[str]) -> list[SourceFile]:
+        """The files behind the sources."""
+        return find_files(sources, self.ledger.note) if sources else []
+
+    def sha256(self, file: SourceFile) -> str:
+        """The hash of a file's bytes, taken once."""
+        if file.shown not in self.hashes:
+            self.hashes[file.shown] = _sha256(file.path)
+        return self.hashes[file.shown]
+
+    def _facts(self, found: Sequence[SourceFile], max_rows: int | None) -> dict[str, Any]:
+        data = self.settings.data
+        return {
+            "files": [[file.shown, self.sha256(file)] for file in found],
+            "reading": [data.shape, data.columns, max_rows],
+            "renderer": renderer_facts(self.renderer),
+            "max_tokens": self.settings.pack.max_tokens,
+        }
+
+    def _written(self, writer: EntryWriter, sources: Sequence[str], max_rows: int | None) -> ExampleStore:
+        def heard(entry: Drop | Change) -> None:
+            writer.record(entry)
+            if isinstance(entry, Drop):
+                self.ledger.drop(entry)
+            else:
+                self.ledger.change(entry)
+
+        books = Ledger(listener=heard)
+        with closing(_proven(sources, self.settings, self.renderer, books, max_rows=max_rows)) as proven:
+            for conversation, examples in proven:
+                first = conversation.messages[0]
+                writer.add(examples, system=first.content if first.role == "system" else None)
+        self.ledger.enter(books.rows_in)
+        self.ledger.keep(books.rows_kept)
+        for note in books.notes:
+            self.ledger.note(note)
+        return writer.finish(books)
 
 
 def _proven(
     sources: Sequence[str], settings: Settings, renderer: Renderer, ledger: Ledger, *, max_rows: int | None = None
-) -> list[ProvenRow]:
+) -> Generator[ProvenRow]:
     data = settings.data
-    read = formats.read(sources, ledger=ledger, shape=data.shape, columns=data.columns, max_rows=max_rows)
-    return list(within_limit(examples(read, renderer, ledger), max_tokens=settings.pack.max_tokens, ledger=ledger))
+    return proven_rows(
+        lambda books: formats.read(sources, ledger=books, shape=data.shape, columns=data.columns, max_rows=max_rows),
+        renderer,
+        ledger,
+        max_tokens=settings.pack.max_tokens,
+        workers=data.workers,
+    )
 
 
-def _hold_out(rows: list[ProvenRow], share: float, seed: int) -> tuple[list[ProvenRow], list[ProvenRow]]:
+def _held_out(rows: ExampleStore, share: float, seed: int) -> tuple[ExampleStore, ExampleStore]:
     """Whole rows, never single turns of a row: a split row must not stand on both sides."""
-    if share == 0.0 or len(rows) < 2:
-        return rows, []
-    order = np.random.default_rng([seed, len(rows)]).permutation(len(rows))
-    count = min(len(rows) - 1, max(1, round(share * len(rows))))
-    held = set(order[:count].tolist())
-    kept = [row for index, row in enumerate(rows) if index not in held]
-    return kept, [rows[index] for index in sorted(held)]
+    if share == 0.0 or rows.rows < 2:
+        return rows, rows[:0]
+    order = np.random.default_rng([seed, rows.rows]).permutation(rows.rows)
+    count = min(rows.rows - 1, max(1, round(share * rows.rows)))
+    is_held = np.zeros(rows.rows, dtype=bool)
+    is_held[order[:count]] = True
+    held = is_held[rows.column("row")]
+    return rows.select(np.flatnonzero(~held)), rows.select(np.flatnonzero(held))
 
 
 def _task(
@@ -132,10 +246,19 @@ def _not_a_task(conversation: Conversation, found: str) -> DataError:
     )
 
 
-def _common_system_prompt(rows: Sequence[ProvenRow]) -> str | None:
-    first = Counter(row.messages[0].content if row.messages[0].role == "system" else None for row, _ in rows)
-    prompt, count = first.most_common(1)[0]
-    return prompt if 2 * count >= len(rows) else None
+def _common_system_prompt(train: ExampleStore) -> str | None:
+    _, first = np.unique(train.column("row"), return_index=True)  # one Example for each row
+    opening = train.column("system")[first]
+    numbers, counts = np.unique(opening[opening != NO_SYSTEM_PROMPT], return_counts=True)
+    if not len(numbers) or 2 * int(counts.max()) < len(opening):
+        return None
+    return train.system_prompt(int(numbers[counts.argmax()]))
+
+
+def _state(file: SourceFile) -> tuple[int, int]:
+    """Size and time of change: whether a file was written to while it was read."""
+    found = file.path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def _sha256(path: Path) -> str:

@@ -30,7 +30,7 @@ from tutelage.train.exam import exam_for
 from tutelage.train.loop import Ending, Outcome, train
 from tutelage.train.memory import give_back
 from tutelage.train.optimiser import MasterAdamW
-from tutelage.train.prepare import Prepared, prepare
+from tutelage.train.prepare import Prepared, prepare, prepared_cache
 from tutelage.train.record import Recorder
 from tutelage.train.result import result_of
 from tutelage.train.save import save_trained
@@ -142,7 +142,7 @@ def _begin(settings: Settings, screen: Screen, *, resume: bool) -> Job:
         screen.say(f"Is this meant? {question}")
     drops = folder / run_files.DROPS
     drops.unlink(missing_ok=True)
-    prepared = prepare(settings, base, ledger_path=drops)
+    prepared = prepare(settings, base, ledger_path=drops, cache=prepared_cache(), say=screen.say)
     _write_inputs(folder, settings, prepared, resume=resume)
     _say_data(screen, prepared)
     learner = _learner(settings, base)
@@ -154,13 +154,11 @@ def _begin(settings: Settings, screen: Screen, *, resume: bool) -> Job:
 
 
 def _say_data(screen: Screen, prepared: Prepared) -> None:
-    ledger = prepared.ledger
-    tokens = sum(len(one.ids) for one in prepared.train)
-    trained = sum(one.trained_tokens for one in prepared.train)
+    ledger, totals = prepared.ledger, prepared.train_totals
     screen.say(
         f"Data: {ledger.rows_in} rows in = {ledger.rows_kept} kept + {ledger.rows_dropped} dropped; "
-        f"{len(prepared.train)} training sequences, {tokens:,} tokens, {trained:,} of them trained "
-        f"({trained / tokens:.0%})"
+        f"{totals.examples} training sequences, {totals.tokens:,} tokens, {totals.trained_tokens:,} of them trained "
+        f"({totals.trained_tokens / totals.tokens:.0%})"
     )
     for reason, count in ledger.dropped.most_common():
         sample = ledger.drop_samples[reason][0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -45,7 +46,7 @@ def save_trained(
                 source = renderer.tokenizer.folder / name
                 if source.is_file() and not (scratch / name).exists():
                     shutil.copyfile(source, scratch / name)
-            (scratch / "chat_template.jinja").write_text(renderer.template.source, encoding="utf-8")
+            write_serving_files(renderer, scratch)
             (scratch / "README.md").unlink(missing_ok=True)  # PEFT's card speaks of things nobody filled in
             scratch.chmod(0o755)
             shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed before it was marked finished
@@ -59,3 +60,39 @@ def save_trained(
             found=cause_of(error),
             fix="free some space, then resume the run",
         ) from error
+
+
+def write_serving_files(renderer: Renderer, folder: Path) -> None:
+    """Make `folder` serve as the model was trained: the template of the run, and all tokens that end its replies.
+
+    A template inside tokenizer_config.json is taken out, as some servers would read that one. Further templates of the
+    checkpoint stay only where the run used the checkpoint's own.
+    """
+    (folder / "chat_template.jinja").write_text(renderer.template.source, encoding="utf-8")
+    others = dict(renderer.tokenizer.templates) if renderer.template.source == renderer.tokenizer.template else {}
+    others.pop("default", None)
+    if renderer.template.tools_source is not None:
+        others["tool_use"] = renderer.template.tools_source
+    for name, source in others.items():
+        (folder / "additional_chat_templates").mkdir(exist_ok=True)
+        (folder / "additional_chat_templates" / f"{name}.jinja").write_text(source, encoding="utf-8")
+    settings = folder / "tokenizer_config.json"
+    if settings.is_file():
+        _write_without(settings, "chat_template")
+    _write_stops(folder / "generation_config.json", renderer.tokenizer.stop_ids)
+
+
+def _write_without(path: Path, key: str) -> None:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(value, dict) and value.pop(key, None) is not None:
+        path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_stops(path: Path, stop_ids: frozenset[int]) -> None:
+    """Set `eos_token_id` to all stop ids; those that were there keep their order, as the first is the usual one."""
+    value = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known = value.get("eos_token_id", [])
+    listed = [one for one in (known if isinstance(known, list) else [known]) if one in stop_ids]
+    listed += sorted(stop_ids - set(listed))
+    value["eos_token_id"] = listed if len(listed) > 1 else listed[0]
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,263 @@
+"""One template against all conversations and vocabularies: what tutelage makes of each pair, and what the oracle says."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from benchmarks.masks.acceptance import accepts
+from benchmarks.masks.checkpoints import (
+    BOS,
+    EOS,
+    BaseTokenizer,
+    Checkpoint,
+    control_tokens_in,
+    literals_of,
+    write_checkpoint,
+)
+from benchmarks.masks.oracle import Facts, judge
+from benchmarks.masks.served import Refusal, Server, render
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
+
+from tutelage.config import RenderSettings
+from tutelage.errors import TutelageError
+from tutelage.ledger import Ledger
+from tutelage.render import examples
+from tutelage.train.renderer import renderer_for
+from tutelage.types import Change, Conversation, Drop, Example
+
+FAULTS = (AssertionError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
+"""What would be a crash of tutelage on a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The outcome for a template, a vocabulary, a setting and a conversation.
+
+    Attributes:
+        verdict: "proven", "wrong", "dropped".
+        acceptance: "accepted", "control token", "no reasoning" or "not accepted".
+        why_not: what keeps the template from accepting it.
+        renders: the whole conversation renders without an error.
+        reason: tutelage's reason for a drop, or the promise that the oracle found broken.
+        detail: in words.
+        way: how the oracle had to write the messages.
+        parts: number of Examples; `tokens` and `trained` of all of them.
+    """
+
+    template: str
+    tokenizer: str
+    setting: str
+    case: str
+    verdict: str
+    acceptance: str
+    why_not: str
+    renders: bool
+    reason: str = ""
+    detail: str = ""
+    way: str = ""
+    parts: int = 0
+    tokens: int = 0
+    trained: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """For a line of the results file."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A conversation as tutelage.formats read it, and the name of its row."""
+
+    name: str
+    conversation: Conversation
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One template's share."""
+
+    template: Path
+    cases: tuple[Case, ...]
+    tokenizers: tuple[BaseTokenizer, ...]
+    settings: tuple[tuple[str, RenderSettings], ...]
+
+
+PROBE_USER, PROBE_REPLY = "Probing question", "Probed answer"
+PROBE_TOOL = {"type": "function", "function": {"name": "probe", "description": "Probes.", "parameters": {}}}
+PROBE_CALL = {"id": "probe0001", "type": "function", "function": {"name": "probe", "arguments": {"key": "value"}}}
+
+
+def pairs_of(work: Work) -> list[Pair]:
+    """All pairs of one template."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    source = work.template.read_text(encoding="utf-8")
+    server = Server(spelling_tokenizer(source))
+    control, stops = tokens_of(source, server)
+    found: list[Pair] = []
+    with tempfile.TemporaryDirectory(prefix="masks-") as scratch:
+        for number, base in enumerate(work.tokenizers):
+            checkpoint = write_checkpoint(Path(scratch) / base.name, base, source, control=control, stops=stops)
+            if number == len(source) % len(work.tokenizers):
+                assert_same_ids(work.cases, checkpoint, server)
+            found += _pairs(work, base, checkpoint, server, source)
+    return found
+
+
+def spelling_tokenizer(source: str) -> PreTrainedTokenizerFast:
+    """Transformers' tokenizer with the template and the named tokens; its vocabulary is empty, as texts need none."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=FastTokenizer(WordLevel({EOS: 0}, unk_token=EOS)),
+        bos_token=BOS,
+        eos_token=EOS,
+        chat_template=source,
+    )
+
+
+def tokens_of(source: str, server: Server) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Control tokens of a template, and those that end a generation, EOS among them."""
+    control = control_tokens_in(literals_of(source))
+    rendered, stops = probe(server.tokenizer, control)
+    return (
+        tuple(dict.fromkeys((*control, *control_tokens_in(rendered)))),
+        tuple(dict.fromkeys((*stops, EOS))),
+    )
+
+
+def probe(tokenizer: PreTrainedTokenizerFast, control: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """What the template renders for a question and a reply, and the tokens that end a reply there.
+
+    A stop is the first control token after the reply, unless a generation prompt begins with it; and the last token of
+    a finished turn that calls a tool.
+    """
+    asked: dict[str, Any]
+    for tools, parts in product(([], [PROBE_TOOL]), (False, True)):
+        asked, replied = (
+            {"role": role, "content": [{"type": "text", "text": words}] if parts else words}
+            for role, words in (("user", PROBE_USER), ("assistant", PROBE_REPLY))
+        )
+        finished = render(tokenizer, [asked, replied], tools=tools, prompt=False)
+        prompt = render(tokenizer, [asked], tools=tools, prompt=True)
+        bare = render(tokenizer, [asked], tools=tools, prompt=False)
+        if isinstance(prompt, str) and isinstance(bare, str) and PROBE_REPLY in str(finished):
+            break
+    else:
+        return "", ()
+    assert isinstance(finished, str)
+    assert isinstance(prompt, str)
+    known = set(control) | set(control_tokens_in(finished)) | {EOS}
+    pattern = re.compile("|".join(re.escape(one) for one in sorted(known, key=len, reverse=True)))
+    opening = pattern.search(prompt[len(bare) :]) if prompt.startswith(bare) else None
+    stops = []
+    first = pattern.search(finished, finished.rfind(PROBE_REPLY) + len(PROBE_REPLY))
+    if first and not (opening and opening.group() == first.group()):
+        stops.append(first.group())
+    caller = {"role": "assistant", "content": "", "tool_calls": [PROBE_CALL]}
+    calling = render(tokenizer, [asked, caller], tools=tools, prompt=False)
+    if isinstance(calling, str) and "probe" in calling[len(bare) :]:
+        ends = [one for one in pattern.finditer(calling) if not calling[one.end() :].strip()]
+        stops += [one.group() for one in ends if not (opening and opening.group() == one.group())]
+    return finished + prompt, tuple(stops)
+
+
+def _pairs(work: Work, base: BaseTokenizer, checkpoint: Checkpoint, server: Server, source: str) -> Iterator[Pair]:
+    facts = Facts(checkpoint.tokenizer, checkpoint.stop_ids, source)
+    special = [one.content for one in checkpoint.tokenizer.get_added_tokens_decoder().values() if one.special]
+    control = re.compile("|".join(re.escape(one) for one in sorted(special, key=len, reverse=True)))
+    accepted = [accepts(one.conversation, server, control) for one in work.cases]
+    for setting, values in work.settings:
+        outcomes = outcomes_of([one.conversation for one in work.cases], checkpoint.folder, values)
+        for case, acceptance, outcome in zip(work.cases, accepted, outcomes, strict=True):
+            kind = acceptance.kind
+            if kind == "no reasoning" and values.empty_reasoning == "close":
+                kind = "accepted"
+            pair = Pair(
+                template=work.template.stem,
+                tokenizer=base.name,
+                setting=setting,
+                case=case.name,
+                verdict="dropped",
+                acceptance=kind,
+                why_not=acceptance.why,
+                renders=acceptance.renders,
+            )
+            yield _judged(pair, case, outcome, server, facts)
+
+
+def _judged(
+    pair: Pair, case: Case, outcome: tuple[Example, ...] | Drop | BaseException, server: Server, facts: Facts
+) -> Pair:
+    values = pair.as_json()
+    if isinstance(outcome, Drop):
+        values |= {"reason": outcome.reason, "detail": outcome.detail}
+    elif isinstance(outcome, BaseException):
+        values |= {"verdict": "wrong", "reason": "crash", "detail": f"{type(outcome).__name__}: {outcome}"}
+    else:
+        opinion = judge(case.conversation, outcome, server, facts)
+        values |= {
+            "verdict": "proven",
+            "way": str(opinion.way or ""),
+            "parts": len(outcome),
+            "tokens": sum(len(one.ids) for one in outcome),
+            "trained": sum(one.trained_tokens for one in outcome),
+        }
+        if not opinion.is_right:
+            values |= {"verdict": "wrong", "reason": opinion.findings[0].promise}
+            values["detail"] = "; ".join(f"[{one.promise}] {one.detail}" for one in opinion.findings)
+        elif pair.acceptance == "control token":
+            values |= {"verdict": "wrong", "reason": "control token", "detail": "text spells a control token"}
+    return Pair(**values)
+
+
+def outcomes_of(
+    conversations: Sequence[Conversation], folder: Path, settings: RenderSettings
+) -> list[tuple[Example, ...] | Drop | BaseException]:
+    """What tutelage makes of each conversation, through its public doors."""
+    renderer = renderer_for(folder, settings)
+
+    def run(rows: Sequence[Conversation]) -> dict[int, tuple[Example, ...] | Drop]:
+        made: dict[int, tuple[Example, ...] | Drop] = {}
+
+        def hear(event: Drop | Change) -> None:
+            if isinstance(event, Drop):
+                made[event.address.number] = event
+
+        for conversation, proven in examples(rows, renderer, Ledger(listener=hear)):
+            made[conversation.address.number] = proven
+        return made
+
+    try:
+        made = run(conversations)
+        return [made[one.address.number] for one in conversations]
+    except (*FAULTS, TutelageError):
+        return [_alone(run, one) for one in conversations]
+
+
+def _alone(run: Any, conversation: Conversation) -> tuple[Example, ...] | Drop | BaseException:
+    try:
+        outcome: tuple[Example, ...] | Drop = run([conversation])[conversation.address.number]
+    except (*FAULTS, TutelageError) as error:
+        return error
+    return outcome
+
+
+def assert_same_ids(cases: Sequence[Case], checkpoint: Checkpoint, server: Server) -> None:
+    """Transformers' own ids for a prompt are those of the vocabulary for its text: checked on one folder a template."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(checkpoint.folder))
+    for case in cases[:3]:
+        messages = [{"role": one.role, "content": one.content} for one in case.conversation.messages[:-1]]
+        text = render(server.tokenizer, messages, prompt=True)
+        if isinstance(text, Refusal):
+            continue
+        ids = tokenizer.apply_chat_template([messages], add_generation_prompt=True, tokenize=True, return_dict=False)[0]
+        plain = checkpoint.tokenizer.encode(text, add_special_tokens=False).ids
+        assert list(ids) == plain, f"{checkpoint.folder}: transformers and tokenizers differ on {case.name}"
+        return

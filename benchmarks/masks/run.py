@@ -1,0 +1,146 @@
+"""Judge tutelage's masks: every template x every trap conversation x three vocabularies, by an independent oracle.
+
+    python -m benchmarks.masks.run                          # the templates of ../shared/material/templates
+    python -m benchmarks.masks.run --templates DIR --conversations FILE.jsonl
+
+Writes results.jsonl and report.md into --out. The exit status is 1 when an Example is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from multiprocessing import get_context
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from benchmarks.masks.checkpoints import BaseTokenizer
+from benchmarks.masks.conversations import as_jsonl, trap_rows
+from benchmarks.masks.pairs import Case, Pair, Work, pairs_of
+from benchmarks.masks.report import report
+
+from tutelage import formats
+from tutelage.config import RenderSettings
+from tutelage.ledger import Ledger
+from tutelage.model.source import cache_folder, model_folder
+from tutelage.types import Change, Drop
+
+ROOT = Path(__file__).resolve().parents[2]
+MATERIAL = ROOT.parent / "shared/material"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the table; the exit status."""
+    options = _options(arguments)
+    began = time.monotonic()
+    templates = sorted(options.templates.glob("*.jinja")) if options.templates.is_dir() else []
+    templates = [one for one in templates if options.only in one.stem]
+    if not templates:
+        print(f"skipped: {options.templates} holds no *.jinja files")
+        return 0
+    cases, refused = read_cases(options.conversations)
+    chosen = [one for one in cases if options.case in one.name]
+    tokenizers = [one for one in base_tokenizers() if one.name in options.tokenizers.split(",")]
+    today = datetime.date.today().isoformat()  # transformers has no other clock
+    settings = (
+        ("default", RenderSettings(date=today)),
+        ("close", RenderSettings(date=today, empty_reasoning="close")),
+    )
+    works = [Work(one, tuple(chosen), tuple(tokenizers), settings) for one in templates]
+    pairs: list[Pair] = []
+    with get_context("spawn").Pool(options.processes) as pool:
+        for done, some in enumerate(pool.imap_unordered(pairs_of, works), 1):
+            pairs += some
+            if done % 20 == 0:
+                print(f"{done} of {len(works)} templates, {time.monotonic() - began:.0f} s", file=sys.stderr)
+    pairs.sort(key=lambda one: (one.template, one.tokenizer, one.setting))
+    options.out.mkdir(parents=True, exist_ok=True)
+    with (options.out / "results.jsonl").open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(one.as_json(), ensure_ascii=False) + "\n" for one in pairs)
+    text = report(pairs, refused, trl=options.trl, elapsed_seconds=time.monotonic() - began)
+    (options.out / "report.md").write_text(text, encoding="utf-8")
+    print(text)
+    return int(any(one.verdict == "wrong" for one in pairs))
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--templates", type=Path, default=MATERIAL / "templates", help="a folder of *.jinja files")
+    parser.add_argument("--conversations", type=Path, help="a JSONL file instead of the trap conversations")
+    parser.add_argument("--tokenizers", default="smollm2,gpt-neox,phi-3", help="which of smollm2, gpt-neox, phi-3")
+    parser.add_argument("--only", default="", help="templates whose name holds this")
+    parser.add_argument("--case", default="", help="conversations whose name holds this")
+    parser.add_argument("--out", type=Path, default=Path("runs/masks"), help="where the results go")
+    parser.add_argument("--trl", type=Path, help="what benchmarks.masks.trl_masks wrote, to be compared")
+    parser.add_argument("--processes", type=int, default=2)
+    return parser.parse_args(arguments)
+
+
+def read_cases(path: Path | None) -> tuple[list[Case], list[tuple[str, Drop]]]:
+    """The conversations as tutelage.formats reads them, and the rows that it drops before any template."""
+    with tempfile.TemporaryDirectory(prefix="masks-") as scratch:
+        file = path
+        if file is None:
+            file = Path(scratch) / "traps.jsonl"
+            file.write_text(as_jsonl(trap_rows()), encoding="utf-8")
+        lines = file.read_text(encoding="utf-8").split("\n")
+        names = {number: _name(line, number) for number, line in enumerate(lines, 1) if line.strip()}
+        drops: list[Drop] = []
+
+        def hear(event: Drop | Change) -> None:
+            if isinstance(event, Drop):
+                drops.append(event)
+
+        read = list(formats.read([str(file)], ledger=Ledger(listener=hear)))
+    cases = [Case(names[one.address.number], one) for one in read]
+    return cases, [(names[one.address.number], one) for one in drops]
+
+
+def _name(line: str, number: int) -> str:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return f"line {number}"
+    named = next((value[key] for key in ("case", "id", "name") if isinstance(value.get(key), str)), None)
+    return str(named) if named else f"line {number}"
+
+
+def base_tokenizers() -> list[BaseTokenizer]:
+    """The vocabularies that are here: byte-level, byte-level with NFC, and leading-space with byte fallback."""
+    found = [BaseTokenizer("smollm2", model_folder("smollm2-135m", say=_quiet) / "tokenizer.json")]
+    neox = MATERIAL / "tokenizers/gpt-neox-20b.tokenizer.json"
+    if neox.is_file():
+        found.append(BaseTokenizer("gpt-neox", neox, tags_are_tokens=True))
+    phi = MATERIAL / "tokenizers/ggml-vocab-phi-3.gguf"
+    if phi.is_file():
+        found.append(BaseTokenizer("phi-3", _from_gguf(phi)))
+    return found
+
+
+def _from_gguf(path: Path) -> Path:
+    """The vocabulary of a GGUF file as tokenizer.json, made once and kept in the cache."""
+    made = cache_folder() / "benchmarks" / f"{path.stem}.tokenizer.json"
+    if not made.is_file():
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+        made.parent.mkdir(parents=True, exist_ok=True)
+        tokenizer.backend_tokenizer.save(str(made))
+    return made
+
+
+def _quiet(_: str) -> None:
+    """Say nothing."""
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,48 @@
+"""Rows that are read -> rows that are proven and fit, with the ledger's entries in the order of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+
+from tutelage.ledger import Ledger
+from tutelage.pack.length import within_limit
+from tutelage.render import Renderer, examples
+from tutelage.types import Change, Conversation, Drop, Example
+
+
+def proven_rows(
+    read: Callable[[Ledger], Iterable[Conversation]],
+    renderer: Renderer,
+    ledger: Ledger,
+    *,
+    max_tokens: int,
+    workers: int | None = None,
+) -> Generator[tuple[Conversation, tuple[Example, ...]]]:
+    """Conversations with their Examples; each entry of the ledger is made when its row's turn comes.
+
+    Rows are read ahead of the proof. So the reader keeps books of its own, and its entries travel between the
+    conversations to where they belong: the first drop, which strict mode stops at, is the first in the file.
+
+    Args:
+        read: gives the conversations, and keeps its books in the ledger it is handed.
+        renderer: proves them.
+        ledger: takes every row, drop, change and note.
+        max_tokens: rows with a longer sequence are dropped.
+        workers: processes that prove; see `tutelage.render.examples`.
+    """
+    met: list[Drop | Change] = []
+    reading = Ledger(listener=met.append)
+
+    def stream() -> Iterator[Conversation | Drop | Change]:
+        for conversation in read(reading):
+            yield from met
+            met.clear()
+            yield conversation
+        yield from met
+
+    with closing(examples(stream(), renderer, ledger, workers=workers)) as proven:
+        yield from within_limit(proven, max_tokens=max_tokens, ledger=ledger)
+    ledger.enter(reading.rows_in)
+    for note in reading.notes:
+        ledger.note(note)

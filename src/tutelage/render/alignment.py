@@ -1,0 +1,113 @@
+"""Where the words of a turn lie in a rendering, by the origin of each character; and what stands around them.
+
+The template's own text around a turn is compared with what the served prompt ends with, so that a reply can be found
+even where the template writes a finished conversation otherwise than the prompt it is served with.
+
+Shape legend: C = characters of a rendering.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.render.provenance import Traced
+
+OWN, OTHERS, TEMPLATE = 1, 2, 0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one message's words lie in a rendering.
+
+    Attributes:
+        first: the first of its characters.
+        last: one after the last of them.
+        written: what the template wrote just before `first`, after the words of any other message.
+        neighbour: the origin (message, field, offset) of the last character before `written`; None if there is none.
+    """
+
+    first: int
+    last: int
+    written: str
+    neighbour: tuple[int, str, int] | None
+
+
+def owners(traced: Traced, message: int) -> NDArray[np.int8]:
+    """int8 [C]: 1 for the words of `message`, 2 for those of other messages, 0 for the template's own text.
+
+    Roles are the template's business: it writes them from a message or by itself as it likes.
+    """
+    kinds = [
+        TEMPLATE if one.message is None or one.field == "role" else OWN if one.message == message else OTHERS
+        for one in traced.sources
+    ]
+    table = np.asarray([*kinds, TEMPLATE], dtype=np.int8)  # source -1, the template's text, takes the last entry
+    return table[traced.source]
+
+
+def place_of(traced: Traced, message: int, *, start: int = 0) -> Place | None:
+    """The place of a message's words from character `start` on; None when the template writes none there."""
+    whose = owners(traced, message)
+    own = np.flatnonzero(whose[start:] == OWN)
+    if not len(own):
+        return None
+    first, last = start + int(own[0]), start + int(own[-1]) + 1
+    return Place(first, last, *_before(traced, whose, first))
+
+
+def end_of_prompt(traced: Traced) -> tuple[str, tuple[int, str, int] | None]:
+    """What the template writes at the end of a prompt, after all words of messages; and the origin before it."""
+    return _before(traced, owners(traced, -1), len(traced.text))
+
+
+def strangers(traced: Traced, message: int, first: int, last: int) -> str | None:
+    """Words of another message between two characters; None when there are none."""
+    whose = owners(traced, message)[first:last]
+    other = np.flatnonzero(whose == OTHERS)
+    return traced.text[first + int(other[0]) : first + int(other[-1]) + 1] if len(other) else None
+
+
+def in_order(traced: Traced, message: int, first: int, last: int) -> bool:
+    """Whether the characters of each of a message's texts stand in their own order, each at most once."""
+    source, offset = traced.source[first:last], traced.offset[first:last]
+    for number, one in enumerate(traced.sources):
+        if one.message == message and one.field != "role":
+            seen = offset[(source == number) & (offset >= 0)]
+            # A character that was escaped stands in several places with one offset.
+            if np.any(np.diff(seen) < 0):
+                return False
+    return True
+
+
+def _before(traced: Traced, whose: NDArray[np.int8], end: int) -> tuple[str, tuple[int, str, int] | None]:
+    words = np.flatnonzero(whose[:end] == OTHERS)
+    if not len(words):
+        return traced.text[:end], None
+    at = int(words[-1])
+    source = traced.sources[int(traced.source[at])]
+    assert source.message is not None
+    return traced.text[at + 1 : end], (source.message, source.field, int(traced.offset[at]))
+
+
+def beyond(given: str, written: str) -> str | None:
+    """What `written` holds after all of `given`, white space between words aside; None when it does not begin so.
+
+    `given` is the end of a served prompt, `written` what a finished conversation has before a reply. A template that
+    spaces the two differently still leaves no doubt about what the reply is.
+    """
+    if written.startswith(given):
+        return written[len(given) :]
+    position = 0
+    for letter in given:
+        if letter.isspace():
+            continue
+        while position < len(written) and written[position].isspace():
+            position += 1
+        if position == len(written) or written[position] != letter:
+            return None
+        position += 1
+    rest = written[position:]
+    return rest.lstrip() if given[-1:].isspace() or not rest.strip() else rest

@@ -1,0 +1,146 @@
+"""Encodes many texts that share their parts: each part between two added tokens is tokenized once.
+
+A tokenizer cuts a text at its added tokens first and encodes the pieces between them without looking across. So the
+pieces of a served prompt, of the finished turn and of all later prompts of a conversation need to be encoded once, and
+the cost of a conversation grows with its text, not with the square of its turns.
+
+Source: the order of work (added tokens on raw text, normalizer, added tokens on normalized text, pre-tokenizer, model)
+is that of the tokenizers library's own documentation, "The tokenization pipeline".
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from tokenizers import AddedToken
+from tokenizers import Tokenizer as FastTokenizer
+
+MEMO_IDS = 1 << 18
+"""Ids remembered from call to call (about 10 MB): system prompts and tool lists repeat from row to row."""
+WITNESS_EVERY = 64
+"""One text in this many is encoded whole as well, and must give the same ids."""
+PROBED_TOKENS = 12
+"""Added tokens, from either end of the list, that the check at construction puts beside all kinds of text."""
+PROBED_TEXTS = (
+    "", " ", "  ", "\n", "\n\n", " \n ", "\t", "a", " a", "a ", "\na", "Hello, world! It's 12345.", "  two  spaces  ",
+    "é", "e\u0301", "\u0301", "日本語", "🙂", "👩\u200d👧", "▁x", " ▁", "<", "|", "\u00a0", "\u200b", "\ufeff", "ﬁ",
+)  # fmt: skip
+
+Segment = tuple[bool, str]
+"""Whether it opens its text (some tokenizers mark the first piece otherwise), and the piece."""
+
+
+class SegmentEncoder:
+    """Ids of texts, equal to `encode_batch_fast(texts, add_special_tokens=False)`, each shared piece encoded once.
+
+    Args:
+        fast: the tokenizer; its added tokens do not change from now on.
+        memo_ids: how many ids to remember from call to call.
+
+    Attributes:
+        whole_because: why this tokenizer's texts are encoded whole; None when they are cut at added tokens.
+        remembered_ids: ids remembered now.
+    """
+
+    def __init__(self, fast: FastTokenizer, *, memo_ids: int = MEMO_IDS) -> None:
+        self._fast, self._memo_limit = fast, memo_ids
+        tokens: dict[int, AddedToken] = fast.get_added_tokens_decoder()
+        self._raw_ids = {one.content: index for index, one in tokens.items() if not one.normalized and one.content}
+        words = sorted(self._raw_ids, key=len, reverse=True)  # the longest of those that start at a place wins
+        self._split = re.compile("(" + "|".join(re.escape(word) for word in words) + ")").split
+        self._guard = _guard(words)
+        self._memo: dict[Segment, list[int]] = {}
+        self.remembered_ids = 0
+        self.whole_because = self._unsafe(tokens)
+
+    def __reduce__(self) -> tuple[type[SegmentEncoder], tuple[FastTokenizer]]:
+        return SegmentEncoder, (self._fast,)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, added tokens recognised, nothing put around them; a list of its own for each text."""
+        if self.whole_because is not None or self._fast.encode_special_tokens:
+            return self._whole(texts)
+        ids = self._by_segments(texts)
+        chosen = [index for index, text in enumerate(texts) if _is_witness(text)]
+        for index, whole in zip(chosen, self._whole([texts[index] for index in chosen]), strict=True):
+            assert ids[index] == whole, f"piecewise and whole encoding differ for {texts[index]!r}"
+        return ids
+
+    def _whole(self, texts: Sequence[str]) -> list[list[int]]:
+        return [one.ids for one in self._fast.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def _by_segments(self, texts: Sequence[str]) -> list[list[int]]:
+        cut = [self._split(text) for text in texts]  # text, token, text, token, ..., text
+        known = self._known({segment for pieces in cut for segment in _segments(pieces)})
+        result = []
+        for pieces in cut:
+            ids = list(known[True, pieces[0]]) if pieces[0] else []
+            for index in range(1, len(pieces), 2):
+                ids.append(self._raw_ids[pieces[index]])
+                if after := pieces[index + 1]:
+                    ids += known[False, after]
+            result.append(ids)
+        return result
+
+    def _known(self, wanted: set[Segment]) -> dict[Segment, list[int]]:
+        """Ids of all wanted segments: remembered, or encoded now, behind an added token where they stand behind one."""
+        memo = self._memo
+        known: dict[Segment, list[int]] = {}
+        for segment in wanted:
+            ids = memo.pop(segment, None)
+            if ids is not None:
+                known[segment] = memo[segment] = ids  # put back at the end: the least recently used stands first
+        missing = [segment for segment in wanted if segment not in known]
+        encoded = self._whole([text if is_first else self._guard + text for is_first, text in missing])
+        for segment, ids in zip(missing, encoded, strict=True):
+            known[segment] = memo[segment] = ids if segment[0] else ids[1:]
+            self.remembered_ids += len(known[segment])
+        while self.remembered_ids > self._memo_limit:
+            self.remembered_ids -= len(memo.pop(next(iter(memo))))
+        return known
+
+    def _unsafe(self, tokens: dict[int, AddedToken]) -> str | None:
+        if not self._guard:
+            return "it has no added token that is matched on raw text and begins no other"
+        for one in tokens.values():
+            if one.lstrip or one.rstrip or one.single_word:
+                return f"the added token {one.content!r} looks at its neighbours"
+        probes = list(_probes(list(self._raw_ids)))
+        for probe, pieced, whole in zip(probes, self._by_segments(probes), self._whole(probes), strict=True):
+            if pieced != whole:
+                return f"its pieces are not independent: {probe!r}"
+        return None
+
+
+def _segments(pieces: list[str]) -> Iterator[Segment]:
+    if pieces[0]:
+        yield True, pieces[0]
+    for text in pieces[2::2]:
+        if text:
+            yield False, text
+
+
+def _guard(words: list[str]) -> str:
+    """An added token that is matched whatever follows it: none that is longer begins with it."""
+    return next((one for one in words if not any(other != one and other.startswith(one) for other in words)), "")
+
+
+def _is_witness(text: str) -> bool:
+    return zlib.crc32(text.encode("utf-8", "surrogatepass")) % WITNESS_EVERY == 0
+
+
+def _probes(words: list[str]) -> Iterator[str]:
+    """Texts with added tokens at all kinds of places, beside all kinds of neighbours."""
+    yield from words
+    chosen = list(dict.fromkeys([*words[:PROBED_TOKENS], *words[-PROBED_TOKENS:]]))
+    for word, other in pairwise([*chosen, chosen[0]]):
+        yield word[:-1] + other
+        yield word + word[1:]
+        yield word + other + word
+        for text in PROBED_TEXTS:
+            yield text + word
+            yield word + text + other
+            yield text + word + text + other + text + word + other + text

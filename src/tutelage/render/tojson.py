@@ -1,0 +1,82 @@
+"""JSON that knows where its characters come from."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tutelage.render.provenance import TracedText, expanded, joined
+
+_SPECIAL = re.compile(r'[\x00-\x1f\\"]')
+_SPECIAL_OR_NOT_ASCII = re.compile(r'[\x00-\x1f\\"]|[^\x20-\x7f]|\x7f')
+
+
+def traced_json(
+    value: Any,
+    text: str,
+    *,
+    ensure_ascii: bool,
+    indent: int | str | None,
+    separators: tuple[str, str] | None,
+    sort_keys: bool,
+) -> str:
+    """`text`, which is `json.dumps` of `value` with these options, with the origin of each character.
+
+    Each character of an escape has the origin of the character it stands for; brackets, quotes, keys and numbers are
+    the template's own.
+    """
+    item, key = separators or (", " if indent is None else ",", ": ")
+    margin = " " * indent if isinstance(indent, int) else indent
+    pieces = list(_Writer(ensure_ascii, margin, item, key, sort_keys).value(value, 0))
+    written = joined("", pieces)
+    return written if written == text else text
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    ensure_ascii: bool
+    margin: str | None
+    item_separator: str
+    key_separator: str
+    sort_keys: bool
+
+    def value(self, value: Any, depth: int) -> Iterator[str]:
+        if isinstance(value, str):
+            yield from self._string(value)
+        elif isinstance(value, dict) and value:
+            yield from self._object(value, depth)
+        elif isinstance(value, (list, tuple)) and value:
+            yield "["
+            for index, item in enumerate(value):
+                yield self._before(index, depth + 1)
+                yield from self.value(item, depth + 1)
+            yield self._line(depth) + "]"
+        else:
+            yield json.dumps(value)
+
+    def _object(self, value: dict[Any, Any], depth: int) -> Iterator[str]:
+        yield "{"
+        for index, (key, item) in enumerate(sorted(value.items()) if self.sort_keys else value.items()):
+            yield self._before(index, depth + 1)
+            yield from self._string(key if isinstance(key, str) else json.dumps(key))
+            yield self.key_separator
+            yield from self.value(item, depth + 1)
+        yield self._line(depth) + "}"
+
+    def _before(self, index: int, depth: int) -> str:
+        return (self.item_separator if index else "") + self._line(depth)
+
+    def _line(self, depth: int) -> str:
+        return "" if self.margin is None else "\n" + self.margin * depth
+
+    def _string(self, text: str) -> Iterator[str]:
+        if not isinstance(text, TracedText):
+            yield json.dumps(text, ensure_ascii=self.ensure_ascii)
+            return
+        yield '"'
+        pattern = _SPECIAL_OR_NOT_ASCII if self.ensure_ascii else _SPECIAL
+        yield expanded(text, pattern, lambda one: json.dumps(one, ensure_ascii=self.ensure_ascii)[1:-1])
+        yield '"'

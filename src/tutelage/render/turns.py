@@ -1,0 +1,375 @@
+"""One trained turn as text: the served prompt, and the reply that a model must then emit.
+
+For turn i of messages m1..mn and template T:
+    prompt    T(m1..m_{i-1}, generation prompt on): what a server feeds;
+    finished  T(m1..mi, generation prompt off): what the template writes once the turn is there.
+Where the finished text begins with the prompt, the reply is what follows, through the first stop token. Where it does
+not, the reply is put together from the turn's own words and the template's own delimiters, if only one way fits.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from tutelage.render.alignment import Place, beyond, end_of_prompt, in_order, place_of, strangers
+from tutelage.render.forms import MessageForm, Seen
+from tutelage.render.provenance import Traced
+from tutelage.render.reasoning import OpenBlock, holds_pieces, opened_by, without_tags
+from tutelage.render.template import ChatTemplate, TemplateRefusal
+from tutelage.types import Change, Conversation, Message
+
+SHOWN_CHARACTERS = 160
+SHAPES_KEPT = 64
+PROBE = "qqprobeqq"
+
+
+class Unproven(ValueError):  # noqa: N818 a finding about a row, turned into a Drop where it is caught
+    """A row cannot be proven: `reason` is the ledger's key, the message says what was seen."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason = reason
+        super().__init__(detail)
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedTurn:
+    """A trained turn as text.
+
+    Attributes:
+        message: its index in the conversation.
+        weight: of its loss.
+        prompt: what a server feeds.
+        reply: what the model must emit, stop token included if the template writes one.
+        stop_written: whether it does; otherwise the stop token is to be appended.
+        remarks: what the ledger is to hear of it.
+    """
+
+    message: int
+    weight: float
+    prompt: str
+    reply: str
+    stop_written: bool
+    remarks: tuple[Change, ...] = ()
+
+
+@dataclass(frozen=True)
+class SeenRow:
+    """A conversation as one template is handed it, and its renderings."""
+
+    conversation: Conversation
+    template: ChatTemplate
+    form: MessageForm
+
+    @cached_property
+    def messages(self) -> list[Seen]:
+        """All messages as the template sees them."""
+        return self.form.sees(self.conversation)
+
+    @cached_property
+    def tools(self) -> list[dict[str, Any]]:
+        """The tools on offer."""
+        return [dict(tool) for tool in self.conversation.tools]
+
+    def render(self, count: int, *, generation_prompt: bool) -> str:
+        """The text of the first `count` messages.
+
+        Raises:
+            Unproven: the template refuses them.
+        """
+        try:
+            return self.template.render(
+                self.messages[:count],
+                generation_prompt=generation_prompt,
+                tools=self.tools,
+                arguments=self.conversation.template_arguments,
+            )
+        except TemplateRefusal as refusal:
+            raise Unproven("template_refused", f"the template does not accept this row: {refusal}") from refusal
+
+    def trace(self, count: int, *, generation_prompt: bool, last: Seen | None = None) -> Traced:
+        """The same with the origin of each character; `last` stands in for the last message.
+
+        Raises:
+            Unproven: the template refuses them.
+        """
+        messages = self.messages[:count] if last is None else [*self.messages[: count - 1], last]
+        try:
+            return self.template.trace(
+                messages,
+                generation_prompt=generation_prompt,
+                tools=self.tools,
+                arguments=self.conversation.template_arguments,
+            )
+        except TemplateRefusal as refusal:
+            raise Unproven("template_refused", f"the template does not accept this row: {refusal}") from refusal
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """A reply taken apart: its words with all that the template writes before and among them, and what comes after."""
+
+    body: str
+    after: str
+    remarks: tuple[Change, ...] = ()
+
+
+@dataclass(frozen=True)
+class TurnWriter:
+    """Writes the trained turns of rows for one template.
+
+    Attributes:
+        stop: finds a stop token in text.
+        stop_words: the stop tokens, for people.
+        missing_stop: what to do where the template writes no stop token.
+        empty_reasoning: what to do where the prompt opens a block of reasoning and the turn has none.
+    """
+
+    stop: re.Pattern[str]
+    stop_words: str
+    missing_stop: Literal["append", "drop"]
+    empty_reasoning: Literal["drop", "close"]
+    _shapes: dict[tuple[str, str], None] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def turn(self, row: SeenRow, index: int, weight: float) -> RenderedTurn:
+        """The turn of message `index`.
+
+        Raises:
+            Unproven: the template refuses the messages, or no single reading of the turn is left.
+        """
+        message = row.conversation.messages[index]
+        prompt = row.render(index, generation_prompt=True)
+        if not prompt:
+            raise Unproven("no_prompt", f"message {index}: the template serves an empty prompt, which predicts nothing")
+        finished = row.render(index + 1, generation_prompt=False)
+        if finished.startswith(prompt):
+            reply = self._known(message, finished[len(prompt) :]) or self._followed(row, index, prompt, finished)
+        else:
+            reply = self._rebuilt(row, index, prompt, finished)
+        found = self.stop.search(reply.after)
+        if found is not None:
+            text = reply.body + reply.after[: found.end()]
+            return RenderedTurn(index, weight, prompt, text, stop_written=True, remarks=reply.remarks)
+        if self.missing_stop == "drop":
+            raise Unproven(
+                "no_stop_token",
+                f"message {index}: the template writes no stop token ({self.stop_words}) after the reply; "
+                f"it writes {(reply.body + reply.after)[-SHOWN_CHARACTERS:]!r}",
+            )
+        remark = Change(
+            row.conversation.address,
+            "stop_appended",
+            f"message {index}: the template writes {reply.after[:SHOWN_CHARACTERS]!r} after the reply and no stop token"
+            f" ({self.stop_words}); one is appended",
+        )
+        text = self._without_end(row, index, reply)
+        return RenderedTurn(index, weight, prompt, text, stop_written=False, remarks=(*reply.remarks, remark))
+
+    def _known(self, message: Message, tail: str) -> _Reply | None:
+        """The reading of a turn of plain words that looks like one whose every character was traced before."""
+        content = message.content
+        if not content or message.reasoning or message.tool_calls:
+            return None
+        for lead, after in self._shapes:
+            if len(tail) >= len(lead) + len(after) and tail.startswith(lead) and tail.endswith(after):
+                words = tail[len(lead) : len(tail) - len(after)]
+                if words == content or words in (content.strip(), content.rstrip(), content.lstrip()):
+                    return _Reply(lead + words, after)
+        return None
+
+    def _followed(self, row: SeenRow, index: int, prompt: str, finished: str) -> _Reply:
+        """The reading of a turn by the origin of each character."""
+        message = row.conversation.messages[index]
+        traced = row.trace(index + 1, generation_prompt=False)
+        assert traced.text == finished, f"{row.conversation.address}: tracing changed the rendering"
+        start = len(prompt)
+        place = place_of(traced, index, start=start)
+        if place is None:
+            tail = finished[start:]
+            _require_words(index, message, tail)
+            end = _end_of_words(message, tail)
+            return _Reply(tail[:end], tail[end:])
+        body = finished[start : place.last]
+        block = opened_by(prompt)  # what the prompt has opened, the reply need not open again
+        opening = block.tag if block is not None else ""
+        _require_words(index, message, opening + self._through_stop(finished[start:], place.last - start))
+        _require_own(traced, index, start, place.last)
+        plain = message.content and not message.reasoning and not message.tool_calls
+        if plain and len(self._shapes) < SHAPES_KEPT:
+            self._shapes[finished[start : place.first], finished[place.last :]] = None
+        return _Reply(body, finished[place.last :])
+
+    def _rebuilt(self, row: SeenRow, index: int, prompt: str, finished: str) -> _Reply:
+        """The reading of a turn whose finished text does not begin with its served prompt."""
+        message = row.conversation.messages[index]
+        served = row.trace(index, generation_prompt=True)
+        traced = row.trace(index + 1, generation_prompt=False)
+        assert traced.text == finished, f"{row.conversation.address}: tracing changed the rendering"
+        given, before = end_of_prompt(served)
+        place = place_of(traced, index)
+        if place is None:
+            _require_words(index, message, "")
+            raise _no_prefix(index, prompt, finished)
+        if before != place.neighbour:
+            raise _no_prefix(index, prompt, finished)
+        _require_own(traced, index, place.first, place.last)
+        words, after = finished[place.first : place.last], finished[place.last :]
+        whole = self._through_stop(finished[place.first :], len(words))
+        block = opened_by(prompt)
+        lead = beyond(given, place.written)
+        if lead is not None:
+            remarks = self._unreasoned(row, index, prompt, lead) if block is not None else ()
+            opening = block.tag if block is not None else ""
+            _require_words(index, message, opening + lead + whole)
+            return _Reply(lead + words, after, remarks)
+        if block is not None and block.tag in given:
+            return self._reasoned(row, index, block, given, traced, place)
+        lead = beyond(without_tags(given), without_tags(place.written))
+        if lead is None:
+            raise _no_prefix(index, prompt, finished)
+        _require_words(index, message, lead + whole)
+        return _Reply(lead + words, after)
+
+    def _through_stop(self, text: str, position: int) -> str:
+        """`text` up to the first stop token from `position` on.
+
+        Names of fields and numbers have no origin of their own, and may stand behind the last word that has one.
+        """
+        found = self.stop.search(text, position)
+        return text if found is None else text[: found.end()]
+
+    def _reasoned(
+        self, row: SeenRow, index: int, block: OpenBlock, given: str, traced: Traced, place: Place
+    ) -> _Reply:
+        """The reply to a prompt that opens a block of reasoning which the finished text does not have."""
+        message, finished = row.conversation.messages[index], traced.text
+        lead = beyond(given[: given.rindex(block.tag)], place.written)
+        if lead is None:
+            raise _no_prefix(index, given, finished)
+        lead = without_tags(lead)
+        words, after = finished[place.first : place.last], finished[place.last :]
+        whole = self._through_stop(finished[place.first :], len(words))
+        content = message.content or ""
+        if message.reasoning and message.reasoning.strip():
+            _require_words(index, replace(message, reasoning=None), whole)
+            return _Reply(block.close(message.reasoning) + lead + words, after)
+        if (emitted := block.continued(content)) is not None and not lead:
+            said = [at for at, one in enumerate(traced.sources) if one.message == index and one.field == "content"]
+            ends = [at + 1 for at in range(place.first, place.last) if int(traced.source[at]) in said]
+            return _Reply(emitted + finished[ends[-1] if ends else place.first : place.last], after)
+        if block.closing in content:
+            raise Unproven(
+                "content_not_in_reply",
+                f"message {index}: the prompt opens {block.tag!r} and the content closes one it does not begin with",
+            )
+        _require_words(index, message, whole)
+        closing = self._closing(row, index, block)
+        return _Reply(closing + lead + words, after, self._unreasoned(row, index, given, closing))
+
+    def _unreasoned(self, row: SeenRow, index: int, prompt: str, closing: str) -> tuple[Change, ...]:
+        """The policy for a turn without reasoning behind a prompt that opens a block of it."""
+        message = row.conversation.messages[index]
+        if (message.reasoning or "").strip() or without_tags(message.content or "") != (message.content or ""):
+            return ()
+        if self.empty_reasoning == "drop":
+            raise Unproven(
+                "no_reasoning",
+                f"message {index}: the served prompt ends {prompt[-40:]!r} and this turn has no reasoning to follow it",
+            )
+        detail = f"message {index}: no reasoning; the reply begins with {closing!r}"
+        return (Change(row.conversation.address, "reasoning_closed", detail),)
+
+    def _closing(self, row: SeenRow, index: int, block: OpenBlock) -> str:
+        """How the template itself goes from reasoning to content, if it writes reasoning; else the mirrored tag."""
+        if not row.form.writes_reasoning:
+            return block.close("")
+        asked: Seen = {"role": "assistant", row.form.reasoning: PROBE, "content": PROBE}
+        traced = row.trace(index + 1, generation_prompt=False, last=asked)
+        text = traced.text
+        first = text.rfind(PROBE, 0, text.rfind(PROBE))
+        between = text[first + len(PROBE) : text.rfind(PROBE)]
+        return between if first >= 0 and block.closing in between else block.close("")
+
+    def _without_end(self, row: SeenRow, index: int, reply: _Reply) -> str:
+        """The reply less what the template writes between turns, where it writes no stop token."""
+        if not row.conversation.messages[index].tool_calls:
+            return reply.body
+        plain: Seen = {"role": "assistant", "content": PROBE}
+        traced = row.trace(index + 1, generation_prompt=False, last=plain)
+        place = place_of(traced, index)
+        end = traced.text[place.last :] if place is not None else ""
+        if end and reply.after.endswith(end):
+            return reply.body + reply.after[: len(reply.after) - len(end)]
+        return (reply.body + reply.after).rstrip()
+
+
+def _no_prefix(index: int, prompt: str, finished: str) -> Unproven:
+    same = next((at for at, (a, b) in enumerate(zip(prompt, finished, strict=False)) if a != b), len(prompt))
+    start = max(0, same - 40)
+    shown = slice(start, start + SHOWN_CHARACTERS)
+    return Unproven(
+        "prompt_not_a_prefix",
+        f"message {index}: the finished turn does not begin with its served prompt; the prompt has {prompt[shown]!r}, "
+        f"the finished turn {finished[shown]!r}",
+    )
+
+
+def _require_own(traced: Traced, index: int, first: int, last: int) -> None:
+    if (words := strangers(traced, index, first, last)) is not None:
+        raise Unproven(
+            "foreign_text_in_reply",
+            f"message {index}: the template puts another message's words in the reply: {words[:SHOWN_CHARACTERS]!r}",
+        )
+    if not in_order(traced, index, first, last):
+        raise Unproven(
+            "foreign_text_in_reply",
+            f"message {index}: the template writes the turn's words more than once or in another order: "
+            f"{traced.text[first:last][:SHOWN_CHARACTERS]!r}",
+        )
+
+
+def _require_words(index: int, message: Message, text: str) -> None:
+    for reason, ways in words_of(message):
+        # Templates that take reasoning out of the content write its tags with white space of their own.
+        if not any(way in text or holds_pieces(text, way) for way in ways):
+            raise Unproven(
+                reason,
+                f"message {index}: the template's reply {text[:SHOWN_CHARACTERS]!r} "
+                f"lacks {ways[0][:SHOWN_CHARACTERS]!r}",
+            )
+
+
+def _end_of_words(message: Message, text: str) -> int:
+    """Where a turn's words end in `text`, where their origin could not be followed: after the last that is found."""
+    return max((text.rfind(way) + len(way) for _, ways in words_of(message) for way in ways if way in text), default=0)
+
+
+def words_of(message: Message) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """What a reply must contain, with the reason to give if it does not and the spellings that count.
+
+    Templates may trim content, so its outer white space is not compared; arguments may be written as JSON.
+    """
+    if content := (message.content or "").strip():
+        yield "content_not_in_reply", (content,)
+    if reasoning := (message.reasoning or "").strip():
+        yield "reasoning_not_in_reply", (reasoning,)
+    for call in message.tool_calls:
+        for word in (call.name, *strings_in(dict(call.arguments))):
+            yield "tool_call_not_in_reply", (word, json.dumps(word)[1:-1], json.dumps(word, ensure_ascii=False)[1:-1])
+
+
+def strings_in(value: Any) -> Iterator[str]:
+    """Every text in a JSON value, the names of its fields too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield str(key)
+            yield from strings_in(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from strings_in(inner)

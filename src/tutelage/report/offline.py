@@ -1,0 +1,73 @@
+"""What our HTML pages share: one file that needs no network and runs no script but its own, written in one move."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
+
+SCRIPT_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+"""What must not stand raw in a script block: the parser would see a tag or an entity, older scripts a line end."""
+
+
+def script_json(value: object) -> Markup:
+    """JSON that can stand inside a `<script>` block whatever texts it holds."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character, escape in SCRIPT_ESCAPES.items():
+        text = text.replace(character, escape)
+    return Markup(text)  # noqa: S704 - every character that could end the block is escaped above
+
+
+def own_parts(*, style: tuple[str, ...], script: tuple[str, ...]) -> dict[str, str]:
+    """Style, script and the policy that allows these two alone, for a page's template; named by our own files."""
+    styles, scripts = "\n".join(map(_asset, style)), "\n".join(map(_asset, script))
+    return {
+        "style": Markup(styles),  # noqa: S704 - our own files
+        "script": Markup(scripts),  # noqa: S704 - our own files
+        "policy": f"default-src 'none'; style-src '{_digest(styles)}'; script-src '{_digest(scripts)}'; "
+        "base-uri 'none'; form-action 'none'",
+    }
+
+
+@cache
+def template(name: str) -> Template:
+    """One of our page templates; everything that it is given is escaped."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_asset(name))
+
+
+def write_in_one_move(page: str, target: Path) -> int:
+    """Put a page beside `target` and then in its place, so that a reader never meets half a page.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        OSError: it could not be written; an older page is untouched.
+    """
+    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        # A lone surrogate (half a character, legal in JSON) has no UTF-8; it is shown by its code.
+        content = page.encode("utf-8", errors="backslashreplace")
+        beside.write_bytes(content)
+        os.replace(beside, target)
+    finally:
+        beside.unlink(missing_ok=True)
+    return len(content)
+
+
+@cache
+def _asset(name: str) -> str:
+    return resources.files("tutelage.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _digest(content: str) -> str:
+    """The name of an inline block in a content security policy: only this very text may run."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode("utf-8")).digest()).decode("ascii")
