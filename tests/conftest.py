@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -86,6 +86,20 @@ def write_model_folder(
     if template is not None:
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def a_cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Runs of tests keep prepared data away from the user's cache; converted models are shared with it."""
+    from tutelage.model.source import cache_folder
+
+    folder, before = tmp_path_factory.mktemp("cache"), os.environ.get("TUTELAGE_CACHE")
+    models = cache_folder() / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    (folder / "models").symlink_to(models.absolute())
+    os.environ["TUTELAGE_CACHE"] = str(folder)
+    yield
+    os.environ.pop("TUTELAGE_CACHE") if before is None else os.environ.update(TUTELAGE_CACHE=before)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Does the template itself accept a conversation? Asked of transformers, apart from what tutelage did with it.
 
 A pair is *accepted* when, in some accepted way of writing the messages, for every turn that is to be trained
-- the served prompt and the finished turn render without an error,
+- something stands before the turn, and its served prompt and the finished turn render without an error,
 - the prompt holds the content, calls and results of every message before (the reasoning of earlier turns may be gone),
 - the finished turn holds the turn's own content, calls and reasoning; or its prompt opens a block for the reasoning,
 - the prompt does not close the block for reasoning when the turn has some.
@@ -28,7 +28,7 @@ from benchmarks.masks.words import (
     spoken,
 )
 
-from tutelage.types import Conversation
+from tutelage.types import Conversation, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,27 +79,41 @@ def _problem(conversation: Conversation, server: Server, way: Way) -> str | None
     """What keeps the template from taking the row in this way. A missing reasoning comes last: it is the mildest."""
     mild = None
     for index in trained_messages(conversation):
-        message = conversation.messages[index]
+        if index == 0:
+            return "nothing stands before message 0, and no server takes an empty conversation"
         prompt = server.text(conversation, index, way, prompt=True)
         finished = server.text(conversation, index + 1, way, prompt=False)
-        for text in (prompt, finished):
-            if isinstance(text, Refusal):
-                return f"refused: {text.why}"
-        assert isinstance(prompt, str)
-        assert isinstance(finished, str)
-        if not prompt:
-            return f"the prompt before message {index} is empty"
-        for earlier, other in enumerate(conversation.messages[:index]):
-            for piece in said_to_model(other):
-                if piece.find(prompt) is None:
-                    return f"loses {other.role} {piece.kind} of message {earlier}"
-        opened, closed = OPENED_BLOCK.search(prompt), CLOSED_BLOCK.search(prompt)
-        reasons = bool((message.reasoning or "").strip()) or INLINE_REASONING.match(message.content or "") is not None
-        if closed and reasons and not finished.startswith(prompt):
-            return f"the served prompt closes the reasoning that message {index} has"
-        for piece in [*spoken(message), *called(message)]:
-            if piece.find(finished) is None and not (opened and "reasoning" in piece.kind):
-                return f"loses assistant {piece.kind} of message {index}"
-        if opened and not reasons and not finished.startswith(prompt):
-            mild = f"no reasoning in message {index}, whose prompt opens a block for it"
+        if isinstance(prompt, Refusal) or isinstance(finished, Refusal):
+            return "refused: " + " ".join(one.why for one in (prompt, finished) if isinstance(one, Refusal))
+        problem = _lost_from_prompt(conversation, index, prompt) or _lost_from_turn(
+            conversation.messages[index], index, prompt, finished
+        )
+        if problem is None:
+            continue
+        if not problem.startswith("no reasoning"):
+            return problem
+        mild = problem
     return mild
+
+
+def _lost_from_prompt(conversation: Conversation, index: int, prompt: str) -> str | None:
+    if not prompt:
+        return f"the prompt before message {index} is empty"
+    for earlier, other in enumerate(conversation.messages[:index]):
+        for piece in said_to_model(other):
+            if piece.find(prompt) is None:
+                return f"loses {other.role} {piece.kind} of message {earlier}"
+    return None
+
+
+def _lost_from_turn(message: Message, index: int, prompt: str, finished: str) -> str | None:
+    opened, closed = OPENED_BLOCK.search(prompt), CLOSED_BLOCK.search(prompt)
+    reasons = bool((message.reasoning or "").strip()) or INLINE_REASONING.match(message.content or "") is not None
+    if closed and reasons and not finished.startswith(prompt):
+        return f"the served prompt closes the reasoning that message {index} has"
+    for piece in [*spoken(message), *called(message)]:
+        if piece.find(finished) is None and not (opened and "reasoning" in piece.kind):
+            return f"loses assistant {piece.kind} of message {index}"
+    if opened and not reasons and not finished.startswith(prompt):
+        return f"no reasoning in message {index}, whose prompt opens a block for it"
+    return None

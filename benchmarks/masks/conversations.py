@@ -176,7 +176,7 @@ def _texts() -> list[Row]:
         "reply is code": "def hop(n):\n    if n:\n\t\treturn hop(n - 1)\n\n\n    return 'hopscotch'\n",
         "reply in a code fence": "```python\nprint('palimpsest')\n```",
         "emoji at both ends": "\U0001f389 festive fuchsia \U0001f680",
-        "joined emoji": "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466 family \U0001f3f3\ufe0f\u200d\U0001f308",
+        "joined emoji": "\U0001f468\u200d\U0001f469\u200d\U0001f467 family \U0001f3f3\ufe0f\u200d\U0001f308",
         "combining marks": "e\u0301tude Za\u0335lgo\u0300 ca\u0328dence",
         "reply begins with a combining mark": "\u0301accented axletree",
         "Chinese and Japanese": "\u4eca\u5929\u5929\u6c14\u5f88\u597d\u3002\u6771\u4eac\u3067\u3059\u3002",

@@ -107,7 +107,9 @@ def judge(conversation: Conversation, examples: Sequence[Example], server: Serve
 
 
 def unserved(conversation: Conversation, index: int, server: Server) -> bool:
-    """Whether no way of writing the messages gives a prompt for this turn: a greeting before any question."""
+    """Whether a server cannot ask for this turn: nothing stands before it, or no way of writing it gives a prompt."""
+    if index == 0:
+        return True
     texts = (server.text(conversation, index, way, prompt=True) for way in ways_for(conversation))
     return all(isinstance(text, Refusal) or not text for text in texts)
 
@@ -124,7 +126,7 @@ def _bookkeeping(conversation: Conversation, examples: Sequence[Example], server
 
 
 def _weights(conversation: Conversation, examples: Sequence[Example], facts: Facts) -> Iterator[Finding]:
-    """Promise: weights are non-zero exactly on the replies, equal to the message's own; replies end in their only stop."""
+    """Promise: weights are non-zero on the replies alone, equal to the message's own; a reply ends in its only stop."""
     for example in examples:
         expected = np.zeros(len(example.ids), dtype=np.float32)
         end = 0
@@ -288,9 +290,15 @@ def _as_built(
         left = seam.replace(closing, "", 1) if closing else seam
         if left.strip() and left.strip() not in finished:
             yield Finding("built text", f"{where}: {left[:SHOWN]!r} is neither the turn's nor the template's")
-    if closing and message.reasoning is None and body.find(closing) > body.find((message.content or "").strip()):
-        if closing not in (message.content or ""):
-            yield Finding("open block", f"{where}: the block is closed after the content: {body[:SHOWN]!r}")
+    words = (message.content or "").strip()
+    if (
+        closing
+        and words
+        and message.reasoning is None
+        and closing not in words
+        and body.find(closing) > body.find(words)
+    ):
+        yield Finding("open block", f"{where}: the block is closed after the content: {body[:SHOWN]!r}")
 
 
 def _canonical(
@@ -308,7 +316,7 @@ def _canonical(
                     "canonical ids", f"message {turn.message}: {ids[:12]}, the finished turn has {after[:12]}"
                 )
             return
-    for anchor in ("", "\n", "a", ":", *facts.stops[:1]):
+    for anchor in (prompt, "", "\n", "a", ":", *facts.stops[:1]):
         start = facts.encode(anchor)
         made = facts.encode(anchor + reply)
         if made[: len(start)] == start and made[len(start) :] == ids:

@@ -1,11 +1,11 @@
-"""One template against all conversations and vocabularies: what tutelage makes of each pair, and what the oracle says."""
+"""One template, all conversations and vocabularies: what tutelage makes of each pair, and what the oracle says."""
 
 from __future__ import annotations
 
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -22,7 +22,7 @@ from benchmarks.masks.checkpoints import (
     write_checkpoint,
 )
 from benchmarks.masks.oracle import Facts, judge
-from benchmarks.masks.served import Refusal, Server, render
+from benchmarks.masks.served import Refusal, Server, Way, as_served, render
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
@@ -91,25 +91,53 @@ class Work:
     settings: tuple[tuple[str, RenderSettings], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What tutelage trains for one pair, for a comparison with other tools.
+
+    `messages` and `tools` are written in the oracle's way; each of `turns` has the message's index, the ids of its
+    served prompt, and the ids of its reply. `verdict` and `acceptance` are the pair's.
+    """
+
+    template: str
+    case: str
+    verdict: str
+    acceptance: str
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]]
+    turns: list[tuple[int, list[int], list[int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateResult:
+    """All pairs of one template; what was kept of the first vocabulary in the first setting; the tokens found."""
+
+    template: Path
+    pairs: list[Pair]
+    kept: list[Kept]
+    control: tuple[str, ...]
+    stops: tuple[str, ...]
+
+
 PROBE_USER, PROBE_REPLY = "Probing question", "Probed answer"
 PROBE_TOOL = {"type": "function", "function": {"name": "probe", "description": "Probes.", "parameters": {}}}
 PROBE_CALL = {"id": "probe0001", "type": "function", "function": {"name": "probe", "arguments": {"key": "value"}}}
 
 
-def pairs_of(work: Work) -> list[Pair]:
+def pairs_of(work: Work) -> TemplateResult:
     """All pairs of one template."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     source = work.template.read_text(encoding="utf-8")
     server = Server(spelling_tokenizer(source))
     control, stops = tokens_of(source, server)
-    found: list[Pair] = []
+    result = TemplateResult(work.template, [], [], control, stops)
     with tempfile.TemporaryDirectory(prefix="masks-") as scratch:
         for number, base in enumerate(work.tokenizers):
             checkpoint = write_checkpoint(Path(scratch) / base.name, base, source, control=control, stops=stops)
             if number == len(source) % len(work.tokenizers):
                 assert_same_ids(work.cases, checkpoint, server)
-            found += _pairs(work, base, checkpoint, server, source)
-    return found
+            _judge_vocabulary(work, checkpoint, server, result, base.name)
+    return result
 
 
 def spelling_tokenizer(source: str) -> PreTrainedTokenizerFast:
@@ -168,8 +196,9 @@ def probe(tokenizer: PreTrainedTokenizerFast, control: Sequence[str]) -> tuple[s
     return finished + prompt, tuple(stops)
 
 
-def _pairs(work: Work, base: BaseTokenizer, checkpoint: Checkpoint, server: Server, source: str) -> Iterator[Pair]:
-    facts = Facts(checkpoint.tokenizer, checkpoint.stop_ids, source)
+def _judge_vocabulary(work: Work, checkpoint: Checkpoint, server: Server, result: TemplateResult, name: str) -> None:
+    """Add the pairs of one vocabulary to the result."""
+    facts = Facts(checkpoint.tokenizer, checkpoint.stop_ids, work.template.read_text(encoding="utf-8"))
     special = [one.content for one in checkpoint.tokenizer.get_added_tokens_decoder().values() if one.special]
     control = re.compile("|".join(re.escape(one) for one in sorted(special, key=len, reverse=True)))
     accepted = [accepts(one.conversation, server, control) for one in work.cases]
@@ -181,7 +210,7 @@ def _pairs(work: Work, base: BaseTokenizer, checkpoint: Checkpoint, server: Serv
                 kind = "accepted"
             pair = Pair(
                 template=work.template.stem,
-                tokenizer=base.name,
+                tokenizer=name,
                 setting=setting,
                 case=case.name,
                 verdict="dropped",
@@ -189,19 +218,35 @@ def _pairs(work: Work, base: BaseTokenizer, checkpoint: Checkpoint, server: Serv
                 why_not=acceptance.why,
                 renders=acceptance.renders,
             )
-            yield _judged(pair, case, outcome, server, facts)
+            pair, way = _judged(pair, case, outcome, server, facts)
+            result.pairs.append(pair)
+            if (setting, name) == (work.settings[0][0], work.tokenizers[0].name):
+                result.kept.append(_kept(pair, case, outcome, way or acceptance.way or Way()))
+
+
+def _kept(pair: Pair, case: Case, outcome: tuple[Example, ...] | Drop | BaseException, way: Way) -> Kept:
+    examples = outcome if isinstance(outcome, tuple) else ()
+    turns = [
+        (turn.message, one.ids[: turn.prompt_end].tolist(), one.ids[turn.prompt_end : turn.reply_end].tolist())
+        for one in examples
+        for turn in one.turns
+    ]
+    messages = [as_served(one, way) for one in case.conversation.messages]
+    tools = [dict(one) for one in case.conversation.tools]
+    return Kept(pair.template, case.name, pair.verdict, pair.acceptance, messages, tools, turns)
 
 
 def _judged(
     pair: Pair, case: Case, outcome: tuple[Example, ...] | Drop | BaseException, server: Server, facts: Facts
-) -> Pair:
-    values = pair.as_json()
+) -> tuple[Pair, Way | None]:
+    values, way = pair.as_json(), None
     if isinstance(outcome, Drop):
         values |= {"reason": outcome.reason, "detail": outcome.detail}
     elif isinstance(outcome, BaseException):
         values |= {"verdict": "wrong", "reason": "crash", "detail": f"{type(outcome).__name__}: {outcome}"}
     else:
         opinion = judge(case.conversation, outcome, server, facts)
+        way = opinion.way
         values |= {
             "verdict": "proven",
             "way": str(opinion.way or ""),
@@ -214,7 +259,7 @@ def _judged(
             values["detail"] = "; ".join(f"[{one.promise}] {one.detail}" for one in opinion.findings)
         elif pair.acceptance == "control token":
             values |= {"verdict": "wrong", "reason": "control token", "detail": "text spells a control token"}
-    return Pair(**values)
+    return Pair(**values), way
 
 
 def outcomes_of(
@@ -257,7 +302,7 @@ def assert_same_ids(cases: Sequence[Case], checkpoint: Checkpoint, server: Serve
         text = render(server.tokenizer, messages, prompt=True)
         if isinstance(text, Refusal):
             continue
-        ids = tokenizer.apply_chat_template([messages], add_generation_prompt=True, tokenize=True, return_dict=False)[0]
+        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
         plain = checkpoint.tokenizer.encode(text, add_special_tokens=False).ids
         assert list(ids) == plain, f"{checkpoint.folder}: transformers and tokenizers differ on {case.name}"
         return

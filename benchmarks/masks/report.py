@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from benchmarks.masks.pairs import Pair
 
@@ -14,9 +13,7 @@ SHOWN_WRONG = 60
 SHOWN_EXAMPLES = 3
 
 
-def report(
-    pairs: Sequence[Pair], refused: Sequence[tuple[str, Drop]], *, trl: Path | None, elapsed_seconds: float
-) -> str:
+def report(pairs: Sequence[Pair], refused: Sequence[tuple[str, Drop]], *, elapsed_seconds: float) -> str:
     """The whole page."""
     templates = len({one.template for one in pairs})
     cases = len({one.case for one in pairs})
@@ -43,7 +40,8 @@ def _totals(pairs: Sequence[Pair]) -> list[str]:
     lines = [
         "## Totals",
         "",
-        "| setting | vocabulary | pairs | proven | WRONG | accepted | of these proven | | not accepted, dropped | not accepted, proven | policy, dropped | policy, proven | split rows |",
+        "| setting | vocabulary | pairs | proven | WRONG | accepted | of these proven | | not accepted, dropped "
+        "| not accepted, proven | policy, dropped | policy, proven | split rows |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for (setting, tokenizer), some in groups.items():
@@ -111,7 +109,8 @@ def _per_template(pairs: Sequence[Pair]) -> list[str]:
         dropped = [one for one in some if one.verdict == "dropped"]
         reasons = ", ".join(f"{reason} {n}" for reason, n in Counter(one.reason for one in dropped).most_common(4))
         lines.append(
-            f"| {name} | {sum(one.verdict == 'proven' for one in some)} | {sum(one.verdict == 'wrong' for one in some)} "
+            f"| {name} | {sum(one.verdict == 'proven' for one in some)} "
+            f"| {sum(one.verdict == 'wrong' for one in some)} "
             f"| {sum(one.acceptance == 'accepted' for one in dropped)} "
             f"| {sum(one.acceptance in ('control token', 'no reasoning') for one in dropped)} "
             f"| {sum(one.acceptance == 'not accepted' for one in dropped)} | {reasons} |"

@@ -3,7 +3,8 @@
     python -m benchmarks.masks.run                          # the templates of ../shared/material/templates
     python -m benchmarks.masks.run --templates DIR --conversations FILE.jsonl
 
-Writes results.jsonl and report.md into --out. The exit status is 1 when an Example is wrong.
+Writes report.md, results.jsonl and what a comparison needs into --out (see benchmarks/masks/trl_masks.py).
+The exit status is 1 when an Example is wrong.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -25,8 +27,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from benchmarks.masks.checkpoints import BaseTokenizer
 from benchmarks.masks.conversations import as_jsonl, trap_rows
-from benchmarks.masks.pairs import Case, Pair, Work, pairs_of
+from benchmarks.masks.pairs import Case, TemplateResult, Work, pairs_of
 from benchmarks.masks.report import report
+from benchmarks.masks.trl_compare import comparison
 
 from tutelage import formats
 from tutelage.config import RenderSettings
@@ -56,20 +59,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("close", RenderSettings(date=today, empty_reasoning="close")),
     )
     works = [Work(one, tuple(chosen), tuple(tokenizers), settings) for one in templates]
-    pairs: list[Pair] = []
+    results: list[TemplateResult] = []
     with get_context("spawn").Pool(options.processes) as pool:
-        for done, some in enumerate(pool.imap_unordered(pairs_of, works), 1):
-            pairs += some
-            if done % 20 == 0:
+        for result in pool.imap_unordered(pairs_of, works):
+            results.append(result)
+            if (done := len(results)) % 20 == 0:
                 print(f"{done} of {len(works)} templates, {time.monotonic() - began:.0f} s", file=sys.stderr)
-    pairs.sort(key=lambda one: (one.template, one.tokenizer, one.setting))
-    options.out.mkdir(parents=True, exist_ok=True)
-    with (options.out / "results.jsonl").open("w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(one.as_json(), ensure_ascii=False) + "\n" for one in pairs)
-    text = report(pairs, refused, trl=options.trl, elapsed_seconds=time.monotonic() - began)
+    results.sort(key=lambda one: one.template)
+    pairs = [one for result in results for one in result.pairs]
+    write_results(options.out, results)
+    text = report(pairs, refused, elapsed_seconds=time.monotonic() - began)
+    if options.trl is not None:
+        text += comparison(options.out / "kept.jsonl", options.trl)
     (options.out / "report.md").write_text(text, encoding="utf-8")
     print(text)
     return int(any(one.verdict == "wrong" for one in pairs))
+
+
+def write_results(folder: Path, results: Sequence[TemplateResult]) -> None:
+    """results.jsonl: every pair; kept.jsonl and templates.jsonl: what a comparison with another tool needs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = {
+        "results.jsonl": [one.as_json() for result in results for one in result.pairs],
+        "kept.jsonl": [asdict(one) for result in results for one in result.kept],
+        "templates.jsonl": [
+            {"path": str(one.template.resolve()), "control": one.control, "stops": one.stops} for one in results
+        ],
+    }
+    for name, values in lines.items():
+        with (folder / name).open("w", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(one, ensure_ascii=False) + "\n" for one in values)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

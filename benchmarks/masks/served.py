@@ -1,4 +1,4 @@
-"""What a server feeds: texts by transformers' own `apply_chat_template`, in each accepted way of writing a message.
+"""What a server feeds: texts by transformers' own chat templating, in each accepted way of writing a message.
 
 Nothing here comes from `tutelage.render`.
 """
@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import jinja2
 from transformers import PreTrainedTokenizerFast
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from tutelage.types import Conversation, Message
 
@@ -150,14 +151,18 @@ def render(
     arguments: Mapping[str, Any] | None = None,
     prompt: bool,
 ) -> str | Refusal:
-    """One rendering. A batch of one, as transformers takes an empty list of messages only so."""
+    """One rendering, by the function that `apply_chat_template` calls.
+
+    That method itself leaves out keys whose value is null and refuses an empty list of messages; servers and earlier
+    releases hand both on, so the ways "null" and "absent" are told apart here.
+    """
     try:
-        texts = tokenizer.apply_chat_template(
-            [list(messages)],
+        texts, _ = render_jinja_template(
+            conversations=[list(messages)],
             tools=list(tools) or None,
+            chat_template=tokenizer.chat_template,
             add_generation_prompt=prompt,
-            tokenize=False,
-            **(arguments or {}),
+            **{**tokenizer.special_tokens_map, **(arguments or {})},
         )
     except REFUSALS as error:
         return Refusal(f"{type(error).__name__}: {error}")

@@ -84,7 +84,7 @@ def _as_json_writes(content: str) -> tuple[str, ...]:
         return ()
     return tuple(
         json.dumps(value, ensure_ascii=False, **more) for more in ({}, {"indent": 2}, {"separators": (",", ":")})
-    )  # type: ignore[arg-type] # mixed keywords
+    )
 
 
 def _leaves(value: Any) -> Iterator[Any]:

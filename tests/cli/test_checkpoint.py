@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -112,3 +114,17 @@ def test_with_data_warnings_stand_above_the_books_and_change_no_status(
     assert ran.out.index("warning: The prompt holds today's date") < ran.out.index("1 rows in = 1 kept")
     found = json.loads(run(rows, "--model", tiny_tokenizer_folder, "--template", template, "--json").out)
     assert [one["key"] for one in found["findings"]] == ["date_in_prompt"]
+
+
+def test_weights_are_read_where_torch_cannot_be_imported(tiny_model_folder: Path) -> None:
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'transformers', 'peft', 'safetensors', 'accelerate'): sys.modules[name] = None\n"
+        "from tutelage.cli import main\n"
+        "main()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2] / "src")}
+    command = [sys.executable, "-c", code, "check", "--model", str(tiny_model_folder), "--json"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    assert "control_tokens_trained" in {one["key"] for one in json.loads(ran.stdout)["findings"]}

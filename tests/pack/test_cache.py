@@ -104,7 +104,7 @@ def test_a_damaged_entry_is_not_found_and_makes_room_for_a_new_one(cache: Cache,
     elif damage == "cut":
         path.write_bytes(data[:-2])
     else:
-        data[0] ^= 1
+        data[len(data) // 2] ^= 1
         path.write_bytes(data)
     assert cache.find(KEY) is None
     cache.publish(written(cache), KEY)

@@ -134,7 +134,7 @@ def test_a_cut_file_is_found_when_the_store_is_opened(folder: Path, name: str) -
         ExampleStore(folder)
 
 
-@pytest.mark.parametrize("name", [EXAMPLES, INDEX, SYSTEMS])
+@pytest.mark.parametrize("name", [EXAMPLES, INDEX, SYSTEMS, SUMMARY])
 def test_an_altered_byte_is_found_when_asked(folder: Path, name: str) -> None:
     data = bytearray((folder / name).read_bytes())
     data[len(data) // 2] ^= 1

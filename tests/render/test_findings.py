@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -363,3 +365,33 @@ class TestTools:
 def test_the_whole_of_what_is_observed_is_refused_together() -> None:
     seen = observe(ChatTemplate("{{ raise_exception('never') }}", named_tokens={}))
     assert (seen.content, seen.refusal, seen.system) == ("neither", "never", "refused")
+
+
+def _keys_in(path: Path) -> set[str]:
+    """First arguments of `Finding(...)`: whole where they are text, else the text they begin with, and a star."""
+    keys = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding":
+            first = node.args[0]
+            if isinstance(first, ast.BinOp):
+                first = first.left
+            elif isinstance(first, ast.JoinedStr):
+                first = first.values[0]
+            whole = first is node.args[0]
+            if isinstance(first, ast.Constant):
+                keys.add(str(first.value) + ("" if whole else "*"))
+    return keys
+
+
+def test_every_finding_is_on_its_page_and_no_other_is() -> None:
+    root = Path(__file__).resolve().parents[2]
+    keys = {key for path in (root / "src/tutelage").rglob("*.py") for key in _keys_in(path)}
+    listed = set(
+        re.findall(r"^\| `(\w+)` \| (?:info|warning|error) \|", (root / "docs/findings.md").read_text("utf-8"), re.M)
+    )
+    stems = tuple(key.removesuffix("*") for key in keys if key.endswith("*"))
+    assert {one for one in listed if not one.startswith(stems)} == {key for key in keys if not key.endswith("*")} | {
+        "trims_user",
+        "trims_assistant",
+    }
+    assert all(any(one.startswith(stem) for one in listed) for stem in stems)

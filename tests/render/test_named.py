@@ -151,3 +151,30 @@ def test_the_nearest_name_is_given(wrong: str, near: str) -> None:
 def test_what_is_a_path_and_what_a_name() -> None:
     assert all(is_a_path(one) for one in ("./chatml", "chatml.jinja", "x.j2", "a/b", "notes.TXT", "a\\b"))
     assert not any(is_a_path(one) for one in ("chatml", "my.template", "llama3"))
+
+
+@pytest.mark.parametrize(
+    ("name", "one_line"),
+    [
+        (
+            "llama2",
+            "<s>[INST] <<SYS>> You are a helpful assistant. <</SYS>> What is the capital of France? [/INST] "
+            "The capital of France is Paris.</s>",
+        ),
+        (
+            "llama3",
+            "<|begin_of_text|><|start_header_id|>system<|end_header_id|> You are a helpful assistant.<|eot_id|> "
+            "<|start_header_id|>user<|end_header_id|> What is the capital of France?<|eot_id|> "
+            "<|start_header_id|>assistant<|end_header_id|> The capital of France is Paris.<|eot_id|>",
+        ),
+        (
+            "chatml",
+            "<|im_start|>system You are a helpful assistant.<|im_end|> <|im_start|>user What is the capital of France?"
+            "<|im_end|> <|im_start|>assistant The capital of France is Paris.<|im_end|>",
+        ),
+    ],
+)
+def test_formats_are_those_that_guides_print_on_one_line(name: str, one_line: str) -> None:
+    """Line breaks become spaces there. Llama 3 has none between turns, though such a line shows one."""
+    said = " ".join(rendered(name, CHAT).split())
+    assert said == (one_line.replace("<|eot_id|> <", "<|eot_id|><") if name == "llama3" else one_line)

@@ -15,7 +15,7 @@ from rich.console import Console
 from tutelage.config import RenderSettings
 from tutelage.model.embedding_findings import embedding_findings
 from tutelage.model.embeddings import Embedding, embedding_state, read_embedding
-from tutelage.model.source import model_folder
+from tutelage.model.source import embedded_models, model_folder
 from tutelage.render import Renderer
 from tutelage.render.findings import checkpoint_findings
 from tutelage.render.findings_probe import observe
@@ -48,6 +48,8 @@ def check_checkpoint(
         of_model = dataclasses.replace(renderer.tokenizer, vocabulary_size=embedding.rows)
         renderer = dataclasses.replace(renderer, tokenizer=of_model)
     found = [*findings_of(renderer, settings), *_of_weights(renderer, embedding)]
+    if model in embedded_models() or model.lower().endswith(".gguf"):
+        found.append(_from_gguf(model))
     if measure_loss:
         found += _of_loss(folder, renderer)
     order = ("error", "warning", "info")
@@ -78,6 +80,17 @@ def findings_of(renderer: Renderer, settings: RenderSettings) -> tuple[Finding, 
 def findings_as_json(findings: tuple[Finding, ...] | list[Finding]) -> list[dict[str, Any]]:
     """The same as plain values."""
     return [dataclasses.asdict(one) for one in findings]
+
+
+def _from_gguf(model: str) -> Finding:
+    return Finding(
+        "from_gguf",
+        "info",
+        "Template and tokenizer are those that were written into the GGUF file when it was made; the checkpoint it was "
+        "made from may have newer ones, and weights of more than a few bits.",
+        f"{model} is a GGUF file",
+        "for a model that is served from another file, give that file's folder",
+    )
 
 
 def _of_weights(renderer: Renderer, embedding: Embedding | None) -> list[Finding]:

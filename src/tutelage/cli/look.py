@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tutelage.ledger import Ledger
 from tutelage.pack import within_limit
 from tutelage.render import Renderer, examples
 from tutelage.render.roles import token_roles
-from tutelage.render.show import Signs, coloured, has_colour, signs_for, visible
+from tutelage.render.show import Signs, TokenTexts, coloured, has_colour, signs_for, visible
 from tutelage.report import figures
 from tutelage.report.check_screen import Tally
 from tutelage.report.doors import all_doors, headline, legend, raw_lines, role_line
@@ -31,6 +31,8 @@ from tutelage.types import Address, Change, Conversation, Drop, Example
 SHOWN_ROWS = 5
 PAGE_ROWS = 10_000
 """Rows of a page unless told otherwise: such a page opens at once, one of a million rows would not."""
+
+TITLE_SOURCES = 3
 
 
 def proven(
@@ -63,7 +65,7 @@ def show_rows(
     """Rows one after the other, then the books and whose words the tokens were."""
     signs, id_signs = _signs(out, with_ids=with_ids)
     ledger.listener = lambda entry: _say(out, entry)
-    shares, tally = RoleShares(), Tally()
+    shares, tally, texts_of = RoleShares(), Tally(), TokenTexts(renderer.tokenizer)
     for conversation, sequences in proven(data, renderer, ledger, max_tokens=max_tokens):
         for example in sequences:
             if not tally.examples:
@@ -74,7 +76,8 @@ def show_rows(
             _print(out, Text())
             _print(out, headline(example))
             _print(out, role_line(RoleShares.of([roles])))
-            _print(out, coloured(example, renderer.tokenizer, signs=signs, id_signs=id_signs))
+            texts = texts_of.of(example.ids.tolist())
+            _print(out, coloured(example, renderer.tokenizer, texts=texts, signs=signs, id_signs=id_signs))
     _print(out, Text())
     for note in ledger.notes:
         _print(out, Text(f"note: {note}", style="yellow"))
@@ -175,7 +178,7 @@ def write_page(
             Fact("Tokenizer of", model),
             Fact("Chat template", f"{renderer.template.name}, SHA-256 {renderer.template.sha256()[:12]}…"),
         )
-        size = write_rows(target, seen, ledger, title=", ".join(data.train), origin=origin)
+        size = write_rows(target, seen, ledger, title=_title(data.train), origin=origin)
     _print(
         out,
         Text(
@@ -196,6 +199,12 @@ def _signs(out: Console, *, with_ids: bool) -> tuple[Signs | None, Signs | None]
     """Signs for trained tokens, where there are no colours, and for ids, where they are wanted."""
     known = signs_for(out)
     return None if has_colour(out) else known, known if with_ids else None
+
+
+def _title(sources: Sequence[str]) -> str:
+    """The sources by name, as far as a heading can hold them."""
+    few = ", ".join(sources[:TITLE_SOURCES])
+    return few if len(sources) <= TITLE_SOURCES else f"{few} and {len(sources) - TITLE_SOURCES} more"
 
 
 def _ordinal(address: Address) -> int:

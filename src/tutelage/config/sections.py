@@ -147,7 +147,7 @@ class RenderSettings(Section):
 
     template: Text | None = Field(
         default=None,
-        description="Path of a Jinja chat template; left out, the tokenizer's own is used.",
+        description="A Jinja file, or a format by name (such as chatml); left out, the tokenizer's own template.",
         json_schema_extra={"source": "the tokenizer's own, so that training sees what a server will feed"},
     )
     template_arguments: dict[str, Any] = Field(
@@ -182,6 +182,12 @@ class RenderSettings(Section):
         description="When the served prompt opens a block of reasoning and a turn has none: drop the row, or close the "
         "block empty and train that.",
         json_schema_extra={"source": "our choice: whether a model should learn to skip reasoning is for people to say"},
+    )
+    reasoning_field: Literal["auto", "reasoning_content", "reasoning", "thinking", "content"] = Field(
+        default="auto",
+        description="The field in which the template is handed a turn's reasoning: auto finds the one it writes; "
+        "content makes it a part of the content, as the templates of Mistral's reasoning models want it.",
+        json_schema_extra={"source": "the chosen template: what a server hands to it"},
     )
     stop_tokens: list[Text] = Field(
         default=[],

@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from tutelage.errors import DataError
 from tutelage.ledger import Ledger
-from tutelage.pack.store import SUMMARY, ExampleStore, HashedFile, StoreWriter, require_whole
+from tutelage.pack.store import SUMMARY, ExampleStore, HashedFile, StoreWriter, read_sealed, require_whole, write_sealed
 from tutelage.render import Renderer
 from tutelage.types import Address, Change, Drop, Example
 
@@ -131,7 +131,7 @@ class EntryWriter:
         self._store.finish()
         written = {LEDGER: self._ledger.finish()}
         counts = {"rows_in": books.rows_in, "rows_kept": books.rows_kept, "notes": books.notes, "written": written}
-        (self.folder / BOOKS).write_text(json.dumps(counts), encoding="utf-8")
+        write_sealed(self.folder / BOOKS, counts)
         return ExampleStore(self.folder)
 
     def abandon(self) -> None:
@@ -197,18 +197,15 @@ class Cache:
 
     def _remove(self, folder: Path) -> None:
         """Out of sight first: nobody must meet an entry with half of its files gone."""
+        aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=self.folder))
         with suppress(FileNotFoundError):
-            aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=self.folder))
             folder.rename(aside / folder.name)
-            shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _opened(folder: Path) -> Entry:
     store = ExampleStore(folder, verify=True)
-    try:
-        books = json.loads((folder / BOOKS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError("The books of prepared data are damaged", where=str(folder), found=str(error)) from error
+    books = read_sealed(folder / BOOKS)
     require_whole(folder / LEDGER, books["written"][LEDGER], verify=True)
     entries = (folder / LEDGER).open(encoding="utf-8")
     return Entry(store, books["rows_in"], books["rows_kept"], tuple(books["notes"]), entries)

@@ -21,7 +21,7 @@ from typing import IO, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.errors import DataError
+from tutelage.errors import DataError, cause_of
 from tutelage.render.compact import packed, unpacked
 from tutelage.types import Address, Example, Unit
 
@@ -111,10 +111,7 @@ class StoreWriter:
                 SYSTEMS: self._systems.finish(),
             },
         }
-        with (self._folder / SUMMARY).open("w", encoding="utf-8") as stream:
-            json.dump(summary, stream, ensure_ascii=False)
-            stream.flush()
-            os.fsync(stream.fileno())
+        write_sealed(self._folder / SUMMARY, summary)
 
     def abandon(self) -> None:
         """Close the files as they are."""
@@ -134,7 +131,7 @@ class ExampleStore(Sequence[Example]):
     """
 
     def __init__(self, folder: Path, *, verify: bool = False) -> None:
-        summary = _summary(folder)
+        summary = read_sealed(folder / SUMMARY)
         for name, written in summary["written"].items():
             require_whole(folder / name, written, verify=verify)
         self.rows: int = summary["rows"]
@@ -232,13 +229,29 @@ def _read(stream: IO[bytes], start: int, size: int) -> bytes:
     return data
 
 
-def _summary(folder: Path) -> dict[str, Any]:
-    path = folder / SUMMARY
+def write_sealed(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON object with its own hash, and see it onto the disk."""
+    text = json.dumps(content)
+    with path.open("w", encoding="utf-8") as stream:
+        stream.write(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote.
+
+    Raises:
+        DataError: it is not there, or not as it was written.
+    """
     try:
-        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        digest, text, end = path.read_text(encoding="utf-8").split("\n")
     except (OSError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
-    return summary
+        raise _damaged(path, cause_of(error)) from error
+    if end or hashlib.sha256(text.encode()).hexdigest() != digest:
+        raise _damaged(path, "other bytes than were written")
+    content: dict[str, Any] = json.loads(text)
+    return content
 
 
 def require_whole(path: Path, written: dict[str, Any], *, verify: bool) -> None:

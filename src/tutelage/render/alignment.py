@@ -93,13 +93,16 @@ def _before(traced: Traced, whose: NDArray[np.int8], end: int) -> tuple[str, tup
 
 
 def beyond(given: str, written: str) -> str | None:
-    """What `written` holds after all of `given`, white space between words aside; None when it does not begin so.
+    """What a reply begins with, beside its own words; None when the two texts leave that open.
 
-    `given` is the end of a served prompt, `written` what a finished conversation has before a reply. A template that
-    spaces the two differently still leaves no doubt about what the reply is.
+    `given` is the end of a served prompt, `written` what a finished conversation has before a reply. The reply begins
+    with what `written` holds after all of `given`, white space between words aside: a template that spaces the two
+    differently still leaves no doubt. If one is the end of the other, the words follow the same text in both.
     """
     if written.startswith(given):
         return written[len(given) :]
+    if written.strip() and given.strip() and (given.endswith(written) or written.endswith(given)):
+        return ""
     position = 0
     for letter in given:
         if letter.isspace():

@@ -25,7 +25,9 @@ OPENS_REASONING = re.compile(r"<\|?(?:seed:)?(?:think|thinking|thought|reasoning
 CLOSES_REASONING = re.compile(
     r"</\|?(?:seed:)?(?:think|thinking|thought|reasoning|reason)\|?>|\[/THINK\]", re.IGNORECASE
 )
-CONTROL_LIKE = re.compile(r"<[|｜][^\s<>]{1,60}[|｜]>|<[|/]?[A-Za-z_:]{1,40}\|?>|\[/?[A-Z_]{2,30}\]")
+CONTROL_LIKE = re.compile(
+    r"<[|｜][^\s<>]{1,60}[|｜]>|\[\|[^\s\[\]]{1,60}\|\]|<[|/]?[A-Za-z_:]{1,40}\|?>|\[/?[A-Z_]{2,30}\]"
+)
 """What chat formats write between the words of a conversation: `<|im_start|>`, `</s>`, `<start_of_turn>`, `[INST]`."""
 
 DEFAULT_PROMPT_WORDS = 3

@@ -12,7 +12,7 @@ from tutelage.render.template import ChatTemplate
 from tutelage.render.tokenizer import NAMED_TOKENS, Tokenizer
 from tutelage.types import Finding
 
-CONTROL_FORM = re.compile(r"<[|｜].*[|｜]>|<\|\w+>|<\w+\|>|</?s>|<(?:start|end)_of_\w+>")
+CONTROL_FORM = re.compile(r"<[|｜].*[|｜]>|\[\|.*\|\]|<\|\w+>|<\w+\|>|</?s>|<(?:start|end)_of_\w+>")
 """Spellings that are only ever meant as one token; `[INST]` and `<think>` are ordinary text to some models."""
 
 SHOWN_TOKENS = 8

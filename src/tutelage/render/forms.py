@@ -25,6 +25,7 @@ FUNCTION, ARGUMENT, VALUE = "qqfunctionqq", "qqargumentqq", "qqvalueqq"
 CALL_ID = "qqcallqq1"  # nine letters and digits: some templates refuse any other length
 
 Seen = dict[str, Any]
+ReasoningField = Literal["auto", "reasoning_content", "reasoning", "thinking", "content"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class MessageForm:
         parts: content is a list of `{"type": "text", "text": ...}`.
         arguments: a call's arguments are an object, or the JSON text of one.
         null_content: a turn of calls alone has content null; otherwise it has empty text.
-        reasoning: the field that holds a turn's reasoning; "content" makes it a part `{"type": "thinking", ...}` there.
+        reasoning: the field that holds a turn's reasoning; "content" makes it a part `{"type": "thinking", ...}` there,
+            as Mistral's templates have it.
         writes_calls: whether any spelling of a tool call is written rightly.
         writes_reasoning: whether the last turn's reasoning is written at all.
     """
@@ -49,9 +51,10 @@ class MessageForm:
 
     def sees(self, conversation: Conversation) -> list[Seen]:
         """The messages of a conversation as the template is handed them."""
-        return [self._message(one) for one in conversation.messages]
+        return [self.message(one) for one in conversation.messages]
 
-    def _message(self, message: Message) -> Seen:
+    def message(self, message: Message) -> Seen:
+        """One message as the template is handed it."""
         content: Any = message.content
         if content is None and not (self.null_content and message.tool_calls):
             content = ""
@@ -79,13 +82,18 @@ class MessageForm:
         return dict(arguments) if self.arguments == "object" else json.dumps(arguments, ensure_ascii=False)
 
 
-def form_of(template: ChatTemplate) -> MessageForm:
-    """Ask a template, by rendering conversations of made-up words, which spelling it writes rightly."""
+def form_of(template: ChatTemplate, reasoning: ReasoningField = "auto") -> MessageForm:
+    """Ask a template, by rendering conversations of made-up words, which spelling it writes rightly.
+
+    Args:
+        template: the template.
+        reasoning: the field for reasoning; "auto" tries those that the template names.
+    """
     form = MessageForm()
     if not _writes(template, form) and _writes(template, replace(form, parts=True)):
         form = replace(form, parts=True)
     form = _with_calls(template, form)
-    return _with_reasoning(template, form)
+    return _with_reasoning(template, form, reasoning)
 
 
 def _writes(template: ChatTemplate, form: MessageForm) -> bool:
@@ -128,18 +136,15 @@ def _holds_call(text: str) -> bool:
     return FUNCTION in text and ARGUMENT in text and VALUE in text and twice not in text and python not in text
 
 
-def _with_reasoning(template: ChatTemplate, form: MessageForm) -> MessageForm:
+def _with_reasoning(template: ChatTemplate, form: MessageForm, chosen: ReasoningField) -> MessageForm:
     source = template.source + (template.tools_source or "")
-    known = [key for key in REASONING_KEYS if re.search(rf"\b{key}\b", source)]
+    known = [key for key in REASONING_KEYS if re.search(rf"\b{key}\b", source)] if chosen == "auto" else [chosen]
     for key in known:
-        turn = _said(form, "assistant", ANSWERED) | {key: THOUGHT}
+        tried = replace(form, reasoning=key, writes_reasoning=True)
+        turn = tried.message(Message("assistant", ANSWERED, reasoning=THOUGHT))
         text = _rendered(template, [_said(form, "user", ASKED), turn])
         if text is not None and THOUGHT in text:
-            return replace(form, reasoning=key, writes_reasoning=True)
-    parts = [{"type": "thinking", "thinking": THOUGHT}, {"type": "text", "text": ANSWERED}]
-    text = _rendered(template, [_said(form, "user", ASKED), {"role": "assistant", "content": parts}])
-    if text is not None and THOUGHT in text and "'type'" not in text and '"type"' not in text:
-        return replace(form, reasoning="content", writes_reasoning=True)
+            return tried
     return replace(form, reasoning=known[0]) if known else form
 
 

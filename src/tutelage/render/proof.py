@@ -23,7 +23,7 @@ import numpy as np
 from tutelage.ledger import Ledger
 from tutelage.render.boundary import decoded_behind, reply_ids
 from tutelage.render.controls import ControlTokens, Span, refuse
-from tutelage.render.forms import MessageForm, form_of
+from tutelage.render.forms import MessageForm, ReasoningField, form_of
 from tutelage.render.gates import assert_proven
 from tutelage.render.template import ChatTemplate
 from tutelage.render.tokenizer import Tokenizer
@@ -36,7 +36,7 @@ CHUNK_ROWS = 256
 SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-6, 1e6
 """A weight below the smallest is taken for 0; fp32 gradients have no use for one beyond the largest."""
 
-NO_OPENING = ("template_refused", "prompt_not_a_prefix", "no_prompt")
+NO_OPENING = ("template_refused", "no_prompt")
 """Why an assistant turn that opens a conversation cannot be asked for: no server has such a prompt."""
 
 
@@ -73,6 +73,7 @@ class Renderer:
         control_tokens: "drop" a row whose text spells a control token, "escape" it (its letters are encoded as
             ordinary text), or "keep" it as the tokenizer reads it.
         missing_stop: "append" the stop token where the template writes none, or "drop" the row.
+        reasoning_field: in which field the template is handed a turn's reasoning; "auto" asks the template.
         empty_reasoning: where the served prompt opens a block of reasoning and a turn has none, "drop" the row or
             "close" the block empty.
     """
@@ -84,11 +85,12 @@ class Renderer:
     control_tokens: Literal["drop", "escape", "keep"] = "drop"
     missing_stop: Literal["append", "drop"] = "append"
     empty_reasoning: Literal["drop", "close"] = "drop"
+    reasoning_field: ReasoningField = "auto"
 
     @cached_property
     def form(self) -> MessageForm:
         """How the template wants its messages written."""
-        return form_of(self.template)
+        return form_of(self.template, self.reasoning_field)
 
     @cached_property
     def _writer(self) -> TurnWriter:

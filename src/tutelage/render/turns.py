@@ -287,7 +287,7 @@ class TurnWriter:
         """How the template itself goes from reasoning to content, if it writes reasoning; else the mirrored tag."""
         if not row.form.writes_reasoning:
             return block.close("")
-        asked: Seen = {"role": "assistant", row.form.reasoning: PROBE, "content": PROBE}
+        asked = row.form.message(Message("assistant", PROBE, reasoning=PROBE))
         traced = row.trace(index + 1, generation_prompt=False, last=asked)
         text = traced.text
         first = text.rfind(PROBE, 0, text.rfind(PROBE))
@@ -298,7 +298,7 @@ class TurnWriter:
         """The reply less what the template writes between turns, where it writes no stop token."""
         if not row.conversation.messages[index].tool_calls:
             return reply.body
-        plain: Seen = {"role": "assistant", "content": PROBE}
+        plain = row.form.message(Message("assistant", PROBE))
         traced = row.trace(index + 1, generation_prompt=False, last=plain)
         place = place_of(traced, index)
         end = traced.text[place.last :] if place is not None else ""

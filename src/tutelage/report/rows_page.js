@@ -44,11 +44,7 @@
     change: (row, reason) => row.changes.some((one) => one.reason === reason),
   };
 
-  const option = (value, text) => {
-    const made = make("option", "", text);
-    made.value = value;
-    return made;
-  };
+  const option = (value, text) => Object.assign(make("option", "", text), { value });
 
   const fillFilters = () => {
     const found = new Map();

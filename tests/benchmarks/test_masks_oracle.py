@@ -1,0 +1,279 @@
+"""The oracle of benchmarks/masks: it passes right Examples and catches each mutation of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("transformers", reason="the oracle asks transformers, which is not here")
+
+from tokenizers import Tokenizer as FastTokenizer  # noqa: E402
+
+from benchmarks.masks.acceptance import accepts  # noqa: E402
+from benchmarks.masks.checkpoints import BaseTokenizer, control_tokens_in, literals_of  # noqa: E402
+from benchmarks.masks.conversations import as_jsonl, trap_rows  # noqa: E402
+from benchmarks.masks.oracle import Facts, judge  # noqa: E402
+from benchmarks.masks.pairs import Work, pairs_of, spelling_tokenizer, tokens_of  # noqa: E402
+from benchmarks.masks.run import main, read_cases  # noqa: E402
+from benchmarks.masks.served import Server, Way  # noqa: E402
+from tutelage.config import RenderSettings  # noqa: E402
+from tutelage.types import Address, Conversation, Example, Message, ToolCall, Turn  # noqa: E402
+
+CHATML = """\
+{%- for message in messages -%}
+{{- '<|im_start|>' + message['role'] + '\\n' + (message['content'] or '') -}}
+{%- for call in message['tool_calls'] or [] -%}
+{{- '<tool_call>' + (call['function'] | tojson) + '</tool_call>' -}}
+{%- endfor -%}
+{{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+"""
+THINKER = """\
+{%- for message in messages -%}
+{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n<think>\\n' -}}{%- endif -%}
+"""
+NO_SYSTEM = """\
+{%- for message in messages if message['role'] != 'system' -%}
+{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+"""
+WAY = Way()
+ADDRESS = Address("rows.jsonl", 1)
+TALK = Conversation(
+    (
+        Message("user", "Where is the blue lamp?"),
+        Message("assistant", "Behind the old shop."),
+        Message("user", "And order 4711?"),
+        Message("assistant", "Nobody returns it."),
+    ),
+    ADDRESS,
+)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A template with the tiny vocabulary."""
+
+    server: Server
+    facts: Facts
+
+    def opinion(self, conversation: Conversation, *examples: Example) -> list[str]:
+        """The promises found broken."""
+        return [one.promise for one in judge(conversation, examples, self.server, self.facts).findings]
+
+    def right(self, conversation: Conversation) -> Example:
+        """The Example of a template that only appends: the finished text, each reply through its stop."""
+        text = self.server.text(conversation, len(conversation.messages), WAY, prompt=False)
+        ids = self.facts.encode(str(text))
+        weights = np.zeros(len(ids), dtype=np.float32)
+        turns = []
+        for index, message in enumerate(conversation.messages):
+            if message.role == "assistant":
+                start = len(self.facts.encode(str(self.server.text(conversation, index, WAY, prompt=True))))
+                end = next(n for n in range(start, len(ids)) if ids[n] in self.facts.stop_ids) + 1
+                weights[start:end] = 1.0
+                turns.append(Turn(index, start, end))
+        return Example(conversation.address, 0, np.asarray(ids, dtype=np.int32), weights, tuple(turns))
+
+
+def bench(template: str, folder: Path) -> Bench:
+    tokenizer = FastTokenizer.from_file(str(folder / "tokenizer.json"))
+    stop = tokenizer.token_to_id("<|im_end|>")
+    assert stop is not None
+    return Bench(Server(spelling_tokenizer(template)), Facts(tokenizer, frozenset({stop}), template))
+
+
+@pytest.fixture
+def chatml(tiny_tokenizer_folder: Path) -> Bench:
+    return bench(CHATML, tiny_tokenizer_folder)
+
+
+def with_spans(example: Example, *turns: Turn) -> Example:
+    weights = np.zeros(len(example.ids), dtype=np.float32)
+    for turn in turns:
+        weights[turn.prompt_end : turn.reply_end] = 1.0
+    return replace(example, turns=turns, weights=weights)
+
+
+def moved(example: Example, *, start: int = 0, end: int = 0) -> Example:
+    first, *rest = example.turns
+    return with_spans(
+        example, replace(first, prompt_end=first.prompt_end + start, reply_end=first.reply_end + end), *rest
+    )
+
+
+def with_extra_first_id(example: Example) -> Example:
+    turns = [replace(one, prompt_end=one.prompt_end + 1, reply_end=one.reply_end + 1) for one in example.turns]
+    longer = replace(example, ids=np.concatenate([example.ids[:1], example.ids]))
+    return with_spans(longer, *turns)
+
+
+def without_stop(example: Example) -> Example:
+    last = example.turns[-1]
+    shorter = replace(example, ids=example.ids[: last.reply_end - 1], turns=())
+    return with_spans(shorter, *example.turns[:-1], replace(last, reply_end=last.reply_end - 1))
+
+
+def with_replies_exchanged(example: Example) -> Example:
+    first, second = example.turns
+    ids = example.ids.tolist()
+    one, two = ids[first.prompt_end : first.reply_end], ids[second.prompt_end : second.reply_end]
+    between = ids[first.reply_end : second.prompt_end]
+    made = ids[: first.prompt_end] + two + between + one
+    middle = first.prompt_end + len(two)
+    turns = (
+        replace(first, reply_end=middle),
+        replace(second, prompt_end=middle + len(between), reply_end=len(made)),
+    )
+    return with_spans(replace(example, ids=np.asarray(made, dtype=np.int32)), *turns)
+
+
+def with_weight_at(example: Example, position: int, weight: float) -> Example:
+    weights = example.weights.copy()
+    weights[position] = weight
+    return replace(example, weights=weights)
+
+
+MUTANTS: dict[str, Callable[[Example], Example]] = {
+    "a span moved by one": lambda one: moved(one, start=1, end=1),
+    "the header trained": lambda one: moved(one, start=-3),
+    "the reply's first token left out": lambda one: moved(one, start=1),
+    "the newline after the stop trained": lambda one: moved(one, end=1),
+    "the stop not in the span": lambda one: moved(one, end=-1),
+    "the stop gone": without_stop,
+    "two replies exchanged": with_replies_exchanged,
+    "a first id doubled": with_extra_first_id,
+    "a token of the user trained": lambda one: with_weight_at(one, 2, 1.0),
+    "a token of the header trained by weight alone": lambda one: with_weight_at(one, one.turns[0].prompt_end - 1, 1.0),
+    "the stop untrained by weight alone": lambda one: with_weight_at(one, one.turns[0].reply_end - 1, 0.0),
+    "half the weight": lambda one: replace(one, weights=one.weights / 2),
+    "a turn left out": lambda one: with_spans(one, one.turns[1]),
+    "one turn over the next": lambda one: with_spans(one, Turn(1, one.turns[0].prompt_end, one.turns[1].reply_end)),
+    "a message's number exchanged": lambda one: with_spans(one, replace(one.turns[0], message=3), one.turns[1]),
+    "the first token trained": lambda one: with_weight_at(one, 0, 1.0),
+}
+
+
+def test_a_right_example_is_called_right(chatml: Bench) -> None:
+    assert chatml.opinion(TALK, chatml.right(TALK)) == []
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_each_mutation_is_called_wrong(chatml: Bench, name: str) -> None:
+    assert chatml.opinion(TALK, MUTANTS[name](chatml.right(TALK)))
+
+
+def test_a_turn_trained_twice_is_called_wrong(chatml: Bench) -> None:
+    right = chatml.right(TALK)
+    assert "turns" in chatml.opinion(TALK, right, replace(with_spans(right, right.turns[0]), part=1))
+
+
+def test_a_reply_with_other_words_is_called_wrong(chatml: Bench) -> None:
+    other = replace(TALK, messages=(*TALK.messages[:3], Message("assistant", "Nobody cannot return it.")))
+    assert "own words" in chatml.opinion(TALK, chatml.right(other))
+
+
+def test_ids_that_the_vocabulary_would_not_make_are_called_wrong(chatml: Bench) -> None:
+    right = chatml.right(TALK)
+    last = right.turns[-1]
+    spelled = [one for letter in "Nobody returns it." for one in chatml.facts.encode(letter)]
+    stop = right.ids[last.reply_end - 1 : last.reply_end].tolist()
+    ids = np.asarray([*right.ids[: last.prompt_end].tolist(), *spelled, *stop], dtype=np.int32)
+    mutant = with_spans(replace(right, ids=ids, turns=()), right.turns[0], replace(last, reply_end=len(ids)))
+    assert chatml.opinion(TALK, mutant) == ["canonical ids"]
+
+
+def test_arguments_encoded_twice_are_called_wrong(chatml: Bench) -> None:
+    call = ToolCall("lookup", {"city": "Lyon"})
+    asked = Message("user", "Where is the manual?")
+    row = Conversation((asked, Message("assistant", "", tool_calls=(call,))), ADDRESS)
+    assert chatml.opinion(row, chatml.right(row)) == []
+    doubled = '<tool_call>{"name": "lookup", "arguments": "{\\"city\\": \\"Lyon\\"}"}</tool_call>'
+    written = Conversation((asked, Message("assistant", doubled)), ADDRESS)
+    assert "encoded twice" in chatml.opinion(row, chatml.right(written))
+
+
+def test_a_greeting_may_be_left_as_context(chatml: Bench) -> None:
+    greeted = replace(TALK, messages=(Message("assistant", "Hello."), *TALK.messages))
+    right = chatml.right(greeted)
+    assert chatml.opinion(greeted, with_spans(right, *right.turns[1:])) == []
+    assert chatml.opinion(greeted, with_spans(right, *right.turns[:-1]))
+
+
+def built(bench_: Bench, conversation: Conversation, reply: str) -> Example:
+    prompt = bench_.facts.encode(str(bench_.server.text(conversation, 1, WAY, prompt=True)))
+    ids = prompt + bench_.facts.encode(reply)
+    example = Example(ADDRESS, 0, np.asarray(ids, dtype=np.int32), np.zeros(len(ids), dtype=np.float32), ())
+    return with_spans(example, Turn(1, len(prompt), len(ids)))
+
+
+@pytest.mark.parametrize(
+    ("reply", "is_right"),
+    [
+        ("The driver.\n</think>\n\nTwo tickets.<|im_end|>", True),
+        ("The driver.\n\nTwo tickets.<|im_end|>", False),
+        ("</think>\n\nTwo tickets.<|im_end|>", False),
+        ("Two tickets.\n</think>\n\nThe driver.<|im_end|>", False),
+        ("The driver.\n</think>\n\nTwo tickets. refund<|im_end|>", False),
+    ],
+)
+def test_a_built_reply_holds_reasoning_close_and_content_in_order(
+    tiny_tokenizer_folder: Path, reply: str, is_right: bool
+) -> None:
+    thinker = bench(THINKER, tiny_tokenizer_folder)
+    row = Conversation(
+        (Message("user", "Say."), Message("assistant", "Two tickets.", reasoning="The driver.")), ADDRESS
+    )
+    assert (thinker.opinion(row, built(thinker, row, reply)) == []) is is_right
+
+
+def test_acceptance_is_the_templates_own(tiny_tokenizer_folder: Path) -> None:
+    plain = bench(CHATML, tiny_tokenizer_folder).server
+    with_system = replace(TALK, messages=(Message("system", "Answer as a driver."), *TALK.messages))
+    assert accepts(TALK, plain, None).kind == "accepted"
+    assert accepts(with_system, bench(NO_SYSTEM, tiny_tokenizer_folder).server, None).kind == "not accepted"
+    assert accepts(TALK, bench(THINKER, tiny_tokenizer_folder).server, None).kind == "no reasoning"
+    reasoned = replace(TALK, messages=(TALK.messages[0], replace(TALK.messages[1], reasoning="The driver knows.")))
+    assert accepts(reasoned, plain, None).kind == "not accepted"
+    assert accepts(reasoned, bench(THINKER, tiny_tokenizer_folder).server, None).kind == "accepted"
+
+
+def test_control_and_stop_tokens_come_from_the_template() -> None:
+    assert control_tokens_in(literals_of(CHATML)) == ("<|im_start|>", "<|im_end|>")
+    assert tokens_of(CHATML, Server(spelling_tokenizer(CHATML)))[1] == ("<|im_end|>", "</s>")
+    assert control_tokens_in("<s>[INST] <think> a<b </s><start_of_turn><｜User｜><|turn>x<turn|>") == (
+        "<s>",
+        "[INST]",
+        "</s>",
+        "<start_of_turn>",
+        "<｜User｜>",
+        "<|turn>",
+        "<turn|>",
+    )
+
+
+def test_no_trap_is_wrong_under_a_plain_template(tiny_tokenizer_folder: Path, tmp_path: Path) -> None:
+    template = tmp_path / "chatml.jinja"
+    template.write_text(CHATML, encoding="utf-8")
+    (tmp_path / "traps.jsonl").write_text(as_jsonl(trap_rows()), encoding="utf-8")
+    cases, _ = read_cases(tmp_path / "traps.jsonl")
+    base = BaseTokenizer("tiny", tiny_tokenizer_folder / "tokenizer.json")
+    result = pairs_of(Work(template, tuple(cases), (base,), (("default", RenderSettings()),)))
+    assert [(one.case, one.detail) for one in result.pairs if one.verdict == "wrong"] == []
+    assert sum(one.verdict == "proven" for one in result.pairs) > 50
+    spelled = {one.case for one in result.pairs if one.acceptance == "control token"}
+    assert "question spells ChatML" in spelled
+    assert all(one.verdict == "dropped" for one in result.pairs if one.case in spelled)
+
+
+def test_an_absent_folder_is_skipped_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--templates", str(tmp_path / "none")]) == 0
+    assert "skipped" in capsys.readouterr().out
