@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from benchmarks.masks.served import INLINE, Refusal, Server, Way, ways_for
-from benchmarks.masks.words import OPENED_BLOCK, Piece, called, own_words, spoken
+from benchmarks.masks.words import CLOSED_BLOCK, OPENED_BLOCK, Piece, called, own_words, spoken
 from tokenizers import Tokenizer as FastTokenizer
 
-from tutelage.types import Conversation, Example, Turn
+from tutelage.types import Conversation, Example, Message, Turn
 
 SHOWN = 120
 
@@ -43,9 +44,26 @@ class Facts:
         """A text after a way through the vocabulary, which may compose letters."""
         return self.decode(self.encode(text))
 
+    @cached_property
+    def added(self) -> dict[int, str]:
+        """Added tokens as a template spells them; a decoder may read them otherwise."""
+        return {number: token.content for number, token in self.tokenizer.get_added_tokens_decoder().items()}
+
+    def spelled(self, ids: Sequence[int]) -> str:
+        """Text of ids with every added token as a template spells it."""
+        parts: list[str] = []
+        run: list[int] = []
+        for number in ids:
+            if number in self.added:
+                parts += [self.decode(run), self.added[number]]
+                run = []
+            else:
+                run.append(number)
+        return "".join([*parts, self.decode(run)])
+
     @property
     def stops(self) -> tuple[str, ...]:
-        """Stop tokens as a template spells them; a decoder may read them otherwise."""
+        """Stop tokens as a template spells them."""
         return tuple(str(self.tokenizer.id_to_token(one)) for one in self.stop_ids)
 
 
@@ -199,8 +217,8 @@ def _replies(conversation: Conversation, example: Example, server: Server, facts
         elif finished.startswith(prompt):
             yield from _as_written(turn, reply, body, finished[len(prompt) :], prompt, facts)
         else:
-            yield from _as_built(conversation, turn, body, prompt, finished, facts)
-        yield from _canonical(example, turn, prompt, finished, reply, facts)
+            yield from _as_built(conversation, example, turn, body, (prompt, finished), facts)
+        yield from _canonical(example, turn, prompt, finished, facts)
 
 
 def _own_pieces(
@@ -263,47 +281,59 @@ def _readings(text: str, prompt: str, facts: Facts) -> tuple[str, ...]:
 
 
 def _as_built(
-    conversation: Conversation, turn: Turn, body: str, prompt: str, finished: str, facts: Facts
+    conversation: Conversation, example: Example, turn: Turn, body: str, texts: tuple[str, str], facts: Facts
 ) -> Iterator[Finding]:
-    """The finished turn does not begin with the prompt: what stands between the turn's words must be the template's."""
+    """The finished turn does not begin with the prompt: what stands between the turn's words must be the template's.
+
+    `texts` are the served prompt and the finished turn.
+    """
+    prompt, finished = texts
     message = conversation.messages[turn.message]
     where = f"message {turn.message}"
-    opened = OPENED_BLOCK.search(prompt)
-    rest, position, seams = spoken(message), 0, []
-    closing = ""
-    if opened:
-        closing = f"</{opened.group(1)}>" if opened.group(1) else f"[/{opened.group(2)}]"
-        if closing not in body:
-            yield Finding(
-                "open block",
-                f"{where}: the prompt opens {opened.group().strip()!r}, the reply never closes it: {body[:SHOWN]!r}",
-            )
-            return
-    for piece in rest:
-        found = _find(piece, body, position, facts)
-        if found is None:
-            continue
-        seams.append(body[position : found[0]])
-        position = found[1]
-    seams.append(body[position:])
-    for seam in seams:
-        left = seam.replace(closing, "", 1) if closing else seam
-        if left.strip() and left.strip() not in finished:
+    closing = _closing(prompt)
+    if CLOSED_BLOCK.search(prompt) and any("reasoning" in one.kind for one in spoken(message)):
+        yield Finding("closed block", f"{where}: reasons after a prompt that closed the block: {body[:SHOWN]!r}")
+    if closing not in body:
+        yield Finding(
+            "open block", f"{where}: the prompt opens a block that {body[:SHOWN]!r} never closes with {closing!r}"
+        )
+        return
+    for seam in _seams(message, body, facts):
+        left = (seam.replace(closing, "", 1) if closing else seam).strip()
+        if left and left not in finished:
             yield Finding("built text", f"{where}: {left[:SHOWN]!r} is neither the turn's nor the template's")
     words = (message.content or "").strip()
-    if (
-        closing
-        and words
-        and message.reasoning is None
-        and closing not in words
-        and body.find(closing) > body.find(words)
-    ):
+    if not words:
+        return
+    closed_late = closing not in words and body.find(closing) > body.find(words)
+    if closing and message.reasoning is None and closed_late:
         yield Finding("open block", f"{where}: the block is closed after the content: {body[:SHOWN]!r}")
+    written = finished[finished.rfind(words) + len(words) :] if words in finished else ""
+    first = min((one for one in facts.stops if one in written), key=written.index, default=None)
+    last = str(facts.tokenizer.id_to_token(int(example.ids[turn.reply_end - 1])))
+    if first is not None and first != last:
+        yield Finding("stop", f"{where}: ends in {last!r}, the template writes {first!r}")
 
 
-def _canonical(
-    example: Example, turn: Turn, prompt: str, finished: str | Refusal, reply: str, facts: Facts
-) -> Iterator[Finding]:
+def _closing(prompt: str) -> str:
+    """What closes the block that a prompt opens at its end; empty when it opens none."""
+    opened = OPENED_BLOCK.search(prompt)
+    if opened is None:
+        return ""
+    return f"</{opened.group(1)}>" if opened.group(1) else f"[/{opened.group(2)}]"
+
+
+def _seams(message: Message, body: str, facts: Facts) -> Iterator[str]:
+    """What a reply holds before, between and after the turn's own words."""
+    position = 0
+    for piece in spoken(message):
+        if found := _find(piece, body, position, facts):
+            yield body[position : found[0]]
+            position = found[1]
+    yield body[position:]
+
+
+def _canonical(example: Example, turn: Turn, prompt: str, finished: str | Refusal, facts: Facts) -> Iterator[Finding]:
     """Promise: the reply's ids are those the vocabulary makes of its text in this place."""
     ids = example.ids[turn.prompt_end : turn.reply_end].tolist()
     served = facts.encode(prompt)
@@ -311,14 +341,44 @@ def _canonical(
         whole = facts.encode(finished)
         if whole[: len(served)] == served:
             after = whole[len(served) :]
-            if ids != after[: len(ids)] and ids[:-1] != after[: len(ids) - 1]:
+            if ids == after[: len(ids)]:
+                return
+            if any(one in facts.stop_ids for one in after):
                 yield Finding(
                     "canonical ids", f"message {turn.message}: {ids[:12]}, the finished turn has {after[:12]}"
                 )
-            return
+                return
+    whole_reply = prompt + facts.spelled(ids)
+    if facts.encode(whole_reply) == served + ids:
+        return
+    added = {number for number in ids if number in facts.added}
+    for part in _parts(ids, added):
+        if not _is_canonical(part, prompt, facts):
+            yield Finding(
+                "canonical ids",
+                f"message {turn.message}: {part[:12]} is not how {facts.decode(part)[:SHOWN]!r} is made",
+            )
+
+
+def _parts(ids: Sequence[int], added: set[int]) -> Iterator[list[int]]:
+    """Runs of ids between added tokens: a vocabulary makes each from its text alone."""
+    part: list[int] = []
+    for number in ids:
+        if number not in added:
+            part.append(number)
+        elif part:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _is_canonical(ids: list[int], prompt: str, facts: Facts) -> bool:
+    """Whether the vocabulary makes these ids of their text, in some place: a decoder may have taken a leading space."""
     for anchor in (prompt, "", "\n", "a", ":", *facts.stops[:1]):
         start = facts.encode(anchor)
-        made = facts.encode(anchor + reply)
-        if made[: len(start)] == start and made[len(start) :] == ids:
-            return
-    yield Finding("canonical ids", f"message {turn.message}: {ids[:12]} is not how {reply[:SHOWN]!r} is encoded")
+        for text in (facts.decode(ids), " " + facts.decode(ids)):
+            made = facts.encode(anchor + text)
+            if made[: len(start)] == start and made[len(start) :] == ids:
+                return True
+    return False

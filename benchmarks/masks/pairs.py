@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from benchmarks.masks.checkpoints import (
     literals_of,
     write_checkpoint,
 )
+from benchmarks.masks.escaped import judge_escaped
 from benchmarks.masks.oracle import Facts, judge
 from benchmarks.masks.served import Refusal, Server, Way, as_served, render
 from tokenizers import Tokenizer as FastTokenizer
@@ -119,6 +120,8 @@ class TemplateResult:
     stops: tuple[str, ...]
 
 
+Outcome = tuple[Example, ...] | Drop | BaseException
+"""Of one row: its Examples, why it was dropped, or how tutelage crashed."""
 PROBE_USER, PROBE_REPLY = "Probing question", "Probed answer"
 PROBE_TOOL = {"type": "function", "function": {"name": "probe", "description": "Probes.", "parameters": {}}}
 PROBE_CALL = {"id": "probe0001", "type": "function", "function": {"name": "probe", "arguments": {"key": "value"}}}
@@ -203,8 +206,14 @@ def _judge_vocabulary(work: Work, checkpoint: Checkpoint, server: Server, result
     control = re.compile("|".join(re.escape(one) for one in sorted(special, key=len, reverse=True)))
     accepted = [accepts(one.conversation, server, control) for one in work.cases]
     for setting, values in work.settings:
-        outcomes = outcomes_of([one.conversation for one in work.cases], checkpoint.folder, values)
-        for case, acceptance, outcome in zip(work.cases, accepted, outcomes, strict=True):
+        escapes = values.control_tokens == "escape"
+        asked = [
+            (case, acceptance)
+            for case, acceptance in zip(work.cases, accepted, strict=True)
+            if not escapes or acceptance.kind == "control token"
+        ]
+        outcomes = outcomes_of([case.conversation for case, _ in asked], checkpoint.folder, values)
+        for (case, acceptance), outcome in zip(asked, outcomes, strict=True):
             kind = acceptance.kind
             if kind == "no reasoning" and values.empty_reasoning == "close":
                 kind = "accepted"
@@ -218,13 +227,13 @@ def _judge_vocabulary(work: Work, checkpoint: Checkpoint, server: Server, result
                 why_not=acceptance.why,
                 renders=acceptance.renders,
             )
-            pair, way = _judged(pair, case, outcome, server, facts)
+            pair, way = _judged(pair, case, outcome, server, facts, control if escapes else None)
             result.pairs.append(pair)
             if (setting, name) == (work.settings[0][0], work.tokenizers[0].name):
                 result.kept.append(_kept(pair, case, outcome, way or acceptance.way or Way()))
 
 
-def _kept(pair: Pair, case: Case, outcome: tuple[Example, ...] | Drop | BaseException, way: Way) -> Kept:
+def _kept(pair: Pair, case: Case, outcome: Outcome, way: Way) -> Kept:
     examples = outcome if isinstance(outcome, tuple) else ()
     turns = [
         (turn.message, one.ids[: turn.prompt_end].tolist(), one.ids[turn.prompt_end : turn.reply_end].tolist())
@@ -237,34 +246,34 @@ def _kept(pair: Pair, case: Case, outcome: tuple[Example, ...] | Drop | BaseExce
 
 
 def _judged(
-    pair: Pair, case: Case, outcome: tuple[Example, ...] | Drop | BaseException, server: Server, facts: Facts
+    pair: Pair, case: Case, outcome: Outcome, server: Server, facts: Facts, escaped: re.Pattern[str] | None
 ) -> tuple[Pair, Way | None]:
-    values, way = pair.as_json(), None
+    """The pair with its verdict, and the way the oracle had to write the messages; `escaped` finds control tokens."""
     if isinstance(outcome, Drop):
-        values |= {"reason": outcome.reason, "detail": outcome.detail}
-    elif isinstance(outcome, BaseException):
-        values |= {"verdict": "wrong", "reason": "crash", "detail": f"{type(outcome).__name__}: {outcome}"}
+        return replace(pair, reason=outcome.reason, detail=outcome.detail), None
+    if isinstance(outcome, BaseException):
+        return replace(pair, verdict="wrong", reason="crash", detail=f"{type(outcome).__name__}: {outcome}"), None
+    if escaped is not None:
+        opinion = judge_escaped(case.conversation, outcome, server, facts, escaped)
     else:
         opinion = judge(case.conversation, outcome, server, facts)
-        way = opinion.way
-        values |= {
-            "verdict": "proven",
-            "way": str(opinion.way or ""),
-            "parts": len(outcome),
-            "tokens": sum(len(one.ids) for one in outcome),
-            "trained": sum(one.trained_tokens for one in outcome),
-        }
-        if not opinion.is_right:
-            values |= {"verdict": "wrong", "reason": opinion.findings[0].promise}
-            values["detail"] = "; ".join(f"[{one.promise}] {one.detail}" for one in opinion.findings)
-        elif pair.acceptance == "control token":
-            values |= {"verdict": "wrong", "reason": "control token", "detail": "text spells a control token"}
-    return Pair(**values), way
+    made = replace(
+        pair,
+        verdict="proven",
+        way=str(opinion.way or ""),
+        parts=len(outcome),
+        tokens=sum(len(one.ids) for one in outcome),
+        trained=sum(one.trained_tokens for one in outcome),
+    )
+    if not opinion.is_right:
+        detail = "; ".join(f"[{one.promise}] {one.detail}" for one in opinion.findings)
+        made = replace(made, verdict="wrong", reason=opinion.findings[0].promise, detail=detail)
+    elif pair.acceptance == "control token" and escaped is None:
+        made = replace(made, verdict="wrong", reason="control token", detail="text spells a control token")
+    return made, opinion.way
 
 
-def outcomes_of(
-    conversations: Sequence[Conversation], folder: Path, settings: RenderSettings
-) -> list[tuple[Example, ...] | Drop | BaseException]:
+def outcomes_of(conversations: Sequence[Conversation], folder: Path, settings: RenderSettings) -> list[Outcome]:
     """What tutelage makes of each conversation, through its public doors."""
     renderer = renderer_for(folder, settings)
 
@@ -286,7 +295,7 @@ def outcomes_of(
         return [_alone(run, one) for one in conversations]
 
 
-def _alone(run: Any, conversation: Conversation) -> tuple[Example, ...] | Drop | BaseException:
+def _alone(run: Any, conversation: Conversation) -> Outcome:
     try:
         outcome: tuple[Example, ...] | Drop = run([conversation])[conversation.address.number]
     except (*FAULTS, TutelageError) as error:

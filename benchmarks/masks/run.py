@@ -14,7 +14,6 @@ import datetime
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -26,7 +25,6 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from benchmarks.masks.checkpoints import BaseTokenizer
-from benchmarks.masks.conversations import as_jsonl, trap_rows
 from benchmarks.masks.pairs import Case, TemplateResult, Work, pairs_of
 from benchmarks.masks.report import report
 from benchmarks.masks.trl_compare import comparison
@@ -39,6 +37,7 @@ from tutelage.types import Change, Drop
 
 ROOT = Path(__file__).resolve().parents[2]
 MATERIAL = ROOT.parent / "shared/material"
+TRAPS = Path(__file__).with_name("conversations.jsonl")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = (
         ("default", RenderSettings(date=today)),
         ("close", RenderSettings(date=today, empty_reasoning="close")),
+        ("escape", RenderSettings(date=today, empty_reasoning="close", control_tokens="escape")),
     )
     works = [Work(one, tuple(chosen), tuple(tokenizers), settings) for one in templates]
     results: list[TemplateResult] = []
@@ -94,7 +94,7 @@ def write_results(folder: Path, results: Sequence[TemplateResult]) -> None:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--templates", type=Path, default=MATERIAL / "templates", help="a folder of *.jinja files")
-    parser.add_argument("--conversations", type=Path, help="a JSONL file instead of the trap conversations")
+    parser.add_argument("--conversations", type=Path, default=TRAPS, help="a JSONL file of conversations")
     parser.add_argument("--tokenizers", default="smollm2,gpt-neox,phi-3", help="which of smollm2, gpt-neox, phi-3")
     parser.add_argument("--only", default="", help="templates whose name holds this")
     parser.add_argument("--case", default="", help="conversations whose name holds this")
@@ -104,22 +104,20 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def read_cases(path: Path | None) -> tuple[list[Case], list[tuple[str, Drop]]]:
-    """The conversations as tutelage.formats reads them, and the rows that it drops before any template."""
-    with tempfile.TemporaryDirectory(prefix="masks-") as scratch:
-        file = path
-        if file is None:
-            file = Path(scratch) / "traps.jsonl"
-            file.write_text(as_jsonl(trap_rows()), encoding="utf-8")
-        lines = file.read_text(encoding="utf-8").split("\n")
-        names = {number: _name(line, number) for number, line in enumerate(lines, 1) if line.strip()}
-        drops: list[Drop] = []
+def read_cases(path: Path) -> tuple[list[Case], list[tuple[str, Drop]]]:
+    """The conversations as tutelage.formats reads them, and the rows that it drops before any template.
 
-        def hear(event: Drop | Change) -> None:
-            if isinstance(event, Drop):
-                drops.append(event)
+    A row is called by its `case`, `id` or `name`, or by its line.
+    """
+    lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: texts may hold other line separators
+    names = {number: _name(line, number) for number, line in enumerate(lines, 1) if line.strip()}
+    drops: list[Drop] = []
 
-        read = list(formats.read([str(file)], ledger=Ledger(listener=hear)))
+    def hear(event: Drop | Change) -> None:
+        if isinstance(event, Drop):
+            drops.append(event)
+
+    read = list(formats.read([str(path)], ledger=Ledger(listener=hear)))
     cases = [Case(names[one.address.number], one) for one in read]
     return cases, [(names[one.address.number], one) for one in drops]
 

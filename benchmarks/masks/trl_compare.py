@@ -1,5 +1,7 @@
 """Where TRL's masks differ from the proven ones, counted by the kind of difference.
 
+    python -m benchmarks.masks.trl_compare runs/masks/kept.jsonl runs/masks/trl.jsonl
+
 Both sides are compared as ids. A turn *stands* in TRL's sequence when that begins with the ids of the served prompt
 followed by the ids of the reply.
 """
@@ -7,6 +9,7 @@ followed by the ids of the reply.
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -149,3 +152,7 @@ def _follows(position: int, extra: set[int], ends: set[int]) -> bool:
 
 def _short(text: str) -> str:
     return " ".join(text.split())[:110].replace("|", "/")
+
+
+if __name__ == "__main__":
+    print(comparison(Path(sys.argv[1]), Path(sys.argv[2])))

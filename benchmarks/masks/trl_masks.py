@@ -1,11 +1,12 @@
 """What TRL would train on the same pairs, by TRL's own data preparation. Runs in an environment of its own.
 
-    python -m venv /tmp/trl && /tmp/trl/bin/pip install torch "trl==1.16.*"
-    /tmp/trl/bin/python -m benchmarks.masks.trl_masks runs/masks --vocabulary TOKENIZER.json --out runs/masks/trl.jsonl
+    python -m venv trl_environment
+    trl_environment/bin/pip install torch==2.13.0 "trl==1.16.*"
+    trl_environment/bin/python -m benchmarks.masks.trl_masks runs/masks --vocabulary FILE --out runs/masks/trl.jsonl
 
-Reads kept.jsonl and templates.jsonl of a run of benchmarks.masks.run, and the vocabulary that run used first (its path
-is printed by `python -m benchmarks.masks.run --show-vocabulary`). Two ways of TRL are asked: "assistant" is
-`assistant_only_loss=True` on messages; "completion" is a prompt and the last turn as its completion.
+Reads kept.jsonl and templates.jsonl of a run of benchmarks.masks.run, and the vocabulary that run used first. Two ways
+of TRL are asked: "assistant" is `assistant_only_loss=True` on messages; "completion" is a prompt and the last turn as
+its completion.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Rows a second and peak memory of preparing data, ours and others', the same rows, by turns.
 
-    python benchmarks/prepare/run.py --material FOLDER --trl-python PYTHON_WITH_TRL
+    python benchmarks/prepare/run.py --material FOLDER --trl-python PYTHON_WITH_TRL --litgpt-python PYTHON_WITH_LITGPT
     python benchmarks/prepare/run.py --material FOLDER --rows 1000000 --repeats 1
 
 Every run is a process of its own that starts cold, without a cache; the clock stands in the process and leaves out its
 start and imports. Memory is the resident memory of the process and all its children added up, looked at every 50 ms;
-pages that they share count in each.
+pages that they share count in each. CPU time is that of all of them, start and imports included: unlike the clock, it
+does not depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -39,10 +41,12 @@ class Contestant:
     command: list[str]
     rows_a_second: list[float] = field(default_factory=list)
     peak_bytes: list[int] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
     last: dict[str, object] = field(default_factory=dict)
 
     def measure(self) -> None:
         """Run once."""
+        before = cpu_of_children()
         with tempfile.TemporaryDirectory() as folder:
             environment = os.environ | {"HF_DATASETS_CACHE": folder, "HF_HUB_OFFLINE": "1"}
             with (
@@ -62,6 +66,13 @@ class Contestant:
         self.last = json.loads(lines[-1])
         self.rows_a_second.append(float(str(self.last["rows"])) / float(str(self.last["seconds"])))
         self.peak_bytes.append(peak)
+        self.cpu_seconds.append(cpu_of_children() - before)
+
+
+def cpu_of_children() -> float:
+    """Seconds that all processes started from here, and theirs, have computed."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def resident_bytes(process: int) -> int:
@@ -92,7 +103,29 @@ def contestants(asked: argparse.Namespace, data: Path, folder: Path) -> list[Con
             Contestant("TRL, replies trained, 2 processes", [*trl, "prompt_completion", "--processes", "2"]),
             Contestant("TRL, everything trained, no mask", [*trl, "messages"]),
         ]
+    if asked.litgpt_python:
+        found.append(Contestant("LitGPT", [asked.litgpt_python, str(HERE / "by_litgpt.py"), str(data), str(folder)]))
     return found
+
+
+def print_table(measured: list[Contestant], rows: int) -> None:
+    """Medians, and how many times as fast ours was in the same turn."""
+    heads = ("rows/s", "lowest", "highest", "ours/it", "CPU us/row", "peak MiB", "tokens", "trained")
+    print("\n" + " " * 36 + "".join(f"{head:>12}" for head in heads))
+    for one in measured:
+        speeds = one.rows_a_second
+        ratios = [a / b for a, b in zip(measured[0].rows_a_second, speeds, strict=True)]
+        cells = (
+            f"{statistics.median(speeds):,.0f}",
+            f"{min(speeds):,.0f}",
+            f"{max(speeds):,.0f}",
+            f"{statistics.median(ratios):.2f}",
+            f"{statistics.median(one.cpu_seconds) / rows * 1e6:,.0f}",
+            f"{max(one.peak_bytes) / 2**20:,.0f}",
+            f"{one.last['tokens']:,}",
+            f"{one.last['trained_tokens']:,}",
+        )
+        print(f"{one.name:36}" + "".join(f"{cell:>12}" for cell in cells))
 
 
 def main() -> None:
@@ -102,6 +135,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=9990)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--trl-python", help="a Python that has TRL; without it TRL is left out")
+    parser.add_argument("--litgpt-python", help="a Python that has LitGPT; without it LitGPT is left out")
     parser.add_argument("--one-process", action="store_true", help="measure ours in one process, too")
     parser.add_argument("--model", default="smollm2-135m", help="whose tokenizer and template")
     asked = parser.parse_args()
@@ -115,19 +149,8 @@ def main() -> None:
             for one in all_of_them:
                 one.measure()
                 print(f"  run {repeat + 1}: {one.name}: {one.rows_a_second[-1]:,.0f} rows/s", flush=True)
-    ours = all_of_them[0]
-    print(
-        f"\n{'':36}{'rows/s':>8}{'lowest':>8}{'highest':>8}{'ours/it':>9}{'peak MiB':>10}{'tokens':>12}{'trained':>12}"
-    )
-    for one in all_of_them:
-        ratios = [a / b for a, b in zip(ours.rows_a_second, one.rows_a_second, strict=True)]
-        speeds = one.rows_a_second
-        print(
-            f"{one.name:36}{statistics.median(speeds):8,.0f}{min(speeds):8,.0f}{max(speeds):8,.0f}"
-            f"{statistics.median(ratios):9.2f}{max(one.peak_bytes) / 2**20:10,.0f}"
-            f"{one.last['tokens']:12,}{one.last['trained_tokens']:12,}"
-        )
-    print(f"dropped by ours: {ours.last['dropped'] or 'none'}")
+    print_table(all_of_them, asked.rows)
+    print(f"dropped by ours: {all_of_them[0].last['dropped'] or 'none'}")
 
 
 if __name__ == "__main__":

@@ -11,17 +11,16 @@ import pytest
 
 pytest.importorskip("transformers", reason="the oracle asks transformers, which is not here")
 
-from tokenizers import Tokenizer as FastTokenizer  # noqa: E402
+from benchmarks.masks.acceptance import accepts
+from benchmarks.masks.checkpoints import BaseTokenizer, control_tokens_in, literals_of
+from benchmarks.masks.oracle import Facts, judge
+from benchmarks.masks.pairs import Work, pairs_of, spelling_tokenizer, tokens_of
+from benchmarks.masks.run import TRAPS, main, read_cases
+from benchmarks.masks.served import Server, Way
+from tokenizers import Tokenizer as FastTokenizer
 
-from benchmarks.masks.acceptance import accepts  # noqa: E402
-from benchmarks.masks.checkpoints import BaseTokenizer, control_tokens_in, literals_of  # noqa: E402
-from benchmarks.masks.conversations import as_jsonl, trap_rows  # noqa: E402
-from benchmarks.masks.oracle import Facts, judge  # noqa: E402
-from benchmarks.masks.pairs import Work, pairs_of, spelling_tokenizer, tokens_of  # noqa: E402
-from benchmarks.masks.run import main, read_cases  # noqa: E402
-from benchmarks.masks.served import Server, Way  # noqa: E402
-from tutelage.config import RenderSettings  # noqa: E402
-from tutelage.types import Address, Conversation, Example, Message, ToolCall, Turn  # noqa: E402
+from tutelage.config import RenderSettings
+from tutelage.types import Address, Conversation, Example, Message, ToolCall, Turn
 
 CHATML = """\
 {%- for message in messages -%}
@@ -263,8 +262,7 @@ def test_control_and_stop_tokens_come_from_the_template() -> None:
 def test_no_trap_is_wrong_under_a_plain_template(tiny_tokenizer_folder: Path, tmp_path: Path) -> None:
     template = tmp_path / "chatml.jinja"
     template.write_text(CHATML, encoding="utf-8")
-    (tmp_path / "traps.jsonl").write_text(as_jsonl(trap_rows()), encoding="utf-8")
-    cases, _ = read_cases(tmp_path / "traps.jsonl")
+    cases, _ = read_cases(TRAPS)
     base = BaseTokenizer("tiny", tiny_tokenizer_folder / "tokenizer.json")
     result = pairs_of(Work(template, tuple(cases), (base,), (("default", RenderSettings()),)))
     assert [(one.case, one.detail) for one in result.pairs if one.verdict == "wrong"] == []
@@ -272,6 +270,12 @@ def test_no_trap_is_wrong_under_a_plain_template(tiny_tokenizer_folder: Path, tm
     spelled = {one.case for one in result.pairs if one.acceptance == "control token"}
     assert "question spells ChatML" in spelled
     assert all(one.verdict == "dropped" for one in result.pairs if one.case in spelled)
+
+
+def test_each_trap_has_a_name_of_its_own() -> None:
+    cases, dropped = read_cases(TRAPS)
+    names = [one.name for one in cases] + [name for name, _ in dropped]
+    assert len(set(names)) == len(names) > 80
 
 
 def test_an_absent_folder_is_skipped_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

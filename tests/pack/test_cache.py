@@ -215,6 +215,7 @@ CHANGES: dict[str, Callable[[Renderer, Path], Renderer]] = {
     "turns": lambda one, _: replace(one, turns="last"),
     "control_tokens": lambda one, _: replace(one, control_tokens="keep"),
     "missing_stop": lambda one, _: replace(one, missing_stop="drop"),
+    "reasoning_field": lambda one, _: replace(one, reasoning_field="thinking"),
     "empty_reasoning": lambda one, _: replace(one, empty_reasoning="close"),
 }
 

@@ -40,6 +40,8 @@ def pack_rows(examples: Sequence[Example], *, row_tokens: int) -> tuple[Row, ...
     rows = tuple(_row(documents) for documents in bins)
     packed = sum(row.trained_tokens for row in rows)
     assert packed == sum(one.trained_tokens for one in examples), "packing changed the number of trained tokens"
+    ends = sum(_trained_ends(row, documents) for row, documents in zip(rows, bins, strict=True))
+    assert ends == sum(len(one.turns) for one in examples), "packing lost the end of a trained turn"
     return rows
 
 
@@ -54,6 +56,18 @@ def batches(examples: Sequence[Example], order: Order, *, row_tokens: int, start
             trained_tokens=sum(row.trained_tokens for row in rows),
             examples=len(chosen),
         )
+
+
+def _trained_ends(row: Row, documents: Sequence[Example]) -> int:
+    """Turns whose last token stands trained at its place in the row, with its predecessor in the same document."""
+    count, start = 0, 0
+    for one, tokens in zip(documents, row.document_tokens, strict=True):
+        for turn in one.turns:
+            at = start + turn.reply_end - 1
+            same = row.ids[at] == one.ids[turn.reply_end - 1] and row.positions[at] == turn.reply_end - 1
+            count += bool(same and row.weights[at] != 0)
+        start += tokens
+    return count
 
 
 def _row(documents: Sequence[Example]) -> Row:

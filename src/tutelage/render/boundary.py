@@ -27,7 +27,7 @@ def reply_ids(tokenizer: Tokenizer, prompt_ids: list[int], whole_ids: list[int],
     if whole_ids[: len(prompt_ids)] == prompt_ids:
         return whole_ids[len(prompt_ids) :]
     for ids in _behind_a_border(tokenizer, reply):
-        if decoded_behind(tokenizer, [(prompt_ids, ids)])[0] == reply:
+        if reply in (decoded_behind(tokenizer, [(prompt_ids, ids)])[0], spelled_behind(tokenizer, prompt_ids, ids)):
             return ids
     return None
 
@@ -49,6 +49,12 @@ def decoded_behind(tokenizer: Tokenizer, pairs: Sequence[tuple[list[int], list[i
         else:  # the context began inside a character
             texts.append(tokenizer.decode(before + ids)[len(tokenizer.decode(before)) :])
     return texts
+
+
+def spelled_behind(tokenizer: Tokenizer, before: list[int], ids: list[int]) -> str:
+    """The same, part by part between added tokens (`Tokenizer.spell`)."""
+    context = before[-CONTEXT_TOKENS:]
+    return tokenizer.spell(context + ids)[len(tokenizer.spell(context)) :]
 
 
 def _behind_a_border(tokenizer: Tokenizer, reply: str) -> Iterator[list[int]]:

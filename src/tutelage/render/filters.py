@@ -10,15 +10,16 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jinja2.exceptions import FilterArgumentError
 from jinja2.filters import FILTERS, do_title, make_attrgetter
 from jinja2.runtime import Context
 from jinja2.utils import pass_context
-from markupsafe import Markup, soft_str
+from markupsafe import Markup
 
 from tutelage.render.formatting import percent
-from tutelage.render.metering import ITEM_CHARACTERS, MAX_SLOW_CHARACTERS, Meter
+from tutelage.render.metering import ITEM_CHARACTERS, MAX_SLOW_CHARACTERS, NODE_CHARACTERS, Meter, T
 from tutelage.render.provenance import TracedMarkup, TracedText, escaped, joined, runs_of
-from tutelage.render.tojson import traced_json
+from tutelage.render.writing import traced_json
 
 Filter = Callable[..., Any]
 
@@ -45,31 +46,34 @@ def to_json(
     characters, depth = meter.shape(value)
     margin = len(indent) if isinstance(indent, str) else max(indent or 0, 0)
     between = sum(map(len, separators)) if separators else 0
-    meter.allow(characters + (margin * (depth + 1) + between) * (characters // 4))
-    options = {"ensure_ascii": ensure_ascii, "indent": indent, "separators": separators, "sort_keys": sort_keys}
-    text = json.dumps(value, **options)
+    meter.allow(characters + (margin * (depth + 1) + between) * (characters // NODE_CHARACTERS))
+    text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
     meter.built(len(text))
-    return traced_json(value, text, **options) if meter.tracing else text
+    if not meter.tracing:
+        return text
+    return traced_json(
+        value, text, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
 
 
 @pass_context
 def _trim(context: Context, value: Any, chars: str | None = None) -> str:
-    return _counted(context, soft_str(value).strip(chars))
+    return _counted(context, _soft(context, value).strip(chars))
 
 
 @pass_context
 def _upper(context: Context, value: Any) -> str:
-    return _counted(context, soft_str(value).upper())
+    return _counted(context, _soft(context, value).upper())
 
 
 @pass_context
 def _lower(context: Context, value: Any) -> str:
-    return _counted(context, soft_str(value).lower())
+    return _counted(context, _soft(context, value).lower())
 
 
 @pass_context
 def _capitalize(context: Context, value: Any) -> str:
-    return _counted(context, soft_str(value).capitalize())
+    return _counted(context, _soft(context, value).capitalize())
 
 
 @pass_context
@@ -83,7 +87,7 @@ def _title(context: Context, value: Any) -> str:
 
 @pass_context
 def _string(context: Context, value: Any) -> str:
-    return value if isinstance(value, str) else _meter(context).printed(value)
+    return _soft(context, value)
 
 
 @pass_context
@@ -91,12 +95,12 @@ def _safe(context: Context, value: Any) -> Markup:
     if isinstance(value, Markup):
         return value
     text = _text(context, value)
-    return TracedMarkup(text) if _meter(context).tracing else Markup(text)
+    return TracedMarkup(text) if _meter(context).tracing else Markup(text)  # noqa: S704 the template says so
 
 
 @pass_context
 def _escape(context: Context, value: Any) -> Markup:
-    return _counted(context, escaped(value if isinstance(value, str) else _text(context, value)))
+    return _counted(context, escaped(_soft(context, value)))
 
 
 @pass_context
@@ -112,6 +116,8 @@ def _join(context: Context, value: Any, d: Any = "", attribute: str | int | None
         items = list(map(make_attrgetter(context.environment, attribute), items))
     pieces = [meter.printed(item) for item in items]
     meter.allow(sum(map(len, pieces)) + len(separator) * len(pieces))
+    if context.eval_ctx.autoescape:
+        return _counted(context, str(FILTERS["join"](context.eval_ctx, items, d)))
     return _counted(context, joined(separator, pieces) if meter.tracing else str(separator).join(pieces))
 
 
@@ -127,15 +133,13 @@ def _replace(context: Context, s: Any, old: Any, new: Any, count: int | None = N
 
 
 @pass_context
-def _indent(
-    context: Context, s: str, width: int | str = 4, first: bool = False, blank: bool = False
-) -> str:
+def _indent(context: Context, s: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
     meter = _meter(context)
     lines = meter.charged((s + "\n").splitlines())
     margin = len(width) if isinstance(width, str) else width
     meter.allow(len(s) + (margin + 1) * len(lines))
     space = width if isinstance(width, str) else " " * width
-    space = Markup(space) if isinstance(s, Markup) else space
+    space = Markup(space) if isinstance(s, Markup) else space  # noqa: S704 as jinja2 does
     shifted = [space + line if (first if index == 0 else blank or line) else line for index, line in enumerate(lines)]
     if isinstance(s, Markup):
         return _counted(context, Markup("\n").join(shifted))
@@ -145,14 +149,14 @@ def _indent(
 @pass_context
 def _center(context: Context, value: Any, width: int = 80) -> str:
     _meter(context).allow(width)
-    return _counted(context, soft_str(value).center(width))
+    return _counted(context, _soft(context, value).center(width))
 
 
 @pass_context
 def _format(context: Context, value: Any, *args: Any, **kwargs: Any) -> str:
     if args and kwargs:
         return str(FILTERS["format"]("", *args, **kwargs))  # Jinja's own words for this mistake
-    return percent(_meter(context), soft_str(value), kwargs or args)
+    return percent(_meter(context), _soft(context, value), kwargs or args)
 
 
 @pass_context
@@ -202,15 +206,25 @@ def _round(context: Context, value: float, precision: int = 0, method: Any = "co
 
 @pass_context
 def _truncate(context: Context, value: Any, *args: Any, **kwargs: Any) -> str:
-    return _counted(context, FILTERS["truncate"](context.environment, value, *args, **kwargs))
+    try:
+        text: str = FILTERS["truncate"](context.environment, value, *args, **kwargs)
+    except AssertionError as error:  # how jinja2 refuses lengths that cannot be
+        raise FilterArgumentError(str(error)) from error
+    return _counted(context, text)
 
 
-def _counted(context: Context, value: Any) -> Any:
+def _counted(context: Context, value: T) -> T:
     return _meter(context).charged(value)
 
 
 def _text(context: Context, value: Any) -> str:
+    """As `str(value)`."""
     return value if type(value) is str else _meter(context).printed(value)
+
+
+def _soft(context: Context, value: Any) -> str:
+    """As jinja2's `soft_str`: safe text stays marked as safe."""
+    return value if isinstance(value, str) else _meter(context).printed(value)
 
 
 def _lazy(name: str) -> Filter:

@@ -36,17 +36,18 @@ def percent(meter: Meter, template: str, values: Any) -> str:
     meter.built(len(text))
     if not meter.tracing or isinstance(template, Markup):
         return text
-    return _same_text(text, _filled(template, items, fields))
+    return _same_text(text, _filled(meter, template, items, fields))
 
 
-def _filled(template: str, items: tuple[Any, ...], fields: list[re.Match[str]]) -> list[str]:
+def _filled(meter: Meter, template: str, items: tuple[Any, ...], fields: list[re.Match[str]]) -> list[str]:
     """The pieces of the simple case: `%s` and `%%` only."""
-    pieces, at, left = [], 0, iter(items)
+    pieces: list[str] = []
+    at, left = 0, iter(items)
     for field in fields:
         pieces.append(template[at : field.start()])
         if field.group() not in ("%s", "%%"):
             return []
-        pieces.append("%" if field.group() == "%%" else str(next(left, "")))
+        pieces.append("%" if field.group() == "%%" else meter.printed(next(left, "")))
         at = field.end()
     return [*pieces, template[at:]]
 
@@ -65,13 +66,19 @@ class BraceFormat:
 
     @pass_context
     def __call__(self, context: Context, /, *args: Any, **kwargs: Any) -> str:
+        """The text with its fields filled in."""
         if self._takes_mapping:
             if kwargs or len(args) != 1:
                 raise TypeError("format_map() takes exactly one argument")
-            args, kwargs = (), args[0]
+            return self._formatted(context, (), args[0])
+        return self._formatted(context, args, kwargs)
+
+    def _formatted(self, context: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         meter: Meter = context.meter  # type: ignore[attr-defined]
         if isinstance(self._template, Markup):
-            return Markup(_EscapeFormatter(self._environment, meter).vformat(self._template, args, kwargs))
+            return Markup(  # noqa: S704 what is put into it is escaped
+                _EscapeFormatter(self._environment, meter).vformat(self._template, args, kwargs)
+            )
         formatter = _Formatter(self._environment, meter)
         text = formatter.vformat(self._template, args, kwargs)
         meter.built(len(text))
@@ -98,7 +105,8 @@ class _Formatter(SandboxedFormatter):
 
     def pieces(self, template: str) -> list[str]:
         """What the last `vformat` wrote, piece by piece; nothing where a width is itself a field."""
-        pieces, fields, at = [], iter(self._fields), 0
+        pieces: list[str] = []
+        fields = iter(self._fields)
         for literal, name, specification, _ in Formatter().parse(template):
             pieces.append(literal)
             if name is not None:
@@ -121,7 +129,7 @@ class _EscapeFormatter(SandboxedEscapeFormatter):
 
 
 def _allow_field(meter: Meter, value: Any, specification: str) -> None:
-    widths = [digits for digits in _NUMBER.findall(specification)]
+    widths = _NUMBER.findall(specification)
     if any(len(digits) > 12 for digits in widths):
         meter.overrun("a field as wide as " + widths[0][:20], "a width within the limits")
     meter.allow(sum(map(int, widths)) + (0 if isinstance(value, str) else meter.size(value)))

@@ -55,9 +55,7 @@ class MessageForm:
 
     def message(self, message: Message) -> Seen:
         """One message as the template is handed it."""
-        content: Any = message.content
-        if content is None and not (self.null_content and message.tool_calls):
-            content = ""
+        content: Any = message.content or (None if self.null_content and message.tool_calls else "")
         if self.parts and content is not None:
             content = [{"type": "text", "text": content}]
         if message.reasoning is not None and self.reasoning == "content":

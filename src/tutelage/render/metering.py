@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
-from jinja2.runtime import Undefined
+from jinja2.runtime import markup_join
+from markupsafe import Markup
 
 from tutelage.errors import TemplateError
-from tutelage.render.provenance import TracedText, joined
+from tutelage.render.provenance import TracedText, escaped, joined
+from tutelage.render.writing import traced_repr
 
 MAX_CHARACTERS = 10_000_000
 """Largest text or intermediate value. Our choice: 2.5 million tokens, beyond the longest contexts served today."""
@@ -36,8 +38,14 @@ MAX_INTEGER_BITS = 65_536
 MAX_SLOW_CHARACTERS = 100_000
 """Largest input of the filters whose time can grow with its square. Our choice: well under a second each."""
 
+NODE_CHARACTERS = 8
+"""What a value inside another counts as when it is printed: its commas, brackets and digits."""
+
 _TICK_STEPS = 256
 _TICK_CHARACTERS = 65_536
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +115,12 @@ class Meter:
         if self._built < 0:
             self.overrun("too much text on the way", f"at most {BUILT_FACTOR} x {self._limits.characters:,} characters")
 
-    def charged(self, value: Any) -> Any:
+    def charged(self, value: T) -> T:
         """`value`, counted."""
-        kind = type(value)
-        if kind is str or kind is TracedText or kind is bytes:
+        if isinstance(value, (str, bytes)):
             self.built(len(value))
-        elif kind in (list, tuple, dict):
+        elif isinstance(value, (list, tuple, dict)):
             self.built(len(value) * ITEM_CHARACTERS)
-        elif isinstance(value, str):
-            self.built(len(value))
         return value
 
     def printed(self, value: Any) -> str:
@@ -130,11 +135,21 @@ class Meter:
             self.allow(self.size(value))
         text = str(value)
         self.built(len(text))
-        return text
+        return traced_repr(value, text) if self.tracing and type(value) in (list, tuple, dict) else text
 
     def str_join(self, values: Iterable[Any]) -> str:
         """What `~` makes."""
         return self.concat([self.printed(value) for value in values])
+
+    def escape(self, value: Any) -> Markup:
+        """What `{% autoescape true %}` makes of a value."""
+        return self.charged(escaped(value if isinstance(value, str) else self.printed(value)))
+
+    def markup_join(self, values: Iterable[Any]) -> str:
+        """What `~` makes where `{% autoescape %}` may be on; as in jinja2, the first safe text makes all safe."""
+        pieces = [value if isinstance(value, str) else self.printed(value) for value in values]
+        self.allow(sum(map(len, pieces)))
+        return self.charged(markup_join(pieces))
 
     def concat(self, pieces: Sequence[str]) -> str:
         """The pieces as one text, counted."""
@@ -143,10 +158,8 @@ class Meter:
 
     def loop(self, values: Any) -> Any:
         """What a loop goes over: `values` itself where it is short, else something that counts its rounds."""
-        if isinstance(values, Iterator):
+        if type(values) is not list and isinstance(values, Iterator):
             return self._counted(values)
-        if values is None or isinstance(values, Undefined):
-            return values
         try:
             rounds = len(values)
         except TypeError:
@@ -167,6 +180,18 @@ class Meter:
         self.built(len(items) * ITEM_CHARACTERS)
         return items
 
+    def comparable(self, value: Any) -> Any:
+        """`value`, about to be compared or searched."""
+        kind = type(value)
+        if kind is str or kind is TracedText:
+            if len(value) > _TICK_CHARACTERS:
+                self.look_at_the_clock()
+        elif kind in (list, tuple, dict):
+            self.allow(self.size(value))
+        elif isinstance(value, Iterator):
+            return self._counted(value)
+        return value
+
     def size(self, value: Any) -> int:
         """About how many characters `value` prints as. Stops counting beyond the limit."""
         return self.shape(value)[0]
@@ -179,7 +204,7 @@ class Meter:
         total, deepest, stack = 0, 0, [(value, 0)]
         while stack and total <= self._limits.characters:
             one, depth = stack.pop()
-            total += 4
+            total += NODE_CHARACTERS
             deepest = max(deepest, depth)
             if isinstance(one, (str, bytes)):
                 total += len(one)

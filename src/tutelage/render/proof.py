@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tutelage.ledger import Ledger
-from tutelage.render.boundary import decoded_behind, reply_ids
+from tutelage.render.boundary import decoded_behind, reply_ids, spelled_behind
 from tutelage.render.controls import ControlTokens, Span, refuse
 from tutelage.render.forms import MessageForm, ReasoningField, form_of
 from tutelage.render.gates import assert_proven
@@ -243,7 +243,7 @@ class Renderer:
                 raise Unproven("no_stop_token", f"{shown} hold no stop token")
             if stop != len(after) - 1:
                 raise Unproven("stop_inside_reply", f"{shown} hold a stop token before their end")
-            text = turn.reply if turn.stop_written else turn.reply + self.tokenizer.decode(after[-1:])
+            text = turn.reply if turn.stop_written else turn.reply + self.tokenizer.spelling(after[-1])
             yield ProvenTurn(turn.message, turn.weight, prompt_ids, after, text)
 
     def _spoken(self, rows: Sequence[Sequence[ProvenTurn]]) -> dict[int, str]:
@@ -259,20 +259,32 @@ class Renderer:
         try:
             if draft.conversation.is_text:
                 return Proven((self._document(draft.conversation),))
+            changes = draft.changes
             for turn in turns:
                 if spoken[id(turn)] != turn.text:
-                    raise Unproven(
-                        "round_trip",
-                        f"message {turn.message}: rendered {turn.text[:SHOWN_CHARACTERS]!r}, "
-                        f"ids say {spoken[id(turn)][:SHOWN_CHARACTERS]!r}",
-                    )
+                    changes += self._said_otherwise(address, turn, spoken[id(turn)])
             examples = tuple(self._assemble(draft.conversation, turns))
         except Unproven as finding:
             return Drop(address, finding.reason, str(finding))
-        changes = draft.changes
         if len(examples) > 1:
             changes += (Change(address, "split", _cost_of(examples)),)
         return Proven(examples, changes)
+
+    def _said_otherwise(self, address: Address, turn: ProvenTurn, spoken: str) -> tuple[Change, ...]:
+        """A second look at ids whose plain decoding is not the text that was rendered.
+
+        Raises:
+            Unproven: the tokenizer itself tells the two texts apart.
+        """
+        spelled = spelled_behind(self.tokenizer, turn.prompt_ids, turn.reply_ids)
+        if spelled == turn.text:
+            return ()
+        both = f"message {turn.message}: rendered {turn.text[:SHOWN_CHARACTERS]!r}, ids say {spoken[:SHOWN_CHARACTERS]!r}"
+        prompt = self.tokenizer.spell(turn.prompt_ids)
+        one, other, same = self.tokenizer.encode([prompt + turn.text, prompt + spelled, prompt])
+        if one != other or same != turn.prompt_ids or one != turn.prompt_ids + turn.reply_ids:
+            raise Unproven("round_trip", both)
+        return (Change(address, "text_normalised", f"{both}; to the tokenizer the two are one"),)
 
     def _assemble(self, conversation: Conversation, turns: list[ProvenTurn]) -> Iterator[Example]:
         """One Example when the last turn's sequence proves all; else one more for each group of turns it does not."""

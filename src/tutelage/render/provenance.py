@@ -5,12 +5,14 @@ Shape legend: C = characters of one rendered text.
 A run is (source, start, length): `length` characters that stand in source number `source` from `start` on.
 (-1, -1, length) is text of the template's own, or text whose origin is not known.
 """
+# ruff: noqa: D102 the methods of TracedText are those of str
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, SupportsIndex
 
 import markupsafe
@@ -86,7 +88,9 @@ class TracedText(str):
         return TracedText(text, _merged(characters[key]))
 
     def __iter__(self) -> Iterator[str]:
-        for text, runs in zip(str.__iter__(self), cuts(self._runs, ((n, n + 1) for n in range(len(self)))), strict=True):
+        for text, runs in zip(
+            str.__iter__(self), cuts(self._runs, ((n, n + 1) for n in range(len(self)))), strict=True
+        ):
             yield TracedText(text, runs)
 
     def __add__(self, other: Any) -> Any:
@@ -252,18 +256,26 @@ def joined(separator: str, pieces: Sequence[str]) -> str:
 
 
 def expanded(text: str, pattern: re.Pattern[str], written: Callable[[str], str]) -> str:
-    """`text` with each character that `pattern` matches written otherwise; what is written has its origin."""
-    spans, outputs, at = [], [], 0
+    """`written(text)`, which writes each character that `pattern` matches otherwise and leaves the rest.
+
+    Each character of what stands for another has that one's origin. With more than MAX_RUNS such characters the result
+    is of unknown origin.
+    """
+    if next(islice(pattern.finditer(text), MAX_RUNS, None), None) is not None:
+        return written(str.__str__(text))
+    spans: list[tuple[int, int]] = []
+    outputs: list[str | None] = []
+    at = 0
     for match in pattern.finditer(text):
         spans += [(at, match.start()), match.span()]
         outputs += [None, written(match.group())]
         at = match.end()
     spans.append((at, len(text)))
     outputs.append(None)
-    plain, parts = str.__str__(text), []
-    for runs, output in zip(cuts(runs_of(text), spans), outputs, strict=True):
+    plain, texts, parts = str.__str__(text), [], []
+    for (start, stop), runs, output in zip(spans, cuts(runs_of(text), spans), outputs, strict=True):
+        texts.append(plain[start:stop] if output is None else output)
         parts.append(runs if output is None else runs * len(output))
-    texts = [plain[start:stop] if output is None else output for (start, stop), output in zip(spans, outputs, strict=True)]
     return TracedText("".join(texts), _merged(parts))
 
 
@@ -273,7 +285,7 @@ def escaped(text: Any) -> Markup:
         return text
     if not isinstance(text, TracedText):
         return markupsafe.escape(text)
-    return TracedMarkup(expanded(text, _HTML_SPECIAL, lambda character: str(markupsafe.escape(character))))
+    return TracedMarkup(expanded(text, _HTML_SPECIAL, lambda part: str(markupsafe.escape(part))))
 
 
 def marked(value: Any, message: int | None, field: str, sources: list[Source]) -> Any:
@@ -309,7 +321,8 @@ def cuts(runs: Runs, spans: Iterable[tuple[int, int]]) -> Iterator[Runs]:
         while index < len(runs) and position + runs[index][2] <= start:
             position += runs[index][2]
             index += 1
-        kept, at, here = [], position, index
+        kept: list[Run] = []
+        at, here = position, index
         while here < len(runs) and at < stop:
             source, origin, length = runs[here]
             first, last = max(start - at, 0), min(stop - at, length)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 _NAME = r"(?:\w+:)?(?:think|thinking|thought|thoughts|reason|reasoning)"
 _OPEN = re.compile(rf"([<\[])({_NAME})([>\]])(\s*)", re.IGNORECASE)
 _TAG = re.compile(rf"[<\[]/?{_NAME}[>\]]", re.IGNORECASE)
+_CLOSED_END = re.compile(rf"(?:[<\[]{_NAME}[>\]]\s*)?[<\[]/{_NAME}[>\]]\s*\Z", re.IGNORECASE)
+_EMPTY_START = re.compile(rf"\A\s*(?:[<\[]{_NAME}[>\]]\s*)?[<\[]/{_NAME}[>\]]\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +64,25 @@ def opened_by(text: str) -> OpenBlock | None:
     return OpenBlock(f"{left}{name}{right}", f"{left}/{name}{right}", gap)
 
 
-def without_tags(text: str) -> str:
-    """`text` less tags of reasoning and the white space around them: what is left is no empty block."""
-    return re.sub(rf"\s*{_TAG.pattern}\s*", "", text, flags=re.IGNORECASE)
+def before_closed(text: str) -> str | None:
+    """`text` less the closed block that it ends with, such as `<think>\n\n</think>\n\n`; None if it ends with none."""
+    found = _CLOSED_END.search(text)
+    return None if found is None else text[: found.start()]
+
+
+def less_empty_block(text: str) -> str:
+    """`text` less an empty block at its very beginning, and the white space around that."""
+    return _EMPTY_START.sub("", text)
+
+
+def has_tags(text: str) -> bool:
+    """Whether a tag of reasoning stands in `text`."""
+    return _TAG.search(text) is not None
 
 
 def holds_pieces(text: str, words: str) -> bool:
     """Whether `text` holds `words`, which have tags of reasoning, tag by tag and piece by piece, white space aside."""
-    if not _TAG.search(words):
+    if not has_tags(words):
         return False
     position = 0
     for piece in re.split(rf"({_TAG.pattern})", words, flags=re.IGNORECASE):

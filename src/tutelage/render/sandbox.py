@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from jinja2 import nodes
@@ -24,11 +24,17 @@ from jinja2.visitor import NodeTransformer
 
 from tutelage.render.filters import metered_filters
 from tutelage.render.formatting import BraceFormat, percent
-from tutelage.render.methods import allowed_arguments
 from tutelage.render.metering import MAX_DEPTH, MAX_INTEGER_BITS, Limits, Meter
-from tutelage.render.provenance import TracedText, joined, runs_of
+from tutelage.render.methods import allowed_arguments
+from tutelage.render.provenance import TracedText, runs_of
 
-_COUNTED_LOOP, _COUNTED_VALUE = "counted loop", "counted value"
+_COUNTED_LOOP, _COUNTED_VALUE, _COMPARABLE = "counted loop", "counted value", "comparable value"
+_COMPARING_TESTS = (
+    *("eq", "==", "equalto", "ne", "!=", "in"),
+    *("lt", "<", "lessthan", "le", "<=", "gt", ">", "greaterthan", "ge", ">="),
+)
+MAX_SOURCE_CHARACTERS = 200_000
+"""Longest template. Our choice: several times the longest of a published model; compiling it takes seconds."""
 _MAX_DATE_PATTERN_CHARACTERS = 1_000
 
 
@@ -69,6 +75,8 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         self.filters.update(metered_filters())
         self.filters["random"] = _random
         self.filters[_COUNTED_LOOP], self.filters[_COUNTED_VALUE] = _counted_loop, _counted_value
+        self.filters[_COMPARABLE] = _comparable
+        self.tests.update({name: _comparing(self.tests[name]) for name in _COMPARING_TESTS})
         self.globals["raise_exception"] = refuse
         self.globals["strftime_now"] = _Clock(date)
         self.globals["lipsum"] = _random
@@ -77,11 +85,15 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
 
     def metered(self, source: str) -> nodes.Template:
         """The tree of `source`, with what can grow passing through the meter."""
+        if len(source) > MAX_SOURCE_CHARACTERS:
+            raise ValueError(
+                f"a template of {len(source):,} characters; at most {MAX_SOURCE_CHARACTERS:,} are compiled"
+            )
         tree = _Metering().visit(self.parse(source))
         assert isinstance(tree, nodes.Template)
         return tree
 
-    def concat(self, pieces: Iterable[str]) -> str:  # type: ignore[override]
+    def concat(self, pieces: Iterable[str]) -> str:
         """What a block called by name (`self.name()`) writes, as one text."""
         held = list(pieces)
         meter = Meter(self.limits, tracing=any(isinstance(piece, TracedText) for piece in held))
@@ -108,7 +120,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
             return left**right
         return _product(context.meter, left, right)
 
-    def call(self, context: Context, callee: Any, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def call(self, context: Context, callee: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call what a template calls, counted.
 
         Raises:
@@ -144,6 +156,8 @@ def refuse(message: str) -> NoReturn:
 def _method(meter: Meter, receiver: Any, callee: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     name = callee.__name__
     if isinstance(receiver, (dict, list, tuple)):
+        if name in ("count", "index"):
+            meter.comparable(receiver)
         made = callee(*args, **kwargs)
         return meter.charged(made) if name == "copy" else made
     if isinstance(receiver, type):
@@ -189,6 +203,19 @@ def _counted_value(context: MeteredContext, value: Any) -> Any:
 
 
 @pass_context
+def _comparable(context: MeteredContext, value: Any) -> Any:
+    return context.meter.comparable(value)
+
+
+def _comparing(test: Any) -> Callable[..., Any]:
+    @pass_context
+    def tested(context: MeteredContext, value: Any, other: Any) -> Any:
+        return test(context.meter.comparable(value), context.meter.comparable(other))
+
+    return tested
+
+
+@pass_context
 def _random(context: Context, *args: Any, **kwargs: Any) -> NoReturn:  # noqa: ARG001 whatever it is given
     refuse("the template writes random text, which is served only once")
 
@@ -211,6 +238,8 @@ class _MeteredCode(CodeGenerator):
         self.writeline("str = context.meter.printed")
         self.writeline("concat = context.meter.concat")
         self.writeline("str_join = context.meter.str_join")
+        self.writeline("markup_join = context.meter.markup_join")
+        self.writeline("escape = context.meter.escape")
 
 
 class _Metering(NodeTransformer):
@@ -232,9 +261,25 @@ class _Metering(NodeTransformer):
 
     def visit_Add(self, node: nodes.Add) -> nodes.Node:  # noqa: N802
         """One look at the end of a chain of sums is enough: each part is smaller than the whole."""
-        is_number = any(isinstance(side, nodes.Const) and not isinstance(side.value, str) for side in (node.left, node.right))
+        is_number = any(
+            isinstance(side, nodes.Const) and not isinstance(side.value, str) for side in (node.left, node.right)
+        )
         whole = self._inside(node)
         return whole if is_number else _through(_COUNTED_VALUE, whole)
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
+        """Comparing with a text or number of the template's own is quick, and so is looking into its own lists."""
+        self.generic_visit(node)
+        sides = [node.expr, *(operand.expr for operand in node.ops)]
+        searches = any(operand.op in ("in", "notin") for operand in node.ops)
+        if not searches and any(isinstance(side, nodes.Const) for side in sides):
+            return node
+        if not searches:
+            node.expr = _through(_COMPARABLE, node.expr)
+        for operand in node.ops:
+            if not isinstance(operand.expr, nodes.Literal):
+                operand.expr = _through(_COMPARABLE, operand.expr)
+        return node
 
     def _inside(self, node: nodes.Add) -> nodes.Add:
         node.left = self._inside(node.left) if isinstance(node.left, nodes.Add) else self.visit(node.left)
@@ -242,7 +287,8 @@ class _Metering(NodeTransformer):
         return node
 
 
-def _through(filter_name: str, node: nodes.Expr) -> nodes.Filter:
+def _through(filter_name: str, node: nodes.Node) -> nodes.Filter:
+    assert isinstance(node, nodes.Expr)
     return nodes.Filter(node, filter_name, [], [], None, None, lineno=node.lineno, environment=node.environment)
 
 
@@ -271,7 +317,7 @@ class _Dict:
 class _Namespace(Namespace):
     """`namespace` whose names never begin with an underscore: those are Python's."""
 
-    def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N805 so that `self` may be a name in it
+    def __init__(*args: Any, **kwargs: Any) -> None:
         self, *given = args
         named = dict(*given, **kwargs)
         for name in named:

@@ -86,12 +86,12 @@ class ChatTemplate:
         """
         return self._run(
             {**self.arguments, **(arguments or {})},
-            dict(
-                messages=messages,
-                tools=tools or None,
-                documents=documents or None,
-                add_generation_prompt=generation_prompt,
-            ),
+            {
+                "messages": messages,
+                "tools": tools or None,
+                "documents": documents or None,
+                "add_generation_prompt": generation_prompt,
+            },
             tracing=False,
         )
 
@@ -121,12 +121,12 @@ class ChatTemplate:
                     name: marked(value, None, f"argument.{name}", sources)
                     for name, value in {**self.arguments, **(arguments or {})}.items()
                 },
-                dict(
-                    messages=[marked(message, index, "", sources) for index, message in enumerate(messages)],
-                    tools=marked(list(tools), None, "tools", sources) if tools else None,
-                    documents=marked(list(documents), None, "documents", sources) if documents else None,
-                    add_generation_prompt=generation_prompt,
-                ),
+                {
+                    "messages": [marked(message, index, "", sources) for index, message in enumerate(messages)],
+                    "tools": marked(list(tools), None, "tools", sources) if tools else None,
+                    "documents": marked(list(documents), None, "documents", sources) if documents else None,
+                    "add_generation_prompt": generation_prompt,
+                },
                 tracing=True,
             )
         except (TemplateRefusal, TemplateError):
@@ -203,8 +203,10 @@ class ChatTemplate:
             raise
         except (jinja2.TemplateError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise TemplateRefusal(f"{type(error).__name__}: {error}") from error
-        except RecursionError as error:
+        except RuntimeError as error:  # RecursionError too: values nested too deeply
             raise TemplateRefusal(f"{type(error).__name__}: {error}") from error
+        except MemoryError:
+            meter.overrun("more memory than there is", "a template within its limits")
 
 
 def _compiled(environment: MeteredEnvironment, source: str, name: str) -> jinja2.Template:

@@ -105,12 +105,37 @@ class Tokenizer:
 
     def stop_pattern(self) -> re.Pattern[str]:
         """A pattern that finds any stop token in a text."""
-        words = sorted((self.decode([one]) for one in self.stop_ids), key=len, reverse=True)
+        words = sorted((self.spelling(one) for one in self.stop_ids), key=len, reverse=True)
         return re.compile("|".join(re.escape(word) for word in words if word) or r"(?!)")
 
     def stop_words(self) -> str:
         """The stop tokens, for people."""
-        return ", ".join(repr(self.decode([one])) for one in sorted(self.stop_ids))
+        return ", ".join(repr(self.spelling(one)) for one in sorted(self.stop_ids))
+
+    def spelling(self, token: int) -> str:
+        """The letters that stand for `token` in a text: decoders write some control tokens otherwise."""
+        added = self._added.get(token)
+        return self.decode([token]) if added is None else added
+
+    def spell(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, part by part: added tokens by their letters, what stands between them decoded alone.
+
+        The inverse of an encoding that cuts a text at its added tokens and begins each part anew, as tokenizers of the
+        Llama kind do, which put a space before the first letter of every part.
+        """
+        parts: list[str] = []
+        run: list[int] = []
+        for one in ids:
+            if one in self._added:
+                parts += [self.decode(run), self._added[one]]
+                run = []
+            else:
+                run.append(one)
+        return "".join([*parts, self.decode(run)])
+
+    @cached_property
+    def _added(self) -> dict[int, str]:
+        return {index: token.content for index, token in self.fast.get_added_tokens_decoder().items()}
 
     @property
     def control_tokens(self) -> dict[str, int]:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from tutelage.render.alignment import Place, beyond, end_of_prompt, in_order, place_of, strangers
 from tutelage.render.forms import MessageForm, Seen
 from tutelage.render.provenance import Traced
-from tutelage.render.reasoning import OpenBlock, holds_pieces, opened_by, without_tags
+from tutelage.render.reasoning import OpenBlock, before_closed, has_tags, holds_pieces, less_empty_block, opened_by
 from tutelage.render.template import ChatTemplate, TemplateRefusal
 from tutelage.types import Change, Conversation, Message
 
@@ -228,11 +228,17 @@ class TurnWriter:
             return _Reply(lead + words, after, remarks)
         if block is not None and block.tag in given:
             return self._reasoned(row, index, block, given, traced, place)
-        lead = beyond(without_tags(given), without_tags(place.written))
+        head = before_closed(given)
+        lead = None if head is None else beyond(head, place.written)
         if lead is None:
             raise _no_prefix(index, prompt, finished)
-        _require_words(index, message, lead + whole)
-        return _Reply(lead + words, after)
+        if (message.reasoning or "").strip() or has_tags(message.content or ""):
+            raise Unproven(
+                "reasoning_not_in_reply",
+                f"message {index}: the served prompt ends {given[-40:]!r}, which closes the block of reasoning",
+            )
+        _require_words(index, message, whole)
+        return _Reply(less_empty_block(lead) + words, after)
 
     def _through_stop(self, text: str, position: int) -> str:
         """`text` up to the first stop token from `position` on.
@@ -250,7 +256,7 @@ class TurnWriter:
         lead = beyond(given[: given.rindex(block.tag)], place.written)
         if lead is None:
             raise _no_prefix(index, given, finished)
-        lead = without_tags(lead)
+        lead = less_empty_block(lead)
         words, after = finished[place.first : place.last], finished[place.last :]
         whole = self._through_stop(finished[place.first :], len(words))
         content = message.content or ""
@@ -273,7 +279,7 @@ class TurnWriter:
     def _unreasoned(self, row: SeenRow, index: int, prompt: str, closing: str) -> tuple[Change, ...]:
         """The policy for a turn without reasoning behind a prompt that opens a block of it."""
         message = row.conversation.messages[index]
-        if (message.reasoning or "").strip() or without_tags(message.content or "") != (message.content or ""):
+        if (message.reasoning or "").strip() or has_tags(message.content or ""):
             return ()
         if self.empty_reasoning == "drop":
             raise Unproven(
@@ -296,7 +302,8 @@ class TurnWriter:
 
     def _without_end(self, row: SeenRow, index: int, reply: _Reply) -> str:
         """The reply less what the template writes between turns, where it writes no stop token."""
-        if not row.conversation.messages[index].tool_calls:
+        message = row.conversation.messages[index]
+        if not message.tool_calls and (message.content or "").strip():
             return reply.body
         plain = row.form.message(Message("assistant", PROBE))
         traced = row.trace(index + 1, generation_prompt=False, last=plain)

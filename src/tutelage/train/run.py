@@ -19,6 +19,7 @@ from tutelage.evaluate.heldout import heldout_loss
 from tutelage.evaluate.measure import Exam, Measures, Sitting, sit
 from tutelage.model.adapt import Adapted, add_lora, train_everything
 from tutelage.model.attention import isolate_documents
+from tutelage.model.embeddings import untrained_tokens
 from tutelage.model.load import DTYPES, Loaded, Precision, compute_in, load, settled_precision
 from tutelage.model.loss import row_loss
 from tutelage.model.source import model_folder
@@ -27,6 +28,7 @@ from tutelage.render.show import coloured_rows
 from tutelage.train import folder as run_files
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.exam import exam_for
+from tutelage.train.gates import pass_gates
 from tutelage.train.loop import Ending, Outcome, train
 from tutelage.train.memory import give_back
 from tutelage.train.optimiser import MasterAdamW
@@ -143,6 +145,7 @@ def _begin(settings: Settings, screen: Screen, *, resume: bool) -> Job:
     drops = folder / run_files.DROPS
     drops.unlink(missing_ok=True)
     prepared = prepare(settings, base, ledger_path=drops, cache=prepared_cache(), say=screen.say)
+    _pass_gates(prepared, base, whole=settings.render.train_on == "all")
     _write_inputs(folder, settings, prepared, resume=resume)
     _say_data(screen, prepared)
     learner = _learner(settings, base)
@@ -151,6 +154,13 @@ def _begin(settings: Settings, screen: Screen, *, resume: bool) -> Job:
         f"{learner.adapted.trainable:,} trained, {learner.precision}"
     )
     return Job(settings, folder, prepared, learner, exam_for(settings, prepared), screen, resume)
+
+
+def _pass_gates(prepared: Prepared, base: Path, *, whole: bool) -> None:
+    tokenizer = prepared.renderer.tokenizer
+    untrained_V = untrained_tokens(base, tokenizer)
+    for note in pass_gates(prepared.train, tokenizer, untrained_V=untrained_V, whole=whole):
+        prepared.ledger.note(note)
 
 
 def _say_data(screen: Screen, prepared: Prepared) -> None:

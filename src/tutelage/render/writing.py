@@ -1,4 +1,4 @@
-"""JSON that knows where its characters come from."""
+"""JSON and Python's notation of values that know where their characters come from."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from tutelage.render.provenance import TracedText, expanded, joined
 
 _SPECIAL = re.compile(r'[\x00-\x1f\\"]')
+_MAYBE_ESCAPED = re.compile(r"""[\\'"]|[^\x20-\x7e]""")
 _SPECIAL_OR_NOT_ASCII = re.compile(r'[\x00-\x1f\\"]|[^\x20-\x7f]|\x7f')
 
 
@@ -33,6 +34,42 @@ def traced_json(
     pieces = list(_Writer(ensure_ascii, margin, item, key, sort_keys).value(value, 0))
     written = joined("", pieces)
     return written if written == text else text
+
+
+def traced_repr(value: Any, text: str) -> str:
+    """`text`, which is `str` of a list, tuple or dict, with the origin of each character, as in `traced_json`."""
+    written = joined("", list(_python(value)))
+    return written if written == text else text
+
+
+def _python(value: Any) -> Iterator[str]:
+    if isinstance(value, TracedText):
+        quote = '"' if "'" in value and '"' not in value else "'"
+        yield quote
+        yield expanded(value, _MAYBE_ESCAPED, lambda part: _inside_quotes(part, quote))
+        yield quote
+    elif isinstance(value, dict):
+        yield "{"
+        for index, (key, item) in enumerate(value.items()):
+            yield ", " if index else ""
+            yield from _python(key)
+            yield ": "
+            yield from _python(item)
+        yield "}"
+    elif isinstance(value, (list, tuple)):
+        yield "[" if isinstance(value, list) else "("
+        for index, item in enumerate(value):
+            yield ", " if index else ""
+            yield from _python(item)
+        yield "]" if isinstance(value, list) else ",)" if len(value) == 1 else ")"
+    else:
+        yield repr(value)
+
+
+def _inside_quotes(part: str, quote: str) -> str:
+    """What Python writes for a part of a text between these quotes."""
+    # With both kinds of quotes in it, repr takes ' and escapes it; the added ones fix what it takes.
+    return repr(part + "'\"")[1:-4] if quote == "'" else repr(part + "'")[1:-2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,5 +115,5 @@ class _Writer:
             return
         yield '"'
         pattern = _SPECIAL_OR_NOT_ASCII if self.ensure_ascii else _SPECIAL
-        yield expanded(text, pattern, lambda one: json.dumps(one, ensure_ascii=self.ensure_ascii)[1:-1])
+        yield expanded(text, pattern, lambda part: json.dumps(part, ensure_ascii=self.ensure_ascii)[1:-1])
         yield '"'
