@@ -300,7 +300,7 @@ def _as_built(
         return
     for seam in _seams(message, body, facts):
         left = (seam.replace(closing, "", 1) if closing else seam).strip()
-        if left and left not in finished:
+        if left and left not in finished and left not in facts.through(finished):
             yield Finding("built text", f"{where}: {left[:SHOWN]!r} is neither the turn's nor the template's")
     words = (message.content or "").strip()
     if not words:

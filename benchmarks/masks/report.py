@@ -9,7 +9,7 @@ from benchmarks.masks.pairs import Pair
 
 from tutelage.types import Drop
 
-SHOWN_WRONG = 60
+SHOWN_WRONG = 25
 SHOWN_EXAMPLES = 3
 
 

@@ -30,11 +30,11 @@ class Difference:
 def comparison(kept: Path, trl: Path) -> str:
     """A section of the report."""
     ours = {(one["template"], one["case"]): one for one in _lines(kept)}
-    differences = [
-        Difference(one["template"], one["case"], one["mode"], tuple(_kinds(ours[one["template"], one["case"]], one)))
-        for one in _lines(trl)
-        if (one["template"], one["case"]) in ours
-    ]
+    found = []
+    for one in _lines(trl):
+        if (mine := ours.get((one["template"], one["case"]))) is not None:
+            kinds = tuple(dict.fromkeys(differences(mine, one)))
+            found.append(Difference(one["template"], one["case"], one["mode"], kinds))
     lines = [
         "",
         "## TRL on the same pairs (first vocabulary, default setting)",
@@ -43,8 +43,8 @@ def comparison(kept: Path, trl: Path) -> str:
         "A pair may show several differences.",
         "",
     ]
-    for mode in sorted({one.mode for one in differences}):
-        lines += _section(mode, [one for one in differences if one.mode == mode], ours)
+    for mode in sorted({one.mode for one in found}):
+        lines += _section(mode, [one for one in found if one.mode == mode], ours)
     return "\n".join(lines) + "\n"
 
 
@@ -76,7 +76,7 @@ def _table(some: Sequence[Difference]) -> list[str]:
     return [*lines, ""]
 
 
-def _kinds(ours: dict[str, Any], theirs: dict[str, Any]) -> Iterator[str]:
+def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> Iterator[str]:
     """Kinds of difference between the proven turns and TRL's sequence."""
     if "refused" in theirs:
         yield "refuses: " + _short(theirs["refused"])

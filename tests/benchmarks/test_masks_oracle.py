@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +14,12 @@ pytest.importorskip("transformers", reason="the oracle asks transformers, which 
 
 from benchmarks.masks.acceptance import accepts
 from benchmarks.masks.checkpoints import BaseTokenizer, control_tokens_in, literals_of
+from benchmarks.masks.escaped import judge_escaped
 from benchmarks.masks.oracle import Facts, judge
 from benchmarks.masks.pairs import Work, pairs_of, spelling_tokenizer, tokens_of
 from benchmarks.masks.run import TRAPS, main, read_cases
 from benchmarks.masks.served import Server, Way
+from benchmarks.masks.trl_compare import differences
 from tokenizers import Tokenizer as FastTokenizer
 
 from tutelage.config import RenderSettings
@@ -243,6 +246,49 @@ def test_acceptance_is_the_templates_own(tiny_tokenizer_folder: Path) -> None:
     reasoned = replace(TALK, messages=(TALK.messages[0], replace(TALK.messages[1], reasoning="The driver knows.")))
     assert accepts(reasoned, plain, None).kind == "not accepted"
     assert accepts(reasoned, bench(THINKER, tiny_tokenizer_folder).server, None).kind == "accepted"
+
+
+def test_a_spelled_control_token_must_stay_ordinary_text(chatml: Bench) -> None:
+    control = re.compile(r"<\|im_start\|>|<\|im_end\|>")
+    row = replace(TALK, messages=(Message("user", "Say <|im_end|> twice."), TALK.messages[1]))
+    read_as_token = chatml.right(row)
+    found = judge_escaped(row, [read_as_token], chatml.server, chatml.facts, control)
+    assert [one.promise for one in found.findings] == ["control ids"]
+    encode, start = chatml.facts.encode, len(chatml.facts.encode("<|im_start|>user\nSay "))
+    letters = [one for part in ("<|im_", "end|>") for one in encode(part)]
+    stop = read_as_token.ids.tolist().index(next(iter(chatml.facts.stop_ids)))
+    assert stop == start
+    ids = [*read_as_token.ids[:stop].tolist(), *letters, *read_as_token.ids[stop + 1 :].tolist()]
+    (turn,) = read_as_token.turns
+    grown = len(letters) - 1
+    turn = replace(turn, prompt_end=turn.prompt_end + grown, reply_end=turn.reply_end + grown)
+    escaped = with_spans(replace(read_as_token, ids=np.asarray(ids, dtype=np.int32), turns=()), turn)
+    assert judge_escaped(row, [escaped], chatml.server, chatml.facts, control).is_right
+
+
+OURS = {"turns": [[1, [1, 2, 3], [4, 9]], [3, [1, 2, 3, 4, 9, 8, 5], [6, 9]]]}
+SEQUENCE = [1, 2, 3, 4, 9, 8, 5, 6, 9, 8]
+
+
+@pytest.mark.parametrize(
+    ("ids", "trained", "kinds"),
+    [
+        (SEQUENCE, [3, 4, 7, 8], []),
+        (SEQUENCE, [3, 4, 5, 7, 8, 9], ["trains what follows the stop token"]),
+        (SEQUENCE, [2, 3, 4, 6, 7, 8], ["trains the end of the prompt (the header of the turn)"]),
+        (SEQUENCE, [0, 3, 4, 7, 8], ["trains text of other turns"]),
+        (SEQUENCE, [3, 7, 8], ["does not train the stop token"]),
+        (SEQUENCE, [7, 8], ["does not train a turn"]),
+        (
+            SEQUENCE[:3],
+            [2],
+            ["trains another text or other ids as the reply", "trains a turn on a context that no server feeds"],
+        ),
+        ([7, *SEQUENCE], [4, 5], ["trains a turn on a context that no server feeds"] * 2),
+    ],
+)
+def test_differences_from_another_tool_are_told_apart(ids: list[int], trained: list[int], kinds: list[str]) -> None:
+    assert list(differences(OURS, {"mode": "assistant", "ids": ids, "trained": trained})) == kinds
 
 
 def test_control_and_stop_tokens_come_from_the_template() -> None:

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -34,15 +34,10 @@ class Style:
     tail: str = ""
 
 
+HEADER, HEADER_END = "<|start_header_id|>", "<|end_header_id|>\n\n"
 STYLES = {
     "control": Style("<|im_start|>", "role", "\n", "<|im_end|>", "<|im_start|>assistant\n"),
-    "headers": Style(
-        "<|start_header_id|>",
-        "role",
-        "<|end_header_id|>\n\n",
-        "<|eot_id|>",
-        "<|start_header_id|>assistant<|end_header_id|>\n\n",
-    ),
+    "headers": Style(HEADER, "role", HEADER_END, "<|eot_id|>", f"{HEADER}assistant{HEADER_END}"),
     "renamed": Style(
         "<start_of_turn>", "('model' if role == 'assistant' else role)", "\n", "<end_of_turn>", "<start_of_turn>model\n"
     ),
@@ -117,23 +112,19 @@ class Grammar:
         """What ends a generation of the model that has this template."""
         if self.stop == "differs":
             return ("<|return|>",)
-        return (
-            (END,)
-            if self.stop in ("eos", "none") or not self.look.end.strip(" ") or self.style == "brackets"
-            else (self.look.end,)
-        )
+        named = self.stop in ("eos", "none") or self.style in ("words", "brackets")
+        return (END if named else self.look.end,)
 
     @property
     def prompted(self) -> str:
         """What the template writes where it is asked for a reply."""
-        header = self.look.assistant
-        opening = TAGS[self.tags][0]
+        header, (opening, closing) = self.look.assistant, TAGS[self.tags]
         return {
             "header": header,
             "shorter": header.rstrip(),
             "longer": header.rstrip() + ("\n\n" if header.endswith("\n") and not header.endswith("\n\n") else " \n"),
             "opens": header + self.look.lead + opening,
-            "closes": header + self.look.lead + opening.strip() + "\n\n" + TAGS[self.tags][1].strip() + "\n\n",
+            "closes": header + self.look.lead + opening.strip() + "\n\n" + closing.strip() + "\n\n",
             "ignored": "",
         }[self.prompt]
 
@@ -144,26 +135,20 @@ class Grammar:
 
     def sees(self, message: Message) -> dict[str, Any]:
         """A message as a client sends it to a server with this template."""
-        content: Any = message.content or ""
+        said = message.content or ""
+        content = [{"type": "text", "text": said}] if self.content == "parts" else said
         seen: dict[str, Any] = {"role": message.role, "content": content}
-        if self.content == "parts":
-            seen["content"] = [{"type": "text", "text": content}]
         if message.reasoning is not None:
             seen[self.reasoning if self.reasoning in REASONING_FIELDS else "reasoning_content"] = message.reasoning
         if message.tool_calls:
             seen["tool_calls"] = [
-                {
-                    "type": "function",
-                    "function": {
-                        "name": call.name,
-                        "arguments": json.dumps(dict(call.arguments), ensure_ascii=False)
-                        if self.calls == "text"
-                        else dict(call.arguments),
-                    },
-                }
+                {"type": "function", "function": {"name": call.name, "arguments": self._told(call.arguments)}}
                 for call in message.tool_calls
             ]
         return seen
+
+    def _told(self, arguments: Mapping[str, Any]) -> Any:
+        return json.dumps(dict(arguments), ensure_ascii=False) if self.calls == "text" else dict(arguments)
 
     def body(self, message: Message) -> str:
         """What the last assistant turn becomes, between the header and the end of the turn."""
@@ -284,8 +269,8 @@ class Grammar:
             yield "block", "elif role == 'tool'"
             yield from self._merged_result()
         yield "block", "else"
-        trimmed = "words | trim" if self.trim in ("user", "both") else "words"
-        yield from self._put(self._header(), trimmed, quoted(self.look.end + self.separator))
+        words = "words | trim" if self.trim in ("user", "both") else "words"
+        yield from self._put(self._header(), words, quoted(self.look.end + self.separator))
         yield "block", "endif"
 
     def _merged_result(self) -> Iterator[tuple[str, str]]:
@@ -359,8 +344,7 @@ class Grammar:
             yield "out", "key ~ '=' ~ (value | tojson) ~ (', ' if not loop.last else '')"
             yield "block", "endfor"
             yield "out", "')]'"
-        yield "block", "endfor"
-        yield "block", "endset"
+        yield from (("block", "endfor"), ("block", "endset"))
 
     def _words(self, message: str) -> str:
         return f"said({message}['content'])" if self.content == "parts" else f"{message}['content']"
@@ -384,8 +368,7 @@ class Grammar:
         elif self.writing == "set":
             yield "block", "set made"
             yield from (("out", one) for one in (header, body, end))
-            yield "block", "endset"
-            yield "out", "made"
+            yield from (("block", "endset"), ("out", "made"))
         else:
             sign = " + " if self.writing == "plus" else " ~ "
             yield "out", sign.join(f"({one})" for one in (header, body, end))
@@ -409,13 +392,9 @@ def written(kind: str, text: str, layout: str) -> str:
 
 
 def enumerated() -> Iterator[Grammar]:
-    """The fixed part of the grammar: every style, stop, prompt and history together, the rest in turn."""
+    """The fixed part of the grammar: every style, stop, prompt and history together, the rest drawn by the number."""
     core = ("style", "stop", "prompt", "history")
-    rest = [name for name in CHOICES if name not in core]
     for number, choice in enumerate(product(*(CHOICES[name] for name in core))):
-        # Steps of different lengths through each list, so that any two choices meet.
-        others = {
-            name: CHOICES[name][(number * (at + 3) // 2 + number // 7) % len(CHOICES[name])]
-            for at, name in enumerate(rest)
-        }
-        yield dataclasses.replace(Grammar(), **dict(zip(core, choice, strict=True)), **others)
+        draw = random.Random(number)
+        others = {name: draw.choice(CHOICES[name]) for name in CHOICES if name not in core}
+        yield Grammar(**dict(zip(core, choice, strict=True)), **others)

@@ -1,4 +1,4 @@
-"""Any template of the grammar, any conversation, any tokenizer: what is proven is right, what is dropped is dropped truly."""
+"""Any template of the grammar, conversation and tokenizer: what is proven is right, what is dropped, dropped truly."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ GRAMMARS = st.builds(Grammar, **{name: st.sampled_from(choices) for name, choice
 
 @st.composite
 def conversations(draw: st.DrawFn) -> Conversation:
-    """One to four questions and answers; texts may repeat each other, and those that do not carry a mark of their own."""
+    """One to four questions and answers; texts repeat each other or carry a mark of their own."""
     said: list[str] = []
 
     def words() -> str:
@@ -141,7 +141,7 @@ def pairs() -> tuple[Pair, ...]:
 
 
 def judged() -> Iterator[Pair]:
-    for number, grammar in enumerate([*enumerated()][::7]):
+    for number, grammar in enumerate([*enumerated()][::11]):
         judge = Judge(grammar, TOKENIZERS[number % len(TOKENIZERS)])
         renderer = renderer_for(judge, empty_reasoning=("drop", "close")[number % 2])
         for row, outcome in zip(TABLE, renderer.prove(TABLE), strict=True):

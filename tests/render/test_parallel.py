@@ -141,7 +141,7 @@ from tutelage.types import Address, Conversation, Message
 tokenizer = Tokenizer.load(Path(sys.argv[1]))
 renderer = Renderer(tokenizer, ChatTemplate(tokenizer.template, named_tokens=tokenizer.named_tokens))
 def rows():
-    for number in range(4000):
+    for number in range(6000):
         yield Conversation((Message("user", f"q {number}"), Message("assistant", "a")), Address("f", number))
 proven = examples(rows(), renderer, Ledger(), workers=2)
 next(proven)
@@ -162,7 +162,7 @@ def script(tmp_path: Path) -> Path:
 def test_a_script_without_a_main_guard_may_use_workers(script: Path, chatml_folder: Path) -> None:
     command = [sys.executable, str(script), str(chatml_folder), "go"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["started", "4000"], "")
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["started", "6000"], "")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])

@@ -45,11 +45,15 @@ Model = Annotated[
     typer.Option("--model", "-m", help="Whose tokenizer and template: short name, folder, GGUF file or Hub id."),
 ]
 TokenizerFolder = Annotated[
-    str | None, typer.Option("--tokenizer", help="Folder with tokenizer.json, in place of the model's.")
+    str | None, typer.Option("--tokenizer", help="Folder with tokenizer.json, or such a file, not the model's.")
 ]
 Template = Annotated[
     str | None,
     typer.Option("--template", help="A Jinja file or a format such as chatml, not the model's own."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A setting of rendering: --set render.empty_reasoning=close (train --explain render)."),
 ]
 Shape = Annotated[str, typer.Option("--format", help=f"Shape of the rows: auto, {', '.join(formats.SHAPES)}.")]
 Columns = Annotated[
@@ -67,6 +71,7 @@ def see(
     model: Model = DEFAULT_MODEL,
     tokenizer: TokenizerFolder = None,
     template: Template = None,
+    changed: Settings = None,
     shape: Shape = "auto",
     columns: Columns = None,
     row: Annotated[int | None, typer.Option("--row", help="Show the Nth row (from 1) at every door.")] = None,
@@ -98,7 +103,7 @@ def see(
         columns=_columns(columns),
         max_rows=None if everything or row is not None else limit or usual,
     )
-    renderer = _renderer(model, tokenizer, template)
+    renderer = _renderer(model, tokenizer, _render_settings(template, changed))
     accept_any_text()
     out = Console(highlight=False)
     ledger = Ledger(strict=strict)
@@ -123,6 +128,7 @@ def check(
     ] = None,
     tokenizer: TokenizerFolder = None,
     template: Template = None,
+    changed: Settings = None,
     shape: Shape = "auto",
     columns: Columns = None,
     max_tokens: MaxTokens = 8192,
@@ -144,7 +150,7 @@ def check(
             raise typer.BadParameter("give data to prove, or --model to look at a model alone")
         check_checkpoint(
             model,
-            RenderSettings(template=template),
+            _render_settings(template, changed),
             tokenizer=tokenizer,
             measure_loss=measure_loss,
             as_json=as_json,
@@ -154,8 +160,8 @@ def check(
     if sources[0].endswith(".toml"):
         asked = _asked_by_recipe(sources[0], sources[1:])
     else:
-        render = RenderSettings(template=template)
-        renderer = _renderer(model or DEFAULT_MODEL, tokenizer, template)
+        render = _render_settings(template, changed)
+        renderer = _renderer(model or DEFAULT_MODEL, tokenizer, render)
         data = DataSettings(train=sources, shape=_shape(shape), columns=_columns(columns))
         splits = {source: [source] for source in sources} if len(sources) > 1 else {"data": sources}
         asked = _Asked(renderer, render, data, splits, max_tokens)
@@ -212,12 +218,29 @@ def _tally(
         for one in sequences:
             stops = trained_stops((one,), renderer.tokenizer.stop_ids)
             tally.add(tokens=len(one.ids), trained=one.trained_tokens, turns=len(one.turns), stops=stops)
+        if len(sequences) > 1:
+            tally.add_split([len(one.ids) for one in sequences])
     return kept
 
 
-def _renderer(model: str, tokenizer: str | None, template: str | None) -> Renderer:
-    folder = model_folder(tokenizer or model, weights=False, say=_to_stderr)
-    return renderer_for(folder, RenderSettings(template=template))
+def _renderer(model: str, tokenizer: str | None, settings: RenderSettings) -> Renderer:
+    if tokenizer is not None and Path(tokenizer).is_file():  # a tokenizer.json by itself, whatever its name
+        return renderer_for(Path(tokenizer), settings)
+    return renderer_for(model_folder(tokenizer or model, weights=False, say=_to_stderr), settings)
+
+
+def _render_settings(template: str | None, changed: list[str] | None) -> RenderSettings:
+    for one in changed or []:
+        if not one.startswith("render."):
+            raise ConfigError(
+                "Only settings of rendering can be set here",
+                found=one,
+                expected="render.FIELD=VALUE",
+                fix="tutelage train --explain render lists them",
+            )
+    given = {"render": {} if template is None else {"template": template}}
+    needed = {"model": {"name": DEFAULT_MODEL}, "data": {"train": ["-"]}}
+    return config.from_mapping(needed | given, changed or [], where="--set").render
 
 
 def _refuse_pairs(given: dict[str, bool]) -> None:

@@ -71,15 +71,25 @@ def strangers(traced: Traced, message: int, first: int, last: int) -> str | None
 
 
 def in_order(traced: Traced, message: int, first: int, last: int) -> bool:
-    """Whether the characters of each of a message's texts stand in their own order, each at most once."""
+    """Whether the words of a message, said or thought, stand in their own order, each at most once.
+
+    Names and arguments of calls may stand in several places.
+    """
     source, offset = traced.source[first:last], traced.offset[first:last]
     for number, one in enumerate(traced.sources):
-        if one.message == message and one.field != "role":
+        if one.message == message and not one.field.startswith(("role", "name", "tool_call")):
             seen = offset[(source == number) & (offset >= 0)]
             # A character that was escaped stands in several places with one offset.
             if np.any(np.diff(seen) < 0):
                 return False
     return True
+
+
+def has_content(traced: Traced, message: int, first: int, last: int) -> bool:
+    """Whether a character of the message's content stands between two places, as far as that could be followed."""
+    said = [one.message == message and one.field.startswith("content") for one in traced.sources]
+    numbers = np.flatnonzero(said)
+    return not traced.followed or bool(np.isin(traced.source[first:last], numbers).any())
 
 
 def _before(traced: Traced, whose: NDArray[np.int8], end: int) -> tuple[str, tuple[int, str, int] | None]:
@@ -97,11 +107,14 @@ def beyond(given: str, written: str) -> str | None:
 
     `given` is the end of a served prompt, `written` what a finished conversation has before a reply. The reply begins
     with what `written` holds after all of `given`, white space between words aside: a template that spaces the two
-    differently still leaves no doubt. If one is the end of the other, the words follow the same text in both.
+    differently still leaves no doubt. If one is the end of the other, the words follow the same text in both. A prompt
+    that ends in no text of the template's own gives nothing to compare with.
     """
+    if not given.strip():
+        return None
     if written.startswith(given):
         return written[len(given) :]
-    if written.strip() and given.strip() and (given.endswith(written) or written.endswith(given)):
+    if written.strip() and (given.endswith(written) or written.endswith(given)):
         return ""
     position = 0
     for letter in given:

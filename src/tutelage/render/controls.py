@@ -129,5 +129,5 @@ def refuse(found: tuple[str, str]) -> Unproven:
 
 def _is_data(source: Source, conversation: Conversation) -> bool:
     if source.message is not None or not source.field.startswith("argument."):
-        return True
+        return source.field != "role"  # one of four words of our own
     return source.field.removeprefix("argument.").split(".")[0].split("[")[0] in conversation.template_arguments

@@ -7,6 +7,7 @@ pick or look (`length`, `first`, `default`, ...) stay Jinja's own.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,11 +19,12 @@ from markupsafe import Markup
 
 from tutelage.render.formatting import percent
 from tutelage.render.metering import ITEM_CHARACTERS, MAX_SLOW_CHARACTERS, NODE_CHARACTERS, Meter, T
-from tutelage.render.provenance import TracedMarkup, TracedText, escaped, joined, runs_of
+from tutelage.render.provenance import TracedMarkup, TracedText, cut_at, escaped, joined, runs_of
 from tutelage.render.writing import traced_json
 
 Filter = Callable[..., Any]
 
+_WORD_BEGINNING = re.compile(r"[-\s({\[<]+")
 _LARGEST_PRECISION = 1_000
 _LARGEST_NUMBER_TEXT = 10_000
 
@@ -80,8 +82,9 @@ def _capitalize(context: Context, value: Any) -> str:
 def _title(context: Context, value: Any) -> str:
     text = _text(context, value)
     titled = do_title(text)
-    if _meter(context).tracing and len(titled) == len(text):
-        titled = TracedText(titled, runs_of(text))
+    if _meter(context).tracing:
+        traced = joined("", [word[0].upper() + word[1:].lower() for word in cut_at(text, _WORD_BEGINNING)])
+        titled = traced if traced == titled else titled
     return _counted(context, titled)
 
 
@@ -143,7 +146,13 @@ def _indent(context: Context, s: str, width: int | str = 4, first: bool = False,
     shifted = [space + line if (first if index == 0 else blank or line) else line for index, line in enumerate(lines)]
     if isinstance(s, Markup):
         return _counted(context, Markup("\n").join(shifted))
-    return _counted(context, joined("\n", shifted) if meter.tracing else "\n".join(shifted))
+    if not meter.tracing:
+        return _counted(context, "\n".join(shifted))
+    breaks = [whole[len(line) :] for whole, line in zip(s.splitlines(True), lines, strict=False)]
+    pieces = [shifted[0]]
+    for line, ended in zip(shifted[1:], breaks, strict=False):
+        pieces += [ended if ended == "\n" else "\n", line]
+    return _counted(context, joined("", pieces))
 
 
 @pass_context

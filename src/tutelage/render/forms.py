@@ -21,6 +21,7 @@ REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 """Source: the fields that chat servers (vLLM, SGLang) and published templates use for a turn's reasoning."""
 
 ASKED, ANSWERED, THOUGHT = "qqaskedqq", "qqansweredqq", "qqthoughtqq"
+SAID = ({"user": ASKED, "assistant": ANSWERED}, {"system": "qqtoldqq", "user": ASKED, "assistant": ANSWERED})
 FUNCTION, ARGUMENT, VALUE = "qqfunctionqq", "qqargumentqq", "qqvalueqq"
 CALL_ID = "qqcallqq1"  # nine letters and digits: some templates refuse any other length
 
@@ -88,15 +89,16 @@ def form_of(template: ChatTemplate, reasoning: ReasoningField = "auto") -> Messa
         reasoning: the field for reasoning; "auto" tries those that the template names.
     """
     form = MessageForm()
-    if not _writes(template, form) and _writes(template, replace(form, parts=True)):
-        form = replace(form, parts=True)
+    in_parts = replace(form, parts=True)
+    if any(not _writes(template, form, roles) and _writes(template, in_parts, roles) for roles in SAID):
+        form = in_parts
     form = _with_calls(template, form)
     return _with_reasoning(template, form, reasoning)
 
 
-def _writes(template: ChatTemplate, form: MessageForm) -> bool:
-    text = _rendered(template, [_said(form, "user", ASKED), _said(form, "assistant", ANSWERED)])
-    return text is not None and ASKED in text and ANSWERED in text
+def _writes(template: ChatTemplate, form: MessageForm, said: Mapping[str, str]) -> bool:
+    text = _rendered(template, [_said(form, role, words) for role, words in said.items()])
+    return text is not None and all(words in text for words in said.values())
 
 
 def _with_calls(template: ChatTemplate, form: MessageForm) -> MessageForm:

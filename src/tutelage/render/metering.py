@@ -64,12 +64,13 @@ class Meter:
     made from operands that are within the limits. Time is looked at every few steps and after every large value.
     """
 
-    __slots__ = ("_built", "_deadline", "_limits", "_steps", "_tick", "depth", "tracing")
+    __slots__ = ("_built", "_deadline", "_large", "_limits", "_steps", "_tick", "depth", "tracing")
 
     def __init__(self, limits: Limits, *, tracing: bool) -> None:
         self._limits = limits
         self._deadline = time.monotonic() + limits.seconds
         self._built = limits.characters * BUILT_FACTOR
+        self._large = min(_TICK_CHARACTERS, limits.characters)
         self._steps = MAX_STEPS
         self._tick = 0
         self.depth = 0
@@ -104,13 +105,13 @@ class Meter:
         """A value of about this size is about to be made."""
         if characters > self._limits.characters:
             self.overrun(f"a value of {characters:,} characters", f"at most {self._limits.characters:,} characters")
-        if characters > _TICK_CHARACTERS:
+        if characters > self._large:
             self.look_at_the_clock()
 
     def built(self, characters: int) -> None:
         """A value of this size was made."""
         self._built -= characters
-        if characters > _TICK_CHARACTERS:
+        if characters > self._large:
             self.allow(characters)
         if self._built < 0:
             self.overrun("too much text on the way", f"at most {BUILT_FACTOR} x {self._limits.characters:,} characters")
@@ -127,7 +128,7 @@ class Meter:
         """`str(value)`, counted."""
         if type(value) is str:
             self._built -= len(value)
-            if self._built < 0 or len(value) > _TICK_CHARACTERS:
+            if self._built < 0 or len(value) > self._large:
                 self.built(0)
                 self.allow(len(value))
             return value
@@ -184,7 +185,7 @@ class Meter:
         """`value`, about to be compared or searched."""
         kind = type(value)
         if kind is str or kind is TracedText:
-            if len(value) > _TICK_CHARACTERS:
+            if len(value) > self._large:
                 self.look_at_the_clock()
         elif kind in (list, tuple, dict):
             self.allow(self.size(value))

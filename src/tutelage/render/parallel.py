@@ -32,7 +32,7 @@ from tutelage.types import Change, Conversation, Drop, Example, Proven
 
 CHUNK_ROWS = 256
 """Rows proven together: enough to keep a tokenizer's threads busy, few enough to stream."""
-ROWS_WORTH_WORKERS = 2000
+ROWS_WORTH_WORKERS = 4000
 """Fewer rows are proven sooner than workers start (about 0.3 s)."""
 MOST_DEFAULT_WORKERS = 4
 """A worker holds about 100 MB; more of them are started only when asked for."""
@@ -80,7 +80,7 @@ def examples(
         renderer: proves them; it is pickled once for each worker.
         ledger: takes drops and changes.
         workers: processes that prove; 1 proves in this one, None takes one for each core, up to 4. None are started
-            for fewer than 2,000 rows.
+            for fewer than 4,000 rows.
 
     Raises:
         FitError: the system ended a worker, as it does when memory runs out.

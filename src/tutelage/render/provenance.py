@@ -279,6 +279,16 @@ def expanded(text: str, pattern: re.Pattern[str], written: Callable[[str], str])
     return TracedText("".join(texts), _merged(parts))
 
 
+def cut_at(text: str, pattern: re.Pattern[str]) -> list[str]:
+    """What `pattern` matches in `text` and what stands between, in order, none of it empty."""
+    edges = [edge for match in pattern.finditer(text) for edge in match.span()]
+    spans = [(start, stop) for start, stop in zip([0, *edges], [*edges, len(text)], strict=True) if start < stop]
+    return [
+        TracedText(text[start:stop], runs)
+        for (start, stop), runs in zip(spans, cuts(runs_of(text), spans), strict=True)
+    ]
+
+
 def escaped(text: Any) -> Markup:
     """What `markupsafe.escape` gives, with origins."""
     if isinstance(text, Markup):

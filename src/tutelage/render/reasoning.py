@@ -1,19 +1,48 @@
 """Blocks of reasoning in a served prompt: opened, closed, or none; and how a template closes one.
 
-Known by their tags: `<think>`, `<thought>`, `<thinking>`, `[THINK]`, `<seed:think>` and the like, closed by the same
-name behind a slash.
+Known by their tags, which `reasoning.toml` lists.
 """
 
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 
-_NAME = r"(?:\w+:)?(?:think|thinking|thought|thoughts|reason|reasoning)"
-_OPEN = re.compile(rf"([<\[])({_NAME})([>\]])(\s*)", re.IGNORECASE)
-_TAG = re.compile(rf"[<\[]/?{_NAME}[>\]]", re.IGNORECASE)
-_CLOSED_END = re.compile(rf"(?:[<\[]{_NAME}[>\]]\s*)?[<\[]/{_NAME}[>\]]\s*\Z", re.IGNORECASE)
-_EMPTY_START = re.compile(rf"\A\s*(?:[<\[]{_NAME}[>\]]\s*)?[<\[]/{_NAME}[>\]]\s*", re.IGNORECASE)
+LOOKED_BACK = 120
+"""Characters at the end of a prompt in which an opening tag and the white space behind it must fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """Patterns for the tags of reasoning. `closing` is the closing tag of each opening one."""
+
+    closing: dict[str, str]
+    opened_end: re.Pattern[str]
+    closed_end: re.Pattern[str]
+    empty_start: re.Pattern[str]
+    any: re.Pattern[str]
+
+
+@cache
+def tags() -> Tags:
+    """The tags of `reasoning.toml`."""
+    facts = tomllib.loads(files("tutelage.render").joinpath("reasoning.toml").read_text(encoding="utf-8"))
+    named = {
+        f"{left}{name}{right}": f"{left}/{name}{right}" for name in facts["names"] for left, right in facts["brackets"]
+    }
+    closing: dict[str, str] = named | {str(one): str(other) for one, other in facts["pairs"]}
+    opens = "|".join(re.escape(one) for one in sorted(closing, key=len, reverse=True))
+    closes = "|".join(re.escape(one) for one in sorted(set(closing.values()), key=len, reverse=True))
+    return Tags(
+        closing=closing,
+        opened_end=re.compile(rf"({opens})(\s*)\Z"),
+        closed_end=re.compile(rf"(?:(?:{opens})\s*)?(?:{closes})\s*\Z"),
+        empty_start=re.compile(rf"\A\s*(?:(?:{opens})\s*)?(?:{closes})\s*"),
+        any=re.compile(rf"({opens}|{closes})"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,29 +84,28 @@ class OpenBlock:
 
 def opened_by(text: str) -> OpenBlock | None:
     """The block that `text` (a prompt, or its end) leaves open at its very end; None if it leaves none open."""
-    last = None
-    for match in _OPEN.finditer(text):
-        last = match
-    if last is None or last.end() != len(text):
+    found = tags().opened_end.search(text[-LOOKED_BACK:])
+    if found is None:
         return None
-    left, name, right, gap = last.groups()
-    return OpenBlock(f"{left}{name}{right}", f"{left}/{name}{right}", gap)
+    tag, gap = found.groups()
+    return OpenBlock(tag, tags().closing[tag], gap)
 
 
 def before_closed(text: str) -> str | None:
-    """`text` less the closed block that it ends with, such as `<think>\n\n</think>\n\n`; None if it ends with none."""
-    found = _CLOSED_END.search(text)
+    """`text` less the closed block that it ends with, an empty one say; None if it ends with none."""
+    start = max(0, len(text) - LOOKED_BACK)
+    found = tags().closed_end.search(text, start)
     return None if found is None else text[: found.start()]
 
 
 def less_empty_block(text: str) -> str:
     """`text` less an empty block at its very beginning, and the white space around that."""
-    return _EMPTY_START.sub("", text)
+    return tags().empty_start.sub("", text)
 
 
 def has_tags(text: str) -> bool:
     """Whether a tag of reasoning stands in `text`."""
-    return _TAG.search(text) is not None
+    return tags().any.search(text) is not None
 
 
 def holds_pieces(text: str, words: str) -> bool:
@@ -85,7 +113,7 @@ def holds_pieces(text: str, words: str) -> bool:
     if not has_tags(words):
         return False
     position = 0
-    for piece in re.split(rf"({_TAG.pattern})", words, flags=re.IGNORECASE):
+    for piece in tags().any.split(words):
         found = text.find(piece.strip(), position)
         if found < 0:
             return False

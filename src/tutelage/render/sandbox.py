@@ -129,14 +129,14 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         assert isinstance(context, MeteredContext)
         meter = context.meter
         meter.step()
+        if not self.is_safe_callable(callee):
+            raise SecurityError(f"{callee!r} is not safely callable")
         if isinstance(callee, (types.BuiltinMethodType, types.MethodType)):
             receiver = callee.__self__
             if isinstance(receiver, (str, bytes, int, float, dict, list, tuple, type)):
                 kwargs.pop("_loop_vars", None)
                 kwargs.pop("_block_vars", None)
                 return _method(meter, receiver, callee, args, kwargs)
-        if not self.is_safe_callable(callee):
-            raise SecurityError(f"{callee!r} is not safely callable")
         if type(callee) is LoopContext and args:
             args = (meter.loop(args[0]), *args[1:])
         meter.depth += 1

@@ -167,23 +167,23 @@ class ChatTemplate:
 
     @cached_property
     def message_fields(self) -> frozenset[str]:
-        """Names it reads from anything: `.name` and `["name"]`."""
-        dotted = (one.attr for tree in self._trees for one in tree.find_all(nodes.Getattr))
-        keys = (one.arg for tree in self._trees for one in tree.find_all(nodes.Getitem))
-        return frozenset(dotted) | {
-            key.value for key in keys if isinstance(key, nodes.Const) and isinstance(key.value, str)
-        }
+        """Names it reads from anything: `.name`, `["name"]` and `.get("name")`."""
+        names: set[str] = set()
+        for tree in self._trees:
+            names |= {one.attr for one in tree.find_all(nodes.Getattr)}
+            keys = [one.arg for one in tree.find_all(nodes.Getitem)]
+            for call in tree.find_all(nodes.Call):
+                if isinstance(call.node, nodes.Getattr) and call.node.attr == "get":
+                    keys += call.args[:1]
+            names |= {key.value for key in keys if isinstance(key, nodes.Const) and isinstance(key.value, str)}
+        return frozenset(names)
 
     @cached_property
     def literals(self) -> tuple[str, ...]:
         """Its own pieces of text, each once, in order: text between the tags, and texts in expressions."""
-        found: dict[str, None] = {}
-        for tree in self._trees:
-            for one in tree.find_all((nodes.TemplateData, nodes.Const)):
-                value = one.data if isinstance(one, nodes.TemplateData) else getattr(one, "value", None)
-                if isinstance(value, str):
-                    found[value] = None
-        return tuple(found)
+        pieces = (one for tree in self._trees for one in tree.find_all((nodes.TemplateData, nodes.Const)))
+        texts = (one.data if isinstance(one, nodes.TemplateData) else one.as_const() for one in pieces)
+        return tuple(dict.fromkeys(text for text in texts if isinstance(text, str)))
 
     @cached_property
     def _trees(self) -> list[nodes.Template]:

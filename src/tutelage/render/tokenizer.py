@@ -41,13 +41,19 @@ class Tokenizer:
     folder: Path
 
     @classmethod
-    def load(cls, folder: Path) -> Tokenizer:
+    def load(cls, source: Path, *, stop_tokens: Sequence[str] = ()) -> Tokenizer:
         """Read `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja` and the model's settings.
+
+        Args:
+            source: the folder that holds them; or the tokenizer's file alone, under any name.
+            stop_tokens: what ends a generation where no file says so.
 
         Raises:
             DataError: a file is damaged, or nothing says which token ends a generation.
         """
-        path = folder / "tokenizer.json"
+        alone = source.is_file()
+        path = source if alone else source / "tokenizer.json"
+        folder = source.with_suffix("") if alone else source  # beside a file alone lies nothing that belongs to it
         try:
             fast = FastTokenizer.from_file(str(path))
         except Exception as error:
@@ -65,11 +71,13 @@ class Tokenizer:
         model = _read_json(folder / "config.json")
         stop_ids = _stop_ids(fast, named, model, _read_json(folder / "generation_config.json"))
         if not stop_ids:
+            stop_ids = frozenset(one for one in map(fast.token_to_id, stop_tokens) if one is not None)
+        if not stop_ids:
             raise DataError(
                 "Nothing says which token ends a generation",
                 where=str(folder),
                 expected="eos_token_id in generation_config.json or config.json, or eos_token in tokenizer_config.json",
-                fix="add eos_token_id to generation_config.json",
+                fix="add eos_token_id to generation_config.json, or name the token with render.stop_tokens",
             )
         size = int(model.get("vocab_size") or fast.get_vocab_size())
         return cls(fast, named, stop_ids, size, _own_templates(folder, settings), folder)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from tutelage.render.alignment import Place, beyond, end_of_prompt, in_order, place_of, strangers
+from tutelage.render.alignment import Place, beyond, end_of_prompt, has_content, in_order, place_of, strangers
 from tutelage.render.forms import MessageForm, Seen
 from tutelage.render.provenance import Traced
 from tutelage.render.reasoning import OpenBlock, before_closed, has_tags, holds_pieces, less_empty_block, opened_by
@@ -75,6 +75,12 @@ class SeenRow:
         """The tools on offer."""
         return [dict(tool) for tool in self.conversation.tools]
 
+    @cached_property
+    def documents(self) -> list[dict[str, Any]] | None:
+        """The documents that the row's template arguments bring along."""
+        given = self.conversation.template_arguments.get("documents")
+        return given if isinstance(given, list) and given else None
+
     def render(self, count: int, *, generation_prompt: bool) -> str:
         """The text of the first `count` messages.
 
@@ -86,6 +92,7 @@ class SeenRow:
                 self.messages[:count],
                 generation_prompt=generation_prompt,
                 tools=self.tools,
+                documents=self.documents,
                 arguments=self.conversation.template_arguments,
             )
         except TemplateRefusal as refusal:
@@ -103,6 +110,7 @@ class SeenRow:
                 messages,
                 generation_prompt=generation_prompt,
                 tools=self.tools,
+                documents=self.documents,
                 arguments=self.conversation.template_arguments,
             )
         except TemplateRefusal as refusal:
@@ -133,7 +141,7 @@ class TurnWriter:
     stop_words: str
     missing_stop: Literal["append", "drop"]
     empty_reasoning: Literal["drop", "close"]
-    _shapes: dict[tuple[str, str], None] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _shapes: dict[tuple[str, str, str], None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def turn(self, row: SeenRow, index: int, weight: float) -> RenderedTurn:
         """The turn of message `index`.
@@ -147,7 +155,10 @@ class TurnWriter:
             raise Unproven("no_prompt", f"message {index}: the template serves an empty prompt, which predicts nothing")
         finished = row.render(index + 1, generation_prompt=False)
         if finished.startswith(prompt):
-            reply = self._known(message, finished[len(prompt) :]) or self._followed(row, index, prompt, finished)
+            block = opened_by(prompt)
+            opening = "" if block is None else block.tag + block.gap
+            known = self._known(message, opening, finished[len(prompt) :])
+            reply = known or self._followed(row, index, block, finished, start=len(prompt))
         else:
             reply = self._rebuilt(row, index, prompt, finished)
         found = self.stop.search(reply.after)
@@ -169,24 +180,23 @@ class TurnWriter:
         text = self._without_end(row, index, reply)
         return RenderedTurn(index, weight, prompt, text, stop_written=False, remarks=(*reply.remarks, remark))
 
-    def _known(self, message: Message, tail: str) -> _Reply | None:
+    def _known(self, message: Message, opening: str, tail: str) -> _Reply | None:
         """The reading of a turn of plain words that looks like one whose every character was traced before."""
         content = message.content
         if not content or message.reasoning or message.tool_calls:
             return None
-        for lead, after in self._shapes:
-            if len(tail) >= len(lead) + len(after) and tail.startswith(lead) and tail.endswith(after):
+        for opened, lead, after in self._shapes:
+            if opened == opening and tail.startswith(lead) and tail.endswith(after, len(lead)):
                 words = tail[len(lead) : len(tail) - len(after)]
                 if words == content or words in (content.strip(), content.rstrip(), content.lstrip()):
                     return _Reply(lead + words, after)
         return None
 
-    def _followed(self, row: SeenRow, index: int, prompt: str, finished: str) -> _Reply:
-        """The reading of a turn by the origin of each character."""
+    def _followed(self, row: SeenRow, index: int, block: OpenBlock | None, finished: str, *, start: int) -> _Reply:
+        """The reading of a turn by the origin of each character; the prompt is `finished[:start]`."""
         message = row.conversation.messages[index]
         traced = row.trace(index + 1, generation_prompt=False)
         assert traced.text == finished, f"{row.conversation.address}: tracing changed the rendering"
-        start = len(prompt)
         place = place_of(traced, index, start=start)
         if place is None:
             tail = finished[start:]
@@ -194,13 +204,22 @@ class TurnWriter:
             end = _end_of_words(message, tail)
             return _Reply(tail[:end], tail[end:])
         body = finished[start : place.last]
-        block = opened_by(prompt)  # what the prompt has opened, the reply need not open again
-        opening = block.tag if block is not None else ""
-        _require_words(index, message, opening + self._through_stop(finished[start:], place.last - start))
+        whole = self._through_stop(finished[start:], place.last - start)
+        opening = "" if block is None else block.tag  # what the prompt has opened, the reply need not open again
+        _require_words(index, message, opening + whole)
         _require_own(traced, index, start, place.last)
+        if message.tool_calls and (message.content or "").strip() and not has_content(traced, index, start, place.last):
+            raise Unproven("content_not_in_reply", f"message {index}: the template writes the calls without the words")
+        if block is not None and block.closing not in whole:
+            raise Unproven(
+                "no_reasoning",
+                f"message {index}: the served prompt opens {block.tag!r}, and the template writes this turn inside it: "
+                f"{whole[:SHOWN_CHARACTERS]!r}",
+            )
         plain = message.content and not message.reasoning and not message.tool_calls
         if plain and len(self._shapes) < SHAPES_KEPT:
-            self._shapes[finished[start : place.first], finished[place.last :]] = None
+            opened = "" if block is None else block.tag + block.gap
+            self._shapes[opened, finished[start : place.first], finished[place.last :]] = None
         return _Reply(body, finished[place.last :])
 
     def _rebuilt(self, row: SeenRow, index: int, prompt: str, finished: str) -> _Reply:
@@ -222,7 +241,7 @@ class TurnWriter:
         block = opened_by(prompt)
         lead = beyond(given, place.written)
         if lead is not None:
-            remarks = self._unreasoned(row, index, prompt, lead) if block is not None else ()
+            remarks = self._unreasoned(row, index, block, given, lead) if block is not None else ()
             opening = block.tag if block is not None else ""
             _require_words(index, message, opening + lead + whole)
             return _Reply(lead + words, after, remarks)
@@ -248,9 +267,7 @@ class TurnWriter:
         found = self.stop.search(text, position)
         return text if found is None else text[: found.end()]
 
-    def _reasoned(
-        self, row: SeenRow, index: int, block: OpenBlock, given: str, traced: Traced, place: Place
-    ) -> _Reply:
+    def _reasoned(self, row: SeenRow, index: int, block: OpenBlock, given: str, traced: Traced, place: Place) -> _Reply:
         """The reply to a prompt that opens a block of reasoning which the finished text does not have."""
         message, finished = row.conversation.messages[index], traced.text
         lead = beyond(given[: given.rindex(block.tag)], place.written)
@@ -274,17 +291,17 @@ class TurnWriter:
             )
         _require_words(index, message, whole)
         closing = self._closing(row, index, block)
-        return _Reply(closing + lead + words, after, self._unreasoned(row, index, given, closing))
+        return _Reply(closing + lead + words, after, self._unreasoned(row, index, block, given, closing))
 
-    def _unreasoned(self, row: SeenRow, index: int, prompt: str, closing: str) -> tuple[Change, ...]:
+    def _unreasoned(self, row: SeenRow, index: int, block: OpenBlock, given: str, closing: str) -> tuple[Change, ...]:
         """The policy for a turn without reasoning behind a prompt that opens a block of it."""
         message = row.conversation.messages[index]
-        if (message.reasoning or "").strip() or has_tags(message.content or ""):
+        if (message.reasoning or "").strip() or block.closing in (message.content or ""):
             return ()
         if self.empty_reasoning == "drop":
             raise Unproven(
                 "no_reasoning",
-                f"message {index}: the served prompt ends {prompt[-40:]!r} and this turn has no reasoning to follow it",
+                f"message {index}: the served prompt ends {given[-40:]!r} and this turn has no reasoning to follow it",
             )
         detail = f"message {index}: no reasoning; the reply begins with {closing!r}"
         return (Change(row.conversation.address, "reasoning_closed", detail),)
@@ -340,6 +357,10 @@ def _require_own(traced: Traced, index: int, first: int, last: int) -> None:
 
 
 def _require_words(index: int, message: Message, text: str) -> None:
+    thought, said = (message.reasoning or "").strip(), (message.content or "").strip()
+    if thought and said and (at := text.find(thought)) >= 0:
+        rest = text[:at] + "\0" + text[at + len(thought) :]
+        text = text if said in rest else rest  # words that are thought and said alike must stand there twice
     for reason, ways in words_of(message):
         # Templates that take reasoning out of the content write its tags with white space of their own.
         if not any(way in text or holds_pieces(text, way) for way in ways):

@@ -27,6 +27,8 @@ class Tally:
         turns: trained turns.
         stops: trained stop tokens; equal to `turns` when every reply is learned to its end.
         lengths: tokens of each sequence.
+        split_rows: rows that needed more than one sequence.
+        split_tokens: what their further sequences cost, in tokens.
     """
 
     examples: int = 0
@@ -35,6 +37,8 @@ class Tally:
     turns: int = 0
     stops: int = 0
     lengths: list[int] | None = None
+    split_rows: int = 0
+    split_tokens: int = 0
 
     def add(self, *, tokens: int, trained: int, turns: int, stops: int) -> None:
         """Count one example."""
@@ -45,6 +49,11 @@ class Tally:
         self.stops += stops
         self.lengths = self.lengths or []
         self.lengths.append(tokens)
+
+    def add_split(self, lengths: Sequence[int]) -> None:
+        """Count a row that needed several sequences; all but the longest are what the template's rewriting costs."""
+        self.split_rows += 1
+        self.split_tokens += sum(lengths) - max(lengths)
 
     def quantile(self, share: float) -> int:
         """The length that `share` of the sequences do not exceed; 0 when there are none."""
@@ -62,6 +71,8 @@ class Tally:
             "trained_stops": self.stops,
             "longest": self.quantile(1.0),
             "median_length": self.quantile(0.5),
+            "split_rows": self.split_rows,
+            "split_tokens": self.split_tokens,
         }
 
 
@@ -121,6 +132,11 @@ def _tokens(tally: Tally) -> Table:
         "lengths": f"median {tally.quantile(0.5)}, 95 % up to {tally.quantile(0.95)}, longest {tally.quantile(1.0)}",
         "stop tokens": f"{count(tally.stops)} trained, for {count(tally.turns)} trained turns",
     }
+    if tally.split_rows:
+        rows["split rows"] = (
+            f"{count(tally.split_rows)}, at {count(tally.split_tokens)} tokens more "
+            f"({percent(tally.split_tokens / tally.tokens)} of all): the template rewrites history"
+        )
     for name, value in rows.items():
         grid.add_row(Text(name, style="bold"), Text(value))
     return grid

@@ -24,14 +24,14 @@ class ChosenTemplate:
 
 
 def renderer_for(model_folder: Path, settings: RenderSettings) -> Renderer:
-    """The tokenizer of `model_folder` with its own template, or the one that the settings name.
+    """The tokenizer of `model_folder` (or of a tokenizer's file) with its own template, or the one the settings name.
 
     Raises:
         TemplateError: there is no template, none of that name, or the named one does not fit the tokenizer.
         SourceNotFoundError: the named template file is missing.
         ConfigError: a token of `render.stop_tokens` is not one of the tokenizer's.
     """
-    tokenizer = Tokenizer.load(model_folder)
+    tokenizer = Tokenizer.load(model_folder, stop_tokens=settings.stop_tokens)
     chosen = chosen_template(tokenizer, settings.template)
     stops = list(settings.stop_tokens)
     if chosen.named is not None:
