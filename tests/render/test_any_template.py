@@ -179,8 +179,8 @@ def test_a_plain_pair_of_turns_is_proven_by_nearly_every_template() -> None:
     assert len(plain) <= (1 - LEAST_PLAIN_SHARE) * templates, collections.Counter(one.reason for one in plain)
 
 
-LEAST_ACCEPTED, LEAST_SHARE, LEAST_WRITTEN_SHARE, LEAST_PLAIN_SHARE = 1500, 0.75, 0.88, 0.88
-"""Measured on the table."""
+LEAST_ACCEPTED, LEAST_SHARE, LEAST_WRITTEN_SHARE, LEAST_PLAIN_SHARE = 960, 0.77, 0.91, 0.94
+"""A little below what was measured: 973 accepted pairs; 0.789, 0.925 and 0.955 of them proven."""
 
 
 @pytest.mark.parametrize("token", CONTROL_TOKENS)

@@ -67,8 +67,8 @@ class MessageForm:
             seen[self.reasoning] = message.reasoning
         if message.tool_calls:
             seen["tool_calls"] = [
-                {"type": "function", "function": {"name": call.name, "arguments": self._arguments(call.arguments)}}
-                | ({"id": call.id} if call.id is not None else {})
+                ({"id": call.id} if call.id is not None else {})
+                | {"type": "function", "function": {"name": call.name, "arguments": self._arguments(call.arguments)}}
                 for call in message.tool_calls
             ]
         if message.name is not None:

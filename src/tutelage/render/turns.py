@@ -202,22 +202,25 @@ class TurnWriter:
             tail = finished[start:]
             _require_words(index, message, tail)
             end = _end_of_words(message, tail)
+            _require_own(traced, index, start, start + len(self._through_stop(tail, end)))
             return _Reply(tail[:end], tail[end:])
         body = finished[start : place.last]
         whole = self._through_stop(finished[start:], place.last - start)
         opening = "" if block is None else block.tag  # what the prompt has opened, the reply need not open again
         _require_words(index, message, opening + whole)
-        _require_own(traced, index, start, place.last)
+        _require_own(traced, index, start, start + len(whole))
         if message.tool_calls and (message.content or "").strip() and not has_content(traced, index, start, place.last):
             raise Unproven("content_not_in_reply", f"message {index}: the template writes the calls without the words")
-        if block is not None and block.closing not in whole:
+        if block is not None and (block.closing not in whole or whole.lstrip().startswith(block.tag)):
             raise Unproven(
                 "no_reasoning",
                 f"message {index}: the served prompt opens {block.tag!r}, and the template writes this turn inside it: "
                 f"{whole[:SHOWN_CHARACTERS]!r}",
             )
         plain = message.content and not message.reasoning and not message.tool_calls
-        if plain and len(self._shapes) < SHAPES_KEPT:
+        # Behind an opened block what comes first depends on the words: only a lead that closes it is a shape.
+        lasting = block is None or block.closing in finished[start : place.first]
+        if plain and lasting and len(self._shapes) < SHAPES_KEPT:
             opened = "" if block is None else block.tag + block.gap
             self._shapes[opened, finished[start : place.first], finished[place.last :]] = None
         return _Reply(body, finished[place.last :])
@@ -235,9 +238,9 @@ class TurnWriter:
             raise _no_prefix(index, prompt, finished)
         if before != place.neighbour:
             raise _no_prefix(index, prompt, finished)
-        _require_own(traced, index, place.first, place.last)
         words, after = finished[place.first : place.last], finished[place.last :]
         whole = self._through_stop(finished[place.first :], len(words))
+        _require_own(traced, index, place.first, place.first + len(whole))
         block = opened_by(prompt)
         lead = beyond(given, place.written)
         if lead is not None:
@@ -281,7 +284,9 @@ class TurnWriter:
             _require_words(index, replace(message, reasoning=None), whole)
             return _Reply(block.close(message.reasoning) + lead + words, after)
         if (emitted := block.continued(content)) is not None and not lead:
-            said = [at for at, one in enumerate(traced.sources) if one.message == index and one.field == "content"]
+            said = [
+                at for at, one in enumerate(traced.sources) if one.message == index and one.field.startswith("content")
+            ]
             ends = [at + 1 for at in range(place.first, place.last) if int(traced.source[at]) in said]
             return _Reply(emitted + finished[ends[-1] if ends else place.first : place.last], after)
         if block.closing in content:
@@ -290,7 +295,7 @@ class TurnWriter:
                 f"message {index}: the prompt opens {block.tag!r} and the content closes one it does not begin with",
             )
         _require_words(index, message, whole)
-        closing = self._closing(row, index, block)
+        closing = self._closing(row, index, block).removesuffix(lead)
         return _Reply(closing + lead + words, after, self._unreasoned(row, index, block, given, closing))
 
     def _unreasoned(self, row: SeenRow, index: int, block: OpenBlock, given: str, closing: str) -> tuple[Change, ...]:
