@@ -15,7 +15,7 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from tutelage.render.provenance import Source, Traced
 from tutelage.render.tokenizer import Tokenizer
-from tutelage.render.turns import Unproven, strings_in
+from tutelage.render.words import Unproven, strings_in
 from tutelage.types import Conversation
 
 Span = tuple[int, int]

@@ -28,7 +28,8 @@ from tutelage.render.forms import MessageForm, ReasoningField, form_of
 from tutelage.render.gates import assert_proven
 from tutelage.render.template import ChatTemplate
 from tutelage.render.tokenizer import Tokenizer
-from tutelage.render.turns import SHOWN_CHARACTERS, RenderedTurn, SeenRow, TurnWriter, Unproven
+from tutelage.render.turns import RenderedTurn, SeenRow, TurnWriter
+from tutelage.render.words import SHOWN_CHARACTERS, Unproven
 from tutelage.types import Address, Change, Conversation, Drop, Example, Message, Prompt, Proven, TokenIds, Turn
 
 CHUNK_ROWS = 256

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from tutelage.render.proof import Renderer
 from tutelage.render.provenance import Source, Traced
-from tutelage.render.turns import SeenRow, Unproven
+from tutelage.render.turns import SeenRow
+from tutelage.render.words import Unproven
 from tutelage.types import Conversation, Example
 
 ROLES = ("system", "user", "assistant", "tool", "text", "tool list", "documents", "template")

@@ -9,9 +9,7 @@ not, the reply is put together from the turn's own words and the template's own 
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -19,21 +17,13 @@ from typing import Any, Literal
 from tutelage.render.alignment import Place, beyond, end_of_prompt, has_content, in_order, place_of, strangers
 from tutelage.render.forms import MessageForm, Seen
 from tutelage.render.provenance import Traced
-from tutelage.render.reasoning import OpenBlock, before_closed, has_tags, holds_pieces, less_empty_block, opened_by
+from tutelage.render.reasoning import OpenBlock, before_closed, has_tags, less_empty_block, opened_by
 from tutelage.render.template import ChatTemplate, TemplateRefusal
+from tutelage.render.words import SHOWN_CHARACTERS, Unproven, end_of_words, require_words
 from tutelage.types import Change, Conversation, Message
 
-SHOWN_CHARACTERS = 160
 SHAPES_KEPT = 64
 PROBE = "qqprobeqq"
-
-
-class Unproven(ValueError):  # noqa: N818 a finding about a row, turned into a Drop where it is caught
-    """A row cannot be proven: `reason` is the ledger's key, the message says what was seen."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        self.reason = reason
-        super().__init__(detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,14 +190,14 @@ class TurnWriter:
         place = place_of(traced, index, start=start)
         if place is None:
             tail = finished[start:]
-            _require_words(index, message, tail)
-            end = _end_of_words(message, tail)
+            require_words(index, message, tail)
+            end = end_of_words(message, tail)
             _require_own(traced, index, start, start + len(self._through_stop(tail, end)))
             return _Reply(tail[:end], tail[end:])
         body = finished[start : place.last]
         whole = self._through_stop(finished[start:], place.last - start)
         opening = "" if block is None else block.tag  # what the prompt has opened, the reply need not open again
-        _require_words(index, message, opening + whole)
+        require_words(index, message, opening + whole)
         _require_own(traced, index, start, start + len(whole))
         if message.tool_calls and (message.content or "").strip() and not has_content(traced, index, start, place.last):
             raise Unproven("content_not_in_reply", f"message {index}: the template writes the calls without the words")
@@ -234,7 +224,7 @@ class TurnWriter:
         given, before = end_of_prompt(served)
         place = place_of(traced, index)
         if place is None:
-            _require_words(index, message, "")
+            require_words(index, message, "")
             raise _no_prefix(index, prompt, finished)
         if before != place.neighbour:
             raise _no_prefix(index, prompt, finished)
@@ -246,7 +236,7 @@ class TurnWriter:
         if lead is not None:
             remarks = self._unreasoned(row, index, block, given, lead) if block is not None else ()
             opening = block.tag if block is not None else ""
-            _require_words(index, message, opening + lead + whole)
+            require_words(index, message, opening + lead + whole)
             return _Reply(lead + words, after, remarks)
         if block is not None and block.tag in given:
             return self._reasoned(row, index, block, given, traced, place)
@@ -259,7 +249,7 @@ class TurnWriter:
                 "reasoning_not_in_reply",
                 f"message {index}: the served prompt ends {given[-40:]!r}, which closes the block of reasoning",
             )
-        _require_words(index, message, whole)
+        require_words(index, message, whole)
         return _Reply(less_empty_block(lead) + words, after)
 
     def _through_stop(self, text: str, position: int) -> str:
@@ -281,7 +271,7 @@ class TurnWriter:
         whole = self._through_stop(finished[place.first :], len(words))
         content = message.content or ""
         if message.reasoning and message.reasoning.strip():
-            _require_words(index, replace(message, reasoning=None), whole)
+            require_words(index, replace(message, reasoning=None), whole)
             return _Reply(block.close(message.reasoning) + lead + words, after)
         if (emitted := block.continued(content)) is not None and not lead:
             said = [
@@ -294,7 +284,7 @@ class TurnWriter:
                 "content_not_in_reply",
                 f"message {index}: the prompt opens {block.tag!r} and the content closes one it does not begin with",
             )
-        _require_words(index, message, whole)
+        require_words(index, message, whole)
         closing = self._closing(row, index, block).removesuffix(lead)
         return _Reply(closing + lead + words, after, self._unreasoned(row, index, block, given, closing))
 
@@ -359,50 +349,3 @@ def _require_own(traced: Traced, index: int, first: int, last: int) -> None:
             f"message {index}: the template writes the turn's words more than once or in another order: "
             f"{traced.text[first:last][:SHOWN_CHARACTERS]!r}",
         )
-
-
-def _require_words(index: int, message: Message, text: str) -> None:
-    thought, said = (message.reasoning or "").strip(), (message.content or "").strip()
-    if thought and said and (at := text.find(thought)) >= 0:
-        rest = text[:at] + "\0" + text[at + len(thought) :]
-        text = text if said in rest else rest  # words that are thought and said alike must stand there twice
-    for reason, ways in words_of(message):
-        # Templates that take reasoning out of the content write its tags with white space of their own.
-        if not any(way in text or holds_pieces(text, way) for way in ways):
-            raise Unproven(
-                reason,
-                f"message {index}: the template's reply {text[:SHOWN_CHARACTERS]!r} "
-                f"lacks {ways[0][:SHOWN_CHARACTERS]!r}",
-            )
-
-
-def _end_of_words(message: Message, text: str) -> int:
-    """Where a turn's words end in `text`, where their origin could not be followed: after the last that is found."""
-    return max((text.rfind(way) + len(way) for _, ways in words_of(message) for way in ways if way in text), default=0)
-
-
-def words_of(message: Message) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """What a reply must contain, with the reason to give if it does not and the spellings that count.
-
-    Templates may trim content, so its outer white space is not compared; arguments may be written as JSON.
-    """
-    if content := (message.content or "").strip():
-        yield "content_not_in_reply", (content,)
-    if reasoning := (message.reasoning or "").strip():
-        yield "reasoning_not_in_reply", (reasoning,)
-    for call in message.tool_calls:
-        for word in (call.name, *strings_in(dict(call.arguments))):
-            yield "tool_call_not_in_reply", (word, json.dumps(word)[1:-1], json.dumps(word, ensure_ascii=False)[1:-1])
-
-
-def strings_in(value: Any) -> Iterator[str]:
-    """Every text in a JSON value, the names of its fields too."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield str(key)
-            yield from strings_in(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from strings_in(inner)
