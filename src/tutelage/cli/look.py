@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from tutelage import formats
 from tutelage.config import DataSettings
 from tutelage.errors import ConfigError
 from tutelage.ledger import Ledger
-from tutelage.pack import within_limit
-from tutelage.render import Renderer, examples
+from tutelage.pack import proven_rows
+from tutelage.render import Renderer
 from tutelage.render.roles import token_roles
 from tutelage.render.show import Signs, TokenTexts, coloured, has_colour, signs_for, visible
 from tutelage.report import figures
@@ -47,10 +47,12 @@ def proven(
         max_tokens: longer rows are dropped.
         number: only the row of this ordinal; the others are read and not proven.
     """
-    rows = formats.read(data.train, ledger=ledger, shape=data.shape, columns=data.columns, max_rows=data.max_rows)
-    if number is not None:
-        rows = (one for one in rows if _ordinal(one.address) == number)
-    return within_limit(examples(rows, renderer, ledger), max_tokens=max_tokens, ledger=ledger)
+
+    def read(books: Ledger) -> Iterable[Conversation]:
+        rows = formats.read(data.train, ledger=books, shape=data.shape, columns=data.columns, max_rows=data.max_rows)
+        return rows if number is None else (one for one in rows if _ordinal(one.address) == number)
+
+    return proven_rows(read, renderer, ledger, max_tokens=max_tokens, workers=data.workers)
 
 
 def accept_any_text() -> None:

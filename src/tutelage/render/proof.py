@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
 
-from tutelage.ledger import Ledger
 from tutelage.render.boundary import decoded_behind, reply_ids, spelled_behind
 from tutelage.render.controls import ControlTokens, Span, refuse
 from tutelage.render.forms import MessageForm, ReasoningField, form_of
@@ -31,9 +29,6 @@ from tutelage.render.tokenizer import Tokenizer
 from tutelage.render.turns import RenderedTurn, SeenRow, TurnWriter
 from tutelage.render.words import SHOWN_CHARACTERS, Unproven
 from tutelage.types import Address, Change, Conversation, Drop, Example, Message, Prompt, Proven, TokenIds, Turn
-
-CHUNK_ROWS = 256
-"""Rows proven together: enough to keep the tokenizer's threads busy, few enough to stream."""
 
 SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-6, 1e6
 """A weight below the smallest is taken for 0; fp32 gradients have no use for one beyond the largest."""
@@ -346,21 +341,6 @@ class Renderer:
             vocabulary_size=self.tokenizer.vocabulary_size,
             whole=whole,
         )
-
-
-def examples(
-    conversations: Iterable[Conversation], renderer: Renderer, ledger: Ledger
-) -> Iterator[tuple[Conversation, tuple[Example, ...]]]:
-    """Prove conversations as they come; drops and remarks go to the ledger, the rest onward with their Examples."""
-    source = iter(conversations)
-    while chunk := list(islice(source, CHUNK_ROWS)):
-        for conversation, outcome in zip(chunk, renderer.prove(chunk), strict=True):
-            if isinstance(outcome, Drop):
-                ledger.drop(outcome)
-                continue
-            for change in outcome.changes:
-                ledger.change(change)
-            yield conversation, outcome.examples
 
 
 def _stands_in(turn: ProvenTurn, sequence: list[int]) -> bool:
