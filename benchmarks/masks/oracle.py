@@ -305,7 +305,8 @@ def _as_built(
     words = (message.content or "").strip()
     if not words:
         return
-    closed_late = closing not in words and body.find(closing) > body.find(words)
+    said = _find(Piece("content", (words,)), body, 0, facts)
+    closed_late = closing not in words and said is not None and body.find(closing) > said[0]
     if closing and message.reasoning is None and closed_late:
         yield Finding("open block", f"{where}: the block is closed after the content: {body[:SHOWN]!r}")
     written = finished[finished.rfind(words) + len(words) :] if words in finished else ""

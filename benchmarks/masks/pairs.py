@@ -31,7 +31,7 @@ from transformers import PreTrainedTokenizerFast
 from tutelage.config import RenderSettings
 from tutelage.errors import TutelageError
 from tutelage.ledger import Ledger
-from tutelage.render import examples
+from tutelage.render import Renderer, examples
 from tutelage.train.renderer import renderer_for
 from tutelage.types import Change, Conversation, Drop, Example
 
@@ -84,7 +84,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One template's share."""
+    """One template's share. Settings differ from the first in `empty_reasoning` and `control_tokens` alone."""
 
     template: Path
     cases: tuple[Case, ...]
@@ -205,6 +205,7 @@ def _judge_vocabulary(work: Work, checkpoint: Checkpoint, server: Server, result
     special = [one.content for one in checkpoint.tokenizer.get_added_tokens_decoder().values() if one.special]
     control = re.compile("|".join(re.escape(one) for one in sorted(special, key=len, reverse=True)))
     accepted = [accepts(one.conversation, server, control) for one in work.cases]
+    renderer = renderer_for(checkpoint.folder, work.settings[0][1])  # once a folder: reading a vocabulary is slow
     for setting, values in work.settings:
         escapes = values.control_tokens == "escape"
         asked = [
@@ -212,7 +213,8 @@ def _judge_vocabulary(work: Work, checkpoint: Checkpoint, server: Server, result
             for case, acceptance in zip(work.cases, accepted, strict=True)
             if not escapes or acceptance.kind == "control token"
         ]
-        outcomes = outcomes_of([case.conversation for case, _ in asked], checkpoint.folder, values)
+        renderer = replace(renderer, empty_reasoning=values.empty_reasoning, control_tokens=values.control_tokens)
+        outcomes = outcomes_of([case.conversation for case, _ in asked], renderer)
         for (case, acceptance), outcome in zip(asked, outcomes, strict=True):
             kind = acceptance.kind
             if kind == "no reasoning" and values.empty_reasoning == "close":
@@ -273,9 +275,8 @@ def _judged(
     return made, opinion.way
 
 
-def outcomes_of(conversations: Sequence[Conversation], folder: Path, settings: RenderSettings) -> list[Outcome]:
+def outcomes_of(conversations: Sequence[Conversation], renderer: Renderer) -> list[Outcome]:
     """What tutelage makes of each conversation, through its public doors."""
-    renderer = renderer_for(folder, settings)
 
     def run(rows: Sequence[Conversation]) -> dict[int, tuple[Example, ...] | Drop]:
         made: dict[int, tuple[Example, ...] | Drop] = {}

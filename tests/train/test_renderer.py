@@ -69,3 +69,12 @@ def test_a_stop_token_that_is_none_is_an_error(base: Path) -> None:
         renderer_for(base, RenderSettings(template="plain", stop_tokens=["<|im_end|>", "<|eot|>"]))
     assert caught.value.found == "<|eot|>"
     assert caught.value.where == "render.stop_tokens"
+
+
+def test_a_template_that_is_no_text_is_an_error_with_its_place(tmp_path: Path, tiny_tokenizer_folder: Path) -> None:
+    path = tmp_path / "broken.jinja"
+    path.write_bytes(b"{{ '\xb8' }}")
+    with pytest.raises(TemplateError) as caught:
+        renderer_for(tiny_tokenizer_folder, RenderSettings(template=str(path)))
+    assert caught.value.where == str(path)
+    assert "at 4" in str(caught.value.found)

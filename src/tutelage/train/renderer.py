@@ -80,7 +80,16 @@ def chosen_template(tokenizer: Tokenizer, asked: str | None) -> ChosenTemplate:
             expected=f"a Jinja file, or one of {', '.join(named_templates())}",
             fix="check render.template (--template)",
         )
-    return ChosenTemplate(path.read_text(encoding="utf-8"), None, asked)
+    try:
+        return ChosenTemplate(path.read_text(encoding="utf-8"), None, asked)
+    except UnicodeDecodeError as error:
+        raise TemplateError(
+            "The chat template is not text",
+            where=asked,
+            found=f"bytes that are not UTF-8, at {error.start}",
+            expected="a Jinja file in UTF-8",
+            fix="convert it with iconv, or check that it is the file you mean",
+        ) from error
 
 
 def with_stops(tokenizer: Tokenizer, tokens: Sequence[str]) -> Tokenizer:
