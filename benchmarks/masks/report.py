@@ -44,7 +44,7 @@ def _totals(pairs: Sequence[Pair]) -> list[str]:
         "| not accepted, proven | policy, dropped | policy, proven | split rows |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for (setting, tokenizer), some in groups.items():
+    for (setting, tokenizer), some in sorted(groups.items()):
         count = Counter((one.acceptance, one.verdict) for one in some)
         accepted = [one for one in some if one.acceptance == "accepted"]
         proven = sum(one.verdict == "proven" for one in accepted)

@@ -109,9 +109,7 @@ class TestAnOpenedBlockOfReasoning:
 
     def test_reasoning_of_its_own_follows_the_tag(self, render_with: Callable[..., Renderer]) -> None:
         turn = Message("assistant", "b", reasoning="because")
-        assert self.reply(render_with(self.OPENED), Message("user", "a"), turn) == (
-            "because\n</think>\n\nb<|im_end|>"
-        )
+        assert self.reply(render_with(self.OPENED), Message("user", "a"), turn) == ("because\n</think>\n\nb<|im_end|>")
 
     @pytest.mark.parametrize("inline", ["<think>\nso</think> b", "<think>so</think> b", " <think>\n so</think> b"])
     def test_reasoning_in_the_content_stays_as_it_is_written(

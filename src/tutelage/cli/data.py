@@ -35,6 +35,8 @@ from tutelage.train.renderer import renderer_for
 from tutelage.types import Conversation
 
 DEFAULT_MODEL = "smollm2-135m"
+COMPARED_ROWS = 20_000
+"""Rows of a split that are compared with the others. Our choice: more would be held in memory for one number."""
 
 Sources = Annotated[
     list[str],
@@ -189,10 +191,13 @@ def _asked_by_recipe(recipe: str, overrides: list[str]) -> _Asked:
 def _check_rows(asked: _Asked, ledger: Ledger, *, as_json: bool) -> None:
     findings = findings_of(asked.renderer, asked.render)
     tally, kept = Tally(), {}
-    for name, files in asked.splits.items():
-        if files:
-            split = asked.data.model_copy(update={"train": files})
-            kept[name] = _tally(split, asked.renderer, ledger, tally, max_tokens=asked.max_tokens)
+    splits = {name: files for name, files in asked.splits.items() if files}
+    for name, files in splits.items():
+        split = asked.data.model_copy(update={"train": files})
+        compared = COMPARED_ROWS if len(splits) > 1 else 0
+        kept[name] = _tally(split, asked.renderer, ledger, tally, max_tokens=asked.max_tokens, compared=compared)
+        if compared and len(kept[name]) == compared:
+            ledger.note(f"{name}: how alike the splits are was measured on its first {compared:,} rows")
     ledger.check()
     pairs = [
         SplitPair(left, right, likeness)
@@ -210,11 +215,13 @@ def _check_rows(asked: _Asked, ledger: Ledger, *, as_json: bool) -> None:
 
 
 def _tally(
-    data: DataSettings, renderer: Renderer, ledger: Ledger, tally: Tally, *, max_tokens: int
+    data: DataSettings, renderer: Renderer, ledger: Ledger, tally: Tally, *, max_tokens: int, compared: int
 ) -> list[Conversation]:
-    kept = []
+    """Count all rows; give back the first `compared` of those kept, and no more: a data set need not fit in memory."""
+    kept: list[Conversation] = []
     for conversation, sequences in proven(data, renderer, ledger, max_tokens=max_tokens):
-        kept.append(conversation)
+        if len(kept) < compared:
+            kept.append(conversation)
         for one in sequences:
             stops = trained_stops((one,), renderer.tokenizer.stop_ids)
             tally.add(tokens=len(one.ids), trained=one.trained_tokens, turns=len(one.turns), stops=stops)
