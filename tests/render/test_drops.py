@@ -47,7 +47,7 @@ def test_another_stop_than_the_models(tmp_path: Path, write_model_folder: Callab
 
 
 class TestAppendedStop:
-    """Where the template writes no token the model stops on, one is appended to the turn's own words, and it is said."""
+    """Where the template writes no token the model stops on, one is appended to the turn's words, and it is said."""
 
     @pytest.mark.parametrize("after", ["", "\n", "\n\n", " [END]\n", "<|endoftext|>\n"])
     def test_it_follows_the_words(self, render_with: Callable[..., Renderer], after: str) -> None:
@@ -77,6 +77,37 @@ def test_any_of_several_stops_ends_a_reply(tmp_path: Path, write_model_folder: C
     assert_served(folder, conversation, proven(renderer_of(folder), conversation), stop="<|im_end|>")
 
 
+NEXT_TURN_ENDS = """\
+{%- for message in messages -%}{{- '<|' + message['role'] + '|>\\n' + message['content'] -}}{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|assistant|>\\n' -}}{%- endif -%}
+"""
+
+
+class TestAStopThatOpensTheNextTurn:
+    """GLM's way: a reply has no end of its own; the model emits the token that opens the next turn, and stops on it."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path, write_model_folder: Callable[..., Path]) -> Path:
+        tokens = ("<|endoftext|>", "<|user|>", "<|assistant|>")
+        return write_model_folder(
+            tmp_path, template=NEXT_TURN_ENDS, control_tokens=tokens, stop=["<|endoftext|>", "<|user|>"]
+        )
+
+    def test_it_ends_every_reply_and_one_sequence_holds_them(self, folder: Path) -> None:
+        renderer = renderer_of(folder)
+        conversation = talk(*pair("a", "one"), *pair("b", "two"))
+        (one,) = proven(renderer, conversation)
+        replies = [renderer.tokenizer.decode(one.ids[turn.prompt_end : turn.reply_end].tolist()) for turn in one.turns]
+        assert replies == ["one<|user|>", "two<|user|>"]
+        assert set(remarks(renderer, conversation)) == {"stop_of_next_turn"}
+
+    def test_a_next_turn_that_opens_otherwise_ends_nothing(self, folder: Path) -> None:
+        renderer = renderer_of(folder)
+        conversation = talk(*pair("a", "one"), Message("assistant", "more"))
+        first = proven(renderer, conversation)[-1]
+        assert renderer.tokenizer.decode(first.ids[first.turns[0].prompt_end :].tolist()) == "one<|endoftext|>"
+
+
 def test_prompt_not_a_prefix(render_with: Callable[..., Renderer]) -> None:
     opened = CHATML.replace("{{- '<|im_start|>assistant\\n' -}}", "{{- '<|im_start|>assistant\\n<think>\\n' -}}")
     assert opened != CHATML
@@ -96,6 +127,23 @@ class TestAnOpenedBlockOfReasoning:
         (turn,) = one.turns
         assert renderer.tokenizer.decode(one.ids[: turn.prompt_end].tolist()).endswith("assistant\n<think>\n")
         return renderer.tokenizer.decode(one.ids[turn.prompt_end :].tolist())
+
+    def test_an_answer_inside_the_block_goes_whatever_row_came_before(
+        self, render_with: Callable[..., Renderer]
+    ) -> None:
+        never_closed = self.OPENED.replace(
+            "{{- '<|im_start|>' + message['role'] + '\\n' +",
+            "{{- '<|im_start|>' + message['role'] + ('\\n<think>\\n' if message['role'] == 'assistant' else '\\n') +",
+        )
+        assert never_closed != self.OPENED
+        renderer = render_with(never_closed, empty_reasoning="close")
+        closes, plain = talk(*pair("a", "so</think> b")), talk(*pair("a", "b"))
+        proven(renderer, closes)
+        assert dropped(renderer, plain).reason == "no_reasoning"
+
+    def test_words_thought_and_said_alike_must_stand_twice(self, render_with: Callable[..., Renderer]) -> None:
+        turn = Message("assistant", "same", reasoning="same")
+        assert dropped(render_with(CHATML), talk(Message("user", "a"), turn)).reason == "reasoning_not_in_reply"
 
     def test_a_turn_without_reasoning_goes(self, render_with: Callable[..., Renderer]) -> None:
         drop = dropped(render_with(self.OPENED), talk(*pair("a", "b")))

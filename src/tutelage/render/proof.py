@@ -24,9 +24,10 @@ from tutelage.render.boundary import decoded_behind, reply_ids, spelled_behind
 from tutelage.render.controls import ControlTokens, Span, refuse
 from tutelage.render.forms import MessageForm, ReasoningField, form_of
 from tutelage.render.gates import assert_proven
+from tutelage.render.seen import SeenRow
 from tutelage.render.template import ChatTemplate
 from tutelage.render.tokenizer import Tokenizer
-from tutelage.render.turns import RenderedTurn, SeenRow, TurnWriter
+from tutelage.render.turns import RenderedTurn, TurnWriter
 from tutelage.render.words import SHOWN_CHARACTERS, Unproven
 from tutelage.types import Address, Change, Conversation, Drop, Example, Message, Prompt, Proven, TokenIds, Turn
 

@@ -17,9 +17,17 @@ LOOKED_BACK = 120
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """Patterns for the tags of reasoning. `closing` is the closing tag of each opening one."""
+    """Patterns for the tags of reasoning.
 
-    closing: dict[str, str]
+    Attributes:
+        shapes: a pattern of an opening tag, its name in a group, and the closing tag with `{}` for the name.
+        opened_end: an opening tag and white space at the end of a text.
+        closed_end: a closing tag at the end, with the opening one if the block is empty.
+        empty_start: the same at the beginning.
+        any: any tag, in a group.
+    """
+
+    shapes: tuple[tuple[re.Pattern[str], str], ...]
     opened_end: re.Pattern[str]
     closed_end: re.Pattern[str]
     empty_start: re.Pattern[str]
@@ -30,19 +38,25 @@ class Tags:
 def tags() -> Tags:
     """The tags of `reasoning.toml`."""
     facts = tomllib.loads(files("tutelage.render").joinpath("reasoning.toml").read_text(encoding="utf-8"))
-    named = {
-        f"{left}{name}{right}": f"{left}/{name}{right}" for name in facts["names"] for left, right in facts["brackets"]
-    }
-    closing: dict[str, str] = named | {str(one): str(other) for one, other in facts["pairs"]}
-    opens = "|".join(re.escape(one) for one in sorted(closing, key=len, reverse=True))
-    closes = "|".join(re.escape(one) for one in sorted(set(closing.values()), key=len, reverse=True))
+    name = rf"(?i:[\w:]*(?:{'|'.join(facts['words'])})[\w:]*)"
+    written = [(re.escape(one).replace(r"\{\}", "{}"), other) for one, other in (*facts["shapes"], *facts["pairs"])]
+    opens = "|".join(one.replace("{}", name) for one, _ in written)
+    closes = "|".join(re.escape(other).replace(r"\{\}", name) for _, other in written)
     return Tags(
-        closing=closing,
+        shapes=tuple((re.compile(one.replace("{}", f"({name})")), other) for one, other in written),
         opened_end=re.compile(rf"({opens})(\s*)\Z"),
         closed_end=re.compile(rf"(?:(?:{opens})\s*)?(?:{closes})\s*\Z"),
         empty_start=re.compile(rf"\A\s*(?:(?:{opens})\s*)?(?:{closes})\s*"),
         any=re.compile(rf"({opens}|{closes})"),
     )
+
+
+def closing_of(tag: str) -> str:
+    """The tag that closes a block which `tag` opens."""
+    for shape, closing in tags().shapes:
+        if found := shape.fullmatch(tag):
+            return closing.replace("{}", "".join(found.groups()))
+    raise AssertionError(f"{tag!r} opens no block")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +102,7 @@ def opened_by(text: str) -> OpenBlock | None:
     if found is None:
         return None
     tag, gap = found.groups()
-    return OpenBlock(tag, tags().closing[tag], gap)
+    return OpenBlock(tag, closing_of(tag), gap)
 
 
 def before_closed(text: str) -> str | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tutelage.render.proof import Renderer
 from tutelage.render.provenance import Source, Traced
-from tutelage.render.turns import SeenRow
+from tutelage.render.seen import SeenRow
 from tutelage.render.words import Unproven
 from tutelage.types import Conversation, Example
 

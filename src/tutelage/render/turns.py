@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 from tutelage.render.alignment import Place, beyond, end_of_prompt, has_content, in_order, place_of, strangers
-from tutelage.render.forms import MessageForm, Seen
 from tutelage.render.provenance import Traced
 from tutelage.render.reasoning import OpenBlock, before_closed, has_tags, less_empty_block, opened_by
-from tutelage.render.template import ChatTemplate, TemplateRefusal
+from tutelage.render.seen import SeenRow
 from tutelage.render.words import SHOWN_CHARACTERS, Unproven, end_of_words, require_words
-from tutelage.types import Change, Conversation, Message
+from tutelage.types import Change, Message
 
 SHAPES_KEPT = 64
 PROBE = "qqprobeqq"
@@ -45,66 +43,6 @@ class RenderedTurn:
     reply: str
     stop_written: bool
     remarks: tuple[Change, ...] = ()
-
-
-@dataclass(frozen=True)
-class SeenRow:
-    """A conversation as one template is handed it, and its renderings."""
-
-    conversation: Conversation
-    template: ChatTemplate
-    form: MessageForm
-
-    @cached_property
-    def messages(self) -> list[Seen]:
-        """All messages as the template sees them."""
-        return self.form.sees(self.conversation)
-
-    @cached_property
-    def tools(self) -> list[dict[str, Any]]:
-        """The tools on offer."""
-        return [dict(tool) for tool in self.conversation.tools]
-
-    @cached_property
-    def documents(self) -> list[dict[str, Any]] | None:
-        """The documents that the row's template arguments bring along."""
-        given = self.conversation.template_arguments.get("documents")
-        return given if isinstance(given, list) and given else None
-
-    def render(self, count: int, *, generation_prompt: bool) -> str:
-        """The text of the first `count` messages.
-
-        Raises:
-            Unproven: the template refuses them.
-        """
-        try:
-            return self.template.render(
-                self.messages[:count],
-                generation_prompt=generation_prompt,
-                tools=self.tools,
-                documents=self.documents,
-                arguments=self.conversation.template_arguments,
-            )
-        except TemplateRefusal as refusal:
-            raise Unproven("template_refused", f"the template does not accept this row: {refusal}") from refusal
-
-    def trace(self, count: int, *, generation_prompt: bool, last: Seen | None = None) -> Traced:
-        """The same with the origin of each character; `last` stands in for the last message.
-
-        Raises:
-            Unproven: the template refuses them.
-        """
-        messages = self.messages[:count] if last is None else [*self.messages[: count - 1], last]
-        try:
-            return self.template.trace(
-                messages,
-                generation_prompt=generation_prompt,
-                tools=self.tools,
-                documents=self.documents,
-                arguments=self.conversation.template_arguments,
-            )
-        except TemplateRefusal as refusal:
-            raise Unproven("template_refused", f"the template does not accept this row: {refusal}") from refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +93,11 @@ class TurnWriter:
         if found is not None:
             text = reply.body + reply.after[: found.end()]
             return RenderedTurn(index, weight, prompt, text, stop_written=True, remarks=reply.remarks)
+        body = self._without_end(row, index, reply)
+        if (stop := self._stop_of_next(row, index, prompt + body)) is not None:
+            detail = f"message {index}: the template ends the reply with the next turn's {stop!r}, a stop token"
+            remark = Change(row.conversation.address, "stop_of_next_turn", detail)
+            return RenderedTurn(index, weight, prompt, body + stop, stop_written=True, remarks=(*reply.remarks, remark))
         if self.missing_stop == "drop":
             raise Unproven(
                 "no_stop_token",
@@ -167,8 +110,24 @@ class TurnWriter:
             f"message {index}: the template writes {reply.after[:SHOWN_CHARACTERS]!r} after the reply and no stop token"
             f" ({self.stop_words}); one is appended",
         )
-        text = self._without_end(row, index, reply)
-        return RenderedTurn(index, weight, prompt, text, stop_written=False, remarks=(*reply.remarks, remark))
+        return RenderedTurn(index, weight, prompt, body, stop_written=False, remarks=(*reply.remarks, remark))
+
+    def _stop_of_next(self, row: SeenRow, index: int, text: str) -> str | None:
+        """The stop token that the template writes right behind `text` once there is a next message; None if none.
+
+        So with GLM's templates: a reply has no end of its own, and the model emits `<|user|>` or `<|observation|>`.
+        """
+        calls = row.conversation.messages[index].tool_calls
+        probe = Message("tool" if calls else "user", PROBE, name=calls[0].name if calls else None)
+        following = row.messages[index + 1 : index + 2] or [row.form.message(probe)]
+        try:
+            longer = row.render(index + 1, generation_prompt=False, following=following)
+        except Unproven:
+            return None
+        if not longer.startswith(text):
+            return None
+        found = self.stop.match(longer, len(text))
+        return None if found is None else found.group()
 
     def _known(self, message: Message, opening: str, tail: str) -> _Reply | None:
         """The reading of a turn of plain words that looks like one whose every character was traced before."""
@@ -267,6 +226,8 @@ class TurnWriter:
         if lead is None:
             raise _no_prefix(index, given, finished)
         lead = less_empty_block(lead)
+        if not lead.strip():
+            lead = ""  # white space between a header and words; behind a closed block there is some already
         words, after = finished[place.first : place.last], finished[place.last :]
         whole = self._through_stop(finished[place.first :], len(words))
         content = message.content or ""
@@ -285,7 +246,7 @@ class TurnWriter:
                 f"message {index}: the prompt opens {block.tag!r} and the content closes one it does not begin with",
             )
         require_words(index, message, whole)
-        closing = self._closing(row, index, block).removesuffix(lead)
+        closing = self._closing(row, index, block)
         return _Reply(closing + lead + words, after, self._unreasoned(row, index, block, given, closing))
 
     def _unreasoned(self, row: SeenRow, index: int, block: OpenBlock, given: str, closing: str) -> tuple[Change, ...]:
@@ -310,7 +271,11 @@ class TurnWriter:
         text = traced.text
         first = text.rfind(PROBE, 0, text.rfind(PROBE))
         between = text[first + len(PROBE) : text.rfind(PROBE)]
-        return between if first >= 0 and block.closing in between else block.close("")
+        if first < 0 or block.closing not in between:
+            return block.close("")
+        # What follows the tag and its white space begins the content, and a turn of calls alone has none.
+        behind = between.index(block.closing) + len(block.closing)
+        return between[: behind + len(between[behind:]) - len(between[behind:].lstrip())]
 
     def _without_end(self, row: SeenRow, index: int, reply: _Reply) -> str:
         """The reply less what the template writes between turns, where it writes no stop token."""

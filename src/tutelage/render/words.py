@@ -27,9 +27,11 @@ def require_words(index: int, message: Message, text: str) -> None:
         Unproven: some are not there.
     """
     thought, said = (message.reasoning or "").strip(), (message.content or "").strip()
-    if thought and said and (at := text.find(thought)) >= 0:
-        rest = text[:at] + "\0" + text[at + len(thought) :]
-        text = text if said in rest else rest  # words that are thought and said alike must stand there twice
+    if thought and said and (at := text.rfind(said)) >= 0 and thought not in text[:at] + "\0" + text[at + len(said) :]:
+        raise Unproven(
+            "reasoning_not_in_reply",
+            f"message {index}: the template's reply {text[:SHOWN_CHARACTERS]!r} lacks {thought[:SHOWN_CHARACTERS]!r}",
+        )
     for reason, ways in words_of(message):
         # Templates that take reasoning out of the content write its tags with white space of their own.
         if not any(way in text or holds_pieces(text, way) for way in ways):
