@@ -52,7 +52,7 @@ def test_a_missing_file_names_the_nearest(put, load, tmp_path):
         ("a.csv", b"prompt,completion\n", "holds no rows"),
         ("a.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
         ("a.jsonl", '{"prompt": "a"}'.encode("utf-16"), "UTF-16"),
-        ("a.jsonl", gzip.compress('{"prompt": "a"}'.encode("utf-16")), "UTF-16"),
+        ("a.jsonl", gzip.compress('{"prompt": "a"}'.encode("utf-16"), mtime=0), "UTF-16"),
         ("a.jsonl", b"PK\x03\x04rest of the archive", "zip archive"),
         ("a.json", bytes(range(256)) * 4, "binary"),
         ("a.jsonl.gz", b"\x1f\x8b\x08\x00broken", "damaged gzip"),

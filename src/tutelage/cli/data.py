@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from tutelage import config, curate, formats
 from tutelage.cli.checkpoint import check_checkpoint, findings_as_json, findings_of
@@ -32,8 +33,9 @@ from tutelage.render import Renderer
 from tutelage.render.gates import trained_stops
 from tutelage.report.check_screen import SplitPair, Tally, check_screen
 from tutelage.train.renderer import renderer_for
-from tutelage.types import Conversation
+from tutelage.types import Conversation, Example
 
+ProvenRow = tuple[Conversation, tuple[Example, ...]]
 DEFAULT_MODEL = "smollm2-135m"
 COMPARED_ROWS = 20_000
 """Rows of a split that are compared with the others. Our choice: more would be held in memory for one number."""
@@ -219,7 +221,8 @@ def _tally(
 ) -> list[Conversation]:
     """Count all rows; give back the first `compared` of those kept, and no more: a data set need not fit in memory."""
     kept: list[Conversation] = []
-    for conversation, sequences in proven(data, renderer, ledger, max_tokens=max_tokens):
+    rows = proven(data, renderer, ledger, max_tokens=max_tokens)
+    for conversation, sequences in _counted(rows, f"proving {', '.join(data.train)}"):
         if len(kept) < compared:
             kept.append(conversation)
         for one in sequences:
@@ -228,6 +231,14 @@ def _tally(
         if len(sequences) > 1:
             tally.add_split([len(one.ids) for one in sequences])
     return kept
+
+
+def _counted(rows: Iterable[ProvenRow], title: str) -> Iterator[ProvenRow]:
+    """The rows, counted on a terminal's stderr as they pass; how many there will be is not known before."""
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield from progress.track(rows, description=title, total=None)
 
 
 def _renderer(model: str, tokenizer: str | None, settings: RenderSettings) -> Renderer:
