@@ -132,7 +132,8 @@ def test_strict_mode_stops_at_the_first_bad_row_whoever_found_it(renderer: Rende
 
 
 SCRIPT = """\
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit one that is ignored
 from pathlib import Path
 from tutelage.ledger import Ledger
 from tutelage.render import ChatTemplate, Renderer, Tokenizer, examples
