@@ -39,7 +39,7 @@ class TestPlace:
     def test_words_that_look_like_the_templates_own_are_the_messages(self) -> None:
         rendering = traced(PLAIN, "[assistant]", "[user]$")
         assert words(rendering, 1) == "[user]$"
-        assert rendering.text[: place_of(rendering, 1).first] == "[user][assistant]$[assistant]"  # type: ignore[union-attr]
+        assert rendering.text[: place_of(rendering, 1).first] == "[user][assistant]$[assistant]"
 
     def test_what_stands_before_is_the_templates_text_after_the_words_of_others(self) -> None:
         place = place_of(traced(PLAIN, "hello", "yes"), 1)

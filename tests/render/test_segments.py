@@ -189,7 +189,7 @@ def long_conversation(turns: int) -> list[str]:
 
 def test_the_cost_of_a_conversation_grows_with_its_text_and_not_with_its_square() -> None:
     counted = Counted(tokenizer_named("byte level"))
-    encoder = SegmentEncoder(counted)  # type: ignore[arg-type]
+    encoder = SegmentEncoder(counted)
     texts = long_conversation(60)
     counted.characters = 0
     assert encoder.encode(texts) == whole(counted.fast, texts)
@@ -199,7 +199,7 @@ def test_the_cost_of_a_conversation_grows_with_its_text_and_not_with_its_square(
 
 def test_what_was_encoded_before_is_remembered() -> None:
     counted = Counted(tokenizer_named("byte level"))
-    encoder = SegmentEncoder(counted)  # type: ignore[arg-type]
+    encoder = SegmentEncoder(counted)
     encoder.encode(["<|start|>the quick brown fox<|end|>"])
     counted.characters = 0
     encoder.encode(["<|start|>the quick brown fox<|end|><|start|>the quick brown fox"])
@@ -216,7 +216,7 @@ def test_memory_of_what_was_encoded_is_bounded() -> None:
 
 def test_a_tokenizer_that_stops_being_piecewise_is_caught_by_the_witness() -> None:
     counted = Counted(tokenizer_named("byte level"))
-    encoder = SegmentEncoder(counted)  # type: ignore[arg-type]
+    encoder = SegmentEncoder(counted)
     texts = [f"<|start|>hello {number}<|end|>" for number in range(500)]
     assert encoder.encode(texts) == whole(counted.fast, texts)
     counted.added_id = 1  # what is remembered is now wrong, as if pieces had not been independent

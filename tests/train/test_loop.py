@@ -239,7 +239,7 @@ def test_many_addresses_are_counted_rather_than_listed(bench: Bench) -> None:
     row = a_row(0, 0)
     many = Row(row.ids, row.weights, row.positions, (6,), tuple(Address("a.jsonl", n) for n in range(1, 8)))
     batch = Batch(0, 0.0, (many,), trained_tokens=6, examples=7)
-    bench.batches = lambda *_: iter([batch])  # type: ignore[method-assign]
+    bench.batches = lambda *_: iter([batch])
 
     with pytest.raises(TrainingError) as caught:
         bench.train(1, row_loss=lambda model, _row: (model(torch.ones(1, 6)).sum() * math.nan, 6))

@@ -96,7 +96,7 @@ def test_the_stopped_run_says_how_to_go_on(
     stop_after(2)
     stopped = train_tiny("evaluate.before=false")
 
-    told = quiet_screen.console.file.getvalue()  # type: ignore[attr-defined]
+    told = quiet_screen.console.file.getvalue()
     assert f"Stopped after step 2. Go on with: tutelage train --resume {stopped.folder}" in told.replace("\n", "")
 
 

@@ -331,7 +331,7 @@ def test_task_rows_without_json_are_refused_before_training(
 def test_the_screen_tells_the_story(train_tiny: TrainTiny, quiet_screen: Screen) -> None:
     train_tiny("train.max_steps=1")
 
-    told = quiet_screen.console.file.getvalue()  # type: ignore[attr-defined]
+    told = quiet_screen.console.file.getvalue()
     assert "Data: 34 rows in = 34 kept + 0 dropped; 24 training sequences" in told
     assert "Model: " in told
     assert "Before training: asking 6 prompts" in told

@@ -30,7 +30,7 @@ _LARGEST_NUMBER_TEXT = 10_000
 
 
 def _meter(context: Context) -> Meter:
-    meter: Meter = context.meter  # type: ignore[attr-defined]
+    meter: Meter = context.meter  # type: ignore[attr-defined]  # sandbox.py gives each context its meter
     return meter
 
 

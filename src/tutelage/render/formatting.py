@@ -74,7 +74,7 @@ class BraceFormat:
         return self._formatted(context, args, kwargs)
 
     def _formatted(self, context: Context, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-        meter: Meter = context.meter  # type: ignore[attr-defined]
+        meter: Meter = context.meter  # type: ignore[attr-defined]  # sandbox.py gives each context its meter
         if isinstance(self._template, Markup):
             return Markup(  # noqa: S704 what is put into it is escaped
                 _EscapeFormatter(self._environment, meter).vformat(self._template, args, kwargs)

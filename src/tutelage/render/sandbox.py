@@ -250,16 +250,16 @@ class _Metering(NodeTransformer):
         node.iter = _through(_COUNTED_LOOP, node.iter)
         return node
 
-    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802 the jinja2 interface
         self.generic_visit(node)
         return _through(_COUNTED_VALUE, node) if isinstance(node.arg, nodes.Slice) else node
 
-    def visit_Output(self, node: nodes.Output) -> nodes.Node:  # noqa: N802
+    def visit_Output(self, node: nodes.Output) -> nodes.Node:  # noqa: N802 the jinja2 interface
         """What is printed is counted there; a sum needs no second look."""
         node.nodes = [self._inside(one) if isinstance(one, nodes.Add) else self.visit(one) for one in node.nodes]
         return node
 
-    def visit_Add(self, node: nodes.Add) -> nodes.Node:  # noqa: N802
+    def visit_Add(self, node: nodes.Add) -> nodes.Node:  # noqa: N802 the jinja2 interface
         """One look at the end of a chain of sums is enough: each part is smaller than the whole."""
         is_number = any(
             isinstance(side, nodes.Const) and not isinstance(side.value, str) for side in (node.left, node.right)
@@ -267,7 +267,7 @@ class _Metering(NodeTransformer):
         whole = self._inside(node)
         return whole if is_number else _through(_COUNTED_VALUE, whole)
 
-    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802 the jinja2 interface
         """Comparing with a text or number of the template's own is quick, and so is looking into its own lists."""
         self.generic_visit(node)
         sides = [node.expr, *(operand.expr for operand in node.ops)]
