@@ -15,14 +15,15 @@ from tutelage.model.load import compute_in, load
 from tutelage.model.loss import row_loss
 from tutelage.pack import pack_rows
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
-from tutelage.train.optimiser import MasterAdamW
+from tutelage.train.masters import Masters
+from tutelage.train.optimiser import adamw
 from tutelage.train.save import save_trained
 
 IDS = torch.arange(3, 40)[None]
 
 
-def optimiser_of(model: Any) -> MasterAdamW:
-    return MasterAdamW(model, weight_decay=0.0, betas=(0.9, 0.999), epsilon=1e-8)
+def optimiser_of(model: Any) -> Masters:
+    return Masters(model, build=adamw(weight_decay=0.0, betas=(0.9, 0.999), epsilon=1e-8))
 
 
 def renderer_of(folder: Path) -> Renderer:

@@ -15,7 +15,8 @@ import torch
 from rich.console import Console
 
 from tutelage import config
-from tutelage.train.optimiser import MasterAdamW
+from tutelage.train.masters import Masters
+from tutelage.train.optimiser import adamw
 from tutelage.train.run import Finished, run
 from tutelage.train.screen import Screen
 
@@ -40,11 +41,11 @@ def small_network() -> Callable[..., torch.nn.Module]:
 
 
 @pytest.fixture
-def master_adamw() -> Callable[..., MasterAdamW]:
+def master_adamw() -> Callable[..., Masters]:
     """A maker of optimisers with usual settings."""
 
-    def make(model: torch.nn.Module, *, weight_decay: float = 0.0) -> MasterAdamW:
-        return MasterAdamW(model, weight_decay=weight_decay, betas=(0.9, 0.999), epsilon=1e-8)
+    def make(model: torch.nn.Module, *, weight_decay: float = 0.0, shared: bool = False) -> Masters:
+        return Masters(model, build=adamw(weight_decay=weight_decay, betas=(0.9, 0.999), epsilon=1e-8), shared=shared)
 
     return make
 

@@ -14,22 +14,22 @@ import torch
 from tutelage.errors import CheckpointError, SaveError
 from tutelage.train import checkpoint as checkpoint_module
 from tutelage.train.checkpoint import Checkpoints, Progress
-from tutelage.train.optimiser import MasterAdamW
+from tutelage.train.masters import Masters
 
 Maker = Callable[..., Any]
 
 
 @pytest.fixture
-def trained(small_network: Maker, master_adamw: Maker) -> MasterAdamW:
+def trained(small_network: Maker, master_adamw: Maker) -> Masters:
     """An optimiser with two steps behind it."""
     model = small_network()
-    optimiser: MasterAdamW = master_adamw(model)
+    optimiser: Masters = master_adamw(model)
     for _ in range(2):
         move(model, optimiser)
     return optimiser
 
 
-def move(model: torch.nn.Module, optimiser: MasterAdamW) -> None:
+def move(model: torch.nn.Module, optimiser: Masters) -> None:
     model(torch.randn(4, 6)).square().sum().backward()
     optimiser.step(0.01, max_gradient_norm=1.0)
 
@@ -39,7 +39,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_what_is_restored_is_what_was_saved(
-    trained: MasterAdamW, small_network: Maker, master_adamw: Maker, tmp_path: Path
+    trained: Masters, small_network: Maker, master_adamw: Maker, tmp_path: Path
 ) -> None:
     progress = Progress(2, best_loss=0.5, best_step=1, evaluations_since_best=1, tokens=80, trained_tokens=30)
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
@@ -59,7 +59,7 @@ def test_what_is_restored_is_what_was_saved(
         assert torch.equal(parameter, trained.masters[name])
 
 
-def test_only_the_newest_stay(trained: MasterAdamW, tmp_path: Path) -> None:
+def test_only_the_newest_stay(trained: Masters, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
     checkpoints.save_best(trained, Progress(1))
     for step in (1, 2, 3, 10):
@@ -68,7 +68,7 @@ def test_only_the_newest_stay(trained: MasterAdamW, tmp_path: Path) -> None:
     assert names(tmp_path) == ["best-000001", "step-000003", "step-000010"]
 
 
-def test_coming_to_the_same_step_again_leaves_it_alone(trained: MasterAdamW, tmp_path: Path) -> None:
+def test_coming_to_the_same_step_again_leaves_it_alone(trained: Masters, tmp_path: Path) -> None:
     """A resumed run computes the same bits, so what is there stays, and no kill can hurt it."""
     checkpoints = Checkpoints(tmp_path, keep=2)
     checkpoints.save(trained, Progress(2, tokens=5))
@@ -80,7 +80,7 @@ def test_coming_to_the_same_step_again_leaves_it_alone(trained: MasterAdamW, tmp
     assert names(tmp_path) == ["step-000002"]
 
 
-def test_best_weights_come_back(trained: MasterAdamW, tmp_path: Path) -> None:
+def test_best_weights_come_back(trained: Masters, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=1)
     checkpoints.save_best(trained, Progress(2, best_loss=0.25, best_step=2))
     kept = {name: one.clone() for name, one in trained.masters.items()}
@@ -99,7 +99,7 @@ def test_best_weights_come_back(trained: MasterAdamW, tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", ["masters.safetensors", "moments.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
 def test_a_damaged_checkpoint_is_named_and_so_is_the_one_before(
-    trained: MasterAdamW, tmp_path: Path, file: str, damage: str
+    trained: Masters, tmp_path: Path, file: str, damage: str
 ) -> None:
     checkpoints = Checkpoints(tmp_path, keep=3)
     for step in (1, 2):
@@ -122,7 +122,7 @@ def test_a_damaged_checkpoint_is_named_and_so_is_the_one_before(
     assert all(torch.equal(one, before[name]) for name, one in trained.masters.items())
 
 
-def test_a_single_damaged_checkpoint_says_start_again(trained: MasterAdamW, tmp_path: Path) -> None:
+def test_a_single_damaged_checkpoint_says_start_again(trained: Masters, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=3)
     checkpoints.save(trained, Progress(1))
     (tmp_path / "step-000001" / "state.json").write_text("[]", encoding="utf-8")
@@ -133,13 +133,13 @@ def test_a_single_damaged_checkpoint_says_start_again(trained: MasterAdamW, tmp_
     assert caught.value.fix == "start the run again"
 
 
-def test_nothing_to_resume_from(trained: MasterAdamW, tmp_path: Path) -> None:
+def test_nothing_to_resume_from(trained: Masters, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint"):
         Checkpoints(tmp_path / "none", keep=1).restore_newest(trained)
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint_whole(
-    trained: MasterAdamW, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Masters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoints = Checkpoints(tmp_path, keep=1)
     checkpoints.save(trained, Progress(1, tokens=7))
@@ -158,7 +158,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_whole(
 
 
 def test_a_write_that_the_system_refuses_is_a_save_error(
-    trained: MasterAdamW, tmp_path: Path, files_at_most: Callable[[int], AbstractContextManager[None]]
+    trained: Masters, tmp_path: Path, files_at_most: Callable[[int], AbstractContextManager[None]]
 ) -> None:
     """What safetensors itself raises on a full disk is no OSError."""
     checkpoints = Checkpoints(tmp_path, keep=1)
@@ -173,7 +173,7 @@ def test_a_write_that_the_system_refuses_is_a_save_error(
 
 @pytest.mark.parametrize("after", [1, 2])
 def test_killed_while_writing_leaves_no_half_folder(
-    trained: MasterAdamW, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+    trained: Masters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     """A power cut: what runs in `finally` does not run either."""
     checkpoints = Checkpoints(tmp_path, keep=2)
@@ -203,7 +203,7 @@ def test_killed_while_writing_leaves_no_half_folder(
 
 
 def test_left_overs_of_a_kill_before_the_clean_up_do_no_harm(
-    trained: MasterAdamW, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Masters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kill after the new folder took its name and before the old one was deleted."""
     checkpoints = Checkpoints(tmp_path, keep=2)
@@ -221,7 +221,7 @@ def test_left_overs_of_a_kill_before_the_clean_up_do_no_harm(
 
 
 def test_a_kill_before_the_rename_does_not_lose_the_best(
-    trained: MasterAdamW, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Masters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
     checkpoints.save_best(trained, Progress(1))
@@ -241,7 +241,7 @@ def test_a_kill_before_the_rename_does_not_lose_the_best(
     assert checkpoints.restore_best(trained).steps_done == 1
 
 
-def test_state_is_readable_json(trained: MasterAdamW, tmp_path: Path) -> None:
+def test_state_is_readable_json(trained: Masters, tmp_path: Path) -> None:
     Checkpoints(tmp_path, keep=1).save(trained, Progress(4, tokens=9))
 
     state = json.loads((tmp_path / "step-000004" / "state.json").read_text(encoding="utf-8"))

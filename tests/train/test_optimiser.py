@@ -11,7 +11,7 @@ import torch
 
 from tutelage.errors import CheckpointError
 from tutelage.model.load import compute_in
-from tutelage.train.optimiser import MasterAdamW
+from tutelage.train.masters import Masters
 
 Maker = Callable[..., Any]
 
@@ -24,10 +24,13 @@ def backward(model: torch.nn.Module, step: int) -> None:
     ((model(inputs.to(dtype)) - wanted.to(dtype)) ** 2).sum().backward()
 
 
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("max_gradient_norm", [1.0, 1e9])
-def test_equals_torch_adamw_in_fp32(small_network: Maker, master_adamw: Maker, max_gradient_norm: float) -> None:
+def test_equals_torch_adamw_in_fp32(
+    small_network: Maker, master_adamw: Maker, max_gradient_norm: float, shared: bool
+) -> None:
     ours, theirs = small_network(), small_network()
-    optimiser = master_adamw(ours, weight_decay=0.1)
+    optimiser = master_adamw(ours, weight_decay=0.1, shared=shared)
     matrices = [one for one in theirs.parameters() if one.ndim >= 2]
     vectors = [one for one in theirs.parameters() if one.ndim < 2]
     reference = torch.optim.AdamW(
@@ -79,6 +82,13 @@ def test_gradients_add_up_over_backward_passes(small_network: Maker, master_adam
     assert all(float(one.grad.abs().max()) == 0.0 for one in optimiser.masters.values())
 
 
+def test_fp32_parameters_can_be_their_own_masters(small_network: Maker, master_adamw: Maker) -> None:
+    model = small_network()
+    optimiser = master_adamw(model, shared=True)
+
+    assert all(optimiser.masters[name] is one for name, one in model.named_parameters())
+
+
 def test_bf16_masters_move_where_bf16_weights_cannot(small_network: Maker, master_adamw: Maker) -> None:
     model = small_network()
     optimiser = master_adamw(model)
@@ -127,9 +137,10 @@ def test_a_gradient_that_is_not_finite_changes_nothing(small_network: Maker, mas
     assert all(torch.equal(one, moments[name]) for name, one in optimiser.state().items())
 
 
-def test_state_goes_out_and_in_again(small_network: Maker, master_adamw: Maker) -> None:
+@pytest.mark.parametrize("shared", [False, True])
+def test_state_goes_out_and_in_again(small_network: Maker, master_adamw: Maker, shared: bool) -> None:
     first, second = small_network(), small_network(seed=1)
-    one, other = master_adamw(first, weight_decay=0.1), master_adamw(second, weight_decay=0.1)
+    one, other = (master_adamw(model, weight_decay=0.1, shared=shared) for model in (first, second))
     for step in range(3):
         backward(first, step)
         one.step(0.01, max_gradient_norm=1.0)
@@ -169,7 +180,7 @@ def test_masters_of_another_shape_are_refused(small_network: Maker, master_adamw
 def test_a_bf16_stored_model_has_exact_masters(small_network: Maker, master_adamw: Maker) -> None:
     model = small_network()
     compute_in(model, "bf16")
-    optimiser: MasterAdamW = master_adamw(model)
+    optimiser: Masters = master_adamw(model)
 
     for name, one in model.named_parameters():
         assert optimiser.masters[name].dtype == torch.float32

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tutelage.errors import CheckpointError, SaveError, cause_of
-from tutelage.train.optimiser import MasterAdamW
+from tutelage.train.masters import Masters
 
 STATE_FILE = "state.json"
 MASTERS_FILE = "masters.safetensors"
@@ -46,7 +46,7 @@ class Checkpoints:
         self.folder = folder
         self.keep = keep
 
-    def save(self, optimiser: MasterAdamW, progress: Progress) -> Path:
+    def save(self, optimiser: Masters, progress: Progress) -> Path:
         """Write a checkpoint that resumes after `progress.steps_done` steps.
 
         Raises:
@@ -62,7 +62,7 @@ class Checkpoints:
             shutil.rmtree(old)
         return target
 
-    def save_best(self, optimiser: MasterAdamW, progress: Progress) -> None:
+    def save_best(self, optimiser: Masters, progress: Progress) -> None:
         """Write the weights of the best evaluation so far.
 
         Raises:
@@ -72,7 +72,7 @@ class Checkpoints:
         for old in self._newest_first("best")[1:]:
             shutil.rmtree(old)
 
-    def restore_newest(self, optimiser: MasterAdamW) -> Progress:
+    def restore_newest(self, optimiser: Masters) -> Progress:
         """Load the newest whole checkpoint into `optimiser` and its model.
 
         Raises:
@@ -92,7 +92,7 @@ class Checkpoints:
         optimiser.restore(tensors[MASTERS_FILE], moments)
         return progress
 
-    def restore_best(self, optimiser: MasterAdamW) -> Progress:
+    def restore_best(self, optimiser: Masters) -> Progress:
         """Load the best weights into `optimiser` and its model; the moments stay as they are.
 
         Raises:

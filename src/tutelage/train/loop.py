@@ -16,8 +16,8 @@ import torch
 
 from tutelage.errors import TrainingError
 from tutelage.train.checkpoint import Checkpoints, Progress
+from tutelage.train.masters import Masters
 from tutelage.train.memory import GIVE_BACK_EVERY_STEPS, give_back
-from tutelage.train.optimiser import MasterAdamW
 from tutelage.train.record import HeldoutRecord, Recorder, StepRecord, peak_bytes
 from tutelage.train.schedule import Schedule
 from tutelage.types import Batch, Row
@@ -41,7 +41,7 @@ def train(
     batches: Iterable[Batch],
     *,
     row_loss: RowLoss,
-    optimiser: MasterAdamW,
+    optimiser: Masters,
     schedule: Schedule,
     max_gradient_norm: float,
     heldout: Callable[[], float] | None,

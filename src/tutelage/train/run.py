@@ -30,8 +30,9 @@ from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.exam import exam_for
 from tutelage.train.gates import pass_gates
 from tutelage.train.loop import Ending, Outcome, train
+from tutelage.train.masters import Masters
 from tutelage.train.memory import give_back
-from tutelage.train.optimiser import MasterAdamW
+from tutelage.train.optimiser import adamw
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
 from tutelage.train.record import Recorder
 from tutelage.train.result import result_of
@@ -61,7 +62,7 @@ class Learner:
     adapted: Adapted
     stored_as: torch.dtype
     precision: Precision
-    optimiser: MasterAdamW
+    optimiser: Masters
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,14 +221,19 @@ def _learner(settings: Settings, base: Path) -> Learner:
         model, adapted = add_lora(model, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets)
     else:
         model, adapted = train_everything(model)
-    # Masters are taken here, before the cast: bf16 would round away what the checkpoint knows.
-    optimiser = MasterAdamW(
-        model,
-        weight_decay=settings.train.weight_decay,
-        betas=(settings.train.beta1, settings.train.beta2),
-        epsilon=settings.train.epsilon,
-    )
     precision = settled_precision(settings.model.precision)
+    if shared := precision == "fp32":
+        compute_in(model, precision)
+    # Masters are taken before a cast to bf16, which would round away what the checkpoint knows.
+    optimiser = Masters(
+        model,
+        build=adamw(
+            weight_decay=settings.train.weight_decay,
+            betas=(settings.train.beta1, settings.train.beta2),
+            epsilon=settings.train.epsilon,
+        ),
+        shared=shared,
+    )
     compute_in(model, precision)
     isolate_documents(model)
     # On disk no narrower than what was computed with, so that the folder is the model that was measured.

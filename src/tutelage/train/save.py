@@ -14,14 +14,12 @@ import torch
 from tutelage.errors import SaveError, cause_of
 from tutelage.model.load import no_progress_bars
 from tutelage.render import Renderer
-from tutelage.train.optimiser import MasterAdamW
+from tutelage.train.masters import Masters
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
 
 
-def save_trained(
-    model: Any, optimiser: MasterAdamW, renderer: Renderer, folder: Path, *, stored_as: torch.dtype
-) -> None:
+def save_trained(model: Any, optimiser: Masters, renderer: Renderer, folder: Path, *, stored_as: torch.dtype) -> None:
     """Write the trained weights, the tokenizer and the template that was trained with, aside and renamed.
 
     Args:

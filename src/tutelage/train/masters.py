@@ -1,0 +1,142 @@
+"""fp32 master weights with their gradients: what the optimizer sees, whatever the model computes in.
+
+Source: master weights, Micikevicius et al. 2018, section 3.1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from tutelage.errors import CheckpointError
+
+Build = Callable[[Mapping[str, torch.Tensor]], Sequence[torch.optim.Optimizer]]
+"""Master weights by name -> the optimizers that step them; each master has exactly one. See `train.optimiser`."""
+
+
+class Masters:
+    """Keeps an fp32 master and an fp32 gradient for each trainable parameter, and the optimizers that step them.
+
+    Two ways, with the same mathematics:
+    - `shared=False`: the model computes in another precision. Build this while the parameters still have the precision
+      they were stored in; after `model.load.compute_in` has cast them, gradients are added into the fp32 ones as soon
+      as backward makes them, and dropped.
+    - `shared=True`: the parameters are fp32 already (plain, or sharded and cast by FSDP2) and are their own masters:
+      no copy is kept.
+
+    Args:
+        model: its parameters with `requires_grad` learn; they must not be replaced later, only recast through `.data`.
+        build: makes the optimizers.
+        shared: the parameters are their own masters.
+    """
+
+    def __init__(self, model: torch.nn.Module, *, build: Build, shared: bool = False) -> None:
+        self.parameters = {name: one for name, one in model.named_parameters() if one.requires_grad}
+        self.shared = shared
+        self.masters: dict[str, torch.Tensor]
+        if shared:
+            assert all(one.dtype == torch.float32 for one in self.parameters.values()), "masters are fp32"
+            self.masters = dict(self.parameters)
+        else:
+            self.masters = {name: one.detach().to(torch.float32, copy=True) for name, one in self.parameters.items()}
+            for name, parameter in self.parameters.items():
+                master = self.masters[name]
+                master.grad = torch.zeros_like(master)
+                parameter.register_post_accumulate_grad_hook(_into(master))
+        self.optimizers = tuple(build(self.masters))
+
+    @torch.no_grad()
+    def step(self, learning_rate: float, *, max_gradient_norm: float) -> float:
+        """Clip, update masters, copy them into the model, clear gradients; return the norm before clipping.
+
+        A norm that is not finite changes nothing: neither weights nor moments.
+        """
+        gradients = [one.grad for one in self.masters.values() if one.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        if not math.isfinite(norm):
+            return norm
+        if norm > max_gradient_norm:
+            for gradient in gradients:
+                gradient.mul_(max_gradient_norm / norm)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            optimizer.step()
+        self.forget_gradients()
+        self.publish()
+        return norm
+
+    def forget_gradients(self) -> None:
+        """Set every gradient to zero, as at the start of a step."""
+        for master in self.masters.values():
+            if master.grad is not None:
+                master.grad.zero_()
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Copy the masters into the model's parameters, rounding to what it computes in."""
+        if self.shared:
+            return
+        for name, parameter in self.parameters.items():
+            parameter.copy_(self.masters[name])
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Moments and step counts by parameter name, flat, ready for safetensors."""
+        flat = {}
+        for name, master in self.masters.items():
+            for optimizer in self.optimizers:
+                for key, value in optimizer.state.get(master, {}).items():
+                    flat[f"{key}:{name}"] = value
+        return flat
+
+    def restore(self, masters: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> None:
+        """Take over masters and moments saved by another run of the same shape.
+
+        Raises:
+            CheckpointError: the names or shapes are those of another model or method.
+        """
+        self.restore_masters(masters)
+        owner = {id(one): opt for opt in self.optimizers for group in opt.param_groups for one in group["params"]}
+        for flat_name, value in state.items():
+            key, name = flat_name.split(":", 1)
+            master = self.masters[name]
+            owner[id(master)].state[master][key] = value.clone()
+
+    @torch.no_grad()
+    def restore_masters(self, masters: Mapping[str, torch.Tensor]) -> None:
+        """Take over weights only, and publish them.
+
+        Raises:
+            CheckpointError: the names or shapes are those of another model or method.
+        """
+        if set(masters) != set(self.masters):
+            odd = sorted(set(masters) ^ set(self.masters))
+            raise CheckpointError(
+                "The checkpoint holds other parameters than this model trains",
+                found=f"{len(masters)} parameters, for example {odd[0]}",
+                expected=f"{len(self.masters)} parameters",
+                fix="resume with the settings of the run that wrote it",
+            )
+        for name, master in self.masters.items():
+            if masters[name].shape != master.shape:
+                raise CheckpointError(
+                    "The checkpoint holds a parameter of another shape",
+                    where=name,
+                    found=str(tuple(masters[name].shape)),
+                    expected=str(tuple(master.shape)),
+                    fix="resume with the settings of the run that wrote it",
+                )
+            master.copy_(masters[name])
+        self.publish()
+
+
+def _into(master: torch.Tensor) -> Callable[[torch.Tensor], None]:
+    def add(parameter: torch.Tensor) -> None:
+        assert master.grad is not None
+        assert parameter.grad is not None
+        master.grad.add_(parameter.grad)
+        parameter.grad = None
+
+    return add
