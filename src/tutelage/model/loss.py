@@ -74,13 +74,15 @@ def row_loss(model: Any, row: Row) -> tuple[torch.Tensor, int]:
         input_ids=ids_R[None],
         position_ids=torch.from_numpy(row.positions).to(device, torch.long)[None],
         document_tokens=row.document_tokens,
+        parents=row.parents,
         use_cache=False,
     ).last_hidden_state
-    # The hidden state at t-1 predicts token t. A document's first token has weight 0, so none reaches back over a
-    # boundary.
+    # The hidden state of the token before predicts a token. The first token of a document without a parent has
+    # weight 0, so none reaches back over a boundary.
+    before_R = torch.from_numpy(row.predecessors()).to(device, torch.long)
     head = head_of(model)
     loss: torch.Tensor = _TrainedCrossEntropy.apply(  # type: ignore[no-untyped-call] # torch leaves it untyped
-        hidden_1RD[0, targets_N - 1],
+        hidden_1RD[0].index_select(0, before_R[targets_N]),  # its gradient adds up faster than that of [...]
         head.weight_VD,
         head.bias_V,
         head,
