@@ -12,6 +12,7 @@ import argparse
 import io
 import json
 import os
+import resource
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ def train_once(method: str, *, tokens: int, batch: int, steps: int, extra: dict[
             recipe.setdefault(section, {})[key] = value
         settings = config.from_mapping(recipe, where="benchmark")
         base_bytes = status_bytes("VmRSS")
+        cpu_before = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
         finished = run(settings, Screen(Console(file=io.StringIO())))
         lines = (finished.folder / "record.jsonl").read_text(encoding="utf-8").splitlines()
         recorded = [json.loads(line) for line in lines]
@@ -82,6 +84,8 @@ def train_once(method: str, *, tokens: int, batch: int, steps: int, extra: dict[
         "peak_bytes": status_bytes("VmHWM"),
         "peak_by_step": [line["peak_bytes"] for line in done],
         "tokens_per_second": done[-1]["tokens_per_second"],
+        "cpu_seconds": sum(resource.getrusage(resource.RUSAGE_SELF)[:2]) - cpu_before,
+        "minor_faults": resource.getrusage(resource.RUSAGE_SELF).ru_minflt,
     }
 
 

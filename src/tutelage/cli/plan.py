@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from tutelage import config
-from tutelage.config import Settings
 from tutelage.errors import ConfigError
 
 
@@ -46,6 +44,9 @@ def plan(
             expected="tutelage plan RECIPE.toml, or tutelage plan --model NAME",
             fix="give one of them",
         )
+    from tutelage.cli.planning import of_model, of_recipe
+    from tutelage.plan.screen import explanation, plan_screen
+
     out = Console(stderr=as_json)
     with Console(stderr=True).status("reading") as status:
         if recipe is not None:
@@ -53,11 +54,7 @@ def plan(
             made = of_recipe(settings, memory_gb=memory_gb, probe=probe, say=status.update)
         else:
             assert model is not None
-            made = _of_model(
-                model, method, tokens, precision, memory_gb=memory_gb, probe=probe, say=status.update
-            )
-    from tutelage.plan.screen import explanation, plan_screen
-
+            made = of_model(model, method, tokens, precision, memory_gb=memory_gb, probe=probe, say=status.update)
     if as_json:
         sys.stdout.write(json.dumps(made.as_dict(), ensure_ascii=False) + "\n")
         return

@@ -85,11 +85,10 @@ def read_blueprint(name: str, *, trust_remote_code: bool = False, say: Say = pri
         DependencyError: a package that this model needs is missing.
     """
     config = _read_config(_config_file(name, say), trust_remote_code=trust_remote_code)
+    stored_bytes = _stored_bytes(config)  # a model made of it writes its own precision into it
     model = on_meta(config, name, trust_remote_code=trust_remote_code)
     head = model.get_output_embeddings()
-    linears = [
-        one.weight.numel() for one in model.modules() if isinstance(one, torch.nn.Linear) and one is not head
-    ]
+    linears = [one.weight.numel() for one in model.modules() if isinstance(one, torch.nn.Linear) and one is not head]
     text = config.get_text_config()
     attribute, layers = decoder_layers(model.get_decoder(), int(text.num_hidden_layers))
     shapes = [tuple((key, tuple(one.shape)) for key, one in layer.named_parameters()) for layer in layers]
@@ -108,7 +107,7 @@ def read_blueprint(name: str, *, trust_remote_code: bool = False, say: Say = pri
         hidden_width=int(text.hidden_size),
         vocabulary=len(head.weight),
         largest_linear=max(linears, default=0),
-        stored_bytes_per_parameter=_stored_bytes(config),
+        stored_bytes_per_parameter=stored_bytes,
         equal_layers=equal,
         cut=model,
     )
@@ -176,22 +175,25 @@ def _config_file(name: str, say: Say) -> Path:
 
 
 def _read_config(file: Path, *, trust_remote_code: bool) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     try:
         written = json.loads(file.read_text(encoding="utf-8"))
         config = AutoConfig.from_pretrained(str(file), trust_remote_code=trust_remote_code, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
         raise DataError(
             "The model's configuration cannot be read",
             where=str(file),
-            found=cause_of(error)[:200],
+            found=str(error).strip().split("\n")[-1].strip()[:200],
             expected="config.json with a model_type that transformers knows",
             fix="check the file; a model with its own code needs model.trust_remote_code = true",
         ) from error
     known = {
-        one for names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() for one in ([names] if isinstance(names, str) else names)
+        one
+        for names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+        for one in ([names] if isinstance(names, str) else names)
     }
     named = written.get("architectures") or []
     if named and not trust_remote_code and not set(named) & known:
@@ -221,5 +223,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
-
-

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from tutelage.errors import FitError
 from tutelage.plan.blueprint import Blueprint
-from tutelage.plan.machine import Device, Overhead
+from tutelage.plan.machine import FIXED_THRESHOLD, TUNABLES, Device, Overhead, overheads
 from tutelage.plan.memory import Memory, memory
 from tutelage.plan.trace import Trace, trace
-from tutelage.plan.work import Work
+from tutelage.plan.work import Method, Work
 
 ROOM_SHARE = 0.9
 """Share of the free memory that a plan may fill: predictions are held to 10 % of what is measured (benchmarks/plan)."""
@@ -102,6 +102,13 @@ def suggestions(traces: Traces, work: Work, overhead: Overhead, memory_bytes: in
         return Suggestion(what, setting, needed.peak_bytes, fits(needed, memory_bytes), cost)
 
     found = [suggestion(*one) for one in _alone(work)]
+    if overhead == overheads()["cpu"]:
+        needed = traces.memory(work, overheads()["cpu_fixed"])
+        setting = f"{TUNABLES}={FIXED_THRESHOLD}=131072 before the command"
+        price = "about a fifth more time; the same mathematics"
+        found.insert(
+            0, Suggestion("tensors mapped apart", setting, needed.peak_bytes, fits(needed, memory_bytes), price)
+        )
     found += [suggestion(*one) for one in _together(work)]
     recomputed = replace(work, checkpointing=True)
     for shards in _powers_of_two():
@@ -143,9 +150,14 @@ def _alone(work: Work) -> Iterator[_Way]:
     if not work.checkpointing:
         yield _checkpointing(work)
     if max(work.document_tokens) < work.row_tokens:
-        half = max(SMALLEST_ROW, max(work.document_tokens), work.row_tokens // 2)
+        half = max(SMALLEST_ROW, *work.document_tokens, work.row_tokens // 2)
         if half < work.row_tokens:
-            yield ("smaller rows", f"pack.row_tokens={half}", work.with_row(half), "a little slower; the same mathematics")
+            yield (
+                "smaller rows",
+                f"pack.row_tokens={half}",
+                work.with_row(half),
+                "a little slower; the same mathematics",
+            )
     if work.method == "full" and work.optimizer == "adamw":
         yield (
             "8-bit optimizer",
@@ -163,7 +175,8 @@ def _together(work: Work) -> Iterator[_Way]:
     if work.method == "full":
         both = replace(work, optimizer="adamw_8bit", checkpointing=True)
         yield ("8-bit optimizer and checkpointing", "both of these", both, "both of these")
-    for method, name in (("lora", "LoRA"), ("qlora", "QLoRA")):
+    others: tuple[tuple[Method, str], ...] = (("lora", "LoRA"), ("qlora", "QLoRA"))
+    for method, name in others:
         if work.method == "full" or (work.method == "lora" and method == "qlora"):
             setting = f"model.method={method} train.activation_checkpointing=on"
             changed = replace(work, method=method, checkpointing=True)

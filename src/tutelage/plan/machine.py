@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
@@ -11,12 +12,27 @@ from typing import Any
 import torch
 
 
+TUNABLES = "GLIBC_TUNABLES"
+FIXED_THRESHOLD = "glibc.malloc.mmap_threshold"
+"""Where this is set, glibc maps every tensor apart and gives it back whole. As it comes, it raises the threshold by
+itself, tensors share a heap, and before glibc 2.38 a freed piece of it is not found again for an aligned request, as
+torch makes. Source: glibc bug 14581; measured in docs/plan.md."""
+
+
 @dataclass(frozen=True, slots=True)
 class Overhead:
-    """What a device needs beside tensors: bytes of the process itself, and the share that its allocator wastes."""
+    """What a device needs beside tensors.
+
+    Attributes:
+        process_bytes: of the process itself.
+        heap_share: what the allocator wastes, as a share of what comes and goes with each row.
+        holds_file: the checkpoint's file is mapped into the same memory while it is read.
+        source: where these figures come from.
+    """
 
     process_bytes: int
     heap_share: float
+    holds_file: bool
     source: str
 
 
@@ -52,7 +68,8 @@ def this_machine() -> Device:
         name = torch.cuda.get_device_name()
         return Device(name, free, total, overheads()["gpu"], None, None, True, "torch.cuda.mem_get_info")
     free, total, source = _main_memory()
-    return Device("this machine, CPU", free, total, overheads()["cpu"], None, None, True, source)
+    kind = "cpu_fixed" if FIXED_THRESHOLD in os.environ.get(TUNABLES, "") else "cpu"
+    return Device("this machine, CPU", free, total, overheads()[kind], None, None, True, source)
 
 
 def named_gpus() -> tuple[Device, ...]:
@@ -89,7 +106,5 @@ def _main_memory() -> tuple[int, int, str]:
         lines = dict(line.split(":", 1) for line in facts.read_text(encoding="utf-8").splitlines())
         free, total = (int(lines[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
         return free, total, "MemAvailable of /proc/meminfo"
-    import psutil  # accelerate, which PEFT needs, brings it
-
-    found = psutil.virtual_memory()
-    return found.available, found.total, "psutil.virtual_memory"
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return total, total, "all memory, as sysconf has it; how much of it is free is not known here"

@@ -73,11 +73,18 @@ def memory(blueprint: Blueprint, work: Work, traced: Trace, overhead: Overhead, 
         overhead.source,
     )
     process = Figure("process", overhead.process_bytes, "Python with torch and transformers", overhead.source)
-    weights = next(one.size_bytes for one in kept if one.name == "weights")
-    stored = blueprint.parameters * blueprint.stored_bytes_per_parameter
-    held = weights if work.method == "qlora" else stored
-    loading = process.size_bytes + (stored + held) // shards
-    return Memory((*kept, *passing, process, waste), loading)
+    return Memory((*kept, *passing, process, waste), _loading_bytes(blueprint, work, kept[0], overhead, shards))
+
+
+def _loading_bytes(blueprint: Blueprint, work: Work, weights: Figure, overhead: Overhead, shards: int) -> int:
+    """Before the first step: the checkpoint as it is stored, then beside it what the computation wants instead."""
+    stored = blueprint.parameters * blueprint.stored_bytes_per_parameter // shards
+    is_converted = work.method == "qlora" or blueprint.stored_bytes_per_parameter != COMPUTE_BYTES[work.precision]
+    if not overhead.holds_file:  # each parameter is converted alone, on its way or after it
+        return overhead.process_bytes + (
+            weights.size_bytes if work.method == "qlora" else max(stored, weights.size_bytes)
+        )
+    return overhead.process_bytes + stored + (weights.size_bytes if is_converted else 0)
 
 
 def _kept(blueprint: Blueprint, work: Work, traced: Trace, shards: int) -> tuple[Figure, ...]:
@@ -97,12 +104,21 @@ def _kept(blueprint: Blueprint, work: Work, traced: Trace, shards: int) -> tuple
         text = f"{all_of:,} parameters x {width} ({work.precision}){by}"
         source = "src/tutelage/model/load.py: every parameter is cast to the precision of the computation"
     masters = 0 if work.precision == "fp32" else MASTER_BYTES * trained
-    said = "0: fp32 parameters are their own masters" if masters == 0 else f"{trained:,} trained x {MASTER_BYTES} (fp32){by}"
+    said = (
+        "0: fp32 parameters are their own masters"
+        if masters == 0
+        else f"{trained:,} trained x {MASTER_BYTES} (fp32){by}"
+    )
     moment = MOMENT_BYTES[work.optimizer]
     return (
         Figure("weights", round(weight_bytes / shards), text, source),
         Figure("masters", masters // shards, said, f"Micikevicius et al. 2018, section 3.1; {ENGINE}"),
-        Figure("gradients", GRADIENT_BYTES * trained // shards, f"{trained:,} trained x {GRADIENT_BYTES} (fp32){by}", ENGINE),
+        Figure(
+            "gradients",
+            GRADIENT_BYTES * trained // shards,
+            f"{trained:,} trained x {GRADIENT_BYTES} (fp32){by}",
+            ENGINE,
+        ),
         Figure(
             "moments",
             round(moment * trained / shards),
@@ -132,7 +148,12 @@ def _passing(blueprint: Blueprint, work: Work, traced: Trace, shards: int) -> tu
         parts.append(f"two layers gathered, 2 x {layer:,} bytes")
     checkpointed = "; with checkpointing, each layer's input" if work.checkpointing else ""
     return (
-        Figure("activations", traced.activation_bytes, activations + checkpointed, f"{TRACE}; compare Korthikanti et al. 2022, section 4"),
+        Figure(
+            "activations",
+            traced.activation_bytes,
+            activations + checkpointed,
+            f"{TRACE}; compare Korthikanti et al. 2022, section 4",
+        ),
         Figure(
             "logits",
             traced.loss_bytes,

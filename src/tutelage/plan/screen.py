@@ -11,7 +11,7 @@ from tutelage.plan.machine import named_gpus
 from tutelage.plan.memory import Figure, Memory
 from tutelage.plan.rule import DIFFERENCES, rule_of_thumb
 from tutelage.plan.seconds import Pace
-from tutelage.plan.whole import Option, Plan
+from tutelage.plan.whole import Plan
 from tutelage.report.figures import count, duration, percent
 
 STYLES = {"fits": "green", "with checkpointing": "yellow", "no": "red"}
@@ -24,15 +24,7 @@ def plan_screen(plan: Plan) -> RenderableType:
     if plan.chosen.verdict(plan.device.memory_bytes, gpu=False) != "fits":
         parts.append(_ways(plan))
     parts += [_gpus(plan), _long(plan), _rule(plan), _footnotes(plan)]
-    return Group(*parts)
-
-
-def short_plan(plan: Plan) -> RenderableType:
-    """Two lines for a dry run."""
-    needed, device = plan.chosen.plain, plan.device
-    verdict = plan.chosen.verdict(device.memory_bytes, gpu=False)
-    text = f"{gigabytes(needed.peak_bytes)} at the peak, {gigabytes(device.memory_bytes)} free: {verdict}"
-    return Text.assemble(("memory  ", "bold"), (text, STYLES[verdict]), "; more: tutelage plan")
+    return Group(*(line for part in parts for line in (part, Text())))
 
 
 def explanation(plan: Plan) -> RenderableType:
@@ -45,7 +37,7 @@ def explanation(plan: Plan) -> RenderableType:
     for one in needed.figures:
         table.add_row(one.name, gigabytes(one.size_bytes), _formula(one))
     table.add_row("peak", gigabytes(needed.training_bytes), Text("the sum of these"))
-    loading = Text("process + the checkpoint's file as it is mapped + its copy, before the first step")
+    loading = Text("process + the checkpoint as it is stored + its copy in the precision of the computation")
     table.add_row("loading", gigabytes(needed.loading_bytes), loading)
     if isinstance(plan.pace, Pace):
         table.add_row("time", duration(plan.pace.row_seconds) + " a row", Text(plan.pace.how))
@@ -61,14 +53,18 @@ def _head(plan: Plan) -> RenderableType:
     model, work = plan.blueprint, plan.work
     grid = Table.grid(padding=(0, 2))
     facts = {
-        "model": f"{model.name}: {count(model.parameters)} parameters, {model.layers} layers, {model.hidden_width} wide",
+        "model": f"{model.name}: {count(model.parameters)} parameters, "
+        f"{model.layers} layers of width {model.hidden_width}",
         "method": f"{work.method} in {work.precision}, {count(_trainable(plan))} parameters trained "
         f"({percent(_trainable(plan) / model.parameters)})",
-        "row": f"{count(work.row_tokens)} tokens in {len(work.document_tokens)} documents, forward and backward at once",
-        "device": f"{plan.device.name}: {gigabytes(plan.device.memory_bytes)} free of {gigabytes(plan.device.total_bytes)}",
+        "row": f"{count(work.row_tokens)} tokens, documents: {len(work.document_tokens)}; one pass forward and back",
+        "device": f"{plan.device.name}: {gigabytes(plan.device.memory_bytes)} free "
+        f"of {gigabytes(plan.device.total_bytes)}",
     }
     if plan.amount is not None:
-        facts["data"] = f"{count(plan.amount.tokens)} tokens an epoch, {count(plan.amount.trained_tokens)} of them trained"
+        facts["data"] = (
+            f"{count(plan.amount.tokens)} tokens an epoch, {count(plan.amount.trained_tokens)} of them trained"
+        )
         facts["steps"] = f"{count(plan.amount.steps)}, about {count(plan.amount.step_tokens)} tokens each"
     facts["time"] = _time(plan)
     for name, value in facts.items():
@@ -92,26 +88,28 @@ def _time(plan: Plan) -> str:
 
 
 def _methods(plan: Plan) -> Table:
-    free = plan.device.memory_bytes
-    table = Table(title=f"Peak memory by method, on {plan.device.name}", title_justify="left")
-    table.add_column("GB", style="bold")
-    for name in ("weights", "masters", "gradients", "moments", "activations", "logits", "other", "peak", "recompute"):
-        table.add_column(name, justify="right")
-    table.add_column("fits")
+    """Figures down, methods across: it stays readable on 80 columns."""
+    table = Table(title=f"Memory by method, GB, on {plan.device.name}", title_justify="left")
+    table.add_column("")
     for option in plan.options:
-        needed = option.plain
-        other = needed.of("workspace") + needed.of("process") + needed.of("allocator")
-        named = ("weights", "masters", "gradients", "moments", "activations", "logits")
-        cells = [_gb(needed.of(name)) for name in named] + [_gb(other)]
-        verdict = option.verdict(free, gpu=False)
-        style = "bold" if option is plan.chosen else ""
-        peaks = [_peak(needed), _peak(option.recomputed)]
-        table.add_row(option.method, *cells, *peaks, Text(WORDS[verdict], style=STYLES[verdict]), style=style)
+        chosen = option is plan.chosen
+        table.add_column(Text(option.method, style="bold reverse" if chosen else "bold"), justify="right")
+    for figure in plan.chosen.plain.figures:
+        table.add_row(figure.name, *(_gb(option.plain.of(figure.name)) for option in plan.options))
+    table.add_section()
+    table.add_row("peak", *(_peak(option.plain) for option in plan.options), style="bold")
+    table.add_row("recompute", *(_peak(option.recomputed) for option in plan.options))
+    verdicts = [option.verdict(plan.device.memory_bytes, gpu=False) for option in plan.options]
+    table.add_row(f"in {_gb(plan.device.memory_bytes)}", *(_said(one) for one in verdicts))
     return table
 
 
+def _said(verdict: str) -> Text:
+    return Text(WORDS[verdict], style=STYLES[verdict])
+
+
 def _peak(needed: Memory) -> str:
-    return _gb(needed.peak_bytes) + ("*" if needed.loading_bytes > needed.training_bytes else "")
+    return ("*" if needed.loading_bytes > needed.training_bytes else "") + _gb(needed.peak_bytes)
 
 
 def _gb(size_bytes: int) -> str:
@@ -120,51 +118,45 @@ def _gb(size_bytes: int) -> str:
 
 def _ways(plan: Plan) -> Table:
     table = Table(title="What would make it fit, those first that change least", title_justify="left")
-    for name in ("way", "setting"):
-        table.add_column(name)
+    table.add_column("way")
     table.add_column("peak", justify="right", no_wrap=True)
     table.add_column("fits")
     table.add_column("price")
     for one in plan.ways:
-        said = "fits" if one.fits else "no"
-        row = (one.what, Text(one.setting), gigabytes(one.peak_bytes), Text(said, style=STYLES[said]), one.cost)
-        table.add_row(*row)
+        what = Text.assemble((one.what, "bold"), "\n", (one.setting, "dim"))
+        table.add_row(what, gigabytes(one.peak_bytes), _said("fits" if one.fits else "no"), one.cost)
     return table
 
 
 def _gpus(plan: Plan) -> Table:
-    table = Table(title="On one GPU, bf16 (estimated, not measured)", title_justify="left")
-    table.add_column("GPU", style="bold")
+    table = Table(title="On one GPU in bf16, GB; time at best (estimated, not measured)", title_justify="left")
+    table.add_column("")
     for option in plan.options:
         table.add_column(option.method, justify="right")
     table.add_column(f"{plan.work.method}, time" if plan.amount else f"{plan.work.method}, tokens/s", justify="right")
+    table.add_row("peak", *(_gb(option.on_gpu.peak_bytes) for option in plan.options), style="bold")
+    table.add_row("recompute", *(_gb(option.on_gpu_recomputed.peak_bytes) for option in plan.options))
+    table.add_section()
     for gpu in named_gpus():
-        cells = [_on(option, gpu.memory_bytes) for option in plan.options]
+        verdicts = [_said(option.verdict(gpu.memory_bytes, gpu=True)) for option in plan.options]
         pace = plan.gpu_paces[gpu.name]
         whole = plan.run_seconds(pace)
         speed = duration(whole) if whole is not None else f"{plan.work.row_tokens / pace.row_seconds:,.0f}"
-        table.add_row(f"{gpu.name}, {gpu.memory_bytes // 10**9} GB", *cells, speed)
+        table.add_row(f"{gpu.name}, {gpu.memory_bytes // 10**9} GB", *verdicts, speed)
     return table
 
 
-def _on(option: Option, memory_bytes: int) -> Text:
-    verdict = option.verdict(memory_bytes, gpu=True)
-    needed = option.on_gpu_recomputed if verdict == "with checkpointing" else option.on_gpu
-    return Text(f"{_gb(needed.peak_bytes)} {WORDS[verdict]}", style=STYLES[verdict])
-
-
-def _long(plan: Plan) -> RenderableType:
-    table = Table(title=f"One long document, {plan.work.method}, on {plan.device.name}", title_justify="left")
-    table.add_column("tokens", justify="right", style="bold")
-    for name in ("peak", "recompute"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("checkpointing")
+def _long(plan: Plan) -> Text:
+    lines = []
     for tokens, one in plan.long_rows.items():
-        word = "on" if one.on else "off"
+        verdict = "with" if one.on else "without"
         if one.on and one.with_bytes > ROOM_SHARE * one.memory_bytes:
-            word = "on, and too much"
-        table.add_row(count(tokens), gigabytes(one.without_bytes), gigabytes(one.with_bytes), word)
-    return table
+            verdict = "not even with"
+        lines.append(
+            f"A document of {count(tokens)} tokens, {plan.work.method}: {gigabytes(one.without_bytes)}, or "
+            f"{gigabytes(one.with_bytes)} with activation checkpointing. Here it runs {verdict} it."
+        )
+    return Text("\n".join(lines))
 
 
 def _rule(plan: Plan) -> Table:

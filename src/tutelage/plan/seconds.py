@@ -61,8 +61,10 @@ def supposed_pace(traced: Trace, device: Device) -> Pace:
     )
 
 
-def probed_pace(blueprint: Blueprint, work: Work, traced: Trace, device: Device) -> Pace | str:
-    """Time one and two layers with random weights on this machine, for about ten seconds, and extrapolate to all.
+def probed_pace(
+    blueprint: Blueprint, work: Work, traced: Trace, device: Device, *, seconds: float = PROBE_SECONDS
+) -> Pace | str:
+    """Time one and two layers with random weights on this machine, for about `seconds`, and extrapolate to all.
 
     Returns:
         The pace, or why there is none.
@@ -79,10 +81,10 @@ def probed_pace(blueprint: Blueprint, work: Work, traced: Trace, device: Device)
     small = work.with_row(min(FIRST_TOKENS, work.row_tokens))
     two(small)  # compiles kernels
     first_seconds = two(small)
-    affordable = int(PROBE_SECONDS / 6 / first_seconds * small.row_tokens)
+    affordable = int(seconds / 6 / first_seconds * small.row_tokens)
     tried = work if affordable >= work.row_tokens else work.with_row(max(small.row_tokens, affordable))
     shortest = [one(tried), two(tried)]
-    while time.perf_counter() - began < PROBE_SECONDS - sum(shortest):
+    while time.perf_counter() - began < seconds - sum(shortest):
         shortest = [min(shortest[0], one(tried)), min(shortest[1], two(tried))]
     layer_seconds = max(shortest[1] - shortest[0], 0.0)
     rest_seconds = max(shortest[0] - layer_seconds, 0.0)
@@ -129,5 +131,5 @@ def _optimizer_seconds(device: Device) -> float:
     optimizer.step()  # makes the moments
     began = time.perf_counter()
     optimizer.step()
-    float(weights[0])
+    float(weights.detach()[0])  # waits for a GPU
     return (time.perf_counter() - began) / TIMED_PARAMETERS

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -98,8 +98,8 @@ def trace(blueprint: Blueprint, work: Work) -> Trace:
         return _run(blueprint, work, blueprint.layers).result()
     two, three = _run(blueprint, work, CUT_LAYERS - 1), _run(blueprint, work, CUT_LAYERS)
     more = blueprint.layers - CUT_LAYERS
-    grown = (last + more * (last - first) for first, last in zip(astuple(two)[:-1], astuple(three)[:-1], strict=True))
-    return _Depth(*grown, end_peak_bytes=three.end_peak_bytes).result()
+    grown = [last + more * (last - first) for first, last in zip(astuple(two), astuple(three), strict=True)]
+    return replace(_Depth(*grown), end_peak_bytes=three.end_peak_bytes).result()
 
 
 def _run(blueprint: Blueprint, work: Work, layers: int) -> _Depth:
@@ -107,7 +107,8 @@ def _run(blueprint: Blueprint, work: Work, layers: int) -> _Depth:
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with fake:
         give_tensors(model, parameter=_without_memory, buffer=_without_memory)
-    meter = _Meter(work.trained_tokens, ignore=[*model.parameters(), *model.buffers()])
+    row = row_of(work)
+    meter = Meter(row.trained_tokens, ignore=[*model.parameters(), *model.buffers()])
     marks: dict[str, int] = {}
 
     def decoder_done(*_: Any) -> None:
@@ -126,7 +127,7 @@ def _run(blueprint: Blueprint, work: Work, layers: int) -> _Depth:
     decoder_layers(decoder, layers)[1][0].register_forward_hook(first_layer_done)
     try:
         with fake, meter:
-            loss, _ = row_loss(model, row_of(work))
+            loss, _ = row_loss(model, row)
             loss_peak_bytes = meter.peak_since()
             loss.backward()
     except (RuntimeError, NotImplementedError, ValueError) as error:
@@ -184,18 +185,25 @@ def checkpoint_layers(model: Any) -> None:
 
 
 def row_of(work: Work) -> Row:
-    """A packed row of the lengths of `work`; its words mean nothing, its last `trained_tokens` are trained."""
+    """A packed row of the lengths of `work`; its words mean nothing, the last of them are trained."""
+    parents = work.parents or (-1,) * len(work.document_tokens)
     extra = work.virtual_tokens if work.method == "prompt" else 0
-    lengths = tuple(one + extra for one in work.document_tokens)
-    tokens = sum(lengths)
-    weights = np.zeros(tokens, np.float32)
-    weights[tokens - work.trained_tokens :] = 1.0
+    lengths = [one + (extra if parent < 0 else 0) for one, parent in zip(work.document_tokens, parents, strict=True)]
+    starts: list[int] = []  # positions, which go on from the parent's
+    for parent in parents:
+        starts.append(0 if parent < 0 else starts[parent] + lengths[parent])
+    weights = np.ones(sum(lengths), np.float32)
+    weights[np.cumsum((0, *lengths[:-1]))] = 0.0  # nothing comes before the first token of a document
+    weights[np.flatnonzero(weights)[: -work.trained_tokens]] = 0.0
     return Row(
         ids=np.zeros(tokens, np.int32),
         weights=weights,
-        positions=np.concatenate([np.arange(one, dtype=np.int32) for one in lengths]),
-        document_tokens=lengths,
+        positions=np.concatenate(
+            [np.arange(start, start + one, dtype=np.int32) for start, one in zip(starts, lengths, strict=True)]
+        ),
+        document_tokens=tuple(lengths),
         addresses=(Address("planned", 1),) * len(lengths),
+        parents=work.parents,
     )
 
 
@@ -232,16 +240,17 @@ def _without_memory(shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
     return torch.empty(shape, dtype=dtype, device="cpu")
 
 
-class _Meter(TorchDispatchMode):
+class Meter(TorchDispatchMode):
     """Counts bytes alive now and at most, and the operations of products.
 
     Args:
-        trained: how many positions a search for trained ones shall find; it is the one thing that depends on data.
+        trained: how many positions a search for trained ones shall find, as tensors without memory cannot tell; None
+            where they have memory.
         ignore: tensors counted elsewhere.
     """
 
-    def __init__(self, trained: int, *, ignore: Iterable[torch.Tensor]) -> None:
-        super().__init__()
+    def __init__(self, trained: int | None, *, ignore: Iterable[torch.Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # torch leaves it untyped
         self.now_bytes = 0
         self._peak_bytes = 0
         self.operations = 0
@@ -251,9 +260,9 @@ class _Meter(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is torch.ops.aten.nonzero.default:
+        if self._trained is not None and func is torch.ops.aten.nonzero.default:
             made = args[0].new_empty((self._trained, 1), dtype=torch.long)
-        elif func is torch.ops.aten._local_scalar_dense.default:
+        elif self._trained is not None and func is torch.ops.aten._local_scalar_dense.default:
             return 0.0
         else:
             made = func(*args, **(kwargs or {}))
@@ -284,11 +293,11 @@ class _Meter(TorchDispatchMode):
         self.now_bytes -= self._alive.pop(key, 0)
 
 
-def _cpu_attention(query: Any, key: Any, value: Any, *_: Any, out_val: Any = None, **__: Any) -> int:
+def _cpu_attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
     return int(sdpa_flop_count(query.shape, key.shape, value.shape))
 
 
-def _cpu_attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, out_val: Any = None, **__: Any) -> int:
+def _cpu_attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
     return int(sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape))
 
 

@@ -15,7 +15,7 @@ from tutelage.plan.seconds import Pace, probed_pace, supposed_pace
 from tutelage.plan.trace import Trace
 from tutelage.plan.work import METHODS, Method, Work
 
-LONG_ROWS = (2048, 4096, 8192)
+LONG_ROWS = (8192,)
 """Lengths of one document for which the choice of checkpointing is shown."""
 
 Say = Callable[[str], None]
@@ -52,7 +52,7 @@ class Option:
     on_gpu_recomputed: Memory
 
     def verdict(self, memory_bytes: int, *, gpu: bool) -> str:
-        """"fits", "with checkpointing" or "no"."""
+        """Whether it "fits", fits "with checkpointing", or "no"."""
         plain, recomputed = (self.on_gpu, self.on_gpu_recomputed) if gpu else (self.plain, self.recomputed)
         if fits(plain, memory_bytes):
             return "fits"
@@ -155,7 +155,9 @@ def make_plan(
     chosen = next(one for one in options if one.method == work.method)
     say("looking for ways to need less")
     long_rows = {
-        tokens: choose_checkpointing(blueprint, replace(work, document_tokens=(tokens,), trained_tokens=tokens - 1), device)
+        tokens: choose_checkpointing(
+            blueprint, replace(work, document_tokens=(tokens,), parents=(), trained_tokens=tokens - 1), device
+        )
         for tokens in LONG_ROWS
     }
     pace: Pace | str = "no probe asked for"

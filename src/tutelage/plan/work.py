@@ -39,6 +39,7 @@ class Work:
         lora_rank: inner width of an adapter.
         lora_targets: "all-linear", or names of layers.
         virtual_tokens: of prompt tuning, in front of each document.
+        parents: for each document the one that it continues, as in `types.Row`; empty for none.
     """
 
     method: Method
@@ -50,6 +51,7 @@ class Work:
     lora_rank: int = 16
     lora_targets: str | tuple[str, ...] = "all-linear"
     virtual_tokens: int = 20
+    parents: tuple[int, ...] = ()
 
     @property
     def row_tokens(self) -> int:
@@ -63,6 +65,7 @@ class Work:
         return replace(
             self,
             document_tokens=documents_of(row_tokens, longest),
+            parents=(),
             trained_tokens=max(1, round(self.trained_tokens * share)),
         )
 
