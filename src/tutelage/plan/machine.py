@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-
 TUNABLES = "GLIBC_TUNABLES"
 FIXED_THRESHOLD = "glibc.malloc.mmap_threshold"
 """Where this is set, glibc maps every tensor apart and gives it back whole. As it comes, it raises the threshold by

@@ -196,7 +196,7 @@ def row_of(work: Work) -> Row:
     weights[np.cumsum((0, *lengths[:-1]))] = 0.0  # nothing comes before the first token of a document
     weights[np.flatnonzero(weights)[: -work.trained_tokens]] = 0.0
     return Row(
-        ids=np.zeros(tokens, np.int32),
+        ids=np.zeros(len(weights), np.int32),
         weights=weights,
         positions=np.concatenate(
             [np.arange(start, start + one, dtype=np.int32) for start, one in zip(starts, lengths, strict=True)]
