@@ -90,6 +90,7 @@ class TestDump:
         [
             with_values(model={"method": "full"}),
             with_values(train={"warmup_steps": 50}),
+            with_values(train={"optimizer": "adafactor"}),
             with_values(data={"validation": ["v.jsonl"]}, train={"early_stop_patience": 2}),
         ],
     )

@@ -21,6 +21,8 @@ OTHER_TOOLS_NAMES = {
     "micro_batch_size": "pack.row_tokens",
     "gradient_accumulation_steps": "train.batch_examples",
     "num_train_epochs": "train.epochs",
+    "optim": "train.optimizer",
+    "optimizer_name": "train.optimizer",
     "lr_scheduler_type": "train.schedule",
     "warmup_ratio": "train.warmup_share",
     "max_grad_norm": "train.max_gradient_norm",

@@ -43,6 +43,15 @@ class TrainSettings(Section):
             "usual": "1e-05 to 5e-05 for full fine-tuning, 0.0001 to 0.0005 for LoRA",
         },
     )
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "muon"] = Field(
+        default="adamw",
+        description="What steps the weights: AdamW, with moments of one byte (8bit) or in memory that moves to the GPU "
+        "and back (paged), Adafactor, or Muon for the matrices inside the model with AdamW for the rest.",
+        json_schema_extra={
+            "source": "Loshchilov and Hutter 2019 (AdamW); Dettmers et al. 2022 (8-bit) and 2023 (QLoRA, section 3: "
+            "paged); Shazeer and Stern 2018 (Adafactor); Jordan et al. 2024 and Liu et al. 2025 (Muon)"
+        },
+    )
     schedule: Literal["cosine", "linear", "constant"] = Field(
         default="cosine",
         description="Shape of the learning rate after the warm-up: falls along a cosine, falls in a line, or stays.",
@@ -81,20 +90,20 @@ class TrainSettings(Section):
         default=0.9,
         ge=0,
         lt=1,
-        description="AdamW's memory of past gradients.",
+        description="AdamW's memory of past gradients; Adafactor has none.",
         json_schema_extra={"source": "PyTorch's AdamW default; Kingma and Ba 2015", "usual": [0.8, 0.95]},
     )
     beta2: float = Field(
         default=0.999,
         ge=0,
         lt=1,
-        description="AdamW's memory of past squared gradients.",
+        description="AdamW's memory of past squared gradients; Adafactor has none.",
         json_schema_extra={"source": "PyTorch's AdamW default; LIMA uses 0.95", "usual": [0.95, 0.999]},
     )
     epsilon: float = Field(
         default=1e-8,
         gt=0,
-        description="AdamW's small number that keeps its division away from zero.",
+        description="AdamW's small number that keeps its division away from zero; Adafactor has none.",
         json_schema_extra={"source": "PyTorch's AdamW default; Kingma and Ba 2015", "usual": [1e-8, 1e-6]},
     )
     max_gradient_norm: float = Field(

@@ -15,6 +15,9 @@ from tutelage.errors import CheckpointError
 Build = Callable[[Mapping[str, torch.Tensor]], Sequence[torch.optim.Optimizer]]
 """Master weights by name -> the optimizers that step them; each master has exactly one. See `train.optimiser`."""
 
+INTEGER = "#int"
+"""Ends the key of a plain whole number in `Masters.state`."""
+
 
 class Masters:
     """Keeps an fp32 master and an fp32 gradient for each trainable parameter, and the optimizers that step them.
@@ -83,14 +86,25 @@ class Masters:
             parameter.copy_(self.masters[name])
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Moments and step counts by parameter name, flat, ready for safetensors."""
-        flat = {}
+        """All that the optimizers remember, by parameter name, flat, ready for safetensors.
+
+        A plain number becomes a tensor of one, its key marked with `INTEGER`.
+        """
+        flat: dict[str, torch.Tensor] = {}
+        seen: set[int] = set()
         for name, master in self.masters.items():
             for optimizer in self.optimizers:
                 for key, value in optimizer.state.get(master, {}).items():
-                    flat[f"{key}:{name}"] = value
+                    if not isinstance(value, torch.Tensor):
+                        assert isinstance(value, int), f"{key} of {name} is a {type(value).__name__}"
+                        flat[f"{key}{INTEGER}:{name}"] = torch.tensor(value)
+                        continue
+                    # The maps of 8-bit states are one tensor for all parameters; safetensors takes each tensor once.
+                    flat[f"{key}:{name}"] = value.clone() if id(value) in seen else value
+                    seen.add(id(value))
         return flat
 
+    @torch.no_grad()
     def restore(self, masters: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> None:
         """Take over masters and moments saved by another run of the same shape.
 
@@ -102,7 +116,13 @@ class Masters:
         for flat_name, value in state.items():
             key, name = flat_name.split(":", 1)
             master = self.masters[name]
-            owner[id(master)].state[master][key] = value.clone()
+            kept = owner[id(master)].state[master]
+            if key.endswith(INTEGER):
+                kept[key.removesuffix(INTEGER)] = int(value)
+            elif isinstance(there := kept.get(key), torch.Tensor):
+                there.copy_(value)  # paged memory stays where it is
+            else:
+                kept[key] = value.to(master.device, copy=True)
 
     @torch.no_grad()
     def restore_masters(self, masters: Mapping[str, torch.Tensor]) -> None:

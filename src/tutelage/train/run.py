@@ -32,7 +32,7 @@ from tutelage.train.gates import pass_gates
 from tutelage.train.loop import Ending, Outcome, train
 from tutelage.train.masters import Masters
 from tutelage.train.memory import give_back
-from tutelage.train.optimiser import adamw
+from tutelage.train.optimiser import embedding_parameters, optimizer_named, require
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
 from tutelage.train.record import Recorder
 from tutelage.train.result import result_of
@@ -138,6 +138,7 @@ def _begin(settings: Settings, screen: Screen, *, resume: bool) -> Job:
             where=str(folder),
             fix=f"talk to it: tutelage chat {folder}; or start a new run with other settings",
         )
+    require(settings.train.optimizer, device="cuda" if torch.cuda.is_available() else "cpu")
     base = model_folder(settings.model.name, say=screen.say)
     if not resume and (moved := run_files.new_run_folder(folder)) is not None:
         screen.say(f"An earlier run of this name is now {moved}")
@@ -227,10 +228,12 @@ def _learner(settings: Settings, base: Path) -> Learner:
     # Masters are taken before a cast to bf16, which would round away what the checkpoint knows.
     optimiser = Masters(
         model,
-        build=adamw(
+        build=optimizer_named(
+            settings.train.optimizer,
             weight_decay=settings.train.weight_decay,
             betas=(settings.train.beta1, settings.train.beta2),
             epsilon=settings.train.epsilon,
+            embeddings=embedding_parameters(model),
         ),
         shared=shared,
     )
