@@ -115,6 +115,17 @@ class TrainSettings(Section):
             "usual": [0.3, 1.0],
         },
     )
+    residual_dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of what a layer adds to the residual stream that is zeroed at random while training: this "
+        "much at the last layer, linearly down to nothing at the first.",
+        json_schema_extra={
+            "source": "LIMA (Zhou et al. 2023, section 3, after Ouyang et al. 2022): 0.3, for smaller models 0.2",
+            "usual": [0.0, 0.3],
+        },
+    )
     evaluate_every: int | None = Field(
         default=None,
         gt=0,

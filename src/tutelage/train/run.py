@@ -22,6 +22,7 @@ from tutelage.model.attention import isolate_documents
 from tutelage.model.embeddings import untrained_tokens
 from tutelage.model.load import DTYPES, Loaded, Precision, compute_in, load, settled_precision
 from tutelage.model.loss import row_loss
+from tutelage.model.residual_dropout import drop_residuals
 from tutelage.model.source import model_folder
 from tutelage.pack import Order, batches
 from tutelage.render.show import coloured_rows
@@ -239,6 +240,8 @@ def _learner(settings: Settings, base: Path) -> Learner:
     )
     compute_in(model, precision)
     isolate_documents(model)
+    if settings.train.residual_dropout > 0:
+        drop_residuals(model, last=settings.train.residual_dropout)
     # On disk no narrower than what was computed with, so that the folder is the model that was measured.
     kept_as = torch.promote_types(stored_as, DTYPES[precision])
     return Learner(model, loaded, adapted, kept_as, precision, optimiser)
