@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -69,5 +70,5 @@ def test_limas_decay() -> None:
     rates = [schedule.rate(step) for step in range(1000)]
     assert rates[0] == pytest.approx(1e-5, rel=1e-3)
     assert rates[-1] == pytest.approx(1e-6)
-    falls = [earlier - later for earlier, later in zip(rates, rates[1:], strict=False)]
+    falls = [earlier - later for earlier, later in itertools.pairwise(rates)]
     assert falls == pytest.approx([9e-9] * 999, rel=1e-6)

@@ -126,6 +126,23 @@ class TrainSettings(Section):
             "usual": [0.0, 0.3],
         },
     )
+    neftune_alpha: float | None = Field(
+        default=None,
+        gt=0,
+        description="Strength of the noise added to the embeddings while training (NEFTune); left out, none.",
+        json_schema_extra={"source": "Jain et al. 2023 (NEFTune), section 3: 5, 10 or 15", "usual": [5.0, 15.0]},
+    )
+    ema_decay: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Keep a moving average of the weights that remembers this much of itself at each step, and measure "
+        "and save that; left out, none.",
+        json_schema_extra={
+            "source": "Polyak and Juditsky 1992; Tarvainen and Valpola 2017, section 3.1, use 0.99 to 0.999",
+            "usual": [0.9, 0.9999],
+        },
+    )
     evaluate_every: int | None = Field(
         default=None,
         gt=0,

@@ -54,7 +54,9 @@ def drop_residuals(model: Any, *, last: float) -> tuple[float, ...]:
 
 def _layers(model: Any) -> list[torch.nn.Module]:
     depth = model.config.get_text_config().num_hidden_layers
-    lists = [one for one in model.get_decoder().children() if isinstance(one, torch.nn.ModuleList) and len(one) == depth]
+    lists = [
+        one for one in model.get_decoder().children() if isinstance(one, torch.nn.ModuleList) and len(one) == depth
+    ]
     if not lists:
         raise _unknown(model, f"no list of {depth} layers in the decoder")
     return list(lists[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from tutelage.evaluate.heldout import heldout_loss
 from tutelage.evaluate.measure import Exam, Measures, Sitting, sit
 from tutelage.model.adapt import Adapted, add_lora, train_everything
 from tutelage.model.attention import isolate_documents
+from tutelage.model.embedding_noise import add_embedding_noise
 from tutelage.model.embeddings import untrained_tokens
 from tutelage.model.load import DTYPES, Loaded, Precision, compute_in, load, settled_precision
 from tutelage.model.loss import row_loss
@@ -41,6 +43,7 @@ from tutelage.train.save import save_trained
 from tutelage.train.schedule import Schedule, warmup_steps
 from tutelage.train.screen import Screen
 from tutelage.train.stopping import stop_requests
+from tutelage.types import Row
 
 ROWS_SHOWN = 24
 
@@ -99,6 +102,7 @@ def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished
             f"Stopped after step {outcome.progress.steps_done}. Go on with: tutelage train --resume {job.folder}"
         )
         return Finished(job.folder, outcome.ended, {})
+    job.learner.optimiser.settle()
     best = outcome.progress.best_step
     if best is not None and best != outcome.progress.steps_done:
         _checkpoints(job).restore_best(job.learner.optimiser)
@@ -237,11 +241,14 @@ def _learner(settings: Settings, base: Path) -> Learner:
             embeddings=embedding_parameters(model),
         ),
         shared=shared,
+        average_decay=settings.train.ema_decay,
     )
     compute_in(model, precision)
     isolate_documents(model)
     if settings.train.residual_dropout > 0:
         drop_residuals(model, last=settings.train.residual_dropout)
+    if settings.train.neftune_alpha is not None:
+        add_embedding_noise(model, alpha=settings.train.neftune_alpha)
     # On disk no narrower than what was computed with, so that the folder is the model that was measured.
     kept_as = torch.promote_types(stored_as, DTYPES[precision])
     return Learner(model, loaded, adapted, kept_as, precision, optimiser)
@@ -278,6 +285,14 @@ def _checkpoints(job: Job) -> Checkpoints:
     return Checkpoints(job.folder / run_files.CHECKPOINTS, keep=job.settings.train.keep_checkpoints)
 
 
+def _measuring(learner: Learner, rows: Sequence[Row]) -> Callable[[], float]:
+    def measure() -> float:
+        with learner.optimiser.measured():
+            return heldout_loss(learner.model, rows)
+
+    return measure
+
+
 def _train(job: Job) -> Outcome:
     asked, learner, examples = job.settings.train, job.learner, job.prepared.train
     order = Order(len(examples), asked.batch_examples, asked.epochs, job.settings.seed, asked.max_steps)
@@ -304,7 +319,7 @@ def _train(job: Job) -> Outcome:
             optimiser=learner.optimiser,
             schedule=schedule,
             max_gradient_norm=asked.max_gradient_norm,
-            heldout=(lambda: heldout_loss(learner.model, heldout_rows)) if heldout_rows else None,
+            heldout=_measuring(learner, heldout_rows) if heldout_rows else None,
             evaluate_every=asked.evaluate_every or math.ceil(epoch_steps / 4),
             patience=asked.early_stop_patience,
             checkpoints=checkpoints,
