@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from tutelage.config.sections import Section
 from tutelage.config.settings import Settings
 
-MAPPING_FIELDS = ("data.columns", "render.template_arguments")
+MAPPING_FIELDS = ("data.columns", "data.weights", "render.template_arguments")
 """Fields whose own keys are the user's."""
 
 OTHER_TOOLS_NAMES = {

@@ -108,6 +108,9 @@ def contradictions(settings: Settings, *, ignore: Collection[str] = ()) -> list[
         paths = tuple(f"lora.{name}" for name in LoraSettings.model_fields if name in lora.model_fields_set)
         problem = 'is set, but model.method = "full" reads nothing from [lora]; remove it, or set model.method = "lora"'
         found += [Contradiction((path, "model.method"), problem) for path in paths]
+    if strangers := [name for name in data.weights if name not in data.train]:
+        problem = f"names {', '.join(strangers)}; the sources in data.train are {', '.join(data.train)}"
+        found.append(Contradiction(("data.weights", "data.train"), problem))
     if data.validation and data.validation_share > 0:
         problem = "is set, and so is data.validation; keep one of them"
         found.append(Contradiction(("data.validation_share", "data.validation"), problem))

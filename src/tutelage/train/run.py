@@ -26,7 +26,7 @@ from tutelage.model.load import DTYPES, Loaded, Precision, compute_in, load, set
 from tutelage.model.loss import row_loss
 from tutelage.model.residual_dropout import drop_residuals
 from tutelage.model.source import model_folder
-from tutelage.pack import Order, batches
+from tutelage.pack import batches
 from tutelage.render.show import coloured_rows
 from tutelage.train import folder as run_files
 from tutelage.train.checkpoint import Checkpoints, Progress
@@ -39,6 +39,7 @@ from tutelage.train.optimiser import embedding_parameters, optimizer_named, requ
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
 from tutelage.train.record import Recorder
 from tutelage.train.result import result_of
+from tutelage.train.sampling import epoch_steps, order_of
 from tutelage.train.save import save_trained
 from tutelage.train.schedule import Schedule, warmup_steps
 from tutelage.train.screen import Screen
@@ -182,6 +183,8 @@ def _say_data(screen: Screen, prepared: Prepared) -> None:
         screen.say(f"  dropped {count}: {reason}, first {sample.address}: {sample.detail}")
     for reason, count in ledger.changed.most_common():
         screen.say(f"  changed {count}: {reason}, first {ledger.change_samples[reason][0].address}")
+    for source in prepared.sources:
+        screen.say(f"  {source.weight:g} x {len(source.places)} sequences an epoch: {source.name}")
     for note in ledger.notes:
         screen.say(f"  note: {note}")
 
@@ -295,7 +298,7 @@ def _measuring(learner: Learner, rows: Sequence[Row]) -> Callable[[], float]:
 
 def _train(job: Job) -> Outcome:
     asked, learner, examples = job.settings.train, job.learner, job.prepared.train
-    order = Order(len(examples), asked.batch_examples, asked.epochs, job.settings.seed, asked.max_steps)
+    order = order_of(job.settings, examples=len(examples), sources=job.prepared.sources)
     schedule = Schedule(
         kind=asked.schedule,
         peak=job.settings.peak_learning_rate,
@@ -306,7 +309,6 @@ def _train(job: Job) -> Outcome:
     checkpoints = _checkpoints(job)
     progress = checkpoints.restore_newest(learner.optimiser) if job.resume else Progress()
     recorder = Recorder(job.folder / run_files.RECORD, from_step=progress.steps_done)
-    epoch_steps = math.ceil(len(examples) / asked.batch_examples)
     heldout_rows = job.exam.heldout_rows
     with (
         job.screen.training(order.steps, progress.steps_done) as watch,
@@ -320,7 +322,7 @@ def _train(job: Job) -> Outcome:
             schedule=schedule,
             max_gradient_norm=asked.max_gradient_norm,
             heldout=_measuring(learner, heldout_rows) if heldout_rows else None,
-            evaluate_every=asked.evaluate_every or math.ceil(epoch_steps / 4),
+            evaluate_every=asked.evaluate_every or math.ceil(epoch_steps(order) / 4),
             patience=asked.early_stop_patience,
             checkpoints=checkpoints,
             checkpoint_every=asked.checkpoint_every,
