@@ -17,7 +17,14 @@ from tutelage.model.load import compute_in
 from tutelage.train import optimiser as optimiser_module
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.masters import Masters
-from tutelage.train.optimiser import FROM_BITSANDBYTES, PAGED, Optimizer, embedding_parameters, optimizer_named, require
+from tutelage.train.optimiser import (
+    FROM_BITSANDBYTES,
+    PAGED,
+    Optimizer,
+    embedding_parameters,
+    optimizer_named,
+    require_optimizer,
+)
 
 NAMES: tuple[Optimizer, ...] = get_args(Optimizer)
 EMBEDDINGS = frozenset({"0.weight"})
@@ -236,17 +243,17 @@ def test_embeddings_are_found_with_adapters_beside_them(tiny_model_folder: Path)
 @pytest.mark.parametrize("name", PAGED)
 def test_paged_state_needs_a_gpu(name: Optimizer) -> None:
     with pytest.raises(ConfigError, match="needs an NVIDIA GPU") as caught:
-        require(name, device="cpu")
+        require_optimizer(name, device="cpu")
     assert f'"{name.removeprefix("paged_")}"' in str(caught.value.fix)
 
 
 def test_a_missing_package_is_named_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimiser_module, "find_spec", lambda _name: None)
     with pytest.raises(DependencyError, match="bitsandbytes") as caught:
-        require("adamw_8bit", device="cpu")
+        require_optimizer("adamw_8bit", device="cpu")
     assert caught.value.fix == "pip install bitsandbytes"
     for name in ("adamw", "adafactor", "muon"):
-        require(name, device="cpu")
+        require_optimizer(name, device="cpu")
 
 
 def test_a_run_that_cannot_have_its_optimizer_ends_before_anything(

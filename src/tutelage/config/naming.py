@@ -27,6 +27,7 @@ OTHER_TOOLS_NAMES = {
     "warmup_ratio": "train.warmup_share",
     "max_grad_norm": "train.max_gradient_norm",
     "eval_steps": "train.evaluate_every",
+    "report_to": "train.trackers",
     "save_steps": "train.checkpoint_every",
     "save_total_limit": "train.keep_checkpoints",
     "max_length": "pack.max_tokens",

@@ -155,6 +155,11 @@ class TrainSettings(Section):
         description="Stop after this many measurements in a row without a better held-out loss; left out, never.",
         json_schema_extra={"source": "Goodfellow et al. 2016 (Deep Learning), algorithm 7.1", "usual": [2, 10]},
     )
+    trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(
+        default=[],
+        description="Where figures are shown besides the run's folder, whose record.jsonl has them in any case.",
+        json_schema_extra={"source": "the user's choice; none by default, and nothing leaves the machine"},
+    )
     checkpoint_every: int | None = Field(
         default=None,
         gt=0,

@@ -21,7 +21,7 @@ PAGED: Collection[Optimizer] = ("paged_adamw", "paged_adamw_8bit")
 FROM_BITSANDBYTES: Collection[Optimizer] = ("adamw_8bit", *PAGED)
 
 
-def require(name: Optimizer, *, device: str) -> None:
+def require_optimizer(name: Optimizer, *, device: str) -> None:
     """Fail early, before a model is loaded, where an optimizer cannot work here.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -35,7 +36,7 @@ from tutelage.train.gates import pass_gates
 from tutelage.train.loop import Ending, Outcome, train
 from tutelage.train.masters import Masters
 from tutelage.train.memory import give_back
-from tutelage.train.optimiser import embedding_parameters, optimizer_named, require
+from tutelage.train.optimiser import embedding_parameters, optimizer_named, require_optimizer
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
 from tutelage.train.record import Recorder
 from tutelage.train.result import result_of
@@ -44,6 +45,8 @@ from tutelage.train.save import save_trained
 from tutelage.train.schedule import Schedule, warmup_steps
 from tutelage.train.screen import Screen
 from tutelage.train.stopping import stop_requests
+from tutelage.train.trackers import require_tracker, tracker
+from tutelage.train.tracking import Tracking
 from tutelage.types import Row
 
 ROWS_SHOWN = 24
@@ -81,6 +84,7 @@ class Job:
     exam: Exam
     screen: Screen
     resume: bool
+    tracking: Tracking
 
 
 def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished:
@@ -99,6 +103,7 @@ def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished
     before = _before(job)
     outcome = _train(job)
     if outcome.ended == "interrupted":
+        job.tracking.finish({})
         screen.say(
             f"Stopped after step {outcome.progress.steps_done}. Go on with: tutelage train --resume {job.folder}"
         )
@@ -132,6 +137,7 @@ def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished
     run_files.write_json(job.folder / run_files.RESULT, result)  # written last: it marks the run as finished
     _checkpoints(job).forget_best()
     report.write(job.folder)
+    job.tracking.finish(result)
     return Finished(job.folder, outcome.ended, result)
 
 
@@ -144,7 +150,9 @@ def _begin(settings: Settings, screen: Screen, *, resume: bool) -> Job:
             where=str(folder),
             fix=f"talk to it: tutelage chat {folder}; or start a new run with other settings",
         )
-    require(settings.train.optimizer, device="cuda" if torch.cuda.is_available() else "cpu")
+    require_optimizer(settings.train.optimizer, device="cuda" if torch.cuda.is_available() else "cpu")
+    for name in settings.train.trackers:
+        require_tracker(name)
     base = model_folder(settings.model.name, say=screen.say)
     if not resume and (moved := run_files.new_run_folder(folder)) is not None:
         screen.say(f"An earlier run of this name is now {moved}")
@@ -156,12 +164,21 @@ def _begin(settings: Settings, screen: Screen, *, resume: bool) -> Job:
     _pass_gates(prepared, base, whole=settings.render.train_on == "all")
     _write_inputs(folder, settings, prepared, resume=resume)
     _say_data(screen, prepared)
+    tracking = _tracking(settings, screen)
     learner = _learner(settings, base)
     screen.say(
         f"Model: {learner.loaded.parameters:,} parameters on {learner.loaded.device}, {settings.model.method}, "
         f"{learner.adapted.trainable:,} trained, {learner.precision}"
     )
-    return Job(settings, folder, prepared, learner, exam_for(settings, prepared), screen, resume)
+    return Job(settings, folder, prepared, learner, exam_for(settings, prepared), screen, resume, tracking)
+
+
+def _tracking(settings: Settings, screen: Screen) -> Tracking:
+    """Trackers, started."""
+    places = {name: settings.run_folder / run_files.TRACKERS / name for name in settings.train.trackers}
+    tracking = Tracking({name: tracker(name, place) for name, place in places.items()}, say=screen.say)
+    tracking.start(tomllib.loads(config.dump(settings)), settings.run_folder.name)
+    return tracking
 
 
 def _pass_gates(prepared: Prepared, base: Path, *, whole: bool) -> None:
@@ -311,7 +328,8 @@ def _train(job: Job) -> Outcome:
     recorder = Recorder(job.folder / run_files.RECORD, from_step=progress.steps_done)
     heldout_rows = job.exam.heldout_rows
     with (
-        job.screen.training(order.steps, progress.steps_done) as watch,
+        job.screen.training(order.steps, progress.steps_done) as shown,
+        job.tracking.beside(shown) as watch,
         stop_requests(job.screen.say) as asked_to_stop,
     ):
         outcome = train(
