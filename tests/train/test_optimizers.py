@@ -24,6 +24,7 @@ from tutelage.train.optimiser import (
     embedding_parameters,
     optimizer_named,
     require_optimizer,
+    slow_here,
 )
 
 NAMES: tuple[Optimizer, ...] = get_args(Optimizer)
@@ -254,6 +255,12 @@ def test_a_missing_package_is_named_with_its_install_line(monkeypatch: pytest.Mo
     assert caught.value.fix == "pip install bitsandbytes"
     for name in ("adamw", "adafactor", "muon"):
         require_optimizer(name, device="cpu")
+
+
+def test_a_price_that_nobody_expects_is_named() -> None:
+    told = {name: slow_here(name, native_bf16=False) for name in NAMES}
+    assert [name for name, text in told.items() if text] == ["muon"]
+    assert slow_here("muon", native_bf16=True) is None
 
 
 def test_a_run_that_cannot_have_its_optimizer_ends_before_anything(

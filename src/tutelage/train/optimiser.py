@@ -49,6 +49,21 @@ def require_optimizer(name: Optimizer, *, device: str) -> None:
         )
 
 
+def slow_here(name: Optimizer, *, native_bf16: bool) -> str | None:
+    """A sentence for the person where an optimizer works, but at a price that nobody expects; else None.
+
+    Args:
+        name: what the run asks for.
+        native_bf16: the hardware multiplies bf16 (`model.load.settled_precision("auto") == "bf16"`).
+    """
+    if name == "muon" and not native_bf16:
+        return (
+            'train.optimizer = "muon" multiplies matrices in bf16, which this processor has no instructions for: '
+            "about 30 times slower than fp32, seconds for every matrix of a small model"
+        )
+    return None
+
+
 def optimizer_named(
     name: Optimizer,
     *,

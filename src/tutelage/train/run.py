@@ -36,7 +36,7 @@ from tutelage.train.gates import pass_gates
 from tutelage.train.loop import Ending, Outcome, train
 from tutelage.train.masters import Masters
 from tutelage.train.memory import give_back
-from tutelage.train.optimiser import embedding_parameters, optimizer_named, require_optimizer
+from tutelage.train.optimiser import embedding_parameters, optimizer_named, require_optimizer, slow_here
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
 from tutelage.train.record import Recorder
 from tutelage.train.result import result_of
@@ -156,7 +156,9 @@ def _begin(settings: Settings, screen: Screen, *, resume: bool) -> Job:
     base = model_folder(settings.model.name, say=screen.say)
     if not resume and (moved := run_files.new_run_folder(folder)) is not None:
         screen.say(f"An earlier run of this name is now {moved}")
-    for question in config.questions(settings):
+    native_bf16 = settled_precision("auto") == "bf16"
+    slow = slow_here(settings.train.optimizer, native_bf16=native_bf16)
+    for question in [*config.questions(settings), *([slow] if slow else [])]:
         screen.say(f"Is this meant? {question}")
     drops = folder / run_files.DROPS
     drops.unlink(missing_ok=True)
