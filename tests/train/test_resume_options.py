@@ -15,6 +15,7 @@ from tutelage import config
 from tutelage.train import run as run_module
 from tutelage.train.run import run
 from tutelage.train.screen import Screen
+from tutelage.types import Row
 
 CHOICES = {
     "muon in bf16": ["train.optimizer=muon", "model.precision=bf16", "model.method=full", "train.learning_rate=1e-3"],
@@ -64,3 +65,25 @@ def test_a_stopped_and_resumed_run_is_the_uninterrupted_one(
         one, other = (load_file(run.folder / "checkpoints" / "step-000006" / name) for run in (whole, resumed))
         assert set(one) == set(other)
         assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "shares"),
+    [("", True), ("lora.dropout=0.1", False), ("train.residual_dropout=0.1", False), ("train.neftune_alpha=5", False)],
+)
+def test_no_beginning_is_shared_where_something_is_drawn(
+    train_tiny: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, drawn: str, shares: bool
+) -> None:
+    """All tiny rows have one system prompt."""
+    shared: list[bool] = []
+    row_loss = run_module.row_loss
+
+    def noting(model: Any, row: Row) -> tuple[torch.Tensor, int]:
+        shared.append(bool(row.parents))
+        return row_loss(model, row)
+
+    monkeypatch.setattr(run_module, "row_loss", noting)
+    chosen = ["train.max_steps=1", "evaluate.task=", "evaluate.general=", "evaluate.before=false"]
+    train_tiny(*chosen, *([drawn] if drawn else []))
+
+    assert any(shared) == shares

@@ -28,6 +28,7 @@ def add_embedding_noise(model: Any, *, alpha: float) -> None:
     def hook(decoder: torch.nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
         if not decoder.training:
             return None
+        assert not named.get("parents"), "documents that share a beginning would share its noise"
         changed = dict(named)
         embedded_1RD = embed(changed.pop("input_ids"))
         width = embedded_1RD.shape[-1]

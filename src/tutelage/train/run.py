@@ -315,6 +315,13 @@ def _measuring(learner: Learner, rows: Sequence[Row]) -> Callable[[], float]:
     return measure
 
 
+def _shares_prefixes(settings: Settings) -> bool:
+    """What documents share gets one draw of noise, where each of them would have got its own: then none is shared."""
+    train = settings.train
+    draws = settings.lora.dropout > 0 or train.residual_dropout > 0 or train.neftune_alpha is not None
+    return settings.pack.share_prefixes and not draws
+
+
 def _train(job: Job) -> Outcome:
     asked, learner, examples = job.settings.train, job.learner, job.prepared.train
     order = order_of(job.settings, examples=len(examples), sources=job.prepared.sources)
@@ -336,7 +343,13 @@ def _train(job: Job) -> Outcome:
     ):
         outcome = train(
             learner.model,
-            batches(examples, order, row_tokens=job.settings.pack.row_tokens, start_step=progress.steps_done),
+            batches(
+                examples,
+                order,
+                row_tokens=job.settings.pack.row_tokens,
+                start_step=progress.steps_done,
+                share_prefixes=_shares_prefixes(job.settings),
+            ),
             row_loss=row_loss,
             optimiser=learner.optimiser,
             schedule=schedule,
