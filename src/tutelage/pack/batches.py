@@ -58,6 +58,36 @@ def batches(examples: Sequence[Example], order: Order, *, row_tokens: int, start
         )
 
 
+def rows_within(rows: Sequence[Row], row_tokens: int | None) -> tuple[Row, ...]:
+    """The same documents in the same order, rows of more than `row_tokens` tokens divided between documents.
+
+    A document that is longer by itself has a row of its own. None divides nothing.
+    """
+    if row_tokens is None:
+        return tuple(rows)
+    return tuple(piece for row in rows for piece in _divided(row, row_tokens))
+
+
+def _divided(row: Row, row_tokens: int) -> Iterator[Row]:
+    first = start = end = 0
+    for number, tokens in enumerate(row.document_tokens):
+        if end > start and end + tokens - start > row_tokens:
+            yield _documents(row, slice(first, number), slice(start, end))
+            first, start = number, end
+        end += tokens
+    yield _documents(row, slice(first, None), slice(start, end))
+
+
+def _documents(row: Row, documents: slice, tokens: slice) -> Row:
+    return Row(
+        row.ids[tokens],
+        row.weights[tokens],
+        row.positions[tokens],
+        row.document_tokens[documents],
+        row.addresses[documents],
+    )
+
+
 def _trained_ends(row: Row, documents: Sequence[Example]) -> int:
     """Turns whose last token stands trained at its place in the row, with its predecessor in the same document."""
     count, start = 0, 0
