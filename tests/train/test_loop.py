@@ -268,3 +268,14 @@ def test_a_checkpoint_that_cannot_be_saved_ends_the_run(bench: Bench, monkeypatc
 def test_a_record_that_cannot_be_written_is_a_save_error(bench: Bench, files_at_most: Callable[[int], Any]) -> None:
     with files_at_most(600), pytest.raises(SaveError):
         bench.train(9)
+
+
+def test_a_record_that_cannot_be_started_keeps_the_old_one(bench: Bench, files_at_most: Callable[[int], Any]) -> None:
+    """A resume drops the lines it will write again; a full disk must not cost the others."""
+    bench.train(3)
+    before = bench.record.read_bytes()
+
+    with files_at_most(100), pytest.raises(SaveError):
+        Recorder(bench.record, from_step=2)
+
+    assert bench.record.read_bytes() == before
