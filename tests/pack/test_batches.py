@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutelage.pack import Order, batches, pack_rows
-from tutelage.pack.batches import rows_within
 from tutelage.types import Address, Example, Row, Turn
 
 
@@ -126,20 +125,3 @@ class TestBatches:
         assert batch.rows[0].document_tokens == (4, 4, 4)
         assert batch.examples == 3
         assert batch.trained_tokens == 6
-
-
-class TestSmallerRows:
-    @given(examples=example_lists(), spare=st.integers(0, 100), limit=st.integers(1, 80))
-    def test_the_same_documents_in_the_same_order(self, examples: list[Example], spare: int, limit: int) -> None:
-        rows = pack_rows(examples, row_tokens=max(len(one.ids) for one in examples) + spare)
-        smaller = rows_within(rows, limit)
-        assert [one for row in smaller for one in documents(row)] == [one for row in rows for one in documents(row)]
-        for row in smaller:
-            assert len(row.ids) == sum(row.document_tokens)
-            assert len(row.ids) <= limit or len(row.document_tokens) == 1
-
-    @given(examples=example_lists())
-    def test_rows_that_fit_stay_whole(self, examples: list[Example]) -> None:
-        rows = pack_rows(examples, row_tokens=200)
-        assert rows_within(rows, None) == rows
-        assert [row.document_tokens for row in rows_within(rows, 200)] == [row.document_tokens for row in rows]

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 
-from tutelage.pack.batches import rows_within
+from tutelage.pack.divide import rows_within
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.masters import Masters
 from tutelage.train.memory import GIVE_BACK_EVERY_STEPS, give_back

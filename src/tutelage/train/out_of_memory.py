@@ -34,7 +34,7 @@ def smaller_budget(row: Row) -> int:
         FitError: the row is a single document, which cannot be divided.
     """
     tokens = len(row.ids)
-    if len(row.document_tokens) > 1:
+    if len(row.addresses) > 1:
         return tokens // 2
     raise FitError(
         "One example alone does not fit in memory",
