@@ -191,12 +191,16 @@ def test_one_document_that_does_not_fit_says_so(bench: Callable[..., Bench]) -> 
     one = bench("short")
     before = {name: master.detach().clone() for name, master in one.optimiser.masters.items()}
 
-    with pytest.raises(FitError, match="One example alone does not fit") as caught:
-        one.train(fits(5))
+    with pytest.raises(FitError, match="alone does not fit") as caught:
+        one.train(fits(5), checkpoint_every=None)
 
     assert str(caught.value.where).startswith("made:")
     assert "pack.max_tokens" in str(caught.value.fix)
     assert all(torch.equal(master, before[name]) for name, master in one.optimiser.masters.items())
+    told = json.loads((one.folder / "stopped.json").read_text(encoding="utf-8"))
+    assert (told["reason"], told["step"], told["checkpoint"]) == ("out_of_memory", 1, "step-000000")
+    assert told["rows"] == [{"addresses": [caught.value.where]}]
+    assert "--skip-step" in str(caught.value.fix)
 
 
 def test_another_error_ends_the_run_as_itself(bench: Callable[..., Bench]) -> None:

@@ -253,3 +253,25 @@ def test_resuming_a_finished_run_does_no_harm(train_tiny: TrainTiny, quiet_scree
 
     assert adapter.read_bytes() == before
     assert record_of(finished.folder) == record
+
+
+def test_another_machine_is_said_and_remembered(
+    train_tiny: TrainTiny, stop_after: Callable[[int | None], None], quiet_screen: Screen
+) -> None:
+    stop_after(2)
+    folder = train_tiny("evaluate.before=false").folder
+    path = folder / "inputs.json"
+    inputs = json.loads(path.read_text(encoding="utf-8"))
+    assert set(inputs["machine"]) >= {"device", "processor", "instructions", "threads"}
+    inputs["machine"]["processor"] = "An abacus"
+    inputs["versions"]["torch"] = "1.0"
+    path.write_text(json.dumps(inputs), encoding="utf-8")
+    stop_after(None)
+
+    resume(folder, quiet_screen)
+
+    told = quiet_screen.console.file.getvalue()
+    assert "may differ from here on, as processor: An abacus then, " in told
+    assert "may differ from here on, as torch: 1.0 then, " in told
+    (session,) = json.loads(path.read_text(encoding="utf-8"))["earlier_sessions"]
+    assert session["machine"]["processor"] == "An abacus"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,26 +46,42 @@ def read_inputs(folder: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], *, deed: str) -> None:
-    """Check that data files and template have the bytes they had.
+def held_against(
+    earlier: Mapping[str, Any], now: Mapping[str, Any], *, resume: bool, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Check that data files and template have the bytes they had, and say which other facts are others.
 
     Args:
         earlier: what was recorded.
         now: the same entries as they are.
-        deed: what this would not be otherwise: "resume" or "replay".
+        resume: the run goes on, rather than being repeated.
+        say: told of each fact that is another.
+
+    Returns:
+        Entries that `now` lacks: for a resumed run `earlier_sessions`, the facts of earlier parts of it.
 
     Raises:
-        CheckpointError: they have not.
+        CheckpointError: data or template have other bytes.
     """
     then, here = earlier["data_sha256"], now["data_sha256"]
-    changed = sorted(name for name in {*then, *here} if then.get(name) != here.get(name))
-    if changed or earlier["template_sha256"] != now["template_sha256"]:
+    other = sorted(name for name in {*then, *here} if then.get(name) != here.get(name))
+    if other or earlier["template_sha256"] != now["template_sha256"]:
         raise CheckpointError(
-            f"The data or template is not the one this run began with, so this would not be a {deed}",
-            where=", ".join(changed) or "the chat template",
+            "The data or template is not the one this run began with, so this would not be a "
+            + ("resume" if resume else "replay"),
+            where=", ".join(other) or "the chat template",
             expected="the same bytes",
             fix="restore the files, or start a new run",
         )
+    differing = changes(earlier, now)
+    for change in differing:
+        say(f"  note: the last bits of a number may differ from here on, as {change}")
+    if not resume:
+        return {}
+    sessions: list[dict[str, Any]] = list(earlier.get("earlier_sessions", []))
+    if differing:
+        sessions.append({key: earlier.get(key) for key in DECIDING})
+    return {"earlier_sessions": sessions}
 
 
 def changes(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -83,12 +99,6 @@ def _flat(inputs: Mapping[str, Any]) -> dict[str, Any]:
     for key in DECIDING:
         flat |= inputs.get(key, {})
     return flat
-
-
-def sessions(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The deciding facts of earlier sessions of a resumed run, where they were others."""
-    known: list[dict[str, Any]] = list(earlier.get("earlier_sessions", []))
-    return [*known, {key: earlier.get(key) for key in DECIDING}] if changes(earlier, now) else known
 
 
 def skipped_steps(folder: Path, *, leave_out: bool) -> list[int]:

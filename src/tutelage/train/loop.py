@@ -19,12 +19,12 @@ from tutelage.pack.divide import rows_within
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.masters import Masters
 from tutelage.train.memory import GIVE_BACK_EVERY_STEPS, give_back
-from tutelage.train.out_of_memory import is_out_of_memory, return_memory, smaller_budget
+from tutelage.train.out_of_memory import is_out_of_memory, return_memory
 from tutelage.train.random_state import random_state, restore_random_state
 from tutelage.train.record import HeldoutRecord, Record, Recorder, RowsRecord, StepRecord, peak_bytes
 from tutelage.train.schedule import Schedule
 from tutelage.train.spikes import SpikeGuard
-from tutelage.train.trouble import stop_before
+from tutelage.train.trouble import does_not_fit, stop_before
 from tutelage.types import Batch, Row
 
 RowLoss = Callable[[Any, Row], tuple[torch.Tensor, int]]
@@ -104,11 +104,14 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                row_tokens = smaller_budget(rows[len(losses)])
+                failed = rows[len(losses)]
             # Not inside the except block: until it ends, the error keeps what the failed pass had allocated.
             optimiser.forget_gradients()
             restore_random_state(dict(before))
             return_memory()
+            if len(failed.addresses) <= 1:
+                raise does_not_fit(batch, failed, progress=progress, optimiser=optimiser, checkpoints=checkpoints)
+            row_tokens = len(failed.ids) // 2
             progress = replace(progress, row_tokens=row_tokens)
             smaller = RowsRecord(batch.step + 1, row_tokens, time.perf_counter() - began)
             recorder.write(smaller)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,15 @@ class Recorded:
             if name in values and _plain(values[name]) != then.get(name):
                 self.difference = Difference(f"step {record.step}, {name}", str(then.get(name)), str(values[name]))
                 return
+
+    def beside(self, watch: Callable[[Record], None]) -> Callable[[Record], None]:
+        """A watcher that hands each record to `watch`, then compares it."""
+
+        def both(record: Record) -> None:
+            watch(record)
+            self.see(record)
+
+        return both
 
     def asked_to_stop(self) -> bool:
         """Whether there is nothing more to compare: the runs have parted, or the record ends here."""

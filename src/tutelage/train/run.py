@@ -29,13 +29,13 @@ from tutelage.train import folder as run_files
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.exam import exam_for
 from tutelage.train.gates import pass_gates
-from tutelage.train.inputs import changes, machine, read_inputs, require_same, sessions, skipped_steps
+from tutelage.train.inputs import held_against, machine, read_inputs, skipped_steps
 from tutelage.train.loop import Ending, Outcome, train
 from tutelage.train.masters import Masters
 from tutelage.train.memory import give_back
 from tutelage.train.optimiser import adamw
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
-from tutelage.train.record import Record, Recorder
+from tutelage.train.record import Recorder
 from tutelage.train.recorded import Recorded
 from tutelage.train.result import result_of
 from tutelage.train.save import save_trained
@@ -230,11 +230,7 @@ def _write_inputs(
         "git_commit": run_files.git_commit(),
     }
     if earlier:
-        require_same(earlier, inputs, deed="resume" if resume else "replay")
-        for change in changes(earlier, inputs):
-            screen.say(f"  note: the last bits of a number may differ from here on, as {change}")
-    if earlier and resume:
-        inputs["earlier_sessions"] = sessions(earlier, inputs)
+        inputs |= held_against(earlier, inputs, resume=resume, say=screen.say)
     run_files.write_text(folder / run_files.SETTINGS, config.dump(settings))
     run_files.write_json(folder / run_files.INPUTS, inputs)
     run_files.write_json(folder / run_files.LEDGER, prepared.ledger.as_dict())
@@ -339,12 +335,6 @@ def _train(job: Job) -> Outcome:
         job.screen.training(order.steps, progress.steps_done) as shown,
         stop_requests(job.screen.say) as asked_to_stop,
     ):
-
-        def watch(record: Record) -> None:
-            shown(record)
-            if recorded is not None:
-                recorded.see(record)
-
         outcome = train(
             learner.model,
             (one for one in given if one.step + 1 not in job.skipped),
@@ -358,7 +348,7 @@ def _train(job: Job) -> Outcome:
             checkpoints=checkpoints,
             checkpoint_every=asked.checkpoint_every,
             recorder=recorder,
-            watch=watch,
+            watch=shown if recorded is None else recorded.beside(shown),
             asked_to_stop=lambda: asked_to_stop() or (recorded is not None and recorded.asked_to_stop()),
             progress=progress,
             spikes=None if asked.spike_factor is None else SpikeGuard(asked.spike_factor, asked.spike_window),

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tutelage.errors import TrainingError
+from tutelage.errors import FitError, TrainingError
 from tutelage.train import folder as run_files
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.masters import Masters
@@ -46,27 +46,21 @@ def stop_before(
         SaveError: the disk is full or refuses.
     """
     optimiser.forget_gradients()
-    saved = None
-    if all(bool(torch.isfinite(one).all()) for one in optimiser.masters.values()):
-        saved = checkpoints.save(optimiser, progress, keep_older=True).name
     loss = sum(losses) / batch.trained_tokens
     usual = median(progress.recent_losses) if spike else None
-    told: dict[str, Any] = {
+    told = {
         "reason": "loss_spike" if spike else "not_finite",
-        "step": batch.step + 1,
         "loss": _number(loss),
         "gradient_norm": _number(norm),
         "median_loss": usual,
-        "checkpoint": saved,
-        "rows": [_told(row, summed) for row, summed in zip(rows, losses, strict=True)],
     }
+    micro_batches = [_told(row, summed) for row, summed in zip(rows, losses, strict=True)]
+    saved = _left(batch, told, micro_batches, progress=progress, optimiser=optimiser, checkpoints=checkpoints)
     run_folder = checkpoints.folder.parent
-    run_files.write_json(run_folder / run_files.STOPPED, told)
     lower = "start a new run with a lower train.learning_rate"
     fix = f"the weights themselves are no longer finite: {lower}"
-    if saved is not None:
-        leave_out = f"tutelage train --resume {run_folder} --skip-step leaves this step out"
-        fix = f"look at these rows; then {leave_out}, or {lower}"
+    if saved:
+        fix = f"look at these rows; then {_leave_out(run_folder)}, or {lower}"
     return TrainingError(
         f"Step {batch.step + 1} {'is a loss spike' if spike else 'is not finite'}; the run stops before it",
         where=_places(batch, run_folder / run_files.STOPPED),
@@ -74,6 +68,49 @@ def stop_before(
         expected="finite numbers" if usual is None else "a loss near those of the steps before it",
         fix=fix,
     )
+
+
+def does_not_fit(
+    batch: Batch, row: Row, *, progress: Progress, optimiser: Masters, checkpoints: Checkpoints
+) -> FitError:
+    """The same for a row of one document that memory is too small for: there is nothing to divide.
+
+    Raises:
+        SaveError: the disk is full or refuses.
+    """
+    tokens = len(row.ids)
+    told = {"reason": "out_of_memory", "row_tokens": tokens}
+    micro_batches = [{"addresses": [str(one) for one in row.addresses]}]
+    _left(batch, told, micro_batches, progress=progress, optimiser=optimiser, checkpoints=checkpoints)
+    return FitError(
+        f"One example of step {batch.step + 1} alone does not fit in memory; the run stops before it",
+        where=", ".join(map(str, row.addresses)),
+        found=f"{tokens} tokens in a row of its own",
+        expected="room for its forward and backward pass",
+        fix=f"{_leave_out(checkpoints.folder.parent)}; or start a new run with pack.max_tokens below {tokens}, or "
+        "another model.method or model.precision",
+    )
+
+
+def _left(
+    batch: Batch,
+    told: dict[str, Any],
+    rows: list[dict[str, Any]],
+    *,
+    progress: Progress,
+    optimiser: Masters,
+    checkpoints: Checkpoints,
+) -> bool:
+    """Save the state unless it is itself not finite, write `stopped.json`; whether it was saved."""
+    finite = all(bool(torch.isfinite(one).all()) for one in optimiser.masters.values())
+    saved = checkpoints.save(optimiser, progress, keep_older=True).name if finite else None
+    content = {"step": batch.step + 1, **told, "checkpoint": saved, "rows": rows}
+    run_files.write_json(checkpoints.folder.parent / run_files.STOPPED, content)
+    return finite
+
+
+def _leave_out(run_folder: Path) -> str:
+    return f"tutelage train --resume {run_folder} --skip-step leaves this step out"
 
 
 def _told(row: Row, summed: float) -> dict[str, Any]:
