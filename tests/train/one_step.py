@@ -120,5 +120,5 @@ def assert_same_step(found: Step, expected: Step) -> None:
     assert expected.norm > 0
     for name, value in expected.gradients.items():
         assert value.dtype == torch.float32
-        difference = float((found.gradients[name].double() - value.double()).norm())
+        difference = float(torch.linalg.vector_norm(found.gradients[name] - value, dtype=torch.float64))
         assert difference <= TOLERANCE * expected.norm, f"{name}: {difference / expected.norm:.1e} of the norm"
