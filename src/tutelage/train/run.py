@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import asdict, dataclass
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,27 +21,36 @@ from tutelage.evaluate.heldout import heldout_loss
 from tutelage.evaluate.measure import Exam, Measures, Sitting, sit
 from tutelage.model.adapt import Adapted, add_lora, train_everything
 from tutelage.model.attention import isolate_documents
+from tutelage.model.embedding_noise import add_embedding_noise
 from tutelage.model.embeddings import untrained_tokens
 from tutelage.model.load import DTYPES, Loaded, Precision, compute_in, load, settled_precision
 from tutelage.model.loss import row_loss
+from tutelage.model.residual_dropout import drop_residuals
 from tutelage.model.source import model_folder
-from tutelage.pack import Order, batches
+from tutelage.pack import batches
 from tutelage.render.show import coloured_rows
 from tutelage.train import folder as run_files
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.exam import exam_for
 from tutelage.train.gates import pass_gates
+from tutelage.train.inputs import held_against, machine, read_inputs, skipped_steps
 from tutelage.train.loop import Ending, Outcome, train
 from tutelage.train.masters import Masters
 from tutelage.train.memory import give_back
-from tutelage.train.optimiser import adamw
+from tutelage.train.optimiser import embedding_parameters, optimizer_named, require_optimizer, slow_here
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
 from tutelage.train.record import Recorder
+from tutelage.train.recorded import Recorded
 from tutelage.train.result import result_of
+from tutelage.train.sampling import epoch_steps, order_of
 from tutelage.train.save import save_trained
 from tutelage.train.schedule import Schedule, warmup_steps
 from tutelage.train.screen import Screen
+from tutelage.train.spikes import SpikeGuard
 from tutelage.train.stopping import stop_requests
+from tutelage.train.trackers import require_tracker, tracker
+from tutelage.train.tracking import Tracking
+from tutelage.types import Row
 
 ROWS_SHOWN = 24
 
@@ -67,7 +78,11 @@ class Learner:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A run under way: what it was told, what it works on, and where it reports to."""
+    """A run under way: what it was told, what it works on, and where it reports to.
+
+    `resume` goes on from `checkpoint`, or from the newest one; `skipped` are steps, counted from 1, that are left out;
+    `recorded` is the run that this one repeats.
+    """
 
     settings: Settings
     folder: Path
@@ -76,28 +91,49 @@ class Job:
     exam: Exam
     screen: Screen
     resume: bool
+    tracking: Tracking
+    checkpoint: str | None = None
+    skipped: frozenset[int] = frozenset()
+    recorded: Recorded | None = None
 
 
-def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished:
+def run(
+    settings: Settings,
+    screen: Screen,
+    *,
+    resume: bool = False,
+    checkpoint: str | None = None,
+    skip_step: bool = False,
+    recorded: Recorded | None = None,
+) -> Finished:
     """Prepare, measure, train, measure again, save, report.
 
     Args:
         settings: resolved settings.
         screen: told what happens.
         resume: go on from the newest checkpoint in the run's folder.
+        checkpoint: go on from this one instead.
+        skip_step: leave out the step that the run was stopped before.
+        recorded: a run that this one repeats: the same inputs are required, the same steps left out, every record is
+            compared, and the run ends once there is nothing more to compare.
 
     Raises:
         TutelageError: of the kind that fits; see each room.
     """
     started, began = datetime.now(UTC), time.perf_counter()
-    job = _begin(settings, screen, resume=resume)
+    source = settings.run_folder if recorded is None else recorded.folder
+    skipped = skipped_steps(source, leave_out=skip_step) if resume or recorded is not None else []
+    job = _begin(settings, screen, resume=resume, skipped=skipped, recorded=recorded)
+    job = replace(job, checkpoint=checkpoint)
     before = _before(job)
     outcome = _train(job)
     if outcome.ended == "interrupted":
+        job.tracking.finish({})
         screen.say(
             f"Stopped after step {outcome.progress.steps_done}. Go on with: tutelage train --resume {job.folder}"
         )
         return Finished(job.folder, outcome.ended, {})
+    job.learner.optimiser.settle()
     best = outcome.progress.best_step
     if best is not None and best != outcome.progress.steps_done:
         _checkpoints(job).restore_best(job.learner.optimiser)
@@ -126,10 +162,11 @@ def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished
     run_files.write_json(job.folder / run_files.RESULT, result)  # written last: it marks the run as finished
     _checkpoints(job).forget_best()
     report.write(job.folder)
+    job.tracking.finish(result)
     return Finished(job.folder, outcome.ended, result)
 
 
-def _begin(settings: Settings, screen: Screen, *, resume: bool) -> Job:
+def _begin(settings: Settings, screen: Screen, *, resume: bool, skipped: list[int], recorded: Recorded | None) -> Job:
     """Everything up to the first forward pass; data problems show before a model is loaded."""
     folder = settings.run_folder
     if resume and (folder / run_files.RESULT).is_file():
@@ -138,23 +175,50 @@ def _begin(settings: Settings, screen: Screen, *, resume: bool) -> Job:
             where=str(folder),
             fix=f"talk to it: tutelage chat {folder}; or start a new run with other settings",
         )
+    require_optimizer(settings.train.optimizer, device="cuda" if torch.cuda.is_available() else "cpu")
+    for name in settings.train.trackers:
+        require_tracker(name)
     base = model_folder(settings.model.name, say=screen.say)
+    run_files.clear_scratch(folder)
     if not resume and (moved := run_files.new_run_folder(folder)) is not None:
         screen.say(f"An earlier run of this name is now {moved}")
-    for question in config.questions(settings):
+    native_bf16 = settled_precision("auto") == "bf16"
+    slow = slow_here(settings.train.optimizer, native_bf16=native_bf16)
+    for question in [*config.questions(settings), *([slow] if slow else [])]:
         screen.say(f"Is this meant? {question}")
     drops = folder / run_files.DROPS
     drops.unlink(missing_ok=True)
     prepared = prepare(settings, base, ledger_path=drops, cache=prepared_cache(), say=screen.say)
     _pass_gates(prepared, base, whole=settings.render.train_on == "all")
-    _write_inputs(folder, settings, prepared, resume=resume)
+    earlier = read_inputs(folder) if resume else {} if recorded is None else read_inputs(recorded.folder)
+    _write_inputs(folder, settings, prepared, earlier, screen, resume=resume, skipped=skipped)
     _say_data(screen, prepared)
+    tracking = _tracking(settings, screen)
     learner = _learner(settings, base)
     screen.say(
         f"Model: {learner.loaded.parameters:,} parameters on {learner.loaded.device}, {settings.model.method}, "
         f"{learner.adapted.trainable:,} trained, {learner.precision}"
     )
-    return Job(settings, folder, prepared, learner, exam_for(settings, prepared), screen, resume)
+    return Job(
+        settings,
+        folder,
+        prepared,
+        learner,
+        exam_for(settings, prepared),
+        screen,
+        resume,
+        tracking,
+        skipped=frozenset(skipped),
+        recorded=recorded,
+    )
+
+
+def _tracking(settings: Settings, screen: Screen) -> Tracking:
+    """Trackers, started."""
+    places = {name: settings.run_folder / run_files.TRACKERS / name for name in settings.train.trackers}
+    tracking = Tracking({name: tracker(name, place) for name, place in places.items()}, say=screen.say)
+    tracking.start(tomllib.loads(config.dump(settings)), settings.run_folder.name)
+    return tracking
 
 
 def _pass_gates(prepared: Prepared, base: Path, *, whole: bool) -> None:
@@ -176,35 +240,37 @@ def _say_data(screen: Screen, prepared: Prepared) -> None:
         screen.say(f"  dropped {count}: {reason}, first {sample.address}: {sample.detail}")
     for reason, count in ledger.changed.most_common():
         screen.say(f"  changed {count}: {reason}, first {ledger.change_samples[reason][0].address}")
+    for source in prepared.sources:
+        screen.say(f"  {source.weight:g} x {len(source.places)} sequences an epoch: {source.name}")
     for note in ledger.notes:
         screen.say(f"  note: {note}")
 
 
-def _write_inputs(folder: Path, settings: Settings, prepared: Prepared, *, resume: bool) -> None:
-    """Record settings, hashes, books and a few rows; a resume must find the bytes that the run began with."""
-    template = prepared.renderer.template.sha256()
-    path = folder / run_files.INPUTS
-    if resume and path.is_file():
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        then, now = earlier["data_sha256"], prepared.data_sha256
-        changed = [name for name in now if then.get(name) != now[name]]
-        if changed or earlier["template_sha256"] != template:
-            raise CheckpointError(
-                "The data or template is not the one this run began with, so this would not be a resume",
-                where=", ".join(changed) or "the chat template",
-                expected="the same bytes",
-                fix="restore the files, or start a new run",
-            )
-    run_files.write_text(folder / run_files.SETTINGS, config.dump(settings))
-    inputs = {
+def _write_inputs(
+    folder: Path,
+    settings: Settings,
+    prepared: Prepared,
+    earlier: dict[str, Any],
+    screen: Screen,
+    *,
+    resume: bool,
+    skipped: list[int],
+) -> None:
+    """Record settings, hashes, books and a few rows; a resume or replay must find the bytes that the run began with."""
+    inputs: dict[str, Any] = {
         "data_sha256": prepared.data_sha256,
-        "template_sha256": template,
+        "template_sha256": prepared.renderer.template.sha256(),
         "system_prompt": prepared.system_prompt,
         "seed": settings.seed,
+        "skipped_steps": skipped,
         "versions": run_files.versions(),
+        "machine": machine(settings.model.threads),
         "git_commit": run_files.git_commit(),
     }
-    run_files.write_json(path, inputs)
+    if earlier:
+        inputs |= held_against(earlier, inputs, resume=resume, say=screen.say)
+    run_files.write_text(folder / run_files.SETTINGS, config.dump(settings))
+    run_files.write_json(folder / run_files.INPUTS, inputs)
     run_files.write_json(folder / run_files.LEDGER, prepared.ledger.as_dict())
     rows = coloured_rows(prepared.train[:ROWS_SHOWN], prepared.renderer.tokenizer)
     run_files.write_json(folder / run_files.ROWS, rows)
@@ -227,15 +293,22 @@ def _learner(settings: Settings, base: Path) -> Learner:
     # Masters are taken before a cast to bf16, which would round away what the checkpoint knows.
     optimiser = Masters(
         model,
-        build=adamw(
+        build=optimizer_named(
+            settings.train.optimizer,
             weight_decay=settings.train.weight_decay,
             betas=(settings.train.beta1, settings.train.beta2),
             epsilon=settings.train.epsilon,
+            embeddings=embedding_parameters(model),
         ),
         shared=shared,
+        average_decay=settings.train.ema_decay,
     )
     compute_in(model, precision)
     isolate_documents(model)
+    if settings.train.residual_dropout > 0:
+        drop_residuals(model, last=settings.train.residual_dropout)
+    if settings.train.neftune_alpha is not None:
+        add_embedding_noise(model, alpha=settings.train.neftune_alpha)
     # On disk no narrower than what was computed with, so that the folder is the model that was measured.
     kept_as = torch.promote_types(stored_as, DTYPES[precision])
     return Learner(model, loaded, adapted, kept_as, precision, optimiser)
@@ -272,14 +345,24 @@ def _checkpoints(job: Job) -> Checkpoints:
     return Checkpoints(job.folder / run_files.CHECKPOINTS, keep=job.settings.train.keep_checkpoints)
 
 
+def _measuring(learner: Learner, rows: Sequence[Row]) -> Callable[[], float]:
+    def measure() -> float:
+        with learner.optimiser.measured():
+            return heldout_loss(learner.model, rows)
+
+    return measure
+
+
 def _shares_prefixes(settings: Settings) -> bool:
-    """What documents share gets one draw of dropout, where each of them would have got its own: then none is shared."""
-    return settings.pack.share_prefixes and settings.lora.dropout == 0.0
+    """What documents share gets one draw of noise, where each of them would have got its own: then none is shared."""
+    train = settings.train
+    draws = settings.lora.dropout > 0 or train.residual_dropout > 0 or train.neftune_alpha is not None
+    return settings.pack.share_prefixes and not draws
 
 
 def _train(job: Job) -> Outcome:
     asked, learner, examples = job.settings.train, job.learner, job.prepared.train
-    order = Order(len(examples), asked.batch_examples, asked.epochs, job.settings.seed, asked.max_steps)
+    order = order_of(job.settings, examples=len(examples), sources=job.prepared.sources)
     schedule = Schedule(
         kind=asked.schedule,
         peak=job.settings.peak_learning_rate,
@@ -288,36 +371,42 @@ def _train(job: Job) -> Outcome:
         minimum_ratio=asked.minimum_ratio,
     )
     checkpoints = _checkpoints(job)
-    progress = checkpoints.restore_newest(learner.optimiser) if job.resume else Progress()
+    progress = Progress()
+    if job.resume:
+        progress = checkpoints.restore_newest(learner.optimiser, chosen=job.checkpoint)
+        (job.folder / run_files.STOPPED).unlink(missing_ok=True)
     recorder = Recorder(job.folder / run_files.RECORD, from_step=progress.steps_done)
-    epoch_steps = math.ceil(len(examples) / asked.batch_examples)
     heldout_rows = job.exam.heldout_rows
+    given = batches(
+        examples,
+        order,
+        row_tokens=job.settings.pack.row_tokens,
+        start_step=progress.steps_done,
+        share_prefixes=_shares_prefixes(job.settings),
+    )
+    recorded = job.recorded
     with (
-        job.screen.training(order.steps, progress.steps_done) as watch,
+        job.screen.training(order.steps, progress.steps_done) as shown,
+        job.tracking.beside(shown) as watch,
         stop_requests(job.screen.say) as asked_to_stop,
     ):
         outcome = train(
             learner.model,
-            batches(
-                examples,
-                order,
-                row_tokens=job.settings.pack.row_tokens,
-                start_step=progress.steps_done,
-                share_prefixes=_shares_prefixes(job.settings),
-            ),
+            (one for one in given if one.step + 1 not in job.skipped),
             row_loss=row_loss,
             optimiser=learner.optimiser,
             schedule=schedule,
             max_gradient_norm=asked.max_gradient_norm,
-            heldout=(lambda: heldout_loss(learner.model, heldout_rows)) if heldout_rows else None,
-            evaluate_every=asked.evaluate_every or math.ceil(epoch_steps / 4),
+            heldout=_measuring(learner, heldout_rows) if heldout_rows else None,
+            evaluate_every=asked.evaluate_every or math.ceil(epoch_steps(order) / 4),
             patience=asked.early_stop_patience,
             checkpoints=checkpoints,
             checkpoint_every=asked.checkpoint_every,
             recorder=recorder,
-            watch=watch,
-            asked_to_stop=asked_to_stop,
+            watch=watch if recorded is None else recorded.beside(watch),
+            asked_to_stop=lambda: asked_to_stop() or (recorded is not None and recorded.asked_to_stop()),
             progress=progress,
+            spikes=None if asked.spike_factor is None else SpikeGuard(asked.spike_factor, asked.spike_window),
         )
     recorder.close()
     return outcome
