@@ -65,7 +65,7 @@ def tiny_model(tiny_model_folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(tiny_model_folder, local_files_only=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def device() -> Callable[[float], Device]:
     """A maker of devices with so many bytes and no overhead."""
 

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
+from tutelage.config.training import TrainSettings
 from tutelage.plan.blueprint import Blueprint
 from tutelage.plan.fit import Traces
 from tutelage.plan.machine import Device, Overhead, named_gpus, overheads, this_machine
@@ -74,6 +76,11 @@ def test_an_8_bit_optimizer_saves_almost_six_bytes_a_parameter(small: Blueprint)
     )
     assert (wide - narrow) / small.parameters == pytest.approx(6 - 2 * 4 / 256, rel=1e-3)
     assert MOMENT_BYTES["adamw"] == 8
+
+
+def test_every_optimizer_that_a_recipe_can_name_has_its_bytes():
+    asked = TrainSettings.model_fields["optimizer"].annotation
+    assert set(get_args(asked)) == set(MOMENT_BYTES)
 
 
 def test_loading_holds_the_stored_file_beside_what_it_becomes(small: Blueprint, device: Callable[[float], Device]):

@@ -72,6 +72,7 @@ def _work(settings: Settings, row: Row) -> Work:
         document_tokens=row.document_tokens,
         parents=row.parents,
         trained_tokens=row.trained_tokens,
+        optimizer=settings.train.optimizer,
         lora_rank=lora.rank,
         lora_targets=lora.targets if isinstance(lora.targets, str) else tuple(lora.targets),
     )

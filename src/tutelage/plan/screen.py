@@ -21,7 +21,7 @@ WORDS = {"fits": "fits", "with checkpointing": "recompute", "no": "no"}
 def plan_screen(plan: Plan) -> RenderableType:
     """What it needs, whether that fits, how long it takes, and what would make it fit."""
     parts: list[RenderableType] = [_head(plan), _methods(plan)]
-    if plan.chosen.verdict(plan.device.memory_bytes, gpu=False) != "fits":
+    if plan.ways:
         parts.append(_ways(plan))
     parts += [_gpus(plan), _long(plan), _rule(plan), _footnotes(plan)]
     return Group(*(line for part in parts for line in (part, Text())))

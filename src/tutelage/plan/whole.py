@@ -61,7 +61,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that a plan says; `as_dict` is what `--json` prints."""
+    """Everything that a plan says; `as_dict` is what `--json` prints. `ways` is empty where the work fits as it is."""
 
     blueprint: Blueprint
     work: Work
@@ -153,7 +153,10 @@ def make_plan(
     say("counting bytes on tensors without memory")
     options = tuple(_made(traces, replace(work, method=method), device) for method in METHODS)
     chosen = next(one for one in options if one.method == work.method)
-    say("looking for ways to need less")
+    ways: tuple[Suggestion, ...] = ()
+    if not fits(chosen.plain, device.memory_bytes):
+        say("looking for ways to need less")
+        ways = suggestions(traces, work, device.overhead, device.memory_bytes)
     long_rows = {
         tokens: choose_checkpointing(
             blueprint, replace(work, document_tokens=(tokens,), parents=(), trained_tokens=tokens - 1), device
@@ -172,7 +175,7 @@ def make_plan(
         chosen=chosen,
         options=options,
         choice=choose_checkpointing(blueprint, replace(work, checkpointing=False), device),
-        ways=suggestions(traces, work, device.overhead, device.memory_bytes),
+        ways=ways,
         long_rows=long_rows,
         amount=amount,
         pace=pace,
