@@ -16,6 +16,7 @@ from rich.text import Text
 
 from tutelage import config
 from tutelage import report as report_room
+from tutelage.cli.processes import in_processes, started_already
 from tutelage.errors import ConfigError
 from tutelage.report.final_screen import before_after, final_screen
 from tutelage.train import folder as run_files
@@ -37,6 +38,9 @@ def train(
         str | None, typer.Option("--explain", help="Explain a setting or section, or 'all', and stop.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Any dropped row is an error.")] = False,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, help="Share the model and every step among this many processes.")
+    ] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune a model as a recipe says; measure it before and after; leave a run folder with a report.
@@ -52,11 +56,16 @@ def train(
     if dry_run:
         _dry_run(settings, out)
         return
+    if not started_already(processes):
+        in_processes(processes, sys.argv[1:])
+        return
     from tutelage.train.run import run
 
     finished = run(settings, Screen(out), resume=resume is not None)
     if finished.ended == "interrupted":
         raise typer.Exit(130)
+    if not finished.result:  # another process shows it
+        return
     if as_json:
         sys.stdout.write(json.dumps(finished.result, ensure_ascii=False) + "\n")
     else:

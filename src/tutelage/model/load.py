@@ -29,8 +29,13 @@ class Loaded:
     device: str
 
 
-def load(folder: Path, *, trust_remote_code: bool = False) -> tuple[Any, Loaded]:
+def load(folder: Path, *, trust_remote_code: bool = False, onto: str | None = None) -> tuple[Any, Loaded]:
     """Load the model in `folder` in the precision its weights are stored in, from safetensors only.
+
+    Args:
+        folder: configuration and safetensors.
+        trust_remote_code: the folder's own Python code may run.
+        onto: where its weights go; None takes what `device_here` says.
 
     Raises:
         DataError: the folder holds no model that transformers reads.
@@ -38,7 +43,7 @@ def load(folder: Path, *, trust_remote_code: bool = False) -> tuple[Any, Loaded]
     """
     from transformers import AutoModelForCausalLM
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = onto or device_here()
     try:
         with no_progress_bars():
             model = AutoModelForCausalLM.from_pretrained(
@@ -63,6 +68,11 @@ def load(folder: Path, *, trust_remote_code: bool = False) -> tuple[Any, Loaded]
     parameters = sum(one.numel() for one in model.parameters())
     weight_bytes = sum(one.numel() * one.element_size() for one in model.parameters())
     return model, Loaded(parameters, weight_bytes, device)
+
+
+def device_here() -> Literal["cpu", "cuda"]:
+    """CUDA where there is one, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @contextmanager

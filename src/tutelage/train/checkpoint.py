@@ -12,10 +12,14 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+from torch.distributed.checkpoint.api import CheckpointException
 
 from tutelage.errors import CheckpointError, SaveError, cause_of
+from tutelage.model.ranks import ALONE, Ranks
 from tutelage.train.masters import Masters
+from tutelage.train.random_state import random_state, restore_random_state
+from tutelage.train.shards import read_shards, write_shards
 
 STATE_FILE = "state.json"
 MASTERS_FILE = "masters.safetensors"
@@ -40,11 +44,13 @@ class Checkpoints:
     Args:
         folder: holds `step-000123/` for resuming and `best-000120/` with the weights of the best evaluation.
         keep: how many of the newest resumable checkpoints stay.
+        ranks: processes that write and read together; several need one folder that all of them see.
     """
 
-    def __init__(self, folder: Path, *, keep: int) -> None:
+    def __init__(self, folder: Path, *, keep: int, ranks: Ranks = ALONE) -> None:
         self.folder = folder
         self.keep = keep
+        self.ranks = ranks
 
     def save(self, optimiser: Masters, progress: Progress) -> Path:
         """Write a checkpoint that resumes after `progress.steps_done` steps.
@@ -54,12 +60,11 @@ class Checkpoints:
         """
         tensors = {
             MASTERS_FILE: optimiser.masters,
-            MOMENTS_FILE: optimiser.state() | {"random:cpu": torch.get_rng_state()},
+            MOMENTS_FILE: optimiser.state() | random_state(self.ranks),
         }
         target = self.folder / f"step-{progress.steps_done:06d}"
         self._write(target, tensors, progress)
-        for old in self._newest_first("step")[self.keep :]:
-            shutil.rmtree(old)
+        self._delete(self._newest_first("step")[self.keep :])
         return target
 
     def save_best(self, optimiser: Masters, progress: Progress) -> None:
@@ -69,8 +74,7 @@ class Checkpoints:
             SaveError: the disk is full or refuses; the previous best is untouched.
         """
         self._write(self.folder / f"best-{progress.steps_done:06d}", {MASTERS_FILE: optimiser.masters}, progress)
-        for old in self._newest_first("best")[1:]:
-            shutil.rmtree(old)
+        self._delete(self._newest_first("best")[1:])
 
     def restore_newest(self, optimiser: Masters) -> Progress:
         """Load the newest whole checkpoint into `optimiser` and its model.
@@ -86,10 +90,9 @@ class Checkpoints:
                 expected="step-000001 or later",
                 fix="start the run again without --resume",
             )
-        tensors, progress = _read(found[0], others=[one.name for one in found[1:]])
-        moments = tensors[MOMENTS_FILE]
-        torch.set_rng_state(moments.pop("random:cpu"))
-        optimiser.restore(tensors[MASTERS_FILE], moments)
+        masters, moments, progress = self._read(found[0], optimiser, others=[one.name for one in found[1:]])
+        restore_random_state(moments, self.ranks)
+        optimiser.restore(masters, moments)
         return progress
 
     def restore_best(self, optimiser: Masters) -> Progress:
@@ -106,19 +109,26 @@ class Checkpoints:
                 expected="best-000001 or later",
                 fix="start the run again",
             )
-        tensors, progress = _read(found[0], others=[])
-        optimiser.restore_masters(tensors[MASTERS_FILE])
+        masters, _, progress = self._read(found[0], optimiser, others=[])
+        optimiser.restore_masters(masters)
         return progress
 
     def forget_best(self) -> None:
         """Delete the best weights, once the run's model folder holds the same."""
-        for old in self._newest_first("best"):
-            shutil.rmtree(old)
+        self._delete(self._newest_first("best"))
 
     def _newest_first(self, kind: str) -> list[Path]:
         return sorted(self.folder.glob(f"{kind}-*"), reverse=True)
 
+    def _delete(self, old: list[Path]) -> None:
+        if self.ranks.is_main:
+            for one in old:
+                shutil.rmtree(one)
+
     def _write(self, target: Path, tensors: dict[str, dict[str, torch.Tensor]], progress: Progress) -> None:
+        if self.ranks.size > 1:
+            self._write_together(target, tensors, progress)
+            return
         if target.exists():  # a resumed run comes to the same step again, with the same bits
             return
         try:
@@ -131,31 +141,78 @@ class Checkpoints:
             for name, group in tensors.items():
                 save_file({key: value.contiguous() for key, value in group.items()}, scratch / name)
                 hashes[name] = _sha256_and_sync(scratch / name)
-            state = scratch / STATE_FILE
-            state.write_text(json.dumps({"progress": asdict(progress), "sha256": hashes}, indent=1), encoding="utf-8")
-            _sha256_and_sync(state)
-            os.replace(scratch, target)
+            _seal(scratch, target, hashes, progress)
         except (OSError, SafetensorError) as error:  # a full disk reaches us as either
             raise _not_saved(target, error) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
+    def _write_together(self, target: Path, tensors: dict[str, dict[str, torch.Tensor]], progress: Progress) -> None:
+        """Every process writes what it keeps; the main one makes the folder and gives it its name."""
+        scratch = target.with_name(f".{target.name}-shards")
+        ranks, trouble = self.ranks, ""
+        if ranks.any(ranks.is_main and target.exists()):
+            return
+        try:
+            if ranks.is_main:
+                shutil.rmtree(scratch, ignore_errors=True)  # left by a run that was killed
+                scratch.mkdir(parents=True)
+        except OSError as error:
+            trouble = cause_of(error)
+        self._all_well(target, trouble)
+        try:
+            write_shards(scratch, {name: one for group in tensors.values() for name, one in group.items()})
+            names = sorted(one.name for one in scratch.iterdir())[ranks.rank :: ranks.size]
+            hashes = {name: _sha256_and_sync(scratch / name) for name in names}
+        except (OSError, SafetensorError, CheckpointException) as error:
+            trouble, hashes = _why(error), {}
+        gathered = {name: one for of_one in ranks.gather(hashes) for name, one in of_one.items()}
+        try:
+            self._all_well(target, trouble)
+            if ranks.is_main:
+                _seal(scratch, target, gathered, progress)
+        except OSError as error:
+            trouble = cause_of(error)
+        finally:
+            if ranks.is_main:
+                shutil.rmtree(scratch, ignore_errors=True)
+        self._all_well(target, trouble)
 
-def _read(folder: Path, *, others: list[str]) -> tuple[dict[str, dict[str, torch.Tensor]], Progress]:
-    try:
-        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
-        tensors = {}
-        for name, expected in state["sha256"].items():
-            found = _sha256_and_sync(folder / name)
-            if found != expected:
-                raise ValueError(f"{name} has sha256 {found[:12]}, expected {expected[:12]}")
-            tensors[name] = load_file(folder / name)
-        return tensors, Progress(**state["progress"])
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        fix = f"remove {folder.name} and resume again, which takes {others[0]}" if others else "start the run again"
-        raise CheckpointError(
-            "The checkpoint is damaged", where=str(folder), found=str(error), expected="whole files", fix=fix
-        ) from error
+    def _all_well(self, target: Path, trouble: str) -> None:
+        """Raise on every process what went wrong on one of them."""
+        if found := next(filter(None, self.ranks.gather(trouble)), None):
+            raise _not_saved(target, OSError(found))
+
+    def _read(
+        self, folder: Path, optimiser: Masters, *, others: list[str]
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], Progress]:
+        """Masters, what else there is, and the progress; the bytes are checked first, by every process a share."""
+        wrong: Exception | None = None
+        try:
+            state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+            for name, expected in sorted(state["sha256"].items())[self.ranks.rank :: self.ranks.size]:
+                found = _sha256_and_sync(folder / name)
+                if found != expected:
+                    raise ValueError(f"{name} has sha256 {found[:12]}, expected {expected[:12]}")
+            progress = Progress(**state["progress"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            wrong = error
+        if trouble := next(filter(None, self.ranks.gather("" if wrong is None else str(wrong))), None):
+            fix = f"remove {folder.name} and resume again, which takes {others[0]}" if others else "start the run again"
+            raise CheckpointError(
+                "The checkpoint is damaged", where=str(folder), found=trouble, expected="whole files", fix=fix
+            ) from wrong
+        tensors = read_shards(folder, optimiser.masters, self.ranks)
+        moments = {name: tensors.pop(name) for name in [*tensors] if ":" in name}
+        return tensors, moments, progress
+
+
+def _seal(scratch: Path, target: Path, hashes: dict[str, str], progress: Progress) -> None:
+    """Write what is in the folder, then give it its name."""
+    state = scratch / STATE_FILE
+    state.write_text(json.dumps({"progress": asdict(progress), "sha256": hashes}, indent=1), encoding="utf-8")
+    _sha256_and_sync(state)
+    os.replace(scratch, target)
 
 
 def _sha256_and_sync(path: Path) -> str:
@@ -163,6 +220,14 @@ def _sha256_and_sync(path: Path) -> str:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
         os.fsync(stream.fileno())
     return digest
+
+
+def _why(error: OSError | SafetensorError | CheckpointException) -> str:
+    """What went wrong on the first process on which something did."""
+    if isinstance(error, CheckpointException):
+        first, _ = next(iter(error.failures.values()))
+        return str(first).strip().split("\n")[0]
+    return cause_of(error)
 
 
 def _not_saved(target: Path, error: Exception) -> SaveError:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 
 from tutelage.errors import TrainingError
+from tutelage.model.ranks import ALONE, Ranks
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.masters import Masters
 from tutelage.train.memory import GIVE_BACK_EVERY_STEPS, give_back
@@ -53,6 +54,7 @@ def train(
     watch: Watch,
     asked_to_stop: Callable[[], bool],
     progress: Progress,
+    ranks: Ranks = ALONE,
 ) -> Outcome:
     """Train until the batches end, held-out loss stops improving, or a stop is asked for; always leave a checkpoint.
 
@@ -72,6 +74,7 @@ def train(
         watch: told the same.
         asked_to_stop: looked at once a step.
         progress: where the run stands; zero for a new one.
+        ranks: the processes that share every batch; each gets the same number of rows of it.
 
     Raises:
         TrainingError: the loss or gradient is not finite; the weights are those of the last good step.
@@ -88,17 +91,18 @@ def train(
             row_sum, _ = row_loss(model, row)
             (row_sum / batch.trained_tokens).backward()
             loss_sum += row_sum.item()
+        loss_sum, tokens = ranks.sum(loss_sum, batch.tokens)
         loss = loss_sum / batch.trained_tokens
         learning_rate = schedule.rate(batch.step)
         norm = optimiser.step(learning_rate, max_gradient_norm=max_gradient_norm) if math.isfinite(loss) else math.nan
         if not math.isfinite(norm):
-            raise _not_finite(batch, loss, norm, checkpoints)
+            raise _not_finite(batch, loss, norm, checkpoints, ranks)
         seconds = time.perf_counter() - started
         step_seconds += seconds
         progress = replace(
             progress,
             steps_done=batch.step + 1,
-            tokens=progress.tokens + batch.tokens,
+            tokens=progress.tokens + int(tokens),
             trained_tokens=progress.trained_tokens + batch.trained_tokens,
         )
         record = StepRecord(
@@ -107,9 +111,9 @@ def train(
             loss=loss,
             learning_rate=learning_rate,
             gradient_norm=norm,
-            tokens=batch.tokens,
+            tokens=int(tokens),
             trained_tokens=batch.trained_tokens,
-            tokens_per_second=batch.tokens / seconds,
+            tokens_per_second=tokens / seconds,
             elapsed_seconds=time.perf_counter() - began,
             peak_bytes=peak_bytes(),
         )
@@ -118,7 +122,7 @@ def train(
 
         if progress.steps_done % GIVE_BACK_EVERY_STEPS == 0:
             give_back()
-        stop = asked_to_stop()
+        stop = ranks.any(asked_to_stop())
         last = progress.steps_done == schedule.steps
         if heldout is not None and (last or progress.steps_done % evaluate_every == 0):
             value = heldout()
@@ -145,8 +149,9 @@ def train(
     return Outcome(progress, ended, step_seconds)
 
 
-def _not_finite(batch: Batch, loss: float, norm: float, checkpoints: Checkpoints) -> TrainingError:
-    addresses = [str(address) for row in batch.rows for address in row.addresses]
+def _not_finite(batch: Batch, loss: float, norm: float, checkpoints: Checkpoints, ranks: Ranks) -> TrainingError:
+    of_each = ranks.gather([str(address) for row in batch.rows for address in row.addresses])
+    addresses = [address for of_one in of_each for address in of_one]
     return TrainingError(
         f"Step {batch.step + 1} is not finite; the run stops here",
         where=", ".join(addresses[:4]) + (f" and {len(addresses) - 4} more rows" if len(addresses) > 4 else ""),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from tutelage.errors import CheckpointError
+from tutelage.model.ranks import whole_tensor
 
 Build = Callable[[Mapping[str, torch.Tensor]], Sequence[torch.optim.Optimizer]]
 """Master weights by name -> the optimizers that step them; each master has exactly one. See `train.optimiser`."""
@@ -54,7 +55,7 @@ class Masters:
         A norm that is not finite changes nothing: neither weights nor moments.
         """
         gradients = [one.grad for one in self.masters.values() if one.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients))
+        norm = float(whole_tensor(torch.nn.utils.get_total_norm(gradients)))
         if not math.isfinite(norm):
             return norm
         if norm > max_gradient_norm:
@@ -102,7 +103,7 @@ class Masters:
         for flat_name, value in state.items():
             key, name = flat_name.split(":", 1)
             master = self.masters[name]
-            owner[id(master)].state[master][key] = value.clone()
+            owner[id(master)].state[master][key] = value.to(master.device, copy=True)
 
     @torch.no_grad()
     def restore_masters(self, masters: Mapping[str, torch.Tensor]) -> None:

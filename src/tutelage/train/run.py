@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from tutelage import config, report
 from tutelage.config import Settings
@@ -20,8 +23,10 @@ from tutelage.evaluate.measure import Exam, Measures, Sitting, sit
 from tutelage.model.adapt import Adapted, add_lora, train_everything
 from tutelage.model.attention import isolate_documents
 from tutelage.model.embeddings import untrained_tokens
-from tutelage.model.load import DTYPES, Loaded, Precision, compute_in, load, settled_precision
+from tutelage.model.load import DTYPES, Loaded, Precision, compute_in, device_here, load, settled_precision
 from tutelage.model.loss import row_loss
+from tutelage.model.ranks import Ranks, joined, ranks_here
+from tutelage.model.shard import Door, shard
 from tutelage.model.source import model_folder
 from tutelage.pack import Order, batches
 from tutelage.render.show import coloured_rows
@@ -29,7 +34,7 @@ from tutelage.train import folder as run_files
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.exam import exam_for
 from tutelage.train.gates import pass_gates
-from tutelage.train.loop import Ending, Outcome, train
+from tutelage.train.loop import Ending, Outcome, RowLoss, train
 from tutelage.train.masters import Masters
 from tutelage.train.memory import give_back
 from tutelage.train.optimiser import adamw
@@ -63,6 +68,12 @@ class Learner:
     stored_as: torch.dtype
     precision: Precision
     optimiser: Masters
+    door: Door | None = None
+
+    @property
+    def row_loss(self) -> RowLoss:
+        """The loss of a row, by way of the door where the model is sharded."""
+        return row_loss if self.door is None else self.door.row_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +87,7 @@ class Job:
     exam: Exam
     screen: Screen
     resume: bool
+    ranks: Ranks
 
 
 def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished:
@@ -90,11 +102,24 @@ def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished
         TutelageError: of the kind that fits; see each room.
     """
     started, began = datetime.now(UTC), time.perf_counter()
-    job = _begin(settings, screen, resume=resume)
+    ranks = ranks_here()
+    screen = screen if ranks.is_main else Screen(Console(quiet=True))
+    base, prepared = ranks.after_leader("data", lambda: _prepare(settings, screen, ranks, resume=resume))
+    with joined(ranks, device=device_here()):
+        ranks.agree("settings", config.dump(settings))
+        ranks.agree("data", json.dumps(prepared.data_sha256))
+        job = _begin(settings, screen, base, prepared, ranks, resume=resume)
+        finished = _run(job, started, began)
+        ranks.wait_for_all()
+    return finished
+
+
+def _run(job: Job, started: datetime, began: float) -> Finished:
+    settings, ranks = job.settings, job.ranks
     before = _before(job)
     outcome = _train(job)
     if outcome.ended == "interrupted":
-        screen.say(
+        job.screen.say(
             f"Stopped after step {outcome.progress.steps_done}. Go on with: tutelage train --resume {job.folder}"
         )
         return Finished(job.folder, outcome.ended, {})
@@ -103,7 +128,19 @@ def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished
         _checkpoints(job).restore_best(job.learner.optimiser)
     give_back()
     after = _sit(job, "After training: asking")
-    _save_sitting(job.folder / run_files.AFTER, after)
+    if ranks.is_main:
+        _save_sitting(job.folder / run_files.AFTER, after)
+    name = run_files.ADAPTER if settings.model.method == "lora" else run_files.MODEL
+    save_trained(
+        job.learner.model,
+        job.learner.optimiser,
+        job.prepared.renderer,
+        job.folder / name,
+        stored_as=job.learner.stored_as,
+        ranks=ranks,
+    )
+    if not ranks.is_main:
+        return Finished(job.folder, outcome.ended, {})
     result = result_of(
         settings,
         job.prepared,
@@ -114,14 +151,6 @@ def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished
         before=before,
         after=after,
     )
-    name = run_files.ADAPTER if settings.model.method == "lora" else run_files.MODEL
-    save_trained(
-        job.learner.model,
-        job.learner.optimiser,
-        job.prepared.renderer,
-        job.folder / name,
-        stored_as=job.learner.stored_as,
-    )
     result |= {"started": started.isoformat(timespec="seconds"), "elapsed_seconds": time.perf_counter() - began}
     run_files.write_json(job.folder / run_files.RESULT, result)  # written last: it marks the run as finished
     _checkpoints(job).forget_best()
@@ -129,8 +158,8 @@ def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished
     return Finished(job.folder, outcome.ended, result)
 
 
-def _begin(settings: Settings, screen: Screen, *, resume: bool) -> Job:
-    """Everything up to the first forward pass; data problems show before a model is loaded."""
+def _prepare(settings: Settings, screen: Screen, ranks: Ranks, *, resume: bool) -> tuple[Path, Prepared]:
+    """The model's folder and the data; data problems show before a model is loaded."""
     folder = settings.run_folder
     if resume and (folder / run_files.RESULT).is_file():
         raise CheckpointError(
@@ -139,22 +168,30 @@ def _begin(settings: Settings, screen: Screen, *, resume: bool) -> Job:
             fix=f"talk to it: tutelage chat {folder}; or start a new run with other settings",
         )
     base = model_folder(settings.model.name, say=screen.say)
-    if not resume and (moved := run_files.new_run_folder(folder)) is not None:
+    if ranks.is_main and not resume and (moved := run_files.new_run_folder(folder)) is not None:
         screen.say(f"An earlier run of this name is now {moved}")
     for question in config.questions(settings):
         screen.say(f"Is this meant? {question}")
+    if not ranks.is_main:
+        return base, prepare(settings, base, cache=prepared_cache())
     drops = folder / run_files.DROPS
     drops.unlink(missing_ok=True)
     prepared = prepare(settings, base, ledger_path=drops, cache=prepared_cache(), say=screen.say)
     _pass_gates(prepared, base, whole=settings.render.train_on == "all")
     _write_inputs(folder, settings, prepared, resume=resume)
     _say_data(screen, prepared)
-    learner = _learner(settings, base)
+    return base, prepared
+
+
+def _begin(settings: Settings, screen: Screen, base: Path, prepared: Prepared, ranks: Ranks, *, resume: bool) -> Job:
+    learner = _learner(settings, base, ranks)
     screen.say(
         f"Model: {learner.loaded.parameters:,} parameters on {learner.loaded.device}, {settings.model.method}, "
         f"{learner.adapted.trainable:,} trained, {learner.precision}"
+        + (f", sharded over {ranks.size} processes" if ranks.size > 1 else "")
     )
-    return Job(settings, folder, prepared, learner, exam_for(settings, prepared), screen, resume)
+    exam = exam_for(settings, prepared)
+    return Job(settings, settings.run_folder, prepared, learner, exam, screen, resume, ranks)
 
 
 def _pass_gates(prepared: Prepared, base: Path, *, whole: bool) -> None:
@@ -210,11 +247,12 @@ def _write_inputs(folder: Path, settings: Settings, prepared: Prepared, *, resum
     run_files.write_json(folder / run_files.ROWS, rows)
 
 
-def _learner(settings: Settings, base: Path) -> Learner:
+def _learner(settings: Settings, base: Path, ranks: Ranks) -> Learner:
     if settings.model.threads is not None:
         torch.set_num_threads(settings.model.threads)
     torch.manual_seed(settings.seed)
-    model, loaded = load(base, trust_remote_code=settings.model.trust_remote_code)
+    several = ranks.size > 1
+    model, loaded = load(base, trust_remote_code=settings.model.trust_remote_code, onto="cpu" if several else None)
     stored_as = next(model.parameters()).dtype
     if settings.model.method == "lora":
         lora = settings.lora
@@ -222,7 +260,12 @@ def _learner(settings: Settings, base: Path) -> Learner:
     else:
         model, adapted = train_everything(model)
     precision = settled_precision(settings.model.precision)
-    if shared := precision == "fp32":
+    door = None
+    if several:
+        loaded = replace(loaded, device=device_here())
+        door, _ = shard(model, ranks=ranks, device=device_here(), precision=precision)
+        torch.manual_seed(settings.seed + ranks.rank)  # other rows want other dropout
+    elif precision == "fp32":
         compute_in(model, precision)
     # Masters are taken before a cast to bf16, which would round away what the checkpoint knows.
     optimiser = Masters(
@@ -232,18 +275,27 @@ def _learner(settings: Settings, base: Path) -> Learner:
             betas=(settings.train.beta1, settings.train.beta2),
             epsilon=settings.train.epsilon,
         ),
-        shared=shared,
+        shared=several or precision == "fp32",
     )
-    compute_in(model, precision)
+    if not several:
+        compute_in(model, precision)
     isolate_documents(model)
     # On disk no narrower than what was computed with, so that the folder is the model that was measured.
     kept_as = torch.promote_types(stored_as, DTYPES[precision])
-    return Learner(model, loaded, adapted, kept_as, precision, optimiser)
+    return Learner(model, loaded, adapted, kept_as, precision, optimiser, door)
 
 
 def _sit(job: Job, title: str) -> Sitting:
     with job.screen.counting(f"{title} {job.exam.replies} prompts", job.exam.replies) as done:
-        return sit(job.learner.model, job.prepared.renderer, job.exam, done=done)
+        return sit(
+            job.learner.model,
+            job.prepared.renderer,
+            job.exam,
+            done=lambda replies: done(replies * job.ranks.size),
+            row_loss=job.learner.row_loss,
+            whole=nullcontext if job.learner.door is None else job.learner.door.whole,
+            ranks=job.ranks,
+        )
 
 
 def _before(job: Job) -> Sitting:
@@ -255,7 +307,8 @@ def _before(job: Job) -> Sitting:
     if not job.settings.evaluate.before or job.resume:
         return Sitting(Measures(), (), ())
     sitting = _sit(job, "Before training: asking")
-    _save_sitting(path, sitting)
+    if job.ranks.is_main:
+        _save_sitting(path, sitting)
     return sitting
 
 
@@ -269,7 +322,7 @@ def _save_sitting(path: Path, sitting: Sitting) -> None:
 
 
 def _checkpoints(job: Job) -> Checkpoints:
-    return Checkpoints(job.folder / run_files.CHECKPOINTS, keep=job.settings.train.keep_checkpoints)
+    return Checkpoints(job.folder / run_files.CHECKPOINTS, keep=job.settings.train.keep_checkpoints, ranks=job.ranks)
 
 
 def _train(job: Job) -> Outcome:
@@ -284,7 +337,8 @@ def _train(job: Job) -> Outcome:
     )
     checkpoints = _checkpoints(job)
     progress = checkpoints.restore_newest(learner.optimiser) if job.resume else Progress()
-    recorder = Recorder(job.folder / run_files.RECORD, from_step=progress.steps_done)
+    record = job.folder / run_files.RECORD if job.ranks.is_main else Path(os.devnull)
+    recorder = Recorder(record, from_step=progress.steps_done)
     epoch_steps = math.ceil(len(examples) / asked.batch_examples)
     heldout_rows = job.exam.heldout_rows
     with (
@@ -293,12 +347,21 @@ def _train(job: Job) -> Outcome:
     ):
         outcome = train(
             learner.model,
-            batches(examples, order, row_tokens=job.settings.pack.row_tokens, start_step=progress.steps_done),
-            row_loss=row_loss,
+            batches(
+                examples,
+                order,
+                row_tokens=job.settings.pack.row_tokens,
+                start_step=progress.steps_done,
+                rank=job.ranks.rank,
+                ranks=job.ranks.size,
+            ),
+            row_loss=learner.row_loss,
             optimiser=learner.optimiser,
             schedule=schedule,
             max_gradient_norm=asked.max_gradient_norm,
-            heldout=(lambda: heldout_loss(learner.model, heldout_rows)) if heldout_rows else None,
+            heldout=(lambda: heldout_loss(learner.model, heldout_rows, row_loss=learner.row_loss, ranks=job.ranks))
+            if heldout_rows
+            else None,
             evaluate_every=asked.evaluate_every or math.ceil(epoch_steps / 4),
             patience=asked.early_stop_patience,
             checkpoints=checkpoints,
@@ -307,6 +370,7 @@ def _train(job: Job) -> Outcome:
             watch=watch,
             asked_to_stop=asked_to_stop,
             progress=progress,
+            ranks=job.ranks,
         )
     recorder.close()
     return outcome

@@ -13,13 +13,23 @@ import torch
 
 from tutelage.errors import SaveError, cause_of
 from tutelage.model.load import no_progress_bars
+from tutelage.model.ranks import ALONE, Ranks, whole_tensor
 from tutelage.render import Renderer
+from tutelage.train.folder import ADAPTER
 from tutelage.train.masters import Masters
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
 
 
-def save_trained(model: Any, optimiser: Masters, renderer: Renderer, folder: Path, *, stored_as: torch.dtype) -> None:
+def save_trained(
+    model: Any,
+    optimiser: Masters,
+    renderer: Renderer,
+    folder: Path,
+    *,
+    stored_as: torch.dtype,
+    ranks: Ranks = ALONE,
+) -> None:
     """Write the trained weights, the tokenizer and the template that was trained with, aside and renamed.
 
     Args:
@@ -28,18 +38,25 @@ def save_trained(model: Any, optimiser: Masters, renderer: Renderer, folder: Pat
         renderer: its tokenizer's files and its template go into the folder.
         folder: replaced if a run that was killed left one.
         stored_as: precision on disk.
+        ranks: processes that a model may be sharded over; the first one writes.
 
     Raises:
         SaveError: the disk is full or refuses; nothing of that name is left.
     """
-    for name, parameter in optimiser.parameters.items():
-        parameter.data = optimiser.masters[name].to(stored_as)
+    weights = None
+    if ranks.size > 1:
+        weights = _gathered(model, stored_as, ranks, frozen_too=folder.name != ADAPTER)
+        if not ranks.is_main:
+            return
+    else:
+        for name, parameter in optimiser.parameters.items():
+            parameter.data = optimiser.masters[name].to(stored_as)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             with no_progress_bars():
-                model.save_pretrained(scratch)
+                model.save_pretrained(scratch, **({} if weights is None else {"state_dict": weights}))
             for name in TOKENIZER_FILES:
                 source = renderer.tokenizer.folder / name
                 if source.is_file() and not (scratch / name).exists():
@@ -58,6 +75,21 @@ def save_trained(model: Any, optimiser: Masters, renderer: Renderer, folder: Pat
             found=cause_of(error),
             fix="free some space, then resume the run",
         ) from error
+
+
+def _gathered(model: Any, stored_as: torch.dtype, ranks: Ranks, *, frozen_too: bool) -> dict[str, torch.Tensor]:
+    """Whole tensors on the main process, one gathered after the other; the others get none."""
+    gathered, seen = {}, {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if not (frozen_too or tensor.requires_grad):
+            continue
+        if id(tensor) not in seen:  # a tied head is the same tensor under a second name
+            whole = whole_tensor(tensor.detach())
+            kept = whole.to("cpu", stored_as if whole.is_floating_point() else None) if ranks.is_main else None
+            seen[id(tensor)] = kept
+        if (kept := seen[id(tensor)]) is not None:
+            gathered[name] = kept
+    return gathered
 
 
 def write_serving_files(renderer: Renderer, folder: Path) -> None:
