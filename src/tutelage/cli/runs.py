@@ -39,8 +39,9 @@ def train(
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Any dropped row is an error.")] = False,
     processes: Annotated[
-        int, typer.Option("--processes", min=1, help="Share the model and every step among this many processes.")
-    ] = 1,
+        int | None,
+        typer.Option("--processes", min=1, help="Share the model and every step among this many processes."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune a model as a recipe says; measure it before and after; leave a run folder with a report.
@@ -56,7 +57,7 @@ def train(
     if dry_run:
         _dry_run(settings, out)
         return
-    if not started_already(processes):
+    if processes is not None and not started_already(processes):
         in_processes(processes, sys.argv[1:])
         return
     from tutelage.train.run import run
