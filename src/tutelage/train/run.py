@@ -20,6 +20,7 @@ from tutelage.config import Settings
 from tutelage.errors import CheckpointError
 from tutelage.evaluate.heldout import heldout_loss
 from tutelage.evaluate.measure import Exam, Measures, Sitting, sit
+from tutelage.model.activations import recompute_activations, recomputes
 from tutelage.model.adapt import Adapted, add_lora, train_everything
 from tutelage.model.attention import isolate_documents
 from tutelage.model.embeddings import untrained_tokens
@@ -259,6 +260,8 @@ def _learner(settings: Settings, base: Path, ranks: Ranks) -> Learner:
         model, adapted = add_lora(model, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets)
     else:
         model, adapted = train_everything(model)
+    if recomputes(settings.train.activation_checkpointing, row_tokens=settings.pack.row_tokens):
+        recompute_activations(model)
     precision = settled_precision(settings.model.precision)
     door = None
     if several:
