@@ -12,11 +12,9 @@ import torch
 from safetensors import SafetensorError
 
 from tutelage.errors import DataError, DependencyError, cause_of
+from tutelage.model.machine import cpu_multiplies_bf16
 
 Precision = Literal["fp32", "bf16"]
-NATIVE_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
-"""CPU flags that mean bf16 products in hardware, as /proc/cpuinfo spells them (x86 and ARM). Elsewhere PyTorch computes
-them in software, many times slower than fp32."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -93,9 +91,7 @@ def settled_precision(asked: Literal["auto", "fp32", "bf16"]) -> Precision:
         return asked
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    cpu = Path("/proc/cpuinfo")
-    flags = set(cpu.read_text(encoding="utf-8").split()) if cpu.is_file() else set()
-    return "bf16" if flags & NATIVE_BF16_FLAGS else "fp32"
+    return "bf16" if cpu_multiplies_bf16() else "fp32"
 
 
 def compute_in(model: torch.nn.Module, precision: Precision) -> None:
