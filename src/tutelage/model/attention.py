@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from tutelage.model import attention_cuda
+
 NAME = "tutelage_documents"
 
 WIDEN_BELOW_TOKENS = 1024
@@ -51,6 +53,11 @@ def document_attention(
         raise ValueError("this model has attention sinks (s_aux), which document attention does not compute")
     if sliding_window is not None and max(document_tokens) > sliding_window:
         raise ValueError(f"a document of {max(document_tokens)} tokens is longer than the window of {sliding_window}")
+    if attention_cuda.runs_here(query_1HRK, dropout=dropout):
+        found_1RHK = attention_cuda.packed_attention(
+            query_1HRK, key_1GRK, value_1GRK, document_tokens=document_tokens, scaling=scaling
+        )
+        return found_1RHK, None
     stored = query_1HRK.dtype
     if query_1HRK.device.type == "cpu" and max(document_tokens) < WIDEN_BELOW_TOKENS:
         query_1HRK, key_1GRK, value_1GRK = query_1HRK.float(), key_1GRK.float(), value_1GRK.float()
