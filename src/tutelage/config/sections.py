@@ -52,6 +52,12 @@ class ModelSettings(Section):
         description="Let the model's repository run its own Python code on this computer.",
         json_schema_extra={"source": "off by default for safety, as in Transformers"},
     )
+    compile: bool = Field(
+        default=False,
+        description="Compile the feed-forward part and the norms of each layer with torch.compile: the first steps "
+        "take minutes, later ones may be faster.",
+        json_schema_extra={"source": "PyTorch's torch.compile; off, as it gained nothing on a CPU"},
+    )
     threads: int | None = Field(
         default=None,
         gt=0,

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from tutelage.evaluate.measure import Exam, Measures, Sitting, sit
 from tutelage.model.activations import recompute_activations, recomputes
 from tutelage.model.adapt import Adapted, add_lora, train_everything
 from tutelage.model.attention import isolate_documents
+from tutelage.model.compiled import compile_layers
 from tutelage.model.embeddings import untrained_tokens
 from tutelage.model.load import DTYPES, Loaded, Precision, compute_in, device_here, load, settled_precision
 from tutelage.model.loss import row_loss
@@ -39,6 +41,7 @@ from tutelage.train.loop import Ending, Outcome, RowLoss, train
 from tutelage.train.masters import Masters
 from tutelage.train.memory import give_back
 from tutelage.train.optimiser import adamw
+from tutelage.train.prefetch import ahead
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
 from tutelage.train.record import Recorder
 from tutelage.train.result import result_of
@@ -46,6 +49,7 @@ from tutelage.train.save import save_trained
 from tutelage.train.schedule import Schedule, warmup_steps
 from tutelage.train.screen import Screen
 from tutelage.train.stopping import stop_requests
+from tutelage.types import Batch
 
 ROWS_SHOWN = 24
 
@@ -262,6 +266,8 @@ def _learner(settings: Settings, base: Path, ranks: Ranks) -> Learner:
         model, adapted = train_everything(model)
     if recomputes(settings.train.activation_checkpointing, row_tokens=settings.pack.row_tokens):
         recompute_activations(model)
+    if settings.model.compile:
+        compile_layers(model)
     precision = settled_precision(settings.model.precision)
     door = None
     if several:
@@ -350,14 +356,7 @@ def _train(job: Job) -> Outcome:
     ):
         outcome = train(
             learner.model,
-            batches(
-                examples,
-                order,
-                row_tokens=job.settings.pack.row_tokens,
-                start_step=progress.steps_done,
-                rank=job.ranks.rank,
-                ranks=job.ranks.size,
-            ),
+            _batches(job, order, progress.steps_done),
             row_loss=learner.row_loss,
             optimiser=learner.optimiser,
             schedule=schedule,
@@ -377,3 +376,16 @@ def _train(job: Job) -> Outcome:
         )
     recorder.close()
     return outcome
+
+
+def _batches(job: Job, order: Order, start_step: int) -> Iterator[Batch]:
+    """This process's batches; those for a GPU are made ahead."""
+    made = batches(
+        job.prepared.train,
+        order,
+        row_tokens=job.settings.pack.row_tokens,
+        start_step=start_step,
+        rank=job.ranks.rank,
+        ranks=job.ranks.size,
+    )
+    return ahead(made, pin=True) if job.learner.loaded.device == "cuda" else made
