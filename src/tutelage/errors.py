@@ -77,7 +77,7 @@ class EngineError(TutelageError, RuntimeError):
 
 
 class TrainingError(TutelageError, ArithmeticError):
-    """A run that must stop: NaN, Inf."""
+    """A run that must stop: NaN, Inf, a loss spike."""
 
 
 def cause_of(error: Exception) -> str:

@@ -107,6 +107,12 @@ class DataSettings(Section):
         description="Files, folders or hub data sets to train on; paths start from the current folder.",
         json_schema_extra={"source": "the user's choice; there is no default"},
     )
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={},
+        description="How often an epoch visits the rows of a source of data.train, such as 'small.jsonl' = 2.0; 0.5 "
+        "takes half of them, the other half an epoch later; a source without a weight has 1.",
+        json_schema_extra={"source": "the user's choice: T5 (Raffel et al. 2020, section 3.5.2) compares mixtures"},
+    )
     validation: list[Text] = Field(
         default=[],
         description="Files, folders or hub data sets held out to measure loss on, never trained on.",
@@ -244,10 +250,18 @@ class PackSettings(Section):
     max_tokens: int = Field(
         default=1024,
         gt=1,
-        description="Longest example in tokens; a longer one is dropped and counted.",
+        description="Longest example in tokens; pack.too_long says what becomes of a longer one.",
         json_schema_extra={
             "source": "Alpaca trains on 512 tokens, LIMA (Zhou et al. 2023, section 3) on 2048",
             "usual": [512, 8192],
+        },
+    )
+    too_long: Literal["drop", "cut", "split"] = Field(
+        default="drop",
+        description="What becomes of a longer example: drop counts it and lets it go, cut keeps the trained turns that "
+        "end within the limit, split does the same and divides plain documents into several.",
+        json_schema_extra={
+            "source": "our choice: a reply is trained to its stop or not at all, and whatever goes is counted"
         },
     )
     row_tokens: int = Field(
@@ -256,6 +270,14 @@ class PackSettings(Section):
         description="Most tokens in one packed row, which is one forward pass; it sets the memory a step needs.",
         json_schema_extra={
             "source": "Krell et al. 2021 (packing without cross-contamination); as large as memory allows"
+        },
+    )
+    share_prefixes: bool = Field(
+        default=True,
+        description="Compute a beginning that examples of a packed row have in common, such as a system prompt or a "
+        "list of tools, once: the same loss and gradients, fewer tokens.",
+        json_schema_extra={
+            "source": "exact for causal attention; measured in benchmarks/train; off by itself where dropout is drawn"
         },
     )
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 
 from tutelage.errors import SaveError, cause_of
 from tutelage.model.load import no_progress_bars
 from tutelage.model.ranks import ALONE, Ranks, whole_tensor
 from tutelage.render import Renderer
-from tutelage.train.folder import ADAPTER
+from tutelage.train.folder import sync
 from tutelage.train.masters import Masters
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
@@ -38,14 +39,14 @@ def save_trained(
         renderer: its tokenizer's files and its template go into the folder.
         folder: replaced if a run that was killed left one.
         stored_as: precision on disk.
-        ranks: processes that a model may be sharded over; the first one writes.
+        ranks: processes that the model may be sharded over; the main one writes.
 
     Raises:
         SaveError: the disk is full or refuses; nothing of that name is left.
     """
-    weights = None
+    given: dict[str, Any] = {}
     if ranks.size > 1:
-        weights = _gathered(model, stored_as, ranks, frozen_too=folder.name != ADAPTER)
+        given = {"state_dict": _gathered(model, stored_as, ranks)}
         if not ranks.is_main:
             return
     else:
@@ -56,7 +57,7 @@ def save_trained(
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             with no_progress_bars():
-                model.save_pretrained(scratch, **({} if weights is None else {"state_dict": weights}))
+                model.save_pretrained(scratch, **given)
             for name in TOKENIZER_FILES:
                 source = renderer.tokenizer.folder / name
                 if source.is_file() and not (scratch / name).exists():
@@ -64,8 +65,11 @@ def save_trained(
             write_serving_files(renderer, scratch)
             (scratch / "README.md").unlink(missing_ok=True)  # PEFT's card speaks of things nobody filled in
             scratch.chmod(0o755)
+            for path in (*scratch.rglob("*"), scratch):  # a folder of that name is whole, also after a power cut
+                sync(path)
             shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed before it was marked finished
             os.replace(scratch, folder)
+            sync(folder.parent)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
@@ -77,11 +81,14 @@ def save_trained(
         ) from error
 
 
-def _gathered(model: Any, stored_as: torch.dtype, ranks: Ranks, *, frozen_too: bool) -> dict[str, torch.Tensor]:
-    """Whole tensors on the main process, one gathered after the other; the others get none."""
+def _gathered(model: Any, stored_as: torch.dtype, ranks: Ranks) -> dict[str, torch.Tensor]:
+    """Whole tensors on the main process, one gathered after the other; the others get none.
+
+    Of a model with an adapter only what was trained, as the base is not saved.
+    """
     gathered, seen = {}, {}
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if not (frozen_too or tensor.requires_grad):
+        if isinstance(model, PeftModel) and not tensor.requires_grad:
             continue
         if id(tensor) not in seen:  # a tied head is the same tensor under a second name
             whole = whole_tensor(tensor.detach())

@@ -6,11 +6,16 @@ process and shards of several in the same way, so both kinds of run go on from e
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+import torch.distributed
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
@@ -19,13 +24,47 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from tutelage.model.ranks import Ranks
 
 
-def write_shards(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+def write_shards(folder: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     """Write this process's part of `tensors` into `folder`; all processes do this together.
 
+    Returns:
+        the file that this process wrote and its SHA-256, where it had something to write.
+
     Raises:
-        CheckpointException: of torch.distributed.checkpoint, on every process, when one of them could not write.
+        OSError: on every process, when one of them could not write.
     """
-    save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+    ours = dict(tensors)
+    try:
+        save(ours, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+    except CheckpointException as error:
+        first, _ = next(iter(error.failures.values()))
+        raise OSError(str(first).strip().split("\n")[0]) from error
+    rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    names = sorted(one.name for one in folder.iterdir())[rank::size]
+    return {name: sha256_and_sync(folder / name) for name in names}
+
+
+def sha256_and_sync(path: Path) -> str:
+    """The hash of a file's bytes, which are on the disk when this returns."""
+    with path.open("rb+") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        os.fsync(stream.fileno())
+    return digest
+
+
+def with_rank(state: Mapping[str, torch.Tensor], ranks: Ranks) -> dict[str, torch.Tensor]:
+    """What is another on every process, by names that no other process uses; alone, the names stay."""
+    return {f"{name}:{ranks.rank}" if ranks.size > 1 else name: one for name, one in state.items()}
+
+
+def of_rank(state: Mapping[str, torch.Tensor], ranks: Ranks) -> dict[str, torch.Tensor]:
+    """This process's part of what all `with_rank` gave; with more processes than saved it, some get the same."""
+    saved: dict[str, dict[int, torch.Tensor]] = {}
+    for name, one in state.items():
+        found = re.fullmatch(r"(.+?)(?::(\d+))?", name)
+        assert found is not None, "every name matches"
+        saved.setdefault(found[1], {})[int(found[2] or 0)] = one
+    return {name: by_rank[ranks.rank % len(by_rank)] for name, by_rank in saved.items()}
 
 
 def read_shards(folder: Path, masters: Mapping[str, torch.Tensor], ranks: Ranks) -> dict[str, torch.Tensor]:
