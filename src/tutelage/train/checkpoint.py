@@ -133,7 +133,7 @@ class Checkpoints:
                 fix="start the run again",
             )
         tensors, progress = self._read(found[0], optimiser, others=[])
-        optimiser.restore_masters(tensors)
+        optimiser.restore_masters({name: one for name, one in tensors.items() if ":" not in name})
         return progress
 
     def forget_best(self) -> None:

@@ -51,7 +51,7 @@ from tutelage.train.screen import Screen
 from tutelage.train.sittings import read_sitting, write_sitting
 from tutelage.train.spikes import SpikeGuard
 from tutelage.train.stopping import stop_requests
-from tutelage.train.trackers import require_tracker, tracker
+from tutelage.train.trackers import require_tracker
 from tutelage.train.tracking import Tracking
 
 ROWS_SHOWN = 24
@@ -134,21 +134,11 @@ def run(
     with joined(ranks, device=device_here()):
         ranks.agree("settings", config.dump(settings))
         ranks.agree("data", json.dumps(prepared.data_sha256))
-        tracking = _tracking(settings, screen, ranks)
+        tracking = Tracking.of(settings.train.trackers if ranks.is_main else (), settings.run_folder, say=screen.say)
+        tracking.start(tomllib.loads(config.dump(settings)), settings.run_folder.name)
         learner = _learner(settings, base, ranks)
-        job = Job(
-            settings,
-            settings.run_folder,
-            prepared,
-            learner,
-            exam_for(settings, prepared),
-            screen,
-            resume,
-            tracking,
-            checkpoint=checkpoint,
-            skipped=frozenset(skipped),
-            recorded=recorded,
-        )
+        folder, exam, left_out = settings.run_folder, exam_for(settings, prepared), frozenset(skipped)
+        job = Job(settings, folder, prepared, learner, exam, screen, resume, tracking, checkpoint, left_out, recorded)
         say_model(screen, learner.loaded, learner.adapted, learner.precision, processes=ranks.size)
         finished = _run(job, started, began)
         ranks.wait_for_all()
@@ -235,14 +225,6 @@ def _prepare(
     _write_inputs(folder, settings, prepared, earlier, screen, resume=resume, skipped=skipped)
     say_data(screen, prepared)
     return base, prepared
-
-
-def _tracking(settings: Settings, screen: Screen, ranks: Ranks) -> Tracking:
-    chosen = settings.train.trackers if ranks.is_main else []
-    places = {name: settings.run_folder / run_files.TRACKERS / name for name in chosen}
-    tracking = Tracking({name: tracker(name, place) for name, place in places.items()}, say=screen.say)
-    tracking.start(tomllib.loads(config.dump(settings)), settings.run_folder.name)
-    return tracking
 
 
 def _pass_gates(prepared: Prepared, base: Path, *, whole: bool) -> None:
