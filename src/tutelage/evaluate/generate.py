@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
+from tutelage.model.prompt import feed_generation
 from tutelage.render import Tokenizer
 from tutelage.types import TokenIds
 
@@ -81,8 +82,10 @@ def _generate(
     # PEFT's own generate computes logits for the whole prompt; the model it wraps, which holds the adapter's layers
     # too, computes them for the last position only.
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    output = inner.generate(input_ids=ids, attention_mask=mask, generation_config=settings, streamer=streamer)
-    return [_until_stop(one[width:].tolist(), tokenizer.stop_ids) for one in output]
+    given = feed_generation(model, ids, mask)
+    output = inner.generate(**given, generation_config=settings, streamer=streamer)
+    start = width if "input_ids" in given else 0  # from embeddings, generate returns new ids only
+    return [_until_stop(one[start:].tolist(), tokenizer.stop_ids) for one in output]
 
 
 def _until_stop(ids: list[int], stop_ids: frozenset[int]) -> list[int]:

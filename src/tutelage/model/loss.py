@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from tutelage.errors import ConfigError
+from tutelage.model.prompt import feed
 from tutelage.types import Row
 
 CHUNK_POSITIONS = 256
@@ -69,18 +70,14 @@ def row_loss(model: Any, row: Row) -> tuple[torch.Tensor, int]:
     ids_R = torch.from_numpy(row.ids).to(device, torch.long)
     weights_R = torch.from_numpy(row.weights).to(device)
     targets_N = weights_R.nonzero().squeeze(1)
-    decoder = model.get_decoder()
-    hidden_1RD = decoder(
-        input_ids=ids_R[None],
-        position_ids=torch.from_numpy(row.positions).to(device, torch.long)[None],
-        document_tokens=row.document_tokens,
-        use_cache=False,
-    ).last_hidden_state
+    positions_R = torch.from_numpy(row.positions).to(device, torch.long)
+    fed = feed(model, ids_R, positions_R, row.document_tokens)
+    hidden_1RD = model.get_decoder()(**fed.inputs, use_cache=False).last_hidden_state
     # The hidden state at t-1 predicts token t. A document's first token has weight 0, so none reaches back over a
     # boundary.
     head = head_of(model)
     loss: torch.Tensor = _TrainedCrossEntropy.apply(  # type: ignore[no-untyped-call] # torch leaves it untyped
-        hidden_1RD[0, targets_N - 1],
+        hidden_1RD[0, fed.places(targets_N) - 1],
         head.weight_VD,
         head.bias_V,
         head,

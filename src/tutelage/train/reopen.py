@@ -13,16 +13,17 @@ from tutelage import config
 from tutelage.config import Settings
 from tutelage.errors import SourceNotFoundError
 from tutelage.model.adapt import put_adapter
-from tutelage.model.load import compute_in, load, settled_precision
+from tutelage.model.load import compute_in, settled_precision
 from tutelage.model.source import model_folder
 from tutelage.render import Renderer
 from tutelage.train import folder as run_files
+from tutelage.train.method import loaded_base, trained_name
 from tutelage.train.renderer import renderer_for
 
 
 @dataclass(frozen=True, slots=True)
 class Reopened:
-    """A run's models. For LoRA both are one object, and `as_base` switches the adapter off for a while."""
+    """A run's models. With an adapter both are one object, and `as_base` switches the adapter off for a while."""
 
     settings: Settings
     renderer: Renderer
@@ -56,8 +57,8 @@ def reopen(name: str, *, tuned: bool, base: bool, say: Callable[[str], None] = p
     folder = run_files.existing_run_folder(name)
     settings = config.load(folder / run_files.SETTINGS)
     start = model_folder(settings.model.name, say=say)
-    lora = settings.model.method == "lora"
-    trained = folder / (run_files.ADAPTER if lora else run_files.MODEL)
+    beside = settings.model.method != "full"
+    trained = folder / trained_name(settings)
     if tuned and not trained.is_dir():
         raise SourceNotFoundError(
             "This run has no trained weights yet",
@@ -65,18 +66,18 @@ def reopen(name: str, *, tuned: bool, base: bool, say: Callable[[str], None] = p
             fix=f"let it finish: tutelage train --resume {folder}",
         )
     tuned_model = base_model = None
-    if tuned and lora:
+    if tuned and beside:
         tuned_model = put_adapter(_opened(start, settings), trained)
         compute_in(tuned_model, settled_precision(settings.model.precision))
     elif tuned:
         tuned_model = _opened(trained, settings)
-    if base and not (tuned and lora):
+    if base and not (tuned and beside):
         base_model = _opened(start, settings)
     return Reopened(settings, renderer_for(start, settings.render), _system_prompt(folder), tuned_model, base_model)
 
 
 def _opened(folder: Path, settings: Settings) -> Any:
-    model, _ = load(folder, trust_remote_code=settings.model.trust_remote_code)
+    model, _ = loaded_base(settings, folder)
     compute_in(model, settled_precision(settings.model.precision))
     return model
 

@@ -17,14 +17,16 @@ from tutelage.config import Settings
 from tutelage.errors import CheckpointError
 from tutelage.evaluate.heldout import heldout_loss
 from tutelage.evaluate.measure import Exam, Measures, Sitting, sit
-from tutelage.model.adapt import Adapted, add_lora, train_everything
+from tutelage.model.adapt import Adapted
 from tutelage.model.attention import isolate_documents
 from tutelage.model.embeddings import untrained_tokens
-from tutelage.model.load import DTYPES, Loaded, Precision, compute_in, load, settled_precision
+from tutelage.model.load import DTYPES, Loaded, Precision, compute_in, settled_precision
 from tutelage.model.loss import row_loss
+from tutelage.model.prompt import without_prompt
 from tutelage.model.source import model_folder
 from tutelage.pack import Order, batches
 from tutelage.render.show import coloured_rows
+from tutelage.report.figures import byte_size
 from tutelage.train import folder as run_files
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.exam import exam_for
@@ -32,6 +34,7 @@ from tutelage.train.gates import pass_gates
 from tutelage.train.loop import Ending, Outcome, train
 from tutelage.train.masters import Masters
 from tutelage.train.memory import give_back
+from tutelage.train.method import adapted_model, loaded_base, trained_name
 from tutelage.train.optimiser import adamw
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
 from tutelage.train.record import Recorder
@@ -71,6 +74,7 @@ class Job:
 
     settings: Settings
     folder: Path
+    base: Path
     prepared: Prepared
     learner: Learner
     exam: Exam
@@ -102,7 +106,7 @@ def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished
     if best is not None and best != outcome.progress.steps_done:
         _checkpoints(job).restore_best(job.learner.optimiser)
     give_back()
-    after = _sit(job, "After training: asking")
+    after = _sit(job, "After training: asking", model=job.learner.model)
     _save_sitting(job.folder / run_files.AFTER, after)
     result = result_of(
         settings,
@@ -111,16 +115,18 @@ def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished
         loaded=job.learner.loaded,
         adapted=job.learner.adapted,
         precision=job.learner.precision,
+        optimizer_bytes=sum(one.nbytes for one in job.learner.optimiser.state().values()),
         before=before,
         after=after,
     )
-    name = run_files.ADAPTER if settings.model.method == "lora" else run_files.MODEL
     save_trained(
         job.learner.model,
         job.learner.optimiser,
         job.prepared.renderer,
-        job.folder / name,
+        job.folder / trained_name(settings),
         stored_as=job.learner.stored_as,
+        start=job.learner.adapted.start,
+        untouched=loaded_base(settings, job.base)[0] if settings.model.freeze else None,
     )
     result |= {"started": started.isoformat(timespec="seconds"), "elapsed_seconds": time.perf_counter() - began}
     run_files.write_json(job.folder / run_files.RESULT, result)  # written last: it marks the run as finished
@@ -150,11 +156,8 @@ def _begin(settings: Settings, screen: Screen, *, resume: bool) -> Job:
     _write_inputs(folder, settings, prepared, resume=resume)
     _say_data(screen, prepared)
     learner = _learner(settings, base)
-    screen.say(
-        f"Model: {learner.loaded.parameters:,} parameters on {learner.loaded.device}, {settings.model.method}, "
-        f"{learner.adapted.trainable:,} trained, {learner.precision}"
-    )
-    return Job(settings, folder, prepared, learner, exam_for(settings, prepared), screen, resume)
+    _say_model(screen, learner)
+    return Job(settings, folder, base, prepared, learner, exam_for(settings, prepared), screen, resume)
 
 
 def _pass_gates(prepared: Prepared, base: Path, *, whole: bool) -> None:
@@ -178,6 +181,18 @@ def _say_data(screen: Screen, prepared: Prepared) -> None:
         screen.say(f"  changed {count}: {reason}, first {ledger.change_samples[reason][0].address}")
     for note in ledger.notes:
         screen.say(f"  note: {note}")
+
+
+def _say_model(screen: Screen, learner: Learner) -> None:
+    adapted = learner.adapted
+    weights, trained = byte_size(learner.loaded.weight_bytes), byte_size(adapted.trainable_bytes)
+    state = byte_size(2 * adapted.trainable_bytes)  # AdamW's two moments, fp32
+    screen.say(
+        f"Model: {learner.loaded.parameters:,} parameters ({weights}) on {learner.loaded.device}, {adapted.method}, "
+        f"{adapted.trainable:,} trained ({trained} and {state} of optimizer state), {learner.precision}"
+    )
+    for note in adapted.notes:
+        screen.say(f"  {note}")
 
 
 def _write_inputs(folder: Path, settings: Settings, prepared: Prepared, *, resume: bool) -> None:
@@ -214,13 +229,9 @@ def _learner(settings: Settings, base: Path) -> Learner:
     if settings.model.threads is not None:
         torch.set_num_threads(settings.model.threads)
     torch.manual_seed(settings.seed)
-    model, loaded = load(base, trust_remote_code=settings.model.trust_remote_code)
-    stored_as = next(model.parameters()).dtype
-    if settings.model.method == "lora":
-        lora = settings.lora
-        model, adapted = add_lora(model, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets)
-    else:
-        model, adapted = train_everything(model)
+    model, loaded = loaded_base(settings, base)
+    stored_as = next(one.dtype for one in model.parameters() if one.is_floating_point())
+    model, adapted = adapted_model(settings, model, base)
     precision = settled_precision(settings.model.precision)
     if shared := precision == "fp32":
         compute_in(model, precision)
@@ -241,9 +252,9 @@ def _learner(settings: Settings, base: Path) -> Learner:
     return Learner(model, loaded, adapted, kept_as, precision, optimiser)
 
 
-def _sit(job: Job, title: str) -> Sitting:
+def _sit(job: Job, title: str, *, model: Any) -> Sitting:
     with job.screen.counting(f"{title} {job.exam.replies} prompts", job.exam.replies) as done:
-        return sit(job.learner.model, job.prepared.renderer, job.exam, done=done)
+        return sit(model, job.prepared.renderer, job.exam, done=done)
 
 
 def _before(job: Job) -> Sitting:
@@ -254,7 +265,7 @@ def _before(job: Job) -> Sitting:
         return Sitting(Measures(**saved["measures"]), tuple(saved["task"]), tuple(saved["general"]))
     if not job.settings.evaluate.before or job.resume:
         return Sitting(Measures(), (), ())
-    sitting = _sit(job, "Before training: asking")
+    sitting = _sit(job, "Before training: asking", model=without_prompt(job.learner.model))
     _save_sitting(path, sitting)
     return sitting
 
