@@ -44,20 +44,24 @@ def one_document_at_a_time(model: Any, examples: Any) -> torch.Tensor:
     return torch.stack(sums).sum()
 
 
-@pytest.mark.parametrize("row_tokens", [32, 64, 128])
+@pytest.mark.parametrize(("row_tokens", "share_prefixes"), [(32, False), (64, False), (128, False), (128, True)])
 @pytest.mark.parametrize("text_ids", [None, TEXT_IDS])
 def test_the_packed_loss_is_pefts_one_by_one(
-    tiny_model: Any, documents: Any, gradients_of: Any, row_tokens: int, text_ids: Any
+    tiny_model: Any, documents: Any, gradients_of: Any, row_tokens: int, share_prefixes: bool, text_ids: Any
 ) -> None:
     torch.manual_seed(1)
     model, _ = add_prompt(tiny_model, tokens=5, text_ids=text_ids)
     examples = documents(LENGTHS, scaled=True)
+    if share_prefixes:
+        for one in (examples[1], examples[4]):
+            one.ids[:18], one.weights[:18] = examples[1].ids[:18], 0.0
     expected = one_document_at_a_time(model, examples)
     expected.backward()
     expected_gradients = gradients_of(model)
 
     isolate_documents(model)
-    rows = pack_rows(examples, row_tokens=row_tokens)
+    rows = pack_rows(examples, row_tokens=row_tokens, share_prefixes=share_prefixes)
+    assert any(row.parents for row in rows) == share_prefixes
     assert row_tokens == 32 or any(len(row.document_tokens) > 1 for row in rows)
     sums, counts = zip(*(row_loss(model, row) for row in rows), strict=True)
     torch.stack(sums).sum().backward()

@@ -71,13 +71,16 @@ def row_loss(model: Any, row: Row) -> tuple[torch.Tensor, int]:
     weights_R = torch.from_numpy(row.weights).to(device)
     targets_N = weights_R.nonzero().squeeze(1)
     positions_R = torch.from_numpy(row.positions).to(device, torch.long)
-    fed = feed(model, ids_R, positions_R, row.document_tokens)
+    fed = feed(model, ids_R, positions_R, row.document_tokens, row.parents)
     hidden_1RD = model.get_decoder()(**fed.inputs, use_cache=False).last_hidden_state
-    # The hidden state at t-1 predicts token t. A document's first token has weight 0, so none reaches back over a
-    # boundary.
+    # The hidden state of the token before predicts a token. The first token of a document without a parent has
+    # weight 0, so none reaches back over a boundary.
+    before_R = torch.from_numpy(row.predecessors()).to(device, torch.long)
     head = head_of(model)
     loss: torch.Tensor = _TrainedCrossEntropy.apply(  # type: ignore[no-untyped-call] # torch leaves it untyped
-        hidden_1RD[0, fed.places(targets_N) - 1],
+        hidden_1RD[0].index_select(
+            0, fed.places(before_R[targets_N])
+        ),  # its gradient adds up faster than that of [...]
         head.weight_VD,
         head.bias_V,
         head,

@@ -2,8 +2,8 @@
 
 Lester et al. 2021, section 2. The embeddings live in PEFT's own module, and are saved in its format.
 
-Shape legend: R = tokens of a packed row, D = hidden width, P = virtual tokens, Q = R and P for each document of a row,
-N = trained positions, B = prompts of a batch, W = width of the batch.
+Shape legend: R = tokens of a packed row, D = hidden width, P = virtual tokens,
+N = trained positions, S = stretches of a row, B = prompts of a batch, W = width of the batch.
 """
 
 from __future__ import annotations
@@ -84,26 +84,38 @@ class Fed:
         return positions_N if self.moved_R is None else positions_N + self.moved_R[positions_N]
 
 
-def feed(model: Any, ids_R: torch.Tensor, positions_R: torch.Tensor, document_tokens: tuple[int, ...]) -> Fed:
-    """The row as the decoder reads it: with the virtual tokens, if any, in front of each of its documents."""
+def feed(
+    model: Any,
+    ids_R: torch.Tensor,
+    positions_R: torch.Tensor,
+    document_tokens: tuple[int, ...],
+    parents: tuple[int, ...] = (),
+) -> Fed:
+    """The row as the decoder reads it: with the virtual tokens, if any, in front of each of its documents.
+
+    A stretch that continues another (`types.Row.parents`) has them in front of that one.
+    """
+    inputs: dict[str, Any] = {"document_tokens": document_tokens, "parents": parents}
     if not has_prompt(model):
-        inputs = {"input_ids": ids_R[None], "position_ids": positions_R[None], "document_tokens": document_tokens}
-        return Fed(inputs, None)
+        return Fed(inputs | {"input_ids": ids_R[None], "position_ids": positions_R[None]}, None)
     words_RD = model.get_input_embeddings()(ids_R)
     prompt_PD = model.get_prompt(batch_size=1)[0].to(words_RD.dtype)
-    virtual = len(prompt_PD)
-    embeds_QD = torch.cat([part for words in words_RD.split(document_tokens) for part in (prompt_PD, words)])
-    first_P = torch.arange(virtual, device=ids_R.device)
-    places = positions_R.split(document_tokens)
-    positions_Q = torch.cat([part for one in places for part in (first_P, one + virtual)])
-    lengths = torch.tensor(document_tokens, device=ids_R.device)
-    documents = torch.arange(1, len(document_tokens) + 1, device=ids_R.device)
-    inputs = {
-        "inputs_embeds": embeds_QD[None],
-        "position_ids": positions_Q[None],
-        "document_tokens": tuple(one + virtual for one in document_tokens),
+    first_P = torch.arange(len(prompt_PD), device=ids_R.device)
+    begins = [parent < 0 for parent in parents] or [True] * len(document_tokens)
+    embeds, positions, moved = [], [], []
+    for own, words, places in zip(
+        begins, words_RD.split(document_tokens), positions_R.split(document_tokens), strict=True
+    ):
+        embeds += [prompt_PD, words] if own else [words]
+        positions += [first_P, places + len(first_P)] if own else [places + len(first_P)]
+        moved.append(own * len(first_P))
+    inputs |= {
+        "inputs_embeds": torch.cat(embeds)[None],
+        "position_ids": torch.cat(positions)[None],
+        "document_tokens": tuple(tokens + more for tokens, more in zip(document_tokens, moved, strict=True)),
     }
-    return Fed(inputs, virtual * documents.repeat_interleave(lengths))
+    moved_S, lengths_S = torch.tensor([moved, document_tokens], device=ids_R.device)
+    return Fed(inputs, moved_S.cumsum(0).repeat_interleave(lengths_S))
 
 
 def feed_generation(model: Any, ids_BW: torch.Tensor, mask_BW: torch.Tensor) -> dict[str, torch.Tensor]:
