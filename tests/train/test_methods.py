@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tutelage import config
+from tutelage.errors import DependencyError
+from tutelage.model import quantise
 from tutelage.model.attention import attend_as_served
 from tutelage.train import run as run_module
 from tutelage.train.exam import examine
@@ -147,6 +149,17 @@ def test_four_bits_count_as_weights_and_take_less_room(train_tiny: TrainTiny) ->
     assert qlora["parameters"] == lora["parameters"]
     assert qlora["method"] == "qlora"
     assert qlora["bytes"]["weights"] < lora["bytes"]["weights"]
+
+
+def test_without_bitsandbytes_a_qlora_run_ends_before_it_begins(
+    train_tiny: TrainTiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(quantise.importlib.util, "find_spec", lambda _name: None)
+
+    with pytest.raises(DependencyError, match="bitsandbytes"):
+        train_tiny(*METHODS["qlora"], *SHORT)
+
+    assert not (tmp_path / "home" / "runs").exists()
 
 
 def test_frozen_weights_leave_a_bf16_run_as_they_came(train_tiny: TrainTiny, tiny_model_folder: Path) -> None:

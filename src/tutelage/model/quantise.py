@@ -15,12 +15,8 @@ from tutelage.errors import DependencyError
 INSTALL = "pip install 'tutelage[qlora]'"
 
 
-def four_bit(*, compute_in: torch.dtype, double_quantisation: bool) -> Any:
-    """How transformers is asked for NF4 weights.
-
-    Args:
-        compute_in: what a weight is widened to for each product.
-        double_quantisation: quantise the scales of the blocks of 64 weights too.
+def require_bitsandbytes() -> None:
+    """Fail early, before data is prepared for a model that cannot be loaded.
 
     Raises:
         DependencyError: bitsandbytes is not installed.
@@ -31,6 +27,19 @@ def four_bit(*, compute_in: torch.dtype, double_quantisation: bool) -> Any:
             where="model.method",
             fix=INSTALL,
         )
+
+
+def four_bit(*, compute_in: torch.dtype, double_quantisation: bool) -> Any:
+    """How transformers is asked for NF4 weights.
+
+    Args:
+        compute_in: what a weight is widened to for each product.
+        double_quantisation: quantise the scales of the blocks of 64 weights too.
+
+    Raises:
+        DependencyError: bitsandbytes is not installed.
+    """
+    require_bitsandbytes()
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(

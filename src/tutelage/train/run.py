@@ -23,6 +23,7 @@ from tutelage.model.embeddings import untrained_tokens
 from tutelage.model.load import DTYPES, Loaded, Precision, compute_in, settled_precision
 from tutelage.model.loss import row_loss
 from tutelage.model.prompt import without_prompt
+from tutelage.model.quantise import require_bitsandbytes
 from tutelage.model.source import model_folder
 from tutelage.pack import Order, batches
 from tutelage.render.show import coloured_rows
@@ -144,6 +145,8 @@ def _begin(settings: Settings, screen: Screen, *, resume: bool) -> Job:
             where=str(folder),
             fix=f"talk to it: tutelage chat {folder}; or start a new run with other settings",
         )
+    if settings.model.method == "qlora":
+        require_bitsandbytes()
     base = model_folder(settings.model.name, say=screen.say)
     if not resume and (moved := run_files.new_run_folder(folder)) is not None:
         screen.say(f"An earlier run of this name is now {moved}")
