@@ -232,6 +232,12 @@ class TestProblems:
             (with_values(model={"freeze": ["norm"]}), "model.freeze", ["model.method", "lora"]),
             (with_values(model={"method": "qlora"}, lora={"init": "pissa"}), "lora.init", ["4 bits"]),
             (with_values(lora={"init": "olora", "dora": True}), "lora.dora", ["lora.init"]),
+            (
+                with_values(data={"weights": {"b.jsonl": 2.0}}),
+                "data.weights",
+                ["names b.jsonl", *MINIMAL["data"]["train"]],
+            ),
+            (with_values(train={"optimizer": "adafactor", "beta1": 0.8}), "train.beta1", ['"adafactor"']),
             (with_values(train={"early_stop_patience": 3}), "train.early_stop_patience", ["data.validation_share"]),
         ],
     )

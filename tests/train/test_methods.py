@@ -141,6 +141,27 @@ def test_both_sides_answer_and_the_result_says_what_was_trained(
     assert not torch.equal(said, original)
 
 
+@pytest.mark.parametrize(
+    ("name", "chosen"),
+    [
+        ("prompt_text", ("train.optimizer=adafactor", "train.neftune_alpha=5.0")),
+        ("prompt", ("train.optimizer=muon", "train.residual_dropout=0.1", "train.ema_decay=0.5")),
+        ("frozen", ("train.optimizer=muon", "train.neftune_alpha=5.0")),
+        ("dora", ("train.optimizer=adafactor", "train.ema_decay=0.5")),
+        pytest.param("qlora", ("train.optimizer=adamw_8bit", "train.residual_dropout=0.1"), marks=needs_bitsandbytes),
+    ],
+)
+def test_methods_go_with_the_other_ways_to_optimise(
+    train_tiny: TrainTiny, quiet_screen: Screen, name: str, chosen: tuple[str, ...]
+) -> None:
+    finished = train_tiny(*SHORT, *METHODS[name], "evaluate.general=", *chosen)
+
+    before, after = finished.result["before"]["heldout_loss"], finished.result["after"]["heldout_loss"]
+    assert after != before
+    again = examine(str(finished.folder), base=False, screen=quiet_screen)
+    assert again.heldout_loss == after
+
+
 @needs_bitsandbytes
 def test_four_bits_count_as_weights_and_take_less_room(train_tiny: TrainTiny) -> None:
     qlora = train_tiny(*METHODS["qlora"], *SHORT, "evaluate.before=false", where="qlora").result

@@ -177,15 +177,15 @@ def _settings(recipe: str | None, overrides: list[str], resume: str | None, *, s
 
 def _dry_run(settings: config.Settings, out: Console) -> None:
     from tutelage.model.source import model_folder
-    from tutelage.pack import Order
     from tutelage.train.prepare import prepare, prepared_cache
+    from tutelage.train.sampling import epoch_tokens, order_of
 
     folder = model_folder(settings.model.name, weights=False, say=out.print)
     prepared = prepare(settings, folder, cache=prepared_cache(), say=out.print)
     asked = settings.train
-    order = Order(len(prepared.train), asked.batch_examples, asked.epochs, settings.seed, asked.max_steps)
+    order = order_of(settings, examples=len(prepared.train), sources=prepared.sources)
     tokens = prepared.train_totals.tokens
-    step_tokens = tokens / order.examples * asked.batch_examples
+    step_tokens = epoch_tokens(prepared.train, prepared.sources) / order.epoch_visits * asked.batch_examples
     ledger = prepared.ledger
     grid = Table.grid(padding=(0, 2))
     for name, value in {

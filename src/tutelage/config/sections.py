@@ -75,6 +75,12 @@ class DataSettings(Section):
         description="Files, folders or hub data sets to train on; paths start from the current folder.",
         json_schema_extra={"source": "the user's choice; there is no default"},
     )
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={},
+        description="How often an epoch visits the rows of a source of data.train, such as 'small.jsonl' = 2.0; 0.5 "
+        "takes half of them, the other half an epoch later; a source without a weight has 1.",
+        json_schema_extra={"source": "the user's choice: T5 (Raffel et al. 2020, section 3.5.2) compares mixtures"},
+    )
     validation: list[Text] = Field(
         default=[],
         description="Files, folders or hub data sets held out to measure loss on, never trained on.",

@@ -68,7 +68,7 @@ class Checkpoints:
         Raises:
             SaveError: the disk is full or refuses; the previous best is untouched.
         """
-        self._write(self.folder / f"best-{progress.steps_done:06d}", {MASTERS_FILE: optimiser.masters}, progress)
+        self._write(self.folder / f"best-{progress.steps_done:06d}", {MASTERS_FILE: dict(optimiser.kept)}, progress)
         for old in self._newest_first("best")[1:]:
             shutil.rmtree(old)
 

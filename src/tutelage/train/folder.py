@@ -22,6 +22,7 @@ AFTER = "after.json"
 ROWS = "rows.json"
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
+TRACKERS = "trackers"
 MODEL = "model"
 ADAPTER = "adapter"
 PACKAGES = ("tutelage", "torch", "transformers", "tokenizers", "peft", "safetensors", "numpy")

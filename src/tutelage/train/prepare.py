@@ -22,9 +22,11 @@ from tutelage.ledger import Ledger
 from tutelage.model.source import cache_folder
 from tutelage.pack import Cache, ExampleStore, proven_rows
 from tutelage.pack.cache import EntryWriter, key_of, renderer_facts
+from tutelage.pack.order import Source
 from tutelage.pack.store import NO_SYSTEM_PROMPT, Totals
 from tutelage.render import Renderer
 from tutelage.train.renderer import renderer_for
+from tutelage.train.sampling import weighted_sources
 from tutelage.types import Change, Conversation, Drop, Example, Prompt
 
 SHOWN_CHARACTERS = 80
@@ -38,11 +40,11 @@ class Prepared:
 
     `train` and `validation` are read from files as they are asked for; `train_totals` counts what is in the first.
     `task_words` are what the users of the task rows said last; `system_prompt` is the one that at least
-    half of the training rows begin with, or None.
+    half of the training rows begin with, or None; `sources` says which examples an epoch visits more or less often.
     """
 
     renderer: Renderer
-    train: Sequence[Example]
+    train: ExampleStore
     validation: Sequence[Example]
     train_totals: Totals
     task: tuple[Prompt, ...]
@@ -51,6 +53,7 @@ class Prepared:
     system_prompt: str | None
     ledger: Ledger
     data_sha256: dict[str, str]
+    sources: tuple[Source, ...]
 
 
 def prepare(
@@ -107,6 +110,7 @@ def prepare(
         system_prompt=_common_system_prompt(train),
         ledger=ledger,
         data_sha256=desk.hashes,
+        sources=weighted_sources(data.train, data.weights, train),
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
+import tomllib
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,13 +21,15 @@ from tutelage.evaluate.heldout import heldout_loss
 from tutelage.evaluate.measure import Exam, Measures, Sitting, sit
 from tutelage.model.adapt import Adapted
 from tutelage.model.attention import isolate_documents
+from tutelage.model.embedding_noise import add_embedding_noise
 from tutelage.model.embeddings import untrained_tokens
 from tutelage.model.load import DTYPES, Loaded, Precision, compute_in, settled_precision
 from tutelage.model.loss import row_loss
 from tutelage.model.prompt import without_prompt
 from tutelage.model.quantise import require_bitsandbytes
+from tutelage.model.residual_dropout import drop_residuals
 from tutelage.model.source import model_folder
-from tutelage.pack import Order, batches
+from tutelage.pack import batches
 from tutelage.render.show import coloured_rows
 from tutelage.report.figures import byte_size
 from tutelage.train import folder as run_files
@@ -36,14 +40,19 @@ from tutelage.train.loop import Ending, Outcome, train
 from tutelage.train.masters import Masters
 from tutelage.train.memory import give_back
 from tutelage.train.method import adapted_model, loaded_base, trained_name
-from tutelage.train.optimiser import adamw
+from tutelage.train.optimiser import embedding_parameters, optimizer_named, require_optimizer, slow_here
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
 from tutelage.train.record import Recorder
 from tutelage.train.result import result_of
+from tutelage.train.sampling import epoch_steps, order_of
 from tutelage.train.save import save_trained
 from tutelage.train.schedule import Schedule, warmup_steps
 from tutelage.train.screen import Screen
+from tutelage.train.state_bytes import state_bytes
 from tutelage.train.stopping import stop_requests
+from tutelage.train.trackers import require_tracker, tracker
+from tutelage.train.tracking import Tracking
+from tutelage.types import Row
 
 ROWS_SHOWN = 24
 
@@ -67,6 +76,7 @@ class Learner:
     stored_as: torch.dtype
     precision: Precision
     optimiser: Masters
+    state_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +91,7 @@ class Job:
     exam: Exam
     screen: Screen
     resume: bool
+    tracking: Tracking
 
 
 def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished:
@@ -99,10 +110,12 @@ def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished
     before = _before(job)
     outcome = _train(job)
     if outcome.ended == "interrupted":
+        job.tracking.finish({})
         screen.say(
             f"Stopped after step {outcome.progress.steps_done}. Go on with: tutelage train --resume {job.folder}"
         )
         return Finished(job.folder, outcome.ended, {})
+    job.learner.optimiser.settle()
     best = outcome.progress.best_step
     if best is not None and best != outcome.progress.steps_done:
         _checkpoints(job).restore_best(job.learner.optimiser)
@@ -133,6 +146,7 @@ def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished
     run_files.write_json(job.folder / run_files.RESULT, result)  # written last: it marks the run as finished
     _checkpoints(job).forget_best()
     report.write(job.folder)
+    job.tracking.finish(result)
     return Finished(job.folder, outcome.ended, result)
 
 
@@ -147,10 +161,15 @@ def _begin(settings: Settings, screen: Screen, *, resume: bool) -> Job:
         )
     if settings.model.method == "qlora":
         require_bitsandbytes()
+    require_optimizer(settings.train.optimizer, device="cuda" if torch.cuda.is_available() else "cpu")
+    for name in settings.train.trackers:
+        require_tracker(name)
     base = model_folder(settings.model.name, say=screen.say)
     if not resume and (moved := run_files.new_run_folder(folder)) is not None:
         screen.say(f"An earlier run of this name is now {moved}")
-    for question in config.questions(settings):
+    native_bf16 = settled_precision("auto") == "bf16"
+    slow = slow_here(settings.train.optimizer, native_bf16=native_bf16)
+    for question in [*config.questions(settings), *([slow] if slow else [])]:
         screen.say(f"Is this meant? {question}")
     drops = folder / run_files.DROPS
     drops.unlink(missing_ok=True)
@@ -158,9 +177,18 @@ def _begin(settings: Settings, screen: Screen, *, resume: bool) -> Job:
     _pass_gates(prepared, base, whole=settings.render.train_on == "all")
     _write_inputs(folder, settings, prepared, resume=resume)
     _say_data(screen, prepared)
+    tracking = _tracking(settings, screen)
     learner = _learner(settings, base)
     _say_model(screen, learner)
-    return Job(settings, folder, base, prepared, learner, exam_for(settings, prepared), screen, resume)
+    return Job(settings, folder, base, prepared, learner, exam_for(settings, prepared), screen, resume, tracking)
+
+
+def _tracking(settings: Settings, screen: Screen) -> Tracking:
+    """Trackers, started."""
+    places = {name: settings.run_folder / run_files.TRACKERS / name for name in settings.train.trackers}
+    tracking = Tracking({name: tracker(name, place) for name, place in places.items()}, say=screen.say)
+    tracking.start(tomllib.loads(config.dump(settings)), settings.run_folder.name)
+    return tracking
 
 
 def _pass_gates(prepared: Prepared, base: Path, *, whole: bool) -> None:
@@ -182,6 +210,8 @@ def _say_data(screen: Screen, prepared: Prepared) -> None:
         screen.say(f"  dropped {count}: {reason}, first {sample.address}: {sample.detail}")
     for reason, count in ledger.changed.most_common():
         screen.say(f"  changed {count}: {reason}, first {ledger.change_samples[reason][0].address}")
+    for source in prepared.sources:
+        screen.say(f"  {source.weight:g} x {len(source.places)} sequences an epoch: {source.name}")
     for note in ledger.notes:
         screen.say(f"  note: {note}")
 
@@ -189,7 +219,7 @@ def _say_data(screen: Screen, prepared: Prepared) -> None:
 def _say_model(screen: Screen, learner: Learner) -> None:
     adapted = learner.adapted
     weights, trained = byte_size(learner.loaded.weight_bytes), byte_size(adapted.trainable_bytes)
-    state = byte_size(2 * adapted.trainable_bytes)  # AdamW's two moments, fp32
+    state = byte_size(learner.state_bytes)
     screen.say(
         f"Model: {learner.loaded.parameters:,} parameters ({weights}) on {learner.loaded.device}, {adapted.method}, "
         f"{adapted.trainable:,} trained ({trained} and {state} of optimizer state), {learner.precision}"
@@ -238,21 +268,35 @@ def _learner(settings: Settings, base: Path) -> Learner:
     precision = settled_precision(settings.model.precision)
     if shared := precision == "fp32":
         compute_in(model, precision)
+    embeddings = embedding_parameters(model)
     # Masters are taken before a cast to bf16, which would round away what the checkpoint knows.
     optimiser = Masters(
         model,
-        build=adamw(
+        build=optimizer_named(
+            settings.train.optimizer,
             weight_decay=settings.train.weight_decay,
             betas=(settings.train.beta1, settings.train.beta2),
             epsilon=settings.train.epsilon,
+            embeddings=embeddings,
         ),
         shared=shared,
+        average_decay=settings.train.ema_decay,
     )
     compute_in(model, precision)
     isolate_documents(model)
+    if settings.train.residual_dropout > 0:
+        drop_residuals(model, last=settings.train.residual_dropout)
+    if settings.train.neftune_alpha is not None:
+        add_embedding_noise(model, alpha=settings.train.neftune_alpha)
     # On disk no narrower than what was computed with, so that the folder is the model that was measured.
     kept_as = torch.promote_types(stored_as, DTYPES[precision])
-    return Learner(model, loaded, adapted, kept_as, precision, optimiser)
+    state = state_bytes(
+        settings.train.optimizer,
+        optimiser.masters,
+        embeddings=embeddings,
+        averaged=settings.train.ema_decay is not None,
+    )
+    return Learner(model, loaded, adapted, kept_as, precision, optimiser, state)
 
 
 def _sit(job: Job, title: str, *, model: Any) -> Sitting:
@@ -286,14 +330,24 @@ def _checkpoints(job: Job) -> Checkpoints:
     return Checkpoints(job.folder / run_files.CHECKPOINTS, keep=job.settings.train.keep_checkpoints)
 
 
+def _measuring(learner: Learner, rows: Sequence[Row]) -> Callable[[], float]:
+    def measure() -> float:
+        with learner.optimiser.measured():
+            return heldout_loss(learner.model, rows)
+
+    return measure
+
+
 def _shares_prefixes(settings: Settings) -> bool:
-    """What documents share gets one draw of dropout, where each of them would have got its own: then none is shared."""
-    return settings.pack.share_prefixes and settings.lora.dropout == 0.0
+    """What documents share gets one draw of noise, where each of them would have got its own: then none is shared."""
+    train = settings.train
+    draws = settings.lora.dropout > 0 or train.residual_dropout > 0 or train.neftune_alpha is not None
+    return settings.pack.share_prefixes and not draws
 
 
 def _train(job: Job) -> Outcome:
     asked, learner, examples = job.settings.train, job.learner, job.prepared.train
-    order = Order(len(examples), asked.batch_examples, asked.epochs, job.settings.seed, asked.max_steps)
+    order = order_of(job.settings, examples=len(examples), sources=job.prepared.sources)
     schedule = Schedule(
         kind=asked.schedule,
         peak=job.settings.peak_learning_rate,
@@ -304,10 +358,10 @@ def _train(job: Job) -> Outcome:
     checkpoints = _checkpoints(job)
     progress = checkpoints.restore_newest(learner.optimiser) if job.resume else Progress()
     recorder = Recorder(job.folder / run_files.RECORD, from_step=progress.steps_done)
-    epoch_steps = math.ceil(len(examples) / asked.batch_examples)
     heldout_rows = job.exam.heldout_rows
     with (
-        job.screen.training(order.steps, progress.steps_done) as watch,
+        job.screen.training(order.steps, progress.steps_done) as shown,
+        job.tracking.beside(shown) as watch,
         stop_requests(job.screen.say) as asked_to_stop,
     ):
         outcome = train(
@@ -323,8 +377,8 @@ def _train(job: Job) -> Outcome:
             optimiser=learner.optimiser,
             schedule=schedule,
             max_gradient_norm=asked.max_gradient_norm,
-            heldout=(lambda: heldout_loss(learner.model, heldout_rows)) if heldout_rows else None,
-            evaluate_every=asked.evaluate_every or math.ceil(epoch_steps / 4),
+            heldout=_measuring(learner, heldout_rows) if heldout_rows else None,
+            evaluate_every=asked.evaluate_every or math.ceil(epoch_steps(order) / 4),
             patience=asked.early_stop_patience,
             checkpoints=checkpoints,
             checkpoint_every=asked.checkpoint_every,
