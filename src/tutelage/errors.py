@@ -73,7 +73,7 @@ class CheckpointError(TutelageError, ValueError):
 
 
 class TrainingError(TutelageError, ArithmeticError):
-    """A run that must stop: NaN, Inf."""
+    """A run that must stop: NaN, Inf, a loss spike."""
 
 
 def cause_of(error: Exception) -> str:

@@ -218,10 +218,18 @@ class PackSettings(Section):
     max_tokens: int = Field(
         default=1024,
         gt=1,
-        description="Longest example in tokens; a longer one is dropped and counted.",
+        description="Longest example in tokens; pack.too_long says what becomes of a longer one.",
         json_schema_extra={
             "source": "Alpaca trains on 512 tokens, LIMA (Zhou et al. 2023, section 3) on 2048",
             "usual": [512, 8192],
+        },
+    )
+    too_long: Literal["drop", "cut", "split"] = Field(
+        default="drop",
+        description="What becomes of a longer example: drop counts it and lets it go, cut keeps the trained turns that "
+        "end within the limit, split does the same and divides plain documents into several.",
+        json_schema_extra={
+            "source": "our choice: a reply is trained to its stop or not at all, and whatever goes is counted"
         },
     )
     row_tokens: int = Field(

@@ -146,6 +146,26 @@ class TrainSettings(Section):
             "usual": [0.9, 0.9999],
         },
     )
+    spike_factor: float | None = Field(
+        default=None,
+        gt=1,
+        description="A step whose loss exceeds this many times the median of the last train.spike_window losses is not "
+        "taken, and ends the run with its rows named; left out, only a loss that is not finite does.",
+        json_schema_extra={
+            "source": "PaLM (Chowdhery et al. 2022, section 5.1) left out the batches at loss spikes; the factor "
+            "is the user's choice",
+            "usual": [2.0, 10.0],
+        },
+    )
+    spike_window: int = Field(
+        default=20,
+        gt=0,
+        description="Losses whose median train.spike_factor multiplies; until there are as many, nothing is a spike.",
+        json_schema_extra={
+            "source": "our choice: one odd step moves no median of 20, and 20 steps follow a falling loss",
+            "usual": [10, 100],
+        },
+    )
     evaluate_every: int | None = Field(
         default=None,
         gt=0,

@@ -92,6 +92,9 @@ class Masters:
         for master in self.masters.values():
             if master.grad is not None:
                 master.grad.zero_()
+        if not self.shared:
+            for parameter in self.parameters.values():
+                parameter.grad = None  # left where a backward pass broke off
 
     @torch.no_grad()
     def publish(self) -> None:

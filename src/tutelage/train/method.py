@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tutelage.config import Settings
 from tutelage.model.adapt import Adapted, add_lora, train_everything
-from tutelage.model.load import DTYPES, Loaded, load, settled_precision
+from tutelage.model.load import DTYPES, Loaded, Precision, load, settled_precision
 from tutelage.model.prompt import add_prompt
 from tutelage.model.quantise import four_bit
 from tutelage.render import Tokenizer
+from tutelage.report.figures import byte_size
 from tutelage.train import folder as run_files
 
 
@@ -62,3 +64,13 @@ def adapted_model(settings: Settings, model: Any, base: Path) -> tuple[Any, Adap
         dora=lora.dora,
         init=lora.init,
     )
+
+
+def model_lines(loaded: Loaded, adapted: Adapted, precision: Precision, *, state_bytes: int) -> Iterator[str]:
+    """What the screen says of the model: its size, what learns, and in bytes; then notes, a line each."""
+    trained, state = byte_size(adapted.trainable_bytes), byte_size(state_bytes)
+    yield (
+        f"Model: {loaded.parameters:,} parameters ({byte_size(loaded.weight_bytes)}) on {loaded.device}, "
+        f"{adapted.method}, {adapted.trainable:,} trained ({trained} and {state} of optimizer state), {precision}"
+    )
+    yield from (f"  {note}" for note in adapted.notes)

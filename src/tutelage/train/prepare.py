@@ -22,6 +22,7 @@ from tutelage.ledger import Ledger
 from tutelage.model.source import cache_folder
 from tutelage.pack import Cache, ExampleStore, proven_rows
 from tutelage.pack.cache import EntryWriter, key_of, renderer_facts
+from tutelage.pack.length import TooLong
 from tutelage.pack.order import Source
 from tutelage.pack.store import NO_SYSTEM_PROMPT, Totals
 from tutelage.render import Renderer
@@ -173,7 +174,7 @@ class _Desk:
             "files": [[file.shown, self.sha256(file)] for file in found],
             "reading": [data.shape, data.columns, max_rows],
             "renderer": renderer_facts(self.renderer),
-            "max_tokens": self.settings.pack.max_tokens,
+            "length": [self.settings.pack.max_tokens, self.settings.pack.too_long],
         }
 
     def _written(self, writer: EntryWriter, sources: Sequence[str], max_rows: int | None) -> ExampleStore:
@@ -185,7 +186,9 @@ class _Desk:
                 self.ledger.change(entry)
 
         books = Ledger(listener=heard)
-        with closing(_proven(sources, self.settings, self.renderer, books, max_rows=max_rows)) as proven:
+        pack = self.settings.pack
+        found = _proven(sources, self.settings, self.renderer, books, too_long=pack.too_long, max_rows=max_rows)
+        with closing(found) as proven:
             for conversation, examples in proven:
                 first = conversation.messages[0]
                 writer.add(examples, system=first.content if first.role == "system" else None)
@@ -197,7 +200,13 @@ class _Desk:
 
 
 def _proven(
-    sources: Sequence[str], settings: Settings, renderer: Renderer, ledger: Ledger, *, max_rows: int | None = None
+    sources: Sequence[str],
+    settings: Settings,
+    renderer: Renderer,
+    ledger: Ledger,
+    *,
+    too_long: TooLong,
+    max_rows: int | None = None,
 ) -> Generator[ProvenRow]:
     data = settings.data
     return proven_rows(
@@ -205,6 +214,7 @@ def _proven(
         renderer,
         ledger,
         max_tokens=settings.pack.max_tokens,
+        too_long=too_long,
         workers=data.workers,
     )
 
@@ -227,7 +237,8 @@ def _task(
     if not sources:
         return (), ()
     prompts, words = [], []
-    for conversation, _ in _proven(sources, settings, renderer, ledger):
+    # The question is the whole conversation up to its last reply, so one that is too long is never asked in part.
+    for conversation, _ in _proven(sources, settings, renderer, ledger, too_long="drop"):
         if conversation.is_text:
             raise _not_a_task(conversation, "a plain document, without a reply")
         prompt = renderer.prompt(conversation)

@@ -7,7 +7,7 @@ import math
 import time
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,23 +31,25 @@ from tutelage.model.residual_dropout import drop_residuals
 from tutelage.model.source import model_folder
 from tutelage.pack import batches
 from tutelage.render.show import coloured_rows
-from tutelage.report.figures import byte_size
 from tutelage.train import folder as run_files
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.exam import exam_for
 from tutelage.train.gates import pass_gates
+from tutelage.train.inputs import held_against, machine, read_inputs, skipped_steps
 from tutelage.train.loop import Ending, Outcome, train
 from tutelage.train.masters import Masters
 from tutelage.train.memory import give_back
-from tutelage.train.method import adapted_model, loaded_base, trained_name
+from tutelage.train.method import adapted_model, loaded_base, model_lines, trained_name
 from tutelage.train.optimiser import embedding_parameters, optimizer_named, require_optimizer, slow_here
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
 from tutelage.train.record import Recorder
+from tutelage.train.recorded import Recorded
 from tutelage.train.result import result_of
 from tutelage.train.sampling import epoch_steps, order_of
 from tutelage.train.save import save_trained
 from tutelage.train.schedule import Schedule, warmup_steps
 from tutelage.train.screen import Screen
+from tutelage.train.spikes import SpikeGuard
 from tutelage.train.state_bytes import state_bytes
 from tutelage.train.stopping import stop_requests
 from tutelage.train.trackers import require_tracker, tracker
@@ -81,7 +83,11 @@ class Learner:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A run under way: what it was told, what it works on, and where it reports to."""
+    """A run under way: what it was told, what it works on, and where it reports to.
+
+    `resume` goes on from `checkpoint`, or from the newest one; `skipped` are steps, counted from 1, that are left out;
+    `recorded` is the run that this one repeats.
+    """
 
     settings: Settings
     folder: Path
@@ -92,21 +98,39 @@ class Job:
     screen: Screen
     resume: bool
     tracking: Tracking
+    checkpoint: str | None = None
+    skipped: frozenset[int] = frozenset()
+    recorded: Recorded | None = None
 
 
-def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished:
+def run(
+    settings: Settings,
+    screen: Screen,
+    *,
+    resume: bool = False,
+    checkpoint: str | None = None,
+    skip_step: bool = False,
+    recorded: Recorded | None = None,
+) -> Finished:
     """Prepare, measure, train, measure again, save, report.
 
     Args:
         settings: resolved settings.
         screen: told what happens.
         resume: go on from the newest checkpoint in the run's folder.
+        checkpoint: go on from this one instead.
+        skip_step: leave out the step that the run was stopped before.
+        recorded: a run that this one repeats: the same inputs are required, the same steps left out, every record is
+            compared, and the run ends once there is nothing more to compare.
 
     Raises:
         TutelageError: of the kind that fits; see each room.
     """
     started, began = datetime.now(UTC), time.perf_counter()
-    job = _begin(settings, screen, resume=resume)
+    source = settings.run_folder if recorded is None else recorded.folder
+    skipped = skipped_steps(source, leave_out=skip_step) if resume or recorded is not None else []
+    job = _begin(settings, screen, resume=resume, skipped=skipped, recorded=recorded)
+    job = replace(job, checkpoint=checkpoint)
     before = _before(job)
     outcome = _train(job)
     if outcome.ended == "interrupted":
@@ -150,7 +174,7 @@ def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished
     return Finished(job.folder, outcome.ended, result)
 
 
-def _begin(settings: Settings, screen: Screen, *, resume: bool) -> Job:
+def _begin(settings: Settings, screen: Screen, *, resume: bool, skipped: list[int], recorded: Recorded | None) -> Job:
     """Everything up to the first forward pass; data problems show before a model is loaded."""
     folder = settings.run_folder
     if resume and (folder / run_files.RESULT).is_file():
@@ -165,6 +189,7 @@ def _begin(settings: Settings, screen: Screen, *, resume: bool) -> Job:
     for name in settings.train.trackers:
         require_tracker(name)
     base = model_folder(settings.model.name, say=screen.say)
+    run_files.clear_scratch(folder)
     if not resume and (moved := run_files.new_run_folder(folder)) is not None:
         screen.say(f"An earlier run of this name is now {moved}")
     native_bf16 = settled_precision("auto") == "bf16"
@@ -175,12 +200,26 @@ def _begin(settings: Settings, screen: Screen, *, resume: bool) -> Job:
     drops.unlink(missing_ok=True)
     prepared = prepare(settings, base, ledger_path=drops, cache=prepared_cache(), say=screen.say)
     _pass_gates(prepared, base, whole=settings.render.train_on == "all")
-    _write_inputs(folder, settings, prepared, resume=resume)
+    earlier = read_inputs(folder) if resume else {} if recorded is None else read_inputs(recorded.folder)
+    _write_inputs(folder, settings, prepared, earlier, screen, resume=resume, skipped=skipped)
     _say_data(screen, prepared)
     tracking = _tracking(settings, screen)
     learner = _learner(settings, base)
-    _say_model(screen, learner)
-    return Job(settings, folder, base, prepared, learner, exam_for(settings, prepared), screen, resume, tracking)
+    for line in model_lines(learner.loaded, learner.adapted, learner.precision, state_bytes=learner.state_bytes):
+        screen.say(line)
+    return Job(
+        settings,
+        folder,
+        base,
+        prepared,
+        learner,
+        exam_for(settings, prepared),
+        screen,
+        resume,
+        tracking,
+        skipped=frozenset(skipped),
+        recorded=recorded,
+    )
 
 
 def _tracking(settings: Settings, screen: Screen) -> Tracking:
@@ -216,43 +255,31 @@ def _say_data(screen: Screen, prepared: Prepared) -> None:
         screen.say(f"  note: {note}")
 
 
-def _say_model(screen: Screen, learner: Learner) -> None:
-    adapted = learner.adapted
-    weights, trained = byte_size(learner.loaded.weight_bytes), byte_size(adapted.trainable_bytes)
-    state = byte_size(learner.state_bytes)
-    screen.say(
-        f"Model: {learner.loaded.parameters:,} parameters ({weights}) on {learner.loaded.device}, {adapted.method}, "
-        f"{adapted.trainable:,} trained ({trained} and {state} of optimizer state), {learner.precision}"
-    )
-    for note in adapted.notes:
-        screen.say(f"  {note}")
-
-
-def _write_inputs(folder: Path, settings: Settings, prepared: Prepared, *, resume: bool) -> None:
-    """Record settings, hashes, books and a few rows; a resume must find the bytes that the run began with."""
-    template = prepared.renderer.template.sha256()
-    path = folder / run_files.INPUTS
-    if resume and path.is_file():
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        then, now = earlier["data_sha256"], prepared.data_sha256
-        changed = [name for name in now if then.get(name) != now[name]]
-        if changed or earlier["template_sha256"] != template:
-            raise CheckpointError(
-                "The data or template is not the one this run began with, so this would not be a resume",
-                where=", ".join(changed) or "the chat template",
-                expected="the same bytes",
-                fix="restore the files, or start a new run",
-            )
-    run_files.write_text(folder / run_files.SETTINGS, config.dump(settings))
-    inputs = {
+def _write_inputs(
+    folder: Path,
+    settings: Settings,
+    prepared: Prepared,
+    earlier: dict[str, Any],
+    screen: Screen,
+    *,
+    resume: bool,
+    skipped: list[int],
+) -> None:
+    """Record settings, hashes, books and a few rows; a resume or replay must find the bytes that the run began with."""
+    inputs: dict[str, Any] = {
         "data_sha256": prepared.data_sha256,
-        "template_sha256": template,
+        "template_sha256": prepared.renderer.template.sha256(),
         "system_prompt": prepared.system_prompt,
         "seed": settings.seed,
+        "skipped_steps": skipped,
         "versions": run_files.versions(),
+        "machine": machine(settings.model.threads),
         "git_commit": run_files.git_commit(),
     }
-    run_files.write_json(path, inputs)
+    if earlier:
+        inputs |= held_against(earlier, inputs, resume=resume, say=screen.say)
+    run_files.write_text(folder / run_files.SETTINGS, config.dump(settings))
+    run_files.write_json(folder / run_files.INPUTS, inputs)
     run_files.write_json(folder / run_files.LEDGER, prepared.ledger.as_dict())
     rows = coloured_rows(prepared.train[:ROWS_SHOWN], prepared.renderer.tokenizer)
     run_files.write_json(folder / run_files.ROWS, rows)
@@ -356,9 +383,20 @@ def _train(job: Job) -> Outcome:
         minimum_ratio=asked.minimum_ratio,
     )
     checkpoints = _checkpoints(job)
-    progress = checkpoints.restore_newest(learner.optimiser) if job.resume else Progress()
+    progress = Progress()
+    if job.resume:
+        progress = checkpoints.restore_newest(learner.optimiser, chosen=job.checkpoint)
+        (job.folder / run_files.STOPPED).unlink(missing_ok=True)
     recorder = Recorder(job.folder / run_files.RECORD, from_step=progress.steps_done)
     heldout_rows = job.exam.heldout_rows
+    given = batches(
+        examples,
+        order,
+        row_tokens=job.settings.pack.row_tokens,
+        start_step=progress.steps_done,
+        share_prefixes=_shares_prefixes(job.settings),
+    )
+    recorded = job.recorded
     with (
         job.screen.training(order.steps, progress.steps_done) as shown,
         job.tracking.beside(shown) as watch,
@@ -366,13 +404,7 @@ def _train(job: Job) -> Outcome:
     ):
         outcome = train(
             learner.model,
-            batches(
-                examples,
-                order,
-                row_tokens=job.settings.pack.row_tokens,
-                start_step=progress.steps_done,
-                share_prefixes=_shares_prefixes(job.settings),
-            ),
+            (one for one in given if one.step + 1 not in job.skipped),
             row_loss=row_loss,
             optimiser=learner.optimiser,
             schedule=schedule,
@@ -383,9 +415,10 @@ def _train(job: Job) -> Outcome:
             checkpoints=checkpoints,
             checkpoint_every=asked.checkpoint_every,
             recorder=recorder,
-            watch=watch,
-            asked_to_stop=asked_to_stop,
+            watch=watch if recorded is None else recorded.beside(watch),
+            asked_to_stop=lambda: asked_to_stop() or (recorded is not None and recorded.asked_to_stop()),
             progress=progress,
+            spikes=None if asked.spike_factor is None else SpikeGuard(asked.spike_factor, asked.spike_window),
         )
     recorder.close()
     return outcome

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from tutelage.errors import SaveError, cause_of
 from tutelage.model.load import no_progress_bars
 from tutelage.render import Renderer
+from tutelage.train.folder import sync
 from tutelage.train.masters import Masters
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
@@ -67,8 +68,11 @@ def save_trained(
             write_serving_files(renderer, scratch)
             (scratch / "README.md").unlink(missing_ok=True)  # PEFT's card speaks of things nobody filled in
             scratch.chmod(0o755)
+            for path in (*scratch.rglob("*"), scratch):  # a folder of that name is whole, also after a power cut
+                sync(path)
             shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed before it was marked finished
             os.replace(scratch, folder)
+            sync(folder.parent)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:

@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any
 
 from tutelage.errors import ConfigError, cause_of
-from tutelage.train.record import HeldoutRecord, StepRecord
+from tutelage.train.record import Record
 from tutelage.train.trackers import Tracker
 
-Watch = Callable[[StepRecord | HeldoutRecord], None]
+Watch = Callable[[Record], None]
 FINAL = ("steps", "epochs", "best_step", "tokens_per_second", "trained_tokens", "total_tokens", "peak_bytes")
 """Figures of `result.json` that are told in the end, beside the measures before and after."""
 
@@ -56,7 +56,7 @@ class Tracking:
     def beside(self, watch: Watch) -> Iterator[Watch]:
         """Yield a watcher that tells `watch` and all trackers; an error inside the block closes these."""
 
-        def told(record: StepRecord | HeldoutRecord) -> None:
+        def told(record: Record) -> None:
             watch(record)
             values = numbers_in(asdict(record))
             step = int(values.pop("step"))
