@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tutelage import config
 from tutelage.errors import ConfigError, DataError, SaveError, SourceNotFoundError, TrainingError
-from tutelage.train import folder as run_files
 from tutelage.train import engine as engine_module
+from tutelage.train import folder as run_files
 from tutelage.train import method as method_module
 from tutelage.train import run as run_module
 from tutelage.train.exam import examine
