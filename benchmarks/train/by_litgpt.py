@@ -132,14 +132,11 @@ def train(task: Task, folder: Path) -> None:
         return
     from litgpt.finetune.lora import setup as setup_lora
 
-    parts = ("query", "key", "value", "projection", "mlp")
-    setup_lora(
-        **shared,
-        lora_r=task.lora_rank,
-        lora_alpha=2 * task.lora_rank,
-        lora_dropout=0.0,
-        **{f"lora_{part}": True for part in parts},
-    )
+    adapters = {"lora_r": task.lora_rank, "lora_alpha": 2 * task.lora_rank, "lora_dropout": 0.0}
+    adapters |= dict.fromkeys((f"lora_{part}" for part in ("query", "key", "value", "projection", "mlp")), True)
+    # LitGPT saves the settings that it finds on the command line and merges the adapters by them.
+    sys.argv = ["litgpt", str(shared["checkpoint_dir"]), *(f"--{name}={value}" for name, value in adapters.items())]
+    setup_lora(**shared, **adapters)
 
 
 def losses(task: Task, running: list[float]) -> list[float]:
