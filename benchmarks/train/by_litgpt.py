@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.train.measured import Measured, Task, peak_bytes, task_from_arguments, versions_of
 from litgpt.args import EvalArgs, TrainArgs
 from litgpt.data.base import DataModule, get_sft_collate_fn
 from litgpt.prompts import PromptStyle
 from torch.utils.data import DataLoader
-
-from benchmarks.train.measured import Measured, Task, peak_bytes, task_from_arguments, versions_of
 
 CHECKPOINT_NAME = "SmolLM2-135M-Instruct"
 PRECISIONS = {"fp32": "32-true", "mixed": "bf16-mixed", "bf16": "bf16-true"}

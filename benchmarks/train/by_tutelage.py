@@ -12,9 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from benchmarks.train.measured import Measured, Task, task_from_arguments, versions_of
 from rich.console import Console
 
-from benchmarks.train.measured import Measured, Task, task_from_arguments, versions_of
 from tutelage import config
 from tutelage.config import Settings
 from tutelage.train import folder as run_files

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from benchmarks.train.measured import Measured, Numerics, Task
+
 from tutelage.model.load import Precision
 
 ROOT = Path(__file__).parents[2]
@@ -84,9 +85,16 @@ def measure(contestant: Contestant, task: Task, environments: Path | None) -> Me
     Raises:
         SystemExit: the run failed.
     """
-    asked = replace(task, numerics=contestant.numerics, micro_examples=min(contestant.micro_examples, task.batch_examples))
+    asked = replace(
+        task, numerics=contestant.numerics, micro_examples=min(contestant.micro_examples, task.batch_examples)
+    )
     python = python_of(contestant.tool, environments)
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
+    environment = os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TQDM_DISABLE": "1",
+    }
     if contestant.tool != OURS:
         environment.pop("PYTHONPATH", None)
     with tempfile.TemporaryDirectory() as folder:

@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.prepare import rows as row_maker
 from benchmarks.train.by_tutelage import settings_for
 from benchmarks.train.measured import Task
+
 from tutelage.pack import Order
 from tutelage.train.prepare import prepare
 
