@@ -89,12 +89,7 @@ def measure(contestant: Contestant, task: Task, environments: Path | None) -> Me
         task, numerics=contestant.numerics, micro_examples=min(contestant.micro_examples, task.batch_examples)
     )
     python = python_of(contestant.tool, environments)
-    environment = os.environ | {
-        "HF_HUB_OFFLINE": "1",
-        "HF_DATASETS_OFFLINE": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "TQDM_DISABLE": "1",
-    }
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TQDM_DISABLE": "1"}
     if contestant.tool != OURS:
         environment.pop("PYTHONPATH", None)
     with tempfile.TemporaryDirectory() as folder:

@@ -72,7 +72,7 @@ def kind_of(operation: Operation) -> Kind:
 
 
 def is_wrapper(operation: Operation) -> bool:
-    """Whether it is a mark or the autograd engine's call of something, whose own time is Python's, not an operation's."""
+    """Whether it is a mark, or the autograd engine's call of something: its own time is Python's."""
     return operation.name.startswith((MODULE, "autograd::engine::"))
 
 

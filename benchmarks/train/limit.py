@@ -18,8 +18,8 @@ from benchmarks.train.measured import Method
 SQUARE = 2048
 TOKENS = 2048
 TOKEN_FACTOR_FLOP: dict[Method, int] = {"full": 6, "lora": 4}
-"""FLOP a token and matrix parameter: two each for the forward pass, the inputs' gradient and, where weights are trained,
-the weights' gradient. Source: Kaplan et al. 2020, section 2.1."""
+"""FLOP a token and matrix parameter: two each for the forward pass, for the inputs' gradient and, where weights are
+trained, for their gradient. Source: Kaplan et al. 2020, section 2.1."""
 LEAST_SECONDS = 0.3
 LEAST_RUNS = 3
 

@@ -14,10 +14,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.train import machine
 from benchmarks.train.contestants import OURS, Contestant, measure
 from benchmarks.train.figures import tokens_a_second
-from benchmarks.train.measured import Measured, Method, Task
+from benchmarks.train.machine import this_machine
+from benchmarks.train.measured import Measured, Method, Numerics, Task
 from benchmarks.train.workload import write_rows
 
 from tutelage.model.load import settled_precision
@@ -74,7 +74,7 @@ def point(rows: int, steps: int, asked: argparse.Namespace, folder: Path) -> Poi
         steps=steps,
         overrides=asked.set,
     )
-    numerics = "fp32" if settled_precision("auto") == "fp32" else "mixed"
+    numerics: Numerics = "fp32" if settled_precision("auto") == "fp32" else "mixed"
     started = time.perf_counter()
     measured = measure(Contestant(OURS, OURS, numerics), task, None)
     return Point(rows, steps, measured, time.perf_counter() - started)
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="1000,100000", help="rows of the data sets that are compared")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a setting of ours")
     asked = parser.parse_args()
-    print(f"{machine.sentence()}; {asked.method}\n\n{HEAD}", flush=True)
+    print(f"{this_machine().sentence()}; {asked.method}\n\n{HEAD}", flush=True)
     with tempfile.TemporaryDirectory() as name:
         for times in TIMES:
             print(point(times * asked.batch, times, asked, Path(name)).line(), flush=True)

@@ -1,4 +1,4 @@
-"""Where each second of our training goes, by kind of work, and the share of this machine's matrix limit that it reaches.
+"""Where each second of our training goes, by kind of work, and the share of the matrix limit that it reaches.
 
     python -m benchmarks.train.profile --material FOLDER --method full
 
@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.train import limit, machine
+from benchmarks.train import limit
 from benchmarks.train.by_tutelage import settings_for
 from benchmarks.train.kinds import MODULE, Operation, is_copy, is_wrapper, kind_of, seconds_by_kind, short
 from benchmarks.train.limit import Limit
+from benchmarks.train.machine import this_machine
 from benchmarks.train.measured import Task
 from benchmarks.train.workload import write_rows
 from rich.console import Console
@@ -50,7 +51,7 @@ class ProfilingScreen(Screen):
         self.steps: list[StepRecord] = []
 
     @contextmanager
-    def training(self, steps: int, done: int) -> Iterator[Callable[[StepRecord | HeldoutRecord], None]]:
+    def training(self, steps: int, _done: int) -> Iterator[Callable[[StepRecord | HeldoutRecord], None]]:
         """Profile from the end of the last plain step to the end of the last step."""
         spans: list[record_function] = []
 
@@ -104,7 +105,8 @@ def operations_of(events: list[FunctionEvent]) -> list[Operation]:
 
 
 def _names_up(event: FunctionEvent) -> list[str]:
-    names, at = [], event
+    names: list[str] = []
+    at: FunctionEvent | None = event
     while at is not None:
         names.append(at.name)
         at = at.cpu_parent
@@ -113,7 +115,7 @@ def _names_up(event: FunctionEvent) -> list[str]:
 
 def _outermost(event: FunctionEvent) -> FunctionEvent:
     """The engine's call of a gradient function that an operation of the backward pass runs inside of, or the event."""
-    at = event
+    at: FunctionEvent | None = event
     while at is not None:
         if at.name.startswith("autograd::engine::evaluate_function"):
             return at
@@ -149,10 +151,11 @@ def print_profile(screen: ProfilingScreen, reached: Limit, task: Task) -> None:
 
 
 def _longest(operations: list[Operation]) -> str:
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
     for one in operations:
         seconds[short(one.name)] += one.self_seconds
-    return ", ".join(f"{name} {spent:.2f} s" for name, spent in seconds.most_common(TOP_OPERATIONS))
+    top = sorted(seconds.items(), key=lambda entry: -entry[1])[:TOP_OPERATIONS]
+    return ", ".join(f"{name} {spent:.2f} s" for name, spent in top)
 
 
 def main() -> None:
@@ -169,7 +172,7 @@ def main() -> None:
     precision = settled_precision(asked.precision)
     base = model_folder(asked.model)
     steps = WARM_STEPS + PLAIN_STEPS + PROFILED_STEPS
-    print(f"{machine.sentence()}; {asked.method}, {precision}", flush=True)
+    print(f"{this_machine().sentence()}; {asked.method}, {precision}", flush=True)
     reached = limit.measure(base, asked.method, DTYPES[precision])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

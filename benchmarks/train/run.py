@@ -18,7 +18,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.train import machine
 from benchmarks.train.contestants import TOOLS, contestants, measure, python_of
 from benchmarks.train.figures import (
     LOSS_TOLERANCES,
@@ -29,6 +28,7 @@ from benchmarks.train.figures import (
     tokens_a_second,
     verdict,
 )
+from benchmarks.train.machine import this_machine
 from benchmarks.train.measured import Method, Task
 from benchmarks.train.workload import Workload, write_examples, write_rows
 
@@ -46,7 +46,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--material", type=Path, help="folder of published files to make Alpaca-like rows of")
     parser.add_argument("--count", type=int, default=64, help="how many rows")
     parser.add_argument("--batch", type=int, default=16, help="examples an optimizer step")
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=4, help="at least 2: speed is taken from the second on")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--methods", default="full,lora")
     parser.add_argument("--tools", default=",".join(TOOLS))
@@ -59,7 +59,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a setting of ours")
     parser.add_argument("--out", type=Path, default=OUT, help="file for all raw figures")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    if asked.steps < 2 or asked.steps * asked.batch > asked.count:
+        parser.error("--steps must be at least 2, and --count at least --steps times --batch")
+    return asked
 
 
 def measure_by_turns(asked: argparse.Namespace, task: Task, precision: Precision, tokens: list[int]) -> list[Runs]:
@@ -104,8 +107,9 @@ def main() -> None:
     precision = settled_precision(asked.precision)
     base = model_folder(asked.model)
     problems: list[str] = []
-    raw: dict[str, Any] = {"machine": machine.facts(), "precision": precision, "methods": {}}
-    print(machine.sentence())
+    here = this_machine()
+    raw: dict[str, Any] = {"machine": asdict(here), "precision": precision, "methods": {}}
+    print(here.sentence())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         about = write_rows(asked.rows, asked.material, asked.count, folder / "rows.jsonl")
