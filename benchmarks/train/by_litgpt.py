@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from benchmarks.train.measured import Measured, Task, peak_bytes, task_from_arguments, versions_of
+from benchmarks.train.running_means import losses_of_steps
 from litgpt.args import EvalArgs, TrainArgs
 from litgpt.data.base import DataModule, get_sft_collate_fn
 from litgpt.prompts import PromptStyle
@@ -138,21 +139,6 @@ def train(task: Task, folder: Path) -> None:
     setup_lora(**shared, **adapters)
 
 
-def losses(task: Task, running: list[float]) -> list[float]:
-    """Mean over the trained tokens of each step, from LitGPT's running means over the last `task.accumulated` rows.
-
-    Only the first step's single losses can be read off them (k times the k-th mean, less what came before), and only
-    where a micro-batch is one row; of later steps stands the mean of row means, which LitGPT itself optimizes.
-    """
-    rows = task.read_examples()[: task.accumulated]
-    trained = [sum(label != -100 for label in row["labels"][1:]) for row in rows]
-    sums = [mean * count for count, mean in enumerate(running[: task.accumulated], 1)]
-    singles = [later - earlier for earlier, later in zip([0.0, *sums], sums, strict=False)]
-    first = sum(loss * count for loss, count in zip(singles, trained, strict=True)) / sum(trained)
-    ends = range(2 * task.accumulated - 1, task.steps * task.accumulated, task.accumulated)
-    return [first, *(running[end] for end in ends)]
-
-
 def main(task: Task) -> None:
     """Train once."""
     assert task.micro_examples == 1, "the losses of single rows are read off the log"
@@ -163,10 +149,11 @@ def main(task: Task) -> None:
         lines = [line for line in csv.DictReader(log.open(encoding="utf-8")) if line.get("iter_time")]
         seen = json.loads((folder / SEEN).read_text(encoding="utf-8").splitlines()[task.steps - 1])
     seconds = [float(line["iter_time"]) for line in lines]
+    trained = [sum(label != -100 for label in row["labels"][1:]) for row in task.read_examples()[: task.batch_examples]]
     starts = range(0, task.steps * task.accumulated, task.accumulated)
     Measured(
         step_seconds=[sum(seconds[start : start + task.accumulated]) for start in starts],
-        step_losses=losses(task, [float(line["loss"]) for line in lines]),
+        step_losses=losses_of_steps([float(line["loss"]) for line in lines], trained, task.accumulated),
         tokens=int(float(lines[-1]["total_tokens"])),
         peak_bytes=seen["peak_bytes"],
         trained_dtype=", ".join(seen["dtypes"]),
