@@ -161,12 +161,17 @@ class Proven:
 class Row:
     """Several documents packed side by side; attention never crosses a boundary.
 
+    A beginning that documents have in common may be laid down once: it is then a stretch of its own, which they name
+    as their parent, and are a continuation of.
+
     Attributes:
         ids: int32 [R].
-        weights: float32 [R]; the first token of every document has weight 0, as nothing predicts it.
-        positions: int32 [R], starting from 0 in each document.
-        document_tokens: lengths of the documents; they sum to R.
-        addresses: where each document came from.
+        weights: float32 [R]; the first token of a document without a parent has weight 0, as nothing predicts it, and
+            so has every token that documents share.
+        positions: int32 [R], starting from 0 in each document, or from where its parent ends.
+        document_tokens: lengths of the stretches laid side by side; they sum to R.
+        addresses: where each document came from; a shared stretch has none.
+        parents: for each stretch the earlier one that it continues, -1 for none; empty: none continues another.
     """
 
     ids: TokenIds
@@ -174,11 +179,29 @@ class Row:
     positions: TokenIds
     document_tokens: tuple[int, ...]
     addresses: tuple[Address, ...]
+    parents: tuple[int, ...] = ()
 
     @property
     def trained_tokens(self) -> int:
         """Tokens with a non-zero weight."""
         return int(np.count_nonzero(self.weights))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all documents, each counted whole, however often they were laid down."""
+        if not self.parents:
+            return len(self.ids)
+        ends = np.cumsum(self.document_tokens)
+        documents = set(range(len(ends))) - set(self.parents)
+        return sum(int(self.positions[ends[one] - 1]) + 1 for one in documents)
+
+    def predecessors(self) -> TokenIds:
+        """int32 [R]: the place of the token that each token follows; -1 for the first of a document."""
+        before = np.arange(-1, len(self.ids) - 1, dtype=np.int32)
+        starts = np.cumsum((0, *self.document_tokens[:-1]))
+        ends = starts + self.document_tokens
+        before[starts] = [-1 if parent < 0 else ends[parent] - 1 for parent in self.parents] or -1
+        return before
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +219,12 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """All tokens fed to the model, trained or not."""
+        """Tokens of all its documents, trained or not."""
+        return sum(row.tokens for row in self.rows)
+
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens that go through the model: fewer than `tokens` where documents share a prefix."""
         return sum(len(row.ids) for row in self.rows)
 
 

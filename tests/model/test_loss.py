@@ -308,3 +308,52 @@ def test_adapted_head_is_refused(tiny_model: Any) -> None:
         head_of(adapted)
 
     assert caught.value.where == "lora.targets"
+
+
+def with_common_beginnings(documents: Documents) -> list[Example]:
+    """Three levels: all begin alike, some of them go on alike, and so do some of those."""
+    made = documents((90, 70, 60, 40, 80, 33, 75), seed=5, scaled=True)
+    common = documents((20, 24, 18), seed=9)
+    shared = []
+    for number, one in enumerate(made):
+        depth = (3, 3, 2, 1, 2, 0, 3)[number]
+        head = np.concatenate([other.ids for other in common[:depth]]) if depth else np.empty(0, np.int32)
+        weights = np.concatenate([np.zeros(len(head), np.float32), one.weights])
+        shared.append(Example(one.address, 0, np.concatenate([head, one.ids]), weights, ()))
+    return shared
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("row_tokens", [260, 600])
+def test_shared_prefixes_change_neither_loss_nor_gradients(
+    tiny_model: Any,
+    documents: Documents,
+    plain_loss: PlainLoss,
+    gradients_of: GradientsOf,
+    method: str,
+    row_tokens: int,
+) -> None:
+    model = with_random_adapter(tiny_model) if method == "lora" else tiny_model
+    examples = with_common_beginnings(documents)
+    expected = plain_loss(model, examples)
+    expected.backward()
+    plain = gradients_of(model)
+
+    isolate_documents(model)
+    rows = pack_rows(examples, row_tokens=row_tokens, share_prefixes=True)
+    assert any(row.parents for row in rows)
+    assert row_tokens < 600 or len({*rows[0].parents}) >= 4, "the beginnings must nest"
+    found = torch.stack([row_loss(model, row)[0] for row in rows]).sum()
+    found.backward()
+
+    torch.testing.assert_close(found.detach(), expected.detach(), rtol=1e-6, atol=0.0)
+    assert_same_gradients(gradients_of(model), plain, 1e-5)
+
+
+def test_shared_prefixes_in_held_out_loss(tiny_model: Any, documents: Documents) -> None:
+    examples = with_common_beginnings(documents)
+    isolate_documents(tiny_model)
+    plain, shared = (
+        heldout_loss(tiny_model, pack_rows(examples, row_tokens=600, share_prefixes=share)) for share in (False, True)
+    )
+    assert shared == pytest.approx(plain, rel=1e-6)

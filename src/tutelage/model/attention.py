@@ -1,6 +1,7 @@
 """Attention that never crosses a document boundary, through transformers' attention interface.
 
-Shape legend: H = query heads, G = key/value heads, R = tokens of a packed row, K = head width.
+Shape legend: H = query heads, G = key/value heads, R = tokens of a packed row, K = head width,
+Q = tokens of one stretch, C = those and its parents'.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 NAME = "tutelage_documents"
+
+Chain = tuple[tuple[int, int], ...]
+"""Places [a, b) of a row: those of a stretch's parents, the outermost first, and its own."""
 
 WIDEN_BELOW_TOKENS = 1024
 """On a CPU, bf16 attention over documents shorter than this is computed in fp32: its backward pass has a cost for each
@@ -25,6 +29,7 @@ def document_attention(
     attention_mask: torch.Tensor | None,
     *,
     document_tokens: tuple[int, ...],
+    parents: tuple[int, ...] = (),
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
@@ -35,7 +40,8 @@ def document_attention(
     """Causal attention inside each document of a packed row.
 
     One kernel call for each document costs the sum of their squared lengths, where a block mask over the whole row
-    would cost the square of the sum.
+    would cost the square of the sum. A document with a parent also attends to the tokens of its parents; see
+    `types.Row`.
 
     Returns:
         [1, R, H, K] and None (no attention weights).
@@ -49,11 +55,19 @@ def document_attention(
         raise ValueError("this model caps its attention scores, which document attention does not compute")
     if s_aux is not None:
         raise ValueError("this model has attention sinks (s_aux), which document attention does not compute")
-    if sliding_window is not None and max(document_tokens) > sliding_window:
-        raise ValueError(f"a document of {max(document_tokens)} tokens is longer than the window of {sliding_window}")
+    spans = _spans(document_tokens, parents)
+    longest = max(sum(b - a for a, b in chain) for chain in spans)
+    if sliding_window is not None and longest > sliding_window:
+        raise ValueError(f"a document of {longest} tokens is longer than the window of {sliding_window}")
     stored = query_1HRK.dtype
-    if query_1HRK.device.type == "cpu" and max(document_tokens) < WIDEN_BELOW_TOKENS:
+    if query_1HRK.device.type == "cpu" and longest < WIDEN_BELOW_TOKENS:
         query_1HRK, key_1GRK, value_1GRK = query_1HRK.float(), key_1GRK.float(), value_1GRK.float()
+    if parents:
+        assert dropout == 0.0, "attention dropout would be drawn anew in the backward pass"
+        out_1HRK: torch.Tensor = _SharedPrefixAttention.apply(  # type: ignore[no-untyped-call] # torch leaves it untyped
+            query_1HRK, key_1GRK, value_1GRK, spans, scaling
+        )
+        return out_1HRK.transpose(1, 2).to(stored), None
     pieces = [
         scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, scale=scaling, enable_gqa=True)
         for q, k, v in zip(
@@ -64,6 +78,78 @@ def document_attention(
         )
     ]
     return torch.cat(pieces, dim=2).transpose(1, 2).to(stored), None
+
+
+def _spans(document_tokens: tuple[int, ...], parents: tuple[int, ...]) -> list[Chain]:
+    """For each stretch the places [a, b) it attends to: its parents', the outermost first, and its own."""
+    chains: list[Chain] = []
+    start = 0
+    for tokens, parent in zip(document_tokens, parents or (-1,) * len(document_tokens), strict=True):
+        chains.append((*(chains[parent] if parent >= 0 else ()), (start, start + tokens)))
+        start += tokens
+    return chains
+
+
+class _SharedPrefixAttention(torch.autograd.Function):
+    """Attention of stretches that continue others.
+
+    Keys and values of a parent would be kept once for each of its children if autograd saw them joined; so only those
+    of the row are kept, and each stretch is computed again in the backward pass. The gradients of a parent's keys and
+    values are the sums over its children.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query_1HRK: torch.Tensor,
+        key_1GRK: torch.Tensor,
+        value_1GRK: torch.Tensor,
+        spans: list[Chain],
+        scaling: float | None,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(query_1HRK, key_1GRK, value_1GRK)
+        ctx.spans, ctx.scaling = spans, scaling
+        pieces = [
+            _attend(query_1HRK[:, :, slice(*chain[-1])], _at(key_1GRK, chain), _at(value_1GRK, chain), scaling)
+            for chain in spans
+        ]
+        return torch.cat(pieces, dim=2)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query_1HRK, key_1GRK, value_1GRK = ctx.saved_tensors
+        grads = [torch.zeros_like(one) for one in (query_1HRK, key_1GRK, value_1GRK)]
+        for chain in ctx.spans:
+            own = slice(*chain[-1])
+            query = query_1HRK[:, :, own].detach().requires_grad_()
+            key, value = (_at(one, chain).detach().requires_grad_() for one in (key_1GRK, value_1GRK))
+            with torch.enable_grad():
+                out = _attend(query, key, value, ctx.scaling)
+            query, key, value = torch.autograd.grad(out, (query, key, value), upstream[0][:, :, own])
+            grads[0][:, :, own] = query
+            for total, joined in ((grads[1], key), (grads[2], value)):
+                for (a, b), part in zip(chain, joined.split([b - a for a, b in chain], dim=2), strict=True):
+                    total[:, :, a:b] += part
+        return (*grads, None, None)
+
+
+def _at(row_1GRK: torch.Tensor, chain: Chain) -> torch.Tensor:
+    parts = [row_1GRK[:, :, a:b] for a, b in chain]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+def _attend(
+    query_1HQK: torch.Tensor, key_1GCK: torch.Tensor, value_1GCK: torch.Tensor, scaling: float | None
+) -> torch.Tensor:
+    """The last Q of C tokens attend to all tokens up to themselves."""
+    queries, keys = query_1HQK.shape[2], key_1GCK.shape[2]
+    causal = queries == keys
+    mask_QC = None
+    if not causal:
+        mask_QC = torch.ones(queries, keys, dtype=torch.bool, device=query_1HQK.device).tril_(keys - queries)
+    return scaled_dot_product_attention(
+        query_1HQK, key_1GCK, value_1GCK, mask_QC, is_causal=causal, scale=scaling, enable_gqa=True
+    )
 
 
 def isolate_documents(model: Any) -> None:

@@ -74,13 +74,15 @@ def row_loss(model: Any, row: Row) -> tuple[torch.Tensor, int]:
         input_ids=ids_R[None],
         position_ids=torch.from_numpy(row.positions).to(device, torch.long)[None],
         document_tokens=row.document_tokens,
+        parents=row.parents,
         use_cache=False,
     ).last_hidden_state
-    # The hidden state at t-1 predicts token t. A document's first token has weight 0, so none reaches back over a
-    # boundary.
+    # The hidden state of the token before predicts a token. The first token of a document without a parent has
+    # weight 0, so none reaches back over a boundary.
+    before_R = torch.from_numpy(row.predecessors()).to(device, torch.long)
     head = head_of(model)
     loss: torch.Tensor = _TrainedCrossEntropy.apply(  # type: ignore[no-untyped-call] # torch leaves it untyped
-        hidden_1RD[0, targets_N - 1],
+        hidden_1RD[0].index_select(0, before_R[targets_N]),  # its gradient adds up faster than that of [...]
         head.weight_VD,
         head.bias_V,
         head,
@@ -116,22 +118,21 @@ class _TrainedCrossEntropy(torch.autograd.Function):
             hidden_CD, labels_C1, weights_C = hidden_ND[chunk], labels_N[chunk, None], weights_N[chunk]
             logits_CV = _logits(head, hidden_CD, weight_VD)
             slope_CV = _cap_slope(head, logits_CV)
-            log_probability_CV = logits_CV.log_softmax(dim=1)
-            total -= (log_probability_CV.gather(1, labels_C1)[:, 0] * weights_C).sum()
+            loss_C, gradient_CV = _cross_entropy(logits_CV, labels_C1)
+            total += (loss_C * weights_C).sum()
             if not (need_hidden or need_weight or need_bias):
                 continue
-            gradient_CV = log_probability_CV.exp_()
-            gradient_CV.scatter_add_(1, labels_C1, gradient_CV.new_full(labels_C1.shape, -1.0))
-            gradient_CV.mul_((weights_C * head.scale)[:, None])
             if slope_CV is not None:
                 gradient_CV.mul_(slope_CV)
+            # Weights go to the narrow side of each product: a pass over V columns costs as much as the softmax.
+            scale_C1 = (weights_C * head.scale)[:, None]
             if grad_V is not None:
-                grad_V += gradient_CV.sum(dim=0).to(grad_V.dtype)
+                grad_V += (gradient_CV * scale_C1).sum(dim=0).to(grad_V.dtype)
             small_CV = gradient_CV.to(weight_VD.dtype)
             if grad_ND is not None:
-                torch.mm(small_CV, weight_VD, out=grad_ND[chunk])
+                torch.mm(small_CV, weight_VD, out=grad_ND[chunk]).mul_(scale_C1)
             if grad_VD is not None:
-                grad_VD.addmm_(small_CV.T, hidden_CD)
+                grad_VD.addmm_(small_CV.T, (hidden_CD * scale_C1).to(hidden_CD.dtype))
         ctx.save_for_backward(grad_ND, grad_VD, grad_V)
         return total
 
@@ -159,6 +160,19 @@ def _logits(head: Head, hidden_CD: torch.Tensor, weight_VD: torch.Tensor) -> tor
     if head.cap is not None:
         logits_CV = head.cap * torch.tanh(logits_CV / head.cap)
     return logits_CV
+
+
+def _cross_entropy(logits_CV: torch.Tensor, labels_C1: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy [C] and its gradient by the logits [C, V], with one exponential for each logit.
+
+    The largest probability p of a row is at least 1/V, so log(sum exp) = its logit - log p loses nothing.
+    """
+    largest_C = logits_CV.amax(dim=1)
+    label_C = logits_CV.gather(1, labels_C1)[:, 0]
+    gradient_CV = logits_CV.softmax(dim=1)
+    loss_C = largest_C - gradient_CV.amax(dim=1).log() - label_C
+    gradient_CV.scatter_add_(1, labels_C1, gradient_CV.new_full(labels_C1.shape, -1.0))
+    return loss_C, gradient_CV
 
 
 def _cap_slope(head: Head, logits_CV: torch.Tensor) -> torch.Tensor | None:

@@ -11,24 +11,50 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from tutelage.pack.order import Order
+from tutelage.pack.prefixes import Stretch, by_content, laid_tokens, shared_with_next, stretches
 from tutelage.types import Batch, Example, Row
 
+Laid = tuple[Sequence[Example], Sequence[Stretch]]
+"""The documents of a row and the stretches in which they are laid down."""
 
-def pack_rows(examples: Sequence[Example], *, row_tokens: int) -> tuple[Row, ...]:
-    """Pack examples into rows of at most `row_tokens` tokens, first fit by decreasing length.
 
+def pack_rows(examples: Sequence[Example], *, row_tokens: int, share_prefixes: bool = False) -> tuple[Row, ...]:
+    """Pack examples into rows of at most `row_tokens` tokens.
+
+    Without shared prefixes first fit by decreasing length; with them, the same or rows filled in order of content,
+    whichever leaves fewer tokens to compute.
     Source: first-fit decreasing, Johnson 1973; it uses at most 11/9 of the fewest rows possible, plus one.
 
     Args:
         examples: none longer than `row_tokens`.
         row_tokens: budget of one row (one micro-batch).
+        share_prefixes: lay down a beginning that documents of a row have in common once.
     """
-    longest_first = sorted(examples, key=lambda one: len(one.ids), reverse=True)
+    for one in examples:
+        need = len(one.ids)
+        assert need <= row_tokens, f"{one.address}: {need} tokens do not fit a row of {row_tokens}"
+        assert one.weights[0] == 0, f"{one.address}: the first token of a document cannot be trained"
+    bins = _by_length(examples, row_tokens)
+    if share_prefixes:
+        laid = min(
+            ([_shared(documents) for documents in bins], _by_content(examples, row_tokens)),
+            key=lambda rows: sum(part.end - part.start for _, parts in rows for part in parts),
+        )
+    else:
+        laid = [(documents, stretches(documents, [0] * (len(documents) - 1))) for documents in bins]
+    rows = tuple(_row(documents, parts) for documents, parts in laid)
+    packed = sum(row.trained_tokens for row in rows)
+    assert packed == sum(one.trained_tokens for one in examples), "packing changed the number of trained tokens"
+    ends = sum(_trained_ends(row, documents, parts) for row, (documents, parts) in zip(rows, laid, strict=True))
+    assert ends == sum(len(one.turns) for one in examples), "packing lost the end of a trained turn"
+    return rows
+
+
+def _by_length(examples: Sequence[Example], row_tokens: int) -> list[list[Example]]:
     bins: list[list[Example]] = []
     room: list[int] = []
-    for example in longest_first:
+    for example in sorted(examples, key=lambda one: len(one.ids), reverse=True):
         need = len(example.ids)
-        assert need <= row_tokens, f"{example.address}: {need} tokens do not fit a row of {row_tokens}"
         for index, free in enumerate(room):
             if need <= free:
                 bins[index].append(example)
@@ -37,18 +63,33 @@ def pack_rows(examples: Sequence[Example], *, row_tokens: int) -> tuple[Row, ...
         else:
             bins.append([example])
             room.append(row_tokens - need)
-    rows = tuple(_row(documents) for documents in bins)
-    packed = sum(row.trained_tokens for row in rows)
-    assert packed == sum(one.trained_tokens for one in examples), "packing changed the number of trained tokens"
-    ends = sum(_trained_ends(row, documents) for row, documents in zip(rows, bins, strict=True))
-    assert ends == sum(len(one.turns) for one in examples), "packing lost the end of a trained turn"
+    return bins
+
+
+def _shared(documents: Sequence[Example]) -> Laid:
+    ordered = [documents[index] for index in by_content(documents)]
+    return ordered, stretches(ordered, shared_with_next(ordered))
+
+
+def _by_content(examples: Sequence[Example], row_tokens: int) -> list[Laid]:
+    """Rows filled in order of content, each as far as it goes."""
+    ordered = [examples[index] for index in by_content(examples)]
+    shared = shared_with_next(ordered)
+    rows: list[Laid] = []
+    low = 0
+    for high in range(1, len(ordered) + 1):
+        if high == len(ordered) or laid_tokens(ordered[low : high + 1], shared[low:high]) > row_tokens:
+            rows.append((ordered[low:high], stretches(ordered[low:high], shared[low : high - 1])))
+            low = high
     return rows
 
 
-def batches(examples: Sequence[Example], order: Order, *, row_tokens: int, start_step: int = 0) -> Iterator[Batch]:
+def batches(
+    examples: Sequence[Example], order: Order, *, row_tokens: int, start_step: int = 0, share_prefixes: bool = False
+) -> Iterator[Batch]:
     """The batches of a run from `start_step` on, each with the one count its loss is divided by."""
     for step, epoch, chosen in order.indices(start_step):
-        rows = pack_rows([examples[index] for index in chosen], row_tokens=row_tokens)
+        rows = pack_rows([examples[index] for index in chosen], row_tokens=row_tokens, share_prefixes=share_prefixes)
         yield Batch(
             step=step,
             epoch=epoch,
@@ -58,25 +99,29 @@ def batches(examples: Sequence[Example], order: Order, *, row_tokens: int, start
         )
 
 
-def _trained_ends(row: Row, documents: Sequence[Example]) -> int:
-    """Turns whose last token stands trained at its place in the row, with its predecessor in the same document."""
-    count, start = 0, 0
-    for one, tokens in zip(documents, row.document_tokens, strict=True):
+def _trained_ends(row: Row, documents: Sequence[Example], laid: Sequence[Stretch]) -> int:
+    """Turns whose last token stands trained at its place in the row, behind the tokens it was proven behind."""
+    count, begins = 0, np.cumsum((0, *row.document_tokens))
+    before = row.predecessors()
+    for part, begin in zip(laid, begins, strict=False):
+        if not part.is_document:
+            continue
+        one = documents[part.example]
         for turn in one.turns:
-            at = start + turn.reply_end - 1
+            at = int(begin) + turn.reply_end - 1 - part.start
             same = row.ids[at] == one.ids[turn.reply_end - 1] and row.positions[at] == turn.reply_end - 1
-            count += bool(same and row.weights[at] != 0)
-        start += tokens
+            behind = before[at] >= 0 and row.ids[before[at]] == one.ids[turn.reply_end - 2]
+            count += bool(same and behind and row.weights[at] != 0)
     return count
 
 
-def _row(documents: Sequence[Example]) -> Row:
-    for one in documents:
-        assert one.weights[0] == 0, f"{one.address}: the first token of a document cannot be trained"
+def _row(documents: Sequence[Example], laid: Sequence[Stretch]) -> Row:
+    shares = any(part.parent >= 0 for part in laid)
     return Row(
-        ids=np.concatenate([one.ids for one in documents]),
-        weights=np.concatenate([one.weights for one in documents]),
-        positions=np.concatenate([np.arange(len(one.ids), dtype=np.int32) for one in documents]),
-        document_tokens=tuple(len(one.ids) for one in documents),
-        addresses=tuple(one.address for one in documents),
+        ids=np.concatenate([documents[part.example].ids[part.start : part.end] for part in laid]),
+        weights=np.concatenate([documents[part.example].weights[part.start : part.end] for part in laid]),
+        positions=np.concatenate([np.arange(part.start, part.end, dtype=np.int32) for part in laid]),
+        document_tokens=tuple(part.end - part.start for part in laid),
+        addresses=tuple(documents[part.example].address for part in laid if part.is_document),
+        parents=tuple(part.parent for part in laid) if shares else (),
     )

@@ -13,7 +13,9 @@ from tutelage.train.screen import Screen
 def exam_for(settings: Settings, prepared: Prepared) -> Exam:
     """The held-out rows, task prompts and general prompts of a run."""
     return Exam(
-        heldout_rows=pack_rows(prepared.validation, row_tokens=settings.pack.row_tokens),
+        heldout_rows=pack_rows(
+            prepared.validation, row_tokens=settings.pack.row_tokens, share_prefixes=settings.pack.share_prefixes
+        ),
         task=prepared.task,
         general=prepared.general,
         max_new_tokens=settings.evaluate.max_new_tokens,

@@ -272,6 +272,11 @@ def _checkpoints(job: Job) -> Checkpoints:
     return Checkpoints(job.folder / run_files.CHECKPOINTS, keep=job.settings.train.keep_checkpoints)
 
 
+def _shares_prefixes(settings: Settings) -> bool:
+    """What documents share gets one draw of dropout, where each of them would have got its own: then none is shared."""
+    return settings.pack.share_prefixes and settings.lora.dropout == 0.0
+
+
 def _train(job: Job) -> Outcome:
     asked, learner, examples = job.settings.train, job.learner, job.prepared.train
     order = Order(len(examples), asked.batch_examples, asked.epochs, job.settings.seed, asked.max_steps)
@@ -293,7 +298,13 @@ def _train(job: Job) -> Outcome:
     ):
         outcome = train(
             learner.model,
-            batches(examples, order, row_tokens=job.settings.pack.row_tokens, start_step=progress.steps_done),
+            batches(
+                examples,
+                order,
+                row_tokens=job.settings.pack.row_tokens,
+                start_step=progress.steps_done,
+                share_prefixes=_shares_prefixes(job.settings),
+            ),
             row_loss=row_loss,
             optimiser=learner.optimiser,
             schedule=schedule,
