@@ -14,6 +14,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,11 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.nn.modules import module as module_hooks
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from tutelage.config import Settings
 from tutelage.model.load import DTYPES, settled_precision
 from tutelage.model.source import model_folder
+from tutelage.pack import Order, batches
+from tutelage.train.prepare import prepare
 from tutelage.train.record import HeldoutRecord, StepRecord
 from tutelage.train.run import run
 from tutelage.train.screen import Screen
@@ -123,8 +127,26 @@ def _outermost(event: FunctionEvent) -> FunctionEvent:
     return event
 
 
-def print_profile(screen: ProfilingScreen, reached: Limit, task: Task) -> None:
-    """The shares of the profiled steps, and of the matrix limit in the plain ones."""
+def computed_share(settings: Settings, base: Path) -> float:
+    """The part of the plain steps' tokens that goes through the model: beginnings that rows share do so once."""
+    train = prepare(settings, base).train
+    asked = settings.train
+    order = Order(len(train), asked.batch_examples, asked.epochs, settings.seed, asked.max_steps)
+    share_prefixes = settings.pack.share_prefixes and settings.lora.dropout == 0.0  # as the run itself decides
+    made = batches(train, order, row_tokens=settings.pack.row_tokens, share_prefixes=share_prefixes)
+    plain = list(islice(made, WARM_STEPS, WARM_STEPS + PLAIN_STEPS))
+    return sum(one.computed_tokens for one in plain) / sum(one.tokens for one in plain)
+
+
+def print_profile(screen: ProfilingScreen, reached: Limit, task: Task, computed: float) -> None:
+    """The shares of the profiled steps, and of the matrix limit in the plain ones.
+
+    Args:
+        screen: that profiled.
+        reached: what the machine can do.
+        task: what was run.
+        computed: see `computed_share`.
+    """
     plain_seconds, plain_tokens = screen.seconds_and_tokens(WARM_STEPS, WARM_STEPS + PLAIN_STEPS)
     wall, tokens = screen.seconds_and_tokens(WARM_STEPS + PLAIN_STEPS, task.steps)
     operations = operations_of(list(screen.profiler.events()))
@@ -140,9 +162,10 @@ def print_profile(screen: ProfilingScreen, reached: Limit, task: Task) -> None:
     print(f"Longest operations: {_longest(real)}")
     print(f"Longest of kind other: {_longest([one for one in real if kind_of(one) == 'other'])}")
     speed = plain_tokens / plain_seconds
-    of_model, of_square = reached.share(task.method, speed)
+    of_model, of_square = reached.share(task.method, speed * computed)
     print(
-        f"\nWithout the profiler: {speed:.0f} tokens/s. The limit is "
+        f"\nWithout the profiler: {speed:.0f} tokens/s, of which {speed * computed:.0f} go through the model (the rest "
+        f"are beginnings that rows share). The limit is "
         f"{reached.tokens_a_second(task.method, reached.model_flops):.0f} by the model's own products "
         f"({reached.model_flops / 1e9:.0f} GFLOP/s), {reached.tokens_a_second(task.method, reached.square_flops):.0f} "
         f"by a square of {limit.SQUARE} ({reached.square_flops / 1e9:.0f} GFLOP/s): "
@@ -190,8 +213,10 @@ def main() -> None:
             overrides=asked.set,
         )
         screen = ProfilingScreen()
-        run(settings_for(task, folder), screen)
-    print_profile(screen, reached, task)
+        settings = settings_for(task, folder)
+        run(settings, screen)
+        computed = computed_share(settings, base)
+    print_profile(screen, reached, task, computed)
 
 
 if __name__ == "__main__":
