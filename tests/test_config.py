@@ -226,6 +226,12 @@ class TestProblems:
                 ["train.warmup_share"],
             ),
             (with_values(model={"method": "full"}, lora={"rank": 16}), "lora.rank", ["model.method"]),
+            (
+                with_values(data={"weights": {"b.jsonl": 2.0}}),
+                "data.weights",
+                ["names b.jsonl", *MINIMAL["data"]["train"]],
+            ),
+            (with_values(train={"optimizer": "adafactor", "beta1": 0.8}), "train.beta1", ['"adafactor"']),
             (with_values(train={"early_stop_patience": 3}), "train.early_stop_patience", ["data.validation_share"]),
         ],
     )

@@ -90,6 +90,8 @@ class TestDump:
         [
             with_values(model={"method": "full"}),
             with_values(train={"warmup_steps": 50}),
+            with_values(train={"optimizer": "adafactor"}),
+            with_values(data={"train": ["a.jsonl", "b.jsonl"], "weights": {"a.jsonl": 0.5}}),
             with_values(data={"validation": ["v.jsonl"]}, train={"early_stop_patience": 2}),
         ],
     )

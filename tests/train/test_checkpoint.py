@@ -80,6 +80,62 @@ def test_coming_to_the_same_step_again_leaves_it_alone(trained: Masters, tmp_pat
     assert names(tmp_path) == ["step-000002"]
 
 
+def test_going_on_from_an_older_one_forgets_what_came_later(trained: Masters, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=9)
+    for step in (1, 2, 3):
+        checkpoints.save_best(trained, Progress(step, best_step=step))
+        checkpoints.save(trained, Progress(step, best_step=step, tokens=step))
+    assert names(tmp_path)[:3] == ["best-000001", "best-000002", "best-000003"], "each checkpoint counts on its own"
+
+    progress = checkpoints.restore_newest(trained, chosen="step-000002")
+
+    assert progress.tokens == 2
+    assert names(tmp_path) == ["best-000001", "best-000002", "step-000001", "step-000002"]
+    assert checkpoints.restore_best(trained).steps_done == 2
+
+
+def test_a_checkpoint_that_is_not_there_is_no_choice(trained: Masters, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=9)
+    for step in (1, 2):
+        checkpoints.save(trained, Progress(step))
+
+    with pytest.raises(CheckpointError, match="no checkpoint 'step-7'") as caught:
+        checkpoints.restore_newest(trained, chosen="step-7")
+
+    assert caught.value.found == "step-000002, step-000001"
+    assert len(names(tmp_path)) == 2
+
+
+def test_the_offered_checkpoint_is_one_that_is_whole(trained: Masters, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=9)
+    for step in (1, 2, 3):
+        checkpoints.save(trained, Progress(step))
+    for step in (2, 3):
+        (tmp_path / f"step-{step:06d}" / "moments.safetensors").write_bytes(b"cut")
+
+    with pytest.raises(CheckpointError, match="damaged") as caught:
+        checkpoints.restore_newest(trained)
+
+    assert "--from step-000001" in str(caught.value.fix)
+
+
+@pytest.mark.parametrize("best", [False, True])
+def test_a_full_disk_leaves_the_earlier_best_and_checkpoints(
+    trained: Masters, tmp_path: Path, files_at_most: Callable[[int], AbstractContextManager[None]], best: bool
+) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save_best(trained, Progress(1, best_step=1))
+    checkpoints.save(trained, Progress(1, best_step=1))
+    write = checkpoints.save_best if best else checkpoints.save
+
+    with files_at_most(200), pytest.raises(SaveError):
+        write(trained, Progress(2, best_step=2))
+
+    assert names(tmp_path) == ["best-000001", "step-000001"]
+    assert checkpoints.restore_newest(trained).steps_done == 1
+    assert checkpoints.restore_best(trained).steps_done == 1
+
+
 def test_best_weights_come_back(trained: Masters, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=1)
     checkpoints.save_best(trained, Progress(2, best_loss=0.25, best_step=2))

@@ -117,7 +117,9 @@ def test_checkpoints_and_measurements_come_when_due(bench: Bench) -> None:
 
     measured = [one.step for one in bench.seen if isinstance(one, HeldoutRecord)]
     assert measured == [2, 4, 6, 7], "the last step is always measured"
-    assert bench.saved() == ["best-000004", "step-000003", "step-000006", "step-000007"]
+    saved = bench.saved()
+    assert saved[2:] == ["step-000003", "step-000006", "step-000007"]
+    assert saved[:2] == ["best-000002", "best-000004"], "step 3 counts on best 2"
     assert outcome.progress.best_step == 4
     assert outcome.progress.evaluations_since_best == 2
 
@@ -244,7 +246,8 @@ def test_many_addresses_are_counted_rather_than_listed(bench: Bench) -> None:
     with pytest.raises(TrainingError) as caught:
         bench.train(1, row_loss=lambda model, _row: (model(torch.ones(1, 6)).sum() * math.nan, 6))
 
-    assert caught.value.where == "a.jsonl:1, a.jsonl:2, a.jsonl:3, a.jsonl:4 and 3 more rows"
+    shown = "a.jsonl:1, a.jsonl:2, a.jsonl:3, a.jsonl:4 and 3 more rows, all in "
+    assert caught.value.where == shown + str(bench.record.parent / "stopped.json")
 
 
 def test_a_checkpoint_that_cannot_be_saved_ends_the_run(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,3 +268,14 @@ def test_a_checkpoint_that_cannot_be_saved_ends_the_run(bench: Bench, monkeypatc
 def test_a_record_that_cannot_be_written_is_a_save_error(bench: Bench, files_at_most: Callable[[int], Any]) -> None:
     with files_at_most(600), pytest.raises(SaveError):
         bench.train(9)
+
+
+def test_a_record_that_cannot_be_started_keeps_the_old_one(bench: Bench, files_at_most: Callable[[int], Any]) -> None:
+    """A resume drops the lines it will write again; a full disk must not cost the others."""
+    bench.train(3)
+    before = bench.record.read_bytes()
+
+    with files_at_most(100), pytest.raises(SaveError):
+        Recorder(bench.record, from_step=2)
+
+    assert bench.record.read_bytes() == before

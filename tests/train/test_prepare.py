@@ -22,6 +22,7 @@ from tutelage.pack.cache import ASIDE
 from tutelage.pack.store import EXAMPLES
 from tutelage.render import examples
 from tutelage.render.parallel import ROWS_WORTH_WORKERS
+from tutelage.train.gates import pass_gates
 from tutelage.train.prepare import Prepared, prepare
 from tutelage.train.renderer import renderer_for
 from tutelage.types import Example
@@ -169,6 +170,8 @@ def test_preparing_in_another_way_does_not_find_the_entry(prepared: Callable[...
         {"data": {"shape": "messages"}},
         {"data": {"columns": {"messages": "messages"}}},
         {"pack": {"max_tokens": 90}},
+        {"pack": {"too_long": "cut"}},
+        {"pack": {"too_long": "split"}},
         {"render": {"template": str(template)}},
         {"render": {"template_arguments": {"enable_thinking": False}}},
         {"render": {"date": "2026-02-01"}},
@@ -325,3 +328,34 @@ def test_a_row_counts_once_for_the_system_prompt_however_many_sequences_it_has(
     made = prepared([json.dumps(row) for row in rows], render={"template": str(template)})
     assert made.ledger.changed["split"] == 1
     assert made.system_prompt == "brief"
+
+
+@pytest.mark.parametrize("kind", ["talk", "document"])
+def test_long_rows_are_cut_at_a_turn_and_documents_divided(prepared: Callable[..., Prepared], kind: str) -> None:
+    """From the file to the gates of a run; with the default both go."""
+    turns = [message for number in range(5) for message in plain_talk(number)["messages"]]
+    long = {"text": "A driver returns the manual. " * 20} if kind == "document" else {"messages": turns}
+    short = {"text": "Hello."} if kind == "document" else plain_talk(9)
+    lines = [json.dumps(long), json.dumps(short)]
+    found, parts = {}, {}
+    for policy in ("drop", "cut", "split"):
+        made = prepared(lines, cache="cache", pack={"max_tokens": 64, "too_long": policy})
+        made.ledger.check()
+        pass_gates(made.train, made.renderer.tokenizer, untrained_V=None, whole=False)
+        found[policy], parts[policy] = made, [one for one in made.train if one.address.number == 1]
+    (whole,) = [one for one in prepared(pack={"max_tokens": 999}).train if one.address.number == 1]
+
+    assert parts["drop"] == []
+    assert dict(found["drop"].ledger.dropped) == {"too_long": 1}
+    if kind == "document":
+        assert parts["cut"] == []
+        assert len(parts["split"]) > 1
+        assert sum(one.trained_tokens for one in parts["split"]) == whole.trained_tokens
+        assert dict(found["split"].ledger.changed) == {"document_split": 1}
+        return
+    (cut,) = parts["cut"]
+    assert plain(parts["split"]) == plain([cut])
+    assert 0 < len(cut.turns) < 5
+    assert cut.turns == whole.turns[: len(cut.turns)]
+    assert cut.ids.tolist() == whole.ids[: cut.turns[-1].reply_end].tolist()
+    assert dict(found["cut"].ledger.changed) == {"turns_cut": 1}

@@ -162,9 +162,62 @@ def test_a_damaged_checkpoint_is_not_resumed(
         resume(stopped.folder, quiet_screen)
     assert "step-000003" in str(caught.value.fix)
 
-    shutil.rmtree(newest)
+    assert "--from step-000003" in str(caught.value.fix)
+
     stop_after(None)
-    assert resume(stopped.folder, quiet_screen).result["steps"] == 12
+    finished = run(config.load(stopped.folder / "settings.toml"), quiet_screen, resume=True, checkpoint="step-000003")
+    assert finished.result["steps"] == 12
+    whole = train_tiny("evaluate.before=false", "train.checkpoint_every=3", where="whole")
+    for name in ("step-000009", "step-000012"):
+        masters = f"checkpoints/{name}/masters.safetensors"
+        assert same_tensors(finished.folder / masters, whole.folder / masters)
+
+
+def test_what_killed_processes_left_is_gone_once_a_run_goes_on(
+    train_tiny: TrainTiny, stop_after: Callable[[int | None], None], quiet_screen: Screen
+) -> None:
+    """Half-written folders and files have names that begin with a dot; nothing takes them for the whole thing."""
+    stop_after(2)
+    folder = train_tiny("evaluate.before=false").folder
+    for name in (".adapter-x1y2", ".model-x1y2", "checkpoints/.step-000003-x1y2", "checkpoints/.best-000002-x1y2"):
+        (folder / name).mkdir()
+        (folder / name / "masters.safetensors").write_bytes(b"half")
+    for name in (".result.json", ".record.jsonl", ".inputs.json", ".stopped.json"):
+        (folder / name).write_text("{", encoding="utf-8")
+    stop_after(None)
+
+    finished = resume(folder, quiet_screen)
+
+    assert finished.result["steps"] == 12
+    assert [one.name for one in folder.rglob(".*")] == []
+
+
+def test_a_run_killed_after_it_ended_early_takes_no_step_more(
+    train_tiny: TrainTiny, quiet_screen: Screen, record_of: Any
+) -> None:
+    """Early stop had ended it, and the kill came before its result was written."""
+    finished = train_tiny(
+        "model.method=full",
+        "train.epochs=100",
+        "train.learning_rate=0.02",
+        "train.evaluate_every=4",
+        "train.early_stop_patience=1",
+        "evaluate.before=false",
+        "evaluate.task=",
+        "evaluate.general=",
+    )
+    assert finished.ended == "early_stop"
+    steps, _ = record_of(finished.folder)
+    (finished.folder / "result.json").unlink()
+    best = finished.result["best_step"]
+    shutil.copytree(
+        finished.folder / "checkpoints" / f"step-{max(steps):06d}", finished.folder / "checkpoints" / f"best-{best:06d}"
+    )
+
+    again = resume(finished.folder, quiet_screen)
+
+    assert again.ended == "early_stop"
+    assert record_of(finished.folder)[0] == steps
 
 
 def test_a_run_whose_model_could_not_be_saved_can_be_finished(
@@ -200,3 +253,25 @@ def test_resuming_a_finished_run_does_no_harm(train_tiny: TrainTiny, quiet_scree
 
     assert adapter.read_bytes() == before
     assert record_of(finished.folder) == record
+
+
+def test_another_machine_is_said_and_remembered(
+    train_tiny: TrainTiny, stop_after: Callable[[int | None], None], quiet_screen: Screen
+) -> None:
+    stop_after(2)
+    folder = train_tiny("evaluate.before=false").folder
+    path = folder / "inputs.json"
+    inputs = json.loads(path.read_text(encoding="utf-8"))
+    assert set(inputs["machine"]) >= {"device", "processor", "instructions", "threads"}
+    inputs["machine"]["processor"] = "An abacus"
+    inputs["versions"]["torch"] = "1.0"
+    path.write_text(json.dumps(inputs), encoding="utf-8")
+    stop_after(None)
+
+    resume(folder, quiet_screen)
+
+    told = quiet_screen.console.file.getvalue()
+    assert "may differ from here on, as processor: An abacus then, " in told
+    assert "may differ from here on, as torch: 1.0 then, " in told
+    (session,) = json.loads(path.read_text(encoding="utf-8"))["earlier_sessions"]
+    assert session["machine"]["processor"] == "An abacus"

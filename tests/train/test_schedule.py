@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tutelage import config
 from tutelage.train.schedule import Schedule, warmup_steps
 
 
@@ -55,3 +58,17 @@ def test_rates_never_leave_their_range(kind: Any, steps: int, share: float, rati
 )
 def test_warmup_steps(steps: int, share: float, exact: int | None, expected: int) -> None:
     assert warmup_steps(steps=steps, share=share, exact=exact) == expected
+
+
+def test_limas_decay() -> None:
+    """Zhou et al. 2023, section 3: no warm-up, 1e-5 falling linearly to 1e-6."""
+    settings = config.load(Path(__file__).parents[2] / "recipes" / "lima.toml").train
+    assert settings.learning_rate is not None
+    warm = warmup_steps(steps=1000, share=settings.warmup_share, exact=settings.warmup_steps)
+    schedule = Schedule(settings.schedule, settings.learning_rate, 1000, warm, settings.minimum_ratio)
+
+    rates = [schedule.rate(step) for step in range(1000)]
+    assert rates[0] == pytest.approx(1e-5, rel=1e-3)
+    assert rates[-1] == pytest.approx(1e-6)
+    falls = [earlier - later for earlier, later in itertools.pairwise(rates)]
+    assert falls == pytest.approx([9e-9] * 999, rel=1e-6)

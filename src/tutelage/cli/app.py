@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tutelage.cli import data, runs
+from tutelage.cli.doctor import doctor
 from tutelage.errors import DependencyError, TutelageError
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app.command()(runs.train)
 app.command()(runs.evaluate)
 app.command()(runs.chat)
 app.command()(runs.report)
+app.command()(doctor)
 
 
 @app.callback()

@@ -29,6 +29,7 @@ from tutelage.config import DataSettings, RenderSettings
 from tutelage.errors import ConfigError
 from tutelage.ledger import Ledger
 from tutelage.model.source import model_folder
+from tutelage.pack.length import TooLong
 from tutelage.render import Renderer
 from tutelage.render.gates import trained_stops
 from tutelage.report.check_screen import SplitPair, Tally, check_screen
@@ -181,13 +182,14 @@ class _Asked:
     data: DataSettings
     splits: Mapping[str, list[str]]
     max_tokens: int
+    too_long: TooLong = "drop"
 
 
 def _asked_by_recipe(recipe: str, overrides: list[str]) -> _Asked:
     settings = config.load(recipe, overrides)
     splits = {"train": settings.data.train, "validation": settings.data.validation, "task": settings.evaluate.task}
     renderer = renderer_for(model_folder(settings.model.name, weights=False, say=_to_stderr), settings.render)
-    return _Asked(renderer, settings.render, settings.data, splits, settings.pack.max_tokens)
+    return _Asked(renderer, settings.render, settings.data, splits, settings.pack.max_tokens, settings.pack.too_long)
 
 
 def _check_rows(asked: _Asked, ledger: Ledger, *, as_json: bool) -> None:
@@ -197,7 +199,11 @@ def _check_rows(asked: _Asked, ledger: Ledger, *, as_json: bool) -> None:
     for name, files in splits.items():
         split = asked.data.model_copy(update={"train": files})
         compared = COMPARED_ROWS if len(splits) > 1 else 0
-        kept[name] = _tally(split, asked.renderer, ledger, tally, max_tokens=asked.max_tokens, compared=compared)
+        # A task row is asked whole or not at all (`train.prepare`).
+        too_long: TooLong = "drop" if name == "task" else asked.too_long
+        rows = proven(split, asked.renderer, ledger, max_tokens=asked.max_tokens, too_long=too_long)
+        title = f"proving {', '.join(files)}"
+        kept[name] = _tally(_counted(rows, title), asked.renderer, tally, compared=compared)
         if compared and len(kept[name]) == compared:
             ledger.note(f"{name}: how alike the splits are was measured on its first {compared:,} rows")
     ledger.check()
@@ -216,19 +222,16 @@ def _check_rows(asked: _Asked, ledger: Ledger, *, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _tally(
-    data: DataSettings, renderer: Renderer, ledger: Ledger, tally: Tally, *, max_tokens: int, compared: int
-) -> list[Conversation]:
+def _tally(rows: Iterable[ProvenRow], renderer: Renderer, tally: Tally, *, compared: int) -> list[Conversation]:
     """Count all rows; give back the first `compared` of those kept, and no more: a data set need not fit in memory."""
     kept: list[Conversation] = []
-    rows = proven(data, renderer, ledger, max_tokens=max_tokens)
-    for conversation, sequences in _counted(rows, f"proving {', '.join(data.train)}"):
+    for conversation, sequences in rows:
         if len(kept) < compared:
             kept.append(conversation)
         for one in sequences:
             stops = trained_stops((one,), renderer.tokenizer.stop_ids)
             tally.add(tokens=len(one.ids), trained=one.trained_tokens, turns=len(one.turns), stops=stops)
-        if len(sequences) > 1:
+        if len(sequences) > 1 and not conversation.is_text:
             tally.add_split([len(one.ids) for one in sequences])
     return kept
 

@@ -17,6 +17,7 @@ from tutelage.config import DataSettings
 from tutelage.errors import ConfigError
 from tutelage.ledger import Ledger
 from tutelage.pack import proven_rows
+from tutelage.pack.length import TooLong
 from tutelage.render import Renderer
 from tutelage.render.roles import token_roles
 from tutelage.render.show import Signs, TokenTexts, coloured, has_colour, signs_for, visible
@@ -36,7 +37,13 @@ TITLE_SOURCES = 3
 
 
 def proven(
-    data: DataSettings, renderer: Renderer, ledger: Ledger, *, max_tokens: int, number: int | None = None
+    data: DataSettings,
+    renderer: Renderer,
+    ledger: Ledger,
+    *,
+    max_tokens: int,
+    too_long: TooLong = "drop",
+    number: int | None = None,
 ) -> Iterator[tuple[Conversation, tuple[Example, ...]]]:
     """Rows that can be trained, with their sequences, through all doors up to the length policy.
 
@@ -44,7 +51,8 @@ def proven(
         data: the sources and how to read them.
         renderer: what proves them.
         ledger: accounts for all of them.
-        max_tokens: longer rows are dropped.
+        max_tokens: the longest sequence.
+        too_long: what becomes of rows with a longer one.
         number: only the row of this ordinal; the others are read and not proven.
     """
 
@@ -52,7 +60,7 @@ def proven(
         rows = formats.read(data.train, ledger=books, shape=data.shape, columns=data.columns, max_rows=data.max_rows)
         return rows if number is None else (one for one in rows if _ordinal(one.address) == number)
 
-    return proven_rows(read, renderer, ledger, max_tokens=max_tokens, workers=data.workers)
+    return proven_rows(read, renderer, ledger, max_tokens=max_tokens, too_long=too_long, workers=data.workers)
 
 
 def accept_any_text() -> None:

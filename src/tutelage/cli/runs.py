@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from tutelage import config
 from tutelage import report as report_room
+from tutelage.cli.processes import in_processes, started_already
 from tutelage.errors import ConfigError
 from tutelage.report.final_screen import before_after, final_screen
 from tutelage.train import folder as run_files
@@ -32,11 +34,27 @@ def train(
     ] = None,
     *,
     resume: Annotated[str | None, typer.Option("--resume", help="Go on with this run from its last step.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option("--from", help="With --resume: go on from this checkpoint, such as step-000010.")
+    ] = None,
+    skip_step: Annotated[
+        bool, typer.Option("--skip-step", help="With --resume: leave out the step that the run was stopped before.")
+    ] = False,
+    replay: Annotated[
+        str | None, typer.Option("--replay", help="Run this run's settings again and compare every step.")
+    ] = None,
+    into: Annotated[
+        str | None, typer.Option("--into", help="With --replay: the folder for it; left out, RUN.replay.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Prove the data, print the plan, load no model.")] = False,
     explain: Annotated[
         str | None, typer.Option("--explain", help="Explain a setting or section, or 'all', and stop.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Any dropped row is an error.")] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option("--processes", min=1, help="Share the model and every step among this many processes."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune a model as a recipe says; measure it before and after; leave a run folder with a report.
@@ -47,16 +65,38 @@ def train(
     if explain is not None:
         _explain(None if explain == "all" else explain)
         return
-    settings = _settings(recipe, overrides or [], resume, strict=strict)
+    resumed, replayed = resume is not None, replay is not None
+    _refuse_strays(
+        (
+            ("--from", checkpoint is not None, "--resume", resumed),
+            ("--skip-step", skip_step, "--resume", resumed),
+            ("--into", into is not None, "--replay", replayed),
+        )
+    )
     out = Console(stderr=as_json)
+    if replay is not None:
+        if recipe is not None or resumed:
+            raise ConfigError(
+                "A replayed run keeps its settings",
+                found=f"--replay {replay} together with {recipe or '--resume'}",
+                fix="give --replay alone",
+            )
+        _replay(replay, into, out, as_json=as_json)
+        return
+    settings = _settings(recipe, overrides or [], resume, strict=strict)
     if dry_run:
         _dry_run(settings, out)
         return
+    if processes is not None and not started_already(processes):
+        in_processes(processes, sys.argv[1:])
+        return
     from tutelage.train.run import run
 
-    finished = run(settings, Screen(out), resume=resume is not None)
+    finished = run(settings, Screen(out), resume=resume is not None, checkpoint=checkpoint, skip_step=skip_step)
     if finished.ended == "interrupted":
         raise typer.Exit(130)
+    if not finished.result:  # another process shows it
+        return
     if as_json:
         sys.stdout.write(json.dumps(finished.result, ensure_ascii=False) + "\n")
     else:
@@ -136,17 +176,46 @@ def _settings(recipe: str | None, overrides: list[str], resume: str | None, *, s
     return config.load(recipe, overrides)
 
 
+def _refuse_strays(options: Iterable[tuple[str, bool, str, bool]]) -> None:
+    """Refuse an option that was given without the one it goes with: (option, given, goes with, given)."""
+    for option, given, other, other_given in options:
+        if given and not other_given:
+            raise ConfigError(
+                f"{option} goes with {other}", fix=f"tutelage train {other} RUN {option}, or leave it out"
+            )
+
+
+def _replay(name: str, into: str | None, out: Console, *, as_json: bool) -> None:
+    from tutelage.train.replay import replay
+
+    found = replay(name, Screen(out), into=into)
+    if as_json:
+        sys.stdout.write(json.dumps(asdict(found), default=str, ensure_ascii=False) + "\n")
+    elif found.difference is None:
+        compared = found.weights or "no weights, as the two runs have no checkpoint in common"
+        out.print(f"identical: {found.steps} steps and {compared}, to the last bit", markup=False, highlight=False)
+    else:
+        out.print(f"different: {found.difference}", markup=False, highlight=False)
+    if found.difference is not None:
+        for cause in found.causes:
+            out.print(f"  probable cause: {cause}", markup=False, highlight=False)
+        if not found.causes:
+            same = "versions, code, device, processor and threads are those of the record"
+            out.print(f"  no cause is recorded: {same}", markup=False, highlight=False)
+        raise typer.Exit(1)
+
+
 def _dry_run(settings: config.Settings, out: Console) -> None:
     from tutelage.model.source import model_folder
-    from tutelage.pack import Order
     from tutelage.train.prepare import prepare, prepared_cache
+    from tutelage.train.sampling import epoch_tokens, order_of
 
     folder = model_folder(settings.model.name, weights=False, say=out.print)
     prepared = prepare(settings, folder, cache=prepared_cache(), say=out.print)
     asked = settings.train
-    order = Order(len(prepared.train), asked.batch_examples, asked.epochs, settings.seed, asked.max_steps)
+    order = order_of(settings, examples=len(prepared.train), sources=prepared.sources)
     tokens = prepared.train_totals.tokens
-    step_tokens = tokens / order.examples * asked.batch_examples
+    step_tokens = epoch_tokens(prepared.train, prepared.sources) / order.epoch_visits * asked.batch_examples
     ledger = prepared.ledger
     grid = Table.grid(padding=(0, 2))
     for name, value in {

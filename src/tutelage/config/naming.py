@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from tutelage.config.sections import Section
 from tutelage.config.settings import Settings
 
-MAPPING_FIELDS = ("data.columns", "render.template_arguments")
+MAPPING_FIELDS = ("data.columns", "data.weights", "render.template_arguments")
 """Fields whose own keys are the user's."""
 
 OTHER_TOOLS_NAMES = {
@@ -21,10 +21,13 @@ OTHER_TOOLS_NAMES = {
     "micro_batch_size": "pack.row_tokens",
     "gradient_accumulation_steps": "train.batch_examples",
     "num_train_epochs": "train.epochs",
+    "optim": "train.optimizer",
+    "optimizer_name": "train.optimizer",
     "lr_scheduler_type": "train.schedule",
     "warmup_ratio": "train.warmup_share",
     "max_grad_norm": "train.max_gradient_norm",
     "eval_steps": "train.evaluate_every",
+    "report_to": "train.trackers",
     "save_steps": "train.checkpoint_every",
     "save_total_limit": "train.keep_checkpoints",
     "max_length": "pack.max_tokens",

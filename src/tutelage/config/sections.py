@@ -52,6 +52,12 @@ class ModelSettings(Section):
         description="Let the model's repository run its own Python code on this computer.",
         json_schema_extra={"source": "off by default for safety, as in Transformers"},
     )
+    compile: bool = Field(
+        default=False,
+        description="Compile the feed-forward part and the norms of each layer with torch.compile: the first steps "
+        "take minutes, later ones may be faster.",
+        json_schema_extra={"source": "PyTorch's torch.compile; off, as it gained nothing on a CPU"},
+    )
     threads: int | None = Field(
         default=None,
         gt=0,
@@ -100,6 +106,12 @@ class DataSettings(Section):
     train: TextList = Field(
         description="Files, folders or hub data sets to train on; paths start from the current folder.",
         json_schema_extra={"source": "the user's choice; there is no default"},
+    )
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={},
+        description="How often an epoch visits the rows of a source of data.train, such as 'small.jsonl' = 2.0; 0.5 "
+        "takes half of them, the other half an epoch later; a source without a weight has 1.",
+        json_schema_extra={"source": "the user's choice: T5 (Raffel et al. 2020, section 3.5.2) compares mixtures"},
     )
     validation: list[Text] = Field(
         default=[],
@@ -238,10 +250,18 @@ class PackSettings(Section):
     max_tokens: int = Field(
         default=1024,
         gt=1,
-        description="Longest example in tokens; a longer one is dropped and counted.",
+        description="Longest example in tokens; pack.too_long says what becomes of a longer one.",
         json_schema_extra={
             "source": "Alpaca trains on 512 tokens, LIMA (Zhou et al. 2023, section 3) on 2048",
             "usual": [512, 8192],
+        },
+    )
+    too_long: Literal["drop", "cut", "split"] = Field(
+        default="drop",
+        description="What becomes of a longer example: drop counts it and lets it go, cut keeps the trained turns that "
+        "end within the limit, split does the same and divides plain documents into several.",
+        json_schema_extra={
+            "source": "our choice: a reply is trained to its stop or not at all, and whatever goes is counted"
         },
     )
     row_tokens: int = Field(

@@ -108,6 +108,9 @@ def contradictions(settings: Settings, *, ignore: Collection[str] = ()) -> list[
         paths = tuple(f"lora.{name}" for name in LoraSettings.model_fields if name in lora.model_fields_set)
         problem = 'is set, but model.method = "full" reads nothing from [lora]; remove it, or set model.method = "lora"'
         found += [Contradiction((path, "model.method"), problem) for path in paths]
+    if strangers := [name for name in data.weights if name not in data.train]:
+        problem = f"names {', '.join(strangers)}; the sources in data.train are {', '.join(data.train)}"
+        found.append(Contradiction(("data.weights", "data.train"), problem))
     if data.validation and data.validation_share > 0:
         problem = "is set, and so is data.validation; keep one of them"
         found.append(Contradiction(("data.validation_share", "data.validation"), problem))
@@ -124,4 +127,19 @@ def contradictions(settings: Settings, *, ignore: Collection[str] = ()) -> list[
         problem = "is set, but nothing is held out; set data.validation or data.validation_share"
         paths = ("train.early_stop_patience", "data.validation", "data.validation_share")
         found.append(Contradiction(paths, problem))
+    found += [
+        Contradiction(
+            (f"train.{name}", "train.optimizer"), 'is set, but train.optimizer = "adafactor" does not read it'
+        )
+        for name in unread_by_optimizer(train)
+        if name in train.model_fields_set
+    ]
     return [one for one in found if not set(one.paths) & set(ignore)]
+
+
+def unread_by_optimizer(train: TrainSettings) -> tuple[str, ...]:
+    """Fields of `[train]` that the chosen optimizer reads nothing from.
+
+    Source: Adafactor keeps no first moment, and its second has a decay of its own (Shazeer and Stern 2018, section 7).
+    """
+    return ("beta1", "beta2", "epsilon") if train.optimizer == "adafactor" else ()

@@ -43,6 +43,15 @@ class TrainSettings(Section):
             "usual": "1e-05 to 5e-05 for full fine-tuning, 0.0001 to 0.0005 for LoRA",
         },
     )
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "muon"] = Field(
+        default="adamw",
+        description="What steps the weights: AdamW, with moments of one byte (8bit) or in memory that moves to the GPU "
+        "and back (paged), Adafactor, or Muon for the matrices inside the model with AdamW for the rest.",
+        json_schema_extra={
+            "source": "Loshchilov and Hutter 2019 (AdamW); Dettmers et al. 2022 (8-bit) and 2023 (QLoRA, section 3: "
+            "paged); Shazeer and Stern 2018 (Adafactor); Jordan et al. 2024 and Liu et al. 2025 (Muon)"
+        },
+    )
     schedule: Literal["cosine", "linear", "constant"] = Field(
         default="cosine",
         description="Shape of the learning rate after the warm-up: falls along a cosine, falls in a line, or stays.",
@@ -81,20 +90,20 @@ class TrainSettings(Section):
         default=0.9,
         ge=0,
         lt=1,
-        description="AdamW's memory of past gradients.",
+        description="AdamW's memory of past gradients; Adafactor has none.",
         json_schema_extra={"source": "PyTorch's AdamW default; Kingma and Ba 2015", "usual": [0.8, 0.95]},
     )
     beta2: float = Field(
         default=0.999,
         ge=0,
         lt=1,
-        description="AdamW's memory of past squared gradients.",
+        description="AdamW's memory of past squared gradients; Adafactor has none.",
         json_schema_extra={"source": "PyTorch's AdamW default; LIMA uses 0.95", "usual": [0.95, 0.999]},
     )
     epsilon: float = Field(
         default=1e-8,
         gt=0,
-        description="AdamW's small number that keeps its division away from zero.",
+        description="AdamW's small number that keeps its division away from zero; Adafactor has none.",
         json_schema_extra={"source": "PyTorch's AdamW default; Kingma and Ba 2015", "usual": [1e-8, 1e-6]},
     )
     max_gradient_norm: float = Field(
@@ -104,6 +113,60 @@ class TrainSettings(Section):
         json_schema_extra={
             "source": "Pascanu et al. 2013, section 3.2; 1.0 is common, QLoRA uses 0.3",
             "usual": [0.3, 1.0],
+        },
+    )
+    activation_checkpointing: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Keep only the input of each layer and compute the rest again in the backward pass: less memory, "
+        "about a third more time, the same numbers; auto does so for rows of more than 4,096 tokens.",
+        json_schema_extra={"source": "Chen et al. 2016, section 4"},
+    )
+    residual_dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of what a layer adds to the residual stream that is zeroed at random while training: this "
+        "much at the last layer, linearly down to nothing at the first.",
+        json_schema_extra={
+            "source": "LIMA (Zhou et al. 2023, section 3, after Ouyang et al. 2022): 0.3, for smaller models 0.2",
+            "usual": [0.0, 0.3],
+        },
+    )
+    neftune_alpha: float | None = Field(
+        default=None,
+        gt=0,
+        description="Strength of the noise added to the embeddings while training (NEFTune); left out, none.",
+        json_schema_extra={"source": "Jain et al. 2023 (NEFTune), section 3: 5, 10 or 15", "usual": [5.0, 15.0]},
+    )
+    ema_decay: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Keep a moving average of the weights that remembers this much of itself at each step, and measure "
+        "and save that; left out, none.",
+        json_schema_extra={
+            "source": "Polyak and Juditsky 1992; Tarvainen and Valpola 2017, section 3.1, use 0.99 to 0.999",
+            "usual": [0.9, 0.9999],
+        },
+    )
+    spike_factor: float | None = Field(
+        default=None,
+        gt=1,
+        description="A step whose loss exceeds this many times the median of the last train.spike_window losses is not "
+        "taken, and ends the run with its rows named; left out, only a loss that is not finite does.",
+        json_schema_extra={
+            "source": "PaLM (Chowdhery et al. 2022, section 5.1) left out the batches at loss spikes; the factor "
+            "is the user's choice",
+            "usual": [2.0, 10.0],
+        },
+    )
+    spike_window: int = Field(
+        default=20,
+        gt=0,
+        description="Losses whose median train.spike_factor multiplies; until there are as many, nothing is a spike.",
+        json_schema_extra={
+            "source": "our choice: one odd step moves no median of 20, and 20 steps follow a falling loss",
+            "usual": [10, 100],
         },
     )
     evaluate_every: int | None = Field(
@@ -117,6 +180,11 @@ class TrainSettings(Section):
         gt=0,
         description="Stop after this many measurements in a row without a better held-out loss; left out, never.",
         json_schema_extra={"source": "Goodfellow et al. 2016 (Deep Learning), algorithm 7.1", "usual": [2, 10]},
+    )
+    trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(
+        default=[],
+        description="Where figures are shown besides the run's folder, whose record.jsonl has them in any case.",
+        json_schema_extra={"source": "the user's choice; none by default, and nothing leaves the machine"},
     )
     checkpoint_every: int | None = Field(
         default=None,

@@ -12,11 +12,9 @@ import torch
 from safetensors import SafetensorError
 
 from tutelage.errors import DataError, DependencyError, cause_of
+from tutelage.model.machine import cpu_multiplies_bf16
 
 Precision = Literal["fp32", "bf16"]
-NATIVE_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
-"""CPU flags that mean bf16 products in hardware, as /proc/cpuinfo spells them (x86 and ARM). Elsewhere PyTorch computes
-them in software, many times slower than fp32."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -29,8 +27,13 @@ class Loaded:
     device: str
 
 
-def load(folder: Path, *, trust_remote_code: bool = False) -> tuple[Any, Loaded]:
+def load(folder: Path, *, trust_remote_code: bool = False, onto: str | None = None) -> tuple[Any, Loaded]:
     """Load the model in `folder` in the precision its weights are stored in, from safetensors only.
+
+    Args:
+        folder: configuration and safetensors.
+        trust_remote_code: the folder's own Python code may run.
+        onto: where its weights go; None takes what `device_here` says.
 
     Raises:
         DataError: the folder holds no model that transformers reads.
@@ -38,7 +41,7 @@ def load(folder: Path, *, trust_remote_code: bool = False) -> tuple[Any, Loaded]
     """
     from transformers import AutoModelForCausalLM
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = onto or device_here()
     try:
         with no_progress_bars():
             model = AutoModelForCausalLM.from_pretrained(
@@ -65,6 +68,11 @@ def load(folder: Path, *, trust_remote_code: bool = False) -> tuple[Any, Loaded]
     return model, Loaded(parameters, weight_bytes, device)
 
 
+def device_here() -> Literal["cpu", "cuda"]:
+    """CUDA where there is one, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 @contextmanager
 def no_progress_bars() -> Iterator[None]:
     """Keep transformers from drawing its own bars over ours."""
@@ -83,9 +91,7 @@ def settled_precision(asked: Literal["auto", "fp32", "bf16"]) -> Precision:
         return asked
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    cpu = Path("/proc/cpuinfo")
-    flags = set(cpu.read_text(encoding="utf-8").split()) if cpu.is_file() else set()
-    return "bf16" if flags & NATIVE_BF16_FLAGS else "fp32"
+    return "bf16" if cpu_multiplies_bf16() else "fp32"
 
 
 def compute_in(model: torch.nn.Module, precision: Precision) -> None:

@@ -66,13 +66,13 @@ def row_loss(model: Any, row: Row) -> tuple[torch.Tensor, int]:
         A scalar fp32 tensor that can be differentiated, and the number of tokens with a non-zero weight.
     """
     device = next(model.parameters()).device
-    ids_R = torch.from_numpy(row.ids).to(device, torch.long)
-    weights_R = torch.from_numpy(row.weights).to(device)
+    ids_R = torch.from_numpy(row.ids).to(device, torch.long, non_blocking=True)
+    weights_R = torch.from_numpy(row.weights).to(device, non_blocking=True)
     targets_N = weights_R.nonzero().squeeze(1)
     decoder = model.get_decoder()
     hidden_1RD = decoder(
         input_ids=ids_R[None],
-        position_ids=torch.from_numpy(row.positions).to(device, torch.long)[None],
+        position_ids=torch.from_numpy(row.positions).to(device, torch.long, non_blocking=True)[None],
         document_tokens=row.document_tokens,
         parents=row.parents,
         use_cache=False,

@@ -1,22 +1,90 @@
-"""Length policy: a row any of whose sequences is longer than the limit goes, counted. Nothing is ever cut."""
+"""Length policy: what becomes of a row with a sequence of more tokens than the limit. No other place cuts anything.
+
+A conversation is only ever cut behind a whole trained turn: what stays begins with the very ids that were proven, and
+every reply in it is trained to its stop. Only a plain document, which is no reply, is divided between its tokens.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Literal
 
 from tutelage.ledger import Ledger
-from tutelage.types import Conversation, Drop, Example
+from tutelage.types import Change, Conversation, Drop, Example, Turn
+
+TooLong = Literal["drop", "cut", "split"]
 
 
 def within_limit(
-    proven: Iterable[tuple[Conversation, tuple[Example, ...]]], *, max_tokens: int, ledger: Ledger
+    proven: Iterable[tuple[Conversation, tuple[Example, ...]]],
+    *,
+    max_tokens: int,
+    ledger: Ledger,
+    too_long: TooLong = "drop",
 ) -> Iterator[tuple[Conversation, tuple[Example, ...]]]:
-    """Pass on rows whose every sequence has at most `max_tokens` tokens; the last door, so it also keeps the books."""
+    """Pass on rows whose every sequence has at most `max_tokens` tokens; the last door, so it also keeps the books.
+
+    Args:
+        proven: rows with their Examples.
+        max_tokens: the limit; at least 2.
+        ledger: counts every row, and every row that was dropped, cut or divided.
+        too_long: "drop" lets a row go whole; "cut" keeps the trained turns that end within the limit; "split" does so
+            too, and divides a plain document into sequences of the limit, each token trained as often as before.
+    """
     for conversation, examples in proven:
-        longest = max(len(one.ids) for one in examples)
-        if longest > max_tokens:
-            detail = f"{longest} tokens; the limit pack.max_tokens is {max_tokens}"
-            ledger.drop(Drop(conversation.address, "too_long", detail))
+        if max(len(one.ids) for one in examples) <= max_tokens:
+            ledger.keep()
+            yield conversation, examples
             continue
+        kept, entry = _shortened(conversation, examples, max_tokens, too_long)
+        if isinstance(entry, Drop):
+            ledger.drop(entry)
+            continue
+        ledger.change(entry)
         ledger.keep()
-        yield conversation, examples
+        yield conversation, kept
+
+
+def _shortened(
+    conversation: Conversation, examples: Sequence[Example], max_tokens: int, too_long: TooLong
+) -> tuple[tuple[Example, ...], Drop | Change]:
+    address = conversation.address
+    limit = f"the limit pack.max_tokens is {max_tokens}"
+    longest = max(len(one.ids) for one in examples)
+    if too_long == "drop":
+        return (), Drop(address, "too_long", f"{longest} tokens; {limit}")
+    if conversation.is_text:
+        if too_long == "cut":
+            return (), Drop(address, "too_long", f"a document of {longest} tokens has no turn to cut at; {limit}")
+        pieces = tuple(_pieces(examples[0], max_tokens))
+        detail = f"a document of {longest} tokens became {len(pieces)} sequences; {limit}"
+        return pieces, Change(address, "document_split", detail)
+    cut = [one if len(one.ids) <= max_tokens else _cut(one, max_tokens) for one in examples]
+    kept = tuple(replace(one, part=part) for part, one in enumerate(one for one in cut if one is not None))
+    if not kept:
+        first = min(turn.reply_end for one in examples for turn in one.turns)
+        return (), Drop(address, "too_long", f"the first trained turn ends after {first} tokens; {limit}")
+    turns, left = (sum(len(one.turns) for one in sequences) for sequences in (examples, kept))
+    return kept, Change(address, "turns_cut", f"{left} of {turns} trained turns stay, the others end later; {limit}")
+
+
+def _cut(example: Example, max_tokens: int) -> Example | None:
+    """The Example up to the end of its last turn within the limit; None where no turn ends there."""
+    turns = tuple(turn for turn in example.turns if turn.reply_end <= max_tokens)
+    if not turns:
+        return None
+    end = turns[-1].reply_end
+    return replace(example, ids=example.ids[:end], weights=example.weights[:end], turns=turns)
+
+
+def _pieces(document: Example, max_tokens: int) -> Iterator[Example]:
+    """Consecutive pieces; each begins with the last token of the one before, untrained: its first needs a context."""
+    (turn,) = document.turns
+    for part, start in enumerate(range(0, len(document.ids) - 1, max_tokens - 1)):
+        end = min(start + max_tokens, len(document.ids))
+        weights = document.weights[start:end].copy()
+        weights[0] = 0.0
+        last = end == len(document.ids)
+        piece = Turn(turn.message, 1, end - start, ends_with_stop=last and turn.ends_with_stop)
+        yield Example(document.address, part, document.ids[start:end], weights, (piece,))

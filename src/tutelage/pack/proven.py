@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 
 from tutelage.ledger import Ledger
-from tutelage.pack.length import within_limit
+from tutelage.pack.length import TooLong, within_limit
 from tutelage.render import Renderer, examples
 from tutelage.types import Change, Conversation, Drop, Example
 
@@ -17,6 +17,7 @@ def proven_rows(
     ledger: Ledger,
     *,
     max_tokens: int,
+    too_long: TooLong = "drop",
     workers: int | None = None,
 ) -> Generator[tuple[Conversation, tuple[Example, ...]]]:
     """Conversations with their Examples; each entry of the ledger is made when its row's turn comes.
@@ -28,7 +29,8 @@ def proven_rows(
         read: gives the conversations, and keeps its books in the ledger it is handed.
         renderer: proves them.
         ledger: takes every row, drop, change and note.
-        max_tokens: rows with a longer sequence are dropped.
+        max_tokens: the longest sequence.
+        too_long: what becomes of a row with a longer one; see `tutelage.pack.length`.
         workers: processes that prove; see `tutelage.render.examples`.
     """
     met: list[Drop | Change] = []
@@ -42,7 +44,7 @@ def proven_rows(
         yield from met
 
     with closing(examples(stream(), renderer, ledger, workers=workers)) as proven:
-        yield from within_limit(proven, max_tokens=max_tokens, ledger=ledger)
+        yield from within_limit(proven, max_tokens=max_tokens, too_long=too_long, ledger=ledger)
     ledger.enter(reading.rows_in)
     for note in reading.notes:
         ledger.note(note)

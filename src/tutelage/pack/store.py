@@ -181,6 +181,11 @@ class ExampleStore(Sequence[Example]):
             column[first : first + count] = np.frombuffer(data, dtype=RECORD)[name]
         return column if self._chosen is None else column[self._chosen]
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of the data files, which the column `file` counts from 0."""
+        return tuple(self._files)
+
     def totals(self) -> Totals:
         """Examples, tokens and trained tokens."""
         return Totals(self._length, int(self.column("tokens").sum()), int(self.column("trained").sum()))

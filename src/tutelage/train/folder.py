@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from importlib import metadata
 from itertools import count
@@ -21,7 +22,9 @@ BEFORE = "before.json"
 AFTER = "after.json"
 ROWS = "rows.json"
 RESULT = "result.json"
+STOPPED = "stopped.json"
 CHECKPOINTS = "checkpoints"
+TRACKERS = "trackers"
 MODEL = "model"
 ADAPTER = "adapter"
 PACKAGES = ("tutelage", "torch", "transformers", "tokenizers", "peft", "safetensors", "numpy")
@@ -87,12 +90,37 @@ def write_text(path: Path, text: str) -> None:
     """
     scratch = path.with_name(f".{path.name}")
     try:
-        scratch.write_text(text, encoding="utf-8")
+        with scratch.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
         os.replace(scratch, path)
+        sync(path.parent)
     except OSError as error:
         raise SaveError(
             f"{path.name} could not be written", where=str(path), found=cause_of(error), fix="free some space"
         ) from error
+
+
+def sync(path: Path) -> None:
+    """See a file's bytes, or a folder's names, onto the disk: a rename alone may be undone by a power cut.
+
+    Source: fsync(2); a file's own does not reach the folder that names it.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def clear_scratch(folder: Path) -> None:
+    """Delete what a killed process was writing in a run's folder: names that begin with a dot, each for one of ours."""
+    for name in (SETTINGS, INPUTS, RECORD, LEDGER, BEFORE, AFTER, ROWS, RESULT, STOPPED):
+        (folder / f".{name}").unlink(missing_ok=True)
+    for name in (MODEL, ADAPTER):
+        for scratch in folder.glob(f".{name}-*"):
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def versions() -> dict[str, str]:

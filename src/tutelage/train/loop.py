@@ -1,7 +1,8 @@
 """The training loop: one function, the same for every method, precision and device.
 
 Read it from top to bottom: batches come in, each row's summed loss is divided by the batch's one count and sent
-backward, the optimiser steps, and every so often the model is tested on held-out rows and saved.
+backward, the optimiser steps, and every so often the model is tested on held-out rows and saved. A step that memory is
+too small for starts again with smaller rows; one that would spoil the weights is not taken, and ends the run.
 """
 
 from __future__ import annotations
@@ -14,17 +15,22 @@ from typing import Any, Literal
 
 import torch
 
-from tutelage.errors import TrainingError
+from tutelage.model.ranks import ALONE, Ranks
+from tutelage.pack.divide import rows_within
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.masters import Masters
 from tutelage.train.memory import GIVE_BACK_EVERY_STEPS, give_back
-from tutelage.train.record import HeldoutRecord, Recorder, StepRecord, peak_bytes
+from tutelage.train.out_of_memory import is_out_of_memory, return_memory
+from tutelage.train.random_state import random_state, restore_random_state
+from tutelage.train.record import HeldoutRecord, Record, Recorder, RowsRecord, StepRecord, peak_bytes
 from tutelage.train.schedule import Schedule
+from tutelage.train.spikes import SpikeGuard
+from tutelage.train.trouble import does_not_fit, full_among_others, stop_before
 from tutelage.types import Batch, Row
 
 RowLoss = Callable[[Any, Row], tuple[torch.Tensor, int]]
 Ending = Literal["finished", "early_stop", "interrupted"]
-Watch = Callable[[StepRecord | HeldoutRecord], None]
+Watch = Callable[[Record], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +42,7 @@ class Outcome:
     step_seconds: float
 
 
-def train(
+def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, rather than a loop behind hooks
     model: Any,
     batches: Iterable[Batch],
     *,
@@ -53,6 +59,8 @@ def train(
     watch: Watch,
     asked_to_stop: Callable[[], bool],
     progress: Progress,
+    ranks: Ranks = ALONE,
+    spikes: SpikeGuard | None = None,
 ) -> Outcome:
     """Train until the batches end, held-out loss stops improving, or a stop is asked for; always leave a checkpoint.
 
@@ -72,34 +80,75 @@ def train(
         watch: told the same.
         asked_to_stop: looked at once a step.
         progress: where the run stands; zero for a new one.
+        ranks: the processes that share every batch; each gets the same number of rows of it.
+        spikes: says which loss is too large to learn from; None lets every finite one through.
 
     Raises:
-        TrainingError: the loss or gradient is not finite; the weights are those of the last good step.
+        TrainingError: the loss or gradient is not finite, or the loss a spike; the weights are those of the last good
+            step, and saved.
+        FitError: one example alone is too large for the memory.
         SaveError: a checkpoint could not be written.
     """
     began = time.perf_counter() - recorder.elapsed_before_seconds
     step_seconds, saved_at = 0.0, -1
-    ended: Ending = "finished"
+    out_of_patience = patience is not None and progress.evaluations_since_best >= patience
+    ended: Ending = "early_stop" if out_of_patience else "finished"  # a run that was killed after its last step
     model.train()
-    for batch in batches:
+    for batch in batches if ended == "finished" else ():
         started = time.perf_counter()
-        loss_sum = 0.0
-        for row in batch.rows:
-            row_sum, _ = row_loss(model, row)
-            (row_sum / batch.trained_tokens).backward()
-            loss_sum += row_sum.item()
+        before = random_state()
+        while True:  # once, unless memory runs out
+            rows = rows_within(batch.rows, progress.row_tokens)
+            losses: list[float] = []
+            try:
+                for row in rows:
+                    losses.append(_learn(model, row, row_loss, batch.trained_tokens))
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if ranks.size > 1:  # the others are in the middle of this row, and wait
+                    raise full_among_others(batch, ranks) from error
+                failed = rows[len(losses)]
+            # Not inside the except block: until it ends, the error keeps what the failed pass had allocated.
+            optimiser.forget_gradients()
+            restore_random_state(dict(before))
+            return_memory()
+            if len(failed.addresses) <= 1:
+                raise does_not_fit(batch, failed, progress=progress, optimiser=optimiser, checkpoints=checkpoints)
+            row_tokens = len(failed.ids) // 2
+            progress = replace(progress, row_tokens=row_tokens)
+            smaller = RowsRecord(batch.step + 1, row_tokens, time.perf_counter() - began)
+            recorder.write(smaller)
+            watch(smaller)
+        loss_sum, tokens = ranks.sum(sum(losses), batch.tokens)
         loss = loss_sum / batch.trained_tokens
         learning_rate = schedule.rate(batch.step)
-        norm = optimiser.step(learning_rate, max_gradient_norm=max_gradient_norm) if math.isfinite(loss) else math.nan
+        spike = spikes is not None and spikes.is_spike(loss, progress.recent_losses)
+        norm = math.nan
+        if math.isfinite(loss) and not spike:
+            norm = optimiser.step(learning_rate, max_gradient_norm=max_gradient_norm)
         if not math.isfinite(norm):
-            raise _not_finite(batch, loss, norm, checkpoints)
+            restore_random_state(before)
+            raise stop_before(
+                batch,
+                rows,
+                losses,
+                norm=norm,
+                progress=progress,
+                optimiser=optimiser,
+                checkpoints=checkpoints,
+                spike=spike,
+                ranks=ranks,
+            )
         seconds = time.perf_counter() - started
         step_seconds += seconds
         progress = replace(
             progress,
             steps_done=batch.step + 1,
-            tokens=progress.tokens + batch.tokens,
+            tokens=progress.tokens + int(tokens),
             trained_tokens=progress.trained_tokens + batch.trained_tokens,
+            recent_losses=() if spikes is None else spikes.remembered(loss, progress.recent_losses),
         )
         record = StepRecord(
             step=progress.steps_done,
@@ -107,9 +156,9 @@ def train(
             loss=loss,
             learning_rate=learning_rate,
             gradient_norm=norm,
-            tokens=batch.tokens,
+            tokens=int(tokens),
             trained_tokens=batch.trained_tokens,
-            tokens_per_second=batch.tokens / seconds,
+            tokens_per_second=tokens / seconds,
             elapsed_seconds=time.perf_counter() - began,
             peak_bytes=peak_bytes(),
         )
@@ -118,7 +167,7 @@ def train(
 
         if progress.steps_done % GIVE_BACK_EVERY_STEPS == 0:
             give_back()
-        stop = asked_to_stop()
+        stop = ranks.any(asked_to_stop())
         last = progress.steps_done == schedule.steps
         if heldout is not None and (last or progress.steps_done % evaluate_every == 0):
             value = heldout()
@@ -145,12 +194,8 @@ def train(
     return Outcome(progress, ended, step_seconds)
 
 
-def _not_finite(batch: Batch, loss: float, norm: float, checkpoints: Checkpoints) -> TrainingError:
-    addresses = [str(address) for row in batch.rows for address in row.addresses]
-    return TrainingError(
-        f"Step {batch.step + 1} is not finite; the run stops here",
-        where=", ".join(addresses[:4]) + (f" and {len(addresses) - 4} more rows" if len(addresses) > 4 else ""),
-        found=f"loss {loss}, gradient norm {norm}",
-        expected="finite numbers",
-        fix=f"lower train.learning_rate, or look at these rows; checkpoints are in {checkpoints.folder}",
-    )
+def _learn(model: Any, row: Row, row_loss: RowLoss, trained_tokens: int) -> float:
+    """Forward and backward of one row, whose activations go when this ends, also by an error; gives the summed loss."""
+    row_sum, _ = row_loss(model, row)
+    (row_sum / trained_tokens).backward()
+    return row_sum.item()

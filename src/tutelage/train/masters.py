@@ -6,14 +6,24 @@ Source: master weights, Micikevicius et al. 2018, section 3.1.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from tutelage.errors import CheckpointError
+from tutelage.model.ranks import whole_tensor
+from tutelage.train.average import Average
 
 Build = Callable[[Mapping[str, torch.Tensor]], Sequence[torch.optim.Optimizer]]
 """Master weights by name -> the optimizers that step them; each master has exactly one. See `train.optimiser`."""
+
+INTEGER = "#int"
+"""Ends the key of a plain whole number in `Masters.state`."""
+
+AVERAGE = "average:"
+"""Begins the key of what `Average.state` gives in `Masters.state`."""
 
 
 class Masters:
@@ -30,9 +40,12 @@ class Masters:
         model: its parameters with `requires_grad` learn; they must not be replaced later, only recast through `.data`.
         build: makes the optimizers.
         shared: the parameters are their own masters.
+        average_decay: keep a moving average of the masters with this decay (`Average`); None keeps none.
     """
 
-    def __init__(self, model: torch.nn.Module, *, build: Build, shared: bool = False) -> None:
+    def __init__(
+        self, model: torch.nn.Module, *, build: Build, shared: bool = False, average_decay: float | None = None
+    ) -> None:
         self.parameters = {name: one for name, one in model.named_parameters() if one.requires_grad}
         self.shared = shared
         self.masters: dict[str, torch.Tensor]
@@ -46,6 +59,12 @@ class Masters:
                 master.grad = torch.zeros_like(master)
                 parameter.register_post_accumulate_grad_hook(_into(master))
         self.optimizers = tuple(build(self.masters))
+        self.average = None if average_decay is None else Average(self.masters, decay=average_decay)
+
+    @property
+    def kept(self) -> Mapping[str, torch.Tensor]:
+        """The weights by name that are measured and saved: the moving average where there is one, else the masters."""
+        return self.masters if self.average is None else self.average.weights
 
     @torch.no_grad()
     def step(self, learning_rate: float, *, max_gradient_norm: float) -> float:
@@ -54,7 +73,7 @@ class Masters:
         A norm that is not finite changes nothing: neither weights nor moments.
         """
         gradients = [one.grad for one in self.masters.values() if one.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients))
+        norm = float(whole_tensor(torch.nn.utils.get_total_norm(gradients)))
         if not math.isfinite(norm):
             return norm
         if norm > max_gradient_norm:
@@ -66,6 +85,8 @@ class Masters:
             optimizer.step()
         self.forget_gradients()
         self.publish()
+        if self.average is not None:
+            self.average.follow(self.masters)
         return norm
 
     def forget_gradients(self) -> None:
@@ -73,6 +94,9 @@ class Masters:
         for master in self.masters.values():
             if master.grad is not None:
                 master.grad.zero_()
+        if not self.shared:
+            for parameter in self.parameters.values():
+                parameter.grad = None  # left where a backward pass broke off
 
     @torch.no_grad()
     def publish(self) -> None:
@@ -82,15 +106,56 @@ class Masters:
         for name, parameter in self.parameters.items():
             parameter.copy_(self.masters[name])
 
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """Inside the block the model computes with what is `kept`, afterwards with the masters again."""
+        if self.average is None:
+            yield
+            return
+        self._exchange(self.average.weights)
+        try:
+            yield
+        finally:
+            self._exchange(self.average.weights)
+
+    @torch.no_grad()
+    def _exchange(self, weights: dict[str, torch.Tensor]) -> None:
+        """Masters and `weights` change places: a swap of memory, without a copy of more than one of them."""
+        for name, master in self.masters.items():
+            if isinstance(master, DTensor):  # FSDP2 gathers from the memory that it was given
+                aside = master.detach().clone()
+                master.copy_(weights[name])
+                weights[name].copy_(aside)
+            else:
+                master.data, weights[name] = weights[name], master.data
+        self.publish()
+
+    def settle(self) -> None:
+        """Training is over: the weights that are `kept` become the masters, for good."""
+        if self.average is not None:
+            self.restore_masters(self.average.weights)
+
     def state(self) -> dict[str, torch.Tensor]:
-        """Moments and step counts by parameter name, flat, ready for safetensors."""
-        flat = {}
+        """All that the optimizers remember, and the moving average, by parameter name, flat, ready for safetensors.
+
+        A plain number becomes a tensor of one, its key marked with `INTEGER`.
+        """
+        average = {} if self.average is None else self.average.state()
+        flat = {f"{AVERAGE}{name}": value for name, value in average.items()}
+        seen: set[int] = set()
         for name, master in self.masters.items():
             for optimizer in self.optimizers:
                 for key, value in optimizer.state.get(master, {}).items():
-                    flat[f"{key}:{name}"] = value
+                    if not isinstance(value, torch.Tensor):
+                        assert isinstance(value, int), f"{key} of {name} is a {type(value).__name__}"
+                        flat[f"{key}{INTEGER}:{name}"] = torch.tensor(value)
+                        continue
+                    # The maps of 8-bit states are one tensor for all parameters; safetensors takes each tensor once.
+                    flat[f"{key}:{name}"] = value.clone() if id(value) in seen else value
+                    seen.add(id(value))
         return flat
 
+    @torch.no_grad()
     def restore(self, masters: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> None:
         """Take over masters and moments saved by another run of the same shape.
 
@@ -98,11 +163,22 @@ class Masters:
             CheckpointError: the names or shapes are those of another model or method.
         """
         self.restore_masters(masters)
+        if self.average is not None:
+            ours = {key.removeprefix(AVERAGE): one for key, one in state.items() if key.startswith(AVERAGE)}
+            self.average.restore(ours)
         owner = {id(one): opt for opt in self.optimizers for group in opt.param_groups for one in group["params"]}
         for flat_name, value in state.items():
+            if flat_name.startswith(AVERAGE):
+                continue
             key, name = flat_name.split(":", 1)
             master = self.masters[name]
-            owner[id(master)].state[master][key] = value.clone()
+            kept = owner[id(master)].state[master]
+            if key.endswith(INTEGER):
+                kept[key.removesuffix(INTEGER)] = int(value)
+            elif isinstance(there := kept.get(key), torch.Tensor):
+                there.copy_(value)  # paged memory stays where it is
+            else:
+                kept[key] = value.to(master.device, copy=True)
 
     @torch.no_grad()
     def restore_masters(self, masters: Mapping[str, torch.Tensor]) -> None:

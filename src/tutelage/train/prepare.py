@@ -22,9 +22,12 @@ from tutelage.ledger import Ledger
 from tutelage.model.source import cache_folder
 from tutelage.pack import Cache, ExampleStore, proven_rows
 from tutelage.pack.cache import EntryWriter, key_of, renderer_facts
+from tutelage.pack.length import TooLong
+from tutelage.pack.order import Source
 from tutelage.pack.store import NO_SYSTEM_PROMPT, Totals
 from tutelage.render import Renderer
 from tutelage.train.renderer import renderer_for
+from tutelage.train.sampling import weighted_sources
 from tutelage.types import Change, Conversation, Drop, Example, Prompt
 
 SHOWN_CHARACTERS = 80
@@ -38,11 +41,11 @@ class Prepared:
 
     `train` and `validation` are read from files as they are asked for; `train_totals` counts what is in the first.
     `task_words` are what the users of the task rows said last; `system_prompt` is the one that at least
-    half of the training rows begin with, or None.
+    half of the training rows begin with, or None; `sources` says which examples an epoch visits more or less often.
     """
 
     renderer: Renderer
-    train: Sequence[Example]
+    train: ExampleStore
     validation: Sequence[Example]
     train_totals: Totals
     task: tuple[Prompt, ...]
@@ -51,6 +54,7 @@ class Prepared:
     system_prompt: str | None
     ledger: Ledger
     data_sha256: dict[str, str]
+    sources: tuple[Source, ...]
 
 
 def prepare(
@@ -107,6 +111,7 @@ def prepare(
         system_prompt=_common_system_prompt(train),
         ledger=ledger,
         data_sha256=desk.hashes,
+        sources=weighted_sources(data.train, data.weights, train),
     )
 
 
@@ -169,7 +174,7 @@ class _Desk:
             "files": [[file.shown, self.sha256(file)] for file in found],
             "reading": [data.shape, data.columns, max_rows],
             "renderer": renderer_facts(self.renderer),
-            "max_tokens": self.settings.pack.max_tokens,
+            "length": [self.settings.pack.max_tokens, self.settings.pack.too_long],
         }
 
     def _written(self, writer: EntryWriter, sources: Sequence[str], max_rows: int | None) -> ExampleStore:
@@ -181,7 +186,9 @@ class _Desk:
                 self.ledger.change(entry)
 
         books = Ledger(listener=heard)
-        with closing(_proven(sources, self.settings, self.renderer, books, max_rows=max_rows)) as proven:
+        pack = self.settings.pack
+        found = _proven(sources, self.settings, self.renderer, books, too_long=pack.too_long, max_rows=max_rows)
+        with closing(found) as proven:
             for conversation, examples in proven:
                 first = conversation.messages[0]
                 writer.add(examples, system=first.content if first.role == "system" else None)
@@ -193,7 +200,13 @@ class _Desk:
 
 
 def _proven(
-    sources: Sequence[str], settings: Settings, renderer: Renderer, ledger: Ledger, *, max_rows: int | None = None
+    sources: Sequence[str],
+    settings: Settings,
+    renderer: Renderer,
+    ledger: Ledger,
+    *,
+    too_long: TooLong,
+    max_rows: int | None = None,
 ) -> Generator[ProvenRow]:
     data = settings.data
     return proven_rows(
@@ -201,6 +214,7 @@ def _proven(
         renderer,
         ledger,
         max_tokens=settings.pack.max_tokens,
+        too_long=too_long,
         workers=data.workers,
     )
 
@@ -223,7 +237,8 @@ def _task(
     if not sources:
         return (), ()
     prompts, words = [], []
-    for conversation, _ in _proven(sources, settings, renderer, ledger):
+    # The question is the whole conversation up to its last reply, so one that is too long is never asked in part.
+    for conversation, _ in _proven(sources, settings, renderer, ledger, too_long="drop"):
         if conversation.is_text:
             raise _not_a_task(conversation, "a plain document, without a reply")
         prompt = renderer.prompt(conversation)

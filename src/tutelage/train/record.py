@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tutelage.errors import SaveError, cause_of
+from tutelage.train.folder import write_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,21 @@ class HeldoutRecord:
     elapsed_seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class RowsRecord:
+    """Memory ran out in step `step`: it starts again, and from now on no row has more than `row_tokens` tokens.
+
+    A single document may still be longer.
+    """
+
+    step: int
+    row_tokens: int
+    elapsed_seconds: float
+
+
+Record = StepRecord | HeldoutRecord | RowsRecord
+
+
 class Recorder:
     """Appends records to a JSONL file.
 
@@ -50,12 +66,12 @@ class Recorder:
         self.elapsed_before_seconds = float(json.loads(kept[-1])["elapsed_seconds"]) if kept else 0.0
         self.path = path
         try:
-            path.write_text("".join(kept), encoding="utf-8")
+            write_text(path, "".join(kept))  # renamed into place: a kill here must not lose what was recorded
             self._stream = path.open("a", encoding="utf-8")
         except OSError as error:
             raise self._not_written(error) from error
 
-    def write(self, record: StepRecord | HeldoutRecord) -> None:
+    def write(self, record: Record) -> None:
         """Write one line; a value that is not finite becomes null, as JSON has no NaN.
 
         Raises:

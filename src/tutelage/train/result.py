@@ -15,11 +15,11 @@ from tutelage.config import Settings
 from tutelage.evaluate.measure import Sitting
 from tutelage.model.adapt import Adapted
 from tutelage.model.load import Loaded
-from tutelage.pack import Order
 from tutelage.train import folder as run_files
 from tutelage.train.loop import Outcome
 from tutelage.train.prepare import Prepared
 from tutelage.train.record import peak_bytes
+from tutelage.train.sampling import order_of
 
 
 def result_of(
@@ -35,13 +35,14 @@ def result_of(
 ) -> dict[str, Any]:
     """All figures of a finished run with what they depend on: versions, hashes, seed, device, commit."""
     progress = outcome.progress
-    order = Order(len(prepared.train), settings.train.batch_examples, settings.train.epochs, settings.seed)
+    order = order_of(settings, examples=len(prepared.train), sources=prepared.sources)
+    visits = min(progress.steps_done * order.batch_examples, order.visits)
     return {
         "name": settings.name,
         "model": settings.model.name,
         "method": settings.model.method,
         "steps": progress.steps_done,
-        "epochs": round(min(progress.steps_done * settings.train.batch_examples, order.visits) / order.examples, 4),
+        "epochs": round(visits / order.epoch_visits, 4),
         "stopped_early": outcome.ended == "early_stop",
         "best_step": progress.best_step,
         "before": asdict(before.measures),

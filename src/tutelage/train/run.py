@@ -5,41 +5,54 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import asdict, dataclass
+import tomllib
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from tutelage import config, report
 from tutelage.config import Settings
 from tutelage.errors import CheckpointError
-from tutelage.evaluate.heldout import heldout_loss
-from tutelage.evaluate.measure import Exam, Measures, Sitting, sit
+from tutelage.evaluate.measure import Exam, Measures, Sitting
+from tutelage.model.activations import recompute_activations, recomputes
 from tutelage.model.adapt import Adapted, add_lora, train_everything
 from tutelage.model.attention import isolate_documents
+from tutelage.model.compiled import compile_layers
+from tutelage.model.embedding_noise import add_embedding_noise
 from tutelage.model.embeddings import untrained_tokens
-from tutelage.model.load import DTYPES, Loaded, Precision, compute_in, load, settled_precision
-from tutelage.model.loss import row_loss
+from tutelage.model.load import Loaded, Precision, compute_in, device_here, load, settled_precision
+from tutelage.model.ranks import Ranks, joined, ranks_here
+from tutelage.model.residual_dropout import drop_residuals
 from tutelage.model.source import model_folder
-from tutelage.pack import Order, batches
 from tutelage.render.show import coloured_rows
 from tutelage.train import folder as run_files
+from tutelage.train.announce import say_data, say_model
 from tutelage.train.checkpoint import Checkpoints, Progress
+from tutelage.train.engine import Engine, kept_as, placed, require_sharded
 from tutelage.train.exam import exam_for
 from tutelage.train.gates import pass_gates
+from tutelage.train.inputs import held_against, machine, read_inputs, skipped_steps
 from tutelage.train.loop import Ending, Outcome, train
 from tutelage.train.masters import Masters
 from tutelage.train.memory import give_back
-from tutelage.train.optimiser import adamw
+from tutelage.train.optimiser import embedding_parameters, optimizer_named, require_optimizer, slow_here
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
 from tutelage.train.record import Recorder
+from tutelage.train.recorded import Recorded
 from tutelage.train.result import result_of
+from tutelage.train.sampling import epoch_steps, order_of
 from tutelage.train.save import save_trained
 from tutelage.train.schedule import Schedule, warmup_steps
 from tutelage.train.screen import Screen
+from tutelage.train.sittings import read_sitting, write_sitting
+from tutelage.train.spikes import SpikeGuard
 from tutelage.train.stopping import stop_requests
+from tutelage.train.trackers import require_tracker
+from tutelage.train.tracking import Tracking
 
 ROWS_SHOWN = 24
 
@@ -63,11 +76,16 @@ class Learner:
     stored_as: torch.dtype
     precision: Precision
     optimiser: Masters
+    engine: Engine
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A run under way: what it was told, what it works on, and where it reports to."""
+    """A run under way: what it was told, what it works on, and where it reports to.
+
+    `resume` goes on from `checkpoint`, or from the newest one; `skipped` are steps, counted from 1, that are left out;
+    `recorded` is the run that this one repeats.
+    """
 
     settings: Settings
     folder: Path
@@ -76,34 +94,86 @@ class Job:
     exam: Exam
     screen: Screen
     resume: bool
+    tracking: Tracking
+    checkpoint: str | None = None
+    skipped: frozenset[int] = frozenset()
+    recorded: Recorded | None = None
 
 
-def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished:
+def run(
+    settings: Settings,
+    screen: Screen,
+    *,
+    resume: bool = False,
+    checkpoint: str | None = None,
+    skip_step: bool = False,
+    recorded: Recorded | None = None,
+) -> Finished:
     """Prepare, measure, train, measure again, save, report.
 
     Args:
         settings: resolved settings.
         screen: told what happens.
         resume: go on from the newest checkpoint in the run's folder.
+        checkpoint: go on from this one instead.
+        skip_step: leave out the step that the run was stopped before.
+        recorded: a run that this one repeats: the same inputs are required, the same steps left out, every record is
+            compared, and the run ends once there is nothing more to compare.
 
     Raises:
         TutelageError: of the kind that fits; see each room.
     """
     started, began = datetime.now(UTC), time.perf_counter()
-    job = _begin(settings, screen, resume=resume)
+    ranks = ranks_here()
+    screen = screen if ranks.is_main else Screen(Console(quiet=True))
+    source = settings.run_folder if recorded is None else recorded.folder
+    skipped = skipped_steps(source, leave_out=skip_step) if resume or recorded is not None else []
+    base, prepared = ranks.after_leader(
+        "data", lambda: _prepare(settings, screen, ranks, resume=resume, skipped=skipped, recorded=recorded)
+    )
+    with joined(ranks, device=device_here()):
+        ranks.agree("settings", config.dump(settings))
+        ranks.agree("data", json.dumps(prepared.data_sha256))
+        tracking = Tracking.of(settings.train.trackers if ranks.is_main else (), settings.run_folder, say=screen.say)
+        tracking.start(tomllib.loads(config.dump(settings)), settings.run_folder.name)
+        learner = _learner(settings, base, ranks)
+        folder, exam, left_out = settings.run_folder, exam_for(settings, prepared), frozenset(skipped)
+        job = Job(settings, folder, prepared, learner, exam, screen, resume, tracking, checkpoint, left_out, recorded)
+        say_model(screen, learner.loaded, learner.adapted, learner.precision, processes=ranks.size)
+        finished = _run(job, started, began)
+        ranks.wait_for_all()
+    return finished
+
+
+def _run(job: Job, started: datetime, began: float) -> Finished:
+    settings, ranks = job.settings, job.learner.engine.ranks
     before = _before(job)
     outcome = _train(job)
     if outcome.ended == "interrupted":
-        screen.say(
+        job.tracking.finish({})
+        job.screen.say(
             f"Stopped after step {outcome.progress.steps_done}. Go on with: tutelage train --resume {job.folder}"
         )
         return Finished(job.folder, outcome.ended, {})
+    job.learner.optimiser.settle()
     best = outcome.progress.best_step
     if best is not None and best != outcome.progress.steps_done:
         _checkpoints(job).restore_best(job.learner.optimiser)
     give_back()
     after = _sit(job, "After training: asking")
-    _save_sitting(job.folder / run_files.AFTER, after)
+    name = run_files.ADAPTER if settings.model.method == "lora" else run_files.MODEL
+    if ranks.is_main:
+        write_sitting(job.folder / run_files.AFTER, after)
+    save_trained(
+        job.learner.model,
+        job.learner.optimiser,
+        job.prepared.renderer,
+        job.folder / name,
+        stored_as=job.learner.stored_as,
+        ranks=ranks,
+    )
+    if not ranks.is_main:
+        return Finished(job.folder, outcome.ended, {})
     result = result_of(
         settings,
         job.prepared,
@@ -114,23 +184,18 @@ def run(settings: Settings, screen: Screen, *, resume: bool = False) -> Finished
         before=before,
         after=after,
     )
-    name = run_files.ADAPTER if settings.model.method == "lora" else run_files.MODEL
-    save_trained(
-        job.learner.model,
-        job.learner.optimiser,
-        job.prepared.renderer,
-        job.folder / name,
-        stored_as=job.learner.stored_as,
-    )
     result |= {"started": started.isoformat(timespec="seconds"), "elapsed_seconds": time.perf_counter() - began}
     run_files.write_json(job.folder / run_files.RESULT, result)  # written last: it marks the run as finished
     _checkpoints(job).forget_best()
     report.write(job.folder)
+    job.tracking.finish(result)
     return Finished(job.folder, outcome.ended, result)
 
 
-def _begin(settings: Settings, screen: Screen, *, resume: bool) -> Job:
-    """Everything up to the first forward pass; data problems show before a model is loaded."""
+def _prepare(
+    settings: Settings, screen: Screen, ranks: Ranks, *, resume: bool, skipped: list[int], recorded: Recorded | None
+) -> tuple[Path, Prepared]:
+    """The model's folder and the data; problems show before a model is loaded. The main process writes them down."""
     folder = settings.run_folder
     if resume and (folder / run_files.RESULT).is_file():
         raise CheckpointError(
@@ -138,23 +203,28 @@ def _begin(settings: Settings, screen: Screen, *, resume: bool) -> Job:
             where=str(folder),
             fix=f"talk to it: tutelage chat {folder}; or start a new run with other settings",
         )
+    require_optimizer(settings.train.optimizer, device=device_here())
+    require_sharded(settings.train.optimizer, ranks)
+    for name in settings.train.trackers:
+        require_tracker(name)
     base = model_folder(settings.model.name, say=screen.say)
+    if not ranks.is_main:
+        return base, prepare(settings, base, cache=prepared_cache())
+    run_files.clear_scratch(folder)
     if not resume and (moved := run_files.new_run_folder(folder)) is not None:
         screen.say(f"An earlier run of this name is now {moved}")
-    for question in config.questions(settings):
+    native_bf16 = settled_precision("auto") == "bf16"
+    slow = slow_here(settings.train.optimizer, native_bf16=native_bf16)
+    for question in [*config.questions(settings), *([slow] if slow else [])]:
         screen.say(f"Is this meant? {question}")
     drops = folder / run_files.DROPS
     drops.unlink(missing_ok=True)
     prepared = prepare(settings, base, ledger_path=drops, cache=prepared_cache(), say=screen.say)
     _pass_gates(prepared, base, whole=settings.render.train_on == "all")
-    _write_inputs(folder, settings, prepared, resume=resume)
-    _say_data(screen, prepared)
-    learner = _learner(settings, base)
-    screen.say(
-        f"Model: {learner.loaded.parameters:,} parameters on {learner.loaded.device}, {settings.model.method}, "
-        f"{learner.adapted.trainable:,} trained, {learner.precision}"
-    )
-    return Job(settings, folder, prepared, learner, exam_for(settings, prepared), screen, resume)
+    earlier = read_inputs(folder) if resume else {} if recorded is None else read_inputs(recorded.folder)
+    _write_inputs(folder, settings, prepared, earlier, screen, resume=resume, skipped=skipped)
+    say_data(screen, prepared)
+    return base, prepared
 
 
 def _pass_gates(prepared: Prepared, base: Path, *, whole: bool) -> None:
@@ -164,122 +234,112 @@ def _pass_gates(prepared: Prepared, base: Path, *, whole: bool) -> None:
         prepared.ledger.note(note)
 
 
-def _say_data(screen: Screen, prepared: Prepared) -> None:
-    ledger, totals = prepared.ledger, prepared.train_totals
-    screen.say(
-        f"Data: {ledger.rows_in} rows in = {ledger.rows_kept} kept + {ledger.rows_dropped} dropped; "
-        f"{totals.examples} training sequences, {totals.tokens:,} tokens, {totals.trained_tokens:,} of them trained "
-        f"({totals.trained_tokens / totals.tokens:.0%})"
-    )
-    for reason, count in ledger.dropped.most_common():
-        sample = ledger.drop_samples[reason][0]
-        screen.say(f"  dropped {count}: {reason}, first {sample.address}: {sample.detail}")
-    for reason, count in ledger.changed.most_common():
-        screen.say(f"  changed {count}: {reason}, first {ledger.change_samples[reason][0].address}")
-    for note in ledger.notes:
-        screen.say(f"  note: {note}")
-
-
-def _write_inputs(folder: Path, settings: Settings, prepared: Prepared, *, resume: bool) -> None:
-    """Record settings, hashes, books and a few rows; a resume must find the bytes that the run began with."""
-    template = prepared.renderer.template.sha256()
-    path = folder / run_files.INPUTS
-    if resume and path.is_file():
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        then, now = earlier["data_sha256"], prepared.data_sha256
-        changed = [name for name in now if then.get(name) != now[name]]
-        if changed or earlier["template_sha256"] != template:
-            raise CheckpointError(
-                "The data or template is not the one this run began with, so this would not be a resume",
-                where=", ".join(changed) or "the chat template",
-                expected="the same bytes",
-                fix="restore the files, or start a new run",
-            )
-    run_files.write_text(folder / run_files.SETTINGS, config.dump(settings))
-    inputs = {
+def _write_inputs(
+    folder: Path,
+    settings: Settings,
+    prepared: Prepared,
+    earlier: dict[str, Any],
+    screen: Screen,
+    *,
+    resume: bool,
+    skipped: list[int],
+) -> None:
+    """Record settings, hashes, books and a few rows; a resume or replay must find the bytes that the run began with."""
+    inputs: dict[str, Any] = {
         "data_sha256": prepared.data_sha256,
-        "template_sha256": template,
+        "template_sha256": prepared.renderer.template.sha256(),
         "system_prompt": prepared.system_prompt,
         "seed": settings.seed,
+        "skipped_steps": skipped,
         "versions": run_files.versions(),
+        "machine": machine(settings.model.threads),
         "git_commit": run_files.git_commit(),
     }
-    run_files.write_json(path, inputs)
+    if earlier:
+        inputs |= held_against(earlier, inputs, resume=resume, say=screen.say)
+    run_files.write_text(folder / run_files.SETTINGS, config.dump(settings))
+    run_files.write_json(folder / run_files.INPUTS, inputs)
     run_files.write_json(folder / run_files.LEDGER, prepared.ledger.as_dict())
     rows = coloured_rows(prepared.train[:ROWS_SHOWN], prepared.renderer.tokenizer)
     run_files.write_json(folder / run_files.ROWS, rows)
 
 
-def _learner(settings: Settings, base: Path) -> Learner:
+def _learner(settings: Settings, base: Path, ranks: Ranks) -> Learner:
     if settings.model.threads is not None:
         torch.set_num_threads(settings.model.threads)
     torch.manual_seed(settings.seed)
-    model, loaded = load(base, trust_remote_code=settings.model.trust_remote_code)
+    onto = None if ranks.size == 1 else "cpu"  # sharding moves each process's part
+    model, loaded = load(base, trust_remote_code=settings.model.trust_remote_code, onto=onto)
+    loaded = replace(loaded, device=device_here())
     stored_as = next(model.parameters()).dtype
     if settings.model.method == "lora":
         lora = settings.lora
         model, adapted = add_lora(model, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets)
     else:
         model, adapted = train_everything(model)
+    if recomputes(settings.train.activation_checkpointing, row_tokens=settings.pack.row_tokens):
+        recompute_activations(model)
+    if settings.model.compile:
+        compile_layers(model)
     precision = settled_precision(settings.model.precision)
-    if shared := precision == "fp32":
-        compute_in(model, precision)
+    engine = placed(model, ranks, precision=precision)
     # Masters are taken before a cast to bf16, which would round away what the checkpoint knows.
     optimiser = Masters(
         model,
-        build=adamw(
+        build=optimizer_named(
+            settings.train.optimizer,
             weight_decay=settings.train.weight_decay,
             betas=(settings.train.beta1, settings.train.beta2),
             epsilon=settings.train.epsilon,
+            embeddings=embedding_parameters(model),
         ),
-        shared=shared,
+        shared=engine.door is not None or precision == "fp32",
+        average_decay=settings.train.ema_decay,
     )
-    compute_in(model, precision)
+    if engine.door is None:
+        compute_in(model, precision)
     isolate_documents(model)
-    # On disk no narrower than what was computed with, so that the folder is the model that was measured.
-    kept_as = torch.promote_types(stored_as, DTYPES[precision])
-    return Learner(model, loaded, adapted, kept_as, precision, optimiser)
+    if settings.train.residual_dropout > 0:
+        drop_residuals(model, last=settings.train.residual_dropout)
+    if settings.train.neftune_alpha is not None:
+        add_embedding_noise(model, alpha=settings.train.neftune_alpha)
+    torch.manual_seed(settings.seed + ranks.rank)  # other rows want other dropout
+    return Learner(model, loaded, adapted, kept_as(stored_as, precision), precision, optimiser, engine)
 
 
 def _sit(job: Job, title: str) -> Sitting:
     with job.screen.counting(f"{title} {job.exam.replies} prompts", job.exam.replies) as done:
-        return sit(job.learner.model, job.prepared.renderer, job.exam, done=done)
+        return job.learner.engine.sit(job.learner.model, job.prepared.renderer, job.exam, done=done)
 
 
 def _before(job: Job) -> Sitting:
     """Measure the untouched model; a resumed run reads what its first part measured."""
     path = job.folder / run_files.BEFORE
     if job.resume and path.is_file():
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        return Sitting(Measures(**saved["measures"]), tuple(saved["task"]), tuple(saved["general"]))
+        return read_sitting(path)
     if not job.settings.evaluate.before or job.resume:
         return Sitting(Measures(), (), ())
     sitting = _sit(job, "Before training: asking")
-    _save_sitting(path, sitting)
+    if job.learner.engine.ranks.is_main:
+        write_sitting(path, sitting)
     return sitting
 
 
-def _save_sitting(path: Path, sitting: Sitting) -> None:
-    saved = {
-        "measures": asdict(sitting.measures),
-        "task": list(sitting.task_replies),
-        "general": list(sitting.general_replies),
-    }
-    run_files.write_json(path, saved)
-
-
 def _checkpoints(job: Job) -> Checkpoints:
-    return Checkpoints(job.folder / run_files.CHECKPOINTS, keep=job.settings.train.keep_checkpoints)
+    keep, ranks = job.settings.train.keep_checkpoints, job.learner.engine.ranks
+    return Checkpoints(job.folder / run_files.CHECKPOINTS, keep=keep, ranks=ranks)
 
 
 def _shares_prefixes(settings: Settings) -> bool:
-    """What documents share gets one draw of dropout, where each of them would have got its own: then none is shared."""
-    return settings.pack.share_prefixes and settings.lora.dropout == 0.0
+    """What documents share gets one draw of noise, where each of them would have got its own: then none is shared."""
+    train = settings.train
+    draws = settings.lora.dropout > 0 or train.residual_dropout > 0 or train.neftune_alpha is not None
+    return settings.pack.share_prefixes and not draws
 
 
 def _train(job: Job) -> Outcome:
     asked, learner, examples = job.settings.train, job.learner, job.prepared.train
-    order = Order(len(examples), asked.batch_examples, asked.epochs, job.settings.seed, asked.max_steps)
+    order = order_of(job.settings, examples=len(examples), sources=job.prepared.sources)
     schedule = Schedule(
         kind=asked.schedule,
         peak=job.settings.peak_learning_rate,
@@ -288,36 +348,44 @@ def _train(job: Job) -> Outcome:
         minimum_ratio=asked.minimum_ratio,
     )
     checkpoints = _checkpoints(job)
-    progress = checkpoints.restore_newest(learner.optimiser) if job.resume else Progress()
-    recorder = Recorder(job.folder / run_files.RECORD, from_step=progress.steps_done)
-    epoch_steps = math.ceil(len(examples) / asked.batch_examples)
+    progress = Progress()
+    if job.resume:
+        progress = checkpoints.restore_newest(learner.optimiser, chosen=job.checkpoint)
+        (job.folder / run_files.STOPPED).unlink(missing_ok=True)
+    engine = learner.engine
+    recorder = Recorder(engine.record_in(job.folder / run_files.RECORD), from_step=progress.steps_done)
     heldout_rows = job.exam.heldout_rows
+    given = engine.batches(
+        examples,
+        order,
+        row_tokens=job.settings.pack.row_tokens,
+        start_step=progress.steps_done,
+        share_prefixes=_shares_prefixes(job.settings),
+    )
+    recorded = job.recorded
     with (
-        job.screen.training(order.steps, progress.steps_done) as watch,
+        job.screen.training(order.steps, progress.steps_done) as shown,
+        job.tracking.beside(shown) as watch,
         stop_requests(job.screen.say) as asked_to_stop,
     ):
         outcome = train(
             learner.model,
-            batches(
-                examples,
-                order,
-                row_tokens=job.settings.pack.row_tokens,
-                start_step=progress.steps_done,
-                share_prefixes=_shares_prefixes(job.settings),
-            ),
-            row_loss=row_loss,
+            (one for one in given if one.step + 1 not in job.skipped),
+            row_loss=engine.row_loss,
             optimiser=learner.optimiser,
             schedule=schedule,
             max_gradient_norm=asked.max_gradient_norm,
-            heldout=(lambda: heldout_loss(learner.model, heldout_rows)) if heldout_rows else None,
-            evaluate_every=asked.evaluate_every or math.ceil(epoch_steps / 4),
+            heldout=engine.heldout(learner.model, learner.optimiser, heldout_rows) if heldout_rows else None,
+            evaluate_every=asked.evaluate_every or math.ceil(epoch_steps(order) / 4),
             patience=asked.early_stop_patience,
             checkpoints=checkpoints,
             checkpoint_every=asked.checkpoint_every,
             recorder=recorder,
-            watch=watch,
-            asked_to_stop=asked_to_stop,
+            watch=watch if recorded is None else recorded.beside(watch),
+            asked_to_stop=lambda: asked_to_stop() or (recorded is not None and recorded.asked_to_stop()),
             progress=progress,
+            ranks=engine.ranks,
+            spikes=None if asked.spike_factor is None else SpikeGuard(asked.spike_factor, asked.spike_window),
         )
     recorder.close()
     return outcome

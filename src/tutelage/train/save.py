@@ -10,16 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 
 from tutelage.errors import SaveError, cause_of
 from tutelage.model.load import no_progress_bars
+from tutelage.model.ranks import ALONE, Ranks, whole_tensor
 from tutelage.render import Renderer
+from tutelage.train.folder import sync
 from tutelage.train.masters import Masters
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
 
 
-def save_trained(model: Any, optimiser: Masters, renderer: Renderer, folder: Path, *, stored_as: torch.dtype) -> None:
+def save_trained(
+    model: Any,
+    optimiser: Masters,
+    renderer: Renderer,
+    folder: Path,
+    *,
+    stored_as: torch.dtype,
+    ranks: Ranks = ALONE,
+) -> None:
     """Write the trained weights, the tokenizer and the template that was trained with, aside and renamed.
 
     Args:
@@ -28,18 +39,25 @@ def save_trained(model: Any, optimiser: Masters, renderer: Renderer, folder: Pat
         renderer: its tokenizer's files and its template go into the folder.
         folder: replaced if a run that was killed left one.
         stored_as: precision on disk.
+        ranks: processes that the model may be sharded over; the main one writes.
 
     Raises:
         SaveError: the disk is full or refuses; nothing of that name is left.
     """
-    for name, parameter in optimiser.parameters.items():
-        parameter.data = optimiser.masters[name].to(stored_as)
+    given: dict[str, Any] = {}
+    if ranks.size > 1:
+        given = {"state_dict": _gathered(model, stored_as, ranks)}
+        if not ranks.is_main:
+            return
+    else:
+        for name, parameter in optimiser.parameters.items():
+            parameter.data = optimiser.masters[name].to(stored_as)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             with no_progress_bars():
-                model.save_pretrained(scratch)
+                model.save_pretrained(scratch, **given)
             for name in TOKENIZER_FILES:
                 source = renderer.tokenizer.folder / name
                 if source.is_file() and not (scratch / name).exists():
@@ -47,8 +65,11 @@ def save_trained(model: Any, optimiser: Masters, renderer: Renderer, folder: Pat
             write_serving_files(renderer, scratch)
             (scratch / "README.md").unlink(missing_ok=True)  # PEFT's card speaks of things nobody filled in
             scratch.chmod(0o755)
+            for path in (*scratch.rglob("*"), scratch):  # a folder of that name is whole, also after a power cut
+                sync(path)
             shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed before it was marked finished
             os.replace(scratch, folder)
+            sync(folder.parent)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
@@ -58,6 +79,24 @@ def save_trained(model: Any, optimiser: Masters, renderer: Renderer, folder: Pat
             found=cause_of(error),
             fix="free some space, then resume the run",
         ) from error
+
+
+def _gathered(model: Any, stored_as: torch.dtype, ranks: Ranks) -> dict[str, torch.Tensor]:
+    """Whole tensors on the main process, one gathered after the other; the others get none.
+
+    Of a model with an adapter only what was trained, as the base is not saved.
+    """
+    gathered, seen = {}, {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if isinstance(model, PeftModel) and not tensor.requires_grad:
+            continue
+        if id(tensor) not in seen:  # a tied head is the same tensor under a second name
+            whole = whole_tensor(tensor.detach())
+            kept = whole.to("cpu", stored_as if whole.is_floating_point() else None) if ranks.is_main else None
+            seen[id(tensor)] = kept
+        if (kept := seen[id(tensor)]) is not None:
+            gathered[name] = kept
+    return gathered
 
 
 def write_serving_files(renderer: Renderer, folder: Path) -> None:

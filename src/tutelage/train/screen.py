@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from tutelage.train.record import HeldoutRecord, StepRecord
+from tutelage.train.record import HeldoutRecord, Record, RowsRecord
 
 PLAIN_LINE_EVERY = 10
 """Steps between lines where there is no terminal to draw a bar on."""
@@ -49,7 +49,7 @@ class Screen:
             yield lambda done: bar.advance(task, done)
 
     @contextmanager
-    def training(self, steps: int, done: int) -> Iterator[Callable[[StepRecord | HeldoutRecord], None]]:
+    def training(self, steps: int, done: int) -> Iterator[Callable[[Record], None]]:
         """Yield a watcher for the records of the loop."""
         if not self.console.is_terminal:
             yield self._plain_line(steps)
@@ -66,8 +66,11 @@ class Screen:
         )
         heldout = ""
 
-        def watch(record: StepRecord | HeldoutRecord) -> None:
+        def watch(record: Record) -> None:
             nonlocal heldout
+            if isinstance(record, RowsRecord):
+                self._say_smaller(record)
+                return
             if isinstance(record, HeldoutRecord):
                 heldout = f"  held-out {record.heldout_loss:.3f}"
                 return
@@ -78,9 +81,18 @@ class Screen:
             task = bar.add_task("train", total=steps, completed=done, numbers="")
             yield watch
 
-    def _plain_line(self, steps: int) -> Callable[[StepRecord | HeldoutRecord], None]:
-        def watch(record: StepRecord | HeldoutRecord) -> None:
-            if isinstance(record, HeldoutRecord):
+    def _say_smaller(self, record: RowsRecord) -> None:
+        self.say(
+            f"step {record.step}: memory ran out; it starts again, and from now on rows have at most "
+            f"{record.row_tokens:,} tokens (more of them a step, the same loss and gradient). To begin so: "
+            f"pack.row_tokens={record.row_tokens}"
+        )
+
+    def _plain_line(self, steps: int) -> Callable[[Record], None]:
+        def watch(record: Record) -> None:
+            if isinstance(record, RowsRecord):
+                self._say_smaller(record)
+            elif isinstance(record, HeldoutRecord):
                 self.say(f"step {record.step}/{steps}  held-out loss {record.heldout_loss:.4f}")
             elif record.step % PLAIN_LINE_EVERY == 0 or record.step in (1, steps):
                 left = record.elapsed_seconds / record.step * (steps - record.step)

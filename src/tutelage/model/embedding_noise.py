@@ -1,0 +1,41 @@
+"""NEFTune: uniform noise on the embeddings of a document, in training only.
+
+Source: Jain et al. 2023 (NEFTune), algorithm 1.
+
+Shape legend: R = tokens of a packed row, D = hidden width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def add_embedding_noise(model: Any, *, alpha: float) -> None:
+    """Have the decoder add noise, uniform within alpha / sqrt(L D), to embeddings while the model trains.
+
+    L is the length of the document that a token belongs to: in a packed row, no document's noise depends on its
+    neighbours.
+
+    Args:
+        model: a causal language model whose decoder is called with `input_ids` and `document_tokens`, as
+            `model.loss.row_loss` does.
+        alpha: strength of the noise.
+    """
+    embed = model.get_input_embeddings()
+
+    def hook(decoder: torch.nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        if not decoder.training:
+            return None
+        assert not named.get("parents"), "documents that share a beginning would share its noise"
+        changed = dict(named)
+        embedded_1RD = embed(changed.pop("input_ids"))
+        width = embedded_1RD.shape[-1]
+        lengths = torch.tensor(changed["document_tokens"])
+        bound_R = (alpha / (lengths * width).sqrt()).repeat_interleave(lengths).to(embedded_1RD.device)
+        noise_1RD = torch.empty_like(embedded_1RD, dtype=torch.float32).uniform_(-1.0, 1.0) * bound_R[:, None]
+        changed["inputs_embeds"] = embedded_1RD + noise_1RD.to(embedded_1RD.dtype)
+        return given, changed
+
+    model.get_decoder().register_forward_pre_hook(hook, with_kwargs=True)

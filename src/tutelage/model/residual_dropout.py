@@ -1,0 +1,135 @@
+"""Dropout over residual connections, rising from the bottom layer to the last.
+
+Source: Zhou et al. 2023 (LIMA), section 3, after Ouyang et al. 2022: 0.0 at the bottom layer, linearly to 0.3 (0.2 for
+smaller models) at the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch.nn.functional import dropout
+
+from tutelage.errors import ConfigError
+
+NORMED_BRANCHES = (
+    ("post_attention_layernorm", "post_feedforward_layernorm"),
+    ("post_self_attn_layernorm", "post_mlp_layernorm"),
+)
+"""Children of a layer whose outputs are added to the residual stream where a branch ends in a norm: Gemma 2 and 3,
+OLMo 2 and 3; GLM 4. Dropout before that norm would be scaled away by it."""
+
+ATTENTIONS = ("self_attn", "attention", "attn", "self_attention", "linear_attn")
+FEED_FORWARDS = ("mlp", "feed_forward", "block_sparse_moe")
+
+PROBE_TOKENS = 4
+
+
+def drop_residuals(model: Any, *, last: float) -> tuple[float, ...]:
+    """Zero, in training only, a share of what each layer's attention and feed-forward add to the residual stream.
+
+    Args:
+        model: a causal language model that attends inside documents (`model.attention.isolate_documents`).
+        last: probability at the last layer; layer i of n has last * i / (n - 1).
+
+    Returns:
+        The probability at each layer.
+
+    Raises:
+        ConfigError: the modules whose outputs are added were not found in this architecture.
+    """
+    layers = _layers(model)
+    branches = [_branches(layer) for layer in layers]
+    _prove(model, layers, branches)
+    shares = tuple(last * number / max(1, len(layers) - 1) for number in range(len(layers)))
+    for share, modules in zip(shares, branches, strict=True):
+        for module in modules:
+            if share > 0:
+                module.register_forward_hook(_dropping(share))
+    return shares
+
+
+def _layers(model: Any) -> list[torch.nn.Module]:
+    depth = model.config.get_text_config().num_hidden_layers
+    lists = [
+        one for one in model.get_decoder().children() if isinstance(one, torch.nn.ModuleList) and len(one) == depth
+    ]
+    if not lists:
+        raise _unknown(model, f"no list of {depth} layers in the decoder")
+    return list(lists[0])
+
+
+def _branches(layer: torch.nn.Module) -> tuple[torch.nn.Module, ...]:
+    """The two modules of a layer that add to the residual stream, by the names that architectures give them."""
+    children = dict(layer.named_children())
+    for pair in NORMED_BRANCHES:
+        if all(name in children for name in pair):
+            return tuple(children[name] for name in pair)
+    return tuple(children[name] for names in (ATTENTIONS, FEED_FORWARDS) for name in names if name in children)
+
+
+@torch.no_grad()
+def _prove(model: Any, layers: list[torch.nn.Module], branches: list[tuple[torch.nn.Module, ...]]) -> None:
+    """With every branch at zero, what enters the first layer must leave the last one unchanged."""
+    seen: list[torch.Tensor] = []
+
+    def entering(_layer: torch.nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        seen.append((given[0] if given else named["hidden_states"]).clone())
+
+    def leaving(_layer: torch.nn.Module, _given: Any, output: Any) -> None:
+        seen.append(output[0] if isinstance(output, tuple) else output)
+
+    device = next(model.parameters()).device
+    ids_1R = torch.arange(PROBE_TOKENS, device=device)[None]
+    with ExitStack() as stack:
+        stack.enter_context(_evaluating(model))
+        handles = [layers[0].register_forward_pre_hook(entering, with_kwargs=True)]
+        handles += [module.register_forward_hook(_changing(torch.zeros_like)) for one in branches for module in one]
+        handles.append(layers[-1].register_forward_hook(leaving))
+        for handle in handles:
+            stack.callback(handle.remove)
+        decoder = model.get_decoder()
+        decoder(input_ids=ids_1R, position_ids=ids_1R, document_tokens=(PROBE_TOKENS,), use_cache=False)
+    if not torch.equal(seen[0], seen[-1]):
+        raise _unknown(model, "layers that add more to the residual stream than the modules known by their names")
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block."""
+    was = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was)
+
+
+def _dropping(share: float) -> Callable[[torch.nn.Module, Any, Any], Any]:
+    def hook(module: torch.nn.Module, given: Any, output: Any) -> Any:
+        return changing(module, given, output) if module.training else None
+
+    changing = _changing(lambda branch: dropout(branch, share))
+    return hook
+
+
+def _changing(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.nn.Module, Any, Any], Any]:
+    """A hook that changes a module's output, or its first where it gives several."""
+
+    def hook(_module: torch.nn.Module, _given: Any, output: Any) -> Any:
+        return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
+
+    return hook
+
+
+def _unknown(model: Any, found: str) -> ConfigError:
+    return ConfigError(
+        "Residual dropout does not know how the layers of this model are laid out",
+        where="train.residual_dropout",
+        found=f"{model.config.get_text_config().model_type}: {found}",
+        expected="layers that add an attention and a feed-forward to the residual stream",
+        fix="leave train.residual_dropout out",
+    )

@@ -1,0 +1,61 @@
+"""A packed row as several smaller ones: the same documents, for a memory that is smaller than was thought."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from tutelage.types import Row
+
+
+def rows_within(rows: Sequence[Row], row_tokens: int | None) -> tuple[Row, ...]:
+    """The same documents in the same order, rows of more than `row_tokens` tokens divided between documents.
+
+    A document that is longer by itself has a row of its own; a beginning that documents share is laid down again in
+    each row that needs it. None divides nothing.
+    """
+    if row_tokens is None:
+        return tuple(rows)
+    return tuple(
+        piece
+        for row in rows
+        for piece in ((row,) if len(row.ids) <= row_tokens or not row.addresses else _divided(row, row_tokens))
+    )
+
+
+def _divided(row: Row, row_tokens: int) -> Iterator[Row]:
+    parents = row.parents or (-1,) * len(row.document_tokens)
+    documents = [one for one in range(len(parents)) if one not in set(parents)]  # what nothing continues
+    held: set[int] = set()
+    first = 0
+    for number, document in enumerate(documents):
+        chain = _chain(document, parents)
+        if held and sum(row.document_tokens[one] for one in held | chain) > row_tokens:
+            yield _taken(row, sorted(held), parents, slice(first, number))
+            held, first = set(), number
+        held |= chain
+    yield _taken(row, sorted(held), parents, slice(first, None))
+
+
+def _chain(stretch: int, parents: Sequence[int]) -> set[int]:
+    """A stretch and all that it continues."""
+    chain = set()
+    while stretch >= 0:
+        chain.add(stretch)
+        stretch = parents[stretch]
+    return chain
+
+
+def _taken(row: Row, stretches: Sequence[int], parents: Sequence[int], documents: slice) -> Row:
+    ends = np.cumsum(row.document_tokens)
+    places = np.concatenate([np.arange(ends[one] - row.document_tokens[one], ends[one]) for one in stretches])
+    order = {-1: -1} | {one: place for place, one in enumerate(stretches)}
+    return Row(
+        ids=row.ids[places],
+        weights=row.weights[places],
+        positions=row.positions[places],
+        document_tokens=tuple(row.document_tokens[one] for one in stretches),
+        addresses=row.addresses[documents],
+        parents=tuple(order[parents[one]] for one in stretches) if row.parents else (),
+    )
