@@ -72,6 +72,10 @@ class CheckpointError(TutelageError, ValueError):
     """A checkpoint that is damaged or belongs to other settings."""
 
 
+class EngineError(TutelageError, RuntimeError):
+    """Processes or devices that cannot work together."""
+
+
 class TrainingError(TutelageError, ArithmeticError):
     """A run that must stop: NaN, Inf, a loss spike."""
 

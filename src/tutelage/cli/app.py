@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tutelage.cli import data, runs
+from tutelage.cli.doctor import doctor
 from tutelage.cli.plan import plan
 from tutelage.errors import DependencyError, TutelageError
 
@@ -32,6 +33,7 @@ app.command()(runs.train)
 app.command()(runs.evaluate)
 app.command()(runs.chat)
 app.command()(runs.report)
+app.command()(doctor)
 
 
 @app.callback()

@@ -18,13 +18,20 @@ from rich.text import Text
 
 from tutelage import config
 from tutelage import report as report_room
+from tutelage.cli.processes import in_processes, started_already
 from tutelage.errors import ConfigError, DataError
-from tutelage.report.final_screen import before_after, final_screen
+from tutelage.report.final_screen import before_after, final_screen, measures_table
 from tutelage.train import folder as run_files
 from tutelage.train.prepare import Prepared
 from tutelage.train.screen import Screen
 
 Run = Annotated[str, typer.Argument(help="The folder of a run, for example runs/quickstart.")]
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter", metavar="NAME=FOLDER_OR_RUN", help="Another adapter of the same base; may be given again."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs; progress goes to standard error.")]
 
 
@@ -52,6 +59,10 @@ def train(
         str | None, typer.Option("--explain", help="Explain a setting or section, or 'all', and stop.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Any dropped row is an error.")] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option("--processes", min=1, help="Share the model and every step among this many processes."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune a model as a recipe says; measure it before and after; leave a run folder with a report.
@@ -84,11 +95,16 @@ def train(
     if dry_run:
         _dry_run(settings, out)
         return
+    if processes is not None and not started_already(processes):
+        in_processes(processes, sys.argv[1:])
+        return
     from tutelage.train.run import run
 
     finished = run(settings, Screen(out), resume=resume is not None, checkpoint=checkpoint, skip_step=skip_step)
     if finished.ended == "interrupted":
         raise typer.Exit(130)
+    if not finished.result:  # another process shows it
+        return
     if as_json:
         sys.stdout.write(json.dumps(finished.result, ensure_ascii=False) + "\n")
     else:
@@ -99,9 +115,16 @@ def train(
 def evaluate(
     run: Run,
     base: Annotated[bool, typer.Option("--base", help="Measure the original model instead.")] = False,
+    adapter: Adapters = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a run's tuned model again, on the recipe's validation rows, task and general set."""
+    """Measure a run's tuned model again, on the recipe's validation rows, task and general set.
+
+    With --adapter NAME=FOLDER_OR_RUN: base, tuned and each adapter, on one loaded base, in one table.
+    """
+    if adapter:
+        _evaluate_adapters(run, adapter, base=base, as_json=as_json)
+        return
     from tutelage.train.exam import examine
 
     measures = asdict(examine(run, base=base, screen=Screen(Console(stderr=True))))
@@ -116,8 +139,25 @@ def evaluate(
     Console().print(before_after(before, after, title=f"{run}: {'before' if base else 'after'} measured just now"))
 
 
+def _evaluate_adapters(run: str, given: list[str], *, base: bool, as_json: bool) -> None:
+    if base:
+        raise ConfigError(
+            "--base and --adapter contradict each other", fix="leave --base out; the base is measured too"
+        )
+    from tutelage.train.adapters import named_adapters
+    from tutelage.train.exam import examine_adapters
+
+    found = examine_adapters(run, named_adapters(given), screen=Screen(Console(stderr=True)))
+    measured = {name: asdict(one) for name, one in found.items()}
+    if as_json:
+        sys.stdout.write(json.dumps(measured) + "\n")
+    else:
+        Console().print(measures_table(measured, title=f"{run}: adapters on one base"))
+
+
 def chat(
     run: Run,
+    *,
     base: Annotated[bool, typer.Option("--base", help="Talk to the original model.")] = False,
     compare: Annotated[bool, typer.Option("--compare", help="Ask both, side by side.")] = False,
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Ask this once and stop.")] = None,
@@ -125,15 +165,24 @@ def chat(
         str | None, typer.Option("--system", help="System prompt; default: the one most training rows had.")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest reply.")] = 256,
+    adapter: Adapters = None,
 ) -> None:
-    """Talk to what a run trained. /reset starts over, /quit or Ctrl-D ends; questions may also come from a pipe."""
+    """Talk to what a run trained. /reset starts over, /quit or Ctrl-D ends; questions may also come from a pipe.
+
+    With --adapter NAME=FOLDER_OR_RUN: /use NAME lets another adapter answer from here on, /adapters lists them.
+    """
     if base and compare:
         raise ConfigError("--base and --compare contradict each other", fix="give one of them")
     from tutelage.cli.talk import talk
+    from tutelage.train.adapters import named_adapters
     from tutelage.train.reopen import reopen
 
     out = Console(highlight=False)
-    opened = reopen(run, tuned=not base, base=base or compare, say=lambda text: out.print(text, markup=False))
+    added = named_adapters(adapter or [])
+    tuned = not base or bool(added)
+    opened = reopen(
+        run, tuned=tuned, base=base or compare, adapters=added, say=lambda text: out.print(text, markup=False)
+    )
     talk(opened, out, compare=compare, base=base, prompt=prompt, system=system, max_new_tokens=max_new_tokens)
 
 

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import torch
 
+from tutelage.model.prompt import feed_generation
+from tutelage.model.ranks import ALONE, Ranks
 from tutelage.render import Tokenizer
 from tutelage.types import TokenIds
 
@@ -30,6 +32,7 @@ def greedy_replies(
     max_new_tokens: int,
     batch_prompts: int,
     done: Callable[[int], None] = lambda _: None,
+    ranks: Ranks = ALONE,
 ) -> list[str]:
     """One reply for each prompt, in order, without its stop token; at most `max_new_tokens` long.
 
@@ -40,17 +43,19 @@ def greedy_replies(
         max_new_tokens: where a reply that never stops is cut.
         batch_prompts: prompts generated together, longest first so that a batch holds like lengths.
         done: called with the number of replies finished since the last call.
+        ranks: processes that share the batches of prompts, each with the whole model; all get all replies.
     """
     model.eval()
-    replies = [""] * len(prompts)
+    replies: dict[int, str] = {}
     longest_first = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
-    for start in range(0, len(longest_first), batch_prompts):
+    for start in range(ranks.rank * batch_prompts, len(longest_first), ranks.size * batch_prompts):
         chosen = longest_first[start : start + batch_prompts]
         ids = _generate(model, tokenizer, [prompts[index] for index in chosen], max_new_tokens, None)
         for index, reply in zip(chosen, ids, strict=True):
             replies[index] = tokenizer.decode(reply)
         done(len(chosen))
-    return replies
+    of_all = {index: reply for of_one in ranks.gather(replies) for index, reply in of_one.items()}
+    return [of_all[index] for index in range(len(prompts))]
 
 
 @torch.inference_mode()
@@ -81,8 +86,15 @@ def _generate(
     # PEFT's own generate computes logits for the whole prompt; the model it wraps, which holds the adapter's layers
     # too, computes them for the last position only.
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    output = inner.generate(input_ids=ids, attention_mask=mask, generation_config=settings, streamer=streamer)
-    return [_until_stop(one[width:].tolist(), tokenizer.stop_ids) for one in output]
+    given = feed_generation(model, ids, mask)
+    output = inner.generate(
+        **given,
+        generation_config=settings,
+        streamer=streamer,
+        synced_gpus=False,  # each process may generate something else: its model is whole here
+    )
+    start = width if "input_ids" in given else 0  # from embeddings, generate returns new ids only
+    return [_until_stop(one[start:].tolist(), tokenizer.stop_ids) for one in output]
 
 
 def _until_stop(ids: list[int], stop_ids: frozenset[int]) -> list[int]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 from tutelage.evaluate.general import GeneralItem, score_general
 from tutelage.evaluate.generate import greedy_replies
-from tutelage.evaluate.heldout import heldout_loss
+from tutelage.evaluate.heldout import RowLoss, heldout_loss
 from tutelage.evaluate.json_task import score_json
+from tutelage.model import loss
 from tutelage.model.attention import attend_as_served, isolate_documents
+from tutelage.model.ranks import ALONE, Ranks
 from tutelage.render import Renderer
 from tutelage.types import Message, Prompt, Row, TokenIds
 
@@ -51,7 +54,16 @@ class Sitting:
     general_replies: tuple[str, ...]
 
 
-def sit(model: Any, renderer: Renderer, exam: Exam, *, done: Callable[[int], None] = lambda _: None) -> Sitting:
+def sit(
+    model: Any,
+    renderer: Renderer,
+    exam: Exam,
+    *,
+    done: Callable[[int], None] = lambda _: None,
+    row_loss: RowLoss = loss.row_loss,
+    whole: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ranks: Ranks = ALONE,
+) -> Sitting:
     """Measure `model`; it attends inside documents again when this returns.
 
     Args:
@@ -59,19 +71,25 @@ def sit(model: Any, renderer: Renderer, exam: Exam, *, done: Callable[[int], Non
         renderer: makes the served prompts of the general set.
         exam: what to ask.
         done: called with the number of replies finished since the last call.
+        row_loss: (model, row) -> (summed loss, trained tokens).
+        whole: opens a block in which the model generates without other processes.
+        ranks: processes that share the questions; all get all answers.
     """
     isolate_documents(model)
-    loss = heldout_loss(model, exam.heldout_rows) if exam.heldout_rows else None
+    heldout = None
+    if exam.heldout_rows:
+        heldout = heldout_loss(model, exam.heldout_rows, row_loss=row_loss, ranks=ranks)
     attend_as_served(model)
-    task_replies = _ask(model, renderer, [one.ids for one in exam.task], exam, done)
     served = [renderer.serve([Message("user", one.prompt)]) for one in exam.general]
-    general_replies = _ask(model, renderer, served, exam, done)
+    with whole() if exam.replies else nullcontext():
+        task_replies = _ask(model, renderer, [one.ids for one in exam.task], exam, done, ranks)
+        general_replies = _ask(model, renderer, served, exam, done, ranks)
     isolate_documents(model)
     scores = score_json(exam.task, task_replies) if exam.task else None
     measures = Measures(
         exact_match=scores.exact_match if scores else None,
         valid_json=scores.valid_json if scores else None,
-        heldout_loss=loss,
+        heldout_loss=heldout,
         general=score_general(exam.general, general_replies) if exam.general else None,
         fields=scores.fields if scores else {},
     )
@@ -79,7 +97,7 @@ def sit(model: Any, renderer: Renderer, exam: Exam, *, done: Callable[[int], Non
 
 
 def _ask(
-    model: Any, renderer: Renderer, prompts: Sequence[TokenIds], exam: Exam, done: Callable[[int], None]
+    model: Any, renderer: Renderer, prompts: Sequence[TokenIds], exam: Exam, done: Callable[[int], None], ranks: Ranks
 ) -> list[str]:
     if not prompts:
         return []
@@ -90,4 +108,5 @@ def _ask(
         max_new_tokens=exam.max_new_tokens,
         batch_prompts=exam.batch_prompts,
         done=done,
+        ranks=ranks,
     )

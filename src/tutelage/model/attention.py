@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from tutelage.model import attention_cuda
+
 NAME = "tutelage_documents"
 
 Chain = tuple[tuple[int, int], ...]
@@ -59,6 +61,11 @@ def document_attention(
     longest = max(sum(b - a for a, b in chain) for chain in spans)
     if sliding_window is not None and longest > sliding_window:
         raise ValueError(f"a document of {longest} tokens is longer than the window of {sliding_window}")
+    if not parents and attention_cuda.runs_here(query_1HRK, dropout=dropout):
+        found_1RHK = attention_cuda.packed_attention(
+            query_1HRK, key_1GRK, value_1GRK, document_tokens=document_tokens, scaling=scaling
+        )
+        return found_1RHK, None
     stored = query_1HRK.dtype
     if query_1HRK.device.type == "cpu" and longest < WIDEN_BELOW_TOKENS:
         query_1HRK, key_1GRK, value_1GRK = query_1HRK.float(), key_1GRK.float(), value_1GRK.float()

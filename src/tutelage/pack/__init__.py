@@ -5,11 +5,11 @@ boundaries and positions (`pack_rows`). Prepared Examples lie in files (`Example
 content (`Cache`). Imports without torch.
 """
 
-from tutelage.pack.batches import batches, pack_rows
+from tutelage.pack.batches import batches, dealt, pack_rows
 from tutelage.pack.cache import Cache
 from tutelage.pack.length import within_limit
 from tutelage.pack.order import Order
 from tutelage.pack.proven import proven_rows
 from tutelage.pack.store import ExampleStore
 
-__all__ = ["Cache", "ExampleStore", "Order", "batches", "pack_rows", "proven_rows", "within_limit"]
+__all__ = ["Cache", "ExampleStore", "Order", "batches", "dealt", "pack_rows", "proven_rows", "within_limit"]

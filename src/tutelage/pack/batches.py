@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from tutelage.pack.divide import rows_within
 from tutelage.pack.order import Order
 from tutelage.pack.prefixes import Stretch, by_content, laid_tokens, shared_with_next, stretches
 from tutelage.types import Batch, Example, Row
@@ -18,7 +19,9 @@ Laid = tuple[Sequence[Example], Sequence[Stretch]]
 """The documents of a row and the stretches in which they are laid down."""
 
 
-def pack_rows(examples: Sequence[Example], *, row_tokens: int, share_prefixes: bool = False) -> tuple[Row, ...]:
+def pack_rows(
+    examples: Sequence[Example], *, row_tokens: int, share_prefixes: bool = False, together: bool = True
+) -> tuple[Row, ...]:
     """Pack examples into rows of at most `row_tokens` tokens.
 
     Without shared prefixes first fit by decreasing length; with them, the same or rows filled in order of content,
@@ -29,13 +32,14 @@ def pack_rows(examples: Sequence[Example], *, row_tokens: int, share_prefixes: b
         examples: none longer than `row_tokens`.
         row_tokens: budget of one row (one micro-batch).
         share_prefixes: lay down a beginning that documents of a row have in common once.
+        together: False gives each example a row of its own, for a model that mixes the tokens of a row.
     """
     for one in examples:
         need = len(one.ids)
         assert need <= row_tokens, f"{one.address}: {need} tokens do not fit a row of {row_tokens}"
         assert one.weights[0] == 0, f"{one.address}: the first token of a document cannot be trained"
-    bins = _by_length(examples, row_tokens)
-    if share_prefixes:
+    bins = _by_length(examples, row_tokens) if together else [[one] for one in examples]
+    if share_prefixes and together:
         laid = min(
             ([_shared(documents) for documents in bins], _by_content(examples, row_tokens)),
             key=lambda rows: sum(part.end - part.start for _, parts in rows for part in parts),
@@ -85,18 +89,72 @@ def _by_content(examples: Sequence[Example], row_tokens: int) -> list[Laid]:
 
 
 def batches(
-    examples: Sequence[Example], order: Order, *, row_tokens: int, start_step: int = 0, share_prefixes: bool = False
+    examples: Sequence[Example],
+    order: Order,
+    *,
+    row_tokens: int,
+    start_step: int = 0,
+    share_prefixes: bool = False,
+    together: bool = True,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> Iterator[Batch]:
-    """The batches of a run from `start_step` on, each with the one count its loss is divided by."""
+    """The batches of a run from `start_step` on, each with the one count its loss is divided by.
+
+    Of several processes each gets its share of a batch's rows, the same number of them; the count is that of all.
+    """
     for step, epoch, chosen in order.indices(start_step):
-        rows = pack_rows([examples[index] for index in chosen], row_tokens=row_tokens, share_prefixes=share_prefixes)
+        rows = pack_rows(
+            [examples[index] for index in chosen],
+            row_tokens=row_tokens,
+            share_prefixes=share_prefixes,
+            together=together,
+        )
         yield Batch(
             step=step,
             epoch=epoch,
-            rows=rows,
+            rows=rows if ranks == 1 else dealt(rows, rank=rank, ranks=ranks),
             trained_tokens=sum(row.trained_tokens for row in rows),
             examples=len(chosen),
         )
+
+
+def dealt(rows: Sequence[Row], *, rank: int, ranks: int) -> tuple[Row, ...]:
+    """The rows of one process: every process gets equally many, and those of one place are of like length.
+
+    The longest rows that hold several documents are halved until the rows divide evenly; what is missing then are rows
+    in which nothing is trained.
+
+    Args:
+        rows: those of all processes.
+        rank: which process, from 0.
+        ranks: how many processes.
+    """
+    spread = list(rows)
+    while len(spread) % ranks and (several := [row for row in spread if len(row.addresses) > 1]):
+        fullest = max(several, key=lambda row: len(row.ids))
+        half_tokens = -(-len(fullest.ids) // 2)
+        halves = rows_within([fullest], half_tokens) if fullest.parents else _halves(fullest)
+        spread = [row for row in spread if row is not fullest] + list(halves)
+    spread.sort(key=lambda row: len(row.ids), reverse=True)
+    spread += [_untrained(spread[-1])] * (-len(spread) % ranks)
+    return tuple(spread[rank::ranks])
+
+
+def _halves(row: Row) -> tuple[Row, Row]:
+    """The same documents in two rows; the cut is the one between documents that is nearest to the middle."""
+    ends = np.cumsum(row.document_tokens)[:-1]
+    first = int(np.abs(2 * ends - len(row.ids)).argmin()) + 1
+    at = int(ends[first - 1])
+    return (
+        Row(row.ids[:at], row.weights[:at], row.positions[:at], row.document_tokens[:first], row.addresses[:first]),
+        Row(row.ids[at:], row.weights[at:], row.positions[at:], row.document_tokens[first:], row.addresses[first:]),
+    )
+
+
+def _untrained(row: Row) -> Row:
+    """Two tokens to compute on where there is nothing to learn, so that a process keeps step with the others."""
+    return Row(row.ids[:2], np.zeros_like(row.weights[:2]), row.positions[:2], (len(row.ids[:2]),), ())
 
 
 def _trained_ends(row: Row, documents: Sequence[Example], laid: Sequence[Stretch]) -> int:

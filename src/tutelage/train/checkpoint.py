@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,9 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tutelage.errors import CheckpointError, SaveError, cause_of
+from tutelage.model.ranks import ALONE, Ranks
 from tutelage.train.folder import sync
 from tutelage.train.masters import Masters
 from tutelage.train.random_state import PREFIX, random_state, restore_random_state
+from tutelage.train.shards import of_rank, read_shards, sha256_and_sync, with_rank, write_shards
 
 STATE_FILE = "state.json"
 MASTERS_FILE = "masters.safetensors"
@@ -56,11 +57,13 @@ class Checkpoints:
     Args:
         folder: holds `step-000123/` for resuming and `best-000120/` with the weights of the best evaluation.
         keep: how many of the newest resumable checkpoints stay.
+        ranks: processes that write and read together, in one folder that all of them see.
     """
 
-    def __init__(self, folder: Path, *, keep: int) -> None:
+    def __init__(self, folder: Path, *, keep: int, ranks: Ranks = ALONE) -> None:
         self.folder = folder
         self.keep = keep
+        self.ranks = ranks
 
     def save(self, optimiser: Masters, progress: Progress, *, keep_older: bool = False) -> Path:
         """Write a checkpoint that resumes after `progress.steps_done` steps; older ones go, unless told to keep them.
@@ -70,13 +73,12 @@ class Checkpoints:
         """
         tensors = {
             MASTERS_FILE: optimiser.masters,
-            MOMENTS_FILE: optimiser.state() | random_state(),
+            MOMENTS_FILE: optimiser.state() | with_rank(random_state(), self.ranks),
         }
         target = self.folder / f"step-{progress.steps_done:06d}"
         self._write(target, tensors, progress)
         if not keep_older:
-            for old in self._newest_first("step")[self.keep :]:
-                shutil.rmtree(old)
+            self._delete(self._newest_first("step")[self.keep :])
         self._forget_bests()
         return target
 
@@ -107,11 +109,12 @@ class Checkpoints:
                 expected="step-000001 or later",
                 fix="start the run again without --resume",
             )
-        tensors, progress = _read(found[0], others=found[1:])
-        moments = tensors[MOMENTS_FILE]
-        random = {name: moments.pop(name) for name in [*moments] if name.startswith(PREFIX)}
-        optimiser.restore(tensors[MASTERS_FILE], moments)
-        restore_random_state(random)
+        tensors, progress = self._read(found[0], optimiser, others=found[1:])
+        random = {name: tensors.pop(name) for name in [*tensors] if name.startswith(PREFIX)}
+        moments = {name: tensors.pop(name) for name in [*tensors] if ":" in name}
+        optimiser.restore(tensors, moments)
+        restore_random_state(of_rank(random, self.ranks))
+        self.ranks.wait_for_all()
         self._forget_after(progress.steps_done)
         return progress
 
@@ -129,14 +132,13 @@ class Checkpoints:
                 expected="best-000001 or later",
                 fix="start the run again",
             )
-        tensors, progress = _read(found[0], others=[])
-        optimiser.restore_masters(tensors[MASTERS_FILE])
+        tensors, progress = self._read(found[0], optimiser, others=[])
+        optimiser.restore_masters({name: one for name, one in tensors.items() if ":" not in name})
         return progress
 
     def forget_best(self) -> None:
         """Delete the best weights, once the run's model folder holds the same."""
-        for old in self._newest_first("best"):
-            shutil.rmtree(old)
+        self._delete(self._newest_first("best"))
 
     def _newest_first(self, kind: str) -> list[Path]:
         return sorted(self.folder.glob(f"{kind}-*"), reverse=True)
@@ -148,19 +150,22 @@ class Checkpoints:
             with suppress(*_DAMAGE):  # a damaged checkpoint counts on nothing
                 best = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))["progress"]["best_step"]
                 needed.add(f"best-{best or 0:06d}")
-        for old in self._newest_first("best")[1:]:
-            if old.name not in needed:
-                shutil.rmtree(old)
+        self._delete([old for old in self._newest_first("best")[1:] if old.name not in needed])
 
     def _forget_after(self, step: int) -> None:
         for kind in ("step", "best"):
-            for later in self._newest_first(kind):
-                if later.name > f"{kind}-{step:06d}":
-                    shutil.rmtree(later)
-            for scratch in self.folder.glob(f".{kind}-*"):
-                shutil.rmtree(scratch, ignore_errors=True)
+            self._delete([later for later in self._newest_first(kind) if later.name > f"{kind}-{step:06d}"])
+            self._delete(list(self.folder.glob(f".{kind}-*")))
+
+    def _delete(self, folders: list[Path]) -> None:
+        if self.ranks.is_main:
+            for one in folders:
+                shutil.rmtree(one)
 
     def _write(self, target: Path, tensors: dict[str, dict[str, torch.Tensor]], progress: Progress) -> None:
+        if self.ranks.size > 1:
+            self._write_together(target, tensors, progress)
+            return
         if target.exists():  # a resumed run comes to the same step again, with the same bits
             return
         try:
@@ -172,17 +177,80 @@ class Checkpoints:
             hashes = {}
             for name, group in tensors.items():
                 save_file({key: value.contiguous() for key, value in group.items()}, scratch / name)
-                hashes[name] = _sha256_and_sync(scratch / name)
-            state = scratch / STATE_FILE
-            state.write_text(json.dumps({"progress": asdict(progress), "sha256": hashes}, indent=1), encoding="utf-8")
-            _sha256_and_sync(state)
-            sync(scratch)
-            os.replace(scratch, target)
-            sync(self.folder)
+                hashes[name] = sha256_and_sync(scratch / name)
+            _seal(scratch, target, hashes, progress)
         except (OSError, SafetensorError) as error:  # a full disk reaches us as either
             raise _not_saved(target, error) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def _write_together(self, target: Path, tensors: dict[str, dict[str, torch.Tensor]], progress: Progress) -> None:
+        """Every process writes what it keeps; the main one makes the folder and gives it its name."""
+        ranks, scratch = self.ranks, target.with_name(f".{target.name}-shards")
+        if ranks.any(ranks.is_main and target.exists()):
+            return
+        trouble, hashes = "", {}
+        try:
+            if ranks.is_main:
+                shutil.rmtree(scratch, ignore_errors=True)  # left by a run that was killed
+                scratch.mkdir(parents=True)
+        except OSError as error:
+            trouble = cause_of(error)
+        self._all_well(target, trouble)
+        try:
+            hashes = write_shards(scratch, {name: one for group in tensors.values() for name, one in group.items()})
+        except (OSError, SafetensorError) as error:
+            trouble = cause_of(error)
+        of_all = {name: one for of_one in ranks.gather(hashes) for name, one in of_one.items()}
+        try:
+            self._all_well(target, trouble)
+            if ranks.is_main:
+                _seal(scratch, target, of_all, progress)
+        except OSError as error:
+            trouble = cause_of(error)
+        finally:
+            if ranks.is_main:
+                shutil.rmtree(scratch, ignore_errors=True)
+        self._all_well(target, trouble)
+
+    def _all_well(self, target: Path, trouble: str) -> None:
+        """Raise on every process what went wrong on one of them."""
+        if found := next(filter(None, self.ranks.gather(trouble)), None):
+            raise _not_saved(target, OSError(found))
+
+    def _read(
+        self, folder: Path, optimiser: Masters, *, others: list[Path]
+    ) -> tuple[dict[str, torch.Tensor], Progress]:
+        """All tensors and the progress, the bytes checked first, by every process a share."""
+        wrong: Exception | None = None
+        try:
+            state = _checked_state(folder, self.ranks)
+            progress = Progress(**state["progress"])
+        except _DAMAGE as error:
+            wrong = error
+        found = next(filter(None, self.ranks.gather("" if wrong is None else str(wrong) or repr(wrong))), None)
+        if found is not None:
+            raise CheckpointError(
+                "The checkpoint is damaged",
+                where=str(folder),
+                found=found,
+                expected="whole files",
+                fix=_instead(folder, others),
+            ) from wrong
+        if self.ranks.size > 1 or not {MASTERS_FILE, MOMENTS_FILE} & set(state["sha256"]):
+            return read_shards(folder, optimiser.masters, self.ranks), progress
+        files = [load_file(folder / name) for name in state["sha256"]]
+        return {name: one for file in files for name, one in file.items()}, progress
+
+
+def _seal(scratch: Path, target: Path, hashes: dict[str, str], progress: Progress) -> None:
+    """Say in the folder what is in it, then give it its name."""
+    state = scratch / STATE_FILE
+    state.write_text(json.dumps({"progress": asdict(progress), "sha256": hashes}, indent=1), encoding="utf-8")
+    sha256_and_sync(state)
+    sync(scratch)
+    os.replace(scratch, target)
+    sync(target.parent)
 
 
 def _from(found: list[Path], chosen: str, folder: Path) -> list[Path]:
@@ -199,21 +267,6 @@ def _from(found: list[Path], chosen: str, folder: Path) -> list[Path]:
     return found[names.index(chosen) :]
 
 
-def _read(folder: Path, *, others: list[Path]) -> tuple[dict[str, dict[str, torch.Tensor]], Progress]:
-    try:
-        state = _checked_state(folder)
-        tensors = {name: load_file(folder / name) for name in state["sha256"]}
-        return tensors, Progress(**state["progress"])
-    except _DAMAGE as error:
-        raise CheckpointError(
-            "The checkpoint is damaged",
-            where=str(folder),
-            found=str(error),
-            expected="whole files",
-            fix=_instead(folder, others),
-        ) from error
-
-
 def _instead(damaged: Path, others: list[Path]) -> str:
     """The newest checkpoint before the damaged one that is whole, as something to do."""
     for other in others:
@@ -223,21 +276,14 @@ def _instead(damaged: Path, others: list[Path]) -> str:
     return "start the run again"
 
 
-def _checked_state(folder: Path) -> dict[str, Any]:
-    """What `state.json` says, once each file it names has the bytes that were written."""
+def _checked_state(folder: Path, ranks: Ranks = ALONE) -> dict[str, Any]:
+    """What `state.json` says, once each file it names, or this process's share of them, has the bytes written."""
     state: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
-    for name, expected in state["sha256"].items():
-        found = _sha256_and_sync(folder / name)
+    for name, expected in sorted(state["sha256"].items())[ranks.rank :: ranks.size]:
+        found = sha256_and_sync(folder / name)
         if found != expected:
             raise ValueError(f"{name} has sha256 {found[:12]}, expected {expected[:12]}")
     return state
-
-
-def _sha256_and_sync(path: Path) -> str:
-    with path.open("rb+") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        os.fsync(stream.fileno())
-    return digest
 
 
 def _not_saved(target: Path, error: Exception) -> SaveError:

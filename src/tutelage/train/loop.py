@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import torch
 
+from tutelage.model.ranks import ALONE, Ranks
 from tutelage.pack.divide import rows_within
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.masters import Masters
@@ -24,7 +25,7 @@ from tutelage.train.random_state import random_state, restore_random_state
 from tutelage.train.record import HeldoutRecord, Record, Recorder, RowsRecord, StepRecord, peak_bytes
 from tutelage.train.schedule import Schedule
 from tutelage.train.spikes import SpikeGuard
-from tutelage.train.trouble import does_not_fit, stop_before
+from tutelage.train.trouble import does_not_fit, full_among_others, stop_before
 from tutelage.types import Batch, Row
 
 RowLoss = Callable[[Any, Row], tuple[torch.Tensor, int]]
@@ -58,6 +59,7 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
     watch: Watch,
     asked_to_stop: Callable[[], bool],
     progress: Progress,
+    ranks: Ranks = ALONE,
     spikes: SpikeGuard | None = None,
 ) -> Outcome:
     """Train until the batches end, held-out loss stops improving, or a stop is asked for; always leave a checkpoint.
@@ -78,6 +80,7 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
         watch: told the same.
         asked_to_stop: looked at once a step.
         progress: where the run stands; zero for a new one.
+        ranks: the processes that share every batch; each gets the same number of rows of it.
         spikes: says which loss is too large to learn from; None lets every finite one through.
 
     Raises:
@@ -104,6 +107,8 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
+                if ranks.size > 1:  # the others are in the middle of this row, and wait
+                    raise full_among_others(batch, ranks) from error
                 failed = rows[len(losses)]
             # Not inside the except block: until it ends, the error keeps what the failed pass had allocated.
             optimiser.forget_gradients()
@@ -116,7 +121,8 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
             smaller = RowsRecord(batch.step + 1, row_tokens, time.perf_counter() - began)
             recorder.write(smaller)
             watch(smaller)
-        loss = sum(losses) / batch.trained_tokens
+        loss_sum, tokens = ranks.sum(sum(losses), batch.tokens)
+        loss = loss_sum / batch.trained_tokens
         learning_rate = schedule.rate(batch.step)
         spike = spikes is not None and spikes.is_spike(loss, progress.recent_losses)
         norm = math.nan
@@ -133,13 +139,14 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
                 optimiser=optimiser,
                 checkpoints=checkpoints,
                 spike=spike,
+                ranks=ranks,
             )
         seconds = time.perf_counter() - started
         step_seconds += seconds
         progress = replace(
             progress,
             steps_done=batch.step + 1,
-            tokens=progress.tokens + batch.tokens,
+            tokens=progress.tokens + int(tokens),
             trained_tokens=progress.trained_tokens + batch.trained_tokens,
             recent_losses=() if spikes is None else spikes.remembered(loss, progress.recent_losses),
         )
@@ -149,9 +156,9 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
             loss=loss,
             learning_rate=learning_rate,
             gradient_norm=norm,
-            tokens=batch.tokens,
+            tokens=int(tokens),
             trained_tokens=batch.trained_tokens,
-            tokens_per_second=batch.tokens / seconds,
+            tokens_per_second=tokens / seconds,
             elapsed_seconds=time.perf_counter() - began,
             peak_bytes=peak_bytes(),
         )
@@ -160,7 +167,7 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
 
         if progress.steps_done % GIVE_BACK_EVERY_STEPS == 0:
             give_back()
-        stop = asked_to_stop()
+        stop = ranks.any(asked_to_stop())
         last = progress.steps_done == schedule.steps
         if heldout is not None and (last or progress.steps_done % evaluate_every == 0):
             value = heldout()

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from tutelage.errors import CheckpointError
+from tutelage.model.ranks import whole_tensor
 from tutelage.train.average import Average
 
 Build = Callable[[Mapping[str, torch.Tensor]], Sequence[torch.optim.Optimizer]]
@@ -71,7 +73,7 @@ class Masters:
         A norm that is not finite changes nothing: neither weights nor moments.
         """
         gradients = [one.grad for one in self.masters.values() if one.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients))
+        norm = float(whole_tensor(torch.nn.utils.get_total_norm(gradients)))
         if not math.isfinite(norm):
             return norm
         if norm > max_gradient_norm:
@@ -118,9 +120,14 @@ class Masters:
 
     @torch.no_grad()
     def _exchange(self, weights: dict[str, torch.Tensor]) -> None:
-        """Masters and `weights` change places: a swap of memory, without a copy."""
+        """Masters and `weights` change places: a swap of memory, without a copy of more than one of them."""
         for name, master in self.masters.items():
-            master.data, weights[name] = weights[name], master.data
+            if isinstance(master, DTensor):  # FSDP2 gathers from the memory that it was given
+                aside = master.detach().clone()
+                master.copy_(weights[name])
+                weights[name].copy_(aside)
+            else:
+                master.data, weights[name] = weights[name], master.data
         self.publish()
 
     def settle(self) -> None:

@@ -6,38 +6,36 @@ import json
 import math
 import time
 import tomllib
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
+from rich.console import Console
 
 from tutelage import config, report
 from tutelage.config import Settings
 from tutelage.errors import CheckpointError
-from tutelage.evaluate.heldout import heldout_loss
-from tutelage.evaluate.measure import Exam, Measures, Sitting, sit
-from tutelage.model.adapt import Adapted, add_lora, train_everything
-from tutelage.model.attention import isolate_documents
-from tutelage.model.embedding_noise import add_embedding_noise
+from tutelage.evaluate.measure import Exam, Measures, Sitting
 from tutelage.model.embeddings import untrained_tokens
-from tutelage.model.load import DTYPES, Loaded, Precision, compute_in, load, settled_precision
-from tutelage.model.loss import row_loss
-from tutelage.model.residual_dropout import drop_residuals
+from tutelage.model.load import device_here, settled_precision
+from tutelage.model.prompt import without_prompt
+from tutelage.model.quantise import require_bitsandbytes
+from tutelage.model.ranks import Ranks, joined, ranks_here
 from tutelage.model.source import model_folder
-from tutelage.pack import batches
 from tutelage.render.show import coloured_rows
 from tutelage.train import folder as run_files
+from tutelage.train.announce import say_data, say_model
 from tutelage.train.checkpoint import Checkpoints, Progress
+from tutelage.train.engine import require_sharded
 from tutelage.train.exam import exam_for
 from tutelage.train.gates import pass_gates
 from tutelage.train.inputs import held_against, machine, read_inputs, skipped_steps
+from tutelage.train.learner import Learner, learner_for
 from tutelage.train.loop import Ending, Outcome, train
-from tutelage.train.masters import Masters
 from tutelage.train.memory import give_back
-from tutelage.train.optimiser import embedding_parameters, optimizer_named, require_optimizer, slow_here
+from tutelage.train.method import loaded_base, trained_name
+from tutelage.train.optimiser import require_optimizer, slow_here
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
 from tutelage.train.record import Recorder
 from tutelage.train.recorded import Recorded
@@ -46,11 +44,11 @@ from tutelage.train.sampling import epoch_steps, order_of
 from tutelage.train.save import save_trained
 from tutelage.train.schedule import Schedule, warmup_steps
 from tutelage.train.screen import Screen
+from tutelage.train.sittings import read_sitting, write_sitting
 from tutelage.train.spikes import SpikeGuard
 from tutelage.train.stopping import stop_requests
-from tutelage.train.trackers import require_tracker, tracker
+from tutelage.train.trackers import require_tracker
 from tutelage.train.tracking import Tracking
-from tutelage.types import Row
 
 ROWS_SHOWN = 24
 
@@ -65,18 +63,6 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class Learner:
-    """The model with what trains it."""
-
-    model: Any
-    loaded: Loaded
-    adapted: Adapted
-    stored_as: torch.dtype
-    precision: Precision
-    optimiser: Masters
-
-
-@dataclass(frozen=True, slots=True)
 class Job:
     """A run under way: what it was told, what it works on, and where it reports to.
 
@@ -85,7 +71,7 @@ class Job:
     """
 
     settings: Settings
-    folder: Path
+    base: Path
     prepared: Prepared
     learner: Learner
     exam: Exam
@@ -95,6 +81,11 @@ class Job:
     checkpoint: str | None = None
     skipped: frozenset[int] = frozenset()
     recorded: Recorded | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where all of it is written."""
+        return self.settings.run_folder
 
 
 def run(
@@ -121,15 +112,44 @@ def run(
         TutelageError: of the kind that fits; see each room.
     """
     started, began = datetime.now(UTC), time.perf_counter()
+    ranks = ranks_here()
+    screen = screen if ranks.is_main else Screen(Console(quiet=True))
     source = settings.run_folder if recorded is None else recorded.folder
     skipped = skipped_steps(source, leave_out=skip_step) if resume or recorded is not None else []
-    job = _begin(settings, screen, resume=resume, skipped=skipped, recorded=recorded)
-    job = replace(job, checkpoint=checkpoint)
+    base, prepared = ranks.after_leader(
+        "data", lambda: _prepare(settings, screen, ranks, resume=resume, skipped=skipped, recorded=recorded)
+    )
+    with joined(ranks, device=device_here()):
+        ranks.agree("settings", config.dump(settings))
+        ranks.agree("data", json.dumps(prepared.data_sha256))
+        tracking = Tracking.of(settings.train.trackers if ranks.is_main else (), settings.run_folder, say=screen.say)
+        tracking.start(tomllib.loads(config.dump(settings)), settings.run_folder.name)
+        learner = learner_for(settings, base, ranks)
+        exam = exam_for(settings, prepared, together=learner.together)
+        left_out = frozenset(skipped)
+        job = Job(settings, base, prepared, learner, exam, screen, resume, tracking, checkpoint, left_out, recorded)
+        say_model(
+            screen,
+            learner.loaded,
+            learner.adapted,
+            learner.precision,
+            state_bytes=learner.state_bytes,
+            processes=ranks.size,
+        )
+        if not learner.together:
+            screen.say("  This model mixes tokens outside of its attention: each row holds one document")
+        finished = _run(job, started, began)
+        ranks.wait_for_all()
+    return finished
+
+
+def _run(job: Job, started: datetime, began: float) -> Finished:
+    settings, ranks = job.settings, job.learner.engine.ranks
     before = _before(job)
     outcome = _train(job)
     if outcome.ended == "interrupted":
         job.tracking.finish({})
-        screen.say(
+        job.screen.say(
             f"Stopped after step {outcome.progress.steps_done}. Go on with: tutelage train --resume {job.folder}"
         )
         return Finished(job.folder, outcome.ended, {})
@@ -138,8 +158,21 @@ def run(
     if best is not None and best != outcome.progress.steps_done:
         _checkpoints(job).restore_best(job.learner.optimiser)
     give_back()
-    after = _sit(job, "After training: asking")
-    _save_sitting(job.folder / run_files.AFTER, after)
+    after = _sit(job, "After training: asking", model=job.learner.model)
+    if ranks.is_main:
+        write_sitting(job.folder / run_files.AFTER, after)
+    save_trained(
+        job.learner.model,
+        job.learner.optimiser,
+        job.prepared.renderer,
+        job.folder / trained_name(settings),
+        stored_as=job.learner.stored_as,
+        ranks=ranks,
+        start=job.learner.adapted.start,
+        untouched=loaded_base(settings, job.base)[0] if settings.model.freeze and ranks.size == 1 else None,
+    )
+    if not ranks.is_main:
+        return Finished(job.folder, outcome.ended, {})
     result = result_of(
         settings,
         job.prepared,
@@ -147,16 +180,9 @@ def run(
         loaded=job.learner.loaded,
         adapted=job.learner.adapted,
         precision=job.learner.precision,
+        optimizer_bytes=sum(one.nbytes for one in job.learner.optimiser.state().values()),
         before=before,
         after=after,
-    )
-    name = run_files.ADAPTER if settings.model.method == "lora" else run_files.MODEL
-    save_trained(
-        job.learner.model,
-        job.learner.optimiser,
-        job.prepared.renderer,
-        job.folder / name,
-        stored_as=job.learner.stored_as,
     )
     result |= {"started": started.isoformat(timespec="seconds"), "elapsed_seconds": time.perf_counter() - began}
     run_files.write_json(job.folder / run_files.RESULT, result)  # written last: it marks the run as finished
@@ -166,8 +192,10 @@ def run(
     return Finished(job.folder, outcome.ended, result)
 
 
-def _begin(settings: Settings, screen: Screen, *, resume: bool, skipped: list[int], recorded: Recorded | None) -> Job:
-    """Everything up to the first forward pass; data problems show before a model is loaded."""
+def _prepare(
+    settings: Settings, screen: Screen, ranks: Ranks, *, resume: bool, skipped: list[int], recorded: Recorded | None
+) -> tuple[Path, Prepared]:
+    """The model's folder and the data; problems show before a model is loaded. The main process writes them down."""
     folder = settings.run_folder
     if resume and (folder / run_files.RESULT).is_file():
         raise CheckpointError(
@@ -175,10 +203,15 @@ def _begin(settings: Settings, screen: Screen, *, resume: bool, skipped: list[in
             where=str(folder),
             fix=f"talk to it: tutelage chat {folder}; or start a new run with other settings",
         )
-    require_optimizer(settings.train.optimizer, device="cuda" if torch.cuda.is_available() else "cpu")
+    if settings.model.method == "qlora":
+        require_bitsandbytes()
+    require_optimizer(settings.train.optimizer, device=device_here())
+    require_sharded(settings.train.optimizer, settings.model.method, settings.lora.init, ranks)
     for name in settings.train.trackers:
         require_tracker(name)
     base = model_folder(settings.model.name, say=screen.say)
+    if not ranks.is_main:
+        return base, prepare(settings, base, cache=prepared_cache())
     run_files.clear_scratch(folder)
     if not resume and (moved := run_files.new_run_folder(folder)) is not None:
         screen.say(f"An earlier run of this name is now {moved}")
@@ -192,33 +225,8 @@ def _begin(settings: Settings, screen: Screen, *, resume: bool, skipped: list[in
     _pass_gates(prepared, base, whole=settings.render.train_on == "all")
     earlier = read_inputs(folder) if resume else {} if recorded is None else read_inputs(recorded.folder)
     _write_inputs(folder, settings, prepared, earlier, screen, resume=resume, skipped=skipped)
-    _say_data(screen, prepared)
-    tracking = _tracking(settings, screen)
-    learner = _learner(settings, base)
-    screen.say(
-        f"Model: {learner.loaded.parameters:,} parameters on {learner.loaded.device}, {settings.model.method}, "
-        f"{learner.adapted.trainable:,} trained, {learner.precision}"
-    )
-    return Job(
-        settings,
-        folder,
-        prepared,
-        learner,
-        exam_for(settings, prepared),
-        screen,
-        resume,
-        tracking,
-        skipped=frozenset(skipped),
-        recorded=recorded,
-    )
-
-
-def _tracking(settings: Settings, screen: Screen) -> Tracking:
-    """Trackers, started."""
-    places = {name: settings.run_folder / run_files.TRACKERS / name for name in settings.train.trackers}
-    tracking = Tracking({name: tracker(name, place) for name, place in places.items()}, say=screen.say)
-    tracking.start(tomllib.loads(config.dump(settings)), settings.run_folder.name)
-    return tracking
+    say_data(screen, prepared)
+    return base, prepared
 
 
 def _pass_gates(prepared: Prepared, base: Path, *, whole: bool) -> None:
@@ -226,24 +234,6 @@ def _pass_gates(prepared: Prepared, base: Path, *, whole: bool) -> None:
     untrained_V = untrained_tokens(base, tokenizer)
     for note in pass_gates(prepared.train, tokenizer, untrained_V=untrained_V, whole=whole):
         prepared.ledger.note(note)
-
-
-def _say_data(screen: Screen, prepared: Prepared) -> None:
-    ledger, totals = prepared.ledger, prepared.train_totals
-    screen.say(
-        f"Data: {ledger.rows_in} rows in = {ledger.rows_kept} kept + {ledger.rows_dropped} dropped; "
-        f"{totals.examples} training sequences, {totals.tokens:,} tokens, {totals.trained_tokens:,} of them trained "
-        f"({totals.trained_tokens / totals.tokens:.0%})"
-    )
-    for reason, count in ledger.dropped.most_common():
-        sample = ledger.drop_samples[reason][0]
-        screen.say(f"  dropped {count}: {reason}, first {sample.address}: {sample.detail}")
-    for reason, count in ledger.changed.most_common():
-        screen.say(f"  changed {count}: {reason}, first {ledger.change_samples[reason][0].address}")
-    for source in prepared.sources:
-        screen.say(f"  {source.weight:g} x {len(source.places)} sequences an epoch: {source.name}")
-    for note in ledger.notes:
-        screen.say(f"  note: {note}")
 
 
 def _write_inputs(
@@ -276,81 +266,27 @@ def _write_inputs(
     run_files.write_json(folder / run_files.ROWS, rows)
 
 
-def _learner(settings: Settings, base: Path) -> Learner:
-    if settings.model.threads is not None:
-        torch.set_num_threads(settings.model.threads)
-    torch.manual_seed(settings.seed)
-    model, loaded = load(base, trust_remote_code=settings.model.trust_remote_code)
-    stored_as = next(model.parameters()).dtype
-    if settings.model.method == "lora":
-        lora = settings.lora
-        model, adapted = add_lora(model, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets)
-    else:
-        model, adapted = train_everything(model)
-    precision = settled_precision(settings.model.precision)
-    if shared := precision == "fp32":
-        compute_in(model, precision)
-    # Masters are taken before a cast to bf16, which would round away what the checkpoint knows.
-    optimiser = Masters(
-        model,
-        build=optimizer_named(
-            settings.train.optimizer,
-            weight_decay=settings.train.weight_decay,
-            betas=(settings.train.beta1, settings.train.beta2),
-            epsilon=settings.train.epsilon,
-            embeddings=embedding_parameters(model),
-        ),
-        shared=shared,
-        average_decay=settings.train.ema_decay,
-    )
-    compute_in(model, precision)
-    isolate_documents(model)
-    if settings.train.residual_dropout > 0:
-        drop_residuals(model, last=settings.train.residual_dropout)
-    if settings.train.neftune_alpha is not None:
-        add_embedding_noise(model, alpha=settings.train.neftune_alpha)
-    # On disk no narrower than what was computed with, so that the folder is the model that was measured.
-    kept_as = torch.promote_types(stored_as, DTYPES[precision])
-    return Learner(model, loaded, adapted, kept_as, precision, optimiser)
-
-
-def _sit(job: Job, title: str) -> Sitting:
+def _sit(job: Job, title: str, *, model: Any) -> Sitting:
     with job.screen.counting(f"{title} {job.exam.replies} prompts", job.exam.replies) as done:
-        return sit(job.learner.model, job.prepared.renderer, job.exam, done=done)
+        return job.learner.engine.sit(model, job.prepared.renderer, job.exam, done=done)
 
 
 def _before(job: Job) -> Sitting:
     """Measure the untouched model; a resumed run reads what its first part measured."""
     path = job.folder / run_files.BEFORE
     if job.resume and path.is_file():
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        return Sitting(Measures(**saved["measures"]), tuple(saved["task"]), tuple(saved["general"]))
+        return read_sitting(path)
     if not job.settings.evaluate.before or job.resume:
         return Sitting(Measures(), (), ())
-    sitting = _sit(job, "Before training: asking")
-    _save_sitting(path, sitting)
+    sitting = _sit(job, "Before training: asking", model=without_prompt(job.learner.model))
+    if job.learner.engine.ranks.is_main:
+        write_sitting(path, sitting)
     return sitting
 
 
-def _save_sitting(path: Path, sitting: Sitting) -> None:
-    saved = {
-        "measures": asdict(sitting.measures),
-        "task": list(sitting.task_replies),
-        "general": list(sitting.general_replies),
-    }
-    run_files.write_json(path, saved)
-
-
 def _checkpoints(job: Job) -> Checkpoints:
-    return Checkpoints(job.folder / run_files.CHECKPOINTS, keep=job.settings.train.keep_checkpoints)
-
-
-def _measuring(learner: Learner, rows: Sequence[Row]) -> Callable[[], float]:
-    def measure() -> float:
-        with learner.optimiser.measured():
-            return heldout_loss(learner.model, rows)
-
-    return measure
+    keep, ranks = job.settings.train.keep_checkpoints, job.learner.engine.ranks
+    return Checkpoints(job.folder / run_files.CHECKPOINTS, keep=keep, ranks=ranks)
 
 
 def _shares_prefixes(settings: Settings) -> bool:
@@ -375,14 +311,16 @@ def _train(job: Job) -> Outcome:
     if job.resume:
         progress = checkpoints.restore_newest(learner.optimiser, chosen=job.checkpoint)
         (job.folder / run_files.STOPPED).unlink(missing_ok=True)
-    recorder = Recorder(job.folder / run_files.RECORD, from_step=progress.steps_done)
+    engine = learner.engine
+    recorder = Recorder(engine.record_in(job.folder / run_files.RECORD), from_step=progress.steps_done)
     heldout_rows = job.exam.heldout_rows
-    given = batches(
+    given = engine.batches(
         examples,
         order,
         row_tokens=job.settings.pack.row_tokens,
         start_step=progress.steps_done,
         share_prefixes=_shares_prefixes(job.settings),
+        together=learner.together,
     )
     recorded = job.recorded
     with (
@@ -393,11 +331,11 @@ def _train(job: Job) -> Outcome:
         outcome = train(
             learner.model,
             (one for one in given if one.step + 1 not in job.skipped),
-            row_loss=row_loss,
+            row_loss=engine.row_loss,
             optimiser=learner.optimiser,
             schedule=schedule,
             max_gradient_norm=asked.max_gradient_norm,
-            heldout=_measuring(learner, heldout_rows) if heldout_rows else None,
+            heldout=engine.heldout(learner.model, learner.optimiser, heldout_rows) if heldout_rows else None,
             evaluate_every=asked.evaluate_every or math.ceil(epoch_steps(order) / 4),
             patience=asked.early_stop_patience,
             checkpoints=checkpoints,
@@ -406,6 +344,7 @@ def _train(job: Job) -> Outcome:
             watch=watch if recorded is None else recorded.beside(watch),
             asked_to_stop=lambda: asked_to_stop() or (recorded is not None and recorded.asked_to_stop()),
             progress=progress,
+            ranks=engine.ranks,
             spikes=None if asked.spike_factor is None else SpikeGuard(asked.spike_factor, asked.spike_window),
         )
     recorder.close()

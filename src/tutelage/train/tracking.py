@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from tutelage.errors import ConfigError, cause_of
+from tutelage.train import folder as run_files
 from tutelage.train.record import Record
-from tutelage.train.trackers import Tracker
+from tutelage.train.trackers import Tracker, TrackerName, tracker
 
 Watch = Callable[[Record], None]
 FINAL = ("steps", "epochs", "best_step", "tokens_per_second", "trained_tokens", "total_tokens", "peak_bytes")
@@ -29,6 +31,11 @@ class Tracking:
     def __init__(self, trackers: Mapping[str, Tracker], *, say: Callable[[str], None]) -> None:
         self.trackers = dict(trackers)
         self.say = say
+
+    @classmethod
+    def of(cls, names: Iterable[TrackerName], run_folder: Path, *, say: Callable[[str], None]) -> Tracking:
+        """The trackers of these names, each with a folder of its own in the run's."""
+        return cls({name: tracker(name, run_folder / run_files.TRACKERS / name) for name in names}, say=say)
 
     def start(self, settings: Mapping[str, Any], name: str) -> None:
         """Start all, before a model is loaded, when a wrong account or address still costs nothing.

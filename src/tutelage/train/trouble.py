@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from tutelage.errors import FitError, TrainingError
+from tutelage.model.ranks import ALONE, Ranks, whole_tensor
 from tutelage.train import folder as run_files
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.masters import Masters
@@ -29,6 +30,7 @@ def stop_before(
     progress: Progress,
     optimiser: Masters,
     checkpoints: Checkpoints,
+    ranks: Ranks = ALONE,
 ) -> TrainingError:
     """Save the state before `batch`, write `stopped.json` into the run's folder, and return the error to raise.
 
@@ -41,12 +43,13 @@ def stop_before(
         progress: of the step before.
         optimiser: its masters are untouched by the step; its gradients are dropped.
         checkpoints: receives the state, however few it keeps.
+        ranks: the processes that share the batch; all come here.
 
     Raises:
         SaveError: the disk is full or refuses.
     """
     optimiser.forget_gradients()
-    loss = sum(losses) / batch.trained_tokens
+    loss = ranks.sum(sum(losses))[0] / batch.trained_tokens
     usual = median(progress.recent_losses) if spike else None
     told = {
         "reason": "loss_spike" if spike else "not_finite",
@@ -54,7 +57,8 @@ def stop_before(
         "gradient_norm": _number(norm),
         "median_loss": usual,
     }
-    micro_batches = [_told(row, summed) for row, summed in zip(rows, losses, strict=True)]
+    of_each = ranks.gather([_told(row, summed) for row, summed in zip(rows, losses, strict=True)])
+    micro_batches = [one for of_one in of_each for one in of_one]
     saved = _left(batch, told, micro_batches, progress=progress, optimiser=optimiser, checkpoints=checkpoints)
     run_folder = checkpoints.folder.parent
     lower = "start a new run with a lower train.learning_rate"
@@ -63,7 +67,7 @@ def stop_before(
         fix = f"look at these rows; then {_leave_out(run_folder)}, or {lower}"
     return TrainingError(
         f"Step {batch.step + 1} {'is a loss spike' if spike else 'is not finite'}; the run stops before it",
-        where=_places(batch, run_folder / run_files.STOPPED),
+        where=_places(micro_batches, run_folder / run_files.STOPPED),
         found=f"loss {loss}, gradient norm {norm}" if usual is None else f"loss {loss:.4g}; the median was {usual:.4g}",
         expected="finite numbers" if usual is None else "a loss near those of the steps before it",
         fix=fix,
@@ -92,6 +96,15 @@ def does_not_fit(
     )
 
 
+def full_among_others(batch: Batch, ranks: Ranks) -> FitError:
+    """Memory ran out on one of several processes: the others cannot be called back from the step they are in."""
+    return FitError(
+        f"Memory ran out in step {batch.step + 1}, on process {ranks.rank} of {ranks.size}",
+        expected="room for the forward and backward pass of a row",
+        fix='resume with a new run of lower pack.row_tokens, or set train.activation_checkpointing = "on"',
+    )
+
+
 def _left(
     batch: Batch,
     told: dict[str, Any],
@@ -102,10 +115,11 @@ def _left(
     checkpoints: Checkpoints,
 ) -> bool:
     """Save the state unless it is itself not finite, write `stopped.json`; whether it was saved."""
-    finite = all(bool(torch.isfinite(one).all()) for one in optimiser.masters.values())
+    finite = all(bool(whole_tensor(torch.isfinite(one).all())) for one in optimiser.masters.values())
     saved = checkpoints.save(optimiser, progress, keep_older=True).name if finite else None
     content = {"step": batch.step + 1, **told, "checkpoint": saved, "rows": rows}
-    run_files.write_json(checkpoints.folder.parent / run_files.STOPPED, content)
+    if checkpoints.ranks.is_main:
+        run_files.write_json(checkpoints.folder.parent / run_files.STOPPED, content)
     return finite
 
 
@@ -117,8 +131,8 @@ def _told(row: Row, summed: float) -> dict[str, Any]:
     return {"loss": _number(summed / max(1, row.trained_tokens)), "addresses": [str(one) for one in row.addresses]}
 
 
-def _places(batch: Batch, path: Path) -> str:
-    addresses = [str(address) for row in batch.rows for address in row.addresses]
+def _places(rows: list[dict[str, Any]], path: Path) -> str:
+    addresses = [address for row in rows for address in row["addresses"]]
     more = len(addresses) - SHOWN_ADDRESSES
     return ", ".join(addresses[:SHOWN_ADDRESSES]) + (f" and {more} more rows, all in {path}" if more > 0 else "")
 

@@ -1,0 +1,62 @@
+"""Starts a command again in several processes of this machine, as `torchrun --standalone` does."""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from collections.abc import Sequence
+
+import typer
+
+from tutelage.errors import ConfigError
+
+LONGEST_STOP_SECONDS = 600
+"""What a process may take, after Ctrl-C, for its step and a checkpoint before it is killed."""
+
+
+def in_processes(count: int, arguments: Sequence[str]) -> None:
+    """Run `tutelage ARGUMENTS` in `count` processes, and end with their status.
+
+    Args:
+        count: how many; each gets an equal share of the processor cores, unless OMP_NUM_THREADS says otherwise.
+        arguments: of the command line, after the program's name.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    launch = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=str(uuid.uuid4()),
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        shutdown_timeout=LONGEST_STOP_SECONDS,
+    )
+    try:
+        elastic_launch(launch, sys.executable)("-m", "tutelage", *arguments)
+    except ChildFailedError as failed:
+        _, first = failed.get_first_failure()
+        raise typer.Exit(first.exitcode if first.exitcode > 0 else 1) from None
+    except SignalException:
+        raise typer.Exit(130) from None
+
+
+def started_already(count: int) -> bool:
+    """Whether this is one of the processes that `--processes` asks for.
+
+    Raises:
+        ConfigError: another number of them was started.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size not in (1, count):
+        raise ConfigError(
+            "Another number of processes was started than --processes asks for",
+            found=f"WORLD_SIZE={size} and --processes {count}",
+            fix="leave --processes out under torchrun",
+        )
+    return size == count

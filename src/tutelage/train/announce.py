@@ -1,0 +1,43 @@
+"""What a run says about itself before its first step: its data, and its model."""
+
+from __future__ import annotations
+
+from tutelage.model.adapt import Adapted
+from tutelage.model.load import Loaded, Precision
+from tutelage.report.figures import byte_size
+from tutelage.train.prepare import Prepared
+from tutelage.train.screen import Screen
+
+
+def say_data(screen: Screen, prepared: Prepared) -> None:
+    """Rows in and kept, what was dropped or changed and why, where sequences come from."""
+    ledger, totals = prepared.ledger, prepared.train_totals
+    screen.say(
+        f"Data: {ledger.rows_in} rows in = {ledger.rows_kept} kept + {ledger.rows_dropped} dropped; "
+        f"{totals.examples} training sequences, {totals.tokens:,} tokens, {totals.trained_tokens:,} of them trained "
+        f"({totals.trained_tokens / totals.tokens:.0%})"
+    )
+    for reason, count in ledger.dropped.most_common():
+        sample = ledger.drop_samples[reason][0]
+        screen.say(f"  dropped {count}: {reason}, first {sample.address}: {sample.detail}")
+    for reason, count in ledger.changed.most_common():
+        screen.say(f"  changed {count}: {reason}, first {ledger.change_samples[reason][0].address}")
+    for source in prepared.sources:
+        screen.say(f"  {source.weight:g} x {len(source.places)} sequences an epoch: {source.name}")
+    for note in ledger.notes:
+        screen.say(f"  note: {note}")
+
+
+def say_model(
+    screen: Screen, loaded: Loaded, adapted: Adapted, precision: Precision, *, state_bytes: int, processes: int
+) -> None:
+    """Its size, what learns, and in bytes; where, and in which precision; then notes, a line each."""
+    trained, state = byte_size(adapted.trainable_bytes), byte_size(state_bytes)
+    sharded = f", sharded over {processes} processes" if processes > 1 else ""
+    screen.say(
+        f"Model: {loaded.parameters:,} parameters ({byte_size(loaded.weight_bytes)}) on {loaded.device}, "
+        f"{adapted.method}, {adapted.trainable:,} trained ({trained} and {state} of optimizer state), "
+        f"{precision}{sharded}"
+    )
+    for note in adapted.notes:
+        screen.say(f"  {note}")

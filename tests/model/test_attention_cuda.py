@@ -1,0 +1,95 @@
+"""The CUDA path on fake tensors, which have shapes, types and a device, but no numbers: results are not tested."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tutelage.model import attention_cuda
+from tutelage.model.attention import document_attention
+from tutelage.train.masters import Masters
+from tutelage.train.optimiser import adamw
+
+GPU = "cuda:0"
+LAYERS = 2
+
+
+class Calls(TorchDispatchMode):
+    """Counts operators by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture(autouse=True)
+def no_boundaries_of_other_tests() -> Iterator[None]:
+    attention_cuda.boundaries.cache_clear()
+    yield
+    attention_cuda.boundaries.cache_clear()
+
+
+@pytest.mark.parametrize(("dtype", "flash"), [(torch.bfloat16, 1), (torch.float16, 1), (torch.float32, 0)])
+def test_a_packed_row_on_a_gpu_is_one_flash_attention_call_in_narrow_precision(dtype: torch.dtype, flash: int) -> None:
+    with FakeTensorMode(), torch.no_grad(), Calls() as calls:
+        query, key, value = (torch.empty(1, heads, 100, 16, dtype=dtype, device=GPU) for heads in (4, 2, 2))
+        for _layer in range(LAYERS):
+            found, weights = document_attention(
+                torch.nn.Identity(), query, key, value, None, document_tokens=(30, 1, 69), scaling=0.25
+            )
+
+    assert (found.shape, found.dtype, found.device) == ((1, 100, 4, 16), dtype, torch.device(GPU))
+    assert weights is None
+    assert sum("_varlen_attn" in name for name in calls.names) == flash * LAYERS
+    assert attention_cuda.boundaries.cache_info().misses == flash, "made once a row, not once a layer"
+
+
+def test_gradients_have_the_shapes_of_queries_keys_and_values() -> None:
+    query, key, value = (
+        torch.empty(1, heads, 50, 16, dtype=torch.bfloat16, device="meta", requires_grad=True) for heads in (4, 2, 2)
+    )
+
+    found = attention_cuda.packed_attention(query, key, value, document_tokens=(20, 30), scaling=None)
+    found.sum().backward()
+
+    assert found.shape == (1, 50, 4, 16)
+    for one in (query, key, value):
+        assert one.grad is not None
+        assert (one.grad.shape, one.grad.dtype) == (one.shape, one.dtype)
+
+
+def test_boundaries_are_where_documents_start_and_the_last_ends() -> None:
+    ends, longest = attention_cuda.boundaries((3, 5, 2), torch.device("cpu"))
+
+    assert ends.tolist() == [0, 3, 8, 10]
+    assert ends.dtype == torch.int32
+    assert longest == 5
+
+
+def test_the_cpu_does_not_take_this_path() -> None:
+    assert not attention_cuda.runs_here(torch.empty(1, 1, 1, 8, dtype=torch.bfloat16), dropout=0.0)
+
+
+def test_masters_and_moments_live_on_the_gpu_in_fp32() -> None:
+    with FakeTensorMode():
+        model = torch.nn.Module()
+        for name, shape in {"matrix": (8, 4), "vector": (8,)}.items():
+            model.register_parameter(name, torch.nn.Parameter(torch.empty(shape, dtype=torch.bfloat16, device=GPU)))
+        masters = Masters(model, build=adamw(weight_decay=0.1, betas=(0.9, 0.999), epsilon=1e-8))
+        with torch.no_grad():
+            for optimizer in masters.optimizers:
+                optimizer.step()
+        state = masters.state()
+
+    assert len(state) == 3 * len(masters.masters)
+    for one in (*masters.masters.values(), *state.values()):
+        assert (one.dtype, one.device) == (torch.float32, torch.device(GPU))

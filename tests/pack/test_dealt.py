@@ -1,0 +1,76 @@
+"""Rows dealt out to processes: equally many to each, every document once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+
+from tutelage.pack import Order, batches, dealt, pack_rows
+from tutelage.types import Address, Example, Row
+
+
+def examples(*lengths: int) -> list[Example]:
+    made = []
+    for number, length in enumerate(lengths):
+        weights = np.ones(length, dtype=np.float32)
+        weights[0] = 0
+        made.append(Example(Address("made", number), 0, np.full(length, number, dtype=np.int32), weights, ()))
+    return made
+
+
+def documents(rows: Iterable[Row]) -> Counter[tuple[Address, int]]:
+    learned = [row for row in rows if row.addresses]
+    return Counter(pair for row in learned for pair in zip(row.addresses, row.document_tokens, strict=True))
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4, 8])
+@pytest.mark.parametrize("lengths", [(5,), (9, 9, 9), (3, 4, 5, 6, 7, 8), (10, 1, 1, 1, 1), (2,) * 17])
+def test_each_process_gets_equally_many_rows_and_each_document_is_somewhere_once(
+    lengths: tuple[int, ...], ranks: int
+) -> None:
+    whole = pack_rows(examples(*lengths), row_tokens=10)
+
+    shares = [dealt(whole, rank=rank, ranks=ranks) for rank in range(ranks)]
+
+    assert len({len(share) for share in shares}) == 1
+    assert documents(row for share in shares for row in share) == documents(whole)
+    assert sum(row.trained_tokens for share in shares for row in share) == sum(row.trained_tokens for row in whole)
+    for row in (row for share in shares for row in share):
+        assert len(row.ids) == len(row.weights) == len(row.positions) == sum(row.document_tokens) <= 10
+        starts = np.cumsum((0, *row.document_tokens))[:-1]
+        assert (row.positions[starts] == 0).all()
+        assert (row.weights[starts] == 0).all()
+
+
+def test_nothing_is_trained_in_a_row_that_only_keeps_step() -> None:
+    rows = pack_rows(examples(6), row_tokens=10)
+
+    (filler,) = dealt(rows, rank=1, ranks=2)
+
+    assert filler.trained_tokens == 0
+    assert filler.addresses == ()
+    assert len(filler.ids) == 2
+
+
+def test_rows_of_one_place_are_of_like_length() -> None:
+    rows = pack_rows(examples(10, 10, 3, 8, 9), row_tokens=10)
+
+    first, second = (dealt(rows, rank=rank, ranks=2) for rank in range(2))
+
+    assert [(len(a.ids), len(b.ids)) for a, b in zip(first, second, strict=True)] == [(10, 10), (9, 8), (3, 2)]
+
+
+def test_batches_of_a_process_hold_the_count_of_all() -> None:
+    made = examples(3, 4, 5, 6, 7)
+    order = Order(len(made), 3, 1.0, 0)
+
+    alone = list(batches(made, order, row_tokens=10))
+    shares = [list(batches(made, order, row_tokens=10, rank=rank, ranks=2)) for rank in range(2)]
+
+    for batch, *parts in zip(alone, *shares, strict=True):
+        assert {part.trained_tokens for part in parts} == {batch.trained_tokens}
+        assert len({len(part.rows) for part in parts}) == 1
+        assert sum(row.trained_tokens for part in parts for row in part.rows) == batch.trained_tokens
