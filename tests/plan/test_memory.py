@@ -41,7 +41,7 @@ def test_lora_keeps_masters_and_moments_of_its_pairs_only(small: Blueprint):
 def test_qlora_packs_linear_layers_and_widens_one_at_a_time(seven_b: Blueprint):
     traces = Traces(seven_b)
     lora, qlora = (traces.memory(single_document(one, "bf16", 512), NOTHING) for one in ("lora", "qlora"))
-    saved = seven_b.linear_parameters * (2 - NF4_BITS / 8)
+    saved = seven_b.linear_parameters * (2 - NF4_BITS[True] / 8)
     assert lora.of("weights") - qlora.of("weights") == pytest.approx(saved, abs=1)
     assert qlora.of("workspace") - lora.of("workspace") == 2 * seven_b.largest_linear
     assert 3.5e9 < qlora.of("weights") < 4.1e9

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from tutelage.config import Settings
 from tutelage.errors import ConfigError
+from tutelage.model.activations import recomputes
 from tutelage.model.load import settled_precision
 from tutelage.model.source import model_folder
 from tutelage.pack import Order, batches
@@ -73,7 +74,13 @@ def _work(settings: Settings, row: Row) -> Work:
         parents=row.parents,
         trained_tokens=row.trained_tokens,
         optimizer=settings.train.optimizer,
+        checkpointing=recomputes(settings.train.activation_checkpointing, row_tokens=settings.pack.row_tokens),
+        averaged=settings.train.ema_decay is not None,
+        frozen=tuple(settings.model.freeze),
         lora_rank=lora.rank,
+        dora=lora.dora,
+        double_quantisation=settings.qlora.double_quantisation,
+        virtual_tokens=settings.prompt.tokens,
         lora_targets=lora.targets if isinstance(lora.targets, str) else tuple(lora.targets),
     )
 

@@ -115,7 +115,7 @@ def feed(
         "document_tokens": tuple(tokens + more for tokens, more in zip(document_tokens, moved, strict=True)),
     }
     moved_S, lengths_S = torch.tensor([moved, document_tokens], device=ids_R.device)
-    return Fed(inputs, moved_S.cumsum(0).repeat_interleave(lengths_S))
+    return Fed(inputs, moved_S.cumsum(0).repeat_interleave(lengths_S, output_size=len(ids_R)))
 
 
 def feed_generation(model: Any, ids_BW: torch.Tensor, mask_BW: torch.Tensor) -> dict[str, torch.Tensor]:

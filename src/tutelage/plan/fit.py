@@ -29,7 +29,7 @@ class Traces:
     def of(self, work: Work) -> Trace:
         """The trace of `work`; QLoRA computes as LoRA does, on weights that it widens for each product."""
         as_run = replace(work, method="lora") if work.method == "qlora" else work
-        as_run = replace(as_run, optimizer="adamw")
+        as_run = replace(as_run, optimizer="adamw", averaged=False, double_quantisation=True)
         if as_run not in self._made:
             self._made[as_run] = trace(self.blueprint, as_run)
         return self._made[as_run]

@@ -9,8 +9,10 @@ from tutelage.plan.machine import Overhead
 from tutelage.plan.trace import Trace
 from tutelage.plan.work import COMPUTE_BYTES, MOMENT_BYTES, Work
 
-NF4_BITS = 4 + 0.127
-"""Bits of a weight in NF4 with double quantisation. Source: Dettmers et al. 2023 (QLoRA), section 3."""
+NF4_BITS = {True: 4 + 0.127, False: 4 + 0.5}
+"""Bits of a weight in NF4, with and without double quantisation. Source: Dettmers et al. 2023 (QLoRA), section 3."""
+
+AVERAGE_BYTES = 4
 
 MASTER_BYTES = 4
 GRADIENT_BYTES = 4
@@ -90,15 +92,13 @@ def _loading_bytes(blueprint: Blueprint, work: Work, weights: Figure, overhead: 
 def _kept(blueprint: Blueprint, work: Work, traced: Trace, shards: int) -> tuple[Figure, ...]:
     """What stays from step to step."""
     width, trained, all_of = COMPUTE_BYTES[work.precision], traced.trainable, traced.parameters
-    if work.method == "prompt":
-        trained = work.virtual_tokens * blueprint.hidden_width
-        all_of += trained
     by = f" / {shards} devices" if shards > 1 else ""
     if work.method == "qlora":
+        bits = NF4_BITS[work.double_quantisation]
         wide = all_of - blueprint.linear_parameters
-        weight_bytes = blueprint.linear_parameters * NF4_BITS / 8 + wide * width
-        text = f"{blueprint.linear_parameters:,} in 4 bits x {NF4_BITS} / 8 + {wide:,} others x {width}{by}"
-        source = "NF4 with double quantisation, Dettmers et al. 2023 (QLoRA), section 3"
+        weight_bytes = blueprint.linear_parameters * bits / 8 + wide * width
+        text = f"{blueprint.linear_parameters:,} in 4 bits x {bits} / 8 + {wide:,} others x {width}{by}"
+        source = "NF4 and its scales, Dettmers et al. 2023 (QLoRA), section 3"
     else:
         weight_bytes = all_of * width
         text = f"{all_of:,} parameters x {width} ({work.precision}){by}"
@@ -109,7 +109,7 @@ def _kept(blueprint: Blueprint, work: Work, traced: Trace, shards: int) -> tuple
         if masters == 0
         else f"{trained:,} trained x {MASTER_BYTES} (fp32){by}"
     )
-    moment = MOMENT_BYTES[work.optimizer]
+    moment = MOMENT_BYTES[work.optimizer] + (AVERAGE_BYTES if work.averaged else 0)
     return (
         Figure("weights", round(weight_bytes / shards), text, source),
         Figure("masters", masters // shards, said, f"Micikevicius et al. 2018, section 3.1; {ENGINE}"),
@@ -122,7 +122,7 @@ def _kept(blueprint: Blueprint, work: Work, traced: Trace, shards: int) -> tuple
         Figure(
             "moments",
             round(moment * trained / shards),
-            f"{trained:,} trained x {moment:g} ({work.optimizer}){by}",
+            f"{trained:,} trained x {moment:g} ({work.optimizer}{', and the average' if work.averaged else ''}){by}",
             "Loshchilov and Hutter 2019 (AdamW), algorithm 2: two fp32 numbers for each parameter"
             if work.optimizer == "adamw"
             else "src/tutelage/plan/work.py, MOMENT_BYTES",

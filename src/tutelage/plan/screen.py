@@ -55,8 +55,8 @@ def _head(plan: Plan) -> RenderableType:
     facts = {
         "model": f"{model.name}: {count(model.parameters)} parameters, "
         f"{model.layers} layers of width {model.hidden_width}",
-        "method": f"{work.method} in {work.precision}, {count(_trainable(plan))} parameters trained "
-        f"({percent(_trainable(plan) / model.parameters)})",
+        "method": f"{work.method} in {work.precision}, {count(plan.chosen.traced.trainable)} parameters trained "
+        f"({percent(plan.chosen.traced.trainable / model.parameters)})",
         "row": f"{count(work.row_tokens)} tokens, documents: {len(work.document_tokens)}; one pass forward and back",
         "device": f"{plan.device.name}: {gigabytes(plan.device.memory_bytes)} free "
         f"of {gigabytes(plan.device.total_bytes)}",
@@ -70,12 +70,6 @@ def _head(plan: Plan) -> RenderableType:
     for name, value in facts.items():
         grid.add_row(Text(name, style="bold"), Text(value))
     return grid
-
-
-def _trainable(plan: Plan) -> int:
-    if plan.work.method == "prompt":
-        return plan.work.virtual_tokens * plan.blueprint.hidden_width
-    return plan.chosen.traced.trainable
 
 
 def _time(plan: Plan) -> str:

@@ -22,10 +22,12 @@ from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from tutelage.errors import ConfigError
+from tutelage.model.activations import recompute_activations
 from tutelage.model.adapt import add_lora, train_everything
 from tutelage.model.attention import isolate_documents
 from tutelage.model.load import compute_in
 from tutelage.model.loss import row_loss
+from tutelage.model.prompt import add_prompt
 from tutelage.plan.blueprint import CUT_LAYERS, Blueprint, decoder_layers
 from tutelage.plan.work import Work
 from tutelage.types import Address, Row
@@ -153,13 +155,11 @@ def _run(blueprint: Blueprint, work: Work, layers: int) -> _Depth:
 def prepared_model(model: Any, work: Work) -> Any:
     """The meta model in the state in which the loop sees it."""
     model = adapted(model, work)
+    if work.checkpointing:
+        recompute_activations(model)
     compute_in(model, work.precision)
     isolate_documents(model)
     model.train()
-    if work.checkpointing:
-        checkpoint_layers(model)
-    if work.method == "prompt":
-        model.enable_input_require_grads()
     return model
 
 
@@ -167,28 +167,22 @@ def adapted(model: Any, work: Work) -> Any:
     """`model` with that learning which the method trains.
 
     Raises:
-        ConfigError: LoRA does not find its targets.
+        ConfigError: a target or a pattern does not fit this model.
     """
     if work.method == "full":
-        return train_everything(model)[0]
-    if work.method == "prompt":
-        return model.requires_grad_(False)
-    targets = work.lora_targets if isinstance(work.lora_targets, str) else list(work.lora_targets)
-    device = next(model.parameters()).device
-    with device:
-        return add_lora(model, rank=work.lora_rank, alpha=work.lora_rank, dropout=0.0, targets=targets)[0]
-
-
-def checkpoint_layers(model: Any) -> None:
-    """Keep only the input of each layer, and run the layer again in the backward pass (Chen et al. 2016)."""
-    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        return train_everything(model, frozen=work.frozen)[0]
+    with next(model.parameters()).device:
+        if work.method == "prompt":
+            return add_prompt(model, tokens=work.virtual_tokens, text_ids=[0])[0]
+        targets = work.lora_targets if isinstance(work.lora_targets, str) else list(work.lora_targets)
+        rank = work.lora_rank
+        return add_lora(model, rank=rank, alpha=rank, dropout=0.0, targets=targets, dora=work.dora)[0]
 
 
 def row_of(work: Work) -> Row:
     """A packed row of the lengths of `work`; its words mean nothing, the last of them are trained."""
     parents = work.parents or (-1,) * len(work.document_tokens)
-    extra = work.virtual_tokens if work.method == "prompt" else 0
-    lengths = [one + (extra if parent < 0 else 0) for one, parent in zip(work.document_tokens, parents, strict=True)]
+    lengths = work.document_tokens
     starts: list[int] = []  # positions, which go on from the parent's
     for parent in parents:
         starts.append(0 if parent < 0 else starts[parent] + lengths[parent])
@@ -201,7 +195,7 @@ def row_of(work: Work) -> Row:
         positions=np.concatenate(
             [np.arange(start, start + one, dtype=np.int32) for start, one in zip(starts, lengths, strict=True)]
         ),
-        document_tokens=tuple(lengths),
+        document_tokens=lengths,
         addresses=(Address("planned", 1),) * len(lengths),
         parents=work.parents,
     )

@@ -151,7 +151,7 @@ def make_plan(
     """
     traces = Traces(blueprint)
     say("counting bytes on tensors without memory")
-    options = tuple(_made(traces, replace(work, method=method), device) for method in METHODS)
+    options = tuple(_made(traces, _with_method(work, method), device) for method in METHODS)
     chosen = next(one for one in options if one.method == work.method)
     ways: tuple[Suggestion, ...] = ()
     if not fits(chosen.plain, device.memory_bytes):
@@ -181,6 +181,11 @@ def make_plan(
         pace=pace,
         gpu_paces={gpu.name: supposed_pace(traces.of(on_gpus), gpu) for gpu in named_gpus()},
     )
+
+
+def _with_method(work: Work, method: Method) -> Work:
+    """The same with another method; patterns of frozen parameters belong to full fine-tuning alone."""
+    return work if work.method == method else replace(work, method=method, frozen=())
 
 
 def _made(traces: Traces, work: Work, device: Device) -> Option:

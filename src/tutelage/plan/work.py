@@ -38,6 +38,10 @@ class Work:
         checkpointing: recompute each layer's activations in the backward pass.
         lora_rank: inner width of an adapter.
         lora_targets: "all-linear", or names of layers.
+        dora: learn the length of each output's weights apart.
+        double_quantisation: of QLoRA: the scales of 4-bit weights are quantised themselves.
+        frozen: patterns of parameters that full fine-tuning leaves as they are.
+        averaged: keep a moving average of what is trained.
         virtual_tokens: of prompt tuning, in front of each document.
         parents: for each document the one that it continues, as in `types.Row`; empty for none.
     """
@@ -50,6 +54,10 @@ class Work:
     checkpointing: bool = False
     lora_rank: int = 16
     lora_targets: str | tuple[str, ...] = "all-linear"
+    dora: bool = False
+    double_quantisation: bool = True
+    frozen: tuple[str, ...] = ()
+    averaged: bool = False
     virtual_tokens: int = 20
     parents: tuple[int, ...] = ()
 
