@@ -80,7 +80,7 @@ class TestLoad:
         named = load(write(tmp_path, 'name = "mine"\n' + RECIPE))
         assert named.run_folder == Path("runs/mine")
 
-    @pytest.mark.parametrize(("method", "rate"), [("full", 2e-5), ("lora", 2e-4)])
+    @pytest.mark.parametrize(("method", "rate"), [("full", 2e-5), ("lora", 2e-4), ("qlora", 2e-4), ("prompt", 3e-2)])
     def test_resolves_the_learning_rate_by_method(self, method: str, rate: float) -> None:
         settings = from_mapping(with_values(model={"method": method}), where="a test")
         assert settings.train.learning_rate == rate
@@ -226,6 +226,12 @@ class TestProblems:
                 ["train.warmup_share"],
             ),
             (with_values(model={"method": "full"}, lora={"rank": 16}), "lora.rank", ["model.method"]),
+            (with_values(model={"method": "prompt"}, lora={"rank": 16}), "lora.rank", ['"prompt"', '"lora"']),
+            (with_values(qlora={"double_quantisation": True}), "qlora.double_quantisation", ['"qlora"']),
+            (with_values(model={"method": "qlora"}, prompt={"text": "Hi"}), "prompt.text", ['"prompt"']),
+            (with_values(model={"freeze": ["norm"]}), "model.freeze", ["model.method", "lora"]),
+            (with_values(model={"method": "qlora"}, lora={"init": "pissa"}), "lora.init", ["4 bits"]),
+            (with_values(lora={"init": "olora", "dora": True}), "lora.dora", ["lora.init"]),
             (
                 with_values(data={"weights": {"b.jsonl": 2.0}}),
                 "data.weights",
@@ -291,6 +297,9 @@ class TestNearestNames:
             ("train", "name", "name or model.name"),
             ("train", "lr", "train.learning_rate"),
             ("model", "lora_r", "lora.rank"),
+            ("model", "load_in_4bit", "model.method"),
+            ("lora", "init_lora_weights", "lora.init"),
+            ("prompt", "num_virtual_tokens", "prompt.tokens"),
             ("trian", "epochs", "train.epochs"),
             ("optimizer", "beta_1", "train.beta1"),
         ],

@@ -77,6 +77,14 @@ settings_values = st.fixed_dictionaries(
 
 
 class TestDump:
+    @pytest.mark.parametrize(
+        ("method", "sections"),
+        [("full", set()), ("lora", {"lora"}), ("qlora", {"lora", "qlora"}), ("prompt", {"prompt"})],
+    )
+    def test_has_the_sections_that_the_method_reads(self, method: str, sections: set[str]) -> None:
+        written = tomllib.loads(dump(from_mapping(with_values(model={"method": method}), where="a test")))
+        assert {"lora", "qlora", "prompt"} & set(written) == sections
+
     @given(values=settings_values)
     def test_reads_back_equal(self, values: dict[str, Any]) -> None:
         settings = from_mapping(values, where="a test")
@@ -130,7 +138,7 @@ class TestExplain:
         (rank,) = explain("lora.rank")
         assert (rank.type, rank.default, rank.usual) == ("whole number", "16", "8 to 64")
         (method,) = explain("model.method")
-        assert (method.type, method.default, method.usual) == ('"full" | "lora"', '"lora"', None)
+        assert (method.type, method.default, method.usual) == ('"full" | "lora" | "qlora" | "prompt"', '"lora"', None)
         (targets,) = explain("targets")
         assert targets.type == '"all-linear" | list of text'
         assert explain("model.name")[0].default == "required"
@@ -156,6 +164,9 @@ class TestQuestions:
             ("full", 2e-5, None),
             ("lora", 2e-5, "train.learning_rate = 2e-05 is below the usual 0.0001 to 0.0005 for LoRA (source"),
             ("lora", 2e-4, None),
+            ("qlora", 2e-5, "is below the usual 0.0001 to 0.0005 for QLoRA (source"),
+            ("prompt", 2e-4, "is below the usual 0.003 to 0.3 for prompt tuning (source"),
+            ("prompt", 3e-2, None),
         ],
     )
     def test_the_learning_rate_depends_on_the_method(self, method: str, rate: float, said: str | None) -> None:
@@ -166,6 +177,14 @@ class TestQuestions:
     def test_alpha_depends_on_rank(self) -> None:
         lines = questions(from_mapping(with_values(lora={"rank": 64}), where="a test"))
         assert [line.partition(" (")[0] for line in lines] == ["lora.alpha = 32 is below the usual 64 to 128"]
+
+    def test_rslora_has_no_usual_alpha(self) -> None:
+        assert questions(from_mapping(with_values(lora={"rank": 64, "rslora": True}), where="a test")) == []
+
+    def test_sections_of_other_methods_are_not_questioned(self) -> None:
+        assert questions(from_mapping(with_values(model={"method": "prompt"}), where="a test")) == []
+        few = with_values(model={"method": "prompt"}, prompt={"tokens": 200})
+        assert "prompt.tokens = 200 is above" in questions(from_mapping(few, where="a test"))[0]
 
     def test_each_value_outside_gets_one_line(self) -> None:
         train = {"epochs": 20, "batch_examples": 2, "warmup_steps": 5, "max_gradient_norm": 9.0}

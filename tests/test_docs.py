@@ -41,7 +41,7 @@ CODE_SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 DOTTED = re.compile(r"\btutelage(?:\.\w+)+")
 REPOSITORY_PATH = re.compile(r"(?:src|tests|recipes|datasets|examples|docs|requirements|\.ci)/[\w./-]+")
-SETTING = re.compile(r"(?:model|lora|data|render|pack|train|evaluate)\.(\w+)(?: ?=.*)?")
+SETTING = re.compile(r"(?:model|lora|qlora|prompt|data|render|pack|train|evaluate)\.(\w+)(?: ?=.*)?")
 FILE_ENDINGS = {"py", "lock", "jsonl", "json", "toml"}
 
 OUTSIDE_WORDS = {
@@ -133,7 +133,7 @@ def test_other_shell_lines_are_make_targets():
 
 def test_pages_mention_enough_commands():
     names = {line.split()[1] for line in COMMANDS}
-    assert names == {"see", "check", "train", "evaluate", "chat", "report"}
+    assert names == {"see", "check", "plan", "train", "evaluate", "chat", "report", "doctor"}
 
 
 @needs_model

@@ -31,7 +31,7 @@ def test_attention_alone_keeps_documents_apart(tiny_model: Any, precision: Any) 
     isolate_documents(tiny_model)
     tiny_model.train()
 
-    assert documents_stay_apart(tiny_model, vocabulary_size=tiny_model.config.vocab_size)
+    assert documents_stay_apart(tiny_model)
     assert tiny_model.training, "the mode must be left as it was"
 
 
@@ -42,7 +42,7 @@ def test_a_convolution_over_the_row_does_not(precision: Any) -> None:
     compute_in(model, precision)
     isolate_documents(model)
 
-    assert not documents_stay_apart(model, vocabulary_size=96)
+    assert not documents_stay_apart(model)
 
 
 def test_experts_are_no_leak() -> None:
@@ -50,4 +50,4 @@ def test_experts_are_no_leak() -> None:
     model = MixtralForCausalLM(MixtralConfig(**SMALL, num_local_experts=4, num_experts_per_tok=2))
     isolate_documents(model)
 
-    assert documents_stay_apart(model, vocabulary_size=96)
+    assert documents_stay_apart(model)

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,12 +19,19 @@ from rich.text import Text
 from tutelage import config
 from tutelage import report as report_room
 from tutelage.cli.processes import in_processes, started_already
-from tutelage.errors import ConfigError
-from tutelage.report.final_screen import before_after, final_screen
+from tutelage.errors import ConfigError, DataError
+from tutelage.report.final_screen import before_after, final_screen, measures_table
 from tutelage.train import folder as run_files
+from tutelage.train.prepare import Prepared
 from tutelage.train.screen import Screen
 
 Run = Annotated[str, typer.Argument(help="The folder of a run, for example runs/quickstart.")]
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter", metavar="NAME=FOLDER_OR_RUN", help="Another adapter of the same base; may be given again."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs; progress goes to standard error.")]
 
 
@@ -107,9 +115,16 @@ def train(
 def evaluate(
     run: Run,
     base: Annotated[bool, typer.Option("--base", help="Measure the original model instead.")] = False,
+    adapter: Adapters = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a run's tuned model again, on the recipe's validation rows, task and general set."""
+    """Measure a run's tuned model again, on the recipe's validation rows, task and general set.
+
+    With --adapter NAME=FOLDER_OR_RUN: base, tuned and each adapter, on one loaded base, in one table.
+    """
+    if adapter:
+        _evaluate_adapters(run, adapter, base=base, as_json=as_json)
+        return
     from tutelage.train.exam import examine
 
     measures = asdict(examine(run, base=base, screen=Screen(Console(stderr=True))))
@@ -124,8 +139,25 @@ def evaluate(
     Console().print(before_after(before, after, title=f"{run}: {'before' if base else 'after'} measured just now"))
 
 
+def _evaluate_adapters(run: str, given: list[str], *, base: bool, as_json: bool) -> None:
+    if base:
+        raise ConfigError(
+            "--base and --adapter contradict each other", fix="leave --base out; the base is measured too"
+        )
+    from tutelage.train.adapters import named_adapters
+    from tutelage.train.exam import examine_adapters
+
+    found = examine_adapters(run, named_adapters(given), screen=Screen(Console(stderr=True)))
+    measured = {name: asdict(one) for name, one in found.items()}
+    if as_json:
+        sys.stdout.write(json.dumps(measured) + "\n")
+    else:
+        Console().print(measures_table(measured, title=f"{run}: adapters on one base"))
+
+
 def chat(
     run: Run,
+    *,
     base: Annotated[bool, typer.Option("--base", help="Talk to the original model.")] = False,
     compare: Annotated[bool, typer.Option("--compare", help="Ask both, side by side.")] = False,
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Ask this once and stop.")] = None,
@@ -133,15 +165,24 @@ def chat(
         str | None, typer.Option("--system", help="System prompt; default: the one most training rows had.")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest reply.")] = 256,
+    adapter: Adapters = None,
 ) -> None:
-    """Talk to what a run trained. /reset starts over, /quit or Ctrl-D ends; questions may also come from a pipe."""
+    """Talk to what a run trained. /reset starts over, /quit or Ctrl-D ends; questions may also come from a pipe.
+
+    With --adapter NAME=FOLDER_OR_RUN: /use NAME lets another adapter answer from here on, /adapters lists them.
+    """
     if base and compare:
         raise ConfigError("--base and --compare contradict each other", fix="give one of them")
     from tutelage.cli.talk import talk
+    from tutelage.train.adapters import named_adapters
     from tutelage.train.reopen import reopen
 
     out = Console(highlight=False)
-    opened = reopen(run, tuned=not base, base=base or compare, say=lambda text: out.print(text, markup=False))
+    added = named_adapters(adapter or [])
+    tuned = not base or bool(added)
+    opened = reopen(
+        run, tuned=tuned, base=base or compare, adapters=added, say=lambda text: out.print(text, markup=False)
+    )
     talk(opened, out, compare=compare, base=base, prompt=prompt, system=system, max_new_tokens=max_new_tokens)
 
 
@@ -228,11 +269,23 @@ def _dry_run(settings: config.Settings, out: Console) -> None:
         "steps": f"{order.steps} of {asked.batch_examples} sequences, about {step_tokens:,.0f} tokens",
         "learning rate": f"{settings.peak_learning_rate:g}, {asked.schedule}",
         "method": f"{settings.model.method}, {settings.model.precision}",
+        "memory": _memory_line(settings, prepared),
     }.items():
         grid.add_row(Text(name, style="bold"), Text(value))
     out.print(grid)
     for question in config.questions(settings):
         out.print(Text(f"Is this meant? {question}", style="yellow"))
+
+
+def _memory_line(settings: config.Settings, prepared: Prepared) -> str:
+    if find_spec("torch") is None:
+        return "not planned: it needs torch; pip install 'tutelage[train]'"
+    from tutelage.cli.planning import memory_line
+
+    try:
+        return memory_line(settings, prepared, say=lambda _text: None)
+    except (ConfigError, DataError) as error:  # a model that cannot be planned may still have data to prove
+        return f"not planned: {error.what} ({error.found})"
 
 
 def _explain(name: str | None) -> None:

@@ -62,8 +62,8 @@ def talk(
     Args:
         opened: the run's models.
         out: where replies go.
-        compare: ask both models, side by side.
-        base: ask the original one.
+        compare: ask all models, side by side.
+        base: ask the original one first.
         prompt: the only question; None reads questions.
         system: system prompt; None takes the one that most training rows had, an empty one asks for none.
         max_new_tokens: longest reply.
@@ -75,22 +75,39 @@ def talk(
     start = [Message("system", words)] if words else []
     if words and prompt is None:
         out.print(Text(f"system: {words}", style="dim"))
-    sides = {"base": opened.as_base} if base else {"tuned": opened.as_tuned}
-    if compare:
-        sides = {"base": opened.as_base, "tuned": opened.as_tuned}
-    histories = {name: list(start) for name in sides}
+    asked = list(opened.names) if compare else ["base" if base else "tuned"]
+    histories = {name: list(start) for name in asked}
     for question in _questions(out, prompt):
-        if question == "/reset":
-            histories = {name: list(start) for name in sides}
+        command, _, chosen = question.partition(" ")
+        if command == "/reset":
+            histories = {name: list(start) for name in asked}
+            continue
+        if command in ("/use", "/adapters"):
+            if (name := _chosen(out, opened, chosen, asked)) is not None:
+                histories = {name: histories[asked[0]]}  # the conversation goes on with another at the table
+                asked = [name]
             continue
         replies = {}
-        for name, side in sides.items():
+        for name in asked:
             histories[name].append(Message("user", question))
             shown = None if compare else out
-            replies[name] = _reply(opened, side(), histories[name], shown, max_new_tokens)
+            replies[name] = _reply(opened, opened.as_named(name), histories[name], shown, max_new_tokens)
             histories[name].append(Message("assistant", replies[name]))
         if compare:
             _side_by_side(out, replies)
+
+
+def _chosen(out: Console, opened: Reopened, name: str, asked: list[str]) -> str | None:
+    """The one who answers from here on; None where the list of names is all that was wanted, or can be said."""
+    name = name.strip()
+    if len(asked) == 1 and name in opened.names:
+        return name
+    if len(asked) > 1:
+        out.print(Text("All answer, as --compare asks; start without it to choose one.", style="dim"))
+    elif name:
+        out.print(Text(f"There is no '{name}' here.", style="yellow"))
+    out.print(Text("  ".join(f"[{one}]" if one in asked else one for one in opened.names), style="dim"))
+    return None
 
 
 def _questions(out: Console, prompt: str | None) -> Iterator[str]:

@@ -5,15 +5,9 @@ describes fields for people; `questions` names values outside their usual range.
 """
 
 from tutelage.config.explaining import FieldHelp, explain, questions
+from tutelage.config.method import LoraSettings, PromptSettings, QloraSettings
 from tutelage.config.reading import dump, from_mapping, load
-from tutelage.config.sections import (
-    DataSettings,
-    EvaluateSettings,
-    LoraSettings,
-    ModelSettings,
-    PackSettings,
-    RenderSettings,
-)
+from tutelage.config.sections import DataSettings, EvaluateSettings, ModelSettings, PackSettings, RenderSettings
 from tutelage.config.settings import Settings
 from tutelage.config.training import TrainSettings
 
@@ -24,6 +18,8 @@ __all__ = [
     "LoraSettings",
     "ModelSettings",
     "PackSettings",
+    "PromptSettings",
+    "QloraSettings",
     "RenderSettings",
     "Settings",
     "TrainSettings",

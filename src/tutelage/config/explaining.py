@@ -9,11 +9,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from tutelage.config.naming import did_you_mean, fields
-from tutelage.config.settings import Settings
+from tutelage.config.settings import READS, Settings
 from tutelage.errors import ConfigError
 
-USUAL_LEARNING_RATES = {"full": (1e-5, 5e-5), "lora": (1e-4, 5e-4)}
-"""Source: LIMA (Zhou et al. 2023, section 3) and Alpaca; QLoRA (Dettmers et al. 2023, table 9) and common practice."""
+USUAL_LEARNING_RATES = {"full": (1e-5, 5e-5), "lora": (1e-4, 5e-4), "qlora": (1e-4, 5e-4), "prompt": (3e-3, 3e-1)}
+"""Source: LIMA (Zhou et al. 2023, section 3) and Alpaca; QLoRA (Dettmers et al. 2023, table 9) and common practice;
+PEFT's guides to prompt tuning, and Lester et al. 2021, section 3, for the upper end."""
+METHOD_WORDS = {"full": "full fine-tuning", "lora": "LoRA", "qlora": "QLoRA", "prompt": "prompt tuning"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +67,12 @@ def explain(name: str | None = None) -> list[FieldHelp]:
 def questions(settings: Settings) -> list[str]:
     """One line for each value outside its usual range, or without effect; such values are questioned, not refused."""
     lines = []
-    method = "full fine-tuning" if settings.model.method == "full" else "LoRA"
+    method = METHOD_WORDS[settings.model.method]
+    unread = {"lora", "qlora", "prompt"} - set(READS[settings.model.method])
     for path, field in fields():
         value = _value_at(settings, path)
         usual = _usual_range(settings, path, field)
-        if usual is None or value is None or (path.startswith("lora.") and settings.model.method == "full"):
+        if usual is None or value is None or path.partition(".")[0] in unread:
             continue
         low, high = usual
         if low <= value <= high:
@@ -96,7 +99,7 @@ def _usual_range(settings: Settings, path: str, field: FieldInfo) -> tuple[float
     if path == "train.learning_rate":
         return USUAL_LEARNING_RATES[settings.model.method]
     if path == "lora.alpha":
-        return settings.lora.rank, 2 * settings.lora.rank
+        return None if settings.lora.rslora else (settings.lora.rank, 2 * settings.lora.rank)
     usual = _extra(field).get("usual")
     return (usual[0], usual[1]) if isinstance(usual, list) else None
 

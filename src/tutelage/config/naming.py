@@ -44,6 +44,15 @@ OTHER_TOOLS_NAMES = {
     "lora_r": "lora.rank",
     "lora_rank": "lora.rank",
     "target_modules": "lora.targets",
+    "lora_target_modules": "lora.targets",
+    "init_lora_weights": "lora.init",
+    "use_rslora": "lora.rslora",
+    "use_dora": "lora.dora",
+    "load_in_4bit": "model.method",
+    "bnb_4bit_use_double_quant": "qlora.double_quantisation",
+    "num_virtual_tokens": "prompt.tokens",
+    "prompt_tuning_init_text": "prompt.text",
+    "freeze_parameters": "model.freeze",
 }
 """Where the things live that other trainers call by these names."""
 

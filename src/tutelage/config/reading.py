@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from tutelage.config.naming import MAPPING_FIELDS, did_you_mean, paths, section_types
 from tutelage.config.problems import Origin, Problem, problems_in, raise_together
 from tutelage.config.sections import Section
-from tutelage.config.settings import Settings, unread_by_optimizer
+from tutelage.config.settings import READS, Settings, unread_by_optimizer
 from tutelage.errors import ConfigError, SourceNotFoundError, cause_of
 
 
@@ -61,12 +61,12 @@ def from_mapping(values: Mapping[str, Any], overrides: Sequence[str] = (), *, wh
 def dump(settings: Settings) -> str:
     """The resolved settings as TOML; `from_mapping` and `load` read it back to equal settings.
 
-    Fields without a value are left out, as TOML has none, and so is what the rest switches off: `[lora]` in full
-    fine-tuning, `train.warmup_share` where `train.warmup_steps` is set, what `train.optimizer` does not read.
+    Fields without a value are left out, as TOML has none, and so is what the rest switches off: sections of
+    other methods, `train.warmup_share` where `train.warmup_steps` is set, what `train.optimizer` does not read.
     """
     values = settings.resolved().model_dump(exclude_none=True)
-    if settings.model.method == "full":
-        del values["lora"]
+    for name in {"lora", "qlora", "prompt"} - set(READS[settings.model.method]):
+        del values[name]
     if settings.train.warmup_steps is not None:
         del values["train"]["warmup_share"]
     for name in unread_by_optimizer(settings.train):

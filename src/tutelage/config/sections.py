@@ -32,12 +32,20 @@ class ModelSettings(Section):
         description="The model to start from: a local folder or a hub id such as owner/name.",
         json_schema_extra={"source": "the user's choice; there is no default"},
     )
-    method: Literal["full", "lora"] = Field(
+    method: Literal["full", "lora", "qlora", "prompt"] = Field(
         default="lora",
-        description="Train all weights (full), or small low-rank matrices beside frozen weights (lora).",
+        description="Train all weights (full), low-rank matrices beside frozen weights (lora), the same beside "
+        "weights in 4 bits (qlora), or the embeddings of a few tokens in front (prompt).",
         json_schema_extra={
-            "source": "Hu et al. 2021 (LoRA), section 4; lora is the default as it needs far less memory"
+            "source": "Hu et al. 2021 (LoRA), section 4; Dettmers et al. 2023 (QLoRA), section 3; Lester et al. 2021 "
+            "(prompt tuning), section 2; lora is the default as it needs far less memory than full"
         },
+    )
+    freeze: list[Text] = Field(
+        default=[],
+        description="Weights that stay as they are in full fine-tuning: parts of their names, * for any letters, such "
+        'as "embed_tokens" or "layers.0.*".',
+        json_schema_extra={"source": "the user's choice; full fine-tuning trains everything by default"},
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         default="auto",
@@ -63,40 +71,6 @@ class ModelSettings(Section):
         gt=0,
         description="Processor threads for the computation; left out, PyTorch decides.",
         json_schema_extra={"source": "PyTorch's torch.set_num_threads"},
-    )
-
-
-class LoraSettings(Section):
-    """The low-rank adapter; read only when model.method is lora."""
-
-    rank: int = Field(
-        default=16,
-        gt=0,
-        description="Rank of each pair of low-rank matrices: a higher rank can learn more and takes more memory.",
-        json_schema_extra={"source": "Hu et al. 2021, section 7.2, compares ranks 1 to 64", "usual": [8, 64]},
-    )
-    alpha: int = Field(
-        default=32,
-        gt=0,
-        description="Strength of the adapter: its output is scaled by alpha / rank.",
-        json_schema_extra={
-            "source": "Hu et al. 2021, section 4.1, scales by alpha / rank; twice the rank is common practice",
-            "usual": "rank to 2 x rank",
-        },
-    )
-    dropout: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="Share of the adapter's inputs set to zero at random while training.",
-        json_schema_extra={"source": "Dettmers et al. 2023 (QLoRA), appendix B, uses 0.05 to 0.1", "usual": [0.0, 0.1]},
-    )
-    targets: Literal["all-linear"] | TextList = Field(
-        default="all-linear",
-        description="Layers that get an adapter: all-linear (all but the output layer), or a list of layer names.",
-        json_schema_extra={
-            "source": "Dettmers et al. 2023 (QLoRA), section 4: adapters on all linear layers are needed"
-        },
     )
 
 

@@ -10,10 +10,10 @@ from typing import Annotated, Self
 from pydantic import Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
+from tutelage.config.method import LoraSettings, PromptSettings, QloraSettings
 from tutelage.config.sections import (
     DataSettings,
     EvaluateSettings,
-    LoraSettings,
     ModelSettings,
     PackSettings,
     RenderSettings,
@@ -22,8 +22,11 @@ from tutelage.config.sections import (
 from tutelage.config.training import TrainSettings
 
 UNNAMED_RUN = "run"
-DEFAULT_LEARNING_RATES = {"full": 2e-5, "lora": 2e-4}
-"""Source: Alpaca (full fine-tuning); QLoRA, Dettmers et al. 2023, table 9 (LoRA)."""
+DEFAULT_LEARNING_RATES = {"full": 2e-5, "lora": 2e-4, "qlora": 2e-4, "prompt": 3e-2}
+"""Source: Alpaca (full fine-tuning); QLoRA, Dettmers et al. 2023, table 9 (LoRA and QLoRA); PEFT's guide to prompt
+tuning with AdamW (prompt). Lester et al. 2021, section 3, use 0.3 with Adafactor, whose steps are relative."""
+READS = {"lora": ("lora",), "qlora": ("lora", "qlora"), "prompt": ("prompt",), "full": ()}
+"""The sections that each method reads of those that belong to a method."""
 
 CONTRADICTION = "contradiction"
 
@@ -51,6 +54,8 @@ class Settings(Section):
     )
     model: ModelSettings
     lora: LoraSettings = LoraSettings()
+    qlora: QloraSettings = QloraSettings()
+    prompt: PromptSettings = PromptSettings()
     data: DataSettings
     render: RenderSettings = RenderSettings()
     pack: PackSettings = PackSettings()
@@ -66,7 +71,8 @@ class Settings(Section):
     def peak_learning_rate(self) -> float:
         """`train.learning_rate`, or the default for the method where it was left out.
 
-        Source: LIMA and Alpaca for full fine-tuning, QLoRA table 9 for LoRA; see `train.learning_rate`.
+        Source: LIMA and Alpaca for full fine-tuning, QLoRA table 9 for LoRA, PEFT's guide for prompt
+        tuning; see `train.learning_rate`.
         """
         if self.train.learning_rate is not None:
             return self.train.learning_rate
@@ -102,12 +108,8 @@ def contradictions(settings: Settings, *, ignore: Collection[str] = ()) -> list[
         settings: may hold only the valid fields of a broken recipe; the required ones are not looked at.
         ignore: dotted paths whose values are wrong already; contradictions that involve them are left out.
     """
-    model, lora, data, pack, train = settings.model, settings.lora, settings.data, settings.pack, settings.train
-    found: list[Contradiction] = []
-    if model.method == "full" and lora.model_fields_set:
-        paths = tuple(f"lora.{name}" for name in LoraSettings.model_fields if name in lora.model_fields_set)
-        problem = 'is set, but model.method = "full" reads nothing from [lora]; remove it, or set model.method = "lora"'
-        found += [Contradiction((path, "model.method"), problem) for path in paths]
+    data, pack, train = settings.data, settings.pack, settings.train
+    found = _method_contradictions(settings)
     if strangers := [name for name in data.weights if name not in data.train]:
         problem = f"names {', '.join(strangers)}; the sources in data.train are {', '.join(data.train)}"
         found.append(Contradiction(("data.weights", "data.train"), problem))
@@ -143,3 +145,32 @@ def unread_by_optimizer(train: TrainSettings) -> tuple[str, ...]:
     Source: Adafactor keeps no first moment, and its second has a decay of its own (Shazeer and Stern 2018, section 7).
     """
     return ("beta1", "beta2", "epsilon") if train.optimizer == "adafactor" else ()
+
+
+def _method_contradictions(settings: Settings) -> list[Contradiction]:
+    """Settings that the chosen method does not read, or that its parts cannot do together."""
+    method, lora = settings.model.method, settings.lora
+    found: list[Contradiction] = []
+    sections: dict[str, Section] = {"lora": lora, "qlora": settings.qlora, "prompt": settings.prompt}
+    for name, section in sections.items():
+        if name in READS[method]:
+            continue
+        problem = (
+            f'is set, but model.method = "{method}" reads nothing from [{name}]; remove it, or set '
+            f'model.method = "{name}"'
+        )
+        fields = [one for one in type(section).model_fields if one in section.model_fields_set]
+        found += [Contradiction((f"{name}.{one}", "model.method"), problem) for one in fields]
+    if settings.model.freeze and method != "full":
+        problem = f'is set, but model.method = "{method}" freezes every weight of the model; remove it'
+        found.append(Contradiction(("model.freeze", "model.method"), problem))
+    kind = lora.init.partition("_")[0]
+    if method == "qlora" and kind in ("pissa", "olora", "mica"):
+        problem = f'is "{lora.init}", which reads the weights that qlora has rounded to 4 bits; choose another'
+        found.append(Contradiction(("lora.init", "model.method"), problem))
+    if lora.dora and kind in ("pissa", "olora", "mica"):
+        problem = (
+            f'is set, and so is lora.init = "{lora.init}"; PEFT saves no adapter of the base with both, choose one'
+        )
+        found.append(Contradiction(("lora.dora", "lora.init"), problem))
+    return found

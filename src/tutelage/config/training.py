@@ -36,11 +36,14 @@ class TrainSettings(Section):
     learning_rate: float | None = Field(
         default=None,
         gt=0,
-        description="Peak learning rate; left out, 2e-5 for full fine-tuning and 2e-4 for LoRA.",
+        description="Peak learning rate; left out, 2e-5 for full fine-tuning, 2e-4 for LoRA and QLoRA, 3e-2 for prompt "
+        "tuning.",
         json_schema_extra={
             "source": "full: LIMA (Zhou et al. 2023, section 3) 1e-5, Alpaca 2e-5; "
-            "LoRA: QLoRA (Dettmers et al. 2023, table 9) 1e-4 to 2e-4",
-            "usual": "1e-05 to 5e-05 for full fine-tuning, 0.0001 to 0.0005 for LoRA",
+            "LoRA: QLoRA (Dettmers et al. 2023, table 9) 1e-4 to 2e-4; prompt tuning: PEFT's guide 3e-2 with AdamW, "
+            "Lester et al. 2021, section 3, 0.3 with Adafactor",
+            "usual": "1e-05 to 5e-05 for full fine-tuning, 0.0001 to 0.0005 for LoRA and QLoRA, 0.003 to 0.3 for "
+            "prompt tuning",
         },
     )
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "muon"] = Field(

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
+from tutelage.model.prompt import feed_generation
 from tutelage.model.ranks import ALONE, Ranks
 from tutelage.render import Tokenizer
 from tutelage.types import TokenIds
@@ -85,14 +86,15 @@ def _generate(
     # PEFT's own generate computes logits for the whole prompt; the model it wraps, which holds the adapter's layers
     # too, computes them for the last position only.
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    given = feed_generation(model, ids, mask)
     output = inner.generate(
-        input_ids=ids,
-        attention_mask=mask,
+        **given,
         generation_config=settings,
         streamer=streamer,
         synced_gpus=False,  # each process may generate something else: its model is whole here
     )
-    return [_until_stop(one[width:].tolist(), tokenizer.stop_ids) for one in output]
+    start = width if "input_ids" in given else 0  # from embeddings, generate returns new ids only
+    return [_until_stop(one[start:].tolist(), tokenizer.stop_ids) for one in output]
 
 
 def _until_stop(ids: list[int], stop_ids: frozenset[int]) -> list[int]:

@@ -19,8 +19,8 @@ def add_embedding_noise(model: Any, *, alpha: float) -> None:
     neighbours.
 
     Args:
-        model: a causal language model whose decoder is called with `input_ids` and `document_tokens`, as
-            `model.loss.row_loss` does.
+        model: a causal language model whose decoder is called with `input_ids` or `inputs_embeds`, and
+            `document_tokens`, as `model.loss.row_loss` does.
         alpha: strength of the noise.
     """
     embed = model.get_input_embeddings()
@@ -30,7 +30,9 @@ def add_embedding_noise(model: Any, *, alpha: float) -> None:
             return None
         assert not named.get("parents"), "documents that share a beginning would share its noise"
         changed = dict(named)
-        embedded_1RD = embed(changed.pop("input_ids"))
+        embedded_1RD = changed.pop("inputs_embeds", None)  # virtual tokens are embeddings already
+        if embedded_1RD is None:
+            embedded_1RD = embed(changed.pop("input_ids"))
         width = embedded_1RD.shape[-1]
         lengths = torch.tensor(changed["document_tokens"])
         bound_R = (alpha / (lengths * width).sqrt()).repeat_interleave(lengths).to(embedded_1RD.device)

@@ -21,7 +21,7 @@ rounding of bf16 over a few layers."""
 
 
 @torch.inference_mode()
-def documents_stay_apart(model: Any, *, vocabulary_size: int) -> bool:
+def documents_stay_apart(model: Any) -> bool:
     """Whether the second document of a row is computed alike whatever the first one says.
 
     The shapes are the same both times, so the numbers must be the same to the last bit; only models with experts get
@@ -29,9 +29,8 @@ def documents_stay_apart(model: Any, *, vocabulary_size: int) -> bool:
 
     Args:
         model: a causal language model after `model.attention.isolate_documents`; its training mode is left as it was.
-        vocabulary_size: ids are taken below it.
     """
-    trained = model.training
+    trained, vocabulary_size = model.training, len(model.get_input_embeddings().weight)
     model.eval()
     try:
         one, other = (_second_hidden(model, step, vocabulary_size) for step in (ID_STEP, OTHER_ID_STEP))

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from tutelage.errors import DataError, DependencyError, cause_of
 from tutelage.model.machine import cpu_multiplies_bf16
+from tutelage.model.quantise import parameter_count, stored_bytes
 
 Precision = Literal["fp32", "bf16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -27,13 +28,16 @@ class Loaded:
     device: str
 
 
-def load(folder: Path, *, trust_remote_code: bool = False, onto: str | None = None) -> tuple[Any, Loaded]:
+def load(
+    folder: Path, *, trust_remote_code: bool = False, onto: str | None = None, quantisation: Any = None
+) -> tuple[Any, Loaded]:
     """Load the model in `folder` in the precision its weights are stored in, from safetensors only.
 
     Args:
         folder: configuration and safetensors.
         trust_remote_code: the folder's own Python code may run.
         onto: where its weights go; None takes what `device_here` says.
+        quantisation: what `model.quantise.four_bit` gave; None leaves the weights as they are.
 
     Raises:
         DataError: the folder holds no model that transformers reads.
@@ -51,6 +55,7 @@ def load(folder: Path, *, trust_remote_code: bool = False, onto: str | None = No
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
                 local_files_only=True,
+                quantization_config=quantisation,
             )
     except ImportError as error:
         raise DependencyError("This model needs another package", where=str(folder), found=str(error)) from error
@@ -62,9 +67,10 @@ def load(folder: Path, *, trust_remote_code: bool = False, onto: str | None = No
             expected="config.json of a causal language model, with its safetensors",
             fix="check the folder; a model with its own code needs model.trust_remote_code = true",
         ) from error
-    model.to(device)
-    parameters = sum(one.numel() for one in model.parameters())
-    weight_bytes = sum(one.numel() * one.element_size() for one in model.parameters())
+    if quantisation is None:  # else transformers has put it on the device, where it was quantised
+        model.to(device)
+    parameters = sum(parameter_count(one) for one in model.parameters())
+    weight_bytes = sum(stored_bytes(one) for one in model.parameters())
     return model, Loaded(parameters, weight_bytes, device)
 
 
@@ -95,6 +101,10 @@ def settled_precision(asked: Literal["auto", "fp32", "bf16"]) -> Precision:
 
 
 def compute_in(model: torch.nn.Module, precision: Precision) -> None:
-    """Cast every parameter; buffers stay as they are, as rotary frequencies lose their meaning in bf16."""
+    """Cast every parameter; buffers stay as they are, as rotary frequencies lose their meaning in bf16.
+
+    Weights in 4 bits stay, too: they are whole numbers, and are widened to `precision` for each product.
+    """
     for parameter in model.parameters():
-        parameter.data = parameter.data.to(DTYPES[precision])
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(DTYPES[precision])

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from tutelage.errors import ConfigError
+from tutelage.model.prompt import feed
 from tutelage.types import Row
 
 CHUNK_POSITIONS = 256
@@ -69,20 +70,17 @@ def row_loss(model: Any, row: Row) -> tuple[torch.Tensor, int]:
     ids_R = torch.from_numpy(row.ids).to(device, torch.long, non_blocking=True)
     weights_R = torch.from_numpy(row.weights).to(device, non_blocking=True)
     targets_N = weights_R.nonzero().squeeze(1)
-    decoder = model.get_decoder()
-    hidden_1RD = decoder(
-        input_ids=ids_R[None],
-        position_ids=torch.from_numpy(row.positions).to(device, torch.long, non_blocking=True)[None],
-        document_tokens=row.document_tokens,
-        parents=row.parents,
-        use_cache=False,
-    ).last_hidden_state
+    positions_R = torch.from_numpy(row.positions).to(device, torch.long, non_blocking=True)
+    fed = feed(model, ids_R, positions_R, row.document_tokens, row.parents)
+    hidden_1RD = model.get_decoder()(**fed.inputs, use_cache=False).last_hidden_state
     # The hidden state of the token before predicts a token. The first token of a document without a parent has
     # weight 0, so none reaches back over a boundary.
     before_R = torch.from_numpy(row.predecessors()).to(device, torch.long)
     head = head_of(model)
     loss: torch.Tensor = _TrainedCrossEntropy.apply(  # type: ignore[no-untyped-call] # torch leaves it untyped
-        hidden_1RD[0].index_select(0, before_R[targets_N]),  # its gradient adds up faster than that of [...]
+        hidden_1RD[0].index_select(
+            0, fed.places(before_R[targets_N])
+        ),  # its gradient adds up faster than that of [...]
         head.weight_VD,
         head.bias_V,
         head,

@@ -19,7 +19,9 @@ Laid = tuple[Sequence[Example], Sequence[Stretch]]
 """The documents of a row and the stretches in which they are laid down."""
 
 
-def pack_rows(examples: Sequence[Example], *, row_tokens: int, share_prefixes: bool = False) -> tuple[Row, ...]:
+def pack_rows(
+    examples: Sequence[Example], *, row_tokens: int, share_prefixes: bool = False, together: bool = True
+) -> tuple[Row, ...]:
     """Pack examples into rows of at most `row_tokens` tokens.
 
     Without shared prefixes first fit by decreasing length; with them, the same or rows filled in order of content,
@@ -30,13 +32,14 @@ def pack_rows(examples: Sequence[Example], *, row_tokens: int, share_prefixes: b
         examples: none longer than `row_tokens`.
         row_tokens: budget of one row (one micro-batch).
         share_prefixes: lay down a beginning that documents of a row have in common once.
+        together: False gives each example a row of its own, for a model that mixes the tokens of a row.
     """
     for one in examples:
         need = len(one.ids)
         assert need <= row_tokens, f"{one.address}: {need} tokens do not fit a row of {row_tokens}"
         assert one.weights[0] == 0, f"{one.address}: the first token of a document cannot be trained"
-    bins = _by_length(examples, row_tokens)
-    if share_prefixes:
+    bins = _by_length(examples, row_tokens) if together else [[one] for one in examples]
+    if share_prefixes and together:
         laid = min(
             ([_shared(documents) for documents in bins], _by_content(examples, row_tokens)),
             key=lambda rows: sum(part.end - part.start for _, parts in rows for part in parts),
@@ -92,6 +95,7 @@ def batches(
     row_tokens: int,
     start_step: int = 0,
     share_prefixes: bool = False,
+    together: bool = True,
     rank: int = 0,
     ranks: int = 1,
 ) -> Iterator[Batch]:
@@ -100,7 +104,12 @@ def batches(
     Of several processes each gets its share of a batch's rows, the same number of them; the count is that of all.
     """
     for step, epoch, chosen in order.indices(start_step):
-        rows = pack_rows([examples[index] for index in chosen], row_tokens=row_tokens, share_prefixes=share_prefixes)
+        rows = pack_rows(
+            [examples[index] for index in chosen],
+            row_tokens=row_tokens,
+            share_prefixes=share_prefixes,
+            together=together,
+        )
         yield Batch(
             step=step,
             epoch=epoch,

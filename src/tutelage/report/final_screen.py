@@ -27,24 +27,30 @@ def final_screen(result: Mapping[str, Any], folder: Path, *, program: str) -> Re
 
 def before_after(before: Mapping[str, Any], after: Mapping[str, Any], *, title: str) -> Table:
     """A table of measures; what was not measured stays out."""
+    return measures_table({"before": before, "after": after}, title=title)
+
+
+def measures_table(measured: Mapping[str, Mapping[str, Any]], *, title: str) -> Table:
+    """Measures of several models, a column each; what was not measured of any stays out."""
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("")
-    table.add_column("before", justify="right")
-    table.add_column("after", justify="right")
+    for name in measured:
+        table.add_column(name, justify="right")
     names = {
         "exact_match": "whole row exact",
         "valid_json": "valid JSON",
         "general": "general set",
         "heldout_loss": "held-out loss",
     }
+    columns = list(measured.values())
     for key, label in names.items():
         write = loss if key == "heldout_loss" else percent
-        if before.get(key) is not None or after.get(key) is not None:
-            table.add_row(label, _or_dash(before.get(key), write), _or_dash(after.get(key), write))
+        if any(one.get(key) is not None for one in columns):
+            table.add_row(label, *(_or_dash(one.get(key), write) for one in columns))
         if key == "exact_match":
-            for name, value in after.get("fields", {}).items():
-                earlier = before.get("fields", {}).get(name)
-                table.add_row(Text(f"  {name}", style="dim"), _or_dash(earlier, percent), percent(value))
+            for name in columns[-1].get("fields", {}):
+                cells = (_or_dash(one.get("fields", {}).get(name), percent) for one in columns)
+                table.add_row(Text(f"  {name}", style="dim"), *cells)
     return table
 
 

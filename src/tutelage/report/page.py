@@ -23,6 +23,8 @@ FILE_NAME = "report.html"
 EXAMPLES_OPEN = 6
 MOST_EXAMPLES = 30
 MOST_TABLE_STEPS = 80
+HELD = {"weights": "Weights in memory", "trained": "Trained, in fp32", "optimizer_state": "Optimizer state"}
+"""The keys of `bytes` in result.json, and what the page calls them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +271,10 @@ def _origin(result: Result | None) -> tuple[Fact, ...]:
         Fact("Method", result.method or figures.ABSENT),
         Fact("Parameters", figures.count(total), figures.exact(total)),
         Fact("Trainable parameters", figures.count(trainable) + share, figures.exact(trainable)),
+        *(
+            Fact(label, figures.byte_size(result.held_bytes.get(key)), figures.exact(result.held_bytes.get(key)))
+            for key, label in HELD.items()
+        ),
         Fact("Started", result.started or figures.ABSENT),
         Fact("Stopped early", stopped),
         Fact("Best step", figures.count(result.best_step), figures.exact(result.best_step)),

@@ -94,6 +94,7 @@ class Result:
     dropped: dict[str, int]
     examples: tuple[Sample, ...]
     parameters: dict[str, int]
+    held_bytes: dict[str, int]
     device: str | None
     versions: dict[str, str]
     seed: int | None
@@ -298,6 +299,7 @@ def _result(fields: Fields) -> Result:
         dropped=fields.inner("dropped").counts(),
         examples=tuple(_sample(one) for one in fields.items("examples")),
         parameters=fields.inner("parameters").counts(),
+        held_bytes=fields.inner("bytes").counts(),
         device=fields.text("device"),
         versions=fields.inner("versions").texts(),
         seed=fields.whole("seed"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tutelage.model.adapt import Adapted
 from tutelage.model.load import Loaded, Precision
+from tutelage.report.figures import byte_size
 from tutelage.train.prepare import Prepared
 from tutelage.train.screen import Screen
 
@@ -27,10 +28,16 @@ def say_data(screen: Screen, prepared: Prepared) -> None:
         screen.say(f"  note: {note}")
 
 
-def say_model(screen: Screen, loaded: Loaded, adapted: Adapted, precision: Precision, *, processes: int) -> None:
-    """Parameters, how many learn, where and in which precision."""
+def say_model(
+    screen: Screen, loaded: Loaded, adapted: Adapted, precision: Precision, *, state_bytes: int, processes: int
+) -> None:
+    """Its size, what learns, and in bytes; where, and in which precision; then notes, a line each."""
+    trained, state = byte_size(adapted.trainable_bytes), byte_size(state_bytes)
     sharded = f", sharded over {processes} processes" if processes > 1 else ""
     screen.say(
-        f"Model: {loaded.parameters:,} parameters on {loaded.device}, {adapted.method}, "
-        f"{adapted.trainable:,} trained, {precision}{sharded}"
+        f"Model: {loaded.parameters:,} parameters ({byte_size(loaded.weight_bytes)}) on {loaded.device}, "
+        f"{adapted.method}, {adapted.trainable:,} trained ({trained} and {state} of optimizer state), "
+        f"{precision}{sharded}"
     )
+    for note in adapted.notes:
+        screen.say(f"  {note}")

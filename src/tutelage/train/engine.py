@@ -14,6 +14,7 @@ import torch
 from tutelage.errors import ConfigError
 from tutelage.evaluate.heldout import heldout_loss
 from tutelage.evaluate.measure import Exam, Sitting, sit
+from tutelage.model.adapt import CHANGES_THE_BASE
 from tutelage.model.load import DTYPES, Precision, compute_in, device_here
 from tutelage.model.loss import row_loss
 from tutelage.model.ranks import Ranks
@@ -26,6 +27,8 @@ from tutelage.types import Batch, Example, Row
 
 SHARDED_OPTIMIZERS = ("adamw",)
 """Optimizers that step each number by itself; the others look at blocks or whole matrices, which are cut apart."""
+SHARDED_METHODS = ("full", "lora")
+"""Methods whose weights can be cut apart and gathered again; tests/train/test_processes.py tries them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,14 @@ class Engine:
         return row_loss(model, row) if self.door is None else self.door.row_loss(model, row)
 
     def batches(
-        self, examples: Sequence[Example], order: Order, *, row_tokens: int, start_step: int, share_prefixes: bool
+        self,
+        examples: Sequence[Example],
+        order: Order,
+        *,
+        row_tokens: int,
+        start_step: int,
+        share_prefixes: bool,
+        together: bool,
     ) -> Iterator[Batch]:
         """This process's share of every batch; those for a GPU are made ahead."""
         made = batches(
@@ -49,6 +59,7 @@ class Engine:
             row_tokens=row_tokens,
             start_step=start_step,
             share_prefixes=share_prefixes,
+            together=together,
             rank=self.ranks.rank,
             ranks=self.ranks.size,
         )
@@ -93,20 +104,29 @@ def placed(model: Any, ranks: Ranks, *, precision: Precision) -> Engine:
     return Engine(ranks, door)
 
 
-def require_sharded(optimizer: str, ranks: Ranks) -> None:
-    """Fail early where an optimizer cannot step a sharded model.
+def require_sharded(optimizer: str, method: str, init: str, ranks: Ranks) -> None:
+    """Fail early where what was asked for does not work on a model that is sharded over several processes.
 
     Raises:
-        ConfigError: it looks at more than one number at a time, and there are several processes.
+        ConfigError: the optimizer looks at more than one number at a time; the method keeps 4-bit blocks or virtual
+            tokens; or the adapter starts from a changed base.
     """
-    if ranks.size > 1 and optimizer not in SHARDED_OPTIMIZERS:
-        raise ConfigError(
-            f"The optimizer {optimizer} does not step a model that is sharded over processes",
-            where="train.optimizer",
-            found=f"{ranks.size} processes",
-            expected=f"one process, or {', '.join(SHARDED_OPTIMIZERS)}",
-            fix='set train.optimizer = "adamw"; its state is shared among the processes',
-        )
+    if ranks.size == 1:
+        return
+    refused = [
+        ("train.optimizer", optimizer, optimizer in SHARDED_OPTIMIZERS, "adamw"),
+        ("model.method", method, method in SHARDED_METHODS, "lora"),
+        ("lora.init", init, not init.startswith(CHANGES_THE_BASE), "default"),
+    ]
+    for where, found, works, instead in refused:
+        if not works:
+            raise ConfigError(
+                f"{found} does not work on a model that is sharded over processes",
+                where=where,
+                found=f"{ranks.size} processes",
+                expected=f'one process, or {where} = "{instead}"',
+                fix="start it without torchrun and without --processes, or change the setting",
+            )
 
 
 def kept_as(stored_as: torch.dtype, precision: Precision) -> torch.dtype:

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tutelage.config import Settings
 from tutelage.evaluate.measure import Exam, Measures, sit
+from tutelage.model.attention import isolate_documents
+from tutelage.model.isolation import documents_stay_apart
 from tutelage.pack import pack_rows
+from tutelage.train.adapters import NamedAdapter
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
-from tutelage.train.reopen import reopen
+from tutelage.train.reopen import Reopened, reopen
 from tutelage.train.screen import Screen
 
 
-def exam_for(settings: Settings, prepared: Prepared) -> Exam:
-    """The held-out rows, task prompts and general prompts of a run."""
+def exam_for(settings: Settings, prepared: Prepared, *, together: bool) -> Exam:
+    """The held-out rows, task prompts and general prompts of a run.
+
+    Args:
+        settings: the run's.
+        prepared: its data.
+        together: documents share rows; see `model.isolation`.
+    """
     return Exam(
         heldout_rows=pack_rows(
-            prepared.validation, row_tokens=settings.pack.row_tokens, share_prefixes=settings.pack.share_prefixes
+            prepared.validation,
+            row_tokens=settings.pack.row_tokens,
+            share_prefixes=settings.pack.share_prefixes,
+            together=together,
         ),
         task=prepared.task,
         general=prepared.general,
@@ -30,8 +44,30 @@ def examine(run: str, *, base: bool, screen: Screen) -> Measures:
         SourceNotFoundError: not a run, or not finished.
     """
     opened = reopen(run, tuned=not base, base=base, say=screen.say)
+    (measures,) = _examine(opened, ("base" if base else "tuned",), screen).values()
+    return measures
+
+
+def examine_adapters(run: str, adapters: Sequence[NamedAdapter], *, screen: Screen) -> dict[str, Measures]:
+    """Measure a run's base, what it trained, and other adapters of the same base, which is loaded once.
+
+    Raises:
+        SourceNotFoundError: not a run, or not finished.
+        ConfigError: an adapter that cannot be beside the run's.
+        DataError: an adapter of another base.
+    """
+    opened = reopen(run, tuned=True, base=False, adapters=adapters, say=screen.say)
+    return _examine(opened, opened.names, screen)
+
+
+def _examine(opened: Reopened, names: Sequence[str], screen: Screen) -> dict[str, Measures]:
     prepared = prepare(opened.settings, opened.renderer.tokenizer.folder, cache=prepared_cache())
-    exam = exam_for(opened.settings, prepared)
-    with screen.counting(f"Asking {exam.replies} prompts", exam.replies) as done:
-        model = opened.base if base else opened.tuned
-        return sit(model, opened.renderer, exam, done=done).measures
+    with opened.as_named(names[0]) as model:
+        isolate_documents(model)
+        exam = exam_for(opened.settings, prepared, together=documents_stay_apart(model))
+    found = {}
+    for name in names:
+        title = f"Asking {name}" if len(names) > 1 else "Asking"
+        with screen.counting(f"{title} {exam.replies} prompts", exam.replies) as done, opened.as_named(name) as model:
+            found[name] = sit(model, opened.renderer, exam, done=done).measures
+    return found

@@ -3,32 +3,51 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tutelage import config
 from tutelage.config import Settings
-from tutelage.errors import SourceNotFoundError
+from tutelage.errors import ConfigError, SourceNotFoundError
 from tutelage.model.adapt import put_adapter
-from tutelage.model.load import compute_in, load, settled_precision
+from tutelage.model.load import compute_in, settled_precision
 from tutelage.model.source import model_folder
+from tutelage.model.swap import adapter_in_use, add_adapter
 from tutelage.render import Renderer
 from tutelage.train import folder as run_files
+from tutelage.train.adapters import NamedAdapter, differences
+from tutelage.train.method import loaded_base, trained_name
 from tutelage.train.renderer import renderer_for
 
 
 @dataclass(frozen=True, slots=True)
 class Reopened:
-    """A run's models. For LoRA both are one object, and `as_base` switches the adapter off for a while."""
+    """A run's models. With an adapter both are one object, and `as_base` switches the adapter off for a while.
+
+    `slots` has the adapters that were added by name, each with PEFT's name for it.
+    """
 
     settings: Settings
     renderer: Renderer
     system_prompt: str | None
     tuned: Any | None
     base: Any | None
+    slots: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that can answer: base and tuned, where they are open, and the added adapters."""
+        can_be_base = self.base is not None or (self.tuned is not None and self.settings.model.method != "full")
+        return (*(["base"] * can_be_base), *(["tuned"] * (self.tuned is not None)), *self.slots)
+
+    def as_named(self, name: str) -> AbstractContextManager[Any]:
+        """The model that answers by a name of `names`."""
+        if name == "base":
+            return self.as_base()
+        return self.as_tuned() if name == "tuned" else adapter_in_use(self.tuned, self.slots[name])
 
     @contextmanager
     def as_base(self) -> Iterator[Any]:
@@ -47,36 +66,67 @@ class Reopened:
         yield self.tuned
 
 
-def reopen(name: str, *, tuned: bool, base: bool, say: Callable[[str], None] = print) -> Reopened:
+def reopen(
+    name: str,
+    *,
+    tuned: bool,
+    base: bool,
+    adapters: Sequence[NamedAdapter] = (),
+    say: Callable[[str], None] = print,
+) -> Reopened:
     """Load what a run trained (`tuned`), what it started from (`base`), or both.
+
+    Args:
+        name: the run's folder.
+        tuned: open what it trained.
+        base: open what it started from.
+        adapters: more of them, for the same base; they need `tuned`.
+        say: told what is slow, and what an adapter was trained with that is not so here.
 
     Raises:
         SourceNotFoundError: not a run, or the run has no trained weights yet.
+        ConfigError: an adapter that cannot be beside the run's.
+        DataError: an adapter of another base.
     """
     folder = run_files.existing_run_folder(name)
     settings = config.load(folder / run_files.SETTINGS)
     start = model_folder(settings.model.name, say=say)
-    lora = settings.model.method == "lora"
-    trained = folder / (run_files.ADAPTER if lora else run_files.MODEL)
+    beside = settings.model.method != "full"
+    trained = folder / trained_name(settings)
     if tuned and not trained.is_dir():
         raise SourceNotFoundError(
             "This run has no trained weights yet",
             where=str(trained),
             fix=f"let it finish: tutelage train --resume {folder}",
         )
+    if adapters and not beside:
+        raise ConfigError(
+            "Adapters stand on the model that a run started from, and this run changed every weight of it",
+            where="--adapter",
+            found=f"{name} has model.method = full",
+            expected="a run of lora, qlora or prompt, whose base stays as it is",
+            fix=f"give the adapter's own run first: tutelage chat {adapters[0].folder.parent}",
+        )
+    assert tuned or not adapters, "adapters stand beside the run's own"
+    renderer = renderer_for(start, settings.render)
     tuned_model = base_model = None
-    if tuned and lora:
+    if tuned and beside:
         tuned_model = put_adapter(_opened(start, settings), trained)
+        for number, one in enumerate(adapters):
+            add_adapter(tuned_model, one.folder, slot=f"added{number}")
+            for line in differences(one, settings, renderer.template.source):
+                say(line)
         compute_in(tuned_model, settled_precision(settings.model.precision))
     elif tuned:
         tuned_model = _opened(trained, settings)
-    if base and not (tuned and lora):
+    if base and not (tuned and beside):
         base_model = _opened(start, settings)
-    return Reopened(settings, renderer_for(start, settings.render), _system_prompt(folder), tuned_model, base_model)
+    slots = {one.name: f"added{number}" for number, one in enumerate(adapters)}
+    return Reopened(settings, renderer, _system_prompt(folder), tuned_model, base_model, slots)
 
 
 def _opened(folder: Path, settings: Settings) -> Any:
-    model, _ = load(folder, trust_remote_code=settings.model.trust_remote_code)
+    model, _ = loaded_base(settings, folder)
     compute_in(model, settled_precision(settings.model.precision))
     return model
 

@@ -30,6 +30,7 @@ def result_of(
     loaded: Loaded,
     adapted: Adapted,
     precision: str,
+    optimizer_bytes: int,
     before: Sitting,
     after: Sitting,
 ) -> dict[str, Any]:
@@ -54,6 +55,11 @@ def result_of(
         "dropped": dict(prepared.ledger.dropped.most_common()),
         "examples": _examples(settings, prepared, before, after),
         "parameters": {"total": adapted.parameters, "trainable": adapted.trainable},
+        "bytes": {
+            "weights": adapted.weight_bytes,
+            "trained": adapted.trainable_bytes,
+            "optimizer_state": optimizer_bytes,
+        },
         "device": f"{loaded.device}, {torch.get_num_threads()} threads",
         "precision": precision,
         "versions": run_files.versions(),

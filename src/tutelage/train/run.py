@@ -6,40 +6,36 @@ import json
 import math
 import time
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from tutelage import config, report
 from tutelage.config import Settings
 from tutelage.errors import CheckpointError
 from tutelage.evaluate.measure import Exam, Measures, Sitting
-from tutelage.model.activations import recompute_activations, recomputes
-from tutelage.model.adapt import Adapted, add_lora, train_everything
-from tutelage.model.attention import isolate_documents
-from tutelage.model.compiled import compile_layers
-from tutelage.model.embedding_noise import add_embedding_noise
 from tutelage.model.embeddings import untrained_tokens
-from tutelage.model.load import Loaded, Precision, compute_in, device_here, load, settled_precision
+from tutelage.model.load import device_here, settled_precision
+from tutelage.model.prompt import without_prompt
+from tutelage.model.quantise import require_bitsandbytes
 from tutelage.model.ranks import Ranks, joined, ranks_here
-from tutelage.model.residual_dropout import drop_residuals
 from tutelage.model.source import model_folder
 from tutelage.render.show import coloured_rows
 from tutelage.train import folder as run_files
 from tutelage.train.announce import say_data, say_model
 from tutelage.train.checkpoint import Checkpoints, Progress
-from tutelage.train.engine import Engine, kept_as, placed, require_sharded
+from tutelage.train.engine import require_sharded
 from tutelage.train.exam import exam_for
 from tutelage.train.gates import pass_gates
 from tutelage.train.inputs import held_against, machine, read_inputs, skipped_steps
+from tutelage.train.learner import Learner, learner_for
 from tutelage.train.loop import Ending, Outcome, train
-from tutelage.train.masters import Masters
 from tutelage.train.memory import give_back
-from tutelage.train.optimiser import embedding_parameters, optimizer_named, require_optimizer, slow_here
+from tutelage.train.method import loaded_base, trained_name
+from tutelage.train.optimiser import require_optimizer, slow_here
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
 from tutelage.train.record import Recorder
 from tutelage.train.recorded import Recorded
@@ -67,19 +63,6 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class Learner:
-    """The model with what trains it."""
-
-    model: Any
-    loaded: Loaded
-    adapted: Adapted
-    stored_as: torch.dtype
-    precision: Precision
-    optimiser: Masters
-    engine: Engine
-
-
-@dataclass(frozen=True, slots=True)
 class Job:
     """A run under way: what it was told, what it works on, and where it reports to.
 
@@ -88,7 +71,7 @@ class Job:
     """
 
     settings: Settings
-    folder: Path
+    base: Path
     prepared: Prepared
     learner: Learner
     exam: Exam
@@ -98,6 +81,11 @@ class Job:
     checkpoint: str | None = None
     skipped: frozenset[int] = frozenset()
     recorded: Recorded | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where all of it is written."""
+        return self.settings.run_folder
 
 
 def run(
@@ -136,10 +124,20 @@ def run(
         ranks.agree("data", json.dumps(prepared.data_sha256))
         tracking = Tracking.of(settings.train.trackers if ranks.is_main else (), settings.run_folder, say=screen.say)
         tracking.start(tomllib.loads(config.dump(settings)), settings.run_folder.name)
-        learner = _learner(settings, base, ranks)
-        folder, exam, left_out = settings.run_folder, exam_for(settings, prepared), frozenset(skipped)
-        job = Job(settings, folder, prepared, learner, exam, screen, resume, tracking, checkpoint, left_out, recorded)
-        say_model(screen, learner.loaded, learner.adapted, learner.precision, processes=ranks.size)
+        learner = learner_for(settings, base, ranks)
+        exam = exam_for(settings, prepared, together=learner.together)
+        left_out = frozenset(skipped)
+        job = Job(settings, base, prepared, learner, exam, screen, resume, tracking, checkpoint, left_out, recorded)
+        say_model(
+            screen,
+            learner.loaded,
+            learner.adapted,
+            learner.precision,
+            state_bytes=learner.state_bytes,
+            processes=ranks.size,
+        )
+        if not learner.together:
+            screen.say("  This model mixes tokens outside of its attention: each row holds one document")
         finished = _run(job, started, began)
         ranks.wait_for_all()
     return finished
@@ -160,17 +158,18 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
     if best is not None and best != outcome.progress.steps_done:
         _checkpoints(job).restore_best(job.learner.optimiser)
     give_back()
-    after = _sit(job, "After training: asking")
-    name = run_files.ADAPTER if settings.model.method == "lora" else run_files.MODEL
+    after = _sit(job, "After training: asking", model=job.learner.model)
     if ranks.is_main:
         write_sitting(job.folder / run_files.AFTER, after)
     save_trained(
         job.learner.model,
         job.learner.optimiser,
         job.prepared.renderer,
-        job.folder / name,
+        job.folder / trained_name(settings),
         stored_as=job.learner.stored_as,
         ranks=ranks,
+        start=job.learner.adapted.start,
+        untouched=loaded_base(settings, job.base)[0] if settings.model.freeze and ranks.size == 1 else None,
     )
     if not ranks.is_main:
         return Finished(job.folder, outcome.ended, {})
@@ -181,6 +180,7 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
         loaded=job.learner.loaded,
         adapted=job.learner.adapted,
         precision=job.learner.precision,
+        optimizer_bytes=sum(one.nbytes for one in job.learner.optimiser.state().values()),
         before=before,
         after=after,
     )
@@ -203,8 +203,10 @@ def _prepare(
             where=str(folder),
             fix=f"talk to it: tutelage chat {folder}; or start a new run with other settings",
         )
+    if settings.model.method == "qlora":
+        require_bitsandbytes()
     require_optimizer(settings.train.optimizer, device=device_here())
-    require_sharded(settings.train.optimizer, ranks)
+    require_sharded(settings.train.optimizer, settings.model.method, settings.lora.init, ranks)
     for name in settings.train.trackers:
         require_tracker(name)
     base = model_folder(settings.model.name, say=screen.say)
@@ -264,52 +266,9 @@ def _write_inputs(
     run_files.write_json(folder / run_files.ROWS, rows)
 
 
-def _learner(settings: Settings, base: Path, ranks: Ranks) -> Learner:
-    if settings.model.threads is not None:
-        torch.set_num_threads(settings.model.threads)
-    torch.manual_seed(settings.seed)
-    onto = None if ranks.size == 1 else "cpu"  # sharding moves each process's part
-    model, loaded = load(base, trust_remote_code=settings.model.trust_remote_code, onto=onto)
-    loaded = replace(loaded, device=device_here())
-    stored_as = next(model.parameters()).dtype
-    if settings.model.method == "lora":
-        lora = settings.lora
-        model, adapted = add_lora(model, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets)
-    else:
-        model, adapted = train_everything(model)
-    if recomputes(settings.train.activation_checkpointing, row_tokens=settings.pack.row_tokens):
-        recompute_activations(model)
-    if settings.model.compile:
-        compile_layers(model)
-    precision = settled_precision(settings.model.precision)
-    engine = placed(model, ranks, precision=precision)
-    # Masters are taken before a cast to bf16, which would round away what the checkpoint knows.
-    optimiser = Masters(
-        model,
-        build=optimizer_named(
-            settings.train.optimizer,
-            weight_decay=settings.train.weight_decay,
-            betas=(settings.train.beta1, settings.train.beta2),
-            epsilon=settings.train.epsilon,
-            embeddings=embedding_parameters(model),
-        ),
-        shared=engine.door is not None or precision == "fp32",
-        average_decay=settings.train.ema_decay,
-    )
-    if engine.door is None:
-        compute_in(model, precision)
-    isolate_documents(model)
-    if settings.train.residual_dropout > 0:
-        drop_residuals(model, last=settings.train.residual_dropout)
-    if settings.train.neftune_alpha is not None:
-        add_embedding_noise(model, alpha=settings.train.neftune_alpha)
-    torch.manual_seed(settings.seed + ranks.rank)  # other rows want other dropout
-    return Learner(model, loaded, adapted, kept_as(stored_as, precision), precision, optimiser, engine)
-
-
-def _sit(job: Job, title: str) -> Sitting:
+def _sit(job: Job, title: str, *, model: Any) -> Sitting:
     with job.screen.counting(f"{title} {job.exam.replies} prompts", job.exam.replies) as done:
-        return job.learner.engine.sit(job.learner.model, job.prepared.renderer, job.exam, done=done)
+        return job.learner.engine.sit(model, job.prepared.renderer, job.exam, done=done)
 
 
 def _before(job: Job) -> Sitting:
@@ -319,7 +278,7 @@ def _before(job: Job) -> Sitting:
         return read_sitting(path)
     if not job.settings.evaluate.before or job.resume:
         return Sitting(Measures(), (), ())
-    sitting = _sit(job, "Before training: asking")
+    sitting = _sit(job, "Before training: asking", model=without_prompt(job.learner.model))
     if job.learner.engine.ranks.is_main:
         write_sitting(path, sitting)
     return sitting
@@ -361,6 +320,7 @@ def _train(job: Job) -> Outcome:
         row_tokens=job.settings.pack.row_tokens,
         start_step=progress.steps_done,
         share_prefixes=_shares_prefixes(job.settings),
+        together=learner.together,
     )
     recorded = job.recorded
     with (

@@ -1,4 +1,4 @@
-"""What a run leaves behind for other tools: a Hugging Face folder (full) or a PEFT adapter folder (LoRA)."""
+"""What a run leaves behind for other tools: a Hugging Face folder (full) or a PEFT adapter folder (the others)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors.torch import save_file
 
 from tutelage.errors import SaveError, cause_of
 from tutelage.model.load import no_progress_bars
@@ -30,6 +33,8 @@ def save_trained(
     *,
     stored_as: torch.dtype,
     ranks: Ranks = ALONE,
+    start: Mapping[str, torch.Tensor] | None = None,
+    untouched: Any | None = None,
 ) -> None:
     """Write the trained weights, the tokenizer and the template that was trained with, aside and renamed.
 
@@ -40,6 +45,10 @@ def save_trained(
         folder: replaced if a run that was killed left one.
         stored_as: precision on disk.
         ranks: processes that the model may be sharded over; the main one writes.
+        start: `model.adapt.Adapted.start`: what the adapter took out of the base before the first step. It is
+            subtracted, so that the saved adapter (of twice the rank) belongs to the original base.
+        untouched: a fresh copy of the model, whose frozen weights are saved in place of the rounded ones that were
+            computed with.
 
     Raises:
         SaveError: the disk is full or refuses; nothing of that name is left.
@@ -51,13 +60,17 @@ def save_trained(
             return
     else:
         for name, parameter in optimiser.parameters.items():
-            parameter.data = optimiser.masters[name].to(stored_as)
+            parameter.data = optimiser.masters[name].to(torch.float32 if start else stored_as)
+        if untouched is not None:
+            for name, parameter in untouched.named_parameters():
+                if name not in optimiser.parameters:
+                    model.get_parameter(name).data = parameter.data
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             with no_progress_bars():
-                model.save_pretrained(scratch, **given)
+                _save_weights(model, scratch, start or {}, given)
             for name in TOKENIZER_FILES:
                 source = renderer.tokenizer.folder / name
                 if source.is_file() and not (scratch / name).exists():
@@ -97,6 +110,20 @@ def _gathered(model: Any, stored_as: torch.dtype, ranks: Ranks) -> dict[str, tor
         if (kept := seen[id(tensor)]) is not None:
             gathered[name] = kept
     return gathered
+
+
+def _save_weights(model: Any, folder: Path, start: Mapping[str, torch.Tensor], given: Mapping[str, Any]) -> None:
+    """PEFT's own way from an adapter of a changed base to one of the original: it wants the first one on disk."""
+    if not start:
+        model.save_pretrained(folder, **given)
+        return
+    with tempfile.TemporaryDirectory(prefix=".start-", dir=folder.parent) as beside, warnings.catch_warnings():
+        first = Path(beside) / "start"
+        first.mkdir()
+        save_file(dict(start), first / "adapter_model.safetensors")
+        # The warning advises to do what is done here.
+        warnings.filterwarnings("ignore", message="(PiSSA|OLoRA) changes the base", category=UserWarning)
+        model.save_pretrained(folder, path_initial_model_for_weight_conversion=str(first))
 
 
 def write_serving_files(renderer: Renderer, folder: Path) -> None:

@@ -1,0 +1,97 @@
+"""The sections that belong to one way of training: lora (also for qlora), qlora, prompt."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tutelage.config.sections import Section, Text, TextList
+
+Init = Literal["default", "gaussian", "orthogonal", "pissa", "pissa_niter_4", "pissa_niter_16", "olora", "mica"]
+"""What PEFT offers and tests here prove: at step 0 the base, and saved so that plain PEFT opens it on the base. Not
+offered: eva, corda and lora_ga, which want a pass over data first, and loftq, which PEFT computes on a GPU only."""
+
+
+class LoraSettings(Section):
+    """The low-rank adapter; read only when model.method is lora or qlora."""
+
+    rank: int = Field(
+        default=16,
+        gt=0,
+        description="Rank of each pair of low-rank matrices: a higher rank can learn more and takes more memory.",
+        json_schema_extra={"source": "Hu et al. 2021, section 7.2, compares ranks 1 to 64", "usual": [8, 64]},
+    )
+    alpha: int = Field(
+        default=32,
+        gt=0,
+        description="Strength of the adapter: its output is scaled by alpha / rank, or by alpha / sqrt(rank) with "
+        "lora.rslora.",
+        json_schema_extra={
+            "source": "Hu et al. 2021, section 4.1, scales by alpha / rank; twice the rank is common practice",
+            "usual": "rank to 2 x rank",
+        },
+    )
+    dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the adapter's inputs set to zero at random while training.",
+        json_schema_extra={"source": "Dettmers et al. 2023 (QLoRA), appendix B, uses 0.05 to 0.1", "usual": [0.0, 0.1]},
+    )
+    targets: Literal["all-linear"] | TextList = Field(
+        default="all-linear",
+        description="Layers that get an adapter: all-linear (all but the output layer), or a list of layer names.",
+        json_schema_extra={
+            "source": "Dettmers et al. 2023 (QLoRA), section 4: adapters on all linear layers are needed"
+        },
+    )
+    rslora: bool = Field(
+        default=False,
+        description="Scale the adapter's output by alpha / sqrt(rank), so that high ranks learn as fast as low ones.",
+        json_schema_extra={"source": "Kalajdzievski 2023 (rsLoRA), section 3; off as in Hu et al. 2021"},
+    )
+    dora: bool = Field(
+        default=False,
+        description="Learn the length of each output's weights apart from their direction (DoRA); slower.",
+        json_schema_extra={"source": "Liu et al. 2024 (DoRA), section 4; off as in Hu et al. 2021"},
+    )
+    init: Init = Field(
+        default="default",
+        description="How the matrices start, PEFT's names; with each of them the first step starts from the base "
+        "model, and pissa_niter_4 and pissa_niter_16 are faster approximations of pissa.",
+        json_schema_extra={
+            "source": "Hu et al. 2021 (default, gaussian: section 4.1); Meng et al. 2024 (PiSSA), section 3; "
+            "Buyukakyuz 2024 (OLoRA), section 3; PEFT's LoraConfig for orthogonal and MiCA"
+        },
+    )
+
+
+class QloraSettings(Section):
+    """The 4-bit weights (NF4) under the adapter; read only when model.method is qlora."""
+
+    double_quantisation: bool = Field(
+        default=True,
+        description="Quantise the scales of the 4-bit blocks too, which saves about 0.37 bits a weight.",
+        json_schema_extra={"source": "Dettmers et al. 2023 (QLoRA), section 3, paragraph Double Quantization"},
+    )
+
+
+class PromptSettings(Section):
+    """The trained tokens in front of every conversation; read only when model.method is prompt."""
+
+    tokens: int = Field(
+        default=20,
+        gt=0,
+        description="Virtual tokens in front of every conversation; their embeddings are all that is trained.",
+        json_schema_extra={
+            "source": "Lester et al. 2021, section 3.2: gains beyond 20 tokens are marginal",
+            "usual": [5, 150],
+        },
+    )
+    text: Text | None = Field(
+        default=None,
+        description="Text whose tokens' embeddings the virtual tokens start from, repeated or cut to their number; "
+        "left out, tokens drawn from the vocabulary.",
+        json_schema_extra={"source": "Lester et al. 2021, section 2.1 and 3.2: both start better than random numbers"},
+    )

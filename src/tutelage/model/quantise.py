@@ -1,0 +1,75 @@
+"""Weights in 4 bits (NF4, through bitsandbytes) under an adapter: QLoRA, Dettmers et al. 2023, section 3.
+
+The linear layers inside the decoder are quantised; embeddings, norms and the output head keep their precision.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+
+from tutelage.errors import DependencyError
+
+INSTALL = "pip install 'tutelage[qlora]'"
+
+
+def require_bitsandbytes() -> None:
+    """Fail early, before data is prepared for a model that cannot be loaded.
+
+    Raises:
+        DependencyError: bitsandbytes is not installed.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise DependencyError(
+            'model.method = "qlora" needs the package bitsandbytes, which makes weights of 4 bits',
+            where="model.method",
+            fix=INSTALL,
+        )
+
+
+def four_bit(*, compute_in: torch.dtype, double_quantisation: bool) -> Any:
+    """How transformers is asked for NF4 weights.
+
+    Args:
+        compute_in: what a weight is widened to for each product.
+        double_quantisation: quantise the scales of the blocks of 64 weights too.
+
+    Raises:
+        DependencyError: bitsandbytes is not installed.
+    """
+    require_bitsandbytes()
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=double_quantisation,
+        bnb_4bit_compute_dtype=compute_in,
+    )
+
+
+def parameter_count(parameter: torch.Tensor) -> int:
+    """Weights in a parameter; two of them share a byte in 4 bits."""
+    state = _quantisation_of(parameter)
+    return parameter.numel() if state is None else int(torch.Size(state.shape).numel())
+
+
+def stored_bytes(parameter: torch.Tensor) -> int:
+    """Bytes of a parameter in memory, the scales of a quantised one included."""
+    state = _quantisation_of(parameter)
+    size = parameter.numel() * parameter.element_size()
+    if state is None:
+        return size
+    parts = state.as_dict(packed=False)
+    return size + sum(one.numel() * one.element_size() for one in parts.values() if isinstance(one, torch.Tensor))
+
+
+def _quantisation_of(parameter: torch.Tensor) -> Any:
+    """How a parameter was quantised; None for an ordinary one."""
+    if parameter.is_floating_point():
+        return None
+    from bitsandbytes.nn import Params4bit
+
+    return parameter.quant_state if isinstance(parameter, Params4bit) else None

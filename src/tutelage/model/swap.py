@@ -1,0 +1,87 @@
+"""Several adapters on one loaded base, one of them active at a time, through PEFT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from tutelage.errors import ConfigError, DataError
+
+OWN = "default"
+"""PEFT's name for the adapter that a model was opened with."""
+WEIGHTS = "adapter_model.safetensors"
+KINDS = {"LORA": "LoRA", "PROMPT_TUNING": "prompt tuning"}
+
+
+def add_adapter(model: Any, folder: Path, *, slot: str) -> None:
+    """Load the adapter in `folder` beside those that `model` has; it answers only inside `adapter_in_use`.
+
+    Args:
+        model: from `model.adapt.put_adapter`.
+        folder: an adapter folder of PEFT.
+        slot: PEFT's name for it; no other adapter of `model` has it.
+
+    Raises:
+        ConfigError: it is of another kind; PEFT cannot hold both on one base.
+        DataError: it was trained from a model with other layers or other widths, or cannot be read.
+    """
+    from peft import PeftConfig, get_peft_model_state_dict
+
+    try:
+        wanted = PeftConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise _misfit(model, folder, found=f"adapter_config.json: {_first_line(error)}") from error
+    kind, own = str(wanted.peft_type.value), str(model.peft_type.value)
+    if kind != own:
+        raise ConfigError(
+            "PEFT holds adapters of one kind on a base, not of two",
+            where=str(folder),
+            found=f"{KINDS.get(kind, kind)} beside {KINDS.get(own, own)}",
+            expected=f"another adapter of {KINDS.get(own, own)}",
+            fix="ask the two in two calls",
+        )
+    width = model.get_input_embeddings().weight.shape[1]
+    if wanted.is_prompt_learning and wanted.token_dim != width:
+        raise _misfit(model, folder, found=f"virtual tokens of width {wanted.token_dim}, not {width}")
+    try:
+        model.load_adapter(folder, adapter_name=slot, torch_device=str(model.device))
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            saved = set(file.keys())
+    except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:  # other shapes are the first two
+        raise _misfit(model, folder, found=_first_line(error)) from error
+    # PEFT passes over what it finds too many or too few of.
+    odd = sorted(saved ^ set(get_peft_model_state_dict(model, adapter_name=slot)))
+    if odd:
+        raise _misfit(model, folder, found=f"{len(odd)} tensors without a partner, for example {odd[0]}")
+
+
+@contextmanager
+def adapter_in_use(model: Any, slot: str) -> Iterator[Any]:
+    """`model` with the adapter in `slot`; the one it was opened with is back when the block ends."""
+    model.set_adapter(slot, inference_mode=True)
+    try:
+        yield model
+    finally:
+        model.set_adapter(OWN, inference_mode=True)
+
+
+def _first_line(error: Exception) -> str:
+    """What torch and PEFT say in their first two lines, the first of which only announces the second."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) if lines else type(error).__name__
+
+
+def _misfit(model: Any, folder: Path, *, found: str) -> DataError:
+    settings = model.config.get_text_config()
+    return DataError(
+        "This adapter does not belong to this base model",
+        where=str(folder),
+        found=found,
+        expected=f"an adapter of a {settings.model_type} of {settings.num_hidden_layers} layers and width "
+        f"{settings.hidden_size}",
+        fix="give an adapter that was trained from the same model",
+    )

@@ -1,0 +1,98 @@
+"""Settings -> the model of a run with what trains it: loaded, adapted, placed, its masters taken, its attention set."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tutelage.config import Settings
+from tutelage.model.activations import recompute_activations, recomputes
+from tutelage.model.adapt import Adapted
+from tutelage.model.attention import isolate_documents
+from tutelage.model.compiled import compile_layers
+from tutelage.model.embedding_noise import add_embedding_noise
+from tutelage.model.isolation import documents_stay_apart
+from tutelage.model.load import Loaded, Precision, compute_in, device_here, settled_precision
+from tutelage.model.ranks import Ranks
+from tutelage.model.residual_dropout import drop_residuals
+from tutelage.train.engine import Engine, kept_as, placed
+from tutelage.train.masters import Masters
+from tutelage.train.method import adapted_model, loaded_base
+from tutelage.train.optimiser import embedding_parameters, optimizer_named
+from tutelage.train.state_bytes import state_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """The model with what trains it.
+
+    `together`: documents can share a row, as the model keeps them apart. `state_bytes` is what its optimizer keeps once
+    it has stepped.
+    """
+
+    model: Any
+    loaded: Loaded
+    adapted: Adapted
+    stored_as: torch.dtype
+    precision: Precision
+    optimiser: Masters
+    engine: Engine
+    together: bool
+    state_bytes: int
+
+
+def learner_for(settings: Settings, base: Path, ranks: Ranks) -> Learner:
+    """Load the model in `base` and make it ready to train.
+
+    Raises:
+        TutelageError: of the kind that fits; see `train.method` and the room `model`.
+    """
+    if settings.model.threads is not None:
+        torch.set_num_threads(settings.model.threads)
+    torch.manual_seed(settings.seed)
+    onto = None if ranks.size == 1 else "cpu"  # sharding moves each process's part
+    model, loaded = loaded_base(settings, base, onto=onto)
+    loaded = replace(loaded, device=device_here())
+    stored_as = next(one.dtype for one in model.parameters() if one.is_floating_point())
+    model, adapted = adapted_model(settings, model, base)
+    if recomputes(settings.train.activation_checkpointing, row_tokens=settings.pack.row_tokens):
+        recompute_activations(model)
+    if settings.model.compile:
+        compile_layers(model)
+    precision = settled_precision(settings.model.precision)
+    engine = placed(model, ranks, precision=precision)
+    embeddings = embedding_parameters(model)
+    # Masters are taken before a cast to bf16, which would round away what the checkpoint knows.
+    optimiser = Masters(
+        model,
+        build=optimizer_named(
+            settings.train.optimizer,
+            weight_decay=settings.train.weight_decay,
+            betas=(settings.train.beta1, settings.train.beta2),
+            epsilon=settings.train.epsilon,
+            embeddings=embeddings,
+        ),
+        shared=engine.door is not None or precision == "fp32",
+        average_decay=settings.train.ema_decay,
+    )
+    if engine.door is None:
+        compute_in(model, precision)
+    isolate_documents(model)
+    with nullcontext() if engine.door is None else engine.door.whole():
+        together = documents_stay_apart(model)
+    if settings.train.residual_dropout > 0:
+        drop_residuals(model, last=settings.train.residual_dropout)
+    if settings.train.neftune_alpha is not None:
+        add_embedding_noise(model, alpha=settings.train.neftune_alpha)
+    state = state_bytes(
+        settings.train.optimizer,
+        optimiser.masters,
+        embeddings=embeddings,
+        averaged=settings.train.ema_decay is not None,
+    )
+    torch.manual_seed(settings.seed + ranks.rank)  # other rows want other dropout
+    return Learner(model, loaded, adapted, kept_as(stored_as, precision), precision, optimiser, engine, together, state)

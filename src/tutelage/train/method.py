@@ -1,0 +1,69 @@
+"""`[model]`, `[lora]`, `[qlora]` and `[prompt]` -> the model of a run: loaded as its method wants it, and adapted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tutelage.config import Settings
+from tutelage.model.adapt import Adapted, add_lora, train_everything
+from tutelage.model.load import DTYPES, Loaded, load, settled_precision
+from tutelage.model.prompt import add_prompt
+from tutelage.model.quantise import four_bit
+from tutelage.render import Tokenizer
+from tutelage.train import folder as run_files
+
+
+def trained_name(settings: Settings) -> str:
+    """The folder of a run that holds what was trained: a whole model, or an adapter of the base."""
+    return run_files.MODEL if settings.model.method == "full" else run_files.ADAPTER
+
+
+def loaded_base(settings: Settings, folder: Path, *, onto: str | None = None) -> tuple[Any, Loaded]:
+    """The model in `folder`, its linear layers in 4 bits for qlora.
+
+    Args:
+        settings: the run's.
+        folder: the model's.
+        onto: the device its weights go to; None takes the one that computes.
+
+    Raises:
+        DependencyError: qlora, and bitsandbytes is not installed.
+        DataError: the folder holds no model that transformers reads.
+    """
+    quantisation = None
+    if settings.model.method == "qlora":
+        quantisation = four_bit(
+            compute_in=DTYPES[settled_precision(settings.model.precision)],
+            double_quantisation=settings.qlora.double_quantisation,
+        )
+    return load(folder, trust_remote_code=settings.model.trust_remote_code, onto=onto, quantisation=quantisation)
+
+
+def adapted_model(settings: Settings, model: Any, base: Path) -> tuple[Any, Adapted]:
+    """Mark or add what the method trains.
+
+    Args:
+        settings: the run's.
+        model: from `loaded_base`.
+        base: its folder, whose tokenizer reads `prompt.text`.
+
+    Raises:
+        ConfigError: a target, a pattern or a text that does not fit this model.
+    """
+    method, lora, prompt = settings.model.method, settings.lora, settings.prompt
+    if method == "full":
+        return train_everything(model, frozen=settings.model.freeze)
+    if method == "prompt":
+        ids = None if prompt.text is None else Tokenizer.load(base).encode([prompt.text])[0]
+        return add_prompt(model, tokens=prompt.tokens, text_ids=ids)
+    return add_lora(
+        model,
+        rank=lora.rank,
+        alpha=lora.alpha,
+        dropout=lora.dropout,
+        targets=lora.targets,
+        rslora=lora.rslora,
+        dora=lora.dora,
+        init=lora.init,
+    )

@@ -1,0 +1,123 @@
+"""Every kind of LoRA: the first step starts from the base, and plain PEFT opens what is saved on the original base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from tutelage.config.method import Init
+from tutelage.errors import ConfigError
+from tutelage.model.adapt import add_lora
+from tutelage.model.attention import attend_as_served, isolate_documents
+from tutelage.model.load import compute_in, load
+from tutelage.model.loss import row_loss
+from tutelage.pack import pack_rows
+from tutelage.render import ChatTemplate, Renderer, Tokenizer
+from tutelage.train.masters import Masters
+from tutelage.train.optimiser import adamw
+from tutelage.train.save import save_trained
+
+IDS = torch.arange(3, 40)[None]
+EXACT = ("default", "gaussian", "mica")
+KINDS: list[dict[str, Any]] = [
+    *({"init": one} for one in get_args(Init)),
+    {"rslora": True},
+    {"dora": True},
+    {"dora": True, "rslora": True, "init": "orthogonal"},
+    {"rslora": True, "init": "pissa"},
+    {"targets": ["q_proj", "down_proj"], "init": "olora"},
+]
+
+
+def added(model: Any, **kind: Any) -> Any:
+    torch.manual_seed(3)
+    chosen = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear"} | kind
+    return add_lora(model, **chosen)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_step_0_is_the_base_and_the_saved_adapter_opens_on_it(
+    tiny_model_folder: Path, documents: Any, tmp_path: Path, kind: dict[str, Any]
+) -> None:
+    base_logits = load(tiny_model_folder)[0](input_ids=IDS).logits
+    model, record = added(load(tiny_model_folder)[0], **kind)
+    model.eval()
+
+    first = model(input_ids=IDS).logits
+    if kind.get("init", "default") in EXACT:
+        assert torch.equal(first, base_logits)
+    torch.testing.assert_close(first, base_logits, atol=2e-4, rtol=0)
+
+    optimiser = Masters(model, build=adamw(weight_decay=0.0, betas=(0.9, 0.999), epsilon=1e-8), shared=True)
+    isolate_documents(model)
+    (row,) = pack_rows(documents((20, 30)), row_tokens=64)
+    for _ in range(4):
+        row_loss(model, row)[0].backward()
+        optimiser.step(5e-3, max_gradient_norm=1.0)
+    attend_as_served(model)
+    model.eval()
+    trained = model(input_ids=IDS).logits.detach()
+    assert (trained - base_logits).abs().max() > 0.1
+    tokenizer = Tokenizer.load(tiny_model_folder)
+    renderer = Renderer(tokenizer, ChatTemplate(str(tokenizer.template), named_tokens=tokenizer.named_tokens))
+    save_trained(
+        model, optimiser, renderer, tmp_path / "adapter", stored_as=torch.bfloat16 if record.start else torch.float32,
+        start=record.start,
+    )  # fmt: skip
+
+    plain = AutoModelForCausalLM.from_pretrained(tiny_model_folder, local_files_only=True)
+    opened = PeftModel.from_pretrained(plain, tmp_path / "adapter").eval()
+    torch.testing.assert_close(opened(input_ids=IDS).logits, trained, atol=1e-3, rtol=0)
+    assert not [one for one in tmp_path.iterdir() if one.name != "adapter"]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_only_what_learns_has_optimizer_state(tiny_model: Any, documents: Any, kind: dict[str, Any]) -> None:
+    model, record = added(tiny_model, **kind)
+    optimiser = Masters(model, build=adamw(weight_decay=0.0, betas=(0.9, 0.999), epsilon=1e-8), shared=True)
+    isolate_documents(model)
+    (row,) = pack_rows(documents((20, 30)), row_tokens=64)
+    row_loss(model, row)[0].backward()
+    optimiser.step(1e-3, max_gradient_norm=1.0)
+
+    moments = {name.partition(":")[2]: one for name, one in optimiser.state().items() if name.startswith("exp_avg:")}
+    learns = {name for name, one in model.named_parameters() if one.requires_grad}
+    assert set(moments) == learns
+    assert all("lora_" in name for name in learns)
+    assert sum(one.numel() for one in moments.values()) == record.trainable
+    assert record.trainable_bytes == 4 * record.trainable
+    if kind.get("init") == "mica":
+        assert all(".lora_A." in name for name in learns)
+
+
+def test_rslora_divides_by_the_root_of_the_rank(tiny_model: Any) -> None:
+    model, _ = added(tiny_model, rslora=True, rank=16, alpha=8)
+
+    layer = model.get_base_model().model.layers[0].self_attn.q_proj
+    assert layer.scaling["default"] == 2.0
+
+
+def test_dora_in_bf16_starts_at_the_base_within_rounding(tiny_model_folder: Path) -> None:
+    base = load(tiny_model_folder)[0]
+    compute_in(base, "bf16")
+    expected = base(input_ids=IDS).logits
+    model, _ = added(load(tiny_model_folder)[0], dora=True)
+    compute_in(model, "bf16")
+
+    torch.testing.assert_close(model(input_ids=IDS).logits, expected, atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [({"init": "pissa", "rank": 40}, "at most 32"), ({"init": "orthogonal", "rank": 5}, "even")]
+)
+def test_a_rank_that_cannot_be_is_a_config_error(tiny_model: Any, kind: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match="initialisation") as caught:
+        added(tiny_model, **kind)
+
+    assert caught.value.where == "lora.rank"
+    assert said in str(caught.value)

@@ -1,0 +1,103 @@
+"""Weights of 4 bits: which are, which are not, and how they are counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tutelage.errors import DependencyError
+from tutelage.model import quantise
+from tutelage.model.adapt import add_lora
+from tutelage.model.attention import isolate_documents
+from tutelage.model.load import compute_in, load
+from tutelage.model.loss import row_loss
+from tutelage.model.quantise import four_bit, parameter_count, stored_bytes
+from tutelage.pack import pack_rows
+
+IDS = torch.arange(3, 40)[None]
+
+
+@pytest.fixture
+def quantised(tiny_model_folder: Path) -> Any:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra qlora)")
+    return load(tiny_model_folder, quantisation=four_bit(compute_in=torch.float32, double_quantisation=True))
+
+
+def test_linear_layers_are_quantised_and_head_norms_and_embeddings_are_not(quantised: Any) -> None:
+    model, _ = quantised
+
+    for name, one in model.named_parameters():
+        assert (one.dtype == torch.uint8) == ("_proj" in name), name
+    assert type(model.get_output_embeddings()) is torch.nn.Linear
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_a_weight_counts_once_and_takes_what_the_paper_says(tiny_model_folder: Path, double: bool) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra qlora)")
+    plain, loaded = load(tiny_model_folder)
+    model, record = load(tiny_model_folder, quantisation=four_bit(compute_in=torch.float32, double_quantisation=double))
+
+    assert record.parameters == loaded.parameters == sum(one.numel() for one in plain.parameters())
+    weight = model.model.layers[0].mlp.up_proj.weight
+    count = parameter_count(weight)
+    assert count == 128 * 64
+    # QLoRA, section 3: 4 bits a weight, a 32-bit scale for each 64 of them; doubled, 8 bits for each 64, and 32 bits
+    # for each 256 of those. Lookup tables of 16 and of 256 numbers come on top, and an offset.
+    scales = (count // 64) * (1 if double else 4) + (4 * max(1, count // 64 // 256) if double else 0)
+    tables = 16 * 4 + (256 * 4 + 4 if double else 0)
+    assert stored_bytes(weight) == pytest.approx(count // 2 + scales + tables, abs=8)
+
+
+def test_casting_leaves_four_bits_alone(quantised: Any) -> None:
+    model, _ = quantised
+    before = {name: one.data.clone() for name, one in model.named_parameters() if not one.is_floating_point()}
+
+    compute_in(model, "bf16")
+
+    for name, one in model.named_parameters():
+        assert torch.equal(one, before[name]) if name in before else one.dtype == torch.bfloat16, name
+
+
+def test_the_adapter_starts_at_the_quantised_base_exactly(quantised: Any) -> None:
+    model, _ = quantised
+    base = model(input_ids=IDS).logits
+
+    adapted, record = add_lora(model, rank=4, alpha=8, dropout=0.0, targets="all-linear")
+
+    assert torch.equal(adapted(input_ids=IDS).logits, base)
+    assert record.method == "qlora"
+
+
+def test_gradients_are_those_of_the_widened_weights(quantised: Any, tiny_model: Any, documents: Any) -> None:
+    """A plain model with the dequantised weights gives the same loss and the same gradients of the adapter."""
+    from bitsandbytes.functional import dequantize_4bit
+
+    model, _ = quantised
+    with torch.no_grad():
+        for name, one in model.named_parameters():
+            if not one.is_floating_point():
+                tiny_model.get_parameter(name).copy_(dequantize_4bit(one.data, one.quant_state))
+    (row,) = pack_rows(documents((20, 30)), row_tokens=64)
+    found = []
+    for each in (model, tiny_model):
+        torch.manual_seed(4)
+        adapted, _ = add_lora(each, rank=4, alpha=8, dropout=0.0, targets="all-linear")
+        isolate_documents(adapted)
+        loss, _ = row_loss(adapted, row)
+        loss.backward()
+        found.append((loss, {n: one.grad for n, one in adapted.named_parameters() if one.requires_grad}))
+    torch.testing.assert_close(found[0][0], found[1][0])
+    for name, value in found[1][1].items():
+        torch.testing.assert_close(found[0][1][name], value, atol=1e-4, rtol=1e-4)
+
+
+def test_without_the_package_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantise.importlib.util, "find_spec", lambda _name: None)
+
+    with pytest.raises(DependencyError, match="bitsandbytes") as caught:
+        four_bit(compute_in=torch.float32, double_quantisation=True)
+
+    assert caught.value.fix == "pip install 'tutelage[qlora]'"
