@@ -17,7 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tutelage import config
 from tutelage.errors import ConfigError, DataError, SaveError, SourceNotFoundError, TrainingError
+from tutelage.train import engine as engine_module
 from tutelage.train import folder as run_files
+from tutelage.train import method as method_module
 from tutelage.train import run as run_module
 from tutelage.train.exam import examine
 from tutelage.train.run import Finished
@@ -215,13 +217,13 @@ def test_absurd_learning_rate_ends_with_addresses(train_tiny: TrainTiny, tmp_pat
 
 
 def test_a_loss_of_nan_ends_with_addresses(train_tiny: TrainTiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    row_loss = run_module.row_loss
+    row_loss = engine_module.row_loss
 
     def broken(model: Any, row: Any) -> tuple[torch.Tensor, int]:
         total, count = row_loss(model, row)
         return total * math.nan, count
 
-    monkeypatch.setattr(run_module, "row_loss", broken)
+    monkeypatch.setattr(engine_module, "row_loss", broken)
 
     with pytest.raises(TrainingError, match="Step 1 is not finite") as caught:
         train_tiny("evaluate.before=false")
@@ -306,7 +308,7 @@ def test_an_unknown_target_is_refused(train_tiny: TrainTiny) -> None:
 def test_data_that_cannot_be_trained_is_refused_before_the_model_is_loaded(
     train_tiny: TrainTiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(method_module, "load", lambda *_, **__: pytest.fail("the model was loaded"))
 
     with pytest.raises(DataError, match="Nothing is left to train on") as caught:
         train_tiny("pack.max_tokens=8", "data.validation=", "evaluate.task=")

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from tutelage.cli import data, runs
 from tutelage.cli.doctor import doctor
+from tutelage.cli.plan import plan
 from tutelage.errors import DependencyError, TutelageError
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.command()(data.see)
 app.command()(data.check)
+app.command()(plan)
 app.command()(runs.train)
 app.command()(runs.evaluate)
 app.command()(runs.chat)

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,9 +19,10 @@ from rich.text import Text
 from tutelage import config
 from tutelage import report as report_room
 from tutelage.cli.processes import in_processes, started_already
-from tutelage.errors import ConfigError
+from tutelage.errors import ConfigError, DataError
 from tutelage.report.final_screen import before_after, final_screen, measures_table
 from tutelage.train import folder as run_files
+from tutelage.train.prepare import Prepared
 from tutelage.train.screen import Screen
 
 Run = Annotated[str, typer.Argument(help="The folder of a run, for example runs/quickstart.")]
@@ -267,11 +269,23 @@ def _dry_run(settings: config.Settings, out: Console) -> None:
         "steps": f"{order.steps} of {asked.batch_examples} sequences, about {step_tokens:,.0f} tokens",
         "learning rate": f"{settings.peak_learning_rate:g}, {asked.schedule}",
         "method": f"{settings.model.method}, {settings.model.precision}",
+        "memory": _memory_line(settings, prepared),
     }.items():
         grid.add_row(Text(name, style="bold"), Text(value))
     out.print(grid)
     for question in config.questions(settings):
         out.print(Text(f"Is this meant? {question}", style="yellow"))
+
+
+def _memory_line(settings: config.Settings, prepared: Prepared) -> str:
+    if find_spec("torch") is None:
+        return "not planned: it needs torch; pip install 'tutelage[train]'"
+    from tutelage.cli.planning import memory_line
+
+    try:
+        return memory_line(settings, prepared, say=lambda _text: None)
+    except (ConfigError, DataError) as error:  # a model that cannot be planned may still have data to prove
+        return f"not planned: {error.what} ({error.found})"
 
 
 def _explain(name: str | None) -> None:

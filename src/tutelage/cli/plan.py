@@ -1,0 +1,63 @@
+"""`plan`: bytes and seconds before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tutelage import config
+from tutelage.errors import ConfigError
+
+
+def plan(
+    recipe: Annotated[str | None, typer.Argument(help="A recipe (.toml); left out, say --model.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings that override the recipe: pack.row_tokens=1024")
+    ] = None,
+    *,
+    model: Annotated[
+        str | None, typer.Option("--model", help="A model without a recipe: a name, a folder, or a config.json alone.")
+    ] = None,
+    method: Annotated[str, typer.Option("--method", help="With --model: full, lora, qlora or prompt.")] = "full",
+    tokens: Annotated[int, typer.Option("--tokens", min=2, help="With --model: tokens of a row, one document.")] = 2048,
+    precision: Annotated[str, typer.Option("--precision", help="With --model: auto, bf16 or fp32.")] = "auto",
+    memory_gb: Annotated[
+        float | None, typer.Option("--memory-gb", min=0.1, help="Plan for this much memory, not for what is free here.")
+    ] = None,
+    probe: Annotated[bool, typer.Option("--probe/--no-probe", help="Time a few layers for about 10 s.")] = True,
+    explain: Annotated[bool, typer.Option("--explain", help="Each figure with its formula and source.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Say what a run needs, how long it takes and what would make it fit, before anything is loaded.
+
+    Try: tutelage plan recipes/lora.toml --no-probe
+    A model that is not here: tutelage plan --model FOLDER_OR_CONFIG_JSON --method lora --tokens 4096
+    """
+    if (recipe is None) == (model is None):
+        raise ConfigError(
+            "A plan is of a recipe, or of a model alone",
+            found="neither" if recipe is None else f"{recipe} together with --model {model}",
+            expected="tutelage plan RECIPE.toml, or tutelage plan --model NAME",
+            fix="give one of them",
+        )
+    from tutelage.cli.planning import of_model, of_recipe
+    from tutelage.plan.screen import explanation, plan_screen
+
+    out = Console(stderr=as_json)
+    with Console(stderr=True).status("reading") as status:
+        if recipe is not None:
+            settings = config.load(recipe, overrides or [])
+            made = of_recipe(settings, memory_gb=memory_gb, probe=probe, say=status.update)
+        else:
+            assert model is not None
+            made = of_model(model, method, tokens, precision, memory_gb=memory_gb, probe=probe, say=status.update)
+    if as_json:
+        sys.stdout.write(json.dumps(made.as_dict(), ensure_ascii=False) + "\n")
+        return
+    out.print(plan_screen(made))
+    if explain:
+        out.print(explanation(made))

@@ -1,0 +1,132 @@
+"""From a recipe or a model's name to its plan: finds the model, counts the data, names the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from typing import Any, Literal
+
+from tutelage.config import Settings
+from tutelage.errors import ConfigError
+from tutelage.model.load import settled_precision
+from tutelage.model.source import model_folder
+from tutelage.pack import Order, batches
+from tutelage.plan.blueprint import read_blueprint
+from tutelage.plan.fit import choose_checkpointing
+from tutelage.plan.machine import Device, this_machine
+from tutelage.plan.screen import gigabytes
+from tutelage.plan.whole import Amount, Plan, make_plan
+from tutelage.plan.work import METHODS, Work, single_document
+from tutelage.train.prepare import Prepared, prepare, prepared_cache
+from tutelage.types import Row
+
+PRECISIONS: tuple[Literal["auto", "bf16", "fp32"], ...] = ("auto", "bf16", "fp32")
+LOOKED_AT_STEPS = 20
+"""Steps whose rows are packed to find the fullest; later ones can be no fuller than `pack.row_tokens`."""
+
+Say = Callable[[str], Any]
+
+
+def of_recipe(
+    settings: Settings, *, memory_gb: float | None, probe: bool, say: Say, prepared: Prepared | None = None
+) -> Plan:
+    """The plan of a recipe, its tokens and steps counted on its prepared data.
+
+    Args:
+        settings: of the run.
+        memory_gb: plan for this much memory; None for what is free here.
+        probe: time a few layers.
+        say: told what goes on.
+        prepared: the data, where it is at hand.
+
+    Raises:
+        TutelageError: the recipe's data or model cannot be used.
+    """
+    if prepared is None:
+        say("proving the data")
+        folder = model_folder(settings.model.name, weights=False, say=say)
+        prepared = prepare(settings, folder, cache=prepared_cache(), say=lambda _text: None)
+    blueprint = read_blueprint(settings.model.name, trust_remote_code=settings.model.trust_remote_code, say=say)
+    amount, row = _amount_and_row(settings, prepared)
+    return make_plan(blueprint, _work(settings, row), _device(memory_gb), amount=amount, probe=probe, say=say)
+
+
+def memory_line(settings: Settings, prepared: Prepared, *, say: Say) -> str:
+    """For a dry run: the peak of the recipe's method, what is free, and whether activations will be recomputed.
+
+    Raises:
+        TutelageError: the model cannot be planned.
+    """
+    blueprint = read_blueprint(settings.model.name, trust_remote_code=settings.model.trust_remote_code, say=say)
+    _, row = _amount_and_row(settings, prepared)
+    choice = choose_checkpointing(blueprint, _work(settings, row), this_machine())
+    return f"{gigabytes(choice.without_bytes)} at the peak; {choice.reason}; more: tutelage plan"
+
+
+def _work(settings: Settings, row: Row) -> Work:
+    lora = settings.lora
+    return Work(
+        method=settings.model.method,
+        precision=settled_precision(settings.model.precision),
+        document_tokens=row.document_tokens,
+        parents=row.parents,
+        trained_tokens=row.trained_tokens,
+        lora_rank=lora.rank,
+        lora_targets=lora.targets if isinstance(lora.targets, str) else tuple(lora.targets),
+    )
+
+
+def of_model(
+    model: str, method: str, tokens: int, precision: str, *, memory_gb: float | None, probe: bool, say: Say
+) -> Plan:
+    """The plan of a model without data, a row being one document of `tokens` tokens.
+
+    Raises:
+        ConfigError: there is no such method or precision.
+        TutelageError: the model cannot be used.
+    """
+    known = next((one for one in METHODS if one == method), None)
+    asked = next((one for one in PRECISIONS if one == precision), None)
+    if known is None or asked is None:
+        raise ConfigError(
+            "There is no such method" if known is None else "There is no such precision",
+            where="--method" if known is None else "--precision",
+            found=method if known is None else precision,
+            expected=", ".join(METHODS if known is None else PRECISIONS),
+            fix="give one of them",
+        )
+    blueprint = read_blueprint(model, say=say)
+    work = single_document(known, settled_precision(asked), tokens)
+    return make_plan(blueprint, work, _device(memory_gb), probe=probe, say=say)
+
+
+def _device(memory_gb: float | None) -> Device:
+    device = this_machine()
+    if memory_gb is None:
+        return device
+    size_bytes = round(memory_gb * 1e9)
+    name = f"{device.name}, with {memory_gb:g} GB"
+    return replace(device, name=name, memory_bytes=size_bytes, total_bytes=size_bytes, source="--memory-gb")
+
+
+def _amount_and_row(settings: Settings, prepared: Prepared) -> tuple[Amount, Row]:
+    """What a run goes through, and the fullest row of its first steps."""
+    asked, totals = settings.train, prepared.train_totals
+    order = Order(len(prepared.train), asked.batch_examples, asked.epochs, settings.seed, asked.max_steps)
+    first = islice(
+        batches(
+            prepared.train, order, row_tokens=settings.pack.row_tokens, share_prefixes=settings.pack.share_prefixes
+        ),
+        LOOKED_AT_STEPS,
+    )
+    fullest = max((row for batch in first for row in batch.rows), key=lambda row: len(row.ids))
+    mean = totals.tokens / order.examples
+    amount = Amount(
+        examples=order.examples,
+        tokens=totals.tokens,
+        trained_tokens=totals.trained_tokens,
+        steps=order.steps,
+        step_tokens=mean * min(asked.batch_examples, order.examples),
+    )
+    return amount, fullest

@@ -1,0 +1,199 @@
+"""What would make a run fit, in the order in which one should try it, each with the figure that it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from tutelage.errors import FitError
+from tutelage.plan.blueprint import Blueprint
+from tutelage.plan.machine import FIXED_THRESHOLD, TUNABLES, Device, Overhead, overheads
+from tutelage.plan.memory import Memory, memory
+from tutelage.plan.trace import Trace, trace
+from tutelage.plan.work import Method, Work
+
+ROOM_SHARE = 0.9
+"""Share of the free memory that a plan may fill: predictions are held to 10 % of what is measured (benchmarks/plan)."""
+
+SMALLEST_ROW = 256
+MOST_SHARDS = 64
+
+
+@dataclass(slots=True)
+class Traces:
+    """Traces of one model, each made once."""
+
+    blueprint: Blueprint
+    _made: dict[Work, Trace] = field(default_factory=dict)
+
+    def of(self, work: Work) -> Trace:
+        """The trace of `work`; QLoRA computes as LoRA does, on weights that it widens for each product."""
+        as_run = replace(work, method="lora") if work.method == "qlora" else work
+        as_run = replace(as_run, optimizer="adamw")
+        if as_run not in self._made:
+            self._made[as_run] = trace(self.blueprint, as_run)
+        return self._made[as_run]
+
+    def memory(self, work: Work, overhead: Overhead, *, shards: int = 1) -> Memory:
+        """The bytes of `work` on a device."""
+        return memory(self.blueprint, work, self.of(work), overhead, shards=shards)
+
+
+def fits(needed: Memory, memory_bytes: int) -> bool:
+    """Whether it fits with the room that a prediction needs."""
+    return needed.peak_bytes <= ROOM_SHARE * memory_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Whether to recompute activations, with the peaks that decided it."""
+
+    on: bool
+    without_bytes: int
+    with_bytes: int
+    memory_bytes: int
+
+    @property
+    def reason(self) -> str:
+        """One sentence for the run's screen."""
+        gb = [f"{one / 1e9:.1f} GB" for one in (self.without_bytes, self.with_bytes, self.memory_bytes)]
+        if not self.on:
+            return f"activation checkpointing off: {gb[0]} of {gb[2]} free"
+        end = "" if self.with_bytes <= self.memory_bytes else ", which may still be too much"
+        return f"activation checkpointing on: {gb[0]} without it, {gb[1]} with it, {gb[2]} free{end}"
+
+
+def choose_checkpointing(blueprint: Blueprint, work: Work, device: Device) -> Choice:
+    """Recompute activations only where a step would not fit without: it costs another forward pass, a third more time.
+
+    Source: Chen et al. 2016 (Training Deep Nets with Sublinear Memory Cost), section 4.
+    """
+    traces = Traces(blueprint)
+    without, recomputed = (
+        traces.memory(replace(work, checkpointing=on), device.overhead).peak_bytes for on in (False, True)
+    )
+    on = without > ROOM_SHARE * device.memory_bytes and recomputed < without
+    return Choice(on, without, recomputed, device.memory_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """One thing to do, the peak it gives, whether that fits, and what it changes besides."""
+
+    what: str
+    setting: str
+    peak_bytes: int
+    fits: bool
+    cost: str
+
+
+def suggestions(traces: Traces, work: Work, overhead: Overhead, memory_bytes: int) -> tuple[Suggestion, ...]:
+    """Ways to need less than `work` does, those first that change least of what is learned.
+
+    Args:
+        traces: of the model.
+        work: what was asked for.
+        overhead: of the device.
+        memory_bytes: what it has to fit in.
+    """
+
+    def suggestion(what: str, setting: str, changed: Work, cost: str, *, shards: int = 1) -> Suggestion:
+        needed = traces.memory(changed, overhead, shards=shards)
+        return Suggestion(what, setting, needed.peak_bytes, fits(needed, memory_bytes), cost)
+
+    found = [suggestion(*one) for one in _alone(work)]
+    if overhead == overheads()["cpu"]:
+        needed = traces.memory(work, overheads()["cpu_fixed"])
+        setting = f"{TUNABLES}={FIXED_THRESHOLD}=131072 before the command"
+        price = "about a fifth more time; the same mathematics"
+        found.insert(
+            0, Suggestion("tensors mapped apart", setting, needed.peak_bytes, fits(needed, memory_bytes), price)
+        )
+    found += [suggestion(*one) for one in _together(work)]
+    recomputed = replace(work, checkpointing=True)
+    for shards in _powers_of_two():
+        one = suggestion(
+            f"{work.method}, checkpointing, sharded over {shards} devices",
+            f"torchrun --nproc-per-node {shards}",
+            recomputed,
+            "needs the devices; the same mathematics",
+            shards=shards,
+        )
+        if one.fits or shards == MOST_SHARDS:
+            found.append(one)
+            break
+    return tuple(found)
+
+
+def require_fit(needed: Memory, device: Device, ways: tuple[Suggestion, ...]) -> None:
+    """Stop before anything is loaded where the peak is above what is free.
+
+    Raises:
+        FitError: with the first way that fits.
+    """
+    if needed.peak_bytes <= device.memory_bytes:
+        return
+    way = next((one for one in ways if one.fits), None)
+    raise FitError(
+        "This run does not fit in memory",
+        where=device.name,
+        found=f"{needed.peak_bytes / 1e9:.1f} GB needed, {device.memory_bytes / 1e9:.1f} GB free",
+        expected="a peak below what is free",
+        fix="use a smaller model" if way is None else f"{way.what}: {way.setting} ({way.peak_bytes / 1e9:.1f} GB)",
+    )
+
+
+_Way = tuple[str, str, Work, str]
+
+
+def _alone(work: Work) -> Iterator[_Way]:
+    if not work.checkpointing:
+        yield _checkpointing(work)
+    if max(work.document_tokens) < work.row_tokens:
+        half = max(SMALLEST_ROW, *work.document_tokens, work.row_tokens // 2)
+        if half < work.row_tokens:
+            yield (
+                "smaller rows",
+                f"pack.row_tokens={half}",
+                work.with_row(half),
+                "a little slower; the same mathematics",
+            )
+    if work.method == "full" and work.optimizer == "adamw":
+        yield (
+            "8-bit optimizer",
+            "train.optimizer=adamw_8bit",
+            replace(work, optimizer="adamw_8bit"),
+            "moments rounded to 8 bits",
+        )
+    if work.method == "full":
+        yield ("LoRA", "model.method=lora", replace(work, method="lora"), "learns less (Biderman et al. 2024)")
+    if work.method in ("full", "lora"):
+        yield ("QLoRA", "model.method=qlora", replace(work, method="qlora"), "base rounded to 4 bits; slower")
+
+
+def _together(work: Work) -> Iterator[_Way]:
+    if work.method == "full":
+        both = replace(work, optimizer="adamw_8bit", checkpointing=True)
+        yield ("8-bit optimizer and checkpointing", "both of these", both, "both of these")
+    others: tuple[tuple[Method, str], ...] = (("lora", "LoRA"), ("qlora", "QLoRA"))
+    for method, name in others:
+        if work.method == "full" or (work.method == "lora" and method == "qlora"):
+            setting = f"model.method={method} train.activation_checkpointing=on"
+            changed = replace(work, method=method, checkpointing=True)
+            yield (f"{name} and checkpointing", setting, changed, "both of these")
+
+
+def _checkpointing(work: Work) -> _Way:
+    return (
+        "activation checkpointing",
+        "train.activation_checkpointing=on",
+        replace(work, checkpointing=True),
+        "about a third more time; the same mathematics",
+    )
+
+
+def _powers_of_two() -> Iterator[int]:
+    shards = 2
+    while shards <= MOST_SHARDS:
+        yield shards
+        shards *= 2

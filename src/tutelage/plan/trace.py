@@ -1,0 +1,309 @@
+"""The engine's own forward and backward on tensors without memory: bytes and operations, counted, not guessed.
+
+torch's fake tensors have shape, type and device and no storage. The row goes through `model.loss.row_loss`, as in
+training, and every storage that comes to be is counted until it is gone; so a change to attention, norms or the loss
+shows here without a formula to keep up with. What a kernel needs inside itself is not seen.
+
+Source: torch.utils._python_dispatch.TorchDispatchMode and torch._subclasses.FakeTensorMode, PyTorch 2.9.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import astuple, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+from tutelage.errors import ConfigError
+from tutelage.model.adapt import add_lora, train_everything
+from tutelage.model.attention import isolate_documents
+from tutelage.model.load import compute_in
+from tutelage.model.loss import row_loss
+from tutelage.plan.blueprint import CUT_LAYERS, Blueprint, decoder_layers
+from tutelage.plan.work import Work
+from tutelage.types import Address, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What one row needs beside parameters, gradients and optimizer state.
+
+    Attributes:
+        activation_bytes: alive when the last layer has run: what the backward pass will need.
+        loss_bytes: more than that at the fullest moment of the loss, with its logits.
+        backward_bytes: more than those two together, where a moment of the backward pass is fuller still.
+        operations: floating-point operations of matrix products and attention, forward and backward.
+        trainable: parameters that learn.
+        parameters: all of them, adapters included.
+    """
+
+    activation_bytes: int
+    loss_bytes: int
+    backward_bytes: int
+    operations: int
+    trainable: int
+    parameters: int
+
+    @property
+    def peak_bytes(self) -> int:
+        """The fullest moment of a row."""
+        return self.activation_bytes + self.loss_bytes + self.backward_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Depth:
+    """A trace of some layers. Each number but the last grows by the same amount with every further equal layer.
+
+    The backward pass is cut where it enters the first layer: before that, the fullest moment is in the last layer,
+    which holds the more the more layers there are; after that, the number of layers does not matter.
+    """
+
+    held_bytes: int
+    loss_peak_bytes: int
+    backward_peak_bytes: int
+    operations: int
+    trainable: int
+    parameters: int
+    end_peak_bytes: int
+
+    def result(self) -> Trace:
+        peak = max(self.loss_peak_bytes, self.backward_peak_bytes, self.end_peak_bytes)
+        loss = max(self.loss_peak_bytes - self.held_bytes, 0)
+        return Trace(
+            activation_bytes=self.held_bytes,
+            loss_bytes=loss,
+            backward_bytes=peak - self.held_bytes - loss,
+            operations=self.operations,
+            trainable=self.trainable,
+            parameters=self.parameters,
+        )
+
+
+def trace(blueprint: Blueprint, work: Work) -> Trace:
+    """Run one row of `work` through the model.
+
+    Layers that are alike are not all run: what the third adds to the second is what every further one adds.
+
+    Raises:
+        ConfigError: the engine refuses this model or row, or what it does depends on the data.
+    """
+    if not blueprint.equal_layers or blueprint.layers <= CUT_LAYERS:
+        return _run(blueprint, work, blueprint.layers).result()
+    two, three = _run(blueprint, work, CUT_LAYERS - 1), _run(blueprint, work, CUT_LAYERS)
+    more = blueprint.layers - CUT_LAYERS
+    grown = [last + more * (last - first) for first, last in zip(astuple(two), astuple(three), strict=True)]
+    return replace(_Depth(*grown), end_peak_bytes=three.end_peak_bytes).result()
+
+
+def _run(blueprint: Blueprint, work: Work, layers: int) -> _Depth:
+    model = prepared_model(blueprint.with_layers(layers), work)
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with fake:
+        give_tensors(model, parameter=_without_memory, buffer=_without_memory)
+    row = row_of(work)
+    meter = Meter(row.trained_tokens, ignore=[*model.parameters(), *model.buffers()])
+    marks: dict[str, int] = {}
+
+    def decoder_done(*_: Any) -> None:
+        marks["held"] = meter.now_bytes
+
+    def first_layer_done(_module: Any, _inputs: Any, made: Any) -> None:
+        tensor = made if isinstance(made, torch.Tensor) else made[0]
+        if tensor.requires_grad:
+            tensor.register_hook(backward_came_to_first_layer)
+
+    def backward_came_to_first_layer(_gradient: torch.Tensor) -> None:
+        marks["backward"] = meter.peak_since()
+
+    decoder = model.get_decoder()
+    decoder.register_forward_hook(decoder_done)
+    decoder_layers(decoder, layers)[1][0].register_forward_hook(first_layer_done)
+    try:
+        with fake, meter:
+            loss, _ = row_loss(model, row)
+            loss_peak_bytes = meter.peak_since()
+            loss.backward()
+    except (RuntimeError, NotImplementedError, ValueError) as error:
+        raise ConfigError(
+            "The engine does not train this model as it is, so it cannot be planned",
+            where=f"{blueprint.kind}, documents of up to {max(work.document_tokens)} tokens",
+            found=str(error).strip().split("\n")[0][:200],
+            fix="lower pack.max_tokens if it speaks of a window; else choose another model",
+        ) from error
+    end_peak_bytes = meter.peak_since()
+    sizes = [(one.numel(), one.requires_grad) for one in model.parameters()]
+    return _Depth(
+        held_bytes=marks["held"],
+        loss_peak_bytes=loss_peak_bytes,
+        backward_peak_bytes=marks.get("backward", end_peak_bytes),
+        operations=meter.operations,
+        trainable=sum(size for size, learns in sizes if learns),
+        parameters=sum(size for size, _ in sizes),
+        end_peak_bytes=end_peak_bytes,
+    )
+
+
+def prepared_model(model: Any, work: Work) -> Any:
+    """The meta model in the state in which the loop sees it."""
+    model = adapted(model, work)
+    compute_in(model, work.precision)
+    isolate_documents(model)
+    model.train()
+    if work.checkpointing:
+        checkpoint_layers(model)
+    if work.method == "prompt":
+        model.enable_input_require_grads()
+    return model
+
+
+def adapted(model: Any, work: Work) -> Any:
+    """`model` with that learning which the method trains.
+
+    Raises:
+        ConfigError: LoRA does not find its targets.
+    """
+    if work.method == "full":
+        return train_everything(model)[0]
+    if work.method == "prompt":
+        return model.requires_grad_(False)
+    targets = work.lora_targets if isinstance(work.lora_targets, str) else list(work.lora_targets)
+    device = next(model.parameters()).device
+    with device:
+        return add_lora(model, rank=work.lora_rank, alpha=work.lora_rank, dropout=0.0, targets=targets)[0]
+
+
+def checkpoint_layers(model: Any) -> None:
+    """Keep only the input of each layer, and run the layer again in the backward pass (Chen et al. 2016)."""
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+
+
+def row_of(work: Work) -> Row:
+    """A packed row of the lengths of `work`; its words mean nothing, the last of them are trained."""
+    parents = work.parents or (-1,) * len(work.document_tokens)
+    extra = work.virtual_tokens if work.method == "prompt" else 0
+    lengths = [one + (extra if parent < 0 else 0) for one, parent in zip(work.document_tokens, parents, strict=True)]
+    starts: list[int] = []  # positions, which go on from the parent's
+    for parent in parents:
+        starts.append(0 if parent < 0 else starts[parent] + lengths[parent])
+    weights = np.ones(sum(lengths), np.float32)
+    weights[np.cumsum((0, *lengths[:-1]))] = 0.0  # nothing comes before the first token of a document
+    weights[np.flatnonzero(weights)[: -work.trained_tokens]] = 0.0
+    return Row(
+        ids=np.zeros(len(weights), np.int32),
+        weights=weights,
+        positions=np.concatenate(
+            [np.arange(start, start + one, dtype=np.int32) for start, one in zip(starts, lengths, strict=True)]
+        ),
+        document_tokens=tuple(lengths),
+        addresses=(Address("planned", 1),) * len(lengths),
+        parents=work.parents,
+    )
+
+
+def _forget(parameter: torch.Tensor) -> None:
+    parameter.grad = None
+
+
+def give_tensors(
+    model: torch.nn.Module,
+    *,
+    parameter: Callable[[torch.Size, torch.dtype], torch.Tensor],
+    buffer: Callable[[torch.Size, torch.dtype], torch.Tensor],
+) -> None:
+    """Replace the meta tensors of `model`; tied ones stay tied, and gradients are forgotten as soon as they are made.
+
+    `train.masters` keeps gradients elsewhere, in fp32.
+    """
+    made: dict[int, torch.nn.Parameter] = {}
+    for module in model.modules():
+        for name, one in module._parameters.items():
+            if one is not None:
+                if id(one) not in made:
+                    made[id(one)] = torch.nn.Parameter(parameter(one.shape, one.dtype), requires_grad=one.requires_grad)
+                    if one.requires_grad:
+                        made[id(one)].register_post_accumulate_grad_hook(_forget)
+                module._parameters[name] = made[id(one)]
+        for name, found in module._buffers.items():
+            if found is not None:
+                module._buffers[name] = buffer(found.shape, found.dtype)
+
+
+def _without_memory(shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
+    """On the CPU, as attention chooses its kernel by the device."""
+    return torch.empty(shape, dtype=dtype, device="cpu")
+
+
+class Meter(TorchDispatchMode):
+    """Counts bytes alive now and at most, and the operations of products.
+
+    Args:
+        trained: how many positions a search for trained ones shall find, as tensors without memory cannot tell; None
+            where they have memory.
+        ignore: tensors counted elsewhere.
+    """
+
+    def __init__(self, trained: int | None, *, ignore: Iterable[torch.Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # torch leaves it untyped
+        self.now_bytes = 0
+        self._peak_bytes = 0
+        self.operations = 0
+        self._trained = trained
+        self._alive: dict[int, int] = {one.untyped_storage()._cdata: 0 for one in ignore}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if self._trained is not None and func is torch.ops.aten.nonzero.default:
+            made = args[0].new_empty((self._trained, 1), dtype=torch.long)
+        elif self._trained is not None and func is torch.ops.aten._local_scalar_dense.default:
+            return 0.0
+        else:
+            made = func(*args, **(kwargs or {}))
+            count = _OPERATIONS.get(func._overloadpacket)
+            if count is not None:
+                self.operations += count(*args, **(kwargs or {}), out_val=made)
+        for one in tree_iter(made):
+            if isinstance(one, torch.Tensor):
+                self._watch(one)
+        return made
+
+    def _watch(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._alive:
+            return
+        self._alive[key] = storage.nbytes()
+        self.now_bytes += self._alive[key]
+        self._peak_bytes = max(self._peak_bytes, self.now_bytes)
+        weakref.finalize(storage, self._gone, key)
+
+    def peak_since(self) -> int:
+        """Most bytes alive at once since the last time this was asked."""
+        peak, self._peak_bytes = self._peak_bytes, self.now_bytes
+        return peak
+
+    def _gone(self, key: int) -> None:
+        self.now_bytes -= self._alive.pop(key, 0)
+
+
+def _cpu_attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query.shape, key.shape, value.shape))
+
+
+def _cpu_attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return int(sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape))
+
+
+_OPERATIONS: dict[Any, Callable[..., int]] = {
+    **flop_registry,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
+}
+"""torch's own counts, with those of the CPU's attention, which it leaves out."""

@@ -1,0 +1,84 @@
+"""What one training step does to a model: the method, the precision, and the fullest packed row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Method = Literal["full", "lora", "qlora", "prompt"]
+METHODS: tuple[Method, ...] = ("full", "lora", "qlora", "prompt")
+Precision = Literal["fp32", "bf16"]
+COMPUTE_BYTES = {"fp32": 4, "bf16": 2}
+
+MOMENT_BYTES = {
+    "adamw": 8.0,
+    "adamw_8bit": 2.0 + 2 * 4 / 256,
+    "paged_adamw": 8.0,
+    "paged_adamw_8bit": 2.0 + 2 * 4 / 256,
+    "adafactor": 0.0,
+    "muon": 4.0,
+}
+"""Optimizer state for each trained parameter. AdamW: two fp32 moments (Loshchilov and Hutter 2019, algorithm 2). 8-bit:
+one byte each, and an fp32 scale for each block of 256 (Dettmers et al. 2022, section 2.1). Adafactor keeps a row and a
+column for a matrix (Shazeer and Stern 2018, section 3), next to nothing. Muon keeps one momentum; the paged ones lie in
+main memory as a GPU needs room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is trained and on how much at once.
+
+    Attributes:
+        method: how.
+        precision: what the model computes in.
+        document_tokens: lengths of the documents in the fullest row.
+        trained_tokens: tokens of that row whose loss counts.
+        optimizer: a name of `MOMENT_BYTES`.
+        checkpointing: recompute each layer's activations in the backward pass.
+        lora_rank: inner width of an adapter.
+        lora_targets: "all-linear", or names of layers.
+        virtual_tokens: of prompt tuning, in front of each document.
+        parents: for each document the one that it continues, as in `types.Row`; empty for none.
+    """
+
+    method: Method
+    precision: Precision
+    document_tokens: tuple[int, ...]
+    trained_tokens: int
+    optimizer: str = "adamw"
+    checkpointing: bool = False
+    lora_rank: int = 16
+    lora_targets: str | tuple[str, ...] = "all-linear"
+    virtual_tokens: int = 20
+    parents: tuple[int, ...] = ()
+
+    @property
+    def row_tokens(self) -> int:
+        """Tokens of the fullest row."""
+        return sum(self.document_tokens)
+
+    def with_row(self, row_tokens: int) -> Work:
+        """The same on rows of another budget, with documents in the same proportions."""
+        share = row_tokens / self.row_tokens
+        longest = min(max(self.document_tokens), row_tokens)
+        return replace(
+            self,
+            document_tokens=documents_of(row_tokens, longest),
+            parents=(),
+            trained_tokens=max(1, round(self.trained_tokens * share)),
+        )
+
+
+def documents_of(row_tokens: int, document_tokens: int) -> tuple[int, ...]:
+    """A full row of equal documents, the last one shorter where they do not divide it."""
+    whole, rest = divmod(row_tokens, min(document_tokens, row_tokens))
+    return (min(document_tokens, row_tokens),) * whole + ((rest,) if rest else ())
+
+
+def single_document(
+    method: Method, precision: Precision, tokens: int, *, lora_targets: str | Sequence[str] = "all-linear"
+) -> Work:
+    """A row that is one document, every token but the first trained: the most a row of that length can need."""
+    targets = lora_targets if isinstance(lora_targets, str) else tuple(lora_targets)
+    return Work(method, precision, (tokens,), tokens - 1, lora_targets=targets)

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from tutelage.plan.blueprint import Blueprint
+from tutelage.plan.fit import Traces
+from tutelage.plan.machine import Device, Overhead, named_gpus, overheads, this_machine
+from tutelage.plan.memory import NF4_BITS
+from tutelage.plan.rule import DIFFERENCES, rule_of_thumb
+from tutelage.plan.work import METHODS, MOMENT_BYTES, Method, Precision, single_document
+
+NOTHING = Overhead(process_bytes=0, heap_share=0.0, holds_file=False, source="made for a test")
+KEPT = ("weights", "masters", "gradients", "moments")
+
+
+@pytest.mark.parametrize(("precision", "each"), [("bf16", 18), ("fp32", 16)])
+def test_full_fine_tuning_keeps_18_bytes_a_parameter_in_bf16_and_16_in_fp32(
+    small: Blueprint, precision: Precision, each: int
+):
+    found = Traces(small).memory(single_document("full", precision, 128), NOTHING)
+    assert sum(found.of(name) for name in KEPT) == each * small.parameters
+
+
+def test_lora_keeps_masters_and_moments_of_its_pairs_only(small: Blueprint):
+    traces, work = Traces(small), single_document("lora", "bf16", 128)
+    trainable = traces.of(work).trainable
+    found = traces.memory(work, NOTHING)
+    assert [found.of(name) for name in KEPT] == [
+        2 * (small.parameters + trainable),
+        4 * trainable,
+        4 * trainable,
+        8 * trainable,
+    ]
+
+
+def test_qlora_packs_linear_layers_and_widens_one_at_a_time(seven_b: Blueprint):
+    traces = Traces(seven_b)
+    lora, qlora = (traces.memory(single_document(one, "bf16", 512), NOTHING) for one in ("lora", "qlora"))
+    saved = seven_b.linear_parameters * (2 - NF4_BITS / 8)
+    assert lora.of("weights") - qlora.of("weights") == pytest.approx(saved, abs=1)
+    assert qlora.of("workspace") - lora.of("workspace") == 2 * seven_b.largest_linear
+    assert 3.5e9 < qlora.of("weights") < 4.1e9
+
+
+def test_a_prompt_trains_one_embedding_a_virtual_token(small: Blueprint):
+    found = Traces(small).memory(single_document("prompt", "bf16", 128), NOTHING)
+    assert found.of("moments") == 8 * 20 * small.hidden_width
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_figures_add_up_to_the_peak_and_each_says_its_formula_and_source(small: Blueprint, method: Method):
+    found = Traces(small).memory(single_document(method, "bf16", 128), overheads()["cpu"])
+    assert found.training_bytes == sum(one.size_bytes for one in found.figures)
+    assert found.peak_bytes >= found.training_bytes
+    assert all(one.formula and one.source for one in found.figures)
+
+
+def test_sharding_divides_what_stays_and_not_what_comes_and_goes(seven_b: Blueprint):
+    traces, work = Traces(seven_b), single_document("full", "bf16", 512)
+    one, eight = traces.memory(work, NOTHING), traces.memory(work, NOTHING, shards=8)
+    for name in KEPT:
+        assert eight.of(name) == pytest.approx(one.of(name) / 8, abs=1)
+    assert eight.of("activations") == one.of("activations")
+    assert eight.of("workspace") > one.of("workspace")
+
+
+def test_an_8_bit_optimizer_saves_almost_six_bytes_a_parameter(small: Blueprint):
+    traces, work = Traces(small), single_document("full", "bf16", 128)
+    wide, narrow = (
+        traces.memory(replace(work, optimizer=name), NOTHING).of("moments") for name in ("adamw", "adamw_8bit")
+    )
+    assert (wide - narrow) / small.parameters == pytest.approx(6 - 2 * 4 / 256, rel=1e-3)
+    assert MOMENT_BYTES["adamw"] == 8
+
+
+def test_loading_holds_the_stored_file_beside_what_it_becomes(small: Blueprint, device: Callable[[float], Device]):
+    file = replace(NOTHING, holds_file=True)
+    converted = Traces(small).memory(single_document("prompt", "bf16", 2), file)
+    assert converted.loading_bytes == (4 * small.parameters) + converted.of("weights")
+    as_stored = Traces(small).memory(single_document("prompt", "fp32", 2), file)
+    assert as_stored.loading_bytes == 4 * small.parameters
+
+
+def test_the_rule_of_thumb_for_7b_and_70b(seven_b: Blueprint, seventy_b: Blueprint):
+    small, large = (rule_of_thumb(one.parameters).size_bytes for one in (seven_b, seventy_b))
+    assert small["full"] / 1e9 == pytest.approx(56, rel=0.05)
+    assert small["lora"] / 1e9 == pytest.approx(14, rel=0.05)
+    assert small["prompt"] / 1e9 == pytest.approx(14, rel=0.05)
+    assert small["qlora"] / 1e9 == pytest.approx(6, rel=0.05)
+    assert large["full"] / 1e9 == pytest.approx(560, rel=0.05)
+    assert any("18 bytes" in one for one in DIFFERENCES)
+
+
+def test_the_engine_needs_more_for_full_7b_than_the_rule_says(seven_b: Blueprint):
+    found = Traces(seven_b).memory(single_document("full", "bf16", 512), NOTHING)
+    assert (
+        sum(found.of(name) for name in KEPT)
+        == 18 * seven_b.parameters
+        > 2 * rule_of_thumb(seven_b.parameters).size_bytes["full"]
+    )
+
+
+def test_every_gpu_has_its_facts_and_a_source():
+    gpus = named_gpus()
+    assert [one.memory_bytes // 10**9 for one in gpus] == [8, 16, 24, 48, 80, 141]
+    for one in gpus:
+        assert one.peak_operations_per_second is not None
+        assert 1e13 < one.peak_operations_per_second < 1e15
+        assert one.bandwidth_bytes_per_second is not None
+        assert 1e11 < one.bandwidth_bytes_per_second < 1e13
+        assert "NVIDIA" in one.source
+
+
+def test_this_machine_has_memory_and_not_more_free_than_all():
+    found = this_machine()
+    assert found.is_here
+    assert 0 < found.memory_bytes <= found.total_bytes
+    assert found.source

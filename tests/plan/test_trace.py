@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tutelage.errors import ConfigError
+from tutelage.model.attention import isolate_documents
+from tutelage.model.loss import row_loss
+from tutelage.plan.blueprint import Blueprint, read_blueprint
+from tutelage.plan.trace import Meter, adapted, checkpoint_layers, row_of, trace
+from tutelage.plan.work import Method, Work, documents_of, single_document
+
+
+def whole(blueprint: Blueprint, write_config: Callable[..., Path]) -> Blueprint:
+    """The same model with all its layers kept, so that all of them are run."""
+    from transformers import AutoConfig
+
+    from tutelage.plan.blueprint import on_meta
+
+    config = AutoConfig.from_pretrained(str(write_config()))
+    return replace(blueprint, equal_layers=False, cut=on_meta(config, "whole"))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("method", ["full", "lora", "prompt"])
+def test_three_layers_tell_what_five_need(
+    small: Blueprint, write_config: Callable[..., Path], method: Method, checkpointing: bool
+):
+    work = replace(single_document(method, "bf16", 400), checkpointing=checkpointing)
+    assert trace(small, work) == trace(whole(small, write_config), work)
+
+
+@pytest.mark.parametrize("work", [
+    single_document("full", "fp32", 300),
+    single_document("lora", "fp32", 300),
+    replace(single_document("full", "fp32", 300), checkpointing=True),
+    Work("full", "fp32", documents_of(300, 70), 120),
+])  # fmt: skip
+def test_a_trace_without_memory_equals_one_of_the_real_model(tiny_model: Any, tiny_model_folder: Path, work: Work):
+    found = trace(read_blueprint(str(tiny_model_folder)), work)
+    model = adapted(tiny_model, work)
+    isolate_documents(model)
+    model.train()
+    if work.checkpointing:
+        checkpoint_layers(model)
+    for parameter in (one for one in model.parameters() if one.requires_grad):
+        parameter.register_post_accumulate_grad_hook(lambda one: setattr(one, "grad", None))
+    meter = Meter(None, ignore=[*model.parameters(), *model.buffers()])
+    with meter:
+        loss, _ = row_loss(model, row_of(work))
+        loss.backward()
+    assert found.peak_bytes == pytest.approx(meter.peak_since(), rel=0.02)
+    assert found.operations == meter.operations
+
+
+def test_operations_of_full_training_are_six_for_each_weight_and_token(seven_b: Blueprint):
+    """Kaplan et al. 2020, table 1: 2 forward, 4 backward; attention comes on top."""
+    work = single_document("full", "bf16", 1024)
+    counted = trace(seven_b, work).operations
+    weights = seven_b.linear_parameters + seven_b.head_parameters
+    attention = 32 * 14 * 1024 * 1024 * 4096  # 4 forward and 10 backward, products over all pairs as torch counts them
+    assert counted == pytest.approx(6 * weights * 1024 + attention, rel=0.01)
+
+
+def test_lora_trains_its_pairs_only_and_needs_fewer_operations(seven_b: Blueprint):
+    full, lora = (trace(seven_b, single_document(one, "bf16", 64)) for one in ("full", "lora"))
+    layer = 16 * (4 * (4096 + 4096) + 3 * (4096 + 11008))
+    assert lora.trainable == 32 * layer
+    assert full.trainable == seven_b.parameters
+    assert lora.operations == pytest.approx(full.operations * 4 / 6, rel=0.02)
+
+
+def test_checkpointing_keeps_one_input_a_layer(small: Blueprint):
+    work = single_document("full", "fp32", 512)
+    plain, recomputed = trace(small, work), trace(small, replace(work, checkpointing=True))
+    inputs = 5 * 512 * 64 * 4
+    assert inputs <= recomputed.activation_bytes < 2 * inputs
+    assert recomputed.activation_bytes < plain.activation_bytes / 5
+    assert recomputed.operations > plain.operations
+
+
+def test_activations_grow_with_the_row_and_logits_do_not(small: Blueprint):
+    one, two = (trace(small, single_document("full", "fp32", tokens)) for tokens in (512, 1024))
+    assert two.activation_bytes == pytest.approx(2 * one.activation_bytes, rel=0.01)
+    assert two.loss_bytes < 1.2 * one.loss_bytes
+
+
+def test_what_the_engine_refuses_cannot_be_planned(write_config: Callable[..., Path]):
+    window = write_config(
+        architectures=["MistralForCausalLM"], model_type="mistral", sliding_window=128, head_dim=16
+    )  # fmt: skip
+    blueprint = read_blueprint(str(window))
+    assert trace(blueprint, single_document("full", "fp32", 128)).peak_bytes > 0
+    with pytest.raises(ConfigError, match="cannot be planned") as caught:
+        trace(blueprint, single_document("full", "fp32", 129))
+    assert "window of 128" in str(caught.value)
+
+
+def test_a_row_has_the_lengths_that_were_asked_for():
+    work = Work("prompt", "fp32", (30, 20, 10), 15, virtual_tokens=4, parents=(-1, 0, -1))
+    row = row_of(work)
+    assert row.document_tokens == (34, 20, 14)
+    assert row.trained_tokens == 15
+    assert row.positions[34] == 34  # the second goes on where its parent ends
+    assert row.positions[54] == 0
+
+
+def test_tensors_are_counted_while_they_are_alive():
+    meter = Meter(None, ignore=[])
+    with meter:
+        first = torch.zeros(1000)
+        second = first.view(10, 100)  # the same storage
+        del first
+        third = torch.zeros(500)
+        del second
+        fourth = torch.zeros(100)
+    assert meter.now_bytes == 4 * 600
+    assert meter.peak_since() == 4 * 1500
+    assert meter.peak_since() == meter.now_bytes
+    assert len(third) + len(fourth) == 600
