@@ -10,8 +10,8 @@ from typing import Any, Literal
 from tutelage.errors import ConfigError
 
 RECOMPUTE_ABOVE_TOKENS = 4096
-"""Rows with room for more tokens than this are computed again by default: what a layer holds of one, 34 bytes a token and
-hidden unit, then outweighs its bf16 weights, 24 bytes a squared hidden unit, in models up to 5,800 units wide.
+"""Rows with room for more tokens than this are computed again by default: what a layer holds of one, 34 bytes a token
+and hidden unit, then outweighs its bf16 weights, 24 bytes a squared hidden unit, in models up to 5,800 units wide.
 Source: Korthikanti et al. 2022 (Reducing Activation Recomputation), section 4.1."""
 
 
