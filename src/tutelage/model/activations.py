@@ -10,7 +10,7 @@ from typing import Any, Literal
 from tutelage.errors import ConfigError
 
 RECOMPUTE_ABOVE_TOKENS = 4096
-"""Rows with room for more tokens than this are computed again by default: what a layer holds of one, 34 bytes a token and
+"""Rows with room for more tokens are computed again by default: what a layer holds of one, 34 bytes for each token and
 hidden unit, then outweighs its bf16 weights, 24 bytes a squared hidden unit, in models up to 5,800 units wide.
 Source: Korthikanti et al. 2022 (Reducing Activation Recomputation), section 4.1."""
 
