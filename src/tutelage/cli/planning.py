@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice
 from typing import Any, Literal
 
 from tutelage.config import Settings
 from tutelage.errors import ConfigError
-from tutelage.model.activations import recomputes
 from tutelage.model.load import settled_precision
 from tutelage.model.source import model_folder
-from tutelage.pack import Order, batches
 from tutelage.plan.blueprint import read_blueprint
-from tutelage.plan.fit import choose_checkpointing
 from tutelage.plan.machine import Device, this_machine
 from tutelage.plan.screen import gigabytes
 from tutelage.plan.whole import Amount, Plan, make_plan
-from tutelage.plan.work import METHODS, Work, single_document
+from tutelage.plan.work import METHODS, single_document
+from tutelage.train.planned import checkpointing_choice, fullest_row, work_of
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
-from tutelage.types import Row
+from tutelage.train.sampling import order_of
 
 PRECISIONS: tuple[Literal["auto", "bf16", "fp32"], ...] = ("auto", "bf16", "fp32")
-LOOKED_AT_STEPS = 20
-"""Steps whose rows are packed to find the fullest; later ones can be no fuller than `pack.row_tokens`."""
-
 Say = Callable[[str], Any]
 
 
@@ -49,8 +43,9 @@ def of_recipe(
         folder = model_folder(settings.model.name, weights=False, say=say)
         prepared = prepare(settings, folder, cache=prepared_cache(), say=lambda _text: None)
     blueprint = read_blueprint(settings.model.name, trust_remote_code=settings.model.trust_remote_code, say=say)
-    amount, row = _amount_and_row(settings, prepared)
-    return make_plan(blueprint, _work(settings, row), _device(memory_gb), amount=amount, probe=probe, say=say)
+    work = work_of(settings, fullest_row(settings, prepared))
+    amount = _amount(settings, prepared)
+    return make_plan(blueprint, work, _device(memory_gb), amount=amount, probe=probe, say=say)
 
 
 def memory_line(settings: Settings, prepared: Prepared, *, say: Say) -> str:
@@ -59,30 +54,8 @@ def memory_line(settings: Settings, prepared: Prepared, *, say: Say) -> str:
     Raises:
         TutelageError: the model cannot be planned.
     """
-    blueprint = read_blueprint(settings.model.name, trust_remote_code=settings.model.trust_remote_code, say=say)
-    _, row = _amount_and_row(settings, prepared)
-    choice = choose_checkpointing(blueprint, _work(settings, row), this_machine())
+    choice = checkpointing_choice(settings, prepared, say=say)
     return f"{gigabytes(choice.without_bytes)} at the peak; {choice.reason}; more: tutelage plan"
-
-
-def _work(settings: Settings, row: Row) -> Work:
-    lora = settings.lora
-    return Work(
-        method=settings.model.method,
-        precision=settled_precision(settings.model.precision),
-        document_tokens=row.document_tokens,
-        parents=row.parents,
-        trained_tokens=row.trained_tokens,
-        optimizer=settings.train.optimizer,
-        checkpointing=recomputes(settings.train.activation_checkpointing, row_tokens=settings.pack.row_tokens),
-        averaged=settings.train.ema_decay is not None,
-        frozen=tuple(settings.model.freeze),
-        lora_rank=lora.rank,
-        dora=lora.dora,
-        double_quantisation=settings.qlora.double_quantisation,
-        virtual_tokens=settings.prompt.tokens,
-        lora_targets=lora.targets if isinstance(lora.targets, str) else tuple(lora.targets),
-    )
 
 
 def of_model(
@@ -118,23 +91,14 @@ def _device(memory_gb: float | None) -> Device:
     return replace(device, name=name, memory_bytes=size_bytes, total_bytes=size_bytes, source="--memory-gb")
 
 
-def _amount_and_row(settings: Settings, prepared: Prepared) -> tuple[Amount, Row]:
-    """What a run goes through, and the fullest row of its first steps."""
+def _amount(settings: Settings, prepared: Prepared) -> Amount:
+    """What a run goes through."""
     asked, totals = settings.train, prepared.train_totals
-    order = Order(len(prepared.train), asked.batch_examples, asked.epochs, settings.seed, asked.max_steps)
-    first = islice(
-        batches(
-            prepared.train, order, row_tokens=settings.pack.row_tokens, share_prefixes=settings.pack.share_prefixes
-        ),
-        LOOKED_AT_STEPS,
-    )
-    fullest = max((row for batch in first for row in batch.rows), key=lambda row: len(row.ids))
-    mean = totals.tokens / order.examples
-    amount = Amount(
+    order = order_of(settings, examples=len(prepared.train), sources=prepared.sources)
+    return Amount(
         examples=order.examples,
         tokens=totals.tokens,
         trained_tokens=totals.trained_tokens,
         steps=order.steps,
-        step_tokens=mean * min(asked.batch_examples, order.examples),
+        step_tokens=totals.tokens / order.examples * min(asked.batch_examples, order.examples),
     )
-    return amount, fullest

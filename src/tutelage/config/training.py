@@ -121,7 +121,8 @@ class TrainSettings(Section):
     activation_checkpointing: Literal["auto", "on", "off"] = Field(
         default="auto",
         description="Keep only the input of each layer and compute the rest again in the backward pass: less memory, "
-        "about a third more time, the same numbers; auto does so for rows of more than 4,096 tokens.",
+        "about a third more time, the same numbers; auto does so where a step would not fit into the free memory "
+        "otherwise (several processes: for rows of more than 4,096 tokens).",
         json_schema_extra={"source": "Chen et al. 2016, section 4"},
     )
     residual_dropout: float = Field(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from tutelage.config import Settings
-from tutelage.model.activations import recompute_activations, recomputes
+from tutelage.model.activations import recompute_activations
 from tutelage.model.adapt import Adapted
 from tutelage.model.attention import isolate_documents
 from tutelage.model.compiled import compile_layers
@@ -45,8 +45,14 @@ class Learner:
     state_bytes: int
 
 
-def learner_for(settings: Settings, base: Path, ranks: Ranks) -> Learner:
+def learner_for(settings: Settings, base: Path, ranks: Ranks, *, recompute: bool = False) -> Learner:
     """Load the model in `base` and make it ready to train.
+
+    Args:
+        settings: the run's.
+        base: the folder of the model it starts from.
+        ranks: the processes that share it.
+        recompute: keep one input for each layer and compute its activations again in the backward pass.
 
     Raises:
         TutelageError: of the kind that fits; see `train.method` and the room `model`.
@@ -59,7 +65,7 @@ def learner_for(settings: Settings, base: Path, ranks: Ranks) -> Learner:
     loaded = replace(loaded, device=device_here())
     stored_as = next(one.dtype for one in model.parameters() if one.is_floating_point())
     model, adapted = adapted_model(settings, model, base)
-    if recomputes(settings.train.activation_checkpointing, row_tokens=settings.pack.row_tokens):
+    if recompute:
         recompute_activations(model)
     if settings.model.compile:
         compile_layers(model)

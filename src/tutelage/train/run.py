@@ -36,6 +36,7 @@ from tutelage.train.loop import Ending, Outcome, train
 from tutelage.train.memory import give_back
 from tutelage.train.method import loaded_base, trained_name
 from tutelage.train.optimiser import require_optimizer, slow_here
+from tutelage.train.planned import recomputes_here
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
 from tutelage.train.record import Recorder
 from tutelage.train.recorded import Recorded
@@ -124,7 +125,8 @@ def run(
         ranks.agree("data", json.dumps(prepared.data_sha256))
         tracking = Tracking.of(settings.train.trackers if ranks.is_main else (), settings.run_folder, say=screen.say)
         tracking.start(tomllib.loads(config.dump(settings)), settings.run_folder.name)
-        learner = learner_for(settings, base, ranks)
+        recompute = recomputes_here(settings, prepared, processes=ranks.size, say=screen.say)
+        learner = learner_for(settings, base, ranks, recompute=recompute)
         exam = exam_for(settings, prepared, together=learner.together)
         left_out = frozenset(skipped)
         job = Job(settings, base, prepared, learner, exam, screen, resume, tracking, checkpoint, left_out, recorded)
