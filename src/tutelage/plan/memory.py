@@ -83,7 +83,7 @@ def memory(blueprint: Blueprint, work: Work, traced: Trace, overhead: Overhead, 
 
 
 def _mapped_bytes(blueprint: Blueprint, work: Work, overhead: Overhead) -> int:
-    """Pages of the file whose weights were packed into 4 bits: parameters that stay as they are stored hold it mapped."""
+    """Pages of a file whose weights were packed into 4 bits: parameters that stay as stored hold it mapped."""
     as_stored = blueprint.stored_bytes_per_parameter == COMPUTE_BYTES[work.precision]
     if work.method != "qlora" or not overhead.holds_file or not as_stored:
         return 0
