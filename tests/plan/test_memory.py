@@ -15,6 +15,7 @@ from tutelage.plan.rule import DIFFERENCES, rule_of_thumb
 from tutelage.plan.work import METHODS, MOMENT_BYTES, Method, Precision, single_document
 
 NOTHING = Overhead(process_bytes=0, heap_share=0.0, holds_file=False, source="made for a test")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 KEPT = ("weights", "masters", "gradients", "moments")
 
 
@@ -89,6 +90,15 @@ def test_loading_holds_the_stored_file_beside_what_it_becomes(small: Blueprint, 
     assert converted.loading_bytes == (4 * small.parameters) + converted.of("weights")
     as_stored = Traces(small).memory(single_document("prompt", "fp32", 2), file)
     assert as_stored.loading_bytes == 4 * small.parameters
+
+
+def test_4_bit_weights_leave_their_file_mapped_where_embeddings_stay_as_stored(small: Blueprint):
+    file = replace(NOTHING, holds_file=True)
+    as_stored, converted = (
+        Traces(small).memory(single_document("qlora", precision, 64), file) for precision in PRECISIONS
+    )
+    assert as_stored.of("process") == 4 * small.linear_parameters
+    assert converted.of("process") == 0
 
 
 def test_the_rule_of_thumb_for_7b_and_70b(seven_b: Blueprint, seventy_b: Blueprint):

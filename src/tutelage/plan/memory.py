@@ -74,8 +74,20 @@ def memory(blueprint: Blueprint, work: Work, traced: Trace, overhead: Overhead, 
         f"{overhead.heap_share:g} x (activations + logits + workspace): free memory in pieces too small to use again",
         overhead.source,
     )
-    process = Figure("process", overhead.process_bytes, "Python with torch and transformers", overhead.source)
+    mapped = _mapped_bytes(blueprint, work, overhead)
+    said = "Python with torch and transformers"
+    if mapped:
+        said += f" + {mapped:,} bytes of the checkpoint's file, which embeddings keep mapped; the system may drop them"
+    process = Figure("process", overhead.process_bytes + mapped, said, overhead.source)
     return Memory((*kept, *passing, process, waste), _loading_bytes(blueprint, work, kept[0], overhead, shards))
+
+
+def _mapped_bytes(blueprint: Blueprint, work: Work, overhead: Overhead) -> int:
+    """Pages of a file whose weights were packed into 4 bits: parameters that stay as stored hold it mapped."""
+    as_stored = blueprint.stored_bytes_per_parameter == COMPUTE_BYTES[work.precision]
+    if work.method != "qlora" or not overhead.holds_file or not as_stored:
+        return 0
+    return blueprint.linear_parameters * blueprint.stored_bytes_per_parameter
 
 
 def _loading_bytes(blueprint: Blueprint, work: Work, weights: Figure, overhead: Overhead, shards: int) -> int:
