@@ -21,7 +21,7 @@ def test_checkpointing_is_off_where_all_fits_and_on_where_it_would_not(
     assert roomy.with_bytes < roomy.without_bytes
     tight = choose_checkpointing(small, work, device(roomy.without_bytes))  # without the room that a prediction needs
     assert tight.on
-    just = choose_checkpointing(small, work, device(roomy.without_bytes / ROOM_SHARE + 1))
+    just = choose_checkpointing(small, work, device(1.01 * roomy.without_bytes / ROOM_SHARE))
     assert not just.on
     assert "GB" in roomy.reason
     assert "off" in roomy.reason
