@@ -65,10 +65,12 @@ def load(ranks: Ranks, folder: Path) -> None:
 
 def save_where_one_disk_is_full(ranks: Ranks, folder: Path) -> None:
     masters, checkpoints = learner(ranks), Checkpoints(folder, keep=2, ranks=ranks)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     if ranks.rank == 1:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     with pytest.raises(SaveError, match="could not be saved"):
         checkpoints.save(masters, Progress(3))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert checkpoints.restore_newest(masters).steps_done == 2
 
 
