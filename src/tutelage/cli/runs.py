@@ -73,23 +73,16 @@ def train(
     if explain is not None:
         _explain(None if explain == "all" else explain)
         return
-    resumed, replayed = resume is not None, replay is not None
-    _refuse_strays(
-        (
-            ("--from", checkpoint is not None, "--resume", resumed),
-            ("--skip-step", skip_step, "--resume", resumed),
-            ("--into", into is not None, "--replay", replayed),
-        )
+    resumed = resume is not None
+    strays = (
+        ("--from", checkpoint is not None, "--resume", resumed),
+        ("--skip-step", skip_step, "--resume", resumed),
+        ("--into", into is not None, "--replay", replay is not None),
     )
+    _refuse_strays(strays)
     out = Console(stderr=as_json)
     if replay is not None:
-        if recipe is not None or resumed:
-            raise ConfigError(
-                "A replayed run keeps its settings",
-                found=f"--replay {replay} together with {recipe or '--resume'}",
-                fix="give --replay alone",
-            )
-        _replay(replay, into, out, as_json=as_json)
+        _replay(replay, into, out, beside=recipe or ("--resume" if resumed else None), as_json=as_json)
         return
     settings = _settings(recipe, overrides or [], resume, strict=strict)
     if dry_run:
@@ -98,9 +91,15 @@ def train(
     if processes is not None and not started_already(processes):
         in_processes(processes, sys.argv[1:])
         return
+    _run(settings, out, resume=resumed, checkpoint=checkpoint, skip_step=skip_step, as_json=as_json)
+
+
+def _run(
+    settings: config.Settings, out: Console, *, resume: bool, checkpoint: str | None, skip_step: bool, as_json: bool
+) -> None:
     from tutelage.train.run import run
 
-    finished = run(settings, Screen(out), resume=resume is not None, checkpoint=checkpoint, skip_step=skip_step)
+    finished = run(settings, Screen(out), resume=resume, checkpoint=checkpoint, skip_step=skip_step)
     if finished.ended == "interrupted":
         raise typer.Exit(130)
     if not finished.result:  # another process shows it
@@ -226,9 +225,15 @@ def _refuse_strays(options: Iterable[tuple[str, bool, str, bool]]) -> None:
             )
 
 
-def _replay(name: str, into: str | None, out: Console, *, as_json: bool) -> None:
+def _replay(name: str, into: str | None, out: Console, *, beside: str | None, as_json: bool) -> None:
     from tutelage.train.replay import replay
 
+    if beside is not None:
+        raise ConfigError(
+            "A replayed run keeps its settings",
+            found=f"--replay {name} together with {beside}",
+            fix="give --replay alone",
+        )
     found = replay(name, Screen(out), into=into)
     if as_json:
         sys.stdout.write(json.dumps(asdict(found), default=str, ensure_ascii=False) + "\n")

@@ -75,14 +75,10 @@ def document_attention(
             query_1HRK, key_1GRK, value_1GRK, spans, scaling
         )
         return out_1HRK.transpose(1, 2).to(stored), None
+    split = (one.split(document_tokens, dim=2) for one in (query_1HRK, key_1GRK, value_1GRK))
     pieces = [
         scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, scale=scaling, enable_gqa=True)
-        for q, k, v in zip(
-            query_1HRK.split(document_tokens, dim=2),
-            key_1GRK.split(document_tokens, dim=2),
-            value_1GRK.split(document_tokens, dim=2),
-            strict=True,
-        )
+        for q, k, v in zip(*split, strict=True)
     ]
     return torch.cat(pieces, dim=2).transpose(1, 2).to(stored), None
 

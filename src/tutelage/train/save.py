@@ -59,22 +59,14 @@ def save_trained(
         if not ranks.is_main:
             return
     else:
-        for name, parameter in optimiser.parameters.items():
-            parameter.data = optimiser.masters[name].to(torch.float32 if start else stored_as)
-        if untouched is not None:
-            for name, parameter in untouched.named_parameters():
-                if name not in optimiser.parameters:
-                    model.get_parameter(name).data = parameter.data
+        _put_back(model, optimiser, torch.float32 if start else stored_as, untouched)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             with no_progress_bars():
                 _save_weights(model, scratch, start or {}, given)
-            for name in TOKENIZER_FILES:
-                source = renderer.tokenizer.folder / name
-                if source.is_file() and not (scratch / name).exists():
-                    shutil.copyfile(source, scratch / name)
+            _copy_tokenizer(renderer, scratch)
             write_serving_files(renderer, scratch)
             (scratch / "README.md").unlink(missing_ok=True)  # PEFT's card speaks of things nobody filled in
             scratch.chmod(0o755)
@@ -92,6 +84,23 @@ def save_trained(
             found=cause_of(error),
             fix="free some space, then resume the run",
         ) from error
+
+
+def _copy_tokenizer(renderer: Renderer, folder: Path) -> None:
+    for name in TOKENIZER_FILES:
+        source = renderer.tokenizer.folder / name
+        if source.is_file() and not (folder / name).exists():
+            shutil.copyfile(source, folder / name)
+
+
+def _put_back(model: Any, optimiser: Masters, stored_as: torch.dtype, untouched: Any | None) -> None:
+    """Give the model its masters, and the frozen weights of `untouched` as they came."""
+    for name, parameter in optimiser.parameters.items():
+        parameter.data = optimiser.masters[name].to(stored_as)
+    if untouched is not None:
+        for name, parameter in untouched.named_parameters():
+            if name not in optimiser.parameters:
+                model.get_parameter(name).data = parameter.data
 
 
 def _gathered(model: Any, stored_as: torch.dtype, ranks: Ranks) -> dict[str, torch.Tensor]:
