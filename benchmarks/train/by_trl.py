@@ -35,7 +35,8 @@ def main(task: Task) -> None:
             logging_steps=1,
             save_strategy="no",
             report_to=[],
-            use_cpu=True,
+            use_cpu=not torch.cuda.is_available(),
+            use_liger_kernel=task.fused_kernels,
             bf16=task.numerics == "mixed",
             gradient_checkpointing=False,  # this model fits without; recomputing would only slow TRL down
             train_sampling_strategy="sequential",

@@ -35,6 +35,7 @@ class Task:
         learning_rate: the same for all, tiny: only the first step's loss is compared.
         lora_rank: rank of the adapters; alpha is twice as much.
         overrides: settings of ours, as `section.field=value`.
+        fused_kernels: of a tool that has some of its own to switch on.
     """
 
     rows: str
@@ -49,6 +50,7 @@ class Task:
     learning_rate: float = 1e-5
     lora_rank: int = 16
     overrides: list[str] = field(default_factory=list)
+    fused_kernels: bool = False
 
     @property
     def accumulated(self) -> int:
@@ -69,7 +71,8 @@ class Measured:
         step_seconds: wall time from the end of the step before; of the first, from the start of training.
         step_losses: mean over the trained tokens of the step.
         tokens: that went through the model, as the tool counted them; padding is left out.
-        peak_bytes: highest resident memory up to the end of the last step, loading included.
+        peak_bytes: highest resident memory up to the end of the last step, loading included; on a GPU, what PyTorch's
+            allocator took of it.
         trained_dtype: number format of the weights that the optimizer steps.
         trained_parameters: how many of them.
         versions: of the tool and of what it computes with.
@@ -95,7 +98,10 @@ def task_from_arguments() -> Task:
 
 
 def peak_bytes() -> int:
-    """Highest resident memory of this process so far (VmHWM); Linux only."""
+    """Highest memory so far: what PyTorch took of the GPU, else of this process (VmHWM); Linux only."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return int(torch.cuda.max_memory_reserved())
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) * 1024
 

@@ -11,6 +11,7 @@ import torch
 from tutelage.errors import ConfigError
 from tutelage.model.activations import recompute_activations
 from tutelage.model.attention import isolate_documents
+from tutelage.model.lean import keep_less
 from tutelage.model.loss import row_loss
 from tutelage.plan.blueprint import Blueprint, read_blueprint
 from tutelage.plan.trace import Meter, adapted, row_of, trace
@@ -53,9 +54,10 @@ def test_a_trace_without_memory_equals_one_of_the_real_model(tiny_model: Any, ti
     model.train()
     if work.checkpointing:
         recompute_activations(model)
+    keep_less(model, recomputed=work.checkpointing)
     for parameter in (one for one in model.parameters() if one.requires_grad):
         parameter.register_post_accumulate_grad_hook(lambda one: setattr(one, "grad", None))
-    meter = Meter(None, ignore=[*model.parameters(), *model.buffers()])
+    meter = Meter(memory=True, ignore=[*model.parameters(), *model.buffers()])
     with meter:
         loss, _ = row_loss(model, row_of(work))
         loss.backward()
@@ -116,7 +118,7 @@ def test_a_row_has_the_lengths_that_were_asked_for():
 
 
 def test_tensors_are_counted_while_they_are_alive():
-    meter = Meter(None, ignore=[])
+    meter = Meter(memory=True, ignore=[])
     with meter:
         first = torch.zeros(1000)
         second = first.view(10, 100)  # the same storage

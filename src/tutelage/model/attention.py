@@ -6,6 +6,7 @@ Q = tokens of one stretch, C = those and its parents'.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,6 +15,10 @@ from torch.nn.functional import scaled_dot_product_attention
 from tutelage.model import attention_cuda
 
 NAME = "tutelage_documents"
+
+FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+"""What `scaled_dot_product_attention` itself calls on a CPU, with the logarithms of its sums, which backward wants."""
 
 Chain = tuple[tuple[int, int], ...]
 """Places [a, b) of a row: those of a stretch's parents, the outermost first, and its own."""
@@ -67,20 +72,26 @@ def document_attention(
         )
         return found_1RHK, None
     stored = query_1HRK.dtype
-    if query_1HRK.device.type == "cpu" and longest < WIDEN_BELOW_TOKENS:
-        query_1HRK, key_1GRK, value_1GRK = query_1HRK.float(), key_1GRK.float(), value_1GRK.float()
+    widen = query_1HRK.device.type == "cpu" and longest < WIDEN_BELOW_TOKENS and stored != torch.float32
     if parents:
         assert dropout == 0.0, "attention dropout would be drawn anew in the backward pass"
+        if widen:
+            query_1HRK, key_1GRK, value_1GRK = query_1HRK.float(), key_1GRK.float(), value_1GRK.float()
         out_1HRK: torch.Tensor = _SharedPrefixAttention.apply(  # type: ignore[no-untyped-call] # torch leaves it untyped
             query_1HRK, key_1GRK, value_1GRK, spans, scaling
         )
         return out_1HRK.transpose(1, 2).to(stored), None
+    if query_1HRK.device.type == "cpu" and dropout == 0.0:
+        out_1RHK: torch.Tensor = _DocumentAttention.apply(  # type: ignore[no-untyped-call] # torch leaves it untyped
+            query_1HRK, key_1GRK, value_1GRK, document_tokens, scaling, widen
+        )
+        return out_1RHK, None
     split = (one.split(document_tokens, dim=2) for one in (query_1HRK, key_1GRK, value_1GRK))
     pieces = [
         scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, scale=scaling, enable_gqa=True)
         for q, k, v in zip(*split, strict=True)
     ]
-    return torch.cat(pieces, dim=2).transpose(1, 2).to(stored), None
+    return torch.cat(pieces, dim=2).transpose(1, 2), None
 
 
 def _spans(document_tokens: tuple[int, ...], parents: tuple[int, ...]) -> list[Chain]:
@@ -91,6 +102,54 @@ def _spans(document_tokens: tuple[int, ...], parents: tuple[int, ...]) -> list[C
         chains.append((*(chains[parent] if parent >= 0 else ()), (start, start + tokens)))
         start += tokens
     return chains
+
+
+class _DocumentAttention(torch.autograd.Function):
+    """Flash attention of one document after the other on the CPU, written into one output.
+
+    Autograd alone would keep each document's output beside the joined one, and in fp32 what was widened for the kernel.
+    """
+
+    @staticmethod
+    def forward(  # noqa: PLR0917 autograd hands its inputs over by position
+        ctx: Any,
+        query_1HRK: torch.Tensor,
+        key_1GRK: torch.Tensor,
+        value_1GRK: torch.Tensor,
+        document_tokens: tuple[int, ...],
+        scaling: float | None,
+        widen: bool,
+    ) -> torch.Tensor:
+        batch, heads, tokens, width = query_1HRK.shape
+        out_1RHK = query_1HRK.new_empty(batch, tokens, heads, width)
+        sums = []
+        for place, *taken in _documents(document_tokens, widen, query_1HRK, key_1GRK, value_1GRK):
+            found_1HTK, log_sums = FLASH(*taken, 0.0, True, scale=scaling)
+            out_1RHK[:, place] = found_1HTK.transpose(1, 2)
+            sums.append(log_sums)
+        ctx.save_for_backward(query_1HRK, key_1GRK, value_1GRK, out_1RHK, *sums)
+        ctx.document_tokens, ctx.scaling, ctx.widen = document_tokens, scaling, widen
+        return out_1RHK
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query_1HRK, key_1GRK, value_1GRK, out_1RHK, *sums = ctx.saved_tensors
+        grads = [torch.empty_like(one) for one in (query_1HRK, key_1GRK, value_1GRK)]
+        given = (upstream[0].transpose(1, 2), query_1HRK, key_1GRK, value_1GRK, out_1RHK.transpose(1, 2))
+        documents = _documents(ctx.document_tokens, ctx.widen, *given)
+        for (place, *taken), log_sums in zip(documents, sums, strict=True):
+            for grad, part in zip(grads, FLASH_BACKWARD(*taken, log_sums, 0.0, True, scale=ctx.scaling), strict=True):
+                grad[:, :, place] = part
+        return (*grads, None, None, None)
+
+
+def _documents(document_tokens: tuple[int, ...], widen: bool, *rows: torch.Tensor) -> Iterator[tuple[Any, ...]]:
+    """For each document its place in the row, and its part of each [1, heads, R, K]."""
+    start = 0
+    for tokens in document_tokens:
+        place = slice(start, start + tokens)
+        yield (place, *(one[:, :, place].float() if widen else one[:, :, place] for one in rows))
+        start += tokens
 
 
 class _SharedPrefixAttention(torch.autograd.Function):

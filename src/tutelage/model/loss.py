@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from tutelage.errors import ConfigError
@@ -68,27 +69,24 @@ def row_loss(model: Any, row: Row) -> tuple[torch.Tensor, int]:
     """
     device = next(model.parameters()).device
     ids_R = torch.from_numpy(row.ids).to(device, torch.long, non_blocking=True)
-    weights_R = torch.from_numpy(row.weights).to(device, non_blocking=True)
-    targets_N = weights_R.nonzero().squeeze(1)
     positions_R = torch.from_numpy(row.positions).to(device, torch.long, non_blocking=True)
     fed = feed(model, ids_R, positions_R, row.document_tokens, row.parents)
     hidden_1RD = model.get_decoder()(**fed.inputs, use_cache=False).last_hidden_state
+    targets = np.flatnonzero(row.weights)  # here and not on the device, where asking means waiting for it
     # The hidden state of the token before predicts a token. The first token of a document without a parent has
     # weight 0, so none reaches back over a boundary.
-    before_R = torch.from_numpy(row.predecessors()).to(device, torch.long)
+    before_N = torch.from_numpy(row.predecessors()[targets]).to(device, torch.long)
     head = head_of(model)
     loss: torch.Tensor = _TrainedCrossEntropy.apply(  # type: ignore[no-untyped-call] # torch leaves it untyped
-        hidden_1RD[0].index_select(
-            0, fed.places(before_R[targets_N])
-        ),  # its gradient adds up faster than that of [...]
+        hidden_1RD[0].index_select(0, fed.places(before_N)),  # its gradient adds up faster than that of [...]
         head.weight_VD,
         head.bias_V,
         head,
-        ids_R[targets_N],
-        weights_R[targets_N],
+        torch.from_numpy(row.ids[targets]).to(device, torch.long),
+        torch.from_numpy(row.weights[targets]).to(device),
         torch.is_grad_enabled() and not torch.is_inference_mode_enabled(),
     )
-    return loss, len(targets_N)
+    return loss, len(targets)
 
 
 class _TrainedCrossEntropy(torch.autograd.Function):

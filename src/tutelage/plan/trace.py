@@ -25,6 +25,7 @@ from tutelage.errors import ConfigError
 from tutelage.model.activations import recompute_activations
 from tutelage.model.adapt import add_lora, train_everything
 from tutelage.model.attention import isolate_documents
+from tutelage.model.lean import keep_less
 from tutelage.model.load import compute_in
 from tutelage.model.loss import row_loss
 from tutelage.model.prompt import add_prompt
@@ -110,7 +111,7 @@ def _run(blueprint: Blueprint, work: Work, layers: int) -> _Depth:
     with fake:
         give_tensors(model, parameter=_without_memory, buffer=_without_memory)
     row = row_of(work)
-    meter = Meter(row.trained_tokens, ignore=[*model.parameters(), *model.buffers()])
+    meter = Meter(memory=False, ignore=[*model.parameters(), *model.buffers()])
     marks: dict[str, int] = {}
 
     def decoder_done(*_: Any) -> None:
@@ -157,6 +158,7 @@ def prepared_model(model: Any, work: Work) -> Any:
     model = adapted(model, work)
     if work.checkpointing:
         recompute_activations(model)
+    keep_less(model, recomputed=work.checkpointing)
     compute_in(model, work.precision)
     isolate_documents(model)
     model.train()
@@ -238,31 +240,27 @@ class Meter(TorchDispatchMode):
     """Counts bytes alive now and at most, and the operations of products.
 
     Args:
-        trained: how many positions a search for trained ones shall find, as tensors without memory cannot tell; None
-            where they have memory.
+        memory: whether tensors have numbers; where they have none, each that is asked for is taken for 0.
         ignore: tensors counted elsewhere.
     """
 
-    def __init__(self, trained: int | None, *, ignore: Iterable[torch.Tensor]) -> None:
+    def __init__(self, *, memory: bool, ignore: Iterable[torch.Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # torch leaves it untyped
         self.now_bytes = 0
         self._peak_bytes = 0
         self.operations = 0
-        self._trained = trained
+        self._memory = memory
         self._alive: dict[int, int] = {one.untyped_storage()._cdata: 0 for one in ignore}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if self._trained is not None and func is torch.ops.aten.nonzero.default:
-            made = args[0].new_empty((self._trained, 1), dtype=torch.long)
-        elif self._trained is not None and func is torch.ops.aten._local_scalar_dense.default:
+        if not self._memory and func is torch.ops.aten._local_scalar_dense.default:
             return 0.0
-        else:
-            made = func(*args, **(kwargs or {}))
-            count = _OPERATIONS.get(func._overloadpacket)
-            if count is not None:
-                self.operations += count(*args, **(kwargs or {}), out_val=made)
+        made = func(*args, **(kwargs or {}))
+        count = _OPERATIONS.get(func._overloadpacket)
+        if count is not None:
+            self.operations += count(*args, **(kwargs or {}), out_val=made)
         for one in tree_iter(made):
             if isinstance(one, torch.Tensor):
                 self._watch(one)

@@ -16,6 +16,7 @@ from tutelage.model.attention import isolate_documents
 from tutelage.model.compiled import compile_layers
 from tutelage.model.embedding_noise import add_embedding_noise
 from tutelage.model.isolation import documents_stay_apart
+from tutelage.model.lean import keep_less
 from tutelage.model.load import Loaded, Precision, compute_in, device_here, settled_precision
 from tutelage.model.ranks import Ranks
 from tutelage.model.residual_dropout import drop_residuals
@@ -69,6 +70,8 @@ def learner_for(settings: Settings, base: Path, ranks: Ranks, *, recompute: bool
         recompute_activations(model)
     if settings.model.compile:
         compile_layers(model)
+    else:
+        keep_less(model, recomputed=recompute)
     precision = settled_precision(settings.model.precision)
     engine = placed(model, ranks, precision=precision)
     embeddings = embedding_parameters(model)

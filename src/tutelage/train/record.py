@@ -9,13 +9,15 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+
 from tutelage.errors import SaveError, cause_of
 from tutelage.train.folder import write_text
 
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One optimizer step. `step` counts from 1 as people do; `peak_bytes` is the process's peak so far."""
+    """One optimizer step. `step` counts from 1 as people do; `peak_bytes` is the peak so far: see `peak_bytes`."""
 
     step: int
     epoch: float
@@ -112,6 +114,11 @@ def _lines_up_to(path: Path, step: int) -> list[str]:
 
 
 def peak_bytes() -> int:
-    """Peak resident memory of this process so far."""
+    """Peak memory so far where the model computes: what PyTorch took of the GPU, or this process of the machine.
+
+    Freed pieces that PyTorch keeps for later count: it is what must fit.
+    """
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_reserved()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

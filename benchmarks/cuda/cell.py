@@ -1,0 +1,93 @@
+"""One run of the engine in a process of its own: speed and memory of its steps, and what was predicted; a JSON line.
+
+python -m benchmarks.cuda.cell TASK.json
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarks.train.by_tutelage import settings_for
+from benchmarks.train.measured import Task, task_from_arguments
+from rich.console import Console
+
+from tutelage.config import Settings
+from tutelage.plan.blueprint import read_blueprint
+from tutelage.plan.fit import Traces
+from tutelage.plan.machine import this_machine
+from tutelage.train.planned import fullest_row, recomputes_here, work_of
+from tutelage.train.prepare import prepare, prepared_cache
+from tutelage.train.record import HeldoutRecord, RowsRecord, StepRecord
+from tutelage.train.run import run
+from tutelage.train.screen import Screen
+
+
+class EnoughError(Exception):
+    """The steps that are timed are done; what a run does after its last step is not asked for."""
+
+
+class Watching(Screen):
+    """A quiet screen that keeps the records, and ends the run before it saves anything."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(Console(quiet=True))
+        self.steps = steps
+        self.records: list[StepRecord] = []
+
+    @contextmanager
+    def training(self, _steps: int, _done: int) -> Iterator[Callable[[StepRecord | HeldoutRecord | RowsRecord], None]]:
+        """Collect the records of steps."""
+
+        def watch(record: StepRecord | HeldoutRecord | RowsRecord) -> None:
+            if isinstance(record, StepRecord):
+                self.records.append(record)
+                if record.step == self.steps:
+                    raise EnoughError
+
+        yield watch
+
+
+def predicted(settings: Settings, base: Path) -> dict[str, int]:
+    """The planner's figures for the run."""
+    prepared = prepare(settings, base, cache=prepared_cache())
+    checkpointing = recomputes_here(settings, prepared, processes=1, say=lambda _said: None)
+    work = replace(work_of(settings, fullest_row(settings, prepared)), checkpointing=checkpointing)
+    needed = Traces(read_blueprint(str(base))).memory(work, this_machine().overhead)
+    return {one.name: one.size_bytes for one in needed.figures} | {"checkpointing": int(checkpointing)}
+
+
+def main(task: Task) -> None:
+    """Train, stop, print."""
+    with tempfile.TemporaryDirectory() as name:
+        one_more = replace(task, steps=task.steps + 1)
+        settings = settings_for(one_more, Path(name))
+        base = Path(task.model_folder)
+        figures = predicted(settings, base)
+        torch.cuda.reset_peak_memory_stats()
+        screen = Watching(task.steps)
+        with suppress(EnoughError):
+            run(settings, screen)
+    free_bytes, all_bytes = torch.cuda.mem_get_info()
+    ends = [0.0, *(one.elapsed_seconds for one in screen.records)]
+    found: dict[str, Any] = {
+        "step_seconds": [later - earlier for earlier, later in pairwise(ends)],
+        "step_tokens": [one.tokens for one in screen.records],
+        "losses": [one.loss for one in screen.records],
+        "allocated_bytes": torch.cuda.max_memory_allocated(),
+        "reserved_bytes": torch.cuda.max_memory_reserved(),
+        "outside_bytes": all_bytes - free_bytes - torch.cuda.memory_reserved(),
+        "predicted": figures,
+    }
+    print("\n" + json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main(task_from_arguments())
