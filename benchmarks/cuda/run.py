@@ -55,29 +55,24 @@ KEPT = "train.activation_checkpointing=off"
 
 GROUPS: dict[str, list[Cell]] = {
     "135m": [
-        *(Cell(f"rows of {one:,}", "smollm2-135m", "full", (row_tokens(one),)) for one in (2048, 8192, 32768)),
-        Cell("rows of 32,768, compiled", "smollm2-135m", "full", (row_tokens(32768), COMPILED)),
-        Cell("rows of 32,768", "smollm2-135m", "lora", (row_tokens(32768),)),
+        *(Cell(f"rows of {one:,}", "smollm2-135m", "full", (row_tokens(one), KEPT)) for one in (2048, 8192, 32768)),
+        Cell("rows of 32,768, compiled", "smollm2-135m", "full", (row_tokens(32768), KEPT, COMPILED)),
+        Cell("rows of 32,768", "smollm2-135m", "lora", (row_tokens(32768), KEPT)),
         Cell("TRL, bf16 mixed, Liger, 32 x 4", "smollm2-135m", "full", trl="mixed", micro_examples=32),
-        Cell("TRL, bf16 mixed, Liger, 32 x 4", "smollm2-135m", "lora", trl="mixed", micro_examples=32),
     ],
     "1b": [
-        *(Cell(f"rows of {one:,}", "llama-3.2-1b", "full", (row_tokens(one),)) for one in (2048, 8192, 16384)),
-        Cell("rows of 8,192, compiled", "llama-3.2-1b", "full", (row_tokens(8192), COMPILED)),
+        *(Cell(f"rows of {one:,}", "llama-3.2-1b", "full", (row_tokens(one), KEPT)) for one in (2048, 8192, 16384)),
+        Cell("rows of 8,192, compiled", "llama-3.2-1b", "full", (row_tokens(8192), KEPT, COMPILED)),
         Cell("rows of 8,192, checkpointing", "llama-3.2-1b", "full", (row_tokens(8192), RECOMPUTED)),
-        Cell("rows of 8,192", "llama-3.2-1b", "lora", (row_tokens(8192),)),
+        Cell("rows of 8,192", "llama-3.2-1b", "lora", (row_tokens(8192), KEPT)),
         Cell("TRL, bf16 mixed, Liger, 16 x 8", "llama-3.2-1b", "full", trl="mixed"),
-        Cell("TRL, bf16 weights, Liger, 16 x 8", "llama-3.2-1b", "full", trl="bf16"),
         Cell("TRL, bf16 mixed, Liger, 16 x 8", "llama-3.2-1b", "lora", trl="mixed"),
     ],
     "3b": [
         Cell("rows of 8,192, as the planner chooses", "llama-3.2-3b", "full", (row_tokens(8192),)),
-        Cell("rows of 8,192", "llama-3.2-3b", "lora", (row_tokens(8192),)),
-        Cell("rows of 8,192, QLoRA", "llama-3.2-3b", "lora", (row_tokens(8192), "model.method=qlora")),
+        Cell("rows of 8,192, QLoRA", "llama-3.2-3b", "lora", (row_tokens(8192), KEPT, "model.method=qlora")),
     ],
-    "8b": [
-        Cell("rows of 8,192", "llama-3.1-8b", "lora", (row_tokens(8192),)),
-    ],
+    "8b": [Cell("rows of 8,192", "llama-3.1-8b", "lora", (row_tokens(8192), KEPT))],
 }
 
 

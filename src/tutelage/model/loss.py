@@ -18,8 +18,9 @@ from tutelage.errors import ConfigError
 from tutelage.model.prompt import feed
 from tutelage.types import Row
 
-CHUNK_POSITIONS = 256
-"""Positions whose logits exist at once: 256 x 49,152 fp32 logits are 48 MiB."""
+CHUNK_POSITIONS = {"cpu": 256, "cuda": 1024}
+"""Positions whose logits exist at once: 256 x 49,152 fp32 logits are 48 MiB. A GPU has more room, and reads and writes
+the gradient of the whole head once a chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +110,8 @@ class _TrainedCrossEntropy(torch.autograd.Function):
         grad_VD = torch.zeros_like(weight_VD) if need_weight else None
         grad_V = torch.zeros_like(bias_V) if need_bias and bias_V is not None else None
         total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
-        for start in range(0, len(hidden_ND), CHUNK_POSITIONS):
-            chunk = slice(start, start + CHUNK_POSITIONS)
+        for start in range(0, len(hidden_ND), step := CHUNK_POSITIONS[hidden_ND.device.type]):
+            chunk = slice(start, start + step)
             hidden_CD, labels_C1, weights_C = hidden_ND[chunk], labels_N[chunk, None], weights_N[chunk]
             logits_CV = _logits(head, hidden_CD, weight_VD)
             slope_CV = _cap_slope(head, logits_CV)
