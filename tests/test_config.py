@@ -255,8 +255,10 @@ class TestProblems:
         assert found == 'pack.row_tokens: is "8k", should be a whole number'
 
     def test_all_problems_come_together_with_their_lines(self, tmp_path: Path) -> None:
+        text = (
             '[model]\nname = "x"\n[data]\ntrain = ["a", 3]\n[pack]\nmax_tokens = 4096\nrow_tokens = 9\n'
             "[train]\nepoch = 1\nbeta1 = 2\n"
+        )
         path = write(tmp_path, text)
         with pytest.raises(ConfigError) as caught:
             load(path, ["evaluate.before=1", "nonsense"])
