@@ -3,9 +3,9 @@
     python benchmarks/plan/run.py --methods full,lora --lengths 512,1024,2048 --batches 1,4
 
 Needs Linux (/proc) and about 8 GB; a quarter of an hour for each method on 2 quiet cores. Prints a line for each run as
-it ends, then the table: prediction over measurement, and whether all lie within 10 %. `--allocator` is the one that a
-run would have here, glibc's with a fixed threshold, or as it comes; docs/plan.md says what that does. Exits with 1 where
-a run is off by more.
+it ends, then the table: prediction over measurement, and whether all lie within 10 %. `--allocator` is the one
+that a run would have here, glibc's with a fixed threshold, or as it comes; docs/plan.md says what that does. Exits with
+1 where a run is off by more.
 """
 
 from __future__ import annotations
