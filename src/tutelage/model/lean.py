@@ -10,6 +10,7 @@ Shape legend: R = tokens of a packed row, D = hidden width, F = feed-forward wid
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -33,7 +34,7 @@ def keep_less(model: torch.nn.Module, *, recomputed: bool = False) -> int:
     replaced = 0
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
-        for parent in list(model.modules()):
+        for parent in reversed(list(model.modules())):  # what is inside of a module that goes, first
             for name, child in list(parent.named_children()):
                 kind = (type(child), *_shapes(child))
                 if kind not in known:
@@ -52,6 +53,10 @@ def _shapes(module: torch.nn.Module) -> tuple[Any, ...]:
 
 def _lean(module: Any, *, recomputed: bool) -> Callable[[Any], torch.nn.Module] | None:
     """How to replace modules like this one; None leaves them."""
+    if _is_lora(module):
+        from tutelage.model.lean_lora import LeanLora
+
+        return LeanLora.instead_of
     if _is_gated(module):
         return LeanGatedUnit if not recomputed and _same_gated(module) else None
     if type(module).__name__.endswith("RMSNorm") and isinstance(getattr(module, "weight", None), torch.nn.Parameter):
@@ -194,6 +199,12 @@ def _product(gate: torch.Tensor, up: torch.Tensor, act: Callable[[torch.Tensor],
 def _memory(tensor: torch.Tensor) -> tuple[int, int]:
     """What two tensors share that are the same numbers in the same place, perhaps in another shape."""
     return tensor.untyped_storage()._cdata, tensor.numel()
+
+
+def _is_lora(module: Any) -> bool:
+    """Whether this is PEFT's adapted linear layer and no kind of its own; nothing has to be tried, see `LeanLora`."""
+    lora = sys.modules.get("peft.tuners.lora")
+    return lora is not None and type(module) is lora.Linear
 
 
 def _is_gated(module: Any) -> bool:
