@@ -78,7 +78,10 @@ def document_attention(
             query_1HRK, key_1GRK, value_1GRK, _pieces(document_tokens, chains), scaling, widen
         )
         return out_1RHK, None
-    return _composed(query_1HRK, key_1GRK, value_1GRK, document_tokens, chains, dropout=dropout, scaling=scaling), None
+    by_autograd_1RHK = attention_by_autograd(
+        query_1HRK, key_1GRK, value_1GRK, document_tokens, parents, dropout=dropout, scaling=scaling
+    )
+    return by_autograd_1RHK, None
 
 
 def _chains(document_tokens: tuple[int, ...], parents: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -195,12 +198,12 @@ def _merge(
     torch.logaddexp(sums_1QH, found_sums_1QH, out=sums_1QH)
 
 
-def _composed(
+def attention_by_autograd(
     query_1HRK: torch.Tensor,
     key_1GRK: torch.Tensor,
     value_1GRK: torch.Tensor,
     document_tokens: tuple[int, ...],
-    chains: Sequence[tuple[int, ...]],
+    parents: tuple[int, ...],
     *,
     dropout: float,
     scaling: float | None,
@@ -208,10 +211,12 @@ def _composed(
     """The same [1, R, H, K] on any device and with dropout: PyTorch's own attention of one stretch after the other."""
     queries, keys, values = (one.split(document_tokens, dim=2) for one in (query_1HRK, key_1GRK, value_1GRK))
     stretches = []
-    for query, chain in zip(queries, chains, strict=True):
+    for query, chain in zip(queries, _chains(document_tokens, parents), strict=True):
         above = [keys[one] for one in chain], [values[one] for one in chain]
         if len(chain) > 1:  # recomputed, as a parent's keys and values would be kept once for each of its children
-            stretches.append(checkpoint(_continue, query, *above, scaling, use_reentrant=False))
+            stretches.append(
+                checkpoint(_continue, query, *above, scaling, use_reentrant=False, preserve_rng_state=False)
+            )
         else:
             key, value = above[0][0], above[1][0]
             stretches.append(
