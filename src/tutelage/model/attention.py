@@ -126,7 +126,7 @@ class _PackedAttention(torch.autograd.Function):
     A token of a stretch with parents has a piece for each of them, whose outputs are averaged with the sums of their
     exponentials as weights. The backward kernel takes probabilities to be exp(score - logarithm of the sum), and what
     they lose to their normalisation from the output; so with those of all pieces together it finds each piece's part
-    of the gradients. Source: Liu et al. 2023, Ring Attention with Blockwise Transformers, section 3.
+    of the gradients. Source: Dao 2023, FlashAttention-2, algorithm 2; done so by Liu et al. 2023, Ring Attention.
     """
 
     @staticmethod
@@ -191,7 +191,7 @@ def _merge(
 ) -> None:
     """Attention to some keys, and the logarithms of its sums, become attention to those and the found ones, in place.
 
-    Source: Liu et al. 2023, Ring Attention with Blockwise Transformers, section 3.
+    Source: Dao 2023, FlashAttention-2, section 2.3, of two blocks.
     """
     share_1QH1 = (found_sums_1QH - sums_1QH).sigmoid_().unsqueeze(-1)
     out_1QHK.lerp_(found_1QHK.to(out_1QHK.dtype), share_1QH1)
