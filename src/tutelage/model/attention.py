@@ -172,6 +172,7 @@ class _PackedAttention(torch.autograd.Function):
                     grad[:, :, place] = part
                 else:
                     grad[:, :, place].add_(part)
+            del parts, part  # else they would lie beside those of the next piece
         return (*(one.to(query_1HRK.dtype) for one in grads), None, None, None)
 
 
