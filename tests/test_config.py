@@ -213,7 +213,6 @@ class TestProblems:
     @pytest.mark.parametrize(
         ("values", "first", "others"),
         [
-            (with_values(pack={"max_tokens": 4096}), "pack.row_tokens", ["4096", "2048 by default"]),
             (with_values(pack={"max_tokens": 100, "row_tokens": 99}), "pack.row_tokens", ["99", "100"]),
             (
                 with_values(data={"validation": ["v.jsonl"], "validation_share": 0.1}),
@@ -257,7 +256,8 @@ class TestProblems:
 
     def test_all_problems_come_together_with_their_lines(self, tmp_path: Path) -> None:
         text = (
-            '[model]\nname = "x"\n[data]\ntrain = ["a", 3]\n[pack]\nmax_tokens = 4096\n[train]\nepoch = 1\nbeta1 = 2\n'
+            '[model]\nname = "x"\n[data]\ntrain = ["a", 3]\n[pack]\nmax_tokens = 4096\nrow_tokens = 9\n'
+            "[train]\nepoch = 1\nbeta1 = 2\n"
         )
         path = write(tmp_path, text)
         with pytest.raises(ConfigError) as caught:
@@ -268,9 +268,9 @@ class TestProblems:
         assert found.count("\n    - ") == 6
         assert "data.train[1]: is 3" in found
         assert "(line 4)" in found
-        assert "pack.row_tokens: is 2048 by default" in found
-        assert "train.epoch: is not a known field; did you mean train.epochs? (line 8)" in found
-        assert "train.beta1: is 2, should be less than 1 (line 9)" in found
+        assert "pack.row_tokens: is 9, less than pack.max_tokens = 4096" in found
+        assert "train.epoch: is not a known field; did you mean train.epochs? (line 9)" in found
+        assert "train.beta1: is 2, should be less than 1 (line 10)" in found
         assert "evaluate.before: is 1, should be true or false (from an override)" in found
         assert "override 'nonsense'" in found
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks.train.measured import Measured, Numerics, Task
 
+from tutelage.model.allocator import better_allocator, preloading
 from tutelage.model.load import Precision
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +32,7 @@ class Contestant:
         numerics: what it is asked to compute in.
         micro_examples: examples in one forward pass; ours packs instead and does not read it.
         compared: False for settings that are shown, but that no ratio is taken of.
+        preloaded: with the allocator that ours takes where it is installed, which the tool does not do by itself.
     """
 
     name: str
@@ -38,10 +40,20 @@ class Contestant:
     numerics: Numerics
     micro_examples: int = 1
     compared: bool = True
+    preloaded: bool = False
 
 
-def contestants(precision: Precision, tools: Sequence[str]) -> list[Contestant]:
-    """All of `tools`, ours first. Which settings are best for whom was measured: see README.md."""
+def contestants(
+    precision: Precision, tools: Sequence[str], *, plain: bool = True, preloaded: bool = False
+) -> list[Contestant]:
+    """All of `tools`, ours first. Which settings are best for whom was measured: see README.md.
+
+    Args:
+        precision: what is computed in.
+        tools: names of `TOOLS`.
+        plain: with the settings that no ratio is taken of.
+        preloaded: the others with our allocator, too.
+    """
     every = {
         "bf16": [
             Contestant(OURS, OURS, "mixed"),
@@ -60,7 +72,8 @@ def contestants(precision: Precision, tools: Sequence[str]) -> list[Contestant]:
             Contestant("LLaMA-Factory, fp32, 1 x 16", "llamafactory", "fp32"),
         ],
     }
-    return [one for one in every[precision] if one.tool in tools]
+    chosen = [one for one in every[precision] if one.tool in tools and (plain or one.compared)]
+    return [replace(one, preloaded=preloaded and one.tool != OURS) for one in chosen]
 
 
 def python_of(tool: str, environments: Path | None) -> Path:
@@ -90,8 +103,11 @@ def measure(contestant: Contestant, task: Task, environments: Path | None) -> Me
     )
     python = python_of(contestant.tool, environments)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TQDM_DISABLE": "1"}
+    library = better_allocator(environment)
     if contestant.tool != OURS:
         environment.pop("PYTHONPATH", None)
+    if library is not None and (contestant.tool == OURS or contestant.preloaded):
+        environment = preloading(library, environment)  # as `tutelage train` starts itself again with it
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "task.json"
         path.write_text(json.dumps(asdict(asked)), encoding="utf-8")

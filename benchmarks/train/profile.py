@@ -37,6 +37,7 @@ from tutelage.model.source import model_folder
 from tutelage.pack import Order, batches
 from tutelage.train.prepare import prepare
 from tutelage.train.record import HeldoutRecord, StepRecord
+from tutelage.train.rows import row_tokens_here, trains_on_shared_prefixes
 from tutelage.train.run import run
 from tutelage.train.screen import Screen
 
@@ -132,8 +133,8 @@ def computed_share(settings: Settings, base: Path) -> float:
     train = prepare(settings, base).train
     asked = settings.train
     order = Order(len(train), asked.batch_examples, asked.epochs, settings.seed, asked.max_steps)
-    share_prefixes = settings.pack.share_prefixes and settings.lora.dropout == 0.0  # as the run itself decides
-    made = batches(train, order, row_tokens=settings.pack.row_tokens, share_prefixes=share_prefixes)
+    share_prefixes = trains_on_shared_prefixes(settings)
+    made = batches(train, order, row_tokens=row_tokens_here(settings), share_prefixes=share_prefixes)
     plain = list(islice(made, WARM_STEPS, WARM_STEPS + PLAIN_STEPS))
     return sum(one.computed_tokens for one in plain) / sum(one.tokens for one in plain)
 

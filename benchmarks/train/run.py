@@ -56,6 +56,8 @@ def arguments() -> argparse.Namespace:
         default="auto",
         help="auto: bf16 where the hardware multiplies it, fp32 elsewhere, where bf16 is many times slower for all",
     )
+    parser.add_argument("--no-plain", action="store_true", help="leave out the settings that no ratio is taken of")
+    parser.add_argument("--preload", action="store_true", help="give the others the allocator that ours finds, too")
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a setting of ours")
     parser.add_argument("--out", type=Path, default=OUT, help="file for all raw figures")
@@ -67,7 +69,8 @@ def arguments() -> argparse.Namespace:
 
 def measure_by_turns(asked: argparse.Namespace, task: Task, precision: Precision, tokens: list[int]) -> list[Runs]:
     """All contestants of one method, one after the other in each repeat."""
-    runs = [Runs(one) for one in contestants(precision, asked.tools.split(","))]
+    chosen = contestants(precision, asked.tools.split(","), plain=not asked.no_plain, preloaded=asked.preload)
+    runs = [Runs(one) for one in chosen]
     for each in runs:
         python_of(each.contestant.tool, asked.environments)  # a missing one shows before hours are spent
     for repeat in range(asked.repeats):

@@ -1,5 +1,5 @@
 """`python -m tutelage`, and `torchrun -m tutelage`."""
 
-from tutelage.cli import main
+from tutelage.cli import program
 
-main()
+program()

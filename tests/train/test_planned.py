@@ -17,6 +17,7 @@ from tutelage.train import planned
 from tutelage.train.learner import learner_for
 from tutelage.train.planned import checkpointing_choice, fullest_row, recomputes_here
 from tutelage.train.prepare import Prepared, prepare
+from tutelage.train.rows import row_tokens_here
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_several_processes_decide_alike(
 def test_the_fullest_row_is_a_row_of_the_run(settings: Settings, prepared: Prepared) -> None:
     row = fullest_row(settings, prepared)
 
-    assert max(len(one.ids) for one in prepared.train) <= len(row.ids) <= settings.pack.row_tokens
+    assert max(len(one.ids) for one in prepared.train) <= len(row.ids) <= row_tokens_here(settings)
 
 
 def test_a_learner_computes_again_when_told(settings: Settings) -> None:

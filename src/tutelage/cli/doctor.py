@@ -51,6 +51,7 @@ def _facts(found: Machine) -> dict[str, str]:
         "disk": f"{byte_size(found.disk_free_bytes)} free",
         "torch": f"{torch.version}{built}, {torch.threads} threads" if torch else "not installed",
         "GPUs": "; ".join(gpus) or "none",
+        "allocator": f"{found.allocator}, in training",
         "compiler": found.compiler or "none, so torch.compile cannot run on the CPU",
     } | {name: version or "not installed" for name, version in found.packages.items() if name != "torch"}
 

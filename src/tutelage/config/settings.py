@@ -116,11 +116,8 @@ def contradictions(settings: Settings, *, ignore: Collection[str] = ()) -> list[
     if data.validation and data.validation_share > 0:
         problem = "is set, and so is data.validation; keep one of them"
         found.append(Contradiction(("data.validation_share", "data.validation"), problem))
-    if pack.row_tokens < pack.max_tokens:
-        given = "" if "row_tokens" in pack.model_fields_set else " by default"
-        problem = (
-            f"is {pack.row_tokens}{given}, less than pack.max_tokens = {pack.max_tokens}; raise it at least to that"
-        )
+    if pack.row_tokens is not None and pack.row_tokens < pack.max_tokens:
+        problem = f"is {pack.row_tokens}, less than pack.max_tokens = {pack.max_tokens}; raise it at least to that"
         found.append(Contradiction(("pack.row_tokens", "pack.max_tokens"), problem))
     if train.warmup_steps is not None and "warmup_share" in train.model_fields_set:
         problem = "is set, and so is train.warmup_share; keep one of them"

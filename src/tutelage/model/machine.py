@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from tutelage.model.allocator import INSTALL, allocator_of_runs
+
 NATIVE_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """CPU flags that mean bf16 products in hardware, as /proc/cpuinfo spells them (x86 and ARM). Elsewhere PyTorch computes
 them in software, many times slower than fp32."""
@@ -51,7 +53,8 @@ class Torch:
 class Machine:
     """Facts about this machine; None is what could not be found out, or is not there.
 
-    `cores` are those this process may use, `quota_cores` what a container grants of them.
+    `cores` are those this process may use, `quota_cores` what a container grants of them; `allocator` is what a
+    training run gives out memory with.
     """
 
     system: str
@@ -68,6 +71,7 @@ class Machine:
     nvidia_driver: bool
     packages: dict[str, str | None]
     compiler: str | None
+    allocator: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,7 @@ def machine() -> Machine:
         nvidia_driver=Path("/proc/driver/nvidia/version").exists(),
         packages={name: _version(name) for name in TRAINING_PACKAGES + OPTIONAL_PACKAGES},
         compiler=_compiler(),
+        allocator=allocator_of_runs(),
     )
 
 
@@ -143,6 +148,8 @@ def problems(found: Machine) -> list[Problem]:
     if found.quota_cores is not None and found.torch is not None and found.torch.threads > found.quota_cores + 1:
         what = f"torch starts {found.torch.threads} threads, and this container may use {found.quota_cores:g} cores"
         listed.append(Problem(what, f"set model.threads = {max(1, int(found.quota_cores))} in the recipe"))
+    if found.allocator == "glibc" and found.torch is not None and not found.torch.gpus:
+        listed.append(Problem("With glibc's allocator training takes up to 1.6 times the memory", INSTALL))
     if found.disk_free_bytes < LOW_DISK_BYTES:
         listed.append(Problem("Little disk is free here", "free some, or set folder=PATH in the recipe"))
     if found.available_bytes is not None and found.available_bytes < LOW_MEMORY_BYTES:

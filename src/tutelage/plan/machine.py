@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from tutelage.model.allocator import allocator_of_runs
+
 TUNABLES = "GLIBC_TUNABLES"
 FIXED_THRESHOLD = "glibc.malloc.mmap_threshold"
 """Where this is set, glibc maps every tensor apart and gives it back whole. As it comes, it raises the threshold by
@@ -67,8 +69,14 @@ def this_machine() -> Device:
         name = torch.cuda.get_device_name()
         return Device(name, free, total, overheads()["gpu"], None, None, True, "torch.cuda.mem_get_info")
     free, total, source = _main_memory()
-    kind = "cpu_fixed" if FIXED_THRESHOLD in os.environ.get(TUNABLES, "") else "cpu"
-    return Device("this machine, CPU", free, total, overheads()[kind], None, None, True, source)
+    return Device("this machine, CPU", free, total, overheads()[_kind_of_runs()], None, None, True, source)
+
+
+def _kind_of_runs() -> str:
+    """The entry of `overheads.toml` for a training run on this machine's processor."""
+    if allocator_of_runs() != "glibc":
+        return "cpu_tcmalloc"
+    return "cpu_fixed" if FIXED_THRESHOLD in os.environ.get(TUNABLES, "") else "cpu"
 
 
 def named_gpus() -> tuple[Device, ...]:

@@ -12,6 +12,7 @@ from tutelage.pack import pack_rows
 from tutelage.train.adapters import NamedAdapter
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
 from tutelage.train.reopen import Reopened, reopen
+from tutelage.train.rows import row_tokens_here, shares_prefixes_here
 from tutelage.train.screen import Screen
 
 
@@ -26,8 +27,8 @@ def exam_for(settings: Settings, prepared: Prepared, *, together: bool) -> Exam:
     return Exam(
         heldout_rows=pack_rows(
             prepared.validation,
-            row_tokens=settings.pack.row_tokens,
-            share_prefixes=settings.pack.share_prefixes,
+            row_tokens=row_tokens_here(settings),
+            share_prefixes=shares_prefixes_here(settings),
             together=together,
         ),
         task=prepared.task,

@@ -1,4 +1,4 @@
-"""Memory that was freed goes back to the system: rows of many lengths leave glibc's heap full of holes."""
+"""Memory that was freed goes back to the system: rows of many lengths leave a heap full of holes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ GIVE_BACK_EVERY_STEPS = 4
 
 
 def give_back() -> None:
-    """Ask glibc to return free heap pages; nothing happens with another C library.
+    """Ask glibc, or tcmalloc, to return free pages; nothing happens with another C library.
 
     Source: docs/log.md, "Memory of full fine-tuning on a CPU".
     """
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
+    if platform.libc_ver()[0] != "glibc":
+        return
+    here = ctypes.CDLL(None)
+    try:
+        give = here.MallocExtension_ReleaseFreeMemory
+    except AttributeError:  # tcmalloc is not there
+        here.malloc_trim(0)
+    else:
+        give()

@@ -15,6 +15,7 @@ from tutelage.plan.fit import Choice, choose_checkpointing
 from tutelage.plan.machine import this_machine
 from tutelage.plan.work import Work
 from tutelage.train.prepare import Prepared
+from tutelage.train.rows import row_tokens_here, trains_on_shared_prefixes
 from tutelage.train.sampling import order_of
 from tutelage.types import Row
 
@@ -33,7 +34,10 @@ def fullest_row(settings: Settings, prepared: Prepared) -> Row:
     """The row with the most tokens among those of a run's first steps."""
     order = order_of(settings, examples=len(prepared.train), sources=prepared.sources)
     given = batches(
-        prepared.train, order, row_tokens=settings.pack.row_tokens, share_prefixes=settings.pack.share_prefixes
+        prepared.train,
+        order,
+        row_tokens=row_tokens_here(settings),
+        share_prefixes=trains_on_shared_prefixes(settings),
     )
     rows = (row for batch in islice(given, LOOKED_AT_STEPS) for row in batch.rows)
     return max(rows, key=lambda row: len(row.ids))
@@ -84,7 +88,7 @@ def recomputes_here(settings: Settings, prepared: Prepared, *, processes: int, s
     Raises:
         TutelageError: the model cannot be planned.
     """
-    asked, row_tokens = settings.train.activation_checkpointing, settings.pack.row_tokens
+    asked, row_tokens = settings.train.activation_checkpointing, row_tokens_here(settings)
     if asked != "auto" or processes > 1:
         return recomputes(asked, row_tokens=row_tokens)
     blueprint = read_blueprint(settings.model.name, trust_remote_code=settings.model.trust_remote_code, say=say)

@@ -9,8 +9,6 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
 from tutelage.errors import SaveError, cause_of
 from tutelage.train.folder import write_text
 
@@ -118,6 +116,8 @@ def peak_bytes() -> int:
 
     Freed pieces that PyTorch keeps for later count: it is what must fit.
     """
+    import torch
+
     if torch.cuda.is_available():
         return torch.cuda.max_memory_reserved()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

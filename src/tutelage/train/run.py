@@ -17,6 +17,7 @@ from tutelage import config, report
 from tutelage.config import Settings
 from tutelage.errors import CheckpointError
 from tutelage.evaluate.measure import Exam, Measures, Sitting
+from tutelage.model.allocator import allocator_here
 from tutelage.model.embeddings import untrained_tokens
 from tutelage.model.load import device_here, settled_precision
 from tutelage.model.prompt import without_prompt
@@ -41,6 +42,7 @@ from tutelage.train.prepare import Prepared, prepare, prepared_cache
 from tutelage.train.record import Recorder
 from tutelage.train.recorded import Recorded
 from tutelage.train.result import result_of
+from tutelage.train.rows import row_tokens_here, trains_on_shared_prefixes
 from tutelage.train.sampling import epoch_steps, order_of
 from tutelage.train.save import save_trained
 from tutelage.train.schedule import Schedule, warmup_steps
@@ -257,6 +259,7 @@ def _write_inputs(
         "skipped_steps": skipped,
         "versions": run_files.versions(),
         "machine": machine(settings.model.threads),
+        "allocator": allocator_here(),
         "git_commit": run_files.git_commit(),
     }
     if earlier:
@@ -291,13 +294,6 @@ def _checkpoints(job: Job) -> Checkpoints:
     return Checkpoints(job.folder / run_files.CHECKPOINTS, keep=keep, ranks=ranks)
 
 
-def _shares_prefixes(settings: Settings) -> bool:
-    """What documents share gets one draw of noise, where each of them would have got its own: then none is shared."""
-    train = settings.train
-    draws = settings.lora.dropout > 0 or train.residual_dropout > 0 or train.neftune_alpha is not None
-    return settings.pack.share_prefixes and not draws
-
-
 def _train(job: Job) -> Outcome:
     asked, learner, examples = job.settings.train, job.learner, job.prepared.train
     order = order_of(job.settings, examples=len(examples), sources=job.prepared.sources)
@@ -319,9 +315,9 @@ def _train(job: Job) -> Outcome:
     given = engine.batches(
         examples,
         order,
-        row_tokens=job.settings.pack.row_tokens,
+        row_tokens=row_tokens_here(job.settings),
         start_step=progress.steps_done,
-        share_prefixes=_shares_prefixes(job.settings),
+        share_prefixes=trains_on_shared_prefixes(job.settings),
         together=learner.together,
     )
     recorded = job.recorded
