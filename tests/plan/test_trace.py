@@ -46,6 +46,7 @@ def test_three_layers_tell_what_five_need(
     single_document("lora", "fp32", 300),
     replace(single_document("full", "fp32", 300), checkpointing=True),
     Work("full", "fp32", documents_of(300, 70), 120),
+    Work("full", "fp32", (60, 50, 40, 30, 70, 50), 150, parents=(-1, 0, 1, 1, 0, -1)),
 ])  # fmt: skip
 def test_a_trace_without_memory_equals_one_of_the_real_model(tiny_model: Any, tiny_model_folder: Path, work: Work):
     found = trace(read_blueprint(str(tiny_model_folder)), work)
