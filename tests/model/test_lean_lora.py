@@ -55,24 +55,34 @@ def lean_layers(model: Any) -> list[LeanLora]:
     return [one for one in model.modules() if isinstance(one, LeanLora)]
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"use_rslora": True}, {"lora_bias": True}, {"lora_dropout": 0.2}, {"use_dora": True}]
-)
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_outputs_and_gradients_are_those_of_peft(dtype: str, settings: dict[str, Any]) -> None:
-    plain, lean = adapted(dtype, **settings), adapted(dtype, **settings)
+KINDS: list[dict[str, Any]] = [
+    {}, {"use_rslora": True}, {"lora_bias": True}, {"lora_dropout": 0.2}, {"use_dora": True},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", KINDS)
+def test_outputs_and_gradients_are_those_of_peft(settings: dict[str, Any]) -> None:
+    plain, lean = adapted(**settings), adapted(**settings)
     names = set(lean.state_dict())
     keep_less(lean)
 
     assert len(lean_layers(lean)) == 14
     assert set(lean.state_dict()) == names
     (expected, gradients), (found, lean_gradients) = learned(plain), learned(lean)
-    tolerance = 1e-5 if dtype == "fp32" else 0.1
-    assert off(found, expected) <= tolerance
+    assert off(found, expected) <= 1e-5
     assert lean_gradients.keys() == gradients.keys()
     assert all("lora_" in name for name in gradients)
     for name, gradient in gradients.items():
-        assert off(lean_gradients[name], gradient) <= tolerance, name
+        assert off(lean_gradients[name], gradient) <= 1e-5, name
+
+
+@pytest.mark.parametrize("settings", KINDS[:2])
+def test_in_bf16_it_rounds_no_worse_than_peft(settings: dict[str, Any]) -> None:
+    exact, plain, lean = (adapted(one, **settings) for one in ("bf16", "bf16", "bf16"))
+    keep_less(lean)
+    right, theirs, ours = learned(exact.float())[1], learned(plain)[1], learned(lean)[1]
+    ends = [torch.cat([one[name].flatten().float() for name in right]) for one in (right, theirs, ours)]
+    assert off(ends[2], ends[0]) <= 1.25 * off(ends[1], ends[0])
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
