@@ -131,3 +131,11 @@ def test_tensors_are_counted_while_they_are_alive():
     assert meter.peak_since() == 4 * 1500
     assert meter.peak_since() == meter.now_bytes
     assert len(third) + len(fourth) == 600
+
+
+def test_a_gpu_holds_more_logits_at_once(small: Blueprint):
+    work = single_document("full", "bf16", 2000)
+    here, there = (trace(small, work, device=one) for one in ("cpu", "cuda"))
+    assert there.activation_bytes == here.activation_bytes
+    assert there.operations == here.operations
+    assert 3 * here.loss_bytes < there.loss_bytes < 5 * here.loss_bytes
