@@ -110,7 +110,7 @@ class _TrainedCrossEntropy(torch.autograd.Function):
         # needs_input_grad speaks of the inputs only: it stays True where gradients are switched off.
         need_hidden, need_weight, need_bias = (learning and need for need in ctx.needs_input_grad[:3])
         grad_ND = torch.empty_like(hidden_ND) if need_hidden else None
-        grad_VD = torch.zeros_like(weight_VD) if need_weight else None
+        grad_VD = torch.empty_like(weight_VD) if need_weight else None
         grad_V = torch.zeros_like(bias_V) if need_bias and bias_V is not None else None
         total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
         for start in range(0, len(hidden_ND), positions):
@@ -131,8 +131,11 @@ class _TrainedCrossEntropy(torch.autograd.Function):
             small_CV = gradient_CV.to(weight_VD.dtype)
             if grad_ND is not None:
                 torch.mm(small_CV, weight_VD, out=grad_ND[chunk]).mul_(scale_C1)
-            if grad_VD is not None:
-                grad_VD.addmm_(small_CV.T, (hidden_CD * scale_C1).to(hidden_CD.dtype))
+            if grad_VD is not None:  # the first chunk overwrites what it finds
+                scaled_CD = (hidden_CD * scale_C1).to(hidden_CD.dtype)
+                torch.addmm(grad_VD, small_CV.T, scaled_CD, beta=float(start > 0), out=grad_VD)
+        if grad_VD is not None and len(hidden_ND) == 0:
+            grad_VD.zero_()
         ctx.save_for_backward(grad_ND, grad_VD, grad_V)
         return total
 
