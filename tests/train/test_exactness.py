@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from launched import launch
 from one_step import DOCUMENTS, TOLERANCE, Step, assert_same_step, documents_for, micro_batches, step_of
 from safetensors import safe_open
 from torch.nn.functional import cross_entropy
@@ -23,7 +21,6 @@ from tutelage.model.source import model_folder
 from tutelage.types import Example
 
 SCRIPT = Path(__file__).with_name("one_step_in_two.py")
-LIMIT_SECONDS = 240
 LAYOUTS = list(itertools.product(((16, 1), (4, 4), (1, 16)), (True, False)))
 
 
@@ -60,17 +57,7 @@ def plain_step(model: Any, documents: list[Example], trained_tokens: int) -> Ste
 
 def steps_in_two(model: Any, out: Path) -> dict[str, tuple[Step, list[int]]]:
     """The step in two processes, packed and apart, and the number of rows that each process took."""
-    kept = {key: value for key, value in os.environ.items() if key not in {"RANK", "WORLD_SIZE", "LOCAL_RANK"}}
-    source = Path(__file__).resolve().parents[2] / "src"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*launcher, str(SCRIPT), model.config.name_or_path, "4", str(out)],
-        env=kept | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=LIMIT_SECONDS,
-    )
+    done = launch(str(SCRIPT), model.config.name_or_path, "4", str(out), torchrun=2)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     found = {}
     for name in ("packed", "apart"):

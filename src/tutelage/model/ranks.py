@@ -108,13 +108,23 @@ ALONE = Ranks()
 """The only process of its run."""
 
 
+def processes_here() -> int:
+    """How many processes this one was started with; asks the variables of `ranks_here`, and joins nothing."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def first_here() -> bool:
+    """Whether this process is the main one of those; the same without joining."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def ranks_here() -> Ranks:
     """What torchrun, or any launcher that sets the same variables, says about this process.
 
     Source: the variables of PyTorch's `env://` initialisation: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT; LOCAL_RANK
     and GROUP_RANK from torchrun.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if processes_here() == 1:
         return ALONE
     store, rank, size = next(rendezvous("env://"))
     return Ranks(rank, size, int(os.environ.get("LOCAL_RANK", "0")), store)

@@ -22,7 +22,7 @@ from tutelage.model.embeddings import untrained_tokens
 from tutelage.model.load import device_here, settled_precision
 from tutelage.model.prompt import without_prompt
 from tutelage.model.quantise import require_bitsandbytes
-from tutelage.model.ranks import Ranks, joined, ranks_here
+from tutelage.model.ranks import Ranks, joined, processes_here, ranks_here
 from tutelage.model.source import model_folder
 from tutelage.render.show import coloured_rows
 from tutelage.train import folder as run_files
@@ -258,7 +258,7 @@ def _write_inputs(
         "seed": settings.seed,
         "skipped_steps": skipped,
         "versions": run_files.versions(),
-        "machine": machine(settings.model.threads),
+        "machine": machine(settings.model.threads, processes=processes_here(), row_tokens=row_tokens_here(settings)),
         "allocator": allocator_here(),
         "git_commit": run_files.git_commit(),
     }
