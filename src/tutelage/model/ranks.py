@@ -19,6 +19,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
 from tutelage.errors import EngineError
+from tutelage.model.ending import ending_together
 
 T = TypeVar("T")
 
@@ -132,7 +133,11 @@ def ranks_here() -> Ranks:
 
 @contextmanager
 def joined(ranks: Ranks, *, device: str) -> Iterator[None]:
-    """Open the process group for the block: gloo for the CPU and, where the model is on CUDA, NCCL beside it."""
+    """Open the process group for the block: gloo for the CPU and, where the model is on CUDA, NCCL beside it.
+
+    Raises:
+        EngineError: another process ended.
+    """
     if ranks.size == 1:
         yield
         return
@@ -146,7 +151,6 @@ def joined(ranks: Ranks, *, device: str) -> Iterator[None]:
         world_size=ranks.size,
         timeout=LONGEST_SILENCE,
     )
-    try:
+    with ending_together(ranks._store, rank=ranks.rank):
         yield
-    finally:
-        dist.destroy_process_group()
+    dist.destroy_process_group()  # not after an error: it could wait for what the others will never send

@@ -98,10 +98,12 @@ def batches(
     together: bool = True,
     rank: int = 0,
     ranks: int = 1,
+    within: int | None = None,
 ) -> Iterator[Batch]:
     """The batches of a run from `start_step` on, each with the one count its loss is divided by.
 
     Of several processes each gets its share of a batch's rows, the same number of them; the count is that of all.
+    Rows of more than `within` tokens are divided before they are dealt (`rows_within`), so all have as many.
     """
     for step, epoch, chosen in order.indices(start_step):
         rows = pack_rows(
@@ -110,6 +112,7 @@ def batches(
             share_prefixes=share_prefixes,
             together=together,
         )
+        rows = rows_within(rows, within)
         yield Batch(
             step=step,
             epoch=epoch,

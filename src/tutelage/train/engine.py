@@ -51,6 +51,7 @@ class Engine:
         start_step: int,
         share_prefixes: bool,
         together: bool,
+        within: int | None = None,
     ) -> Iterator[Batch]:
         """This process's share of every batch; those for a GPU are made ahead."""
         made = batches(
@@ -62,6 +63,7 @@ class Engine:
             together=together,
             rank=self.ranks.rank,
             ranks=self.ranks.size,
+            within=within,
         )
         return ahead(made, pin=True) if device_here() == "cuda" else made
 
