@@ -3,8 +3,9 @@
     python benchmarks/plan/run.py --methods full,lora --lengths 512,1024,2048 --batches 1,4
 
 Needs Linux (/proc) and about 8 GB; a quarter of an hour for each method on 2 quiet cores. Prints a line for each run as
-it ends, then the table: prediction over measurement, and whether all lie within 10 %. `--allocator plain` leaves
-glibc's allocator as it comes; docs/plan.md says what that does. Exits with 1 where a run is off by more.
+it ends, then the table: prediction over measurement, and whether all lie within 10 %. `--allocator` is the one
+that a run would have here, glibc's with a fixed threshold, or as it comes; docs/plan.md says what that does. Exits with
+1 where a run is off by more.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tutelage.model.allocator import INSTALL, better_allocator, preloading
 from tutelage.model.load import settled_precision
 from tutelage.plan.blueprint import read_blueprint
 from tutelage.plan.fit import Traces
@@ -26,11 +28,27 @@ MEASURE = Path(__file__).with_name("measure.py")
 WITHIN = 0.10
 
 
-def measured(method: Method, tokens: int, batch: int, *, steps: int, fixed: bool, model: str) -> dict[str, object]:
-    """What one run took, as `measure.py` prints it."""
+def environment_with(allocator: str) -> dict[str, str]:
+    """The environment of a run with that allocator.
+
+    Raises:
+        SystemExit: tcmalloc is not installed here.
+    """
     environment = {name: value for name, value in os.environ.items() if name != TUNABLES}
-    if fixed:
+    if allocator == "fixed":
         environment[TUNABLES] = f"{FIXED_THRESHOLD}=131072"
+    elif allocator == "tcmalloc":
+        library = better_allocator(environment)
+        if library is None:
+            raise SystemExit(f"There is no tcmalloc here: {INSTALL}; or --allocator fixed")
+        environment = preloading(library, environment)
+    return environment
+
+
+def measured(
+    method: Method, tokens: int, batch: int, *, steps: int, environment: dict[str, str], model: str
+) -> dict[str, object]:
+    """What one run took, as `measure.py` prints it."""
     asked = ["--method", method, "--tokens", tokens, "--batch", batch, "--steps", steps, "--model", model]
     done = subprocess.run(
         [sys.executable, str(MEASURE), *map(str, asked)], env=environment, capture_output=True, text=True, check=False
@@ -49,10 +67,10 @@ def main() -> int:
     parser.add_argument("--batches", default="1,4", help="rows of a step")
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--allocator", choices=("fixed", "plain"), default="fixed")
+    parser.add_argument("--allocator", choices=("tcmalloc", "fixed", "plain"), default="tcmalloc")
     asked = parser.parse_args()
-    fixed = asked.allocator == "fixed"
-    overhead = overheads()["cpu_fixed" if fixed else "cpu"]
+    environment = environment_with(asked.allocator)
+    overhead = overheads()["cpu" if asked.allocator == "plain" else f"cpu_{asked.allocator}"]
     traces = Traces(read_blueprint(asked.model))
     lines, off = [], 0
     for name in asked.methods.split(","):
@@ -60,7 +78,7 @@ def main() -> int:
         for tokens in map(int, asked.lengths.split(",")):
             needed = traces.memory(single_document(method, settled_precision("auto"), tokens), overhead)
             for batch in map(int, asked.batches.split(",")):
-                found = measured(method, tokens, batch, steps=asked.steps, fixed=fixed, model=asked.model)
+                found = measured(method, tokens, batch, steps=asked.steps, environment=environment, model=asked.model)
                 peak = found["peak_bytes"]
                 assert isinstance(peak, int)
                 ratio = needed.peak_bytes / peak

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.train.hugging_face import Watch
-from benchmarks.train.measured import Measured, Task, task_from_arguments, versions_of
+from benchmarks.train.measured import Task, task_from_arguments
 
 
 def main(task: Task) -> None:
@@ -61,15 +61,7 @@ def main(task: Task) -> None:
             "disable_tqdm": True,
         }
         run_exp(settings | adapters, callbacks=[watch.callback()])
-    Measured(
-        step_seconds=watch.stopwatch.step_seconds,
-        step_losses=watch.losses,
-        tokens=watch.tokens,
-        peak_bytes=watch.stopwatch.peak_bytes,
-        trained_dtype=watch.trained_dtype,
-        trained_parameters=watch.trained_parameters,
-        versions=versions_of("llamafactory", "transformers", "peft", "torch"),
-    ).tell()
+    watch.tell("llamafactory", "transformers", "peft", "torch")
 
 
 if __name__ == "__main__":

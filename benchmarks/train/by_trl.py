@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 
 from benchmarks.train.hugging_face import Watch
-from benchmarks.train.measured import Measured, Task, task_from_arguments, versions_of
+from benchmarks.train.measured import Task, task_from_arguments
 
 
 def main(task: Task) -> None:
@@ -53,15 +53,7 @@ def main(task: Task) -> None:
             callbacks=[watch.callback()],
         )
         trainer.train()
-    Measured(
-        step_seconds=watch.stopwatch.step_seconds,
-        step_losses=watch.losses,
-        tokens=watch.tokens,
-        peak_bytes=watch.stopwatch.peak_bytes,
-        trained_dtype=watch.trained_dtype,
-        trained_parameters=watch.trained_parameters,
-        versions=versions_of("trl", "transformers", "peft", "torch"),
-    ).tell()
+    watch.tell("trl", "transformers", "peft", "torch")
 
 
 if __name__ == "__main__":

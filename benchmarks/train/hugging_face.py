@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.train.measured import Stopwatch
+from benchmarks.train.measured import Measured, Stopwatch, versions_of
 
 
 class Watch:
@@ -39,3 +39,15 @@ class Watch:
                     watch.losses.append(float(logs["loss"]))
 
         return Callback()
+
+    def tell(self, *packages: str) -> None:
+        """Print what was measured, with the versions of `packages`."""
+        Measured(
+            step_seconds=self.stopwatch.step_seconds,
+            step_losses=self.losses,
+            tokens=self.tokens,
+            peak_bytes=self.stopwatch.peak_bytes,
+            trained_dtype=self.trained_dtype,
+            trained_parameters=self.trained_parameters,
+            versions=versions_of(*packages),
+        ).tell()

@@ -7,12 +7,33 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
-from tutelage.model.attention import NAME, attend_as_served, document_attention, isolate_documents
+from tutelage.model.attention import (
+    NAME,
+    attend_as_served,
+    attention_by_autograd,
+    document_attention,
+    isolate_documents,
+)
 
 DOCUMENTS = (5, 1, 9, 3)
 HEADS, GROUPS, WIDTH = 4, 2, 8
+Tree = tuple[tuple[int, ...], tuple[int, ...]]
+"""Lengths of stretches and the parent of each."""
+TREES: dict[str, Tree] = {
+    "nothing shared": ((5, 1, 9), (-1, -1, -1)),
+    "one beginning": ((6, 3, 1, 4), (-1, 0, 0, 0)),
+    "two levels": ((4, 3, 2, 5, 6), (-1, 0, 1, 1, 0)),
+    "three levels": ((4, 1, 3, 2, 5, 1, 7), (-1, 0, 1, 2, 2, 1, 0)),
+    "several roots": ((3, 4, 2, 5, 1, 6, 2), (-1, 0, 0, -1, -1, 4, 5)),
+    "only single tokens": ((1, 1, 1, 1), (-1, 0, 1, 0)),
+    "children between other stretches": ((3, 4, 5, 2, 6), (-1, -1, 0, 1, 0)),
+    "long enough for several blocks": ((600, 40, 300, 70, 1), (-1, 0, 0, 2, 2)),
+}
 
 
 def tensors(tokens: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -28,6 +49,54 @@ def eager(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: 
     mask = torch.full((tokens, tokens), float("-inf")).triu(1)[None, None]
     module: Any = SimpleNamespace(num_key_value_groups=HEADS // GROUPS, training=False)
     return eager_attention_forward(module, query, key, value, mask, scaling=scaling)[0]
+
+
+def with_gradients(
+    inputs: Any, document_tokens: tuple[int, ...], parents: tuple[int, ...], scaling: float | None = None
+) -> list[torch.Tensor]:
+    """The output, and the gradients of queries, keys and values towards a fixed random direction."""
+    leaves = [one.detach().requires_grad_() for one in inputs]
+    out, _ = document_attention(
+        torch.nn.Identity(), *leaves, None, document_tokens=document_tokens, parents=parents, scaling=scaling
+    )
+    return [out.detach(), *torch.autograd.grad(out, leaves, towards(out))]
+
+
+def towards(out: torch.Tensor) -> torch.Tensor:
+    return torch.randn(out.shape, generator=torch.Generator().manual_seed(8)).to(out.dtype)
+
+
+def alone_in_double(
+    inputs: Any, document_tokens: tuple[int, ...], parents: tuple[int, ...], scaling: float = WIDTH**-0.5
+) -> list[torch.Tensor]:
+    """The same from the definition: each stretch is the end of a document that is laid down whole, by itself."""
+    leaves = [one.detach().double().requires_grad_() for one in inputs]
+    query, key, value = (
+        one.repeat_interleave(HEADS // one.shape[1], dim=1).split(document_tokens, dim=2) for one in leaves
+    )
+    ends = []
+    for number, tokens in enumerate(document_tokens):
+        chain = [number]
+        while parents and parents[chain[0]] >= 0:
+            chain.insert(0, parents[chain[0]])
+        q, k, v = (torch.cat([one[stretch] for stretch in chain], dim=2) for one in (query, key, value))
+        scores = q @ k.transpose(2, 3) * scaling
+        hidden = torch.ones(scores.shape[2:], dtype=torch.bool).triu(1)
+        ends.append((scores.masked_fill(hidden, float("-inf")).softmax(-1) @ v)[:, :, -tokens:])
+    out = torch.cat(ends, dim=2).transpose(1, 2)
+    return [out.detach(), *torch.autograd.grad(out, leaves, towards(out))]
+
+
+class Calls(TorchDispatchMode):
+    """Counts operators by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("scaling", [WIDTH**-0.5, 0.11])
@@ -70,6 +139,106 @@ def test_long_bf16_documents_stay_close_to_fp32() -> None:
 
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), wide, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("tree", TREES.values(), ids=TREES)
+@pytest.mark.parametrize("scaling", [WIDTH**-0.5, 1.1])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-6), (torch.float64, 1e-12)])
+def test_a_stretch_attends_as_the_end_of_a_whole_document(
+    tree: Tree, scaling: float, dtype: torch.dtype, tolerance: float
+) -> None:
+    inputs = tensors(sum(tree[0]), dtype)
+    for found, expected in zip(
+        with_gradients(inputs, *tree, scaling), alone_in_double(inputs, *tree, scaling), strict=True
+    ):
+        torch.testing.assert_close(found.double(), expected, rtol=0.0, atol=tolerance * float(expected.abs().max()))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 999)), min_size=1, max_size=9))
+def test_any_tree_is_exact_in_double_precision(drawn: list[tuple[int, int]]) -> None:
+    document_tokens = tuple(tokens for tokens, _ in drawn)
+    parents = tuple(number % (place + 1) - 1 for place, (_, number) in enumerate(drawn))
+    inputs = tensors(sum(document_tokens), torch.float64)
+    found = with_gradients(inputs, document_tokens, parents)
+    for one, expected in zip(found, alone_in_double(inputs, document_tokens, parents), strict=True):
+        torch.testing.assert_close(one, expected, rtol=1e-10, atol=1e-11)
+
+
+def test_scores_far_apart_are_joined_without_overflow() -> None:
+    """exp(1000) is beyond fp32, and so is what a part with such scores weighs against one without."""
+    query, key, value = tensors(9)
+    key[:, :, :4] *= 1000.0
+    tree = ((4, 2, 3), (-1, 0, 0))
+    found, expected = with_gradients((query, key, value), *tree), alone_in_double((query, key, value), *tree)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("beginning", [20, 1100])  # below the length that is computed in fp32, and above
+def test_bf16_stretches_stay_close_to_double_precision(beginning: int) -> None:
+    tree = ((beginning, 7, 40, 1), (-1, 0, 0, 2))
+    inputs = tensors(sum(tree[0]), torch.bfloat16)
+    for found, expected in zip(with_gradients(inputs, *tree), alone_in_double(inputs, *tree), strict=True):
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found.double(), expected, rtol=0.03, atol=0.03)
+
+
+def test_short_bf16_stretches_are_rounded_once() -> None:
+    tree = TREES["three levels"]
+    inputs = tensors(sum(tree[0]), torch.bfloat16)
+    wide = with_gradients([one.float() for one in inputs], *tree)[0]
+    assert torch.equal(with_gradients(inputs, *tree)[0], wide.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tree", [(DOCUMENTS, ()), ((20, *[3] * 8), (-1, *[0] * 8))])
+def test_only_the_row_and_the_logarithms_of_its_sums_are_kept(tree: Tree, dtype: torch.dtype) -> None:
+    document_tokens, parents = tree
+    tokens = sum(document_tokens)
+    inputs = [one.requires_grad_() for one in tensors(tokens, dtype)]
+    kept: list[torch.Tensor] = []
+
+    def keep(one: torch.Tensor) -> torch.Tensor:
+        kept.append(one)
+        return one
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one):
+        out, _ = document_attention(
+            torch.nn.Identity(), *inputs, None, document_tokens=document_tokens, parents=parents
+        )
+
+    places = [one.untyped_storage().data_ptr() for one in kept]
+    assert places[:4] == [one.untyped_storage().data_ptr() for one in (*inputs, out)]
+    assert [(one.untyped_storage().nbytes(), one.dtype) for one in kept[4:]] == [(tokens * HEADS * 4, torch.float32)]
+    assert out.untyped_storage().nbytes() == tokens * HEADS * WIDTH * dtype.itemsize
+
+
+@pytest.mark.parametrize(("tree", "calls", "merges"), [
+    ((DOCUMENTS, ()), 4, 0),
+    (((20, *[3] * 8), (-1, *[0] * 8)), 10, 1),  # all that continues the first stretch is one call more
+    (TREES["three levels"], 7 + 3, 3),
+    (TREES["children between other stretches"], 5 + 3, 3),
+])  # fmt: skip
+def test_each_stretch_is_one_call_and_one_more_if_it_is_continued(tree: Tree, calls: int, merges: int) -> None:
+    inputs = tensors(sum(tree[0]))
+    with Calls() as made:
+        with_gradients(inputs, *tree)
+    kernel = "_scaled_dot_product_flash_attention_for_cpu"
+    assert made.names.count(kernel) == calls
+    assert made.names.count(f"{kernel}_backward") == calls
+    assert made.names.count("lerp_") == merges
+    assert made.names.count("cat") == 0
+
+
+@pytest.mark.parametrize("tree", [(DOCUMENTS, ()), TREES["three levels"], TREES["several roots"]])
+def test_autograd_finds_the_same_on_devices_without_this_kernel(tree: Tree) -> None:
+    inputs = tensors(sum(tree[0]))
+    leaves = [one.clone().requires_grad_() for one in inputs]
+    out = attention_by_autograd(*leaves, *tree, dropout=0.0, scaling=None)
+    by_autograd = [out.detach(), *torch.autograd.grad(out, leaves, towards(out))]
+    for one, other in zip(with_gradients(inputs, *tree), by_autograd, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

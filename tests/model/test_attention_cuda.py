@@ -53,6 +53,17 @@ def test_a_packed_row_on_a_gpu_is_one_flash_attention_call_in_narrow_precision(d
     assert attention_cuda.boundaries.cache_info().misses == flash, "made once a row, not once a layer"
 
 
+def test_documents_that_share_a_beginning_go_one_after_the_other_on_a_gpu() -> None:
+    with FakeTensorMode(), torch.no_grad():
+        query, key, value = (torch.empty(1, heads, 60, 16, dtype=torch.bfloat16, device=GPU) for heads in (4, 2, 2))
+        found, weights = document_attention(
+            torch.nn.Identity(), query, key, value, None, document_tokens=(30, 10, 20), parents=(-1, 0, 0)
+        )
+
+    assert (found.shape, found.dtype, found.device) == ((1, 60, 4, 16), torch.bfloat16, torch.device(GPU))
+    assert weights is None
+
+
 def test_gradients_have_the_shapes_of_queries_keys_and_values() -> None:
     query, key, value = (
         torch.empty(1, heads, 50, 16, dtype=torch.bfloat16, device="meta", requires_grad=True) for heads in (4, 2, 2)

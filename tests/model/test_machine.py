@@ -28,6 +28,7 @@ GOOD = Machine(
     nvidia_driver=False,
     packages=dict.fromkeys(room.TRAINING_PACKAGES + room.OPTIONAL_PACKAGES, "1.0"),
     compiler="g++ 12",
+    allocator="tcmalloc",
 )
 AMPERE = Gpu("A100", 80 << 30, (8, 0), bf16=True)
 TURING = Gpu("T4", 16 << 30, (7, 5), bf16=False)

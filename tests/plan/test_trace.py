@@ -46,6 +46,7 @@ def test_three_layers_tell_what_five_need(
     single_document("lora", "fp32", 300),
     replace(single_document("full", "fp32", 300), checkpointing=True),
     Work("full", "fp32", documents_of(300, 70), 120),
+    Work("full", "fp32", (60, 50, 40, 30, 70, 50), 150, parents=(-1, 0, 1, 1, 0, -1)),
 ])  # fmt: skip
 def test_a_trace_without_memory_equals_one_of_the_real_model(tiny_model: Any, tiny_model_folder: Path, work: Work):
     found = trace(read_blueprint(str(tiny_model_folder)), work)
@@ -130,3 +131,11 @@ def test_tensors_are_counted_while_they_are_alive():
     assert meter.peak_since() == 4 * 1500
     assert meter.peak_since() == meter.now_bytes
     assert len(third) + len(fourth) == 600
+
+
+def test_a_gpu_holds_more_logits_at_once(small: Blueprint):
+    work = single_document("full", "bf16", 2000)
+    here, there = (trace(small, work, device=one) for one in ("cpu", "cuda"))
+    assert there.activation_bytes == here.activation_bytes
+    assert there.operations == here.operations
+    assert 3 * here.loss_bytes < there.loss_bytes < 5 * here.loss_bytes

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 from tutelage import config
+from tutelage.train import run as run_module
 from tutelage.train.masters import Masters
 from tutelage.train.optimiser import adamw
 from tutelage.train.run import Finished, run
@@ -60,6 +61,22 @@ def train_tiny(tiny_recipe: Callable[[Path], Path], quiet_screen: Screen, tmp_pa
         return run(config.load(recipe, overrides), quiet_screen, resume=resume)
 
     return go
+
+
+@pytest.fixture
+def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    """Makes later runs ask to stop after a number of steps; None lets them run."""
+    original = run_module.stop_requests
+
+    def arrange(steps: int | None) -> None:
+        @contextmanager
+        def asking(_say: Any) -> Iterator[Callable[[], bool]]:
+            looks = iter([False] * ((steps or 1) - 1))
+            yield lambda: next(looks, True)
+
+        monkeypatch.setattr(run_module, "stop_requests", original if steps is None else asking)
+
+    return arrange
 
 
 @pytest.fixture

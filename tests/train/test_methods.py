@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from tutelage import config
 from tutelage.errors import DependencyError
 from tutelage.model import quantise
 from tutelage.model.attention import attend_as_served
-from tutelage.train import run as run_module
 from tutelage.train.exam import examine
 from tutelage.train.reopen import reopen
 from tutelage.train.run import Finished, run
@@ -52,22 +50,6 @@ METHODS = {
 }
 """Both precisions are in here for adapters that change the base, for 4 bits and for virtual tokens."""
 NAMES = [pytest.param(one, marks=needs_bitsandbytes) if one.startswith("q") else one for one in METHODS]
-
-
-@pytest.fixture
-def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
-    """Makes later runs ask to stop after a number of steps; None lets them run."""
-    original = run_module.stop_requests
-
-    def arrange(steps: int | None) -> None:
-        @contextmanager
-        def asking(_say: Any) -> Iterator[Callable[[], bool]]:
-            looks = iter([False] * ((steps or 1) - 1))
-            yield lambda: next(looks, True)
-
-        monkeypatch.setattr(run_module, "stop_requests", original if steps is None else asking)
-
-    return arrange
 
 
 def tensors_of(folder: Path) -> dict[str, torch.Tensor]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +19,6 @@ from tutelage.train.run import Finished, run
 from tutelage.train.screen import Screen
 
 TrainTiny = Callable[..., Finished]
-
-
-@pytest.fixture
-def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
-    """Makes later runs ask to stop after a number of steps; None lets them run."""
-    original = run_module.stop_requests
-
-    def arrange(steps: int | None) -> None:
-        @contextmanager
-        def asking(_say: Any) -> Iterator[Callable[[], bool]]:
-            looks = iter([False] * ((steps or 1) - 1))
-            yield lambda: next(looks, True)
-
-        monkeypatch.setattr(run_module, "stop_requests", original if steps is None else asking)
-
-    return arrange
 
 
 def resume(folder: Path, screen: Screen) -> Finished:

@@ -1,8 +1,8 @@
 """Which allocator gives out memory: with glibc's own, training on a CPU takes up to 1.6 times the memory it needs.
 
 torch asks for aligned memory, and before glibc 2.38 a freed piece of the heap is not found again for an aligned request
-(glibc bug 14581). tcmalloc finds it, and keeps pages that glibc would give back and fetch again. It must be there before
-the first request, so the program starts itself again with it. Source: docs/log.md, "Another allocator".
+(glibc bug 14581). tcmalloc finds it, and keeps pages that glibc would give back and fetch again. It must be there
+before the first request, so the program starts itself again with it. Source: docs/log.md, "Another allocator".
 """
 
 from __future__ import annotations

@@ -1,16 +1,19 @@
 """Attention that never crosses a document boundary, through transformers' attention interface.
 
 Shape legend: H = query heads, G = key/value heads, R = tokens of a packed row, K = head width,
-Q = tokens of one stretch, C = those and its parents'.
+Q = tokens that attend in one call, C = tokens they attend to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
 
 from tutelage.model import attention_cuda
 
@@ -19,9 +22,6 @@ NAME = "tutelage_documents"
 FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 """What `scaled_dot_product_attention` itself calls on a CPU, with the logarithms of its sums, which backward wants."""
-
-Chain = tuple[tuple[int, int], ...]
-"""Places [a, b) of a row: those of a stretch's parents, the outermost first, and its own."""
 
 WIDEN_BELOW_TOKENS = 1024
 """On a CPU, bf16 attention over documents shorter than this is computed in fp32: its backward pass has a cost for each
@@ -62,8 +62,8 @@ def document_attention(
         raise ValueError("this model caps its attention scores, which document attention does not compute")
     if s_aux is not None:
         raise ValueError("this model has attention sinks (s_aux), which document attention does not compute")
-    spans = _spans(document_tokens, parents)
-    longest = max(sum(b - a for a, b in chain) for chain in spans)
+    chains = _chains(document_tokens, parents)
+    longest = max(sum(document_tokens[one] for one in chain) for chain in chains)
     if sliding_window is not None and longest > sliding_window:
         raise ValueError(f"a document of {longest} tokens is longer than the window of {sliding_window}")
     if not parents and attention_cuda.runs_here(query_1HRK, dropout=dropout):
@@ -71,43 +71,62 @@ def document_attention(
             query_1HRK, key_1GRK, value_1GRK, document_tokens=document_tokens, scaling=scaling
         )
         return found_1RHK, None
-    stored = query_1HRK.dtype
-    widen = query_1HRK.device.type == "cpu" and longest < WIDEN_BELOW_TOKENS and stored != torch.float32
-    if parents:
-        assert dropout == 0.0, "attention dropout would be drawn anew in the backward pass"
-        if widen:
-            query_1HRK, key_1GRK, value_1GRK = query_1HRK.float(), key_1GRK.float(), value_1GRK.float()
-        out_1HRK: torch.Tensor = _SharedPrefixAttention.apply(  # type: ignore[no-untyped-call] # torch leaves it untyped
-            query_1HRK, key_1GRK, value_1GRK, spans, scaling
-        )
-        return out_1HRK.transpose(1, 2).to(stored), None
+    assert not parents or dropout == 0.0, "documents that share a beginning would share its dropout"
     if query_1HRK.device.type == "cpu" and dropout == 0.0:
-        out_1RHK: torch.Tensor = _DocumentAttention.apply(  # type: ignore[no-untyped-call] # torch leaves it untyped
-            query_1HRK, key_1GRK, value_1GRK, document_tokens, scaling, widen
+        widen = longest < WIDEN_BELOW_TOKENS and torch.finfo(query_1HRK.dtype).bits < 32
+        out_1RHK: torch.Tensor = _PackedAttention.apply(  # type: ignore[no-untyped-call] # torch leaves it untyped
+            query_1HRK, key_1GRK, value_1GRK, _pieces(document_tokens, chains), scaling, widen
         )
         return out_1RHK, None
-    split = (one.split(document_tokens, dim=2) for one in (query_1HRK, key_1GRK, value_1GRK))
-    pieces = [
-        scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, scale=scaling, enable_gqa=True)
-        for q, k, v in zip(*split, strict=True)
-    ]
-    return torch.cat(pieces, dim=2).transpose(1, 2), None
+    by_autograd_1RHK = attention_by_autograd(
+        query_1HRK, key_1GRK, value_1GRK, document_tokens, parents, dropout=dropout, scaling=scaling
+    )
+    return by_autograd_1RHK, None
 
 
-def _spans(document_tokens: tuple[int, ...], parents: tuple[int, ...]) -> list[Chain]:
-    """For each stretch the places [a, b) it attends to: its parents', the outermost first, and its own."""
-    chains: list[Chain] = []
-    start = 0
-    for tokens, parent in zip(document_tokens, parents or (-1,) * len(document_tokens), strict=True):
-        chains.append((*(chains[parent] if parent >= 0 else ()), (start, start + tokens)))
-        start += tokens
+def _chains(document_tokens: tuple[int, ...], parents: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """For each stretch those it attends to: its parents, the outermost first, and itself."""
+    chains: list[tuple[int, ...]] = []
+    for number, parent in enumerate(parents or (-1,) * len(document_tokens)):
+        chains.append((*(chains[parent] if parent >= 0 else ()), number))
     return chains
 
 
-class _DocumentAttention(torch.autograd.Function):
-    """Flash attention of one document after the other on the CPU, written into one output.
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """One call of the kernel, as places of the row: a stretch with itself, causally, or with what continues it."""
 
-    Autograd alone would keep each document's output beside the joined one, and in fp32 what was widened for the kernel.
+    queries: slice
+    keys: slice
+    causal: bool
+
+
+def _pieces(document_tokens: tuple[int, ...], chains: Sequence[tuple[int, ...]]) -> list[_Piece]:
+    """Every pair of a token and one that it attends to, once; the causal pieces come first and cover the row.
+
+    What continues a stretch is mostly laid down behind it without a gap, and is then one piece.
+    """
+    places = list(pairwise(accumulate(document_tokens, initial=0)))
+    behind: list[list[tuple[int, int]]] = [[] for _ in places]
+    for chain, (start, end) in zip(chains, places, strict=True):
+        for parent in chain[:-1]:
+            joins = behind[parent] and behind[parent][-1][1] == start
+            behind[parent].append((behind[parent].pop()[0] if joins else start, end))
+    causal = [_Piece(slice(*own), slice(*own), True) for own in places]
+    return causal + [
+        _Piece(slice(*run), slice(*own), False) for own, runs in zip(places, behind, strict=True) for run in runs
+    ]
+
+
+class _PackedAttention(torch.autograd.Function):
+    """Flash attention of a packed row on the CPU, piece by piece, written into one output.
+
+    Autograd alone would keep each piece's output beside the joined one, and what was widened for the kernel.
+
+    A token of a stretch with parents has a piece for each of them, whose outputs are averaged with the sums of their
+    exponentials as weights. The backward kernel takes probabilities to be exp(score - logarithm of the sum), and what
+    they lose to their normalisation from the output; so with those of all pieces together it finds each piece's part
+    of the gradients. Source: Dao 2023, FlashAttention-2, algorithm 2; done so by Liu et al. 2023, Ring Attention.
     """
 
     @staticmethod
@@ -116,102 +135,107 @@ class _DocumentAttention(torch.autograd.Function):
         query_1HRK: torch.Tensor,
         key_1GRK: torch.Tensor,
         value_1GRK: torch.Tensor,
-        document_tokens: tuple[int, ...],
+        pieces: list[_Piece],
         scaling: float | None,
         widen: bool,
     ) -> torch.Tensor:
-        batch, heads, tokens, width = query_1HRK.shape
-        out_1RHK = query_1HRK.new_empty(batch, tokens, heads, width)
-        sums = []
-        for place, *taken in _documents(document_tokens, widen, query_1HRK, key_1GRK, value_1GRK):
-            found_1HTK, log_sums = FLASH(*taken, 0.0, True, scale=scaling)
-            out_1RHK[:, place] = found_1HTK.transpose(1, 2)
-            sums.append(log_sums)
-        ctx.save_for_backward(query_1HRK, key_1GRK, value_1GRK, out_1RHK, *sums)
-        ctx.document_tokens, ctx.scaling, ctx.widen = document_tokens, scaling, widen
+        _, heads, tokens, width = query_1HRK.shape
+        out_1RHK = query_1HRK.new_empty(1, tokens, heads, width, dtype=_summed_in(query_1HRK, pieces))
+        sums_1RH = query_1HRK.new_empty(1, tokens, heads, dtype=torch.promote_types(query_1HRK.dtype, torch.float32))
+        for piece in pieces:
+            query_1HQK = _taken(query_1HRK, piece.queries, widen)
+            key_1GCK, value_1GCK = (_taken(one, piece.keys, widen) for one in (key_1GRK, value_1GRK))
+            found_1HQK, sums_1HQ = FLASH(query_1HQK, key_1GCK, value_1GCK, 0.0, piece.causal, scale=scaling)
+            found_1QHK, sums_1QH = found_1HQK.transpose(1, 2), sums_1HQ.transpose(1, 2)
+            if piece.causal:
+                out_1RHK[:, piece.queries], sums_1RH[:, piece.queries] = found_1QHK, sums_1QH
+            else:
+                _merge(out_1RHK[:, piece.queries], sums_1RH[:, piece.queries], found_1QHK, sums_1QH)
+        out_1RHK = out_1RHK.to(query_1HRK.dtype)
+        ctx.save_for_backward(query_1HRK, key_1GRK, value_1GRK, out_1RHK, sums_1RH)
+        ctx.pieces, ctx.scaling, ctx.widen = pieces, scaling, widen
         return out_1RHK
 
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        query_1HRK, key_1GRK, value_1GRK, out_1RHK, *sums = ctx.saved_tensors
-        grads = [torch.empty_like(one) for one in (query_1HRK, key_1GRK, value_1GRK)]
-        given = (upstream[0].transpose(1, 2), query_1HRK, key_1GRK, value_1GRK, out_1RHK.transpose(1, 2))
-        documents = _documents(ctx.document_tokens, ctx.widen, *given)
-        for (place, *taken), log_sums in zip(documents, sums, strict=True):
-            for grad, part in zip(grads, FLASH_BACKWARD(*taken, log_sums, 0.0, True, scale=ctx.scaling), strict=True):
-                grad[:, :, place] = part
-        return (*grads, None, None, None)
+        query_1HRK, key_1GRK, value_1GRK, out_1RHK, sums_1RH = ctx.saved_tensors
+        given_1HRK, out_1HRK, sums_1HR = (one.transpose(1, 2) for one in (upstream[0], out_1RHK, sums_1RH))
+        dtype = _summed_in(query_1HRK, ctx.pieces)
+        grads = [torch.empty_like(one, dtype=dtype) for one in (query_1HRK, key_1GRK, value_1GRK)]
+        for piece in ctx.pieces:
+            places = (piece.queries, piece.queries, piece.keys, piece.keys, piece.queries)
+            rows = (given_1HRK, query_1HRK, key_1GRK, value_1GRK, out_1HRK)
+            taken = (_taken(row, place, ctx.widen) for row, place in zip(rows, places, strict=True))
+            parts = FLASH_BACKWARD(*taken, sums_1HR[:, :, piece.queries], 0.0, piece.causal, scale=ctx.scaling)
+            for grad, place, part in zip(grads, places[1:4], parts, strict=True):
+                if piece.causal:
+                    grad[:, :, place] = part
+                else:
+                    grad[:, :, place].add_(part)
+            del parts, part  # else they would lie beside those of the next piece
+        return (*(one.to(query_1HRK.dtype) for one in grads), None, None, None)
 
 
-def _documents(document_tokens: tuple[int, ...], widen: bool, *rows: torch.Tensor) -> Iterator[tuple[Any, ...]]:
-    """For each document its place in the row, and its part of each [1, heads, R, K]."""
-    start = 0
-    for tokens in document_tokens:
-        place = slice(start, start + tokens)
-        yield (place, *(one[:, :, place].float() if widen else one[:, :, place] for one in rows))
-        start += tokens
+def _summed_in(query_1HRK: torch.Tensor, pieces: Sequence[_Piece]) -> torch.dtype:
+    """fp32 or wider if pieces are added up; the row's own dtype if each is only put in its place."""
+    alone = all(piece.causal for piece in pieces)
+    return query_1HRK.dtype if alone else torch.promote_types(query_1HRK.dtype, torch.float32)
 
 
-class _SharedPrefixAttention(torch.autograd.Function):
-    """Attention of stretches that continue others.
+def _taken(row: torch.Tensor, place: slice, widen: bool) -> torch.Tensor:
+    """A piece of a [1, heads, R, K]."""
+    return row[:, :, place].float() if widen else row[:, :, place]
 
-    Keys and values of a parent would be kept once for each of its children if autograd saw them joined; so only those
-    of the row are kept, and each stretch is computed again in the backward pass. The gradients of a parent's keys and
-    values are the sums over its children.
+
+def _merge(
+    out_1QHK: torch.Tensor, sums_1QH: torch.Tensor, found_1QHK: torch.Tensor, found_sums_1QH: torch.Tensor
+) -> None:
+    """Attention to some keys, and the logarithms of its sums, become attention to those and the found ones, in place.
+
+    Source: Dao 2023, FlashAttention-2, section 2.3, of two blocks.
     """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        query_1HRK: torch.Tensor,
-        key_1GRK: torch.Tensor,
-        value_1GRK: torch.Tensor,
-        spans: list[Chain],
-        scaling: float | None,
-    ) -> torch.Tensor:
-        ctx.save_for_backward(query_1HRK, key_1GRK, value_1GRK)
-        ctx.spans, ctx.scaling = spans, scaling
-        pieces = [
-            _attend(query_1HRK[:, :, slice(*chain[-1])], _at(key_1GRK, chain), _at(value_1GRK, chain), scaling)
-            for chain in spans
-        ]
-        return torch.cat(pieces, dim=2)
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        query_1HRK, key_1GRK, value_1GRK = ctx.saved_tensors
-        grads = [torch.zeros_like(one) for one in (query_1HRK, key_1GRK, value_1GRK)]
-        for chain in ctx.spans:
-            own = slice(*chain[-1])
-            query = query_1HRK[:, :, own].detach().requires_grad_()
-            key, value = (_at(one, chain).detach().requires_grad_() for one in (key_1GRK, value_1GRK))
-            with torch.enable_grad():
-                out = _attend(query, key, value, ctx.scaling)
-            query, key, value = torch.autograd.grad(out, (query, key, value), upstream[0][:, :, own])
-            grads[0][:, :, own] = query
-            for total, joined in ((grads[1], key), (grads[2], value)):
-                for (a, b), part in zip(chain, joined.split([b - a for a, b in chain], dim=2), strict=True):
-                    total[:, :, a:b] += part
-        return (*grads, None, None)
+    share_1QH1 = (found_sums_1QH - sums_1QH).sigmoid_().unsqueeze(-1)
+    out_1QHK.lerp_(found_1QHK.to(out_1QHK.dtype), share_1QH1)
+    torch.logaddexp(sums_1QH, found_sums_1QH, out=sums_1QH)
 
 
-def _at(row_1GRK: torch.Tensor, chain: Chain) -> torch.Tensor:
-    parts = [row_1GRK[:, :, a:b] for a, b in chain]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
-
-
-def _attend(
-    query_1HQK: torch.Tensor, key_1GCK: torch.Tensor, value_1GCK: torch.Tensor, scaling: float | None
+def attention_by_autograd(
+    query_1HRK: torch.Tensor,
+    key_1GRK: torch.Tensor,
+    value_1GRK: torch.Tensor,
+    document_tokens: tuple[int, ...],
+    parents: tuple[int, ...],
+    *,
+    dropout: float,
+    scaling: float | None,
 ) -> torch.Tensor:
-    """The last Q of C tokens attend to all tokens up to themselves."""
-    queries, keys = query_1HQK.shape[2], key_1GCK.shape[2]
-    causal = queries == keys
-    mask_QC = None
-    if not causal:
-        mask_QC = torch.ones(queries, keys, dtype=torch.bool, device=query_1HQK.device).tril_(keys - queries)
-    return scaled_dot_product_attention(
-        query_1HQK, key_1GCK, value_1GCK, mask_QC, is_causal=causal, scale=scaling, enable_gqa=True
-    )
+    """The same [1, R, H, K] on any device and with dropout: PyTorch's own attention of one stretch after the other."""
+    queries, keys, values = (one.split(document_tokens, dim=2) for one in (query_1HRK, key_1GRK, value_1GRK))
+    stretches = []
+    for query, chain in zip(queries, _chains(document_tokens, parents), strict=True):
+        above = [keys[one] for one in chain], [values[one] for one in chain]
+        if len(chain) > 1:  # recomputed, as a parent's keys and values would be kept once for each of its children
+            stretches.append(
+                checkpoint(_continue, query, *above, scaling, use_reentrant=False, preserve_rng_state=False)
+            )
+        else:
+            key, value = above[0][0], above[1][0]
+            stretches.append(
+                scaled_dot_product_attention(
+                    query, key, value, is_causal=True, dropout_p=dropout, scale=scaling, enable_gqa=True
+                )
+            )
+    return torch.cat(stretches, dim=2).transpose(1, 2)
+
+
+def _continue(
+    query_1HQK: torch.Tensor, keys: list[torch.Tensor], values: list[torch.Tensor], scaling: float | None
+) -> torch.Tensor:
+    """Attention of a stretch to itself and its parents on any device; `keys` and `values` [1, G, tokens, K] of each."""
+    key_1GCK, value_1GCK = torch.cat(keys, dim=2), torch.cat(values, dim=2)
+    queries, tokens = query_1HQK.shape[2], key_1GCK.shape[2]
+    mask_QC = torch.ones(queries, tokens, dtype=torch.bool, device=query_1HQK.device).tril_(tokens - queries)
+    return scaled_dot_product_attention(query_1HQK, key_1GCK, value_1GCK, mask_QC, scale=scaling, enable_gqa=True)
 
 
 def isolate_documents(model: Any) -> None:

@@ -10,6 +10,7 @@ Shape legend: R = tokens of a packed row, D = hidden width, F = feed-forward wid
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -33,7 +34,7 @@ def keep_less(model: torch.nn.Module, *, recomputed: bool = False) -> int:
     replaced = 0
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
-        for parent in list(model.modules()):
+        for parent in reversed(list(model.modules())):  # what is inside of a module that goes, first
             for name, child in list(parent.named_children()):
                 kind = (type(child), *_shapes(child))
                 if kind not in known:
@@ -52,6 +53,10 @@ def _shapes(module: torch.nn.Module) -> tuple[Any, ...]:
 
 def _lean(module: Any, *, recomputed: bool) -> Callable[[Any], torch.nn.Module] | None:
     """How to replace modules like this one; None leaves them."""
+    if _is_lora(module):
+        from tutelage.model.lean_lora import LeanLora
+
+        return LeanLora.instead_of
     if _is_gated(module):
         return LeanGatedUnit if not recomputed and _same_gated(module) else None
     if type(module).__name__.endswith("RMSNorm") and isinstance(getattr(module, "weight", None), torch.nn.Parameter):
@@ -142,8 +147,8 @@ class LeanGatedUnit(torch.nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """`hidden` [..., D] to [..., D]."""
-        gate, up = self.gate_proj(hidden), self.up_proj(hidden)
-        product: torch.Tensor = _Gated.apply(gate, up, self.act_fn)  # type: ignore[no-untyped-call] # torch's
+        gate, up, acted = self.gate_proj(hidden), self.up_proj(hidden), _Acted(self.act_fn)
+        product: torch.Tensor = _Gated.apply(gate, up, acted)  # type: ignore[no-untyped-call] # torch's
         if not product.requires_grad:
             return self._down(product)
         gate, up, memory = gate.detach(), up.detach(), _memory(product)
@@ -154,9 +159,7 @@ class LeanGatedUnit(torch.nn.Module):
             return kept.shape if _memory(kept) == memory and kept.is_contiguous() else kept
 
         def unpack(kept: torch.Tensor | torch.Size) -> torch.Tensor:
-            if isinstance(kept, torch.Tensor):
-                return kept
-            return _product(gate, up, self.act_fn).view(kept)
+            return kept if isinstance(kept, torch.Tensor) else (acted.of(gate).detach() * up).view(kept)
 
         with saved_tensors_hooks(pack, unpack):
             return self._down(product)
@@ -166,34 +169,58 @@ class LeanGatedUnit(torch.nn.Module):
         return out
 
 
+class _Acted:
+    """An activation that the backward pass asks for twice, for the layer above and for its own gradient."""
+
+    def __init__(self, act: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.act = act
+        self.gate: torch.Tensor | None = None
+        self.made: torch.Tensor | None = None
+
+    def of(self, gate: torch.Tensor) -> torch.Tensor:
+        """`act(gate)`, with its graph; kept until the gradient is taken."""
+        with torch.enable_grad():
+            self.gate = gate.detach().requires_grad_()
+            self.made = self.act(self.gate)
+        return self.made
+
+    def gradients(
+        self, gate: torch.Tensor, up: torch.Tensor, upstream: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of `act(gate) * up`, by both."""
+        made = self.of(gate) if self.made is None else self.made
+        assert self.gate is not None, "made from it"
+        (by_gate,) = torch.autograd.grad(made, self.gate, upstream * up)
+        by_up = upstream * made.detach()
+        self.gate = self.made = None
+        return by_gate, by_up
+
+
 class _Gated(torch.autograd.Function):
     """`act(gate) * up`, keeping both and nothing else."""
 
     @staticmethod
-    def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor, act: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor, acted: _Acted) -> torch.Tensor:
         ctx.save_for_backward(gate, up)
-        ctx.act = act
-        return _product(gate, up, act)
+        ctx.acted = acted
+        made = acted.act(gate)
+        return made * up if _memory(made) == _memory(gate) else made.mul_(up)
 
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         gate, up = ctx.saved_tensors
-        with torch.enable_grad():
-            gate = gate.detach().requires_grad_()
-            acted = ctx.act(gate)
-        up_gradient = upstream[0] * acted.detach()
-        (gate_gradient,) = torch.autograd.grad(acted, gate, upstream[0] * up)
-        return gate_gradient, up_gradient, None
-
-
-def _product(gate: torch.Tensor, up: torch.Tensor, act: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    acted = act(gate)
-    return acted * up if _memory(acted) == _memory(gate) else acted.mul_(up)
+        return (*ctx.acted.gradients(gate, up, upstream[0]), None)
 
 
 def _memory(tensor: torch.Tensor) -> tuple[int, int]:
     """What two tensors share that are the same numbers in the same place, perhaps in another shape."""
     return tensor.untyped_storage()._cdata, tensor.numel()
+
+
+def _is_lora(module: Any) -> bool:
+    """Whether this is PEFT's adapted linear layer and no kind of its own; nothing has to be tried, see `LeanLora`."""
+    lora = sys.modules.get("peft.tuners.lora")
+    return lora is not None and type(module) is lora.Linear
 
 
 def _is_gated(module: Any) -> bool:

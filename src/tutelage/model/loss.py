@@ -58,12 +58,13 @@ def head_of(model: Any) -> Head:
     return Head(layer.weight, layer.bias, scale, cap)
 
 
-def row_loss(model: Any, row: Row) -> tuple[torch.Tensor, int]:
+def row_loss(model: Any, row: Row, *, as_on: str | None = None) -> tuple[torch.Tensor, int]:
     """Summed weighted cross-entropy of a packed row, and how many tokens it was summed over.
 
     Args:
         model: a causal language model whose attention is `model.attention.document_attention`.
         row: ids and weights [R].
+        as_on: chunks are as large as on this kind of device, at which the planner looks from another; None: its own.
 
     Returns:
         A scalar fp32 tensor that can be differentiated, and the number of tokens with a non-zero weight.
@@ -86,6 +87,7 @@ def row_loss(model: Any, row: Row) -> tuple[torch.Tensor, int]:
         torch.from_numpy(row.ids[targets]).to(device, torch.long),
         torch.from_numpy(row.weights[targets]).to(device),
         torch.is_grad_enabled() and not torch.is_inference_mode_enabled(),
+        CHUNK_POSITIONS[as_on or device.type],
     )
     return loss, len(targets)
 
@@ -103,15 +105,16 @@ class _TrainedCrossEntropy(torch.autograd.Function):
         labels_N: torch.Tensor,
         weights_N: torch.Tensor,
         learning: bool,
+        positions: int,
     ) -> torch.Tensor:
         # needs_input_grad speaks of the inputs only: it stays True where gradients are switched off.
         need_hidden, need_weight, need_bias = (learning and need for need in ctx.needs_input_grad[:3])
         grad_ND = torch.empty_like(hidden_ND) if need_hidden else None
-        grad_VD = torch.zeros_like(weight_VD) if need_weight else None
+        grad_VD = torch.empty_like(weight_VD) if need_weight else None
         grad_V = torch.zeros_like(bias_V) if need_bias and bias_V is not None else None
         total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
-        for start in range(0, len(hidden_ND), step := CHUNK_POSITIONS[hidden_ND.device.type]):
-            chunk = slice(start, start + step)
+        for start in range(0, len(hidden_ND), positions):
+            chunk = slice(start, start + positions)
             hidden_CD, labels_C1, weights_C = hidden_ND[chunk], labels_N[chunk, None], weights_N[chunk]
             logits_CV = _logits(head, hidden_CD, weight_VD)
             slope_CV = _cap_slope(head, logits_CV)
@@ -128,8 +131,11 @@ class _TrainedCrossEntropy(torch.autograd.Function):
             small_CV = gradient_CV.to(weight_VD.dtype)
             if grad_ND is not None:
                 torch.mm(small_CV, weight_VD, out=grad_ND[chunk]).mul_(scale_C1)
-            if grad_VD is not None:
-                grad_VD.addmm_(small_CV.T, (hidden_CD * scale_C1).to(hidden_CD.dtype))
+            if grad_VD is not None:  # the first chunk overwrites what it finds
+                scaled_CD = (hidden_CD * scale_C1).to(hidden_CD.dtype)
+                torch.addmm(grad_VD, small_CV.T, scaled_CD, beta=float(start > 0), out=grad_VD)
+        if grad_VD is not None and len(hidden_ND) == 0:
+            grad_VD.zero_()
         ctx.save_for_backward(grad_ND, grad_VD, grad_V)
         return total
 
@@ -141,6 +147,7 @@ class _TrainedCrossEntropy(torch.autograd.Function):
             None if grad_ND is None else grad_ND * scale.to(grad_ND.dtype),
             None if grad_VD is None else grad_VD.mul_(scale.to(grad_VD.dtype)),
             None if grad_V is None else grad_V * scale.to(grad_V.dtype),
+            None,
             None,
             None,
             None,

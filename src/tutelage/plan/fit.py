@@ -25,19 +25,19 @@ class Traces:
     """Traces of one model, each made once."""
 
     blueprint: Blueprint
-    _made: dict[Work, Trace] = field(default_factory=dict)
+    _made: dict[tuple[Work, str], Trace] = field(default_factory=dict)
 
-    def of(self, work: Work) -> Trace:
+    def of(self, work: Work, device: str = "cpu") -> Trace:
         """The trace of `work`; QLoRA computes as LoRA does, on weights that it widens for each product."""
         as_run = replace(work, method="lora") if work.method == "qlora" else work
         as_run = replace(as_run, optimizer="adamw", averaged=False, double_quantisation=True)
-        if as_run not in self._made:
-            self._made[as_run] = trace(self.blueprint, as_run)
-        return self._made[as_run]
+        if (as_run, device) not in self._made:
+            self._made[as_run, device] = trace(self.blueprint, as_run, device=device)
+        return self._made[as_run, device]
 
     def memory(self, work: Work, overhead: Overhead, *, shards: int = 1) -> Memory:
         """The bytes of `work` on a device."""
-        return memory(self.blueprint, work, self.of(work), overhead, shards=shards)
+        return memory(self.blueprint, work, self.of(work, overhead.device), overhead, shards=shards)
 
 
 def fits(needed: Memory, memory_bytes: int) -> bool:

@@ -7,7 +7,7 @@ import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -29,12 +29,14 @@ class Overhead:
         heap_share: what the allocator wastes, as a share of what comes and goes with each row.
         holds_file: the checkpoint's file is mapped into the same memory while it is read.
         source: where these figures come from.
+        device: its kind.
     """
 
     process_bytes: int
     heap_share: float
     holds_file: bool
     source: str
+    device: Literal["cpu", "cuda"] = "cpu"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tutelage.model.loss import CHUNK_POSITIONS
 from tutelage.plan.blueprint import Blueprint
 from tutelage.plan.machine import Overhead
 from tutelage.plan.trace import Trace
@@ -66,7 +67,7 @@ def memory(blueprint: Blueprint, work: Work, traced: Trace, overhead: Overhead, 
     Source: Rajbhandari et al. 2020 (ZeRO), section 5, stage 3; Zhao et al. 2023 (PyTorch FSDP), section 3.2.
     """
     kept = _kept(blueprint, work, traced, shards)
-    passing = _passing(blueprint, work, traced, shards)
+    passing = _passing(blueprint, work, traced, shards, CHUNK_POSITIONS[overhead.device])
     needed = sum(one.size_bytes for one in passing)
     waste = Figure(
         "allocator",
@@ -142,7 +143,7 @@ def _kept(blueprint: Blueprint, work: Work, traced: Trace, shards: int) -> tuple
     )
 
 
-def _passing(blueprint: Blueprint, work: Work, traced: Trace, shards: int) -> tuple[Figure, ...]:
+def _passing(blueprint: Blueprint, work: Work, traced: Trace, shards: int, positions: int) -> tuple[Figure, ...]:
     """What comes and goes with each row."""
     width = COMPUTE_BYTES[work.precision]
     activations = (
@@ -169,7 +170,7 @@ def _passing(blueprint: Blueprint, work: Work, traced: Trace, shards: int) -> tu
         Figure(
             "logits",
             traced.loss_bytes,
-            f"at most 256 positions x {blueprint.vocabulary:,} words at once, in fp32 and {work.precision}, "
+            f"at most {positions} positions x {blueprint.vocabulary:,} words at once, in fp32 and {work.precision}, "
             "with the head's gradient where it learns",
             f"{TRACE}; src/tutelage/model/loss.py",
         ),

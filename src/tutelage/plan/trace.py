@@ -89,23 +89,28 @@ class _Depth:
         )
 
 
-def trace(blueprint: Blueprint, work: Work) -> Trace:
+def trace(blueprint: Blueprint, work: Work, *, device: str = "cpu") -> Trace:
     """Run one row of `work` through the model.
 
     Layers that are alike are not all run: what the third adds to the second is what every further one adds.
+
+    Args:
+        blueprint: of the model.
+        work: what a step does.
+        device: "cpu" or "cuda", which computes the loss in larger chunks.
 
     Raises:
         ConfigError: the engine refuses this model or row, or what it does depends on the data.
     """
     if not blueprint.equal_layers or blueprint.layers <= CUT_LAYERS:
-        return _run(blueprint, work, blueprint.layers).result()
-    two, three = _run(blueprint, work, CUT_LAYERS - 1), _run(blueprint, work, CUT_LAYERS)
+        return _run(blueprint, work, blueprint.layers, device).result()
+    two, three = (_run(blueprint, work, layers, device) for layers in (CUT_LAYERS - 1, CUT_LAYERS))
     more = blueprint.layers - CUT_LAYERS
     grown = [last + more * (last - first) for first, last in zip(astuple(two), astuple(three), strict=True)]
     return replace(_Depth(*grown), end_peak_bytes=three.end_peak_bytes).result()
 
 
-def _run(blueprint: Blueprint, work: Work, layers: int) -> _Depth:
+def _run(blueprint: Blueprint, work: Work, layers: int, device: str) -> _Depth:
     model = prepared_model(blueprint.with_layers(layers), work)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with fake:
@@ -130,7 +135,7 @@ def _run(blueprint: Blueprint, work: Work, layers: int) -> _Depth:
     decoder_layers(decoder, layers)[1][0].register_forward_hook(first_layer_done)
     try:
         with fake, meter:
-            loss, _ = row_loss(model, row)
+            loss, _ = row_loss(model, row, as_on=device)
             loss_peak_bytes = meter.peak_since()
             loss.backward()
     except (RuntimeError, NotImplementedError, ValueError) as error:
