@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -88,9 +87,9 @@ class Engine:
             ranks=self.ranks,
         )
 
-    def record_in(self, path: Path) -> Path:
+    def record_in(self, path: Path) -> Path | None:
         """Where this process records its steps: all do the same, and one of them is written down."""
-        return path if self.ranks.is_main else Path(os.devnull)
+        return path if self.ranks.is_main else None
 
 
 def placed(model: Any, ranks: Ranks, *, precision: Precision) -> Engine:
