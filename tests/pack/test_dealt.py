@@ -45,6 +45,27 @@ def test_each_process_gets_equally_many_rows_and_each_document_is_somewhere_once
         assert (row.weights[starts] == 0).all()
 
 
+def test_a_shared_beginning_is_still_shared_where_a_row_is_halved() -> None:
+    """Eight documents behind one beginning, in a row for each of two processes, not in eight."""
+    beginning, made = np.full(40, 99, dtype=np.int32), []
+    for number in range(8):
+        weights = np.zeros(45, dtype=np.float32)
+        weights[40:] = 1
+        ids = np.concatenate([beginning, np.full(5, number, dtype=np.int32)])
+        made.append(Example(Address("made", number), 0, ids, weights, ()))
+    (whole,) = pack_rows(made, row_tokens=1000, share_prefixes=True)
+    assert whole.document_tokens == (40, *(5,) * 8)
+
+    shares = [dealt([whole], rank=rank, ranks=2) for rank in range(2)]
+
+    assert [[row.document_tokens for row in share] for share in shares] == [[(40, 5, 5, 5, 5)]] * 2
+    assert {address for share in shares for row in share for address in row.addresses} == set(whole.addresses)
+    assert sum(row.trained_tokens for share in shares for row in share) == whole.trained_tokens
+    for (row,) in shares:
+        assert row.parents == (-1, 0, 0, 0, 0)
+        assert (row.positions == [*range(40), *([*range(40, 45)] * 4)]).all()
+
+
 def test_nothing_is_trained_in_a_row_that_only_keeps_step() -> None:
     rows = pack_rows(examples(6), row_tokens=10)
 

@@ -6,6 +6,7 @@ out, `step_of` takes one step of the real loop and hands back its loss and gradi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 
 from tutelage.model.loss import row_loss
 from tutelage.pack import pack_rows
@@ -24,6 +26,7 @@ from tutelage.train.schedule import Schedule
 from tutelage.types import Address, Batch, Example, Row, Turn
 
 DOCUMENTS: Final = 16
+SENTENCES: Final = Path(__file__).parents[2] / "datasets" / "general_train.jsonl"
 TOLERANCE: Final = 1e-6
 """Of the loss; and of each parameter's gradient as a share of the length (2-norm) of all gradients together."""
 
@@ -73,6 +76,15 @@ def sixteen_documents(texts: Sequence[Sequence[int]]) -> list[Example]:
         made.append(Example(Address("made", number), 0, np.asarray(text[:tokens], dtype=np.int32), weights, (turn,)))
     assert len(made) == DOCUMENTS
     return made
+
+
+def documents_for(model: Any) -> list[Example]:
+    """Sentences, three to a text: on random ids a trained model's large activations cost fp32 another digit."""
+    rows = [json.loads(line)["messages"] for line in SENTENCES.read_text(encoding="utf-8").splitlines()]
+    said = [message["content"] for row in rows for message in row]
+    texts = [" ".join(said[at : at + 6]) for at in range(0, 6 * DOCUMENTS, 6)]
+    tokenizer = Tokenizer.from_file(str(Path(model.config.name_or_path) / "tokenizer.json"))
+    return sixteen_documents([one.ids for one in tokenizer.encode_batch(texts)])
 
 
 def share_of(documents: Sequence[Example], *, rank: int, processes: int) -> Sequence[Example]:

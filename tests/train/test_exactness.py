@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from one_step import DOCUMENTS, TOLERANCE, Step, assert_same_step, micro_batches, sixteen_documents, step_of
-from tokenizers import Tokenizer
+from launched import launch
+from one_step import DOCUMENTS, TOLERANCE, Step, assert_same_step, documents_for, micro_batches, step_of
+from safetensors import safe_open
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
@@ -19,8 +20,8 @@ from tutelage.model.attention import isolate_documents
 from tutelage.model.source import model_folder
 from tutelage.types import Example
 
+SCRIPT = Path(__file__).with_name("one_step_in_two.py")
 LAYOUTS = list(itertools.product(((16, 1), (4, 4), (1, 16)), (True, False)))
-SENTENCES = Path(__file__).parents[2] / "datasets" / "general_train.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +36,6 @@ def smollm2() -> Any:
     except DependencyError as error:
         pytest.skip(f"the embedded model is not installed: {error.fix}")
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-
-
-def documents_for(model: Any) -> list[Example]:
-    """Sentences, three to a text: on random ids a trained model's large activations cost fp32 another digit."""
-    rows = [json.loads(line)["messages"] for line in SENTENCES.read_text(encoding="utf-8").splitlines()]
-    said = [message["content"] for row in rows for message in row]
-    texts = [" ".join(said[at : at + 6]) for at in range(0, 6 * DOCUMENTS, 6)]
-    tokenizer = Tokenizer.from_file(str(Path(model.config.name_or_path) / "tokenizer.json"))
-    return sixteen_documents([one.ids for one in tokenizer.encode_batch(texts)])
 
 
 def plain_step(model: Any, documents: list[Example], trained_tokens: int) -> Step:
@@ -61,6 +53,19 @@ def plain_step(model: Any, documents: list[Example], trained_tokens: int) -> Ste
     model.zero_grad(set_to_none=True)
     norm = float(torch.nn.utils.get_total_norm(gradients.values()))
     return Step(total / trained_tokens, norm, gradients)
+
+
+def steps_in_two(model: Any, out: Path) -> dict[str, tuple[Step, list[int]]]:
+    """The step in two processes, packed and apart, and the number of rows that each process took."""
+    done = launch(str(SCRIPT), model.config.name_or_path, "4", str(out), torchrun=2)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    found = {}
+    for name in ("packed", "apart"):
+        with safe_open(out / f"{name}.safetensors", framework="pt") as file:
+            told = json.loads(file.metadata()["step"])
+            gradients = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 # not a mapping
+        found[name] = (Step(told["loss"], told["norm"], gradients), told["rows"])
+    return found
 
 
 @pytest.mark.parametrize("which", ["tiny", pytest.param("smollm2", marks=pytest.mark.slow)])
@@ -86,6 +91,26 @@ def test_a_step_does_not_depend_on_its_micro_batches(
         first = first or found
         assert_same_step(found, first)
     assert sorted(map(len, met)) == [1, 4, 16]
+
+
+def test_two_processes_take_the_same_step(tiny: Any, tmp_path: Path) -> None:
+    """Two micro-batches of four documents on each of two processes, against 16 documents at once on one."""
+    documents = documents_for(tiny)
+    isolate_documents(tiny)
+    expected = step_of(
+        tiny,
+        micro_batches(documents, DOCUMENTS, packed=True),
+        tmp_path / "record.jsonl",
+        trained_tokens=sum(one.trained_tokens for one in documents),
+    )
+    tiny.zero_grad(set_to_none=True)
+
+    found = steps_in_two(tiny, tmp_path)
+
+    assert {name: rows for name, (_, rows) in found.items()} == {"packed": [2, 2], "apart": [8, 8]}
+    for step, _ in found.values():
+        assert_same_step(step, expected)
+        assert step.norm == pytest.approx(expected.norm, rel=TOLERANCE), "of the whole gradient, not of a share"
 
 
 def test_a_step_is_that_of_plain_transformers(tiny: Any, tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ import pytest
 from rich.console import Console
 
 from tutelage.errors import SaveError, SourceNotFoundError
+from tutelage.model.ranks import Ranks
 from tutelage.train import folder as run_files
+from tutelage.train.engine import Engine
 from tutelage.train.record import HeldoutRecord, Recorder, StepRecord
 from tutelage.train.screen import Screen
 from tutelage.train.stopping import stop_requests
@@ -98,6 +100,19 @@ def test_a_new_run_begins_an_empty_record(tmp_path: Path) -> None:
     (line,) = path.read_text(encoding="utf-8").splitlines()
     assert json.loads(line)["loss"] is None
     assert recorder.elapsed_before_seconds == 0.0
+
+
+def test_a_second_process_records_nothing_anywhere(tmp_path: Path) -> None:
+    """Least of all in the null device, which a file that is renamed into place would replace."""
+    first, second = (Engine(Ranks(rank, 2)).record_in(tmp_path / "record.jsonl") for rank in range(2))
+    assert (first, second) == (tmp_path / "record.jsonl", None)
+
+    recorder = Recorder(second, from_step=2)
+    recorder.write(a_step(3))
+    recorder.close()
+
+    assert recorder.elapsed_before_seconds == 0.0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_line_cut_by_a_kill_does_not_stop_a_resume(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -24,6 +24,9 @@ from tutelage.report.final_screen import before_after, final_screen, measures_ta
 from tutelage.train import folder as run_files
 from tutelage.train.prepare import Prepared
 from tutelage.train.screen import Screen
+
+if TYPE_CHECKING:
+    from tutelage.train.replay import Replayed
 
 Run = Annotated[str, typer.Argument(help="The folder of a run, for example runs/quickstart.")]
 Adapters = Annotated[
@@ -82,7 +85,8 @@ def train(
     _refuse_strays(strays)
     out = Console(stderr=as_json)
     if replay is not None:
-        _replay(replay, into, out, beside=recipe or ("--resume" if resumed else None), as_json=as_json)
+        beside = recipe or ("--resume" if resumed else None)
+        _replay(replay, into, out, beside=beside, processes=processes, as_json=as_json)
         return
     settings = _settings(recipe, overrides or [], resume, strict=strict)
     if dry_run:
@@ -225,7 +229,10 @@ def _refuse_strays(options: Iterable[tuple[str, bool, str, bool]]) -> None:
             )
 
 
-def _replay(name: str, into: str | None, out: Console, *, beside: str | None, as_json: bool) -> None:
+def _replay(
+    name: str, into: str | None, out: Console, *, beside: str | None, processes: int | None, as_json: bool
+) -> None:
+    from tutelage.model.ranks import first_here
     from tutelage.train.replay import replay
 
     if beside is not None:
@@ -234,12 +241,16 @@ def _replay(name: str, into: str | None, out: Console, *, beside: str | None, as
             found=f"--replay {name} together with {beside}",
             fix="give --replay alone",
         )
+    if processes is not None and not started_already(processes):
+        in_processes(processes, sys.argv[1:])
+        return
     found = replay(name, Screen(out), into=into)
+    if not first_here():
+        return
     if as_json:
         sys.stdout.write(json.dumps(asdict(found), default=str, ensure_ascii=False) + "\n")
     elif found.difference is None:
-        compared = found.weights or "no weights, as the two runs have no checkpoint in common"
-        out.print(f"identical: {found.steps} steps and {compared}, to the last bit", markup=False, highlight=False)
+        out.print(_same(found), markup=False, highlight=False)
     else:
         out.print(f"different: {found.difference}", markup=False, highlight=False)
     if found.difference is not None:
@@ -249,6 +260,14 @@ def _replay(name: str, into: str | None, out: Console, *, beside: str | None, as
             same = "versions, code, device, processor and threads are those of the record"
             out.print(f"  no cause is recorded: {same}", markup=False, highlight=False)
         raise typer.Exit(1)
+
+
+def _same(found: Replayed) -> str:
+    if found.tolerance > 0.0:
+        why = "; ".join(one for one in found.causes if "processes" in one)
+        return f"the same to {found.tolerance:g}: {found.steps} steps; not to the last bit, and without weights ({why})"
+    compared = found.weights or "no weights, as the two runs have no checkpoint in common"
+    return f"identical: {found.steps} steps and {compared}, to the last bit"
 
 
 def _dry_run(settings: config.Settings, out: Console) -> None:

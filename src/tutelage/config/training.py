@@ -193,7 +193,8 @@ class TrainSettings(Section):
     checkpoint_every: int | None = Field(
         default=None,
         gt=0,
-        description="Steps between checkpoints that a run can go on from; left out, only at the end.",
+        description="Steps between checkpoints that a run can go on from; left out, only at the end; in several "
+        "processes, where one can end all, at each evaluation.",
         json_schema_extra={"source": "the user's choice: how much work may be lost"},
     )
     keep_checkpoints: int = Field(

@@ -19,6 +19,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
 from tutelage.errors import EngineError
+from tutelage.model.ending import ending_together
 
 T = TypeVar("T")
 
@@ -108,13 +109,23 @@ ALONE = Ranks()
 """The only process of its run."""
 
 
+def processes_here() -> int:
+    """How many processes this one was started with; asks the variables of `ranks_here`, and joins nothing."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def first_here() -> bool:
+    """Whether this process is the main one of those; the same without joining."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def ranks_here() -> Ranks:
     """What torchrun, or any launcher that sets the same variables, says about this process.
 
     Source: the variables of PyTorch's `env://` initialisation: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT; LOCAL_RANK
     and GROUP_RANK from torchrun.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if processes_here() == 1:
         return ALONE
     store, rank, size = next(rendezvous("env://"))
     return Ranks(rank, size, int(os.environ.get("LOCAL_RANK", "0")), store)
@@ -122,7 +133,11 @@ def ranks_here() -> Ranks:
 
 @contextmanager
 def joined(ranks: Ranks, *, device: str) -> Iterator[None]:
-    """Open the process group for the block: gloo for the CPU and, where the model is on CUDA, NCCL beside it."""
+    """Open the process group for the block: gloo for the CPU and, where the model is on CUDA, NCCL beside it.
+
+    Raises:
+        EngineError: another process ended.
+    """
     if ranks.size == 1:
         yield
         return
@@ -136,7 +151,6 @@ def joined(ranks: Ranks, *, device: str) -> Iterator[None]:
         world_size=ranks.size,
         timeout=LONGEST_SILENCE,
     )
-    try:
+    with ending_together(ranks._store, rank=ranks.rank):
         yield
-    finally:
-        dist.destroy_process_group()
+    dist.destroy_process_group()  # not after an error: it could wait for what the others will never send

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tutelage.pack.divide import rows_within
+from tutelage.pack.divide import halved, rows_within
 from tutelage.pack.order import Order
 from tutelage.pack.prefixes import Stretch, by_content, laid_tokens, shared_with_next, stretches
 from tutelage.types import Batch, Example, Row
@@ -98,10 +98,12 @@ def batches(
     together: bool = True,
     rank: int = 0,
     ranks: int = 1,
+    within: int | None = None,
 ) -> Iterator[Batch]:
     """The batches of a run from `start_step` on, each with the one count its loss is divided by.
 
     Of several processes each gets its share of a batch's rows, the same number of them; the count is that of all.
+    Rows of more than `within` tokens are divided before they are dealt (`rows_within`), so all have as many.
     """
     for step, epoch, chosen in order.indices(start_step):
         rows = pack_rows(
@@ -110,6 +112,7 @@ def batches(
             share_prefixes=share_prefixes,
             together=together,
         )
+        rows = rows_within(rows, within)
         yield Batch(
             step=step,
             epoch=epoch,
@@ -133,8 +136,7 @@ def dealt(rows: Sequence[Row], *, rank: int, ranks: int) -> tuple[Row, ...]:
     spread = list(rows)
     while len(spread) % ranks and (several := [row for row in spread if len(row.addresses) > 1]):
         fullest = max(several, key=lambda row: len(row.ids))
-        half_tokens = -(-len(fullest.ids) // 2)
-        halves = rows_within([fullest], half_tokens) if fullest.parents else _halves(fullest)
+        halves = halved(fullest) if fullest.parents else _halves(fullest)
         spread = [row for row in spread if row is not fullest] + list(halves)
     spread.sort(key=lambda row: len(row.ids), reverse=True)
     spread += [_untrained(spread[-1])] * (-len(spread) % ranks)

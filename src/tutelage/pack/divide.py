@@ -24,6 +24,30 @@ def rows_within(rows: Sequence[Row], row_tokens: int | None) -> tuple[Row, ...]:
     )
 
 
+def halved(row: Row) -> tuple[Row, Row]:
+    """The documents of a row that shares beginnings in two rows, cut where the longer of the two is shortest.
+
+    Args:
+        row: of several documents; a beginning that both halves need is laid down in both.
+    """
+    continued = set(row.parents)
+    documents = [one for one in range(len(row.parents)) if one not in continued]
+    chains = [_chain(one, row.parents) for one in documents]
+
+    def needed(first: int, last: int | None) -> list[int]:
+        return sorted(set[int]().union(*chains[first:last]))
+
+    def longer(cut: int) -> int:
+        halves = needed(0, cut), needed(cut, None)
+        return max(sum(row.document_tokens[one] for one in half) for half in halves)
+
+    cut = min(range(1, len(documents)), key=longer)
+    return (
+        _taken(row, needed(0, cut), row.parents, slice(0, cut)),
+        _taken(row, needed(cut, None), row.parents, slice(cut, None)),
+    )
+
+
 def _divided(row: Row, row_tokens: int) -> Iterator[Row]:
     parents = row.parents or (-1,) * len(row.document_tokens)
     documents = [one for one in range(len(parents)) if one not in set(parents)]  # what nothing continues

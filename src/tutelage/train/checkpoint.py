@@ -91,6 +91,11 @@ class Checkpoints:
         self._write(self.folder / f"best-{progress.steps_done:06d}", {MASTERS_FILE: dict(optimiser.kept)}, progress)
         self._forget_bests()
 
+    def newest(self) -> str | None:
+        """The name of the checkpoint that a resume would go on from; None where there is none."""
+        found = self._newest_first("step")
+        return found[0].name if found else None
+
     def restore_newest(self, optimiser: Masters, *, chosen: str | None = None) -> Progress:
         """Load the newest checkpoint, or the `chosen` one, into `optimiser` and its model.
 

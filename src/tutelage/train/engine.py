@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -51,6 +50,7 @@ class Engine:
         start_step: int,
         share_prefixes: bool,
         together: bool,
+        within: int | None = None,
     ) -> Iterator[Batch]:
         """This process's share of every batch; those for a GPU are made ahead."""
         made = batches(
@@ -62,6 +62,7 @@ class Engine:
             together=together,
             rank=self.ranks.rank,
             ranks=self.ranks.size,
+            within=within,
         )
         return ahead(made, pin=True) if device_here() == "cuda" else made
 
@@ -86,9 +87,9 @@ class Engine:
             ranks=self.ranks,
         )
 
-    def record_in(self, path: Path) -> Path:
+    def record_in(self, path: Path) -> Path | None:
         """Where this process records its steps: all do the same, and one of them is written down."""
-        return path if self.ranks.is_main else Path(os.devnull)
+        return path if self.ranks.is_main else None
 
 
 def placed(model: Any, ranks: Ranks, *, precision: Precision) -> Engine:

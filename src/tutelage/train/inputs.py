@@ -17,17 +17,21 @@ DECIDING = ("versions", "machine")
 """Entries that may differ from one session of a run to the next, and then change the last bits of its numbers."""
 
 
-def machine(threads: int | None) -> dict[str, Any]:
+def machine(threads: int | None, *, processes: int, row_tokens: int) -> dict[str, Any]:
     """The hardware that computes here, and how: what the last bits of a sum depend on.
 
     Args:
         threads: what the settings ask for; None leaves it to torch.
+        processes: how many share each step.
+        row_tokens: most tokens of a row.
     """
     facts = {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "processor": _processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": threads or torch.get_num_threads(),
+        "processes": processes,
+        "row_tokens": row_tokens,
     }
     return facts | ({"cuda": torch.version.cuda} if torch.cuda.is_available() else {})
 
@@ -84,6 +88,12 @@ def held_against(
     return {"earlier_sessions": sessions}
 
 
+def process_counts(inputs: Mapping[str, Any]) -> set[int]:
+    """How many processes each session of a run had."""
+    sessions = [inputs, *inputs.get("earlier_sessions", [])]
+    return {(one.get("machine") or {}).get("processes", 1) for one in sessions}
+
+
 def changes(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Each of the `DECIDING` facts that is another now, as a few words."""
     then, here = _flat(earlier), _flat(now)
@@ -98,7 +108,7 @@ def _flat(inputs: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key in DECIDING:
         flat |= inputs.get(key, {})
-    return flat
+    return {"processes": 1} | flat
 
 
 def skipped_steps(folder: Path, *, leave_out: bool) -> list[int]:

@@ -108,7 +108,7 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
                 if not is_out_of_memory(error):
                     raise
                 if ranks.size > 1:  # the others are in the middle of this row, and wait
-                    raise full_among_others(batch, ranks) from error
+                    raise full_among_others(batch, rows[len(losses)], ranks=ranks, checkpoints=checkpoints) from error
                 failed = rows[len(losses)]
             # Not inside the except block: until it ends, the error keeps what the failed pass had allocated.
             optimiser.forget_gradients()

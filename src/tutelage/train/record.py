@@ -8,6 +8,7 @@ import resource
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TextIO
 
 from tutelage.errors import SaveError, cause_of
 from tutelage.train.folder import write_text
@@ -57,14 +58,17 @@ class Recorder:
     """Appends records to a JSONL file.
 
     Args:
-        path: the file.
+        path: the file; None writes nothing. (Not the null device: the file is renamed into place, and root may.)
         from_step: keep earlier lines up to this step and drop later ones, which a resumed run writes again.
     """
 
-    def __init__(self, path: Path, *, from_step: int = 0) -> None:
-        kept = _lines_up_to(path, from_step) if from_step > 0 and path.is_file() else []
+    def __init__(self, path: Path | None, *, from_step: int = 0) -> None:
+        kept = _lines_up_to(path, from_step) if path is not None and from_step > 0 and path.is_file() else []
         self.elapsed_before_seconds = float(json.loads(kept[-1])["elapsed_seconds"]) if kept else 0.0
         self.path = path
+        self._stream: TextIO | None = None
+        if path is None:
+            return
         try:
             write_text(path, "".join(kept))  # renamed into place: a kill here must not lose what was recorded
             self._stream = path.open("a", encoding="utf-8")
@@ -77,6 +81,8 @@ class Recorder:
         Raises:
             SaveError: the disk is full or refuses.
         """
+        if self._stream is None:
+            return
         values = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in asdict(record).items()
@@ -89,7 +95,8 @@ class Recorder:
 
     def close(self) -> None:
         """Close the file."""
-        self._stream.close()
+        if self._stream is not None:
+            self._stream.close()
 
     def _not_written(self, error: OSError) -> SaveError:
         return SaveError(

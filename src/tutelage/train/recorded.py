@@ -17,6 +17,9 @@ from tutelage.train.record import HeldoutRecord, Record, RowsRecord
 
 COMPARED = ("loss", "gradient_norm", "learning_rate", "tokens", "trained_tokens", "heldout_loss")
 """Fields of the record that the settings decide; the others are times and memory."""
+OTHER_PROCESSES = 1e-5
+"""What another number of processes, which sum in another order, may change of a loss or norm, or as a share of one.
+Source: tests/train/test_processes.py, fp32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class Recorded:
         lines: what its record says, by kind ("loss" or "heldout_loss") and step.
         met: the same keys, as the repeating run comes to them.
         difference: the first one found.
+        tolerance: what two numbers may be apart, as a share of those above one; 0 asks for the same bits. Above it
+            `tokens` are not compared: with other processes, rows of another make are filled up with others.
     """
 
     folder: Path
@@ -48,9 +53,10 @@ class Recorded:
     lines: dict[tuple[str, int], dict[str, Any]]
     met: set[tuple[str, int]] = field(default_factory=set)
     difference: Difference | None = None
+    tolerance: float = 0.0
 
     @classmethod
-    def of(cls, folder: Path) -> Recorded:
+    def of(cls, folder: Path, *, tolerance: float = 0.0) -> Recorded:
         """Read a run's record; later lines count, and one that breaks off does not."""
         lines: dict[tuple[str, int], dict[str, Any]] = {}
         path = folder / run_files.RECORD
@@ -62,7 +68,7 @@ class Recorded:
             for kind in ("loss", "heldout_loss"):
                 if kind in values:
                     lines[kind, values["step"]] = values
-        return cls(folder, (folder / run_files.RESULT).is_file(), lines)
+        return cls(folder, (folder / run_files.RESULT).is_file(), lines, tolerance=tolerance)
 
     @property
     def last_step(self) -> int:
@@ -81,9 +87,14 @@ class Recorded:
             self.difference = Difference(f"step {record.step}, {kind}", "nothing", str(values[kind]))
             return
         for name in COMPARED:
-            if name in values and _plain(values[name]) != then.get(name):
+            if name in values and not self._alike(name, _plain(values[name]), then.get(name)):
                 self.difference = Difference(f"step {record.step}, {name}", str(then.get(name)), str(values[name]))
                 return
+
+    def _alike(self, name: str, now: Any, then: Any) -> bool:
+        if self.tolerance == 0.0 or not isinstance(now, float) or not isinstance(then, float):
+            return bool(now == then) or (self.tolerance > 0.0 and name == "tokens")
+        return abs(now - then) <= self.tolerance * max(1.0, abs(then))
 
     def beside(self, watch: Callable[[Record], None]) -> Callable[[Record], None]:
         """A watcher that hands each record to `watch`, then compares it."""

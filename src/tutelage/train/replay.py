@@ -7,9 +7,11 @@ from pathlib import Path
 
 from tutelage import config
 from tutelage.errors import ConfigError, SourceNotFoundError
+from tutelage.model.ranks import first_here, processes_here
 from tutelage.train import folder as run_files
-from tutelage.train.inputs import changes, read_inputs
-from tutelage.train.recorded import Difference, Recorded, first_other_tensor
+from tutelage.train.inputs import changes, process_counts, read_inputs
+from tutelage.train.recorded import OTHER_PROCESSES, Difference, Recorded, first_other_tensor
+from tutelage.train.rows import draws_noise
 from tutelage.train.run import run
 from tutelage.train.screen import Screen
 
@@ -22,9 +24,10 @@ class Replayed:
         recorded: the folder of the run that was repeated.
         folder: where the repeating run is.
         steps: steps that were compared.
-        weights: what of the weights was compared; None where the two runs left none in common.
-        difference: the first one; None when all is the same to the last bit.
+        weights: what of the weights was compared; None where the two runs left none in common, or `tolerance` is not 0.
+        difference: the first one; None when all is the same to the last bit, or within `tolerance`.
         causes: what is another now than when the run was recorded, and so may be why.
+        tolerance: what numbers may be apart: 0, or more where the run was made by another number of processes.
     """
 
     recorded: Path
@@ -33,10 +36,13 @@ class Replayed:
     weights: str | None
     difference: Difference | None
     causes: tuple[str, ...]
+    tolerance: float = 0.0
 
 
 def replay(name: str, screen: Screen, *, into: str | None = None) -> Replayed:
     """Run the settings of a run again, into another folder, and compare as it goes; end at the first difference.
+
+    Every process that was started calls this; the main one compares weights and finds causes.
 
     Args:
         name: the folder of the run, finished or not.
@@ -45,7 +51,7 @@ def replay(name: str, screen: Screen, *, into: str | None = None) -> Replayed:
 
     Raises:
         SourceNotFoundError: not a run, or it recorded no step.
-        ConfigError: the other folder is the run's own.
+        ConfigError: the other folder is the run's own; or another number of processes would draw other noise.
         CheckpointError: data or template have other bytes now.
     """
     folder = run_files.existing_run_folder(name)
@@ -54,14 +60,18 @@ def replay(name: str, screen: Screen, *, into: str | None = None) -> Replayed:
         raise ConfigError(
             "A replay needs a folder of its own", where="--into", found=str(target), fix=f"--into {folder}.replay"
         )
-    recorded = Recorded.of(folder)
+    earlier = read_inputs(folder)
+    settings = config.load(folder / run_files.SETTINGS)
+    tolerance = _tolerance(settings, folder, process_counts(earlier))
+    recorded = Recorded.of(folder, tolerance=tolerance)
     if not recorded.lines:
         raise SourceNotFoundError(
             "This run recorded no step, so there is nothing to compare with",
             where=str(folder / run_files.RECORD),
             fix="replay a run that has taken a step",
         )
-    settings = config.load(folder / run_files.SETTINGS)
+    if tolerance > 0.0 and first_here():
+        screen.say(f"Another number of processes sums in another order: numbers are compared to {tolerance:g}")
     # One checkpoint more: the last one of an unfinished run lies some steps before the last line of its record.
     keep = settings.train.model_copy(update={"keep_checkpoints": settings.train.keep_checkpoints + 1})
     settings = settings.model_copy(update={"folder": str(target.parent), "name": target.name, "train": keep})
@@ -69,15 +79,34 @@ def replay(name: str, screen: Screen, *, into: str | None = None) -> Replayed:
     if recorded.difference is None:
         recorded.conclude()
     weights = None
-    if recorded.difference is None:
+    if recorded.difference is None and tolerance == 0.0 and first_here():
         weights = _common_weights(recorded, target)
         if weights is not None:
             recorded.difference = first_other_tensor(folder / weights, target / weights)
     steps = sum(kind == "loss" for kind, _ in recorded.met)
-    causes = changes(read_inputs(folder), read_inputs(target))
-    for session in read_inputs(folder).get("earlier_sessions", []):
+    causes = changes(earlier, read_inputs(target))
+    for session in earlier.get("earlier_sessions", []):
         causes += [f"before a resume, {one}" for one in changes(session, read_inputs(target))]
-    return Replayed(folder, target, steps, weights, recorded.difference, tuple(causes))
+    return Replayed(folder, target, steps, weights, recorded.difference, tuple(causes), tolerance)
+
+
+def _tolerance(settings: config.Settings, folder: Path, counts: set[int]) -> float:
+    """0 where the run was made by as many processes as this replay, else what their order of summation may change."""
+    here = processes_here()
+    if counts == {here}:
+        return 0.0
+    many = " and ".join(map(str, sorted(counts)))
+    if draws_noise(settings):
+        raise ConfigError(
+            "Each process draws its own dropout and noise, so another number of processes is another run",
+            where=str(folder),
+            found=f"{here} {'process' if here == 1 else 'processes'}",
+            expected=f"{many}, as the run had",
+            fix=f"tutelage train --replay {folder} --processes {many}"
+            if len(counts) == 1
+            else "a run that went on with another number of processes cannot be repeated with dropout or noise",
+        )
+    return OTHER_PROCESSES
 
 
 def _common_weights(recorded: Recorded, target: Path) -> str | None:

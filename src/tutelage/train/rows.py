@@ -28,6 +28,10 @@ def shares_prefixes_here(settings: Settings) -> bool:
 
 def trains_on_shared_prefixes(settings: Settings) -> bool:
     """The same in training, where what documents share gets one draw of noise: with noise, then, none is shared."""
+    return shares_prefixes_here(settings) and not draws_noise(settings)
+
+
+def draws_noise(settings: Settings) -> bool:
+    """Whether a training step draws random numbers."""
     train = settings.train
-    draws = settings.lora.dropout > 0 or train.residual_dropout > 0 or train.neftune_alpha is not None
-    return shares_prefixes_here(settings) and not draws
+    return settings.lora.dropout > 0 or train.residual_dropout > 0 or train.neftune_alpha is not None

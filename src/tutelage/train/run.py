@@ -6,7 +6,7 @@ import json
 import math
 import time
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from tutelage.model.embeddings import untrained_tokens
 from tutelage.model.load import device_here, settled_precision
 from tutelage.model.prompt import without_prompt
 from tutelage.model.quantise import require_bitsandbytes
-from tutelage.model.ranks import Ranks, joined, ranks_here
+from tutelage.model.ranks import Ranks, joined, processes_here, ranks_here
 from tutelage.model.source import model_folder
 from tutelage.render.show import coloured_rows
 from tutelage.train import folder as run_files
@@ -39,7 +39,7 @@ from tutelage.train.method import loaded_base, trained_name
 from tutelage.train.optimiser import require_optimizer, slow_here
 from tutelage.train.planned import recomputes_here
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
-from tutelage.train.record import Recorder
+from tutelage.train.record import Recorder, RowsRecord
 from tutelage.train.recorded import Recorded
 from tutelage.train.result import result_of
 from tutelage.train.rows import row_tokens_here, trains_on_shared_prefixes
@@ -52,6 +52,7 @@ from tutelage.train.spikes import SpikeGuard
 from tutelage.train.stopping import stop_requests
 from tutelage.train.trackers import require_tracker
 from tutelage.train.tracking import Tracking
+from tutelage.train.trouble import rows_after_full
 
 ROWS_SHOWN = 24
 
@@ -258,7 +259,7 @@ def _write_inputs(
         "seed": settings.seed,
         "skipped_steps": skipped,
         "versions": run_files.versions(),
-        "machine": machine(settings.model.threads),
+        "machine": machine(settings.model.threads, processes=processes_here(), row_tokens=row_tokens_here(settings)),
         "allocator": allocator_here(),
         "git_commit": run_files.git_commit(),
     }
@@ -294,6 +295,17 @@ def _checkpoints(job: Job) -> Checkpoints:
     return Checkpoints(job.folder / run_files.CHECKPOINTS, keep=keep, ranks=ranks)
 
 
+def _going_on(job: Job, checkpoints: Checkpoints) -> tuple[Progress, int | None]:
+    """Where a resumed run stands; and the new budget of a row, if memory ran out on one of its processes."""
+    row_tokens, ranks = rows_after_full(job.folder), job.learner.engine.ranks
+    progress = Progress()
+    if row_tokens is None or job.checkpoint is not None or checkpoints.newest() is not None:
+        progress = checkpoints.restore_newest(job.learner.optimiser, chosen=job.checkpoint)
+    ranks.wait_for_all()  # all have read what the next line deletes
+    (job.folder / run_files.STOPPED).unlink(missing_ok=True)
+    return progress if row_tokens is None else replace(progress, row_tokens=row_tokens), row_tokens
+
+
 def _train(job: Job) -> Outcome:
     asked, learner, examples = job.settings.train, job.learner, job.prepared.train
     order = order_of(job.settings, examples=len(examples), sources=job.prepared.sources)
@@ -305,10 +317,8 @@ def _train(job: Job) -> Outcome:
         minimum_ratio=asked.minimum_ratio,
     )
     checkpoints = _checkpoints(job)
-    progress = Progress()
-    if job.resume:
-        progress = checkpoints.restore_newest(learner.optimiser, chosen=job.checkpoint)
-        (job.folder / run_files.STOPPED).unlink(missing_ok=True)
+    progress, lowered = _going_on(job, checkpoints) if job.resume else (Progress(), None)
+    evaluate_every = asked.evaluate_every or math.ceil(epoch_steps(order) / 4)
     engine = learner.engine
     recorder = Recorder(engine.record_in(job.folder / run_files.RECORD), from_step=progress.steps_done)
     heldout_rows = job.exam.heldout_rows
@@ -319,6 +329,7 @@ def _train(job: Job) -> Outcome:
         start_step=progress.steps_done,
         share_prefixes=trains_on_shared_prefixes(job.settings),
         together=learner.together,
+        within=progress.row_tokens,
     )
     recorded = job.recorded
     with (
@@ -326,6 +337,10 @@ def _train(job: Job) -> Outcome:
         job.tracking.beside(shown) as watch,
         stop_requests(job.screen.say) as asked_to_stop,
     ):
+        if lowered is not None:
+            smaller = RowsRecord(progress.steps_done + 1, lowered, recorder.elapsed_before_seconds)
+            recorder.write(smaller)
+            watch(smaller)
         outcome = train(
             learner.model,
             (one for one in given if one.step + 1 not in job.skipped),
@@ -334,10 +349,10 @@ def _train(job: Job) -> Outcome:
             schedule=schedule,
             max_gradient_norm=asked.max_gradient_norm,
             heldout=engine.heldout(learner.model, learner.optimiser, heldout_rows) if heldout_rows else None,
-            evaluate_every=asked.evaluate_every or math.ceil(epoch_steps(order) / 4),
+            evaluate_every=evaluate_every,
             patience=asked.early_stop_patience,
             checkpoints=checkpoints,
-            checkpoint_every=asked.checkpoint_every,
+            checkpoint_every=asked.checkpoint_every or (evaluate_every if engine.ranks.size > 1 else None),
             recorder=recorder,
             watch=watch if recorded is None else recorded.beside(watch),
             asked_to_stop=lambda: asked_to_stop() or (recorded is not None and recorded.asked_to_stop()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from tutelage.train.masters import Masters
 from tutelage.types import Batch, Row
 
 SHOWN_ADDRESSES = 4
+NEXT_ROW_TOKENS = "next_row_tokens"
+"""Key in `stopped.json`: the budget of a row that a resume begins with."""
 
 
 def stop_before(
@@ -96,13 +99,39 @@ def does_not_fit(
     )
 
 
-def full_among_others(batch: Batch, ranks: Ranks) -> FitError:
-    """Memory ran out on one of several processes: the others cannot be called back from the step they are in."""
+def full_among_others(batch: Batch, row: Row, *, ranks: Ranks, checkpoints: Checkpoints) -> FitError:
+    """Memory ran out on one of several processes: the others cannot be called back from the step they are in.
+
+    Nothing can be saved together any more. `stopped.json` says how long rows may be, and a resume keeps to it
+    (`rows_after_full`).
+    """
+    run_folder, tokens = checkpoints.folder.parent, len(row.ids)
+    places = [str(one) for one in row.addresses]
+    newest = checkpoints.newest()
+    told: dict[str, Any] = {"step": batch.step + 1, "reason": "out_of_memory", "process": ranks.rank}
+    told |= {"row_tokens": tokens, "checkpoint": newest, "rows": [{"addresses": places}]}
+    go_on = f"go on from {newest or 'the start'}"
+    fix = f"{_leave_out(run_folder)}; or start a new run with pack.max_tokens below {tokens}"
+    if len(places) > 1:
+        told[NEXT_ROW_TOKENS] = tokens // 2
+        command = f"tutelage train --resume {run_folder} --processes {ranks.size}"
+        fix = f"{go_on} with rows of at most {tokens // 2} tokens: {command}"
+    run_files.write_json(run_folder / run_files.STOPPED, told)
     return FitError(
-        f"Memory ran out in step {batch.step + 1}, on process {ranks.rank} of {ranks.size}",
+        f"Memory ran out in step {batch.step + 1}, on process {ranks.rank} of {ranks.size}; the run ends",
+        where=_places(told["rows"], run_folder / run_files.STOPPED) or None,
+        found=f"a row of {tokens} tokens",
         expected="room for the forward and backward pass of a row",
-        fix='resume with a new run of lower pack.row_tokens, or set train.activation_checkpointing = "on"',
+        fix=f'{fix}; train.activation_checkpointing = "on" saves memory in a new run',
     )
+
+
+def rows_after_full(run_folder: Path) -> int | None:
+    """How long rows may be as memory ran out on one of several processes; None where it did not, or that is over."""
+    path = run_folder / run_files.STOPPED
+    told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found: int | None = told.get(NEXT_ROW_TOKENS)
+    return found
 
 
 def _left(

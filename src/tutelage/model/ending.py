@@ -1,0 +1,73 @@
+"""How a run of several processes ends when one of them fails: the others learn why, and none waits for ever."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+import torch.distributed as dist
+
+from tutelage.errors import EngineError, TutelageError
+
+KEY: Final = "ended"
+POLL_SECONDS: Final = 1.0
+GRACE_SECONDS: Final = 30.0
+"""What a process may take to end by itself once another has failed. Source: what torchrun grants after its SIGTERM."""
+
+
+@contextmanager
+def ending_together(store: dist.Store, *, rank: int, grace_seconds: float = GRACE_SECONDS) -> Iterator[None]:  # type: ignore[name-defined] # exported, not declared
+    """Tell the other processes where the block fails, and end this one where another failed and it does not notice.
+
+    Gloo notices that a process is gone; NCCL would wait for it, in a call that no signal interrupts.
+
+    Raises:
+        EngineError: another process ended, so that a collective of this one broke off.
+    """
+    over = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(store.clone(), over, grace_seconds), daemon=True)
+    watcher.start()
+    try:
+        yield
+    except BaseException as error:
+        told = _told(store)
+        if told is None:
+            with suppress(RuntimeError):  # the process that keeps the store may be gone
+                store.set(KEY, f"process {rank}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+        if _broke_off(error):
+            raise EngineError(
+                f"Another process of this run ended, and process {rank} cannot go on without it",
+                found=told or "it said nothing, as a process that the system kills for its memory",
+                fix="do what its own error says; tutelage train --resume goes on from the newest checkpoint",
+            ) from error
+        raise
+    finally:
+        over.set()
+
+
+def _watch(store: dist.Store, over: threading.Event, grace_seconds: float) -> None:  # type: ignore[name-defined] # as above
+    while not over.wait(POLL_SECONDS):
+        told = _told(store)
+        if told is not None and not over.wait(grace_seconds):
+            sys.stderr.write(f"error: another process of this run ended ({told}); this one is stuck, and ends too\n")
+            sys.stderr.flush()
+            os._exit(1)
+
+
+def _told(store: dist.Store) -> str | None:  # type: ignore[name-defined] # as above
+    """What the first process that failed said; None while all is well."""
+    try:
+        return bytes(store.get(KEY)).decode() if store.check([KEY]) else None
+    except RuntimeError:  # torch's errors of a connection are of this kind
+        return "the process that keeps the store is gone"
+
+
+def _broke_off(error: BaseException) -> bool:
+    """Whether a collective failed as another process is gone: gloo raises plain RuntimeErrors from its transport."""
+    if isinstance(error, TutelageError) or not isinstance(error, RuntimeError):
+        return False
+    return isinstance(error, dist.DistError) or "/gloo/transport/" in str(error)

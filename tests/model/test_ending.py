@@ -1,0 +1,74 @@
+"""One process of several fails: it says so, the others end with a word, and one that is stuck is ended."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+
+from tutelage.errors import EngineError, FitError
+from tutelage.model.ending import KEY, ending_together
+
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:13728"
+STUCK = """
+import signal, time
+import torch.distributed as dist
+from tutelage.model.ending import KEY, ending_together
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+store = dist.TCPStore("127.0.0.1", 0, is_master=True)
+with ending_together(store, rank=0, grace_seconds=0.5):
+    store.set(KEY, "process 1: no memory")
+    time.sleep(100)
+"""
+
+
+@pytest.fixture
+def store() -> dist.Store:
+    return dist.TCPStore("127.0.0.1", 0, is_master=True)
+
+
+def test_the_first_to_fail_says_why(store: dist.Store) -> None:
+    for said in ("no memory\nmore", "too late"):
+        with pytest.raises(FitError, match=said.split("\n")[0]), ending_together(store, rank=1):
+            raise FitError(said)
+
+    assert store.get(KEY) == b"process 1: no memory"
+
+
+def test_a_broken_collective_is_told_as_the_end_of_another(store: dist.Store) -> None:
+    store.set(KEY, "process 1: no memory")
+
+    with pytest.raises(EngineError, match="Another process") as caught, ending_together(store, rank=0):
+        raise RuntimeError(GLOO)
+
+    assert caught.value.found == "process 1: no memory"
+
+
+def test_other_errors_stay_what_they_are(store: dist.Store) -> None:
+    with pytest.raises(RuntimeError, match="shapes"), ending_together(store, rank=0):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with ending_together(store, rank=0):
+        pass
+
+
+def test_a_process_that_is_stuck_is_ended() -> None:
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", STUCK],
+        env=os.environ | {"PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=90,
+    )
+
+    assert done.returncode == 1
+    assert "another process of this run ended (process 1: no memory); this one is stuck" in done.stderr
+    assert time.monotonic() - began < 80

@@ -1,0 +1,38 @@
+"""The program in processes of its own, as a person starts it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+SOURCE: Final = Path(__file__).resolve().parents[2] / "src"
+LIMIT_SECONDS: Final = 240
+QUIET: Final = ("evaluate.before=false", "evaluate.general=[]", "evaluate.task=[]", "train.learning_rate=0.001")
+"""Nothing is asked, and a rate at which Adam does not blow rounding up."""
+
+
+def environment() -> dict[str, str]:
+    """This process's, as if it were not one of several."""
+    kept = {key: value for key, value in os.environ.items() if key not in {"RANK", "WORLD_SIZE", "LOCAL_RANK"}}
+    return kept | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+
+
+def launch(*arguments: str, torchrun: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run Python with these arguments, in as many processes as `torchrun` says; 0 starts it without torchrun."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(torchrun)] if torchrun else []
+    return subprocess.run(
+        [sys.executable, *launcher, *arguments],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT_SECONDS,
+    )
+
+
+def tutelage(*arguments: str, torchrun: int = 0) -> subprocess.CompletedProcess[str]:
+    """The same with the program."""
+    return launch("-m", "tutelage", *arguments, torchrun=torchrun)
