@@ -241,7 +241,7 @@ class PackSettings(Section):
     row_tokens: int | None = Field(
         default=None,
         gt=1,
-        description="Most tokens in one packed row, which is one forward pass; it sets the memory a step needs. Left "
+        description="Most tokens in one packed row, which is one forward pass and sets the memory a step needs; left "
         "out, 1,024 on a CPU and 4,096 on a GPU, or pack.max_tokens where that is more.",
         json_schema_extra={
             "source": "Krell et al. 2021 (packing without cross-contamination); as large as memory allows"
@@ -250,8 +250,8 @@ class PackSettings(Section):
     share_prefixes: bool | None = Field(
         default=None,
         description="Compute a beginning that examples of a packed row have in common, such as a system prompt or a "
-        "list of tools, once: the same loss and gradients, fewer tokens. Left out, on a CPU, as a GPU's fastest "
-        "attention takes rows without; there it pays only where most of each example is shared.",
+        "list of tools, once: the same loss and gradients, fewer tokens; left out, on a CPU alone, as a GPU's fastest "
+        "attention takes rows without.",
         json_schema_extra={
             "source": "exact for causal attention; measured in benchmarks/train; off by itself where dropout is drawn"
         },
