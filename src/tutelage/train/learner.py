@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tutelage.config import Settings
+from tutelage.model.accumulate import add_gradients_in_place
 from tutelage.model.activations import recompute_activations
 from tutelage.model.adapt import Adapted
 from tutelage.model.attention import isolate_documents
@@ -90,6 +91,8 @@ def learner_for(settings: Settings, base: Path, ranks: Ranks, *, recompute: bool
     )
     if engine.door is None:
         compute_in(model, precision)
+        if precision == "fp32" and not settings.model.compile:
+            add_gradients_in_place(model)
     isolate_documents(model)
     with nullcontext() if engine.door is None else engine.door.whole():
         together = documents_stay_apart(model)
