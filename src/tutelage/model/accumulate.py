@@ -1,8 +1,8 @@
 """Linear layers that add the gradient of their weight to what is there in the product itself.
 
 Autograd writes each row's gradient of a weight and then adds it to the sum: three passes over memory as large as the
-weights, for every row. A matrix product can add to what it finds. Only for weights that are their own masters (fp32, one
-process): elsewhere the gradient goes somewhere else as soon as it is made.
+weights, for every row. A matrix product can add to what it finds. Only for weights that are their own masters (fp32,
+one process): elsewhere the gradient goes somewhere else as soon as it is made.
 
 Shape legend: R = tokens, I = inputs and O = outputs of a layer.
 """
