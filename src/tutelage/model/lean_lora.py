@@ -40,6 +40,8 @@ class LeanLora(Linear):  # type: ignore[misc] # PEFT is not typed
 
     def _plain_pair(self, x: torch.Tensor) -> str | None:
         """The one adapter at work, if there is nothing to it but two matrices in the precision of `x`; else None."""
+        if not torch.is_grad_enabled():  # what is measured is rounded as it will be when the adapter is opened again
+            return None
         if self.disable_adapters or self.merged or len(self.active_adapters) != 1:
             return None
         (name,) = self.active_adapters
