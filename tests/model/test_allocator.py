@@ -15,7 +15,7 @@ from tutelage.model.allocator import allocator_here, allocator_of_runs, better_a
 
 HERE = better_allocator({})
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="libraries are preloaded on Linux alone")
-PROGRAM = "import sys; sys.argv = ['tutelage', *sys.argv[1:]]; from tutelage.cli import program; program()"
+PROGRAM = "import sys; sys.argv = ['tutelage', *sys.argv[1:]]; from tutelage.__main__ import program; program()"
 
 
 @pytest.fixture

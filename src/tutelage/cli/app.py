@@ -16,7 +16,6 @@ from tutelage.cli import data, runs
 from tutelage.cli.doctor import doctor
 from tutelage.cli.plan import plan
 from tutelage.errors import DependencyError, TutelageError
-from tutelage.model.allocator import better_allocator, start_again_with
 
 app = typer.Typer(
     help="Supervised fine-tuning that shows its work.\n\n"
@@ -44,15 +43,6 @@ def _start(
     if version:
         typer.echo(f"tutelage {metadata.version('tutelage')}")
         raise typer.Exit
-
-
-def program() -> None:
-    """`main` as the program that was started: a training run gets the better allocator first, if there is one here."""
-    if sys.argv[1:2] == ["train"] and not {"--dry-run", "--explain", "--help", "-h"}.intersection(sys.argv):
-        library = better_allocator(os.environ)
-        if library is not None:
-            start_again_with(library)
-    main()
 
 
 def main() -> None:
