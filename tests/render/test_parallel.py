@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -207,7 +208,10 @@ def children(parent: int | None = None) -> set[int]:
     listed = Path(f"/proc/{parent or os.getpid()}/task")
     if not listed.is_dir():
         pytest.skip("needs the process list of Linux")
-    found = [thread.joinpath("children").read_text(encoding="ascii").split() for thread in listed.iterdir()]
+    found = []
+    for thread in listed.iterdir():
+        with suppress(FileNotFoundError):  # one that has ended since has no children
+            found.append(thread.joinpath("children").read_text(encoding="ascii").split())
     return {int(one) for ids in found for one in ids}
 
 
