@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 
 import torch
 from benchmarks.cuda.shapes import write_instructions, write_model
-from benchmarks.train.contestants import ROOT, SHOWN_CHARACTERS
+from benchmarks.train.contestants import told_by
 from benchmarks.train.limit import TOKEN_FACTOR_FLOP, linear_shapes
 from benchmarks.train.measured import Method, Task
 from benchmarks.train.workload import write_examples
@@ -101,20 +100,8 @@ def run_cell(cell: Cell, task: Task, work: Path, trl_python: str | None) -> dict
     path.write_text(json.dumps(asdict(task)), encoding="utf-8")
     python = sys.executable if ours else str(trl_python)
     module = "benchmarks.cuda.cell" if ours else "benchmarks.train.by_trl"
-    done = subprocess.run(
-        [python, "-m", module, str(path)],
-        cwd=ROOT,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "HF_DATASETS_CACHE": str(work / "datasets")},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines:
-        raise RuntimeError((done.stdout + done.stderr)[-SHOWN_CHARACTERS:])
-    found: dict[str, Any] = json.loads(lines[-1])
-    return found
+    offline = {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "HF_DATASETS_CACHE": str(work / "datasets")}
+    return told_by(python, module, path, os.environ | offline)
 
 
 def line(cell: Cell, found: dict[str, Any], step_tokens: list[int], parameters: int, rate: float) -> str:

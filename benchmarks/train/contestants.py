@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.train.measured import Measured, Numerics, Task
 
@@ -112,17 +113,31 @@ def measure(contestant: Contestant, task: Task, environments: Path | None) -> Me
         path = Path(folder) / "task.json"
         path.write_text(json.dumps(asdict(asked)), encoding="utf-8")
         environment["HF_DATASETS_CACHE"] = folder
-        done = subprocess.run(
-            [str(python), "-m", f"benchmarks.train.by_{contestant.tool}", str(path)],
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        try:
+            said = told_by(str(python), f"benchmarks.train.by_{contestant.tool}", path, environment)
+        except RuntimeError as error:
+            raise SystemExit(f"{contestant.name}: {error}") from error
+    return Measured(**said)
+
+
+def told_by(python: str, module: str, task: Path, environment: dict[str, str]) -> dict[str, Any]:
+    """What `PYTHON -m MODULE TASK` says in its last line, as JSON.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    done = subprocess.run(
+        [python, "-m", module, str(task)],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         said = (done.stdout + done.stderr)[-SHOWN_CHARACTERS:]
-        raise SystemExit(f"{contestant.name} ended with status {done.returncode}:\n{said}")
-    return Measured(**json.loads(lines[-1]))
+        raise RuntimeError(f"ended with status {done.returncode}:\n{said}")
+    found: dict[str, Any] = json.loads(lines[-1])
+    return found

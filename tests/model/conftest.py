@@ -12,7 +12,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from tutelage.types import Address, Example
+from tutelage.model.attention import isolate_documents
+from tutelage.model.loss import row_loss
+from tutelage.types import Address, Example, Row
 
 torch.set_num_threads(1)
 
@@ -77,3 +79,21 @@ def gradients_of() -> Callable[[Any], dict[str, torch.Tensor]]:
         return taken
 
     return take
+
+
+@pytest.fixture(scope="session")
+def learned_from() -> Callable[[Any, Sequence[Row]], tuple[list[float], dict[str, torch.Tensor]]]:
+    """Takes each row forward and back through a model: the losses, and the gradients that are there, by name."""
+
+    def learn(model: Any, rows: Sequence[Row]) -> tuple[list[float], dict[str, torch.Tensor]]:
+        torch.manual_seed(11)
+        isolate_documents(model)
+        model.train()
+        losses = []
+        for row in rows:
+            loss, _ = row_loss(model, row)
+            loss.backward()
+            losses.append(loss.item())
+        return losses, {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
+
+    return learn

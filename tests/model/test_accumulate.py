@@ -11,13 +11,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tutelage.model.accumulate import AddingLinear, add_gradients_in_place
 from tutelage.model.activations import recompute_activations
-from tutelage.model.attention import isolate_documents
 from tutelage.model.lean import keep_less
-from tutelage.model.loss import row_loss
 from tutelage.pack import pack_rows
 from tutelage.types import Example
 
 Documents = Callable[..., list[Example]]
+LearnedFrom = Callable[..., tuple[list[float], dict[str, torch.Tensor]]]
 
 
 def made(**changes: Any) -> Any:
@@ -29,19 +28,8 @@ def made(**changes: Any) -> Any:
     return LlamaForCausalLM(LlamaConfig(**(shape | changes)))
 
 
-def learned(model: Any, rows: Any) -> tuple[list[float], dict[str, torch.Tensor]]:
-    isolate_documents(model)
-    model.train()
-    losses = []
-    for row in rows:
-        loss, _ = row_loss(model, row)
-        loss.backward()
-        losses.append(loss.item())
-    return losses, {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
-
-
 @pytest.mark.parametrize("how", ["plain", "lean", "again", "frozen"])
-def test_sums_over_rows_are_those_of_autograd(how: str, documents: Documents) -> None:
+def test_sums_over_rows_are_those_of_autograd(how: str, documents: Documents, learned_from: LearnedFrom) -> None:
     rows = pack_rows(documents((40, 31, 12, 2, 60)), row_tokens=64)
     assert len(rows) >= 3
     found = []
@@ -58,7 +46,7 @@ def test_sums_over_rows_are_those_of_autograd(how: str, documents: Documents) ->
         if adding:
             assert add_gradients_in_place(model) == (6 if how == "frozen" else 14)
         assert [name for name, _ in model.named_parameters()] == names
-        found.append(learned(model, rows))
+        found.append(learned_from(model, rows))
 
     (losses, gradients), (adding_losses, adding_gradients) = found
     assert adding_losses == losses

@@ -13,14 +13,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tutelage.model.activations import recompute_activations
 from tutelage.model.adapt import add_lora
-from tutelage.model.attention import isolate_documents
 from tutelage.model.lean import LeanGatedUnit, LeanNorm, keep_less
 from tutelage.model.load import DTYPES
-from tutelage.model.loss import row_loss
 from tutelage.pack import pack_rows
 from tutelage.types import Example
 
 Documents = Callable[..., list[Example]]
+LearnedFrom = Callable[..., tuple[list[float], dict[str, torch.Tensor]]]
 DOCUMENTS = (40, 31, 12, 2, 60)
 SHAPE: dict[str, Any] = {
     "vocab_size": 416, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -37,19 +36,6 @@ def made(kind: str, dtype: torch.dtype = torch.float32) -> Any:
         if "norm" in name:
             nn.init.normal_(one, mean=0.5, std=0.3)
     return model.to(dtype)
-
-
-def learned(model: Any, rows: Any) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """Losses of the rows and the gradients by plain name."""
-    torch.manual_seed(11)
-    isolate_documents(model)
-    model.train()
-    losses = []
-    for row in rows:
-        loss, _ = row_loss(model, row)
-        loss.backward()
-        losses.append(float(loss))
-    return losses, {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
 
 
 @pytest.mark.parametrize("kind", NORMS_A_LAYER)
@@ -70,7 +56,9 @@ def test_what_a_model_says_stays_the_same_bit_for_bit(kind: str, dtype: str) -> 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma"])
 @pytest.mark.parametrize("method", ["full", "lora", "dropout", "frozen", "again"])
-def test_losses_are_the_same_bits_and_gradients_the_same_numbers(kind: str, method: str, documents: Documents) -> None:
+def test_losses_are_the_same_bits_and_gradients_the_same_numbers(
+    kind: str, method: str, documents: Documents, learned_from: LearnedFrom
+) -> None:
     found = []
     rows = pack_rows(documents(DOCUMENTS), row_tokens=64)
     for lean in (False, True):
@@ -89,7 +77,7 @@ def test_losses_are_the_same_bits_and_gradients_the_same_numbers(kind: str, meth
             recompute_activations(model)
         if lean:
             assert keep_less(model, recomputed=method == "again")
-        found.append(learned(model, rows))
+        found.append(learned_from(model, rows))
 
     (losses, gradients), (lean_losses, lean_gradients) = found
     assert lean_losses == losses

@@ -67,12 +67,7 @@ def learner_for(settings: Settings, base: Path, ranks: Ranks, *, recompute: bool
     loaded = replace(loaded, device=device_here())
     stored_as = next(one.dtype for one in model.parameters() if one.is_floating_point())
     model, adapted = adapted_model(settings, model, base)
-    if recompute:
-        recompute_activations(model)
-    if settings.model.compile:
-        compile_layers(model)
-    else:
-        keep_less(model, recomputed=recompute)
+    _prepare_layers(model, compiled=settings.model.compile, recompute=recompute)
     precision = settled_precision(settings.model.precision)
     engine = placed(model, ranks, precision=precision)
     embeddings = embedding_parameters(model)
@@ -108,3 +103,13 @@ def learner_for(settings: Settings, base: Path, ranks: Ranks, *, recompute: bool
     )
     torch.manual_seed(settings.seed + ranks.rank)  # other rows want other dropout
     return Learner(model, loaded, adapted, kept_as(stored_as, precision), precision, optimiser, engine, together, state)
+
+
+def _prepare_layers(model: Any, *, compiled: bool, recompute: bool) -> None:
+    """What is kept for the backward pass: one input a layer, what the compiler decides, or what `keep_less` leaves."""
+    if recompute:
+        recompute_activations(model)
+    if compiled:
+        compile_layers(model)
+    else:
+        keep_less(model, recomputed=recompute)
