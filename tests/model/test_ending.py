@@ -26,6 +26,24 @@ with ending_together(store, rank=0, grace_seconds=0.5):
     store.set(KEY, "process 1: no memory")
     time.sleep(100)
 """
+ALWAYS_ASKING = """
+import torch.distributed as dist
+from tutelage.model import ending
+ending.POLL_SECONDS = 0
+with ending.ending_together(dist.TCPStore("127.0.0.1", 0, is_master=True), rank=0):
+    pass
+"""
+
+
+def run(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=90,
+    )
 
 
 @pytest.fixture
@@ -60,15 +78,14 @@ def test_other_errors_stay_what_they_are(store: dist.Store) -> None:
 
 def test_a_process_that_is_stuck_is_ended() -> None:
     began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", STUCK],
-        env=os.environ | {"PYTHONPATH": str(SOURCE)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=90,
-    )
+    done = run(STUCK)
 
     assert done.returncode == 1
     assert "another process of this run ended (process 1: no memory); this one is stuck" in done.stderr
     assert time.monotonic() - began < 80
+
+
+def test_a_watcher_inside_torch_does_not_abort_a_process_that_is_done() -> None:
+    done = run(ALWAYS_ASKING)
+
+    assert (done.returncode, done.stderr) == (0, "")

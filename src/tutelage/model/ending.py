@@ -18,6 +18,9 @@ POLL_SECONDS: Final = 1.0
 GRACE_SECONDS: Final = 30.0
 """What a process may take to end by itself once another has failed. Source: what torchrun grants after its SIGTERM."""
 
+LEAVING_SECONDS: Final = 10.0
+"""What the watcher may take to come back from the store, which answers at once as long as it is there."""
+
 
 @contextmanager
 def ending_together(store: dist.Store, *, rank: int, grace_seconds: float = GRACE_SECONDS) -> Iterator[None]:  # type: ignore[name-defined] # exported, not declared
@@ -47,6 +50,8 @@ def ending_together(store: dist.Store, *, rank: int, grace_seconds: float = GRAC
         raise
     finally:
         over.set()
+        # A thread that is inside torch while the interpreter ends aborts the process: it must have left by then.
+        watcher.join(LEAVING_SECONDS)
 
 
 def _watch(store: dist.Store, over: threading.Event, grace_seconds: float) -> None:  # type: ignore[name-defined] # as above
