@@ -94,6 +94,28 @@ def test_gradients_are_those_of_the_widened_weights(quantised: Any, tiny_model: 
         torch.testing.assert_close(found[0][1][name], value, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("repacks", [True, False])
+def test_evaluating_changes_neither_weights_nor_what_is_learned(quantised: Any, repacks: bool) -> None:
+    """As on a processor for which bitsandbytes repacks, whatever this one is."""
+    model, _ = quantised
+    layers = [one for one in model.modules() if type(one).__name__ == "Linear4bit"]
+    for one in layers:
+        setattr(one, quantise.REPACKS, repacks)
+    before = {name: one.data.clone() for name, one in model.named_parameters()}
+
+    assert quantise.keep_quantised(model) == (len(layers) if repacks else 0)
+    model.eval()
+    with torch.no_grad():
+        measured = model(input_ids=IDS).logits
+    embedded = model.get_input_embeddings()(IDS).detach().requires_grad_()
+    model(inputs_embeds=embedded).logits.sum().backward()
+
+    assert len(layers) == 14
+    assert all(torch.equal(one, before[name]) for name, one in model.named_parameters())
+    assert embedded.grad is not None
+    assert torch.equal(model(input_ids=IDS).logits, measured)
+
+
 def test_without_the_package_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantise.importlib.util, "find_spec", lambda _name: None)
 

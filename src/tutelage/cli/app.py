@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -49,6 +50,8 @@ def main() -> None:
     """Run the program; errors meant for people end with status 1, a wrong command line with 2, Ctrl-C with 130."""
     errors = Console(stderr=True)
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    # On AVX512-BF16 it misses a kernel that it would fetch from the hub, and that `model.quantise` keeps it from using.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # Rows differ in length, and oneDNN keeps up to 1,024 compiled products for past shapes; see docs/log.md.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")

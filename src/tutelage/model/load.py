@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from tutelage.errors import DataError, DependencyError, cause_of
 from tutelage.model.machine import cpu_multiplies_bf16
-from tutelage.model.quantise import parameter_count, stored_bytes
+from tutelage.model.quantise import keep_quantised, parameter_count, stored_bytes
 
 Precision = Literal["fp32", "bf16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -67,8 +67,10 @@ def load(
             expected="config.json of a causal language model, with its safetensors",
             fix="check the folder; a model with its own code needs model.trust_remote_code = true",
         ) from error
-    if quantisation is None:  # else transformers has put it on the device, where it was quantised
+    if quantisation is None:
         model.to(device)
+    else:  # transformers has put it on the device, where it was quantised
+        keep_quantised(model)
     parameters = sum(parameter_count(one) for one in model.parameters())
     weight_bytes = sum(stored_bytes(one) for one in model.parameters())
     return model, Loaded(parameters, weight_bytes, device)

@@ -13,6 +13,8 @@ import torch
 from tutelage.errors import DependencyError
 
 INSTALL = "pip install 'tutelage[qlora]'"
+REPACKS = "support_avx512bf16_for_cpu"
+"""What `bitsandbytes.nn.Linear4bit` asks before it repacks its weights (0.50)."""
 
 
 def require_bitsandbytes() -> None:
@@ -48,6 +50,22 @@ def four_bit(*, compute_in: torch.dtype, double_quantisation: bool) -> Any:
         bnb_4bit_use_double_quant=double_quantisation,
         bnb_4bit_compute_dtype=compute_in,
     )
+
+
+def keep_quantised(model: Any) -> int:
+    """Let no layer of 4 bits repack its weights when it is first evaluated; return how many would have.
+
+    On processors with AVX512-BF16 bitsandbytes does so to generate faster. What it repacks multiplies in bf16 whatever
+    was asked for, rounds the scales, and has no backward pass: whoever measures a model before training would train
+    without the gradients of its base.
+
+    Args:
+        model: as transformers quantised it, or not at all.
+    """
+    repacking = [one for one in model.modules() if getattr(one, REPACKS, False)]
+    for one in repacking:
+        setattr(one, REPACKS, False)
+    return len(repacking)
 
 
 def parameter_count(parameter: torch.Tensor) -> int:
