@@ -19,7 +19,12 @@ def program() -> None:
             start_again_with(library)
     from tutelage.cli import main  # after that, as it takes a second
 
-    main()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from tutelage.model.ending import end_at_once
+
+        end_at_once(main)
+    else:
+        main()
 
 
 if __name__ == "__main__":

@@ -35,9 +35,23 @@ with ending.ending_together(dist.TCPStore("127.0.0.1", 0, is_master=True), rank=
 """
 
 
-def run(script: str) -> subprocess.CompletedProcess[str]:
+THREAD_IN_TORCH = """
+import os, sys, threading
+import torch.distributed as dist
+from tutelage.__main__ import program
+store = dist.TCPStore("127.0.0.1", 0, is_master=True)
+def ask():
+    while True:
+        store.check(["never"])
+threading.Thread(target=ask, daemon=True).start()
+os.environ["WORLD_SIZE"], sys.argv = "2", ["tutelage", sys.argv[1]]
+program()
+"""
+
+
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", script, *arguments],
         env=os.environ | {"PYTHONPATH": str(SOURCE)},
         capture_output=True,
         text=True,
@@ -89,3 +103,11 @@ def test_a_watcher_inside_torch_does_not_abort_a_process_that_is_done() -> None:
     done = run(ALWAYS_ASKING)
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("asked", "status", "said"), [("--version", 0, "tutelage "), ("--wrong", 2, "No such option")])
+def test_threads_inside_torch_do_not_abort_a_process_that_is_done(asked: str, status: int, said: str) -> None:
+    done = run(THREAD_IN_TORCH, asked)
+
+    assert done.returncode == status, done.stderr
+    assert said in done.stdout + done.stderr

@@ -16,6 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from tutelage.errors import CheckpointError, SaveError
+from tutelage.model.ending import end_at_once
 from tutelage.model.ranks import ALONE, Ranks, joined, ranks_here, whole_tensor
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.masters import Masters
@@ -110,10 +111,14 @@ def _process(rank: int, size: int, port: int, work: Work, folder: Path) -> None:
     torch.set_num_threads(1)
     told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in told.items()})
-    ranks = ranks_here()
-    with joined(ranks, device="cpu"):
-        work(ranks, folder)
-        ranks.wait_for_all()  # one that leaves early would look like a crash to one that has just come
+
+    def meet() -> None:
+        ranks = ranks_here()
+        with joined(ranks, device="cpu"):
+            work(ranks, folder)
+            ranks.wait_for_all()  # one that leaves early would look like a crash to one that has just come
+
+    end_at_once(meet)
 
 
 def on(size: int, work: Work, folder: Path) -> None:

@@ -1,11 +1,12 @@
-"""How a run of several processes ends when one of them fails: the others learn why, and none waits for ever."""
+"""How a run of several processes ends: where one fails the others learn why and none waits, else each leaves quietly."""
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -52,6 +53,29 @@ def ending_together(store: dist.Store, *, rank: int, grace_seconds: float = GRAC
         over.set()
         # A thread that is inside torch while the interpreter ends aborts the process: it must have left by then.
         watcher.join(LEAVING_SECONDS)
+
+
+def end_at_once(run: Callable[[], None]) -> None:
+    """Run, and have this process end without taking Python apart first; what `atexit` knows is still done.
+
+    Gloo's threads outlive their process group where something still refers to it, as sharded parameters do. One that
+    frees a tensor takes Python's lock, and where Python is being taken apart by then, the process aborts after its
+    work is done: to torchrun a failure, for which it ends the other processes.
+    """
+    status = 1
+
+    def leave() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+    atexit.register(leave)  # before others are, so that it is the last
+    try:
+        run()
+        status = 0
+    except SystemExit as ending:
+        status = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
+        raise
 
 
 def _watch(store: dist.Store, over: threading.Event, grace_seconds: float) -> None:  # type: ignore[name-defined] # as above
