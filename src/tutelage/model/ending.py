@@ -1,4 +1,4 @@
-"""How a run of several processes ends: where one fails the others learn why and none waits, else each leaves quietly."""
+"""How a run of several processes ends: where one fails the others learn why and none waits, else each just leaves."""
 
 from __future__ import annotations
 
