@@ -27,7 +27,7 @@ def main(model_folder: Path, batch: int, out: Path) -> None:
     trained_tokens = sum(one.trained_tokens for one in documents)
     share = share_of(documents, rank=ranks.rank, processes=ranks.size)
     with joined(ranks, device="cpu"):
-        engine = placed(model, ranks, precision="fp32")
+        engine = placed(model, ranks, precision="fp32", sharded=True)
         isolate_documents(model)
         for name, packed in (("packed", True), ("apart", False)):
             step = step_of(

@@ -66,6 +66,14 @@ class ModelSettings(Section):
         "take minutes, later ones may be faster.",
         json_schema_extra={"source": "PyTorch's torch.compile; off, as it gained nothing on a CPU"},
     )
+    parallel: Literal["auto", "shard", "replicate"] = Field(
+        default="auto",
+        description="What each of several processes keeps: a part of the model (shard) or all of it (replicate); auto "
+        "shards where the method and the optimizer can be cut apart.",
+        json_schema_extra={
+            "source": "Zhao et al. 2023 (PyTorch FSDP); Li et al. 2020 (PyTorch Distributed), section 3 (replicas)"
+        },
+    )
     threads: int | None = Field(
         default=None,
         gt=0,

@@ -7,7 +7,7 @@ they join in a process group. Collectives must be reached by every process, in t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 LONGEST_PREPARATION = timedelta(days=7)
 """What the others wait for a machine's first process; torchrun ends them much earlier if that one fails."""
+BUCKET_BYTES = 32 * 2**20
+"""Tensors are added up in groups of this size: one message for many small ones, and no second copy of a large one."""
 LONGEST_SILENCE = timedelta(hours=2)
 """What a collective waits: replies before and after training are shared out, and some take longer than others."""
 
@@ -94,10 +96,39 @@ class Ranks:
                     fix="give every machine the same files, settings and versions",
                 )
 
+    def add_up(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Make each tensor its sum over all processes, the same bits on each; all must be of one dtype and device."""
+        for bucket in _buckets(tensors):
+            if len(bucket) == 1 and bucket[0].is_contiguous():
+                dist.all_reduce(bucket[0])
+                continue
+            flat = torch.cat([one.flatten() for one in bucket])
+            dist.all_reduce(flat)
+            for one, summed in zip(bucket, flat.split([one.numel() for one in bucket]), strict=True):
+                one.copy_(summed.view_as(one))
+
+    def follow_main(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Give each tensor the numbers that it has on the main process."""
+        for one in tensors:
+            dist.broadcast(one, 0)
+
     def wait_for_all(self) -> None:
         """Return once every process has come here."""
         if self.size > 1:
             dist.barrier()
+
+
+def _buckets(tensors: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    bucket: list[torch.Tensor] = []
+    size = 0
+    for one in tensors:
+        if bucket and size + one.nbytes > BUCKET_BYTES:
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(one)
+        size += one.nbytes
+    if bucket:
+        yield bucket
 
 
 def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,11 @@ from tutelage.types import Row
 
 T = TypeVar("T")
 
+SHARDED_OPTIMIZERS = ("adamw",)
+"""Optimizers that step each number by itself; the others look at blocks or whole matrices, which are cut apart."""
+SHARDED_METHODS = ("full", "lora")
+"""Methods whose weights can be cut apart and gathered again; tests/train/test_processes.py tries them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sharded:

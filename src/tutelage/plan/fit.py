@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from tutelage.errors import FitError
 from tutelage.model.allocator import INSTALL
+from tutelage.model.shard import SHARDED_METHODS, SHARDED_OPTIMIZERS
 from tutelage.plan.blueprint import Blueprint
 from tutelage.plan.machine import Device, Overhead, overheads
 from tutelage.plan.memory import Memory, memory
@@ -108,6 +109,8 @@ def suggestions(traces: Traces, work: Work, overhead: Overhead, memory_bytes: in
         price = "nothing: it is faster, too; the same mathematics"
         found.insert(0, Suggestion("tcmalloc", INSTALL, needed.peak_bytes, fits(needed, memory_bytes), price))
     found += [suggestion(*one) for one in _together(work)]
+    if work.method not in SHARDED_METHODS or work.optimizer not in SHARDED_OPTIMIZERS:
+        return tuple(found)
     recomputed = replace(work, checkpointing=True)
     for shards in _powers_of_two():
         one = suggestion(

@@ -29,15 +29,14 @@ def say_data(screen: Screen, prepared: Prepared) -> None:
 
 
 def say_model(
-    screen: Screen, loaded: Loaded, adapted: Adapted, precision: Precision, *, state_bytes: int, processes: int
+    screen: Screen, loaded: Loaded, adapted: Adapted, precision: Precision, *, state_bytes: int, layout: str
 ) -> None:
-    """Its size, what learns, and in bytes; where, and in which precision; then notes, a line each."""
+    """Its size, what learns, and in bytes; where, in which precision, over which processes; then notes, a line each."""
     trained, state = byte_size(adapted.trainable_bytes), byte_size(state_bytes)
-    sharded = f", sharded over {processes} processes" if processes > 1 else ""
     screen.say(
         f"Model: {loaded.parameters:,} parameters ({byte_size(loaded.weight_bytes)}) on {loaded.device}, "
         f"{adapted.method}, {adapted.trainable:,} trained ({trained} and {state} of optimizer state), "
-        f"{precision}{sharded}"
+        f"{precision}{layout and f', {layout}'}"
     )
     for note in adapted.notes:
         screen.say(f"  {note}")

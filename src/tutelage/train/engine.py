@@ -1,12 +1,13 @@
-"""How a run uses its processes: one alone, or several that share a sharded model and the rows of every step."""
+"""How a run uses its processes: one alone, or several that share the rows of every step and perhaps the model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -17,25 +18,34 @@ from tutelage.model.adapt import CHANGES_THE_BASE
 from tutelage.model.load import DTYPES, Precision, compute_in, device_here
 from tutelage.model.loss import row_loss
 from tutelage.model.ranks import Ranks
-from tutelage.model.shard import Door, shard
+from tutelage.model.shard import SHARDED_METHODS, SHARDED_OPTIMIZERS, Door, shard
 from tutelage.pack import Order, batches
 from tutelage.render import Renderer
 from tutelage.train.masters import Masters
 from tutelage.train.prefetch import ahead
 from tutelage.types import Batch, Example, Row
 
-SHARDED_OPTIMIZERS = ("adamw",)
-"""Optimizers that step each number by itself; the others look at blocks or whole matrices, which are cut apart."""
-SHARDED_METHODS = ("full", "lora")
-"""Methods whose weights can be cut apart and gathered again; tests/train/test_processes.py tries them."""
+Parallel = Literal["auto", "shard", "replicate"]
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """The processes, and the door to the model where it is sharded over them."""
+    """The processes, and the door to the model where it is sharded over them; without one each has all of it."""
 
     ranks: Ranks
     door: Door | None = None
+
+    @property
+    def replicated(self) -> bool:
+        """Whether several processes have all of the model, each for itself."""
+        return self.ranks.size > 1 and self.door is None
+
+    @property
+    def layout(self) -> str:
+        """What becomes of the model among the processes, for people; empty for one process."""
+        if self.ranks.size == 1:
+            return ""
+        return f"{'whole on each of' if self.door is None else 'sharded over'} {self.ranks.size} processes"
 
     def row_loss(self, model: Any, row: Row) -> tuple[torch.Tensor, int]:
         """The summed loss of a row and how many tokens it is of."""
@@ -92,42 +102,58 @@ class Engine:
         return path if self.ranks.is_main else None
 
 
-def placed(model: Any, ranks: Ranks, *, precision: Precision) -> Engine:
-    """Shard the model where there are several processes; alone, make it fp32 where it computes in fp32.
+def placed(model: Any, ranks: Ranks, *, precision: Precision, sharded: bool) -> Engine:
+    """Shard the model over several processes, or leave it whole, in fp32 where it computes in fp32.
 
-    Afterwards what learns is fp32 and its own master, unless one process computes in a narrower precision.
+    Afterwards what learns is fp32 and its own master, unless whole models compute in a narrower precision.
     """
-    if ranks.size == 1:
-        if precision == "fp32":
-            compute_in(model, precision)
-        return Engine(ranks)
-    door, _ = shard(model, ranks=ranks, device=device_here(), precision=precision)
-    return Engine(ranks, door)
+    if ranks.size > 1 and sharded:
+        door, _ = shard(model, ranks=ranks, device=device_here(), precision=precision)
+        return Engine(ranks, door)
+    if precision == "fp32":
+        compute_in(model, precision)
+    return Engine(ranks)
 
 
-def require_sharded(optimizer: str, method: str, init: str, ranks: Ranks) -> None:
-    """Fail early where what was asked for does not work on a model that is sharded over several processes.
+def start_alike(model: Any, optimiser: Masters, ranks: Ranks) -> None:
+    """Give whole models on several processes the same start: what learns is that of the main one.
 
     Raises:
-        ConfigError: the optimizer looks at more than one number at a time; the method keeps 4-bit blocks or virtual
-            tokens; or the adapter starts from a changed base.
+        EngineError: what does not learn is another on one of them.
     """
-    if ranks.size == 1:
-        return
+    frozen = (one for one in model.parameters() if not one.requires_grad)
+    # Bytes are summed, not numbers: that sum is exact, and so the same on any processor.
+    sums = (int(one.detach().reshape(-1).view(torch.uint8).sum(dtype=torch.int64)) for one in frozen)
+    ranks.agree("weights of the base model", sha256(repr(list(sums)).encode()).hexdigest()[:16])
+    ranks.follow_main([one.detach() for one in optimiser.masters.values()])
+    optimiser.publish()
+
+
+def shards(asked: Parallel, *, optimizer: str, method: str, init: str) -> bool:
+    """Whether several processes would keep a part of the model each: as asked, or where all that was chosen allows it.
+
+    Raises:
+        ConfigError: it is asked for, and the optimizer looks at more than one number at a time; the method keeps 4-bit
+            blocks or virtual tokens; or the adapter starts from a changed base.
+    """
     refused = [
         ("train.optimizer", optimizer, optimizer in SHARDED_OPTIMIZERS, "adamw"),
         ("model.method", method, method in SHARDED_METHODS, "lora"),
         ("lora.init", init, not init.startswith(CHANGES_THE_BASE), "default"),
     ]
     for where, found, works, instead in refused:
-        if not works:
+        if works:
+            continue
+        if asked == "shard":
             raise ConfigError(
                 f"{found} does not work on a model that is sharded over processes",
                 where=where,
-                found=f"{ranks.size} processes",
-                expected=f'one process, or {where} = "{instead}"',
-                fix="start it without torchrun and without --processes, or change the setting",
+                found='model.parallel = "shard"',
+                expected=f'model.parallel = "replicate", or {where} = "{instead}"',
+                fix='leave model.parallel out: where it cannot be "shard", each process keeps all of the model',
             )
+        return False
+    return asked != "replicate"
 
 
 def kept_as(stored_as: torch.dtype, precision: Precision) -> torch.dtype:

@@ -21,7 +21,7 @@ from tutelage.model.lean import keep_less
 from tutelage.model.load import Loaded, Precision, compute_in, device_here, settled_precision
 from tutelage.model.ranks import Ranks
 from tutelage.model.residual_dropout import drop_residuals
-from tutelage.train.engine import Engine, kept_as, placed
+from tutelage.train.engine import Engine, kept_as, placed, shards, start_alike
 from tutelage.train.masters import Masters
 from tutelage.train.method import adapted_model, loaded_base
 from tutelage.train.optimiser import embedding_parameters, optimizer_named
@@ -62,14 +62,15 @@ def learner_for(settings: Settings, base: Path, ranks: Ranks, *, recompute: bool
     if settings.model.threads is not None:
         torch.set_num_threads(settings.model.threads)
     torch.manual_seed(settings.seed)
-    onto = None if ranks.size == 1 else "cpu"  # sharding moves each process's part
-    model, loaded = loaded_base(settings, base, onto=onto)
+    sharded = ranks.size > 1 and shards_here(settings)
+    # Sharding moves each process's part.
+    model, loaded = loaded_base(settings, base, onto="cpu" if sharded else None)
     loaded = replace(loaded, device=device_here())
     stored_as = next(one.dtype for one in model.parameters() if one.is_floating_point())
     model, adapted = adapted_model(settings, model, base)
     _prepare_layers(model, compiled=settings.model.compile, recompute=recompute)
     precision = settled_precision(settings.model.precision)
-    engine = placed(model, ranks, precision=precision)
+    engine = placed(model, ranks, precision=precision, sharded=sharded)
     embeddings = embedding_parameters(model)
     # Masters are taken before a cast to bf16, which would round away what the checkpoint knows.
     optimiser = Masters(
@@ -82,12 +83,15 @@ def learner_for(settings: Settings, base: Path, ranks: Ranks, *, recompute: bool
             embeddings=embeddings,
         ),
         shared=engine.door is not None or precision == "fp32",
+        add_up=ranks.add_up if engine.replicated else None,
         average_decay=settings.train.ema_decay,
     )
     if engine.door is None:
         compute_in(model, precision)
         if precision == "fp32" and not settings.model.compile:
             add_gradients_in_place(model)
+    if engine.replicated:
+        start_alike(model, optimiser, ranks)
     isolate_documents(model)
     with nullcontext() if engine.door is None else engine.door.whole():
         together = documents_stay_apart(model)
@@ -103,6 +107,20 @@ def learner_for(settings: Settings, base: Path, ranks: Ranks, *, recompute: bool
     )
     torch.manual_seed(settings.seed + ranks.rank)  # other rows want other dropout
     return Learner(model, loaded, adapted, kept_as(stored_as, precision), precision, optimiser, engine, together, state)
+
+
+def shards_here(settings: Settings) -> bool:
+    """Whether several processes of this run would keep a part of the model each.
+
+    Raises:
+        ConfigError: that is asked for, and does not work.
+    """
+    return shards(
+        settings.model.parallel,
+        optimizer=settings.train.optimizer,
+        method=settings.model.method,
+        init=settings.lora.init,
+    )
 
 
 def _prepare_layers(model: Any, *, compiled: bool, recompute: bool) -> None:

@@ -40,14 +40,22 @@ class Masters:
         model: its parameters with `requires_grad` learn; they must not be replaced later, only recast through `.data`.
         build: makes the optimizers.
         shared: the parameters are their own masters.
+        add_up: makes gradients their sums over processes that each hold the whole model; None where no other does.
         average_decay: keep a moving average of the masters with this decay (`Average`); None keeps none.
     """
 
     def __init__(
-        self, model: torch.nn.Module, *, build: Build, shared: bool = False, average_decay: float | None = None
+        self,
+        model: torch.nn.Module,
+        *,
+        build: Build,
+        shared: bool = False,
+        add_up: Callable[[Sequence[torch.Tensor]], None] | None = None,
+        average_decay: float | None = None,
     ) -> None:
         self.parameters = {name: one for name, one in model.named_parameters() if one.requires_grad}
         self.shared = shared
+        self.add_up = add_up
         self.masters: dict[str, torch.Tensor]
         if shared:
             assert all(one.dtype == torch.float32 for one in self.parameters.values()), "masters are fp32"
@@ -72,7 +80,7 @@ class Masters:
 
         A norm that is not finite changes nothing: neither weights nor moments.
         """
-        gradients = [one.grad for one in self.masters.values() if one.grad is not None]
+        gradients = self._gradients()
         norm = float(whole_tensor(torch.nn.utils.get_total_norm(gradients)))
         if not math.isfinite(norm):
             return norm
@@ -88,6 +96,16 @@ class Masters:
         if self.average is not None:
             self.average.follow(self.masters)
         return norm
+
+    def _gradients(self) -> list[torch.Tensor]:
+        """Of all masters that have one, over all processes."""
+        if self.add_up is not None:
+            for one in self.masters.values():  # another process may have a gradient where this one has none
+                one.grad = torch.zeros_like(one) if one.grad is None else one.grad
+        gradients = [one.grad for one in self.masters.values() if one.grad is not None]
+        if self.add_up is not None:
+            self.add_up(gradients)
+        return gradients
 
     def forget_gradients(self) -> None:
         """Set every gradient to zero, as at the start of a step."""

@@ -28,11 +28,10 @@ from tutelage.render.show import coloured_rows
 from tutelage.train import folder as run_files
 from tutelage.train.announce import say_data, say_model
 from tutelage.train.checkpoint import Checkpoints, Progress
-from tutelage.train.engine import require_sharded
 from tutelage.train.exam import exam_for
 from tutelage.train.gates import pass_gates
 from tutelage.train.inputs import held_against, machine, read_inputs, skipped_steps
-from tutelage.train.learner import Learner, learner_for
+from tutelage.train.learner import Learner, learner_for, shards_here
 from tutelage.train.loop import Ending, Outcome, train
 from tutelage.train.memory import give_back
 from tutelage.train.method import loaded_base, trained_name
@@ -139,7 +138,7 @@ def run(
             learner.adapted,
             learner.precision,
             state_bytes=learner.state_bytes,
-            processes=ranks.size,
+            layout=learner.engine.layout,
         )
         if not learner.together:
             screen.say("  This model mixes tokens outside of its attention: each row holds one document")
@@ -149,7 +148,7 @@ def run(
 
 
 def _run(job: Job, started: datetime, began: float) -> Finished:
-    settings, ranks = job.settings, job.learner.engine.ranks
+    settings, ranks, sharded = job.settings, job.learner.engine.ranks, job.learner.engine.door is not None
     before = _before(job)
     outcome = _train(job)
     if outcome.ended == "interrupted":
@@ -173,8 +172,9 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
         job.folder / trained_name(settings),
         stored_as=job.learner.stored_as,
         ranks=ranks,
+        sharded=sharded,
         start=job.learner.adapted.start,
-        untouched=loaded_base(settings, job.base)[0] if settings.model.freeze and ranks.size == 1 else None,
+        untouched=loaded_base(settings, job.base)[0] if settings.model.freeze and not sharded else None,
     )
     if not ranks.is_main:
         return Finished(job.folder, outcome.ended, {})
@@ -211,7 +211,7 @@ def _prepare(
     if settings.model.method == "qlora":
         require_bitsandbytes()
     require_optimizer(settings.train.optimizer, device=device_here())
-    require_sharded(settings.train.optimizer, settings.model.method, settings.lora.init, ranks)
+    shards_here(settings)
     for name in settings.train.trackers:
         require_tracker(name)
     base = model_folder(settings.model.name, say=screen.say)

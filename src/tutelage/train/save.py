@@ -33,6 +33,7 @@ def save_trained(
     *,
     stored_as: torch.dtype,
     ranks: Ranks = ALONE,
+    sharded: bool = False,
     start: Mapping[str, torch.Tensor] | None = None,
     untouched: Any | None = None,
 ) -> None:
@@ -44,7 +45,8 @@ def save_trained(
         renderer: its tokenizer's files and its template go into the folder.
         folder: replaced if a run that was killed left one.
         stored_as: precision on disk.
-        ranks: processes that the model may be sharded over; the main one writes.
+        ranks: the main one of these processes writes.
+        sharded: each of them keeps a part of the model.
         start: `model.adapt.Adapted.start`: what the adapter took out of the base before the first step. It is
             subtracted, so that the saved adapter (of twice the rank) belongs to the original base.
         untouched: a fresh copy of the model, whose frozen weights are saved in place of the rounded ones that were
@@ -54,11 +56,11 @@ def save_trained(
         SaveError: the disk is full or refuses; nothing of that name is left.
     """
     given: dict[str, Any] = {}
-    if ranks.size > 1:
+    if sharded:
         given = {"state_dict": _gathered(model, stored_as, ranks)}
-        if not ranks.is_main:
-            return
-    else:
+    if not ranks.is_main:
+        return
+    if not sharded:
         _put_back(model, optimiser, torch.float32 if start else stored_as, untouched)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
