@@ -97,6 +97,8 @@ def test_masters_and_moments_live_on_the_gpu_in_fp32() -> None:
             model.register_parameter(name, torch.nn.Parameter(torch.empty(shape, dtype=torch.bfloat16, device=GPU)))
         masters = Masters(model, build=adamw(weight_decay=0.1, betas=(0.9, 0.999), epsilon=1e-8))
         with torch.no_grad():
+            for master in masters.masters.values():
+                master.grad = torch.zeros_like(master)
             for optimizer in masters.optimizers:
                 optimizer.step()
         state = masters.state()

@@ -28,7 +28,14 @@ def prompts(draw: st.DrawFn) -> list[Example]:
     for number in range(draw(st.integers(1, 14))):
         path = draw(st.lists(st.sampled_from(sorted(blocks)), min_size=1, max_size=4))
         prompt = [token for name in path for token in blocks[name]]
-        made.append(example(number, prompt, [7] * draw(st.integers(1, 12)), draw(st.sampled_from([0.5, 1.0]))))
+        made.append(
+            example(
+                number,
+                prompt,
+                [7] * draw(st.integers(1, 12) | st.integers(200, 900)),
+                draw(st.sampled_from([0.5, 1.0])),
+            )
+        )
     return made
 
 
@@ -119,6 +126,21 @@ def test_a_short_common_beginning_is_not_worth_it() -> None:
     (row,) = pack_rows([example(n, [*short, 70 + n], [5]) for n in range(4)], row_tokens=1000, share_prefixes=True)
 
     assert row.parents == ()
+
+
+def test_a_beginning_is_shared_where_it_is_long_beside_what_follows() -> None:
+    """The third of a group that shares little shares nothing; the two that share more go on doing so."""
+    begin, more = list(range(100, 120)), list(range(200, 600))
+    long = [8] * 900
+    examples = [example(1, begin + more + [1], long), example(2, begin + more + [2], long), example(3, begin, long)]
+
+    (row,) = pack_rows(examples, row_tokens=4096, share_prefixes=True)
+
+    assert sorted(row.document_tokens) == [420, 901, 901, 920]
+    assert sorted(row.parents) == [-1, -1, 0, 0] or sorted(row.parents) == [-1, -1, 1, 1]
+
+    (short,) = pack_rows([example(1, begin, [8] * 9), example(2, begin, [9] * 9)], row_tokens=4096, share_prefixes=True)
+    assert sorted(short.document_tokens) == [9, 9, 20]
 
 
 def test_documents_that_share_come_into_one_row() -> None:

@@ -25,7 +25,9 @@ needs_bitsandbytes = pytest.mark.skipif(
     [
         pytest.param(("model.method=qlora", "train.optimizer=adamw_8bit"), marks=needs_bitsandbytes, id="qlora, 8 bit"),
         pytest.param(("model.method=prompt", "prompt.tokens=3", "train.ema_decay=0.9"), id="prompt, average"),
-        pytest.param(("model.method=full", "train.optimizer=adafactor", 'model.freeze=["embed_tokens"]'), id="full, frozen"),
+        pytest.param(
+            ("model.method=full", "train.optimizer=adafactor", 'model.freeze=["embed_tokens"]'), id="full, frozen"
+        ),
         pytest.param(("model.method=lora", "lora.init=pissa"), id="pissa"),
         pytest.param(("model.method=lora", "model.parallel=replicate"), id="lora, as asked"),
     ],

@@ -23,8 +23,13 @@ def settings(**sections: Any) -> config.Settings:
     )
 
 
-def test_left_out_the_device_decides(device: str) -> None:
-    assert row_tokens_here(settings()) == {"cpu": 1024, "cuda": 4096}[device]
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_left_out_device_and_precision_decide(device: str, precision: str) -> None:
+    expected = {"cpu": {"fp32": 1024, "bf16": 2048}[precision], "cuda": 4096}[device]
+    asked = config.from_mapping(
+        {"model": {"name": "m", "method": "lora", "precision": precision}, "data": {"train": ["a.jsonl"]}}, where="test"
+    )
+    assert row_tokens_here(asked) == expected
     assert shares_prefixes_here(settings()) == (device == "cpu")
 
 

@@ -100,6 +100,11 @@ class _Piece:
     keys: slice
     causal: bool
 
+    @property
+    def places(self) -> tuple[slice, slice, slice]:
+        """Of its queries, keys and values."""
+        return self.queries, self.keys, self.keys
+
 
 def _pieces(document_tokens: tuple[int, ...], chains: Sequence[tuple[int, ...]]) -> list[_Piece]:
     """Every pair of a token and one that it attends to, once; the causal pieces come first and cover the row.
@@ -142,10 +147,10 @@ class _PackedAttention(torch.autograd.Function):
         _, heads, tokens, width = query_1HRK.shape
         out_1RHK = query_1HRK.new_empty(1, tokens, heads, width, dtype=_summed_in(query_1HRK, pieces))
         sums_1RH = query_1HRK.new_empty(1, tokens, heads, dtype=torch.promote_types(query_1HRK.dtype, torch.float32))
+        rows = [one.float() if widen else one for one in (query_1HRK, key_1GRK, value_1GRK)]
         for piece in pieces:
-            query_1HQK = _taken(query_1HRK, piece.queries, widen)
-            key_1GCK, value_1GCK = (_taken(one, piece.keys, widen) for one in (key_1GRK, value_1GRK))
-            found_1HQK, sums_1HQ = FLASH(query_1HQK, key_1GCK, value_1GCK, 0.0, piece.causal, scale=scaling)
+            taken = (row[:, :, place] for row, place in zip(rows, piece.places, strict=True))
+            found_1HQK, sums_1HQ = FLASH(*taken, 0.0, piece.causal, scale=scaling)
             found_1QHK, sums_1QH = found_1HQK.transpose(1, 2), sums_1HQ.transpose(1, 2)
             if piece.causal:
                 out_1RHK[:, piece.queries], sums_1RH[:, piece.queries] = found_1QHK, sums_1QH
@@ -162,12 +167,13 @@ class _PackedAttention(torch.autograd.Function):
         given_1HRK, out_1HRK, sums_1HR = (one.transpose(1, 2) for one in (upstream[0], out_1RHK, sums_1RH))
         dtype = _summed_in(query_1HRK, ctx.pieces)
         grads = [torch.empty_like(one, dtype=dtype) for one in (query_1HRK, key_1GRK, value_1GRK)]
+        needed = (given_1HRK, query_1HRK, key_1GRK, value_1GRK, out_1HRK)
+        rows = [one.float() if ctx.widen else one for one in needed]
         for piece in ctx.pieces:
-            places = (piece.queries, piece.queries, piece.keys, piece.keys, piece.queries)
-            rows = (given_1HRK, query_1HRK, key_1GRK, value_1GRK, out_1HRK)
-            taken = (_taken(row, place, ctx.widen) for row, place in zip(rows, places, strict=True))
+            places = (piece.queries, *piece.places, piece.queries)
+            taken = (row[:, :, place] for row, place in zip(rows, places, strict=True))
             parts = FLASH_BACKWARD(*taken, sums_1HR[:, :, piece.queries], 0.0, piece.causal, scale=ctx.scaling)
-            for grad, place, part in zip(grads, places[1:4], parts, strict=True):
+            for grad, place, part in zip(grads, piece.places, parts, strict=True):
                 if piece.causal:
                     grad[:, :, place] = part
                 else:
@@ -180,11 +186,6 @@ def _summed_in(query_1HRK: torch.Tensor, pieces: Sequence[_Piece]) -> torch.dtyp
     """fp32 or wider if pieces are added up; the row's own dtype if each is only put in its place."""
     alone = all(piece.causal for piece in pieces)
     return query_1HRK.dtype if alone else torch.promote_types(query_1HRK.dtype, torch.float32)
-
-
-def _taken(row: torch.Tensor, place: slice, widen: bool) -> torch.Tensor:
-    """A piece of a [1, heads, R, K]."""
-    return row[:, :, place].float() if widen else row[:, :, place]
 
 
 def _merge(

@@ -17,6 +17,9 @@ from tutelage.types import Example
 MIN_SHARED_TOKENS = 16
 """Shorter beginnings are laid down again: each shared stretch costs an attention call of its own in every layer.
 Source: our choice; 16 tokens of a small model cost far more than that call, see benchmarks/train/prefixes.py."""
+MIN_SAVED_SHARE = 1 / 12
+"""Tokens that sharing saves, for each token behind what is shared: attention to it is another piece for all of those.
+Source: docs/log.md, "What sharing a beginning costs"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +71,12 @@ def stretches(examples: Sequence[Example], shared: Sequence[int]) -> list[Stretc
             laid.append(Stretch(low, start, len(examples[low].ids), parent, True))
             continue
         depth = min(shared[low : high - 1])
-        if depth - start >= MIN_SHARED_TOKENS:
+        saved, behind = (depth - start) * (high - low - 1), sum(len(one.ids) - depth for one in examples[low:high])
+        if depth - start >= MIN_SHARED_TOKENS and saved >= MIN_SAVED_SHARE * behind:
             laid.append(Stretch(low, start, depth, parent, False))
             start, parent = depth, len(laid) - 1
-        cuts = [at + 1 for at in range(low, high - 1) if shared[at] - start < MIN_SHARED_TOKENS]
+        least = max(start + MIN_SHARED_TOKENS, depth + 1)  # neighbours with less in common part here
+        cuts = [at + 1 for at in range(low, high - 1) if shared[at] < least]
         edges = [low, *cuts, high]
         waiting += [(a, b, start, parent) for a, b in reversed(list(pairwise(edges)))]
     return laid

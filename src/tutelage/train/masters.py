@@ -57,15 +57,15 @@ class Masters:
         self.shared = shared
         self.add_up = add_up
         self.masters: dict[str, torch.Tensor]
+        self._room: dict[str, torch.Tensor] = {}  # for the gradient of each master that is not a parameter itself
         if shared:
             assert all(one.dtype == torch.float32 for one in self.parameters.values()), "masters are fp32"
             self.masters = dict(self.parameters)
         else:
             self.masters = {name: one.detach().to(torch.float32, copy=True) for name, one in self.parameters.items()}
             for name, parameter in self.parameters.items():
-                master = self.masters[name]
-                master.grad = torch.zeros_like(master)
-                parameter.register_post_accumulate_grad_hook(_into(master))
+                self._room[name] = torch.empty_like(self.masters[name])
+                parameter.register_post_accumulate_grad_hook(_into(self.masters[name], self._room[name]))
         self.optimizers = tuple(build(self.masters))
         self.average = None if average_decay is None else Average(self.masters, decay=average_decay)
 
@@ -99,6 +99,9 @@ class Masters:
 
     def _gradients(self) -> list[torch.Tensor]:
         """Of all masters that have one, over all processes."""
+        for name, room in self._room.items():
+            if self.masters[name].grad is None:
+                self.masters[name].grad = room.zero_()
         if self.add_up is not None:
             for one in self.masters.values():  # another process may have a gradient where this one has none
                 one.grad = torch.zeros_like(one) if one.grad is None else one.grad
@@ -108,13 +111,14 @@ class Masters:
         return gradients
 
     def forget_gradients(self) -> None:
-        """Set every gradient to zero, as at the start of a step."""
-        for master in self.masters.values():
-            if master.grad is not None:
-                master.grad.zero_()
-        if not self.shared:
-            for parameter in self.parameters.values():
-                parameter.grad = None  # left where a backward pass broke off
+        """Make every gradient zero, or none, which the next one replaces: as at the start of a step."""
+        if self.shared:
+            for master in self.masters.values():
+                if master.grad is not None:
+                    master.grad.zero_()
+            return
+        for one in (*self.masters.values(), *self.parameters.values()):
+            one.grad = None  # a parameter has one where a backward pass broke off
 
     @torch.no_grad()
     def publish(self) -> None:
@@ -226,11 +230,13 @@ class Masters:
         self.publish()
 
 
-def _into(master: torch.Tensor) -> Callable[[torch.Tensor], None]:
+def _into(master: torch.Tensor, room: torch.Tensor) -> Callable[[torch.Tensor], None]:
     def add(parameter: torch.Tensor) -> None:
-        assert master.grad is not None
         assert parameter.grad is not None
-        master.grad.add_(parameter.grad)
+        if master.grad is None:  # the first of a step is copied: a third of what clearing and adding move
+            master.grad = room.copy_(parameter.grad)
+        else:
+            master.grad.add_(parameter.grad)
         parameter.grad = None
 
     return add

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from tutelage.config import Settings
-from tutelage.model.load import device_here
+from tutelage.model.load import device_here, settled_precision
 
-ROW_TOKENS = {"cpu": 1024, "cuda": 4096}
-"""On a CPU rows of 2,048 tokens were a twentieth faster and took 0.8 GB more (docs/log.md, "Another allocator"). A GPU
-wants longer ones to be kept busy; 4,096 is not measured."""
+ROW_TOKENS = {("cpu", "fp32"): 1024, ("cpu", "bf16"): 2048, ("cuda", "fp32"): 4096, ("cuda", "bf16"): 4096}
+"""On a CPU twice as many tokens were a twentieth faster in fp32, for 0.8 GB more (docs/log.md, "Another allocator"); in
+bf16 a tenth, for 0.4 GB. A GPU wants longer ones to be kept busy; 4,096 is not measured."""
 
 
 def row_tokens_here(settings: Settings) -> int:
     """Most tokens in a packed row: as asked, or as the device computes well; a longest example fits in any case."""
-    asked = settings.pack.row_tokens
-    return max(settings.pack.max_tokens, ROW_TOKENS[device_here()]) if asked is None else asked
+    if (asked := settings.pack.row_tokens) is not None:
+        return asked
+    return max(settings.pack.max_tokens, ROW_TOKENS[device_here(), settled_precision(settings.model.precision)])
 
 
 def shares_prefixes_here(settings: Settings) -> bool:
