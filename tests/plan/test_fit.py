@@ -65,6 +65,18 @@ def test_ways_that_keep_the_mathematics_come_first(seven_b: Blueprint, device: C
     assert sharded.fits
 
 
+@pytest.mark.parametrize("changed", [{"method": "qlora"}, {"optimizer": "adamw_8bit"}])
+def test_what_cannot_be_sharded_is_not_told_to(
+    changed: dict[str, str], seven_b: Blueprint, device: Callable[[float], Device]
+):
+    work = replace(single_document("full", "bf16", 512), **changed)
+
+    found = suggestions(Traces(seven_b), work, device(0).overhead, int(8e9))
+
+    assert found
+    assert not [one for one in found if "sharded" in one.what]
+
+
 def test_the_fewest_devices_that_do_are_named(seven_b: Blueprint, device: Callable[[float], Device]):
     work = single_document("full", "bf16", 512)
     traces = Traces(seven_b)

@@ -64,7 +64,9 @@ class ModelSettings(Section):
         default=False,
         description="Compile the feed-forward part and the norms of each layer with torch.compile: the first steps "
         "take minutes, later ones may be faster.",
-        json_schema_extra={"source": "PyTorch's torch.compile; off, as it gained nothing on a CPU"},
+        json_schema_extra={
+            "source": "PyTorch's torch.compile; off, as the first steps take long for a tenth at most (docs/log.md)"
+        },
     )
     parallel: Literal["auto", "shard", "replicate"] = Field(
         default="auto",
