@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,19 @@ with ending.ending_together(dist.TCPStore("127.0.0.1", 0, is_master=True), rank=
 """
 
 
+TOLD_TO_END = """
+import os, signal, sys
+import torch.distributed as dist
+from tutelage.model.ending import ending_together
+try:
+    with ending_together(dist.TCPStore("127.0.0.1", 0, is_master=True), rank=0):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise ValueError("what it had to say")
+except ValueError as error:
+    os.kill(os.getpid(), signal.SIGTERM)
+    print(error, file=sys.stderr)
+    sys.exit(3)
+"""
 THREAD_IN_TORCH = """
 import os, sys, threading
 import torch.distributed as dist
@@ -61,8 +76,10 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def store() -> dist.Store:
-    return dist.TCPStore("127.0.0.1", 0, is_master=True)
+def store() -> Iterator[dist.Store]:
+    handler = signal.getsignal(signal.SIGTERM)
+    yield dist.TCPStore("127.0.0.1", 0, is_master=True)
+    signal.signal(signal.SIGTERM, handler)  # one that failed keeps its own
 
 
 def test_the_first_to_fail_says_why(store: dist.Store) -> None:
@@ -80,6 +97,12 @@ def test_a_broken_collective_is_told_as_the_end_of_another(store: dist.Store) ->
         raise RuntimeError(GLOO)
 
     assert caught.value.found == "process 1: no memory"
+
+
+def test_a_process_that_fails_may_say_so_after_sigterm() -> None:
+    done = run(TOLD_TO_END)
+
+    assert (done.returncode, done.stderr) == (3, "what it had to say\n")
 
 
 def test_other_errors_stay_what_they_are(store: dist.Store) -> None:

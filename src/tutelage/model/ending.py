@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Final
 
 import torch.distributed as dist
@@ -19,6 +21,9 @@ POLL_SECONDS: Final = 1.0
 GRACE_SECONDS: Final = 30.0
 """What a process may take to end by itself once another has failed. Source: what torchrun grants after its SIGTERM."""
 
+LAST_WORDS_SECONDS: Final = 5.0
+"""What a process has left after SIGTERM: a launcher sends it to all as soon as one is gone, and each may just be saying
+why it cannot go on."""
 LEAVING_SECONDS: Final = 10.0
 """What the watcher may take to come back from the store, which answers at once as long as it is there."""
 
@@ -33,6 +38,8 @@ def ending_together(store: dist.Store, *, rank: int, grace_seconds: float = GRAC
         EngineError: another process ended, so that a collective of this one broke off.
     """
     over = threading.Event()
+    here = threading.current_thread() is threading.main_thread()  # elsewhere Python allows no handlers
+    before = signal.signal(signal.SIGTERM, _end_soon) if here else None
     watcher = threading.Thread(target=_watch, args=(store.clone(), over, grace_seconds), daemon=True)
     watcher.start()
     try:
@@ -49,10 +56,19 @@ def ending_together(store: dist.Store, *, rank: int, grace_seconds: float = GRAC
                 fix="do what its own error says; tutelage train --resume goes on from the newest checkpoint",
             ) from error
         raise
+    else:
+        if before is not None:  # a process that failed keeps the other until it has spoken
+            signal.signal(signal.SIGTERM, before)
     finally:
         over.set()
         # A thread that is inside torch while the interpreter ends aborts the process: it must have left by then.
         watcher.join(LEAVING_SECONDS)
+
+
+def _end_soon(number: int, _frame: FrameType | None) -> None:
+    timer = threading.Timer(LAST_WORDS_SECONDS, os._exit, (128 + number,))
+    timer.daemon = True
+    timer.start()
 
 
 def end_at_once(run: Callable[[], None]) -> None:
