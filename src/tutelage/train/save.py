@@ -55,9 +55,7 @@ def save_trained(
     Raises:
         SaveError: the disk is full or refuses; nothing of that name is left.
     """
-    given: dict[str, Any] = {}
-    if sharded:
-        given = {"state_dict": _gathered(model, stored_as, ranks)}
+    given = {"state_dict": _gathered(model, stored_as, ranks)} if sharded else {}
     if not ranks.is_main:
         return
     if not sharded:
