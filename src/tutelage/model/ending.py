@@ -20,7 +20,6 @@ KEY: Final = "ended"
 POLL_SECONDS: Final = 1.0
 GRACE_SECONDS: Final = 30.0
 """What a process may take to end by itself once another has failed. Source: what torchrun grants after its SIGTERM."""
-
 LAST_WORDS_SECONDS: Final = 5.0
 """What a process has left after SIGTERM: a launcher sends it to all as soon as one is gone, and each may just be saying
 why it cannot go on."""

@@ -125,7 +125,8 @@ def start_alike(model: Any, optimiser: Masters, ranks: Ranks) -> None:
     # Bytes are summed, not numbers: that sum is exact, and so the same on any processor.
     sums = (int(one.detach().reshape(-1).view(torch.uint8).sum(dtype=torch.int64)) for one in frozen)
     ranks.agree("weights of the base model", sha256(repr(list(sums)).encode()).hexdigest()[:16])
-    ranks.follow_main([one.detach() for one in optimiser.masters.values()])
+    averages = () if optimiser.average is None else optimiser.average.weights.values()
+    ranks.follow_main([one.detach() for one in (*optimiser.masters.values(), *averages)])
     optimiser.publish()
 
 
