@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from attended import DOCUMENTS, GROUPS, HEADS, TREES, WIDTH, Tree, alone_in_double, tensors, towards, with_gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
+from tutelage.model import attention_products
 from tutelage.model.attention import (
     NAME,
     attend_as_served,
@@ -20,71 +22,12 @@ from tutelage.model.attention import (
     isolate_documents,
 )
 
-DOCUMENTS = (5, 1, 9, 3)
-HEADS, GROUPS, WIDTH = 4, 2, 8
-Tree = tuple[tuple[int, ...], tuple[int, ...]]
-"""Lengths of stretches and the parent of each."""
-TREES: dict[str, Tree] = {
-    "nothing shared": ((5, 1, 9), (-1, -1, -1)),
-    "one beginning": ((6, 3, 1, 4), (-1, 0, 0, 0)),
-    "two levels": ((4, 3, 2, 5, 6), (-1, 0, 1, 1, 0)),
-    "three levels": ((4, 1, 3, 2, 5, 1, 7), (-1, 0, 1, 2, 2, 1, 0)),
-    "several roots": ((3, 4, 2, 5, 1, 6, 2), (-1, 0, 0, -1, -1, 4, 5)),
-    "only single tokens": ((1, 1, 1, 1), (-1, 0, 1, 0)),
-    "children between other stretches": ((3, 4, 5, 2, 6), (-1, -1, 0, 1, 0)),
-    "long enough for several blocks": ((600, 40, 300, 70, 1), (-1, 0, 0, 2, 2)),
-}
-
-
-def tensors(tokens: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    random = torch.Generator().manual_seed(4)
-    query = torch.randn(1, HEADS, tokens, WIDTH, generator=random)
-    key = torch.randn(1, GROUPS, tokens, WIDTH, generator=random)
-    value = torch.randn(1, GROUPS, tokens, WIDTH, generator=random)
-    return query.to(dtype), key.to(dtype), value.to(dtype)
-
 
 def eager(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
     tokens = query.shape[2]
     mask = torch.full((tokens, tokens), float("-inf")).triu(1)[None, None]
     module: Any = SimpleNamespace(num_key_value_groups=HEADS // GROUPS, training=False)
     return eager_attention_forward(module, query, key, value, mask, scaling=scaling)[0]
-
-
-def with_gradients(
-    inputs: Any, document_tokens: tuple[int, ...], parents: tuple[int, ...], scaling: float | None = None
-) -> list[torch.Tensor]:
-    """The output, and the gradients of queries, keys and values towards a fixed random direction."""
-    leaves = [one.detach().requires_grad_() for one in inputs]
-    out, _ = document_attention(
-        torch.nn.Identity(), *leaves, None, document_tokens=document_tokens, parents=parents, scaling=scaling
-    )
-    return [out.detach(), *torch.autograd.grad(out, leaves, towards(out))]
-
-
-def towards(out: torch.Tensor) -> torch.Tensor:
-    return torch.randn(out.shape, generator=torch.Generator().manual_seed(8)).to(out.dtype)
-
-
-def alone_in_double(
-    inputs: Any, document_tokens: tuple[int, ...], parents: tuple[int, ...], scaling: float = WIDTH**-0.5
-) -> list[torch.Tensor]:
-    """The same from the definition: each stretch is the end of a document that is laid down whole, by itself."""
-    leaves = [one.detach().double().requires_grad_() for one in inputs]
-    query, key, value = (
-        one.repeat_interleave(HEADS // one.shape[1], dim=1).split(document_tokens, dim=2) for one in leaves
-    )
-    ends = []
-    for number, tokens in enumerate(document_tokens):
-        chain = [number]
-        while parents and parents[chain[0]] >= 0:
-            chain.insert(0, parents[chain[0]])
-        q, k, v = (torch.cat([one[stretch] for stretch in chain], dim=2) for one in (query, key, value))
-        scores = q @ k.transpose(2, 3) * scaling
-        hidden = torch.ones(scores.shape[2:], dtype=torch.bool).triu(1)
-        ends.append((scores.masked_fill(hidden, float("-inf")).softmax(-1) @ v)[:, :, -tokens:])
-    out = torch.cat(ends, dim=2).transpose(1, 2)
-    return [out.detach(), *torch.autograd.grad(out, leaves, towards(out))]
 
 
 class Calls(TorchDispatchMode):
@@ -117,6 +60,13 @@ def test_each_document_attends_as_if_alone(scaling: float) -> None:
         start += tokens
 
 
+@pytest.fixture
+def without_bf16_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor that does not multiply bf16: attention goes to torch's kernel."""
+    monkeypatch.setattr(attention_products, "runs_here", lambda: False)
+
+
+@pytest.mark.usefixtures("without_bf16_products")
 def test_short_bf16_documents_are_computed_wide() -> None:
     query, key, value = tensors(sum(DOCUMENTS), torch.bfloat16)
 
@@ -129,6 +79,7 @@ def test_short_bf16_documents_are_computed_wide() -> None:
     torch.testing.assert_close(found, wide.to(torch.bfloat16), rtol=0.0, atol=0.0)
 
 
+@pytest.mark.usefixtures("without_bf16_products")
 def test_long_bf16_documents_stay_close_to_fp32() -> None:
     query, key, value = tensors(1030, torch.bfloat16)
 
@@ -175,6 +126,7 @@ def test_scores_far_apart_are_joined_without_overflow() -> None:
         torch.testing.assert_close(one.double(), other, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.usefixtures("without_bf16_products")
 @pytest.mark.parametrize("beginning", [20, 1100])  # below the length that is computed in fp32, and above
 def test_bf16_stretches_stay_close_to_double_precision(beginning: int) -> None:
     tree = ((beginning, 7, 40, 1), (-1, 0, 0, 2))
@@ -184,6 +136,7 @@ def test_bf16_stretches_stay_close_to_double_precision(beginning: int) -> None:
         torch.testing.assert_close(found.double(), expected, rtol=0.03, atol=0.03)
 
 
+@pytest.mark.usefixtures("without_bf16_products")
 def test_short_bf16_stretches_are_rounded_once() -> None:
     tree = TREES["three levels"]
     inputs = tensors(sum(tree[0]), torch.bfloat16)
@@ -191,6 +144,7 @@ def test_short_bf16_stretches_are_rounded_once() -> None:
     assert torch.equal(with_gradients(inputs, *tree)[0], wide.to(torch.bfloat16))
 
 
+@pytest.mark.usefixtures("without_bf16_products")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("tree", [(DOCUMENTS, ()), ((20, *[3] * 8), (-1, *[0] * 8))])
 def test_only_the_row_and_the_logarithms_of_its_sums_are_kept(tree: Tree, dtype: torch.dtype) -> None:

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from tutelage.errors import ConfigError
+from tutelage.model import attention_products
 from tutelage.model.activations import recompute_activations
 from tutelage.model.attention import isolate_documents
 from tutelage.model.lean import keep_less
+from tutelage.model.load import compute_in
 from tutelage.model.loss import row_loss
 from tutelage.plan.blueprint import Blueprint, read_blueprint
 from tutelage.plan.trace import Meter, adapted, row_of, trace
@@ -35,7 +37,7 @@ def test_three_layers_tell_what_five_need(
 ):
     work = replace(single_document(method, "bf16", 400), checkpointing=checkpointing)
     told, counted = trace(small, work), trace(whole(small, write_config), work)
-    assert told.peak_bytes == pytest.approx(counted.peak_bytes, rel=1e-3)  # a first run fills small caches
+    assert told.peak_bytes == pytest.approx(counted.peak_bytes, rel=1e-3)
     assert told.activation_bytes == pytest.approx(counted.activation_bytes, rel=1e-3)
     assert (told.operations, told.trainable) == (counted.operations, counted.trainable)
     assert told.parameters == counted.parameters
@@ -47,8 +49,13 @@ def test_three_layers_tell_what_five_need(
     replace(single_document("full", "fp32", 300), checkpointing=True),
     Work("full", "fp32", documents_of(300, 70), 120),
     Work("full", "fp32", (60, 50, 40, 30, 70, 50), 150, parents=(-1, 0, 1, 1, 0, -1)),
+    single_document("lora", "bf16", 300),
+    Work("full", "bf16", (60, 50, 40, 30, 270, 50), 150, parents=(-1, 0, 1, 1, 0, -1)),
 ])  # fmt: skip
-def test_a_trace_without_memory_equals_one_of_the_real_model(tiny_model: Any, tiny_model_folder: Path, work: Work):
+def test_a_trace_without_memory_equals_one_of_the_real_model(
+    tiny_model: Any, tiny_model_folder: Path, work: Work, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(attention_products, "runs_here", lambda: True)
     found = trace(read_blueprint(str(tiny_model_folder)), work)
     model = adapted(tiny_model, work)
     isolate_documents(model)
@@ -56,6 +63,7 @@ def test_a_trace_without_memory_equals_one_of_the_real_model(tiny_model: Any, ti
     if work.checkpointing:
         recompute_activations(model)
     keep_less(model, recomputed=work.checkpointing)
+    compute_in(model, work.precision)
     for parameter in (one for one in model.parameters() if one.requires_grad):
         parameter.register_post_accumulate_grad_hook(lambda one: setattr(one, "grad", None))
     meter = Meter(memory=True, ignore=[*model.parameters(), *model.buffers()])
@@ -66,13 +74,20 @@ def test_a_trace_without_memory_equals_one_of_the_real_model(tiny_model: Any, ti
     assert found.operations == meter.operations
 
 
-def test_operations_of_full_training_are_six_for_each_weight_and_token(seven_b: Blueprint):
+@pytest.mark.parametrize(("device", "pairs"), [
+    ("cuda", 1024 * 1024),  # all, as torch counts them
+    ("cpu", 128 * 128 * (1 + 2 + 3 + 4 + 5 + 6 + 7 + 8)),  # each block with the keys up to its own end
+])  # fmt: skip
+def test_operations_of_full_training_are_six_for_each_weight_and_token(
+    seven_b: Blueprint, device: str, pairs: int, monkeypatch: pytest.MonkeyPatch
+):
     """Kaplan et al. 2020, table 1: 2 forward, 4 backward; attention comes on top."""
+    monkeypatch.setattr(attention_products, "runs_here", lambda: True)
     work = single_document("full", "bf16", 1024)
-    counted = trace(seven_b, work).operations
+    counted = trace(seven_b, work, device=device).operations
     weights = seven_b.linear_parameters + seven_b.head_parameters
-    attention = 32 * 14 * 1024 * 1024 * 4096  # 4 forward and 10 backward, products over all pairs as torch counts them
-    assert counted == pytest.approx(6 * weights * 1024 + attention, rel=0.01)
+    attention = 32 * 14 * pairs * 4096  # 4 forward and 10 backward
+    assert counted == pytest.approx(6 * weights * 1024 + attention, rel=0.002)
 
 
 def test_lora_trains_its_pairs_only_and_needs_fewer_operations(seven_b: Blueprint):
@@ -95,7 +110,7 @@ def test_checkpointing_keeps_one_input_a_layer(small: Blueprint):
 def test_activations_grow_with_the_row_and_logits_do_not(small: Blueprint):
     one, two = (trace(small, single_document("full", "fp32", tokens)) for tokens in (512, 1024))
     assert two.activation_bytes == pytest.approx(2 * one.activation_bytes, rel=0.01)
-    assert two.loss_bytes < 1.2 * one.loss_bytes
+    assert two.loss_bytes < 1.4 * one.loss_bytes
 
 
 def test_what_the_engine_refuses_cannot_be_planned(write_config: Callable[..., Path]):
@@ -134,8 +149,8 @@ def test_tensors_are_counted_while_they_are_alive():
 
 
 def test_a_gpu_holds_more_logits_at_once(small: Blueprint):
-    work = single_document("full", "bf16", 2000)
+    work = single_document("full", "fp32", 2000)
     here, there = (trace(small, work, device=one) for one in ("cpu", "cuda"))
-    assert there.activation_bytes == here.activation_bytes
+    assert there.activation_bytes == pytest.approx(here.activation_bytes, rel=1e-3)
     assert there.operations == here.operations
-    assert 3 * here.loss_bytes < there.loss_bytes < 5 * here.loss_bytes
+    assert 1.5 * here.loss_bytes < there.loss_bytes < 4 * here.loss_bytes

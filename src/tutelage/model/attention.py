@@ -15,7 +15,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from tutelage.model import attention_cuda
+from tutelage.model import attention_cuda, attention_products
+from tutelage.model.attention_products import Stretch, multiplied_attention
 
 NAME = "tutelage_documents"
 
@@ -24,8 +25,8 @@ FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_back
 """What `scaled_dot_product_attention` itself calls on a CPU, with the logarithms of its sums, which backward wants."""
 
 WIDEN_BELOW_TOKENS = 1024
-"""On a CPU, bf16 attention over documents shorter than this is computed in fp32: its backward pass has a cost for each
-call that fp32 has not. Source: docs/log.md, "Attention over short documents"."""
+"""On a CPU without products of bf16, rows of that precision are computed in fp32 if no document is longer: torch's
+kernel has a cost for each call there that it has not in fp32. Source: docs/log.md, "Attention over short documents"."""
 
 
 def document_attention(
@@ -42,13 +43,14 @@ def document_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
+    as_on: str | None = None,
     **_unused: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention inside each document of a packed row.
 
     One kernel call for each document costs the sum of their squared lengths, where a block mask over the whole row
     would cost the square of the sum. A document with a parent also attends to the tokens of its parents; see
-    `types.Row`.
+    `types.Row`. `as_on` is the kind of device whose way of computing the planner looks at from another.
 
     Returns:
         [1, R, H, K] and None (no attention weights).
@@ -73,6 +75,9 @@ def document_attention(
         return found_1RHK, None
     assert not parents or dropout == 0.0, "documents that share a beginning would share its dropout"
     if query_1HRK.device.type == "cpu" and dropout == 0.0:
+        if query_1HRK.dtype == torch.bfloat16 and as_on in {None, "cpu"} and attention_products.runs_here():
+            stretches = _stretches(document_tokens, chains)
+            return multiplied_attention(query_1HRK, key_1GRK, value_1GRK, stretches, scaling), None
         widen = longest < WIDEN_BELOW_TOKENS and torch.finfo(query_1HRK.dtype).bits < 32
         out_1RHK: torch.Tensor = _PackedAttention.apply(  # type: ignore[no-untyped-call] # torch leaves it untyped
             query_1HRK, key_1GRK, value_1GRK, _pieces(document_tokens, chains), scaling, widen
@@ -90,6 +95,11 @@ def _chains(document_tokens: tuple[int, ...], parents: tuple[int, ...]) -> list[
     for number, parent in enumerate(parents or (-1,) * len(document_tokens)):
         chains.append((*(chains[parent] if parent >= 0 else ()), number))
     return chains
+
+
+def _stretches(document_tokens: tuple[int, ...], chains: Sequence[tuple[int, ...]]) -> list[Stretch]:
+    places = [slice(*place) for place in pairwise(accumulate(document_tokens, initial=0))]
+    return [Stretch(places[chain[-1]], tuple(places[one] for one in chain[:-1])) for chain in chains]
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ def row_loss(model: Any, row: Row, *, as_on: str | None = None) -> tuple[torch.T
     Args:
         model: a causal language model whose attention is `model.attention.document_attention`.
         row: ids and weights [R].
-        as_on: chunks are as large as on this kind of device, at which the planner looks from another; None: its own.
+        as_on: compute as on this kind of device, at which the planner looks from another; None: as on its own.
 
     Returns:
         A scalar fp32 tensor that can be differentiated, and the number of tokens with a non-zero weight.
@@ -73,7 +73,8 @@ def row_loss(model: Any, row: Row, *, as_on: str | None = None) -> tuple[torch.T
     ids_R = torch.from_numpy(row.ids).to(device, torch.long, non_blocking=True)
     positions_R = torch.from_numpy(row.positions).to(device, torch.long, non_blocking=True)
     fed = feed(model, ids_R, positions_R, row.document_tokens, row.parents)
-    hidden_1RD = model.get_decoder()(**fed.inputs, use_cache=False).last_hidden_state
+    looked_at = {} if as_on is None else {"as_on": as_on}
+    hidden_1RD = model.get_decoder()(**fed.inputs, **looked_at, use_cache=False).last_hidden_state
     targets = np.flatnonzero(row.weights)  # here and not on the device, where asking means waiting for it
     # The hidden state of the token before predicts a token. The first token of a document without a parent has
     # weight 0, so none reaches back over a boundary.
@@ -113,10 +114,11 @@ class _TrainedCrossEntropy(torch.autograd.Function):
         grad_VD = torch.empty_like(weight_VD) if need_weight else None
         grad_V = torch.zeros_like(bias_V) if need_bias and bias_V is not None else None
         total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
+        room = _Room(hidden_ND, weight_VD, positions)
         for start in range(0, len(hidden_ND), positions):
             chunk = slice(start, start + positions)
             hidden_CD, labels_C1, weights_C = hidden_ND[chunk], labels_N[chunk, None], weights_N[chunk]
-            logits_CV = _logits(head, hidden_CD, weight_VD)
+            logits_CV = room.logits(head, hidden_CD, weight_VD)
             slope_CV = _cap_slope(head, logits_CV)
             loss_C, gradient_CV = _cross_entropy(logits_CV, labels_C1)
             total += (loss_C * weights_C).sum()
@@ -128,7 +130,7 @@ class _TrainedCrossEntropy(torch.autograd.Function):
             scale_C1 = (weights_C * head.scale)[:, None]
             if grad_V is not None:
                 grad_V += (gradient_CV * scale_C1).sum(dim=0).to(grad_V.dtype)
-            small_CV = gradient_CV.to(weight_VD.dtype)
+            small_CV = room.narrowed(gradient_CV)
             if grad_ND is not None:
                 torch.mm(small_CV, weight_VD, out=grad_ND[chunk]).mul_(scale_C1)
             if grad_VD is not None:  # the first chunk overwrites what it finds
@@ -155,25 +157,44 @@ class _TrainedCrossEntropy(torch.autograd.Function):
         )
 
 
-def _logits(head: Head, hidden_CD: torch.Tensor, weight_VD: torch.Tensor) -> torch.Tensor:
-    logits_CV = (hidden_CD @ weight_VD.T).float()
-    if head.bias_V is not None:
-        logits_CV += head.bias_V.float()
-    if head.scale != 1.0:
-        logits_CV *= head.scale
-    if head.cap is not None:
-        logits_CV = head.cap * torch.tanh(logits_CV / head.cap)
-    return logits_CV
+class _Room:
+    """Where one chunk after the other has its logits: fresh memory for each would cost as much as filling it."""
+
+    def __init__(self, hidden_ND: torch.Tensor, weight_VD: torch.Tensor, positions: int) -> None:
+        shape = min(positions, len(hidden_ND)), len(weight_VD)
+        self._narrow_CV = hidden_ND.new_empty(shape)
+        wide = hidden_ND.dtype == torch.float32
+        self._wide_CV = self._narrow_CV if wide else hidden_ND.new_empty(shape, dtype=torch.float32)
+
+    def logits(self, head: Head, hidden_CD: torch.Tensor, weight_VD: torch.Tensor) -> torch.Tensor:
+        """[C, V] in fp32, valid until the next chunk."""
+        product_CV = torch.mm(hidden_CD, weight_VD.T, out=self._narrow_CV[: len(hidden_CD)])
+        logits_CV = self._wide_CV[: len(hidden_CD)]
+        if logits_CV.dtype != product_CV.dtype:
+            logits_CV.copy_(product_CV)
+        if head.bias_V is not None:
+            logits_CV += head.bias_V.float()
+        if head.scale != 1.0:
+            logits_CV *= head.scale
+        if head.cap is not None:
+            logits_CV.div_(head.cap).tanh_().mul_(head.cap)
+        return logits_CV
+
+    def narrowed(self, gradient_CV: torch.Tensor) -> torch.Tensor:
+        """The same in the dtype of products, where those of the logits were."""
+        narrow_CV = self._narrow_CV[: len(gradient_CV)]
+        return gradient_CV if narrow_CV.dtype == gradient_CV.dtype else narrow_CV.copy_(gradient_CV)
 
 
 def _cross_entropy(logits_CV: torch.Tensor, labels_C1: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy [C] and its gradient by the logits [C, V], with one exponential for each logit.
+    """Cross-entropy [C] and its gradient by the logits [C, V], with one exponential for each logit, in their place.
 
     The largest probability p of a row is at least 1/V, so log(sum exp) = its logit - log p loses nothing.
     """
     largest_C = logits_CV.amax(dim=1)
     label_C = logits_CV.gather(1, labels_C1)[:, 0]
-    gradient_CV = logits_CV.softmax(dim=1)
+    # Written over its own input, whose rows the kernel has read by then; tests compare with cross_entropy.
+    gradient_CV = torch.softmax(logits_CV, 1, out=logits_CV)
     loss_C = largest_C - gradient_CV.amax(dim=1).log() - label_C
     gradient_CV.scatter_add_(1, labels_C1, gradient_CV.new_full(labels_C1.shape, -1.0))
     return loss_C, gradient_CV

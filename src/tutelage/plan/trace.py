@@ -41,7 +41,7 @@ class Trace:
     Attributes:
         activation_bytes: alive when the last layer has run: what the backward pass will need.
         loss_bytes: more than that at the fullest moment of the loss, with its logits.
-        backward_bytes: more than those two together, where a moment of the backward pass is fuller still.
+        backward_bytes: more than those two together, where a moment inside of a layer is fuller still.
         operations: floating-point operations of matrix products and attention, forward and backward.
         trainable: parameters that learn.
         parameters: all of them, adapters included.
@@ -69,6 +69,7 @@ class _Depth:
     """
 
     held_bytes: int
+    forward_peak_bytes: int
     loss_peak_bytes: int
     backward_peak_bytes: int
     operations: int
@@ -77,7 +78,7 @@ class _Depth:
     end_peak_bytes: int
 
     def result(self) -> Trace:
-        peak = max(self.loss_peak_bytes, self.backward_peak_bytes, self.end_peak_bytes)
+        peak = max(self.forward_peak_bytes, self.loss_peak_bytes, self.backward_peak_bytes, self.end_peak_bytes)
         loss = max(self.loss_peak_bytes - self.held_bytes, 0)
         return Trace(
             activation_bytes=self.held_bytes,
@@ -97,7 +98,7 @@ def trace(blueprint: Blueprint, work: Work, *, device: str = "cpu") -> Trace:
     Args:
         blueprint: of the model.
         work: what a step does.
-        device: "cpu" or "cuda", which computes the loss in larger chunks.
+        device: "cpu" or "cuda", which computes the loss in larger chunks, and attention in another way.
 
     Raises:
         ConfigError: the engine refuses this model or row, or what it does depends on the data.
@@ -120,7 +121,7 @@ def _run(blueprint: Blueprint, work: Work, layers: int, device: str) -> _Depth:
     marks: dict[str, int] = {}
 
     def decoder_done(*_: Any) -> None:
-        marks["held"] = meter.now_bytes
+        marks["held"], marks["forward"] = meter.now_bytes, meter.peak_since()
 
     def first_layer_done(_module: Any, _inputs: Any, made: Any) -> None:
         tensor = made if isinstance(made, torch.Tensor) else made[0]
@@ -149,6 +150,7 @@ def _run(blueprint: Blueprint, work: Work, layers: int, device: str) -> _Depth:
     sizes = [(one.numel(), one.requires_grad) for one in model.parameters()]
     return _Depth(
         held_bytes=marks["held"],
+        forward_peak_bytes=marks["forward"],
         loss_peak_bytes=loss_peak_bytes,
         backward_peak_bytes=marks.get("backward", end_peak_bytes),
         operations=meter.operations,
