@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from commands import Ran
 
 
@@ -53,3 +54,16 @@ def test_a_dry_run_says_what_memory_it_would_take(
     line = next(one for one in done.out.splitlines() if one.startswith("memory"))
     assert "GB at the peak" in line
     assert "activation checkpointing off" in line
+
+
+@pytest.mark.parametrize("asked", [("train", "--dry-run"), ("plan", "--no-probe"), ("train",)])
+def test_sharing_out_what_cannot_be_is_said_before_any_work(
+    run: Callable[..., Ran], tiny_recipe: Callable[[Path], Path], tmp_path: Path, asked: tuple[str, ...]
+):
+    command, *options = asked
+    changes = ("model.parallel=shard", "train.optimizer=adafactor")
+    done = run(command, tiny_recipe(tmp_path), *changes, *options, model=None)
+    assert done.code == 1
+    assert "adafactor does not work on a model that is sharded" in done.err
+    assert 'model.parallel = "replicate"' in done.err
+    assert "memory" not in done.out

@@ -15,6 +15,7 @@ from tutelage.plan.machine import Device, this_machine
 from tutelage.plan.screen import gigabytes
 from tutelage.plan.whole import Amount, Plan, make_plan
 from tutelage.plan.work import METHODS, single_document
+from tutelage.train.learner import shards_here
 from tutelage.train.planned import checkpointing_choice, fullest_row, work_of
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
 from tutelage.train.sampling import order_of
@@ -36,8 +37,9 @@ def of_recipe(
         prepared: the data, where it is at hand.
 
     Raises:
-        TutelageError: the recipe's data or model cannot be used.
+        TutelageError: the recipe's data or model cannot be used, or its settings do not go together.
     """
+    shards_here(settings)
     if prepared is None:
         say("proving the data")
         folder = model_folder(settings.model.name, weights=False, say=say)

@@ -275,6 +275,10 @@ def _dry_run(settings: config.Settings, out: Console) -> None:
     from tutelage.train.prepare import prepare, prepared_cache
     from tutelage.train.sampling import epoch_tokens, order_of
 
+    if find_spec("torch") is not None:  # which one needs to train, and to know what it can share out
+        from tutelage.train.learner import shards_here
+
+        shards_here(settings)
     folder = model_folder(settings.model.name, weights=False, say=out.print)
     prepared = prepare(settings, folder, cache=prepared_cache(), say=out.print)
     asked = settings.train
