@@ -180,6 +180,12 @@ def test_paths_exist(page: str):
             assert (SOURCE / span).is_file(), span
 
 
+@pytest.mark.parametrize("page", TEXTS)
+def test_named_tests_exist(page: str):
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", TEXTS[page]):
+        assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{name}"
+
+
 def test_dotted_names_exist():
     for page, text in TEXTS.items():
         for name in DOTTED.findall(text):

@@ -142,13 +142,14 @@ class _Multiplied(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.save_for_backward(query_1HRK, key_1GRK, value_1GRK)
         ctx.stretches, ctx.scaling = stretches, scaling
-        out_1RHK = torch.empty_like(query_1HRK.transpose(1, 2), memory_format=torch.contiguous_format)
+        _, heads, tokens, _ = query_1HRK.shape
+        out_1RHK = query_1HRK.new_empty(1, tokens, heads, value_1GRK.shape[3])
         room = _Room(query_1HRK, stretches, scaling)
         query_GNRK, out_GNRK = (_by_group(one, key_1GRK) for one in (query_1HRK, out_1RHK.transpose(1, 2)))
         with _products_in_bf16():
             for stretch in stretches:
                 key_GCK, value_GCK = stretch.gathered(key_1GRK[0]).float(), stretch.gathered(value_1GRK[0])
-                for block in stretch.blocks(query_1HRK.shape[1]):
+                for block in stretch.blocks(heads):
                     weights_GMB = room.weights(block.of(query_GNRK), key_GCK[:, : block.keys], block)
                     block.put(torch.bmm(weights_GMB.to(value_GCK.dtype), value_GCK[:, : block.keys]), out_GNRK)
         return out_1RHK
