@@ -100,7 +100,12 @@ def test_scores_are_not_rounded() -> None:
 def test_nothing_but_its_inputs_is_kept() -> None:
     inputs = [one.requires_grad_() for one in tensors(18, torch.bfloat16)]
     kept: list[torch.Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one) or one, lambda one: one):  # type: ignore[func-returns-value] # append gives None
+
+    def keep(one: torch.Tensor) -> torch.Tensor:
+        kept.append(one)
+        return one
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one):
         attention.document_attention(torch.nn.Identity(), *inputs, None, document_tokens=(5, 1, 9, 3))
 
     assert [one.untyped_storage().data_ptr() for one in kept] == [one.untyped_storage().data_ptr() for one in inputs]
@@ -154,8 +159,12 @@ def test_other_products_keep_their_precision(before: str, monkeypatch: pytest.Mo
 
 def test_only_bf16_rows_on_a_processor_that_multiplies_it_come_here(monkeypatch: pytest.MonkeyPatch) -> None:
     came: list[torch.dtype] = []
-    real = attention_products.multiplied_attention
-    monkeypatch.setattr(attention, "multiplied_attention", lambda *given: came.append(given[0].dtype) or real(*given))  # type: ignore[func-returns-value] # append gives None
+
+    def watched(query: torch.Tensor, *given: Any) -> torch.Tensor:
+        came.append(query.dtype)
+        return attention_products.multiplied_attention(query, *given)
+
+    monkeypatch.setattr(attention, "multiplied_attention", watched)
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         with_gradients(tensors(18, dtype), (5, 1, 9, 3), ())
     assert came == [torch.bfloat16]
