@@ -37,7 +37,14 @@ class AlpacaRow:
 
 
 def base_rows(material: Path) -> list[AlpacaRow]:
-    """The 9,990 rows, in a fixed order that mixes the files."""
+    """The 9,990 rows, in a fixed order that mixes the files.
+
+    Raises:
+        SystemExit: one of the files is not there.
+    """
+    absent = [name for name in (*SHARES, SECOND_WORDS) if not (material / name).is_file()]
+    if absent:
+        raise SystemExit(f"{material} lacks {', '.join(absent)}; --material names the folder that holds these files.")
     rows: list[AlpacaRow] = []
     for name, count in SHARES.items():
         path = material / name

@@ -233,6 +233,11 @@ def test_examples_train_the_reply_through_its_stop(task: Task) -> None:
     assert workload.trained_tokens == sum(label != -100 for one in examples for label in one["labels"])
 
 
+def test_a_folder_without_the_published_files_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"lacks gsm8k_train\.jsonl, .* --material names the folder"):
+        write_rows(None, tmp_path, 4, tmp_path / "rows.jsonl")
+
+
 def test_too_few_rows_are_refused(task: Task) -> None:
     task = Task(**{name: getattr(task, name) for name in Task.__dataclass_fields__} | {"steps": 3})
     with pytest.raises(SystemExit, match="6 are needed"):

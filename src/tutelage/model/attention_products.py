@@ -24,12 +24,11 @@ import torch
 from tutelage.model.machine import cpu_multiplies_bf16
 
 BLOCK_TOKENS = 128
-"""Tokens whose scores are computed together, about: a longer stretch is cut into equal blocks, so that less than half
-of its products are with tokens behind their own. Source: docs/log.md, "Attention as products in bf16"."""
+"""Tokens whose scores are computed together, about: a longer stretch is cut into equal blocks, none of which meets keys
+behind its own end. Source: docs/log.md, "Attention as products in bf16"."""
 
 MOST_SCORES = 8 << 20
 """Scores at once, of all heads; where keys are so many that a block passes it, blocks get shorter."""
-
 
 SOFTMAX_BACKWARD = torch.ops.aten._softmax_backward_data.out
 
