@@ -59,9 +59,9 @@ def test_the_route_is_the_one_that_a_run_settles_on() -> None:
 @pytest.mark.parametrize(
     ("gpus", "device", "precision", "attention"),
     [
-        ((), "cpu", "bf16", "document by document"),
+        ((), "cpu", "bf16", "products in bf16, document by document"),
         ((AMPERE,), "cuda", "bf16", "flash"),
-        ((TURING,), "cuda", "fp32", "document by document"),
+        ((TURING,), "cuda", "fp32", "torch's own, document by document"),
     ],
 )
 def test_the_route_follows_the_device(gpus: tuple[Gpu, ...], device: str, precision: str, attention: str) -> None:

@@ -185,6 +185,8 @@ def test_a_log_file_gets_plain_lines() -> None:
         watch(HeldoutRecord(25, 0.125, 60.0))
     with screen.counting("Asking", 3) as done:
         done(3)
+    with screen.counting("Asking nobody", 0) as done:
+        done(0)
     screen.say("[bold]as it is[/bold]")
 
     lines = out.getvalue().splitlines()

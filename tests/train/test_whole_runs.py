@@ -231,7 +231,7 @@ def test_a_loss_of_nan_ends_with_addresses(train_tiny: TrainTiny, monkeypatch: p
     assert "train.jsonl:" in str(caught.value.where)
 
 
-def test_without_questions_only_loss_is_measured(train_tiny: TrainTiny) -> None:
+def test_without_questions_only_loss_is_measured(train_tiny: TrainTiny, quiet_screen: Screen) -> None:
     finished = train_tiny("train.max_steps=2", "evaluate.before=false", "evaluate.task=", "evaluate.general=")
 
     assert finished.result["before"] == {
@@ -239,6 +239,9 @@ def test_without_questions_only_loss_is_measured(train_tiny: TrainTiny) -> None:
     }  # fmt: skip
     assert finished.result["after"]["heldout_loss"] > 0
     assert finished.result["after"]["exact_match"] is None
+    told = quiet_screen.console.file.getvalue()
+    assert "After training: held-out loss" in told
+    assert "prompts" not in told
 
 
 def test_an_earlier_run_of_the_name_stays(train_tiny: TrainTiny) -> None:

@@ -49,7 +49,8 @@ def matches(name: str, pattern: str) -> bool:
 def _notes(named: dict[str, torch.nn.Parameter], patterns: Sequence[str]) -> tuple[str, ...]:
     frozen = {id(one): one for one in named.values() if not one.requires_grad}
     notes = [
-        f"Frozen by model.freeze: {sum(one.numel() for one in frozen.values()):,} parameters in {len(frozen)} tensors"
+        f"Frozen by model.freeze: {sum(one.numel() for one in frozen.values()):,} parameters in "
+        f"{len(frozen)} tensor{'s' * (len(frozen) > 1)}"
     ]
     for key in frozen:
         names = [name for name, one in named.items() if id(one) == key]

@@ -122,10 +122,11 @@ def route_on(found: Machine) -> Route | None:
     gpu = found.torch.gpus[0] if found.torch.gpus else None
     bf16 = found.cpu_bf16 if gpu is None else gpu.bf16
     flash = gpu is not None and bf16 and gpu.capability >= FLASH_CAPABILITY
+    kernel = "products in bf16" if gpu is None and bf16 else "torch's own"
     return Route(
         device="cpu" if gpu is None else "cuda",
         precision="bf16 computation, fp32 masters" if bf16 else "fp32",
-        attention="flash attention over packed documents" if flash else "torch's own, document by document",
+        attention="flash attention over packed documents" if flash else f"{kernel}, document by document",
         optimizer="AdamW, fused, in fp32",
     )
 

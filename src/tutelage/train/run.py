@@ -162,7 +162,7 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
     if best is not None and best != outcome.progress.steps_done:
         _checkpoints(job).restore_best(job.learner.optimiser)
     give_back()
-    after = _sit(job, "After training: asking", model=job.learner.model)
+    after = _sit(job, "After training", model=job.learner.model)
     if ranks.is_main:
         write_sitting(job.folder / run_files.AFTER, after)
     save_trained(
@@ -273,7 +273,9 @@ def _write_inputs(
 
 
 def _sit(job: Job, title: str, *, model: Any) -> Sitting:
-    with job.screen.counting(f"{title} {job.exam.replies} prompts", job.exam.replies) as done:
+    if job.exam.replies == 0 and job.exam.heldout_rows:
+        job.screen.say(f"{title}: held-out loss")
+    with job.screen.counting(f"{title}: asking {job.exam.replies} prompts", job.exam.replies) as done:
         return job.learner.engine.sit(model, job.prepared.renderer, job.exam, done=done)
 
 
@@ -284,7 +286,7 @@ def _before(job: Job) -> Sitting:
         return read_sitting(path)
     if not job.settings.evaluate.before or job.resume:
         return Sitting(Measures(), (), ())
-    sitting = _sit(job, "Before training: asking", model=without_prompt(job.learner.model))
+    sitting = _sit(job, "Before training", model=without_prompt(job.learner.model))
     if job.learner.engine.ranks.is_main:
         write_sitting(path, sitting)
     return sitting

@@ -31,7 +31,10 @@ class Screen:
 
     @contextmanager
     def counting(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Yield a function to call with the number of things done since the last call."""
+        """Yield a function to call with the number of things done since the last call; of nothing, nothing is shown."""
+        if total == 0:
+            yield lambda _done: None
+            return
         if not self.console.is_terminal:
             self.say(f"{title}: {total}")
             yield lambda _done: None
