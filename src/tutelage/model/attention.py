@@ -25,8 +25,8 @@ FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_back
 """What `scaled_dot_product_attention` itself calls on a CPU, with the logarithms of its sums, which backward wants."""
 
 WIDEN_BELOW_TOKENS = 1024
-"""On a CPU without products of bf16, rows of that precision are computed in fp32 if no document is longer: torch's
-kernel has a cost for each call there that it has not in fp32. Source: docs/log.md, "Attention over short documents"."""
+"""Where attention in bf16 goes to torch's kernel, a row of documents shorter than this is computed in fp32: the bf16
+backward pass has a cost for each call that fp32 has not. Source: docs/log.md, "Attention over short documents"."""
 
 
 def document_attention(
