@@ -29,6 +29,7 @@ needs_bitsandbytes = pytest.mark.skipif(
             ("model.method=full", "train.optimizer=adafactor", 'model.freeze=["embed_tokens"]'), id="full, frozen"
         ),
         pytest.param(("model.method=lora", "lora.init=pissa"), id="pissa"),
+        pytest.param(("model.method=lora", "lora.init=corda"), id="corda"),
         pytest.param(("model.method=lora", "model.parallel=replicate"), id="lora, as asked"),
     ],
 )
@@ -87,7 +88,7 @@ def test_what_cannot_be_cut_apart_is_kept_whole_or_refused() -> None:
 
     assert shards("auto", **plain)
     assert not shards("replicate", **plain)
-    for other in ({"optimizer": "muon"}, {"method": "prompt"}, {"init": "pissa"}):
+    for other in ({"optimizer": "muon"}, {"method": "prompt"}, {"init": "pissa"}, {"init": "eva"}):
         assert not shards("auto", **(plain | other))
         with pytest.raises(ConfigError, match="replicate") as caught:
             shards("shard", **(plain | other))

@@ -8,9 +8,24 @@ from pydantic import Field
 
 from tutelage.config.sections import Section, Text, TextList
 
-Init = Literal["default", "gaussian", "orthogonal", "pissa", "pissa_niter_4", "pissa_niter_16", "olora", "mica"]
-"""What PEFT offers and tests here prove: at step 0 the base, and saved so that plain PEFT opens it on the base. Not
-offered: eva, corda and lora_ga, which want a pass over data first, and loftq, which PEFT computes on a GPU only."""
+Init = Literal[
+    "default",
+    "gaussian",
+    "orthogonal",
+    "pissa",
+    "pissa_niter_4",
+    "pissa_niter_16",
+    "olora",
+    "mica",
+    "eva",
+    "corda",
+    "lora_ga",
+    "loftq",
+]
+"""PEFT's names, default apart. Tests prove of each that the first step starts at the base (loftq: nearer to it than its
+4 bits are), and that plain PEFT opens on the base what was saved."""
+LOOKS_AT_DATA = ("eva", "corda", "lora_ga")
+"""Those that pass over training data before the first step."""
 
 
 class LoraSettings(Section):
@@ -58,11 +73,23 @@ class LoraSettings(Section):
     )
     init: Init = Field(
         default="default",
-        description="How the matrices start, PEFT's names; with each of them the first step starts from the base "
-        "model, and pissa_niter_4 and pissa_niter_16 are faster approximations of pissa.",
+        description="How the matrices start, PEFT's names; pissa_niter_4 and pissa_niter_16 are faster approximations "
+        "of pissa; eva, corda and lora_ga look at training data first, and loftq makes up for a part of what qlora "
+        "rounds off.",
         json_schema_extra={
             "source": "Hu et al. 2021 (default, gaussian: section 4.1); Meng et al. 2024 (PiSSA), section 3; "
-            "Buyukakyuz 2024 (OLoRA), section 3; PEFT's LoraConfig for orthogonal and MiCA"
+            "Buyukakyuz 2024 (OLoRA), section 3; Paischer et al. 2024 (EVA), section 3; Yang et al. 2024 (CorDA), "
+            "section 3; Wang et al. 2024 (LoRA-GA), section 3; Li et al. 2023 (LoftQ), section 3; PEFT's LoraConfig "
+            "for orthogonal and MiCA"
+        },
+    )
+    init_tokens: int = Field(
+        default=32_768,
+        gt=0,
+        description="Tokens of training data that lora.init = eva, corda or lora_ga looks at before the first step.",
+        json_schema_extra={
+            "source": "some 20 for each input of a layer of a small model; CorDA's authors take 128 for each",
+            "usual": [4096, 1_048_576],
         },
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
+from tutelage.config.method import LOOKS_AT_DATA
 from tutelage.config.naming import MAPPING_FIELDS, did_you_mean, paths, section_types
 from tutelage.config.problems import Origin, Problem, problems_in, raise_together
 from tutelage.config.sections import Section
@@ -62,7 +63,8 @@ def dump(settings: Settings) -> str:
     """The resolved settings as TOML; `from_mapping` and `load` read it back to equal settings.
 
     Fields without a value are left out, as TOML has none, and so is what the rest switches off: sections of
-    other methods, `train.warmup_share` where `train.warmup_steps` is set, what `train.optimizer` does not read.
+    other methods, `train.warmup_share` where `train.warmup_steps` is set, what `train.optimizer` or `lora.init` leaves
+    unread.
     """
     values = settings.resolved().model_dump(exclude_none=True)
     for name in {"lora", "qlora", "prompt"} - set(READS[settings.model.method]):
@@ -71,6 +73,8 @@ def dump(settings: Settings) -> str:
         del values["train"]["warmup_share"]
     for name in unread_by_optimizer(settings.train):
         del values["train"][name]
+    if settings.lora.init not in LOOKS_AT_DATA and "lora" in values:
+        del values["lora"]["init_tokens"]
     return tomli_w.dumps(values)
 
 

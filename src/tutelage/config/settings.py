@@ -10,7 +10,7 @@ from typing import Annotated, Self
 from pydantic import Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from tutelage.config.method import LoraSettings, PromptSettings, QloraSettings
+from tutelage.config.method import LOOKS_AT_DATA, LoraSettings, PromptSettings, QloraSettings
 from tutelage.config.sections import (
     DataSettings,
     EvaluateSettings,
@@ -161,13 +161,17 @@ def _method_contradictions(settings: Settings) -> list[Contradiction]:
     if settings.model.freeze and method != "full":
         problem = f'is set, but model.method = "{method}" freezes every weight of the model; remove it'
         found.append(Contradiction(("model.freeze", "model.method"), problem))
-    kind = lora.init.partition("_")[0]
-    if method == "qlora" and kind in ("pissa", "olora", "mica"):
+    kind = "pissa" if lora.init.startswith("pissa") else lora.init
+    if method == "qlora" and kind in ("pissa", "olora", "mica", "corda", "lora_ga"):
         problem = f'is "{lora.init}", which reads the weights that qlora has rounded to 4 bits; choose another'
         found.append(Contradiction(("lora.init", "model.method"), problem))
-    if lora.dora and kind in ("pissa", "olora", "mica"):
-        problem = (
-            f'is set, and so is lora.init = "{lora.init}"; PEFT saves no adapter of the base with both, choose one'
-        )
+    if method == "lora" and kind == "loftq":
+        problem = 'is "loftq", which makes up for what qlora rounds; choose another, or set model.method = "qlora"'
+        found.append(Contradiction(("lora.init", "model.method"), problem))
+    if "init_tokens" in lora.model_fields_set and kind not in LOOKS_AT_DATA and "lora" in READS[method]:
+        problem = f'is set, but lora.init = "{lora.init}" looks at no data; remove it'
+        found.append(Contradiction(("lora.init_tokens", "lora.init"), problem))
+    if lora.dora and kind in ("pissa", "olora", "mica", "corda", "lora_ga", "loftq"):
+        problem = f'is set, and so is lora.init = "{lora.init}"; with both the start is not the base, choose one'
         found.append(Contradiction(("lora.dora", "lora.init"), problem))
     return found

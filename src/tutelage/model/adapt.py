@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from tutelage.errors import ConfigError
+from tutelage.model.adapted import Adapted, counted
+from tutelage.model.data_start import LOOKS_FIRST, Sight, look_first, start_from_inputs
 from tutelage.model.freeze import freeze
-from tutelage.model.quantise import parameter_count, stored_bytes
 
-Method = Literal["full", "lora", "qlora", "prompt"]
-CHANGES_THE_BASE = ("pissa", "olora")
+CHANGES_THE_BASE = ("pissa", "olora", "corda", "lora_ga")
 """Initialisations that move a part of each weight into its adapter (PEFT's names, by their beginning)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Adapted:
-    """What will be trained.
-
-    Attributes:
-        method: how.
-        parameters: in all, adapters included; a weight in 4 bits counts once.
-        trainable: how many of them learn.
-        weight_bytes: all parameters as they lie in memory before the run casts them.
-        trainable_bytes: the fp32 masters of those that learn.
-        notes: what a user should know about it.
-        start: an adapter's tensors before the first step, in fp32 and PEFT's names, where its initialisation has
-            changed the base; empty elsewhere. `train.save` subtracts them.
-    """
-
-    method: Method
-    parameters: int
-    trainable: int
-    weight_bytes: int
-    trainable_bytes: int
-    notes: tuple[str, ...] = ()
-    start: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 def train_everything(model: Any, *, frozen: Sequence[str] = ()) -> tuple[Any, Adapted]:
@@ -63,10 +39,11 @@ def add_lora(
     rslora: bool = False,
     dora: bool = False,
     init: str = "default",
+    sight: Sight | None = None,
 ) -> tuple[Any, Adapted]:
     """Freeze the model and put a low-rank pair beside each target; at step 0 the output equals the base's.
 
-    Exactly so where one of the pair is zero (default, gaussian, mica), else within rounding.
+    Exactly so where one of the pair is zero (default, gaussian, mica, eva), else within rounding.
 
     Args:
         model: a transformers causal language model; its weights may be in 4 bits (`model.quantise`).
@@ -76,12 +53,15 @@ def add_lora(
         targets: "all-linear" (every linear layer but the output head), or names of layers.
         rslora: scale by alpha / sqrt(rank) instead (Kalajdzievski 2023, section 3).
         dora: learn the norm of each row of W + BA apart (Liu et al. 2024, section 4).
-        init: "default", or another of PEFT's names.
+        init: "default", or another of PEFT's names but "loftq", which starts as the default (see `model.loftq`).
+        sight: the data that "eva", "corda" and "lora_ga" look at.
 
     Raises:
-        ConfigError: a target names no layer of this model, or PEFT cannot do this with the layers.
+        ConfigError: a target names no layer of this model, PEFT cannot do this with the layers, or the data has too
+            few trained tokens.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import EvaConfig, LoraConfig, get_peft_model
+    from peft.tuners.lora.config import CordaConfig, LoraGAConfig
 
     config = LoraConfig(
         r=rank,
@@ -90,18 +70,33 @@ def add_lora(
         target_modules=targets if isinstance(targets, str) else list(targets),
         use_rslora=rslora,
         use_dora=dora,
-        init_lora_weights=True if init == "default" else init,
+        init_lora_weights=True if init in ("default", "loftq") else init,
+        eva_config=EvaConfig(rho=1.0) if init == "eva" else None,
+        corda_config=CordaConfig(corda_method="ipm") if init == "corda" else None,
+        lora_ga_config=LoraGAConfig() if init == "lora_ga" else None,
         task_type="CAUSAL_LM",
     )
     _check_targets(model, targets)
     if init != "default":
         _check_rank(model, rank, init)
     try:
-        adapted = get_peft_model(model, config)
+        if init in LOOKS_FIRST:
+            look_first(model, config, _needed(sight))
+        with warnings.catch_warnings():
+            # It advises to leave memory out that is filled right after.
+            warnings.filterwarnings("ignore", message="lora with eva initialization", category=UserWarning)
+            adapted = get_peft_model(model, config)
     except ValueError as error:
         raise _refused(model, found=str(error)) from error
+    if init == "eva":
+        start_from_inputs(adapted, _needed(sight), rank=rank)
     quantised = any(not one.is_floating_point() for one in adapted.parameters())
     return adapted, counted(adapted, "qlora" if quantised else "lora", start=_start(adapted, init))
+
+
+def _needed(sight: Sight | None) -> Sight:
+    assert sight is not None, "this initialisation starts from data"
+    return sight
 
 
 def _check_targets(model: torch.nn.Module, targets: str | Sequence[str]) -> None:
@@ -133,13 +128,15 @@ def _check_rank(model: torch.nn.Module, rank: int, init: str) -> None:
             expected="an even number",
             fix=f"set lora.rank = {rank + 1}",
         )
-    narrowest = min(min(one.weight.shape) for one in model.modules() if type(one) is torch.nn.Linear)
-    if init not in ("gaussian", "orthogonal") and rank > narrowest:
+    narrowest = min(
+        min(one.in_features, one.out_features) for one in model.modules() if isinstance(one, torch.nn.Linear)
+    )
+    if init not in ("gaussian", "orthogonal") and rank * (2 if init == "lora_ga" else 1) > narrowest:
         raise ConfigError(
             f"The {init} initialisation takes as many directions of a weight as the rank; one has fewer",
             where="lora.rank",
             found=str(rank),
-            expected=f"at most {narrowest}",
+            expected=f"at most {narrowest // 2 if init == 'lora_ga' else narrowest}",
             fix='lower lora.rank, or set lora.init = "default"',
         )
 
@@ -157,24 +154,3 @@ def put_adapter(model: Any, folder: Path) -> Any:
     from peft import PeftModel
 
     return PeftModel.from_pretrained(model, folder)
-
-
-def counted(
-    model: torch.nn.Module,
-    method: Method,
-    *,
-    notes: tuple[str, ...] = (),
-    start: Mapping[str, torch.Tensor] | None = None,
-) -> Adapted:
-    """The record of a model whose parameters are marked as learning or not."""
-    everything = list(model.parameters())
-    trainable = sum(one.numel() for one in everything if one.requires_grad)
-    return Adapted(
-        method,
-        parameters=sum(parameter_count(one) for one in everything),
-        trainable=trainable,
-        weight_bytes=sum(stored_bytes(one) for one in everything),
-        trainable_bytes=4 * trainable,
-        notes=notes,
-        start=start or {},
-    )

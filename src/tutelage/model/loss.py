@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from tutelage.errors import ConfigError
-from tutelage.model.prompt import feed
+from tutelage.model.prompt import Fed, feed
 from tutelage.types import Row
 
 CHUNK_POSITIONS = {"cpu": 256, "cuda": 1024}
@@ -58,6 +58,22 @@ def head_of(model: Any) -> Head:
     return Head(layer.weight, layer.bias, scale, cap)
 
 
+def hidden_states(model: Any, row: Row, *, as_on: str | None = None) -> tuple[torch.Tensor, Fed]:
+    """What the decoder makes of a packed row, [1, R, D], and what it was fed.
+
+    Args:
+        model: a causal language model whose attention is `model.attention.document_attention`.
+        row: ids [R].
+        as_on: as in `row_loss`.
+    """
+    device = next(model.parameters()).device
+    ids_R = torch.from_numpy(row.ids).to(device, torch.long, non_blocking=True)
+    positions_R = torch.from_numpy(row.positions).to(device, torch.long, non_blocking=True)
+    fed = feed(model, ids_R, positions_R, row.document_tokens, row.parents)
+    looked_at = {} if as_on is None else {"as_on": as_on}
+    return model.get_decoder()(**fed.inputs, **looked_at, use_cache=False).last_hidden_state, fed
+
+
 def row_loss(model: Any, row: Row, *, as_on: str | None = None) -> tuple[torch.Tensor, int]:
     """Summed weighted cross-entropy of a packed row, and how many tokens it was summed over.
 
@@ -69,12 +85,8 @@ def row_loss(model: Any, row: Row, *, as_on: str | None = None) -> tuple[torch.T
     Returns:
         A scalar fp32 tensor that can be differentiated, and the number of tokens with a non-zero weight.
     """
-    device = next(model.parameters()).device
-    ids_R = torch.from_numpy(row.ids).to(device, torch.long, non_blocking=True)
-    positions_R = torch.from_numpy(row.positions).to(device, torch.long, non_blocking=True)
-    fed = feed(model, ids_R, positions_R, row.document_tokens, row.parents)
-    looked_at = {} if as_on is None else {"as_on": as_on}
-    hidden_1RD = model.get_decoder()(**fed.inputs, **looked_at, use_cache=False).last_hidden_state
+    hidden_1RD, fed = hidden_states(model, row, as_on=as_on)
+    device = hidden_1RD.device
     targets = np.flatnonzero(row.weights)  # here and not on the device, where asking means waiting for it
     # The hidden state of the token before predicts a token. The first token of a document without a parent has
     # weight 0, so none reaches back over a boundary.

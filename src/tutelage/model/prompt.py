@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from tutelage.errors import ConfigError
-from tutelage.model.adapt import Adapted, counted
+from tutelage.model.adapted import Adapted, counted
 
 
 def add_prompt(model: Any, *, tokens: int, text_ids: Sequence[int] | None = None) -> tuple[Any, Adapted]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tutelage.model.adapt import Adapted
+from tutelage.model.adapted import Adapted
 from tutelage.model.load import Loaded, Precision
 from tutelage.report.figures import byte_size
 from tutelage.train.prepare import Prepared

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 
+from tutelage.config.method import LOOKS_AT_DATA
 from tutelage.errors import ConfigError
 from tutelage.evaluate.heldout import heldout_loss
 from tutelage.evaluate.measure import Exam, Sitting, sit
@@ -135,12 +136,12 @@ def shards(asked: Parallel, *, optimizer: str, method: str, init: str) -> bool:
 
     Raises:
         ConfigError: it is asked for, and the optimizer looks at more than one number at a time; the method keeps 4-bit
-            blocks or virtual tokens; or the adapter starts from a changed base.
+            blocks or virtual tokens; or the adapter starts from a changed base, or from data.
     """
     refused = [
         ("train.optimizer", optimizer, optimizer in SHARDED_OPTIMIZERS, "adamw"),
         ("model.method", method, method in SHARDED_METHODS, "lora"),
-        ("lora.init", init, not init.startswith(CHANGES_THE_BASE), "default"),
+        ("lora.init", init, not init.startswith((*CHANGES_THE_BASE, *LOOKS_AT_DATA)), "default"),
     ]
     for where, found, works, instead in refused:
         if works:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import torch
 from tutelage.config import Settings
 from tutelage.model.accumulate import add_gradients_in_place
 from tutelage.model.activations import recompute_activations
-from tutelage.model.adapt import Adapted
+from tutelage.model.adapted import Adapted
 from tutelage.model.attention import isolate_documents
 from tutelage.model.compiled import compile_layers
+from tutelage.model.data_start import Sight
 from tutelage.model.embedding_noise import add_embedding_noise
 from tutelage.model.isolation import documents_stay_apart
 from tutelage.model.lean import keep_less
@@ -47,7 +49,14 @@ class Learner:
     state_bytes: int
 
 
-def learner_for(settings: Settings, base: Path, ranks: Ranks, *, recompute: bool = False) -> Learner:
+def learner_for(
+    settings: Settings,
+    base: Path,
+    ranks: Ranks,
+    *,
+    recompute: bool = False,
+    look: Callable[[bool], AbstractContextManager[Sight]] | None = None,
+) -> Learner:
     """Load the model in `base` and make it ready to train.
 
     Args:
@@ -55,6 +64,7 @@ def learner_for(settings: Settings, base: Path, ranks: Ranks, *, recompute: bool
         base: the folder of the model it starts from.
         ranks: the processes that share it.
         recompute: keep one input for each layer and compute its activations again in the backward pass.
+        look: opens the data that `lora.init` looks at, told whether documents can share a row; see `train.look`.
 
     Raises:
         TutelageError: of the kind that fits; see `train.method` and the room `model`.
@@ -67,9 +77,16 @@ def learner_for(settings: Settings, base: Path, ranks: Ranks, *, recompute: bool
     model, loaded = loaded_base(settings, base, onto="cpu" if sharded else None)
     loaded = replace(loaded, device=device_here())
     stored_as = next(one.dtype for one in model.parameters() if one.is_floating_point())
-    model, adapted = adapted_model(settings, model, base)
-    _prepare_layers(model, compiled=settings.model.compile, recompute=recompute)
     precision = settled_precision(settings.model.precision)
+    if look is None:
+        model, adapted = adapted_model(settings, model, base)
+    else:
+        if precision == "fp32":  # else this pass would be in the checkpoint's bf16, slow where fp32 was chosen
+            compute_in(model, precision)
+        isolate_documents(model)
+        with look(documents_stay_apart(model)) as sight:
+            model, adapted = adapted_model(settings, model, base, sight=sight)
+    _prepare_layers(model, compiled=settings.model.compile, recompute=recompute)
     engine = placed(model, ranks, precision=precision, sharded=sharded)
     embeddings = embedding_parameters(model)
     # Masters are taken before a cast to bf16, which would round away what the checkpoint knows.

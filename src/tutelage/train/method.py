@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.config import Settings
-from tutelage.model.adapt import Adapted, add_lora, train_everything
+from tutelage.model.adapt import add_lora, train_everything
+from tutelage.model.adapted import Adapted
+from tutelage.model.data_start import Sight
 from tutelage.model.load import DTYPES, Loaded, load, settled_precision
+from tutelage.model.loftq import fill_with_rounding
 from tutelage.model.prompt import add_prompt
 from tutelage.model.quantise import four_bit
 from tutelage.render import Tokenizer
@@ -40,13 +43,15 @@ def loaded_base(settings: Settings, folder: Path, *, onto: str | None = None) ->
     return load(folder, trust_remote_code=settings.model.trust_remote_code, onto=onto, quantisation=quantisation)
 
 
-def adapted_model(settings: Settings, model: Any, base: Path) -> tuple[Any, Adapted]:
+def adapted_model(settings: Settings, model: Any, base: Path, *, sight: Sight | None = None) -> tuple[Any, Adapted]:
     """Mark or add what the method trains.
 
     Args:
         settings: the run's.
         model: from `loaded_base`.
-        base: its folder, whose tokenizer reads `prompt.text`.
+        base: its folder, whose tokenizer reads `prompt.text`, and whose weights tell `lora.init = "loftq"` what was
+            rounded.
+        sight: the data that `lora.init` looks at, where it does.
 
     Raises:
         ConfigError: a target, a pattern or a text that does not fit this model.
@@ -57,7 +62,7 @@ def adapted_model(settings: Settings, model: Any, base: Path) -> tuple[Any, Adap
     if method == "prompt":
         ids = None if prompt.text is None else Tokenizer.load(base).encode([prompt.text])[0]
         return add_prompt(model, tokens=prompt.tokens, text_ids=ids)
-    return add_lora(
+    adapted, record = add_lora(
         model,
         rank=lora.rank,
         alpha=lora.alpha,
@@ -66,4 +71,9 @@ def adapted_model(settings: Settings, model: Any, base: Path) -> tuple[Any, Adap
         rslora=lora.rslora,
         dora=lora.dora,
         init=lora.init,
+        sight=sight,
     )
+    if lora.init == "loftq":
+        original, _ = load(base, trust_remote_code=settings.model.trust_remote_code, onto="cpu")
+        fill_with_rounding(adapted, original)
+    return adapted, record

@@ -13,7 +13,7 @@ import torch
 from tutelage import config
 from tutelage.config import Settings
 from tutelage.evaluate.measure import Sitting
-from tutelage.model.adapt import Adapted
+from tutelage.model.adapted import Adapted
 from tutelage.model.load import Loaded
 from tutelage.train import folder as run_files
 from tutelage.train.loop import Outcome

@@ -32,6 +32,7 @@ from tutelage.train.exam import exam_for
 from tutelage.train.gates import pass_gates
 from tutelage.train.inputs import held_against, machine, read_inputs, skipped_steps
 from tutelage.train.learner import Learner, learner_for, shards_here
+from tutelage.train.look import look_at
 from tutelage.train.loop import Ending, Outcome, train
 from tutelage.train.memory import give_back
 from tutelage.train.method import loaded_base, trained_name
@@ -128,7 +129,7 @@ def run(
         tracking = Tracking.of(settings.train.trackers if ranks.is_main else (), settings.run_folder, say=screen.say)
         tracking.start(tomllib.loads(config.dump(settings)), settings.run_folder.name)
         recompute = recomputes_here(settings, prepared, processes=ranks.size, say=screen.say)
-        learner = learner_for(settings, base, ranks, recompute=recompute)
+        learner = learner_for(settings, base, ranks, recompute=recompute, look=look_at(settings, prepared, screen))
         exam = exam_for(settings, prepared, together=learner.together)
         left_out = frozenset(skipped)
         job = Job(settings, base, prepared, learner, exam, screen, resume, tracking, checkpoint, left_out, recorded)

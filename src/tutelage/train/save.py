@@ -130,9 +130,13 @@ def _save_weights(model: Any, folder: Path, start: Mapping[str, torch.Tensor], g
         first = Path(beside) / "start"
         first.mkdir()
         save_file(dict(start), first / "adapter_model.safetensors")
-        # The warning advises to do what is done here.
-        warnings.filterwarnings("ignore", message="(PiSSA|OLoRA) changes the base", category=UserWarning)
+        # The first advises to do what is done here, the second speaks of its doing.
+        changed = "(PiSSA|OLoRA|CorDA|LoRA-GA) changes the base|`(corda|lora_ga)_config` specified but will be ignored"
+        warnings.filterwarnings("ignore", message=changed, category=UserWarning)
         model.save_pretrained(folder, path_initial_model_for_weight_conversion=str(first))
+    path = folder / "adapter_config.json"  # of an ordinary pair now; PEFT would warn of these whenever it opens it
+    ordinary = json.loads(path.read_text(encoding="utf-8")) | {"corda_config": None, "lora_ga_config": None}
+    path.write_text(json.dumps(ordinary, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def write_serving_files(renderer: Renderer, folder: Path) -> None:
