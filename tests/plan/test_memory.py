@@ -10,7 +10,7 @@ from tutelage.config.training import TrainSettings
 from tutelage.plan.blueprint import Blueprint
 from tutelage.plan.fit import Traces
 from tutelage.plan.machine import Device, Overhead, named_gpus, overheads, this_machine
-from tutelage.plan.memory import NF4_BITS
+from tutelage.plan.memory import NF4_BITS, looking_bytes
 from tutelage.plan.rule import DIFFERENCES, rule_of_thumb
 from tutelage.plan.work import METHODS, MOMENT_BYTES, Method, Precision, single_document
 
@@ -37,6 +37,12 @@ def test_lora_keeps_masters_and_moments_of_its_pairs_only(small: Blueprint):
         4 * trainable,
         8 * trainable,
     ]
+
+
+def test_what_looks_at_data_takes_a_covariance_or_a_gradient_for_each_layer(small: Blueprint, seven_b: Blueprint):
+    assert looking_bytes(seven_b, "corda") == 4 * 32 * (6 * 4096**2 + 11008**2)
+    assert looking_bytes(seven_b, "lora_ga") == seven_b.linear_parameters * seven_b.stored_bytes_per_parameter
+    assert looking_bytes(small, "eva") == looking_bytes(small, "default") == 0
 
 
 def test_qlora_packs_linear_layers_and_widens_one_at_a_time(seven_b: Blueprint):

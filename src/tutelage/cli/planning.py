@@ -12,6 +12,7 @@ from tutelage.model.load import settled_precision
 from tutelage.model.source import model_folder
 from tutelage.plan.blueprint import read_blueprint
 from tutelage.plan.machine import Device, this_machine
+from tutelage.plan.memory import looking_bytes
 from tutelage.plan.screen import gigabytes
 from tutelage.plan.whole import Amount, Plan, make_plan
 from tutelage.plan.work import METHODS, single_document
@@ -46,6 +47,8 @@ def of_recipe(
         prepared = prepare(settings, folder, cache=prepared_cache(), say=lambda _text: None)
     blueprint = read_blueprint(settings.model.name, trust_remote_code=settings.model.trust_remote_code, say=say)
     work = work_of(settings, fullest_row(settings, prepared))
+    if settings.model.method == "lora" and (looking := looking_bytes(blueprint, settings.lora.init)):
+        say(f"lora.init = {settings.lora.init} takes {gigabytes(looking)} beside the weights before the first step")
     amount = _amount(settings, prepared)
     return make_plan(blueprint, work, _device(memory_gb), amount=amount, probe=probe, say=say)
 

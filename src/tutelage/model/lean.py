@@ -121,15 +121,15 @@ class _Norm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         hidden, weight_D, scale = ctx.saved_tensors
-        gradient, normed = upstream[0].float(), hidden.float() * scale
-        factor_D = weight_D.float() + 1.0 if ctx.offset else weight_D.float()
-        by_weight = gradient * normed
+        gradient, normed = upstream[0].float(), hidden.float().mul_(scale)
         weight_gradient = hidden_gradient = None
         if ctx.needs_input_grad[1]:
-            weight_gradient = by_weight.flatten(0, -2).sum(0).to(weight_D.dtype)
+            weight_gradient = (gradient * normed).flatten(0, -2).sum(0).to(weight_D.dtype)
         if ctx.needs_input_grad[0]:
-            along = (by_weight @ factor_D).div_(len(factor_D)).unsqueeze(-1)
-            hidden_gradient = (gradient * factor_D).sub_(normed.mul_(along)).mul_(scale).to(hidden.dtype)
+            factor_D = weight_D.float() + 1.0 if ctx.offset else weight_D.float()
+            towards = gradient * factor_D  # not in place: a gradient that came in fp32 is not ours to change
+            along = torch.linalg.vecdot(towards, normed).div_(len(factor_D)).unsqueeze(-1)
+            hidden_gradient = towards.addcmul_(normed, along, value=-1).mul_(scale).to(hidden.dtype)
         return hidden_gradient, weight_gradient, None, None
 
 

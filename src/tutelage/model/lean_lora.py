@@ -86,5 +86,6 @@ class _WithPair(torch.autograd.Function):
         if ctx.needs_input_grad[3]:
             first = inner_gradient_RK.T @ x.flatten(0, -2)
         if ctx.needs_input_grad[4]:
-            second = (gradient_RO.T @ inner_RK).mul_(ctx.scaling)
+            # Summed over tokens as [K, O]: as [O, K] it takes twice as long.
+            second = (inner_RK.T @ gradient_RO).mul_(ctx.scaling).T
         return x_gradient, None, None, first, second, None

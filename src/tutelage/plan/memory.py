@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from tutelage.model.loss import CHUNK_POSITIONS
 from tutelage.plan.blueprint import Blueprint
 from tutelage.plan.machine import Overhead
@@ -56,6 +58,21 @@ class Memory:
     def of(self, name: str) -> int:
         """Bytes of the figure `name`."""
         return next(one.size_bytes for one in self.figures if one.name == name)
+
+
+def looking_bytes(blueprint: Blueprint, init: str) -> int:
+    """What an initialisation of LoRA on all linear layers takes beside the weights while it looks at data.
+
+    CorDA keeps the covariance of each layer's inputs in fp32, LoRA-GA the gradient of each weight as it is stored.
+    Source: PEFT 0.21, `preprocess_corda` and `preprocess_loraga`.
+    """
+    if init == "lora_ga":
+        return blueprint.linear_parameters * blueprint.stored_bytes_per_parameter
+    if init != "corda":
+        return 0
+    layers = blueprint.cut.get_decoder().modules()
+    inputs = sum(one.in_features**2 for one in layers if isinstance(one, torch.nn.Linear))
+    return 4 * inputs * blueprint.layers // blueprint.layers_here
 
 
 def memory(blueprint: Blueprint, work: Work, traced: Trace, overhead: Overhead, *, shards: int = 1) -> Memory:
