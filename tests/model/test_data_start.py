@@ -61,7 +61,7 @@ def test_eva_starts_from_the_principal_components_of_trained_tokens(
         first_KI = adapted.get_submodule(name).lora_A["default"].weight
         expected_KI = torch.linalg.svd(plain[name] - plain[name].mean(0), full_matrices=False).Vh[:RANK]
         torch.testing.assert_close(first_KI @ first_KI.T, torch.eye(RANK), atol=1e-4, rtol=0)
-        assert overlap(first_KI, expected_KI) > 0.999
+        assert overlap(first_KI, expected_KI) > 0.99
         assert not adapted.get_submodule(name).lora_B["default"].weight.any()
     attention = adapted.model.layers[0].self_attn
     assert torch.equal(attention.q_proj.lora_A["default"].weight, attention.v_proj.lora_A["default"].weight)

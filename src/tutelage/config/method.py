@@ -22,8 +22,8 @@ Init = Literal[
     "lora_ga",
     "loftq",
 ]
-"""PEFT's names, default apart. Tests prove of each that the first step starts at the base (loftq: nearer to it than its
-4 bits are), and that plain PEFT opens on the base what was saved."""
+"""PEFT's names, default apart. Tests prove of each that the first step starts at the base (loftq: nearer to the
+original's weights than 4 bits are), and that plain PEFT opens on the base what was saved."""
 LOOKS_AT_DATA = ("eva", "corda", "lora_ga")
 """Those that pass over training data before the first step."""
 

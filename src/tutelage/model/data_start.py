@@ -31,6 +31,10 @@ LOOKS_FIRST = ("corda", "lora_ga")
 TOKENS_AT_ONCE = 1024
 """Inputs of a layer that wait until their principal components are brought up to date."""
 
+DIRECTIONS_TRIED = 4
+"""Times the rank: so many directions are searched for principal components. Source: Halko et al. 2011 (Finding
+Structure with Randomness), section 1.3: a few more than are wanted; PEFT takes twice the rank."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sight:
@@ -155,13 +159,16 @@ class _Inputs:
 
         inputs_TI = torch.cat(self._waiting.pop(layer))
         if layer not in self._found:
-            self._found[layer] = IncrementalPCA(n_components=self._rank)
+            # Found by random projection onto more directions than are kept: all of them would take ten times as long.
+            width = min(DIRECTIONS_TRIED * self._rank, *inputs_TI.shape)
+            self._found[layer] = IncrementalPCA(self._rank, lowrank=True, lowrank_q=width, lowrank_seed=0)
         self._found[layer].partial_fit(inputs_TI)
 
     def components(self) -> Iterator[torch.Tensor]:
         """[K, I] for each layer: unit vectors, the one along which its inputs vary most first."""
         for layer, waiting in list(self._waiting.items()):
-            if sum(map(len, waiting)) >= self._rank:  # fewer cannot be taken in, and are the last of many
+            needed = self._rank * (DIRECTIONS_TRIED if layer in self._found else 1)
+            if sum(map(len, waiting)) >= needed:  # fewer cannot be taken in, and are the last of many
                 self._fit(layer)
         for layer in self._layers:
             leader = self._leader.get(layer, layer)
