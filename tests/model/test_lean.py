@@ -106,6 +106,20 @@ def test_gradients_of_a_norm_are_those_in_double_precision(dtype: str, offset: b
     torch.testing.assert_close(norm.weight.grad.double(), weight.grad, **tolerance)
 
 
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_norm_changes_neither_its_input_nor_the_gradient_it_is_given(dtype: str, learns: bool) -> None:
+    norm: Any = made("llama", DTYPES[dtype]).model.norm
+    norm.weight.requires_grad_(learns)
+    leaf, towards = (torch.randn(3, 7, 32).to(DTYPES[dtype]) for _ in range(2))
+    before = leaf.clone(), towards.clone()
+
+    LeanNorm(norm)(leaf.requires_grad_()).backward(towards)
+
+    assert torch.equal(leaf.detach(), before[0])
+    assert torch.equal(towards, before[1])
+
+
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_the_product_is_not_kept(method: str) -> None:
     kept: dict[bool, int] = {}

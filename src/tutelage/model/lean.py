@@ -121,13 +121,13 @@ class _Norm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         hidden, weight_D, scale = ctx.saved_tensors
-        gradient, normed = upstream[0].float(), hidden.float().mul_(scale)
+        gradient, normed = upstream[0].float(), hidden.float() * scale  # in fp32 both are others' own tensors
         weight_gradient = hidden_gradient = None
         if ctx.needs_input_grad[1]:
             weight_gradient = (gradient * normed).flatten(0, -2).sum(0).to(weight_D.dtype)
         if ctx.needs_input_grad[0]:
             factor_D = weight_D.float() + 1.0 if ctx.offset else weight_D.float()
-            towards = gradient * factor_D  # not in place: a gradient that came in fp32 is not ours to change
+            towards = gradient * factor_D
             along = torch.linalg.vecdot(towards, normed).div_(len(factor_D)).unsqueeze(-1)
             hidden_gradient = towards.addcmul_(normed, along, value=-1).mul_(scale).to(hidden.dtype)
         return hidden_gradient, weight_gradient, None, None
