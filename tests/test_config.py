@@ -87,6 +87,13 @@ class TestLoad:
         assert settings.peak_learning_rate == rate
         assert tomllib.loads(dump(settings))["train"]["learning_rate"] == rate
 
+    @pytest.mark.parametrize(("init", "looks"), [("default", False), ("pissa", False), ("eva", True)])
+    def test_says_how_much_lora_looks_at_where_it_does(self, init: str, looks: bool) -> None:
+        settings = from_mapping(with_values(lora={"init": init}), where="a test")
+        said = tomllib.loads(dump(settings))
+        assert ("init_tokens" in said["lora"]) == looks
+        assert from_mapping(said, where="what was dumped") == settings
+
     def test_keeps_a_given_learning_rate(self) -> None:
         assert from_mapping(with_values(train={"learning_rate": 3e-5}), where="a test").peak_learning_rate == 3e-5
 
@@ -230,6 +237,9 @@ class TestProblems:
             (with_values(model={"method": "qlora"}, prompt={"text": "Hi"}), "prompt.text", ['"prompt"']),
             (with_values(model={"freeze": ["norm"]}), "model.freeze", ["model.method", "lora"]),
             (with_values(model={"method": "qlora"}, lora={"init": "pissa"}), "lora.init", ["4 bits"]),
+            (with_values(model={"method": "qlora"}, lora={"init": "corda"}), "lora.init", ["4 bits"]),
+            (with_values(model={"method": "lora"}, lora={"init": "loftq"}), "lora.init", ["qlora"]),
+            (with_values(lora={"init": "pissa", "init_tokens": 5000}), "lora.init_tokens", ["looks at no data"]),
             (with_values(lora={"init": "olora", "dora": True}), "lora.dora", ["lora.init"]),
             (
                 with_values(data={"weights": {"b.jsonl": 2.0}}),
