@@ -60,8 +60,7 @@ def add_lora(
         ConfigError: a target names no layer of this model, PEFT cannot do this with the layers, or the data has too
             few trained tokens.
     """
-    from peft import EvaConfig, LoraConfig, get_peft_model
-    from peft.tuners.lora.config import CordaConfig, LoraGAConfig
+    from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
         r=rank,
@@ -70,11 +69,8 @@ def add_lora(
         target_modules=targets if isinstance(targets, str) else list(targets),
         use_rslora=rslora,
         use_dora=dora,
-        init_lora_weights=True if init in ("default", "loftq") else init,
-        eva_config=EvaConfig(rho=1.0) if init == "eva" else None,
-        corda_config=CordaConfig(corda_method="ipm") if init == "corda" else None,
-        lora_ga_config=LoraGAConfig() if init == "lora_ga" else None,
         task_type="CAUSAL_LM",
+        **_as_peft_starts(init),
     )
     _check_targets(model, targets)
     if init != "default":
@@ -92,6 +88,19 @@ def add_lora(
         start_from_inputs(adapted, _needed(sight), rank=rank)
     quantised = any(not one.is_floating_point() for one in adapted.parameters())
     return adapted, counted(adapted, "qlora" if quantised else "lora", start=_start(adapted, init))
+
+
+def _as_peft_starts(init: str) -> dict[str, Any]:
+    """The fields of PEFT's `LoraConfig` that say how an adapter starts."""
+    from peft import EvaConfig
+    from peft.tuners.lora.config import CordaConfig, LoraGAConfig
+
+    more: dict[str, dict[str, Any]] = {
+        "eva": {"eva_config": EvaConfig(rho=1.0)},
+        "corda": {"corda_config": CordaConfig(corda_method="ipm")},
+        "lora_ga": {"lora_ga_config": LoraGAConfig()},
+    }
+    return {"init_lora_weights": True if init in ("default", "loftq") else init} | more.get(init, {})
 
 
 def _needed(sight: Sight | None) -> Sight:

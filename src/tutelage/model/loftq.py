@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 
-from tutelage.errors import ConfigError
-
 
 def quantised_layers(adapted: Any) -> list[tuple[str, Any]]:
     """The adapted layers whose weights are in 4 bits, each with its name in the base model."""
@@ -30,15 +28,13 @@ def fill_with_rounding(adapted: Any, original: Any, *, done: Callable[[int], Non
     """Set each pair to the best approximation, of its rank, of what its layer lost when it was quantised.
 
     Args:
-        adapted: PEFT's model with one adapter over weights of 4 bits.
+        adapted: PEFT's model with one adapter over weights of 4 bits, no layer narrower than its rank (see
+            `model.adapt.add_lora`).
         original: the same model before that, on any device.
         done: told after each layer, with 1.
 
     Returns:
         How many layers were filled.
-
-    Raises:
-        ConfigError: a layer is narrower than the rank.
     """
     from bitsandbytes.functional import dequantize_4bit
 
@@ -49,14 +45,6 @@ def fill_with_rounding(adapted: Any, original: Any, *, done: Callable[[int], Non
         lost_OI = original.get_submodule(name).weight.to(rounded_OI) - rounded_OI
         (slot,) = layer.lora_A
         rank = layer.r[slot]
-        if rank > min(lost_OI.shape):
-            raise ConfigError(
-                f"The loftq initialisation takes as many directions as the rank; {name} has fewer",
-                where="lora.rank",
-                found=str(rank),
-                expected=f"at most {min(lost_OI.shape)}",
-                fix='lower lora.rank, or set lora.init = "default"',
-            )
         # Source: Eckart and Young 1936: the first K of them are the nearest of rank K.
         left_OO, sizes, right_OI = torch.linalg.svd(lost_OI, full_matrices=False)
         roots_K = (sizes[:rank] / layer.scaling[slot]).sqrt()

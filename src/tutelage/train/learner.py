@@ -29,6 +29,9 @@ from tutelage.train.method import adapted_model, loaded_base
 from tutelage.train.optimiser import embedding_parameters, optimizer_named
 from tutelage.train.state_bytes import state_bytes
 
+Look = Callable[[bool], AbstractContextManager[Sight]]
+"""Opens the data that `lora.init` looks at, told whether documents can share a row; see `train.look`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Learner:
@@ -55,7 +58,7 @@ def learner_for(
     ranks: Ranks,
     *,
     recompute: bool = False,
-    look: Callable[[bool], AbstractContextManager[Sight]] | None = None,
+    look: Look | None = None,
 ) -> Learner:
     """Load the model in `base` and make it ready to train.
 
@@ -64,7 +67,7 @@ def learner_for(
         base: the folder of the model it starts from.
         ranks: the processes that share it.
         recompute: keep one input for each layer and compute its activations again in the backward pass.
-        look: opens the data that `lora.init` looks at, told whether documents can share a row; see `train.look`.
+        look: where `lora.init` looks at data.
 
     Raises:
         TutelageError: of the kind that fits; see `train.method` and the room `model`.
@@ -81,28 +84,12 @@ def learner_for(
     if look is None:
         model, adapted = adapted_model(settings, model, base)
     else:
-        if precision == "fp32":  # else this pass would be in the checkpoint's bf16, slow where fp32 was chosen
-            compute_in(model, precision)
-        isolate_documents(model)
-        with look(documents_stay_apart(model)) as sight:
-            model, adapted = adapted_model(settings, model, base, sight=sight)
+        model, adapted = _adapted_to_data(settings, model, base, look)
     _prepare_layers(model, compiled=settings.model.compile, recompute=recompute)
     engine = placed(model, ranks, precision=precision, sharded=sharded)
     embeddings = embedding_parameters(model)
     # Masters are taken before a cast to bf16, which would round away what the checkpoint knows.
-    optimiser = Masters(
-        model,
-        build=optimizer_named(
-            settings.train.optimizer,
-            weight_decay=settings.train.weight_decay,
-            betas=(settings.train.beta1, settings.train.beta2),
-            epsilon=settings.train.epsilon,
-            embeddings=embeddings,
-        ),
-        shared=engine.door is not None or precision == "fp32",
-        add_up=ranks.add_up if engine.replicated else None,
-        average_decay=settings.train.ema_decay,
-    )
+    optimiser = _masters(settings, model, engine, embeddings=embeddings, precision=precision)
     if engine.door is None:
         compute_in(model, precision)
         if precision == "fp32" and not settings.model.compile:
@@ -124,6 +111,35 @@ def learner_for(
     )
     torch.manual_seed(settings.seed + ranks.rank)  # other rows want other dropout
     return Learner(model, loaded, adapted, kept_as(stored_as, precision), precision, optimiser, engine, together, state)
+
+
+def _adapted_to_data(settings: Settings, model: Any, base: Path, look: Look) -> tuple[Any, Adapted]:
+    """`adapted_model`, by what the model sees in the data; it computes as it will in training."""
+    precision = settled_precision(settings.model.precision)
+    if precision == "fp32":  # else this pass would be in the checkpoint's bf16, slow where fp32 was chosen
+        compute_in(model, precision)
+    isolate_documents(model)
+    with look(documents_stay_apart(model)) as sight:
+        return adapted_model(settings, model, base, sight=sight)
+
+
+def _masters(
+    settings: Settings, model: Any, engine: Engine, *, embeddings: frozenset[str], precision: Precision
+) -> Masters:
+    train = settings.train
+    return Masters(
+        model,
+        build=optimizer_named(
+            train.optimizer,
+            weight_decay=train.weight_decay,
+            betas=(train.beta1, train.beta2),
+            epsilon=train.epsilon,
+            embeddings=embeddings,
+        ),
+        shared=engine.door is not None or precision == "fp32",
+        add_up=engine.ranks.add_up if engine.replicated else None,
+        average_decay=train.ema_decay,
+    )
 
 
 def shards_here(settings: Settings) -> bool:
