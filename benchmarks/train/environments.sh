@@ -10,7 +10,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 PYTHON=${PYTHON:-python3}
 TORCH=${TORCH:-torch==2.13.0}
 mkdir -p "$folder"
-for tool in trl litgpt llamafactory; do
+for tool in ${TOOLS:-trl litgpt llamafactory}; do
     [ -e "$folder/$tool/made" ] && continue
     rm -rf "${folder:?}/$tool"
     "$PYTHON" -m venv "$folder/$tool"

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from tutelage.errors import DataError, SaveError, cause_of
+from tutelage.model.gguf_tokenizer import gguf_tokenizer
 from tutelage.model.load import no_progress_bars
 
 
@@ -20,10 +21,10 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     """Write `folder` from `gguf`; a crash half way leaves no folder of that name.
 
     Raises:
-        DataError: transformers cannot read this GGUF.
+        DataError: transformers cannot read this GGUF, or its token ids are not known exactly.
         SaveError: the folder cannot be written (disk full, no permission).
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +36,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
             no_progress_bars(),
             contextlib.redirect_stderr(io.StringIO()),
         ):  # the reader's own progress bar cannot be switched off
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            tokenizer = gguf_tokenizer(gguf)
             read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         config, generation, state = read.config, read.generation_config, read.state_dict()
         del config.quantization_config
@@ -55,6 +56,8 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         if folder.is_dir():  # another process converted the same file first; its bytes are ours
             return
         raise _not_saved(folder, error) from error
+    except DataError:
+        raise
     except (ValueError, KeyError, NotImplementedError) as error:
         raise DataError(
             f"The GGUF file '{gguf.name}' cannot be converted",

@@ -19,7 +19,7 @@ from typing import Any
 from tutelage import hub
 from tutelage.errors import DataError, DependencyError, SourceNotFoundError
 
-CONVERTER_VERSION = 1
+CONVERTER_VERSION = 2
 """Part of the cache key: raise it when the conversion would write other bytes."""
 
 TOKENIZER_PATTERNS = ("tokenizer*", "*.jinja", "special_tokens_map.json", "added_tokens.json", "config.json",

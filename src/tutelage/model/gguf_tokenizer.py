@@ -1,0 +1,121 @@
+"""A GGUF file's tokenizer with the ids that llama.cpp feeds the model from the same file.
+
+transformers reads vocabulary, merges and special tokens right, but where it does not know the name of the
+pre-tokenizer it takes GPT-2's, it leaves out that some vocabularies hold whole words that no merge reaches, and it
+ignores whether a space is put before a text. A model tuned on such ids is served on others. What splits the text is
+therefore set here, for names whose ids were compared with llama.cpp's; any other name is refused.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Regex, decoders, normalizers, pre_tokenizers
+
+from tutelage.errors import DataError
+
+SPACE = "\u2581"
+"""What a sentencepiece vocabulary writes for a space."""
+
+WITHOUT_BLANKS_SWALLOWED = "phi3"
+"""Architecture whose control tokens swallow the white space after them, which its GGUF does not say; llama.cpp decides
+it by the name of the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreTokenizer:
+    """How text is cut before merges: patterns one after the other; whole words before merges; BOS where unsaid."""
+
+    patterns: tuple[str, ...]
+    whole_words: bool
+    add_bos: bool
+
+
+def known_pre_tokenizers() -> dict[str, PreTokenizer]:
+    """The pre-tokenizers of byte-level vocabularies by their names in a GGUF file, as `tokenizer.ggml.pre`."""
+    table = tomllib.loads(files("tutelage.model").joinpath("gguf_pre_tokenizers.toml").read_text(encoding="utf-8"))
+    return {
+        name: PreTokenizer(tuple(entry["patterns"]), entry["whole_words"], entry["add_bos"])
+        for entry in table["family"]
+        for name in entry["names"]
+    }
+
+
+def gguf_tokenizer(gguf: Path) -> Any:
+    """The tokenizer in `gguf` as a transformers tokenizer of no particular class, so that it loads as it was saved.
+
+    Raises:
+        DataError: its kind or the name of its pre-tokenizer is not one whose ids are known to be llama.cpp's.
+    """
+    from gguf import GGUFReader
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    fields = GGUFReader(gguf).fields
+    kind = _text(fields, "tokenizer.ggml.model")
+    split: PreTokenizer | None = None
+    if kind == "gpt2":
+        split = _known_split(gguf, _text(fields, "tokenizer.ggml.pre"))
+    elif kind != "llama" or _text(fields, "general.architecture") == WITHOUT_BLANKS_SWALLOWED:
+        raise _unknown(gguf, f"a tokenizer of kind {kind!r} for {_text(fields, 'general.architecture')!r}")
+    read = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    backend = read.backend_tokenizer
+    if split is None:
+        _as_sentencepiece(backend, space_before=_flag(fields, "tokenizer.ggml.add_space_prefix", default=True))
+        add_bos = _flag(fields, "tokenizer.ggml.add_bos_token", default=True)
+    else:
+        _as_byte_level(backend, split)
+        add_bos = _flag(fields, "tokenizer.ggml.add_bos_token", default=split.add_bos)
+    named = {name: token for name, token in read.special_tokens_map.items() if isinstance(token, str)}
+    exact = PreTrainedTokenizerFast(tokenizer_object=backend, add_bos_token=add_bos, **named)
+    exact.chat_template = read.chat_template
+    exact.clean_up_tokenization_spaces = False
+    return exact
+
+
+def _known_split(gguf: Path, name: str | None) -> PreTokenizer:
+    known = known_pre_tokenizers()
+    if name is None or name not in known:
+        raise _unknown(gguf, "no name of a pre-tokenizer" if name is None else f"the pre-tokenizer {name!r}")
+    return known[name]
+
+
+def _as_byte_level(backend: Any, split: PreTokenizer) -> None:
+    backend.normalizer = None
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            *(pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in split.patterns),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.model.ignore_merges = split.whole_words
+
+
+def _as_sentencepiece(backend: Any, *, space_before: bool) -> None:
+    """Cut at control tokens only, and begin each part with a space where the file wants one, as llama.cpp does."""
+    spaces = normalizers.Replace(" ", SPACE)
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), spaces]) if space_before else spaces
+    backend.pre_tokenizer = None
+    back = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    backend.decoder = decoders.Sequence([*back, decoders.Strip(" ", 1, 0)] if space_before else back)
+
+
+def _text(fields: Any, key: str) -> str | None:
+    return str(fields[key].contents()) if key in fields else None
+
+
+def _flag(fields: Any, key: str, *, default: bool) -> bool:
+    return bool(fields[key].contents()) if key in fields else default
+
+
+def _unknown(gguf: Path, found: str) -> DataError:
+    return DataError(
+        f"The tokenizer of '{gguf.name}' is not one whose token ids are known exactly",
+        where=str(gguf),
+        found=found,
+        expected=f"a sentencepiece vocabulary, or one of: {', '.join(sorted(known_pre_tokenizers()))}",
+        fix="use the safetensors form of this model, which carries its tokenizer.json",
+    )
