@@ -26,31 +26,6 @@ def a_step(step: int, loss: float = 1.0) -> StepRecord:
     return StepRecord(step, 0.5, loss, 1e-4, 0.3, 100, 40, 900.0, 2.0 * step, 10**8)
 
 
-def test_an_earlier_run_is_moved_aside_never_overwritten(tmp_path: Path) -> None:
-    folder = tmp_path / "runs" / "tiny"
-    assert run_files.new_run_folder(folder) is None
-    for number in (1, 2):
-        (folder / "result.json").write_text(str(number), encoding="utf-8")
-        moved = run_files.new_run_folder(folder)
-        assert moved == folder.with_name(f"tiny.{number}")
-        assert (moved / "result.json").read_text(encoding="utf-8") == str(number)
-        assert list(folder.iterdir()) == []
-
-
-def test_an_empty_folder_is_taken_as_it_is(tmp_path: Path) -> None:
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-
-    assert run_files.new_run_folder(folder) is None
-
-
-def test_a_folder_that_cannot_be_made_is_a_save_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way", encoding="utf-8")
-
-    with pytest.raises(SaveError, match="cannot be made"):
-        run_files.new_run_folder(tmp_path / "file" / "tiny")
-
-
 def test_what_is_not_a_run_names_the_runs_beside_it(tmp_path: Path) -> None:
     (tmp_path / "good").mkdir()
     (tmp_path / "good" / "settings.toml").write_text("", encoding="utf-8")

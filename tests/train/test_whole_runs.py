@@ -80,7 +80,7 @@ def test_a_run_leaves_all_that_is_promised(
     assert folder == tmp_path / "home" / "runs" / "tiny"
     assert {one.name for one in folder.iterdir()} == {
         "settings.toml", "inputs.json", "record.jsonl", "ledger.json", "ledger.jsonl", "before.json", "after.json",
-        "rows.json", "result.json", "checkpoints", "report.html", saved,
+        "rows.json", "result.json", "checkpoints", "report.html", "run.lock", saved,
     }  # fmt: skip
 
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))

@@ -211,7 +211,7 @@ def _settings(recipe: str | None, overrides: list[str], resume: str | None, *, s
                 fix="leave the recipe and overrides out, or start a new run",
             )
         folder = run_files.existing_run_folder(resume)
-        found = config.load(folder / run_files.SETTINGS)
+        found = run_files.read_settings(folder)
         return found.model_copy(update={"folder": str(folder.parent), "name": folder.name})
     if recipe is None:
         raise ConfigError(

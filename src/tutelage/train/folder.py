@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import subprocess
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import metadata
-from itertools import count
 from pathlib import Path
 from typing import Any
 
-from tutelage.errors import SaveError, SourceNotFoundError, cause_of
+from tutelage import config
+from tutelage.errors import CheckpointError, ConfigError, SaveError, SourceNotFoundError, cause_of
 
+LOCK = "run.lock"
+LOCK_MARK = "The folder of a tutelage run; this file is locked while a process works in it."
 SETTINGS = "settings.toml"
 INPUTS = "inputs.json"
 RECORD = "record.jsonl"
@@ -27,50 +33,137 @@ CHECKPOINTS = "checkpoints"
 TRACKERS = "trackers"
 MODEL = "model"
 ADAPTER = "adapter"
+BEGINNINGS = {LOCK, f".{DROPS}", f".{SETTINGS}"}
+"""What a start leaves that ended before its settings were written: no run began there."""
+SETTINGS_TABLES = ("model", "data", "train")
+"""Tables that every run's settings have."""
 PACKAGES = ("tutelage", "torch", "transformers", "tokenizers", "peft", "safetensors", "numpy")
 
 
-def new_run_folder(folder: Path) -> Path | None:
-    """Make `folder`; an earlier run of that name is moved aside, and its new place returned.
+def make_folder(folder: Path) -> None:
+    """Make a run's folder, and those above it, where they are missing.
 
     Raises:
-        SaveError: the folder cannot be made.
+        SaveError: it cannot be.
     """
-    moved = None
     try:
-        if folder.exists() and any(folder.iterdir()):
-            moved = next(
-                aside for number in count(1) if not (aside := folder.with_name(f"{folder.name}.{number}")).exists()
-            )
-            os.replace(folder, moved)
         folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # a name with a NUL, or that no file system can spell
+        raise not_written("The run folder cannot be made", folder, error) from error
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a folder that may become a run's holds an earlier one; False where it is empty, or no run began in it.
+
+    Raises:
+        ConfigError: it holds something else, which is not ours to move.
+        SaveError: it cannot be read.
+    """
+    try:
+        names = {one.name for one in folder.iterdir()}
+        if names <= BEGINNINGS and (LOCK not in names or _has_our_lock(folder)):
+            return False
+        if is_run(folder):
+            return True
     except OSError as error:
-        raise SaveError(
-            "The run folder cannot be made",
+        raise not_written("The run folder cannot be read", folder, error) from error
+    raise ConfigError(
+        "The folder for this run holds something else, which a run must not move",
+        where=str(folder),
+        found=", ".join(sorted(names)[:5]),
+        expected="no such folder, an empty one, or an earlier run",
+        fix="give the run another place: name=OTHER or folder=PATH",
+    )
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run of ours is in a folder: settings like a run's with the file of its lock, or with its inputs.
+
+    A recipe by the name of `settings.toml` alone makes no run; settings that are damaged, beside our lock, are one.
+
+    Raises:
+        OSError: it cannot be looked into.
+    """
+    try:
+        text = (folder / SETTINGS).read_bytes().decode("utf-8")
+        tables = tomllib.loads(text)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return False
+    except ValueError:  # no UTF-8, or no TOML
+        return _has_our_lock(folder)
+    of_a_run = all(isinstance(tables.get(name), dict) for name in SETTINGS_TABLES)
+    return of_a_run and ((folder / INPUTS).is_file() or _has_our_lock(folder))
+
+
+def _has_our_lock(folder: Path) -> bool:
+    try:
+        begin = (folder / LOCK).read_bytes()[: len(LOCK_MARK)]
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return False
+    return begin in (b"", LOCK_MARK.encode())  # empty: killed before it wrote the first word
+
+
+def require_no_run_around(folder: Path) -> None:
+    """Refuse a place for a run inside of another one, which would be moved aside, or searched, with it.
+
+    Raises:
+        ConfigError: there is a run above.
+    """
+    around = None
+    with suppress(OSError, ValueError):  # what is wrong with the path itself is said where the folder is made
+        around = next((above for above in Path(os.path.abspath(folder)).parents if is_run(above)), None)
+    if around is not None:
+        raise ConfigError(
+            "A run cannot stand inside of another run",
             where=str(folder),
-            found=cause_of(error),
-            fix="choose another with folder=PATH, or free some space",
-        ) from error
-    return moved
+            found=f"the run {around}",
+            expected="a folder outside of it",
+            fix="give the run another place: folder=PATH",
+        )
 
 
 def existing_run_folder(name: str) -> Path:
-    """The folder of a run that was started before.
+    """The folder of a run that was started before, under a path whose last part is its name.
 
     Raises:
-        SourceNotFoundError: it is not there, or holds no settings.
+        SourceNotFoundError: it is not there, holds no settings, or cannot be looked into.
     """
-    folder = Path(name)
-    if not (folder / SETTINGS).is_file():
-        runs = sorted(str(one.parent) for one in folder.parent.glob(f"*/{SETTINGS}")) if folder.parent.is_dir() else []
-        raise SourceNotFoundError(
-            f"'{name}' is not a run",
-            where=name,
-            found=("runs beside it: " + ", ".join(runs[:5])) if runs else "no settings.toml in it",
-            expected="a folder that `tutelage train` wrote",
-            fix="give the folder of a run, for example runs/quickstart",
+    folder, trouble = Path(name), None
+    if folder.name in ("", ".."):
+        folder = folder.resolve()
+    try:
+        if (folder / SETTINGS).is_file():
+            return folder
+        beside = (
+            sorted(str(one.parent) for one in folder.parent.glob(f"*/{SETTINGS}")) if folder.parent.is_dir() else []
         )
-    return folder
+    except (OSError, ValueError) as error:
+        trouble, beside = cause_of(error), []
+    raise SourceNotFoundError(
+        f"'{name}' is not a run",
+        where=name,
+        found=trouble or (("runs beside it: " + ", ".join(beside[:5])) if beside else "no settings.toml in it"),
+        expected="a folder that `tutelage train` wrote",
+        fix="give the folder of a run, for example runs/quickstart",
+    )
+
+
+def read_settings(folder: Path) -> config.Settings:
+    """The settings that a run was started with.
+
+    Raises:
+        CheckpointError: they cannot be read: damaged, or of another version.
+    """
+    try:
+        return config.load(folder / SETTINGS)
+    except (ConfigError, SourceNotFoundError) as error:
+        raise CheckpointError(
+            "The settings of this run cannot be read: they are damaged, or another version wrote them",
+            where=error.where or str(folder / SETTINGS),
+            found=f"{error.what}{(error.found and f': {error.found}') or ''}",
+            expected="settings.toml as the run wrote it",
+            fix="put the file back as it was, or go on with the version that wrote it (`versions` in inputs.json)",
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -88,7 +181,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         SaveError: the disk is full or refuses.
     """
-    scratch = path.with_name(f".{path.name}")
+    scratch = _scratch(path)
     try:
         with scratch.open("w", encoding="utf-8") as stream:
             stream.write(text)
@@ -96,10 +189,62 @@ def write_text(path: Path, text: str) -> None:
             os.fsync(stream.fileno())
         os.replace(scratch, path)
         sync(path.parent)
+    except (OSError, UnicodeEncodeError) as error:
+        raise not_written(f"{path.name} could not be written", path, error) from error
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Where a file is written line by line while the block runs; `put_in_place` gives it its name, or it is gone."""
+    scratch = _scratch(path)
+    _take_away(scratch)
+    try:
+        yield scratch
+    finally:
+        _take_away(scratch)
+
+
+def put_in_place(path: Path) -> None:
+    """Give what was written aside its name; where nothing was, nothing of that name stays.
+
+    Raises:
+        SaveError: the disk refuses.
+    """
+    scratch = _scratch(path)
+    if not scratch.exists():
+        _take_away(path)
+        return
+    try:
+        sync(scratch)
+        os.replace(scratch, path)
+        sync(path.parent)
     except OSError as error:
-        raise SaveError(
-            f"{path.name} could not be written", where=str(path), found=cause_of(error), fix="free some space"
-        ) from error
+        raise not_written(f"{path.name} could not be written", path, error) from error
+
+
+def _scratch(path: Path) -> Path:
+    return path.with_name(f".{path.name}")
+
+
+def _take_away(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise not_written(f"{path.name} could not be deleted", path, error) from error
+
+
+def not_written(what: str, where: Path, error: Exception) -> SaveError:
+    """What the system said of a write, with the one thing to do about it."""
+    return SaveError(what, where=str(where), found=cause_of(error), fix=_remedy(error))
+
+
+def _remedy(error: Exception) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "free some space"
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "make the folder writable for this user, or choose another with folder=PATH"
+    return "choose another place with folder=PATH or name=NAME"
 
 
 def sync(path: Path) -> None:
@@ -116,7 +261,7 @@ def sync(path: Path) -> None:
 
 def clear_scratch(folder: Path) -> None:
     """Delete what a killed process was writing in a run's folder: names that begin with a dot, each for one of ours."""
-    for name in (SETTINGS, INPUTS, RECORD, LEDGER, BEFORE, AFTER, ROWS, RESULT, STOPPED):
+    for name in (SETTINGS, INPUTS, RECORD, LEDGER, DROPS, BEFORE, AFTER, ROWS, RESULT, STOPPED):
         (folder / f".{name}").unlink(missing_ok=True)
     for name in (MODEL, ADAPTER):
         for scratch in folder.glob(f".{name}-*"):

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tutelage import config
 from tutelage.config import Settings
 from tutelage.errors import ConfigError, SourceNotFoundError
 from tutelage.model.adapt import put_adapter
@@ -89,7 +88,7 @@ def reopen(
         DataError: an adapter of another base.
     """
     folder = run_files.existing_run_folder(name)
-    settings = config.load(folder / run_files.SETTINGS)
+    settings = run_files.read_settings(folder)
     start = model_folder(settings.model.name, say=say)
     beside = settings.model.method != "full"
     trained = folder / trained_name(settings)

@@ -51,17 +51,18 @@ def replay(name: str, screen: Screen, *, into: str | None = None) -> Replayed:
 
     Raises:
         SourceNotFoundError: not a run, or it recorded no step.
-        ConfigError: the other folder is the run's own; or another number of processes would draw other noise.
+        ConfigError: the other folder is the run's own, or inside of it; or another number of processes would draw other
+            noise.
         CheckpointError: data or template have other bytes now.
     """
     folder = run_files.existing_run_folder(name)
     target = folder.with_name(f"{folder.name}.replay") if into is None else Path(into)
-    if target.resolve() == folder.resolve():
+    if target.resolve().is_relative_to(folder.resolve()):
         raise ConfigError(
             "A replay needs a folder of its own", where="--into", found=str(target), fix=f"--into {folder}.replay"
         )
     earlier = read_inputs(folder)
-    settings = config.load(folder / run_files.SETTINGS)
+    settings = run_files.read_settings(folder)
     tolerance = _tolerance(settings, folder, process_counts(earlier))
     recorded = Recorded.of(folder, tolerance=tolerance)
     if not recorded.lines:

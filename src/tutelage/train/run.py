@@ -6,6 +6,7 @@ import json
 import math
 import time
 import tomllib
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +33,7 @@ from tutelage.train.exam import exam_for
 from tutelage.train.gates import pass_gates
 from tutelage.train.inputs import held_against, machine, read_inputs, skipped_steps
 from tutelage.train.learner import Learner, learner_for, shards_here
+from tutelage.train.lock import locked, new_run_folder
 from tutelage.train.look import look_at
 from tutelage.train.loop import Ending, Outcome, train
 from tutelage.train.memory import give_back
@@ -120,10 +122,10 @@ def run(
     screen = screen if ranks.is_main else Screen(Console(quiet=True))
     source = settings.run_folder if recorded is None else recorded.folder
     skipped = skipped_steps(source, leave_out=skip_step) if resume or recorded is not None else []
-    base, prepared = ranks.after_leader(
+    base, prepared, held = ranks.after_leader(
         "data", lambda: _prepare(settings, screen, ranks, resume=resume, skipped=skipped, recorded=recorded)
     )
-    with joined(ranks, device=device_here()):
+    with held, joined(ranks, device=device_here()):
         ranks.agree("settings", config.dump(settings))
         ranks.agree("data", json.dumps(prepared.data_sha256))
         tracking = Tracking.of(settings.train.trackers if ranks.is_main else (), settings.run_folder, say=screen.say)
@@ -200,15 +202,14 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
 
 def _prepare(
     settings: Settings, screen: Screen, ranks: Ranks, *, resume: bool, skipped: list[int], recorded: Recorded | None
-) -> tuple[Path, Prepared]:
-    """The model's folder and the data; problems show before a model is loaded. The main process writes them down."""
+) -> tuple[Path, Prepared, ExitStack]:
+    """The model's folder and the data; problems show before a model is loaded. The main process writes them down.
+
+    With them comes what holds the run's folder: its lock, on the main process, until it is closed.
+    """
     folder = settings.run_folder
-    if resume and (folder / run_files.RESULT).is_file():
-        raise CheckpointError(
-            "This run is finished; there is nothing to resume",
-            where=str(folder),
-            fix=f"talk to it: tutelage chat {folder}; or start a new run with other settings",
-        )
+    if resume:
+        _require_unfinished(folder)
     if settings.model.method == "qlora":
         require_bitsandbytes()
     require_optimizer(settings.train.optimizer, device=device_here())
@@ -217,22 +218,32 @@ def _prepare(
         require_tracker(name)
     base = model_folder(settings.model.name, say=screen.say)
     if not ranks.is_main:
-        return base, prepare(settings, base, cache=prepared_cache())
-    run_files.clear_scratch(folder)
-    if not resume and (moved := run_files.new_run_folder(folder)) is not None:
-        screen.say(f"An earlier run of this name is now {moved}")
-    native_bf16 = settled_precision("auto") == "bf16"
-    slow = slow_here(settings.train.optimizer, native_bf16=native_bf16)
-    for question in [*config.questions(settings), *([slow] if slow else [])]:
-        screen.say(f"Is this meant? {question}")
-    drops = folder / run_files.DROPS
-    drops.unlink(missing_ok=True)
-    prepared = prepare(settings, base, ledger_path=drops, cache=prepared_cache(), say=screen.say)
-    _pass_gates(prepared, base, whole=settings.render.train_on == "all")
-    earlier = read_inputs(folder) if resume else {} if recorded is None else read_inputs(recorded.folder)
-    _write_inputs(folder, settings, prepared, earlier, screen, resume=resume, skipped=skipped)
-    say_data(screen, prepared)
-    return base, prepared
+        return base, prepare(settings, base, cache=prepared_cache()), ExitStack()
+    with ExitStack() as held:
+        hold = locked if resume else new_run_folder
+        held.enter_context(hold(folder, say=screen.say))
+        if resume:
+            _require_unfinished(folder)  # another process may have finished it until now
+        native_bf16 = settled_precision("auto") == "bf16"
+        slow = slow_here(settings.train.optimizer, native_bf16=native_bf16)
+        for question in [*config.questions(settings), *([slow] if slow else [])]:
+            screen.say(f"Is this meant? {question}")
+        with run_files.written_aside(folder / run_files.DROPS) as drops:
+            prepared = prepare(settings, base, ledger_path=drops, cache=prepared_cache(), say=screen.say)
+            _pass_gates(prepared, base, whole=settings.render.train_on == "all")
+            earlier = read_inputs(folder) if resume else {} if recorded is None else read_inputs(recorded.folder)
+            _write_inputs(folder, settings, prepared, earlier, screen, resume=resume, skipped=skipped)
+        say_data(screen, prepared)
+        return base, prepared, held.pop_all()
+
+
+def _require_unfinished(folder: Path) -> None:
+    if (folder / run_files.RESULT).is_file():
+        raise CheckpointError(
+            "This run is finished; there is nothing to resume",
+            where=str(folder),
+            fix=f"talk to it: tutelage chat {folder}; or start a new run with other settings",
+        )
 
 
 def _pass_gates(prepared: Prepared, base: Path, *, whole: bool) -> None:
@@ -252,7 +263,10 @@ def _write_inputs(
     resume: bool,
     skipped: list[int],
 ) -> None:
-    """Record settings, hashes, books and a few rows; a resume or replay must find the bytes that the run began with."""
+    """Record settings, hashes, books and a few rows; a resume or replay must find the bytes that the run began with.
+
+    Where it does not, nothing in the folder has changed.
+    """
     inputs: dict[str, Any] = {
         "data_sha256": prepared.data_sha256,
         "template_sha256": prepared.renderer.template.sha256(),
@@ -266,6 +280,8 @@ def _write_inputs(
     }
     if earlier:
         inputs |= held_against(earlier, inputs, resume=resume, say=screen.say)
+    run_files.put_in_place(folder / run_files.DROPS)
+    run_files.clear_scratch(folder)
     run_files.write_text(folder / run_files.SETTINGS, config.dump(settings))
     run_files.write_json(folder / run_files.INPUTS, inputs)
     run_files.write_json(folder / run_files.LEDGER, prepared.ledger.as_dict())
