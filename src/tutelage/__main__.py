@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import sys
 
-from tutelage.model.allocator import better_allocator, start_again_with
+from tutelage.model.startup import start_again
 
+COMPUTING = {"train", "evaluate", "chat"}
+"""Commands whose time goes into products of matrices."""
 LOOKING = {"--dry-run", "--explain", "--help", "-h"}
-"""Options with which `train` trains nothing."""
+"""Options with which none of them computes."""
 
 
 def program() -> None:
-    """Run the command line; a training run gets the better allocator first, if there is one here."""
-    if sys.argv[1:2] == ["train"] and not LOOKING.intersection(sys.argv):
-        library = better_allocator(os.environ)
-        if library is not None:
-            start_again_with(library)
+    """Run the command line; what computes gets the better allocator first, and threads that do not wait spinning."""
+    if COMPUTING.intersection(sys.argv[1:2]) and not LOOKING.intersection(sys.argv):
+        start_again()
     from tutelage.cli import main  # after that, as it takes a second
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from typing import Annotated
@@ -13,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tutelage.model.machine import Machine, Route, machine, problems, route_on
+from tutelage.model.startup import environment_to_compute_in
+from tutelage.model.waiting import waiting_here
 from tutelage.report.figures import byte_size
 
 
@@ -52,6 +55,7 @@ def _facts(found: Machine) -> dict[str, str]:
         "torch": f"{torch.version}{built}, {torch.threads} threads" if torch else "not installed",
         "GPUs": "; ".join(gpus) or "none",
         "allocator": f"{found.allocator}, in training",
+        "threads that wait": f"{waiting_here(environment_to_compute_in(os.environ))}, in training",
         "compiler": found.compiler or "none, so torch.compile cannot run on the CPU",
     } | {name: version or "not installed" for name, version in found.packages.items() if name != "torch"}
 

@@ -1,8 +1,9 @@
 """Which allocator gives out memory: with glibc's own, training on a CPU takes up to 1.6 times the memory it needs.
 
 torch asks for aligned memory, and before glibc 2.38 a freed piece of the heap is not found again for an aligned request
-(glibc bug 14581). tcmalloc finds it, and keeps pages that glibc would give back and fetch again. It must be there
-before the first request, so the program starts itself again with it. Source: docs/log.md, "Another allocator".
+(glibc bug 14581). tcmalloc and mimalloc find it, and keep pages that glibc would give back and fetch again. Either must
+be there before the first request, so `model.startup` starts the program again with it. Source: docs/log.md, "Another
+allocator".
 """
 
 from __future__ import annotations
@@ -10,19 +11,26 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
 CHOICE = "TUTELAGE_ALLOCATOR"
 """The environment variable that chooses: `system` for that of the C library, or the path of a library."""
 SYSTEM = "system"
-STARTED_AGAIN = "TUTELAGE_STARTED_AGAIN"
 PRELOAD = "LD_PRELOAD"
 KNOWN = ("tcmalloc", "jemalloc", "mimalloc")
-LIBRARIES = ("libtcmalloc_minimal.so.4", "libtcmalloc.so.4")
-FOLDERS = ("/usr/lib/{machine}-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib", "{prefix}/lib")
-"""Where Debian, Fedora, Arch, a build by hand and conda put it."""
-INSTALL = "apt install libtcmalloc-minimal4 (Debian, Ubuntu), dnf install gperftools-libs, or conda install gperftools"
+LIBRARIES = ("libtcmalloc_minimal.so.4", "libtcmalloc.so.4", "libmimalloc.so.3", "libmimalloc.so.2")
+FOLDERS = (
+    "/usr/lib/{machine}-linux-gnu",
+    "/usr/lib64",
+    "/usr/lib",
+    "/usr/local/lib",
+    "{prefix}/lib",
+    "{packages}/cmeel.prefix/lib",
+)
+"""Where Debian, Fedora, Arch, a build by hand, conda and the wheel cmeel-mimalloc put it."""
+INSTALL = "pip install --no-deps cmeel-mimalloc, or apt install libtcmalloc-minimal4 (Debian, Ubuntu)"
 
 
 def allocator_here() -> str:
@@ -42,15 +50,27 @@ def better_allocator(environment: Mapping[str, str]) -> Path | None:
         environment: variables, as in `os.environ`.
     """
     chosen = environment.get(CHOICE, "")
-    if chosen == SYSTEM or environment.get(STARTED_AGAIN) or any(one in environment.get(PRELOAD, "") for one in KNOWN):
+    if chosen == SYSTEM or any(one in environment.get(PRELOAD, "") for one in KNOWN):
         return None
     if chosen:
         return Path(chosen)
     if platform.libc_ver()[0] != "glibc" or Path("/proc/driver/nvidia/version").exists():
         return None
-    folders = [Path(one.format(machine=platform.machine(), prefix=sys.prefix)) for one in FOLDERS]
+    packages = sysconfig.get_path("purelib")
+    folders = [Path(one.format(machine=platform.machine(), prefix=sys.prefix, packages=packages)) for one in FOLDERS]
     places = (folder / library for folder in folders for library in LIBRARIES)
     return next((one for one in places if one.is_file()), None)
+
+
+def cost_of_allocator(device: str) -> str | None:
+    """One sentence where this process computes on a CPU with glibc's own allocator; None where it has a better one.
+
+    Args:
+        device: what is computed on, `cpu` or `cuda`.
+    """
+    if device != "cpu" or allocator_here() != "glibc":
+        return None
+    return f"Memory comes from glibc's allocator, which takes up to 1.6 times as much of it. Better: {INSTALL}"
 
 
 def allocator_of_runs() -> str:
@@ -61,11 +81,10 @@ def allocator_of_runs() -> str:
 
 
 def preloading(library: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a program that starts with `library`, and does not start itself again."""
-    preloaded = " ".join(filter(None, (str(library), environment.get(PRELOAD))))
-    return {**environment, PRELOAD: preloaded, STARTED_AGAIN: "1"}
+    """The environment of a program that has `library` in it from the start.
 
-
-def start_again_with(library: Path) -> None:
-    """Replace this process by the same command with `library` in it; its number stays, so launchers do not notice."""
-    os.execve(sys.executable, sys.orig_argv, preloading(library, os.environ))  # noqa: S606 what runs already
+    Args:
+        library: a shared library.
+        environment: variables, as in `os.environ`.
+    """
+    return {**environment, PRELOAD: " ".join(filter(None, (str(library), environment.get(PRELOAD))))}

@@ -5,21 +5,24 @@ from __future__ import annotations
 import ctypes
 import platform
 
+from tutelage.model.allocator import allocator_here
+
 GIVE_BACK_EVERY_STEPS = 4
 """Often enough that the heap does not grow over a run; each time costs the next step some page faults."""
 
 
 def give_back() -> None:
-    """Ask glibc, or tcmalloc, to return free pages; nothing happens with another C library.
+    """Ask tcmalloc, mimalloc or glibc to return free pages; nothing happens with another C library.
 
     Source: docs/log.md, "Memory of full fine-tuning on a CPU".
     """
     if platform.libc_ver()[0] != "glibc":
         return
-    here = ctypes.CDLL(None)
-    try:
-        give = here.MallocExtension_ReleaseFreeMemory
-    except AttributeError:  # tcmalloc is not there
-        here.malloc_trim(0)
-    else:
-        give()
+    process = ctypes.CDLL(None)
+    allocator = allocator_here()
+    if allocator == "tcmalloc":
+        process.MallocExtension_ReleaseFreeMemory()
+    elif allocator == "mimalloc":
+        process.mi_collect(True)
+    elif allocator == "glibc":
+        process.malloc_trim(0)

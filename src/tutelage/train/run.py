@@ -18,7 +18,7 @@ from tutelage import config, report
 from tutelage.config import Settings
 from tutelage.errors import CheckpointError
 from tutelage.evaluate.measure import Exam, Measures, Sitting
-from tutelage.model.allocator import allocator_here
+from tutelage.model.allocator import allocator_here, cost_of_allocator
 from tutelage.model.embeddings import untrained_tokens
 from tutelage.model.load import device_here, settled_precision
 from tutelage.model.prompt import without_prompt
@@ -143,6 +143,8 @@ def run(
             state_bytes=learner.state_bytes,
             layout=learner.engine.layout,
         )
+        if (cost := cost_of_allocator(learner.loaded.device)) is not None:
+            screen.say(f"  {cost}")
         if not learner.together:
             screen.say("  This model mixes tokens outside of its attention: each row holds one document")
         finished = _run(job, started, began)
