@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tutelage.errors import DataError
+from tutelage.errors import DataError, SaveError, cause_of
 from tutelage.types import Change, Drop
 
 SAMPLES_KEPT = 5
@@ -24,7 +24,8 @@ class Ledger:
 
     Args:
         strict: when True the first drop raises DataError instead of being recorded.
-        path: a JSONL file that receives every drop and change as it happens; None keeps counts and samples only.
+        path: a JSONL file that receives every drop and change as it happens; None keeps counts and samples only. Where
+            it cannot be written, `drop` and `change` raise SaveError.
         listener: called with every drop and change as it happens.
     """
 
@@ -57,6 +58,7 @@ class Ledger:
 
         Raises:
             DataError: in strict mode, with the row's address and reason.
+            SaveError: the file of entries cannot be written.
         """
         if self.strict:
             raise DataError(
@@ -73,7 +75,11 @@ class Ledger:
         self._tell(drop, {"dropped": drop.reason, "address": str(drop.address), "detail": drop.detail})
 
     def change(self, change: Change) -> None:
-        """Record a row that goes on altered."""
+        """Record a row that goes on altered.
+
+        Raises:
+            SaveError: the file of entries cannot be written.
+        """
         self.changed[change.reason] += 1
         samples = self.change_samples.setdefault(change.reason, [])
         if len(samples) < SAMPLES_KEPT:
@@ -113,5 +119,17 @@ class Ledger:
         if self.listener is not None:
             self.listener(entry)
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as stream:
+            self._write(self.path, record)
+
+    def _write(self, path: Path, record: dict[str, str]) -> None:
+        try:
+            # Half a surrogate pair has no UTF-8; written as its escape the line stays JSON of the same text.
+            with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
                 stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise SaveError(
+                "The ledger of dropped and changed rows cannot be written",
+                where=str(path),
+                found=cause_of(error),
+                fix="make room there, or choose another place with folder=PATH",
+            ) from error

@@ -13,8 +13,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import date, datetime
 from importlib.resources import files
@@ -22,7 +22,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import IO, Any
 
-from tutelage.errors import DataError
+from tutelage.errors import DataError, SaveError, cause_of
 from tutelage.ledger import Ledger
 from tutelage.pack.store import SUMMARY, ExampleStore, HashedFile, StoreWriter, read_sealed, require_whole, write_sealed
 from tutelage.render import Renderer
@@ -105,34 +105,66 @@ class EntryWriter:
     """An entry in the making, in a folder aside.
 
     Args:
-        parent: where that folder is made.
+        parent: where that folder is made; None for the system's temporary folder.
         vocabulary_size: see `StoreWriter`.
+
+    Raises:
+        SaveError: here and from every method, where the disk refuses.
     """
 
-    def __init__(self, parent: Path, *, vocabulary_size: int) -> None:
-        parent.mkdir(parents=True, exist_ok=True)
-        self.folder = Path(tempfile.mkdtemp(prefix=ASIDE, dir=parent))
-        self.folder.chmod(0o755)  # mkdtemp makes it private; a cache may be shared
-        self._store = StoreWriter(self.folder, vocabulary_size=vocabulary_size)
-        self._ledger = HashedFile(self.folder / LEDGER)
+    def __init__(self, parent: Path | None, *, vocabulary_size: int) -> None:
+        self._variable = "TMPDIR" if parent is None else "TUTELAGE_CACHE"
+        self._parent = Path(tempfile.gettempdir()) if parent is None else parent
+        with self._writing():
+            self._parent.mkdir(parents=True, exist_ok=True)
+            self.folder = Path(tempfile.mkdtemp(prefix=ASIDE, dir=self._parent))
+            self.folder.chmod(0o755)  # mkdtemp makes it private; a cache may be shared
+            self._store = StoreWriter(self.folder, vocabulary_size=vocabulary_size)
+            self._ledger = HashedFile(self.folder / LEDGER)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What the disk says here concerns prepared data, and no other file of the run."""
+        try:
+            yield
+        except OSError as error:
+            raise SaveError(
+                "Prepared data cannot be written",
+                where=str(self._parent),
+                found=cause_of(error),
+                fix=f"make room, or name a folder elsewhere: {self._variable}=FOLDER",
+            ) from error
 
     def add(self, examples: tuple[Example, ...], *, system: str | None) -> None:
         """Append the Examples of one row, and the system prompt it opens with."""
-        self._store.add(examples, system=system)
+        with self._writing():
+            self._store.add(examples, system=system)
 
     def record(self, entry: Drop | Change) -> None:
         """Append an entry of the ledger."""
         at = entry.address
         line = [type(entry).__name__, at.file, at.number, at.unit, entry.reason, entry.detail]
-        self._ledger.write(json.dumps(line).encode() + b"\n")
+        with self._writing():
+            self._ledger.write(json.dumps(line).encode() + b"\n")
 
     def finish(self, books: Ledger) -> ExampleStore:
         """Complete the folder with the counts and notes of these rows' own ledger; open the store."""
-        self._store.finish()
-        written = {LEDGER: self._ledger.finish()}
-        counts = {"rows_in": books.rows_in, "rows_kept": books.rows_kept, "notes": books.notes, "written": written}
-        write_sealed(self.folder / BOOKS, counts)
-        return ExampleStore(self.folder)
+        with self._writing():
+            self._store.finish()
+            written = {LEDGER: self._ledger.finish()}
+            counts = {"rows_in": books.rows_in, "rows_kept": books.rows_kept, "notes": books.notes, "written": written}
+            write_sealed(self.folder / BOOKS, counts)
+            return ExampleStore(self.folder)
+
+    def move_to(self, target: Path) -> None:
+        """Give the finished folder its name; if another process was first, its folder stands."""
+        with self._writing():
+            try:
+                self.folder.rename(target)
+            except OSError:
+                if not target.is_dir():
+                    raise
+                self.abandon()
 
     def abandon(self) -> None:
         """Leave nothing behind."""
@@ -157,26 +189,27 @@ class Cache:
     def find(self, key: str) -> Entry | None:
         """The entry of this key, its bytes checked; None where there is none, and where there was a damaged one."""
         folder = self.folder / key
-        if not folder.is_dir():
-            return None
         try:
+            if not folder.is_dir():
+                return None
             entry = _opened(folder)
-            os.utime(folder / SUMMARY)  # the last use, for `_prune`
-        except (DataError, OSError):
+        except (DataError, OSError, KeyError, TypeError):  # the last two: sealed, and of another version
             self._remove(folder)
             return None
+        with suppress(OSError):  # the last use, for `_prune`; another user's cache may only be read
+            os.utime(folder / SUMMARY)
         return entry
 
     def publish(self, writer: EntryWriter, key: str) -> Path:
-        """Give a finished entry its name; if another process was first, its entry stands. Returns its folder."""
+        """Give a finished entry its name; if another process was first, its entry stands. Returns its folder.
+
+        Raises:
+            SaveError: the disk refuses.
+        """
         target = self.folder / key
-        try:
-            writer.folder.rename(target)
-        except OSError:
-            if not target.is_dir():
-                raise
-            writer.abandon()
-        self._prune(target)
+        writer.move_to(target)
+        with suppress(OSError):  # what is not deleted now is looked at again with the next entry
+            self._prune(target)
         return target
 
     def _prune(self, newest: Path) -> None:
@@ -197,10 +230,11 @@ class Cache:
 
     def _remove(self, folder: Path) -> None:
         """Out of sight first: nobody must meet an entry with half of its files gone."""
-        aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=self.folder))
-        with suppress(FileNotFoundError):
-            folder.rename(aside / folder.name)
-        shutil.rmtree(aside, ignore_errors=True)
+        with suppress(OSError):  # another process was first, or this cache may only be read
+            aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=self.folder))
+            with suppress(OSError):
+                folder.rename(aside / folder.name)
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _opened(folder: Path) -> Entry:

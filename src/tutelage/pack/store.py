@@ -135,6 +135,7 @@ class ExampleStore(Sequence[Example]):
         for name, written in summary["written"].items():
             require_whole(folder / name, written, verify=verify)
         self.rows: int = summary["rows"]
+        self._bytes_sha256: str = summary["written"][EXAMPLES]["sha256"]
         self._files: list[str] = summary["files"]
         self._examples = (folder / EXAMPLES).open("rb", buffering=0)
         self._index = (folder / INDEX).open("rb", buffering=0)
@@ -170,6 +171,13 @@ class ExampleStore(Sequence[Example]):
         other._chosen = places.astype(np.int32) if self._chosen is None else self._chosen[places]
         other._length = len(places)
         return other
+
+    def sha256(self) -> str:
+        """Hash of these Examples in this order: ids, weights and turns, without their addresses."""
+        digest = hashlib.sha256(self._bytes_sha256.encode())
+        if self._chosen is not None:
+            digest.update(self._chosen.astype("<i4").tobytes())
+        return digest.hexdigest()
 
     def column(self, name: str) -> NDArray[np.int64]:
         """One field of every Example's record, such as `row` or `tokens`; 8 bytes an Example."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ import numpy as np
 
 from tutelage import formats
 from tutelage.config import Settings
-from tutelage.errors import DataError, SaveError, cause_of
+from tutelage.errors import DataError
 from tutelage.evaluate.general import GeneralItem, read_general
 from tutelage.evaluate.json_task import parse_object
-from tutelage.formats.sources import SourceFile, find_files
+from tutelage.formats.sources import SourceFile
 from tutelage.ledger import Ledger
 from tutelage.model.source import cache_folder
 from tutelage.pack import Cache, ExampleStore, proven_rows
@@ -26,6 +25,7 @@ from tutelage.pack.length import TooLong
 from tutelage.pack.order import Source
 from tutelage.pack.store import NO_SYSTEM_PROMPT, Totals
 from tutelage.render import Renderer
+from tutelage.train.datafiles import DataFiles
 from tutelage.train.renderer import renderer_for
 from tutelage.train.sampling import weighted_sources
 from tutelage.types import Change, Conversation, Drop, Example, Prompt
@@ -41,12 +41,13 @@ class Prepared:
 
     `train` and `validation` are read from files as they are asked for; `train_totals` counts what is in the first.
     `task_words` are what the users of the task rows said last; `system_prompt` is the one that at least
-    half of the training rows begin with, or None; `sources` says which examples an epoch visits more or less often.
+    half of the training rows begin with, or None; `data_sha256` has the hash of every file that was read, and
+    `examples_sha256` that of what its rows became; `sources` says which examples an epoch visits more or less often.
     """
 
     renderer: Renderer
     train: ExampleStore
-    validation: Sequence[Example]
+    validation: ExampleStore
     train_totals: Totals
     task: tuple[Prompt, ...]
     task_words: tuple[str, ...]
@@ -54,6 +55,7 @@ class Prepared:
     system_prompt: str | None
     ledger: Ledger
     data_sha256: dict[str, str]
+    examples_sha256: dict[str, str]
     sources: tuple[Source, ...]
 
 
@@ -75,31 +77,24 @@ def prepare(
         say: told when data was prepared before.
 
     Raises:
-        DataError: nothing is left to train on; or, with data.strict, any row was dropped.
-        SaveError: prepared data cannot be written.
+        DataError: nothing is left to train on, or for a measure that was asked for; a file changed while it was read;
+            or, with data.strict, any row was dropped.
+        SaveError: prepared data, or the ledger, cannot be written.
     """
     ledger = Ledger(strict=settings.data.strict, path=ledger_path)
     renderer = renderer_for(model_folder, settings.render)
     data, evaluation = settings.data, settings.evaluate
-    desk = _Desk(settings, renderer, ledger, None if cache is None else Cache(cache), say, {})
-    rows = desk.prepared(data.train, max_rows=data.max_rows)
+    kept = None if cache is None else Cache(cache)
+    desk = _Desk(settings, renderer, ledger, kept, say, DataFiles(ledger.note))
+    rows = desk.prepared(data.train, max_rows=data.max_rows, purpose="train on")
     if data.validation:
-        train, validation = rows, desk.prepared(data.validation)
+        train, validation = rows, desk.prepared(data.validation, purpose="measure held-out loss on")
     else:
         train, validation = _held_out(rows, data.validation_share, settings.seed)
-    task, task_words = _task(evaluation.task, settings, renderer, ledger)
+    task, task_words = desk.task(evaluation.task)
     ledger.check()
-    if not train:
-        raise DataError(
-            "Nothing is left to train on",
-            where=", ".join(data.train),
-            found=", ".join(f"{count} rows dropped: {reason}" for reason, count in ledger.dropped.most_common(4)),
-            expected="at least one proven row",
-            fix="look at the rows and their reasons: tutelage check " + " ".join(data.train),
-        )
-    general = tuple(item for path in evaluation.general for item in read_general(path))
-    for file in (*desk.files(evaluation.task), *(SourceFile(Path(path), path) for path in evaluation.general)):
-        desk.sha256(file)
+    _require_held_out(settings, validation, rows)
+    general = desk.general(evaluation.general)
     return Prepared(
         renderer=renderer,
         train=train,
@@ -110,7 +105,8 @@ def prepare(
         general=general,
         system_prompt=_common_system_prompt(train),
         ledger=ledger,
-        data_sha256=desk.hashes,
+        data_sha256=desk.data.sha256,
+        examples_sha256={"train": train.sha256(), "validation": validation.sha256()},
         sources=weighted_sources(data.train, data.weights, train),
     )
 
@@ -122,56 +118,67 @@ def prepared_cache() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class _Desk:
-    """Where the data sets of a run are prepared, with what all of them need. `hashes` collects those of their files."""
+    """Where the data sets of a run are prepared, with what all of them need."""
 
     settings: Settings
     renderer: Renderer
     ledger: Ledger
     cache: Cache | None
     say: Say
-    hashes: dict[str, str]
+    data: DataFiles
 
-    def prepared(self, sources: Sequence[str], *, max_rows: int | None = None) -> ExampleStore:
+    def prepared(self, sources: Sequence[str], *, purpose: str, max_rows: int | None = None) -> ExampleStore:
         """The Examples of all rows of the sources: those prepared before, else read and proven now."""
-        found = self.files(sources)
-        states = [_state(file) for file in found]
-        key = key_of(self._facts(found, max_rows))
+        before = self.ledger.dropped.copy()
+        files = self.data.of(sources)
+        key = key_of(self._facts(files, max_rows))
         if self.cache is not None and (entry := self.cache.find(key)) is not None:
             entry.tell(self.ledger)
             self.say(f"Prepared before: {entry.rows_in:,} rows of {', '.join(sources)} ({self.cache.folder / key})")
-            return entry.store
-        parent = Path(tempfile.gettempdir()) if self.cache is None else self.cache.folder
-        try:
-            writer = EntryWriter(parent, vocabulary_size=self.renderer.tokenizer.vocabulary_size)
-            try:
-                store = self._written(writer, sources, max_rows)
-                if self.cache is not None and states == [_state(file) for file in found]:
-                    self.cache.publish(writer, key)
-            finally:
-                writer.abandon()  # of a folder that has got its name, or is open, nothing is lost
-        except OSError as error:
-            raise SaveError(
-                "Prepared data cannot be written",
-                where=str(parent),
-                found=cause_of(error),
-                fix="make room, or name a folder elsewhere: TUTELAGE_CACHE=FOLDER",
-            ) from error
+            store = entry.store
+        else:
+            store = self._prepared_now(sources, files, key, max_rows)
+        if not store:
+            raise _nothing_left(sources, self.ledger.dropped - before, purpose)
         return store
 
-    def files(self, sources: Sequence[str]) -> list[SourceFile]:
-        """The files behind the sources."""
-        return find_files(sources, self.ledger.note) if sources else []
+    def _prepared_now(
+        self, sources: Sequence[str], files: Sequence[SourceFile], key: str, max_rows: int | None
+    ) -> ExampleStore:
+        parent = None if self.cache is None else self.cache.folder
+        writer = EntryWriter(parent, vocabulary_size=self.renderer.tokenizer.vocabulary_size)
+        try:
+            with self.data.reading(files, sources) as outcome:
+                store = self._written(writer, sources, max_rows)
+            if self.cache is not None and not outcome.touched:
+                self.cache.publish(writer, key)
+        finally:
+            writer.abandon()  # of a folder that has got its name, or is open, nothing is lost
+        return store
 
-    def sha256(self, file: SourceFile) -> str:
-        """The hash of a file's bytes, taken once."""
-        if file.shown not in self.hashes:
-            self.hashes[file.shown] = _sha256(file.path)
-        return self.hashes[file.shown]
+    def task(self, sources: Sequence[str]) -> tuple[tuple[Prompt, ...], tuple[str, ...]]:
+        """The task prompts of all rows of the sources, and what their users said last."""
+        before = self.ledger.dropped.copy()
+        files = self.data.of(sources)
+        with self.data.reading(files, sources):
+            prompts, words = _task(sources, self.settings, self.renderer, self.ledger)
+        if sources and not prompts:
+            raise _nothing_left(sources, self.ledger.dropped - before, "ask of the task")
+        return prompts, words
 
-    def _facts(self, found: Sequence[SourceFile], max_rows: int | None) -> dict[str, Any]:
+    def general(self, paths: Sequence[str]) -> tuple[GeneralItem, ...]:
+        """The items of the general sets."""
+        files = [SourceFile(Path(path), path) for path in paths]
+        if missing := [path for path in paths if not Path(path).is_file()]:
+            read_general(missing[0])  # says so
+        self.data.take(files)
+        with self.data.reading(files):
+            return tuple(item for path in paths for item in read_general(path))
+
+    def _facts(self, files: Sequence[SourceFile], max_rows: int | None) -> dict[str, Any]:
         data = self.settings.data
         return {
-            "files": [[file.shown, self.sha256(file)] for file in found],
+            "files": [[file.shown, self.data.sha256[file.shown]] for file in files],
             "reading": [data.shape, data.columns, max_rows],
             "renderer": renderer_facts(self.renderer),
             "length": [self.settings.pack.max_tokens, self.settings.pack.too_long],
@@ -251,6 +258,28 @@ def _task(
     return tuple(prompts), tuple(words)
 
 
+def _require_held_out(settings: Settings, validation: ExampleStore, rows: ExampleStore) -> None:
+    """Refuse a run that was to measure held-out loss, and perhaps to end early by it, and holds no row out."""
+    if settings.data.validation_share > 0 and not validation:
+        raise DataError(
+            "No row can be held out, so held-out loss could not be measured",
+            where="data.validation_share",
+            found=f"{rows.rows} proven row in {', '.join(settings.data.train)}",
+            expected="at least two, one of them to train on",
+            fix="set data.validation_share = 0, or name rows to hold out with data.validation",
+        )
+
+
+def _nothing_left(sources: Sequence[str], dropped: Counter[str], purpose: str) -> DataError:
+    return DataError(
+        f"Nothing is left to {purpose}",
+        where=", ".join(sources),
+        found=", ".join(f"{count} rows dropped: {reason}" for reason, count in dropped.most_common(4)) or "no row",
+        expected="at least one proven row",
+        fix="look at the rows and their reasons: tutelage check " + " ".join(sources),
+    )
+
+
 def _not_a_task(conversation: Conversation, found: str) -> DataError:
     return DataError(
         "A task row's reply is not a JSON object",
@@ -268,14 +297,3 @@ def _common_system_prompt(train: ExampleStore) -> str | None:
     if not len(numbers) or 2 * int(counts.max()) < len(opening):
         return None
     return train.system_prompt(int(numbers[counts.argmax()]))
-
-
-def _state(file: SourceFile) -> tuple[int, int]:
-    """Size and time of change: whether a file was written to while it was read."""
-    found = file.path.stat()
-    return found.st_size, found.st_mtime_ns
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
