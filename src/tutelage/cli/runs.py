@@ -273,7 +273,7 @@ def _same(found: Replayed) -> str:
 def _dry_run(settings: config.Settings, out: Console) -> None:
     from tutelage.model.source import model_folder
     from tutelage.train.prepare import prepare, prepared_cache
-    from tutelage.train.sampling import epoch_tokens, order_of
+    from tutelage.train.sampling import epoch_tokens, order_of, questions_of_length
 
     if find_spec("torch") is not None:  # which one needs to train, and to know what it can share out
         from tutelage.train.learner import shards_here
@@ -301,7 +301,7 @@ def _dry_run(settings: config.Settings, out: Console) -> None:
     }.items():
         grid.add_row(Text(name, style="bold"), Text(value))
     out.print(grid)
-    for question in config.questions(settings):
+    for question in [*config.questions(settings), *questions_of_length(settings, order)]:
         out.print(Text(f"Is this meant? {question}", style="yellow"))
 
 

@@ -45,7 +45,7 @@ from tutelage.train.record import Recorder, RowsRecord
 from tutelage.train.recorded import Recorded
 from tutelage.train.result import result_of
 from tutelage.train.rows import row_tokens_here, trains_on_shared_prefixes
-from tutelage.train.sampling import epoch_steps, order_of
+from tutelage.train.sampling import epoch_steps, order_of, questions_of_length
 from tutelage.train.save import save_trained
 from tutelage.train.schedule import Schedule, warmup_steps
 from tutelage.train.screen import Screen
@@ -236,6 +236,9 @@ def _prepare(
             earlier = read_inputs(folder) if resume else {} if recorded is None else read_inputs(recorded.folder)
             _write_inputs(folder, settings, prepared, earlier, screen, resume=resume, skipped=skipped)
         say_data(screen, prepared)
+        order = order_of(settings, examples=len(prepared.train), sources=prepared.sources)
+        for question in questions_of_length(settings, order):
+            screen.say(f"Is this meant? {question}")
         return base, prepared, held.pop_all()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -53,6 +54,23 @@ def order_of(settings: Settings, *, examples: int, sources: tuple[Source, ...]) 
     """The order in which a run visits its examples."""
     asked = settings.train
     return Order(examples, asked.batch_examples, asked.epochs, settings.seed, asked.max_steps, sources)
+
+
+def questions_of_length(settings: Settings, order: Order) -> list[str]:
+    """What the settings ask for that a run of this length cannot give, as questions."""
+    asked, found = settings.train, []
+    if asked.warmup_steps is not None and asked.warmup_steps >= order.steps:
+        found.append(
+            f"train.warmup_steps is {asked.warmup_steps}, and the run has {order.steps} steps: its rate climbs to "
+            "the end, and never falls"
+        )
+    without_bound = replace(order, max_steps=None).steps
+    if asked.max_steps is not None and asked.max_steps > without_bound:
+        found.append(
+            f"train.max_steps is {asked.max_steps}, and the run ends after {without_bound} steps, as train.epochs is "
+            f"{asked.epochs:g}; it is a bound, and more steps take more epochs"
+        )
+    return found
 
 
 def epoch_steps(order: Order) -> int:

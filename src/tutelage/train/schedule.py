@@ -11,8 +11,10 @@ from typing import Literal
 class Schedule:
     """Learning rates of a run of `steps` steps.
 
-    The first step already learns (rate peak / warmup); the last step ends at `minimum_ratio * peak`.
-    Source for cosine: SGDR, Loshchilov and Hutter 2017, eq. 5, without restarts.
+    The first step already learns (rate peak / warmup). The fall ends after the last step, which learns as well: of n
+    steps after the warm-up, the k-th from 0 is at the fraction k / n of it; `minimum_ratio * peak` would be step n.
+    Source: `get_scheduler` of transformers, with a warm-up that is one step ahead; for cosine SGDR, Loshchilov and
+    Hutter 2017, eq. 5, without restarts.
     """
 
     kind: Literal["cosine", "linear", "constant"]
@@ -28,7 +30,7 @@ class Schedule:
         if self.kind == "constant":
             return self.peak
         after = self.steps - self.warmup_steps
-        progress = min(1.0, (step - self.warmup_steps + 1) / max(1, after))
+        progress = min(1.0, (step - self.warmup_steps) / max(1, after))
         falling = 0.5 * (1.0 + math.cos(math.pi * progress)) if self.kind == "cosine" else 1.0 - progress
         return self.peak * (self.minimum_ratio + (1.0 - self.minimum_ratio) * falling)
 
