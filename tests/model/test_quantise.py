@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForCausalLM
 
-from tutelage.errors import DependencyError
+from tutelage.errors import ConfigError, DependencyError
 from tutelage.model import quantise
 from tutelage.model.adapt import add_lora
 from tutelage.model.attention import isolate_documents
@@ -123,3 +124,49 @@ def test_without_the_package_the_error_says_how_to_install_it(monkeypatch: pytes
         four_bit(compute_in=torch.float32, double_quantisation=True)
 
     assert caught.value.fix == "pip install 'tutelage[qlora]'"
+
+
+def in_four_bits(model: Any, folder: Path) -> Any:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra qlora)")
+    model.save_pretrained(folder)
+    return load(folder, quantisation=four_bit(compute_in=torch.float32, double_quantisation=True))[0]
+
+
+def test_r14_what_came_into_four_bits_is_counted(quantised: Any) -> None:
+    model, _ = quantised
+    _, record = add_lora(model, rank=4, alpha=8, dropout=0.0, targets="all-linear")
+
+    layers = 2 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128)
+    assert record.four_bit == quantise.quantised_count(model) == layers
+    assert quantise.hold_against_asked(model) == ()
+
+
+def test_r14_experts_that_stay_whole_are_a_question(tmp_path: Path) -> None:
+    config = MixtralConfig(
+        vocab_size=64,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+    )
+    (question,) = quantise.hold_against_asked(in_four_bits(MixtralForCausalLM(config), tmp_path))
+
+    attention, experts, router = 2 * 64 * 64 + 2 * 64 * 32, 4 * 3 * 64 * 64, 4 * 64
+    assert question.startswith("Is this meant?")
+    assert f"{attention / (attention + experts + router):.1%} of the weights" in question
+    assert "mlp.experts.gate_up_proj" in question
+    assert "three dimensions" in question
+
+
+def test_r14_nothing_in_four_bits_is_an_error_whose_advice_works(tmp_path: Path) -> None:
+    model = in_four_bits(GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=32, n_layer=1, n_head=4)), tmp_path)
+    for name, one in list(model.named_modules()):  # a model of which bitsandbytes takes nothing
+        if type(one).__name__ == "Linear4bit":
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, torch.nn.Linear(32, 32))
+
+    with pytest.raises(ConfigError, match="Nothing of this model came into 4 bits") as caught:
+        quantise.hold_against_asked(model)
+    assert caught.value.fix == 'set model.method = "lora"'

@@ -13,7 +13,11 @@ from tutelage.errors import ConfigError
 from tutelage.model.adapted import Adapted, counted
 from tutelage.model.data_start import LOOKS_FIRST, Sight, look_first, start_from_inputs
 from tutelage.model.freeze import freeze
+from tutelage.model.pairs import EVERY, REFUSALS, expert_pairs, few_logits, fitted, unpaired
 
+START_TOLERANCE = 0.05
+"""Of the logits' length. Rounding to bf16 leaves less; a pair that is not what was taken from its weight leaves far
+more, as it holds the largest of it."""
 CHANGES_THE_BASE = ("pissa", "olora", "corda", "lora_ga")
 """Initialisations that move a part of each weight into its adapter (PEFT's names, by their beginning)."""
 
@@ -72,22 +76,32 @@ def add_lora(
         task_type="CAUSAL_LM",
         **_as_peft_starts(init),
     )
-    _check_targets(model, targets)
+    config = fitted(model, config)
     if init != "default":
         _check_rank(model, rank, init)
+    before = few_logits(model) if init.startswith(CHANGES_THE_BASE) else None
     try:
         if init in LOOKS_FIRST:
             look_first(model, config, _needed(sight))
         with warnings.catch_warnings():
             # It advises to leave memory out that is filled right after.
             warnings.filterwarnings("ignore", message="lora with eva initialization", category=UserWarning)
+            # Patterns that PEFT makes for experts; it looks for them among modules, and they are parameters.
+            warnings.filterwarnings(
+                "ignore", message="The following (rank|alpha)_pattern keys", category=RuntimeWarning
+            )
             adapted = get_peft_model(model, config)
-    except ValueError as error:
-        raise _refused(model, found=str(error)) from error
+    except REFUSALS as error:  # with another start it takes them, as `fitted` tried
+        raise _no_start(init, found=str(error)) from error
+    if before is not None:
+        _check_start(adapted, init, before)
+    notes = unpaired(model, adapted) if targets == EVERY else ()
     if init == "eva":
         start_from_inputs(adapted, _needed(sight), rank=rank)
+        if expert_pairs(adapted):
+            notes += ("Pairs of experts start as lora.init = default, as eva looks at what goes into a layer",)
     quantised = any(not one.is_floating_point() for one in adapted.parameters())
-    return adapted, counted(adapted, "qlora" if quantised else "lora", start=_start(adapted, init))
+    return adapted, counted(adapted, "qlora" if quantised else "lora", notes=notes, start=_start(adapted, init))
 
 
 def _as_peft_starts(init: str) -> dict[str, Any]:
@@ -108,24 +122,28 @@ def _needed(sight: Sight | None) -> Sight:
     return sight
 
 
-def _check_targets(model: torch.nn.Module, targets: str | Sequence[str]) -> None:
-    """Refuse targets that PEFT would not find, by its own rule: a whole name, or its end from a dot on."""
-    layers = [name for name, _ in model.named_modules()]
-    asked = [] if isinstance(targets, str) else targets
-    wrong = [one for one in asked if not any(name == one or name.endswith(f".{one}") for name in layers)]
-    if wrong:
-        raise _refused(model, found=", ".join(wrong))
-
-
-def _refused(model: torch.nn.Module, *, found: str) -> ConfigError:
-    names = {name.rpartition(".")[2] for name, one in model.named_modules() if isinstance(one, torch.nn.Linear)}
+def _no_start(init: str, *, found: str) -> ConfigError:
     return ConfigError(
-        "LoRA does not find its targets in this model",
-        where="lora.targets",
-        found=found,
-        expected=f'"all-linear", or some of: {", ".join(sorted(names))}',
-        fix='set lora.targets = "all-linear"',
+        f"The {init} initialisation does not fit some of the weights that were chosen",
+        where="lora.init",
+        found=found.strip().split("\n")[0],
+        expected='lora.init = "default", or lora.targets without them',
+        fix='set lora.init = "default"',
     )
+
+
+def _check_start(adapted: Any, init: str, before: torch.Tensor) -> None:
+    """Refuse a start that is not the base's: PEFT splits some weights that are stored transposed the wrong way.
+
+    Raises:
+        ConfigError: the model with its pairs answers otherwise than without.
+    """
+    try:
+        apart = (few_logits(adapted) - before).norm() / before.norm()
+    except RuntimeError as error:
+        raise _no_start(init, found=str(error)) from error
+    if not apart < START_TOLERANCE:
+        raise _no_start(init, found=f"the model answers otherwise with its pairs, by {float(apart):.0%}")
 
 
 def _check_rank(model: torch.nn.Module, rank: int, init: str) -> None:

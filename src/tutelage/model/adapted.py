@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from tutelage.model.quantise import parameter_count, stored_bytes
+from tutelage.model.quantise import parameter_count, quantised_count, stored_bytes
 
 Method = Literal["full", "lora", "qlora", "prompt"]
 
@@ -23,6 +23,7 @@ class Adapted:
         trainable: how many of them learn.
         weight_bytes: all parameters as they lie in memory before the run casts them.
         trainable_bytes: the fp32 masters of those that learn.
+        four_bit: how many parameters are stored in 4 bits.
         notes: what a user should know about it.
         start: an adapter's tensors before the first step, in fp32 and PEFT's names, where its initialisation has
             changed the base; empty elsewhere. `train.save` subtracts them.
@@ -33,6 +34,7 @@ class Adapted:
     trainable: int
     weight_bytes: int
     trainable_bytes: int
+    four_bit: int = 0
     notes: tuple[str, ...] = ()
     start: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
@@ -53,6 +55,7 @@ def counted(
         trainable=trainable,
         weight_bytes=sum(stored_bytes(one) for one in everything),
         trainable_bytes=4 * trainable,
+        four_bit=quantised_count(model),
         notes=notes,
         start=start or {},
     )

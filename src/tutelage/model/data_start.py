@@ -23,6 +23,7 @@ import torch
 from tutelage.errors import ConfigError
 from tutelage.model.attention import isolate_documents
 from tutelage.model.loss import hidden_states, row_loss
+from tutelage.model.pairs import linear_layers
 from tutelage.types import Row
 
 LOOKS_FIRST = ("corda", "lora_ga")
@@ -70,15 +71,6 @@ def look_first(model: Any, config: Any, sight: Sight) -> None:
         # PEFT counts backward passes at hooks, in a model of which the embedding does not learn.
         warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
         preprocess_loraga(model, config, train_step=partial(_learn, model, sight))
-
-
-def linear_layers(model: Any) -> list[str]:
-    """What "all-linear" names: every linear layer but the output head."""
-    from transformers.pytorch_utils import Conv1D
-
-    head = model.get_output_embeddings()
-    kinds = (torch.nn.Linear, Conv1D)
-    return [name for name, one in model.named_modules() if isinstance(one, kinds) and one is not head]
 
 
 @torch.no_grad()

@@ -10,9 +10,12 @@ from typing import Any
 
 import torch
 
-from tutelage.errors import DependencyError
+from tutelage.errors import ConfigError, DependencyError
+from tutelage.model.matrices import layer_matrices, of_any_layer
 
 INSTALL = "pip install 'tutelage[qlora]'"
+SMALL_SHARE = 0.5
+"""Of the weights that multiply inside layers. Our choice: with less, most of what qlora is chosen for is not had."""
 REPACKS = "support_avx512bf16_for_cpu"
 """What `bitsandbytes.nn.Linear4bit` asks before it repacks its weights (0.50)."""
 
@@ -66,6 +69,43 @@ def keep_quantised(model: Any) -> int:
     for one in repacking:
         setattr(one, REPACKS, False)
     return len(repacking)
+
+
+def quantised_count(model: torch.nn.Module) -> int:
+    """How many of a model's weights are in 4 bits."""
+    return sum(parameter_count(one) for one in model.parameters() if not one.is_floating_point())
+
+
+def hold_against_asked(model: Any) -> tuple[str, ...]:
+    """Look at what became 4 bits where that was asked for; a question where it is less than half of what multiplies.
+
+    Args:
+        model: as transformers quantised it.
+
+    Raises:
+        ConfigError: nothing did.
+    """
+    matrices = dict(layer_matrices(model))
+    whole = {name: parameter_count(one) for name, one in matrices.items() if one.is_floating_point()}
+    inside = sum(map(parameter_count, matrices.values()))
+    share = 1 - sum(whole.values()) / inside if inside else 0.0
+    names = ", ".join(sorted({of_any_layer(name) for name in whole}))
+    if share == 0.0:
+        raise ConfigError(
+            "Nothing of this model came into 4 bits, as bitsandbytes takes linear layers alone",
+            where="model.method",
+            found=f"whole: {names}" if names else "no weights that multiply",
+            expected="linear layers inside the decoder",
+            fix='set model.method = "lora"',
+        )
+    if share >= SMALL_SHARE:
+        return ()
+    experts = any(matrices[name].ndim > 2 for name in whole)
+    why = " (experts are parameters of three dimensions, and bitsandbytes takes linear layers)" if experts else ""
+    return (
+        f"Is this meant? model.method is qlora, and {share:.1%} of the weights that multiply in its layers are in 4 "
+        f"bits; whole stay {names}{why}",
+    )
 
 
 def parameter_count(parameter: torch.Tensor) -> int:

@@ -32,9 +32,10 @@ def say_model(
     screen: Screen, loaded: Loaded, adapted: Adapted, precision: Precision, *, state_bytes: int, layout: str
 ) -> None:
     """Its size, what learns, and in bytes; where, in which precision, over which processes; then notes, a line each."""
+    held = f", {adapted.four_bit / loaded.parameters:.1%} of them in 4 bits" if adapted.four_bit else ""
     trained, state = byte_size(adapted.trainable_bytes), byte_size(state_bytes)
     screen.say(
-        f"Model: {loaded.parameters:,} parameters ({byte_size(loaded.weight_bytes)}) on {loaded.device}, "
+        f"Model: {loaded.parameters:,} parameters ({byte_size(loaded.weight_bytes)}{held}) on {loaded.device}, "
         f"{adapted.method}, {adapted.trainable:,} trained ({trained} and {state} of optimizer state), "
         f"{precision}{layout and f', {layout}'}"
     )

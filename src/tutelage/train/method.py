@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tutelage.model.data_start import Sight
 from tutelage.model.load import DTYPES, Loaded, load, settled_precision
 from tutelage.model.loftq import fill_with_rounding
 from tutelage.model.prompt import add_prompt
-from tutelage.model.quantise import four_bit
+from tutelage.model.quantise import four_bit, hold_against_asked
 from tutelage.render import Tokenizer
 from tutelage.train import folder as run_files
 
@@ -62,6 +63,7 @@ def adapted_model(settings: Settings, model: Any, base: Path, *, sight: Sight | 
     if method == "prompt":
         ids = None if prompt.text is None else Tokenizer.load(base).encode([prompt.text])[0]
         return add_prompt(model, tokens=prompt.tokens, text_ids=ids)
+    notes = hold_against_asked(model) if method == "qlora" else ()
     adapted, record = add_lora(
         model,
         rank=lora.rank,
@@ -76,4 +78,4 @@ def adapted_model(settings: Settings, model: Any, base: Path, *, sight: Sight | 
     if lora.init == "loftq":
         original, _ = load(base, trust_remote_code=settings.model.trust_remote_code, onto="cpu")
         fill_with_rounding(adapted, original)
-    return adapted, record
+    return adapted, replace(record, notes=(*notes, *record.notes))

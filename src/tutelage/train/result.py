@@ -54,7 +54,7 @@ def result_of(
         "peak_bytes": peak_bytes(),
         "dropped": dict(prepared.ledger.dropped.most_common()),
         "examples": _examples(settings, prepared, before, after),
-        "parameters": {"total": adapted.parameters, "trainable": adapted.trainable},
+        "parameters": {"total": adapted.parameters, "trainable": adapted.trainable, "four_bit": adapted.four_bit},
         "bytes": {
             "weights": adapted.weight_bytes,
             "trained": adapted.trainable_bytes,
