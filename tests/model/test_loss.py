@@ -24,8 +24,9 @@ from tutelage.evaluate.heldout import heldout_loss
 from tutelage.model import loss as loss_module
 from tutelage.model.adapt import add_lora
 from tutelage.model.attention import isolate_documents
+from tutelage.model.head import head_of
 from tutelage.model.load import compute_in
-from tutelage.model.loss import head_of, row_loss
+from tutelage.model.loss import row_loss
 from tutelage.pack import pack_rows
 from tutelage.types import Example
 

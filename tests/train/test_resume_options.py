@@ -79,9 +79,9 @@ def test_no_beginning_is_shared_where_something_is_drawn(
     shared: list[bool] = []
     row_loss = engine_module.row_loss
 
-    def noting(model: Any, row: Row) -> tuple[torch.Tensor, int]:
+    def noting(model: Any, row: Row, **named: Any) -> tuple[torch.Tensor, int]:
         shared.append(bool(row.parents) and torch.is_grad_enabled())  # held-out rows draw nothing
-        return row_loss(model, row)
+        return row_loss(model, row, **named)
 
     monkeypatch.setattr(engine_module, "row_loss", noting)
     chosen = ["train.max_steps=1", "evaluate.task=", "evaluate.general=", "evaluate.before=false"]

@@ -115,8 +115,8 @@ def test_a_step_that_is_not_finite_leaves_the_last_good_state(
     whole = train_tiny(*chosen, where="whole")
     row_loss, calls = engine_module.row_loss, []
 
-    def broken(model: Any, row: Any) -> tuple[torch.Tensor, int]:
-        total, count = row_loss(model, row)
+    def broken(model: Any, row: Any, **named: Any) -> tuple[torch.Tensor, int]:
+        total, count = row_loss(model, row, **named)
         if not torch.is_grad_enabled():  # a held-out row
             return total, count
         calls.append(row)

@@ -219,8 +219,8 @@ def test_absurd_learning_rate_ends_with_addresses(train_tiny: TrainTiny, tmp_pat
 def test_a_loss_of_nan_ends_with_addresses(train_tiny: TrainTiny, monkeypatch: pytest.MonkeyPatch) -> None:
     row_loss = engine_module.row_loss
 
-    def broken(model: Any, row: Any) -> tuple[torch.Tensor, int]:
-        total, count = row_loss(model, row)
+    def broken(model: Any, row: Any, **named: Any) -> tuple[torch.Tensor, int]:
+        total, count = row_loss(model, row, **named)
         return total * math.nan, count
 
     monkeypatch.setattr(engine_module, "row_loss", broken)

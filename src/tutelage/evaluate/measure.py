@@ -12,7 +12,8 @@ from tutelage.evaluate.generate import greedy_replies
 from tutelage.evaluate.heldout import RowLoss, heldout_loss
 from tutelage.evaluate.json_task import score_json
 from tutelage.model import loss
-from tutelage.model.attention import attend_as_served, isolate_documents
+from tutelage.model.anatomy import Attention, attend_as_trained
+from tutelage.model.attention import attend_as_served
 from tutelage.model.ranks import ALONE, Ranks
 from tutelage.render import Renderer
 from tutelage.types import Message, Prompt, Row, TokenIds
@@ -61,10 +62,11 @@ def sit(
     *,
     done: Callable[[int], None] = lambda _: None,
     row_loss: RowLoss = loss.row_loss,
+    attention: Attention = "documents",
     whole: Callable[[], AbstractContextManager[None]] = nullcontext,
     ranks: Ranks = ALONE,
 ) -> Sitting:
-    """Measure `model`; it attends inside documents again when this returns.
+    """Measure `model`; it attends as it trains again when this returns.
 
     Args:
         model: with or without an adapter.
@@ -72,10 +74,11 @@ def sit(
         exam: what to ask.
         done: called with the number of replies finished since the last call.
         row_loss: (model, row) -> (summed loss, trained tokens).
+        attention: that of its training, see `model.anatomy`.
         whole: opens a block in which the model generates without other processes.
         ranks: processes that share the questions; all get all answers.
     """
-    isolate_documents(model)
+    attend_as_trained(model, attention)
     heldout = None
     if exam.heldout_rows:
         heldout = heldout_loss(model, exam.heldout_rows, row_loss=row_loss, ranks=ranks)
@@ -84,7 +87,7 @@ def sit(
     with whole() if exam.replies else nullcontext():
         task_replies = _ask(model, renderer, [one.ids for one in exam.task], exam, done, ranks)
         general_replies = _ask(model, renderer, served, exam, done, ranks)
-    isolate_documents(model)
+    attend_as_trained(model, attention)
     scores = score_json(exam.task, task_replies) if exam.task else None
     measures = Measures(
         exact_match=scores.exact_match if scores else None,

@@ -258,5 +258,6 @@ def isolate_documents(model: Any) -> None:
 
 
 def attend_as_served(model: Any) -> None:
-    """Give `model` the attention a server uses: padding masks and a key/value cache."""
-    model.set_attn_implementation("sdpa")
+    """Give `model` the attention a server uses: padding masks and a key/value cache, in PyTorch's kernel if it can."""
+    if model._can_set_attn_implementation():  # else it has never attended otherwise
+        model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tutelage.model.layers import decoder_layers
+
 
 def compile_layers(model: Any, *, backend: Any = "inductor") -> int:
     """Compile what is not attention in each decoder layer, for rows of any length; return how many parts.
@@ -19,7 +21,7 @@ def compile_layers(model: Any, *, backend: Any = "inductor") -> int:
     """
     parts = [
         part
-        for layer in model.get_decoder().layers
+        for layer in decoder_layers(model)[1]
         for part in layer.children()
         if "Attention" not in type(part).__name__
     ]

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from tutelage.errors import ConfigError
-from tutelage.model.attention import isolate_documents
+from tutelage.model.anatomy import PLAIN, Anatomy, attend_as_trained
 from tutelage.model.loss import hidden_states, row_loss
 from tutelage.model.pairs import linear_layers
 from tutelage.types import Row
@@ -39,10 +39,14 @@ Structure with Randomness), section 1.3: a few more than are wanted; PEFT takes 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """Packed rows of training data, and whom to tell how many of their tokens were looked at since the last time."""
+    """Packed rows of training data, and whom to tell how many of their tokens were looked at since the last time.
+
+    `anatomy` is what was tried on the model, whose rows these are.
+    """
 
     rows: Sequence[Row]
     done: Callable[[int], None]
+    anatomy: Anatomy = PLAIN
 
     def __iter__(self) -> Iterator[Row]:
         for row in self.rows:
@@ -54,7 +58,7 @@ def look_first(model: Any, config: Any, sight: Sight) -> None:
     """Leave with each target what PEFT's CorDA or LoRA-GA reads when it adds the adapter.
 
     Args:
-        model: without an adapter; its attention is `model.attention.document_attention` afterwards.
+        model: without an adapter; it attends as it trains afterwards.
         config: PEFT's `LoraConfig`.
         sight: what to look at.
     """
@@ -63,7 +67,7 @@ def look_first(model: Any, config: Any, sight: Sight) -> None:
 
     if config.target_modules == "all-linear":
         config = replace(config, target_modules=linear_layers(model))  # PEFT knows that word only when it adds
-    isolate_documents(model)
+    attend_as_trained(model, sight.anatomy.attention)
     if config.init_lora_weights == "corda":
         preprocess_corda(model, config, run_model=partial(_pass, model, sight))
         return
@@ -76,14 +80,14 @@ def look_first(model: Any, config: Any, sight: Sight) -> None:
 @torch.no_grad()
 def _pass(model: Any, sight: Sight) -> None:
     for row in sight:
-        hidden_states(model, row)
+        hidden_states(model, row, anatomy=sight.anatomy)
 
 
 def _learn(model: Any, sight: Sight) -> None:
     """Add up the gradients of each row's mean loss; PEFT divides by their number."""
     for row in sight:
         if row.trained_tokens:
-            loss, count = row_loss(model, row)
+            loss, count = row_loss(model, row, anatomy=sight.anatomy)
             (loss / count).backward()
 
 
@@ -101,13 +105,13 @@ def start_from_inputs(adapted: Any, sight: Sight, *, rank: int) -> None:
     Raises:
         ConfigError: fewer tokens are trained in these rows than the rank.
     """
-    isolate_documents(adapted)
+    attend_as_trained(adapted, sight.anatomy.attention)
     layers = [one for one in adapted.modules() if hasattr(one, "lora_A")]
     watched = _Inputs(layers, rank)
     with watched, adapted.disable_adapter():
         for row in sight:
             watched.places = torch.from_numpy(np.flatnonzero(row.weights))
-            hidden_states(adapted, row)
+            hidden_states(adapted, row, anatomy=sight.anatomy)
     for layer, components_KI in zip(layers, watched.components(), strict=True):
         (first,) = layer.lora_A.values()
         first.weight.copy_(components_KI)

@@ -46,17 +46,19 @@ def load(
     from transformers import AutoModelForCausalLM
 
     device = onto or device_here()
+    named = {
+        "dtype": "auto",
+        "use_safetensors": True,
+        "trust_remote_code": trust_remote_code,
+        "local_files_only": True,
+        "quantization_config": quantisation,
+    }
     try:
         with no_progress_bars():
-            model = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype="auto",
-                attn_implementation="sdpa",
-                use_safetensors=True,
-                trust_remote_code=trust_remote_code,
-                local_files_only=True,
-                quantization_config=quantisation,
-            )
+            try:
+                model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa", **named)
+            except ValueError:  # some kinds have no such attention, which transformers says before it reads weights
+                model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", **named)
     except ImportError as error:
         raise DependencyError("This model needs another package", where=str(folder), found=str(error)) from error
     except (OSError, ValueError, KeyError, SafetensorError) as error:

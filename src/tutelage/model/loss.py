@@ -8,13 +8,16 @@ Shape legend: N = trained positions, D = hidden width, V = vocabulary, R = token
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
-from tutelage.errors import ConfigError
+from tutelage.model.anatomy import PLAIN, Anatomy, bare_model, one_token, own_inputs
+from tutelage.model.head import Head, head_of, own_logits
 from tutelage.model.prompt import Fed, feed
 from tutelage.types import Row
 
@@ -23,86 +26,110 @@ CHUNK_POSITIONS = {"cpu": 256, "cuda": 1024}
 the gradient of the whole head once a chunk."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
-    """How a model turns hidden states into logits: `cap * tanh((h W^T + bias) * scale / cap)`."""
-
-    weight_VD: torch.Tensor
-    bias_V: torch.Tensor | None
-    scale: float
-    cap: float | None
-
-
-def head_of(model: Any) -> Head:
-    """Read the output head of a transformers causal language model, with or without PEFT around it.
-
-    Raises:
-        ConfigError: the head is itself adapted, which the chunked loss would ignore.
-    """
-    layer = model.get_output_embeddings()
-    if type(layer) is not torch.nn.Linear:
-        raise ConfigError(
-            "The output head cannot be adapted",
-            where="lora.targets",
-            found=type(layer).__name__,
-            expected="a plain linear output head",
-            fix='leave lm_head out of lora.targets, or use "all-linear"',
-        )
-    settings = model.config.get_text_config()
-    scale = 1.0
-    if (multiplier := getattr(settings, "logit_scale", None)) is not None:  # Cohere
-        scale *= float(multiplier)
-    if (divisor := getattr(settings, "logits_scaling", None)) is not None:  # Granite
-        scale /= float(divisor)
-    cap = getattr(settings, "final_logit_softcapping", None)  # Gemma 2
-    return Head(layer.weight, layer.bias, scale, cap)
-
-
-def hidden_states(model: Any, row: Row, *, as_on: str | None = None) -> tuple[torch.Tensor, Fed]:
+def hidden_states(
+    model: Any, row: Row, *, anatomy: Anatomy = PLAIN, as_on: str | None = None
+) -> tuple[torch.Tensor, Fed]:
     """What the decoder makes of a packed row, [1, R, D], and what it was fed.
 
     Args:
-        model: a causal language model whose attention is `model.attention.document_attention`.
+        model: a causal language model that attends as it trains (`model.anatomy.attend_as_trained`).
         row: ids [R].
+        anatomy: what was tried on the model.
         as_on: as in `row_loss`.
     """
+    decoder, fed = model.get_decoder(), _fed(model, row)
+    if anatomy.attention == "own":
+        return decoder(**own_inputs(decoder, _alone(fed, row)))[0], fed
+    looked_at = {} if as_on is None else {"as_on": as_on}
+    return decoder(**fed.inputs, **looked_at, use_cache=False)[0], fed
+
+
+def _fed(model: Any, row: Row) -> Fed:
     device = next(model.parameters()).device
     ids_R = torch.from_numpy(row.ids).to(device, torch.long, non_blocking=True)
     positions_R = torch.from_numpy(row.positions).to(device, torch.long, non_blocking=True)
-    fed = feed(model, ids_R, positions_R, row.document_tokens, row.parents)
-    looked_at = {} if as_on is None else {"as_on": as_on}
-    return model.get_decoder()(**fed.inputs, **looked_at, use_cache=False).last_hidden_state, fed
+    return feed(model, ids_R, positions_R, row.document_tokens, row.parents)
 
 
-def row_loss(model: Any, row: Row, *, as_on: str | None = None) -> tuple[torch.Tensor, int]:
+def _alone(fed: Fed, row: Row) -> dict[str, Any]:
+    """What a model with its own attention is given: one document, from its first position on."""
+    assert len(row.document_tokens) == 1, "its own attention would mix the documents of a row"
+    return {name: one for name, one in fed.inputs.items() if name in ("input_ids", "inputs_embeds")}
+
+
+def row_loss(model: Any, row: Row, *, anatomy: Anatomy = PLAIN, as_on: str | None = None) -> tuple[torch.Tensor, int]:
     """Summed weighted cross-entropy of a packed row, and how many tokens it was summed over.
 
     Args:
-        model: a causal language model whose attention is `model.attention.document_attention`.
+        model: a causal language model that attends as it trains (`model.anatomy.attend_as_trained`).
         row: ids and weights [R].
+        anatomy: what was tried on the model (`model.anatomy.anatomy_of`).
         as_on: compute as on this kind of device, at which the planner looks from another; None: as on its own.
 
     Returns:
         A scalar fp32 tensor that can be differentiated, and the number of tokens with a non-zero weight.
     """
-    hidden_1RD, fed = hidden_states(model, row, as_on=as_on)
-    device = hidden_1RD.device
     targets = np.flatnonzero(row.weights)  # here and not on the device, where asking means waiting for it
+    if anatomy.head == "whole":
+        return _loss_of_whole(model, row, targets), len(targets)
+    hidden_1RD, fed = hidden_states(model, row, anatomy=anatomy, as_on=as_on)
+    device = hidden_1RD.device
     # The hidden state of the token before predicts a token. The first token of a document without a parent has
     # weight 0, so none reaches back over a boundary.
     before_N = torch.from_numpy(row.predecessors()[targets]).to(device, torch.long)
+    hidden_ND = hidden_1RD[0].index_select(0, fed.places(before_N))  # its gradient adds up faster than that of [...]
+    labels_N = torch.from_numpy(row.ids[targets]).to(device, torch.long)
+    weights_N = torch.from_numpy(row.weights[targets]).to(device)
+    positions = CHUNK_POSITIONS[as_on or device.type]
+    if anatomy.head == "own":
+        return _loss_of_own_head(model, anatomy, hidden_ND, labels_N, weights_N, positions), len(targets)
     head = head_of(model)
     loss: torch.Tensor = _TrainedCrossEntropy.apply(  # type: ignore[no-untyped-call] # torch leaves it untyped
-        hidden_1RD[0].index_select(0, fed.places(before_N)),  # its gradient adds up faster than that of [...]
+        hidden_ND,
         head.weight_VD,
         head.bias_V,
         head,
-        torch.from_numpy(row.ids[targets]).to(device, torch.long),
-        torch.from_numpy(row.weights[targets]).to(device),
+        labels_N,
+        weights_N,
         torch.is_grad_enabled() and not torch.is_inference_mode_enabled(),
-        CHUNK_POSITIONS[as_on or device.type],
+        positions,
     )
     return loss, len(targets)
+
+
+def _loss_of_own_head(
+    model: Any,
+    anatomy: Anatomy,
+    hidden_ND: torch.Tensor,
+    labels_N: torch.Tensor,
+    weights_N: torch.Tensor,
+    positions: int,
+) -> torch.Tensor:
+    """The same through the end of the model's own forward, chunk by chunk, computed again in the backward pass."""
+    bare = bare_model(model)
+    named = own_inputs(bare, one_token(hidden_ND.device) if anatomy.attention == "documents" else {})
+
+    def summed(hidden_CD: torch.Tensor, labels_C: torch.Tensor, weights_C: torch.Tensor) -> torch.Tensor:
+        logits_CV = own_logits(bare, hidden_CD, named).float()
+        return (cross_entropy(logits_CV, labels_C, reduction="none") * weights_C).sum()
+
+    total = hidden_ND.sum(dtype=torch.float32) * 0.0  # has a graph where nothing is trained
+    for chunk in zip(hidden_ND.split(positions), labels_N.split(positions), weights_N.split(positions), strict=True):
+        if len(chunk[0]):
+            total = total + checkpoint(summed, *chunk, use_reentrant=False, preserve_rng_state=False)
+    return total
+
+
+def _loss_of_whole(model: Any, row: Row, targets: NDArray[np.intp]) -> torch.Tensor:
+    """The same through the model's whole forward, where it cannot be asked in parts."""
+    bare, fed = bare_model(model), _fed(model, row)
+    logits_RV = bare(**own_inputs(bare, _alone(fed, row))).logits[0]
+    device = logits_RV.device
+    before_N = torch.from_numpy(row.predecessors()[targets]).to(device, torch.long)
+    logits_NV = logits_RV.index_select(0, fed.places(before_N)).float()
+    labels_N = torch.from_numpy(row.ids[targets]).to(device, torch.long)
+    weights_N = torch.from_numpy(row.weights[targets]).to(device)
+    return (cross_entropy(logits_NV, labels_N, reduction="none") * weights_N).sum()
 
 
 class _TrainedCrossEntropy(torch.autograd.Function):

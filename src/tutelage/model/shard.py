@@ -15,6 +15,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from tutelage.model.anatomy import PLAIN, Anatomy
+from tutelage.model.layers import decoder_layers
 from tutelage.model.load import DTYPES, Precision
 from tutelage.model.loss import row_loss
 from tutelage.model.ranks import Ranks
@@ -52,9 +54,9 @@ class Door(torch.nn.Module):
         """Call `work` with the model; embedding, last norm and head are whole, each layer in its own forward."""
         return work(self.model)
 
-    def row_loss(self, _model: Any, row: Row) -> tuple[torch.Tensor, int]:
+    def row_loss(self, _model: Any, row: Row, *, anatomy: Anatomy = PLAIN) -> tuple[torch.Tensor, int]:
         """`model.loss.row_loss` of the model behind this door; every process must come here equally often."""
-        loss: tuple[torch.Tensor, int] = self(lambda model: row_loss(model, row))
+        loss: tuple[torch.Tensor, int] = self(lambda model: row_loss(model, row, anatomy=anatomy))
         if not torch.is_grad_enabled():  # no backward pass will
             self.shut()
         return loss
@@ -107,7 +109,7 @@ def shard(model: Any, *, ranks: Ranks, device: str, precision: Precision) -> tup
     policy = MixedPrecisionPolicy(
         param_dtype=None if precision == "fp32" else DTYPES[precision], reduce_dtype=torch.float32
     )
-    layers = list(model.get_decoder().layers)
+    _, layers = decoder_layers(model)
     for layer in layers:
         fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     door = Door(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tutelage.model.adapted import Adapted
+from tutelage.model.anatomy import Anatomy
 from tutelage.model.load import Loaded, Precision
 from tutelage.report.figures import byte_size
 from tutelage.train.prepare import Prepared
@@ -41,3 +42,21 @@ def say_model(
     )
     for note in adapted.notes:
         screen.say(f"  {note}")
+
+
+def say_anatomy(screen: Screen, anatomy: Anatomy) -> None:
+    """What was tried on the model and costs something, a line each."""
+    if anatomy.attention == "own":
+        screen.say("  This model attends in a way of its own, which is kept: each row holds one document")
+    elif not anatomy.together:
+        screen.say("  This model mixes tokens outside of its attention: each row holds one document")
+    if anatomy.head == "own":
+        screen.say(
+            "  Its logits are more than a product with its output head: its own code makes them, twice for each row"
+        )
+    elif anatomy.head == "whole":
+        screen.say("  It cannot be asked in parts: logits are made for every token of a row")
+    if anatomy.draws_noise:
+        screen.say(
+            "  It draws random numbers as it trains (dropout), so beginnings that documents share are not joined"
+        )

@@ -16,6 +16,7 @@ from tutelage.errors import ConfigError
 from tutelage.evaluate.heldout import heldout_loss
 from tutelage.evaluate.measure import Exam, Sitting, sit
 from tutelage.model.adapt import CHANGES_THE_BASE
+from tutelage.model.anatomy import PLAIN, Anatomy
 from tutelage.model.load import DTYPES, Precision, compute_in, device_here
 from tutelage.model.loss import row_loss
 from tutelage.model.ranks import Ranks
@@ -31,10 +32,14 @@ Parallel = Literal["auto", "shard", "replicate"]
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """The processes, and the door to the model where it is sharded over them; without one each has all of it."""
+    """The processes, and the door to the model where it is sharded over them; without one each has all of it.
+
+    `anatomy` is what was tried on the model.
+    """
 
     ranks: Ranks
     door: Door | None = None
+    anatomy: Anatomy = PLAIN
 
     @property
     def replicated(self) -> bool:
@@ -50,7 +55,9 @@ class Engine:
 
     def row_loss(self, model: Any, row: Row) -> tuple[torch.Tensor, int]:
         """The summed loss of a row and how many tokens it is of."""
-        return row_loss(model, row) if self.door is None else self.door.row_loss(model, row)
+        if self.door is None:
+            return row_loss(model, row, anatomy=self.anatomy)
+        return self.door.row_loss(model, row, anatomy=self.anatomy)
 
     def batches(
         self,
@@ -60,17 +67,16 @@ class Engine:
         row_tokens: int,
         start_step: int,
         share_prefixes: bool,
-        together: bool,
         within: int | None = None,
     ) -> Iterator[Batch]:
-        """This process's share of every batch; those for a GPU are made ahead."""
+        """This process's share of every batch, laid out as the model allows; those for a GPU are made ahead."""
         made = batches(
             examples,
             order,
             row_tokens=row_tokens,
             start_step=start_step,
-            share_prefixes=share_prefixes,
-            together=together,
+            share_prefixes=share_prefixes and not self.anatomy.draws_noise,
+            together=self.anatomy.together,
             rank=self.ranks.rank,
             ranks=self.ranks.size,
             within=within,
@@ -94,6 +100,7 @@ class Engine:
             exam,
             done=lambda replies: done(replies * self.ranks.size),
             row_loss=self.row_loss,
+            attention=self.anatomy.attention,
             whole=nullcontext if self.door is None else self.door.whole,
             ranks=self.ranks,
         )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from tutelage.config import Settings
 from tutelage.evaluate.measure import Exam, Measures, sit
-from tutelage.model.attention import isolate_documents
-from tutelage.model.isolation import documents_stay_apart
+from tutelage.model.anatomy import anatomy_of
+from tutelage.model.loss import row_loss
 from tutelage.pack import pack_rows
 from tutelage.train.adapters import NamedAdapter
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
@@ -64,11 +65,18 @@ def examine_adapters(run: str, adapters: Sequence[NamedAdapter], *, screen: Scre
 def _examine(opened: Reopened, names: Sequence[str], screen: Screen) -> dict[str, Measures]:
     prepared = prepare(opened.settings, opened.renderer.tokenizer.folder, cache=prepared_cache())
     with opened.as_named(names[0]) as model:
-        isolate_documents(model)
-        exam = exam_for(opened.settings, prepared, together=documents_stay_apart(model))
+        anatomy = anatomy_of(model)
+        exam = exam_for(opened.settings, prepared, together=anatomy.together)
     found = {}
     for name in names:
         title = f"Asking {name}" if len(names) > 1 else "Asking"
         with screen.counting(f"{title} {exam.replies} prompts", exam.replies) as done, opened.as_named(name) as model:
-            found[name] = sit(model, opened.renderer, exam, done=done).measures
+            found[name] = sit(
+                model,
+                opened.renderer,
+                exam,
+                done=done,
+                row_loss=partial(row_loss, anatomy=anatomy),
+                attention=anatomy.attention,
+            ).measures
     return found

@@ -14,31 +14,30 @@ from tutelage.config import Settings
 from tutelage.model.accumulate import add_gradients_in_place
 from tutelage.model.activations import recompute_activations
 from tutelage.model.adapted import Adapted
-from tutelage.model.attention import isolate_documents
+from tutelage.model.anatomy import Anatomy, anatomy_of
 from tutelage.model.compiled import compile_layers
 from tutelage.model.data_start import Sight
 from tutelage.model.embedding_noise import add_embedding_noise
-from tutelage.model.isolation import documents_stay_apart
 from tutelage.model.lean import keep_less
 from tutelage.model.load import Loaded, Precision, compute_in, device_here, settled_precision
 from tutelage.model.ranks import Ranks
 from tutelage.model.residual_dropout import drop_residuals
+from tutelage.model.trial import require_trainable
 from tutelage.train.engine import Engine, kept_as, placed, shards, start_alike
 from tutelage.train.masters import Masters
 from tutelage.train.method import adapted_model, loaded_base
 from tutelage.train.optimiser import embedding_parameters, optimizer_named
 from tutelage.train.state_bytes import state_bytes
 
-Look = Callable[[bool], AbstractContextManager[Sight]]
-"""Opens the data that `lora.init` looks at, told whether documents can share a row; see `train.look`."""
+Look = Callable[[Anatomy], AbstractContextManager[Sight]]
+"""Opens the data that `lora.init` looks at, told what was tried on the model; see `train.look`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Learner:
     """The model with what trains it.
 
-    `together`: documents can share a row, as the model keeps them apart. `state_bytes` is what its optimizer keeps once
-    it has stepped.
+    What was tried on the model is `engine.anatomy`. `state_bytes` is what its optimizer keeps once it has stepped.
     """
 
     model: Any
@@ -48,7 +47,6 @@ class Learner:
     precision: Precision
     optimiser: Masters
     engine: Engine
-    together: bool
     state_bytes: int
 
 
@@ -92,13 +90,14 @@ def learner_for(
     optimiser = _masters(settings, model, engine, embeddings=embeddings, precision=precision)
     if engine.door is None:
         compute_in(model, precision)
+    with nullcontext() if engine.door is None else engine.door.whole():
+        engine = replace(engine, anatomy=anatomy_of(model))
+    if engine.door is None:
+        require_trainable(model, engine.anatomy)
         if precision == "fp32" and not settings.model.compile:
             add_gradients_in_place(model)
     if engine.replicated:
         start_alike(model, optimiser, ranks)
-    isolate_documents(model)
-    with nullcontext() if engine.door is None else engine.door.whole():
-        together = documents_stay_apart(model)
     if settings.train.residual_dropout > 0:
         drop_residuals(model, last=settings.train.residual_dropout)
     if settings.train.neftune_alpha is not None:
@@ -110,7 +109,7 @@ def learner_for(
         averaged=settings.train.ema_decay is not None,
     )
     torch.manual_seed(settings.seed + ranks.rank)  # other rows want other dropout
-    return Learner(model, loaded, adapted, kept_as(stored_as, precision), precision, optimiser, engine, together, state)
+    return Learner(model, loaded, adapted, kept_as(stored_as, precision), precision, optimiser, engine, state)
 
 
 def _adapted_to_data(settings: Settings, model: Any, base: Path, look: Look) -> tuple[Any, Adapted]:
@@ -118,8 +117,7 @@ def _adapted_to_data(settings: Settings, model: Any, base: Path, look: Look) -> 
     precision = settled_precision(settings.model.precision)
     if precision == "fp32":  # else this pass would be in the checkpoint's bf16, slow where fp32 was chosen
         compute_in(model, precision)
-    isolate_documents(model)
-    with look(documents_stay_apart(model)) as sight:
+    with look(anatomy_of(model)) as sight:
         return adapted_model(settings, model, base, sight=sight)
 
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from tutelage.config import Settings
 from tutelage.config.method import LOOKS_AT_DATA
+from tutelage.model.anatomy import Anatomy
 from tutelage.model.data_start import Sight
 from tutelage.pack import pack_rows
 from tutelage.train.prepare import Prepared
@@ -18,18 +19,18 @@ from tutelage.types import Example
 
 def look_at(
     settings: Settings, prepared: Prepared, screen: Screen
-) -> Callable[[bool], AbstractContextManager[Sight]] | None:
+) -> Callable[[Anatomy], AbstractContextManager[Sight]] | None:
     """A function for `train.learner`, which shows how far it has looked; None where the run looks at nothing."""
     if "lora" not in settings.model.method or settings.lora.init not in LOOKS_AT_DATA:
         return None
 
     @contextmanager
-    def look(together: bool) -> Iterator[Sight]:
+    def look(anatomy: Anatomy) -> Iterator[Sight]:
         examples = first_examples(settings, prepared)
-        rows = pack_rows(examples, row_tokens=row_tokens_here(settings), together=together)
+        rows = pack_rows(examples, row_tokens=row_tokens_here(settings), together=anatomy.together)
         title = f"Before the first step: tokens that lora.init = {settings.lora.init} looks at"
         with screen.counting(title, sum(len(one.ids) for one in rows)) as done:
-            yield Sight(rows, done)
+            yield Sight(rows, done, anatomy)
 
     return look
 

@@ -27,7 +27,7 @@ from tutelage.model.ranks import Ranks, joined, processes_here, ranks_here
 from tutelage.model.source import model_folder
 from tutelage.render.show import coloured_rows
 from tutelage.train import folder as run_files
-from tutelage.train.announce import say_data, say_model
+from tutelage.train.announce import say_anatomy, say_data, say_model
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.exam import exam_for
 from tutelage.train.gates import pass_gates
@@ -132,7 +132,7 @@ def run(
         tracking.start(tomllib.loads(config.dump(settings)), settings.run_folder.name)
         recompute = recomputes_here(settings, prepared, processes=ranks.size, say=screen.say)
         learner = learner_for(settings, base, ranks, recompute=recompute, look=look_at(settings, prepared, screen))
-        exam = exam_for(settings, prepared, together=learner.together)
+        exam = exam_for(settings, prepared, together=learner.engine.anatomy.together)
         left_out = frozenset(skipped)
         job = Job(settings, base, prepared, learner, exam, screen, resume, tracking, checkpoint, left_out, recorded)
         say_model(
@@ -145,8 +145,7 @@ def run(
         )
         if (cost := cost_of_allocator(learner.loaded.device)) is not None:
             screen.say(f"  {cost}")
-        if not learner.together:
-            screen.say("  This model mixes tokens outside of its attention: each row holds one document")
+        say_anatomy(screen, learner.engine.anatomy)
         finished = _run(job, started, began)
         ranks.wait_for_all()
     return finished
@@ -352,7 +351,6 @@ def _train(job: Job) -> Outcome:
         row_tokens=row_tokens_here(job.settings),
         start_step=progress.steps_done,
         share_prefixes=trains_on_shared_prefixes(job.settings),
-        together=learner.together,
         within=progress.row_tokens,
     )
     recorded = job.recorded

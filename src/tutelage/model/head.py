@@ -1,0 +1,100 @@
+"""How a model turns hidden states into logits: a plain product that is rebuilt here, or the model's own way.
+
+Whether the product is right is tried (`model.anatomy`), never taken from a name.
+
+Shape legend: D = hidden width, V = vocabulary, C = positions.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from tutelage.errors import ConfigError
+
+HeadKind = Literal["product", "own", "whole"]
+"""Who makes logits: `Head`; the end of the model's own forward, given hidden states (`own_logits`); or nothing but the
+model's whole forward from ids to logits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How a model turns hidden states into logits: `cap * tanh((h W^T + bias) * scale / cap)`."""
+
+    weight_VD: torch.Tensor
+    bias_V: torch.Tensor | None
+    scale: float
+    cap: float | None
+
+
+def head_of(model: Any) -> Head:
+    """Read the output head of a transformers causal language model, with or without PEFT around it.
+
+    What else a model does to its logits is not read here: `model.anatomy` compares the two.
+
+    Raises:
+        ConfigError: the head is itself adapted, which the chunked loss would ignore.
+    """
+    layer = model.get_output_embeddings()
+    if type(layer) is not torch.nn.Linear:
+        raise ConfigError(
+            "The output head cannot be adapted",
+            where="lora.targets",
+            found=type(layer).__name__,
+            expected="a plain linear output head",
+            fix='leave lm_head out of lora.targets, or use "all-linear"',
+        )
+    settings = model.config.get_text_config()
+    scale = 1.0
+    if (multiplier := getattr(settings, "logit_scale", None)) is not None:  # Cohere
+        scale *= float(multiplier)
+    if (divisor := getattr(settings, "logits_scaling", None)) is not None:  # Granite
+        scale /= float(divisor)
+    cap = getattr(settings, "final_logit_softcapping", None)  # Gemma 2
+    return Head(layer.weight, layer.bias, scale, cap)
+
+
+def product_logits(head: Head, hidden_CD: torch.Tensor) -> torch.Tensor:
+    """[C, V] in fp32, as the chunked loss computes them, rounding of the product included."""
+    logits_CV = (hidden_CD @ head.weight_VD.T).float()
+    if head.bias_V is not None:
+        logits_CV = logits_CV + head.bias_V.float()
+    logits_CV = logits_CV * head.scale
+    return logits_CV if head.cap is None else head.cap * torch.tanh(logits_CV / head.cap)
+
+
+def own_logits(model: Any, hidden_CD: torch.Tensor, named: dict[str, Any]) -> torch.Tensor:
+    """[C, V]: what the model's own forward makes of hidden states, with their graph.
+
+    The decoder runs over one token, whose hidden states are then exchanged for these.
+
+    Args:
+        model: the causal language model itself, without PEFT around it.
+        hidden_CD: as the decoder gives them.
+        named: what else the decoder must be given for one token.
+    """
+
+    def exchanged(_decoder: Any, _given: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return hidden_CD[None], *output[1:]
+        output["last_hidden_state"] = hidden_CD[None]
+        return output
+
+    handle = model.get_decoder().register_forward_hook(exchanged)
+    try:
+        ids_11 = torch.zeros(1, 1, dtype=torch.long, device=hidden_CD.device)
+        logits: torch.Tensor = model(input_ids=ids_11, **named).logits[0]
+    finally:
+        handle.remove()
+    return logits
+
+
+def accepted(module: Any, named: dict[str, Any]) -> dict[str, Any]:
+    """Those of `named` arguments that a module's forward takes."""
+    known = inspect.signature(module.forward).parameters
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known.values()):
+        return named
+    return {name: value for name, value in named.items() if name in known}

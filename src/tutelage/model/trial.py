@@ -1,0 +1,57 @@
+"""One small row through a model as it will train, forward and back, before anything is learned or measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from tutelage.errors import ConfigError, cause_of
+from tutelage.model.anatomy import REFUSALS, Anatomy, bare_model
+from tutelage.model.loss import row_loss
+from tutelage.types import Row
+
+DOCUMENT_TOKENS = (5, 7)
+
+
+def require_trainable(model: Any, anatomy: Anatomy) -> None:
+    """Take a row forward and back; no gradient is kept, and no random number used up.
+
+    Args:
+        model: ready to train, adapters, virtual tokens and lean layers included.
+        anatomy: what was tried on it.
+
+    Raises:
+        ConfigError: its code refuses.
+    """
+    learning = [one for one in model.parameters() if one.requires_grad]
+    smallest = min(learning, key=torch.Tensor.numel)
+    devices = [torch.cuda.current_device()] if smallest.is_cuda else []
+    trained = model.training
+    model.train()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            loss, _ = row_loss(model, _row(model, anatomy), anatomy=anatomy)
+            torch.autograd.grad(loss, smallest, allow_unused=True)
+    except torch.OutOfMemoryError:
+        raise
+    except REFUSALS as error:
+        bare = bare_model(model)
+        raise ConfigError(
+            f"The model does not train as it is: {cause_of(error)[:200]}",
+            where=f"{type(bare).__name__} (model_type {bare.config.get_text_config().model_type})",
+            expected="a loss for a row of ids, and its gradient",
+            fix="leave out what was added to it (model.compile, train.activation_checkpointing, another model.method), "
+            "or give another model",
+        ) from error
+    finally:
+        model.train(trained)
+
+
+def _row(model: Any, anatomy: Anatomy) -> Row:
+    lengths = DOCUMENT_TOKENS if anatomy.together else DOCUMENT_TOKENS[-1:]
+    positions = np.concatenate([np.arange(one, dtype=np.int32) for one in lengths])
+    vocabulary = len(model.get_input_embeddings().weight)
+    ids = ((1 + np.arange(len(positions))) % vocabulary).astype(np.int32)
+    return Row(ids, (positions > 0).astype(np.float32), positions, lengths, ())
