@@ -6,17 +6,24 @@ import logging
 import os
 import sys
 import warnings
+from contextlib import redirect_stdout, suppress
 from importlib import metadata
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
+from typer.main import get_command
 
 from tutelage.cli import data, runs
+from tutelage.cli.crash import STATUS, crash_lines
 from tutelage.cli.doctor import doctor
+from tutelage.cli.outlet import Outlet, OutputEndedError, open_streams
 from tutelage.cli.plan import plan
 from tutelage.errors import DependencyError, TutelageError
+from tutelage.report.terminal import Terminal, printable
+
+TRAINING_PACKAGES = ("torch", "transformers", "peft", "safetensors", "accelerate", "gguf")
+"""Those of the extra `train`, without which only looking at data works."""
 
 app = typer.Typer(
     help="Supervised fine-tuning that shows its work.\n\n"
@@ -27,14 +34,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(data.see)
-app.command()(data.check)
-app.command()(plan)
-app.command()(runs.train)
-app.command()(runs.evaluate)
-app.command()(runs.chat)
-app.command()(runs.report)
-app.command()(doctor)
+COMMANDS = (data.see, data.check, plan, runs.train, runs.evaluate, runs.chat, runs.report, doctor)
+for command in COMMANDS:
+    app.command()(command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -53,31 +55,77 @@ def _start(
 
 
 def main() -> None:
-    """Run the program; errors meant for people end with status 1, a wrong command line with 2, Ctrl-C with 130."""
-    errors = Console(stderr=True)
+    """Run the program, and end with its status.
+
+    0 is a command that did what it was asked, also where nobody read all of its output; 1 an error meant for people;
+    2 a wrong command line; 70 a fault of tutelage itself (`cli.crash`); 130 a command that Ctrl-C ended.
+    """
+    open_streams()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     # On AVX512-BF16 it misses a kernel that it would fetch from the hub, and that `model.quantise` keeps it from using.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # Rows differ in length, and oneDNN keeps up to 1,024 compiled products for past shapes; see docs/log.md.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+    with redirect_stdout(Outlet(sys.stdout)):
+        status = _status(sys.argv[1:])
+    sys.exit(status)
+
+
+def _status(arguments: list[str]) -> int:
+    """Run a command; errors become a few lines on standard error, and a status."""
     try:
-        app()
-    except TutelageError as error:
-        first, *rest = str(error).split("\n")
-        errors.print(Text.assemble(("error: ", "bold red"), first), soft_wrap=True)
-        for line in rest:
-            errors.print(Text(line), soft_wrap=True)
-        sys.exit(1)
-    except ModuleNotFoundError as error:
-        if error.name not in {"torch", "transformers", "peft", "safetensors", "accelerate", "gguf"}:
-            raise
-        missing = DependencyError(f"This command needs the package {error.name}", fix="pip install 'tutelage[train]'")
-        errors.print(Text(f"error: {missing}"), soft_wrap=True)
-        sys.exit(1)
-    except BrokenPipeError:  # the reader of a pipe went away, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        with suppress(BrokenPipeError):  # standard error that nobody reads
+            return _ended(arguments)
+    except OutputEndedError:
+        return 0
     except KeyboardInterrupt:
-        errors.print("\nstopped")
-        sys.exit(130)
+        _tell("stopped")
+        return 130
+    except TutelageError as error:
+        _tell_error(str(error))
+        return 1
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the last door: what nothing foresaw becomes a report
+        _tell_error("\n".join(crash_lines(error, arguments)))
+        return STATUS
+    return 0
+
+
+def _ended(arguments: list[str]) -> int:
+    try:
+        with get_command(app).make_context("tutelage", arguments) as context:
+            context.command.invoke(context)
+        status = 0
+    except typer.Exit as ending:
+        status = ending.exit_code
+    except typer.Abort:  # a question of ours, answered by Ctrl-C or the end of the input
+        raise KeyboardInterrupt from None
+    except typer.TyperException as error:  # wrong options and arguments
+        if said := error.format_message():  # of no arguments at all the help has been shown
+            known = arguments[:1] if arguments[0] in {one.__name__ for one in COMMANDS} else []
+            _tell_error(f"{said}\n  do:       {' '.join(['tutelage', *known, '--help'])}")
+        status = error.exit_code
+    except ModuleNotFoundError as error:
+        if error.name not in TRAINING_PACKAGES:
+            raise
+        raise DependencyError(
+            f"This command needs the package {error.name}", fix="pip install 'tutelage[train]'"
+        ) from error
+    sys.stdout.flush()
+    return status
+
+
+def _tell_error(text: str) -> None:
+    first, *rest = text.split("\n")
+    with suppress(OSError):
+        errors = Terminal(stderr=True)
+        errors.print(Text.assemble(("error: ", "bold red"), printable(first)), soft_wrap=True)
+        for line in rest:
+            errors.say(line)
+
+
+def _tell(text: str) -> None:
+    with suppress(OSError):
+        Terminal(stderr=True).say(text)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
 
 from tutelage.config import RenderSettings
 from tutelage.model.embedding_findings import embedding_findings
@@ -22,6 +19,7 @@ from tutelage.render.findings_probe import observe
 from tutelage.render.findings_tokens import template_tokens
 from tutelage.render.named import find_named, is_a_path
 from tutelage.report.findings_screen import findings_screen
+from tutelage.report.terminal import Terminal, print_json
 from tutelage.train.renderer import renderer_for
 from tutelage.types import Finding
 
@@ -57,10 +55,10 @@ def check_checkpoint(
     stops = [renderer.tokenizer.decode([one]) for one in sorted(renderer.tokenizer.stop_ids)]
     if as_json:
         facts = {"model": model, "template": renderer.template.name, "date": settings.date, "stop_tokens": stops}
-        sys.stdout.write(json.dumps({**facts, "findings": findings_as_json(found)}, ensure_ascii=False) + "\n")
+        print_json({**facts, "findings": findings_as_json(found)})
     else:
         about = f"{model}, with {renderer.template.name}; replies end in {', '.join(stops)}"
-        Console(highlight=False).print(findings_screen(found, about=about))
+        Terminal().print(findings_screen(found, about=about))
     if any(one.severity == "error" for one in found):
         raise typer.Exit(1)
 

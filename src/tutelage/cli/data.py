@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from tutelage import config, curate, formats
@@ -17,9 +16,7 @@ from tutelage.cli.checkpoint import check_checkpoint, findings_as_json, findings
 from tutelage.cli.look import (
     PAGE_ROWS,
     SHOWN_ROWS,
-    accept_any_text,
-    line,
-    print_json,
+    print_rows,
     proven,
     show_row,
     show_rows,
@@ -33,6 +30,7 @@ from tutelage.pack.length import TooLong
 from tutelage.render import Renderer
 from tutelage.render.gates import trained_stops
 from tutelage.report.check_screen import SplitPair, Tally, check_screen
+from tutelage.report.terminal import Terminal, print_json
 from tutelage.train.renderer import renderer_for
 from tutelage.types import Conversation, Example
 
@@ -109,11 +107,10 @@ def see(
         max_rows=None if everything or row is not None else limit or usual,
     )
     renderer = _renderer(model, tokenizer, _render_settings(template, changed))
-    accept_any_text()
-    out = Console(highlight=False)
+    out = Terminal()
     ledger = Ledger(strict=strict)
     if as_json:
-        print_json(data, renderer, ledger, max_tokens=max_tokens, number=row)
+        print_rows(data, renderer, ledger, max_tokens=max_tokens, number=row)
     elif html is not None:
         write_page(out, data, renderer, ledger, target=html, model=tokenizer or model, max_tokens=max_tokens)
     elif row is not None:
@@ -215,9 +212,9 @@ def _check_rows(asked: _Asked, ledger: Ledger, *, as_json: bool) -> None:
     if as_json:
         alike = {f"{one.left} ~ {one.right}": round(one.likeness.similarity, 4) for one in pairs}
         serious = findings_as_json([one for one in findings if one.severity != "info"])
-        line({"ledger": ledger.as_dict(), "tokens": tally.as_dict(), "most_alike": alike, "findings": serious})
+        print_json({"ledger": ledger.as_dict(), "tokens": tally.as_dict(), "most_alike": alike, "findings": serious})
     else:
-        Console(highlight=False).print(check_screen(ledger, tally, pairs, findings))
+        Terminal().print(check_screen(ledger, tally, pairs, findings))
     if tally.examples == 0:
         raise typer.Exit(1)
 
@@ -238,8 +235,13 @@ def _tally(rows: Iterable[ProvenRow], renderer: Renderer, tally: Tally, *, compa
 
 def _counted(rows: Iterable[ProvenRow], title: str) -> Iterator[ProvenRow]:
     """The rows, counted on a terminal's stderr as they pass; how many there will be is not known before."""
-    console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Terminal(stderr=True)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield from progress.track(rows, description=title, total=None)
 
@@ -300,4 +302,4 @@ def _columns(pairs: list[str] | None) -> dict[str, str]:
 
 
 def _to_stderr(text: str) -> None:
-    Console(stderr=True).print(text, markup=False, highlight=False)
+    Terminal(stderr=True).say(text)

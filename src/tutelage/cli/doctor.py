@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +14,7 @@ from tutelage.model.machine import Machine, Route, machine, problems, route_on
 from tutelage.model.startup import environment_to_compute_in
 from tutelage.model.waiting import waiting_here
 from tutelage.report.figures import byte_size
+from tutelage.report.terminal import Terminal, print_json
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False) -> None:
@@ -29,9 +27,9 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for 
             "route": asdict(route) if route else None,
             "problems": [asdict(one) for one in listed],
         }
-        sys.stdout.write(json.dumps(shown, ensure_ascii=False) + "\n")
+        print_json(shown)
         return
-    out = Console(highlight=False)
+    out = Terminal()
     out.print(_table("This machine", _facts(found)))
     out.print(_table("A run here", _steps(route)))
     for one in listed:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
 from tutelage import formats
@@ -27,6 +22,7 @@ from tutelage.report.doors import all_doors, headline, legend, raw_lines, role_l
 from tutelage.report.page import Fact
 from tutelage.report.rows_page import SeenRows, require_page_target, write_rows
 from tutelage.report.shares import RoleShares
+from tutelage.report.terminal import Terminal, print_json
 from tutelage.types import Address, Change, Conversation, Drop, Example
 
 SHOWN_ROWS = 5
@@ -63,14 +59,8 @@ def proven(
     return proven_rows(read, renderer, ledger, max_tokens=max_tokens, too_long=too_long, workers=data.workers)
 
 
-def accept_any_text() -> None:
-    """Let the output name characters that its encoding lacks, and half characters, by their code, not fail on them."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-
 def show_rows(
-    out: Console, data: DataSettings, renderer: Renderer, ledger: Ledger, *, max_tokens: int, with_ids: bool
+    out: Terminal, data: DataSettings, renderer: Renderer, ledger: Ledger, *, max_tokens: int, with_ids: bool
 ) -> None:
     """Rows one after the other, then the books and whose words the tokens were."""
     signs, id_signs = _signs(out, with_ids=with_ids)
@@ -101,7 +91,7 @@ def show_rows(
 
 
 def show_row(
-    out: Console,
+    out: Terminal,
     data: DataSettings,
     renderer: Renderer,
     ledger: Ledger,
@@ -140,12 +130,12 @@ def show_row(
         )
 
 
-def print_json(data: DataSettings, renderer: Renderer, ledger: Ledger, *, max_tokens: int, number: int | None) -> None:
+def print_rows(data: DataSettings, renderer: Renderer, ledger: Ledger, *, max_tokens: int, number: int | None) -> None:
     """One line for each sequence and each dropped row, then the summary; the form is described in docs/render.md."""
 
     def heard(entry: Drop | Change) -> None:
         if isinstance(entry, Drop) and number in (None, _ordinal(entry.address)):
-            line({"address": str(entry.address), "dropped": entry.reason, "detail": entry.detail})
+            print_json({"address": str(entry.address), "dropped": entry.reason, "detail": entry.detail})
 
     ledger.listener = heard
     for _, sequences in proven(data, renderer, ledger, max_tokens=max_tokens, number=number):
@@ -154,7 +144,7 @@ def print_json(data: DataSettings, renderer: Renderer, ledger: Ledger, *, max_to
                 {"message": turn.message, "prompt_end": turn.prompt_end, "reply_end": turn.reply_end}
                 for turn in example.turns
             ]
-            line(
+            print_json(
                 {
                     "address": str(example.address),
                     "example": example.part,
@@ -165,11 +155,11 @@ def print_json(data: DataSettings, renderer: Renderer, ledger: Ledger, *, max_to
             )
     if number is None:
         ledger.check()
-    line({"summary": ledger.as_dict()})
+    print_json({"summary": ledger.as_dict()})
 
 
 def write_page(
-    out: Console, data: DataSettings, renderer: Renderer, ledger: Ledger, *, target: Path, model: str, max_tokens: int
+    out: Terminal, data: DataSettings, renderer: Renderer, ledger: Ledger, *, target: Path, model: str, max_tokens: int
 ) -> None:
     """All rows on one page, which names `model`, and a line that says where it is.
 
@@ -180,7 +170,7 @@ def write_page(
     require_page_target(target)
     seen = SeenRows(renderer)
     ledger.listener = seen.hear
-    with Console(stderr=True).status("reading and proving rows"):
+    with Terminal(stderr=True).status("reading and proving rows"):
         for conversation, sequences in proven(data, renderer, ledger, max_tokens=max_tokens):
             seen.keep(conversation, sequences)
         ledger.check()
@@ -200,12 +190,7 @@ def write_page(
         _print(out, Text(f"There may be more rows than these {figures.count(data.max_rows)}: --limit N, or --all."))
 
 
-def line(value: dict[str, Any]) -> None:
-    """Print one line of JSON."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
-
-
-def _signs(out: Console, *, with_ids: bool) -> tuple[Signs | None, Signs | None]:
+def _signs(out: Terminal, *, with_ids: bool) -> tuple[Signs | None, Signs | None]:
     """Signs for trained tokens, where there are no colours, and for ids, where they are wanted."""
     known = signs_for(out)
     return None if has_colour(out) else known, known if with_ids else None
@@ -222,11 +207,11 @@ def _ordinal(address: Address) -> int:
     return address.number + 1 if address.unit == "item" else address.number
 
 
-def _print(out: Console, text: Text) -> None:
+def _print(out: Terminal, text: Text) -> None:
     """Print as it is: the terminal or the pager folds long lines, and nothing is lost at a fold."""
     out.print(text, soft_wrap=True)
 
 
-def _say(out: Console, entry: Drop | Change) -> None:
+def _say(out: Terminal, entry: Drop | Change) -> None:
     word, style = ("dropped", "red") if isinstance(entry, Drop) else ("changed", "yellow")
     _print(out, Text(visible(f"{entry.address}: {word}: {entry.reason}: {entry.detail}", line_ends=False), style=style))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
 from tutelage import config
 from tutelage.errors import ConfigError
+from tutelage.report.terminal import Terminal, print_json
 
 
 def plan(
@@ -47,16 +46,20 @@ def plan(
     from tutelage.cli.planning import of_model, of_recipe
     from tutelage.plan.screen import explanation, plan_screen
 
-    out = Console(stderr=as_json)
-    with Console(stderr=True).status("reading") as status:
+    out = Terminal(stderr=as_json)
+    with Terminal(stderr=True).status("reading") as status:
+
+        def say(text: str) -> None:
+            status.update(Text(text))
+
         if recipe is not None:
             settings = config.load(recipe, overrides or [])
-            made = of_recipe(settings, memory_gb=memory_gb, probe=probe, say=status.update)
+            made = of_recipe(settings, memory_gb=memory_gb, probe=probe, say=say)
         else:
             assert model is not None
-            made = of_model(model, method, tokens, precision, memory_gb=memory_gb, probe=probe, say=status.update)
+            made = of_model(model, method, tokens, precision, memory_gb=memory_gb, probe=probe, say=say)
     if as_json:
-        sys.stdout.write(json.dumps(made.as_dict(), ensure_ascii=False) + "\n")
+        print_json(made.as_dict())
         return
     out.print(plan_screen(made))
     if explain:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +20,7 @@ from tutelage import report as report_room
 from tutelage.cli.processes import in_processes, started_already
 from tutelage.errors import ConfigError, DataError
 from tutelage.report.final_screen import before_after, final_screen, measures_table
+from tutelage.report.terminal import Terminal, print_json
 from tutelage.train import folder as run_files
 from tutelage.train.prepare import Prepared
 from tutelage.train.screen import Screen
@@ -83,7 +83,7 @@ def train(
         ("--into", into is not None, "--replay", replay is not None),
     )
     _refuse_strays(strays)
-    out = Console(stderr=as_json)
+    out = Terminal(stderr=as_json)
     if replay is not None:
         beside = recipe or ("--resume" if resumed else None)
         _replay(replay, into, out, beside=beside, processes=processes, as_json=as_json)
@@ -99,7 +99,7 @@ def train(
 
 
 def _run(
-    settings: config.Settings, out: Console, *, resume: bool, checkpoint: str | None, skip_step: bool, as_json: bool
+    settings: config.Settings, out: Terminal, *, resume: bool, checkpoint: str | None, skip_step: bool, as_json: bool
 ) -> None:
     from tutelage.train.run import run
 
@@ -109,7 +109,7 @@ def _run(
     if not finished.result:  # another process shows it
         return
     if as_json:
-        sys.stdout.write(json.dumps(finished.result, ensure_ascii=False) + "\n")
+        print_json(finished.result)
     else:
         program = "tutelage" if shutil.which("tutelage") else sys.argv[0]  # outside an activated environment
         out.print(final_screen(finished.result, finished.folder, program=program))
@@ -130,16 +130,16 @@ def evaluate(
         return
     from tutelage.train.exam import examine
 
-    measures = asdict(examine(run, base=base, screen=Screen(Console(stderr=True))))
+    measures = asdict(examine(run, base=base, screen=Screen(Terminal(stderr=True))))
     if as_json:
-        sys.stdout.write(json.dumps(measures) + "\n")
+        print_json(measures)
         return
     earlier = Path(run) / run_files.RESULT
     recorded = json.loads(earlier.read_text(encoding="utf-8")) if earlier.is_file() else {}
     nothing: dict[str, Any] = {"fields": {}}
     before = measures if base else recorded.get("before", nothing)
     after = recorded.get("after", nothing) if base else measures
-    Console().print(before_after(before, after, title=f"{run}: {'before' if base else 'after'} measured just now"))
+    Terminal().print(before_after(before, after, title=f"{run}: {'before' if base else 'after'} measured just now"))
 
 
 def _evaluate_adapters(run: str, given: list[str], *, base: bool, as_json: bool) -> None:
@@ -150,12 +150,12 @@ def _evaluate_adapters(run: str, given: list[str], *, base: bool, as_json: bool)
     from tutelage.train.adapters import named_adapters
     from tutelage.train.exam import examine_adapters
 
-    found = examine_adapters(run, named_adapters(given), screen=Screen(Console(stderr=True)))
+    found = examine_adapters(run, named_adapters(given), screen=Screen(Terminal(stderr=True)))
     measured = {name: asdict(one) for name, one in found.items()}
     if as_json:
-        sys.stdout.write(json.dumps(measured) + "\n")
+        print_json(measured)
     else:
-        Console().print(measures_table(measured, title=f"{run}: adapters on one base"))
+        Terminal().print(measures_table(measured, title=f"{run}: adapters on one base"))
 
 
 def chat(
@@ -180,12 +180,10 @@ def chat(
     from tutelage.train.adapters import named_adapters
     from tutelage.train.reopen import reopen
 
-    out = Console(highlight=False)
+    out = Terminal()
     added = named_adapters(adapter or [])
     tuned = not base or bool(added)
-    opened = reopen(
-        run, tuned=tuned, base=base or compare, adapters=added, say=lambda text: out.print(text, markup=False)
-    )
+    opened = reopen(run, tuned=tuned, base=base or compare, adapters=added, say=out.say)
     talk(opened, out, compare=compare, base=base, prompt=prompt, system=system, max_new_tokens=max_new_tokens)
 
 
@@ -195,9 +193,9 @@ def report(run: Run, as_json: AsJson = False) -> None:
     result = Path(run) / run_files.RESULT
     if as_json:
         recorded = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else None
-        sys.stdout.write(json.dumps({"report": str(path), "result": recorded}, ensure_ascii=False) + "\n")
+        print_json({"report": str(path), "result": recorded})
     else:
-        Console().print(f"Report: {path}", markup=False, highlight=False)
+        Terminal().say(f"Report: {path}")
 
 
 def _settings(recipe: str | None, overrides: list[str], resume: str | None, *, strict: bool) -> config.Settings:
@@ -230,7 +228,7 @@ def _refuse_strays(options: Iterable[tuple[str, bool, str, bool]]) -> None:
 
 
 def _replay(
-    name: str, into: str | None, out: Console, *, beside: str | None, processes: int | None, as_json: bool
+    name: str, into: str | None, out: Terminal, *, beside: str | None, processes: int | None, as_json: bool
 ) -> None:
     from tutelage.model.ranks import first_here
     from tutelage.train.replay import replay
@@ -248,17 +246,17 @@ def _replay(
     if not first_here():
         return
     if as_json:
-        sys.stdout.write(json.dumps(asdict(found), default=str, ensure_ascii=False) + "\n")
+        print_json(asdict(found) | {"recorded": str(found.recorded), "folder": str(found.folder)})
     elif found.difference is None:
-        out.print(_same(found), markup=False, highlight=False)
+        out.say(_same(found))
     else:
-        out.print(f"different: {found.difference}", markup=False, highlight=False)
+        out.say(f"different: {found.difference}")
     if found.difference is not None:
         for cause in found.causes:
-            out.print(f"  probable cause: {cause}", markup=False, highlight=False)
+            out.say(f"  probable cause: {cause}")
         if not found.causes:
             same = "versions, code, device, processor and threads are those of the record"
-            out.print(f"  no cause is recorded: {same}", markup=False, highlight=False)
+            out.say(f"  no cause is recorded: {same}")
         raise typer.Exit(1)
 
 
@@ -270,7 +268,7 @@ def _same(found: Replayed) -> str:
     return f"identical: {found.steps} steps and {compared}, to the last bit"
 
 
-def _dry_run(settings: config.Settings, out: Console) -> None:
+def _dry_run(settings: config.Settings, out: Terminal) -> None:
     from tutelage.model.source import model_folder
     from tutelage.train.prepare import prepare, prepared_cache
     from tutelage.train.sampling import epoch_tokens, order_of, questions_of_length
@@ -279,8 +277,8 @@ def _dry_run(settings: config.Settings, out: Console) -> None:
         from tutelage.train.learner import shards_here
 
         shards_here(settings)
-    folder = model_folder(settings.model.name, weights=False, say=out.print)
-    prepared = prepare(settings, folder, cache=prepared_cache(), say=out.print)
+    folder = model_folder(settings.model.name, weights=False, say=out.say)
+    prepared = prepare(settings, folder, cache=prepared_cache(), say=out.say)
     asked = settings.train
     order = order_of(settings, examples=len(prepared.train), sources=prepared.sources)
     tokens = prepared.train_totals.tokens
@@ -302,7 +300,7 @@ def _dry_run(settings: config.Settings, out: Console) -> None:
         grid.add_row(Text(name, style="bold"), Text(value))
     out.print(grid)
     for question in [*config.questions(settings), *questions_of_length(settings, order)]:
-        out.print(Text(f"Is this meant? {question}", style="yellow"))
+        out.say(f"Is this meant? {question}", style="yellow")
 
 
 def _memory_line(settings: config.Settings, prepared: Prepared) -> str:
@@ -317,7 +315,7 @@ def _memory_line(settings: config.Settings, prepared: Prepared) -> str:
 
 
 def _explain(name: str | None) -> None:
-    out = Console(highlight=False)
+    out = Terminal()
     for one in config.explain(name):
         out.print(Text.assemble((one.path, "bold"), f" ({one.type}; default {one.default})"))
         out.print(Text(f"  {one.description}"))

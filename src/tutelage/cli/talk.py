@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +16,7 @@ from tutelage.evaluate.generate import streamed_reply
 from tutelage.model.attention import attend_as_served
 from tutelage.render import Tokenizer
 from tutelage.render.template import TemplateRefusal
+from tutelage.report.terminal import Terminal
 from tutelage.train.reopen import Reopened
 from tutelage.types import Message
 
@@ -24,7 +24,7 @@ from tutelage.types import Message
 class _Printer:
     """Prints ids as text as soon as they form whole characters; the prompt comes first and is not shown."""
 
-    def __init__(self, out: Console | None, tokenizer: Tokenizer) -> None:
+    def __init__(self, out: Terminal | None, tokenizer: Tokenizer) -> None:
         self._out, self._tokenizer = out, tokenizer
         self._ids: list[int] = []
         self._shown = 0
@@ -49,7 +49,7 @@ class _Printer:
 
 def talk(
     opened: Reopened,
-    out: Console,
+    out: Terminal,
     *,
     compare: bool,
     base: bool,
@@ -97,7 +97,7 @@ def talk(
             _side_by_side(out, replies)
 
 
-def _chosen(out: Console, opened: Reopened, name: str, asked: list[str]) -> str | None:
+def _chosen(out: Terminal, opened: Reopened, name: str, asked: list[str]) -> str | None:
     """The one who answers from here on; None where the list of names is all that was wanted, or can be said."""
     name = name.strip()
     if len(asked) == 1 and name in opened.names:
@@ -110,13 +110,13 @@ def _chosen(out: Console, opened: Reopened, name: str, asked: list[str]) -> str 
     return None
 
 
-def _questions(out: Console, prompt: str | None) -> Iterator[str]:
+def _questions(out: Terminal, prompt: str | None) -> Iterator[str]:
     if prompt is not None:
         yield prompt
         return
     while True:
         try:
-            line = out.input("[bold]> [/bold]") if sys.stdin.isatty() else next(sys.stdin).rstrip("\n")
+            line = out.input(Text("> ", style="bold")) if sys.stdin.isatty() else next(sys.stdin).rstrip("\n")
         except (EOFError, StopIteration, KeyboardInterrupt):
             out.print()
             return
@@ -127,7 +127,7 @@ def _questions(out: Console, prompt: str | None) -> Iterator[str]:
 
 
 def _reply(
-    opened: Reopened, side: AbstractContextManager[Any], history: list[Message], out: Console | None, limit: int
+    opened: Reopened, side: AbstractContextManager[Any], history: list[Message], out: Terminal | None, limit: int
 ) -> str:
     tokenizer = opened.renderer.tokenizer
     try:
@@ -143,7 +143,7 @@ def _reply(
         return streamed_reply(model, tokenizer, ids, max_new_tokens=limit, streamer=_Printer(out, tokenizer))
 
 
-def _side_by_side(out: Console, replies: dict[str, str]) -> None:
+def _side_by_side(out: Terminal, replies: dict[str, str]) -> None:
     table = Table(expand=True)
     for name in replies:
         table.add_column(name, ratio=1, overflow="fold")

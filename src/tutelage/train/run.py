@@ -12,8 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from tutelage import config, report
 from tutelage.config import Settings
 from tutelage.errors import CheckpointError
@@ -26,6 +24,7 @@ from tutelage.model.quantise import require_bitsandbytes
 from tutelage.model.ranks import Ranks, joined, processes_here, ranks_here
 from tutelage.model.source import model_folder
 from tutelage.render.show import coloured_rows
+from tutelage.report.terminal import Terminal
 from tutelage.train import folder as run_files
 from tutelage.train.announce import say_anatomy, say_data, say_model
 from tutelage.train.checkpoint import Checkpoints, Progress
@@ -119,7 +118,7 @@ def run(
     """
     started, began = datetime.now(UTC), time.perf_counter()
     ranks = ranks_here()
-    screen = screen if ranks.is_main else Screen(Console(quiet=True))
+    screen = screen if ranks.is_main else Screen(Terminal(quiet=True))
     source = settings.run_folder if recorded is None else recorded.folder
     skipped = skipped_steps(source, leave_out=skip_step) if resume or recorded is not None else []
     base, prepared, held = ranks.after_leader(

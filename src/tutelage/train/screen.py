@@ -7,7 +7,9 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
+from tutelage.report.terminal import printable
 from tutelage.train.record import HeldoutRecord, Record, RowsRecord
 
 PLAIN_LINE_EVERY = 10
@@ -18,16 +20,16 @@ class Screen:
     """Where a run reports to.
 
     Args:
-        console: a rich console; one that is quiet makes the whole screen quiet. Where it is not a terminal, bars become
-            plain lines, so that a log file stays readable.
+        console: a `report.terminal.Terminal`, or any rich console; one that is quiet makes the whole screen quiet.
+            Where it is not a terminal, bars become plain lines, so that a log file stays readable.
     """
 
     def __init__(self, console: Console) -> None:
         self.console = console
 
     def say(self, text: str) -> None:
-        """One line, printed as it is."""
-        self.console.print(text, markup=False, highlight=False)
+        """One line, printed as it is and never folded."""
+        self.console.print(Text(printable(text)), soft_wrap=True)
 
     @contextmanager
     def counting(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -40,7 +42,7 @@ class Screen:
             yield lambda _done: None
             return
         bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

@@ -1,0 +1,155 @@
+"""A fault of tutelage itself: one line for the person at the keyboard, and a file that says what is needed to mend it.
+
+Nothing is sent from here. The file holds no environment, and what looks like a secret is taken out of it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tutelage.errors import cause_of
+from tutelage.model.source import cache_folder
+from tutelage.report.terminal import printable
+from tutelage.train.folder import versions
+
+STATUS = 70
+"""Source: EX_SOFTWARE of sysexits.h, an internal error of the program."""
+
+FOLDER = "crashes"
+LONGEST_MESSAGE = 2000
+"""Characters kept of an exception's own words, which may quote a row."""
+MOST_CAUSES = 8
+SHORTEST_SECRET = 8
+"""Characters of an environment variable's value that are sought in the report; shorter ones stand in many words."""
+
+HIDDEN = "[taken out]"
+_SECRET_WORD = re.compile(r"token|key|secret|passw|passphrase|credential|auth", re.IGNORECASE)
+_NAMED = re.compile(
+    r"""(?P<name>[\w.-]*(?:token|key|secret|password|passwd|passphrase|credentials?|authorization)["']?"""
+    r"""\s*[=:]\s*(?:Bearer\s+)?)(?P<value>"[^"]*"|'[^']*'|[^\s,;}\])]+)""",
+    re.IGNORECASE,
+)
+_SECRET_OPTION = re.compile(r"(?:token|key|secret|password|passwd|passphrase|credentials?)$", re.IGNORECASE)
+_SHAPES = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{8,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}|sk-[\w-]{16,}|AKIA[0-9A-Z]{16}"
+    r"|AIza[\w-]{30,}|xox[abeprs]-[\w-]{8,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*|[0-9a-f]{40})\b"
+)
+"""Tokens that name their kind by how they begin, JSON web tokens, and the 40 hexadecimal digits of Weights & Biases."""
+_IN_ADDRESS = re.compile(r"(?<=://)[^/\s@]+(?=@)")
+
+
+def write_report(error: BaseException, arguments: Sequence[str]) -> Path:
+    """Write what is needed to find the fault into a file of its own, and return its place.
+
+    Args:
+        error: what nothing caught.
+        arguments: of the command line, after the program's name.
+
+    Raises:
+        OSError: neither the cache nor the folder for temporary files takes it.
+    """
+    text = report_text(error, arguments, os.environ)
+    name = f"crash-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.txt"
+    try:
+        return _written(cache_folder() / FOLDER, name, text)
+    except OSError:
+        return _written(Path(tempfile.gettempdir()), f"tutelage-{name}", text)
+
+
+def _written(folder: Path, name: str, text: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as stream:
+        stream.write(text)
+    return path
+
+
+def report_text(error: BaseException, arguments: Sequence[str], environment: Mapping[str, str]) -> str:
+    """Versions, the command line, and where the error came from, without what looks like a secret.
+
+    Args:
+        error: the exception.
+        arguments: of the command line.
+        environment: whose secrets are to be taken out; it is not written down.
+    """
+    parts = [
+        "A fault of tutelage. Names of files, and words of a row that an error quotes, may stand here: read it before",
+        "it goes to anybody.",
+        "",
+        f"command:  {_command(arguments)}",
+        f"time:     {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
+        f"system:   {platform.platform()}, Python {platform.python_version()}",
+        f"versions: {', '.join(f'{name} {version}' for name, version in versions().items())}",
+        "",
+        *_chain(error),
+    ]
+    text = printable("\n".join(parts) + "\n")
+    for name, value in environment.items():
+        if _SECRET_WORD.search(name) and len(value) >= SHORTEST_SECRET:
+            text = text.replace(value, HIDDEN)
+    return _SHAPES.sub(HIDDEN, _IN_ADDRESS.sub(HIDDEN, text))
+
+
+def _chain(error: BaseException) -> Iterator[str]:
+    """The error and what caused it, the newest first."""
+    current: BaseException | None = error
+    for _ in range(MOST_CAUSES):
+        if current is None:
+            return
+        summary = traceback.TracebackException.from_exception(current, compact=True)
+        yield _without_named("".join(summary.format_exception_only()).rstrip()[:LONGEST_MESSAGE])
+        yield "".join(summary.stack.format()).rstrip()
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+        if current is not None:
+            yield "\nwhich came of:"
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """The command line, without the values of options and settings whose names call them secret."""
+    words = ["tutelage"]
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        secret = before.startswith("-") and "=" not in before and _SECRET_OPTION.search(before)
+        words.append(HIDDEN if secret else _without_named(word))
+    return shlex.join(words)
+
+
+def _without_named(text: str) -> str:
+    """The text without values that a name before them calls a token, a key or a password."""
+    return _NAMED.sub(lambda found: found["name"] + HIDDEN, text)
+
+
+def crash_lines(error: BaseException, arguments: Sequence[str]) -> tuple[str, ...]:
+    """Write the report; return what to tell: what happened, where the report lies, and what to do with it."""
+    if isinstance(error, MemoryError):
+        what = "Memory ran out, and tutelage did not foresee it"
+    elif isinstance(error, RecursionError):
+        what = "Something is nested too deep, and tutelage did not foresee it"
+    else:
+        what = f"A fault of tutelage itself ({type(error).__name__})"
+    said = _without_named(str(error).strip().split("\n")[0])[:200]
+    try:
+        report = str(write_report(error, arguments))
+    except (OSError, MemoryError, RecursionError) as refused:
+        report = f"could not be written ({cause_of(refused)}); TUTELAGE_CACHE=FOLDER names another place for it"
+    lines = [what, f"  found:    {said}"] if said else [what]
+    return (
+        *lines,
+        f"  report:   {report}",
+        "  do:       read the report, then attach it to an issue of the project; nothing was sent from here",
+    )
+
+
+def tell(error: BaseException) -> None:
+    """The same lines on standard error, for a fault that no command can end with: one of a thread."""
+    first, *rest = crash_lines(error, sys.argv[1:])
+    sys.stderr.write("\n".join(printable(one) for one in (f"error: {first}", *rest)) + "\n")
