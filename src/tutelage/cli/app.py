@@ -41,7 +41,7 @@ for command in COMMANDS:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"tutelage {metadata.version('tutelage')}")
+        Terminal().say(f"tutelage {metadata.version('tutelage')}")
         raise typer.Exit
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
 
 import typer
 from rich.table import Table
@@ -17,6 +17,7 @@ from rich.text import Text
 
 from tutelage import config
 from tutelage import report as report_room
+from tutelage.cli.outlet import Outlet
 from tutelage.cli.processes import in_processes, started_already
 from tutelage.errors import ConfigError, DataError
 from tutelage.report.final_screen import before_after, final_screen, measures_table
@@ -83,7 +84,8 @@ def train(
         ("--into", into is not None, "--replay", replay is not None),
     )
     _refuse_strays(strays)
-    out = Terminal(stderr=as_json)
+    stream = sys.stderr if as_json else sys.stdout
+    out = Terminal(file=cast(TextIO, Outlet(stream, lasting=not dry_run)))
     if replay is not None:
         beside = recipe or ("--resume" if resumed else None)
         _replay(replay, into, out, beside=beside, processes=processes, as_json=as_json)

@@ -1,0 +1,242 @@
+"""No traceback reaches a user: a fault ends in one line, a report without secrets, and a status of its own."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import GOOD, Ran
+
+from tutelage.cli import app as program
+from tutelage.cli.crash import HIDDEN, report_text
+from tutelage.cli.outlet import Outlet, OutputEndedError
+from tutelage.errors import SaveError
+
+SOURCE = str(Path(__file__).resolve().parents[2] / "src")
+
+
+def raised(error: BaseException) -> BaseException:
+    try:
+        raise error
+    except BaseException as caught:  # noqa: BLE001 - of any kind
+        return caught
+
+
+@pytest.fixture
+def crashes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[BaseException], None]:
+    """Has `report` meet an error that nothing foresees; reports land below `tmp_path`."""
+    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path))
+
+    def crash(error: BaseException) -> None:
+        def fail(_name: str) -> None:
+            raise error
+
+        monkeypatch.setattr("tutelage.train.folder.existing_run_folder", fail)
+
+    return crash
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (TypeError("of \x1b[31mred\nand more"), "A fault of tutelage itself (TypeError)"),
+        (MemoryError(), "Memory ran out"),
+        (RecursionError("maximum recursion depth exceeded"), "Something is nested too deep"),
+        (UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed"), "(UnicodeEncodeError)"),
+        (BaseException("as a panic in Rust is"), "(BaseException)"),
+    ],
+)
+def test_item7_a_fault_ends_in_a_report(
+    run: Callable[..., Ran], crashes: Callable[[BaseException], None], tmp_path: Path, error: BaseException, words: str
+):
+    crashes(error)
+    ran = run("report", "runs/none", model=None)
+    assert ran.code == 70
+    assert words in ran.err
+    assert "Traceback" not in ran.err
+    assert "\x1b" not in ran.err
+    (report,) = (tmp_path / "crashes").iterdir()
+    assert str(report) in ran.err
+    assert "do:       read the report, then attach it to an issue" in ran.err
+    text = report.read_text("utf-8")
+    assert "command:  tutelage report runs/none" in text
+    assert type(error).__name__ in text
+    assert "in existing_run_folder" not in text  # the fault came of the test's own function
+    assert "in fail" in text
+    assert "\x1b" not in text
+    assert report.stat().st_mode & 0o077 == 0
+
+
+def test_item7_a_report_that_cannot_be_written_is_no_traceback_either(
+    run: Callable[..., Ran], crashes: Callable[[BaseException], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    crashes(TypeError("x"))
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "file"))
+    ran = run("report", "runs/none", model=None)
+    assert ran.code == 70
+    assert "could not be written" in ran.err
+
+
+def test_item7_what_a_report_leaves_out():
+    secrets = {
+        "HF_TOKEN": "hf_abcdefghijklmnop",
+        "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
+        "MY_DATABASE_PASSWORD": "correct horse battery",
+    }
+    error = raised(
+        ValueError("refused: password=hunter22222, https://me:sesame@host/x, api_key: 'abc', correct horse battery")
+    )
+    arguments = [
+        "train",
+        "r.toml",
+        "render.template_arguments.api_key=s3cr3t",
+        "--hub-token",
+        "tok-1",
+        "pack.max_tokens=256",
+    ]
+    text = report_text(error, [*arguments, "Authorization: Bearer qwertz", "hf_abcdefghijklmnop"], secrets)
+    for secret in (*secrets.values(), "hunter22222", "me:sesame", "'abc'", "s3cr3t", "tok-1", "qwertz"):
+        assert secret not in text, secret
+    assert HIDDEN in text
+    assert "pack.max_tokens=256" in text
+    assert "HF_TOKEN" not in text
+    assert "versions: tutelage " in text
+    assert "test_crash_report.py" in text
+
+
+def test_item7_causes_stand_in_the_report():
+    try:
+        try:
+            raise KeyError("inner")
+        except KeyError as inner:
+            raise ValueError("outer") from inner
+    except ValueError as caught:
+        text = report_text(caught, [], {})
+    assert text.index("ValueError: outer") < text.index("which came of:") < text.index("KeyError: 'inner'")
+
+
+def test_item7_ctrl_c_is_one_line(run: Callable[..., Ran], crashes: Callable[[BaseException], None]):
+    crashes(KeyboardInterrupt())
+    ran = run("report", "runs/none", model=None)
+    assert (ran.code, ran.err) == (130, "stopped\n")
+
+
+def test_wrong_command_lines_say_what_to_do_and_steer_nothing(run: Callable[..., Ran]):
+    ran = run("see", "--ro\x1b[31mw", model=None)
+    assert ran.code == 2
+    assert "do:       tutelage see --help" in ran.err
+    assert "\x1b" not in ran.err
+    assert run("nothing", model=None).code == 2
+    assert "Usage" in run(model=None).out
+
+
+def program_in_a_shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of bash, in which `tutelage` is this source."""
+    named = f"tutelage() {{ '{sys.executable}' -m tutelage \"$@\"; }}; {command}"
+    variables = os.environ | {"PYTHONPATH": SOURCE} | environment
+    return subprocess.run(
+        ["bash", "-c", named], capture_output=True, text=True, check=False, env=variables, timeout=120
+    )
+
+
+class TestOutput:
+    @pytest.mark.parametrize(
+        ("command", "status", "words"),
+        [
+            ("train --explain all | head -1; exit ${PIPESTATUS[0]}", 0, ""),
+            ("train --explain all > /dev/full", 1, "error: The output could not be written"),
+            ("train --explain all >&-", 0, ""),
+            ("--version > /dev/full", 1, "error: The output could not be written"),
+            ("train --explain nothing 2>&-", 1, ""),
+        ],
+    )
+    def test_item7_nobody_reads_it(self, command: str, status: int, words: str):
+        ran = program_in_a_shell(f"tutelage {command}")
+        assert ran.returncode == status, ran.stderr
+        assert "Traceback" not in ran.stderr
+        assert "Exception ignored" not in ran.stderr
+        assert ran.stderr.startswith(words)
+        if not words:
+            assert ran.stderr == ""
+
+    def test_item7_json_that_nobody_reads_ends_with_0(self, rows: Callable[..., Path], tiny_tokenizer_folder: Path):
+        path = rows(*(GOOD * 200))
+        ran = program_in_a_shell(
+            f"tutelage see --json '{path}' --model '{tiny_tokenizer_folder}' | head -1 > /dev/null; "
+            "exit ${PIPESTATUS[0]}"
+        )
+        assert (ran.returncode, ran.stderr) == (0, "")
+
+    def test_item7_an_ascii_output_has_all_of_it(self, rows: Callable[..., Path], tiny_tokenizer_folder: Path):
+        said = {"messages": [{"role": "user", "content": "é"}, {"role": "dömon", "content": "x"}]}
+        path = rows(*GOOD, said)
+        words = f"'{path}' --model '{tiny_tokenizer_folder}'"
+        ran = program_in_a_shell(f"tutelage check {words} && tutelage see --json {words}", PYTHONIOENCODING="ascii")
+        assert ran.returncode == 0, ran.stderr
+        assert "d\\xf6mon" in ran.stdout
+        assert "d\\u00f6mon" in ran.stdout.splitlines()[-2]
+
+    def test_training_outlives_its_output(self, capsys: pytest.CaptureFixture[str]):
+        class Broken(io.StringIO):
+            def __init__(self, error: Exception) -> None:
+                super().__init__()
+                self.error, self.writes = error, 0
+
+            def write(self, text: str) -> int:
+                self.writes += 1
+                raise self.error
+
+        for error in (BrokenPipeError(32, "Broken pipe"), OSError(28, "No space left on device"), OutputEndedError()):
+            below = Broken(error)
+            lasting = Outlet(below, lasting=True)
+            lasting.write("step 1")
+            lasting.write("step 2")
+            lasting.flush()
+            assert below.writes == 1
+            assert "the work goes on" in capsys.readouterr().err
+        with pytest.raises(OutputEndedError):
+            Outlet(Broken(BrokenPipeError(32, "Broken pipe"))).write("x")
+        with pytest.raises(SaveError, match="could not be written"):
+            Outlet(Broken(OSError(28, "No space left on device"))).write("x")
+
+
+@pytest.mark.parametrize("wait_seconds", [0.15, 0.7, 1.6])
+def test_item7_ctrl_c_at_any_moment(tmp_path: Path, tiny_tokenizer_folder: Path, wait_seconds: float):
+    """While Python imports, while the program does, while it reads a pipe that never ends."""
+    os.mkfifo(tmp_path / "rows.jsonl")
+    words = ["see", str(tmp_path / "rows.jsonl"), "--model", str(tiny_tokenizer_folder)]
+    code = "import signal; from tutelage.__main__ import program; print('up', flush=True); program()"
+    begun = subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": SOURCE},
+    )
+    assert begun.stdout is not None
+    assert begun.stdout.readline() == "up\n"
+    time.sleep(wait_seconds)
+    begun.send_signal(signal.SIGINT)
+    _, err = begun.communicate(timeout=60)
+    assert (begun.returncode, err) == (130, "stopped\n")
+
+
+def test_only_one_place_writes_to_the_terminal():
+    """What makes texts printable is of use only where everything goes through it."""
+    own = {"report/terminal.py", "cli/outlet.py", "cli/crash.py", "model/ending.py"}
+    for path in sorted((Path(SOURCE) / "tutelage").rglob("*.py")):
+        name, text = str(path.relative_to(Path(SOURCE) / "tutelage")), path.read_text("utf-8")
+        if name not in own:
+            assert "Console(" not in text, name
+            assert "sys.stdout.write(" not in text, name
+            assert "sys.stderr.write(" not in text, name
+    assert program.Terminal.__module__ == "tutelage.report.terminal"
