@@ -14,13 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
 from tutelage.model import attention_products
-from tutelage.model.attention import (
-    NAME,
-    attend_as_served,
-    attention_by_autograd,
-    document_attention,
-    isolate_documents,
-)
+from tutelage.model.attention import NAME, attend_as_served, document_attention, isolate_documents
+from tutelage.model.attention_autograd import attention_by_autograd
+from tutelage.model.attention_layout import Layout, UnknownAttentionError
 
 
 def eager(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
@@ -189,7 +185,7 @@ def test_each_stretch_is_one_call_and_one_more_if_it_is_continued(tree: Tree, ca
 def test_autograd_finds_the_same_on_devices_without_this_kernel(tree: Tree) -> None:
     inputs = tensors(sum(tree[0]))
     leaves = [one.clone().requires_grad_() for one in inputs]
-    out = attention_by_autograd(*leaves, *tree, dropout=0.0, scaling=None)
+    out = attention_by_autograd(*leaves, Layout(*tree), dropout=0.0, scaling=None)
     by_autograd = [out.detach(), *torch.autograd.grad(out, leaves, towards(out))]
     for one, other in zip(with_gradients(inputs, *tree), by_autograd, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
@@ -198,16 +194,16 @@ def test_autograd_finds_the_same_on_devices_without_this_kernel(tree: Tree) -> N
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"attention_mask": torch.zeros(1, 1, 18, 18)}, "no mask"),
-        ({"softcap": 50.0}, "caps its attention scores"),
-        ({"sliding_window": 8}, "window of 8"),
+        ({"attention_mask": torch.zeros(18, 18)}, "2 dimensions"),
+        ({"indices": torch.zeros(1, 18, 4, dtype=torch.long)}, "indices"),
+        ({"is_causal": False}, "look ahead"),
     ],
 )
 def test_what_it_does_not_compute_is_refused(change: dict[str, Any], words: str) -> None:
     query, key, value = tensors(sum(DOCUMENTS))
     given: dict[str, Any] = {"attention_mask": None, "document_tokens": DOCUMENTS} | change
 
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(UnknownAttentionError, match=words):
         document_attention(torch.nn.Identity(), query, key, value, **given)
 
 
@@ -216,16 +212,6 @@ def test_two_rows_at_once_are_refused() -> None:
 
     with pytest.raises(ValueError, match="one packed row"):
         document_attention(torch.nn.Identity(), query, key, value, None, document_tokens=(4,))
-
-
-def test_attention_sinks_are_refused() -> None:
-    """gpt-oss hands its sinks over as `s_aux`: an attention that leaves them out is another model."""
-    query, key, value = tensors(sum(DOCUMENTS))
-
-    with pytest.raises(ValueError, match=r"s_aux|sink"):
-        document_attention(
-            torch.nn.Identity(), query, key, value, None, document_tokens=DOCUMENTS, s_aux=torch.zeros(HEADS)
-        )
 
 
 def test_a_window_as_long_as_the_longest_document_is_no_window() -> None:

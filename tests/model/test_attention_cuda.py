@@ -87,7 +87,7 @@ def test_boundaries_are_where_documents_start_and_the_last_ends() -> None:
 
 
 def test_the_cpu_does_not_take_this_path() -> None:
-    assert not attention_cuda.runs_here(torch.empty(1, 1, 1, 8, dtype=torch.bfloat16), dropout=0.0)
+    assert not attention_cuda.runs_here(*[torch.empty(1, 1, 1, 8, dtype=torch.bfloat16)] * 2, dropout=0.0)
 
 
 def test_masters_and_moments_live_on_the_gpu_in_fp32() -> None:

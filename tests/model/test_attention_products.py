@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tutelage.model import attention, attention_products
+from tutelage.model.attention_layout import Layout
 
 MATMUL: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined] # set when torch is imported
 
@@ -27,14 +28,14 @@ def as_products(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def rounding_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes rows of any precision, and multiplies in it."""
-    monkeypatch.setattr(attention_products, "_products_in_bf16", nullcontext)
+    monkeypatch.setattr(attention_products, "_products_in_bf16", lambda _: nullcontext())
 
 
 def multiplied(inputs: Any, tree: Tree, scaling: float | None = None) -> list[torch.Tensor]:
     """The output of products, and the gradients of queries, keys and values, in the dtype of `inputs`."""
     leaves = [one.detach().requires_grad_() for one in inputs]
-    stretches = attention._stretches(tree[0], attention._chains(*tree))
-    out = attention_products.multiplied_attention(*leaves, stretches, scaling)
+    scoring = attention_products.Scoring(scaling)
+    out = attention_products.multiplied_attention(*leaves, Layout(*tree).stretches(), scoring)
     towards = torch.randn(out.shape, generator=torch.Generator().manual_seed(8)).to(out.dtype)
     return [out.detach(), *torch.autograd.grad(out, leaves, towards)]
 
@@ -64,7 +65,7 @@ def test_blocks_of_any_size_find_the_same(drawn: list[tuple[int, int]], block_to
     tree = tuple(tokens for tokens, _ in drawn), tuple(n % (place + 1) - 1 for place, (_, n) in enumerate(drawn))
     inputs = tensors(sum(tree[0]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention_products, "_products_in_bf16", nullcontext)
+        patch.setattr(attention_products, "_products_in_bf16", lambda _: nullcontext())
         patch.setattr(attention_products, "BLOCK_TOKENS", block_tokens)
         patch.setattr(attention_products, "MOST_SCORES", most_scores)
         found = multiplied(inputs, tree)
@@ -160,9 +161,9 @@ def test_other_products_keep_their_precision(before: str, monkeypatch: pytest.Mo
 def test_only_bf16_rows_on_a_processor_that_multiplies_it_come_here(monkeypatch: pytest.MonkeyPatch) -> None:
     came: list[torch.dtype] = []
 
-    def watched(query: torch.Tensor, *given: Any) -> torch.Tensor:
+    def watched(query: torch.Tensor, *given: Any, **named: Any) -> torch.Tensor:
         came.append(query.dtype)
-        return attention_products.multiplied_attention(query, *given)
+        return attention_products.multiplied_attention(query, *given, **named)
 
     monkeypatch.setattr(attention, "multiplied_attention", watched)
     for dtype in (torch.float32, torch.float64, torch.bfloat16):

@@ -1,6 +1,6 @@
 """Attention that never crosses a document boundary, through transformers' attention interface.
 
-Shape legend: H = query heads, G = key/value heads, R = tokens of a packed row, K = head width,
+Shape legend: H = query heads, G = key/value heads, R = tokens of a packed row, K = head width, V = that of values,
 Q = tokens that attend in one call, C = tokens they attend to.
 """
 
@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
-from torch.utils.checkpoint import checkpoint
+from torch.nn.functional import pad
 
 from tutelage.model import attention_cuda, attention_products
-from tutelage.model.attention_products import Stretch, multiplied_attention
+from tutelage.model.attention_autograd import attention_by_autograd, attention_in_blocks
+from tutelage.model.attention_layout import FULL, Layout, Reach, UnknownAttentionError, reach_mask
+from tutelage.model.attention_products import Scoring, multiplied_attention
 
 NAME = "tutelage_documents"
 
@@ -28,78 +28,175 @@ WIDEN_BELOW_TOKENS = 1024
 """Where attention in bf16 goes to torch's kernel, a row of documents shorter than this is computed in fp32: the bf16
 backward pass has a cost for each call that fp32 has not. Source: docs/log.md, "Attention over short documents"."""
 
+NOT_ATTENTION = ("position_ids", "cache_position")
+"""Tensors that models hand on to attention, and that change nothing of it."""
+
 
 def document_attention(
     _module: torch.nn.Module,
     query_1HRK: torch.Tensor,
     key_1GRK: torch.Tensor,
-    value_1GRK: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    value_1GRV: torch.Tensor,
+    attention_mask: Reach | torch.Tensor | None,
     *,
-    document_tokens: tuple[int, ...],
+    document_tokens: tuple[int, ...] | None = None,
     parents: tuple[int, ...] = (),
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
+    position_bias: torch.Tensor | None = None,
+    is_causal: bool | None = None,
     as_on: str | None = None,
-    **_unused: Any,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention inside each document of a packed row.
 
     One kernel call for each document costs the sum of their squared lengths, where a block mask over the whole row
     would cost the square of the sum. A document with a parent also attends to the tokens of its parents; see
-    `types.Row`. `as_on` is the kind of device whose way of computing the planner looks at from another.
+    `types.Row`. A model that hands no documents on to its attention has one in a row, which the trial of
+    `model.isolation` sees to. `as_on` is the kind of device whose way of computing the planner looks at from another.
 
     Returns:
-        [1, R, H, K] and None (no attention weights).
+        [1, R, H, V] and None (no attention weights).
 
     Raises:
-        ValueError: the model asks for something this function does not compute.
+        UnknownAttentionError: the model asks for something this function does not compute.
     """
-    if attention_mask is not None or query_1HRK.shape[0] != 1:
-        raise ValueError("document attention takes one packed row and no mask")
-    if softcap is not None:
-        raise ValueError("this model caps its attention scores, which document attention does not compute")
-    if s_aux is not None:
-        raise ValueError("this model has attention sinks (s_aux), which document attention does not compute")
-    chains = _chains(document_tokens, parents)
-    longest = max(sum(document_tokens[one] for one in chain) for chain in chains)
-    if sliding_window is not None and longest > sliding_window:
-        raise ValueError(f"a document of {longest} tokens is longer than the window of {sliding_window}")
-    if not parents and attention_cuda.runs_here(query_1HRK, dropout=dropout):
-        found_1RHK = attention_cuda.packed_attention(
-            query_1HRK, key_1GRK, value_1GRK, document_tokens=document_tokens, scaling=scaling
+    tensors = [name for name, one in others.items() if isinstance(one, torch.Tensor) and name not in NOT_ATTENTION]
+    if tensors or is_causal is False:
+        raise UnknownAttentionError(
+            f"attention with {', '.join(tensors) or 'tokens that look ahead'} is not known here"
         )
-        return found_1RHK, None
-    assert not parents or dropout == 0.0, "documents that share a beginning would share its dropout"
-    if query_1HRK.device.type == "cpu" and dropout == 0.0:
-        if query_1HRK.dtype == torch.bfloat16 and as_on in {None, "cpu"} and attention_products.runs_here():
-            stretches = _stretches(document_tokens, chains)
-            return multiplied_attention(query_1HRK, key_1GRK, value_1GRK, stretches, scaling), None
-        widen = longest < WIDEN_BELOW_TOKENS and torch.finfo(query_1HRK.dtype).bits < 32
+    tokens = query_1HRK.shape[2]
+    if query_1HRK.shape[0] != 1 or key_1GRK.shape[2] != tokens:
+        raise UnknownAttentionError("document attention takes one packed row, whose tokens attend to each other")
+    layout = Layout(document_tokens or (tokens,), parents)
+    reach = attention_mask if isinstance(attention_mask, Reach) else FULL
+    if sliding_window is not None:
+        reach = Reach(min(sliding_window, reach.window or sliding_window), reach.chunk)
+    reach = reach.inside(layout.longest)
+    if reach.chunk is not None:
+        layout = layout.in_chunks(reach.chunk)
+        reach = Reach(reach.window).inside(layout.longest)
+    given = _Given(query_1HRK, key_1GRK, value_1GRV, layout, Scoring(scaling, softcap, reach.window), as_on)
+    bias_1HRR = _bias(attention_mask, position_bias)
+    if bias_1HRR is None and s_aux is None and given.scoring == Scoring(scaling):
+        return _plain(given, dropout), None
+    return _scored(given, dropout, s_aux, bias_1HRR), None
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A row as a layer hands it over."""
+
+    query_1HRK: torch.Tensor
+    key_1GRK: torch.Tensor
+    value_1GRV: torch.Tensor
+    layout: Layout
+    scoring: Scoring
+    as_on: str | None
+
+    @property
+    def row(self) -> _Row:
+        """Queries, keys and values."""
+        return self.query_1HRK, self.key_1GRK, self.value_1GRV
+
+    def goes_to_flash(self, dropout: float) -> bool:
+        """Whether one call of flash attention computes it, on CUDA."""
+        simple = self.scoring.cap is None and not self.layout.parents
+        return simple and attention_cuda.runs_here(self.query_1HRK, self.value_1GRV, dropout=dropout)
+
+
+def _plain(given: _Given, dropout: float) -> torch.Tensor:
+    """Attention as PyTorch's kernels compute it, [1, R, H, V]."""
+    query_1HRK, key_1GRK, value_1GRV = given.row
+    layout, scaling = given.layout, given.scoring.scaling
+    if given.goes_to_flash(dropout):
+        return _flash_on_cuda(given)
+    assert not layout.parents or dropout == 0.0, "documents that share a beginning would share its dropout"
+    on_cpu = query_1HRK.device.type == "cpu" and dropout == 0.0
+    if (
+        on_cpu
+        and query_1HRK.dtype == torch.bfloat16
+        and given.as_on in {None, "cpu"}
+        and attention_products.runs_here()
+    ):
+        stretches = layout.stretches()
+        return multiplied_attention(query_1HRK, key_1GRK, value_1GRV, stretches, given.scoring)
+    row, scaling = _of_one_width(*given.row, scaling)
+    if on_cpu:
+        widen = layout.longest < WIDEN_BELOW_TOKENS and torch.finfo(query_1HRK.dtype).bits < 32
         out_1RHK: torch.Tensor = _PackedAttention.apply(  # type: ignore[no-untyped-call] # torch leaves it untyped
-            query_1HRK, key_1GRK, value_1GRK, _pieces(document_tokens, chains), scaling, widen
+            *row, _pieces(layout), scaling, widen
         )
-        return out_1RHK, None
-    by_autograd_1RHK = attention_by_autograd(
-        query_1HRK, key_1GRK, value_1GRK, document_tokens, parents, dropout=dropout, scaling=scaling
+    else:
+        out_1RHK = attention_by_autograd(*row, layout, dropout=dropout, scaling=scaling)
+    return _as_wide(out_1RHK, value_1GRV)
+
+
+def _scored(
+    given: _Given, dropout: float, sinks_H: torch.Tensor | None, bias_1HRR: torch.Tensor | None
+) -> torch.Tensor:
+    """Attention with a window, a cap, sinks or a bias, [1, R, H, V]; scores exist for a block of tokens at a time."""
+    if sinks_H is None and bias_1HRR is None and given.goes_to_flash(dropout):
+        return _flash_on_cuda(given)
+    stretches, row = given.layout.stretches(given.scoring.window), given.row
+    if dropout > 0.0 or bias_1HRR is not None:
+        return attention_in_blocks(
+            *row, stretches, given.scoring, sinks_H=sinks_H, bias_1HRR=bias_1HRR, dropout=dropout
+        )
+    dtype = given.query_1HRK.dtype
+    if given.query_1HRK.device.type == "cpu" and not attention_products.runs_here():
+        row = tuple(one.to(torch.promote_types(dtype, torch.float32)) for one in row)  # type: ignore[assignment] # three
+    return multiplied_attention(*row, stretches, given.scoring, sinks_H=sinks_H).to(dtype)
+
+
+def _flash_on_cuda(given: _Given) -> torch.Tensor:
+    row, scaling = _of_one_width(*given.row, given.scoring.scaling, step=attention_cuda.FLASH_STEP)
+    out_1RHK = attention_cuda.packed_attention(
+        *row, document_tokens=given.layout.document_tokens, scaling=scaling, window=given.scoring.window
     )
-    return by_autograd_1RHK, None
+    return _as_wide(out_1RHK, given.value_1GRV)
 
 
-def _chains(document_tokens: tuple[int, ...], parents: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """For each stretch those it attends to: its parents, the outermost first, and itself."""
-    chains: list[tuple[int, ...]] = []
-    for number, parent in enumerate(parents or (-1,) * len(document_tokens)):
-        chains.append((*(chains[parent] if parent >= 0 else ()), number))
-    return chains
+def _as_wide(out_1RHK: torch.Tensor, value_1GRV: torch.Tensor) -> torch.Tensor:
+    """[1, R, H, V]: without the columns of zeros."""
+    width = value_1GRV.shape[3]
+    return out_1RHK if out_1RHK.shape[3] == width else out_1RHK[..., :width]
 
 
-def _stretches(document_tokens: tuple[int, ...], chains: Sequence[tuple[int, ...]]) -> list[Stretch]:
-    places = [slice(*place) for place in pairwise(accumulate(document_tokens, initial=0))]
-    return [Stretch(places[chain[-1]], tuple(places[one] for one in chain[:-1])) for chain in chains]
+_Row = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Queries, keys and values."""
+
+
+def _of_one_width(
+    query_1HRK: torch.Tensor, key_1GRK: torch.Tensor, value_1GRV: torch.Tensor, scaling: float | None, *, step: int = 1
+) -> tuple[_Row, float | None]:
+    """The row with zeros behind what is narrower, for kernels that know one width, and the scaling of its own width.
+
+    Zeros add nothing to a score, and give columns of the output that nobody reads.
+    """
+    own = query_1HRK.shape[3]
+    width = -(-max(own, value_1GRV.shape[3]) // step) * step
+    if own == value_1GRV.shape[3] == width:
+        return (query_1HRK, key_1GRK, value_1GRV), scaling
+    query, key, value = (pad(one, (0, width - one.shape[3])) for one in (query_1HRK, key_1GRK, value_1GRV))
+    return (query, key, value), own**-0.5 if scaling is None else scaling
+
+
+def _bias(attention_mask: Reach | torch.Tensor | None, position_bias: torch.Tensor | None) -> torch.Tensor | None:
+    """What a model adds to scores, [1, H or 1, R or 1, R], or where it is bool, which tokens it lets see."""
+    mask = attention_mask if isinstance(attention_mask, torch.Tensor) else None
+    for one in (mask, position_bias):
+        if one is not None and one.ndim != 4:
+            raise UnknownAttentionError(f"a mask of {one.ndim} dimensions is not known here")
+    if mask is None or position_bias is None:
+        return position_bias if mask is None else mask
+    if mask.dtype != torch.bool:
+        return mask + position_bias
+    return position_bias.masked_fill(~mask, torch.finfo(position_bias.dtype).min)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +213,14 @@ class _Piece:
         return self.queries, self.keys, self.keys
 
 
-def _pieces(document_tokens: tuple[int, ...], chains: Sequence[tuple[int, ...]]) -> list[_Piece]:
+def _pieces(layout: Layout) -> list[_Piece]:
     """Every pair of a token and one that it attends to, once; the causal pieces come first and cover the row.
 
     What continues a stretch is mostly laid down behind it without a gap, and is then one piece.
     """
-    places = list(pairwise(accumulate(document_tokens, initial=0)))
+    places = layout.places
     behind: list[list[tuple[int, int]]] = [[] for _ in places]
-    for chain, (start, end) in zip(chains, places, strict=True):
+    for chain, (start, end) in zip(layout.chains(), places, strict=True):
         for parent in chain[:-1]:
             joins = behind[parent] and behind[parent][-1][1] == start
             behind[parent].append((behind[parent].pop()[0] if joins else start, end))
@@ -210,50 +307,12 @@ def _merge(
     torch.logaddexp(sums_1QH, found_sums_1QH, out=sums_1QH)
 
 
-def attention_by_autograd(
-    query_1HRK: torch.Tensor,
-    key_1GRK: torch.Tensor,
-    value_1GRK: torch.Tensor,
-    document_tokens: tuple[int, ...],
-    parents: tuple[int, ...],
-    *,
-    dropout: float,
-    scaling: float | None,
-) -> torch.Tensor:
-    """The same [1, R, H, K] on any device and with dropout: PyTorch's own attention of one stretch after the other."""
-    queries, keys, values = (one.split(document_tokens, dim=2) for one in (query_1HRK, key_1GRK, value_1GRK))
-    stretches = []
-    for query, chain in zip(queries, _chains(document_tokens, parents), strict=True):
-        above = [keys[one] for one in chain], [values[one] for one in chain]
-        if len(chain) > 1:  # recomputed, as a parent's keys and values would be kept once for each of its children
-            stretches.append(
-                checkpoint(_continue, query, *above, scaling, use_reentrant=False, preserve_rng_state=False)
-            )
-        else:
-            key, value = above[0][0], above[1][0]
-            stretches.append(
-                scaled_dot_product_attention(
-                    query, key, value, is_causal=True, dropout_p=dropout, scale=scaling, enable_gqa=True
-                )
-            )
-    return torch.cat(stretches, dim=2).transpose(1, 2)
-
-
-def _continue(
-    query_1HQK: torch.Tensor, keys: list[torch.Tensor], values: list[torch.Tensor], scaling: float | None
-) -> torch.Tensor:
-    """Attention of a stretch to itself and its parents on any device; `keys` and `values` [1, G, tokens, K] of each."""
-    key_1GCK, value_1GCK = torch.cat(keys, dim=2), torch.cat(values, dim=2)
-    queries, tokens = query_1HQK.shape[2], key_1GCK.shape[2]
-    mask_QC = torch.ones(queries, tokens, dtype=torch.bool, device=query_1HQK.device).tril_(tokens - queries)
-    return scaled_dot_product_attention(query_1HQK, key_1GCK, value_1GCK, mask_QC, scale=scaling, enable_gqa=True)
-
-
 def isolate_documents(model: Any) -> None:
     """Make `model` attend inside documents only; its forward then needs `document_tokens`."""
-    from transformers import AttentionInterface
+    from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(NAME, document_attention)
+    AttentionMaskInterface.register(NAME, reach_mask)
     model.set_attn_implementation(NAME)
 
 

@@ -14,11 +14,15 @@ import torch
 from torch.nn.attention.varlen import varlen_attn
 
 FLASH_DTYPES = (torch.bfloat16, torch.float16)
+FLASH_WIDEST, FLASH_STEP = 256, 8
+"""Head widths that the kernel takes: up to 256, in steps of 8. Source: torch.nn.attention.varlen and the checks of
+aten::_flash_attention_forward, PyTorch 2.13."""
 
 
-def runs_here(query_1HRK: torch.Tensor, *, dropout: float) -> bool:
-    """Whether flash attention computes this: on CUDA, in a narrow precision, without dropout of its own."""
-    return query_1HRK.device.type == "cuda" and query_1HRK.dtype in FLASH_DTYPES and dropout == 0.0
+def runs_here(query_1HRK: torch.Tensor, value_1GRV: torch.Tensor, *, dropout: float) -> bool:
+    """Whether flash attention computes this: on CUDA, in a narrow precision, no wider than it can, without dropout."""
+    narrow = query_1HRK.dtype in FLASH_DTYPES and max(query_1HRK.shape[3], value_1GRV.shape[3]) <= FLASH_WIDEST
+    return query_1HRK.device.type == "cuda" and narrow and dropout == 0.0
 
 
 def packed_attention(
@@ -28,8 +32,9 @@ def packed_attention(
     *,
     document_tokens: tuple[int, ...],
     scaling: float | None,
+    window: int | None = None,
 ) -> torch.Tensor:
-    """Causal attention inside each document of a packed row.
+    """Causal attention inside each document of a packed row, to all that came before or to the last `window` tokens.
 
     Returns:
         [1, R, H, K].
@@ -44,7 +49,7 @@ def packed_attention(
         longest,
         longest,
         scale=scaling,
-        window_size=(-1, 0),
+        window_size=(-1 if window is None else window - 1, 0),  # before its own token, and after
         enable_gqa=query_1HRK.shape[1] != key_1GRK.shape[1],
     )
     assert isinstance(found_RHK, torch.Tensor), "no auxiliary output was asked for"
