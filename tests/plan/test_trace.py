@@ -113,15 +113,25 @@ def test_activations_grow_with_the_row_and_logits_do_not(small: Blueprint):
     assert two.loss_bytes < 1.4 * one.loss_bytes
 
 
+def test_r4_a_row_beyond_the_window_is_planned_and_costs_less_than_without_one(write_config: Callable[..., Path]):
+    def operations(tokens: int, window: int) -> int:
+        config = write_config(
+            architectures=["MistralForCausalLM"], model_type="mistral", sliding_window=window, head_dim=16
+        )
+        return trace(read_blueprint(str(config)), single_document("full", "fp32", tokens)).operations
+
+    assert operations(2048, 128) < operations(2048, 2048)
+    assert operations(4096, 128) < 2.1 * operations(2048, 128)
+
+
 def test_what_the_engine_refuses_cannot_be_planned(write_config: Callable[..., Path]):
-    window = write_config(
-        architectures=["MistralForCausalLM"], model_type="mistral", sliding_window=128, head_dim=16
-    )  # fmt: skip
-    blueprint = read_blueprint(str(window))
-    assert trace(blueprint, single_document("full", "fp32", 128)).peak_bytes > 0
+    """This model's tokens look ahead."""
+    config = write_config(
+        architectures=["Gemma3ForCausalLM"], model_type="gemma3_text", use_bidirectional_attention=True, head_dim=16
+    )
     with pytest.raises(ConfigError, match="cannot be planned") as caught:
-        trace(blueprint, single_document("full", "fp32", 129))
-    assert "window of 128" in str(caught.value)
+        trace(read_blueprint(str(config)), single_document("full", "fp32", 128))
+    assert "mask is not that of causal attention" in str(caught.value)
 
 
 def test_a_row_has_the_lengths_that_were_asked_for():
