@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import tempfile
@@ -52,6 +53,7 @@ class Pair:
         detail: in words.
         way: how the oracle had to write the messages.
         parts: number of Examples; `tokens` and `trained` of all of them.
+        ids_sha256: of their ids and weights.
     """
 
     template: str
@@ -68,6 +70,7 @@ class Pair:
     parts: int = 0
     tokens: int = 0
     trained: int = 0
+    ids_sha256: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """For a line of the results file."""
@@ -266,6 +269,7 @@ def _judged(
         parts=len(outcome),
         tokens=sum(len(one.ids) for one in outcome),
         trained=sum(one.trained_tokens for one in outcome),
+        ids_sha256=hash_of(outcome),
     )
     if not opinion.is_right:
         detail = "; ".join(f"[{one.promise}] {one.detail}" for one in opinion.findings)
@@ -273,6 +277,14 @@ def _judged(
     elif pair.acceptance == "control token" and escaped is None:
         made = replace(made, verdict="wrong", reason="control token", detail="text spells a control token")
     return made, opinion.way
+
+
+def hash_of(examples: Sequence[Example]) -> str:
+    """Hash of the ids and weights of a row's Examples, by which two runs of this benchmark are compared."""
+    digest = hashlib.sha256()
+    for one in examples:
+        digest.update(one.ids.astype("<i4").tobytes() + one.weights.astype("<f4").tobytes())
+    return digest.hexdigest()
 
 
 def outcomes_of(conversations: Sequence[Conversation], renderer: Renderer) -> list[Outcome]:

@@ -33,7 +33,7 @@ def traced(source: str, *contents: Any, tools: Any = None, **arguments: Any) -> 
 def origins(shown: Traced) -> list[tuple[str, str, int]]:
     """(character, field it came from, offset there); a field of "" is the template's own."""
     return [
-        (character, "" if source == OWN else shown.sources[source].field, int(offset))
+        (character, "" if source < 0 else shown.sources[source].field, int(offset))
         for character, source, offset in zip(shown.text, shown.source, shown.offset, strict=True)
     ]
 
@@ -191,7 +191,7 @@ class TestSources:
             documents=[{"text": "d"}],
             arguments={"style": "plain"},
         )
-        used = [shown.sources[index] for index in dict.fromkeys(shown.source.tolist()) if index != OWN]
+        used = [shown.sources[index] for index in dict.fromkeys(shown.source.tolist()) if index >= 0]
         assert used == [
             Source(0, "role"),
             Source(0, "content[0].type"),

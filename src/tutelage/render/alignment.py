@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.render import provenance
 from tutelage.render.provenance import Traced
 
 OWN, OTHERS, TEMPLATE = 1, 2, 0
@@ -44,7 +45,8 @@ def owners(traced: Traced, message: int) -> NDArray[np.int8]:
         TEMPLATE if one.message is None or one.field == "role" else OWN if one.message == message else OTHERS
         for one in traced.sources
     ]
-    table = np.asarray([*kinds, TEMPLATE], dtype=np.int8)  # source -1, the template's text, takes the last entry
+    # Sources below 0, the template's text, count from the end of the table.
+    table = np.asarray([*kinds, *(TEMPLATE for _ in (provenance.JSON, provenance.PYTHON, provenance.OWN))], np.int8)
     return table[traced.source]
 
 

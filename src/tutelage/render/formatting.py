@@ -93,7 +93,8 @@ class _Formatter(SandboxedFormatter):
 
     def format_field(self, value: Any, format_spec: str) -> str:
         _allow_field(self._meter, value, format_spec)
-        field: str = super().format_field(value, format_spec)
+        is_container = type(value) in (list, tuple, dict)
+        field: str = self._meter.printed(value) if is_container else super().format_field(value, format_spec)
         self._meter.built(len(field))
         self._fields.append(field)
         return field

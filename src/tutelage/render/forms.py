@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from tutelage.render.notation import prints_parts
 from tutelage.render.template import ChatTemplate, TemplateRefusal
 from tutelage.types import Conversation, Message
 
@@ -49,6 +50,11 @@ class MessageForm:
     reasoning: str = "reasoning_content"
     writes_calls: bool = False
     writes_reasoning: bool = False
+
+    @property
+    def hands_lists(self) -> bool:
+        """Whether content may be handed over as a list of parts."""
+        return self.parts or self.reasoning == "content"
 
     def sees(self, conversation: Conversation) -> list[Seen]:
         """The messages of a conversation as the template is handed them."""
@@ -98,7 +104,7 @@ def form_of(template: ChatTemplate, reasoning: ReasoningField = "auto") -> Messa
 
 def _writes(template: ChatTemplate, form: MessageForm, said: Mapping[str, str]) -> bool:
     text = _rendered(template, [_said(form, role, words) for role, words in said.items()])
-    return text is not None and all(words in text for words in said.values())
+    return text is not None and all(words in text for words in said.values()) and not prints_parts(text)
 
 
 def _with_calls(template: ChatTemplate, form: MessageForm) -> MessageForm:
@@ -125,7 +131,8 @@ def _writes_call(template: ChatTemplate, form: MessageForm) -> bool:
     tool = {"name": FUNCTION, "description": FUNCTION, "parameters": {"type": "object", "properties": {}}}
     for messages in ([asked, turn], [asked, turn, result, answer]):
         text = _rendered(template, messages, tools=[{"type": "function", "function": tool}])
-        if text is not None and _holds_call(text):
+        # A content of null that is printed is the word that Python has for it.
+        if text is not None and _holds_call(text) and not (form.null_content and "None" in text.split(ASKED)[-1]):
             return True
     return False
 
@@ -143,7 +150,7 @@ def _with_reasoning(template: ChatTemplate, form: MessageForm, chosen: Reasoning
         tried = replace(form, reasoning=key, writes_reasoning=True)
         turn = tried.message(Message("assistant", ANSWERED, reasoning=THOUGHT))
         text = _rendered(template, [_said(form, "user", ASKED), turn])
-        if text is not None and THOUGHT in text:
+        if text is not None and THOUGHT in text and not prints_parts(text):
             return tried
     return replace(form, reasoning=known[0]) if known else form
 

@@ -361,11 +361,15 @@ def _cost_of(examples: Sequence[Example]) -> str:
 def _not_shown(conversation: Conversation, turn: RenderedTurn) -> list[Change]:
     """What a row says and the served prompt of its last trained turn leaves out: neither will a server show it."""
     changes = []
-    names = [str(tool.get("function", tool).get("name", "")) for tool in conversation.tools]
+    offered = [tool["function"] if isinstance(tool.get("function"), dict) else tool for tool in conversation.tools]
+    names = [str(one.get("name", "")) for one in offered]
     missing = [name for name in names if name and name not in turn.prompt]
     if missing:
         detail = f"the template does not show the model its tools ({', '.join(missing[:3])}); neither will a server"
         changes.append(Change(conversation.address, "tools_not_shown", detail))
+    if any(str(dict(one)) in turn.prompt for one in offered):
+        detail = "the template prints the tools on offer in Python's notation; so will a server"
+        changes.append(Change(conversation.address, "tools_as_python", detail))
     for index, message in enumerate(conversation.messages[: turn.message]):
         words = (message.content or "").strip()
         if message.role == "assistant" or not words or words in turn.prompt:

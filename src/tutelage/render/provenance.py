@@ -3,7 +3,8 @@
 Shape legend: C = characters of one rendered text.
 
 A run is (source, start, length): `length` characters that stand in source number `source` from `start` on.
-(-1, -1, length) is text of the template's own, or text whose origin is not known.
+(-1, -1, length) is text of the template's own, or text whose origin is not known; -2 and -3 in its place are the
+brackets, quotes, names and numbers that a list or an object got as it was printed, by Python and as JSON.
 """
 # ruff: noqa: D102 the methods of TracedText are those of str
 
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 Run = tuple[int, int, int]
 Runs = tuple[Run, ...]
 
-OWN = -1
+OWN, PYTHON, JSON = -1, -2, -3
 MAX_RUNS = 100_000
 """A string in more pieces than this counts as the template's own. Our choice: 100,000 runs take about 10 MB."""
 
@@ -49,8 +50,9 @@ class Traced:
     Attributes:
         text: exactly what `ChatTemplate.render` gives.
         sources: the strings the template was given.
-        source: int32 [C], an index into `sources`; -1 is the template's own text or an unknown origin.
-        offset: int32 [C], the position inside that string; -1 where `source` is -1.
+        source: int32 [C], an index into `sources`; below 0 is the template's own text (OWN, also for an unknown
+            origin), and among it what Python (PYTHON) or JSON (JSON) writes around the items of a list or an object.
+        offset: int32 [C], the position inside that string; -1 where there is none.
         followed: False where tracing met something it could not follow and every origin is unknown.
     """
 
@@ -320,8 +322,14 @@ def origins(text: str) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     source = np.repeat(table[:, 0], lengths)
     first = table[:, 1] - (np.cumsum(lengths, dtype=np.int32) - lengths)
     offset = np.repeat(first, lengths) + np.arange(len(source), dtype=np.int32)
-    offset[source == OWN] = OWN
+    offset[source < 0] = OWN
     return source, offset
+
+
+def in_notation(text: str, notation: int) -> str:
+    """`text`, the print of a list or an object, with all that came from no source as `notation` (PYTHON, JSON)."""
+    runs = runs_of(text)
+    return TracedText(text, tuple((notation, notation, run[2]) if run[0] == OWN else run for run in runs))
 
 
 def cuts(runs: Runs, spans: Iterable[tuple[int, int]]) -> Iterator[Runs]:
@@ -337,7 +345,7 @@ def cuts(runs: Runs, spans: Iterable[tuple[int, int]]) -> Iterator[Runs]:
             source, origin, length = runs[here]
             first, last = max(start - at, 0), min(stop - at, length)
             if last > first:
-                kept.append((source, OWN if source == OWN else origin + first, last - first))
+                kept.append((source, origin if source < 0 else origin + first, last - first))
             at += length
             here += 1
         yield tuple(kept)
@@ -365,7 +373,7 @@ def _merged(parts: Iterable[Runs]) -> Runs:
         for run in runs:
             if merged:
                 source, start, length = merged[-1]
-                if source == run[0] and (source == OWN or start + length == run[1]):
+                if source == run[0] and (source < 0 or start + length == run[1]):
                     merged[-1] = (source, start, length + run[2])
                     continue
             merged.append(run)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.render import provenance
 from tutelage.render.proof import Renderer
 from tutelage.render.provenance import Source, Traced
 from tutelage.render.seen import SeenRow
@@ -97,8 +98,9 @@ def _place(
     agreed = most if same.all() else int(np.argmin(same))
     if agreed == 0:
         return
-    of_source = np.array([_code(one, conversation) for one in traced.sources] + [CODES["template"]], dtype=np.int8)
-    of_character = of_source[traced.source[text_from:]]  # source -1, the template's own text, takes the last code
+    own = [CODES["template"]] * len((provenance.JSON, provenance.PYTHON, provenance.OWN))
+    of_source = np.array([_code(one, conversation) for one in traced.sources] + own, dtype=np.int8)
+    of_character = of_source[traced.source[text_from:]]  # sources below 0, the template's own, count from the end
     found = majority(of_character, encoded.offsets[:agreed])
     codes[at : at + agreed] = np.where(codes[at : at + agreed] == UNKNOWN, found, codes[at : at + agreed])
 

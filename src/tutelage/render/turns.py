@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tutelage.render.alignment import Place, beyond, end_of_prompt, has_content, in_order, place_of, strangers
+from tutelage.render.notation import prints_parts, require_parts_read, require_written
 from tutelage.render.provenance import Traced
 from tutelage.render.reasoning import OpenBlock, before_closed, has_tags, less_empty_block, opened_by
 from tutelage.render.seen import SeenRow
@@ -81,6 +82,8 @@ class TurnWriter:
         prompt = row.render(index, generation_prompt=True)
         if not prompt:
             raise Unproven("no_prompt", f"message {index}: the template serves an empty prompt, which predicts nothing")
+        if row.form.hands_lists and prints_parts(prompt):
+            require_parts_read(row.trace(index, generation_prompt=True))
         finished = row.render(index + 1, generation_prompt=False)
         if finished.startswith(prompt):
             block = opened_by(prompt)
@@ -151,13 +154,16 @@ class TurnWriter:
             tail = finished[start:]
             require_words(index, message, tail)
             end = end_of_words(message, tail)
-            _require_own(traced, index, start, start + len(self._through_stop(tail, end)))
+            whole = self._through_stop(tail, end)
+            _require_own(traced, index, start, start + len(whole))
+            require_written(index, row.messages[index], message, traced, start, start + len(whole))
             return _Reply(tail[:end], tail[end:])
         body = finished[start : place.last]
         whole = self._through_stop(finished[start:], place.last - start)
         opening = "" if block is None else block.tag  # what the prompt has opened, the reply need not open again
         require_words(index, message, opening + whole)
         _require_own(traced, index, start, start + len(whole))
+        require_written(index, row.messages[index], message, traced, start, start + len(whole))
         if message.tool_calls and (message.content or "").strip() and not has_content(traced, index, start, place.last):
             raise Unproven("content_not_in_reply", f"message {index}: the template writes the calls without the words")
         if block is not None and (block.closing not in whole or whole.lstrip().startswith(block.tag)):
@@ -190,6 +196,7 @@ class TurnWriter:
         words, after = finished[place.first : place.last], finished[place.last :]
         whole = self._through_stop(finished[place.first :], len(words))
         _require_own(traced, index, place.first, place.first + len(whole))
+        require_written(index, row.messages[index], message, traced, place.first, place.first + len(whole))
         block = opened_by(prompt)
         lead = beyond(given, place.written)
         if lead is not None:

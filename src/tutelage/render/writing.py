@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tutelage.render.provenance import TracedText, expanded, joined
+from tutelage.render.provenance import JSON, PYTHON, TracedText, expanded, in_notation, joined
 
 _SPECIAL = re.compile(r'[\x00-\x1f\\"]')
 _MAYBE_ESCAPED = re.compile(r"""[\\'"]|[^\x20-\x7e]""")
@@ -33,13 +33,27 @@ def traced_json(
     margin = " " * indent if isinstance(indent, int) else indent
     pieces = list(_Writer(ensure_ascii, margin, item, key, sort_keys).value(value, 0))
     written = joined("", pieces)
-    return written if written == text else text
+    if written != text:
+        return text
+    return in_notation(written, JSON) if isinstance(value, (dict, list, tuple)) and value else written
 
 
 def traced_repr(value: Any, text: str) -> str:
-    """`text`, which is `str` of a list, tuple or dict, with the origin of each character, as in `traced_json`."""
+    """`text`, which is `str` of a list, tuple or dict, with the origin of each character, as in `traced_json`.
+
+    Python and JSON write a list of numbers alike; only where they differ is it Python's notation.
+    """
     written = joined("", list(_python(value)))
-    return written if written == text else text
+    if written != text:
+        return text
+    return in_notation(written, PYTHON if _is_python(value, text) else JSON) if value else written
+
+
+def _is_python(value: Any, text: str) -> bool:
+    try:
+        return json.dumps(value, ensure_ascii=False) != text
+    except (TypeError, ValueError):  # JSON has no word for it
+        return True
 
 
 def _python(value: Any) -> Iterator[str]:
