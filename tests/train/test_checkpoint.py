@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from tutelage.errors import CheckpointError, SaveError
+from tutelage.errors import CheckpointError, SaveError, TrainingError
+from tutelage.seals import sealed, unsealed
 from tutelage.train import checkpoint as checkpoint_module
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.masters import Masters
@@ -43,6 +46,7 @@ def test_what_is_restored_is_what_was_saved(
 ) -> None:
     progress = Progress(2, best_loss=0.5, best_step=1, evaluations_since_best=1, tokens=80, trained_tokens=30)
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
+    checkpoints.save_best(trained, Progress(1, best_loss=0.5, best_step=1))
     saved_at = checkpoints.save(trained, progress)
     drawn = torch.rand(3)
     model = small_network(seed=9)
@@ -304,3 +308,121 @@ def test_state_is_readable_json(trained: Masters, tmp_path: Path) -> None:
 
     assert state["progress"]["tokens"] == 9
     assert set(state["sha256"]) == {"masters.safetensors", "moments.safetensors"}
+
+
+def test_b1_every_flipped_bit_of_the_state_is_found(trained: Masters, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(trained, Progress(2, best_loss=0.5, best_step=2, tokens=80, recent_losses=(1.5, 2.5)))
+    path = tmp_path / "step-000002" / "state.json"
+    whole, passed = path.read_bytes(), []
+    for place in range(8 * len(whole)):
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        try:
+            checkpoints.restore_newest(trained)
+        except CheckpointError:
+            continue
+        passed.append(place)
+
+    assert passed == []
+
+
+def test_b1_a_state_sealed_anew_is_held_against_its_folder_and_files(trained: Masters, tmp_path: Path) -> None:
+    """What a hash of its own cannot tell: another step's folder, no files named, and a file that is not named."""
+    checkpoints = Checkpoints(tmp_path / "a", keep=2)
+    folder = checkpoints.save(trained, Progress(2))
+    content = unsealed((folder / "state.json").read_bytes())
+
+    def refused(**other: Any) -> str:
+        (folder / "state.json").write_text(sealed(content | other), encoding="utf-8")
+        with pytest.raises(CheckpointError, match="damaged") as caught:
+            checkpoints.restore_newest(trained)
+        return str(caught.value.found)
+
+    assert "of step 3, and the folder of step 2" in refused(progress=content["progress"] | {"steps_done": 3})
+    assert "names no file" in refused(sha256={})
+    shutil.copy(folder / "masters.safetensors", folder / "more.safetensors")
+    assert "more.safetensors is no file of this checkpoint" in refused()
+
+
+def test_b2_damaged_best_weights_are_met_when_the_run_goes_on(trained: Masters, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    checkpoints.save_best(trained, Progress(1, best_loss=0.5, best_step=1))
+    checkpoints.save(trained, Progress(3, best_loss=0.5, best_step=1))
+    spoil(tmp_path / "best-000001" / "masters.safetensors")
+
+    with pytest.raises(CheckpointError, match="best weights so far are damaged") as caught:
+        checkpoints.restore_newest(trained)
+
+    assert f"delete {tmp_path / 'best-000001'}" in str(caught.value.fix)
+    shutil.rmtree(tmp_path / "best-000001")
+    said: list[str] = []
+    progress = checkpoints.restore_newest(trained, say=said.append)
+    assert (progress.steps_done, progress.best_step, progress.best_loss) == (3, None, None)
+    assert "of step 1, are gone" in said[0]
+
+
+@pytest.mark.parametrize("what", ["damaged", "gone"])
+def test_b2_best_weights_that_were_just_restored_are_written_again(trained: Masters, tmp_path: Path, what: str) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    checkpoints.save_best(trained, Progress(3, best_loss=0.5, best_step=3))
+    checkpoints.save(trained, Progress(3, best_loss=0.5, best_step=3))
+    if what == "damaged":
+        spoil(tmp_path / "best-000003" / "masters.safetensors")
+    else:
+        shutil.rmtree(tmp_path / "best-000003")
+
+    assert checkpoints.restore_newest(trained).best_step == 3
+    assert checkpoints.restore_best(trained).steps_done == 3
+
+
+def test_b2_the_offered_checkpoint_has_its_best_weights(trained: Masters, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=9)
+    for step in (1, 2, 3):
+        checkpoints.save_best(trained, Progress(step, best_step=step))
+        checkpoints.save(trained, Progress(step, best_step=step))
+    checkpoints.save(trained, Progress(4, best_step=3))
+    checkpoints.save(trained, Progress(5, best_step=3))
+    spoil(tmp_path / "step-000005" / "masters.safetensors")
+    spoil(tmp_path / "best-000003" / "masters.safetensors")
+
+    with pytest.raises(CheckpointError, match="damaged") as caught:
+        checkpoints.restore_newest(trained)
+
+    assert "--from step-000003" in str(caught.value.fix), "of step 4 the best are damaged; step 3 is its own best"
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("best", [False, True])
+def test_b13_weights_that_are_not_finite_are_never_saved(
+    trained: Masters, tmp_path: Path, bad: float, best: bool
+) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save_best(trained, Progress(1, best_step=1))
+    checkpoints.save(trained, Progress(1, best_step=1))
+    with torch.no_grad():
+        next(iter(trained.masters.values())).view(-1)[3] = bad
+    write = checkpoints.save_best if best else checkpoints.save
+
+    with pytest.raises(TrainingError, match="no longer finite") as caught:
+        write(trained, Progress(2, best_step=2))
+
+    assert "step-000001" in str(caught.value.expected)
+    assert names(tmp_path) == ["best-000001", "step-000001"]
+
+
+def test_the_first_checkpoint_that_fails_offers_no_resume(
+    trained: Masters, tmp_path: Path, files_at_most: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+
+    with files_at_most(200), pytest.raises(SaveError) as caught:
+        checkpoints.save(trained, Progress(1))
+
+    assert caught.value.fix == "free some space, then start the run again"
+
+
+def spoil(path: Path) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from tutelage.errors import DataError, cause_of
 from tutelage.render.compact import packed, unpacked
+from tutelage.seals import sealed, unsealed
 from tutelage.types import Address, Example, Unit
 
 EXAMPLES, INDEX, SYSTEMS, SUMMARY = "examples.bin", "index.bin", "systems.jsonl", "store.json"
@@ -244,9 +245,8 @@ def _read(stream: IO[bytes], start: int, size: int) -> bytes:
 
 def write_sealed(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON object with its own hash, and see it onto the disk."""
-    text = json.dumps(content)
     with path.open("w", encoding="utf-8") as stream:
-        stream.write(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n")
+        stream.write(sealed(content))
         stream.flush()
         os.fsync(stream.fileno())
 
@@ -258,13 +258,9 @@ def read_sealed(path: Path) -> dict[str, Any]:
         DataError: it is not there, or not as it was written.
     """
     try:
-        digest, text, end = path.read_text(encoding="utf-8").split("\n")
+        return unsealed(path.read_bytes())
     except (OSError, ValueError) as error:
         raise _damaged(path, cause_of(error)) from error
-    if end or hashlib.sha256(text.encode()).hexdigest() != digest:
-        raise _damaged(path, "other bytes than were written")
-    content: dict[str, Any] = json.loads(text)
-    return content
 
 
 def require_whole(path: Path, written: dict[str, Any], *, verify: bool) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from tutelage.errors import CheckpointError, SaveError, cause_of
+from tutelage.errors import CheckpointError, SaveError, TrainingError, cause_of
 from tutelage.model.ranks import ALONE, Ranks
+from tutelage.seals import sealed, unsealed
 from tutelage.train.folder import sync
-from tutelage.train.masters import Masters
+from tutelage.train.masters import Masters, not_finite
 from tutelage.train.random_state import PREFIX, random_state, restore_random_state
 from tutelage.train.shards import of_rank, read_shards, sha256_and_sync, with_rank, write_shards
 
@@ -96,13 +96,22 @@ class Checkpoints:
         found = self._newest_first("step")
         return found[0].name if found else None
 
-    def restore_newest(self, optimiser: Masters, *, chosen: str | None = None) -> Progress:
+    def restore_newest(
+        self, optimiser: Masters, *, chosen: str | None = None, say: Callable[[str], None] = print
+    ) -> Progress:
         """Load the newest checkpoint, or the `chosen` one, into `optimiser` and its model.
 
         What was saved after it goes, as the run will come there again; so does what a killed process left half-written.
+        The best weights that it counts on are looked at too: a run that cannot end with them ends here, not after its
+        last step. Where their folder is gone, as the error about damaged ones offers, the run goes on without.
+
+        Args:
+            optimiser: of the run, with the shapes it had.
+            chosen: the name of a checkpoint.
+            say: told when the run goes on without its best weights.
 
         Raises:
-            CheckpointError: there is none, or it is damaged; the error names the newest whole one before it.
+            CheckpointError: there is none, or it, or the best weights, are damaged; the error says how to go on.
         """
         found = self._newest_first("step")
         if chosen is not None:
@@ -121,7 +130,40 @@ class Checkpoints:
         restore_random_state(of_rank(random, self.ranks))
         self.ranks.wait_for_all()
         self._forget_after(progress.steps_done)
-        return progress
+        return self._with_best(optimiser, progress, say)
+
+    def _with_best(self, optimiser: Masters, progress: Progress, say: Callable[[str], None]) -> Progress:
+        """The progress, once the best weights it counts on are whole; without them where they are gone."""
+        if progress.best_step is None:
+            return progress
+        folder = self.folder / f"best-{progress.best_step:06d}"
+        there = self.ranks.any(folder.is_dir())
+        if progress.best_step == progress.steps_done:  # the weights just restored
+            if there and self._damage(folder) is not None:
+                self._delete([folder])
+                there = False
+            self.ranks.wait_for_all()
+            if not there:
+                self.save_best(optimiser, progress)
+            return progress
+        if there:
+            if (found := self._damage(folder)) is not None:
+                raise _damaged_best(folder, found)
+            return progress
+        say(
+            f"The best weights so far, of step {progress.best_step}, are gone: the best are counted anew from here; "
+            "where no evaluation follows the run ends with its last weights"
+        )
+        return replace(progress, best_step=None, best_loss=None)
+
+    def _damage(self, folder: Path) -> str | None:
+        """What is wrong with a checkpoint; every process looks at a share of its files, and all get the answer."""
+        found = ""
+        try:
+            _checked_state(folder, self.ranks)
+        except _DAMAGE as error:
+            found = str(error) or repr(error)
+        return next(filter(None, self.ranks.gather(found)), None)
 
     def restore_best(self, optimiser: Masters) -> Progress:
         """Load the best weights into `optimiser` and its model; the moments stay as they are.
@@ -137,6 +179,8 @@ class Checkpoints:
                 expected="best-000001 or later",
                 fix="start the run again",
             )
+        if (wrong := self._damage(found[0])) is not None:
+            raise _damaged_best(found[0], wrong)
         tensors, progress = self._read(found[0], optimiser, others=[])
         optimiser.restore_masters({name: one for name, one in tensors.items() if ":" not in name})
         return progress
@@ -146,20 +190,21 @@ class Checkpoints:
         self._delete(self._newest_first("best"))
 
     def _newest_first(self, kind: str) -> list[Path]:
-        return sorted(self.folder.glob(f"{kind}-*"), reverse=True)
+        return sorted(self.folder.glob(f"{kind}-*"), key=lambda one: (len(one.name), one.name), reverse=True)
 
     def _forget_bests(self) -> None:
         """Delete all best weights but the newest and those that a checkpoint counts on, if the run goes on from it."""
         needed = set()
         for checkpoint in self._newest_first("step"):
             with suppress(*_DAMAGE):  # a damaged checkpoint counts on nothing
-                best = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))["progress"]["best_step"]
+                best = _state(checkpoint)["progress"]["best_step"]
                 needed.add(f"best-{best or 0:06d}")
         self._delete([old for old in self._newest_first("best")[1:] if old.name not in needed])
 
     def _forget_after(self, step: int) -> None:
         for kind in ("step", "best"):
-            self._delete([later for later in self._newest_first(kind) if later.name > f"{kind}-{step:06d}"])
+            last = f"{kind}-{step:06d}"
+            self._delete([one for one in self._newest_first(kind) if (len(one.name), one.name) > (len(last), last)])
             self._delete(list(self.folder.glob(f".{kind}-*")))
 
     def _delete(self, folders: list[Path]) -> None:
@@ -168,6 +213,7 @@ class Checkpoints:
                 shutil.rmtree(one)
 
     def _write(self, target: Path, tensors: dict[str, dict[str, torch.Tensor]], progress: Progress) -> None:
+        self._require_finite(tensors[MASTERS_FILE])
         if self.ranks.size > 1:
             self._write_together(target, tensors, progress)
             return
@@ -188,6 +234,18 @@ class Checkpoints:
             raise _not_saved(target, error) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def _require_finite(self, weights: Mapping[str, torch.Tensor]) -> None:
+        found = next(filter(None, self.ranks.gather(not_finite(weights))), [])
+        if found:
+            good = self.newest()
+            raise TrainingError(
+                "The weights are no longer finite, so they are not saved",
+                where=", ".join(found[:3]) + (f" and {len(found) - 3} more parameters" if len(found) > 3 else ""),
+                found="NaN or infinity",
+                expected="finite numbers" + ("" if good is None else f", as in {self.folder / good}, which stays"),
+                fix="start a new run with a lower train.learning_rate",
+            )
 
     def _write_together(self, target: Path, tensors: dict[str, dict[str, torch.Tensor]], progress: Progress) -> None:
         """Every process writes what it keeps; the main one makes the folder and gives it its name."""
@@ -251,7 +309,7 @@ class Checkpoints:
 def _seal(scratch: Path, target: Path, hashes: dict[str, str], progress: Progress) -> None:
     """Say in the folder what is in it, then give it its name."""
     state = scratch / STATE_FILE
-    state.write_text(json.dumps({"progress": asdict(progress), "sha256": hashes}, indent=1), encoding="utf-8")
+    state.write_text(sealed({"progress": asdict(progress), "sha256": hashes}), encoding="utf-8")
     sha256_and_sync(state)
     sync(scratch)
     os.replace(scratch, target)
@@ -276,14 +334,40 @@ def _instead(damaged: Path, others: list[Path]) -> str:
     """The newest checkpoint before the damaged one that is whole, as something to do."""
     for other in others:
         with suppress(*_DAMAGE):
-            _checked_state(other)
+            best = _checked_state(other)["progress"]["best_step"]
+            if best is not None and best != int(other.name.partition("-")[2]):
+                _checked_state(other.with_name(f"best-{best:06d}"))
             return f"go on from the one before: tutelage train --resume {damaged.parent.parent} --from {other.name}"
     return "start the run again"
 
 
+def _damaged_best(folder: Path, found: str) -> CheckpointError:
+    run = folder.parent.parent
+    return CheckpointError(
+        "The best weights so far are damaged",
+        where=str(folder),
+        found=found,
+        expected="whole files",
+        fix=f"delete {folder}, then resume: the run goes on without them (tutelage train --resume {run})",
+    )
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    """What `state.json` says, once it is as it was written, and of this folder."""
+    state = unsealed((folder / STATE_FILE).read_bytes())
+    named = int(folder.name.partition("-")[2])
+    if (done := state["progress"]["steps_done"]) != named:
+        raise ValueError(f"{STATE_FILE} is of step {done}, and the folder of step {named}")
+    if not state["sha256"]:
+        raise ValueError(f"{STATE_FILE} names no file")
+    return state
+
+
 def _checked_state(folder: Path, ranks: Ranks = ALONE) -> dict[str, Any]:
     """What `state.json` says, once each file it names, or this process's share of them, has the bytes written."""
-    state: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+    state = _state(folder)
+    if odd := sorted({one.name for one in folder.glob("*.safetensors")} - set(state["sha256"])):
+        raise ValueError(f"{odd[0]} is no file of this checkpoint")
     for name, expected in sorted(state["sha256"].items())[ranks.rank :: ranks.size]:
         found = sha256_and_sync(folder / name)
         if found != expected:
@@ -292,9 +376,10 @@ def _checked_state(folder: Path, ranks: Ranks = ALONE) -> dict[str, Any]:
 
 
 def _not_saved(target: Path, error: Exception) -> SaveError:
+    earlier = any(target.parent.glob("step-*"))
     return SaveError(
-        "The checkpoint could not be saved; earlier ones are untouched",
+        "The checkpoint could not be saved" + ("; earlier ones are untouched" if earlier else ""),
         where=str(target),
         found=cause_of(error),
-        fix="free some space, then resume the run",
+        fix=f"free some space, then {'resume the run' if earlier else 'start the run again'}",
     )

@@ -230,6 +230,18 @@ class Masters:
         self.publish()
 
 
+def not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """The names of those that hold NaN or an infinity in the part that this process keeps."""
+    found = []
+    for name, tensor in tensors.items():
+        ours = tensor.detach()
+        ours = ours.to_local() if isinstance(ours, DTensor) else ours
+        # Both ends, rather than a mask as large as the tensor; a NaN anywhere is at both.
+        if ours.is_floating_point() and ours.numel() and not all(map(math.isfinite, map(float, ours.aminmax()))):
+            found.append(name)
+    return found
+
+
 def _into(master: torch.Tensor, room: torch.Tensor) -> Callable[[torch.Tensor], None]:
     def add(parameter: torch.Tensor) -> None:
         assert parameter.grad is not None

@@ -322,7 +322,7 @@ def _going_on(job: Job, checkpoints: Checkpoints) -> tuple[Progress, int | None]
     row_tokens, ranks = rows_after_full(job.folder), job.learner.engine.ranks
     progress = Progress()
     if row_tokens is None or job.checkpoint is not None or checkpoints.newest() is not None:
-        progress = checkpoints.restore_newest(job.learner.optimiser, chosen=job.checkpoint)
+        progress = checkpoints.restore_newest(job.learner.optimiser, chosen=job.checkpoint, say=job.screen.say)
     ranks.wait_for_all()  # all have read what the next line deletes
     (job.folder / run_files.STOPPED).unlink(missing_ok=True)
     return progress if row_tokens is None else replace(progress, row_tokens=row_tokens), row_tokens

@@ -9,13 +9,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-
 from tutelage.errors import FitError, TrainingError
-from tutelage.model.ranks import ALONE, Ranks, whole_tensor
+from tutelage.model.ranks import ALONE, Ranks
 from tutelage.train import folder as run_files
 from tutelage.train.checkpoint import Checkpoints, Progress
-from tutelage.train.masters import Masters
+from tutelage.train.masters import Masters, not_finite
 from tutelage.types import Batch, Row
 
 SHOWN_ADDRESSES = 4
@@ -144,7 +142,7 @@ def _left(
     checkpoints: Checkpoints,
 ) -> bool:
     """Save the state unless it is itself not finite, write `stopped.json`; whether it was saved."""
-    finite = all(bool(whole_tensor(torch.isfinite(one).all())) for one in optimiser.masters.values())
+    finite = not checkpoints.ranks.any(bool(not_finite(optimiser.masters)))
     saved = checkpoints.save(optimiser, progress, keep_older=True).name if finite else None
     content = {"step": batch.step + 1, **told, "checkpoint": saved, "rows": rows}
     if checkpoints.ranks.is_main:

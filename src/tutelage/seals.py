@@ -1,0 +1,33 @@
+"""A JSON object that carries its own hash: any other byte of it is noticed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+SEAL = "sha256_of_the_above"
+_SEALED = re.compile(rb'(\{.+),\n "' + SEAL.encode() + rb'": "([0-9a-f]{64})"\n\}\n', re.DOTALL)
+
+
+def sealed(content: Mapping[str, Any]) -> str:
+    """`content`, which is not empty, as JSON whose last entry, `SEAL`, is the SHA-256 of all bytes before it."""
+    assert content, "there is something to seal"
+    assert SEAL not in content, "it is sealed once"
+    body = json.dumps(content, ensure_ascii=False, indent=1).removesuffix("\n}")
+    return f'{body},\n "{SEAL}": "{hashlib.sha256(body.encode()).hexdigest()}"\n}}\n'
+
+
+def unsealed(data: bytes) -> dict[str, Any]:
+    """What was sealed, without its hash.
+
+    Raises:
+        ValueError: these are not the bytes that were written.
+    """
+    parts = _SEALED.fullmatch(data)
+    if parts is None or hashlib.sha256(parts[1]).hexdigest() != parts[2].decode():
+        raise ValueError("other bytes than were written")
+    content: dict[str, Any] = json.loads(parts[1] + b"\n}")
+    return content
