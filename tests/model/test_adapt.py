@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from tutelage.errors import ConfigError
-from tutelage.model.adapt import add_lora, put_adapter, train_everything
+from tutelage.model.adapt import add_lora, train_everything
 from tutelage.model.attention import attend_as_served, isolate_documents
 from tutelage.model.load import compute_in, load
 from tutelage.model.loss import row_loss
+from tutelage.model.swap import put_adapter
 from tutelage.pack import pack_rows
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
 from tutelage.train.masters import Masters

@@ -32,6 +32,7 @@ from tutelage.render.gates import trained_stops
 from tutelage.report.check_screen import SplitPair, Tally, check_screen
 from tutelage.report.terminal import Terminal, print_json
 from tutelage.train.renderer import renderer_for
+from tutelage.train.start import start_folder
 from tutelage.types import Conversation, Example
 
 ProvenRow = tuple[Conversation, tuple[Example, ...]]
@@ -185,7 +186,7 @@ class _Asked:
 def _asked_by_recipe(recipe: str, overrides: list[str]) -> _Asked:
     settings = config.load(recipe, overrides)
     splits = {"train": settings.data.train, "validation": settings.data.validation, "task": settings.evaluate.task}
-    renderer = renderer_for(model_folder(settings.model.name, weights=False, say=_to_stderr), settings.render)
+    renderer = renderer_for(start_folder(settings.model, weights=False, say=_to_stderr), settings.render)
     return _Asked(renderer, settings.render, settings.data, splits, settings.pack.max_tokens, settings.pack.too_long)
 
 

@@ -9,7 +9,6 @@ from typing import Any, Literal
 from tutelage.config import Settings
 from tutelage.errors import ConfigError
 from tutelage.model.load import settled_precision
-from tutelage.model.source import model_folder
 from tutelage.plan.blueprint import read_blueprint
 from tutelage.plan.machine import Device, this_machine
 from tutelage.plan.memory import looking_bytes
@@ -20,6 +19,7 @@ from tutelage.train.learner import shards_here
 from tutelage.train.planned import checkpointing_choice, fullest_row, work_of
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
 from tutelage.train.sampling import order_of
+from tutelage.train.start import start_folder, start_name
 
 PRECISIONS: tuple[Literal["auto", "bf16", "fp32"], ...] = ("auto", "bf16", "fp32")
 Say = Callable[[str], Any]
@@ -43,9 +43,10 @@ def of_recipe(
     shards_here(settings)
     if prepared is None:
         say("proving the data")
-        folder = model_folder(settings.model.name, weights=False, say=say)
+        folder = start_folder(settings.model, weights=False, say=say)
         prepared = prepare(settings, folder, cache=prepared_cache(), say=lambda _text: None)
-    blueprint = read_blueprint(settings.model.name, trust_remote_code=settings.model.trust_remote_code, say=say)
+    named = start_name(settings.model, say=say)
+    blueprint = read_blueprint(named, trust_remote_code=settings.model.trust_remote_code, say=say)
     work = work_of(settings, fullest_row(settings, prepared))
     if settings.model.method == "lora" and (looking := looking_bytes(blueprint, settings.lora.init)):
         say(f"lora.init = {settings.lora.init} takes {gigabytes(looking)} beside the weights before the first step")

@@ -271,15 +271,15 @@ def _same(found: Replayed) -> str:
 
 
 def _dry_run(settings: config.Settings, out: Terminal) -> None:
-    from tutelage.model.source import model_folder
     from tutelage.train.prepare import prepare, prepared_cache
     from tutelage.train.sampling import epoch_tokens, order_of, questions_of_length
+    from tutelage.train.start import start_folder
 
     if find_spec("torch") is not None:  # which one needs to train, and to know what it can share out
         from tutelage.train.learner import shards_here
 
         shards_here(settings)
-    folder = model_folder(settings.model.name, weights=False, say=out.say)
+    folder = start_folder(settings.model, weights=False, say=out.say)
     prepared = prepare(settings, folder, cache=prepared_cache(), say=out.say)
     asked = settings.train
     order = order_of(settings, examples=len(prepared.train), sources=prepared.sources)

@@ -29,7 +29,8 @@ class ModelSettings(Section):
     """Which model is trained, and how much of it."""
 
     name: Text = Field(
-        description="The model to start from: a local folder or a hub id such as owner/name.",
+        description="The model to start from: a local folder, a hub id such as owner/name, an adapter's folder, or a "
+        "run, whose trained model or adapter is then the start.",
         json_schema_extra={"source": "the user's choice; there is no default"},
     )
     method: Literal["full", "lora", "qlora", "prompt"] = Field(
@@ -39,6 +40,15 @@ class ModelSettings(Section):
         json_schema_extra={
             "source": "Hu et al. 2021 (LoRA), section 4; Dettmers et al. 2023 (QLoRA), section 3; Lester et al. 2021 "
             "(prompt tuning), section 2; lora is the default as it needs far less memory than full"
+        },
+    )
+    adapter: Literal["merge", "continue"] = Field(
+        default="merge",
+        description="Where model.name is an adapter, or a run that trained one: fold it into its base and begin anew "
+        "(merge), or train that same adapter on (continue).",
+        json_schema_extra={
+            "source": "Hu et al. 2021 (LoRA), section 4: a pair can be added to its weight; merge is the default as "
+            "it goes before every method"
         },
     )
     freeze: list[Text] = Field(

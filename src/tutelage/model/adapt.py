@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -174,10 +173,3 @@ def _start(adapted: Any, init: str) -> dict[str, torch.Tensor]:
     if not init.startswith(CHANGES_THE_BASE):
         return {}
     return {name: one.detach().float().clone() for name, one in get_peft_model_state_dict(adapted).items()}
-
-
-def put_adapter(model: Any, folder: Path) -> Any:
-    """The base model with the adapter saved in `folder` beside it, not merged."""
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(model, folder)

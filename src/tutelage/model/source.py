@@ -93,6 +93,14 @@ def _embedded_gguf(name: str) -> Path:
 
 
 def _checked_folder(path: Path, *, weights: bool) -> Path:
+    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+        raise DataError(
+            f"The folder '{path}' holds an adapter, not a whole model",
+            where=str(path),
+            found="adapter_config.json and no config.json",
+            expected="a model; a recipe's model.name may be an adapter, too, and tutelage chat RUN --adapter asks one",
+            fix="give the adapter's base model here",
+        )
     if not (path / "tokenizer.json").is_file():
         raise DataError(
             f"The folder '{path}' holds no tokenizer",

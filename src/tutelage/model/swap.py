@@ -29,7 +29,7 @@ def add_adapter(model: Any, folder: Path, *, slot: str) -> None:
         ConfigError: it is of another kind; PEFT cannot hold both on one base.
         DataError: it was trained from a model with other layers or other widths, or cannot be read.
     """
-    from peft import PeftConfig, get_peft_model_state_dict
+    from peft import PeftConfig
 
     try:
         wanted = PeftConfig.from_pretrained(str(folder))
@@ -49,11 +49,61 @@ def add_adapter(model: Any, folder: Path, *, slot: str) -> None:
         raise _misfit(model, folder, found=f"virtual tokens of width {wanted.token_dim}, not {width}")
     try:
         model.load_adapter(folder, adapter_name=slot, torch_device=str(model.device))
-        with safe_open(folder / WEIGHTS, framework="pt") as file:
-            saved = set(file.keys())
     except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:  # other shapes are the first two
         raise _misfit(model, folder, found=_first_line(error)) from error
-    # PEFT passes over what it finds too many or too few of.
+    _hold_against_saved(model, folder, slot=slot)
+
+
+def put_adapter(model: Any, folder: Path, *, learns: bool = False) -> Any:
+    """The base model with the adapter saved in `folder` beside it, not merged.
+
+    Args:
+        model: its base; where the adapter holds an embedding of other rows, the base gets as many.
+        folder: an adapter folder of PEFT.
+        learns: it is to be trained on.
+
+    Raises:
+        DataError: it was trained from a model with other layers or other widths, or cannot be read.
+    """
+    from peft import PeftConfig, PeftModel
+
+    try:
+        rows = _embedding_rows(model, folder)
+        if rows is not None and rows != model.get_input_embeddings().weight.shape[0]:
+            model.resize_token_embeddings(rows, mean_resizing=False)  # of no account: the adapter brings them
+        prompts = PeftConfig.from_pretrained(str(folder)).is_prompt_learning
+        adapted = PeftModel.from_pretrained(model, folder, is_trainable=learns and not prompts)
+        if learns and prompts:  # which PEFT does not open for training, though nothing is in the way of it
+            adapted.active_peft_config.inference_mode = False
+            adapted.prompt_encoder.requires_grad_(True)
+    except (RuntimeError, ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
+        raise _misfit(model, folder, found=_first_line(error)) from error
+    _hold_against_saved(adapted, folder, slot=OWN)
+    return adapted
+
+
+def _embedding_rows(model: Any, folder: Path) -> int | None:
+    """Rows of an input embedding that the adapter holds whole; None where it holds none."""
+    inputs = model.get_input_embeddings()
+    (name,) = (name for name, one in model.named_modules() if one is inputs)
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        whole = [one for one in file.keys() if one.endswith(f"{name}.weight")]  # noqa: SIM118 not a mapping
+        return int(file.get_slice(whole[0]).get_shape()[0]) if whole else None
+
+
+def _hold_against_saved(model: Any, folder: Path, *, slot: str) -> None:
+    """Refuse an adapter of which PEFT, which says nothing, found too much or too little a place.
+
+    Raises:
+        DataError: that is so.
+    """
+    from peft import get_peft_model_state_dict
+
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            saved = set(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise _misfit(model, folder, found=_first_line(error)) from error
     odd = sorted(saved ^ set(get_peft_model_state_dict(model, adapter_name=slot)))
     if odd:
         raise _misfit(model, folder, found=f"{len(odd)} tensors without a partner, for example {odd[0]}")

@@ -8,14 +8,16 @@ from typing import Any
 
 from tutelage.config import Settings
 from tutelage.model.adapt import add_lora, train_everything
-from tutelage.model.adapted import Adapted
+from tutelage.model.adapted import Adapted, counted
 from tutelage.model.data_start import Sight
 from tutelage.model.load import DTYPES, Loaded, load, settled_precision
 from tutelage.model.loftq import fill_with_rounding
 from tutelage.model.prompt import add_prompt
 from tutelage.model.quantise import four_bit, hold_against_asked
+from tutelage.model.swap import put_adapter
 from tutelage.render import Tokenizer
 from tutelage.train import folder as run_files
+from tutelage.train.start import StartAdapter, continued
 
 
 def trained_name(settings: Settings) -> str:
@@ -58,12 +60,14 @@ def adapted_model(settings: Settings, model: Any, base: Path, *, sight: Sight | 
         ConfigError: a target, a pattern or a text that does not fit this model.
     """
     method, lora, prompt = settings.model.method, settings.lora, settings.prompt
+    if (given := continued(settings)) is not None:
+        adapted = put_adapter(model, given.folder, learns=True)
+        return adapted, counted(adapted, method, notes=(*_notes_of_base(settings, model), _trained_on(given)))
     if method == "full":
         return train_everything(model, frozen=settings.model.freeze)
     if method == "prompt":
         ids = None if prompt.text is None else Tokenizer.load(base).encode([prompt.text])[0]
         return add_prompt(model, tokens=prompt.tokens, text_ids=ids)
-    notes = hold_against_asked(model) if method == "qlora" else ()
     adapted, record = add_lora(
         model,
         rank=lora.rank,
@@ -78,4 +82,18 @@ def adapted_model(settings: Settings, model: Any, base: Path, *, sight: Sight | 
     if lora.init == "loftq":
         original, _ = load(base, trust_remote_code=settings.model.trust_remote_code, onto="cpu")
         fill_with_rounding(adapted, original)
-    return adapted, replace(record, notes=(*notes, *record.notes))
+    return adapted, replace(record, notes=(*_notes_of_base(settings, model), *record.notes))
+
+
+def _notes_of_base(settings: Settings, model: Any) -> tuple[str, ...]:
+    return hold_against_asked(model) if settings.model.method == "qlora" else ()
+
+
+def _trained_on(given: StartAdapter) -> str:
+    own = given.config
+    what = (
+        f"{own['num_virtual_tokens']} virtual tokens"
+        if given.kind == "PROMPT_TUNING"
+        else f"rank {own['r']}, alpha {own['lora_alpha']}, dropout {own.get('lora_dropout') or 0.0:g}"
+    )
+    return f"The adapter of {given.folder} is trained on as it is: {what}; its optimizer starts anew"

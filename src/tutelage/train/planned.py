@@ -17,6 +17,7 @@ from tutelage.plan.work import Work
 from tutelage.train.prepare import Prepared
 from tutelage.train.rows import row_tokens_here, trains_on_shared_prefixes
 from tutelage.train.sampling import order_of
+from tutelage.train.start import start_name
 from tutelage.types import Row
 
 LOOKED_AT_STEPS = 20
@@ -70,7 +71,9 @@ def checkpointing_choice(settings: Settings, prepared: Prepared, *, say: Callabl
     Raises:
         TutelageError: the model cannot be planned.
     """
-    blueprint = read_blueprint(settings.model.name, trust_remote_code=settings.model.trust_remote_code, say=say)
+    blueprint = read_blueprint(
+        start_name(settings.model, say=say), trust_remote_code=settings.model.trust_remote_code, say=say
+    )
     return choose_checkpointing(blueprint, work_of(settings, fullest_row(settings, prepared)), this_machine())
 
 
@@ -91,7 +94,9 @@ def recomputes_here(settings: Settings, prepared: Prepared, *, processes: int, s
     asked, row_tokens = settings.train.activation_checkpointing, row_tokens_here(settings)
     if asked != "auto" or processes > 1:
         return recomputes(asked, row_tokens=row_tokens)
-    blueprint = read_blueprint(settings.model.name, trust_remote_code=settings.model.trust_remote_code, say=say)
+    blueprint = read_blueprint(
+        start_name(settings.model, say=say), trust_remote_code=settings.model.trust_remote_code, say=say
+    )
     device = this_machine()
     if device.overhead.process_bytes + _rough_bytes(blueprint, row_tokens) < SURE_SHARE * device.memory_bytes:
         return False

@@ -11,22 +11,24 @@ from typing import Any
 
 from tutelage.config import Settings
 from tutelage.errors import ConfigError, SourceNotFoundError
-from tutelage.model.adapt import put_adapter
 from tutelage.model.load import compute_in, settled_precision
-from tutelage.model.source import model_folder
-from tutelage.model.swap import adapter_in_use, add_adapter
+from tutelage.model.swap import adapter_in_use, add_adapter, put_adapter
 from tutelage.render import Renderer
 from tutelage.train import folder as run_files
 from tutelage.train.adapters import NamedAdapter, differences
 from tutelage.train.method import loaded_base, trained_name
 from tutelage.train.renderer import renderer_for
+from tutelage.train.start import continued, start_folder
+
+START_SLOT = "start"
 
 
 @dataclass(frozen=True, slots=True)
 class Reopened:
     """A run's models. With an adapter both are one object, and `as_base` switches the adapter off for a while.
 
-    `slots` has the adapters that were added by name, each with PEFT's name for it.
+    `slots` has the adapters that were added by name, each with PEFT's name for it; `start_slot` is that of the adapter
+    which the run trained on, and which therefore belongs to what it started from.
     """
 
     settings: Settings
@@ -35,6 +37,7 @@ class Reopened:
     tuned: Any | None
     base: Any | None
     slots: Mapping[str, str] = field(default_factory=dict)
+    start_slot: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -51,7 +54,10 @@ class Reopened:
     @contextmanager
     def as_base(self) -> Iterator[Any]:
         """The original model; the adapter is back when the block ends."""
-        if self.base is None:
+        if self.base is None and self.start_slot is not None:
+            with adapter_in_use(self.tuned, self.start_slot) as started:
+                yield started
+        elif self.base is None:
             assert self.tuned is not None
             with self.tuned.disable_adapter():
                 yield self.tuned
@@ -89,7 +95,7 @@ def reopen(
     """
     folder = run_files.existing_run_folder(name)
     settings = run_files.read_settings(folder)
-    start = model_folder(settings.model.name, say=say)
+    start = start_folder(settings.model, say=say)
     beside = settings.model.method != "full"
     trained = folder / trained_name(settings)
     if tuned and not trained.is_dir():
@@ -108,20 +114,34 @@ def reopen(
         )
     assert tuned or not adapters, "adapters stand beside the run's own"
     renderer = renderer_for(start, settings.render)
-    tuned_model = base_model = None
+    tuned_model = base_model = start_slot = None
     if tuned and beside:
         tuned_model = put_adapter(_opened(start, settings), trained)
-        for number, one in enumerate(adapters):
-            add_adapter(tuned_model, one.folder, slot=f"added{number}")
-            for line in differences(one, settings, renderer.template.source):
-                say(line)
-        compute_in(tuned_model, settled_precision(settings.model.precision))
+        start_slot = _add_others(tuned_model, settings, adapters, template=renderer.template.source, say=say)
     elif tuned:
         tuned_model = _opened(trained, settings)
     if base and not (tuned and beside):
         base_model = _opened(start, settings)
+        if (given := continued(settings)) is not None:
+            base_model = put_adapter(base_model, given.folder)
+            compute_in(base_model, settled_precision(settings.model.precision))
     slots = {one.name: f"added{number}" for number, one in enumerate(adapters)}
-    return Reopened(settings, renderer, _system_prompt(folder), tuned_model, base_model, slots)
+    return Reopened(settings, renderer, _system_prompt(folder), tuned_model, base_model, slots, start_slot)
+
+
+def _add_others(
+    model: Any, settings: Settings, adapters: Sequence[NamedAdapter], *, template: str, say: Callable[[str], None]
+) -> str | None:
+    """Load the adapters that were given by name, and the one that the run trained on, whose slot is returned."""
+    for number, one in enumerate(adapters):
+        add_adapter(model, one.folder, slot=f"added{number}")
+        for line in differences(one, settings, template):
+            say(line)
+    given = continued(settings)
+    if given is not None:
+        add_adapter(model, given.folder, slot=START_SLOT)
+    compute_in(model, settled_precision(settings.model.precision))
+    return None if given is None else START_SLOT
 
 
 def _opened(folder: Path, settings: Settings) -> Any:

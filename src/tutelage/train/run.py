@@ -22,7 +22,6 @@ from tutelage.model.load import device_here, settled_precision
 from tutelage.model.prompt import without_prompt
 from tutelage.model.quantise import require_bitsandbytes
 from tutelage.model.ranks import Ranks, joined, processes_here, ranks_here
-from tutelage.model.source import model_folder
 from tutelage.render.show import coloured_rows
 from tutelage.report.terminal import Terminal
 from tutelage.train import folder as run_files
@@ -50,6 +49,7 @@ from tutelage.train.schedule import Schedule, warmup_steps
 from tutelage.train.screen import Screen
 from tutelage.train.sittings import read_sitting, write_sitting
 from tutelage.train.spikes import SpikeGuard
+from tutelage.train.start import continued, start_folder, with_adapters_own
 from tutelage.train.stopping import stop_requests
 from tutelage.train.trackers import require_tracker
 from tutelage.train.tracking import Tracking
@@ -117,6 +117,7 @@ def run(
         TutelageError: of the kind that fits; see each room.
     """
     started, began = datetime.now(UTC), time.perf_counter()
+    settings = with_adapters_own(settings)
     ranks = ranks_here()
     screen = screen if ranks.is_main else Screen(Terminal(quiet=True))
     source = settings.run_folder if recorded is None else recorded.folder
@@ -216,7 +217,7 @@ def _prepare(
     shards_here(settings)
     for name in settings.train.trackers:
         require_tracker(name)
-    base = model_folder(settings.model.name, say=screen.say)
+    base = start_folder(settings.model, say=screen.say)
     if not ranks.is_main:
         return base, prepare(settings, base, cache=prepared_cache()), ExitStack()
     with ExitStack() as held:
@@ -306,7 +307,11 @@ def _before(job: Job) -> Sitting:
         return read_sitting(path)
     if not job.settings.evaluate.before or job.resume:
         return Sitting(Measures(), (), ())
-    sitting = _sit(job, "Before training", model=without_prompt(job.learner.model))
+    sitting = _sit(
+        job,
+        "Before training",
+        model=job.learner.model if continued(job.settings) else without_prompt(job.learner.model),
+    )
     if job.learner.engine.ranks.is_main:
         write_sitting(path, sitting)
     return sitting
