@@ -402,3 +402,82 @@ class TestOverrides:
         with pytest.raises(ConfigError, match="from an override") as caught:
             load(path, ["train.epochs=-1"])
         assert caught.value.where == str(path)
+
+
+class TestLimits:
+    """Absurd settings end in a ConfigError, whatever their field."""
+
+    @pytest.mark.parametrize(
+        ("override", "words"),
+        [
+            ("lora.rank=1" + "0" * 12, "lora.rank: is 1000000000000, should be less than or equal to 65536"),
+            ("lora.alpha=1" + "0" * 400, "lora.alpha: is a number of more than 64 bits"),
+            ("lora.rank=" + "1" * 5000, "has a number of more digits than can be read"),
+            ("model.threads=1" + "0" * 14, "should be less than or equal to 4096"),
+            ("train.learning_rate=1e300", "is 1e+300, should be at most 3e+38"),
+            ("train.epochs=1e400", "train.epochs: is inf"),
+            ("pack.max_tokens=99999999999", "should be less than or equal to 2147483647"),
+            ("render.template_arguments.x=" + "[" * 3000 + "]" * 3000, "nested too deep"),
+            (
+                "render.template_arguments.x=" + "[" * 40 + "]" * 40,
+                "render.template_arguments: is nested more than 32 deep",
+            ),
+            (
+                "render.template_arguments.x=1" + "0" * 30,
+                "render.template_arguments.x: is a number of more than 64 bits",
+            ),
+            ('name="a\\u0000b"', "holds the character U+0000"),
+            ('name="a\\u001b[31m"', "without line ends or control characters"),
+            ("name=" + "ä" * 120, "should be at most 200 bytes long"),
+            ('data.train=["caf\udce9.jsonl"]', "is not Unicode text"),
+        ],
+    )
+    def test_b25_absurd_values(self, override: str, words: str) -> None:
+        with pytest.raises(ConfigError) as caught:
+            from_mapping({"model": {"name": "m"}, "data": {"train": ["x"]}}, [override], where="here")
+        assert words in str(caught.value)
+        assert len(str(caught.value)) < 1500
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("seed = " + "1" * 4301, "a number of more digits than can be read"),
+            ("[render.template_arguments]\nx = " + "[" * 3000 + "]" * 3000, "nested too deep"),
+            ("a." * 2000 + "b = 1", "is nested more than 32 deep"),
+            ("#" * (4 * 2**20 + 1), "too large to be a recipe"),
+        ],
+    )
+    def test_b25_absurd_recipes(self, tmp_path: Path, text: str, words: str) -> None:
+        path = tmp_path / "recipe.toml"
+        path.write_text(text, "utf-8")
+        with pytest.raises(ConfigError) as caught:
+            load(path)
+        assert words in str(caught.value)
+
+    def test_a_device_that_never_ends_is_no_recipe(self) -> None:
+        with pytest.raises(ConfigError, match="too large to be a recipe"):
+            load("/dev/zero")
+
+
+class TestNamesInProblems:
+    @pytest.mark.parametrize("key", ["[/red]", "a[0]", "list", "literal['x']", "nullable"])
+    def test_an_unknown_key_is_named_as_it_is(self, key: str) -> None:
+        with pytest.raises(ConfigError) as caught:
+            from_mapping({"model": {"name": "m"}, "data": {"train": ["x"]}, "train": {key: 1}}, where="here")
+        assert f"train.{key}: is not a known field" in str(caught.value)
+
+    def test_branches_of_a_union_are_no_part_of_the_name(self) -> None:
+        values = {"model": {"name": "m"}, "data": {"train": ["x"], "weights": {"li[st": -1}}, "lora": {"targets": [1]}}
+        with pytest.raises(ConfigError) as caught:
+            from_mapping(values, where="here")
+        assert "lora.targets[0]: is 1" in str(caught.value)
+        assert "data.weights.li[st: is -1" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "true", "2024", "1e5", "2024-01-01"])
+def test_text_needs_no_quotes_where_nothing_but_text_fits(text: str) -> None:
+    base = {"model": {"name": "m"}, "data": {"train": ["x"]}}
+    found = from_mapping(
+        base, [f"name={text}", f"model.name={text}", f"prompt.text={text}", "model.method=prompt"], where="here"
+    )
+    assert (found.name, found.model.name, found.prompt.text) == (text, text, text)

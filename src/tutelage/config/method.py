@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tutelage.config.sections import Section, Text, TextList
+from tutelage.config.sections import LARGEST_COUNT, Section, Text, TextList
 
 Init = Literal[
     "default",
@@ -34,12 +34,14 @@ class LoraSettings(Section):
     rank: int = Field(
         default=16,
         gt=0,
+        le=65_536,
         description="Rank of each pair of low-rank matrices: a higher rank can learn more and takes more memory.",
         json_schema_extra={"source": "Hu et al. 2021, section 7.2, compares ranks 1 to 64", "usual": [8, 64]},
     )
     alpha: int = Field(
         default=32,
         gt=0,
+        le=1_048_576,
         description="Strength of the adapter: its output is scaled by alpha / rank, or by alpha / sqrt(rank) with "
         "lora.rslora.",
         json_schema_extra={
@@ -86,6 +88,7 @@ class LoraSettings(Section):
     init_tokens: int = Field(
         default=32_768,
         gt=0,
+        le=LARGEST_COUNT,
         description="Tokens of training data that lora.init = eva, corda or lora_ga looks at before the first step.",
         json_schema_extra={
             "source": "some 20 for each input of a layer of a small model; CorDA's authors take 128 for each",
@@ -110,6 +113,7 @@ class PromptSettings(Section):
     tokens: int = Field(
         default=20,
         gt=0,
+        le=65_536,
         description="Virtual tokens in front of every conversation; their embeddings are all that is trained.",
         json_schema_extra={
             "source": "Lester et al. 2021, section 3.2: gains beyond 20 tokens are marginal",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from types import NoneType, UnionType
+from typing import Annotated, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -80,6 +82,21 @@ def fields() -> Iterator[tuple[str, FieldInfo]]:
 def paths() -> list[str]:
     """The dotted paths of all fields, in recipe order."""
     return [path for path, _ in fields()]
+
+
+def takes_text_alone(path: str) -> bool:
+    """Whether the values of a field are texts and nothing else, so that an override of it needs no quotes."""
+    annotation = dict(fields())[path].annotation if path in paths() else None
+    branches = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return all(one is str or one is NoneType or _is_text(one) for one in branches) and annotation is not None
+
+
+def _is_text(annotation: object) -> bool:
+    """Annotated text, or a choice of texts."""
+    inner = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return all(isinstance(one, str) for one in inner)
+    return get_origin(annotation) is Annotated and inner[0] is str
 
 
 def nearest(unknown: str) -> list[str]:

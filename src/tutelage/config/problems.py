@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ MESSAGES = {
     "string_too_short": "should not be empty",
     "too_short": "should not be empty",
     "string_pattern_mismatch": "should be one folder name, without / or \\",
+    "string_unicode": "should be Unicode text; a path that is not UTF-8 can stand in no recipe: rename it",
 }
 """Our words for pydantic's error types; types not listed keep pydantic's own."""
 
@@ -79,7 +79,7 @@ def problems_in(values: Mapping[str, Any], error: ValidationError) -> list[Probl
         if detail["type"] == CONTRADICTION:
             continue
         broken.add(".".join(str(part) for part in detail["loc"][:2]))
-        for problem in _problems_of(detail):
+        for problem in _problems_of(_dotted(detail["loc"], values), detail):
             texts.setdefault(problem.path, []).append(problem.text)
     # A value that fits no branch of a union fails once for each: say the value once, and the innermost place only.
     problems = [
@@ -112,8 +112,8 @@ def raise_together(problems: list[Problem], origin: Origin) -> None:
     )
 
 
-def _problems_of(detail: ErrorDetails) -> list[Problem]:
-    path, found = _dotted(detail["loc"]), detail["input"]
+def _problems_of(path: str, detail: ErrorDetails) -> list[Problem]:
+    found = detail["input"]
     if detail["type"] == "extra_forbidden":
         return _unknown(path, found)
     if detail["type"] == "missing":
@@ -123,6 +123,8 @@ def _problems_of(detail: ErrorDetails) -> list[Problem]:
     if detail["type"] == "model_type":
         return [Problem(path, f"is {_shown(found)}, should be a table: a line [{path}] with its fields below")]
     text = MESSAGES.get(detail["type"])
+    if detail["type"] == "less_than_equal" and isinstance(most := detail.get("ctx", {}).get("le"), float):
+        text = f"should be at most {most:g}"
     if text is None:
         text = detail["msg"].removeprefix("Value error, ").removeprefix("Input ").replace("'", '"')
     if detail["type"] == "list_type" and isinstance(found, str):
@@ -139,14 +141,23 @@ def _unknown(path: str, value: object) -> list[Problem]:
     return [Problem(path, f"is not a known field; {did_you_mean(path)}")]
 
 
-def _dotted(location: tuple[int | str, ...]) -> str:
-    """`("data", "train", 0)` as `data.train[0]`; pydantic's tags for the branches of a union are left out."""
-    text = ""
-    for part in location:
+def _dotted(location: tuple[int | str, ...], values: Any) -> str:
+    """`("data", "train", 0)` as `data.train[0]`.
+
+    Args:
+        location: where in `values`, with pydantic's tags for the branches of a union, which are left out: they lead to
+            the same value.
+        values: what failed.
+    """
+    text, last = "", len(location) - 1
+    for place, part in enumerate(location):
         if isinstance(part, int):
             text += f"[{part}]"
-        elif not re.match(r"(literal|list|constrained-str|nullable|function-)\b|.*\[", part):
+            values = values[part] if isinstance(values, list) and part < len(values) else None
+        elif isinstance(values, Mapping):  # a key that is missing is the last part
+            assert part in values or place == last, "only a missing key is not in the table"
             text += f".{part}" if text else part
+            values = values.get(part)
     return text
 
 

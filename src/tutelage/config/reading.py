@@ -12,12 +12,17 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
+from tutelage.config.limits import MOST_RECIPE_BYTES, beyond_limits
 from tutelage.config.method import LOOKS_AT_DATA
-from tutelage.config.naming import MAPPING_FIELDS, did_you_mean, paths, section_types
+from tutelage.config.naming import MAPPING_FIELDS, did_you_mean, paths, section_types, takes_text_alone
 from tutelage.config.problems import Origin, Problem, problems_in, raise_together
 from tutelage.config.sections import Section
 from tutelage.config.settings import READS, Settings, unread_by_optimizer
 from tutelage.errors import ConfigError, SourceNotFoundError, cause_of
+
+SHOWN_CHARACTERS = 120
+UNREADABLE = ("a number of more digits than can be read", "tables or lists that are nested too deep to be read")
+"""By whether Python ran out of calls."""
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
@@ -42,6 +47,14 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(path, text, error) from error
+    except (ValueError, RecursionError) as error:  # what Python's reader of TOML lets through
+        raise ConfigError(
+            f"The recipe {path} cannot be read",
+            where=str(path),
+            found=UNREADABLE[type(error) is RecursionError],
+            expected="numbers of 64 bits, and tables and lists a few deep",
+            fix="correct the value, or begin with a recipe that works",
+        ) from error
     return _build(values, overrides, Origin(str(path), _lines_of_keys(text)), name=path.stem)
 
 
@@ -87,6 +100,7 @@ def _build(values: Mapping[str, Any], overrides: Sequence[str], origin: Origin, 
             problems.append(problem)
     if name is not None:
         merged.setdefault("name", name)
+    raise_together(beyond_limits(merged) and [*beyond_limits(merged), *problems], origin)
     settings = None
     try:
         settings = Settings.model_validate(merged)
@@ -125,24 +139,40 @@ def _apply(override: str, values: dict[str, Any], origin: Origin) -> Problem | N
         place = place[part]
     origin.overridden.add(path)
     if text.strip():
-        place[key] = _value(text.strip())
+        try:
+            place[key] = _value(text.strip(), text_alone=takes_text_alone(path))
+        except (ValueError, RecursionError) as error:
+            return Problem(f"override '{path}=...'", f"has {UNREADABLE[type(error) is RecursionError]}")
     else:
         place.pop(key, None)
     return None
 
 
-def _value(text: str) -> object:
+def _value(text: str, *, text_alone: bool) -> object:
+    """The value that an override gives.
+
+    Args:
+        text: TOML, or plain text.
+        text_alone: the field takes nothing but text, so that `nan` or `2024` need no quotes.
+
+    Raises:
+        ValueError: a number of more digits than Python reads.
+        RecursionError: nested too deep.
+    """
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
     # A line break in the text can smuggle in further keys; then it was not one value.
-    return parsed["value"] if len(parsed) == 1 else text
+    if len(parsed) != 1 or (text_alone and not isinstance(parsed["value"], str | list | dict)):
+        return text
+    return parsed["value"]
 
 
 def _read_text(path: Path) -> str:
     try:
-        content = path.read_bytes()
+        with path.open("rb") as stream:
+            content = stream.read(MOST_RECIPE_BYTES + 1)
     except FileNotFoundError as error:
         siblings = [one.name for one in path.parent.glob("*.toml")] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, siblings, n=1)
@@ -161,6 +191,14 @@ def _read_text(path: Path) -> str:
             expected="a TOML file that may be read",
             fix="give the path of the file itself",
         ) from error
+    if len(content) > MOST_RECIPE_BYTES:
+        raise ConfigError(
+            f"{path} is too large to be a recipe",
+            where=str(path),
+            found=f"more than {MOST_RECIPE_BYTES // 2**20} MiB",
+            expected="a TOML file",
+            fix="give the recipe; data goes into its data.train",
+        )
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -183,7 +221,7 @@ def _syntax_error(path: Path, text: str, error: tomllib.TOMLDecodeError) -> Conf
     return ConfigError(
         f"The recipe {path} is not valid TOML",
         where=f"{path}:{number}",
-        found=f"{line or 'an empty line'}  ({message[: at.start()] if at else message})",
+        found=f"{line[:SHOWN_CHARACTERS] or 'an empty line'}  ({message[: at.start()] if at else message})",
         expected='lines such as  key = "text",  key = 3  or  [section]',
         fix=f"correct line {number}; text needs quotes, and no field may be given twice",
     )

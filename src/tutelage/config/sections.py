@@ -18,6 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 Text = Annotated[str, StringConstraints(min_length=1)]
 TextList = Annotated[list[Text], Field(min_length=1)]
 
+LARGEST_COUNT = 2**31 - 1
+"""What the 32-bit numbers hold that rows, places and positions are counted in."""
+
 
 class Section(BaseModel):
     """One table of the recipe: frozen, no unknown keys, no silent conversions, no NaN or Inf."""
@@ -89,6 +92,7 @@ class ModelSettings(Section):
     threads: int | None = Field(
         default=None,
         gt=0,
+        le=4096,
         description="Processor threads for the computation; left out, PyTorch decides.",
         json_schema_extra={"source": "PyTorch's torch.set_num_threads"},
     )
@@ -101,7 +105,7 @@ class DataSettings(Section):
         description="Files, folders or hub data sets to train on; paths start from the current folder.",
         json_schema_extra={"source": "the user's choice; there is no default"},
     )
-    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+    weights: dict[str, Annotated[float, Field(gt=0, le=1e6)]] = Field(
         default={},
         description="How often an epoch visits the rows of a source of data.train, such as 'small.jsonl' = 2.0; 0.5 "
         "takes half of them, the other half an epoch later; a source without a weight has 1.",
@@ -132,12 +136,14 @@ class DataSettings(Section):
     max_rows: int | None = Field(
         default=None,
         gt=0,
+        le=LARGEST_COUNT,
         description="Use at most this many training rows; left out, all of them.",
         json_schema_extra={"source": "for trials; no limit by default"},
     )
     workers: int | None = Field(
         default=None,
         gt=0,
+        le=1024,
         description="Processes that prove rows, where there are many; left out, one for each core, up to 4.",
         json_schema_extra={"source": "measured: benchmarks/prepare; a worker holds about 100 MB", "usual": [1, 8]},
     )
@@ -244,6 +250,7 @@ class PackSettings(Section):
     max_tokens: int = Field(
         default=1024,
         gt=1,
+        le=LARGEST_COUNT,
         description="Longest example in tokens; pack.too_long says what becomes of a longer one.",
         json_schema_extra={
             "source": "Alpaca trains on 512 tokens, LIMA (Zhou et al. 2023, section 3) on 2048",
@@ -261,6 +268,7 @@ class PackSettings(Section):
     row_tokens: int | None = Field(
         default=None,
         gt=1,
+        le=LARGEST_COUNT,
         description="Most tokens in one packed row, which is one forward pass and sets the memory a step needs; left "
         "out, 1,024 on a CPU and 4,096 on a GPU, or pack.max_tokens where that is more.",
         json_schema_extra={
@@ -301,6 +309,7 @@ class EvaluateSettings(Section):
     max_new_tokens: int = Field(
         default=96,
         gt=0,
+        le=1_048_576,
         description="Longest generated answer in tokens; a longer one is cut there.",
         json_schema_extra={
             "source": "our choice: enough for short answers; raise it for reasoning",
@@ -310,12 +319,14 @@ class EvaluateSettings(Section):
     batch_prompts: int = Field(
         default=32,
         gt=0,
+        le=1_048_576,
         description="Prompts answered side by side; changes speed and memory, not what is measured.",
         json_schema_extra={"source": "our choice: fits small models on one device", "usual": [1, 256]},
     )
     examples: int = Field(
         default=3,
         ge=0,
+        le=LARGEST_COUNT,
         description="Generated answers shown in full in the report.",
         json_schema_extra={"source": "our choice: enough to see the style, short enough to read", "usual": [0, 20]},
     )

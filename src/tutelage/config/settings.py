@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from tutelage.config.method import LOOKS_AT_DATA, LoraSettings, PromptSettings, QloraSettings
@@ -22,6 +22,8 @@ from tutelage.config.sections import (
 from tutelage.config.training import TrainSettings
 
 UNNAMED_RUN = "run"
+LONGEST_NAME_BYTES = 200
+"""File systems take 255 for a name; what is made beside a run's folder has a few more than the run."""
 DEFAULT_LEARNING_RATES = {"full": 2e-5, "lora": 2e-4, "qlora": 2e-4, "prompt": 3e-2}
 """Source: Alpaca (full fine-tuning); QLoRA, Dettmers et al. 2023, table 9 (LoRA and QLoRA); PEFT's guide to prompt
 tuning with AdamW (prompt). Lester et al. 2021, section 3, use 0.3 with Adafactor, whose steps are relative."""
@@ -61,6 +63,15 @@ class Settings(Section):
     pack: PackSettings = PackSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_name(cls, name: str | None) -> str | None:
+        if name is not None and len(name.encode("utf-8")) > LONGEST_NAME_BYTES:
+            raise ValueError(f"should be at most {LONGEST_NAME_BYTES} bytes long")
+        if name is not None and not name.isprintable():
+            raise ValueError("should be one folder name without line ends or control characters")
+        return name
 
     @property
     def run_folder(self) -> Path:

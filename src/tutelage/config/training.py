@@ -6,7 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from tutelage.config.sections import Section
+from tutelage.config.sections import LARGEST_COUNT, Section
+
+LARGEST_FACTOR = 3e38
+"""About the largest number in fp32, in which weights are stepped."""
 
 
 class TrainSettings(Section):
@@ -15,18 +18,21 @@ class TrainSettings(Section):
     epochs: float = Field(
         default=2.0,
         gt=0,
+        le=1e6,
         description="Times the training rows are gone through; a part such as 0.5 is allowed.",
         json_schema_extra={"source": "Alpaca uses 3; more tends to learn the rows by heart", "usual": [1.0, 3.0]},
     )
     max_steps: int | None = Field(
         default=None,
         gt=0,
+        le=LARGEST_COUNT,
         description="Stop after this many optimizer steps, even if train.epochs are not done; left out, no limit.",
         json_schema_extra={"source": "for trials; no limit by default"},
     )
     batch_examples: int = Field(
         default=16,
         gt=0,
+        le=LARGEST_COUNT,
         description="Examples per optimizer step, all packed rows together.",
         json_schema_extra={
             "source": "QLoRA (Dettmers et al. 2023, table 9) uses 16 to 64, LIMA 32 to 64, Alpaca 128",
@@ -36,6 +42,7 @@ class TrainSettings(Section):
     learning_rate: float | None = Field(
         default=None,
         gt=0,
+        le=LARGEST_FACTOR,
         description="Peak learning rate; left out, 2e-5 for full fine-tuning, 2e-4 for LoRA and QLoRA, 3e-2 for prompt "
         "tuning.",
         json_schema_extra={
@@ -70,6 +77,7 @@ class TrainSettings(Section):
     warmup_steps: int | None = Field(
         default=None,
         ge=0,
+        le=LARGEST_COUNT,
         description="Steps over which the learning rate climbs to its peak; takes the place of train.warmup_share.",
         json_schema_extra={"source": "common practice for supervised fine-tuning", "usual": [50, 200]},
     )
@@ -83,6 +91,7 @@ class TrainSettings(Section):
     weight_decay: float = Field(
         default=0.0,
         ge=0,
+        le=LARGEST_FACTOR,
         description="Decoupled weight decay: the pull of the trained weights towards zero.",
         json_schema_extra={
             "source": "Loshchilov and Hutter 2019 (AdamW), section 3; Alpaca uses 0, LIMA 0.1",
@@ -106,12 +115,14 @@ class TrainSettings(Section):
     epsilon: float = Field(
         default=1e-8,
         gt=0,
+        le=LARGEST_FACTOR,
         description="AdamW's small number that keeps its division away from zero; Adafactor has none.",
         json_schema_extra={"source": "PyTorch's AdamW default; Kingma and Ba 2015", "usual": [1e-8, 1e-6]},
     )
     max_gradient_norm: float = Field(
         default=1.0,
         gt=0,
+        le=LARGEST_FACTOR,
         description="Gradients with a larger norm are scaled down to it; a huge value such as 1e9 turns this off.",
         json_schema_extra={
             "source": "Pascanu et al. 2013, section 3.2; 1.0 is common, QLoRA uses 0.3",
@@ -139,6 +150,7 @@ class TrainSettings(Section):
     neftune_alpha: float | None = Field(
         default=None,
         gt=0,
+        le=LARGEST_FACTOR,
         description="Strength of the noise added to the embeddings while training (NEFTune); left out, none.",
         json_schema_extra={"source": "Jain et al. 2023 (NEFTune), section 3: 5, 10 or 15", "usual": [5.0, 15.0]},
     )
@@ -167,6 +179,7 @@ class TrainSettings(Section):
     spike_window: int = Field(
         default=20,
         gt=0,
+        le=LARGEST_COUNT,
         description="Losses whose median train.spike_factor multiplies; until there are as many, nothing is a spike.",
         json_schema_extra={
             "source": "our choice: one odd step moves no median of 20, and 20 steps follow a falling loss",
@@ -176,12 +189,14 @@ class TrainSettings(Section):
     evaluate_every: int | None = Field(
         default=None,
         gt=0,
+        le=LARGEST_COUNT,
         description="Steps between measurements of held-out loss; left out, a quarter of an epoch, rounded up.",
         json_schema_extra={"source": "our choice: four points an epoch show where the loss turns up again"},
     )
     early_stop_patience: int | None = Field(
         default=None,
         gt=0,
+        le=LARGEST_COUNT,
         description="Stop after this many measurements in a row without a better held-out loss; left out, never.",
         json_schema_extra={"source": "Goodfellow et al. 2016 (Deep Learning), algorithm 7.1", "usual": [2, 10]},
     )
@@ -193,6 +208,7 @@ class TrainSettings(Section):
     checkpoint_every: int | None = Field(
         default=None,
         gt=0,
+        le=LARGEST_COUNT,
         description="Steps between checkpoints that a run can go on from; left out, only at the end; in several "
         "processes, where one can end all, at each evaluation.",
         json_schema_extra={"source": "the user's choice: how much work may be lost"},
@@ -200,6 +216,7 @@ class TrainSettings(Section):
     keep_checkpoints: int = Field(
         default=2,
         gt=0,
+        le=LARGEST_COUNT,
         description="Newest checkpoints kept on disk; older ones are deleted.",
         json_schema_extra={
             "source": "our choice: one to go on from and one in case that one is damaged",
