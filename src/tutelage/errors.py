@@ -5,6 +5,8 @@ Each is also the standard-library error a caller would expect, so `except ValueE
 
 from __future__ import annotations
 
+import shlex
+
 
 class TutelageError(Exception):
     """Base of every error meant for the person at the keyboard.
@@ -85,3 +87,24 @@ def cause_of(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def command(*words: object) -> str:
+    """A command line of ours that can be copied into a shell as it stands, whatever its words hold.
+
+    Args:
+        words: what follows the program's name.
+    """
+    return " ".join(["tutelage", *(shell_word(str(one)) for one in words)])
+
+
+def shell_word(word: str) -> str:
+    """One word, quoted where a shell would read it otherwise; characters that show nothing are written by number."""
+    if word.isprintable():
+        return shlex.quote(word)
+    shown = word.replace("\\", "\\\\").replace("'", "\\'")
+    return "$'" + "".join(one if one.isprintable() else _by_number(one) for one in shown) + "'"
+
+
+def _by_number(character: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))

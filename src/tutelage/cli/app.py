@@ -19,7 +19,7 @@ from tutelage.cli.crash import STATUS, crash_lines
 from tutelage.cli.doctor import doctor
 from tutelage.cli.outlet import Outlet, OutputEndedError, open_streams
 from tutelage.cli.plan import plan
-from tutelage.errors import DependencyError, TutelageError
+from tutelage.errors import ConfigError, DependencyError, TutelageError, shell_word
 from tutelage.report.terminal import Terminal, printable
 
 TRAINING_PACKAGES = ("torch", "transformers", "peft", "safetensors", "accelerate", "gguf")
@@ -94,6 +94,14 @@ def _status(arguments: list[str]) -> int:
 
 
 def _ended(arguments: list[str]) -> int:
+    for argument in arguments:
+        if not argument.isprintable() and argument != argument.encode("utf-8", "replace").decode("utf-8"):
+            raise ConfigError(
+                "A word of the command line is not text in UTF-8",
+                found=shell_word(argument),
+                expected="UTF-8, as settings and reports are written in",
+                fix="rename the file, or make a link to it with a plain name: ln -s FILE NAME",
+            )
     try:
         with get_command(app).make_context("tutelage", arguments) as context:
             context.command.invoke(context)

@@ -23,7 +23,8 @@ from tutelage.cli.look import (
     write_page,
 )
 from tutelage.config import DataSettings, RenderSettings
-from tutelage.errors import ConfigError
+from tutelage.config.sections import LARGEST_COUNT
+from tutelage.errors import ConfigError, shell_word
 from tutelage.ledger import Ledger
 from tutelage.model.source import model_folder
 from tutelage.pack.length import TooLong
@@ -64,7 +65,9 @@ Columns = Annotated[
     list[str] | None,
     typer.Option("--columns", help="Map columns: prompt=question,response=answer (prompt, response, system, ...)."),
 ]
-MaxTokens = Annotated[int, typer.Option("--max-tokens", help="Longer rows are dropped, and counted.")]
+MaxTokens = Annotated[
+    int, typer.Option("--max-tokens", min=2, max=LARGEST_COUNT, help="Longer rows are dropped, and counted.")
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop with an error at the first row that would be dropped.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -81,7 +84,13 @@ def see(
     row: Annotated[int | None, typer.Option("--row", help="Show the Nth row (from 1) at every door.")] = None,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", "-n", min=1, help="How many rows: 5; with --json all, with --html up to 10,000."),
+        typer.Option(
+            "--limit",
+            "-n",
+            min=1,
+            max=LARGEST_COUNT,
+            help="How many rows: 5; with --json all, with --html up to 10,000.",
+        ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All rows.")] = False,
     tokens: Annotated[bool, typer.Option("--tokens", help="Show where tokens end, and their ids.")] = False,
@@ -101,12 +110,8 @@ def see(
     """
     _refuse_pairs({"--json": as_json, "--html": html is not None, "--row": row is not None, "--tokens": tokens})
     usual = None if as_json else PAGE_ROWS if html else SHOWN_ROWS
-    data = DataSettings(
-        train=sources,
-        shape=_shape(shape),
-        columns=_columns(columns),
-        max_rows=None if everything or row is not None else limit or usual,
-    )
+    max_rows = None if everything or row is not None else limit or usual
+    data = _data_settings(sources, shape=shape, columns=columns, max_rows=max_rows)
     renderer = _renderer(model, tokenizer, _render_settings(template, changed))
     out = Terminal()
     ledger = Ledger(strict=strict)
@@ -165,7 +170,7 @@ def check(
     else:
         render = _render_settings(template, changed)
         renderer = _renderer(model or DEFAULT_MODEL, tokenizer, render)
-        data = DataSettings(train=sources, shape=_shape(shape), columns=_columns(columns))
+        data = _data_settings(sources, shape=shape, columns=columns)
         splits = {source: [source] for source in sources} if len(sources) > 1 else {"data": sources}
         asked = _Asked(renderer, render, data, splits, max_tokens)
     _check_rows(asked, Ledger(strict=strict), as_json=as_json)
@@ -251,6 +256,24 @@ def _renderer(model: str, tokenizer: str | None, settings: RenderSettings) -> Re
     if tokenizer is not None and Path(tokenizer).is_file():  # a tokenizer.json by itself, whatever its name
         return renderer_for(Path(tokenizer), settings)
     return renderer_for(model_folder(tokenizer or model, weights=False, say=_to_stderr), settings)
+
+
+def _data_settings(
+    sources: list[str], *, shape: str, columns: list[str] | None, max_rows: int | None = None
+) -> DataSettings:
+    """The section `data` as the command line gives it."""
+    if not all(one.strip() for one in sources):
+        raise ConfigError(
+            "The name of a data file is empty",
+            where="the command line",
+            found=" ".join(shell_word(one) for one in sources),
+            expected="files, folders, globs, or a hub data set",
+            fix="give it a name, or leave it out; a shell variable may be empty",
+        )
+    given: dict[str, Any] = {"train": sources, "shape": _shape(shape), "columns": _columns(columns)}
+    if max_rows is not None:
+        given["max_rows"] = max_rows
+    return config.from_mapping({"model": {"name": DEFAULT_MODEL}, "data": given}, where="the command line").data
 
 
 def _render_settings(template: str | None, changed: list[str] | None) -> RenderSettings:

@@ -8,6 +8,7 @@ import typer
 from rich.text import Text
 
 from tutelage import config
+from tutelage.config.sections import LARGEST_COUNT
 from tutelage.errors import ConfigError
 from tutelage.report.terminal import Terminal, print_json
 
@@ -22,10 +23,13 @@ def plan(
         str | None, typer.Option("--model", help="A model without a recipe: a name, a folder, or a config.json alone.")
     ] = None,
     method: Annotated[str, typer.Option("--method", help="With --model: full, lora, qlora or prompt.")] = "full",
-    tokens: Annotated[int, typer.Option("--tokens", min=2, help="With --model: tokens of a row, one document.")] = 2048,
+    tokens: Annotated[
+        int, typer.Option("--tokens", min=2, max=LARGEST_COUNT, help="With --model: tokens of a row, one document.")
+    ] = 2048,
     precision: Annotated[str, typer.Option("--precision", help="With --model: auto, bf16 or fp32.")] = "auto",
     memory_gb: Annotated[
-        float | None, typer.Option("--memory-gb", min=0.1, help="Plan for this much memory, not for what is free here.")
+        float | None,
+        typer.Option("--memory-gb", min=0.1, max=1e6, help="Plan for this much memory, not for what is free here."),
     ] = None,
     probe: Annotated[bool, typer.Option("--probe/--no-probe", help="Time a few layers for about 10 s.")] = True,
     explain: Annotated[bool, typer.Option("--explain", help="Each figure with its formula and source.")] = False,

@@ -19,8 +19,9 @@ from tutelage import config
 from tutelage import report as report_room
 from tutelage.cli.outlet import Outlet
 from tutelage.cli.processes import in_processes, started_already
-from tutelage.errors import ConfigError, DataError
-from tutelage.report.final_screen import before_after, final_screen, measures_table
+from tutelage.config.sections import LARGEST_COUNT
+from tutelage.errors import CheckpointError, ConfigError, DataError, command, shell_word
+from tutelage.report.final_screen import before_after, final_facts, final_screen, measures_table
 from tutelage.report.terminal import Terminal, print_json
 from tutelage.train import folder as run_files
 from tutelage.train.prepare import Prepared
@@ -36,6 +37,8 @@ Adapters = Annotated[
         "--adapter", metavar="NAME=FOLDER_OR_RUN", help="Another adapter of the same base; may be given again."
     ),
 ]
+MOST_PROCESSES = 1024
+"""Of one machine. Our choice: a slip of the finger must not start more than a machine can hold."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs; progress goes to standard error.")]
 
 
@@ -65,7 +68,9 @@ def train(
     strict: Annotated[bool, typer.Option("--strict", help="Any dropped row is an error.")] = False,
     processes: Annotated[
         int | None,
-        typer.Option("--processes", min=1, help="Share the model and every step among this many processes."),
+        typer.Option(
+            "--processes", min=1, max=MOST_PROCESSES, help="Share the model and every step among this many processes."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -91,6 +96,8 @@ def train(
         _replay(replay, into, out, beside=beside, processes=processes, as_json=as_json)
         return
     settings = _settings(recipe, overrides or [], resume, strict=strict)
+    if checkpoint is not None:
+        _require_checkpoint(settings.run_folder, checkpoint)
     if dry_run:
         _dry_run(settings, out)
         return
@@ -113,8 +120,19 @@ def _run(
     if as_json:
         print_json(finished.result)
     else:
-        program = "tutelage" if shutil.which("tutelage") else sys.argv[0]  # outside an activated environment
-        out.print(final_screen(finished.result, finished.folder, program=program))
+        out.print(final_screen(finished.result))
+        for line in final_facts(finished.result, finished.folder, program=_program()):
+            out.print(line, soft_wrap=True)
+
+
+def _program() -> str:
+    """What the reader types to run us again: outside of an activated environment `tutelage` is not on the path."""
+    begun_as = Path(sys.argv[0])
+    if shutil.which("tutelage"):
+        return "tutelage"
+    if begun_as.name == "tutelage" and begun_as.is_file():
+        return shell_word(str(begun_as))
+    return f"{shell_word(sys.executable)} -m tutelage"
 
 
 def evaluate(
@@ -169,7 +187,9 @@ def chat(
     system: Annotated[
         str | None, typer.Option("--system", help="System prompt; default: the one most training rows had.")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest reply.")] = 256,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", min=1, max=LARGEST_COUNT, help="Longest reply.")
+    ] = 256,
     adapter: Adapters = None,
 ) -> None:
     """Talk to what a run trained. /reset starts over, /quit or Ctrl-D ends; questions may also come from a pipe.
@@ -218,6 +238,19 @@ def _settings(recipe: str | None, overrides: list[str], resume: str | None, *, s
             "No recipe given", expected="tutelage train RECIPE.toml", fix="try: tutelage train recipes/quickstart.toml"
         )
     return config.load(recipe, overrides)
+
+
+def _require_checkpoint(folder: Path, name: str) -> None:
+    """Refuse a checkpoint that is not there, before any work is done."""
+    found = sorted(one.name for one in (folder / run_files.CHECKPOINTS).glob("step-*"))
+    if name not in found:
+        raise CheckpointError(
+            f"There is no checkpoint '{name}'",
+            where=str(folder / run_files.CHECKPOINTS),
+            found=", ".join(found) or "no checkpoint",
+            expected="one of these" if found else "step-000001 or later",
+            fix=command("train", "--resume", folder, *(["--from", found[-1]] if found else [])),
+        )
 
 
 def _refuse_strays(options: Iterable[tuple[str, bool, str, bool]]) -> None:

@@ -7,21 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from tutelage.errors import shell_word
 from tutelage.report.figures import byte_size, count, duration, loss, percent
 
 SHOWN_CHARACTERS = 160
 
 
-def final_screen(result: Mapping[str, Any], folder: Path, *, program: str) -> RenderableType:
-    """Draw `result.json` (see `train.result`) for a terminal; `program` is what the reader types to run us."""
+def final_screen(result: Mapping[str, Any]) -> RenderableType:
+    """Draw the measures and examples of `result.json` (see `train.result`) for a terminal."""
     parts: list[RenderableType] = [before_after(result["before"], result["after"], title=str(result["name"]))]
     if result["examples"]:
         parts.append(_examples(result["examples"]))
-    parts.append(_facts(result, folder, program))
     return Group(*parts)
 
 
@@ -75,7 +74,14 @@ def _short(value: Any) -> Text:
     return Text(text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + " ...")
 
 
-def _facts(result: Mapping[str, Any], folder: Path, program: str) -> RenderableType:
+def final_facts(result: Mapping[str, Any], folder: Path, *, program: str) -> list[Text]:
+    """What the run took and what to do next, a line each, to be printed without folding: commands are copied.
+
+    Args:
+        result: of the run.
+        folder: the run's.
+        program: what the reader types to run us.
+    """
     dropped = result["dropped"]
     lines = {
         "speed": f"{result['tokens_per_second']:,.0f} tokens/s in training",
@@ -84,9 +90,7 @@ def _facts(result: Mapping[str, Any], folder: Path, program: str) -> RenderableT
         "dropped rows": ", ".join(f"{number} {reason}" for reason, number in dropped.items()) or "none",
         "time": duration(result["elapsed_seconds"]),
         "report": f"{folder}/report.html",
-        "talk to it": f"{program} chat {folder} --compare",
+        "talk to it": f"{program} chat {shell_word(str(folder))} --compare",
     }
-    grid = Table.grid(padding=(0, 2))
-    for name, value in lines.items():
-        grid.add_row(Text(name, style="bold"), Text(value))
-    return Padding(grid, (1, 0))
+    width = max(map(len, lines)) + 2
+    return [Text(), *(Text.assemble((name.ljust(width), "bold"), value) for name, value in lines.items())]

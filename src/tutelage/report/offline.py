@@ -13,6 +13,15 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
+from tutelage.errors import ConfigError
+
+BEGINNING = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="generator" content="tutelage">
+"""
+"""How each of our pages begins, and no other file: what begins otherwise is not ours to write over."""
 SCRIPT_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 """What must not stand raw in a script block: the parser would see a tag or an entity, older scripts a line end."""
 
@@ -43,6 +52,34 @@ def template(name: str) -> Template:
     return environment.from_string(_asset(name))
 
 
+def require_free_or_own(target: Path, *, fix: str) -> None:
+    """Refuse a place that holds anything but a page of ours: what is there would be lost.
+
+    Args:
+        target: where a page is to stand; a link leads on to what it names.
+        fix: what to do instead.
+
+    Raises:
+        ConfigError: a file of another kind, a device or a pipe is there.
+    """
+    if not os.path.lexists(target):
+        return
+    found = "a link that leads nowhere" if not target.exists() else "a device or a pipe"
+    if target.is_file():
+        expected = BEGINNING.encode("utf-8")
+        with target.open("rb") as stream:
+            if stream.read(len(expected)) == expected:
+                return
+        found = "a file that tutelage did not write"
+    raise ConfigError(
+        "A page would take the place of something that is no page of ours",
+        where=str(target),
+        found=found,
+        expected="a new name, or an older page of tutelage",
+        fix=fix,
+    )
+
+
 def write_in_one_move(page: str, target: Path) -> int:
     """Put a page beside `target` and then in its place, so that a reader never meets half a page.
 
@@ -52,6 +89,8 @@ def write_in_one_move(page: str, target: Path) -> int:
     Raises:
         OSError: it could not be written; an older page is untouched.
     """
+    assert page.startswith(BEGINNING), "a page of ours is known by how it begins"
+    target = target.resolve()  # the page that a link leads to, not the link
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         # A lone surrogate (half a character, legal in JSON) has no UTF-8; it is shown by its code.

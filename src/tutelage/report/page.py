@@ -12,7 +12,7 @@ from tutelage.errors import SaveError, cause_of
 from tutelage.report import figures
 from tutelage.report.charts import drawable
 from tutelage.report.compare import Comparison, compare
-from tutelage.report.offline import own_parts, script_json, template, write_in_one_move
+from tutelage.report.offline import own_parts, require_free_or_own, script_json, template, write_in_one_move
 from tutelage.report.run_charts import QUANTITIES, Figure, loss_figure, quantity_figure
 from tutelage.report.run_folder import Books, Evaluation, Instance, Result, RunFolder, Step, load
 from tutelage.report.scores import ScoreLine, gained_and_forgot, outcome, progress, score_lines
@@ -117,11 +117,13 @@ def write(run: Path) -> Path:
 
     Raises:
         SourceNotFoundError: `run` is not a folder.
+        ConfigError: a file of that name is there that is no page of ours.
         SaveError: the page could not be written; an older page is untouched.
     """
     page = render(load(run))
     target = run / FILE_NAME
     try:
+        require_free_or_own(target, fix=f"move {FILE_NAME} away, then ask for the report again")
         write_in_one_move(page, target)
     except OSError as error:
         raise SaveError(
@@ -129,7 +131,7 @@ def write(run: Path) -> Path:
             where=str(target),
             found=cause_of(error),
             expected="a run folder that can be written to, with room for about 400 KB",
-            fix="free some room or give yourself the right to write there, then ask for the report again",
+            fix="see to room and to the right to write there, then ask for the report again",
         ) from error
     return target
 

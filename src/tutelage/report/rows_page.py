@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.errors import ConfigError, SaveError, cause_of
+from tutelage.errors import ConfigError, SaveError, cause_of, shell_word
 from tutelage.ledger import Ledger
 from tutelage.render import Renderer
 from tutelage.render.roles import ROLES, TokenRoles, token_roles
@@ -23,7 +23,7 @@ from tutelage.render.show import TokenTexts, visible
 from tutelage.report import figures
 from tutelage.report.check_screen import Tally
 from tutelage.report.doors import raw_lines
-from tutelage.report.offline import own_parts, script_json, template, write_in_one_move
+from tutelage.report.offline import own_parts, require_free_or_own, script_json, template, write_in_one_move
 from tutelage.report.page import Fact
 from tutelage.report.shares import RoleShares
 from tutelage.types import Address, Change, Conversation, Drop, Example
@@ -124,6 +124,7 @@ def write_rows(target: Path, seen: SeenRows, ledger: Ledger, *, title: str, orig
         The size of the page in bytes.
 
     Raises:
+        ConfigError: something that is no page of ours has come to stand there.
         SaveError: it could not be written; an older page is untouched.
     """
     require_page_target(target)
@@ -135,7 +136,7 @@ def write_rows(target: Path, seen: SeenRows, ledger: Ledger, *, title: str, orig
             where=str(target),
             found=cause_of(error),
             expected="a file in a folder that can be written to",
-            fix="free some room, or give another file: --html FILE",
+            fix="give a file in a folder with room, where you may write: --html FILE",
         ) from error
 
 
@@ -143,14 +144,30 @@ def require_page_target(target: Path) -> None:
     """Check, before any work is done, that a page can stand at `target`.
 
     Raises:
-        ConfigError: it is a folder, or its folder is not there.
+        ConfigError: it is a folder or holds what is no page of ours, or its folder is not there.
+        SaveError: it cannot be looked at.
     """
+    try:
+        _require_page_target(target)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise SaveError(
+            "No page can be written there",
+            where=str(target),
+            found=cause_of(error),
+            expected="a file name such as rows.html",
+            fix="give another file: --html FILE",
+        ) from error
+
+
+def _require_page_target(target: Path) -> None:
     if target.is_dir():
         raise ConfigError(
             "The page needs a file, and this is a folder",
             where=str(target),
             expected="a file name such as rows.html",
-            fix=f"--html {target / 'rows.html'}",
+            fix=f"--html {shell_word(str(target / 'rows.html'))}",
         )
     if not target.parent.is_dir():
         raise ConfigError(
@@ -159,6 +176,7 @@ def require_page_target(target: Path) -> None:
             expected="a folder that exists",
             fix="make the folder, or give another file: --html FILE",
         )
+    require_free_or_own(target, fix="give another file, such as --html rows.html")
 
 
 def render_rows(seen: SeenRows, ledger: Ledger, *, title: str, origin: Sequence[Fact]) -> str:

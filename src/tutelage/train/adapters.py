@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tutelage import config
 from tutelage.config import Settings
-from tutelage.errors import ConfigError, SourceNotFoundError
+from tutelage.errors import ConfigError, SourceNotFoundError, command
 from tutelage.train import folder as run_files
 
 RESERVED = ("base", "tuned")
@@ -64,7 +64,7 @@ def _adapter_at(name: str, place: Path) -> NamedAdapter:
                 where="--adapter",
                 found=f"{name}={place}",
                 expected="a run of lora, qlora or prompt, or an adapter folder",
-                fix=f"talk to it alone: tutelage chat {place}",
+                fix=f"talk to it alone: {command('chat', place)}",
             )
         place = place / run_files.ADAPTER
     else:

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from tutelage.errors import CheckpointError, SaveError, TrainingError, cause_of
+from tutelage.errors import CheckpointError, SaveError, TrainingError, cause_of, command
 from tutelage.model.ranks import ALONE, Ranks
 from tutelage.seals import sealed, unsealed
 from tutelage.train.folder import sync
@@ -337,7 +337,8 @@ def _instead(damaged: Path, others: list[Path]) -> str:
             best = _checked_state(other)["progress"]["best_step"]
             if best is not None and best != int(other.name.partition("-")[2]):
                 _checked_state(other.with_name(f"best-{best:06d}"))
-            return f"go on from the one before: tutelage train --resume {damaged.parent.parent} --from {other.name}"
+            again = command("train", "--resume", damaged.parent.parent, "--from", other.name)
+            return f"go on from the one before: {again}"
     return "start the run again"
 
 

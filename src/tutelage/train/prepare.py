@@ -13,7 +13,7 @@ import numpy as np
 
 from tutelage import formats
 from tutelage.config import Settings
-from tutelage.errors import DataError
+from tutelage.errors import DataError, command
 from tutelage.evaluate.general import GeneralItem, read_general
 from tutelage.evaluate.json_task import parse_object
 from tutelage.formats.sources import SourceFile
@@ -276,7 +276,7 @@ def _nothing_left(sources: Sequence[str], dropped: Counter[str], purpose: str) -
         where=", ".join(sources),
         found=", ".join(f"{count} rows dropped: {reason}" for reason, count in dropped.most_common(4)) or "no row",
         expected="at least one proven row",
-        fix="look at the rows and their reasons: tutelage check " + " ".join(sources),
+        fix=f"look at the rows and their reasons: {command('check', *sources)}",
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.config import Settings
-from tutelage.errors import ConfigError, SourceNotFoundError
+from tutelage.errors import ConfigError, SourceNotFoundError, command
 from tutelage.model.load import compute_in, settled_precision
 from tutelage.model.swap import adapter_in_use, add_adapter, put_adapter
 from tutelage.render import Renderer
@@ -102,7 +102,7 @@ def reopen(
         raise SourceNotFoundError(
             "This run has no trained weights yet",
             where=str(trained),
-            fix=f"let it finish: tutelage train --resume {folder}",
+            fix=f"let it finish: {command('train', '--resume', folder)}",
         )
     if adapters and not beside:
         raise ConfigError(
@@ -110,7 +110,7 @@ def reopen(
             where="--adapter",
             found=f"{name} has model.method = full",
             expected="a run of lora, qlora or prompt, whose base stays as it is",
-            fix=f"give the adapter's own run first: tutelage chat {adapters[0].folder.parent}",
+            fix=f"give the adapter's own run first: {command('chat', adapters[0].folder.parent)}",
         )
     assert tuned or not adapters, "adapters stand beside the run's own"
     renderer = renderer_for(start, settings.render)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tutelage import config
-from tutelage.errors import ConfigError, SourceNotFoundError
+from tutelage.errors import ConfigError, SourceNotFoundError, command
 from tutelage.model.ranks import first_here, processes_here
 from tutelage.train import folder as run_files
 from tutelage.train.inputs import changes, process_counts, read_inputs
@@ -103,7 +103,7 @@ def _tolerance(settings: config.Settings, folder: Path, counts: set[int]) -> flo
             where=str(folder),
             found=f"{here} {'process' if here == 1 else 'processes'}",
             expected=f"{many}, as the run had",
-            fix=f"tutelage train --replay {folder} --processes {many}"
+            fix=command("train", "--replay", folder, "--processes", many)
             if len(counts) == 1
             else "a run that went on with another number of processes cannot be repeated with dropout or noise",
         )

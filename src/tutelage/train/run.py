@@ -14,7 +14,7 @@ from typing import Any
 
 from tutelage import config, report
 from tutelage.config import Settings
-from tutelage.errors import CheckpointError
+from tutelage.errors import CheckpointError, command
 from tutelage.evaluate.measure import Exam, Measures, Sitting
 from tutelage.model.allocator import allocator_here, cost_of_allocator
 from tutelage.model.embeddings import untrained_tokens
@@ -157,9 +157,9 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
     outcome = _train(job)
     if outcome.ended == "interrupted":
         job.tracking.finish({})
-        job.screen.say(
-            f"Stopped after step {outcome.progress.steps_done}. Go on with: tutelage train --resume {job.folder}"
-        )
+        if job.recorded is None:  # a replay is begun again; what there is to say of it, its caller says
+            on = command("train", "--resume", job.folder)
+            job.screen.say(f"Stopped after step {outcome.progress.steps_done}. Go on with: {on}")
         return Finished(job.folder, outcome.ended, {})
     job.learner.optimiser.settle()
     best = outcome.progress.best_step
@@ -246,7 +246,7 @@ def _require_unfinished(folder: Path) -> None:
         raise CheckpointError(
             "This run is finished; there is nothing to resume",
             where=str(folder),
-            fix=f"talk to it: tutelage chat {folder}; or start a new run with other settings",
+            fix=f"talk to it: {command('chat', folder)}; or start a new run with other settings",
         )
 
 

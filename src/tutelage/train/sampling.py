@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from tutelage.config import Settings
-from tutelage.errors import DataError
+from tutelage.errors import DataError, command
 from tutelage.formats.sources import find_files
 from tutelage.pack import ExampleStore, Order
 from tutelage.pack.order import Source
@@ -45,7 +45,7 @@ def weighted_sources(sources: Sequence[str], weights: Mapping[str, float], train
                 where=source,
                 found=f"data.weights = {weights[source]:g}, and no proven row",
                 expected="at least one proven row",
-                fix=f"look at its rows and the reasons: tutelage check {source}; or take it out of data.train",
+                fix=f"look at its rows and the reasons: {command('check', source)}; or take it out of data.train",
             )
     return tuple(found)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tutelage.errors import FitError, TrainingError
+from tutelage.errors import FitError, TrainingError, command
 from tutelage.model.ranks import ALONE, Ranks
 from tutelage.train import folder as run_files
 from tutelage.train.checkpoint import Checkpoints, Progress
@@ -112,8 +112,8 @@ def full_among_others(batch: Batch, row: Row, *, ranks: Ranks, checkpoints: Chec
     fix = f"{_leave_out(run_folder)}; or start a new run with pack.max_tokens below {tokens}"
     if len(places) > 1:
         told[NEXT_ROW_TOKENS] = tokens // 2
-        command = f"tutelage train --resume {run_folder} --processes {ranks.size}"
-        fix = f"{go_on} with rows of at most {tokens // 2} tokens: {command}"
+        again = command("train", "--resume", run_folder, "--processes", ranks.size)
+        fix = f"{go_on} with rows of at most {tokens // 2} tokens: {again}"
     run_files.write_json(run_folder / run_files.STOPPED, told)
     return FitError(
         f"Memory ran out in step {batch.step + 1}, on process {ranks.rank} of {ranks.size}; the run ends",
@@ -151,7 +151,7 @@ def _left(
 
 
 def _leave_out(run_folder: Path) -> str:
-    return f"tutelage train --resume {run_folder} --skip-step leaves this step out"
+    return f"{command('train', '--resume', run_folder, '--skip-step')} leaves this step out"
 
 
 def _told(row: Row, summed: float) -> dict[str, Any]:
