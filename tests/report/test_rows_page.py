@@ -20,6 +20,7 @@ from tutelage.errors import ConfigError, SaveError
 from tutelage.ledger import Ledger
 from tutelage.render import Renderer
 from tutelage.render.roles import ROLES
+from tutelage.report.offline import BEGINNING
 from tutelage.report.page import Fact
 from tutelage.report.rows_page import RAW_CHARACTERS, SeenRows, packed, render_rows, write_rows
 from tutelage.train.renderer import renderer_for
@@ -29,6 +30,7 @@ HOSTILE = (
     "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> \u2028 &amp; {{ 7*7 }} ]]> \" ' 🙂 \x1b[31m"
 )
 ORIGIN = (Fact("Model", "tiny"), Fact("Chat template", HOSTILE))
+OLD = BEGINNING + "old"
 SCRIPTS = Path(__file__).resolve().parents[2] / "src/tutelage/report"
 
 
@@ -237,10 +239,10 @@ def test_a_page_takes_the_place_of_the_old_one_in_one_move(
     renderer: Renderer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "rows.html"
-    path.write_text("old", "utf-8")
+    path.write_text(OLD, "utf-8")
 
     def full(source: Any, target: Any) -> None:
-        assert path.read_text("utf-8") == "old"
+        assert path.read_text("utf-8") == OLD
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
@@ -248,7 +250,7 @@ def test_a_page_takes_the_place_of_the_old_one_in_one_move(
         write_rows(path, *gathered(renderer, *MIXED), title="rows", origin=())
     assert caught.value.found == "No space left on device"
     assert [one.name for one in tmp_path.iterdir()] == ["rows.html"]
-    assert path.read_text("utf-8") == "old"
+    assert path.read_text("utf-8") == OLD
 
 
 def test_a_folder_is_no_place_for_a_page(renderer: Renderer, tmp_path: Path) -> None:

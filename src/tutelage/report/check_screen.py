@@ -13,6 +13,7 @@ from tutelage.curate import Likeness
 from tutelage.ledger import Ledger
 from tutelage.report.figures import count, percent
 from tutelage.report.findings_screen import brief_findings
+from tutelage.report.terminal import printable
 from tutelage.types import Finding
 
 
@@ -117,10 +118,10 @@ def _reasons(ledger: Ledger) -> Table:
     table.add_column("for example")
     for reason, number in ledger.dropped.most_common():
         sample = ledger.drop_samples[reason][0]
-        table.add_row(f"dropped: {reason}", count(number), Text(f"{sample.address}: {sample.detail}"))
+        table.add_row(f"dropped: {reason}", count(number), Text(printable(f"{sample.address}: {sample.detail}")))
     for reason, number in ledger.changed.most_common():
         change = ledger.change_samples[reason][0]
-        table.add_row(f"changed: {reason}", count(number), Text(f"{change.address}: {change.detail}"))
+        table.add_row(f"changed: {reason}", count(number), Text(printable(f"{change.address}: {change.detail}")))
     return table
 
 
