@@ -349,7 +349,7 @@ def _damaged_best(folder: Path, found: str) -> CheckpointError:
         where=str(folder),
         found=found,
         expected="whole files",
-        fix=f"delete {folder}, then resume: the run goes on without them (tutelage train --resume {run})",
+        fix=f"delete {folder}, then resume: the run goes on without them ({command('train', '--resume', run)})",
     )
 
 

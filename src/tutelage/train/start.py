@@ -18,7 +18,7 @@ from typing import Any
 
 from tutelage.config import Settings
 from tutelage.config.sections import ModelSettings
-from tutelage.errors import ConfigError, DataError, SaveError, SourceNotFoundError, cause_of
+from tutelage.errors import ConfigError, DataError, SaveError, SourceNotFoundError, cause_of, command
 from tutelage.model.source import cache_folder, model_folder
 from tutelage.train import folder as run_files
 
@@ -112,7 +112,7 @@ def start_adapter(asked: ModelSettings) -> StartAdapter | None:
         raise SourceNotFoundError(
             f"The run '{asked.name}' has no trained weights yet, so nothing can start from it",
             where=str(trained),
-            fix=f"let it finish: tutelage train --resume {path}",
+            fix=f"let it finish: {command('train', '--resume', path)}",
         )
     return None if settings.model.method == "full" else _adapter_in(trained, settings.model, asked)
 
