@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from commands import Ran
 
+from tutelage.train.inputs import read_inputs, write_inputs
+
 Run = Callable[..., Ran]
 QUICK = ("train.max_steps=4", "train.checkpoint_every=2", "data.validation=", "evaluate.before=false", "evaluate.task=")
 
@@ -35,9 +37,9 @@ def test_a_replay_that_differs_names_the_step_and_the_cause_and_ends_with_1(run:
     lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
     lines[2]["loss"] = 0.25
     record.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    inputs = json.loads((finished / "inputs.json").read_text(encoding="utf-8"))
+    inputs = read_inputs(finished)
     inputs["versions"]["numpy"] = "1.0"
-    (finished / "inputs.json").write_text(json.dumps(inputs), encoding="utf-8")
+    write_inputs(finished, inputs)
 
     ran = run("train", "--replay", finished, "--into", finished.with_name("again"), model=None)
 

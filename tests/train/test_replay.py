@@ -12,6 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tutelage.errors import CheckpointError, ConfigError, SourceNotFoundError
+from tutelage.train.inputs import read_inputs, write_inputs
 from tutelage.train.replay import replay
 from tutelage.train.run import Finished
 from tutelage.train.screen import Screen
@@ -59,6 +60,7 @@ def test_another_seed_is_another_run(finished: Path, quiet_screen: Screen) -> No
 
     assert str(found.difference).startswith("step 1, loss: ")
     assert found.steps == 1, "nothing is to be learnt from the steps after"
+    assert "seed = 7 then, 8 now" in found.causes
 
 
 @pytest.mark.parametrize(
@@ -91,11 +93,10 @@ def test_weights_that_differ_are_named(finished: Path, quiet_screen: Screen) -> 
 
 
 def test_what_has_changed_is_offered_as_the_cause(finished: Path, quiet_screen: Screen) -> None:
-    path = finished / "inputs.json"
-    inputs = json.loads(path.read_text(encoding="utf-8"))
+    inputs = read_inputs(finished)
     inputs["versions"]["torch"] = "1.0"
     inputs["machine"]["threads"] = 64
-    path.write_text(json.dumps(inputs), encoding="utf-8")
+    write_inputs(finished, inputs)
 
     found = replay(str(finished), quiet_screen, into=str(finished.parent / "again"))
 

@@ -16,6 +16,7 @@ from tutelage import config
 from tutelage.errors import CheckpointError
 from tutelage.train import run as run_module
 from tutelage.train.checkpoint import Checkpoints
+from tutelage.train.inputs import read_inputs, write_inputs
 from tutelage.train.run import Finished, run
 from tutelage.train.screen import Screen
 
@@ -241,12 +242,11 @@ def test_another_machine_is_said_and_remembered(
 ) -> None:
     stop_after(2)
     folder = train_tiny("evaluate.before=false").folder
-    path = folder / "inputs.json"
-    inputs = json.loads(path.read_text(encoding="utf-8"))
+    inputs = read_inputs(folder)
     assert set(inputs["machine"]) >= {"device", "processor", "instructions", "threads"}
     inputs["machine"]["processor"] = "An abacus"
     inputs["versions"]["torch"] = "1.0"
-    path.write_text(json.dumps(inputs), encoding="utf-8")
+    write_inputs(folder, inputs)
     stop_after(None)
 
     resume(folder, quiet_screen)
@@ -254,5 +254,5 @@ def test_another_machine_is_said_and_remembered(
     told = quiet_screen.console.file.getvalue()
     assert "may differ from here on, as processor: An abacus then, " in told
     assert "may differ from here on, as torch: 1.0 then, " in told
-    (session,) = json.loads(path.read_text(encoding="utf-8"))["earlier_sessions"]
+    (session,) = read_inputs(folder)["earlier_sessions"]
     assert session["machine"]["processor"] == "An abacus"

@@ -4,15 +4,45 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Mapping
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tutelage.errors import CheckpointError
+from tutelage import config
+from tutelage.config import Settings
+from tutelage.errors import CheckpointError, ConfigError, cause_of, command
+from tutelage.model.allocator import allocator_here
+from tutelage.model.checksums import model_sha256
+from tutelage.model.ranks import processes_here
+from tutelage.model.source import cache_folder
+from tutelage.seals import sealed, unsealed
 from tutelage.train import folder as run_files
+from tutelage.train.prepare import Prepared
+from tutelage.train.rows import row_tokens_here
+from tutelage.train.start import continued
 
+HELD = {
+    "data_sha256": "data",
+    "template_sha256": "chat template",
+    "tokenizer_sha256": "tokenizer",
+    "base_sha256": "base model",
+    "settings": "set of settings",
+    (OUTCOME := "examples_sha256"): "outcome of preparing the data",
+}
+"""Entries that a resume and a replay must find as they were, in words, the causes before what they lead to."""
+CHANGE_NOTHING = (
+    "name",
+    "folder",
+    "data.workers",
+    "model.threads",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.trackers",
+)
+"""Settings that may be others. Of them only `model.threads` reaches the last bits, as a fact of the machine."""
 DECIDING = ("versions", "machine")
 """Entries that may differ from one session of a run to the next, and then change the last bits of its numbers."""
 
@@ -43,17 +73,102 @@ def _processor() -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
+def inputs_of(
+    settings: Settings, prepared: Prepared, base: Path, *, skipped: Sequence[int], say: Callable[[str], None]
+) -> dict[str, Any]:
+    """What a run that starts or goes on now is made of.
+
+    Args:
+        settings: the run's.
+        prepared: its data.
+        base: the folder of the model it starts from.
+        skipped: steps that are left out, counted from 1.
+        say: told where hashing takes time.
+
+    Raises:
+        DataError: a file of the model cannot be read.
+    """
+    tokens, processes = row_tokens_here(settings), processes_here()
+    return {
+        "settings": deciding_settings(settings),
+        "data_sha256": prepared.data_sha256,
+        "template_sha256": prepared.renderer.template.sha256(),
+        "tokenizer_sha256": prepared.renderer.tokenizer.sha256(),
+        "base_sha256": base_sha256(settings, base, say=say),
+        "examples_sha256": prepared.examples_sha256,
+        "system_prompt": prepared.system_prompt,
+        "seed": settings.seed,
+        "skipped_steps": list(skipped),
+        "versions": run_files.versions(),
+        "machine": machine(settings.model.threads, processes=processes, row_tokens=tokens),
+        "allocator": allocator_here(),
+        "git_commit": run_files.git_commit(),
+    }
+
+
+def base_sha256(settings: Settings, base: Path, *, say: Callable[[str], None]) -> dict[str, str]:
+    """The hash of each file that decides the model a run starts from; of an adapter that is trained on, too.
+
+    Raises:
+        DataError: one of them cannot be read.
+    """
+    cache, given = cache_folder() / "sha256", continued(settings)
+    files = model_sha256(base, cache=cache, say=say)
+    if given is not None:
+        of_adapter = model_sha256(given.folder, cache=cache, say=say)
+        files |= {f"{run_files.ADAPTER}/{name}": sha256 for name, sha256 in of_adapter.items()}
+    return files
+
+
+def deciding_settings(settings: Settings) -> dict[str, Any]:
+    """The settings as nested mappings, without those that change nothing of what is learned."""
+    values = tomllib.loads(config.dump(settings))
+    for path in CHANGE_NOTHING:
+        section, _, key = path.rpartition(".")
+        (values.get(section, {}) if section else values).pop(key, None)
+    return values
+
+
+def write_inputs(folder: Path, inputs: Mapping[str, Any]) -> None:
+    """Record `inputs` with a hash of their own.
+
+    Raises:
+        SaveError: the disk refuses.
+    """
+    run_files.write_text(folder / run_files.INPUTS, sealed(inputs))
+
+
 def read_inputs(folder: Path) -> dict[str, Any]:
-    """What a run recorded; empty where it recorded nothing yet."""
+    """What a run recorded of what it began with.
+
+    Raises:
+        CheckpointError: it recorded nothing, or not all that is asked for now, or the file is damaged.
+    """
     path = folder / run_files.INPUTS
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return dict(found)
+    try:
+        inputs = unsealed(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise _unknown(folder, cause_of(error)) from error
+    if missing := [name for name in HELD if name not in inputs]:
+        raise _unknown(folder, f"a record of another version, without {', '.join(missing)}")
+    return inputs
+
+
+def _unknown(folder: Path, found: str) -> CheckpointError:
+    again = command("tutelage", "train", str(folder / run_files.SETTINGS), f"name={folder.name}-again")
+    return CheckpointError(
+        "Cannot tell whether data, template and model are those that this run began with",
+        where=str(folder / run_files.INPUTS),
+        found=found,
+        expected="the file as the run wrote it",
+        fix=f"put the file back, or train anew with the same settings: {again}",
+    )
 
 
 def held_against(
     earlier: Mapping[str, Any], now: Mapping[str, Any], *, resume: bool, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Check that data files and template have the bytes they had, and say which other facts are others.
+    """Check that data, template, tokenizer, model and settings are what they were, and say which other facts are not.
 
     Args:
         earlier: what was recorded.
@@ -65,19 +180,27 @@ def held_against(
         Entries that `now` lacks: for a resumed run `earlier_sessions`, the facts of earlier parts of it.
 
     Raises:
-        CheckpointError: data or template have other bytes.
+        CheckpointError: one of `HELD` is another; in a replay the settings may be.
     """
-    then, here = earlier["data_sha256"], now["data_sha256"]
-    other = sorted(name for name in {*then, *here} if then.get(name) != here.get(name))
-    if other or earlier["template_sha256"] != now["template_sha256"]:
-        raise CheckpointError(
-            "The data or template is not the one this run began with, so this would not be a "
-            + ("resume" if resume else "replay"),
-            where=", ".join(other) or "the chat template",
-            expected="the same bytes",
-            fix="restore the files, or start a new run",
-        )
+    other = {name: where for name in HELD if (where := _others(name, earlier[name], now[name]))}
+    if not resume and (settings := other.pop("settings", None)):  # a replay finds out what they do
+        say(f"  note: the settings are not those of the record: {settings}")
+        other.pop(OUTCOME, None)
     differing = changes(earlier, now)
+    if other:
+        rows_alone = list(other) == [OUTCOME]  # files and settings are the same, so the code must be another
+        if not rows_alone:
+            other.pop(OUTCOME, None)
+        raise CheckpointError(
+            f"The {' and the '.join(HELD[name] for name in other)} is not the one this run began with, so this would "
+            f"not be a {'resume' if resume else 'replay'}",
+            where="; ".join(where for where in other.values()),
+            found="; ".join(differing) or None if rows_alone else None,
+            expected="sequences of the same tokens" if rows_alone else "the same bytes",
+            fix="go on with the versions the run began with, or start a new run"
+            if rows_alone
+            else "restore what is another, or start a new run",
+        )
     for change in differing:
         say(f"  note: the last bits of a number may differ from here on, as {change}")
     if not resume:
@@ -88,10 +211,40 @@ def held_against(
     return {"earlier_sessions": sessions}
 
 
+def _others(name: str, then: Any, now: Any) -> str:
+    """What differs of an entry, for people; empty where nothing does."""
+    if name == "settings":
+        here = now
+        try:
+            there = deciding_settings(config.from_mapping(then, where=run_files.INPUTS))  # with defaults of today
+        except ConfigError:
+            there = then
+        return ", ".join(f"{path} = {old} then, {new} now" for path, old, new in _different(there, here))
+    if isinstance(then, dict) and isinstance(now, dict):
+        return ", ".join(sorted(key for key in {*then, *now} if then.get(key) != now.get(key)))
+    return "" if then == now else HELD[name]
+
+
+def _different(then: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[tuple[str, Any, Any]]:
+    found: list[tuple[str, Any, Any]] = []
+    for key in sorted({*then, *now}):
+        old, new = then.get(key, "not set"), now.get(key, "not set")
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _different(old, new, f"{path}{key}.")
+        elif old != new:
+            found.append((f"{path}{key}", old, new))
+    return found
+
+
 def process_counts(inputs: Mapping[str, Any]) -> set[int]:
     """How many processes each session of a run had."""
     sessions = [inputs, *inputs.get("earlier_sessions", [])]
     return {(one.get("machine") or {}).get("processes", 1) for one in sessions}
+
+
+def changed_settings(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The settings that are others now, in one line; empty where none is."""
+    return [text] if (text := _others("settings", earlier["settings"], now["settings"])) else []
 
 
 def changes(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -117,7 +270,7 @@ def skipped_steps(folder: Path, *, leave_out: bool) -> list[int]:
     Raises:
         CheckpointError: there is no such step.
     """
-    known: list[int] = read_inputs(folder).get("skipped_steps", [])
+    known: list[int] = read_inputs(folder)["skipped_steps"]
     if not leave_out:
         return known
     path = folder / run_files.STOPPED
@@ -129,4 +282,14 @@ def skipped_steps(folder: Path, *, leave_out: bool) -> list[int]:
             expected="a run that was stopped before a step that was not finite, or a loss spike",
             fix="resume without --skip-step",
         )
-    return sorted({*known, int(json.loads(path.read_text(encoding="utf-8"))["step"])})
+    try:
+        step = int(json.loads(path.read_bytes())["step"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            "Which step the run was stopped before cannot be read",
+            where=str(path),
+            found=cause_of(error),
+            expected="the file as the run wrote it",
+            fix="resume without --skip-step; the run stops at the same step and writes it anew",
+        ) from error
+    return sorted({*known, step})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -10,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.config import Settings
-from tutelage.errors import ConfigError, SourceNotFoundError, command
+from tutelage.errors import CheckpointError, ConfigError, SourceNotFoundError, command
 from tutelage.model.load import compute_in, settled_precision
 from tutelage.model.swap import adapter_in_use, add_adapter, put_adapter
 from tutelage.render import Renderer
 from tutelage.train import folder as run_files
 from tutelage.train.adapters import NamedAdapter, differences
+from tutelage.train.inputs import HELD, base_sha256, read_inputs
 from tutelage.train.method import loaded_base, trained_name
 from tutelage.train.renderer import renderer_for
 from tutelage.train.start import continued, start_folder
@@ -92,6 +92,7 @@ def reopen(
         SourceNotFoundError: not a run, or the run has no trained weights yet.
         ConfigError: an adapter that cannot be beside the run's.
         DataError: an adapter of another base.
+        CheckpointError: the settings cannot be read, or the base or tokenizer is not the one the run began with.
     """
     folder = run_files.existing_run_folder(name)
     settings = run_files.read_settings(folder)
@@ -114,6 +115,9 @@ def reopen(
         )
     assert tuned or not adapters, "adapters stand beside the run's own"
     renderer = renderer_for(start, settings.render)
+    inputs = _recorded(folder, say)
+    if inputs is not None:
+        _require_same_start(inputs, settings, start, renderer, weights=base or beside)
     tuned_model = base_model = start_slot = None
     if tuned and beside:
         tuned_model = put_adapter(_opened(start, settings), trained)
@@ -126,7 +130,8 @@ def reopen(
             base_model = put_adapter(base_model, given.folder)
             compute_in(base_model, settled_precision(settings.model.precision))
     slots = {one.name: f"added{number}" for number, one in enumerate(adapters)}
-    return Reopened(settings, renderer, _system_prompt(folder), tuned_model, base_model, slots, start_slot)
+    system_prompt = None if inputs is None else inputs["system_prompt"]
+    return Reopened(settings, renderer, system_prompt, tuned_model, base_model, slots, start_slot)
 
 
 def _add_others(
@@ -150,7 +155,27 @@ def _opened(folder: Path, settings: Settings) -> Any:
     return model
 
 
-def _system_prompt(folder: Path) -> str | None:
-    path = folder / run_files.INPUTS
-    value = json.loads(path.read_text(encoding="utf-8")).get("system_prompt") if path.is_file() else None
-    return value if isinstance(value, str) else None
+def _recorded(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """What the run began with; None, said, where nothing tells."""
+    try:
+        return read_inputs(folder)
+    except CheckpointError as error:
+        say(f"  note: nothing tells the system prompt and the base model of this run: {error.where}: {error.found}")
+        return None
+
+
+def _require_same_start(
+    inputs: Mapping[str, Any], settings: Settings, start: Path, renderer: Renderer, *, weights: bool
+) -> None:
+    """Refuse another tokenizer and, where the weights it started from are needed, other ones than the run had."""
+    now: dict[str, Any] = {"tokenizer_sha256": renderer.tokenizer.sha256()}
+    if weights:
+        now["base_sha256"] = base_sha256(settings, start, say=lambda _text: None)
+    other = [HELD[name] for name, sha256 in now.items() if sha256 != inputs[name]]
+    if other:
+        raise CheckpointError(
+            f"The {' and the '.join(other)} is not the one this run began with, so what it trained does not fit",
+            where=str(start),
+            expected="the same bytes",
+            fix="restore the model that the run began with",
+        )

@@ -9,7 +9,7 @@ from tutelage import config
 from tutelage.errors import ConfigError, SourceNotFoundError, command
 from tutelage.model.ranks import first_here, processes_here
 from tutelage.train import folder as run_files
-from tutelage.train.inputs import changes, process_counts, read_inputs
+from tutelage.train.inputs import changed_settings, changes, process_counts, read_inputs
 from tutelage.train.recorded import OTHER_PROCESSES, Difference, Recorded, first_other_tensor
 from tutelage.train.rows import draws_noise
 from tutelage.train.run import run
@@ -85,9 +85,10 @@ def replay(name: str, screen: Screen, *, into: str | None = None) -> Replayed:
         if weights is not None:
             recorded.difference = first_other_tensor(folder / weights, target / weights)
     steps = sum(kind == "loss" for kind, _ in recorded.met)
-    causes = changes(earlier, read_inputs(target))
+    now = read_inputs(target)
+    causes = changed_settings(earlier, now) + changes(earlier, now)
     for session in earlier.get("earlier_sessions", []):
-        causes += [f"before a resume, {one}" for one in changes(session, read_inputs(target))]
+        causes += [f"before a resume, {one}" for one in changes(session, now)]
     return Replayed(folder, target, steps, weights, recorded.difference, tuple(causes), tolerance)
 
 

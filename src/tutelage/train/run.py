@@ -16,12 +16,12 @@ from tutelage import config, report
 from tutelage.config import Settings
 from tutelage.errors import CheckpointError, command
 from tutelage.evaluate.measure import Exam, Measures, Sitting
-from tutelage.model.allocator import allocator_here, cost_of_allocator
+from tutelage.model.allocator import cost_of_allocator
 from tutelage.model.embeddings import untrained_tokens
 from tutelage.model.load import device_here, settled_precision
 from tutelage.model.prompt import without_prompt
 from tutelage.model.quantise import require_bitsandbytes
-from tutelage.model.ranks import Ranks, joined, processes_here, ranks_here
+from tutelage.model.ranks import Ranks, joined, ranks_here
 from tutelage.render.show import coloured_rows
 from tutelage.report.terminal import Terminal
 from tutelage.train import folder as run_files
@@ -29,7 +29,7 @@ from tutelage.train.announce import say_anatomy, say_data, say_model
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.exam import exam_for
 from tutelage.train.gates import pass_gates
-from tutelage.train.inputs import held_against, machine, read_inputs, skipped_steps
+from tutelage.train.inputs import held_against, inputs_of, read_inputs, skipped_steps, write_inputs
 from tutelage.train.learner import Learner, learner_for, shards_here
 from tutelage.train.lock import locked, new_run_folder
 from tutelage.train.look import look_at
@@ -232,8 +232,8 @@ def _prepare(
         with run_files.written_aside(folder / run_files.DROPS) as drops:
             prepared = prepare(settings, base, ledger_path=drops, cache=prepared_cache(), say=screen.say)
             _pass_gates(prepared, base, whole=settings.render.train_on == "all")
-            earlier = read_inputs(folder) if resume else {} if recorded is None else read_inputs(recorded.folder)
-            _write_inputs(folder, settings, prepared, earlier, screen, resume=resume, skipped=skipped)
+            earlier = read_inputs(folder) if resume else None if recorded is None else read_inputs(recorded.folder)
+            _write_inputs(settings, base, prepared, earlier, screen, resume=resume, skipped=skipped)
         say_data(screen, prepared)
         order = order_of(settings, examples=len(prepared.train), sources=prepared.sources)
         for question in questions_of_length(settings, order):
@@ -258,10 +258,10 @@ def _pass_gates(prepared: Prepared, base: Path, *, whole: bool) -> None:
 
 
 def _write_inputs(
-    folder: Path,
     settings: Settings,
+    base: Path,
     prepared: Prepared,
-    earlier: dict[str, Any],
+    earlier: dict[str, Any] | None,
     screen: Screen,
     *,
     resume: bool,
@@ -271,23 +271,14 @@ def _write_inputs(
 
     Where it does not, nothing in the folder has changed.
     """
-    inputs: dict[str, Any] = {
-        "data_sha256": prepared.data_sha256,
-        "template_sha256": prepared.renderer.template.sha256(),
-        "system_prompt": prepared.system_prompt,
-        "seed": settings.seed,
-        "skipped_steps": skipped,
-        "versions": run_files.versions(),
-        "machine": machine(settings.model.threads, processes=processes_here(), row_tokens=row_tokens_here(settings)),
-        "allocator": allocator_here(),
-        "git_commit": run_files.git_commit(),
-    }
-    if earlier:
+    folder = settings.run_folder
+    inputs = inputs_of(settings, prepared, base, skipped=skipped, say=screen.say)
+    if earlier is not None:
         inputs |= held_against(earlier, inputs, resume=resume, say=screen.say)
     run_files.put_in_place(folder / run_files.DROPS)
     run_files.clear_scratch(folder)
     run_files.write_text(folder / run_files.SETTINGS, config.dump(settings))
-    run_files.write_json(folder / run_files.INPUTS, inputs)
+    write_inputs(folder, inputs)
     run_files.write_json(folder / run_files.LEDGER, prepared.ledger.as_dict())
     rows = coloured_rows(prepared.train[:ROWS_SHOWN], prepared.renderer.tokenizer)
     run_files.write_json(folder / run_files.ROWS, rows)
