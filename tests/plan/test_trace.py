@@ -15,6 +15,7 @@ from tutelage.model.attention import isolate_documents
 from tutelage.model.lean import keep_less
 from tutelage.model.load import compute_in
 from tutelage.model.loss import row_loss
+from tutelage.plan import trace as trace_module
 from tutelage.plan.blueprint import Blueprint, read_blueprint
 from tutelage.plan.trace import Meter, adapted, row_of, trace
 from tutelage.plan.work import Method, Work, documents_of, single_document
@@ -124,14 +125,61 @@ def test_r4_a_row_beyond_the_window_is_planned_and_costs_less_than_without_one(w
     assert operations(4096, 128) < 2.1 * operations(2048, 128)
 
 
-def test_what_the_engine_refuses_cannot_be_planned(write_config: Callable[..., Path]):
-    """This model's tokens look ahead."""
+def looking_ahead(write_config: Callable[..., Path]) -> Blueprint:
+    """Of a model whose tokens see later ones."""
     config = write_config(
         architectures=["Gemma3ForCausalLM"], model_type="gemma3_text", use_bidirectional_attention=True, head_dim=16
     )
-    with pytest.raises(ConfigError, match="cannot be planned") as caught:
-        trace(read_blueprint(str(config)), single_document("full", "fp32", 128))
+    return read_blueprint(str(config))
+
+
+def test_r22_what_cannot_be_planned_is_told_in_one_sentence(
+    write_config: Callable[..., Path], caplog: pytest.LogCaptureFixture
+):
+    with pytest.raises(ConfigError, match="cannot be planned, though it may train") as caught:
+        trace(looking_ahead(write_config), single_document("full", "fp32", 128))
     assert "mask is not that of causal attention" in str(caught.value)
+    assert caplog.records == []
+
+
+def test_r22_an_operator_that_fails_without_memory_is_not_logged(
+    small: Blueprint, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    def failing(*_: Any, **__: Any) -> Any:
+        return torch.ops.aten.mm.default(torch.empty(2, 3), torch.empty(2, 3))
+
+    monkeypatch.setattr(trace_module, "row_loss", failing)
+    with pytest.raises(ConfigError, match="cannot be planned"):
+        trace(small, single_document("full", "fp32", 8))
+    assert caplog.records == []
+
+
+MIXTURE: dict[str, Any] = {
+    "architectures": ["MixtralForCausalLM"],
+    "model_type": "mixtral",
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+}
+
+
+def test_r22_experts_are_planned_in_fp32_as_in_bf16(write_config: Callable[..., Path]):
+    blueprint = read_blueprint(str(write_config(**MIXTURE)))
+    wide, narrow = (trace(blueprint, single_document("full", precision, 64)) for precision in ("fp32", "bf16"))
+    assert wide.parameters == narrow.parameters
+    assert wide.peak_bytes > narrow.peak_bytes
+
+
+def test_r22_products_of_experts_are_counted(write_config: Callable[..., Path]):
+    """Each token goes through two experts of three matrices, forward once and backward twice."""
+
+    def operations(width: int) -> int:
+        config = write_config(**(MIXTURE | {"intermediate_size": width}))
+        return trace(read_blueprint(str(config)), single_document("full", "fp32", 64)).operations
+
+    blueprint = read_blueprint(str(write_config(**MIXTURE)))
+    layers, hidden = blueprint.layers, blueprint.hidden_width
+    of_experts = 3 * 2 * layers * 64 * 2 * 3 * hidden * 64  # passes, 2 a number, tokens, experts, matrices
+    assert operations(128) - operations(64) == of_experts
 
 
 def test_a_row_has_the_lengths_that_were_asked_for():

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tutelage import config
 from tutelage.config import Settings
+from tutelage.errors import ConfigError
 from tutelage.model.ranks import ALONE
 from tutelage.plan.machine import this_machine
 from tutelage.train import planned
@@ -95,3 +97,17 @@ def test_a_learner_computes_again_when_told(settings: Settings) -> None:
     for recompute in (False, True):
         model = learner_for(settings, base, ALONE, recompute=recompute).model
         assert model.is_gradient_checkpointing is recompute
+
+
+def test_r22_a_model_that_cannot_be_planned_is_trained(
+    settings: Settings, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any, **__: Any) -> Any:
+        raise ConfigError("This model cannot be planned, though it may train", found="a kernel has no shapes")
+
+    free(monkeypatch, 1)
+    monkeypatch.setattr(planned, "choose_checkpointing", failing)
+    said: list[str] = []
+
+    assert not recomputes_here(settings, prepared, processes=1, say=said.append)
+    assert said == ["  no plan of its memory (a kernel has no shapes): activation checkpointing off"]

@@ -9,8 +9,10 @@ Source: torch.utils._python_dispatch.TorchDispatchMode and torch._subclasses.Fak
 
 from __future__ import annotations
 
+import logging
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
@@ -32,6 +34,12 @@ from tutelage.model.prompt import add_prompt
 from tutelage.plan.blueprint import CUT_LAYERS, Blueprint, decoder_layers
 from tutelage.plan.work import Work
 from tutelage.types import Address, Row
+
+UNPLANNED = (RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError, LookupError, AssertionError)
+"""What a model's code raises where its tensors have no numbers, or a kernel has no version without them."""
+
+FAKE_TENSORS_LOG = "torch._subclasses.fake_tensor"
+"""Where torch writes a traceback for each operator that fails, before it raises the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +109,7 @@ def trace(blueprint: Blueprint, work: Work, *, device: str = "cpu") -> Trace:
         device: "cpu" or "cuda", which computes the loss in larger chunks, and attention in another way.
 
     Raises:
-        ConfigError: the engine refuses this model or row, or what it does depends on the data.
+        ConfigError: the model or row cannot be run so, or what it does depends on the data.
     """
     if not blueprint.equal_layers or blueprint.layers <= CUT_LAYERS:
         return _run(blueprint, work, blueprint.layers, device).result()
@@ -135,16 +143,17 @@ def _run(blueprint: Blueprint, work: Work, layers: int, device: str) -> _Depth:
     decoder.register_forward_hook(decoder_done)
     decoder_layers(decoder, layers)[1][0].register_forward_hook(first_layer_done)
     try:
-        with fake, meter:
+        with _torch_quiet(), fake, meter:
             loss, _ = row_loss(model, row, as_on=device)
             loss_peak_bytes = meter.peak_since()
             loss.backward()
-    except (RuntimeError, NotImplementedError, ValueError) as error:
+    except UNPLANNED as error:
         raise ConfigError(
-            "The engine does not train this model as it is, so it cannot be planned",
+            "This model cannot be planned, though it may train",
             where=f"{blueprint.kind}, documents of up to {max(work.document_tokens)} tokens",
             found=str(error).strip().split("\n")[0][:200],
-            fix="lower pack.max_tokens if it speaks of a window; else choose another model",
+            expected="a forward and backward pass on tensors without memory",
+            fix="train a few steps and read peak_bytes in record.jsonl",
         ) from error
     end_peak_bytes = meter.peak_since()
     sizes = [(one.numel(), one.requires_grad) for one in model.parameters()]
@@ -158,6 +167,17 @@ def _run(blueprint: Blueprint, work: Work, layers: int, device: str) -> _Depth:
         parameters=sum(size for size, _ in sizes),
         end_peak_bytes=end_peak_bytes,
     )
+
+
+@contextmanager
+def _torch_quiet() -> Iterator[None]:
+    """Keep torch from logging what is caught and told in one sentence."""
+    log = logging.getLogger(FAKE_TENSORS_LOG)
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def prepared_model(model: Any, work: Work) -> Any:
@@ -264,7 +284,7 @@ class Meter(TorchDispatchMode):
     ) -> Any:
         if not self._memory and func is torch.ops.aten._local_scalar_dense.default:
             return 0.0
-        made = func(*args, **(kwargs or {}))
+        made = _made(func, args, kwargs or {}, memory=self._memory)
         count = _OPERATIONS.get(func._overloadpacket)
         if count is not None:
             self.operations += count(*args, **(kwargs or {}), out_val=made)
@@ -292,6 +312,24 @@ class Meter(TorchDispatchMode):
         self.now_bytes -= self._alive.pop(key, 0)
 
 
+def _made(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, memory: bool) -> Any:
+    """What an operator gives. Without memory torch knows products in groups, those of experts, in bf16 only."""
+    if memory or func is not torch.ops.aten._grouped_mm.default or args[0].dtype == torch.bfloat16:
+        return func(*args, **kwargs)
+    narrow = (one.bfloat16() if isinstance(one, torch.Tensor) and one.is_floating_point() else one for one in args)
+    return func(*narrow, **kwargs).to(args[0].dtype)
+
+
+def _grouped_products(left: Any, right: Any, *_: Any, out_val: Any, **__: Any) -> int:
+    """Operations of products in groups: two for each number of the output and each number summed for it.
+
+    Where groups are parts of the summed width, each number of the output sums its own part: all of it once for all.
+    """
+    if left.ndim == right.ndim == 2:
+        return 2 * int(left.numel()) * int(right.shape[1])
+    return 2 * int(out_val.numel()) * int(left.shape[-1])
+
+
 def _cpu_attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
     return int(sdpa_flop_count(query.shape, key.shape, value.shape))
 
@@ -302,7 +340,8 @@ def _cpu_attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any
 
 _OPERATIONS: dict[Any, Callable[..., int]] = {
     **flop_registry,
+    torch.ops.aten._grouped_mm: _grouped_products,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
 }
-"""torch's own counts, with those of the CPU's attention, which it leaves out."""
+"""torch's own counts, with those of the CPU's attention and of products in groups, which it leaves out."""

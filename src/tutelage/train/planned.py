@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from tutelage.config import Settings
+from tutelage.errors import ConfigError, DataError
 from tutelage.model.activations import recomputes
 from tutelage.model.load import settled_precision
 from tutelage.pack import batches
@@ -80,25 +81,34 @@ def checkpointing_choice(settings: Settings, prepared: Prepared, *, say: Callabl
 def recomputes_here(settings: Settings, prepared: Prepared, *, processes: int, say: Callable[[str], Any]) -> bool:
     """Whether this run computes its activations again: as asked, or as the planner finds for this machine.
 
-    Several processes must decide alike, whatever is free where each of them runs, so they go by the room in a row.
+    Several processes must decide alike, whatever is free where each of them runs, so they go by the room in a row. So
+    does a model that cannot be planned: that it cannot is no reason not to train it.
 
     Args:
         settings: the run's.
         prepared: its data.
         processes: how many share the model.
-        say: told the figures where activations are computed again.
-
-    Raises:
-        TutelageError: the model cannot be planned.
+        say: told the figures where activations are computed again, and why there is no plan where there is none.
     """
     asked, row_tokens = settings.train.activation_checkpointing, row_tokens_here(settings)
     if asked != "auto" or processes > 1:
         return recomputes(asked, row_tokens=row_tokens)
+    try:
+        return _planned_here(settings, prepared, say=say)
+    except (ConfigError, DataError) as error:
+        on = recomputes(asked, row_tokens=row_tokens)
+        say(f"  no plan of its memory ({error.found or error.what}): activation checkpointing {'on' if on else 'off'}")
+        return on
+
+
+def _planned_here(settings: Settings, prepared: Prepared, *, say: Callable[[str], Any]) -> bool:
+    """Whether one process computes activations again, by what is free here."""
     blueprint = read_blueprint(
         start_name(settings.model, say=say), trust_remote_code=settings.model.trust_remote_code, say=say
     )
     device = this_machine()
-    if device.overhead.process_bytes + _rough_bytes(blueprint, row_tokens) < SURE_SHARE * device.memory_bytes:
+    enough = SURE_SHARE * device.memory_bytes
+    if device.overhead.process_bytes + _rough_bytes(blueprint, row_tokens_here(settings)) < enough:
         return False
     choice = checkpointing_choice(settings, prepared, say=say)
     if choice.on:
