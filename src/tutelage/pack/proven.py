@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 
 from tutelage.ledger import Ledger
 from tutelage.pack.length import TooLong, within_limit
@@ -43,7 +44,8 @@ def proven_rows(
             yield conversation
         yield from met
 
-    with closing(examples(stream(), renderer, ledger, workers=workers)) as proven:
+    bounded = replace(renderer, most_tokens=max_tokens, too_long=too_long)
+    with closing(examples(stream(), bounded, ledger, workers=workers)) as proven:
         yield from within_limit(proven, max_tokens=max_tokens, too_long=too_long, ledger=ledger)
     ledger.enter(reading.rows_in)
     for note in reading.notes:

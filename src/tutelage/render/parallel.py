@@ -28,6 +28,7 @@ from tutelage.errors import FitError
 from tutelage.ledger import Ledger
 from tutelage.render.compact import packed, unpacked
 from tutelage.render.proof import Renderer
+from tutelage.render.size import too_deep
 from tutelage.types import Change, Conversation, Drop, Example, Proven
 
 CHUNK_ROWS = 256
@@ -153,6 +154,11 @@ def _conversations(chunk: Sequence[Conversation | Entry]) -> list[Conversation]:
     return [row for row in chunk if isinstance(row, Conversation)]
 
 
+def _travelling(chunk: Sequence[Conversation | Entry]) -> list[Conversation]:
+    """The rows that pass the pipe: those that are nested too deeply do not, and are dropped anyway."""
+    return [row for row in _conversations(chunk) if too_deep(row) is None]
+
+
 def _here(chunks: Iterable[Chunk], renderer: Renderer) -> Generator[tuple[Chunk, list[Outcome]]]:
     for chunk in chunks:
         yield chunk, renderer.prove(_conversations(chunk))
@@ -162,7 +168,7 @@ def _by_workers(chunks: Iterable[Chunk], renderer: Renderer, workers: int) -> Ge
     with _Workers(renderer, workers) as pool:
         under_way: deque[tuple[Chunk, Future[list[_Shipped | Drop]]]] = deque()
         for chunk in chunks:
-            under_way.append((chunk, pool.submit(_conversations(chunk))))
+            under_way.append((chunk, pool.submit(_travelling(chunk))))
             if len(under_way) > CHUNKS_AHEAD * workers:
                 yield _arrived(*under_way.popleft())
         while under_way:
@@ -171,7 +177,9 @@ def _by_workers(chunks: Iterable[Chunk], renderer: Renderer, workers: int) -> Ge
 
 def _arrived(chunk: Chunk, answer: Future[list[_Shipped | Drop]]) -> tuple[Chunk, list[Outcome]]:
     outcomes: list[Outcome] = []
-    for row, one in zip(_conversations(chunk), answer.result(), strict=True):
+    shipped = iter(answer.result())
+    for row in _conversations(chunk):
+        one = too_deep(row) or next(shipped)
         if isinstance(one, Drop):
             outcomes.append(one)
         else:

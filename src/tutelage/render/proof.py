@@ -11,8 +11,6 @@ any of whose trained turns is not proven goes, with the reason.
 
 from __future__ import annotations
 
-import json
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,14 +18,27 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tutelage.render.boundary import decoded_behind, reply_ids, spelled_behind
+from tutelage.errors import TemplateError
+from tutelage.render.boundary import decoded_behind, reply_ids
 from tutelage.render.controls import ControlTokens, Span, refuse
 from tutelage.render.forms import MessageForm, ReasoningField, form_of
 from tutelage.render.gates import assert_proven
 from tutelage.render.seen import SeenRow
-from tutelage.render.template import ChatTemplate
+from tutelage.render.sequences import ProvenTurn, cost_of, said_otherwise, sequences
+from tutelage.render.size import (
+    FEW_TURNS,
+    LIKELY_CHARACTERS,
+    is_large,
+    longer_than,
+    require_few,
+    size_of,
+    too_deep,
+    within,
+)
+from tutelage.render.template import ChatTemplate, TemplateRefusal
 from tutelage.render.tokenizer import Tokenizer
 from tutelage.render.turns import RenderedTurn, TurnWriter
+from tutelage.render.unshown import not_shown
 from tutelage.render.words import SHOWN_CHARACTERS, Unproven
 from tutelage.types import Address, Change, Conversation, Drop, Example, Message, Prompt, Proven, TokenIds, Turn
 
@@ -40,23 +51,21 @@ NO_OPENING = ("template_refused", "no_prompt")
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A row as text: its trained turns, the control tokens in it that are to be letters, and remarks for the ledger."""
+    """A row as text.
+
+    Attributes:
+        conversation: the row.
+        turns: its trained turns.
+        escaped: the control tokens in it that are to be letters.
+        changes: remarks for the ledger.
+        turns_beyond: how many more turns were to be trained, and begin beyond the limit of tokens.
+    """
 
     conversation: Conversation
     turns: tuple[RenderedTurn, ...]
     escaped: tuple[Span, ...]
     changes: tuple[Change, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ProvenTurn:
-    """A trained turn as ids; `text` is what `reply_ids` must decode to behind the prompt."""
-
-    message: int
-    weight: float
-    prompt_ids: list[int]
-    reply_ids: list[int]
-    text: str
+    turns_beyond: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,9 @@ class Renderer:
         reasoning_field: in which field the template is handed a turn's reasoning; "auto" asks the template.
         empty_reasoning: where the served prompt opens a block of reasoning and a turn has none, "drop" the row or
             "close" the block empty.
+        most_tokens: the longest sequence that will be kept. A row that is surely longer goes before its turns are
+            rendered; None renders every row, up to limits of its own (`tutelage.render.size`).
+        too_long: what becomes of such a row: "drop", or keep the turns that begin within the limit ("cut", "split").
     """
 
     tokenizer: Tokenizer
@@ -84,6 +96,8 @@ class Renderer:
     missing_stop: Literal["append", "drop"] = "append"
     empty_reasoning: Literal["drop", "close"] = "drop"
     reasoning_field: ReasoningField = "auto"
+    most_tokens: int | None = None
+    too_long: Literal["drop", "cut", "split"] = "drop"
 
     @cached_property
     def form(self) -> MessageForm:
@@ -121,11 +135,15 @@ class Renderer:
 
     def prompt(self, conversation: Conversation) -> Prompt | Drop:
         """The served prompt of the last assistant turn, and that turn's words as the reference."""
+        if (deep := too_deep(conversation)) is not None:
+            return deep
         try:
             last = self._trained_messages(conversation)[-1]
             text = SeenRow(conversation, self.template, self.form).render(last, generation_prompt=True)
         except Unproven as finding:
             return Drop(conversation.address, finding.reason, str(finding))
+        except TemplateError as error:
+            return self._overrun(conversation, error)
         ids = np.asarray(self.tokenizer.encode([text])[0], dtype=np.int32)
         return Prompt(conversation.address, ids, text, conversation.messages[last].content or "")
 
@@ -140,27 +158,77 @@ class Renderer:
         return np.asarray(self.tokenizer.encode([text])[0], dtype=np.int32)
 
     def _drafted(self, conversation: Conversation) -> Draft | Drop:
+        if (deep := too_deep(conversation)) is not None:
+            return deep
         try:
-            spelled = None if self.control_tokens == "keep" else self._controls.spelled(conversation)
-            if spelled is not None and self.control_tokens == "drop":
-                raise refuse(spelled)
-            if conversation.is_text:
-                return Draft(conversation, (), (), ())
-            row = SeenRow(conversation, self.template, self.form)
-            trained = self._trained_messages(conversation)
-            changes: list[Change] = []
-            turns = []
-            for index in trained:
-                turn = self._turn(row, index, changes)
-                if turn is not None:
-                    turns.append(turn)
-                    changes += turn.remarks
-            if not turns:
-                raise Unproven("nothing_to_train", changes[0].detail)
-            changes += _not_shown(conversation, turns[-1])
-            return Draft(conversation, tuple(turns), self._escaped(row, turns, spelled is not None), tuple(changes))
+            return self._draft(conversation)
         except Unproven as finding:
             return Drop(conversation.address, finding.reason, str(finding))
+        except TemplateError as error:
+            return self._overrun(conversation, error)
+
+    def _overrun(self, conversation: Conversation, error: TemplateError) -> Drop:
+        """A large row that meets the limits of rendering goes; a template that meets them by itself ends the run."""
+        if not (is_large(size_of(conversation), self.template.limits) and self._writes_little):
+            raise error
+        return Drop(conversation.address, "too_long", f"rendering the row takes {error.found}; {error.expected}")
+
+    @cached_property
+    def _writes_little(self) -> bool:
+        try:
+            self.template.render([{"role": "user", "content": "a"}], generation_prompt=True)
+        except TemplateRefusal:
+            return True
+        except TemplateError:
+            return False
+        return True
+
+    def _draft(self, conversation: Conversation) -> Draft:
+        spelled = None if self.control_tokens == "keep" else self._controls.spelled(conversation)
+        if spelled is not None and self.control_tokens == "drop":
+            raise refuse(spelled)
+        if conversation.is_text:
+            if self.too_long != "split":
+                self._require_short(conversation.messages[0].content or "")
+            return Draft(conversation, (), (), ())
+        row = SeenRow(conversation, self.template, self.form)
+        trained = self._trained_messages(conversation)
+        reached = self._within_reach(row, trained)
+        changes: list[Change] = []
+        turns = []
+        for index in reached:
+            turn = self._turn(row, index, changes)
+            if turn is not None:
+                turns.append(turn)
+                changes += turn.remarks
+        if not turns:
+            raise Unproven("nothing_to_train", changes[0].detail)
+        changes += not_shown(conversation, turns[-1].prompt, turns[-1].message)
+        escaped = self._escaped(row, turns, spelled is not None)
+        return Draft(conversation, tuple(turns), escaped, tuple(changes), len(trained) - len(reached))
+
+    def _require_short(self, text: str) -> None:
+        if self.most_tokens is not None and longer_than(text, self.most_tokens, self.tokenizer):
+            raise Unproven(
+                "too_long", f"more than {self.most_tokens} tokens; the limit pack.max_tokens is {self.most_tokens}"
+            )
+
+    def _within_reach(self, row: SeenRow, trained: list[int]) -> list[int]:
+        """The trained turns to render: all, unless the row is known to be too long by its whole text.
+
+        Raises:
+            Unproven: it is, and no turn of it is to be kept; or the template does not take it.
+        """
+        most, few = self.most_tokens, len(trained) <= FEW_TURNS
+        if few and (most is None or size_of(row.conversation).characters <= LIKELY_CHARACTERS * most):
+            return trained
+        whole = row.render(trained[-1] + 1, generation_prompt=False)
+        if most is None or not longer_than(whole, most, self.tokenizer):
+            require_few(trained, whole)
+            return trained
+        if self.too_long == "drop":
+            self._require_short(whole)
+        return within(row, trained, most, self.tokenizer)
 
     def _turn(self, row: SeenRow, index: int, changes: list[Change]) -> RenderedTurn | None:
         """The turn of message `index`; None for an opening turn that no server would ask for."""
@@ -209,11 +277,11 @@ class Renderer:
         return trained[-1:] if self.turns == "last" else trained
 
     def _encoded(self, drafts: Sequence[Draft]) -> dict[str, list[int]]:
-        """Ids of every prompt, and of every prompt with its reply, of rows without escaped letters."""
+        """Ids of every prompt, and of every prompt with its reply, of rows of few turns without escaped letters."""
         texts = dict.fromkeys(
             text
             for draft in drafts
-            if not draft.escaped
+            if not draft.escaped and len(draft.turns) <= FEW_TURNS
             for turn in draft.turns
             for text in (turn.prompt, turn.prompt + turn.reply)
         )
@@ -225,8 +293,10 @@ class Renderer:
             if draft.escaped:
                 prompt_ids = self._controls.encode(turn.prompt, draft.escaped)
                 whole_ids = self._controls.encode(whole, draft.escaped)
-            else:
+            elif turn.prompt in ids and whole in ids:
                 prompt_ids, whole_ids = ids[turn.prompt], ids[whole]
+            else:
+                prompt_ids, whole_ids = self.tokenizer.encode([turn.prompt, whole])
             after = reply_ids(self.tokenizer, prompt_ids, whole_ids, turn.reply)
             if after is None:
                 raise Unproven(
@@ -260,46 +330,29 @@ class Renderer:
             changes = draft.changes
             for turn in turns:
                 if spoken[id(turn)] != turn.text:
-                    changes += self._said_otherwise(address, turn, spoken[id(turn)])
-            examples = tuple(self._assemble(draft.conversation, turns))
+                    changes += said_otherwise(self.tokenizer, address, turn, spoken[id(turn)])
+            turns, cut = self._shortened(draft, turns)
+            changes += cut
+            examples = tuple(
+                self._example(draft.conversation, part, ids, held) for part, (ids, held) in enumerate(sequences(turns))
+            )
         except Unproven as finding:
             return Drop(address, finding.reason, str(finding))
         if len(examples) > 1:
-            changes += (Change(address, "split", _cost_of(examples)),)
+            changes += (Change(address, "split", cost_of(examples)),)
         return Proven(examples, changes)
 
-    def _said_otherwise(self, address: Address, turn: ProvenTurn, spoken: str) -> tuple[Change, ...]:
-        """A second look at ids whose plain decoding is not the text that was rendered.
-
-        Raises:
-            Unproven: the two are not the same characters.
-        """
-        spelled = spelled_behind(self.tokenizer, turn.prompt_ids, turn.reply_ids)
-        if spelled == turn.text:
-            return ()
-        shown = slice(SHOWN_CHARACTERS)
-        both = f"message {turn.message}: rendered {turn.text[shown]!r}, ids say {spoken[shown]!r}"
-        if unicodedata.normalize("NFC", spelled) != unicodedata.normalize("NFC", turn.text):
-            raise Unproven("round_trip", both)
-        return (Change(address, "text_normalised", f"{both}: the same characters, composed otherwise"),)
-
-    def _assemble(self, conversation: Conversation, turns: list[ProvenTurn]) -> Iterator[Example]:
-        """One Example when the last turn's sequence proves all; else one more for each group of turns it does not."""
-        left, part = turns, 0
-        while left:
-            sequence = left[-1].prompt_ids + left[-1].reply_ids
-            held: list[ProvenTurn] = []
-            rest: list[ProvenTurn] = []
-            end = 0
-            for turn in left:
-                # A turn that repeats an earlier one word for word stands on the same tokens: it needs its own sequence.
-                fits = len(turn.prompt_ids) >= end and _stands_in(turn, sequence)
-                (held if fits else rest).append(turn)
-                end = len(turn.prompt_ids) + len(turn.reply_ids) if fits else end
-            if not held or held[-1] is not left[-1]:
-                held, rest = [left[-1]], left[:-1]
-            yield self._example(conversation, part, sequence, held)
-            left, part = rest, part + 1
+    def _shortened(self, draft: Draft, turns: list[ProvenTurn]) -> tuple[list[ProvenTurn], tuple[Change, ...]]:
+        """Of a row that was not rendered to its end the turns within the limit, which is all that may be kept of it."""
+        if not draft.turns_beyond:
+            return turns, ()
+        assert self.most_tokens is not None
+        kept = [one for one in turns if len(one.prompt_ids) + len(one.reply_ids) <= self.most_tokens]
+        limit = f"the limit pack.max_tokens is {self.most_tokens}"
+        if not kept:
+            raise Unproven("too_long", f"no trained turn ends within it; {limit}")
+        detail = f"{len(kept)} of {len(turns) + draft.turns_beyond} trained turns stay, the others end later; {limit}"
+        return kept, (Change(draft.conversation.address, "turns_cut", detail),)
 
     def _example(self, conversation: Conversation, part: int, ids: list[int], turns: list[ProvenTurn]) -> Example:
         whole = self.train_on == "all"
@@ -342,40 +395,3 @@ class Renderer:
             vocabulary_size=self.tokenizer.vocabulary_size,
             whole=whole,
         )
-
-
-def _stands_in(turn: ProvenTurn, sequence: list[int]) -> bool:
-    end = len(turn.prompt_ids)
-    return sequence[:end] == turn.prompt_ids and sequence[end : end + len(turn.reply_ids)] == turn.reply_ids
-
-
-def _cost_of(examples: Sequence[Example]) -> str:
-    tokens = sum(len(one.ids) for one in examples)
-    longest = max(len(one.ids) for one in examples)
-    return (
-        f"{len(examples)} sequences of {tokens} tokens together, where the longest alone has {longest}: "
-        "the template writes a turn otherwise once it is history"
-    )
-
-
-def _not_shown(conversation: Conversation, turn: RenderedTurn) -> list[Change]:
-    """What a row says and the served prompt of its last trained turn leaves out: neither will a server show it."""
-    changes = []
-    offered = [tool["function"] if isinstance(tool.get("function"), dict) else tool for tool in conversation.tools]
-    names = [str(one.get("name", "")) for one in offered]
-    missing = [name for name in names if name and name not in turn.prompt]
-    if missing:
-        detail = f"the template does not show the model its tools ({', '.join(missing[:3])}); neither will a server"
-        changes.append(Change(conversation.address, "tools_not_shown", detail))
-    if any(str(dict(one)) in turn.prompt for one in offered):
-        detail = "the template prints the tools on offer in Python's notation; so will a server"
-        changes.append(Change(conversation.address, "tools_as_python", detail))
-    for index, message in enumerate(conversation.messages[: turn.message]):
-        words = (message.content or "").strip()
-        if message.role == "assistant" or not words or words in turn.prompt:
-            continue
-        if json.dumps(words)[1:-1] in turn.prompt or json.dumps(words, ensure_ascii=False)[1:-1] in turn.prompt:
-            continue
-        detail = f"message {index} ({message.role}): the template leaves out or alters {words[:SHOWN_CHARACTERS]!r}"
-        changes.append(Change(conversation.address, "message_not_shown", detail))
-    return changes

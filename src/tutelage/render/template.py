@@ -151,6 +151,11 @@ class ChatTemplate:
         )
         return again, (self.source,)
 
+    @property
+    def limits(self) -> Limits:
+        """Hard limits of each rendering."""
+        return self._limits
+
     def sha256(self) -> str:
         """Hash of the template's text, both of them where there are two."""
         return hashlib.sha256((self.source + (self.tools_source or "")).encode()).hexdigest()
