@@ -24,7 +24,9 @@ def program() -> None:
     if COMPUTING.intersection(sys.argv[1:2]) and not LOOKING.intersection(sys.argv):
         start_again()
     from tutelage.cli import main  # after that, as it takes a second
+    from tutelage.cli.crash import take_over
 
+    take_over()
     if asked_to_heed:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +16,11 @@ import pytest
 from commands import GOOD, Ran
 
 from tutelage.cli import app as program
+from tutelage.cli import runs
 from tutelage.cli.crash import HIDDEN, report_text
 from tutelage.cli.outlet import Outlet, OutputEndedError
 from tutelage.errors import SaveError
+from tutelage.report.final_screen import final_facts
 
 SOURCE = str(Path(__file__).resolve().parents[2] / "src")
 
@@ -240,3 +243,55 @@ def test_only_one_place_writes_to_the_terminal():
             assert "sys.stdout.write(" not in text, name
             assert "sys.stderr.write(" not in text, name
     assert program.Terminal.__module__ == "tutelage.report.terminal"
+
+
+def test_item7_a_fault_in_a_thread_is_told_in_the_same_way(tmp_path: Path):
+    code = (
+        "import threading; from tutelage.cli.crash import take_over; take_over()\n"
+        "def fail(): raise TypeError('of a thread')\n"
+        "class Late:\n    def __del__(self): raise TypeError('of nobody')\n"
+        "one = threading.Thread(target=fail); one.start(); one.join(); Late()\n"
+    )
+    variables = os.environ | {"PYTHONPATH": SOURCE, "TUTELAGE_CACHE": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=variables)
+    assert "Traceback" not in ran.stderr
+    assert "found:    of a thread" in ran.stderr
+    assert "found:    of nobody" in ran.stderr
+    assert len(list((tmp_path / "crashes").iterdir())) == 2
+
+
+def test_r29_a_librarys_warning_is_one_line_told_once(
+    run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    def warn(_name: str) -> None:
+        for _ in range(2):
+            warnings.warn_explicit("pairs\n \x1b[31mdiffer", UserWarning, "/lib/peft/tuners/layer.py", 12)
+        raise SaveError("the end")
+
+    monkeypatch.setattr("tutelage.train.folder.existing_run_folder", warn)
+    monkeypatch.delenv("RANK", raising=False)
+    ran = run("report", "x", model=None)
+    assert ran.err == "note, from peft: pairs ‹U+001B›[31mdiffer\nerror: the end\n"
+
+
+def test_r29_the_program_is_named_as_it_can_be_run_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "tutelage" / "__main__.py"), "train", "--processes", "2"])
+    monkeypatch.setattr(sys, "executable", "/my python/bin/python")
+    assert runs._program() == "'/my python/bin/python' -m tutelage"
+    begun_as = tmp_path / "my bin" / "tutelage"
+    begun_as.parent.mkdir()
+    begun_as.touch(mode=0o755)
+    monkeypatch.setattr(sys, "argv", [str(begun_as), "train"])
+    assert runs._program() == f"'{begun_as}'"
+    monkeypatch.setenv("PATH", str(begun_as.parent))
+    assert runs._program() == "tutelage"
+
+
+def test_what_a_run_says_in_the_end_is_never_folded(tmp_path: Path):
+    folder = tmp_path / ("a long name " * 12)
+    facts = {"tokens_per_second": 1.0, "peak_bytes": 1, "trained_tokens": 1, "total_tokens": 2, "elapsed_seconds": 1.0}
+    out = io.StringIO()
+    for line in final_facts({**facts, "dropped": {}}, folder, program="tutelage"):
+        program.Terminal(file=out).print(line, soft_wrap=True)
+    assert f"tutelage chat '{folder}' --compare\n" in out.getvalue()

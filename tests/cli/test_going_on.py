@@ -46,6 +46,7 @@ def test_a_replay_that_differs_names_the_step_and_the_cause_and_ends_with_1(run:
     assert ran.code == 1
     assert f"different: step {lines[2]['step']}, loss: 0.25 recorded, " in ran.out
     assert "probable cause: numpy: 1.0 then, " in ran.out
+    assert "--resume" not in ran.out  # a replay is begun again, not gone on with
     told = run("train", "--replay", finished, "--json", model=None)
     assert told.code == 1
     assert json.loads(told.out)["difference"]["then"] == "0.25"

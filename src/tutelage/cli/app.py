@@ -6,8 +6,10 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
 from importlib import metadata
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,6 +24,8 @@ from tutelage.cli.plan import plan
 from tutelage.errors import ConfigError, DependencyError, TutelageError, shell_word
 from tutelage.report.terminal import Terminal, printable
 
+LIBRARIES = {"bitsandbytes", "huggingface_hub", "peft", "safetensors", "tokenizers", "torch", "transformers"}
+LONGEST_NOTE = 400
 TRAINING_PACKAGES = ("torch", "transformers", "peft", "safetensors", "accelerate", "gguf")
 """Those of the extra `train`, without which only looking at data works."""
 
@@ -61,15 +65,29 @@ def main() -> None:
     2 a wrong command line; 70 a fault of tutelage itself (`cli.crash`); 130 a command that Ctrl-C ended.
     """
     open_streams()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     # On AVX512-BF16 it misses a kernel that it would fetch from the hub, and that `model.quantise` keeps it from using.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # Rows differ in length, and oneDNN keeps up to 1,024 compiled products for past shapes; see docs/log.md.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-    with redirect_stdout(Outlet(sys.stdout)):
+    with redirect_stdout(Outlet(sys.stdout)), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+        warnings.showwarning = _note_of(set())
         status = _status(sys.argv[1:])
     sys.exit(status)
+
+
+def _note_of(said: set[str]) -> Callable[..., None]:
+    """What shows a library's warning: one line, once, without the line of code that it came from."""
+
+    def show(message: Warning | str, _category: type[Warning], filename: str, *_where: object) -> None:
+        text = " ".join(str(message).split())
+        if text not in said and os.environ.get("RANK", "0") == "0":
+            said.add(text)
+            library = next((one for one in reversed(Path(filename).parts) if one in LIBRARIES), "a library")
+            _tell(f"note, from {library}: {text[:LONGEST_NOTE]}")
+
+    return show
 
 
 def _status(arguments: list[str]) -> int:

@@ -58,7 +58,7 @@ def check_checkpoint(
         print_json({**facts, "findings": findings_as_json(found)})
     else:
         about = f"{model}, with {renderer.template.name}; replies end in {', '.join(stops)}"
-        Terminal().print(findings_screen(found, about=about))
+        Terminal().show(findings_screen(found, about=about))
     if any(one.severity == "error" for one in found):
         raise typer.Exit(1)
 

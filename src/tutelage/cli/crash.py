@@ -11,6 +11,7 @@ import re
 import shlex
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -58,7 +59,7 @@ def write_report(error: BaseException, arguments: Sequence[str]) -> Path:
         OSError: neither the cache nor the folder for temporary files takes it.
     """
     text = report_text(error, arguments, os.environ)
-    name = f"crash-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.txt"
+    name = f"crash-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{os.getpid()}.txt"
     try:
         return _written(cache_folder() / FOLDER, name, text)
     except OSError:
@@ -147,6 +148,20 @@ def crash_lines(error: BaseException, arguments: Sequence[str]) -> tuple[str, ..
         f"  report:   {report}",
         "  do:       read the report, then attach it to an issue of the project; nothing was sent from here",
     )
+
+
+def take_over() -> None:
+    """Have faults in threads, and in what nobody waits for, told in the same way as those of a command."""
+
+    def of_a_thread(fault: threading.ExceptHookArgs) -> None:
+        if fault.exc_value is not None and not isinstance(fault.exc_value, SystemExit | KeyboardInterrupt):
+            tell(fault.exc_value)
+
+    def of_nobody(fault: sys.UnraisableHookArgs) -> None:
+        if fault.exc_value is not None and not isinstance(fault.exc_value, SystemExit | KeyboardInterrupt):
+            tell(fault.exc_value)
+
+    threading.excepthook, sys.unraisablehook = of_a_thread, of_nobody
 
 
 def tell(error: BaseException) -> None:

@@ -220,7 +220,7 @@ def _check_rows(asked: _Asked, ledger: Ledger, *, as_json: bool) -> None:
         serious = findings_as_json([one for one in findings if one.severity != "info"])
         print_json({"ledger": ledger.as_dict(), "tokens": tally.as_dict(), "most_alike": alike, "findings": serious})
     else:
-        Terminal().print(check_screen(ledger, tally, pairs, findings))
+        Terminal().show(check_screen(ledger, tally, pairs, findings))
     if tally.examples == 0:
         raise typer.Exit(1)
 

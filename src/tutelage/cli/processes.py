@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import uuid
@@ -9,10 +10,11 @@ from collections.abc import Sequence
 
 import typer
 
-from tutelage.errors import ConfigError
+from tutelage.errors import ConfigError, EngineError
 
 LONGEST_STOP_SECONDS = 600
 """What a process may take, after Ctrl-C, for its step and a checkpoint before it is killed."""
+KILLED = 9
 
 
 def in_processes(count: int, arguments: Sequence[str]) -> None:
@@ -21,11 +23,16 @@ def in_processes(count: int, arguments: Sequence[str]) -> None:
     Args:
         count: how many; each gets an equal share of the processor cores, unless OMP_NUM_THREADS says otherwise.
         arguments: of the command line, after the program's name.
+
+    Raises:
+        EngineError: the system ended one of them.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    # What one of ours has to say it says itself; torch would add where in torch it noticed.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     launch = LaunchConfig(
         min_nodes=1,
@@ -40,8 +47,15 @@ def in_processes(count: int, arguments: Sequence[str]) -> None:
     try:
         elastic_launch(launch, sys.executable)("-m", "tutelage", *arguments)
     except ChildFailedError as failed:
-        _, first = failed.get_first_failure()
-        raise typer.Exit(first.exitcode if first.exitcode > 0 else 1) from None
+        rank, first = failed.get_first_failure()
+        if first.exitcode < 0:  # it could say nothing itself
+            raise EngineError(
+                f"Process {rank} of {count} was ended by the system",
+                found=f"signal {-first.exitcode}" + (", as where memory runs out" if first.exitcode == -KILLED else ""),
+                expected="as many processes as were started",
+                fix="go on with --resume, with shorter rows or fewer processes",
+            ) from None
+        raise typer.Exit(first.exitcode) from None
     except SignalException:
         raise typer.Exit(130) from None
 

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from tutelage.errors import DataError, SaveError, cause_of
 from tutelage.model.gguf_tokenizer import gguf_tokenizer
 from tutelage.model.load import no_progress_bars
+from tutelage.model.modes import give_usual_modes
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
@@ -50,7 +51,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         with no_progress_bars():
             model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
-        scratch.chmod(0o755)  # mkdtemp makes it private; a cache may be shared
+        give_usual_modes(scratch)  # a cache may be shared
         os.replace(scratch, folder)
     except (OSError, SafetensorError) as error:
         if folder.is_dir():  # another process converted the same file first; its bytes are ours

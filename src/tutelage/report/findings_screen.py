@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.text import Text
 
 from tutelage.report.figures import count
@@ -24,9 +23,9 @@ def findings_screen(findings: Sequence[Finding], *, about: str) -> RenderableTyp
     parts: list[RenderableType] = [Text(about, style="bold")]
     for one in findings:
         parts.append(Text.assemble((f"{one.severity}: ", STYLES[one.severity]), one.sentence, (f" ({one.key})", "dim")))
-        parts.append(Padding(Text(f"seen: {one.evidence}", style="dim"), (0, 0, 0, 4)))
+        parts.append(Text(f"    seen: {one.evidence}", style="dim"))
         if one.fix is not None:
-            parts.append(Padding(Text(f"do: {one.fix}"), (0, 0, 0, 4)))
+            parts.append(Text(f"    do: {one.fix}"))
     parts.append(Text(_totals(findings), style="bold"))
     return Group(*parts)
 

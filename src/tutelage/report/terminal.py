@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from typing import IO, Any
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
@@ -40,6 +40,14 @@ class Terminal(Console):
                 yield segment
             else:
                 yield Segment(printable(text), style)
+
+    def show(self, screen: RenderableType) -> None:
+        """Print a screen part by part: tables as wide as there is room, lines of text as they are, never folded."""
+        if isinstance(screen, Group):
+            for part in screen.renderables:
+                self.show(part)
+        else:
+            self.print(screen, soft_wrap=isinstance(screen, Text))
 
     def say(self, text: str, *, style: str = "") -> None:
         """Print a line as it is: it is never folded, so that a command in it can be copied from a log file, too."""

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tutelage.errors import CheckpointError, SaveError, TrainingError, cause_of, command
+from tutelage.model.modes import give_usual_modes
 from tutelage.model.ranks import ALONE, Ranks
 from tutelage.seals import sealed, unsealed
 from tutelage.train.folder import sync
@@ -311,6 +312,7 @@ def _seal(scratch: Path, target: Path, hashes: dict[str, str], progress: Progres
     state = scratch / STATE_FILE
     state.write_text(sealed({"progress": asdict(progress), "sha256": hashes}), encoding="utf-8")
     sha256_and_sync(state)
+    give_usual_modes(scratch)
     sync(scratch)
     os.replace(scratch, target)
     sync(target.parent)

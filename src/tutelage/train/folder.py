@@ -235,10 +235,11 @@ def _take_away(path: Path) -> None:
 
 def not_written(what: str, where: Path, error: Exception) -> SaveError:
     """What the system said of a write, with the one thing to do about it."""
-    return SaveError(what, where=str(where), found=cause_of(error), fix=_remedy(error))
+    return SaveError(what, where=str(where), found=cause_of(error), fix=remedy(error))
 
 
-def _remedy(error: Exception) -> str:
+def remedy(error: Exception) -> str:
+    """The one thing to do about a write that failed, by what the system said."""
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "free some space"

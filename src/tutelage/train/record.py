@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from tutelage.errors import SaveError, cause_of
-from tutelage.train.folder import write_text
+from tutelage.train.folder import remedy, write_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Recorder:
             "The record could not be written",
             where=str(self.path),
             found=cause_of(error),
-            fix="free some space, then resume the run",
+            fix=f"{remedy(error)}, then resume the run",
         )
 
 

@@ -17,9 +17,10 @@ from safetensors.torch import save_file
 
 from tutelage.errors import SaveError, cause_of
 from tutelage.model.load import no_progress_bars
+from tutelage.model.modes import give_usual_modes
 from tutelage.model.ranks import ALONE, Ranks, whole_tensor
 from tutelage.render import Renderer
-from tutelage.train.folder import sync
+from tutelage.train.folder import remedy, sync
 from tutelage.train.masters import Masters
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
@@ -69,7 +70,7 @@ def save_trained(
             _copy_tokenizer(renderer, scratch)
             write_serving_files(renderer, scratch)
             (scratch / "README.md").unlink(missing_ok=True)  # PEFT's card speaks of things nobody filled in
-            scratch.chmod(0o755)
+            give_usual_modes(scratch)
             for path in (*scratch.rglob("*"), scratch):  # a folder of that name is whole, also after a power cut
                 sync(path)
             shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed before it was marked finished
@@ -82,7 +83,7 @@ def save_trained(
             "The trained model could not be saved; the checkpoints are untouched",
             where=str(folder),
             found=cause_of(error),
-            fix="free some space, then resume the run",
+            fix=f"{remedy(error)}, then resume the run",
         ) from error
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from tutelage.config import Settings
 from tutelage.config.sections import ModelSettings
 from tutelage.errors import ConfigError, DataError, SaveError, SourceNotFoundError, cause_of, command
+from tutelage.model.modes import give_usual_modes
 from tutelage.model.source import cache_folder, model_folder
 from tutelage.train import folder as run_files
 
@@ -230,7 +231,7 @@ def _beside(base: Path, adapter: Path, *, label: str, fill: Callable[[Path], Non
                     (scratch / one.name).symlink_to(one.resolve())
             for name in OWN_FILES:
                 _copy_over(adapter / name, scratch / name)
-            scratch.chmod(0o755)
+            give_usual_modes(scratch)
             os.replace(scratch, folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
