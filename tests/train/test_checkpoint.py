@@ -95,7 +95,7 @@ def test_going_on_from_an_older_one_forgets_what_came_later(trained: Masters, tm
 
     assert progress.tokens == 2
     assert names(tmp_path) == ["best-000001", "best-000002", "step-000001", "step-000002"]
-    assert checkpoints.restore_best(trained).steps_done == 2
+    assert checkpoints.restore_best(trained, step=2).steps_done == 2
 
 
 def test_a_checkpoint_that_is_not_there_is_no_choice(trained: Masters, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_full_disk_leaves_the_earlier_best_and_checkpoints(
 
     assert names(tmp_path) == ["best-000001", "step-000001"]
     assert checkpoints.restore_newest(trained).steps_done == 1
-    assert checkpoints.restore_best(trained).steps_done == 1
+    assert checkpoints.restore_best(trained, step=1).steps_done == 1
 
 
 def test_best_weights_come_back(trained: Masters, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_best_weights_come_back(trained: Masters, tmp_path: Path) -> None:
         one.add_(1.0)
     trained.publish()
 
-    progress = checkpoints.restore_best(trained)
+    progress = checkpoints.restore_best(trained, step=2)
 
     assert progress.best_step == 2
     for name, one in kept.items():
@@ -272,12 +272,12 @@ def test_left_overs_of_a_kill_before_the_clean_up_do_no_harm(
         patch.setattr(checkpoint_module.shutil, "rmtree", lambda *_, **__: None)
         checkpoints.save_best(trained, Progress(2))
     assert {"best-000001", "best-000002"} <= set(names(tmp_path)), "the kill left the old one behind"
-    assert checkpoints.restore_best(trained).steps_done == 2
+    assert checkpoints.restore_best(trained, step=2).steps_done == 2
 
     checkpoints.save_best(trained, Progress(3))
 
     assert names(tmp_path) == ["best-000003"]
-    assert checkpoints.restore_best(trained).steps_done == 3
+    assert checkpoints.restore_best(trained, step=3).steps_done == 3
 
 
 def test_a_kill_before_the_rename_does_not_lose_the_best(
@@ -298,7 +298,7 @@ def test_a_kill_before_the_rename_does_not_lose_the_best(
         with pytest.raises(PowerCut):
             checkpoints.save_best(trained, Progress(2))
 
-    assert checkpoints.restore_best(trained).steps_done == 1
+    assert checkpoints.restore_best(trained, step=1).steps_done == 1
 
 
 def test_state_is_readable_json(trained: Masters, tmp_path: Path) -> None:
@@ -352,15 +352,17 @@ def test_b2_damaged_best_weights_are_met_when_the_run_goes_on(trained: Masters, 
     checkpoints.save(trained, Progress(3, best_loss=0.5, best_step=1))
     spoil(tmp_path / "best-000001" / "masters.safetensors")
 
-    with pytest.raises(CheckpointError, match="best weights so far are damaged") as caught:
-        checkpoints.restore_newest(trained)
+    for what in ("damaged", "gone"):
+        if what == "gone":
+            shutil.rmtree(tmp_path / "best-000001")
+        with pytest.raises(CheckpointError, match="best weights so far are damaged, or gone") as caught:
+            checkpoints.restore_newest(trained)
+        assert "--from step-000003" in str(caught.value.fix)
 
-    assert f"delete {tmp_path / 'best-000001'}" in str(caught.value.fix)
-    shutil.rmtree(tmp_path / "best-000001")
     said: list[str] = []
-    progress = checkpoints.restore_newest(trained, say=said.append)
+    progress = checkpoints.restore_newest(trained, chosen="step-000003", say=said.append)
     assert (progress.steps_done, progress.best_step, progress.best_loss) == (3, None, None)
-    assert "of step 1, are gone" in said[0]
+    assert "of step 1, are left out" in said[0]
 
 
 @pytest.mark.parametrize("what", ["damaged", "gone"])
@@ -374,7 +376,7 @@ def test_b2_best_weights_that_were_just_restored_are_written_again(trained: Mast
         shutil.rmtree(tmp_path / "best-000003")
 
     assert checkpoints.restore_newest(trained).best_step == 3
-    assert checkpoints.restore_best(trained).steps_done == 3
+    assert checkpoints.restore_best(trained, step=3).steps_done == 3
 
 
 def test_b2_the_offered_checkpoint_has_its_best_weights(trained: Masters, tmp_path: Path) -> None:

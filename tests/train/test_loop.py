@@ -146,7 +146,7 @@ def test_early_stop_keeps_the_best_weights(bench: Bench) -> None:
 
     assert outcome.ended == "early_stop"
     assert outcome.progress.steps_done == 8, "best at 4, then two measurements without improvement; equal is none"
-    bench.checkpoints.restore_best(bench.optimiser)
+    bench.checkpoints.restore_best(bench.optimiser, step=4)
     for name, one in bench.model.named_parameters():
         assert torch.equal(one, weights[1][name])
     assert "step-000008" in bench.saved()

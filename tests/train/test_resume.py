@@ -216,11 +216,12 @@ def test_a_run_whose_model_could_not_be_saved_can_be_finished(
             train_tiny()
     folder = tmp_path / "home" / "runs" / "tiny"
     assert not (folder / "result.json").exists(), "it would mark the run as finished"
-    written = json.loads((folder / "after.json").read_text(encoding="utf-8"))
+    assert not (folder / "after.json").exists(), "weights are saved before they are measured"
 
     finished = resume(folder, quiet_screen)
 
     assert (folder / "adapter" / "adapter_model.safetensors").is_file()
+    written = json.loads((folder / "after.json").read_text(encoding="utf-8"))
     assert finished.result["after"] == written["measures"]
     assert finished.result["steps"] == 12
 

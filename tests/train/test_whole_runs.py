@@ -27,7 +27,8 @@ from tutelage.train.screen import Screen
 
 TrainTiny = Callable[..., Finished]
 PROMISED = {
-    "name", "model", "method", "steps", "epochs", "stopped_early", "best_step", "before", "after", "tokens_per_second",
+    "name", "model", "method", "steps", "epochs", "stopped_early", "best_step", "before", "after", "unmeasured",
+    "tokens_per_second",
     "trained_tokens", "total_tokens", "peak_bytes", "dropped", "examples", "parameters", "bytes", "device", "precision",
     "versions", "seed", "settings_sha256", "template_sha256", "tokenizer_sha256", "data_sha256", "git_commit",
     "started", "elapsed_seconds",

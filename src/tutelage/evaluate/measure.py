@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from tutelage.errors import cause_of
 from tutelage.evaluate.general import GeneralItem, score_general
 from tutelage.evaluate.generate import greedy_replies
 from tutelage.evaluate.heldout import RowLoss, heldout_loss
@@ -48,11 +49,16 @@ class Measures:
 
 @dataclass(frozen=True, slots=True)
 class Sitting:
-    """The measures and the replies that they were taken from."""
+    """The measures and the replies they were taken from; `failed` has the cause of each that could not be taken."""
 
     measures: Measures
     task_replies: tuple[str, ...]
     general_replies: tuple[str, ...]
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+
+FAILURES = (RuntimeError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError, MemoryError)
+"""What a model's own code raises where it cannot take an input: a length, a shape, or memory that runs out."""
 
 
 def sit(
@@ -65,6 +71,7 @@ def sit(
     attention: Attention = "documents",
     whole: Callable[[], AbstractContextManager[None]] = nullcontext,
     ranks: Ranks = ALONE,
+    excused: bool = False,
 ) -> Sitting:
     """Measure `model`; it attends as it trains again when this returns.
 
@@ -77,26 +84,44 @@ def sit(
         attention: that of its training, see `model.anatomy`.
         whole: opens a block in which the model generates without other processes.
         ranks: processes that share the questions; all get all answers.
+        excused: a measure that fails is left out, and named in `failed`. With several processes it is raised, as the
+            others are in the middle of it.
     """
+    failed: dict[str, str] = {}
+    caught = FAILURES if excused and ranks.size == 1 else ()
     attend_as_trained(model, attention)
     heldout = None
-    if exam.heldout_rows:
-        heldout = heldout_loss(model, exam.heldout_rows, row_loss=row_loss, ranks=ranks)
+    try:
+        if exam.heldout_rows:
+            heldout = heldout_loss(model, exam.heldout_rows, row_loss=row_loss, ranks=ranks)
+    except caught as error:
+        failed["heldout_loss"] = cause_of(error)
     attend_as_served(model)
-    served = [renderer.serve([Message("user", one.prompt)]) for one in exam.general]
+    replies: dict[str, list[str]] = {"task": [], "general": []}
+    asked: dict[str, Callable[[], Sequence[TokenIds]]] = {
+        "task": lambda: [one.ids for one in exam.task],
+        "general": lambda: _served(renderer, exam),
+    }
     with whole() if exam.replies else nullcontext():
-        task_replies = _ask(model, renderer, [one.ids for one in exam.task], exam, done, ranks)
-        general_replies = _ask(model, renderer, served, exam, done, ranks)
+        for name, prompts in asked.items():
+            try:
+                replies[name] = _ask(model, renderer, prompts(), exam, done, ranks)
+            except caught as error:
+                failed[name] = cause_of(error)
     attend_as_trained(model, attention)
-    scores = score_json(exam.task, task_replies) if exam.task else None
+    scores = score_json(exam.task, replies["task"]) if exam.task and "task" not in failed else None
     measures = Measures(
         exact_match=scores.exact_match if scores else None,
         valid_json=scores.valid_json if scores else None,
         heldout_loss=heldout,
-        general=score_general(exam.general, general_replies) if exam.general else None,
+        general=score_general(exam.general, replies["general"]) if exam.general and "general" not in failed else None,
         fields=scores.fields if scores else {},
     )
-    return Sitting(measures, tuple(task_replies), tuple(general_replies))
+    return Sitting(measures, tuple(replies["task"]), tuple(replies["general"]), failed)
+
+
+def _served(renderer: Renderer, exam: Exam) -> list[TokenIds]:
+    return [renderer.serve([Message("user", one.prompt)]) for one in exam.general]
 
 
 def _ask(

@@ -104,7 +104,7 @@ class Checkpoints:
 
         What was saved after it goes, as the run will come there again; so does what a killed process left half-written.
         The best weights that it counts on are looked at too: a run that cannot end with them ends here, not after its
-        last step. Where their folder is gone, as the error about damaged ones offers, the run goes on without.
+        last step. From a checkpoint that was `chosen` the run goes on without them, as the error offers.
 
         Args:
             optimiser: of the run, with the shapes it had.
@@ -131,31 +131,40 @@ class Checkpoints:
         restore_random_state(of_rank(random, self.ranks))
         self.ranks.wait_for_all()
         self._forget_after(progress.steps_done)
-        return self._with_best(optimiser, progress, say)
-
-    def _with_best(self, optimiser: Masters, progress: Progress, say: Callable[[str], None]) -> Progress:
-        """The progress, once the best weights it counts on are whole; without them where they are gone."""
-        if progress.best_step is None:
+        wrong = self._best_damage(optimiser, progress)
+        if wrong is None:
             return progress
-        folder = self.folder / f"best-{progress.best_step:06d}"
-        there = self.ranks.any(folder.is_dir())
-        if progress.best_step == progress.steps_done:  # the weights just restored
-            if there and self._damage(folder) is not None:
-                self._delete([folder])
-                there = False
-            self.ranks.wait_for_all()
-            if not there:
-                self.save_best(optimiser, progress)
-            return progress
-        if there:
-            if (found := self._damage(folder)) is not None:
-                raise _damaged_best(folder, found)
-            return progress
+        if chosen is None:
+            raise self._no_best(self.folder / f"best-{progress.best_step:06d}", wrong)
+        self._delete([one for one in self._newest_first("best") if one.name == f"best-{progress.best_step:06d}"])
         say(
-            f"The best weights so far, of step {progress.best_step}, are gone: the best are counted anew from here; "
-            "where no evaluation follows the run ends with its last weights"
+            f"The best weights so far, of step {progress.best_step}, are left out ({wrong}): the best count anew; "
+            "where no evaluation follows, the run ends with its last weights"
         )
         return replace(progress, best_step=None, best_loss=None)
+
+    def _best_damage(self, optimiser: Masters, progress: Progress) -> str | None:
+        """What is wrong with the best weights that a checkpoint counts on; those just restored are written again."""
+        if progress.best_step is None:
+            return None
+        folder = self.folder / f"best-{progress.best_step:06d}"
+        wrong = self._damage(folder)
+        if wrong is not None and progress.best_step == progress.steps_done:
+            self._delete([folder] if folder.exists() else [])
+            self.ranks.wait_for_all()
+            self.save_best(optimiser, progress)
+            return None
+        return wrong
+
+    def _no_best(self, folder: Path, wrong: str) -> CheckpointError:
+        return CheckpointError(
+            "The best weights so far are damaged, or gone",
+            where=str(folder),
+            found=wrong,
+            expected="whole files",
+            fix="go on without them: "
+            + command("train", "--resume", self.folder.parent, "--from", self.newest() or "step-000001"),
+        )
 
     def _damage(self, folder: Path) -> str | None:
         """What is wrong with a checkpoint; every process looks at a share of its files, and all get the answer."""
@@ -166,25 +175,22 @@ class Checkpoints:
             found = str(error) or repr(error)
         return next(filter(None, self.ranks.gather(found)), None)
 
-    def restore_best(self, optimiser: Masters) -> Progress:
-        """Load the best weights into `optimiser` and its model; the moments stay as they are.
+    def restore_best(self, optimiser: Masters, *, step: int) -> Progress:
+        """Load the best weights, of `step`, into `optimiser` and its model; the moments stay as they are.
 
         Raises:
-            CheckpointError: there are none, or they are damaged.
+            CheckpointError: they are gone, or damaged; the error says how to end without them.
         """
-        found = self._newest_first("best")
-        if not found:
-            raise CheckpointError(
-                "The weights of the best evaluation are gone",
-                where=str(self.folder),
-                expected="best-000001 or later",
-                fix="start the run again",
-            )
-        if (wrong := self._damage(found[0])) is not None:
-            raise _damaged_best(found[0], wrong)
-        tensors, progress = self._read(found[0], optimiser, others=[])
+        folder = self.folder / f"best-{step:06d}"
+        if (wrong := self._damage(folder)) is not None:
+            raise self._no_best(folder, wrong)
+        tensors, found = self._read(folder, optimiser, others=[])
         optimiser.restore_masters({name: one for name, one in tensors.items() if ":" not in name})
-        return progress
+        return found
+
+    def has_best(self) -> bool:
+        """Whether there are best weights."""
+        return bool(self._newest_first("best"))
 
     def forget_best(self) -> None:
         """Delete the best weights, once the run's model folder holds the same."""
@@ -342,17 +348,6 @@ def _instead(damaged: Path, others: list[Path]) -> str:
             again = command("train", "--resume", damaged.parent.parent, "--from", other.name)
             return f"go on from the one before: {again}"
     return "start the run again"
-
-
-def _damaged_best(folder: Path, found: str) -> CheckpointError:
-    run = folder.parent.parent
-    return CheckpointError(
-        "The best weights so far are damaged",
-        where=str(folder),
-        found=found,
-        expected="whole files",
-        fix=f"delete {folder}, then resume: the run goes on without them ({command('train', '--resume', run)})",
-    )
 
 
 def _state(folder: Path) -> dict[str, Any]:

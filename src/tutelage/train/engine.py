@@ -93,7 +93,7 @@ class Engine:
         return measure
 
     def sit(self, model: Any, renderer: Renderer, exam: Exam, *, done: Callable[[int], None]) -> Sitting:
-        """Measure the model; every process gets all that is found."""
+        """Measure the model; every process gets all that is found. What fails is left out, and named in the sitting."""
         return sit(
             model,
             renderer,
@@ -103,6 +103,7 @@ class Engine:
             attention=self.anatomy.attention,
             whole=nullcontext if self.door is None else self.door.whole,
             ranks=self.ranks,
+            excused=True,
         )
 
     def record_in(self, path: Path) -> Path | None:

@@ -48,6 +48,7 @@ def result_of(
         "best_step": progress.best_step,
         "before": asdict(before.measures),
         "after": asdict(after.measures),
+        "unmeasured": unmeasured(before, after),
         "tokens_per_second": _speed(settings.run_folder / run_files.RECORD),
         "trained_tokens": progress.trained_tokens,
         "total_tokens": progress.tokens,
@@ -72,6 +73,11 @@ def result_of(
     }
 
 
+def unmeasured(before: Sitting, after: Sitting) -> dict[str, dict[str, str]]:
+    """The measures that failed, by when and name, with the cause of each; empty where all went well."""
+    return {when: dict(one.failed) for when, one in (("before", before), ("after", after)) if one.failed}
+
+
 def _speed(record: Path) -> float:
     """Tokens per second over all steps, from the record: a resumed run counts its first part too."""
     tokens, seconds = 0, 0.0
@@ -89,7 +95,7 @@ def _examples(settings: Settings, prepared: Prepared, before: Sitting, after: Si
             "prompt": prepared.task_words[index],
             "reference": prompt.reference,
             "before": before.task_replies[index] if before.task_replies else None,
-            "after": after.task_replies[index],
+            "after": after.task_replies[index] if after.task_replies else None,
         }
         for index, prompt in enumerate(prepared.task[: settings.evaluate.examples])
     ]

@@ -14,7 +14,7 @@ from typing import Any
 
 from tutelage import config, report
 from tutelage.config import Settings
-from tutelage.errors import CheckpointError, command
+from tutelage.errors import command
 from tutelage.evaluate.measure import Exam, Measures, Sitting
 from tutelage.model.allocator import cost_of_allocator
 from tutelage.model.embeddings import untrained_tokens
@@ -28,6 +28,7 @@ from tutelage.train import folder as run_files
 from tutelage.train.announce import say_anatomy, say_data, say_model
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.exam import exam_for
+from tutelage.train.finished import complete, require_unfinished
 from tutelage.train.gates import pass_gates
 from tutelage.train.inputs import held_against, inputs_of, read_inputs, skipped_steps, write_inputs
 from tutelage.train.learner import Learner, learner_for, shards_here
@@ -56,6 +57,8 @@ from tutelage.train.tracking import Tracking
 from tutelage.train.trouble import rows_after_full
 
 ROWS_SHOWN = 24
+MEASURES = {"heldout_loss": "the held-out loss", "task": "the task", "general": "the general set"}
+"""What `Sitting.failed` names, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,8 @@ def run(
     settings = with_adapters_own(settings)
     ranks = ranks_here()
     screen = screen if ranks.is_main else Screen(Terminal(quiet=True))
+    if resume and ranks.size == 1 and (result := complete(settings.run_folder, screen)) is not None:
+        return Finished(settings.run_folder, "finished", result)
     source = settings.run_folder if recorded is None else recorded.folder
     skipped = skipped_steps(source, leave_out=skip_step) if resume or recorded is not None else []
     base, prepared, held = ranks.after_leader(
@@ -164,11 +169,8 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
     job.learner.optimiser.settle()
     best = outcome.progress.best_step
     if best is not None and best != outcome.progress.steps_done:
-        _checkpoints(job).restore_best(job.learner.optimiser)
+        _checkpoints(job).restore_best(job.learner.optimiser, step=best)
     give_back()
-    after = _sit(job, "After training", model=job.learner.model)
-    if ranks.is_main:
-        write_sitting(job.folder / run_files.AFTER, after)
     save_trained(
         job.learner.model,
         job.learner.optimiser,
@@ -179,7 +181,10 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
         sharded=sharded,
         start=job.learner.adapted.start,
         untouched=loaded_base(settings, job.base)[0] if settings.model.freeze and not sharded else None,
-    )
+    )  # before all that is measured of them: what was trained is not lost when a measure fails
+    after = _sit(job, "After training", model=job.learner.model)
+    if ranks.is_main:
+        write_sitting(job.folder / run_files.AFTER, after)
     if not ranks.is_main:
         return Finished(job.folder, outcome.ended, {})
     result = result_of(
@@ -195,7 +200,8 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
     )
     result |= {"started": started.isoformat(timespec="seconds"), "elapsed_seconds": time.perf_counter() - began}
     run_files.write_json(job.folder / run_files.RESULT, result)  # written last: it marks the run as finished
-    _checkpoints(job).forget_best()
+    if not result["unmeasured"]:  # a resume, which takes the measures that failed, begins with the best weights
+        _checkpoints(job).forget_best()
     report.write(job.folder)
     job.tracking.finish(result)
     return Finished(job.folder, outcome.ended, result)
@@ -210,7 +216,7 @@ def _prepare(
     """
     folder = settings.run_folder
     if resume:
-        _require_unfinished(folder)
+        require_unfinished(folder)
     if settings.model.method == "qlora":
         require_bitsandbytes()
     require_optimizer(settings.train.optimizer, device=device_here())
@@ -224,7 +230,7 @@ def _prepare(
         hold = locked if resume else new_run_folder
         held.enter_context(hold(folder, say=screen.say))
         if resume:
-            _require_unfinished(folder)  # another process may have finished it until now
+            require_unfinished(folder)  # another process may have finished it until now
         native_bf16 = settled_precision("auto") == "bf16"
         slow = slow_here(settings.train.optimizer, native_bf16=native_bf16)
         for question in [*config.questions(settings), *([slow] if slow else [])]:
@@ -239,15 +245,6 @@ def _prepare(
         for question in questions_of_length(settings, order):
             screen.say(f"Is this meant? {question}")
         return base, prepared, held.pop_all()
-
-
-def _require_unfinished(folder: Path) -> None:
-    if (folder / run_files.RESULT).is_file():
-        raise CheckpointError(
-            "This run is finished; there is nothing to resume",
-            where=str(folder),
-            fix=f"talk to it: {command('chat', folder)}; or start a new run with other settings",
-        )
 
 
 def _pass_gates(prepared: Prepared, base: Path, *, whole: bool) -> None:
@@ -288,16 +285,24 @@ def _sit(job: Job, title: str, *, model: Any) -> Sitting:
     if job.exam.replies == 0 and job.exam.heldout_rows:
         job.screen.say(f"{title}: held-out loss")
     with job.screen.counting(f"{title}: asking {job.exam.replies} prompts", job.exam.replies) as done:
-        return job.learner.engine.sit(model, job.prepared.renderer, job.exam, done=done)
+        sitting = job.learner.engine.sit(model, job.prepared.renderer, job.exam, done=done)
+    for name, cause in sitting.failed.items():
+        job.screen.say(
+            f"{title}: {MEASURES[name]} could not be measured and is left out ({cause}). "
+            f"Once it can be: {command('train', '--resume', job.folder)}"
+        )
+    return sitting
 
 
 def _before(job: Job) -> Sitting:
-    """Measure the untouched model; a resumed run reads what its first part measured."""
+    """Measure the untouched model; a resumed run reads what its first part measured, or measures it now."""
     path = job.folder / run_files.BEFORE
-    if job.resume and path.is_file():
-        return read_sitting(path)
-    if not job.settings.evaluate.before or job.resume:
+    if not job.settings.evaluate.before:
         return Sitting(Measures(), (), ())
+    earlier = read_sitting(path) if job.resume and path.is_file() else None
+    if job.learner.engine.ranks.any(earlier is not None and not earlier.failed):
+        assert earlier is not None, "all processes see one folder"
+        return earlier
     sitting = _sit(
         job,
         "Before training",

@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from tutelage.errors import SaveError, cause_of
+from tutelage.errors import SaveError, cause_of, command
 from tutelage.model.load import no_progress_bars
 from tutelage.model.modes import give_usual_modes
 from tutelage.model.ranks import ALONE, Ranks, whole_tensor
@@ -41,7 +42,8 @@ def save_trained(
     """Write the trained weights, the tokenizer and the template that was trained with, aside and renamed.
 
     Args:
-        model: what was trained; its trainable parameters are replaced by the masters for the write.
+        model: what was trained; its trainable parameters are replaced by the masters for the write. When this
+            returns it computes as before.
         optimiser: holds the masters.
         renderer: its tokenizer's files and its template go into the folder.
         folder: replaced if a run that was killed left one.
@@ -59,9 +61,10 @@ def save_trained(
     given = {"state_dict": _gathered(model, stored_as, ranks)} if sharded else {}
     if not ranks.is_main:
         return
-    if not sharded:
-        _put_back(model, optimiser, torch.float32 if start else stored_as, untouched)
+    computed_in = {name: (one.device, one.dtype) for name, one in model.named_parameters()}
     try:
+        if not sharded:
+            _put_back(model, optimiser, torch.float32 if start else stored_as, untouched)
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
@@ -78,13 +81,17 @@ def save_trained(
             sync(folder.parent)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # a full disk reaches us as either
         raise SaveError(
             "The trained model could not be saved; the checkpoints are untouched",
             where=str(folder),
             found=cause_of(error),
-            fix=f"{remedy(error)}, then resume the run",
+            fix=f"{remedy(error)}, then go on: {command('train', '--resume', folder.parent)}",
         ) from error
+    finally:
+        for name, one in model.named_parameters():
+            if (place := computed_in.get(name)) is not None and place != (one.device, one.dtype):
+                one.data = one.data.to(*place)
 
 
 def _copy_tokenizer(renderer: Renderer, folder: Path) -> None:

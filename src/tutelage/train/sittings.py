@@ -20,6 +20,7 @@ def write_sitting(path: Path, sitting: Sitting) -> None:
         "measures": asdict(sitting.measures),
         "task": list(sitting.task_replies),
         "general": list(sitting.general_replies),
+        "failed": dict(sitting.failed),
     }
     run_files.write_json(path, saved)
 
@@ -27,4 +28,4 @@ def write_sitting(path: Path, sitting: Sitting) -> None:
 def read_sitting(path: Path) -> Sitting:
     """What `write_sitting` wrote."""
     saved = json.loads(path.read_text(encoding="utf-8"))
-    return Sitting(Measures(**saved["measures"]), tuple(saved["task"]), tuple(saved["general"]))
+    return Sitting(Measures(**saved["measures"]), tuple(saved["task"]), tuple(saved["general"]), saved["failed"])

@@ -1,0 +1,75 @@
+"""A run that has its result: what a resume of it still has to do, if anything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tutelage import report
+from tutelage.errors import CheckpointError, cause_of, command
+from tutelage.report.page import FILE_NAME
+from tutelage.train import folder as run_files
+from tutelage.train.checkpoint import Checkpoints
+from tutelage.train.lock import locked
+from tutelage.train.screen import Screen
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """What a finished run's `result.json` says.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    path = folder / run_files.RESULT
+    try:
+        found = json.loads(path.read_bytes())
+        if isinstance(found, dict):
+            return found
+        wrong = f"a {type(found).__name__}"
+    except (OSError, ValueError, RecursionError) as error:
+        wrong = cause_of(error)
+    raise CheckpointError(
+        "This run is finished, and what it wrote of its result is damaged",
+        where=str(path),
+        found=wrong,
+        expected="the object that the run wrote",
+        fix=f"its weights are there: {command('evaluate', folder)} measures them again",
+    )
+
+
+def require_unfinished(folder: Path) -> None:
+    """Refuse a resume of a run that has nothing left to do: every step, and every measure, is there.
+
+    Raises:
+        CheckpointError: it is finished, or its result is damaged.
+    """
+    if (folder / run_files.RESULT).is_file() and not read_result(folder).get("unmeasured"):
+        raise CheckpointError(
+            "This run is finished; there is nothing to resume",
+            where=str(folder),
+            fix=f"talk to it: {command('chat', folder)}; or start a new run with other settings",
+        )
+
+
+def complete(folder: Path, screen: Screen) -> dict[str, Any] | None:
+    """Do what a run was killed before: write its page, delete the best weights that its model folder holds.
+
+    Returns:
+        its result; None where it is not finished, or nothing of this is left to do.
+
+    Raises:
+        CheckpointError: its result is damaged.
+        EngineError: another process works in the folder.
+        SaveError: the disk is full or refuses.
+    """
+    if not (folder / run_files.RESULT).is_file() or read_result(folder).get("unmeasured"):
+        return None
+    checkpoints = Checkpoints(folder / run_files.CHECKPOINTS, keep=1)
+    if (folder / FILE_NAME).is_file() and not checkpoints.has_best():
+        return None
+    with locked(folder, say=screen.say):
+        checkpoints.forget_best()
+        page = report.write(folder)
+    screen.say(f"This run had its result and was ended before its page was written; now it is: {page}")
+    return read_result(folder)
