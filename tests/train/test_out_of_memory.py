@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,13 +14,17 @@ import torch
 from one_step import Keeping, NoCheckpoints
 
 from tutelage.errors import FitError
+from tutelage.evaluate import measure as measure_module
+from tutelage.evaluate.heldout import heldout_loss
+from tutelage.evaluate.measure import Exam
 from tutelage.model.attention import isolate_documents
 from tutelage.model.loss import row_loss
+from tutelage.model.out_of_memory import is_out_of_memory
+from tutelage.model.ranks import ALONE
 from tutelage.pack import Order, batches
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.loop import Outcome, train
 from tutelage.train.masters import Masters
-from tutelage.train.out_of_memory import is_out_of_memory
 from tutelage.train.record import Recorder, RowsRecord, StepRecord
 from tutelage.train.schedule import Schedule
 from tutelage.train.screen import Screen
@@ -219,3 +224,85 @@ def test_the_screen_says_it(quiet_screen: Screen) -> None:
     assert "step 3: memory ran out" in told
     assert "at most 512 tokens" in told
     assert "pack.row_tokens=512" in told
+
+
+def without_room(largest: int, refused: list[int]) -> RowLoss:
+    """The loss of rows up to a length; for longer ones memory runs out, as a CPU says it."""
+
+    def limited(model: Any, row: Row) -> tuple[torch.Tensor, int]:
+        if len(row.ids) > largest:
+            refused.append(len(row.ids))
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory")
+        return row_loss(model, row)
+
+    return limited
+
+
+def held_out() -> list[Row]:
+    return [row for batch in batches(documents(), Order(20, 20, 1.0, 3), row_tokens=96) for row in batch.rows]
+
+
+def test_b12_the_held_out_loss_takes_smaller_rows(bench: Callable[..., Bench]) -> None:
+    model = bench("a").model
+    whole = heldout_loss(model, held_out())
+    refused: list[int] = []
+    said: list[str] = []
+
+    found = heldout_loss(model, held_out(), row_loss=without_room(30, refused), say=said.append)
+
+    assert found == pytest.approx(whole, rel=1e-6)
+    assert refused
+    assert "Memory ran out in the held-out loss" in said[0]
+
+
+def test_b12_one_held_out_document_that_does_not_fit_ends_the_run_saved(bench: Callable[..., Bench]) -> None:
+    made = bench("a")
+
+    def measure() -> float:
+        return heldout_loss(made.model, held_out(), row_loss=without_room(10, []))
+
+    with pytest.raises(FitError, match="held-out example alone") as caught:
+        made.train(row_loss, steps=4, heldout=measure, evaluate_every=2, checkpoint_every=None)
+
+    assert caught.value.found == "22 tokens in a row of its own"
+    checkpoints = Checkpoints(made.folder / "checkpoints", keep=9)
+    assert checkpoints.newest() == "step-000002"
+    assert checkpoints.restore_newest(made.optimiser).steps_done == 2
+
+
+def test_b12_another_failure_of_the_held_out_loss_is_saved_before(bench: Callable[..., Bench]) -> None:
+    made = bench("a")
+
+    def measure() -> float:
+        raise IndexError("index out of range in self")
+
+    with pytest.raises(IndexError):
+        made.train(row_loss, steps=4, heldout=measure, evaluate_every=3, checkpoint_every=None)
+
+    assert Checkpoints(made.folder / "checkpoints", keep=9).newest() == "step-000003"
+
+
+def test_b12_prompts_are_asked_fewer_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def replies(_model: Any, _tokenizer: Any, prompts: Any, *, batch_prompts: int, done: Any, **_: Any) -> list[str]:
+        asked.append(batch_prompts)
+        done(1)
+        if batch_prompts > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        done(len(prompts) - 1)
+        return ["yes"] * len(prompts)
+
+    monkeypatch.setattr(measure_module, "greedy_replies", replies)
+    exam = Exam((), tuple([Mock()] * 8), (), max_new_tokens=4, batch_prompts=8)
+    counted: list[int] = []
+    said: list[str] = []
+
+    found = measure_module._ask(
+        None, Mock(), [np.arange(3)] * 8, exam, done=counted.append, ranks=ALONE, say=said.append
+    )
+
+    assert found == ["yes"] * 8
+    assert asked == [8, 4, 2]
+    assert sum(counted) == 8, "the bar ends at its end"
+    assert len(said) == 2

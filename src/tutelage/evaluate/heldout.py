@@ -7,24 +7,65 @@ from typing import Any
 
 import torch
 
+from tutelage.errors import FitError
 from tutelage.model import loss
+from tutelage.model.out_of_memory import is_out_of_memory, return_memory
 from tutelage.model.ranks import ALONE, Ranks
 from tutelage.pack import dealt
+from tutelage.pack.divide import rows_within
 from tutelage.types import Row
 
 RowLoss = Callable[[Any, Row], tuple[torch.Tensor, int]]
 
 
-@torch.no_grad()  # not inference_mode: FSDP2 keeps what it gathers here, and could not train with it
-def heldout_loss(model: Any, rows: Sequence[Row], *, row_loss: RowLoss = loss.row_loss, ranks: Ranks = ALONE) -> float:
-    """Mean cross-entropy over all trained tokens of `rows`, in nats; the model must attend inside documents.
+def heldout_loss(
+    model: Any,
+    rows: Sequence[Row],
+    *,
+    row_loss: RowLoss = loss.row_loss,
+    ranks: Ranks = ALONE,
+    say: Callable[[str], None] = lambda _: None,
+) -> float:
+    """Mean cross-entropy over all trained tokens of `rows`, in nats; the model must attend as it was trained.
+
+    Where memory is too small for a row, the loss is taken again with rows of at most half the tokens of the longest,
+    divided between documents: the same number, up to rounding.
 
     Args:
         model: is put into evaluation mode.
         rows: the same on all processes, which share them.
         row_loss: (model, row) -> (summed loss, trained tokens).
         ranks: the processes.
+        say: told of smaller rows.
+
+    Raises:
+        FitError: a document alone is too large for the memory.
+        RuntimeError: memory ran out on one of several processes; the others are in the middle of a row.
     """
+    while True:
+        try:
+            return _mean_loss(model, rows, row_loss, ranks)
+        except (RuntimeError, MemoryError) as error:
+            if ranks.size > 1 or not is_out_of_memory(error):
+                raise
+        # Not inside the except block: until it ends, the error keeps what the failed pass had allocated.
+        return_memory()
+        longest = max(rows, key=lambda row: len(row.ids))
+        smaller = rows_within(rows, len(longest.ids) // 2)
+        if len(smaller) == len(rows):
+            raise FitError(
+                "One held-out example alone does not fit in memory",
+                where=", ".join(map(str, longest.addresses)),
+                found=f"{len(longest.ids)} tokens in a row of its own",
+                expected="room for its forward pass",
+                fix=f"start a new run with pack.max_tokens below {len(longest.ids)}, or leave this row out of the data",
+            )
+        rows = smaller
+        say(f"Memory ran out in the held-out loss: it is taken again with rows of {len(longest.ids) // 2:,} tokens")
+
+
+@torch.no_grad()  # not inference_mode: FSDP2 keeps what it gathers here, and could not train with it
+def _mean_loss(model: Any, rows: Sequence[Row], row_loss: RowLoss, ranks: Ranks) -> float:
     model.eval()
     total, count = 0.0, 0
     for row in rows if ranks.size == 1 else dealt(rows, rank=ranks.rank, ranks=ranks.size):

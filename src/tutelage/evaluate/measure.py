@@ -15,6 +15,7 @@ from tutelage.evaluate.json_task import score_json
 from tutelage.model import loss
 from tutelage.model.anatomy import Attention, attend_as_trained
 from tutelage.model.attention import attend_as_served
+from tutelage.model.out_of_memory import is_out_of_memory, return_memory
 from tutelage.model.ranks import ALONE, Ranks
 from tutelage.render import Renderer
 from tutelage.types import Message, Prompt, Row, TokenIds
@@ -72,6 +73,7 @@ def sit(
     whole: Callable[[], AbstractContextManager[None]] = nullcontext,
     ranks: Ranks = ALONE,
     excused: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Sitting:
     """Measure `model`; it attends as it trains again when this returns.
 
@@ -86,6 +88,7 @@ def sit(
         ranks: processes that share the questions; all get all answers.
         excused: a measure that fails is left out, and named in `failed`. With several processes it is raised, as the
             others are in the middle of it.
+        say: told where memory runs out, and less is computed at once.
     """
     failed: dict[str, str] = {}
     caught = FAILURES if excused and ranks.size == 1 else ()
@@ -93,7 +96,7 @@ def sit(
     heldout = None
     try:
         if exam.heldout_rows:
-            heldout = heldout_loss(model, exam.heldout_rows, row_loss=row_loss, ranks=ranks)
+            heldout = heldout_loss(model, exam.heldout_rows, row_loss=row_loss, ranks=ranks, say=say)
     except caught as error:
         failed["heldout_loss"] = cause_of(error)
     attend_as_served(model)
@@ -105,7 +108,7 @@ def sit(
     with whole() if exam.replies else nullcontext():
         for name, prompts in asked.items():
             try:
-                replies[name] = _ask(model, renderer, prompts(), exam, done, ranks)
+                replies[name] = _ask(model, renderer, prompts(), exam, done=done, ranks=ranks, say=say)
             except caught as error:
                 failed[name] = cause_of(error)
     attend_as_trained(model, attention)
@@ -125,16 +128,41 @@ def _served(renderer: Renderer, exam: Exam) -> list[TokenIds]:
 
 
 def _ask(
-    model: Any, renderer: Renderer, prompts: Sequence[TokenIds], exam: Exam, done: Callable[[int], None], ranks: Ranks
+    model: Any,
+    renderer: Renderer,
+    prompts: Sequence[TokenIds],
+    exam: Exam,
+    *,
+    done: Callable[[int], None],
+    ranks: Ranks,
+    say: Callable[[str], None],
 ) -> list[str]:
-    if not prompts:
-        return []
-    return greedy_replies(
-        model,
-        renderer.tokenizer,
-        prompts,
-        max_new_tokens=exam.max_new_tokens,
-        batch_prompts=exam.batch_prompts,
-        done=done,
-        ranks=ranks,
-    )
+    """The replies; where memory runs out, of half as many prompts at once."""
+    batch_prompts = min(exam.batch_prompts, len(prompts))
+    finished = 0
+
+    def count(replies: int) -> None:
+        nonlocal finished
+        finished += replies
+        done(replies)
+
+    while prompts:
+        try:
+            return greedy_replies(
+                model,
+                renderer.tokenizer,
+                prompts,
+                max_new_tokens=exam.max_new_tokens,
+                batch_prompts=batch_prompts,
+                done=count,
+                ranks=ranks,
+            )
+        except (RuntimeError, MemoryError) as error:
+            if ranks.size > 1 or batch_prompts == 1 or not is_out_of_memory(error):
+                raise
+        # Not inside the except block: until it ends, the error keeps what the failed pass had allocated.
+        return_memory()
+        batch_prompts //= 2
+        count(-finished)
+        say(f"Memory ran out as prompts were answered: they are asked again, {batch_prompts} at once")
+    return []

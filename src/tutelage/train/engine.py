@@ -83,16 +83,20 @@ class Engine:
         )
         return ahead(made, pin=True) if device_here() == "cuda" else made
 
-    def heldout(self, model: Any, optimiser: Masters, rows: Sequence[Row]) -> Callable[[], float]:
+    def heldout(
+        self, model: Any, optimiser: Masters, rows: Sequence[Row], *, say: Callable[[str], None]
+    ) -> Callable[[], float]:
         """A function that measures the loss on `rows` of what is kept so far."""
 
         def measure() -> float:
             with optimiser.measured():
-                return heldout_loss(model, rows, row_loss=self.row_loss, ranks=self.ranks)
+                return heldout_loss(model, rows, row_loss=self.row_loss, ranks=self.ranks, say=say)
 
         return measure
 
-    def sit(self, model: Any, renderer: Renderer, exam: Exam, *, done: Callable[[int], None]) -> Sitting:
+    def sit(
+        self, model: Any, renderer: Renderer, exam: Exam, *, done: Callable[[int], None], say: Callable[[str], None]
+    ) -> Sitting:
         """Measure the model; every process gets all that is found. What fails is left out, and named in the sitting."""
         return sit(
             model,
@@ -104,6 +108,7 @@ class Engine:
             whole=nullcontext if self.door is None else self.door.whole,
             ranks=self.ranks,
             excused=True,
+            say=say,
         )
 
     def record_in(self, path: Path) -> Path | None:

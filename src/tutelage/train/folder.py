@@ -241,7 +241,7 @@ def not_written(what: str, where: Path, error: Exception) -> SaveError:
 def remedy(error: Exception) -> str:
     """The one thing to do about a write that failed, by what the system said."""
     number = error.errno if isinstance(error, OSError) else None
-    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(error):  # as safetensors says it
         return "free some space"
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "make the folder writable for this user, or choose another with folder=PATH"

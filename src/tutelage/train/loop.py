@@ -15,12 +15,13 @@ from typing import Any, Literal
 
 import torch
 
+from tutelage.evaluate.measure import FAILURES
+from tutelage.model.memory import GIVE_BACK_EVERY_STEPS, give_back
+from tutelage.model.out_of_memory import is_out_of_memory, return_memory
 from tutelage.model.ranks import ALONE, Ranks
 from tutelage.pack.divide import rows_within
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.masters import Masters
-from tutelage.train.memory import GIVE_BACK_EVERY_STEPS, give_back
-from tutelage.train.out_of_memory import is_out_of_memory, return_memory
 from tutelage.train.random_state import random_state, restore_random_state
 from tutelage.train.record import HeldoutRecord, Record, Recorder, RowsRecord, StepRecord, peak_bytes
 from tutelage.train.schedule import Schedule
@@ -86,7 +87,7 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
     Raises:
         TrainingError: the loss or gradient is not finite, or the loss a spike; the weights are those of the last good
             step, and saved.
-        FitError: one example alone is too large for the memory.
+        FitError: one example alone is too large for the memory; what was learned before it is saved.
         SaveError: a checkpoint could not be written.
     """
     began = time.perf_counter() - recorder.elapsed_before_seconds
@@ -170,7 +171,7 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
         stop = ranks.any(asked_to_stop())
         last = progress.steps_done == schedule.steps
         if heldout is not None and (last or progress.steps_done % evaluate_every == 0):
-            value = heldout()
+            value = _measured(heldout, optimiser, progress, checkpoints)
             model.train()
             finding = HeldoutRecord(progress.steps_done, value, time.perf_counter() - began)
             recorder.write(finding)
@@ -192,6 +193,16 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
     if saved_at != progress.steps_done:
         checkpoints.save(optimiser, progress)
     return Outcome(progress, ended, step_seconds)
+
+
+def _measured(heldout: Callable[[], float], optimiser: Masters, progress: Progress, checkpoints: Checkpoints) -> float:
+    """The held-out loss; where it fails, what was learned is saved before the error goes on."""
+    try:
+        return heldout()
+    except FAILURES:
+        if checkpoints.ranks.size == 1:  # of several, the others are in the middle of it
+            checkpoints.save(optimiser, progress, keep_older=True)
+        raise
 
 
 def _learn(model: Any, row: Row, row_loss: RowLoss, trained_tokens: int) -> float:

@@ -19,6 +19,7 @@ from tutelage.evaluate.measure import Exam, Measures, Sitting
 from tutelage.model.allocator import cost_of_allocator
 from tutelage.model.embeddings import untrained_tokens
 from tutelage.model.load import device_here, settled_precision
+from tutelage.model.memory import give_back
 from tutelage.model.prompt import without_prompt
 from tutelage.model.quantise import require_bitsandbytes
 from tutelage.model.ranks import Ranks, joined, ranks_here
@@ -35,7 +36,6 @@ from tutelage.train.learner import Learner, learner_for, shards_here
 from tutelage.train.lock import locked, new_run_folder
 from tutelage.train.look import look_at
 from tutelage.train.loop import Ending, Outcome, train
-from tutelage.train.memory import give_back
 from tutelage.train.method import loaded_base, trained_name
 from tutelage.train.optimiser import require_optimizer, slow_here
 from tutelage.train.planned import recomputes_here
@@ -285,7 +285,7 @@ def _sit(job: Job, title: str, *, model: Any) -> Sitting:
     if job.exam.replies == 0 and job.exam.heldout_rows:
         job.screen.say(f"{title}: held-out loss")
     with job.screen.counting(f"{title}: asking {job.exam.replies} prompts", job.exam.replies) as done:
-        sitting = job.learner.engine.sit(model, job.prepared.renderer, job.exam, done=done)
+        sitting = job.learner.engine.sit(model, job.prepared.renderer, job.exam, done=done, say=job.screen.say)
     for name, cause in sitting.failed.items():
         job.screen.say(
             f"{title}: {MEASURES[name]} could not be measured and is left out ({cause}). "
@@ -344,7 +344,9 @@ def _train(job: Job) -> Outcome:
     evaluate_every = asked.evaluate_every or math.ceil(epoch_steps(order) / 4)
     engine = learner.engine
     recorder = Recorder(engine.record_in(job.folder / run_files.RECORD), from_step=progress.steps_done)
-    heldout_rows = job.exam.heldout_rows
+    heldout = None
+    if job.exam.heldout_rows:
+        heldout = engine.heldout(learner.model, learner.optimiser, job.exam.heldout_rows, say=job.screen.say)
     given = engine.batches(
         examples,
         order,
@@ -370,7 +372,7 @@ def _train(job: Job) -> Outcome:
             optimiser=learner.optimiser,
             schedule=schedule,
             max_gradient_norm=asked.max_gradient_norm,
-            heldout=engine.heldout(learner.model, learner.optimiser, heldout_rows) if heldout_rows else None,
+            heldout=heldout,
             evaluate_every=evaluate_every,
             patience=asked.early_stop_patience,
             checkpoints=checkpoints,
