@@ -14,6 +14,7 @@ import torch
 from tutelage.errors import ConfigError, DependencyError
 from tutelage.model.adapt import add_lora
 from tutelage.model.load import compute_in
+from tutelage.plan.state_bytes import embedding_parameters
 from tutelage.train import optimiser as optimiser_module
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.masters import Masters
@@ -21,7 +22,6 @@ from tutelage.train.optimiser import (
     FROM_BITSANDBYTES,
     PAGED,
     Optimizer,
-    embedding_parameters,
     optimizer_named,
     require_optimizer,
     slow_here,

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from tutelage.model.allocator import INSTALL, allocator_of_runs
+from tutelage.model.main_memory import main_memory
 
 NATIVE_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """CPU flags that mean bf16 products in hardware, as /proc/cpuinfo spells them (x86 and ARM). Elsewhere PyTorch computes
@@ -95,16 +96,16 @@ class Problem:
 def machine() -> Machine:
     """Look at this machine."""
     torch, trouble = _torch()
-    memory, available = _memory()
+    memory = main_memory()
     return Machine(
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
-        cpu=_cpu(),
+        cpu=processor_name(),
         cores=len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
         quota_cores=_quota_cores(),
         cpu_bf16=cpu_multiplies_bf16(),
-        memory_bytes=memory,
-        available_bytes=available,
+        memory_bytes=memory.total_bytes,
+        available_bytes=memory.available_bytes,
         disk_free_bytes=shutil.disk_usage(Path.cwd()).free,
         torch=torch,
         torch_trouble=trouble,
@@ -183,36 +184,18 @@ def _torch() -> tuple[Torch | None, str | None]:
     return Torch(torch.__version__, torch.version.cuda, torch.get_num_threads(), tuple(gpus)), None
 
 
-def _cpu() -> str | None:
+def processor_name() -> str | None:
+    """What the processor calls itself; None where nothing says it."""
     file = Path("/proc/cpuinfo")
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
     named = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
     return named[1] if named else platform.processor() or None
 
 
-def _memory() -> tuple[int | None, int | None]:
-    """Bytes in all and available, no more than what a container grants."""
-    file = Path("/proc/meminfo")
-    if not file.is_file():
-        return None, None
-    kib = {name: int(value) for name, value in re.findall(r"^(\w+):\s+(\d+) kB$", file.read_text(), re.MULTILINE)}
-    total, available = kib["MemTotal"] << 10, kib["MemAvailable"] << 10
-    limit, used = _number("/sys/fs/cgroup/memory.max"), _number("/sys/fs/cgroup/memory.current")
-    if limit is None or used is None:
-        return total, available
-    return min(total, limit), min(available, limit - used)
-
-
 def _quota_cores() -> float | None:
     file = Path("/sys/fs/cgroup/cpu.max")
     granted, _, period = file.read_text(encoding="utf-8").partition(" ") if file.is_file() else ("max", "", "")
     return None if granted == "max" else int(granted) / int(period)
-
-
-def _number(path: str) -> int | None:
-    file = Path(path)
-    text = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
-    return int(text) if text.isdigit() else None
 
 
 def _version(package: str) -> str | None:

@@ -6,12 +6,12 @@ import os
 import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from tutelage.model.allocator import allocator_of_runs
+from tutelage.model.main_memory import main_memory
 
 TUNABLES = "GLIBC_TUNABLES"
 FIXED_THRESHOLD = "glibc.malloc.mmap_threshold"
@@ -70,8 +70,10 @@ def this_machine() -> Device:
         free, total = torch.cuda.mem_get_info()
         name = torch.cuda.get_device_name()
         return Device(name, free, total, overheads()["gpu"], None, None, True, "torch.cuda.mem_get_info")
-    free, total, source = _main_memory()
-    return Device("this machine, CPU", free, total, overheads()[_kind_of_runs()], None, None, True, source)
+    memory = main_memory()
+    free = memory.total_bytes if memory.available_bytes is None else memory.available_bytes
+    kind = overheads()[_kind_of_runs()]
+    return Device("this machine, CPU", free, memory.total_bytes, kind, None, None, True, memory.source)
 
 
 def _kind_of_runs() -> str:
@@ -106,14 +108,3 @@ def overheads() -> dict[str, Overhead]:
 
 def _facts(name: str) -> dict[str, Any]:
     return tomllib.loads(files("tutelage.plan").joinpath(name).read_text(encoding="utf-8"))
-
-
-def _main_memory() -> tuple[int, int, str]:
-    """Bytes available without swapping, bytes in all, and who says so."""
-    facts = Path("/proc/meminfo")
-    if facts.is_file():
-        lines = dict(line.split(":", 1) for line in facts.read_text(encoding="utf-8").splitlines())
-        free, total = (int(lines[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
-        return free, total, "MemAvailable of /proc/meminfo"
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return total, total, "all memory, as sysconf has it; how much of it is free is not known here"

@@ -9,8 +9,9 @@ import torch
 from tutelage.model.loss import CHUNK_POSITIONS
 from tutelage.plan.blueprint import Blueprint
 from tutelage.plan.machine import Overhead
+from tutelage.plan.state_bytes import moment_bytes
 from tutelage.plan.trace import Trace
-from tutelage.plan.work import COMPUTE_BYTES, MOMENT_BYTES, Work
+from tutelage.plan.work import COMPUTE_BYTES, Work
 
 NF4_BITS = {True: 4 + 0.127, False: 4 + 0.5}
 """Bits of a weight in NF4, with and without double quantisation. Source: Dettmers et al. 2023 (QLoRA), section 3."""
@@ -139,7 +140,10 @@ def _kept(blueprint: Blueprint, work: Work, traced: Trace, shards: int) -> tuple
         if masters == 0
         else f"{trained:,} trained x {MASTER_BYTES} (fp32){by}"
     )
-    moment = MOMENT_BYTES[work.optimizer] + (AVERAGE_BYTES if work.averaged else 0)
+    moments = (AVERAGE_BYTES * trained if work.averaged else 0) + sum(
+        count * moment_bytes(work.optimizer, shape, is_embedding=is_embedding)
+        for shape, is_embedding, count in traced.trained
+    )
     return (
         Figure("weights", round(weight_bytes / shards), text, source),
         Figure("masters", masters // shards, said, f"Micikevicius et al. 2018, section 3.1; {ENGINE}"),
@@ -151,11 +155,12 @@ def _kept(blueprint: Blueprint, work: Work, traced: Trace, shards: int) -> tuple
         ),
         Figure(
             "moments",
-            round(moment * trained / shards),
-            f"{trained:,} trained x {moment:g} ({work.optimizer}{', and the average' if work.averaged else ''}){by}",
+            round(moments / shards),
+            f"{trained:,} trained x {moments / max(1, trained):.6g} "
+            f"({work.optimizer}{', and the average' if work.averaged else ''}){by}",
             "Loshchilov and Hutter 2019 (AdamW), algorithm 2: two fp32 numbers for each parameter"
             if work.optimizer == "adamw"
-            else "src/tutelage/plan/work.py, MOMENT_BYTES",
+            else "src/tutelage/plan/state_bytes.py, parameter by parameter",
         ),
     )
 

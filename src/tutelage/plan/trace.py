@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
@@ -32,6 +33,7 @@ from tutelage.model.load import compute_in
 from tutelage.model.loss import row_loss
 from tutelage.model.prompt import add_prompt
 from tutelage.plan.blueprint import CUT_LAYERS, Blueprint, decoder_layers
+from tutelage.plan.state_bytes import embedding_parameters
 from tutelage.plan.work import Work
 from tutelage.types import Address, Row
 
@@ -40,6 +42,9 @@ UNPLANNED = (RuntimeError, NotImplementedError, ValueError, TypeError, Attribute
 
 FAKE_TENSORS_LOG = "torch._subclasses.fake_tensor"
 """Where torch writes a traceback for each operator that fails, before it raises the same."""
+
+Trained = Counter[tuple[tuple[int, ...], bool]]
+"""How many parameters learn of each shape, and of each of the two kinds: in an embedding or the head, or inside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,8 @@ class Trace:
         operations: floating-point operations of matrix products and attention, forward and backward.
         trainable: parameters that learn.
         parameters: all of them, adapters included.
+        trained: shapes of the parameters that learn, whether each belongs to an embedding or the head, and how many
+            there are.
     """
 
     activation_bytes: int
@@ -61,6 +68,7 @@ class Trace:
     operations: int
     trainable: int
     parameters: int
+    trained: tuple[tuple[tuple[int, ...], bool, int], ...] = ()
 
     @property
     def peak_bytes(self) -> int:
@@ -85,7 +93,7 @@ class _Depth:
     parameters: int
     end_peak_bytes: int
 
-    def result(self) -> Trace:
+    def result(self, trained: Trained) -> Trace:
         peak = max(self.forward_peak_bytes, self.loss_peak_bytes, self.backward_peak_bytes, self.end_peak_bytes)
         loss = max(self.loss_peak_bytes - self.held_bytes, 0)
         return Trace(
@@ -95,6 +103,7 @@ class _Depth:
             operations=self.operations,
             trainable=self.trainable,
             parameters=self.parameters,
+            trained=tuple((*one, count) for one, count in sorted(trained.items())),
         )
 
 
@@ -112,14 +121,16 @@ def trace(blueprint: Blueprint, work: Work, *, device: str = "cpu") -> Trace:
         ConfigError: the model or row cannot be run so, or what it does depends on the data.
     """
     if not blueprint.equal_layers or blueprint.layers <= CUT_LAYERS:
-        return _run(blueprint, work, blueprint.layers, device).result()
-    two, three = (_run(blueprint, work, layers, device) for layers in (CUT_LAYERS - 1, CUT_LAYERS))
+        whole, trained = _run(blueprint, work, blueprint.layers, device)
+        return whole.result(trained)
+    (two, fewer), (three, trained) = (_run(blueprint, work, layers, device) for layers in (CUT_LAYERS - 1, CUT_LAYERS))
     more = blueprint.layers - CUT_LAYERS
     grown = [last + more * (last - first) for first, last in zip(astuple(two), astuple(three), strict=True)]
-    return replace(_Depth(*grown), end_peak_bytes=three.end_peak_bytes).result()
+    of_all = Counter({one: count + more * (count - fewer[one]) for one, count in trained.items()})
+    return replace(_Depth(*grown), end_peak_bytes=three.end_peak_bytes).result(of_all)
 
 
-def _run(blueprint: Blueprint, work: Work, layers: int, device: str) -> _Depth:
+def _run(blueprint: Blueprint, work: Work, layers: int, device: str) -> tuple[_Depth, Trained]:
     model = prepared_model(blueprint.with_layers(layers), work)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with fake:
@@ -157,7 +168,11 @@ def _run(blueprint: Blueprint, work: Work, layers: int, device: str) -> _Depth:
         ) from error
     end_peak_bytes = meter.peak_since()
     sizes = [(one.numel(), one.requires_grad) for one in model.parameters()]
-    return _Depth(
+    embeddings = embedding_parameters(model)
+    trained = Counter(
+        (tuple(one.shape), name in embeddings) for name, one in model.named_parameters() if one.requires_grad
+    )
+    depth = _Depth(
         held_bytes=marks["held"],
         forward_peak_bytes=marks["forward"],
         loss_peak_bytes=loss_peak_bytes,
@@ -167,6 +182,7 @@ def _run(blueprint: Blueprint, work: Work, layers: int, device: str) -> _Depth:
         parameters=sum(size for size, _ in sizes),
         end_peak_bytes=end_peak_bytes,
     )
+    return depth, trained
 
 
 @contextmanager

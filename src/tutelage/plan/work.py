@@ -11,19 +11,6 @@ METHODS: tuple[Method, ...] = ("full", "lora", "qlora", "prompt")
 Precision = Literal["fp32", "bf16"]
 COMPUTE_BYTES = {"fp32": 4, "bf16": 2}
 
-MOMENT_BYTES = {
-    "adamw": 8.0,
-    "adamw_8bit": 2.0 + 2 * 4 / 256,
-    "paged_adamw": 8.0,
-    "paged_adamw_8bit": 2.0 + 2 * 4 / 256,
-    "adafactor": 0.0,
-    "muon": 4.0,
-}
-"""Optimizer state for each trained parameter. AdamW: two fp32 moments (Loshchilov and Hutter 2019, algorithm 2). 8-bit:
-one byte each, and an fp32 scale for each block of 256 (Dettmers et al. 2022, section 2.1). Adafactor keeps a row and a
-column for a matrix (Shazeer and Stern 2018, section 3), next to nothing. Muon keeps one momentum; the paged ones lie in
-main memory as a GPU needs room."""
-
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -34,7 +21,7 @@ class Work:
         precision: what the model computes in.
         document_tokens: lengths of the documents in the fullest row.
         trained_tokens: tokens of that row whose loss counts.
-        optimizer: a name of `MOMENT_BYTES`.
+        optimizer: a value of `train.optimizer`.
         checkpointing: recompute each layer's activations in the backward pass.
         lora_rank: inner width of an adapter.
         lora_targets: "all-linear", or names of layers.

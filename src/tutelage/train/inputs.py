@@ -16,6 +16,7 @@ from tutelage.config import Settings
 from tutelage.errors import CheckpointError, ConfigError, cause_of, command
 from tutelage.model.allocator import allocator_here
 from tutelage.model.checksums import model_sha256
+from tutelage.model.machine import processor_name
 from tutelage.model.ranks import processes_here
 from tutelage.model.source import cache_folder
 from tutelage.seals import sealed, unsealed
@@ -57,20 +58,13 @@ def machine(threads: int | None, *, processes: int, row_tokens: int) -> dict[str
     """
     facts = {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "processor": _processor(),
+        "processor": processor_name() or platform.machine(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": threads or torch.get_num_threads(),
         "processes": processes,
         "row_tokens": row_tokens,
     }
     return facts | ({"cuda": torch.version.cuda} if torch.cuda.is_available() else {})
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").split("\n") if info.is_file() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
 
 
 def inputs_of(
@@ -155,7 +149,7 @@ def read_inputs(folder: Path) -> dict[str, Any]:
 
 
 def _unknown(folder: Path, found: str) -> CheckpointError:
-    again = command("tutelage", "train", str(folder / run_files.SETTINGS), f"name={folder.name}-again")
+    again = command("train", str(folder / run_files.SETTINGS), f"name={folder.name}-again")
     return CheckpointError(
         "Cannot tell whether data, template and model are those that this run began with",
         where=str(folder / run_files.INPUTS),

@@ -23,11 +23,11 @@ from tutelage.model.load import Loaded, Precision, compute_in, device_here, sett
 from tutelage.model.ranks import Ranks
 from tutelage.model.residual_dropout import drop_residuals
 from tutelage.model.trial import require_trainable
+from tutelage.plan.state_bytes import embedding_parameters, state_bytes
 from tutelage.train.engine import Engine, kept_as, placed, shards, start_alike
 from tutelage.train.masters import Masters
 from tutelage.train.method import adapted_model, loaded_base
-from tutelage.train.optimiser import embedding_parameters, optimizer_named
-from tutelage.train.state_bytes import state_bytes
+from tutelage.train.optimiser import optimizer_named
 
 Look = Callable[[Anatomy], AbstractContextManager[Sight]]
 """Opens the data that `lora.init` looks at, told what was tried on the model; see `train.look`."""

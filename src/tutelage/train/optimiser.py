@@ -79,7 +79,7 @@ def optimizer_named(
         weight_decay: decoupled decay.
         betas: decay rates of AdamW's two moments; Adafactor reads none.
         epsilon: added to the root of AdamW's second moment; Adafactor reads none.
-        embeddings: names of the parameters of embeddings and output head (see `embedding_parameters`).
+        embeddings: names of the parameters of embeddings and output head (see `plan.state_bytes.embedding_parameters`).
     """
     given: Any = {"weight_decay": weight_decay, "betas": betas, "epsilon": epsilon}
     match name:
@@ -198,16 +198,6 @@ def muon(*, weight_decay: float, betas: tuple[float, float], epsilon: float, emb
         return tuple(made)
 
     return build
-
-
-def embedding_parameters(model: Any) -> frozenset[str]:
-    """Names of the parameters that belong to embeddings or the output head, adapters beside them included."""
-    places = {id(model.get_input_embeddings()), id(model.get_output_embeddings())}
-    found: set[str] = set()
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Embedding) or id(module) in places:
-            found.update(f"{name}.{inner}" for inner, _ in module.named_parameters())
-    return frozenset(found)
 
 
 def decay_groups(masters: Mapping[str, torch.Tensor], weight_decay: float) -> Groups:
