@@ -150,3 +150,45 @@ class TestLeftovers:
         fast.save(str(folder / "tokenizer.json"))
         examples = proven(renderer_of(folder), self.conversation)
         assert_served(folder, self.conversation, examples, stop="<|im_end|>")
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "named"),
+    [
+        ("generation_config.json", {"eos_token_id": [2, None]}, "eos_token_id"),
+        ("generation_config.json", {"eos_token_id": "2"}, "eos_token_id"),
+        ("config.json", {"vocab_size": "many"}, "vocab_size"),
+        ("config.json", {"vocab_size": -3}, "vocab_size"),
+    ],
+)
+def test_b19_settings_of_another_kind_are_named(folder: Path, file: str, changes: dict[str, Any], named: str) -> None:
+    edit(folder / file, **changes)
+
+    with pytest.raises(DataError, match=f"{file} is damaged") as caught:
+        Tokenizer.load(folder)
+
+    assert named in str(caught.value.found)
+
+
+@pytest.mark.parametrize("text", [b"[]", b"5", b"[" * 100_000, b"\xff\xfe"])
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json", "tokenizer_config.json"])
+def test_b19_files_that_hold_no_object_are_named(folder: Path, file: str, text: bytes) -> None:
+    (folder / file).write_bytes(text)
+
+    with pytest.raises(DataError, match=f"{file} is damaged"):
+        Tokenizer.load(folder)
+
+
+def test_b19_a_template_that_is_not_utf_8_is_named(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_bytes(b"caf\xe9")
+
+    with pytest.raises(DataError, match=r"chat_template\.jinja is damaged"):
+        Tokenizer.load(folder)
+
+
+def test_b19_a_list_of_templates_needs_their_names(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    edit(folder / "tokenizer_config.json", chat_template=[{"template": "{{ messages }}"}])
+
+    with pytest.raises(DataError, match=r"tokenizer_config\.json is damaged"):
+        Tokenizer.load(folder)

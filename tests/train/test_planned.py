@@ -12,7 +12,7 @@ import torch
 
 from tutelage import config
 from tutelage.config import Settings
-from tutelage.errors import ConfigError
+from tutelage.errors import ConfigError, DataError
 from tutelage.model.ranks import ALONE
 from tutelage.plan.machine import this_machine
 from tutelage.train import planned
@@ -111,3 +111,16 @@ def test_r22_a_model_that_cannot_be_planned_is_trained(
 
     assert not recomputes_here(settings, prepared, processes=1, say=said.append)
     assert said == ["  no plan of its memory (a kernel has no shapes): activation checkpointing off"]
+
+
+def test_r6_a_plan_that_cannot_be_made_stops_nothing(
+    settings: Settings, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(*_: object, **__: object) -> None:
+        raise DataError("This model does not keep its layers in a list")
+
+    monkeypatch.setattr(planned, "read_blueprint", refusing)
+    said: list[str] = []
+
+    assert not recomputes_here(settings, prepared, processes=1, say=said.append)
+    assert "no plan of its memory (This model does not keep its layers in a list)" in said[0]

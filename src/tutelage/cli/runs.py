@@ -313,7 +313,16 @@ def _dry_run(settings: config.Settings, out: Terminal) -> None:
 
         shards_here(settings)
     folder = start_folder(settings.model, weights=False, say=out.say)
-    prepared = prepare(settings, folder, cache=prepared_cache(), say=out.say)
+    questions = config.questions(settings)
+    if find_spec("transformers") is None or not (folder / "config.json").is_file():
+        prepared = prepare(settings, folder, cache=prepared_cache(), say=out.say)
+    else:  # what the model makes of long rows is tried on it
+        from tutelage.train.positions import positions_of
+
+        positions = positions_of(settings, folder)
+        prepared = prepare(positions.within(settings, say=out.say), folder, cache=prepared_cache(), say=out.say)
+        positions.require_room(settings, prepared)
+        questions += filter(None, [positions.question(prepared)])
     asked = settings.train
     order = order_of(settings, examples=len(prepared.train), sources=prepared.sources)
     tokens = prepared.train_totals.tokens
@@ -334,7 +343,7 @@ def _dry_run(settings: config.Settings, out: Terminal) -> None:
     }.items():
         grid.add_row(Text(name, style="bold"), Text(value))
     out.print(grid)
-    for question in [*config.questions(settings), *questions_of_length(settings, order)]:
+    for question in [*questions, *questions_of_length(settings, order)]:
         out.say(f"Is this meant? {question}", style="yellow")
 
 

@@ -17,23 +17,11 @@ from tutelage.model.attention import attend_as_served, isolate_documents
 from tutelage.model.head import HeadKind, accepted, head_of, own_logits, product_logits
 from tutelage.model.isolation import documents_stay_apart, equal_but_for_rounding
 from tutelage.model.prompt import without_prompt
+from tutelage.model.refusals import REFUSALS
 
 TRIED_TOKENS = 24
 ID_STEP = 13
 """Ids of the trial, spread over the vocabulary."""
-
-REFUSALS = (
-    TypeError,
-    ValueError,
-    RuntimeError,
-    NotImplementedError,
-    AttributeError,
-    KeyError,
-    IndexError,
-    AssertionError,
-)
-"""What the code of a model raises that is given what it does not take."""
-
 
 Attention = Literal["documents", "own"]
 """Which attention a model trains with: `model.attention.document_attention`, or its own with one document a row."""
@@ -135,6 +123,8 @@ def _own_forward(model: Any, ids_1T: torch.Tensor) -> torch.Tensor:
         raise _untrainable(model, f"its own forward fails: {cause_of(error)[:200]}") from error
     if logits_TV.shape[:1] != ids_1T.shape[1:]:
         raise _untrainable(model, f"{ids_1T.shape[1]} tokens give logits of shape {list(logits_TV.shape)}")
+    if not bool(torch.isfinite(logits_TV).all()):
+        raise _untrainable(model, "its own forward gives numbers that are not finite")
     return logits_TV
 
 

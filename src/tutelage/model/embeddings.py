@@ -6,6 +6,7 @@ Shape legend: V = rows of the embedding, H = its width, K = some of the rows.
 from __future__ import annotations
 
 import json
+import math
 import re
 import struct
 import tomllib
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.errors import DataError
-from tutelage.render.tokenizer import Tokenizer
+from tutelage.render.tokenizer import Tokenizer, read_object
 
 NEAR = 0.01
 """Rows nearer to each other (or to zero, or to the mean of all rows) than this share of an ordinary row's distance were
@@ -100,7 +101,7 @@ def read_embedding(folder: Path) -> Embedding | None:
         DataError: a safetensors file is damaged.
     """
     settings = folder / "config.json"
-    config = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    config = read_object(settings)
     known = tomllib.loads(files("tutelage.model").joinpath("embedding_names.toml").read_text(encoding="utf-8"))
     headers = {path: _header(path) for path in sorted(folder.glob("*.safetensors"))}
     for ending in known["input"]:
@@ -116,6 +117,16 @@ def read_embedding(folder: Path) -> Embedding | None:
     return None
 
 
+def stored_tensors(folder: Path) -> dict[str, int]:
+    """The tensors of all safetensors files in `folder`, and how many numbers each has.
+
+    Raises:
+        DataError: a file is damaged.
+    """
+    headers = [_header(path)[0] for path in sorted(folder.glob("*.safetensors"))]
+    return {name: math.prod(entry["shape"]) for header in headers for name, entry in header.items()}
+
+
 def _header(path: Path) -> tuple[dict[str, Any], int]:
     """The tensors a safetensors file lists, and where their bytes begin."""
     with path.open("rb") as stream:
@@ -125,9 +136,26 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
             raise _damaged(path, "its first eight bytes are no length of a header")
         try:
             header = json.loads(stream.read(length))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _damaged(path, str(error)) from error
-    return {name: entry for name, entry in header.items() if name != "__metadata__"}, 8 + length
+    if not isinstance(header, dict):
+        raise _damaged(path, "its header is no object")
+    tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    for name, entry in tensors.items():
+        if not _is_entry(entry):
+            raise _damaged(path, f"{name!r} has no type, shape and place in the header")
+    return tensors, 8 + length
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether this says type, shape and place of a tensor, as the format wants it."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+        return False
+    offsets = entry.get("data_offsets")
+    for numbers in (entry.get("shape"), offsets):
+        if not isinstance(numbers, list) or not all(type(one) is int and one >= 0 for one in numbers):
+            return False
+    return isinstance(offsets, list) and len(offsets) == 2 and offsets[0] <= offsets[1]
 
 
 def _mapped(path: Path, name: str, entry: dict[str, Any], offset: int) -> Embedding | None:
@@ -137,6 +165,8 @@ def _mapped(path: Path, name: str, entry: dict[str, Any], offset: int) -> Embedd
     start, end = entry["data_offsets"]
     if offset + end > path.stat().st_size:
         raise _damaged(path, f"{name} ends beyond the file")
+    if end - start != math.prod(entry["shape"]) * np.dtype(dtype).itemsize:
+        raise _damaged(path, f"{name} takes {end - start} bytes, which is not its shape {entry['shape']}")
     stored = np.memmap(path, dtype=dtype, mode="r", offset=offset + start, shape=tuple(entry["shape"]))
     return Embedding(name, stored, entry["dtype"])
 

@@ -34,3 +34,16 @@ def decoder_layers(model: Any) -> tuple[str, torch.nn.ModuleList]:
             fix="leave out what works on layers: processes, model.compile, train.residual_dropout, or the plan",
         )
     return max(chosen, key=lambda pair: sum(one.numel() for one in pair[1].parameters()))
+
+
+def cut_layers(model: Any, count: int) -> None:
+    """Leave the first `count` decoder layers of a model.
+
+    Raises:
+        DataError: it has no list of layers.
+        AssertionError: it has fewer.
+    """
+    name, layers = decoder_layers(model)
+    assert count <= len(layers), f"{count} layers asked for, {len(layers)} are here"
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_decoder().get_submodule(parent), last, layers[:count])

@@ -12,8 +12,11 @@ import torch
 from safetensors import SafetensorError
 
 from tutelage.errors import DataError, DependencyError, cause_of
+from tutelage.model.agreement import require_agreement
+from tutelage.model.configuration import CONFIG_FILE, causal_configuration
 from tutelage.model.machine import cpu_multiplies_bf16
 from tutelage.model.quantise import keep_quantised, parameter_count, stored_bytes
+from tutelage.render.tokenizer import read_object
 
 Precision = Literal["fp32", "bf16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -21,11 +24,12 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What was loaded: parameter count, bytes of the weights, and the device."""
+    """What was loaded: parameter count, bytes of the weights, the device, and sentences about what was left behind."""
 
     parameters: int
     weight_bytes: int
     device: str
+    notes: tuple[str, ...] = ()
 
 
 def load(
@@ -40,28 +44,60 @@ def load(
         quantisation: what `model.quantise.four_bit` gave; None leaves the weights as they are.
 
     Raises:
-        DataError: the folder holds no model that transformers reads.
+        DataError: the folder holds no causal language model that transformers reads, or one whose weights are not
+            those that config.json describes.
         DependencyError: a package that this model needs is missing.
     """
+    device = onto or device_here()
+    causal_configuration(folder / CONFIG_FILE, trust_remote_code=trust_remote_code)
+    if quantisation is None:
+        _require_ordinary_weights(folder, read_object(folder / CONFIG_FILE).get("quantization_config"))
+    model, report = _loaded(folder, trust_remote_code=trust_remote_code, quantisation=quantisation)
+    if quantisation is None:
+        _require_ordinary_weights(folder, getattr(model.config, "quantization_config", None))
+        model.to(device)
+    else:  # transformers has put it on the device, where it was quantised
+        keep_quantised(model)
+    notes = require_agreement(model, folder, report)
+    parameters = sum(parameter_count(one) for one in model.parameters())
+    weight_bytes = sum(stored_bytes(one) for one in model.parameters())
+    return model, Loaded(parameters, weight_bytes, device, notes)
+
+
+def _loaded(folder: Path, *, trust_remote_code: bool, quantisation: Any) -> tuple[Any, dict[str, Any]]:
+    """The model, and transformers' report about its weights."""
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoModelForCausalLM
 
-    device = onto or device_here()
     named = {
         "dtype": "auto",
         "use_safetensors": True,
         "trust_remote_code": trust_remote_code,
         "local_files_only": True,
         "quantization_config": quantisation,
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,  # they are in the report, and refused with their names
     }
     try:
         with no_progress_bars():
             try:
-                model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa", **named)
+                model, report = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa", **named)
             except ValueError:  # some kinds have no such attention, which transformers says before it reads weights
-                model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", **named)
+                model, report = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", **named)
     except ImportError as error:
         raise DependencyError("This model needs another package", where=str(folder), found=str(error)) from error
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        AssertionError,
+        RuntimeError,
+        SafetensorError,
+        StrictDataclassError,
+    ) as error:
         raise DataError(
             "The model cannot be loaded",
             where=str(folder),
@@ -69,13 +105,22 @@ def load(
             expected="config.json of a causal language model, with its safetensors",
             fix="check the folder; a model with its own code needs model.trust_remote_code = true",
         ) from error
-    if quantisation is None:
-        model.to(device)
-    else:  # transformers has put it on the device, where it was quantised
-        keep_quantised(model)
-    parameters = sum(parameter_count(one) for one in model.parameters())
-    weight_bytes = sum(stored_bytes(one) for one in model.parameters())
-    return model, Loaded(parameters, weight_bytes, device)
+    return model, report
+
+
+def _require_ordinary_weights(folder: Path, stored_as: Any) -> None:
+    """Refuse a checkpoint whose weights are stored quantised, where they are to be ordinary numbers."""
+    if stored_as is None:
+        return
+    written = stored_as if isinstance(stored_as, dict) else stored_as.to_dict()
+    four_bit = bool(written.get("load_in_4bit") or written.get("_load_in_4bit"))
+    how = "in 4 bits" if four_bit else f"quantised ({written.get('quant_method', 'in a way of its own')})"
+    raise DataError(
+        f"The weights of this model are stored {how}",
+        where=f"{folder / CONFIG_FILE}: quantization_config",
+        expected="weights in fp32, bf16 or fp16",
+        fix='set model.method = "qlora", or give the original model' if four_bit else "give the original model",
+    )
 
 
 def device_here() -> Literal["cpu", "cuda"]:
@@ -85,13 +130,16 @@ def device_here() -> Literal["cpu", "cuda"]:
 
 @contextmanager
 def no_progress_bars() -> Iterator[None]:
-    """Keep transformers from drawing its own bars over ours."""
+    """Keep transformers from drawing its own bars over ours, and its table of weights that we report on."""
     from transformers.utils import logging
 
+    before = logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(before)
         logging.enable_progress_bar()
 
 

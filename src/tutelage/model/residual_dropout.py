@@ -6,7 +6,7 @@ smaller models) at the last.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch.nn.functional import dropout
 
 from tutelage.errors import ConfigError
+from tutelage.model.layers import decoder_layers
 
 NORMED_BRANCHES = (
     ("post_attention_layernorm", "post_feedforward_layernorm"),
@@ -41,7 +42,7 @@ def drop_residuals(model: Any, *, last: float) -> tuple[float, ...]:
     Raises:
         ConfigError: the modules whose outputs are added were not found in this architecture.
     """
-    layers = _layers(model)
+    layers = list(decoder_layers(model)[1])
     branches = [_branches(layer) for layer in layers]
     _prove(model, layers, branches)
     shares = tuple(last * number / max(1, len(layers) - 1) for number in range(len(layers)))
@@ -50,16 +51,6 @@ def drop_residuals(model: Any, *, last: float) -> tuple[float, ...]:
             if share > 0:
                 module.register_forward_hook(_dropping(share))
     return shares
-
-
-def _layers(model: Any) -> list[torch.nn.Module]:
-    depth = model.config.get_text_config().num_hidden_layers
-    lists = [
-        one for one in model.get_decoder().children() if isinstance(one, torch.nn.ModuleList) and len(one) == depth
-    ]
-    if not lists:
-        raise _unknown(model, f"no list of {depth} layers in the decoder")
-    return list(lists[0])
 
 
 def _branches(layer: torch.nn.Module) -> tuple[torch.nn.Module, ...]:
@@ -72,7 +63,7 @@ def _branches(layer: torch.nn.Module) -> tuple[torch.nn.Module, ...]:
 
 
 @torch.no_grad()
-def _prove(model: Any, layers: list[torch.nn.Module], branches: list[tuple[torch.nn.Module, ...]]) -> None:
+def _prove(model: Any, layers: Sequence[torch.nn.Module], branches: list[tuple[torch.nn.Module, ...]]) -> None:
     """With every branch at zero, what enters the first layer must leave the last one unchanged."""
     seen: list[torch.Tensor] = []
 

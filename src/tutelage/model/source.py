@@ -18,12 +18,14 @@ from typing import Any
 
 from tutelage import hub
 from tutelage.errors import DataError, DependencyError, SourceNotFoundError
+from tutelage.render.tokenizer import read_object
 
 CONVERTER_VERSION = 2
 """Part of the cache key: raise it when the conversion would write other bytes."""
 
 TOKENIZER_PATTERNS = ("tokenizer*", "*.jinja", "special_tokens_map.json", "added_tokens.json", "config.json",
                       "generation_config.json", "vocab*", "merges.txt")  # fmt: skip
+INDEX_FILE = "model.safetensors.index.json"
 WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json")
 
 Say = Callable[[str], None]
@@ -117,7 +119,32 @@ def _checked_folder(path: Path, *, weights: bool) -> Path:
             expected="model.safetensors; pickled .bin weights are not read, as they can run code",
             fix="convert them once: AutoModelForCausalLM.from_pretrained(...).save_pretrained(folder)",
         )
+    if weights:
+        _check_index(path)
     return path
+
+
+def _check_index(folder: Path) -> None:
+    """Every file that the index names must be a safetensors file in this folder: transformers would read any other."""
+    file = folder / INDEX_FILE
+    if not file.is_file():
+        return
+    weight_map = read_object(file).get("weight_map")
+    wrong = ["no weight_map from tensors to files"]
+    if isinstance(weight_map, dict) and all(isinstance(one, str) for one in weight_map.values()):
+        wrong = sorted(one for one in set(weight_map.values()) if not _is_weights_here(folder, one))
+    if wrong:
+        raise DataError(
+            "The index of the weights names what is not read",
+            where=str(file),
+            found=", ".join(wrong[:4]),
+            expected="names of safetensors files in the same folder; pickled .bin weights can run code",
+            fix="save it again: AutoModelForCausalLM.from_pretrained(...).save_pretrained(folder)",
+        )
+
+
+def _is_weights_here(folder: Path, name: str) -> bool:
+    return Path(name).name == name and name.endswith(".safetensors") and (folder / name).is_file()
 
 
 def _converted(gguf: Path, *, label: str, say: Say) -> Path:

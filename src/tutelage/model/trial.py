@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from tutelage.errors import ConfigError, cause_of
-from tutelage.model.anatomy import REFUSALS, Anatomy, bare_model
+from tutelage.model.anatomy import Anatomy, bare_model
 from tutelage.model.loss import row_loss
+from tutelage.model.refusals import REFUSALS
 from tutelage.types import Row
 
 DOCUMENT_TOKENS = (5, 7)

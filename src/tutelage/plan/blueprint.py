@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +12,10 @@ from typing import Any
 import torch
 
 from tutelage.errors import DataError, DependencyError, cause_of
+from tutelage.model.configuration import CONFIG_FILE, causal_configuration
+from tutelage.model.layers import cut_layers, decoder_layers
 from tutelage.model.source import Say, embedded_models, model_folder
 
-CONFIG_FILE = "config.json"
 CUT_LAYERS = 3
 """Layers of `Blueprint.cut`: what two and three layers need tells what each further one adds."""
 
@@ -64,10 +64,7 @@ class Blueprint:
             AssertionError: more than `cut` holds.
         """
         model = copy.deepcopy(self.cut)
-        decoder = model.get_decoder()
-        name, layers = decoder_layers(decoder, self.layers_here)
-        assert count <= len(layers), f"{count} layers asked for, {len(layers)} are here"
-        setattr(decoder, name, layers[:count])
+        cut_layers(model, count)
         return model
 
 
@@ -84,19 +81,19 @@ def read_blueprint(name: str, *, trust_remote_code: bool = False, say: Say = pri
         DataError: config.json is no causal language model that transformers knows.
         DependencyError: a package that this model needs is missing.
     """
-    config = _read_config(_config_file(name, say), trust_remote_code=trust_remote_code)
+    config = causal_configuration(_config_file(name, say), trust_remote_code=trust_remote_code)
     stored_bytes = _stored_bytes(config)  # a model made of it writes its own precision into it
     model = on_meta(config, name, trust_remote_code=trust_remote_code)
     head = model.get_output_embeddings()
     linears = [one.weight.numel() for one in model.modules() if isinstance(one, torch.nn.Linear) and one is not head]
     text = config.get_text_config()
-    attribute, layers = decoder_layers(model.get_decoder(), int(text.num_hidden_layers))
+    _, layers = decoder_layers(model)
     shapes = [tuple((key, tuple(one.shape)) for key, one in layer.named_parameters()) for layer in layers]
     equal = len(set(shapes)) == 1
     parameters = sum(one.numel() for one in model.parameters())
     depth = len(layers)
     if equal:
-        setattr(model.get_decoder(), attribute, layers[:CUT_LAYERS])
+        cut_layers(model, min(depth, CUT_LAYERS))
     return Blueprint(
         name=name,
         kind=type(model).__name__,
@@ -110,25 +107,6 @@ def read_blueprint(name: str, *, trust_remote_code: bool = False, say: Say = pri
         stored_bytes_per_parameter=stored_bytes,
         equal_layers=equal,
         cut=model,
-    )
-
-
-def decoder_layers(decoder: Any, depth: int) -> tuple[str, torch.nn.ModuleList]:
-    """The list of `depth` layers that a decoder runs through, and its name there.
-
-    Raises:
-        DataError: there is no such list, so nothing can be told from a few layers.
-    """
-    lists = [(name, one) for name, one in decoder.named_children() if isinstance(one, torch.nn.ModuleList)]
-    for name, one in lists:
-        if len(one) == depth:
-            return name, one
-    raise DataError(
-        "This model does not keep its layers in one list, so it cannot be planned",
-        where=type(decoder).__name__,
-        found=", ".join(f"{name}: {len(one)}" for name, one in lists) or "no list of layers",
-        expected=f"a list of {depth} layers",
-        fix="train a few steps and read peak_bytes in record.jsonl",
     )
 
 
@@ -172,39 +150,6 @@ def _config_file(name: str, say: Say) -> Path:
             )
         return file
     return model_folder(name, weights=False, say=say) / CONFIG_FILE
-
-
-def _read_config(file: Path, *, trust_remote_code: bool) -> Any:
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    try:
-        written = json.loads(file.read_text(encoding="utf-8"))
-        config = AutoConfig.from_pretrained(str(file), trust_remote_code=trust_remote_code, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
-        raise DataError(
-            "The model's configuration cannot be read",
-            where=str(file),
-            found=str(error).strip().split("\n")[-1].strip()[:200],
-            expected="config.json with a model_type that transformers knows",
-            fix="check the file; a model with its own code needs model.trust_remote_code = true",
-        ) from error
-    known = {
-        one
-        for names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
-        for one in ([names] if isinstance(names, str) else names)
-    }
-    named = written.get("architectures") or []
-    if named and not trust_remote_code and not set(named) & known:
-        raise DataError(
-            "This model does not write text, so there is nothing to fine-tune",
-            where=str(file),
-            found=f"architectures: {', '.join(named)}",
-            expected="a causal language model, such as LlamaForCausalLM",
-            fix="give the instruction or base model, not an encoder or a classifier",
-        )
-    return config
 
 
 def _stored_bytes(config: Any) -> int:

@@ -28,11 +28,12 @@ from tutelage.errors import ConfigError
 from tutelage.model.activations import recompute_activations
 from tutelage.model.adapt import add_lora, train_everything
 from tutelage.model.attention import isolate_documents
+from tutelage.model.layers import decoder_layers
 from tutelage.model.lean import keep_less
 from tutelage.model.load import compute_in
 from tutelage.model.loss import row_loss
 from tutelage.model.prompt import add_prompt
-from tutelage.plan.blueprint import CUT_LAYERS, Blueprint, decoder_layers
+from tutelage.plan.blueprint import CUT_LAYERS, Blueprint
 from tutelage.plan.state_bytes import embedding_parameters
 from tutelage.plan.work import Work
 from tutelage.types import Address, Row
@@ -152,7 +153,7 @@ def _run(blueprint: Blueprint, work: Work, layers: int, device: str) -> tuple[_D
 
     decoder = model.get_decoder()
     decoder.register_forward_hook(decoder_done)
-    decoder_layers(decoder, layers)[1][0].register_forward_hook(first_layer_done)
+    decoder_layers(model)[1][0].register_forward_hook(first_layer_done)
     try:
         with _torch_quiet(), fake, meter:
             loss, _ = row_loss(model, row, as_on=device)

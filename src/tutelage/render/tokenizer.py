@@ -66,10 +66,10 @@ class Tokenizer:
             ) from error
         fast.no_padding()  # what a training script once saved must not pad or cut what a server would feed
         fast.no_truncation()
-        settings = _read_json(folder / "tokenizer_config.json")
-        named = _named_tokens(settings, _read_json(folder / "special_tokens_map.json"))
-        model = _read_json(folder / "config.json")
-        stop_ids = _stop_ids(fast, named, model, _read_json(folder / "generation_config.json"))
+        settings = read_object(folder / "tokenizer_config.json")
+        named = _named_tokens(settings, read_object(folder / "special_tokens_map.json"))
+        model = read_object(folder / "config.json")
+        stop_ids = _stop_ids(fast, named, folder)
         if not stop_ids:
             stop_ids = frozenset(one for one in map(fast.token_to_id, stop_tokens) if one is not None)
         if not stop_ids:
@@ -79,7 +79,7 @@ class Tokenizer:
                 expected="eos_token_id in generation_config.json or config.json, or eos_token in tokenizer_config.json",
                 fix="add eos_token_id to generation_config.json, or name the token with render.stop_tokens",
             )
-        size = int(model.get("vocab_size") or fast.get_vocab_size())
+        size = _vocabulary_size(fast, model, folder / "config.json")
         return cls(fast, named, stop_ids, size, _own_templates(folder, settings), folder)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -169,16 +169,41 @@ class Tokenizer:
         return hashlib.sha256(self.fast.to_str().encode()).hexdigest()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model's folder; empty where there is no such file.
+
+    Raises:
+        DataError: it holds something else.
+    """
     if not path.is_file():
         return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(
-            f"{path.name} is damaged", where=str(path), found=str(error), fix="restore the file from its source"
-        ) from error
-    return value if isinstance(value, dict) else {}
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, str(error)) from error
+    if not isinstance(value, dict):
+        raise _damaged(path, f"{type(value).__name__}, not an object")
+    return value
+
+
+def _damaged(path: Path, found: str) -> DataError:
+    return DataError(f"{path.name} is damaged", where=str(path), found=found, fix="restore the file from its source")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise _damaged(path, f"text that is not UTF-8: {error}") from error
+
+
+def _vocabulary_size(fast: FastTokenizer, model: dict[str, Any], path: Path) -> int:
+    size = model.get("vocab_size")
+    if size is None:
+        return int(fast.get_vocab_size())
+    if type(size) is not int or size < 1:
+        raise _damaged(path, f"vocab_size = {size!r}, not a whole number above 0")
+    return size
 
 
 def _named_tokens(*sources: dict[str, Any]) -> dict[str, str]:
@@ -192,16 +217,15 @@ def _named_tokens(*sources: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def _stop_ids(
-    fast: FastTokenizer, named: dict[str, str], model: dict[str, Any], generation: dict[str, Any]
-) -> frozenset[int]:
+def _stop_ids(fast: FastTokenizer, named: dict[str, str], folder: Path) -> frozenset[int]:
     """Generation settings first: they are what a server stops on. The tokenizer's EOS is the last resort."""
-    for source in (generation, model):
-        value = source.get("eos_token_id")
-        if isinstance(value, int):
-            return frozenset({value})
-        if isinstance(value, list) and value:
-            return frozenset(int(one) for one in value)
+    for path in (folder / "generation_config.json", folder / "config.json"):
+        value = read_object(path).get("eos_token_id")
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(type(one) is int and one >= 0 for one in ids):
+            raise _damaged(path, f"eos_token_id = {json.dumps(value)}, not a token's id or a list of them")
+        if ids:
+            return frozenset(ids)
     eos = fast.token_to_id(named["eos_token"]) if "eos_token" in named else None
     return frozenset() if eos is None else frozenset({eos})
 
@@ -209,11 +233,12 @@ def _stop_ids(
 def _own_templates(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
     path = folder / "chat_template.jinja"
     if path.is_file():
-        others = {
-            one.stem: one.read_text(encoding="utf-8") for one in (folder / "additional_chat_templates").glob("*.jinja")
-        }
-        return {"default": path.read_text(encoding="utf-8")} | others
+        others = {one.stem: _read_text(one) for one in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
+        return {"default": _read_text(path)} | others
     value = settings.get("chat_template")
     if isinstance(value, list):
-        return {str(one["name"]): str(one["template"]) for one in value if isinstance(one, dict)}
+        named = [one for one in value if isinstance(one, dict)]
+        if not all(isinstance(one.get(key), str) for one in named for key in ("name", "template")):
+            raise _damaged(folder / "tokenizer_config.json", "a chat_template without a name or without its text")
+        return {one["name"]: one["template"] for one in named}
     return {"default": value} if isinstance(value, str) else {}

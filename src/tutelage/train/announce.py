@@ -40,7 +40,7 @@ def say_model(
         f"{adapted.method}, {adapted.trainable:,} trained ({trained} and {state} of optimizer state), "
         f"{precision}{layout and f', {layout}'}"
     )
-    for note in adapted.notes:
+    for note in (*loaded.notes, *adapted.notes):
         screen.say(f"  {note}")
 
 

@@ -11,6 +11,7 @@ from tutelage.model.anatomy import anatomy_of
 from tutelage.model.loss import row_loss
 from tutelage.pack import pack_rows
 from tutelage.train.adapters import NamedAdapter
+from tutelage.train.positions import positions_of
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
 from tutelage.train.reopen import Reopened, reopen
 from tutelage.train.rows import row_tokens_here, shares_prefixes_here
@@ -63,7 +64,10 @@ def examine_adapters(run: str, adapters: Sequence[NamedAdapter], *, screen: Scre
 
 
 def _examine(opened: Reopened, names: Sequence[str], screen: Screen) -> dict[str, Measures]:
-    prepared = prepare(opened.settings, opened.renderer.tokenizer.folder, cache=prepared_cache())
+    folder = opened.renderer.tokenizer.folder
+    positions = positions_of(opened.settings, folder)
+    prepared = prepare(positions.within(opened.settings), folder, cache=prepared_cache())
+    positions.require_room(opened.settings, prepared)
     with opened.as_named(names[0]) as model:
         anatomy = anatomy_of(model)
         exam = exam_for(opened.settings, prepared, together=anatomy.together)

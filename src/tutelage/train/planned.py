@@ -6,10 +6,13 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
+import torch
+
 from tutelage.config import Settings
-from tutelage.errors import ConfigError, DataError
+from tutelage.errors import TutelageError, cause_of
 from tutelage.model.activations import recomputes
 from tutelage.model.load import settled_precision
+from tutelage.model.refusals import REFUSALS
 from tutelage.pack import batches
 from tutelage.plan.blueprint import Blueprint, read_blueprint
 from tutelage.plan.fit import Choice, choose_checkpointing
@@ -95,9 +98,12 @@ def recomputes_here(settings: Settings, prepared: Prepared, *, processes: int, s
         return recomputes(asked, row_tokens=row_tokens)
     try:
         return _planned_here(settings, prepared, say=say)
-    except (ConfigError, DataError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (TutelageError, *REFUSALS) as error:  # the planner runs the model's own code on tensors without numbers
         on = recomputes(asked, row_tokens=row_tokens)
-        say(f"  no plan of its memory ({error.found or error.what}): activation checkpointing {'on' if on else 'off'}")
+        why = error.found or error.what if isinstance(error, TutelageError) else cause_of(error)
+        say(f"  no plan of its memory ({why}): activation checkpointing {'on' if on else 'off'}")
         return on
 
 

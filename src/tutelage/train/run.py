@@ -39,6 +39,7 @@ from tutelage.train.loop import Ending, Outcome, train
 from tutelage.train.method import loaded_base, trained_name
 from tutelage.train.optimiser import require_optimizer, slow_here
 from tutelage.train.planned import recomputes_here
+from tutelage.train.positions import positions_of
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
 from tutelage.train.record import Recorder, RowsRecord
 from tutelage.train.recorded import Recorded
@@ -224,8 +225,9 @@ def _prepare(
     for name in settings.train.trackers:
         require_tracker(name)
     base = start_folder(settings.model, say=screen.say)
+    positions = positions_of(settings, base)
     if not ranks.is_main:
-        return base, prepare(settings, base, cache=prepared_cache()), ExitStack()
+        return base, prepare(positions.within(settings), base, cache=prepared_cache()), ExitStack()
     with ExitStack() as held:
         hold = locked if resume else new_run_folder
         held.enter_context(hold(folder, say=screen.say))
@@ -236,13 +238,15 @@ def _prepare(
         for question in [*config.questions(settings), *([slow] if slow else [])]:
             screen.say(f"Is this meant? {question}")
         with run_files.written_aside(folder / run_files.DROPS) as drops:
-            prepared = prepare(settings, base, ledger_path=drops, cache=prepared_cache(), say=screen.say)
+            fitting = positions.within(settings, say=screen.say)
+            prepared = prepare(fitting, base, ledger_path=drops, cache=prepared_cache(), say=screen.say)
+            positions.require_room(settings, prepared)
             _pass_gates(prepared, base, whole=settings.render.train_on == "all")
             earlier = read_inputs(folder) if resume else None if recorded is None else read_inputs(recorded.folder)
             _write_inputs(settings, base, prepared, earlier, screen, resume=resume, skipped=skipped)
         say_data(screen, prepared)
         order = order_of(settings, examples=len(prepared.train), sources=prepared.sources)
-        for question in questions_of_length(settings, order):
+        for question in filter(None, [*questions_of_length(settings, order), positions.question(prepared)]):
             screen.say(f"Is this meant? {question}")
         return base, prepared, held.pop_all()
 

@@ -1,0 +1,77 @@
+"""How far a model's positions reach: what its configuration states, and whether it computes anything beyond, tried.
+
+Learned positions end with their table; rotary ones go on, untrained. One layer of the model is tried on numbers that
+take no memory, so this can be known before any weights are read.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from tutelage.model.head import accepted
+from tutelage.model.layers import cut_layers
+from tutelage.model.refusals import REFUSALS
+
+TRIED_TOKENS = 8
+KEPT_BACK = 4
+"""Entries of a table of positions that no token has, at most: RoBERTa's first two, and the one of padding."""
+
+
+def stated_positions(config: Any) -> int | None:
+    """How many positions a configuration states; None where it states none."""
+    stated = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return stated if type(stated) is int and stated > 0 else None
+
+
+def last_position(config: Any, *, trust_remote_code: bool = False) -> int | None:
+    """The most tokens that a model of this configuration computes; None where it goes beyond what it states.
+
+    None, too, where it cannot be tried.
+
+    Args:
+        config: of a causal language model, `model.configuration.causal_configuration`.
+        trust_remote_code: let the model's own Python code run.
+    """
+    stated = stated_positions(config)
+    if stated is None:
+        return None
+    try:
+        decoder = _one_layer_without_memory(config, trust_remote_code=trust_remote_code)
+    except (*REFUSALS, ImportError):
+        return None
+    if not _computes(decoder, TRIED_TOKENS) or _computes(decoder, stated + 1):
+        return None
+    return next((tokens for tokens in range(stated, stated - KEPT_BACK - 1, -1) if _computes(decoder, tokens)), None)
+
+
+def _one_layer_without_memory(config: Any, *, trust_remote_code: bool) -> Any:
+    """The decoder with its first layer and zeros for weights, each tensor one number that stands for all."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
+    cut_layers(model, 1)
+    for module in model.modules():
+        for name, one in module._parameters.items():
+            if one is not None:
+                module._parameters[name] = torch.nn.Parameter(_zeros(one), requires_grad=False)
+        for name, found in module._buffers.items():
+            if found is not None:
+                module._buffers[name] = _zeros(found)
+    return model.get_decoder().eval()
+
+
+def _zeros(like: torch.Tensor) -> torch.Tensor:
+    return torch.zeros((), dtype=like.dtype).expand(like.shape)
+
+
+@torch.inference_mode()
+def _computes(decoder: Any, tokens: int) -> bool:
+    ids_1T = torch.full((1, tokens), 5)
+    try:
+        decoder(input_ids=ids_1T, **accepted(decoder, {"use_cache": False}))
+    except REFUSALS:
+        return False
+    return True
