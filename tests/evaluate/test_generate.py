@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
-from tutelage.evaluate.generate import greedy_replies, streamed_reply
+from tutelage.evaluate.general import GeneralItem
+from tutelage.evaluate.generate import answered_together, greedy_replies, streamed_reply
 from tutelage.evaluate.measure import Exam, sit
+from tutelage.evaluate.together import batches_of, together
 from tutelage.model.adapt import add_lora
 from tutelage.model.attention import NAME, attend_as_served, isolate_documents
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
-from tutelage.types import TokenIds
+from tutelage.types import Address, TokenIds
 
 torch.set_num_threads(1)
 
@@ -163,3 +165,73 @@ def test_no_prompts_no_replies(model: Any, tokenizer: Tokenizer) -> None:
     attend_as_served(model)
 
     assert greedy_replies(model, tokenizer, [], max_new_tokens=4, batch_prompts=2) == []
+
+
+@pytest.fixture
+def taking_padding_in(tokenizer: Tokenizer) -> Any:
+    """A model with a state that runs over a row, padding included."""
+    torch.manual_seed(1)
+    config = AutoConfig.for_model(
+        "recurrent_gemma",
+        vocab_size=tokenizer.vocabulary_size,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        lru_width=32,
+        attention_window_size=64,
+    )
+    model = AutoModelForCausalLM.from_config(config).float().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(4)
+    attend_as_served(model)
+    return model
+
+
+def test_r28_a_model_that_takes_padding_in_answers_as_it_does_alone(
+    taking_padding_in: Any, tokenizer: Tokenizer, prompts: list[TokenIds]
+) -> None:
+    asked: dict[str, Any] = {"max_new_tokens": 8}
+    alone = greedy_replies(taking_padding_in, tokenizer, prompts, batch_prompts=1, **asked)
+    padded = greedy_replies(taking_padding_in, tokenizer, prompts, batch_prompts=8, which="padded", **asked)
+
+    assert padded != alone, "else this model shows nothing"
+    assert greedy_replies(taking_padding_in, tokenizer, prompts, batch_prompts=8, **asked) == alone
+
+
+def test_r28_what_a_model_may_answer_together_is_tried_and_said(
+    taking_padding_in: Any, model: Any, tokenizer: Tokenizer, renderer: Renderer, prompts: list[TokenIds]
+) -> None:
+    items = tuple(GeneralItem(Address("made", 1), "", text, ()) for text in ("one", "two words", "three of them"))
+    said: list[str] = []
+    for one in (model, taking_padding_in):
+        exam = Exam((), (), items, max_new_tokens=2, batch_prompts=3)
+        sit(one, renderer, exam, say=said.append, attention="own")
+
+    assert answered_together(model, tokenizer) == "padded"
+    assert answered_together(taking_padding_in, tokenizer) == "equal"
+    assert len(said) == 1
+    assert "only prompts of equal length" in said[0]
+
+
+def test_r28_batches_hold_what_may_be_answered_together(prompts: list[TokenIds]) -> None:
+    lengths = {
+        which: [[len(prompts[place]) for place in batch] for batch in batches_of(prompts, batch_prompts=3, which=which)]
+        for which in ("padded", "equal", "alone")
+    }
+    assert lengths["padded"] == [[40, 31, 17], [17, 9, 5], [2, 1]]
+    assert lengths["equal"] == [[40], [31], [17, 17], [9], [5], [2], [1]]
+    assert lengths["alone"] == [[40], [31], [17], [17], [9], [5], [2], [1]]
+
+
+def test_r28_a_model_that_answers_no_batch_is_asked_one_at_a_time() -> None:
+    def answer(asked: Any) -> list[torch.Tensor]:
+        if len(asked) > 1:
+            raise RuntimeError("shape of the cache")
+        return [torch.ones(2, 5)]
+
+    assert together(answer, vocabulary=5, dtype=torch.float32) == "alone"

@@ -7,10 +7,15 @@ from typing import Any, Protocol
 
 import torch
 
+from tutelage.evaluate.together import Together, batches_of, together
 from tutelage.model.prompt import feed_generation
 from tutelage.model.ranks import ALONE, Ranks
 from tutelage.render import Tokenizer
 from tutelage.types import TokenIds
+
+TRIED_STEPS = 3
+"""Tokens that are generated to see which prompts may be answered together: the first of the prompts, the others of a
+cache."""
 
 
 class Streamer(Protocol):
@@ -31,6 +36,7 @@ def greedy_replies(
     *,
     max_new_tokens: int,
     batch_prompts: int,
+    which: Together | None = None,
     done: Callable[[int], None] = lambda _: None,
     ranks: Ranks = ALONE,
 ) -> list[str]:
@@ -42,14 +48,16 @@ def greedy_replies(
         prompts: ids of served prompts.
         max_new_tokens: where a reply that never stops is cut.
         batch_prompts: prompts generated together, longest first so that a batch holds like lengths.
+        which: prompts may be, as `answered_together` found; None: it is tried.
         done: called with the number of replies finished since the last call.
         ranks: processes that share the batches of prompts, each with the whole model; all get all replies.
     """
     model.eval()
     replies: dict[int, str] = {}
-    longest_first = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
-    for start in range(ranks.rank * batch_prompts, len(longest_first), ranks.size * batch_prompts):
-        chosen = longest_first[start : start + batch_prompts]
+    if which is None:
+        which = answered_together(model, tokenizer, ranks=ranks) if batch_prompts > 1 < len(prompts) else "padded"
+    batches = batches_of(prompts, batch_prompts=batch_prompts, which=which)
+    for chosen in batches[ranks.rank :: ranks.size]:
         ids = _generate(model, tokenizer, [prompts[index] for index in chosen], max_new_tokens, None)
         for index, reply in zip(chosen, ids, strict=True):
             replies[index] = tokenizer.decode(reply)
@@ -67,21 +75,56 @@ def streamed_reply(
     return tokenizer.decode(_generate(model, tokenizer, [prompt], max_new_tokens, streamer)[0])
 
 
+@torch.inference_mode()
+def answered_together(model: Any, tokenizer: Tokenizer, *, ranks: Ranks = ALONE) -> Together:
+    """Which prompts this model may answer together, tried on it; every process gets what the main one found.
+
+    Args:
+        model: attends as served (`model.attention.attend_as_served`).
+        tokenizer: its first stop token is what pads prompts, in the trial, too: a model may pass over another.
+        ranks: processes that share the prompts.
+    """
+    model.eval()
+    vocabulary, stops = len(model.get_input_embeddings().weight), sorted(tokenizer.stop_ids)
+    dtype = next(one.dtype for one in model.parameters() if one.is_floating_point())
+
+    def answer(prompts: Sequence[TokenIds]) -> Sequence[torch.Tensor]:
+        output, _ = _generated(
+            model, prompts, stops, max_new_tokens=TRIED_STEPS, min_new_tokens=TRIED_STEPS, output_logits=True
+        )
+        return list(torch.stack(output.logits, dim=1).float())
+
+    return ranks.gather(together(answer, vocabulary=vocabulary, dtype=dtype))[0]
+
+
 def _generate(
     model: Any, tokenizer: Tokenizer, prompts: Sequence[TokenIds], max_new_tokens: int, streamer: Streamer | None
 ) -> list[list[int]]:
+    stops = sorted(tokenizer.stop_ids)
+    output, start = _generated(model, prompts, stops, max_new_tokens=max_new_tokens, streamer=streamer)
+    return [_until_stop(one[start:].tolist(), tokenizer.stop_ids) for one in output.sequences]
+
+
+def _generated(
+    model: Any, prompts: Sequence[TokenIds], stops: list[int], *, streamer: Streamer | None = None, **settings: Any
+) -> tuple[Any, int]:
+    """What transformers generates, and where replies begin in its `sequences`."""
     from peft import PeftModel
     from transformers import GenerationConfig
 
-    stops = sorted(tokenizer.stop_ids)
     width = max(len(one) for one in prompts)
     ids = torch.full((len(prompts), width), stops[0], dtype=torch.long, device=model.device)
     mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):  # padded on the left, so that every reply starts at the same column
         ids[row, width - len(prompt) :] = torch.from_numpy(prompt)
         mask[row, width - len(prompt) :] = 1
-    settings = GenerationConfig(
-        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=stops, pad_token_id=stops[0], use_cache=True
+    chosen = GenerationConfig(
+        do_sample=False,
+        eos_token_id=stops,
+        pad_token_id=stops[0],
+        use_cache=True,
+        return_dict_in_generate=True,
+        **settings,
     )
     # PEFT's own generate computes logits for the whole prompt; the model it wraps, which holds the adapter's layers
     # too, computes them for the last position only.
@@ -89,12 +132,11 @@ def _generate(
     given = feed_generation(model, ids, mask)
     output = inner.generate(
         **given,
-        generation_config=settings,
+        generation_config=chosen,
         streamer=streamer,
         synced_gpus=False,  # each process may generate something else: its model is whole here
     )
-    start = width if "input_ids" in given else 0  # from embeddings, generate returns new ids only
-    return [_until_stop(one[start:].tolist(), tokenizer.stop_ids) for one in output]
+    return output, width if "input_ids" in given else 0  # from embeddings, generate returns new ids only
 
 
 def _until_stop(ids: list[int], stop_ids: frozenset[int]) -> list[int]:

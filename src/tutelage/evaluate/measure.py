@@ -9,9 +9,10 @@ from typing import Any
 
 from tutelage.errors import cause_of
 from tutelage.evaluate.general import GeneralItem, score_general
-from tutelage.evaluate.generate import greedy_replies
+from tutelage.evaluate.generate import answered_together, greedy_replies
 from tutelage.evaluate.heldout import RowLoss, heldout_loss
 from tutelage.evaluate.json_task import score_json
+from tutelage.evaluate.together import SAID, Together
 from tutelage.model import loss
 from tutelage.model.anatomy import Attention, attend_as_trained
 from tutelage.model.attention import attend_as_served
@@ -88,7 +89,7 @@ def sit(
         ranks: processes that share the questions; all get all answers.
         excused: a measure that fails is left out, and named in `failed`. With several processes it is raised, as the
             others are in the middle of it.
-        say: told where memory runs out, and less is computed at once.
+        say: told where memory runs out, and less is computed at once, and where the model wants its prompts apart.
     """
     failed: dict[str, str] = {}
     caught = FAILURES if excused and ranks.size == 1 else ()
@@ -106,9 +107,10 @@ def sit(
         "general": lambda: _served(renderer, exam),
     }
     with whole() if exam.replies else nullcontext():
+        which = _together(model, renderer, exam, say, ranks)
         for name, prompts in asked.items():
             try:
-                replies[name] = _ask(model, renderer, prompts(), exam, done=done, ranks=ranks, say=say)
+                replies[name] = _ask(model, renderer, prompts(), exam, which=which, done=done, ranks=ranks, say=say)
             except caught as error:
                 failed[name] = cause_of(error)
     attend_as_trained(model, attention)
@@ -127,12 +129,23 @@ def _served(renderer: Renderer, exam: Exam) -> list[TokenIds]:
     return [renderer.serve([Message("user", one.prompt)]) for one in exam.general]
 
 
+def _together(model: Any, renderer: Renderer, exam: Exam, say: Callable[[str], None], ranks: Ranks) -> Together:
+    """Which prompts the model may answer together, which it is only asked where some would be."""
+    which: Together = "padded"
+    if exam.replies > 1 < exam.batch_prompts:
+        which = answered_together(model, renderer.tokenizer, ranks=ranks)
+    if which in SAID:
+        say(f"  {SAID[which]}")
+    return which
+
+
 def _ask(
     model: Any,
     renderer: Renderer,
     prompts: Sequence[TokenIds],
     exam: Exam,
     *,
+    which: Together,
     done: Callable[[int], None],
     ranks: Ranks,
     say: Callable[[str], None],
@@ -154,6 +167,7 @@ def _ask(
                 prompts,
                 max_new_tokens=exam.max_new_tokens,
                 batch_prompts=batch_prompts,
+                which=which,
                 done=count,
                 ranks=ranks,
             )

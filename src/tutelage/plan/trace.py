@@ -33,13 +33,11 @@ from tutelage.model.lean import keep_less
 from tutelage.model.load import compute_in
 from tutelage.model.loss import row_loss
 from tutelage.model.prompt import add_prompt
+from tutelage.model.refusals import REFUSALS
 from tutelage.plan.blueprint import CUT_LAYERS, Blueprint
 from tutelage.plan.state_bytes import embedding_parameters
 from tutelage.plan.work import Work
 from tutelage.types import Address, Row
-
-UNPLANNED = (RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError, LookupError, AssertionError)
-"""What a model's code raises where its tensors have no numbers, or a kernel has no version without them."""
 
 FAKE_TENSORS_LOG = "torch._subclasses.fake_tensor"
 """Where torch writes a traceback for each operator that fails, before it raises the same."""
@@ -159,7 +157,7 @@ def _run(blueprint: Blueprint, work: Work, layers: int, device: str) -> tuple[_D
             loss, _ = row_loss(model, row, as_on=device)
             loss_peak_bytes = meter.peak_since()
             loss.backward()
-    except UNPLANNED as error:
+    except REFUSALS as error:
         raise ConfigError(
             "This model cannot be planned, though it may train",
             where=f"{blueprint.kind}, documents of up to {max(work.document_tokens)} tokens",

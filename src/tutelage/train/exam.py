@@ -80,6 +80,7 @@ def _examine(opened: Reopened, names: Sequence[str], screen: Screen) -> dict[str
                 opened.renderer,
                 exam,
                 done=done,
+                say=screen.say,
                 row_loss=partial(row_loss, anatomy=anatomy),
                 attention=anatomy.attention,
             ).measures
