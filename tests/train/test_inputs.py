@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from tutelage import config
-from tutelage.errors import CheckpointError
+from tutelage.errors import CheckpointError, SourceNotFoundError
 from tutelage.model import checksums
 from tutelage.model.checksums import model_sha256
+from tutelage.train import folder as run_files
 from tutelage.train import prepare as prepare_module
+from tutelage.train import run as run_module
 from tutelage.train.inputs import HELD, read_inputs, write_inputs
 from tutelage.train.reopen import reopen
 from tutelage.train.replay import replay
@@ -228,3 +230,54 @@ def test_b8_a_file_is_hashed_once_and_again_when_it_may_have_changed(
     changed_weights(folder)
     assert model_sha256(folder, cache=cache, say=print) != first
     assert model_sha256(folder, cache=None, say=print) == model_sha256(folder, cache=cache, say=print)
+
+
+def test_a_checkpoint_that_is_not_there_is_said_before_data_is_proven(
+    stopped: Path, quiet_screen: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "prepare", None)
+    settings = config.load(stopped / "settings.toml")
+    with pytest.raises(CheckpointError, match="no checkpoint 'step-7'"):
+        run(settings, quiet_screen, resume=True, checkpoint="step-7")
+    shutil.rmtree(stopped / "checkpoints")
+    with pytest.raises(CheckpointError, match="There is no checkpoint to resume from"):
+        run(settings, quiet_screen, resume=True)
+
+
+def test_a_resume_from_another_folder_says_where_the_run_was_started(
+    train_tiny: Callable[..., Finished],
+    stop_after: Callable[[int | None], None],
+    quiet_screen: Screen,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_recipe: Callable[[Path], Path],
+) -> None:
+    tiny_recipe(tmp_path / "home")
+    monkeypatch.chdir(tmp_path / "home")
+    stop_after(1)
+    train_tiny(*QUICK, 'data.train=["train.jsonl"]', "folder=runs")
+    stop_after(None)
+    monkeypatch.chdir(tmp_path)
+    settings = config.load("home/runs/tiny/settings.toml").model_copy(update={"folder": "home/runs"})
+    with pytest.raises(SourceNotFoundError) as caught:
+        run(settings, quiet_screen, resume=True)
+    start, again = (words[-1] for words in (part.split() for part in str(caught.value.fix).split(", and")))
+    monkeypatch.chdir(start)
+    settings = config.load(Path(again) / "settings.toml").model_copy(update={"folder": str(Path(again).parent)})
+    assert run(settings, quiet_screen, resume=True).ended == "finished"
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [(b"[model", "not valid TOML"), (b"\xff", "not UTF-8"), (b"[train]\nepoch_count = 3\n", "epoch")],
+)
+def test_settings_that_are_damaged_or_of_another_version_are_no_recipe_to_mend(
+    stopped: Path, content: bytes, found: str
+) -> None:
+    path = stopped / "settings.toml"
+    path.write_bytes(content)
+    for read in (run_files.read_settings, lambda folder: reopen(str(folder), tuned=True, base=False)):
+        with pytest.raises(CheckpointError, match="settings of this run cannot be read") as caught:
+            read(stopped)
+        assert found in str(caught.value.found)
+        assert str(path) in str(caught.value.where)

@@ -97,6 +97,24 @@ class Checkpoints:
         found = self._newest_first("step")
         return found[0].name if found else None
 
+    def newest_to_oldest(self, *, chosen: str | None) -> list[Path]:
+        """The checkpoints that a run can go on from: the newest or the `chosen` one, and those before it.
+
+        Raises:
+            CheckpointError: there is none, or none of that name.
+        """
+        found = self._newest_first("step")
+        if chosen is not None:
+            return _from(found, chosen, self.folder)
+        if not found:
+            raise CheckpointError(
+                "There is no checkpoint to resume from",
+                where=str(self.folder),
+                expected="step-000001 or later",
+                fix="start the run again without --resume",
+            )
+        return found
+
     def restore_newest(
         self, optimiser: Masters, *, chosen: str | None = None, say: Callable[[str], None] = print
     ) -> Progress:
@@ -114,16 +132,7 @@ class Checkpoints:
         Raises:
             CheckpointError: there is none, or it, or the best weights, are damaged; the error says how to go on.
         """
-        found = self._newest_first("step")
-        if chosen is not None:
-            found = _from(found, chosen, self.folder)
-        if not found:
-            raise CheckpointError(
-                "There is no checkpoint to resume from",
-                where=str(self.folder),
-                expected="step-000001 or later",
-                fix="start the run again without --resume",
-            )
+        found = self.newest_to_oldest(chosen=chosen)
         tensors, progress = self._read(found[0], optimiser, others=found[1:])
         random = {name: tensors.pop(name) for name in [*tensors] if name.startswith(PREFIX)}
         moments = {name: tensors.pop(name) for name in [*tensors] if ":" in name}

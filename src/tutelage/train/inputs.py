@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 
 from tutelage import config
 from tutelage.config import Settings
-from tutelage.errors import CheckpointError, ConfigError, cause_of, command
+from tutelage.errors import CheckpointError, ConfigError, SourceNotFoundError, cause_of, command, shell_word
 from tutelage.model.allocator import allocator_here
 from tutelage.model.checksums import model_sha256
 from tutelage.model.machine import processor_name
@@ -44,6 +45,7 @@ CHANGE_NOTHING = (
     "train.trackers",
 )
 """Settings that may be others. Of them only `model.threads` reaches the last bits, as a fact of the machine."""
+STARTED_IN = "started_in"
 DECIDING = ("versions", "machine")
 """Entries that may differ from one session of a run to the next, and then change the last bits of its numbers."""
 
@@ -97,6 +99,7 @@ def inputs_of(
         "machine": machine(settings.model.threads, processes=processes, row_tokens=tokens),
         "allocator": allocator_here(),
         "git_commit": run_files.git_commit(),
+        STARTED_IN: str(Path.cwd()),
     }
 
 
@@ -157,6 +160,33 @@ def _unknown(folder: Path, found: str) -> CheckpointError:
         expected="the file as the run wrote it",
         fix=f"put the file back, or train anew with the same settings: {again}",
     )
+
+
+@contextmanager
+def paths_of(folder: Path | None) -> Iterator[None]:
+    """What is missing in the block is perhaps looked for from another folder than a run's paths start from.
+
+    Args:
+        folder: of the run that is resumed or repeated; None for a new one.
+
+    Raises:
+        SourceNotFoundError: something is missing; the error says where the run was started, if not here.
+    """
+    try:
+        yield
+    except SourceNotFoundError as error:
+        if folder is None:
+            raise
+        started_in = read_inputs(folder).get(STARTED_IN, str(Path.cwd()))
+        if Path(started_in) == Path.cwd():
+            raise
+        raise SourceNotFoundError(
+            error.what,
+            where=error.where,
+            found=f"{error.found or 'nothing'}, looked for from {Path.cwd()}",
+            expected=f"the files of the run, whose paths start from {started_in}",
+            fix=f"cd {shell_word(started_in)}, and give the run's folder as {shell_word(str(folder.resolve()))}",
+        ) from error
 
 
 def held_against(

@@ -31,7 +31,7 @@ from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.exam import exam_for
 from tutelage.train.finished import complete, require_unfinished
 from tutelage.train.gates import pass_gates
-from tutelage.train.inputs import held_against, inputs_of, read_inputs, skipped_steps, write_inputs
+from tutelage.train.inputs import held_against, inputs_of, paths_of, read_inputs, skipped_steps, write_inputs
 from tutelage.train.learner import Learner, learner_for, shards_here
 from tutelage.train.lock import locked, new_run_folder
 from tutelage.train.look import look_at
@@ -128,12 +128,15 @@ def run(
         return Finished(settings.run_folder, "finished", result)
     source = settings.run_folder if recorded is None else recorded.folder
     skipped = skipped_steps(source, leave_out=skip_step) if resume or recorded is not None else []
-    base, prepared, held = ranks.after_leader(
-        "data", lambda: _prepare(settings, screen, ranks, resume=resume, skipped=skipped, recorded=recorded)
-    )
+    if resume and (checkpoint is not None or rows_after_full(source) is None):
+        Checkpoints(source / run_files.CHECKPOINTS, keep=1).newest_to_oldest(chosen=checkpoint)  # or says so now
+    with paths_of(source if resume or recorded is not None else None):
+        base, prepared, held = ranks.after_leader(
+            "data", lambda: _prepare(settings, screen, ranks, resume=resume, skipped=skipped, recorded=recorded)
+        )
     with held, joined(ranks, device=device_here()):
         ranks.agree("settings", config.dump(settings))
-        ranks.agree("data", json.dumps(prepared.data_sha256))
+        ranks.agree("data", json.dumps(prepared.data_sha256 | prepared.examples_sha256))
         tracking = Tracking.of(settings.train.trackers if ranks.is_main else (), settings.run_folder, say=screen.say)
         tracking.start(tomllib.loads(config.dump(settings)), settings.run_folder.name)
         recompute = recomputes_here(settings, prepared, processes=ranks.size, say=screen.say)
