@@ -128,8 +128,17 @@ def unserved(conversation: Conversation, index: int, server: Server) -> bool:
     """Whether a server cannot ask for this turn: nothing stands before it, or no way of writing it gives a prompt."""
     if index == 0:
         return True
-    texts = (server.text(conversation, index, way, prompt=True) for way in ways_for(conversation))
-    return all(isinstance(text, Refusal) or not text for text in texts)
+    asked = any(one.role in ("user", "tool") for one in conversation.messages[:index])
+    return all(_no_prompt(conversation, index, server, way, opens=not asked) for way in ways_for(conversation))
+
+
+def _no_prompt(conversation: Conversation, index: int, server: Server, way: Way, *, opens: bool) -> bool:
+    """Whether nothing is served for a turn; for one that opens, also where it is not written behind what is served."""
+    prompt = server.text(conversation, index, way, prompt=True)
+    if isinstance(prompt, Refusal) or not prompt:
+        return True
+    finished = server.text(conversation, index + 1, way, prompt=False)
+    return opens and isinstance(finished, str) and not finished.startswith(prompt)
 
 
 def _bookkeeping(conversation: Conversation, examples: Sequence[Example], server: Server) -> Iterator[Finding]:
@@ -321,7 +330,8 @@ def _closing(prompt: str) -> str:
     opened = OPENED_BLOCK.search(prompt)
     if opened is None:
         return ""
-    return f"</{opened.group(1)}>" if opened.group(1) else f"[/{opened.group(2)}]"
+    tag, bracket, cohere, _ = opened.groups()
+    return f"</{tag}>" if tag else f"[/{bracket}]" if bracket else f"<|END_{cohere}|>" if cohere else "<channel|>"
 
 
 def _seams(message: Message, body: str, facts: Facts) -> Iterator[str]:

@@ -12,8 +12,13 @@ from typing import Any
 from tutelage.types import Conversation, Message
 
 INLINE_REASONING = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)
-OPENED_BLOCK = re.compile(r"<(think|thinking|thought|reasoning|seed:think|reason)>\s*\Z|\[(THINK)\]\s*\Z")
-CLOSED_BLOCK = re.compile(r"(?:</(?:think|thinking|thought|reasoning|seed:think|reason)>|\[/THINK\])\s*\Z")
+NAMED_BLOCK = r"think|thinking|thought|reasoning|seed:think|reason|mm:think|judge"
+OPENED_BLOCK = re.compile(
+    rf"<({NAMED_BLOCK})>\s*\Z|\[(THINK)\]\s*\Z|<\|START_(THINKING)\|>\s*\Z|<\|channel>(thought)\s*\Z"
+)
+CLOSED_BLOCK = re.compile(
+    rf"(?:</(?:{NAMED_BLOCK})>|\[/THINK\]|<\|END_THINKING\|>|<\|channel>thought\s*<channel\|>)\s*\Z"
+)
 WORD = re.compile(r"\w{4,}")
 
 

@@ -27,7 +27,9 @@ from tutelage.render import ChatTemplate, Tokenizer
 from tutelage.types import Conversation, Drop, Proven
 
 ROOM = Path(tutelage.render.__file__).parent
-MODULES = ("alignment", "reasoning", "boundary", "turns", "controls", "gates", "proof")
+MODULES = (
+    *("alignment", "reasoning", "boundary", "stops", "openings", "turns", "controls", "gates", "sequences", "proof"),
+)
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,10 @@ MUTANTS = (
         "if True:",
         "witness",
     ),
-    Mutant("only lengths are compared", "proof", "sequence[:end] == turn.prompt_ids and ", "len(sequence) >= end and "),
-    Mutant("a turn may stand on another's tokens", "proof", "len(turn.prompt_ids) >= end and ", "", "gate"),
+    Mutant(
+        "only lengths are compared", "sequences", "sequence[:end] == turn.prompt_ids and ", "len(sequence) >= end and "
+    ),
+    Mutant("a turn may stand on another's tokens", "sequences", "len(turn.prompt_ids) >= end and ", "", "gate"),
     Mutant(
         "a missing stop is appended twice",
         "proof",

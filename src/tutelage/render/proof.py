@@ -23,7 +23,7 @@ from tutelage.render.boundary import decoded_behind, reply_ids
 from tutelage.render.controls import ControlTokens, Span, refuse
 from tutelage.render.forms import MessageForm, ReasoningField, form_of
 from tutelage.render.gates import assert_proven
-from tutelage.render.seen import SeenRow
+from tutelage.render.seen import SeenRow, said_once
 from tutelage.render.sequences import ProvenTurn, cost_of, said_otherwise, sequences
 from tutelage.render.size import (
     FEW_TURNS,
@@ -45,8 +45,9 @@ from tutelage.types import Address, Change, Conversation, Drop, Example, Message
 SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-6, 1e6
 """A weight below the smallest is taken for 0; fp32 gradients have no use for one beyond the largest."""
 
-NO_OPENING = ("template_refused", "no_prompt")
-"""Why an assistant turn that opens a conversation cannot be asked for: no server has such a prompt."""
+NO_OPENING = ("template_refused", "no_prompt", "prompt_not_a_prefix")
+"""Why an assistant turn that opens a conversation cannot be asked for: no server has such a prompt, or the template
+writes the turn's header behind a question only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,7 @@ class Renderer:
             return deep
         try:
             last = self._trained_messages(conversation)[-1]
+            conversation, _ = said_once(conversation, self.form)
             text = SeenRow(conversation, self.template, self.form).render(last, generation_prompt=True)
         except Unproven as finding:
             return Drop(conversation.address, finding.reason, str(finding))
@@ -191,10 +193,14 @@ class Renderer:
             if self.too_long != "split":
                 self._require_short(conversation.messages[0].content or "")
             return Draft(conversation, (), (), ())
+        conversation, twice = said_once(conversation, self.form)
         row = SeenRow(conversation, self.template, self.form)
         trained = self._trained_messages(conversation)
         reached = self._within_reach(row, trained)
-        changes: list[Change] = []
+        changes = [
+            Change(conversation.address, "reasoning_said_twice", f"message {index}: field and content hold the same")
+            for index in twice
+        ]
         turns = []
         for index in reached:
             turn = self._turn(row, index, changes)
@@ -202,7 +208,7 @@ class Renderer:
                 turns.append(turn)
                 changes += turn.remarks
         if not turns:
-            raise Unproven("nothing_to_train", changes[0].detail)
+            raise Unproven("nothing_to_train", changes[-1].detail)
         changes += not_shown(conversation, turns[-1].prompt, turns[-1].message)
         escaped = self._escaped(row, turns, spelled is not None)
         return Draft(conversation, tuple(turns), escaped, tuple(changes), len(trained) - len(reached))

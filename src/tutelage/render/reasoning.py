@@ -24,14 +24,18 @@ class Tags:
         opened_end: an opening tag and white space at the end of a text.
         closed_end: a closing tag at the end, with the opening one if the block is empty.
         empty_start: the same at the beginning.
+        empty_block: an opening and a closing tag at the beginning with nothing but white space between.
         any: any tag, in a group.
+        word: a word that names reasoning.
     """
 
     shapes: tuple[tuple[re.Pattern[str], str], ...]
     opened_end: re.Pattern[str]
     closed_end: re.Pattern[str]
     empty_start: re.Pattern[str]
+    empty_block: re.Pattern[str]
     any: re.Pattern[str]
+    word: re.Pattern[str]
 
 
 @cache
@@ -47,7 +51,9 @@ def tags() -> Tags:
         opened_end=re.compile(rf"({opens})(\s*)\Z"),
         closed_end=re.compile(rf"(?:(?:{opens})\s*)?(?:{closes})\s*\Z"),
         empty_start=re.compile(rf"\A\s*(?:(?:{opens})\s*)?(?:{closes})\s*"),
+        empty_block=re.compile(rf"\A\s*(?:{opens})\s*(?:{closes})\s*"),
         any=re.compile(rf"({opens}|{closes})"),
+        word=re.compile("|".join(facts["words"]), re.IGNORECASE),
     )
 
 
@@ -115,6 +121,26 @@ def before_closed(text: str) -> str | None:
 def less_empty_block(text: str) -> str:
     """`text` less an empty block at its very beginning, and the white space around that."""
     return tags().empty_start.sub("", text)
+
+
+def without_empty_block(content: str) -> str:
+    """`content` less the empty block that it begins with, if it begins with one: it holds no words."""
+    return tags().empty_block.sub("", content)
+
+
+def leading_block(content: str) -> tuple[str, str] | None:
+    """What the block of reasoning holds that `content` begins with, and what follows it; None if there is none."""
+    words = content.lstrip()
+    for shape, closing in tags().shapes:
+        if found := shape.match(words):
+            inner, tag, rest = words[found.end() :].partition(closing.replace("{}", "".join(found.groups())))
+            return (inner, rest) if tag else None
+    return None
+
+
+def speaks_of_reasoning(text: str) -> bool:
+    """Whether `text` names reasoning with one of the words that tags of reasoning are made of."""
+    return tags().word.search(text) is not None
 
 
 def has_tags(text: str) -> bool:

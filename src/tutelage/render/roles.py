@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tutelage.render import provenance
 from tutelage.render.proof import Renderer
 from tutelage.render.provenance import Source, Traced
-from tutelage.render.seen import SeenRow
+from tutelage.render.seen import SeenRow, said_once
 from tutelage.render.words import Unproven
 from tutelage.types import Conversation, Example
 
@@ -49,7 +49,7 @@ def token_roles(conversation: Conversation, example: Example, renderer: Renderer
         return TokenRoles(np.full(len(example.ids), CODES["text"], dtype=np.int8), traced=True)
     codes = np.full(len(example.ids), UNKNOWN, dtype=np.int8)
     turn = example.turns[-1]
-    row = SeenRow(conversation, renderer.template, renderer.form)
+    row = SeenRow(said_once(conversation, renderer.form)[0], renderer.template, renderer.form)
     finished = _traced(row, turn.message + 1, generation_prompt=False)
     if finished is not None:
         _place(codes, example, renderer, finished, conversation)

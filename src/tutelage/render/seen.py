@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from tutelage.render.forms import MessageForm, Seen
 from tutelage.render.provenance import Traced
+from tutelage.render.reasoning import leading_block
 from tutelage.render.template import ChatTemplate, TemplateRefusal
 from tutelage.render.words import Unproven
 from tutelage.types import Conversation
+
+
+def said_once(conversation: Conversation, form: MessageForm) -> tuple[Conversation, tuple[int, ...]]:
+    """The row with reasoning said once where a turn says it twice, in its field and in a block before the content.
+
+    It stays in the field where the template writes one, else in the content.
+
+    Returns:
+        The row, and the indices of the messages that said it twice.
+    """
+    twice = {}
+    for index, message in enumerate(conversation.messages):
+        thought = (message.reasoning or "").strip()
+        block = leading_block(message.content or "") if thought else None
+        if block is not None and block[0].strip() == thought:
+            by_field = replace(message, content=block[1].lstrip())
+            twice[index] = by_field if form.writes_reasoning else replace(message, reasoning=None)
+    if not twice:
+        return conversation, ()
+    messages = tuple(twice.get(index, message) for index, message in enumerate(conversation.messages))
+    return replace(conversation, messages=messages), tuple(twice)
 
 
 @dataclass(frozen=True)
@@ -55,8 +77,10 @@ class SeenRow:
         except TemplateRefusal as refusal:
             raise Unproven("template_refused", f"the template does not accept this row: {refusal}") from refusal
 
-    def trace(self, count: int, *, generation_prompt: bool, last: Seen | None = None) -> Traced:
-        """The same with the origin of each character; `last` stands in for the last message.
+    def trace(
+        self, count: int, *, generation_prompt: bool, last: Seen | None = None, following: Sequence[Seen] = ()
+    ) -> Traced:
+        """The same with the origin of each character; `last` stands in for the last of the first `count` messages.
 
         Raises:
             Unproven: the template refuses them.
@@ -64,7 +88,7 @@ class SeenRow:
         messages = self.messages[:count] if last is None else [*self.messages[: count - 1], last]
         try:
             return self.template.trace(
-                messages,
+                [*messages, *following],
                 generation_prompt=generation_prompt,
                 tools=self.tools,
                 documents=self.documents,

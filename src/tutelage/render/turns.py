@@ -15,14 +15,22 @@ from typing import Literal
 
 from tutelage.render.alignment import Place, beyond, end_of_prompt, has_content, in_order, place_of, strangers
 from tutelage.render.notation import prints_parts, require_parts_read, require_written
+from tutelage.render.openings import OpenWords, closing_by_template, opened_in_words
 from tutelage.render.provenance import Traced
-from tutelage.render.reasoning import OpenBlock, before_closed, has_tags, less_empty_block, opened_by
+from tutelage.render.reasoning import (
+    OpenBlock,
+    before_closed,
+    has_tags,
+    less_empty_block,
+    opened_by,
+    without_empty_block,
+)
 from tutelage.render.seen import SeenRow
+from tutelage.render.stops import PROBE, stop_of_next, without_end
 from tutelage.render.words import SHOWN_CHARACTERS, Unproven, end_of_words, require_words
 from tutelage.types import Change, Message
 
 SHAPES_KEPT = 64
-PROBE = "qqprobeqq"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +99,14 @@ class TurnWriter:
             known = self._known(message, opening, finished[len(prompt) :])
             reply = known or self._followed(row, index, block, finished, start=len(prompt))
         else:
-            reply = self._rebuilt(row, index, prompt, finished)
+            reply = self._without_prefix(row, index, prompt, finished)
+        reply = _with_block_remark(row, index, reply)
         found = self.stop.search(reply.after)
         if found is not None:
             text = reply.body + reply.after[: found.end()]
             return RenderedTurn(index, weight, prompt, text, stop_written=True, remarks=reply.remarks)
-        body = self._without_end(row, index, reply)
-        if (stop := self._stop_of_next(row, index, prompt + body)) is not None:
+        body = without_end(row, index, reply.body, reply.after)
+        if (stop := stop_of_next(row, index, prompt + body, self.stop)) is not None:
             detail = f"message {index}: the template ends the reply with the next turn's {stop!r}, a stop token"
             remark = Change(row.conversation.address, "stop_of_next_turn", detail)
             return RenderedTurn(index, weight, prompt, body + stop, stop_written=True, remarks=(*reply.remarks, remark))
@@ -114,23 +123,6 @@ class TurnWriter:
             f" ({self.stop_words}); one is appended",
         )
         return RenderedTurn(index, weight, prompt, body, stop_written=False, remarks=(*reply.remarks, remark))
-
-    def _stop_of_next(self, row: SeenRow, index: int, text: str) -> str | None:
-        """The stop token that the template writes right behind `text` once there is a next message; None if none.
-
-        So with GLM's templates: a reply has no end of its own, and the model emits `<|user|>` or `<|observation|>`.
-        """
-        calls = row.conversation.messages[index].tool_calls
-        probe = Message("tool" if calls else "user", PROBE, name=calls[0].name if calls else None)
-        following = row.messages[index + 1 : index + 2] or [row.form.message(probe)]
-        try:
-            longer = row.render(index + 1, generation_prompt=False, following=following)
-        except Unproven:
-            return None
-        if not longer.startswith(text):
-            return None
-        found = self.stop.match(longer, len(text))
-        return None if found is None else found.group()
 
     def _known(self, message: Message, opening: str, tail: str) -> _Reply | None:
         """The reading of a turn of plain words that looks like one whose every character was traced before."""
@@ -180,6 +172,19 @@ class TurnWriter:
             self._shapes[opened, finished[start : place.first], finished[place.last :]] = None
         return _Reply(body, finished[place.last :])
 
+    def _without_prefix(self, row: SeenRow, index: int, prompt: str, finished: str) -> _Reply:
+        try:
+            return self._rebuilt(row, index, prompt, finished)
+        except Unproven as finding:
+            if finding.reason != "prompt_not_a_prefix":
+                raise
+            reply = self._as_elsewhere(row, index, prompt)
+            place = place_of(row.trace(index + 1, generation_prompt=False), index)
+            # Here, too, the template must write these very words.
+            if reply is None or place is None or finished[place.first : place.last].strip() not in reply.body:
+                raise
+            return reply
+
     def _rebuilt(self, row: SeenRow, index: int, prompt: str, finished: str) -> _Reply:
         """The reading of a turn whose finished text does not begin with its served prompt."""
         message = row.conversation.messages[index]
@@ -206,11 +211,15 @@ class TurnWriter:
             return _Reply(lead + words, after, remarks)
         if block is not None and block.tag in given:
             return self._reasoned(row, index, block, given, traced, place)
+        opened = opened_in_words(row, index, given, place.written)
+        worded = None if opened is None else self._worded(row, index, opened, traced, place)
+        if worded is not None:
+            return worded
         head = before_closed(given)
         lead = None if head is None else beyond(head, place.written)
         if lead is None:
             raise _no_prefix(index, prompt, finished)
-        if (message.reasoning or "").strip() or has_tags(message.content or ""):
+        if (message.reasoning or "").strip() or has_tags(without_empty_block(message.content or "")):
             raise Unproven(
                 "reasoning_not_in_reply",
                 f"message {index}: the served prompt ends {given[-40:]!r}, which closes the block of reasoning",
@@ -240,7 +249,9 @@ class TurnWriter:
         content = message.content or ""
         if message.reasoning and message.reasoning.strip():
             require_words(index, replace(message, reasoning=None), whole)
-            return _Reply(block.close(message.reasoning) + lead + words, after)
+            closing = None if row.form.writes_reasoning else closing_by_template(row, index, block)
+            thought = block.close(message.reasoning) if closing is None else message.reasoning.strip() + closing
+            return _Reply(thought + lead + words, after)
         if (emitted := block.continued(content)) is not None and not lead:
             said = [
                 at for at, one in enumerate(traced.sources) if one.message == index and one.field.startswith("content")
@@ -253,7 +264,7 @@ class TurnWriter:
                 f"message {index}: the prompt opens {block.tag!r} and the content closes one it does not begin with",
             )
         require_words(index, message, whole)
-        closing = self._closing(row, index, block)
+        closing = closing_by_template(row, index, block) or block.close("")
         return _Reply(closing + lead + words, after, self._unreasoned(row, index, block, given, closing))
 
     def _unreasoned(self, row: SeenRow, index: int, block: OpenBlock, given: str, closing: str) -> tuple[Change, ...]:
@@ -269,33 +280,68 @@ class TurnWriter:
         detail = f"message {index}: no reasoning; the reply begins with {closing!r}"
         return (Change(row.conversation.address, "reasoning_closed", detail),)
 
-    def _closing(self, row: SeenRow, index: int, block: OpenBlock) -> str:
-        """How the template itself goes from reasoning to content, if it writes reasoning; else the mirrored tag."""
-        if not row.form.writes_reasoning:
-            return block.close("")
-        asked = row.form.message(Message("assistant", PROBE, reasoning=PROBE))
-        traced = row.trace(index + 1, generation_prompt=False, last=asked)
-        text = traced.text
-        first = text.rfind(PROBE, 0, text.rfind(PROBE))
-        between = text[first + len(PROBE) : text.rfind(PROBE)]
-        if first < 0 or block.closing not in between:
-            return block.close("")
-        # What follows the tag and its white space begins the content, and a turn of calls alone has none.
-        behind = between.index(block.closing) + len(block.closing)
-        return between[: behind + len(between[behind:]) - len(between[behind:].lstrip())]
+    def _worded(self, row: SeenRow, index: int, opened: OpenWords, traced: Traced, place: Place) -> _Reply | None:
+        """The reply to a prompt that opens reasoning in words, or in a tag of a name that no list has."""
+        message, finished = row.conversation.messages[index], traced.text
+        words, after = finished[place.first : place.last], finished[place.last :]
+        whole = self._through_stop(finished[place.first :], len(words))
+        if (message.reasoning or "").strip():
+            first = traced.sources[int(traced.source[place.first])].field
+            if first.startswith(row.form.reasoning):
+                require_words(index, message, whole)
+                return _Reply(words, after)
+            if opened.block is None:
+                return None
+            require_words(index, replace(message, reasoning=None), whole)
+            return _Reply(opened.block.close(message.reasoning or "") + words, after)
+        if self.empty_reasoning == "drop":
+            if opened.block is not None:
+                return None
+            raise Unproven(
+                "no_reasoning",
+                f"message {index}: the served prompt ends {opened.text[-40:]!r} and this turn has no reasoning to "
+                "follow it",
+            )
+        closing = opened.closing if opened.closing is not None else opened.block.close("") if opened.block else ""
+        require_words(index, message, whole)
+        detail = f"message {index}: no reasoning; the reply begins with {closing!r}"
+        remark = Change(row.conversation.address, "reasoning_closed", detail)
+        return _Reply(closing + words, after, (remark,))
 
-    def _without_end(self, row: SeenRow, index: int, reply: _Reply) -> str:
-        """The reply less what the template writes between turns, where it writes no stop token."""
+    def _as_elsewhere(self, row: SeenRow, index: int, prompt: str) -> _Reply | None:
+        """The reply as the template writes this turn behind the same header elsewhere: to a question.
+
+        So with templates that write a reply without its header behind another reply or a tool's result: the prompt
+        that is served has the header, and what follows it is what follows it after a question.
+        """
         message = row.conversation.messages[index]
-        if not message.tool_calls and (message.content or "").strip():
-            return reply.body
-        plain = row.form.message(Message("assistant", PROBE))
-        traced = row.trace(index + 1, generation_prompt=False, last=plain)
-        place = place_of(traced, index)
-        end = traced.text[place.last :] if place is not None else ""
-        if end and reply.after.endswith(end):
-            return reply.body + reply.after[: len(reply.after) - len(end)]
-        return (reply.body + reply.after).rstrip()
+        asked = Message("user", PROBE)
+        conversation = replace(row.conversation, messages=(asked, message))
+        other = SeenRow(conversation, row.template, row.form)
+        try:
+            bare = other.render(1, generation_prompt=False)
+            served = other.render(1, generation_prompt=True)
+            header = served[len(bare) :] if served.startswith(bare) else ""
+            if not header.strip() or not prompt.endswith(header):
+                return None
+            finished = other.render(2, generation_prompt=False)
+            if finished.startswith(served):
+                block = opened_by(served)
+                return self._followed(other, 1, block, finished, start=len(served))
+            return self._rebuilt(other, 1, served, finished)
+        except Unproven:
+            return None
+
+
+def _with_block_remark(row: SeenRow, index: int, reply: _Reply) -> _Reply:
+    """The reply, with a remark where the content begins with an empty block of reasoning that the reply leaves out."""
+    content = (row.conversation.messages[index].content or "").lstrip()
+    bare = without_empty_block(content)
+    if bare == content or content[: len(content) - len(bare)].strip() in reply.body:
+        return reply
+    detail = f"message {index}: the empty block of reasoning that the content begins with is not part of the reply"
+    remark = Change(row.conversation.address, "empty_block_left_out", detail)
+    return replace(reply, remarks=(*reply.remarks, remark))
 
 
 def _no_prefix(index: int, prompt: str, finished: str) -> Unproven:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from tutelage.render.reasoning import holds_pieces
+from tutelage.render.reasoning import holds_pieces, without_empty_block
 from tutelage.types import Message
 
 SHOWN_CHARACTERS = 160
@@ -50,9 +50,10 @@ def end_of_words(message: Message, text: str) -> int:
 def words_of(message: Message) -> Iterator[tuple[str, tuple[str, ...]]]:
     """What a reply must contain, with the reason to give if it does not and the spellings that count.
 
-    Templates may trim content, so its outer white space is not compared; arguments may be written as JSON.
+    Templates may trim content, so its outer white space is not compared; arguments may be written as JSON. An empty
+    block of reasoning in the content holds no words.
     """
-    if content := (message.content or "").strip():
+    if content := without_empty_block((message.content or "").strip()):
         yield "content_not_in_reply", (content,)
     if reasoning := (message.reasoning or "").strip():
         yield "reasoning_not_in_reply", (reasoning,)

@@ -1,0 +1,91 @@
+"""A served prompt that opens a block of reasoning which the finished turn does not have: what the reply begins with.
+
+The block is known by its tag (`reasoning.toml`), by a tag of another name, or by words of the template's own; how it is
+closed is asked of the template, and only a tag closes itself where the template never does.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tutelage.render.forms import ARGUMENT, CALL_ID, FUNCTION, VALUE
+from tutelage.render.reasoning import OpenBlock, has_tags, speaks_of_reasoning
+from tutelage.render.seen import SeenRow
+from tutelage.render.stops import PROBE
+from tutelage.render.words import Unproven
+from tutelage.types import Message, ToolCall
+
+_TAG = re.compile(r"<([A-Za-z][\w:-]*)>(\s*)")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenWords:
+    """What a prompt ends in beyond the header of the turn, and what leaves it again.
+
+    Attributes:
+        text: the words, or a tag.
+        closing: what the template writes between reasoning and content; None where it writes no reasoning.
+        block: the block, where the words are a tag.
+    """
+
+    text: str
+    closing: str | None
+    block: OpenBlock | None
+
+
+def closing_by_template(row: SeenRow, index: int, block: OpenBlock) -> str | None:
+    """How the template itself goes from reasoning to what follows, white space included; None if it never does.
+
+    Some templates write reasoning only in turns that call a tool: such a turn is asked where a plain one shows nothing.
+    """
+    between = _between(row, index, called=not row.form.writes_reasoning)
+    if between is None or block.closing not in between:
+        return None
+    # What follows the tag and its white space begins the content, and a turn of calls alone has none.
+    behind = between.index(block.closing) + len(block.closing)
+    return between[: behind + len(between[behind:]) - len(between[behind:].lstrip())]
+
+
+def opened_in_words(row: SeenRow, index: int, given: str, written: str) -> OpenWords | None:
+    """What opens reasoning at the end of a prompt that has more than the header of the finished turn.
+
+    Args:
+        row: the row.
+        index: of the message.
+        given: what the template writes at the end of the prompt.
+        written: what it writes before the turn's words in the finished conversation.
+    """
+    if not written.strip() or not given.startswith(written):
+        return None
+    text = given[len(written) :]
+    if not text.strip() or has_tags(text):
+        return None
+    tag = _TAG.fullmatch(text)
+    if tag is not None:
+        return OpenWords(text, None, OpenBlock(text.rstrip(), f"</{tag[1]}>", tag[2]))
+    if not (row.form.writes_reasoning and speaks_of_reasoning(text)):
+        return None
+    closing = _between(row, index, called=False)
+    if closing is None or not closing.strip() or closing.strip() in text:
+        return None
+    return OpenWords(text, closing, None)
+
+
+def _between(row: SeenRow, index: int, *, called: bool) -> str | None:
+    """What the template writes between the reasoning of a turn and its content or call."""
+    if called and not row.form.writes_calls:
+        return None
+    call = ToolCall(FUNCTION, {ARGUMENT: VALUE}, id=CALL_ID)
+    asked = Message("assistant", None if called else PROBE, reasoning=PROBE, tool_calls=(call,) if called else ())
+    try:
+        text = row.trace(index + 1, generation_prompt=False, last=row.form.message(asked)).text
+    except Unproven:
+        return None
+    if called:
+        first = text.rfind(PROBE)
+        end = text.find(FUNCTION, first)
+        return text[first + len(PROBE) : end] if first >= 0 and end >= 0 else None
+    last = text.rfind(PROBE)
+    first = text.rfind(PROBE, 0, max(last, 0))
+    return text[first + len(PROBE) : last] if first >= 0 else None
