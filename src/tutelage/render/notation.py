@@ -84,9 +84,9 @@ def require_parts_read(row_texts: Traced) -> None:
 def _quoted(traced: Traced, index: int, first: int, last: int) -> bool:
     """Whether what the message says or thinks begins behind a quote or bracket of a language there."""
     said = [at for at, one in enumerate(traced.sources) if one.message == index and _SAID.match(one.field)]
-    begin = max(first, 1)
-    before, inside = traced.source[begin - 1 : last - 1], np.isin(traced.source[begin:last], said)
-    return bool(np.any(inside & np.isin(before, (PYTHON, JSON))))
+    behind = np.flatnonzero(np.isin(traced.source[:-1], (PYTHON, JSON))) + 1
+    inside = behind[(first <= behind) & (behind < last)]
+    return bool(np.isin(traced.source[inside], said).any())
 
 
 def _is_python_call(message: Message, text: str) -> bool:
