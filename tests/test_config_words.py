@@ -35,22 +35,25 @@ def with_values(**sections: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+letters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+any_text, some_text = st.text(letters), st.text(letters, min_size=1)
+integers = st.integers(-(2**63) + 1, 2**63 - 1)
 settings_values = st.fixed_dictionaries(
     {
         "model": st.fixed_dictionaries(
-            {"name": st.text(min_size=1)},
+            {"name": some_text},
             optional={"precision": st.sampled_from(["auto", "bf16", "fp32"]), "threads": st.integers(1, 99)},
         ),
         "data": st.fixed_dictionaries(
-            {"train": st.lists(st.text(min_size=1), min_size=1, max_size=3)},
-            optional={"columns": st.dictionaries(st.text(), st.text(min_size=1), max_size=3), "strict": st.booleans()},
+            {"train": st.lists(some_text, min_size=1, max_size=3)},
+            optional={"columns": st.dictionaries(any_text, some_text, max_size=3), "strict": st.booleans()},
         ),
         "train": st.fixed_dictionaries(
             {},
             optional={
-                "epochs": st.floats(min_value=0, exclude_min=True, allow_infinity=False) | st.integers(1, 9),
-                "learning_rate": st.floats(min_value=0, exclude_min=True, allow_infinity=False),
-                "max_steps": st.integers(min_value=1),
+                "epochs": st.floats(min_value=0, exclude_min=True, max_value=1e6) | st.integers(1, 9),
+                "learning_rate": st.floats(min_value=0, exclude_min=True, max_value=3e38),
+                "max_steps": st.integers(1, 2**31 - 1),
                 "minimum_ratio": st.floats(0, 1),
             },
         )
@@ -60,14 +63,14 @@ settings_values = st.fixed_dictionaries(
     optional={
         "seed": st.integers(0, 2**32 - 1),
         "lora": st.fixed_dictionaries(
-            {}, optional={"targets": st.just("all-linear") | st.lists(st.text(min_size=1), min_size=1, max_size=2)}
+            {}, optional={"targets": st.just("all-linear") | st.lists(some_text, min_size=1, max_size=2)}
         ),
         "render": st.fixed_dictionaries(
             {
                 "date": st.dates().map(str),
                 "template_arguments": st.dictionaries(
-                    st.text(),
-                    st.booleans() | st.integers() | st.text() | st.lists(st.integers(), max_size=2),
+                    any_text,
+                    st.booleans() | integers | any_text | st.lists(integers, max_size=2),
                     max_size=3,
                 ),
             }

@@ -183,3 +183,23 @@ def test_a_terminal_gets_a_bar() -> None:
 
     assert "loss 3.000  held-out 0.125" in out.getvalue()
     assert "3/3" in out.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_a_bar_shows_all_of_its_numbers(width: int) -> None:
+    out = io.StringIO()
+    with Screen(Console(file=out, width=width, force_terminal=True, color_system=None)).training(1200, 0) as watch:
+        watch(HeldoutRecord(1, 6.194, 60.0))
+        watch(a_step(2, loss=6.089))
+    assert "2/1200 loss 6.089  held-out 6.194" in out.getvalue()
+    assert "…" not in out.getvalue()
+
+
+@pytest.mark.parametrize(("width", "terminal"), [(80, "dumb"), (40, "xterm")])
+def test_a_terminal_that_no_bar_can_be_drawn_on_gets_lines(width: int, terminal: str) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=True, color_system=None, _environ={"TERM": terminal})
+    with Screen(console).training(2, 0) as watch:
+        watch(a_step(1, loss=3.25))
+        assert "step 1/2  loss 3.2500" in out.getvalue()
+    assert "\x1b" not in out.getvalue()

@@ -82,7 +82,7 @@ def _note_of(said: set[str]) -> Callable[..., None]:
 
     def show(message: Warning | str, _category: type[Warning], filename: str, *_where: object) -> None:
         text = " ".join(str(message).split())
-        if text not in said and os.environ.get("RANK", "0") == "0":
+        if text not in said and _speaks_for_all():
             said.add(text)
             library = next((one for one in reversed(Path(filename).parts) if one in LIBRARIES), "a library")
             _tell(f"note, from {library}: {text[:LONGEST_NOTE]}")
@@ -98,7 +98,8 @@ def _status(arguments: list[str]) -> int:
     except OutputEndedError:
         return 0
     except KeyboardInterrupt:
-        _tell("stopped")
+        if _speaks_for_all():
+            _tell("stopped")
         return 130
     except TutelageError as error:
         _tell_error(str(error))
@@ -141,6 +142,11 @@ def _ended(arguments: list[str]) -> int:
         ) from error
     sys.stdout.flush()
     return status
+
+
+def _speaks_for_all() -> bool:
+    """Whether this is the process of a run that says what is the same for all of them."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _tell_error(text: str) -> None:

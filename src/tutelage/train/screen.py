@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from tutelage.report.terminal import printable
@@ -14,6 +22,10 @@ from tutelage.train.record import HeldoutRecord, Record, RowsRecord
 
 PLAIN_LINE_EVERY = 10
 """Steps between lines where there is no terminal to draw a bar on."""
+NARROWEST_BAR = 76
+"""Columns that the shortest bar takes with its numbers, a held-out loss among them; below, lines are told instead."""
+ROOM_FOR_ALL = 110
+SHORT_BAR = 8
 
 
 class Screen:
@@ -31,13 +43,18 @@ class Screen:
         """One line, printed as it is and never folded."""
         self.console.print(Text(printable(text)), soft_wrap=True)
 
+    @property
+    def _draws_bars(self) -> bool:
+        """Whether a bar can be drawn over and over: not in a file, nor where a line cannot be gone back to."""
+        return self.console.is_terminal and not self.console.is_dumb_terminal and self.console.width >= NARROWEST_BAR
+
     @contextmanager
     def counting(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
         """Yield a function to call with the number of things done since the last call; of nothing, nothing is shown."""
         if total == 0:
             yield lambda _done: None
             return
-        if not self.console.is_terminal:
+        if not self._draws_bars:
             self.say(f"{title}: {total}")
             yield lambda _done: None
             return
@@ -56,19 +73,15 @@ class Screen:
     @contextmanager
     def training(self, steps: int, done: int) -> Iterator[Callable[[Record], None]]:
         """Yield a watcher for the records of the loop."""
-        if not self.console.is_terminal:
+        if not self._draws_bars:
             yield self._plain_line(steps)
             return
-        bar = Progress(
-            TextColumn("Training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[numbers]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self.console,
-        )
+        numbers = (MofNCompleteColumn(), TextColumn("{task.fields[numbers]}"))
+        left = (TextColumn("left"), TimeRemainingColumn())
+        columns: tuple[ProgressColumn, ...] = (BarColumn(bar_width=SHORT_BAR), *numbers, *left)
+        if self.console.width >= ROOM_FOR_ALL:
+            columns = (TextColumn("Training"), BarColumn(), *numbers, TimeElapsedColumn(), *left)
+        bar = Progress(*columns, console=self.console)
         heldout = ""
 
         def watch(record: Record) -> None:
