@@ -1,4 +1,4 @@
-"""A JSON object that carries its own hash: any other byte of it is noticed."""
+"""A JSON object that carries its own hash: any other byte of it is noticed. As a file, or as a line of one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 SEAL = "sha256_of_the_above"
+_LINE = re.compile(rb'(\{.+), "' + SEAL.encode() + rb'": "([0-9a-f]{64})"\}')
 _SEALED = re.compile(rb'(\{.+),\n "' + SEAL.encode() + rb'": "([0-9a-f]{64})"\n\}\n', re.DOTALL)
 
 
@@ -30,4 +31,25 @@ def unsealed(data: bytes) -> dict[str, Any]:
     if parts is None or hashlib.sha256(parts[1]).hexdigest() != parts[2].decode():
         raise ValueError("other bytes than were written")
     content: dict[str, Any] = json.loads(parts[1] + b"\n}")
+    return content
+
+
+def sealed_line(content: Mapping[str, Any]) -> str:
+    """The same on one line, without its end."""
+    assert content, "there is something to seal"
+    assert SEAL not in content, "it is sealed once"
+    body = json.dumps(content, ensure_ascii=False).removesuffix("}")
+    return f'{body}, "{SEAL}": "{hashlib.sha256(body.encode()).hexdigest()}"}}'
+
+
+def unsealed_line(line: bytes) -> dict[str, Any]:
+    """What `sealed_line` sealed, without its hash.
+
+    Raises:
+        ValueError: these are not the bytes that were written.
+    """
+    parts = _LINE.fullmatch(line)
+    if parts is None or hashlib.sha256(parts[1]).hexdigest() != parts[2].decode():
+        raise ValueError("other bytes than were written")
+    content: dict[str, Any] = json.loads(parts[1] + b"}")
     return content

@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 from commands import Ran
 
+from tutelage.seals import sealed_line
+from tutelage.train.folder import write_json
 from tutelage.train.inputs import read_inputs, write_inputs
+from tutelage.train.record import read_record
 
 Run = Callable[..., Ran]
 QUICK = ("train.max_steps=4", "train.checkpoint_every=2", "data.validation=", "evaluate.before=false", "evaluate.task=")
@@ -34,9 +37,9 @@ def test_a_replay_that_is_identical_says_so_and_ends_with_0(run: Run, finished: 
 
 def test_a_replay_that_differs_names_the_step_and_the_cause_and_ends_with_1(run: Run, finished: Path) -> None:
     record = finished / "record.jsonl"
-    lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
+    lines = read_record(record)[0]
     lines[2]["loss"] = 0.25
-    record.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    record.write_text("".join(sealed_line(line) + "\n" for line in lines), encoding="utf-8")
     inputs = read_inputs(finished)
     inputs["versions"]["numpy"] = "1.0"
     write_inputs(finished, inputs)
@@ -69,7 +72,7 @@ def test_a_stopped_step_is_left_out(run: Run, finished: Path) -> None:
     for name in ("result.json", "record.jsonl"):
         (finished / name).unlink()
     shutil.rmtree(finished / "checkpoints" / "step-000004")
-    (finished / "stopped.json").write_text(json.dumps({"step": 3}), encoding="utf-8")
+    write_json(finished / "stopped.json", {"step": 3})
 
     ran = run("train", "--resume", finished, "--skip-step", model=None)
 

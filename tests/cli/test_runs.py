@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import equal
 
 from tutelage.cli import main
+from tutelage.train.folder import read_json
 
 Answer = tuple[int, str, str]
 Tutelage = Callable[..., Answer]
@@ -72,7 +73,7 @@ def test_train_json_is_the_result_alone(tutelage: Tutelage, tiny_recipe: Any, tm
     code, out, err = tutelage("train", str(tiny_recipe(tmp_path)), "train.max_steps=1", "evaluate.task=", "--json")
 
     assert code == 0, err
-    assert json.loads(out) == json.loads((tmp_path / "runs" / "tiny" / "result.json").read_text(encoding="utf-8"))
+    assert json.loads(out) == read_json(tmp_path / "runs" / "tiny" / "result.json")
     assert "Data: 30 rows in" in err
 
 

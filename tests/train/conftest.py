@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -18,6 +17,7 @@ from tutelage import config
 from tutelage.train import run as run_module
 from tutelage.train.masters import Masters
 from tutelage.train.optimiser import adamw
+from tutelage.train.record import read_record
 from tutelage.train.run import Finished, run
 from tutelage.train.screen import Screen
 
@@ -84,7 +84,8 @@ def record_of() -> Callable[[Path], tuple[dict[int, dict[str, Any]], dict[int, f
     """Reads record.jsonl: step lines by step, and held-out losses by step."""
 
     def read(folder: Path) -> tuple[dict[int, dict[str, Any]], dict[int, float]]:
-        lines = [json.loads(line) for line in (folder / "record.jsonl").read_text(encoding="utf-8").splitlines()]
+        lines, damaged = read_record(folder / "record.jsonl")
+        assert damaged == []
         steps = {line["step"]: line for line in lines if "loss" in line}
         heldout = {line["step"]: line["heldout_loss"] for line in lines if "heldout_loss" in line}
         assert len(steps) + len(heldout) == len(lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from tutelage.evaluate import measure as measure_module
 from tutelage.train import run as run_module
 from tutelage.train import save as save_module
 from tutelage.train.checkpoint import Checkpoints
+from tutelage.train.folder import read_json
 from tutelage.train.run import Finished, run
 from tutelage.train.screen import Screen
 
@@ -133,7 +133,7 @@ def test_a_run_killed_before_its_page_is_completed(train_tiny: TrainTiny, quiet_
 
     assert (folder / "report.html").is_file()
     assert not Checkpoints(folder / "checkpoints", keep=1).has_best()
-    assert again.result == json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    assert again.result == read_json(folder / "result.json")
     assert "ended before its page was written" in spoken(quiet_screen)
     with pytest.raises(CheckpointError, match="is finished"):
         resume(folder, quiet_screen)
@@ -144,7 +144,7 @@ def test_b20_a_damaged_result_is_said(train_tiny: TrainTiny, quiet_screen: Scree
     folder = train_tiny(*SHORT, "evaluate.task=", "evaluate.general=").folder
     (folder / "result.json").write_bytes(damage)
 
-    with pytest.raises(CheckpointError, match="result is damaged"):
+    with pytest.raises(CheckpointError, match="is damaged"):
         resume(folder, quiet_screen)
 
 

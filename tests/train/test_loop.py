@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from tutelage.errors import SaveError, TrainingError
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.loop import Outcome, train
-from tutelage.train.record import HeldoutRecord, Recorder, StepRecord
+from tutelage.train.record import HeldoutRecord, Recorder, StepRecord, read_record
 from tutelage.train.schedule import Schedule
 from tutelage.types import Address, Batch, Row
 
@@ -65,7 +64,7 @@ class Bench:
         return sorted(one.name for one in self.checkpoints.folder.iterdir())
 
     def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.record.read_text(encoding="utf-8").splitlines()]
+        return read_record(self.record)[0]
 
 
 def a_row(step: int, part: int) -> Row:

@@ -12,7 +12,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tutelage.errors import CheckpointError, ConfigError, SourceNotFoundError
+from tutelage.seals import sealed_line
 from tutelage.train.inputs import read_inputs, write_inputs
+from tutelage.train.record import read_record
 from tutelage.train.replay import replay
 from tutelage.train.run import Finished
 from tutelage.train.screen import Screen
@@ -28,11 +30,11 @@ def finished(train_tiny: TrainTiny) -> Path:
 
 def spoil_record(folder: Path, step: int, key: str, value: Any) -> None:
     path = folder / "record.jsonl"
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = read_record(path)[0]
     for line in lines:
         if line["step"] == step and key in line:
             line[key] = value
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    path.write_text("".join(sealed_line(line) + "\n" for line in lines), encoding="utf-8")
 
 
 @pytest.mark.parametrize(("method", "precision"), [("lora", "bf16"), ("full", "fp32")])

@@ -10,17 +10,19 @@ import pytest
 from launched import QUIET, tutelage
 
 from tutelage.errors import ConfigError
+from tutelage.seals import sealed_line
+from tutelage.train.record import read_record
 from tutelage.train.replay import replay
 from tutelage.train.screen import Screen
 
 
 def spoil_loss(folder: Path, step: int, by: float) -> None:
     path = folder / "record.jsonl"
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = read_record(path)[0]
     for line in lines:
         if line["step"] == step and "loss" in line:
             line["loss"] += by
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    path.write_text("".join(sealed_line(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def test_a_run_of_two_processes_is_repeated(

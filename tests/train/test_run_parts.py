@@ -7,17 +7,22 @@ import json
 import os
 import signal
 import threading
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
+from safetensors.torch import save_file
 
 from tutelage.errors import SaveError, SourceNotFoundError
 from tutelage.model.ranks import Ranks
+from tutelage.seals import sealed_line, unsealed, unsealed_line
 from tutelage.train import folder as run_files
 from tutelage.train.engine import Engine
-from tutelage.train.record import HeldoutRecord, Recorder, StepRecord
+from tutelage.train.record import HeldoutRecord, Recorder, StepRecord, read_record
+from tutelage.train.recorded import Recorded, first_other_tensor
 from tutelage.train.screen import Screen
 from tutelage.train.stopping import stop_requests
 
@@ -41,10 +46,10 @@ def test_json_is_whole_or_as_before(tmp_path: Path, files_at_most: Any) -> None:
     path = tmp_path / "result.json"
     run_files.write_json(path, {"one": "é"})
 
-    with files_at_most(100), pytest.raises(SaveError, match=r"result\.json could not be written"):
+    with files_at_most(200), pytest.raises(SaveError, match=r"result\.json could not be written"):
         run_files.write_json(path, {"many": "x" * 5000})
 
-    assert json.loads(path.read_text(encoding="utf-8")) == {"one": "é"}
+    assert run_files.read_json(path) == {"one": "é"}
 
 
 def test_the_record_keeps_steps_before_a_resume_and_drops_later_ones(tmp_path: Path) -> None:
@@ -203,3 +208,65 @@ def test_a_terminal_that_no_bar_can_be_drawn_on_gets_lines(width: int, terminal:
         watch(a_step(1, loss=3.25))
         assert "step 1/2  loss 3.2500" in out.getvalue()
     assert "\x1b" not in out.getvalue()
+
+
+def test_b11_a_damaged_line_alone_is_left_out_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "record.jsonl"
+    first = Recorder(path)
+    for step in (1, 2, 3, 4):
+        first.write(a_step(step))
+    first.close()
+    lines = path.read_bytes().split(b"\n")
+    for damage in (lines[2][:40], b"5", b'{"a":1}', b"\xff", b"", lines[2].replace(b'"loss": 1.0', b'"loss": 3.0')):
+        path.write_bytes(b"\n".join([*lines[:2], damage, *lines[3:]]))
+        said: list[str] = []
+
+        second = Recorder(path, from_step=4, say=said.append)
+        second.close()
+
+        kept, damaged = read_record(path)
+        assert [one["step"] for one in kept] == [1, 2, 4]
+        assert damaged == []
+        assert said == ["  note: record.jsonl, line 3: other bytes than were written; it is left out"]
+
+
+def test_b20_each_flipped_bit_of_a_line_and_of_a_file_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "stopped.json"
+    run_files.write_json(path, {"step": 12, "reason": "not_finite", "loss": None})
+    line = sealed_line({"step": 1, "loss": 2.5, "elapsed_seconds": 1.0}).encode()
+    for data, read in ((path.read_bytes(), unsealed), (line, unsealed_line)):
+        assert read(data)["step"] in (1, 12)
+        for place in range(8 * len(data)):
+            flipped = bytearray(data)
+            flipped[place // 8] ^= 1 << place % 8
+            with pytest.raises(ValueError, match="other bytes"):
+                read(bytes(flipped))
+
+
+@pytest.mark.parametrize(("now", "alike"), [(2.463499, True), (2.4650, True), (2.48, False)])
+def test_b18_norms_of_another_number_of_processes_are_alike_to_a_thousandth(now: float, alike: bool) -> None:
+    recorded = Recorded(Path(), True, {("loss", 1): asdict(replace(a_step(1), gradient_norm=2.463532))}, tolerance=1e-5)
+
+    recorded.see(replace(a_step(1), gradient_norm=now))
+
+    assert (recorded.difference is None) == alike
+
+
+def test_b18_one_process_is_still_compared_to_the_last_bit() -> None:
+    recorded = Recorded(Path(), True, {("loss", 1): asdict(replace(a_step(1), gradient_norm=2.463532))})
+
+    recorded.see(replace(a_step(1), gradient_norm=2.4635321))
+
+    assert recorded.difference is not None
+
+
+def test_b18_a_nan_in_the_weights_equals_itself(tmp_path: Path) -> None:
+    weights = {"a": torch.tensor([1.0, float("nan")]), "b": torch.tensor(float("nan"))}
+    for name in ("then", "now"):
+        (tmp_path / name).mkdir()
+        save_file(weights, tmp_path / name / "w.safetensors")
+    assert first_other_tensor(tmp_path / "then", tmp_path / "now") is None
+
+    save_file(weights | {"a": torch.tensor([float("nan"), 1.0])}, tmp_path / "now" / "w.safetensors")
+
+    assert str(first_other_tensor(tmp_path / "then", tmp_path / "now")).startswith("w.safetensors, a: ")

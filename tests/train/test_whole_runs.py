@@ -28,7 +28,7 @@ from tutelage.train.screen import Screen
 TrainTiny = Callable[..., Finished]
 PROMISED = {
     "name", "model", "method", "steps", "epochs", "stopped_early", "best_step", "before", "after", "unmeasured",
-    "tokens_per_second",
+    "trained_sha256", "tokens_per_second",
     "trained_tokens", "total_tokens", "peak_bytes", "dropped", "examples", "parameters", "bytes", "device", "precision",
     "versions", "seed", "settings_sha256", "template_sha256", "tokenizer_sha256", "data_sha256", "git_commit",
     "started", "elapsed_seconds",
@@ -84,7 +84,7 @@ def test_a_run_leaves_all_that_is_promised(
         "rows.json", "result.json", "checkpoints", "report.html", "run.lock", saved,
     }  # fmt: skip
 
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    result = run_files.read_json(folder / "result.json")
     assert result == finished.result
     assert set(result) == PROMISED
     assert (result["steps"], result["epochs"], result["stopped_early"]) == (12, 4.0, False)

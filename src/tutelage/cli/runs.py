@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Iterable
@@ -154,8 +153,7 @@ def evaluate(
     if as_json:
         print_json(measures)
         return
-    earlier = Path(run) / run_files.RESULT
-    recorded = json.loads(earlier.read_text(encoding="utf-8")) if earlier.is_file() else {}
+    recorded = _result(Path(run)) or {}
     nothing: dict[str, Any] = {"fields": {}}
     before = measures if base else recorded.get("before", nothing)
     after = recorded.get("after", nothing) if base else measures
@@ -209,13 +207,19 @@ def chat(
     talk(opened, out, compare=compare, base=base, prompt=prompt, system=system, max_new_tokens=max_new_tokens)
 
 
+def _result(run: Path) -> dict[str, Any] | None:
+    """What `result.json` says; None where it is not there, or not as it was written, which the page says."""
+    try:
+        return run_files.read_json(run / run_files.RESULT)
+    except (OSError, ValueError):
+        return None
+
+
 def report(run: Run, as_json: AsJson = False) -> None:
     """Write a run's page (report.html) again, also while it goes on; print where it is."""
     path = report_room.write(run_files.existing_run_folder(run))
-    result = Path(run) / run_files.RESULT
     if as_json:
-        recorded = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else None
-        print_json({"report": str(path), "result": recorded})
+        print_json({"report": str(path), "result": _result(Path(run))})
     else:
         Terminal().say(f"Report: {path}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from tutelage.errors import SourceNotFoundError
 from tutelage.report.fields import Fields
+from tutelage.seals import SEAL, unsealed, unsealed_line
 
 MOST_NOTICES = 20
 
@@ -20,6 +22,8 @@ EXPECTED = {
     "settings.toml": "the settings of the run",
 }
 """The files of a run folder, and what each holds."""
+BESIDE_LEDGER = {"rows.json": EXPECTED["rows.json"], "ledger.jsonl": "every dropped and changed row"}
+"""Files whose hashes `ledger.json` has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +179,8 @@ def load(run: Path) -> RunFolder:
     record = _read(run, "record.jsonl", notices)
     steps, evaluations = (None, ()) if record is None else _record(record, notices)
     result, ledger, rows = (_json(run, name, notices) for name in ("result.json", "ledger.json", "rows.json"))
+    if "rows.json" in _books_as_written(run, ledger, notices):
+        rows = None
     settings = _read(run, "settings.toml", notices)
     # Evaluated before the notices are counted, as reading adds to them.
     parts = (
@@ -211,10 +217,26 @@ def _json(run: Path, name: str, notices: list[str]) -> Any:
     if content is None:
         return None
     try:
-        return json.loads(content)
+        return unsealed(content) if SEAL.encode() in content else json.loads(content)
     except (ValueError, RecursionError):
-        notices.append(f"{name} is not whole JSON, so it is left out ({EXPECTED[name]}).")
+        what = "as it was written" if SEAL.encode() in content else "whole JSON"
+        notices.append(f"{name} is not {what}, so it is left out ({EXPECTED[name]}).")
         return None
+
+
+def _books_as_written(run: Path, ledger: Any, notices: list[str]) -> set[str]:
+    """The files beside `ledger.json` that are not as it says they were written."""
+    hashes = ledger.get("sha256") if isinstance(ledger, dict) else None
+    damaged = set()
+    for name, expected in (hashes if isinstance(hashes, dict) else {}).items():
+        try:
+            found = hashlib.sha256((run / name).read_bytes()).hexdigest() if name in BESIDE_LEDGER else expected
+        except OSError:
+            continue  # what is missing is said where it is read
+        if found != expected:
+            damaged.add(name)
+            notices.append(f"{name} is not as it was written, so it is left out ({BESIDE_LEDGER[name]}).")
+    return damaged
 
 
 def _record(content: bytes, notices: list[str]) -> tuple[tuple[Step, ...], tuple[Evaluation, ...]]:
@@ -227,12 +249,13 @@ def _record(content: bytes, notices: list[str]) -> tuple[tuple[Step, ...], tuple
         if not line.strip():
             continue
         try:
-            decoded = json.loads(line)
+            decoded = unsealed_line(line) if SEAL.encode() in line else json.loads(line)
         except (ValueError, RecursionError):
             ending = (
                 " It is the last one: a run that is still writing leaves such a line." if number == len(lines) else ""
             )
-            notices.append(f"record.jsonl, line {number} is not whole JSON and is left out.{ending}")
+            what = "as it was written" if SEAL.encode() in line else "whole JSON"
+            notices.append(f"record.jsonl, line {number} is not {what} and is left out.{ending}")
             continue
         fields = Fields.of(decoded, f"record.jsonl, line {number}", notices)
         step = fields.whole("step")

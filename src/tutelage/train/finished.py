@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from tutelage.train import folder as run_files
 from tutelage.train.checkpoint import Checkpoints
 from tutelage.train.lock import locked
 from tutelage.train.screen import Screen
+from tutelage.train.shards import sha256_and_sync
 
 
 def read_result(folder: Path) -> dict[str, Any]:
@@ -23,19 +24,52 @@ def read_result(folder: Path) -> dict[str, Any]:
     """
     path = folder / run_files.RESULT
     try:
-        found = json.loads(path.read_bytes())
-        if isinstance(found, dict):
-            return found
-        wrong = f"a {type(found).__name__}"
-    except (OSError, ValueError, RecursionError) as error:
-        wrong = cause_of(error)
-    raise CheckpointError(
-        "This run is finished, and what it wrote of its result is damaged",
-        where=str(path),
-        found=wrong,
-        expected="the object that the run wrote",
-        fix=f"its weights are there: {command('evaluate', folder)} measures them again",
-    )
+        return run_files.read_json(path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            "This run is finished, and what it wrote of its result is damaged",
+            where=str(path),
+            found=cause_of(error),
+            expected="the file as the run wrote it",
+            fix=f"its weights are there: {command('evaluate', folder)} measures them again",
+        ) from error
+
+
+def trained_sha256(folder: Path) -> dict[str, str]:
+    """The hash of every file in the folder of what was trained, by its path in there."""
+    files = sorted(one for one in folder.rglob("*") if one.is_file())
+    return {one.relative_to(folder).as_posix(): sha256_and_sync(one) for one in files}
+
+
+def require_as_trained(run: Path, trained: Path) -> None:
+    """Check what a finished run trained against the hashes in its result; without a result there are none.
+
+    Args:
+        run: its folder.
+        trained: the folder of its weights.
+
+    Raises:
+        CheckpointError: a file has other bytes, or is not there.
+    """
+    try:
+        hashes = run_files.read_json(run / run_files.RESULT)["trained_sha256"]
+    except (OSError, ValueError, KeyError):
+        return
+    for name, expected in hashes.items():
+        try:
+            with (trained / name).open("rb") as stream:
+                found = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            found = cause_of(error)
+        if found != expected:
+            raise CheckpointError(
+                "What this run trained is damaged, or was changed since",
+                where=str(trained / name),
+                found=found[:60],
+                expected=f"the file as the run wrote it, sha256 {expected[:12]}",
+                fix="put the file back as it was, or train again: "
+                + command("train", str(run / run_files.SETTINGS), f"name={run.name}-again"),
+            )
 
 
 def require_unfinished(folder: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from tutelage import config
 from tutelage.errors import CheckpointError, ConfigError, SaveError, SourceNotFoundError, cause_of
+from tutelage.seals import sealed, unsealed
 
 LOCK = "run.lock"
 LOCK_MARK = "The folder of a tutelage run; this file is locked while a process works in it."
@@ -167,12 +168,23 @@ def read_settings(folder: Path) -> config.Settings:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON aside and rename it.
+    """Write JSON aside and rename it; an object ends with its own hash, which `read_json` holds it against.
 
     Raises:
         SaveError: the disk is full or refuses.
     """
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    text = sealed(value) if isinstance(value, dict) else json.dumps(value, ensure_ascii=False, indent=1) + "\n"
+    write_text(path, text)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that `write_json` wrote.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not as it was written.
+    """
+    return unsealed(path.read_bytes())
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -307,7 +306,7 @@ def skipped_steps(folder: Path, *, leave_out: bool) -> list[int]:
             fix="resume without --skip-step",
         )
     try:
-        step = int(json.loads(path.read_bytes())["step"])
+        step = int(run_files.read_json(path)["step"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
             "Which step the run was stopped before cannot be read",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 import resource
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-from tutelage.errors import SaveError, cause_of
+from tutelage.errors import CheckpointError, SaveError, cause_of
+from tutelage.seals import sealed_line, unsealed_line
 from tutelage.train.folder import remedy, write_text
 
 
@@ -60,11 +61,16 @@ class Recorder:
     Args:
         path: the file; None writes nothing. (Not the null device: the file is renamed into place, and root may.)
         from_step: keep earlier lines up to this step and drop later ones, which a resumed run writes again.
+        say: told of lines that are damaged; they alone are left out.
     """
 
-    def __init__(self, path: Path | None, *, from_step: int = 0) -> None:
-        kept = _lines_up_to(path, from_step) if path is not None and from_step > 0 and path.is_file() else []
-        self.elapsed_before_seconds = float(json.loads(kept[-1])["elapsed_seconds"]) if kept else 0.0
+    def __init__(self, path: Path | None, *, from_step: int = 0, say: Callable[[str], None] = print) -> None:
+        lines, damaged = read_record(path) if path is not None and from_step > 0 else ([], [])
+        before = [one for one in lines if one["step"] <= from_step]
+        kept = [sealed_line(one) + "\n" for one in before]
+        for one in damaged:
+            say(f"  note: {one}; it is left out")
+        self.elapsed_before_seconds = max((float(one["elapsed_seconds"]) for one in before), default=0.0)
         self.path = path
         self._stream: TextIO | None = None
         if path is None:
@@ -88,7 +94,7 @@ class Recorder:
             for key, value in asdict(record).items()
         }
         try:
-            self._stream.write(json.dumps(values) + "\n")
+            self._stream.write(sealed_line(values) + "\n")
             self._stream.flush()
         except OSError as error:
             raise self._not_written(error) from error
@@ -107,15 +113,32 @@ class Recorder:
         )
 
 
-def _lines_up_to(path: Path, step: int) -> list[str]:
-    kept = []
-    for line in path.read_text(encoding="utf-8").split("\n"):
+def read_record(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The lines of a record in their order, and what is wrong with each that is not as it was written.
+
+    The line that was being written when a process was killed counts as neither; no file has no lines.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        *whole, _ = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return [], []
+    except OSError as error:
+        raise CheckpointError(
+            "The record cannot be read",
+            where=str(path),
+            found=cause_of(error),
+            fix="make it readable for this user",
+        ) from error
+    lines, damaged = [], []
+    for number, line in enumerate(whole, start=1):
         try:
-            if line and json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except ValueError:  # the line that was being written when the process was killed
-            break
-    return kept
+            lines.append(unsealed_line(line))
+        except ValueError as error:
+            damaged.append(f"{path.name}, line {number}: {error}")
+    return lines, damaged
 
 
 def peak_bytes() -> int:

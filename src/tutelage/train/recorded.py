@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -12,14 +11,18 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from tutelage.errors import CheckpointError
 from tutelage.train import folder as run_files
-from tutelage.train.record import HeldoutRecord, Record, RowsRecord
+from tutelage.train.record import HeldoutRecord, Record, RowsRecord, read_record
 
 COMPARED = ("loss", "gradient_norm", "learning_rate", "tokens", "trained_tokens", "heldout_loss")
 """Fields of the record that the settings decide; the others are times and memory."""
 OTHER_PROCESSES = 1e-5
 """What another number of processes, which sum in another order, may change of a loss or norm, or as a share of one.
 Source: tests/train/test_processes.py, fp32."""
+NORM_OF_OTHER_PROCESSES = 1e-3
+"""The same for the norm of a gradient, as a share of it: a sum over all weights, of a step behind others that differed
+in their last bits, is further apart than a loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +60,22 @@ class Recorded:
 
     @classmethod
     def of(cls, folder: Path, *, tolerance: float = 0.0) -> Recorded:
-        """Read a run's record; later lines count, and one that breaks off does not."""
+        """Read a run's record; later lines count, and one that breaks off does not.
+
+        Raises:
+            CheckpointError: a line is not as it was written.
+        """
         lines: dict[tuple[str, int], dict[str, Any]] = {}
-        path = folder / run_files.RECORD
-        for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else ():
-            try:
-                values = json.loads(line or "{}")
-            except ValueError:  # the line that was being written when the process was killed
-                break
+        written, damaged = read_record(folder / run_files.RECORD)
+        if damaged:
+            raise CheckpointError(
+                "The record of this run is damaged, so nothing can be held against it",
+                where=str(folder / run_files.RECORD),
+                found="; ".join(damaged[:3]),
+                expected="the lines that the run wrote",
+                fix="put the file back as it was",
+            )
+        for values in written:
             for kind in ("loss", "heldout_loss"):
                 if kind in values:
                     lines[kind, values["step"]] = values
@@ -94,7 +105,10 @@ class Recorded:
     def _alike(self, name: str, now: Any, then: Any) -> bool:
         if self.tolerance == 0.0 or not isinstance(now, float) or not isinstance(then, float):
             return bool(now == then) or (self.tolerance > 0.0 and name == "tokens")
-        return abs(now - then) <= self.tolerance * max(1.0, abs(then))
+        apart = abs(now - then)
+        if name == "gradient_norm" and apart <= NORM_OF_OTHER_PROCESSES * abs(then):
+            return True
+        return apart <= self.tolerance * max(1.0, abs(then))
 
     def beside(self, watch: Callable[[Record], None]) -> Callable[[Record], None]:
         """A watcher that hands each record to `watch`, then compares it."""
@@ -123,6 +137,11 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors of a kind are the same to the last bit; so is a NaN to itself."""
+    return torch.equal(one.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8))
+
+
 def first_other_tensor(then: Path, now: Path) -> Difference | None:
     """The first tensor, by file and name, that is not the same to the last bit in two folders of safetensors files."""
     files = [sorted(one.name for one in folder.glob("*.safetensors")) for folder in (then, now)]
@@ -139,7 +158,7 @@ def first_other_tensor(then: Path, now: Path) -> Difference | None:
                 kinds = [f"{tensor.dtype} {[*tensor.shape]}" for tensor in (one, other)]
                 if kinds[0] != kinds[1]:
                     return Difference(f"{name}, {key}", *kinds)
-                if not torch.equal(one, other):
+                if not _equal(one, other):
                     gap = float((one.double() - other.double()).abs().max())
                     largest = f"largest value {float(one.double().abs().max()):.6g}"
                     return Difference(f"{name}, {key}", largest, f"up to {gap:.3g} away")

@@ -15,6 +15,7 @@ from tutelage.model.swap import adapter_in_use, add_adapter, put_adapter
 from tutelage.render import Renderer
 from tutelage.train import folder as run_files
 from tutelage.train.adapters import NamedAdapter, differences
+from tutelage.train.finished import require_as_trained
 from tutelage.train.inputs import HELD, base_sha256, read_inputs
 from tutelage.train.method import loaded_base, trained_name
 from tutelage.train.renderer import renderer_for
@@ -105,6 +106,8 @@ def reopen(
             where=str(trained),
             fix=f"let it finish: {command('train', '--resume', folder)}",
         )
+    if tuned:
+        require_as_trained(folder, trained)
     if adapters and not beside:
         raise ConfigError(
             "Adapters stand on the model that a run started from, and this run changed every weight of it",

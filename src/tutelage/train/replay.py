@@ -72,7 +72,9 @@ def replay(name: str, screen: Screen, *, into: str | None = None) -> Replayed:
             fix="replay a run that has taken a step",
         )
     if tolerance > 0.0 and first_here():
-        screen.say(f"Another number of processes sums in another order: numbers are compared to {tolerance:g}")
+        screen.say(
+            f"Another number of processes sums in another order: losses are compared to {tolerance:g}, norms to 0.001"
+        )
     # One checkpoint more: the last one of an unfinished run lies some steps before the last line of its record.
     keep = settings.train.model_copy(update={"keep_checkpoints": settings.train.keep_checkpoints + 1})
     settings = settings.model_copy(update={"folder": str(target.parent), "name": target.name, "train": keep})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from tutelage.model.load import Loaded
 from tutelage.train import folder as run_files
 from tutelage.train.loop import Outcome
 from tutelage.train.prepare import Prepared
-from tutelage.train.record import peak_bytes
+from tutelage.train.record import peak_bytes, read_record
 from tutelage.train.sampling import order_of
 
 
@@ -81,8 +80,8 @@ def unmeasured(before: Sitting, after: Sitting) -> dict[str, dict[str, str]]:
 def _speed(record: Path) -> float:
     """Tokens per second over all steps, from the record: a resumed run counts its first part too."""
     tokens, seconds = 0, 0.0
-    for line in record.read_text(encoding="utf-8").split("\n"):
-        if line and "tokens" in (step := json.loads(line)):
+    for step in read_record(record)[0]:
+        if step.get("tokens_per_second"):
             tokens += step["tokens"]
             seconds += step["tokens"] / step["tokens_per_second"]
     return tokens / seconds if seconds else 0.0

@@ -27,9 +27,10 @@ from tutelage.render.show import coloured_rows
 from tutelage.report.terminal import Terminal
 from tutelage.train import folder as run_files
 from tutelage.train.announce import say_anatomy, say_data, say_model
+from tutelage.train.books import damage_of_books, write_books
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.exam import exam_for
-from tutelage.train.finished import complete, require_unfinished
+from tutelage.train.finished import complete, require_unfinished, trained_sha256
 from tutelage.train.gates import pass_gates
 from tutelage.train.inputs import held_against, inputs_of, paths_of, read_inputs, skipped_steps, write_inputs
 from tutelage.train.learner import Learner, learner_for, shards_here
@@ -203,6 +204,7 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
         after=after,
     )
     result |= {"started": started.isoformat(timespec="seconds"), "elapsed_seconds": time.perf_counter() - began}
+    result |= {"trained_sha256": trained_sha256(job.folder / trained_name(settings))}
     run_files.write_json(job.folder / run_files.RESULT, result)  # written last: it marks the run as finished
     if not result["unmeasured"]:  # a resume, which takes the measures that failed, begins with the best weights
         _checkpoints(job).forget_best()
@@ -279,13 +281,13 @@ def _write_inputs(
     inputs = inputs_of(settings, prepared, base, skipped=skipped, say=screen.say)
     if earlier is not None:
         inputs |= held_against(earlier, inputs, resume=resume, say=screen.say)
+    for damage in damage_of_books(folder) if resume else ():
+        screen.say(f"  note: the books were damaged ({damage}); they are written again, from the same data")
     run_files.put_in_place(folder / run_files.DROPS)
     run_files.clear_scratch(folder)
     run_files.write_text(folder / run_files.SETTINGS, config.dump(settings))
     write_inputs(folder, inputs)
-    run_files.write_json(folder / run_files.LEDGER, prepared.ledger.as_dict())
-    rows = coloured_rows(prepared.train[:ROWS_SHOWN], prepared.renderer.tokenizer)
-    run_files.write_json(folder / run_files.ROWS, rows)
+    write_books(folder, prepared.ledger, coloured_rows(prepared.train[:ROWS_SHOWN], prepared.renderer.tokenizer))
 
 
 def _sit(job: Job, title: str, *, model: Any) -> Sitting:
@@ -306,7 +308,7 @@ def _before(job: Job) -> Sitting:
     path = job.folder / run_files.BEFORE
     if not job.settings.evaluate.before:
         return Sitting(Measures(), (), ())
-    earlier = read_sitting(path) if job.resume and path.is_file() else None
+    earlier = read_sitting(path, say=job.screen.say) if job.resume else None
     if job.learner.engine.ranks.any(earlier is not None and not earlier.failed):
         assert earlier is not None, "all processes see one folder"
         return earlier
@@ -327,7 +329,7 @@ def _checkpoints(job: Job) -> Checkpoints:
 
 def _going_on(job: Job, checkpoints: Checkpoints) -> tuple[Progress, int | None]:
     """Where a resumed run stands; and the new budget of a row, if memory ran out on one of its processes."""
-    row_tokens, ranks = rows_after_full(job.folder), job.learner.engine.ranks
+    row_tokens, ranks = rows_after_full(job.folder, say=job.screen.say), job.learner.engine.ranks
     progress = Progress()
     if row_tokens is None or job.checkpoint is not None or checkpoints.newest() is not None:
         progress = checkpoints.restore_newest(job.learner.optimiser, chosen=job.checkpoint, say=job.screen.say)
@@ -350,7 +352,8 @@ def _train(job: Job) -> Outcome:
     progress, lowered = _going_on(job, checkpoints) if job.resume else (Progress(), None)
     evaluate_every = asked.evaluate_every or math.ceil(epoch_steps(order) / 4)
     engine = learner.engine
-    recorder = Recorder(engine.record_in(job.folder / run_files.RECORD), from_step=progress.steps_done)
+    record = engine.record_in(job.folder / run_files.RECORD)
+    recorder = Recorder(record, from_step=progress.steps_done, say=job.screen.say)
     heldout = None
     if job.exam.heldout_rows:
         heldout = engine.heldout(learner.model, learner.optimiser, job.exam.heldout_rows, say=job.screen.say)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from tutelage.errors import cause_of
 from tutelage.evaluate.measure import Measures, Sitting
 from tutelage.train import folder as run_files
 
@@ -25,7 +26,13 @@ def write_sitting(path: Path, sitting: Sitting) -> None:
     run_files.write_json(path, saved)
 
 
-def read_sitting(path: Path) -> Sitting:
-    """What `write_sitting` wrote."""
-    saved = json.loads(path.read_text(encoding="utf-8"))
-    return Sitting(Measures(**saved["measures"]), tuple(saved["task"]), tuple(saved["general"]), saved["failed"])
+def read_sitting(path: Path, *, say: Callable[[str], None]) -> Sitting | None:
+    """What `write_sitting` wrote; None where there is nothing, or it is not as it was written, which `say` is told."""
+    try:
+        saved = run_files.read_json(path)
+        return Sitting(Measures(**saved["measures"]), tuple(saved["task"]), tuple(saved["general"]), saved["failed"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:  # the last two: of another version
+        say(f"  note: {path.name} is damaged ({cause_of(error)}); the model is measured again")
+        return None

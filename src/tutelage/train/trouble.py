@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tutelage.errors import FitError, TrainingError, command
+from tutelage.errors import FitError, TrainingError, cause_of, command
 from tutelage.model.ranks import ALONE, Ranks
 from tutelage.train import folder as run_files
 from tutelage.train.checkpoint import Checkpoints, Progress
@@ -124,11 +123,21 @@ def full_among_others(batch: Batch, row: Row, *, ranks: Ranks, checkpoints: Chec
     )
 
 
-def rows_after_full(run_folder: Path) -> int | None:
-    """How long rows may be as memory ran out on one of several processes; None where it did not, or that is over."""
+def rows_after_full(run_folder: Path, *, say: Callable[[str], None]) -> int | None:
+    """How long rows may be as memory ran out on one of several processes; None where it did not, or that is over.
+
+    Args:
+        run_folder: holds `stopped.json`, or not.
+        say: told where that file is damaged.
+    """
     path = run_folder / run_files.STOPPED
-    told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    found: int | None = told.get(NEXT_ROW_TOKENS)
+    try:
+        found: int | None = run_files.read_json(path).get(NEXT_ROW_TOKENS)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        say(f"  note: {path.name} is damaged ({cause_of(error)}); rows are as long as the newest checkpoint has them")
+        return None
     return found
 
 
