@@ -129,7 +129,7 @@ def run(
         return Finished(settings.run_folder, "finished", result)
     source = settings.run_folder if recorded is None else recorded.folder
     skipped = skipped_steps(source, leave_out=skip_step) if resume or recorded is not None else []
-    if resume and (checkpoint is not None or rows_after_full(source) is None):
+    if resume and (checkpoint is not None or rows_after_full(source, say=screen.say) is None):
         Checkpoints(source / run_files.CHECKPOINTS, keep=1).newest_to_oldest(chosen=checkpoint)  # or says so now
     with paths_of(source if resume or recorded is not None else None):
         base, prepared, held = ranks.after_leader(
@@ -329,7 +329,7 @@ def _checkpoints(job: Job) -> Checkpoints:
 
 def _going_on(job: Job, checkpoints: Checkpoints) -> tuple[Progress, int | None]:
     """Where a resumed run stands; and the new budget of a row, if memory ran out on one of its processes."""
-    row_tokens, ranks = rows_after_full(job.folder, say=job.screen.say), job.learner.engine.ranks
+    row_tokens, ranks = rows_after_full(job.folder, say=lambda _: None), job.learner.engine.ranks
     progress = Progress()
     if row_tokens is None or job.checkpoint is not None or checkpoints.newest() is not None:
         progress = checkpoints.restore_newest(job.learner.optimiser, chosen=job.checkpoint, say=job.screen.say)
