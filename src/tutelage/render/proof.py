@@ -21,6 +21,7 @@ import numpy as np
 from tutelage.errors import TemplateError
 from tutelage.render.boundary import decoded_behind, reply_ids
 from tutelage.render.controls import ControlTokens, Span, refuse
+from tutelage.render.drafts import Draft, shortened
 from tutelage.render.forms import MessageForm, ReasoningField, form_of
 from tutelage.render.gates import assert_proven
 from tutelage.render.seen import SeenRow, said_once
@@ -39,6 +40,7 @@ from tutelage.render.template import ChatTemplate, TemplateRefusal
 from tutelage.render.tokenizer import Tokenizer
 from tutelage.render.turns import RenderedTurn, TurnWriter
 from tutelage.render.unshown import not_shown
+from tutelage.render.ways_out import moving_arguments, with_way_out
 from tutelage.render.words import SHOWN_CHARACTERS, Unproven
 from tutelage.types import Address, Change, Conversation, Drop, Example, Message, Prompt, Proven, TokenIds, Turn
 
@@ -48,25 +50,6 @@ SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-6, 1e6
 NO_OPENING = ("template_refused", "no_prompt", "prompt_not_a_prefix")
 """Why an assistant turn that opens a conversation cannot be asked for: no server has such a prompt, or the template
 writes the turn's header behind a question only."""
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A row as text.
-
-    Attributes:
-        conversation: the row.
-        turns: its trained turns.
-        escaped: the control tokens in it that are to be letters.
-        changes: remarks for the ledger.
-        turns_beyond: how many more turns were to be trained, and begin beyond the limit of tokens.
-    """
-
-    conversation: Conversation
-    turns: tuple[RenderedTurn, ...]
-    escaped: tuple[Span, ...]
-    changes: tuple[Change, ...]
-    turns_beyond: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,7 +91,11 @@ class Renderer:
     @cached_property
     def _writer(self) -> TurnWriter:
         return TurnWriter(
-            self.tokenizer.stop_pattern(), self.tokenizer.stop_words(), self.missing_stop, self.empty_reasoning
+            self.tokenizer.stop_pattern(),
+            self.tokenizer.stop_words(),
+            self.missing_stop,
+            self.empty_reasoning,
+            self._controls.pattern,
         )
 
     @cached_property
@@ -116,7 +103,21 @@ class Renderer:
         return ControlTokens(self.tokenizer)
 
     def prove(self, conversations: Sequence[Conversation]) -> list[Proven | Drop]:
-        """One outcome for each conversation, in order: its Examples with remarks, or why there are none."""
+        """One outcome for each conversation, in order: its Examples with remarks, or why there are none.
+
+        A drop names a way out where one was found by trying.
+        """
+        return [
+            with_way_out(self, row, one, Renderer._tried) if isinstance(one, Drop) else one
+            for row, one in zip(conversations, self._tried(conversations), strict=True)
+        ]
+
+    @cached_property
+    def moving_arguments(self) -> tuple[tuple[str, bool], ...]:
+        """Arguments of the template, and values, that change what it writes."""
+        return moving_arguments(self.template)
+
+    def _tried(self, conversations: Sequence[Conversation]) -> list[Proven | Drop]:
         drafts = [self._drafted(one) for one in conversations]
         ids = self._encoded([one for one in drafts if isinstance(one, Draft)])
         outcomes: list[list[ProvenTurn] | Drop] = []
@@ -337,7 +338,7 @@ class Renderer:
             for turn in turns:
                 if spoken[id(turn)] != turn.text:
                     changes += said_otherwise(self.tokenizer, address, turn, spoken[id(turn)])
-            turns, cut = self._shortened(draft, turns)
+            turns, cut = shortened(draft, turns, self.most_tokens)
             changes += cut
             examples = tuple(
                 self._example(draft.conversation, part, ids, held) for part, (ids, held) in enumerate(sequences(turns))
@@ -345,20 +346,8 @@ class Renderer:
         except Unproven as finding:
             return Drop(address, finding.reason, str(finding))
         if len(examples) > 1:
-            changes += (Change(address, "split", cost_of(examples)),)
+            changes += (Change(address, "split", cost_of(examples, turns, draft.appended)),)
         return Proven(examples, changes)
-
-    def _shortened(self, draft: Draft, turns: list[ProvenTurn]) -> tuple[list[ProvenTurn], tuple[Change, ...]]:
-        """Of a row that was not rendered to its end the turns within the limit, which is all that may be kept of it."""
-        if not draft.turns_beyond:
-            return turns, ()
-        assert self.most_tokens is not None
-        kept = [one for one in turns if len(one.prompt_ids) + len(one.reply_ids) <= self.most_tokens]
-        limit = f"the limit pack.max_tokens is {self.most_tokens}"
-        if not kept:
-            raise Unproven("too_long", f"no trained turn ends within it; {limit}")
-        detail = f"{len(kept)} of {len(turns) + draft.turns_beyond} trained turns stay, the others end later; {limit}"
-        return kept, (Change(draft.conversation.address, "turns_cut", detail),)
 
     def _example(self, conversation: Conversation, part: int, ids: list[int], turns: list[ProvenTurn]) -> Example:
         whole = self.train_on == "all"

@@ -42,19 +42,27 @@ def sequences(turns: Sequence[ProvenTurn]) -> Iterator[tuple[list[int], list[Pro
         left = rest
 
 
-def _stands_in(turn: ProvenTurn, sequence: list[int]) -> bool:
-    end = len(turn.prompt_ids)
-    return sequence[:end] == turn.prompt_ids and sequence[end : end + len(turn.reply_ids)] == turn.reply_ids
+def _stands_in(turn: ProvenTurn, sequence: list[int], *, less: int = 0) -> bool:
+    """Whether prompt and reply stand at the beginning; `less` tokens of the reply's end aside."""
+    end, said = len(turn.prompt_ids), turn.reply_ids[: len(turn.reply_ids) - less]
+    return sequence[:end] == turn.prompt_ids and sequence[end : end + len(said)] == said
 
 
-def cost_of(examples: Sequence[Example]) -> str:
-    """What it costs that a row became several sequences, in words."""
+def cost_of(examples: Sequence[Example], turns: Sequence[ProvenTurn], appended: frozenset[int]) -> str:
+    """What it costs that a row became several sequences, and why, in words; `appended` are turns with such a stop."""
     tokens = sum(len(one.ids) for one in examples)
     longest = max(len(one.ids) for one in examples)
-    return (
-        f"{len(examples)} sequences of {tokens} tokens together, where the longest alone has {longest}: "
-        "the template writes a turn otherwise once it is history"
+    whole = examples[0].ids.tolist()
+    apart = {turn.message for one in examples[1:] for turn in one.turns}
+    by_stop = all(
+        _stands_in(turn, whole, less=int(turn.message in appended)) for turn in turns if turn.message in apart
     )
+    cause = (
+        "the stop token that is appended to a reply does not stand in the history of the next turn"
+        if by_stop
+        else "the template writes a turn otherwise once it is history"
+    )
+    return f"{len(examples)} sequences of {tokens} tokens together, where the longest alone has {longest}: {cause}"
 
 
 def said_otherwise(tokenizer: Tokenizer, address: Address, turn: ProvenTurn, spoken: str) -> tuple[Change, ...]:

@@ -9,6 +9,7 @@ not, the reply is put together from the turn's own words and the template's own 
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -72,12 +73,14 @@ class TurnWriter:
         stop_words: the stop tokens, for people.
         missing_stop: what to do where the template writes no stop token.
         empty_reasoning: what to do where the prompt opens a block of reasoning and the turn has none.
+        control: finds a control token in text; None where there are none.
     """
 
     stop: re.Pattern[str]
     stop_words: str
     missing_stop: Literal["append", "drop"]
     empty_reasoning: Literal["drop", "close"]
+    control: re.Pattern[str] | None = None
     _shapes: dict[tuple[str, str, str], None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def turn(self, row: SeenRow, index: int, weight: float) -> RenderedTurn:
@@ -114,15 +117,22 @@ class TurnWriter:
             raise Unproven(
                 "no_stop_token",
                 f"message {index}: the template writes no stop token ({self.stop_words}) after the reply; "
-                f"it writes {(reply.body + reply.after)[-SHOWN_CHARACTERS:]!r}",
+                f"it writes {(reply.body + reply.after)[-SHOWN_CHARACTERS:]!r}{self._own_end(reply)}",
             )
         remark = Change(
             row.conversation.address,
             "stop_appended",
             f"message {index}: the template writes {reply.after[:SHOWN_CHARACTERS]!r} after the reply and no stop token"
-            f" ({self.stop_words}); one is appended",
+            f" ({self.stop_words}); one is appended{self._own_end(reply)}",
         )
         return RenderedTurn(index, weight, prompt, body, stop_written=False, remarks=(*reply.remarks, remark))
+
+    def _own_end(self, reply: _Reply) -> str:
+        """The control token that the template writes behind a reply, as a setting; empty where it writes none."""
+        found = self.control.search(reply.after) if self.control is not None else None
+        if found is None:
+            return ""
+        return f"; if the model is to stop at {found.group()}: render.stop_tokens = [{json.dumps(found.group())}]"
 
     def _known(self, message: Message, opening: str, tail: str) -> _Reply | None:
         """The reading of a turn of plain words that looks like one whose every character was traced before."""

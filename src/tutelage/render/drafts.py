@@ -1,0 +1,54 @@
+"""A row as text, before it is ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tutelage.render.controls import Span
+from tutelage.render.sequences import ProvenTurn
+from tutelage.render.turns import RenderedTurn
+from tutelage.render.words import Unproven
+from tutelage.types import Change, Conversation
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A row as text.
+
+    Attributes:
+        conversation: the row.
+        turns: its trained turns.
+        escaped: the control tokens in it that are to be letters.
+        changes: remarks for the ledger.
+        turns_beyond: how many more turns were to be trained, and begin beyond the limit of tokens.
+    """
+
+    conversation: Conversation
+    turns: tuple[RenderedTurn, ...]
+    escaped: tuple[Span, ...]
+    changes: tuple[Change, ...]
+    turns_beyond: int = 0
+
+    @property
+    def appended(self) -> frozenset[int]:
+        """Messages whose stop token is appended, as the template writes none."""
+        return frozenset(one.message for one in self.turns if not one.stop_written)
+
+
+def shortened(
+    draft: Draft, turns: list[ProvenTurn], most_tokens: int | None
+) -> tuple[list[ProvenTurn], tuple[Change, ...]]:
+    """Of a row that was not rendered to its end the turns within the limit, which is all that may be kept of it.
+
+    Raises:
+        Unproven: there are none.
+    """
+    if not draft.turns_beyond:
+        return turns, ()
+    assert most_tokens is not None
+    kept = [one for one in turns if len(one.prompt_ids) + len(one.reply_ids) <= most_tokens]
+    limit = f"the limit pack.max_tokens is {most_tokens}"
+    if not kept:
+        raise Unproven("too_long", f"no trained turn ends within it; {limit}")
+    detail = f"{len(kept)} of {len(turns) + draft.turns_beyond} trained turns stay, the others end later; {limit}"
+    return kept, (Change(draft.conversation.address, "turns_cut", detail),)

@@ -1,0 +1,104 @@
+"""Each refusal names a way out, and only one that was tried."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from served import CHATML, LATEST_REASONING, dropped, pair, proven, remarks, talk
+
+from tutelage.render import ChatTemplate, Renderer, Tokenizer
+from tutelage.types import Conversation, Message
+
+THINKS = talk(Message("user", "2+3?"), Message("assistant", "5", reasoning="add them"))
+PLAIN = talk(*pair("2+3?", "5"))
+OPENED = CHATML.replace("assistant\\n' -}}{%- endif", "assistant\\n<think>\\n' -}}{%- endif")
+SWITCHED = LATEST_REASONING.replace(
+    "assistant\\n' -}}{%- endif",
+    "assistant\\n' -}}{%- if not NAME -%}{{- '<think>\\n\\n</think>\\n\\n' -}}{%- endif -%}{%- endif",
+)
+Build = Callable[..., Renderer]
+
+
+@pytest.fixture
+def with_template(chatml_folder: Path) -> Build:
+    tokenizer = Tokenizer.load(chatml_folder)
+
+    def build(template: str, *, arguments: dict[str, Any] | None = None, **options: Any) -> Renderer:
+        given = ChatTemplate(template, named_tokens=tokenizer.named_tokens, arguments=arguments)
+        return Renderer(tokenizer, given, **options)
+
+    return build
+
+
+def way(renderer: Renderer, conversation: Conversation) -> str:
+    """The way out that a drop names; empty where it names none."""
+    return dropped(renderer, conversation).detail.partition("; the turn is proven with ")[2]
+
+
+@pytest.mark.parametrize("name", ["enable_thinking", "thinking", "deep_mode"])
+def test_m6_the_argument_that_opens_reasoning_is_named_as_the_template_calls_it(
+    with_template: Build, name: str
+) -> None:
+    template = SWITCHED.replace("NAME", name)
+    drop = dropped(with_template(template), THINKS)
+    assert drop.reason == "reasoning_not_in_reply"
+    assert drop.detail.endswith(f"render.template_arguments = {{{name} = true}}")
+    assert len(proven(with_template(template, arguments={name: True}), THINKS)) == 1
+
+
+def test_m6_an_argument_that_does_not_help_is_not_named(with_template: Build) -> None:
+    template = CHATML + "{%- if enable_thinking -%}{{- 'x' -}}{%- endif -%}"
+    assert "enable_thinking" not in way(with_template(template), THINKS)
+
+
+def test_m6_without_a_field_the_content_is_the_way(with_template: Build) -> None:
+    renderer = with_template(CHATML)
+    assert way(renderer, THINKS) == "the reasoning in the content, as <think>...</think>"
+    proven(renderer, talk(Message("user", "2+3?"), Message("assistant", "<think>\nadd them\n</think>\n\n5")))
+
+
+def test_m6_a_field_that_the_template_reads_is_named(with_template: Build) -> None:
+    renderer = with_template(LATEST_REASONING, reasoning_field="thinking")
+    assert way(renderer, THINKS) == 'render.reasoning_field = "reasoning_content"'
+
+
+def test_m6_the_policy_for_turns_without_reasoning_is_named(with_template: Build) -> None:
+    assert way(with_template(OPENED), PLAIN) == 'render.empty_reasoning = "close"'
+    judge = OPENED.replace("<think>", "<judge>")
+    assert way(with_template(judge), PLAIN) == 'render.empty_reasoning = "close"'
+
+
+def test_m6_a_missing_stop_names_the_policy_and_the_templates_own_end(with_template: Build) -> None:
+    eot = CHATML.replace("<|im_end|>", "<|endoftext|>")
+    drop = dropped(with_template(eot, missing_stop="drop"), PLAIN)
+    assert 'render.stop_tokens = ["<|endoftext|>"]' in drop.detail
+    assert 'render.missing_stop = "append"' in drop.detail
+    assert 'render.stop_tokens = ["<|endoftext|>"]' in remarks(with_template(eot), PLAIN)["stop_appended"]
+    (named,) = re.findall(r"render\.stop_tokens = (\[.*?\])", drop.detail)
+    assert json.loads(named) == ["<|endoftext|>"]
+    assert "render.stop_tokens" not in remarks(with_template(CHATML.replace("<|im_end|>", "")), PLAIN)["stop_appended"]
+
+
+def test_m6_a_spelled_control_token_names_its_policy(with_template: Build) -> None:
+    assert way(with_template(CHATML), talk(*pair("a <|im_end|>", "b"))) == 'render.control_tokens = "escape"'
+
+
+def test_m6_where_nothing_helps_nothing_is_named(with_template: Build) -> None:
+    shortened = CHATML.replace("message['content']", "message['content'][:3]")
+    assert way(with_template(shortened), talk(*pair("a", "too long"))) == ""
+
+
+def test_m6_a_split_says_its_cause(with_template: Build) -> None:
+    two = talk(*pair("a", "b"), *pair("c", "d"))
+    appended = remarks(with_template(CHATML.replace("<|im_end|>", "")), two)["split"]
+    assert "the stop token that is appended" in appended
+    thinks = talk(Message("user", "a"), Message("assistant", "b", reasoning="so"), *pair("c", "d"))
+    assert (
+        "the template writes a turn otherwise once it is history"
+        in remarks(with_template(LATEST_REASONING), thinks)["split"]
+    )
