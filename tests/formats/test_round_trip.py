@@ -29,8 +29,10 @@ TEXT = st.lists(st.sampled_from(HARD) | LETTERS, min_size=1, max_size=5).map("".
 LEAVES = st.one_of(st.none(), st.booleans(), st.integers(-(2**60), 2**60), TEXT)
 ARGUMENTS = st.dictionaries(TEXT, st.one_of(LEAVES, st.lists(LEAVES, max_size=2)), max_size=3)
 CALLS = st.lists(st.builds(ToolCall, TEXT, ARGUMENTS, st.one_of(st.none(), TEXT)), max_size=2).map(tuple)
+# A null is no value that a tool's description or a template's argument can mean: it is read as absent.
+STATED = st.dictionaries(TEXT, st.one_of(LEAVES.filter(lambda leaf: leaf is not None), st.lists(LEAVES)), max_size=3)
 TOOLS = st.lists(
-    st.builds(lambda name, more: {"type": "function", "function": {"name": name, "parameters": more}}, TEXT, ARGUMENTS),
+    st.builds(lambda name, more: {"type": "function", "function": {"name": name, "parameters": more}}, TEXT, STATED),
     max_size=2,
 )
 WEIGHT = st.one_of(st.none(), st.sampled_from([0.0, 1.0, 0.25]))
@@ -177,7 +179,7 @@ def test_tabs(pairs):
 
 
 @FEW
-@given(tools=TOOLS, more=ARGUMENTS)
+@given(tools=TOOLS, more=STATED)
 def test_tools_and_template_arguments(tools, more):
     turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     row = {"messages": turns, "tools": tools, "chat_template_kwargs": more}

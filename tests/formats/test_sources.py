@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,75 @@ def test_hub_names_are_told_from_paths():
     notes: list[str] = []
     with pytest.raises(SourceNotFoundError):
         find_files([str(Path("/nowhere/at/all.jsonl"))], notes.append)
+
+
+def test_d10_a_file_name_that_is_no_utf8_is_shown_so_that_a_file_can_hold_it(tmp_path, load):
+    name = os.fsencode(tmp_path) + b"/caf\xe9.jsonl"
+    with open(name, "wb") as stream:
+        stream.write(row("x").encode() + b"broken\n")
+    for source in (tmp_path, os.fsdecode(name), tmp_path / "*.jsonl"):
+        result = load(source)
+        assert prompts(result) == ["x"]
+        shown = str(result.conversations[0].address)
+        assert shown == f"{tmp_path}/caf\\xe9.jsonl:1"
+        assert shown.encode("utf-8")
+    with pytest.raises(SourceNotFoundError) as caught:
+        load(os.fsdecode(name[:-1]))
+    assert str(caught.value).encode("utf-8")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a/" + "x" * 5000, "a\0b", "*" + "x" * 300, "[" * 50])
+def test_d11_a_name_that_no_file_can_have(load, name):
+    with pytest.raises((SourceNotFoundError, DataError)) as caught:
+        load(name)
+    assert len(str(caught.value)) < 1000
+
+
+def test_d12_a_dangling_link_says_so(tmp_path, load, put):
+    put("data/a.jsonl", row("x"))
+    (tmp_path / "data/b.jsonl").symlink_to(tmp_path / "gone.jsonl")
+    with pytest.raises(SourceNotFoundError, match="link leads to nothing") as caught:
+        load(tmp_path / "data/b.jsonl")
+    assert "gone.jsonl" in str(caught.value)
+    for source in (tmp_path / "data", tmp_path / "data/*.jsonl"):
+        result = load(source)
+        assert prompts(result) == ["x"]
+        assert result.ledger.notes == [f"{tmp_path}/data/b.jsonl is passed over: a link to nothing"]
+
+
+def test_d12_what_cannot_be_opened_in_a_folder_is_named(tmp_path, load, put, monkeypatch):
+    put("data/a.jsonl", row("x"))
+    put("data/closed/b.jsonl", row("y"))
+    scandir = os.scandir
+
+    def guarded(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    result = load(tmp_path / "data")
+    assert prompts(result) == ["x"]
+    assert result.ledger.notes == [f"{tmp_path}/data/closed is passed over: Permission denied"]
+    with pytest.raises(DataError, match="cannot be opened"):
+        load(tmp_path / "data/closed")
+
+
+def test_d12_links_to_folders_and_pipes_are_named(tmp_path, load, put):
+    put("data/a.jsonl", row("x"))
+    put("more/b.jsonl", row("y"))
+    (tmp_path / "data/more").symlink_to(tmp_path / "more")
+    os.mkfifo(tmp_path / "data/c.jsonl")
+    notes = load(tmp_path / "data").ledger.notes
+    assert [note.split(" is passed over: ")[1].split(";")[0] for note in notes] == ["a link to a folder", "no file"]
+    with pytest.raises(DataError, match="read twice"):
+        load(tmp_path / "data/c.jsonl")
+
+
+def test_b23_folders_with_brackets_are_taken_by_name(tmp_path, load, put):
+    for name in ("a[/x].jsonl", "data[bold]/y.jsonl", "b[/z.jsonl"):
+        put(name, row(name))
+    assert prompts(load(tmp_path / "a[/x].jsonl")) == ["a[/x].jsonl"]
+    assert prompts(load(tmp_path / "data[bold]/*.jsonl")) == ["data[bold]/y.jsonl"]
+    assert prompts(load(tmp_path / "data[bold]")) == ["data[bold]/y.jsonl"]
+    assert prompts(load(tmp_path / "b[" / "*.jsonl")) == ["b[/z.jsonl"]

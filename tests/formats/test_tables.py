@@ -178,3 +178,32 @@ def test_damaged_parquet_is_an_error(tmp_path, load):
     (tmp_path / "cut.parquet").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="Parquet file cannot be read"):
         load(tmp_path / "cut.parquet")
+
+
+def test_d9_a_header_that_is_no_utf8_is_refused(put, load):
+    turns = '"[{""role"": ""user"", ""content"": ""q""}, {""role"": ""assistant"", ""content"": ""a""}]"'
+    for columns in (None, {"messages": "conv"}):
+        with pytest.raises(DataError, match="columns are not UTF-8") as caught:
+            load(put("a.csv", f"conv,caf\xe9\n{turns},x\n".encode("latin-1")), columns=columns)
+        assert "iconv" in str(caught.value)
+        str(caught.value).encode("utf-8")
+    # A first row of data is a row like any other.
+    rows = load(put("b.tsv", b"What is a caf\xe9?\tb c\nq ?\ta b\n"), columns={"prompt": "0", "response": "1"})
+    assert pairs(rows) == [("q ?", "a b")]
+    assert lines_dropped(rows, "invalid_utf8") == [1]
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_r23_line_ends_of_other_systems_are_no_content(put, load, end):
+    text = "First line\nsecond line\n\nNext page\nof it\n\n\nLast"
+    path = put("page.txt", text.replace("\n", end))
+    result, plain = load(path), load(put("plain.txt", text))
+    assert [one.messages for one in result.conversations] == [one.messages for one in plain.conversations]
+    assert [one.address.number for one in result.conversations] == [one.address.number for one in plain.conversations]
+    assert sum("carriage return" in note for note in result.ledger.notes) == 1
+    assert not any("carriage return" in note for note in plain.ledger.notes)
+
+
+def test_r23_carriage_returns_of_gzip_and_marked_text(put, load):
+    data = gzip.compress("\ufeffone\r\ntwo\r\n\r\nthree".encode())
+    assert [one.messages[0].content for one in load(put("a.txt.gz", data)).conversations] == ["one\ntwo", "three"]

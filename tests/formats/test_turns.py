@@ -136,7 +136,8 @@ def test_weights(put, load, extra, weight):
 @pytest.mark.parametrize(
     "extra",
     [{"train": "yes"}, {"weight": "1"}, {"weight": -1}, {"weight": True}, {"weight": float("nan")}, {"name": 3},
-     {"tool_call_id": 3}, {"reasoning": ["x"]}, {"content": 3}, {"content": {"a": 1}}, {"role": 7}],
+     {"tool_call_id": 3.5}, {"tool_call_id": True},
+     {"reasoning": ["x"]}, {"content": 3}, {"content": {"a": 1}}, {"role": 7}],
 )  # fmt: skip
 def test_wrong_types_in_a_turn(put, load, extra):
     assert drop_of(put, load, {"messages": [USER, REPLY | extra]})[0] == "wrong_type"

@@ -7,10 +7,12 @@ says what the files hold and changes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tutelage.formats.names import SHAPES, Fields, FileKind, fields_for, shape_for
-from tutelage.formats.rawrow import RowError
+from tutelage.formats.rawrow import RawRow, RowError
+from tutelage.formats.remarks import FileRemarks, RowContext
 from tutelage.formats.shapes import ShapeTable, conversation_from
 from tutelage.formats.sniff import sniff
 from tutelage.formats.sources import SourceFile, find_files
@@ -120,11 +122,16 @@ def describe(sources: Sequence[str], *, shape: str = "auto", columns: Mapping[st
     summaries = []
     for file, kind in request.files:
         notes: list[str] = []
-        found = survey(raw_rows(file, kind, table=table, columns=columns, note=notes.append), table)
+        found = survey(raw_rows(file, kind, table=table, columns=columns, note=notes.append, glance=True), table)
         forced = request.shape if found.fitting[request.shape] else None
         settled = found.shape if request.shape == "auto" else forced
         if settled is not None:
-            notes += remarks(found, settled, table, file.shown)
+            notes += remarks(found, settled, table, file.shown, auto=request.shape == "auto")
+            context = RowContext(FileRemarks(file.shown, notes.append))
+            for row in raw_rows(file, kind, table=table, columns=columns, note=lambda _: None):
+                if isinstance(row, RawRow):
+                    with suppress(RowError):  # `read` drops it; here only what is said of the file counts
+                        conversation_from(row, _shape_of(row, settled, request, table), request.fields, context)
         summaries.append(
             FileSummary(
                 file=file.shown,
@@ -153,16 +160,21 @@ def _request(sources: Sequence[str], shape: str, columns: Mapping[str, str] | No
     return _Request(tuple(files), wanted, fields, columns, tuple(notes))
 
 
+def _shape_of(row: RawRow, file_shape: str, request: _Request, table: ShapeTable) -> str:
+    return table.choose(row.fields, file_shape) if request.shape == "auto" else file_shape
+
+
 def _conversations(request: _Request, ledger: Ledger, max_rows: int | None) -> Iterator[Conversation]:
     table = ShapeTable(request.fields)
     left = max_rows
     for file, kind in request.files:
         if left is not None and left <= 0:
             return
-        found = survey(raw_rows(file, kind, table=table, columns=request.columns, note=ledger.note), table)
+        found = survey(raw_rows(file, kind, table=table, columns=request.columns, note=ledger.note, glance=True), table)
         file_shape = settle(found, request.shape, request.columns, file.shown)
-        for note in remarks(found, file_shape, table, file.shown):
+        for note in remarks(found, file_shape, table, file.shown, auto=request.shape == "auto"):
             ledger.note(note)
+        context = RowContext(FileRemarks(file.shown, ledger.note))
         for row in raw_rows(file, kind, table=table, columns=request.columns, note=ledger.note):
             if left is not None:
                 if left <= 0:
@@ -172,12 +184,12 @@ def _conversations(request: _Request, ledger: Ledger, max_rows: int | None) -> I
             if isinstance(row, Drop):
                 ledger.drop(row)
                 continue
-            shape = table.choose(row.fields, file_shape) if request.shape == "auto" else file_shape
+            shape = _shape_of(row, file_shape, request, table)
             try:
-                conversation, change = conversation_from(row, shape, request.fields)
+                conversation, changes = conversation_from(row, shape, request.fields, context)
             except RowError as error:
                 ledger.drop(Drop(row.address, error.reason, error.detail))
                 continue
-            if change is not None:
+            for change in changes:
                 ledger.change(change)
             yield conversation

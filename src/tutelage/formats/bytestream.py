@@ -1,4 +1,4 @@
-"""Opens a file and gives its bytes: gzip or not, without a byte-order mark, and with a damaged end told, not raised."""
+"""Opens a file and gives its bytes: gzip or not, without a byte-order mark, and with a missing end told, not raised."""
 
 from __future__ import annotations
 
@@ -8,22 +8,39 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from tutelage.errors import DataError, cause_of
 from tutelage.types import Address, Drop
 
 UTF8_MARK = b"\xef\xbb\xbf"
 GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK_BYTES = 1 << 18
+_TRAILER_BYTES = 18
+"""The shortest gzip member with its header and trailer."""
+
+_LENGTH_SLACK = 1 << 16
+READ_RIGHTS = "give yourself the right to read it: chmod u+r FILE"
 
 
 class ByteStream:
     """One pass over a file's bytes.
 
+    A gzip stream that breaks off gives what stands before the break. One that says otherwise than its checksum, or
+    that cannot be what was compressed, is refused: what it gave so far may be other words than were written. The
+    checksum stands at the end, so nothing of a file counts before a pass has come to it.
+
+    Args:
+        path: the file.
+        shown: its name in errors; the path itself unless given.
+
     Attributes:
-        damage: what was wrong with the gzip stream, once a pass met it; the bytes before it are still given.
+        damage: how the gzip stream broke off, once a pass met it.
+
+    Raises:
+        DataError: from each pass, where the checksum fails or the file cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, shown: str | None = None) -> None:
+        self.path, self.shown = path, shown or str(path)
         self.damage: str | None = None
 
     def lines(self) -> Iterator[bytes]:
@@ -33,8 +50,16 @@ class ByteStream:
                 first = stream.readline()
                 yield first.removeprefix(UTF8_MARK)
                 yield from stream
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                self.damage = str(error)
+            except (EOFError, zlib.error, OSError) as error:
+                self._broken(error, stream)
+
+    def first_packed(self, most_bytes: int) -> bytes:
+        """The first bytes as the file has them, unpacked or not."""
+        try:
+            with self.path.open("rb") as stream:
+                return stream.read(most_bytes)
+        except OSError as error:
+            raise self._unreadable(error) from error
 
     def read_all(self) -> bytes:
         """All bytes up to the end or the damage."""
@@ -50,8 +75,8 @@ class ByteStream:
                 while (most_bytes is None or size < most_bytes) and (chunk := stream.read1(_CHUNK_BYTES)):
                     chunks.append(chunk)
                     size += len(chunk)
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                self.damage = str(error)
+            except (EOFError, zlib.error, OSError) as error:
+                self._broken(error, stream)
         return b"".join(chunks).removeprefix(UTF8_MARK)
 
     def damage_drop(self, address: Address) -> Drop:
@@ -59,7 +84,51 @@ class ByteStream:
         detail = f"the gzip stream is damaged here ({self.damage}); nothing after this point can be read"
         return Drop(address, "damaged_gzip", detail)
 
+    def _broken(self, error: Exception, stream: io.BufferedReader | gzip.GzipFile) -> None:
+        """Record a stream that breaks off.
+
+        Raises:
+            DataError: for any other end.
+        """
+        if isinstance(error, EOFError) and not self._has_trailer(stream.tell()):
+            self.damage = str(error)
+            return
+        if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
+            raise self._unreadable(error) from error
+        raise DataError(
+            "The gzip file is damaged",
+            where=self.shown,
+            found=str(error),
+            expected="content that agrees with its checksum; no row of the file can be trusted",
+            fix="copy or download it again",
+        ) from error
+
+    def _has_trailer(self, bytes_given: int) -> bool:
+        """Whether a stream that ended too early is whole: its last four bytes then state about the length it gave.
+
+        A damaged stream may run on over its own end. The bounds are wide, as the wrong answer here only refuses a file
+        that must be copied again anyway.
+        """
+        with self.path.open("rb") as packed:
+            packed.seek(0, io.SEEK_END)
+            if packed.tell() < _TRAILER_BYTES:
+                return False
+            packed.seek(-4, io.SEEK_END)
+            stated = int.from_bytes(packed.read(4), "little")
+        return abs(stated - bytes_given % (1 << 32)) <= bytes_given // 2 + _LENGTH_SLACK
+
+    def _unreadable(self, error: OSError) -> DataError:
+        return DataError(
+            "The file cannot be read",
+            where=self.shown,
+            found=cause_of(error),
+            fix=READ_RIGHTS if isinstance(error, PermissionError) else "check the disk, or copy the file again",
+        )
+
     def _open(self) -> io.BufferedReader | gzip.GzipFile:
-        with self.path.open("rb") as stream:
-            packed = stream.read(2) == GZIP_MAGIC
-        return gzip.open(self.path, "rb") if packed else self.path.open("rb")
+        try:
+            with self.path.open("rb") as stream:
+                packed = stream.read(2) == GZIP_MAGIC
+            return gzip.open(self.path, "rb") if packed else self.path.open("rb")
+        except OSError as error:
+            raise self._unreadable(error) from error

@@ -9,6 +9,7 @@ from typing import Any
 
 from tutelage.formats.bytestream import ByteStream
 from tutelage.formats.names import TURN_KEYS
+from tutelage.formats.nested import DoubledObject, doubled_in_row, doubled_within, stands_twice, with_doubled
 from tutelage.formats.rawrow import RawRow, RawRows, bad_bytes, row_or_drop
 from tutelage.types import Address, Drop
 
@@ -16,10 +17,17 @@ _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
 _ROW_START = re.compile(r"\n([ \t]*)\{")
 _MARK = "\ufeff"
+_LINE_ENDS = frozenset({"\n", "", "\r\n"})
 
 
-def json_lines(stream: ByteStream, shown: str) -> RawRows:
-    """Rows of a JSON lines file, in constant memory; blank lines are no rows."""
+def json_lines(stream: ByteStream, shown: str, *, glance: bool = False) -> RawRows:
+    """Rows of a JSON lines file, in constant memory; blank lines are no rows.
+
+    Args:
+        stream: the file.
+        shown: its name in addresses.
+        glance: leave out the search for keys that stand twice, for a pass that only counts columns.
+    """
     number = 0
     for line in stream.lines():
         number += 1
@@ -27,13 +35,35 @@ def json_lines(stream: ByteStream, shown: str) -> RawRows:
             continue
         address = Address(shown, number)
         try:
-            value = json.loads(line.decode("utf-8"))
+            text = line.decode("utf-8")
+            value = _value(text)
         except (ValueError, RecursionError) as error:
             yield _second_look(line, address, error)
             continue
-        yield row_or_drop(address, value, look_for_surrogates=b"\\ud" in line or b"\\uD" in line)
+        halves = "\\" in text and ("\\ud" in text or "\\uD" in text)
+        if glance:
+            yield row_or_drop(address, value, look_for_surrogates=halves)
+        else:
+            yield checked_row(address, value, text, look_for_surrogates=halves)
     if stream.damage is not None:
         yield stream.damage_drop(Address(shown, number + 1))
+
+
+def _value(text: str) -> Any:
+    """What `json.loads` gives, a little sooner for a line that begins with its value and ends right after it."""
+    try:
+        value, end = _DECODER.raw_decode(text)
+    except json.JSONDecodeError:
+        return json.loads(text)
+    return value if text[end:] in _LINE_ENDS else json.loads(text)
+
+
+def checked_row(address: Address, value: Any, text: str, *, look_for_surrogates: bool) -> RawRow | Drop:
+    """A decoded JSON text as a row, or the Drop that says why it is none: no object, no text, or a key lost in it."""
+    row = row_or_drop(address, value, look_for_surrogates=look_for_surrogates)
+    if isinstance(row, RawRow) and (key := doubled_in_row(text, row.fields)) is not None:
+        return Drop(address, "duplicate_key", stands_twice(key))
+    return row
 
 
 def _second_look(line: bytes, address: Address, error: Exception) -> RawRow | Drop:
@@ -43,7 +73,7 @@ def _second_look(line: bytes, address: Address, error: Exception) -> RawRow | Dr
     text = line.decode("utf-8")
     if text.startswith(_MARK):
         try:
-            return row_or_drop(address, json.loads(text[1:]), look_for_surrogates=True)
+            return checked_row(address, json.loads(text[1:]), text[1:], look_for_surrogates=True)
         except (ValueError, RecursionError) as inner:
             text, error = text[1:], inner
     cut = not text.endswith("\n")
@@ -94,7 +124,7 @@ class _Checks:
     def row(self, address: Address, value: Any, source: str) -> RawRow | Drop:
         if self.escaped and (detail := bad_bytes(source)) is not None:
             return Drop(address, "invalid_utf8", detail)
-        return row_or_drop(address, value, look_for_surrogates=self.surrogates)
+        return checked_row(address, value, source, look_for_surrogates=self.surrogates)
 
     def failure(self, address: Address, text: str, error: Exception, where: int) -> Drop:
         at_end = not text[where:].strip() or (isinstance(error, ValueError) and "Unterminated" in str(error))
@@ -177,11 +207,10 @@ def _objects(
         source = text[place:end]
         alone = place == start and _skip(text, end) == len(text)
         place = _skip(text, end)
-        items = _wrapped(value, is_row) if alone else None
-        if items is None:
+        if not alone or _wrapped(value, is_row) is None:
             yield checks.row(address, value, source)
         else:
-            yield from _wrapped_rows(items, shown, checks)
+            yield from _wrapped_rows(with_doubled(source, value), address, is_row, checks)
 
 
 def _wrapped(value: Any, is_row: Callable[[Mapping[str, Any]], bool]) -> list[Any] | None:
@@ -198,10 +227,20 @@ def _wrapped(value: Any, is_row: Callable[[Mapping[str, Any]], bool]) -> list[An
     return list(lists[0])
 
 
-def _wrapped_rows(items: list[Any], shown: str, checks: _Checks) -> Iterator[RawRow | Drop]:
-    for index, item in enumerate(items):
-        source = json.dumps(item, ensure_ascii=False) if checks.escaped else ""
-        yield checks.row(Address(shown, index, "item"), item, source)
+def _wrapped_rows(
+    value: Any, address: Address, is_row: Callable[[Mapping[str, Any]], bool], checks: _Checks
+) -> Iterator[RawRow | Drop]:
+    if isinstance(value, DoubledObject):
+        yield Drop(address, "duplicate_key", stands_twice(value.key))
+        return
+    for index, item in enumerate(_wrapped(value, is_row) or ()):
+        place = Address(address.file, index, "item")
+        if (key := doubled_within(item)) is not None:
+            yield Drop(place, "duplicate_key", stands_twice(key))
+        elif checks.escaped and (detail := bad_bytes(json.dumps(item, ensure_ascii=False))) is not None:
+            yield Drop(place, "invalid_utf8", detail)
+        else:
+            yield row_or_drop(place, item, look_for_surrogates=checks.surrogates)
 
 
 def _skip(text: str, place: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from importlib.resources import files
 from typing import Any, Final, Literal
@@ -19,7 +19,13 @@ TABLE: Final[dict[str, Any]] = json.loads(files("tutelage.formats").joinpath("na
 ROLES: Final[dict[str, Role]] = TABLE["roles"]
 CALL_ROLES: Final = frozenset(TABLE["call_roles"])
 TURN_KEYS: Final[dict[str, tuple[str, ...]]] = {key: tuple(names) for key, names in TABLE["turn_keys"].items()}
+MARKS: Final[dict[str, str]] = TABLE["marks"]
+PLAIN_TURN_KEYS: Final = frozenset(name for names in TURN_KEYS.values() for name in names)
+BLOCK_TYPES: Final[dict[str, str]] = TABLE["block_types"]
+CALL_KEYS: Final[dict[str, tuple[str, ...]]] = {key: tuple(names) for key, names in TABLE["call_keys"].items()}
+RESULT_KEYS: Final[dict[str, tuple[str, ...]]] = {key: tuple(names) for key, names in TABLE["result_keys"].items()}
 PART_TYPES: Final[dict[str, str]] = TABLE["part_types"]
+MEDIA_TYPES: Final = frozenset(TABLE["media_types"])
 PART_KEYS: Final[tuple[str, ...]] = tuple(TABLE["part_keys"])
 ENDINGS: Final[dict[str, FileKind]] = TABLE["endings"]
 KIND_TITLES: Final[dict[FileKind, str]] = TABLE["kind_titles"]
@@ -51,7 +57,15 @@ class Fields:
     history: tuple[str, ...]
     tools: tuple[str, ...]
     template_arguments: tuple[str, ...]
+    verdict: tuple[str, ...]
+    masked_role: tuple[str, ...]
     media: tuple[str, ...]
+    beside: frozenset[str] = field(init=False)
+    """The columns that may stand beside a conversation; most rows have none of them."""
+
+    def __post_init__(self) -> None:
+        names = ("tools", "template_arguments", "verdict", "masked_role", "media", "system", "history")
+        object.__setattr__(self, "beside", frozenset(name for kind in names for name in getattr(self, kind)))
 
     def required(self, shape: str) -> list[tuple[str, ...]]:
         """The groups of columns of which a row of this shape holds at least one each."""
@@ -63,10 +77,10 @@ class Fields:
 
     def all_columns(self) -> frozenset[str]:
         """Every column name that means something."""
-        return frozenset(name for field in TABLE["fields"] for name in getattr(self, field))
+        return frozenset(name for kind in TABLE["fields"] for name in getattr(self, kind))
 
 
-DEFAULT_FIELDS: Final = Fields(**{field: tuple(names) for field, names in TABLE["fields"].items()})
+DEFAULT_FIELDS: Final = Fields(**{kind: tuple(names) for kind, names in TABLE["fields"].items()})
 
 
 def fields_for(columns: Mapping[str, str] | None) -> Fields:
@@ -77,7 +91,7 @@ def fields_for(columns: Mapping[str, str] | None) -> Fields:
     """
     if not columns:
         return DEFAULT_FIELDS
-    changed: dict[str, tuple[str, ...]] = {}
+    changed: dict[str, Any] = {}
     for key, column in columns.items():
         if key not in COLUMN_KEYS:
             raise ConfigError(

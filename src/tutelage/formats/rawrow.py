@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, Final
 
 from tutelage.types import Address, Drop
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RawRow:
-    """One row as the file has it: column name -> value, None where a cell is null."""
+    """One row as the file has it: column name -> value, None where a cell is null.
+
+    `filled`: the file cannot tell a null inside a nested column from a key that is not there.
+    """
 
     address: Address
     fields: Mapping[str, Any]
+    filled: bool = False
 
 
 RawRows = Iterator[RawRow | Drop]
+
+LONE_SURROGATE: Final = "a \\ud800-\\udfff escape without its other half: not text"
 
 
 class RowError(Exception):
@@ -31,11 +38,19 @@ class RowError(Exception):
 
 def has_surrogate(value: Any) -> bool:
     """Whether any string of a decoded JSON value holds half of a surrogate pair, which no UTF-8 can write."""
-    try:
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        return True
+    level = [value]
+    while level:
+        for text in level:
+            if type(text) is str and not text.isascii() and bad_bytes(text) is not None:
+                return True
+        level = [inner for outer in level for inner in _parts_of(outer)]
     return False
+
+
+def _parts_of(value: Any) -> Iterable[Any]:
+    if type(value) is dict:
+        return chain(value, value.values())
+    return value if type(value) is list else ()
 
 
 def bad_bytes(text: str) -> str | None:
@@ -44,6 +59,8 @@ def bad_bytes(text: str) -> str | None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         byte = ord(text[error.start]) - 0xDC00
+        if not 0 <= byte <= 255:
+            return f"half a surrogate pair, \\u{ord(text[error.start]):04x}"
         before = text[max(0, error.start - 20) : error.start].encode("utf-8", "replace").decode("utf-8")
         return f"byte 0x{byte:02x} after {before!r} is not UTF-8"
     return None
@@ -52,10 +69,10 @@ def bad_bytes(text: str) -> str | None:
 def row_or_drop(address: Address, value: Any, *, look_for_surrogates: bool) -> RawRow | Drop:
     """A decoded JSON value as a row, or the Drop that says why it is none."""
     if not isinstance(value, dict):
-        shown = json.dumps(value)[:60]
-        return Drop(address, "not_an_object", f"a row must be a JSON object, found {json_type(value)}: {shown}")
+        shown = "" if isinstance(value, list) else f": {json.dumps(value)[:60]}"
+        return Drop(address, "not_an_object", f"a row must be a JSON object, found {json_type(value)}{shown}")
     if look_for_surrogates and has_surrogate(value):
-        return Drop(address, "lone_surrogate", "a \\ud800-\\udfff escape without its other half: not text")
+        return Drop(address, "lone_surrogate", LONE_SURROGATE)
     return RawRow(address, value)
 
 

@@ -7,11 +7,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from tutelage.formats.calltext import calls_out_of_text, is_call_text
 from tutelage.formats.names import SHAPES_BY_PRIORITY, TURN_KEYS, Fields
+from tutelage.formats.nested import extent_of
+from tutelage.formats.nulls import without_nulls
+from tutelage.formats.parts import parts_of
 from tutelage.formats.rawrow import RawRow, RowError, json_type
-from tutelage.formats.toolcalls import tools_from
-from tutelage.formats.turns import decoded, first_of, turns_from
-from tutelage.types import Change, Conversation, Message
+from tutelage.formats.remarks import FileRemarks, RowContext
+from tutelage.formats.toolcalls import calls_from
+from tutelage.formats.toolspecs import tools_from
+from tutelage.formats.turns import decoded, first_of, role_of, turns_from
+from tutelage.types import Address, Change, Conversation, Message
 
 
 class ShapeTable:
@@ -43,39 +49,94 @@ class ShapeTable:
         return self.best(row) or file_shape
 
 
-def conversation_from(row: RawRow, shape: str, fields: Fields) -> tuple[Conversation, Change | None]:
+def conversation_from(
+    row: RawRow, shape: str, fields: Fields, context: RowContext
+) -> tuple[Conversation, tuple[Change, ...]]:
     """The conversation a row means, and what was changed on the way.
+
+    Args:
+        row: the row.
+        shape: the shape to read it by.
+        fields: the names of columns.
+        context: the file's; what it says of the row before is replaced.
 
     Raises:
         RowError: the row cannot become one.
     """
     raw = row.fields
+    context.begin(filled=row.filled)
+    beside = not fields.beside.isdisjoint(raw)
+    if beside:
+        _require_text(raw, fields)
+    if shape == "text":
+        return Conversation((_document(raw, fields),), row.address), ()
+    tools: tuple[Mapping[str, Any], ...] = ()
+    removed: tuple[Change, ...] = ()
+    if beside:
+        _require_wanted(raw, fields, context.remarks)
+        tools = tools_from(first_of(raw, fields.tools), context)
+    messages = _READERS[shape](raw, fields, context)
+    if tools or context.wrapped_results:
+        messages, removed = calls_out_of_text(messages, context, row.address, offers_tools=bool(tools))
+    if not beside:
+        messages, changes = _ended(messages, row.address)
+        return Conversation(tuple(messages), row.address), removed + changes
+    if shape in {"messages", "sharegpt"}:
+        _hide_role(messages, first_of(raw, fields.masked_role))
+    messages, changes = _ended(messages, row.address)
+    arguments = _template_arguments(first_of(raw, fields.template_arguments), context)
+    conversation = Conversation(tuple(messages), row.address, tools=tools, template_arguments=arguments)
+    return conversation, removed + changes
+
+
+def _require_text(raw: Mapping[str, Any], fields: Fields) -> None:
     for name in fields.media:
         if raw.get(name):
             raise RowError("unsupported_content", f"`{name}` holds something; only text is trained")
-    if shape == "text":
-        return Conversation((_document(raw, fields),), row.address), None
-    messages = _READERS[shape](raw, fields)
-    change = None
-    last = max((index for index, one in enumerate(messages) if one.role == "assistant"), default=-1)
+
+
+def _ended(messages: list[Message], address: Address) -> tuple[list[Message], tuple[Change, ...]]:
+    """The messages up to the last assistant turn, each of whose turns says something."""
+    changes: tuple[Change, ...] = ()
+    last = -1
+    for index, said in enumerate(messages):
+        if said.role == "assistant":
+            last = index
+            if not (_holds(said.content) or _holds(said.reasoning) or said.tool_calls):
+                raise RowError(
+                    "empty_reply", f"turn {index}: the assistant says nothing, thinks nothing, calls nothing"
+                )
     if last < 0:
-        roles = ", ".join(dict.fromkeys(one.role for one in messages))
+        roles = ", ".join(dict.fromkeys(said.role for said in messages))
         raise RowError("no_reply", f"no assistant turn; the roles are {roles}")
     if last + 1 < len(messages):
-        gone = messages[last + 1 :]
-        roles = ", ".join(one.role for one in gone)
-        change = Change(row.address, "trailing_turns_removed", f"after the last assistant turn: {roles}")
+        roles = ", ".join(said.role for said in messages[last + 1 :])
+        changes = (Change(address, "trailing_turns_removed", f"after the last assistant turn: {roles}"),)
         del messages[last + 1 :]
-    for index, one in enumerate(messages):
-        if one.role == "assistant" and not (_holds(one.content) or _holds(one.reasoning) or one.tool_calls):
-            raise RowError("empty_reply", f"turn {index}: the assistant says nothing, thinks nothing, calls nothing")
-    conversation = Conversation(
-        tuple(messages),
-        row.address,
-        tools=tools_from(first_of(raw, fields.tools)),
-        template_arguments=_template_arguments(first_of(raw, fields.template_arguments)),
-    )
-    return conversation, change
+    return messages, changes
+
+
+def _require_wanted(raw: Mapping[str, Any], fields: Fields, remarks: FileRemarks) -> None:
+    """Refuse a reply that the row itself calls a bad one, as rows for KTO do: this training learns what it is shown."""
+    for name in fields.verdict:
+        value = raw.get(name)
+        if value is None:
+            continue
+        word = value.strip().lower() if isinstance(value, str) else value
+        if word is False or word == "false":
+            raise RowError("unwanted_reply", f"`{name}` is false: the row shows a reply that is not wanted")
+        if word is not True and word != "true":
+            remarks.unread("row", [name])
+
+
+def _hide_role(messages: list[Message], role_name: Any) -> None:
+    """Take the turns of the role that a column `mask` names out of what is trained."""
+    if not isinstance(role_name, str) or not role_name.strip():
+        return
+    role = role_of(role_name, "`mask`")
+    for index, message in enumerate(messages):
+        if message.role == role:
+            messages[index] = replace(message, weight=0.0)
 
 
 def _holds(text: str | None) -> bool:
@@ -121,10 +182,23 @@ def _document(raw: Mapping[str, Any], fields: Fields) -> Message:
     return Message("text", text)
 
 
-def _before(raw: Mapping[str, Any], fields: Fields) -> list[Message]:
+def _system(raw: Mapping[str, Any], fields: Fields, context: RowContext) -> str:
+    """The text of the system column, or of the list of its text parts."""
+    name, value = _named(raw, fields.system)
+    if value is None or value == "":
+        return ""
+    if not isinstance(value, list):
+        return _optional(raw, fields.system)
+    parts = parts_of(value, f"`{name}`", context)
+    if parts.thoughts or parts.calls or parts.results:
+        raise RowError("unsupported_content", f"`{name}` holds more than text")
+    return parts.text if parts.text and _holds(parts.text) else ""
+
+
+def _before(raw: Mapping[str, Any], fields: Fields, context: RowContext) -> list[Message]:
     """The system turn and the earlier turns that stand in columns of their own."""
     messages = []
-    if system := _optional(raw, fields.system):
+    if system := _system(raw, fields, context):
         messages.append(Message("system", system))
     name, history = _named(raw, fields.history)
     if isinstance(history, str):
@@ -134,7 +208,7 @@ def _before(raw: Mapping[str, Any], fields: Fields) -> list[Message]:
     if not isinstance(history, list):
         raise RowError("wrong_type", f"`{name}` must be a list of [question, answer], found {json_type(history)}")
     if history and isinstance(history[0], dict):
-        return messages + turns_from(history, name)
+        return messages + turns_from(history, name, context)
     for index, pair in enumerate(history):
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             raise RowError("wrong_type", f"{name}[{index}] must be [question, answer], both strings")
@@ -142,31 +216,40 @@ def _before(raw: Mapping[str, Any], fields: Fields) -> list[Message]:
     return messages
 
 
-def _alpaca(raw: Mapping[str, Any], fields: Fields) -> list[Message]:
+def _alpaca(raw: Mapping[str, Any], fields: Fields, context: RowContext) -> list[Message]:
     name, instruction = _string(raw, fields.instruction)
     prompt = "\n\n".join(text for text in (instruction, _optional(raw, fields.input)) if _holds(text))
     if not prompt:
         raise RowError("missing_field", f"`{name}` and `{fields.input[0]}` are both empty")
-    return [*_before(raw, fields), Message("user", prompt), Message("assistant", _string(raw, fields.response)[1])]
+    return [*_before(raw, fields, context), Message("user", prompt), *_reply(raw, fields, context)]
 
 
-def _prompt_completion(raw: Mapping[str, Any], fields: Fields) -> list[Message]:
-    messages = _before(raw, fields)
+def _prompt_completion(raw: Mapping[str, Any], fields: Fields, context: RowContext) -> list[Message]:
+    messages = _before(raw, fields, context)
     name, prompt = _named(raw, fields.prompt)
     if isinstance(prompt, list):
         # A prompt is context: what the assistant says in it is not what the row asks to learn.
-        messages += [_context(one) for one in turns_from(prompt, name)]
+        messages += [_context(message) for message in turns_from(prompt, name, context)]
     else:
         name, text = _string(raw, fields.prompt)
         if not _holds(text):
             raise RowError("missing_field", f"`{name}` is empty")
         messages.append(Message("user", text))
+    return messages + _reply(raw, fields, context)
+
+
+def _reply(raw: Mapping[str, Any], fields: Fields, context: RowContext) -> list[Message]:
+    """The reply: text, turns, or, in a row that offers tools, the list of its calls."""
     name, reply = _named(raw, fields.response)
-    if isinstance(reply, list):
-        return messages + turns_from(reply, name)
+    if context.schemas and is_call_text(reply):
+        calls = calls_from(reply, f"`{name}`", context)
+        context.remarks.say(f"`{name}` holds calls of the tools as JSON; they are read as calls")
+        return [Message("assistant", None, tool_calls=calls)]
     if isinstance(reply, dict):
-        return messages + turns_from([reply], name)
-    return [*messages, Message("assistant", _string(raw, fields.response)[1])]
+        reply = [reply]
+    if isinstance(reply, list):
+        return turns_from(reply, name, context)
+    return [Message("assistant", _string(raw, fields.response)[1])]
 
 
 def _context(message: Message) -> Message:
@@ -175,36 +258,43 @@ def _context(message: Message) -> Message:
     return replace(message, weight=0.0)
 
 
-def _messages(raw: Mapping[str, Any], fields: Fields) -> list[Message]:
-    return _turns(raw, fields, fields.messages)
+def _messages(raw: Mapping[str, Any], fields: Fields, context: RowContext) -> list[Message]:
+    return _turns(raw, fields, context, fields.messages)
 
 
-def _sharegpt(raw: Mapping[str, Any], fields: Fields) -> list[Message]:
-    return _turns(raw, fields, fields.conversations)
+def _sharegpt(raw: Mapping[str, Any], fields: Fields, context: RowContext) -> list[Message]:
+    return _turns(raw, fields, context, fields.conversations)
 
 
-def _turns(raw: Mapping[str, Any], fields: Fields, names: tuple[str, ...]) -> list[Message]:
+def _turns(raw: Mapping[str, Any], fields: Fields, context: RowContext, names: tuple[str, ...]) -> list[Message]:
     name, value = _named(raw, names)
     if value is None:
         raise _missing(raw, names)
-    messages = turns_from(value, name)
-    system = _optional(raw, fields.system)
+    messages = turns_from(value, name, context)
+    system = _system(raw, fields, context)
     if system and messages[0] != Message("system", system):
         messages.insert(0, Message("system", system))
     return messages
 
 
-def _template_arguments(value: Any) -> Mapping[str, Any]:
+def _template_arguments(value: Any, context: RowContext) -> Mapping[str, Any]:
     if value is None:
         return {}
+    name = "`chat_template_kwargs`"
     if isinstance(value, str):
         value = decoded(value, "chat_template_kwargs") if value.strip() else {}
     if not isinstance(value, dict):
-        raise RowError("wrong_type", f"`chat_template_kwargs` must be an object, found {json_type(value)}")
-    return value
+        raise RowError("wrong_type", f"{name} must be an object, found {json_type(value)}")
+    if not extent_of(value, name, not_json="wrong_type")[1]:
+        return value
+    # A template asks whether an argument is defined: a null that Arrow filled in would answer for the user.
+    whole: Mapping[str, Any] = without_nulls(value)
+    if whole != value:
+        context.remarks.nulls(name)
+    return whole
 
 
-_READERS: dict[str, Callable[[Mapping[str, Any], Fields], list[Message]]] = {
+_READERS: dict[str, Callable[[Mapping[str, Any], Fields, RowContext], list[Message]]] = {
     "alpaca": _alpaca,
     "sharegpt": _sharegpt,
     "messages": _messages,

@@ -34,10 +34,11 @@ def sniff(path: Path, shown: str) -> Sniffed:
     """Look at the start of a file.
 
     Raises:
-        DataError: empty, a Git LFS pointer, UTF-16, binary, or an unknown ending with content that is no JSON.
+        DataError: empty, unreadable, a Git LFS pointer, UTF-16, binary, a damaged gzip file, or an unknown ending with
+            content that is no JSON.
     """
-    with path.open("rb") as stream:
-        start = stream.read(256)
+    stream_of = ByteStream(path, shown)
+    start = stream_of.first_packed(256)
     if not start:
         raise DataError("The file is empty", where=shown, found="0 bytes", fix="check how it was written or copied")
     expected = ENDINGS.get(ending(path))
@@ -51,13 +52,12 @@ def sniff(path: Path, shown: str) -> Sniffed:
             expected="the data itself",
             fix="run `git lfs pull` in its repository",
         )
-    stream_of = ByteStream(path)
     head = stream_of.read_first(HEAD_BYTES)
     _refuse_binary(start, head, shown)
     if not head.strip():
         damage = f"a damaged gzip stream ({stream_of.damage})" if stream_of.damage else "nothing but white space"
         raise DataError("The file holds no rows", where=shown, found=damage, fix="check how it was written or copied")
-    return _told(shown, _text_kind(head, path, shown, expected), expected)
+    return _told(shown, _text_kind(head, stream_of, expected), expected)
 
 
 def _told(shown: str, kind: FileKind, expected: FileKind | None) -> Sniffed:
@@ -104,22 +104,22 @@ def _looks_binary(sample: bytes) -> bool:
     return (controls + foreign) * 10 > len(sample)
 
 
-def _text_kind(head: bytes, path: Path, shown: str, expected: FileKind | None) -> FileKind:
+def _text_kind(head: bytes, stream: ByteStream, expected: FileKind | None) -> FileKind:
     stripped = head.lstrip()
     opening = stripped[:1]
     first, _, rest = stripped.partition(b"\n")
     if expected in {"csv", "tsv", "text"}:
         return _table_or_json(first, rest, expected)
     if opening == b"{":
-        return _object_kind(stripped, path, expected)
+        return _object_kind(stripped, stream, expected)
     if opening == b"[":
         arrays_in_lines = first.rstrip().endswith(b"]") and rest.lstrip()[:1] == b"["
         return "json_lines" if arrays_in_lines and expected == "json_lines" else "json_document"
     if expected is None or expected == "parquet":
         raise DataError(
             "Cannot tell what the file holds",
-            where=shown,
-            found=f"the ending '{path.suffix}' and content that starts {stripped[:20]!r}",
+            where=stream.shown,
+            found=f"the ending '{stream.path.suffix}' and content that starts {stripped[:20]!r}",
             expected="JSON, or one of the endings " + " ".join(ENDINGS),
             fix="rename it with the ending of what it holds",
         )
@@ -139,16 +139,15 @@ def _table_or_json(first: bytes, rest: bytes, expected: FileKind | None) -> File
     return expected
 
 
-def _object_kind(stripped: bytes, path: Path, expected: FileKind | None) -> FileKind:
+def _object_kind(stripped: bytes, stream: ByteStream, expected: FileKind | None) -> FileKind:
     first, newline, rest = stripped.partition(b"\n")
     if first.strip() == b"{":
         return "json_document"
     if not newline or not rest.strip():
         # The line may go on past the head: only the whole file tells a long first row from one long document.
-        lines = (line for line in ByteStream(path).lines() if line.strip())
-        first = next(lines)
-        one_line = next(lines, None) is None
-        if one_line:
+        lines = (line for line in stream.lines() if line.strip())
+        first = next(lines, b"")  # a stream that breaks off inside its first line gives none
+        if next(lines, None) is None:
             return "json_lines" if expected == "json_lines" else "json_document"
     if expected == "json_lines" or _parsed(first) is not None:
         return "json_lines"

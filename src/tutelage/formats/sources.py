@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from glob import glob
+from glob import escape, glob
 from pathlib import Path
+from typing import Literal
 
 from tutelage import hub
-from tutelage.errors import DataError, SourceNotFoundError
+from tutelage.errors import DataError, SourceNotFoundError, cause_of
 from tutelage.formats.names import ENDINGS, HUB_ENDINGS, NOT_DATA, NOT_DATA_STEMS, SPLIT_WORDS
 from tutelage.formats.sniff import ending
 
@@ -26,27 +30,89 @@ class SourceFile:
     shown: str
 
 
+def shown_path(path: Path | str) -> str:
+    r"""A path as text that any file can hold: a byte of it that is no UTF-8 is named, as `\xe9`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def find_files(sources: Sequence[str], note: Callable[[str], None]) -> list[SourceFile]:
     """The files of all sources, in the order named; those of a folder or glob sorted by name.
 
     Raises:
         SourceNotFoundError: nothing there, with the nearest names that are.
-        DataError: a folder without readable files, or a hub data set of which no one part is meant.
+        DataError: a folder without data files, a file that may not be read or can be read once alone (a pipe), or a hub
+            data set of which no one part is meant.
     """
     if not sources:
         raise SourceNotFoundError("No data was named", expected="a file, folder, glob or hub id", fix="name one")
     found: list[SourceFile] = []
     for source in sources:
         path = Path(source).expanduser()
-        if path.is_dir():
-            found += _of_folder(path)
-        elif path.exists():
-            found.append(SourceFile(path, str(path)))
+        kind = _kind_of(path, source)
+        if kind == "folder":
+            found += _of_folder(path, note)
+        elif kind == "file":
+            found.append(SourceFile(path, shown_path(path)))
         elif any(letter in source for letter in "*?["):
-            found += _of_glob(source)
+            found += _of_glob(source, note)
         else:
             found += _of_hub_or_missing(source, path, note)
+    for file in found:
+        if not os.access(file.path, os.R_OK):
+            raise _forbidden(file.path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
     return found
+
+
+def _kind_of(path: Path, source: str) -> Literal["folder", "file", "nothing"]:
+    """What stands at a path.
+
+    Raises:
+        SourceNotFoundError: a link to nothing, or a path that no system can have.
+        DataError: something that is no file, such as a pipe, or a place that may not be looked at.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if path.is_symlink():
+            raise _dangling(path) from None
+        return "nothing"
+    except PermissionError as error:
+        raise _forbidden(path, error) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in it
+        raise SourceNotFoundError(
+            "No file can have this path",
+            where=shown_path(source)[:200],
+            found=cause_of(error),
+            expected="a file, folder or glob here, or a hub id owner/name or owner/name:split",
+            fix="check the path",
+        ) from error
+    if stat.S_ISDIR(mode):
+        return "folder"
+    if stat.S_ISREG(mode):
+        return "file"
+    raise DataError(
+        "This is no file that can be read twice",
+        where=shown_path(path),
+        found="a pipe or a device",
+        expected="a file: its rows are counted before they are read",
+        fix="write it to a file first: cat PIPE > rows.jsonl",
+    )
+
+
+def _dangling(path: Path) -> SourceNotFoundError:
+    return SourceNotFoundError(
+        "The link leads to nothing",
+        where=shown_path(path),
+        found=f"a link to {shown_path(os.readlink(path))}",
+        fix="make the link again, or name the file itself",
+    )
+
+
+def _forbidden(path: Path, error: OSError) -> DataError:
+    return DataError(
+        "The data cannot be opened", where=shown_path(path), found=cause_of(error),
+        fix="give yourself the right to read it: chmod -R u+rX PATH",
+    )  # fmt: skip
 
 
 def _is_data(relative: Path) -> bool:
@@ -55,24 +121,67 @@ def _is_data(relative: Path) -> bool:
     return ending(relative) in ENDINGS and not hidden and name not in NOT_DATA and not name.startswith(NOT_DATA_STEMS)
 
 
-def _of_folder(folder: Path) -> list[SourceFile]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and _is_data(path.relative_to(folder)))
+def _of_folder(folder: Path, note: Callable[[str], None]) -> list[SourceFile]:
+    def cannot(error: OSError) -> None:
+        place = Path(error.filename)
+        if place == folder:
+            raise _forbidden(place, error) from error
+        note(f"{shown_path(place)} is passed over: {cause_of(error)}")
+
+    paths = []
+    for above, inner, names in os.walk(folder, onerror=cannot):
+        for name in inner:
+            place = Path(above) / name
+            if place.is_symlink() and not name.startswith("."):
+                note(f"{shown_path(place)} is passed over: a link to a folder; name it to read it")
+        for path in (Path(above) / name for name in names):
+            if _is_data(path.relative_to(folder)) and _is_file(path, note):
+                paths.append(path)
     if not paths:
         raise DataError(
             "The folder holds no data files",
-            where=str(folder),
+            where=shown_path(folder),
             expected="files ending in " + " ".join(ENDINGS) + ", plain or .gz",
             fix="name the folder that holds them, or the files themselves",
         )
-    return [SourceFile(path, str(path)) for path in paths]
+    return [SourceFile(path, shown_path(path)) for path in sorted(paths)]
 
 
-def _of_glob(pattern: str) -> list[SourceFile]:
-    paths = sorted(Path(name) for name in glob(str(Path(pattern).expanduser()), recursive=True))
-    files = [path for path in paths if path.is_file()]
+def _is_file(path: Path, note: Callable[[str], None]) -> bool:
+    """Whether a path that was met on the way is a file; what is none is named in a note."""
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            return True
+        cause = "no file"
+    except OSError as error:
+        cause = "a link to nothing" if path.is_symlink() else cause_of(error)
+    note(f"{shown_path(path)} is passed over: {cause}")
+    return False
+
+
+def _of_glob(pattern: str, note: Callable[[str], None]) -> list[SourceFile]:
+    try:
+        names = glob(_with_literal_folder(str(Path(pattern).expanduser())), recursive=True)
+    except (re.error, ValueError, OSError) as error:
+        raise SourceNotFoundError(
+            "The pattern cannot be read", where=shown_path(pattern)[:200], found=cause_of(error), fix="check it"
+        ) from error
+    files = [path for path in sorted(map(Path, names)) if not os.path.isdir(path) and _is_file(path, note)]
     if not files:
-        raise SourceNotFoundError("No file matches", where=pattern, fix="check the pattern, quoted as it reached here")
-    return [SourceFile(path, str(path)) for path in files]
+        raise SourceNotFoundError(
+            "No file matches", where=shown_path(pattern), fix="check the pattern, quoted as it reached here"
+        )
+    return [SourceFile(path, shown_path(path)) for path in files]
+
+
+def _with_literal_folder(pattern: str) -> str:
+    """The pattern with the folders that are there by that very name taken as they stand, brackets and all."""
+    parts = Path(pattern).parts
+    for end in range(len(parts) - 1, 0, -1):
+        folder = Path(*parts[:end])
+        if any(letter in str(folder) for letter in "*?[") and os.path.isdir(folder):
+            return str(Path(escape(str(folder)), *parts[end:]))
+    return pattern
 
 
 def _of_hub_or_missing(source: str, path: Path, note: Callable[[str], None]) -> list[SourceFile]:
@@ -86,18 +195,19 @@ def _of_hub_or_missing(source: str, path: Path, note: Callable[[str], None]) -> 
                 raise
     raise SourceNotFoundError(
         "There is no such file",
-        where=source,
-        found=("near it: " + ", ".join(near)) if near else f"nothing of a like name in {path.parent}",
+        where=shown_path(source),
+        found=("near it: " + ", ".join(near)) if near else f"nothing of a like name in {shown_path(path.parent)}",
         expected="a file, folder or glob here, or a hub id owner/name or owner/name:split",
         fix=f"write {near[0]}" if near else "check the path",
     )
 
 
 def _near(path: Path) -> list[str]:
-    if not path.parent.is_dir():
+    try:
+        names = [beside.name for beside in path.parent.iterdir() if beside.exists()]
+    except OSError:  # no folder, or none that may be listed: then nothing is near
         return []
-    names = [one.name for one in path.parent.iterdir()]
-    return [str(path.parent / name) for name in get_close_matches(path.name, names, n=3)]
+    return [shown_path(path.parent / name) for name in get_close_matches(path.name, names, n=3)]
 
 
 def _of_hub(repository: str, selection: str, note: Callable[[str], None]) -> list[SourceFile]:

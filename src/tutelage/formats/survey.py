@@ -11,10 +11,11 @@ from tutelage.errors import DataError
 from tutelage.formats.bytestream import ByteStream
 from tutelage.formats.jsonfiles import json_document, json_lines
 from tutelage.formats.names import DEFAULT_FIELDS, SHAPES, SHAPES_BY_PRIORITY, FileKind, nearest
+from tutelage.formats.parquetfiles import parquet_rows
 from tutelage.formats.rawrow import RawRows
 from tutelage.formats.shapes import ShapeTable
 from tutelage.formats.sources import SourceFile
-from tutelage.formats.tables import ColumnNames, csv_rows, parquet_rows, text_rows, tsv_rows
+from tutelage.formats.tables import ColumnNames, csv_rows, text_rows, tsv_rows
 from tutelage.types import Drop
 
 KEYS_SHOWN: Final = 20
@@ -31,6 +32,7 @@ class Survey:
         fitting: shape -> rows that fit it, whatever else they fit.
         broken: reason -> rows that could not be read at all.
         first_broken: the first of them.
+        patterns: the columns that hold a value -> rows in which they and no others do.
     """
 
     rows: int = 0
@@ -39,6 +41,7 @@ class Survey:
     fitting: Counter[str] = field(default_factory=Counter)
     broken: Counter[str] = field(default_factory=Counter)
     first_broken: Drop | None = None
+    patterns: Counter[tuple[str, ...]] = field(default_factory=Counter)
 
     @property
     def shape(self) -> str | None:
@@ -53,15 +56,16 @@ def raw_rows(
     table: ShapeTable,
     columns: Mapping[str, str] | None,
     note: Callable[[str], None],
+    glance: bool = False,
 ) -> RawRows:
-    """One pass over the rows of a file."""
-    stream = ByteStream(file.path)
+    """One pass over the rows of a file; `glance` leaves out what only the pass that reads them must find."""
+    stream = ByteStream(file.path, file.shown)
     if kind == "json_lines":
-        return json_lines(stream, file.shown)
+        return json_lines(stream, file.shown, glance=glance)
     if kind == "json_document":
         return json_document(stream, file.shown, is_row=lambda row: table.best(row) is not None, note=note)
     if kind == "parquet":
-        return parquet_rows(file.path, file.shown, note)
+        return parquet_rows(file.path, file.shown)
     if kind == "text":
         return text_rows(stream, file.shown, note)
     named = set((columns or {}).values())
@@ -73,7 +77,7 @@ def raw_rows(
 def survey(rows: RawRows, table: ShapeTable) -> Survey:
     """Count the keys and shapes of all rows."""
     result = Survey()
-    patterns: Counter[tuple[str, ...]] = Counter()
+    patterns = result.patterns
     for row in rows:
         result.rows += 1
         if isinstance(row, Drop):
@@ -105,13 +109,16 @@ def settle(found: Survey, wanted: str, columns: Mapping[str, str] | None, shown:
         raise DataError("The file holds no rows", where=shown, fix="check how it was written or copied")
     if not found.keys:
         first = found.first_broken
-        foreign = first is not None and first.reason == "invalid_utf8"
+        fixes = {
+            "invalid_utf8": "convert it: iconv -f ENCODING -t UTF-8 OLD > NEW",
+            "damaged_gzip": "copy or download it again",
+        }
         raise DataError(
             "No row of the file can be read",
             where=str(first.address) if first else shown,
             found=f"{first.reason}: {first.detail}" if first else "rows without a value",
             expected="rows that are objects, or lines of a table",
-            fix="convert it: iconv -f ENCODING -t UTF-8 OLD > NEW" if foreign else "mend the file, from that row on",
+            fix=fixes.get(first.reason if first else "", "mend the file, from that row on"),
         )
     for column in (columns or {}).values():
         if column not in found.keys:
@@ -133,24 +140,38 @@ def settle(found: Survey, wanted: str, columns: Mapping[str, str] | None, shown:
     return shape
 
 
-def remarks(found: Survey, shape: str, table: ShapeTable, shown: str) -> list[str]:
-    """What is worth saying of the file as a whole: rows of other shapes, and columns passed over for another."""
+def remarks(found: Survey, shape: str, table: ShapeTable, shown: str, *, auto: bool) -> list[str]:
+    """What is worth saying of the file as a whole: rows of other shapes, and columns passed over or not used.
+
+    Args:
+        found: what its rows hold.
+        shape: the shape of the file.
+        table: the names of columns.
+        shown: the file's name.
+        auto: whether a row that holds nothing of the file's shape is read by its own.
+    """
     said: list[str] = []
     others = {name: count for name, count in found.shapes.items() if name != shape}
-    unlike = sum(others.values())
-    if found.shapes[shape] and unlike:
+    if auto and found.shapes[shape] and others:
         kinds = ", ".join(f"{count} {name}" for name, count in others.items())
         said.append(f"{shown} is mixed: {found.shapes[shape]} rows are {shape}, {kinds}; each is read by its own shape")
-    if shape in {"alpaca", "prompt_completion"}:
-        for names in table.fields.required(shape):
-            present = [name for name in names if found.keys[name]]
-            if len(present) > 1:
-                passed = ", ".join(f"`{name}`" for name in present[1:])
-                said.append(f"{shown}: `{present[0]}` is used where it holds a value, {passed} otherwise")
-    unused = [key for key in found.keys if key not in table.fields.used(shape)]
-    if unused and not unlike:
-        more = f" and {len(unused) - KEYS_SHOWN} more" if len(unused) > KEYS_SHOWN else ""
-        said.append(f"{shown}: columns not used: {', '.join(unused[:KEYS_SHOWN])}{more}")
+    unused: dict[str, None] = {}
+    held: dict[str, set[str]] = {}
+    for pattern in found.patterns:
+        present: dict[str, Any] = dict.fromkeys(pattern, True)
+        chosen = table.choose(present, shape) if auto else shape
+        held.setdefault(chosen, set()).update(pattern)
+        used = table.fields.used(chosen)
+        unused.update(dict.fromkeys(key for key in pattern if key not in used))
+    for chosen in sorted(held.keys() & {"alpaca", "prompt_completion"}):
+        for group in table.fields.required(chosen):
+            first, *rest = [f"`{name}`" for name in group if name in held[chosen]] or [""]
+            if rest:
+                said.append(f"{shown}: {first} is used where it holds a value, {', '.join(rest)} otherwise")
+    names = list(unused)
+    if names:
+        more = f" and {len(names) - KEYS_SHOWN} more" if len(names) > KEYS_SHOWN else ""
+        said.append(f"{shown}: columns not used: {', '.join(names[:KEYS_SHOWN])}{more}")
     return said
 
 

@@ -1,4 +1,4 @@
-"""Rows of CSV, TSV, Parquet and plain-text files."""
+"""Rows of CSV, TSV and plain-text files."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
-from typing import Any
 
 from tutelage.errors import DataError
 from tutelage.formats.bytestream import ByteStream
 from tutelage.formats.rawrow import RawRow, RawRows, bad_bytes
 from tutelage.types import Address, Drop
 
-PARQUET_ROWS_A_BATCH = 1024
 QUOTED_LINES_MAX = 5000
 """An open quote is followed this far and no further: a lost one must not cost a pass over the file each time."""
 
@@ -24,6 +21,7 @@ _FIELDS = rf'(?:(?:{_QUOTED}"|[^",]*+),)*+'
 _CLOSED = re.compile(rf'{_FIELDS}(?:{_QUOTED}"\r?\n?|[^",]*+)')
 _OPEN = re.compile(rf"{_FIELDS}{_QUOTED}")
 _CELL = re.compile(rf'({_QUOTED}")|([^",]*+)')
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _NAME = re.compile(r"[A-Za-z_][\w.-]{0,31}")
 
 Record = tuple[int, list[str] | None, str]
@@ -75,9 +73,11 @@ def _table(
     first = next(records, None)
     number = 0
     if first is not None:
-        number, cells, _ = first
-        header = _header(cells, columns)
+        number, cells, text = first
+        header = _header(cells and [_readable(cell) for cell in cells], columns)
         names = header
+        if header is not None and (bad := bad_bytes(text)) is not None:
+            raise _foreign_header(f"{shown}:{number}", bad)
         if header is None or columns.by_place:
             names = [str(index) for index in range(len(cells or ()))]
         if header is None:
@@ -86,6 +86,21 @@ def _table(
             yield _row(Address(shown, number), names or [], cells, detail)
     if stream.damage is not None:
         yield stream.damage_drop(Address(shown, number + 1))
+
+
+def _readable(cell: str) -> str:
+    """A cell with a letter in place of each byte that is no UTF-8: what it would be if it were."""
+    return cell if cell.isascii() else "".join("x" if "\udc80" <= letter <= "\udcff" else letter for letter in cell)
+
+
+def _foreign_header(where: str, bad: str) -> DataError:
+    return DataError(
+        "The names of the columns are not UTF-8",
+        where=where,
+        found=bad,
+        expected="UTF-8",
+        fix="convert it: iconv -f ENCODING -t UTF-8 OLD > NEW",
+    )
 
 
 def _row(address: Address, names: list[str], cells: list[str] | None, detail: str) -> RawRow | Drop:
@@ -196,11 +211,14 @@ def _cells(record: str) -> list[str] | None:
 
 
 def text_rows(stream: ByteStream, shown: str, note: Callable[[str], None]) -> RawRows:
-    """Paragraphs of a plain-text file, each a row with one field `text`; its address is its first line."""
+    """Paragraphs of a plain-text file, each a row with one field `text`; its address is its first line.
+
+    Line ends are no content: those of other systems, with a carriage return, are read as a newline.
+    """
     note(f"{shown} is plain text: every paragraph (up to a blank line) is one document")
     paragraph: list[str] = []
     number = 0
-    for number, line in _text_lines(stream):
+    for number, line in enumerate(_newline_ended(_text_lines(stream), shown, note), start=1):
         if line.strip():
             paragraph.append(line)
         elif paragraph:
@@ -212,64 +230,19 @@ def text_rows(stream: ByteStream, shown: str, note: Callable[[str], None]) -> Ra
         yield stream.damage_drop(Address(shown, number + 1))
 
 
+def _newline_ended(lines: Iterator[tuple[int, str]], shown: str, note: Callable[[str], None]) -> Iterator[str]:
+    remarked = False
+    for _, line in lines:
+        if "\r" not in line:
+            yield line
+            continue
+        if not remarked:
+            note(f"{shown}: its lines end in a carriage return; they are read as ended by a newline")
+            remarked = True
+        yield from _LINE.findall(line.replace("\r\n", "\n").replace("\r", "\n"))
+
+
 def _paragraph(address: Address, lines: list[str]) -> RawRow | Drop:
     text = _without_line_end("".join(lines))
     bad = bad_bytes(text)
     return RawRow(address, {"text": text}) if bad is None else Drop(address, "invalid_utf8", bad)
-
-
-def parquet_rows(path: Path, shown: str, note: Callable[[str], None]) -> RawRows:
-    """Rows of a Parquet file, a batch at a time; a null inside a struct is taken for a key that is not there.
-
-    Raises:
-        DataError: the file is damaged or no Parquet.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    number = 0
-    told: set[str] = set()
-    try:
-        with pq.ParquetFile(path) as file:
-            nested = [one.name for one in file.schema_arrow if pa.types.is_nested(one.type)]
-            for batch in file.iter_batches(batch_size=PARQUET_ROWS_A_BATCH):
-                for fields in _batch_rows(batch):
-                    number += 1
-                    address = Address(shown, number, "row")
-                    if isinstance(fields, str):
-                        yield Drop(address, "invalid_utf8", fields)
-                        continue
-                    for name in nested:
-                        whole = _without_nulls(fields[name])
-                        if whole != fields[name] and name not in told:
-                            note(f"{shown}: nulls inside `{name}` are read as absent; Parquet writes both alike")
-                            told.add(name)
-                        fields[name] = whole
-                    yield RawRow(address, fields)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            "The Parquet file cannot be read",
-            where=f"{shown}:row {number + 1}",
-            found=str(error).splitlines()[0],
-            expected="a whole Parquet file",
-            fix="copy or download it again",
-        ) from error
-
-
-def _without_nulls(value: Any) -> Any:
-    """A nested value without the null keys that a struct gets where another row has the key."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
-    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _batch_rows(batch: Any) -> Iterator[dict[str, Any] | str]:
-    """Rows as dicts; a sentence in place of a row whose strings are not UTF-8."""
-    try:
-        yield from batch.to_pylist()
-    except UnicodeDecodeError:
-        for index in range(batch.num_rows):
-            try:
-                yield batch.slice(index, 1).to_pylist()[0]
-            except UnicodeDecodeError as error:
-                yield f"byte 0x{error.object[error.start]:02x} is not UTF-8"

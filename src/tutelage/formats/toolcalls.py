@@ -1,29 +1,40 @@
-"""Tool calls and tool descriptions, in the several ways they are written down."""
+"""Tool calls, in the several ways they are written down."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
+from tutelage.formats.names import CALL_KEYS
+from tutelage.formats.nested import document, extent_of, json_of_python
+from tutelage.formats.nulls import meant_arguments
 from tutelage.formats.rawrow import RowError, json_type
+from tutelage.formats.remarks import RowContext
 from tutelage.types import ToolCall
 
+_CALL_KEYS: Final = frozenset(name for names in CALL_KEYS.values() for name in names)
+_SPOKEN_START: Final = "<tool_call>"
+_SPOKEN_END: Final = "</tool_call>"
+_SPOKEN_CALL: Final = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 
-def calls_from(value: Any, where: str) -> tuple[ToolCall, ...]:
+
+def calls_from(value: Any, where: str, context: RowContext) -> tuple[ToolCall, ...]:
     """The calls in `value`: one call or a list of calls, as objects or as a JSON string of them.
 
     Raises:
-        RowError: `bad_tool_arguments`.
+        RowError: `bad_tool_arguments`, `wrong_type`, or a reason of `nested.document`.
     """
-    decoded = _decoded(value, where) if isinstance(value, str) else value
+    decoded = document(value, "bad_tool_arguments", where) if isinstance(value, str) else value
     items = decoded if isinstance(decoded, list) else [decoded]
     if not items:
         raise RowError("bad_tool_arguments", f"{where}: an empty list of calls")
-    return tuple(_call(item, where) for item in items)
+    return tuple(_call(item, where, context) for item in items)
 
 
-def _call(item: Any, where: str) -> ToolCall:
+def _call(item: Any, where: str, context: RowContext) -> ToolCall:
+    if isinstance(item, str):
+        item = document(item, "bad_tool_arguments", where)
     if not isinstance(item, dict):
         raise RowError("bad_tool_arguments", f"{where}: a call must be an object, found {json_type(item)}")
     inner = item.get("function")
@@ -31,62 +42,91 @@ def _call(item: Any, where: str) -> ToolCall:
     name = body.get("name")
     if not isinstance(name, str) or not name:
         raise RowError("bad_tool_arguments", f"{where}: the call names no function; its keys are {_keys(body)}")
-    present = [key for key in ("arguments", "parameters", "input") if body.get(key) is not None]
-    arguments = body[present[0]] if present else {}
-    if isinstance(arguments, str):
-        arguments = _decoded(arguments, f"{where}, arguments of {name}") if arguments.strip() else {}
-    if not isinstance(arguments, dict):
-        found = json_type(arguments)
+    if not item.keys() <= _CALL_KEYS or not body.keys() <= _CALL_KEYS:
+        held = [key for part in (item, body) for key, value in part.items() if value is not None]
+        context.remarks.unread("call", set(held) - _CALL_KEYS)
+    numbered = next((item[key] for key in CALL_KEYS["id"] if item.get(key) is not None), None)
+    return ToolCall(name, _arguments(body, name, where, context), call_id(numbered, "the id of a call", where))
+
+
+def _arguments(body: Mapping[str, Any], name: str, where: str, context: RowContext) -> Mapping[str, Any]:
+    given: Any = next((body[key] for key in CALL_KEYS["arguments"] if body.get(key) is not None), {})
+    place = f"{where}, arguments of {name}"
+    as_written, nulls = isinstance(given, str), False
+    if isinstance(given, str):
+        text = given
+        given = document(text, "bad_tool_arguments", place, not_json="bad_tool_arguments") if text.strip() else {}
+        nulls = "null" in text
+    if not isinstance(given, dict):
+        found = json_type(given)
         raise RowError("bad_tool_arguments", f"{where}: the arguments of {name} must be an object, found {found}")
-    call_id = item.get("id")
-    if call_id is not None and not isinstance(call_id, str):
-        raise RowError("wrong_type", f"{where}: the id of a call must be a string, found {json_type(call_id)}")
-    return ToolCall(name, arguments, call_id)
+    if not given:
+        return {}
+    if not as_written:
+        _, nulls = extent_of(given, place, not_json="bad_tool_arguments")
+    if not nulls:
+        return given
+    meant = meant_arguments(given, context.schemas.get(name), as_written=as_written)
+    if meant != given:
+        context.remarks.nulls("the arguments of calls")
+    return meant
 
 
-def _decoded(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RowError("bad_tool_arguments", f"{where}: not JSON ({error}): {text[:60]!r}") from error
-
-
-def tools_from(value: Any) -> tuple[Mapping[str, Any], ...]:
-    """The tools a conversation offers, from a list or the JSON string of one; a bare function gets its usual wrapper.
+def call_id(value: Any, name: str, where: str) -> str | None:
+    """The id of a call or of the call that a result answers; a whole number becomes its digits.
 
     Raises:
-        RowError: `bad_tools`.
+        RowError: `wrong_type`.
     """
-    if value is None or value in ("", [], {}):
-        return ()
-    if isinstance(value, str):
-        if not value.strip():
-            return ()
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise RowError("bad_tools", f"`tools` is not JSON ({error}): {value[:60]!r}") from error
-    items = [value] if isinstance(value, dict) else value
-    if not isinstance(items, list):
-        raise RowError("bad_tools", f"`tools` must be a list of objects, found {json_type(items)}")
-    return tuple(_tool(item, index) for index, item in enumerate(items))
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise RowError("wrong_type", f"{where}: {name} must be a string, found {json_type(value)}")
+    return str(value)
 
 
-def _tool(item: Any, index: int) -> Mapping[str, Any]:
-    if isinstance(item, str):
-        try:
-            item = json.loads(item)
-        except (ValueError, RecursionError) as error:
-            raise RowError("bad_tools", f"tool {index} is not JSON ({error}): {item[:60]!r}") from error
-    if not isinstance(item, dict):
-        raise RowError("bad_tools", f"tool {index} must be an object, found {json_type(item)}")
-    body = item.get("function", item)
-    named = isinstance(body, dict) and isinstance(body.get("name"), str)
-    if not named and "type" not in item:
-        raise RowError("bad_tools", f"tool {index} names no function; its keys are {_keys(item)}")
-    # Templates are written for the wrapped form; a bare {"name", "parameters"} means the same.
-    return {"type": "function", "function": item} if named and body is item and "type" not in item else item
+def spoken_calls(text: str, where: str, context: RowContext) -> tuple[str, tuple[ToolCall, ...]]:
+    """The words of a reply and the calls it spells between `<tool_call>` and `</tool_call>`.
+
+    Each call may be JSON or Python's notation of it.
+
+    Raises:
+        RowError: `bad_tool_arguments`; `calls_in_text` where words follow a call, as a template writes calls last, or
+            where a call is not closed.
+    """
+    matches = []
+    # Counted first: an opening without an end would be followed to the end of the text, each of them again.
+    if text.count(_SPOKEN_START) == text.count(_SPOKEN_END):
+        matches = list(_SPOKEN_CALL.finditer(text))
+    if not matches:
+        raise RowError("calls_in_text", f"{where}: not each `<tool_call>` has its `</tool_call>`")
+    words, after = text[: matches[0].start()].rstrip(), _SPOKEN_CALL.sub("", text[matches[0].end() :])
+    if after.strip():
+        raise RowError("calls_in_text", f"{where}: words stand behind a `<tool_call>`: {after.strip()[:40]!r}")
+    calls = [_spoken(match[1].strip(), where, context) for match in matches]
+    return words, tuple(calls)
 
 
-def _keys(item: Mapping[str, Any]) -> str:
+def _spoken(text: str, where: str, context: RowContext) -> ToolCall:
+    try:
+        return calls_from(text, where, context)[0]
+    except RowError as error:
+        translated = json_of_python(text)
+        if translated is None or translated == text:
+            raise error
+    return calls_from(translated, where, context)[0]
+
+
+def is_call_list(value: Any) -> bool:
+    """Whether a decoded value is a list of objects that hold a function's name, its arguments and nothing else."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(item, dict) and set(item) == {"name", "arguments"} for item in value)
+    )
+
+
+def _keys(item: Mapping[str, Any] | Sequence[str]) -> str:
     return ", ".join(sorted(map(str, item))[:8]) or "none"

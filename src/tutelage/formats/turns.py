@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
-from tutelage.formats.names import CALL_ROLES, PART_KEYS, PART_TYPES, ROLES, TURN_KEYS, nearest
+from tutelage.formats.marks import is_read, mask_hides, weight_of
+from tutelage.formats.names import CALL_ROLES, MARKS, ROLES, TURN_KEYS, nearest
+from tutelage.formats.nested import document
+from tutelage.formats.parts import Parts, parts_of, result_text
 from tutelage.formats.rawrow import RowError, json_type
-from tutelage.formats.toolcalls import calls_from
+from tutelage.formats.remarks import RowContext
+from tutelage.formats.toolcalls import call_id, calls_from
 from tutelage.types import Message, Role, ToolCall
 
 _NO_CALLS: tuple[ToolCall, ...] = ()
+_PAIR_KEYS: Final = frozenset((*TURN_KEYS["pair_user"], *TURN_KEYS["pair_assistant"]))
+_TURN_KEYS: Final = frozenset(
+    name for kind in ("role", "content", "reasoning", "calls", "other") for name in TURN_KEYS[kind]
+)
 
 
-def turns_from(value: Any, field: str) -> list[Message]:
+def turns_from(value: Any, field: str, context: RowContext) -> list[Message]:
     """The messages of a list of turns, or of the JSON string of one.
 
     Args:
         value: list of {role|from, content|value, ...} objects, or of {"human": ..., "assistant": ...} pairs.
         field: the column it stands in, for the words of an error.
+        context: the row's tools, and where keys that nothing reads are named.
 
     Raises:
         RowError: `bad_json`, `wrong_type`, `no_messages`, `unknown_role`, `missing_field`, `bad_tool_arguments`,
-            `unsupported_content`.
+            `unsupported_content`, `unclear_mark`, or a reason of `nested.document`.
     """
     if isinstance(value, str):
         value = decoded(value, field)
@@ -33,15 +40,23 @@ def turns_from(value: Any, field: str) -> list[Message]:
     if not value:
         raise RowError("no_messages", f"`{field}` is an empty list")
     messages: list[Message] = []
+    context.mask_hides = None
     for index, turn in enumerate(value):
         where = f"{field}[{index}]"
         if not isinstance(turn, dict):
             raise RowError("wrong_type", f"{where}: a turn must be an object, found {json_type(turn)}")
         role_name = first_of(turn, TURN_KEYS["role"])
         if role_name is None:
-            messages += _pair(turn, where)
+            messages += _pair(turn, where, context, value)
+            continue
+        content = first_of(turn, TURN_KEYS["content"])
+        parts = None
+        if type(content) is list and _holds_parts(role_name, content):
+            parts = parts_of(content, where, context)
+        if parts is not None and parts.results:
+            messages += _results(turn, role_name, parts, where)
         else:
-            messages.append(_message(turn, role_name, where))
+            messages.append(_message(turn, role_name, (content, parts), (where, value), context))
     return messages
 
 
@@ -49,13 +64,15 @@ def decoded(text: str, field: str) -> Any:
     """The JSON value a cell holds as text.
 
     Raises:
-        RowError: `bad_json`.
+        RowError: `bad_json`, or another reason of `nested.document`.
     """
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        python = "; it looks like Python's own notation, write it with json.dumps" if "{'" in text[:3] else ""
-        raise RowError("bad_json", f"`{field}` holds no JSON ({error}): {text[:40]!r}{python}") from error
+        return document(text, "bad_json", f"`{field}`")
+    except RowError as error:
+        if error.reason == "bad_json" and "{'" in text[:3]:
+            python = "; it looks like Python's own notation, write it with json.dumps"
+            raise RowError("bad_json", error.detail + python) from error
+        raise
 
 
 def first_of(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:
@@ -67,40 +84,78 @@ def first_of(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     return None
 
 
-def _pair(turn: Mapping[str, Any], where: str) -> list[Message]:
-    said = first_of(turn, TURN_KEYS["pair_user"])
+def _pair(turn: Mapping[str, Any], where: str, context: RowContext, turns: Sequence[Any]) -> list[Message]:
+    asked = first_of(turn, TURN_KEYS["pair_user"])
     reply = first_of(turn, TURN_KEYS["pair_assistant"])
-    if said is None or reply is None:
+    if asked is None or reply is None:
         keys = ", ".join(sorted(map(str, turn))[:8]) or "none"
         raise RowError("missing_field", f"{where}: no `role` or `from`; its keys are {keys}")
-    for text in (said, reply):
+    for text in (asked, reply):
         if not isinstance(text, str):
             raise RowError("wrong_type", f"{where}: the text of a turn must be a string, found {json_type(text)}")
-    return [Message("user", _said(said, where)), Message("assistant", reply)]
+    weight = _weight(turn, _PAIR_KEYS, (where, turns), context) if len(turn) > 2 else None
+    return [Message("user", _asked(asked, where)), Message("assistant", reply, weight=weight)]
 
 
-def _said(text: str, where: str) -> str:
+def _asked(text: str, where: str) -> str:
     if not text or text.isspace():
         raise RowError("missing_field", f"{where}: the user's turn is empty")
     return text
 
 
-def _message(turn: Mapping[str, Any], role_name: Any, where: str) -> Message:
+def _holds_parts(role_name: Any, content: list[Any]) -> bool:
+    if not isinstance(role_name, str):
+        return False
+    name = role_name.strip().lower()
+    # What a tool gives back may be a list of its own data.
+    return name not in CALL_ROLES and (ROLES.get(name) != "tool" or _has_results(content))
+
+
+def _has_results(content: list[Any]) -> bool:
+    return any(
+        isinstance(part, dict) and (part.get("type") == "tool_result" or part.get("toolResult") is not None)
+        for part in content
+    )
+
+
+def _results(turn: Mapping[str, Any], role_name: Any, parts: Parts, where: str) -> list[Message]:
+    """The tool turns of the results that stand in a user's or tool's turn, and the user's words after them."""
     role = role_of(role_name, where)
-    value = first_of(turn, TURN_KEYS["content"])
+    if role not in {"user", "tool"} or parts.calls:
+        raise RowError("unsupported_content", f"{where}: the {role} turn holds a result of a tool")
+    text = parts.text
+    if text is None or text.isspace():
+        return parts.results
+    return [*parts.results, Message(role, text, name=_text(turn.get("name"), "name", where))]
+
+
+def _message(
+    turn: Mapping[str, Any],
+    role_name: Any,
+    given: tuple[Any, Parts | None],
+    place: tuple[str, Sequence[Any]],
+    context: RowContext,
+) -> Message:
+    where = place[0]
+    role = role_of(role_name, where)
+    value, parts = given
     content: str | None
     reasoning: str | None = None
     calls = _NO_CALLS
-    if role_name.strip().lower() in CALL_ROLES:
-        content, calls = None, calls_from(value, where)
+    if parts is not None:
+        content, reasoning, calls = parts.text, parts.reasoning, parts.calls
+    elif role_name.strip().lower() in CALL_ROLES:
+        content, calls = None, calls_from(value, where, context)
     elif value is None or isinstance(value, str):
         content = value
-    elif isinstance(value, list):
-        content, reasoning, calls = _parts(value, where)
+    elif role == "tool":
+        content = result_text(value, where, context)
     else:
         raise RowError("wrong_type", f"{where}: the text of a turn must be a string, found {json_type(value)}")
+    if role == "tool" and content is not None and "<tool_response>" in content:
+        context.wrapped_results = True
     if role == "user":
-        content = _said(content or "", where)
+        content = _asked(content or "", where)
     elif content is None and role != "assistant":
         raise RowError("missing_field", f"{where}: the {role} turn has no text")
     if value is not None and len(turn) == 2:
@@ -109,10 +164,10 @@ def _message(turn: Mapping[str, Any], role_name: Any, where: str) -> Message:
         role,
         content,
         reasoning=_text(first_of(turn, TURN_KEYS["reasoning"]), "reasoning", where) or reasoning,
-        tool_calls=calls + _calls_beside(turn, where),
+        tool_calls=calls + _calls_beside(turn, where, context),
         name=_text(turn.get("name"), "name", where),
-        tool_call_id=_text(turn.get("tool_call_id"), "tool_call_id", where),
-        weight=_weight(turn, where),
+        tool_call_id=call_id(turn.get("tool_call_id"), "`tool_call_id`", where),
+        weight=_weight(turn, _TURN_KEYS, place, context, trained=role == "assistant"),
     )
 
 
@@ -133,37 +188,12 @@ def role_of(name: Any, where: str) -> Role:
     return role
 
 
-def _parts(parts: list[Any], where: str) -> tuple[str | None, str | None, tuple[ToolCall, ...]]:
-    """Text, reasoning and calls of a list of content parts; the pieces of a kind are joined as they stand."""
-    texts: list[str] = []
-    thoughts: list[str] = []
+def _calls_beside(turn: Mapping[str, Any], where: str, context: RowContext) -> tuple[ToolCall, ...]:
     calls = _NO_CALLS
-    for number, part in enumerate(parts):
-        place = f"{where}, part {number}"
-        if isinstance(part, str):
-            texts.append(part)
-            continue
-        if not isinstance(part, dict):
-            raise RowError("wrong_type", f"{place}: a content part must be an object, found {json_type(part)}")
-        named = part.get("type") or "text"
-        kind = PART_TYPES.get(named) if isinstance(named, str) else None
-        if kind is None:
-            raise RowError("unsupported_content", f"{place}: {named!r} is not text; only text is trained")
-        value = first_of(part, PART_KEYS)
-        if kind == "call":
-            calls += calls_from(part if value is None else value, place)
-        elif isinstance(value, str):
-            (texts if kind == "text" else thoughts).append(value)
-        else:
-            raise RowError("wrong_type", f"{place}: the text must be a string, found {json_type(value)}")
-    return "".join(texts) if texts else None, "".join(thoughts) if thoughts else None, calls
-
-
-def _calls_beside(turn: Mapping[str, Any], where: str) -> tuple[ToolCall, ...]:
-    listed = turn.get("tool_calls")
-    calls = calls_from(listed, where) if listed else _NO_CALLS
-    single = turn.get("function_call")
-    return calls + calls_from(single, where) if single else calls
+    for key in TURN_KEYS["calls"]:
+        if listed := turn.get(key):
+            calls += calls_from(listed, where, context)
+    return calls
 
 
 def _text(value: Any, key: str, where: str) -> str | None:
@@ -172,16 +202,26 @@ def _text(value: Any, key: str, where: str) -> str | None:
     raise RowError("wrong_type", f"{where}: `{key}` must be a string, found {json_type(value)}")
 
 
-def _weight(turn: Mapping[str, Any], where: str) -> float | None:
-    trained = turn.get("train")
-    if isinstance(trained, bool):
-        return 1.0 if trained else 0.0
-    if trained is not None:
-        raise RowError("wrong_type", f"{where}: `train` must be true or false, found {json_type(trained)}")
-    weight = first_of(turn, TURN_KEYS["weight"])
-    if weight is None:
+def _weight(
+    turn: Mapping[str, Any],
+    known: frozenset[str],
+    place: tuple[str, Sequence[Any]],
+    context: RowContext,
+    *,
+    trained: bool = True,
+) -> float | None:
+    """The weight that the turn's marks give it; keys that are neither known nor marks are named in a note."""
+    more = turn.keys() - known
+    if not more:
         return None
-    number = isinstance(weight, int | float) and not isinstance(weight, bool)
-    if not number or not math.isfinite(weight) or weight < 0:
-        raise RowError("wrong_type", f"{where}: the weight must be a number from 0 up, found {weight!r}")
-    return float(weight)
+    marks = [key for key in turn if key in more and key in MARKS and is_read(key, turn[key])]
+    unread = [key for key in more.difference(marks) if turn[key] is not None]
+    if unread:
+        context.remarks.unread("turn", unread)
+    if "mask" in marks and not trained:
+        marks.remove("mask")  # on a turn that is never trained either sense says the same
+    if not marks:
+        return None
+    if "mask" in marks and context.mask_hides is None:
+        context.mask_hides = mask_hides(place[1], ROLES, TURN_KEYS["role"])
+    return weight_of(turn, marks, place[0], mask_hides=context.mask_hides is True)

@@ -1,0 +1,95 @@
+"""Marks on a turn that say whether it is trained, in the several names and senses the field has for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from tutelage.formats.names import MARKS
+from tutelage.formats.rawrow import RowError, json_type
+
+_WEIGHT_MAX: Final = 1e300
+"""Numbers beyond are no weights, and a whole number beyond does not become a float at all."""
+
+_CONTEXT_ROLES: Final = frozenset({"system", "user", "tool"})
+
+
+def weight_of(turn: Mapping[str, Any], names: Sequence[str], where: str, *, mask_hides: bool) -> float | None:
+    """The weight that the marks of a turn give it, their product; None where none of them says anything.
+
+    Args:
+        turn: the turn.
+        names: the keys of it that are marks.
+        where: the turn, for the sentence of an error.
+        mask_hides: whether the row shows that `mask` hides a turn from the loss.
+
+    Raises:
+        RowError: `wrong_type`; `unclear_mark` for a mark that can be taken in two senses.
+    """
+    weight: float | None = None
+    for name in names:
+        value = turn[name]
+        if value is None:
+            continue
+        factor = _factor(MARKS[name], name, value, where, mask_hides=mask_hides)
+        if factor is not None:
+            weight = factor if weight is None else weight * factor
+    return weight
+
+
+def mask_hides(turns: Sequence[Any], roles: Mapping[str, str], role_keys: Sequence[str]) -> bool:
+    """Whether `mask` hides a turn from the loss: it is then true on a turn that is never trained, such as the user's.
+
+    Without such a turn the word has two senses: others write the mask of what counts, true on the replies.
+    """
+    for turn in turns:
+        if isinstance(turn, dict) and _truth(turn.get("mask")) is True:
+            name = next((turn[key] for key in role_keys if isinstance(turn.get(key), str)), "")
+            if roles.get(name.strip().lower()) in _CONTEXT_ROLES:
+                return True
+    return False
+
+
+def _factor(sense: str, name: str, value: Any, where: str, *, mask_hides: bool) -> float | None:
+    if sense == "weight":
+        return _number(name, value, where)
+    if sense == "parts":
+        if value in ([], "", {}):
+            return None
+        raise RowError("unclear_mark", f"{where}: `{name}` marks parts of a turn; only whole turns are weighed")
+    truth = _truth(value)
+    if sense == "label" and truth is None:
+        return None
+    if truth is None:
+        expected = "true or false" if isinstance(value, str | list | dict) else "true, false, 1 or 0"
+        raise RowError("wrong_type", f"{where}: `{name}` must be {expected}, found {_shown(value)}")
+    if sense == "mask" and not mask_hides:
+        raise RowError(
+            "unclear_mark",
+            f"{where}: `mask` may mean that the turn is trained or that it is not; write `train` with true or false",
+        )
+    return float(truth if sense in {"trained", "label"} else not truth)
+
+
+def is_read(name: str, value: Any) -> bool:
+    """Whether this key with this value is a mark; `label` holds other things, too."""
+    return MARKS[name] != "label" or value is None or _truth(value) is not None
+
+
+def _truth(value: Any) -> bool | None:
+    if isinstance(value, bool):
+        return value
+    return bool(value) if isinstance(value, int | float) and value in (0, 1) else None
+
+
+def _number(name: str, value: Any, where: str) -> float:
+    number = isinstance(value, int | float) and not (isinstance(value, bool) and name != "loss_scale")
+    # Compared before it is converted: a whole number of 400 digits cannot become a float.
+    if not number or not 0 <= value <= _WEIGHT_MAX or not math.isfinite(value):
+        raise RowError("wrong_type", f"{where}: `{name}` must be a number from 0 up, found {_shown(value)}")
+    return float(value)
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:40] if isinstance(value, int | float) else json_type(value)

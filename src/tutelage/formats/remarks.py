@@ -1,0 +1,83 @@
+"""What is said once of a file: keys below its columns that nothing reads, and nulls that were passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final
+
+NO_SCHEMAS: Final[Mapping[str, Any]] = MappingProxyType({})
+KEYS_NAMED: Final = 20
+_KEY_CHARACTERS: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class ToolList:
+    """The tools of a row, and for each by name the JSON Schema of its parameters, None where it states none."""
+
+    tools: tuple[Mapping[str, Any], ...]
+    schemas: Mapping[str, Any]
+
+
+class FileRemarks:
+    """Notes about one file, each given once, as soon as a row gives cause for it.
+
+    Args:
+        shown: the file's name as addresses show it.
+        note: takes each sentence.
+
+    Attributes:
+        tools: lists of tools that its rows offer, as they were written -> as they were read.
+    """
+
+    def __init__(self, shown: str, note: Callable[[str], None]) -> None:
+        self.shown, self._note = shown, note
+        self._said: set[str] = set()
+        self._keys = 0
+        self.tools: dict[tuple[bool, str | bytes], ToolList] = {}
+
+    def say(self, sentence: str) -> None:
+        """Note this of the file, unless it was."""
+        if sentence not in self._said:
+            self._said.add(sentence)
+            self._note(f"{self.shown}: {sentence}")
+
+    def unread(self, place: str, keys: Iterable[object]) -> None:
+        """Name keys of `place` (a turn, a call) that nothing reads, the first 20 of the file."""
+        for key in sorted(map(str, keys)):
+            sentence = f"`{key[:_KEY_CHARACTERS]}` of a {place} is not used"
+            if sentence in self._said:
+                continue
+            self._keys += 1
+            if self._keys > KEYS_NAMED:
+                self.say("more keys below the columns are not used")
+                return
+            self.say(sentence)
+
+    def nulls(self, place: str) -> None:
+        """Say that nulls in `place` are read as keys that are not there."""
+        self.say(f"nulls inside {place} are read as absent; Arrow and Parquet write both alike")
+
+
+@dataclass(slots=True)
+class RowContext:
+    """What the readers of a row's turns know besides the turns; one serves all rows of a file in turn.
+
+    Attributes:
+        remarks: takes what is worth saying once of the file.
+        filled: the file cannot tell a null inside a nested column from a key that is not there.
+        schemas: for each tool that the row offers, the JSON Schema of its parameters.
+        mask_hides: whether the row's turns show that `mask` hides a turn from the loss; None while nobody has asked.
+        wrapped_results: whether a tool's turn spells the marks around its result.
+    """
+
+    remarks: FileRemarks
+    filled: bool = False
+    schemas: Mapping[str, Any] = field(default_factory=dict)
+    mask_hides: bool | None = None
+    wrapped_results: bool = False
+
+    def begin(self, *, filled: bool) -> None:
+        """Forget the row before."""
+        self.filled, self.schemas, self.wrapped_results = filled, NO_SCHEMAS, False

@@ -1,0 +1,175 @@
+"""Documents inside strings, and nested values: half surrogates, depth, keys that stand twice, numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tutelage.formats import read
+from tutelage.formats.nested import DEPTH_MAX, doubled_in_row, json_of_python, pairs_in
+from tutelage.ledger import Ledger
+from tutelage.types import Drop
+
+TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+GOOD = {"messages": TURNS}
+HALF = "\\ud800"
+
+
+def reasons_of(put, *lines):
+    """The reasons of the bad lines between two good ones, and the addresses."""
+    good = json.dumps(GOOD)
+    drops: list[Drop] = []
+    ledger = Ledger(listener=drops.append)
+    kept = list(read([str(put("a.jsonl", "\n".join([good, *lines, good]) + "\n"))], ledger=ledger))
+    assert [row.address.number for row in kept] == [1, 2 + len(lines)]
+    assert [drop.address.number for drop in drops] == list(range(2, 2 + len(lines)))
+    for drop in drops:
+        drop.detail.encode("utf-8")
+    return dict(ledger.dropped)
+
+
+def turns_with(text):
+    return json.dumps(TURNS).replace('"q"', f'"{text}"')
+
+
+def test_b5_half_a_pair_in_any_document_inside_a_row_costs_the_row(put):
+    call = [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": f'{{"x": "{HALF}"}}'}}]}]
+    rows = [
+        {"messages": turns_with(HALF)},
+        {"messages": turns_with("q").replace('"user"', f'"{HALF}"')},
+        {"messages": turns_with("q").replace('"content"', f'"{HALF}"')},
+        {"messages": [TURNS[0], *call]},
+        {"messages": TURNS, "tools": f'[{{"name": "{HALF}"}}]'},
+        {"messages": TURNS, "tools": [f'{{"name": "f", "{HALF}": 1}}']},
+        {"prompt": "q", "completion": "a", "history": f'[["{HALF}", "b"]]'},
+        {"messages": TURNS, "chat_template_kwargs": f'{{"x": "{HALF}"}}'},
+        {"messages": [TURNS[0], {"from": "function_call", "content": f'{{"name": "{HALF}"}}'}]},
+    ]
+    assert reasons_of(put, *map(json.dumps, rows)) == {"lone_surrogate": len(rows)}
+
+
+def test_b5_half_a_pair_behind_an_escaped_backslash(put):
+    row = json.dumps({"messages": turns_with("BACKud800")}).replace("BACK", "\\u005c")
+    assert reasons_of(put, row) == {"lone_surrogate": 1}
+
+
+def test_b5_half_a_pair_in_cells_of_tables(put, load, tmp_path):
+    buffer = io.StringIO()
+    rows = [[json.dumps(TURNS)], [turns_with(HALF)], [turns_with("q").replace('"user"', f'"{HALF}"')]]
+    csv.writer(buffer).writerows([["messages"], *rows])
+    assert dict(load(put("a.csv", buffer.getvalue())).ledger.dropped) == {"lone_surrogate": 2}
+    pq.write_table(pa.table({"messages": [row[0] for row in rows]}), tmp_path / "a.parquet")
+    assert dict(load(tmp_path / "a.parquet").ledger.dropped) == {"lone_surrogate": 2}
+
+
+def test_b5_a_whole_pair_is_text(put, load):
+    path = put("a.jsonl", json.dumps({"messages": turns_with("\\ud83d\\ude00")}))
+    assert load(path).texts == [[("user", "\U0001f600"), ("assistant", "a")]]
+
+
+def nested(depth):
+    return "[" * depth + "1" + "]" * depth
+
+
+@pytest.mark.parametrize("depth", [150, 480, 900, 5000])
+def test_d6_what_is_nested_too_deep_costs_the_row(put, depth):
+    call = '[{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls": [{"name": "f", "arguments": X}]}]'
+    arguments = f'{{"x": {nested(depth)}}}'
+    lines = [
+        f'{{"messages": {call.replace("X", arguments)}}}',
+        f'{{"messages": {call.replace("X", json.dumps(arguments))}}}',
+        json.dumps({"messages": call.replace("X", arguments)}),
+        f'{{"messages": {json.dumps(TURNS)}, "tools": [{{"name": "f", "parameters": {arguments}}}]}}',
+        json.dumps({"messages": TURNS, "tools": f'[{{"name": "f", "parameters": {arguments}}}]'}),
+        json.dumps({"messages": TURNS, "tools": [f'{{"name": "f", "parameters": {arguments}}}']}),
+        f'{{"messages": {json.dumps(TURNS)}, "chat_template_kwargs": {arguments}}}',
+        json.dumps({"messages": TURNS, "chat_template_kwargs": arguments}),
+        f'{{"messages": [{{"role": "tool", "content": {arguments}}}, {{"role": "assistant", "content": "a"}}]}}',
+    ]
+    dropped = reasons_of(put, *lines)
+    assert sum(dropped.values()) == len(lines)
+    assert set(dropped) <= {"nested_too_deep", "bad_json"}  # a whole line that Python cannot decode is no JSON to us
+    if depth < 900:
+        assert dropped == {"nested_too_deep": len(lines)}
+
+
+def test_d5_depth_counts_both_halves_and_stops_where_it_says(put, load):
+    def row(depth):
+        return {"messages": TURNS, "chat_template_kwargs": f'{{"x": {nested(depth)}}}'}
+
+    kept = load(put("a.jsonl", json.dumps(row(DEPTH_MAX - 1))))
+    assert not kept.ledger.dropped
+    assert reasons_of(put, json.dumps(row(DEPTH_MAX))) == {"nested_too_deep": 1}
+    deep = nested(60)
+    tools = [json.dumps({"name": "f", "parameters": json.dumps({"x": json.loads(deep)})})]
+    assert not load(put("b.jsonl", json.dumps({"messages": TURNS, "tools": tools}))).ledger.dropped
+
+
+def test_d6_a_column_that_nothing_reads_may_be_deep(put, load):
+    line = json.dumps({"messages": TURNS, "meta": {"x": json.loads(nested(400)), "y": "\U0001f600"}})
+    assert len(load(put("a.jsonl", line)).conversations) == 1
+
+
+@pytest.mark.parametrize("tools", [[{"type": 5, "function": 5}], [{"type": "function", "function": 5}],
+                                   [{"type": "function", "function": {}}], [{"type": 5, "name": "f"}],
+                                   [{"function": None, "type": "function"}], [{"name": "f", "parameters": [1]}],
+                                   [{"name": ["f"]}]])  # fmt: skip
+def test_d4_tools_that_describe_no_function_cost_the_row(put, load, tools):
+    assert reasons_of(put, json.dumps({"messages": TURNS, "tools": tools})) == {"bad_tools": 1}
+
+
+def test_d4_a_tool_of_the_servers_own_stays(put, load):
+    tools = [{"type": "web_search"}, {"type": "function", "function": {"name": "f"}}]
+    assert load(put("a.jsonl", json.dumps({"messages": TURNS, "tools": tools}))).conversations[0].tools == tuple(tools)
+
+
+def test_d13_a_key_that_stands_twice_costs_the_row(put):
+    turns = json.dumps(TURNS)
+    lines = [
+        f'{{"messages": {turns}, "messages": {turns}}}',
+        f'{{"messages" : {turns}, "messages": {turns}}}',
+        '{"messages": [{"role": "user", "content": "q", "content": "r"}, {"role": "assistant", "content": "a"}]}',
+        f'{{"messages": {turns}, "meta": {{"a": [{{"b": 1, "b": 2}}]}}}}',
+        json.dumps({"messages": turns.replace('"q"', '"q", "content": "r"')}),
+        json.dumps({"messages": TURNS, "tools": '[{"name": "f", "name": "g"}]'}),
+    ]
+    assert reasons_of(put, *lines) == {"duplicate_key": len(lines)}
+
+
+def test_d13_in_documents_and_wrappers(put, load):
+    turns = json.dumps(TURNS)
+    doubled = f'{{"messages": {turns}, "messages": {turns}}}'
+    good = json.dumps(GOOD)
+    for text in (f"[{good}, {doubled}, {good}]", f'{{"rows": [{good}, {doubled}, {good}]}}'):
+        result = load(put("a.json", text))
+        assert len(result.conversations) == 2
+        assert [str(drop.address)[-3:] for drop in result.ledger.drop_samples["duplicate_key"]] == ["[1]"]
+    with pytest.raises(ValueError, match="stands twice"):
+        load(put("b.json", f'{{"rows": [{good}], "rows": [{good}]}}'))
+
+
+def test_d13_words_that_look_like_keys_are_words(put, load):
+    text = 'say "x": or "y" : or \\ and \\": {"a":1,"a":2}'
+    row = {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text}], text: text}
+    line = json.dumps(row, ensure_ascii=False)
+    assert doubled_in_row(line, json.loads(line)) is None
+    assert load(put("a.jsonl", line)).texts == [[("user", text), ("assistant", text)]]
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', '{"a" : 1, "b":{"c": ":"}}', '{"a\\\\": 1, "a\\\\": 2}', '{"": ":-)"}'])
+def test_d13_pairs_are_never_counted_too_low(text):
+    found = []
+    json.loads(text, object_pairs_hook=lambda items: found.append(len(items)))
+    assert pairs_in(text) >= sum(found)
+
+
+def test_python_notation_becomes_json():
+    text = "{'a': 'it\\'s', 'b': True, 'c': None, \"d\": [1, -2.5, \"x'y\"], 'e': '\\u00e9\\n\"'}"
+    expected = {"a": "it's", "b": True, "c": None, "d": [1, -2.5, "x'y"], "e": 'é\n"'}
+    assert json.loads(json_of_python(text) or "") == expected
+    assert json_of_python("{'a': open('x')}") is None
