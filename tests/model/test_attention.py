@@ -214,17 +214,6 @@ def test_two_rows_at_once_are_refused() -> None:
         document_attention(torch.nn.Identity(), query, key, value, None, document_tokens=(4,))
 
 
-def test_a_window_as_long_as_the_longest_document_is_no_window() -> None:
-    query, key, value = tensors(sum(DOCUMENTS))
-    plain, _ = document_attention(torch.nn.Identity(), query, key, value, None, document_tokens=DOCUMENTS)
-
-    windowed, _ = document_attention(
-        torch.nn.Identity(), query, key, value, None, document_tokens=DOCUMENTS, sliding_window=9
-    )
-
-    assert torch.equal(plain, windowed)
-
-
 def test_models_switch_between_training_and_serving(tiny_model: Any) -> None:
     isolate_documents(tiny_model)
     assert tiny_model.config._attn_implementation == NAME

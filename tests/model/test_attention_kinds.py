@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from tutelage.model.attention import isolate_documents
+from tutelage.model.anatomy import anatomy_of
 from tutelage.model.loss import row_loss
 from tutelage.pack import pack_rows
 from tutelage.types import Example
@@ -62,6 +62,19 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
             "shared_expert_intermediate_size": 16,
         },
     ),
+    "llama4": (
+        "llama4_text",
+        {
+            "attention_chunk_size": CHUNK,
+            "layer_types": ["chunked_attention", "full_attention"],
+            "intermediate_size_mlp": 48,
+            "num_local_experts": 2,
+        },
+    ),
+    "modernbert": (
+        "modernbert-decoder",
+        {"local_attention": 2 * WINDOW, "layer_types": ALTERNATING, "bos_token_id": 1},
+    ),
     "deepseek v3": (
         "deepseek_v3",
         {
@@ -81,17 +94,6 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-
-
-LLAMA4: tuple[str, dict[str, Any]] = (
-    "llama4_text",
-    {
-        "attention_chunk_size": CHUNK,
-        "layer_types": ["chunked_attention", "full_attention"],
-        "intermediate_size_mlp": 48,
-        "num_local_experts": 2,
-    },
-)
 
 
 def made(name: str, more: dict[str, Any]) -> Any:
@@ -136,53 +138,13 @@ def test_r4_r9_loss_and_gradient_are_those_of_the_models_own_attention(
     expected.backward()
     expected_norm = norm_of_gradients(model)
 
-    isolate_documents(model)
+    anatomy = anatomy_of(model)
     rows = pack_rows(examples, row_tokens=200, share_prefixes=shared)
-    losses = [row_loss(model, row)[0] for row in rows]
+    losses = [row_loss(model, row, anatomy=anatomy)[0] for row in rows]
     torch.stack(losses).sum().backward()
 
+    assert anatomy.together
     assert len(rows) == 1
     assert bool(rows[0].parents) == shared
     assert torch.stack(losses).sum().item() == pytest.approx(expected.item(), rel=1e-5)
-    assert norm_of_gradients(model) == pytest.approx(expected_norm, rel=1e-5)
-
-
-@pytest.mark.parametrize("shared", [False, True], ids=["packed", "shared beginning"])
-def test_r4_chunks_of_llama4_are_those_of_its_own_attention(shared: bool, documents: Documents) -> None:
-    """By hidden states: this model names itself as its decoder."""
-    model, examples = made(*LLAMA4), documents(LENGTHS, vocabulary=96)
-    if shared:
-        examples = beginning_alike(examples)
-    (row,) = pack_rows(examples, row_tokens=200, share_prefixes=shared)
-    toward_DD = torch.randn(32, 32, generator=torch.Generator().manual_seed(9))
-
-    def learned(hidden_1RD: torch.Tensor) -> torch.Tensor:
-        return (hidden_1RD @ toward_DD).square().sum()
-
-    model.set_attn_implementation("eager")
-    expected = {}
-    for one in examples:
-        hidden_1RD = model.model(input_ids=torch.from_numpy(one.ids).long()[None], use_cache=False).last_hidden_state
-        kept = hidden_1RD[:, SHARED if shared else 0 :]
-        learned(kept).backward()
-        expected[one.address] = kept.detach()
-    expected_norm = norm_of_gradients(model)
-
-    isolate_documents(model)
-    packed_1RD = model.model(
-        input_ids=torch.from_numpy(row.ids).long()[None],
-        position_ids=torch.from_numpy(row.positions).long()[None],
-        document_tokens=row.document_tokens,
-        parents=row.parents,
-        use_cache=False,
-    ).last_hidden_state
-    ends = packed_1RD.split(row.document_tokens, dim=1)[1 if shared else 0 :]
-    learned(torch.cat(ends, dim=1)).backward()
-
-    assert bool(row.parents) == shared
-    lengths = [end.shape[1] for end in ends]
-    by_length = {one.shape[1]: one for one in expected.values()}
-    for end in ends:
-        torch.testing.assert_close(end, by_length[end.shape[1]], rtol=1e-4, atol=1e-5 * float(end.detach().abs().max()))
-    assert sorted(lengths) == sorted(by_length)
     assert norm_of_gradients(model) == pytest.approx(expected_norm, rel=1e-5)

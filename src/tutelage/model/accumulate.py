@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
+from tutelage.model.layers import decoder_of
+
 
 class AddingLinear(torch.nn.Linear):
     """A linear layer; see this file's first line."""
@@ -40,7 +42,7 @@ def add_gradients_in_place(model: Any) -> int:
         model: a causal language model of transformers; its output head stays, as the loss does not go through it.
     """
     replaced = 0
-    for parent in list(model.get_decoder().modules()):
+    for parent in list(decoder_of(model).modules()):
         for name, child in list(parent.named_children()):
             if type(child) is torch.nn.Linear and child.weight.requires_grad:
                 setattr(parent, name, AddingLinear.instead_of(child))

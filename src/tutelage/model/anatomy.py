@@ -16,6 +16,7 @@ from tutelage.errors import ConfigError, DataError, cause_of
 from tutelage.model.attention import attend_as_served, isolate_documents
 from tutelage.model.head import HeadKind, accepted, head_of, own_logits, product_logits
 from tutelage.model.isolation import documents_stay_apart, equal_but_for_rounding
+from tutelage.model.layers import decoder_of
 from tutelage.model.prompt import without_prompt
 from tutelage.model.refusals import REFUSALS
 
@@ -139,7 +140,7 @@ def _require_causal(model: Any, ids_1T: torch.Tensor, own_TV: torch.Tensor) -> N
 
 def _hidden(model: Any, ids_1T: torch.Tensor) -> torch.Tensor | None:
     """[T, D] of the decoder by itself; None where it does not take ids alone."""
-    decoder = model.get_decoder()
+    decoder = decoder_of(model)
     try:
         output = decoder(input_ids=ids_1T, **own_inputs(decoder, {}))
     except torch.OutOfMemoryError:
@@ -179,7 +180,7 @@ def _same_by_documents(model: Any, ids_1T: torch.Tensor, hidden_TD: torch.Tensor
         return False
     try:
         isolate_documents(model)
-        decoder = model.get_decoder()
+        decoder = decoder_of(model)
         found = decoder(**document_inputs(ids_1T), use_cache=False)[0][0]
     except torch.OutOfMemoryError:
         raise

@@ -43,7 +43,6 @@ def document_attention(
     parents: tuple[int, ...] = (),
     scaling: float | None = None,
     dropout: float = 0.0,
-    sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
     position_bias: torch.Tensor | None = None,
@@ -73,10 +72,8 @@ def document_attention(
     if query_1HRK.shape[0] != 1 or key_1GRK.shape[2] != tokens:
         raise UnknownAttentionError("document attention takes one packed row, whose tokens attend to each other")
     layout = Layout(document_tokens or (tokens,), parents)
-    reach = attention_mask if isinstance(attention_mask, Reach) else FULL
-    if sliding_window is not None:
-        reach = Reach(min(sliding_window, reach.window or sliding_window), reach.chunk)
-    reach = reach.inside(layout.longest)
+    # The mask alone says how far a layer reaches, as in transformers' own; `sliding_window` is for kernels without one.
+    reach = (attention_mask if isinstance(attention_mask, Reach) else FULL).inside(layout.longest)
     if reach.chunk is not None:
         layout = layout.in_chunks(reach.chunk)
         reach = Reach(reach.window).inside(layout.longest)

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from tutelage.model.layers import decoder_of
+
 
 def add_embedding_noise(model: Any, *, alpha: float) -> None:
     """Have the decoder add noise, uniform within alpha / sqrt(L D), to embeddings while the model trains.
@@ -40,4 +42,4 @@ def add_embedding_noise(model: Any, *, alpha: float) -> None:
         changed["inputs_embeds"] = embedded_1RD + noise_1RD.to(embedded_1RD.dtype)
         return given, changed
 
-    model.get_decoder().register_forward_pre_hook(hook, with_kwargs=True)
+    decoder_of(model).register_forward_pre_hook(hook, with_kwargs=True)

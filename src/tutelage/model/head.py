@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from tutelage.errors import ConfigError
+from tutelage.model.layers import decoder_of
 
 HeadKind = Literal["product", "own", "whole"]
 """Who makes logits: `Head`; the end of the model's own forward, given hidden states (`own_logits`); or nothing but the
@@ -83,7 +84,7 @@ def own_logits(model: Any, hidden_CD: torch.Tensor, named: dict[str, Any]) -> to
         output["last_hidden_state"] = hidden_CD[None]
         return output
 
-    handle = model.get_decoder().register_forward_hook(exchanged)
+    handle = decoder_of(model).register_forward_hook(exchanged)
     try:
         ids_11 = torch.zeros(1, 1, dtype=torch.long, device=hidden_CD.device)
         logits: torch.Tensor = model(input_ids=ids_11, **named).logits[0]

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from tutelage.model.layers import decoder_of
+
 FIRST_TOKENS, SECOND_TOKENS = 8, 5
 ID_STEP, OTHER_ID_STEP = 13, 29
 """Two sets of ids for the first document, spread over the vocabulary."""
@@ -67,7 +69,7 @@ def _second_hidden(model: Any, step: int | None, vocabulary_size: int) -> torch.
     first = [] if step is None else [(1 + place * step) % vocabulary_size for place in range(FIRST_TOKENS)]
     second = [(2 + place) % vocabulary_size for place in range(SECOND_TOKENS)]
     device = next(model.parameters()).device
-    hidden = model.get_decoder()(
+    hidden = decoder_of(model)(
         input_ids=torch.tensor([first + second], device=device),
         position_ids=torch.tensor([[*range(len(first)), *range(SECOND_TOKENS)]], device=device),
         document_tokens=(len(first), SECOND_TOKENS) if first else (SECOND_TOKENS,),

@@ -1,4 +1,4 @@
-"""The list of a model's decoder layers: the one place that finds it."""
+"""A model's decoder and the list of its layers: the one place that finds them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,36 @@ from typing import Any
 import torch
 
 from tutelage.errors import DataError
+
+
+def decoder_of(model: Any) -> Any:
+    """The part of a model that makes hidden states of ids.
+
+    transformers' own answer is taken unless it is the model with its head (Llama 4) or a part of the head (ModernBERT):
+    then the outermost model inside that has the embeddings of ids and no head.
+
+    Args:
+        model: a causal language model of transformers, with or without PEFT around it, or its decoder.
+    """
+    named = model.get_decoder()
+    if _is_headless(named):
+        return named
+    embeddings = model.get_input_embeddings()
+    inside = (one for one in model.modules() if _is_headless(one) and _embeds_with(one, embeddings))
+    return next(inside, named)
+
+
+def _is_headless(module: Any) -> bool:
+    from transformers import PreTrainedModel
+
+    return isinstance(module, PreTrainedModel) and module.get_output_embeddings() is None
+
+
+def _embeds_with(module: Any, embeddings: Any) -> bool:
+    try:
+        return module.get_input_embeddings() is embeddings
+    except NotImplementedError:  # as transformers says of one that it finds none in
+        return False
 
 
 def decoder_layers(model: Any) -> tuple[str, torch.nn.ModuleList]:
@@ -20,7 +50,7 @@ def decoder_layers(model: Any) -> tuple[str, torch.nn.ModuleList]:
     Raises:
         DataError: there is no such list.
     """
-    decoder = model.get_decoder()
+    decoder = decoder_of(model)
     stated = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     lists = [(name, one) for name, one in decoder.named_modules() if isinstance(one, torch.nn.ModuleList) and len(one)]
     outer = [(name, one) for name, one in lists if not any(name.startswith(f"{other}.") for other, _ in lists)]
@@ -46,4 +76,4 @@ def cut_layers(model: Any, count: int) -> None:
     name, layers = decoder_layers(model)
     assert count <= len(layers), f"{count} layers asked for, {len(layers)} are here"
     parent, _, last = name.rpartition(".")
-    setattr(model.get_decoder().get_submodule(parent), last, layers[:count])
+    setattr(decoder_of(model).get_submodule(parent), last, layers[:count])

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tutelage.model.anatomy import PLAIN, Anatomy, bare_model, one_token, own_inputs
 from tutelage.model.head import Head, head_of, own_logits
+from tutelage.model.layers import decoder_of
 from tutelage.model.prompt import Fed, feed
 from tutelage.types import Row
 
@@ -37,7 +38,7 @@ def hidden_states(
         anatomy: what was tried on the model.
         as_on: as in `row_loss`.
     """
-    decoder, fed = model.get_decoder(), _fed(model, row)
+    decoder, fed = decoder_of(model), _fed(model, row)
     if anatomy.attention == "own":
         return decoder(**own_inputs(decoder, _alone(fed, row)))[0], fed
     looked_at = {} if as_on is None else {"as_on": as_on}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from tutelage.model.head import accepted
-from tutelage.model.layers import cut_layers
+from tutelage.model.layers import cut_layers, decoder_of
 from tutelage.model.refusals import REFUSALS
 
 TRIED_TOKENS = 8
@@ -60,7 +60,7 @@ def _one_layer_without_memory(config: Any, *, trust_remote_code: bool) -> Any:
         for name, found in module._buffers.items():
             if found is not None:
                 module._buffers[name] = _zeros(found)
-    return model.get_decoder().eval()
+    return decoder_of(model).eval()
 
 
 def _zeros(like: torch.Tensor) -> torch.Tensor:

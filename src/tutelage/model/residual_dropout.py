@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import dropout
 
 from tutelage.errors import ConfigError
-from tutelage.model.layers import decoder_layers
+from tutelage.model.layers import decoder_layers, decoder_of
 
 NORMED_BRANCHES = (
     ("post_attention_layernorm", "post_feedforward_layernorm"),
@@ -82,7 +82,7 @@ def _prove(model: Any, layers: Sequence[torch.nn.Module], branches: list[tuple[t
         handles.append(layers[-1].register_forward_hook(leaving))
         for handle in handles:
             stack.callback(handle.remove)
-        decoder = model.get_decoder()
+        decoder = decoder_of(model)
         decoder(input_ids=ids_1R, position_ids=ids_1R, document_tokens=(PROBE_TOKENS,), use_cache=False)
     if not torch.equal(seen[0], seen[-1]):
         raise _unknown(model, "layers that add more to the residual stream than the modules known by their names")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from tutelage.model.layers import decoder_of
 from tutelage.model.loss import CHUNK_POSITIONS
 from tutelage.plan.blueprint import Blueprint
 from tutelage.plan.machine import Overhead
@@ -71,7 +72,7 @@ def looking_bytes(blueprint: Blueprint, init: str) -> int:
         return blueprint.linear_parameters * blueprint.stored_bytes_per_parameter
     if init != "corda":
         return 0
-    layers = blueprint.cut.get_decoder().modules()
+    layers = decoder_of(blueprint.cut).modules()
     inputs = sum(one.in_features**2 for one in layers if isinstance(one, torch.nn.Linear))
     return 4 * inputs * blueprint.layers // blueprint.layers_here
 

@@ -28,7 +28,7 @@ from tutelage.errors import ConfigError
 from tutelage.model.activations import recompute_activations
 from tutelage.model.adapt import add_lora, train_everything
 from tutelage.model.attention import isolate_documents
-from tutelage.model.layers import decoder_layers
+from tutelage.model.layers import decoder_layers, decoder_of
 from tutelage.model.lean import keep_less
 from tutelage.model.load import compute_in
 from tutelage.model.loss import row_loss
@@ -149,7 +149,7 @@ def _run(blueprint: Blueprint, work: Work, layers: int, device: str) -> tuple[_D
     def backward_came_to_first_layer(_gradient: torch.Tensor) -> None:
         marks["backward"] = meter.peak_since()
 
-    decoder = model.get_decoder()
+    decoder = decoder_of(model)
     decoder.register_forward_hook(decoder_done)
     decoder_layers(model)[1][0].register_forward_hook(first_layer_done)
     try:
