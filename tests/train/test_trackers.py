@@ -13,8 +13,7 @@ from typing import Any, get_args
 import pytest
 
 from tutelage.errors import ConfigError, DependencyError, TrainingError
-from tutelage.train import run as run_module
-from tutelage.train import trackers
+from tutelage.train import opening, trackers
 from tutelage.train import tracking as tracking_module
 from tutelage.train.record import HeldoutRecord, StepRecord
 from tutelage.train.trackers import TrackerName, require_tracker, tracker
@@ -167,7 +166,7 @@ def test_a_run_tells_its_tracker_and_outlives_it(
 ) -> None:
     """The JSONL goes on without it, and so does everything else."""
     one = Told(fails_in="finish")
-    monkeypatch.setattr(run_module, "require_tracker", lambda _name: None)
+    monkeypatch.setattr(opening, "require_tracker", lambda _name: None)
     monkeypatch.setattr(tracking_module, "tracker", lambda _name, _folder: one)
 
     finished = train_tiny('train.trackers=["wandb"]', "train.epochs=1", "evaluate.task=", "evaluate.before=false")

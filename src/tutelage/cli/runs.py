@@ -23,6 +23,7 @@ from tutelage.errors import CheckpointError, ConfigError, DataError, command, sh
 from tutelage.report.final_screen import before_after, final_facts, final_screen, measures_table
 from tutelage.report.terminal import Terminal, print_json
 from tutelage.train import folder as run_files
+from tutelage.train.parts import LENGTH
 from tutelage.train.prepare import Prepared
 from tutelage.train.screen import Screen
 
@@ -225,23 +226,27 @@ def report(run: Run, as_json: AsJson = False) -> None:
 
 
 def _settings(recipe: str | None, overrides: list[str], resume: str | None, *, strict: bool) -> config.Settings:
-    if strict:
-        overrides = [*overrides, "data.strict=true"]
     if resume is not None:
-        if recipe is not None:
-            raise ConfigError(
-                "A resumed run keeps its settings",
-                found=f"--resume {resume} together with {recipe}",
-                fix="leave the recipe and overrides out, or start a new run",
-            )
-        folder = run_files.existing_run_folder(resume)
-        found = run_files.read_settings(folder)
-        return found.model_copy(update={"folder": str(folder.parent), "name": folder.name})
+        return _settings_of_resumed(run_files.existing_run_folder(resume), [one for one in (recipe, *overrides) if one])
     if recipe is None:
         raise ConfigError(
             "No recipe given", expected="tutelage train RECIPE.toml", fix="try: tutelage train recipes/quickstart.toml"
         )
-    return config.load(recipe, overrides)
+    return config.load(recipe, [*overrides, *(["data.strict=true"] if strict else [])])
+
+
+def _settings_of_resumed(folder: Path, given: list[str]) -> config.Settings:
+    """The settings of a run that goes on; of those only its length may be given anew."""
+    if strays := [one for one in given if one.partition("=")[0] not in LENGTH]:
+        raise ConfigError(
+            "A resumed run keeps its settings",
+            found=f"--resume {folder} together with {', '.join(strays)}",
+            expected=f"nothing else, or its length: {' or '.join(LENGTH)}",
+            fix="leave the recipe and overrides out, or start a new run",
+        )
+    run_files.read_settings(folder)  # says what is wrong with them better than a recipe's error
+    found = config.load(folder / run_files.SETTINGS, given)
+    return found.model_copy(update={"folder": str(folder.parent), "name": folder.name})
 
 
 def _require_checkpoint(folder: Path, name: str) -> None:

@@ -61,6 +61,8 @@ class Order:
         max_steps: an upper bound on steps; None for none.
         sources: parts of the examples that are visited more or less often, together all of them; empty where every
             example is visited once an epoch, which sources of weight 1 give as well, bit for bit.
+        laid: parts of the run that were laid out for another length, as (steps, visits) at their ends, ascending: the
+            step after such an end goes on at the visit after it.
     """
 
     examples: int
@@ -69,6 +71,7 @@ class Order:
     seed: int
     max_steps: int | None = None
     sources: tuple[Source, ...] = ()
+    laid: tuple[tuple[int, int], ...] = ()
 
     @property
     def epoch_visits(self) -> float:
@@ -83,17 +86,27 @@ class Order:
     @property
     def steps(self) -> int:
         """Optimizer steps of the whole run."""
-        steps = math.ceil(self.visits / self.batch_examples)
+        done, visited = self.laid[-1] if self.laid else (0, 0)
+        steps = done + math.ceil(max(0, self.visits - visited) / self.batch_examples)
         return steps if self.max_steps is None else min(steps, self.max_steps)
+
+    def visits_after(self, steps: int) -> int:
+        """Examples seen once so many steps are taken."""
+        begin = (0, 0)
+        for end in self.laid:
+            if steps <= end[0]:
+                return min(begin[1] + (steps - begin[0]) * self.batch_examples, end[1])
+            begin = end
+        return min(begin[1] + (steps - begin[0]) * self.batch_examples, max(begin[1], self.visits))
 
     def indices(self, start_step: int = 0) -> Iterator[tuple[int, float, list[int]]]:
         """Yield (step, epochs completed before it, example indices) from `start_step` on."""
         begin = end = 0
         visited: NDArray[np.integer[Any]] = np.empty(0, dtype=np.int64)
         for step in range(start_step, self.steps):
-            first = step * self.batch_examples
+            first = self.visits_after(step)
             chosen: list[int] = []
-            for visit in range(first, min(first + self.batch_examples, self.visits)):
+            for visit in range(first, self.visits_after(step + 1)):
                 if not begin <= visit < end:
                     epoch = self._epoch_of(visit)
                     begin, end = int(self._starts(epoch)), int(self._starts(epoch + 1))

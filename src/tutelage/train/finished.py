@@ -72,8 +72,8 @@ def require_as_trained(run: Path, trained: Path) -> None:
             )
 
 
-def require_unfinished(folder: Path) -> None:
-    """Refuse a resume of a run that has nothing left to do: every step, and every measure, is there.
+def require_unfinished(folder: Path, *, epochs: float) -> None:
+    """Refuse a resume of a run that has nothing left to do: every step of its `epochs`, and every measure, is there.
 
     Raises:
         CheckpointError: it is finished, or its result is damaged.
@@ -82,7 +82,10 @@ def require_unfinished(folder: Path) -> None:
         raise CheckpointError(
             "This run is finished; there is nothing to resume",
             where=str(folder),
-            fix=f"talk to it: {command('chat', folder)}; or start a new run with other settings",
+            found=f"train.epochs = {epochs:g}, and all of its steps are taken",
+            expected="more epochs, or another run",
+            fix=f"train it on: {command('train', '--resume', folder, f'train.epochs={epochs + 1:g}')}; or talk to it: "
+            f"{command('chat', folder)}",
         )
 
 
@@ -99,11 +102,15 @@ def complete(folder: Path, screen: Screen) -> dict[str, Any] | None:
     """
     if not (folder / run_files.RESULT).is_file() or read_result(folder).get("unmeasured"):
         return None
+    result = read_result(folder)
     checkpoints = Checkpoints(folder / run_files.CHECKPOINTS, keep=1)
-    if (folder / FILE_NAME).is_file() and not checkpoints.has_best():
+    # Others belong to the last checkpoint: a run that is given more epochs may still end with them.
+    left_over = checkpoints.has_best() and result.get("best_step") == result.get("steps")
+    if (folder / FILE_NAME).is_file() and not left_over:
         return None
     with locked(folder, say=screen.say):
-        checkpoints.forget_best()
+        if left_over:
+            checkpoints.forget_best()
         page = report.write(folder)
     screen.say(f"This run had its result and was ended before its page was written; now it is: {page}")
     return read_result(folder)

@@ -29,6 +29,7 @@ BEFORE = "before.json"
 AFTER = "after.json"
 ROWS = "rows.json"
 RESULT = "result.json"
+REPORT = "report.html"
 STOPPED = "stopped.json"
 CHECKPOINTS = "checkpoints"
 TRACKERS = "trackers"
@@ -270,6 +271,27 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def set_aside_finished(folder: Path, *, steps: int) -> Path:
+    """Move what a finished run ended with into a folder inside it, as the run goes on; `RESULT` last.
+
+    Raises:
+        SaveError: the disk refuses; called again it moves the rest.
+    """
+    aside = folder / f"finished-{steps:06d}"
+    try:
+        aside.mkdir(exist_ok=True)
+        for name in (MODEL, ADAPTER, AFTER, REPORT, RESULT):
+            if (folder / name).exists():
+                os.replace(folder / name, aside / name)
+        sync(aside)
+        sync(folder)
+    except OSError as error:
+        raise SaveError(
+            "What the run ended with could not be put aside", where=str(aside), found=cause_of(error), fix="see why"
+        ) from error
+    return aside
 
 
 def clear_scratch(folder: Path) -> None:

@@ -169,7 +169,7 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
         if progress.steps_done % GIVE_BACK_EVERY_STEPS == 0:
             give_back()
         stop = ranks.any(asked_to_stop())
-        last = progress.steps_done == schedule.steps
+        last = schedule.is_end(progress.steps_done)
         if heldout is not None and (last or progress.steps_done % evaluate_every == 0):
             value = _measured(heldout, optimiser, progress, checkpoints)
             model.train()

@@ -16,9 +16,9 @@ from tutelage.model.adapted import Adapted
 from tutelage.model.load import Loaded
 from tutelage.train import folder as run_files
 from tutelage.train.loop import Outcome
+from tutelage.train.parts import Part, laid_out
 from tutelage.train.prepare import Prepared
 from tutelage.train.record import peak_bytes, read_record
-from tutelage.train.sampling import order_of
 
 
 def result_of(
@@ -32,11 +32,12 @@ def result_of(
     optimizer_bytes: int,
     before: Sitting,
     after: Sitting,
+    parts: tuple[Part, ...] = (),
 ) -> dict[str, Any]:
     """All figures of a finished run with what they depend on: versions, hashes, seed, device, commit."""
     progress = outcome.progress
-    order = order_of(settings, examples=len(prepared.train), sources=prepared.sources)
-    visits = min(progress.steps_done * order.batch_examples, order.visits)
+    order = laid_out(settings, prepared, parts)
+    visits = order.visits_after(progress.steps_done)
     return {
         "name": settings.name,
         "model": settings.model.name,

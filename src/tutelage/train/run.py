@@ -6,7 +6,6 @@ import json
 import math
 import time
 import tomllib
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,48 +16,45 @@ from tutelage.config import Settings
 from tutelage.errors import command
 from tutelage.evaluate.measure import Exam, Measures, Sitting
 from tutelage.model.allocator import cost_of_allocator
-from tutelage.model.embeddings import untrained_tokens
-from tutelage.model.load import device_here, settled_precision
+from tutelage.model.load import device_here
 from tutelage.model.memory import give_back
 from tutelage.model.prompt import without_prompt
-from tutelage.model.quantise import require_bitsandbytes
-from tutelage.model.ranks import Ranks, joined, ranks_here
-from tutelage.render.show import coloured_rows
+from tutelage.model.ranks import joined, ranks_here
 from tutelage.report.terminal import Terminal
 from tutelage.train import folder as run_files
-from tutelage.train.announce import say_anatomy, say_data, say_model
-from tutelage.train.books import damage_of_books, write_books
+from tutelage.train.announce import say_anatomy, say_model
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.exam import exam_for
-from tutelage.train.finished import complete, require_unfinished, trained_sha256
-from tutelage.train.gates import pass_gates
-from tutelage.train.inputs import held_against, inputs_of, paths_of, read_inputs, skipped_steps, write_inputs
-from tutelage.train.learner import Learner, learner_for, shards_here
-from tutelage.train.lock import locked, new_run_folder
+from tutelage.train.finished import complete, trained_sha256
+from tutelage.train.inputs import paths_of, read_inputs, skipped_steps
+from tutelage.train.learner import Learner, learner_for
 from tutelage.train.look import look_at
 from tutelage.train.loop import Ending, Outcome, train
 from tutelage.train.method import loaded_base, trained_name
-from tutelage.train.optimiser import require_optimizer, slow_here
+from tutelage.train.opening import opened
+from tutelage.train.parts import (
+    Part,
+    is_longer,
+    laid_out,
+    parts_in,
+    schedule_of,
+)
 from tutelage.train.planned import recomputes_here
-from tutelage.train.positions import positions_of
-from tutelage.train.prepare import Prepared, prepare, prepared_cache
+from tutelage.train.prepare import Prepared
 from tutelage.train.record import Recorder, RowsRecord
 from tutelage.train.recorded import Recorded
 from tutelage.train.result import result_of
 from tutelage.train.rows import row_tokens_here, trains_on_shared_prefixes
-from tutelage.train.sampling import epoch_steps, order_of, questions_of_length
+from tutelage.train.sampling import epoch_steps
 from tutelage.train.save import save_trained
-from tutelage.train.schedule import Schedule, warmup_steps
 from tutelage.train.screen import Screen
 from tutelage.train.sittings import read_sitting, write_sitting
 from tutelage.train.spikes import SpikeGuard
-from tutelage.train.start import continued, start_folder, with_adapters_own
+from tutelage.train.start import continued, with_adapters_own
 from tutelage.train.stopping import stop_requests
-from tutelage.train.trackers import require_tracker
 from tutelage.train.tracking import Tracking
 from tutelage.train.trouble import rows_after_full
 
-ROWS_SHOWN = 24
 MEASURES = {"heldout_loss": "the held-out loss", "task": "the task", "general": "the general set"}
 """What `Sitting.failed` names, for people."""
 
@@ -77,7 +73,7 @@ class Job:
     """A run under way: what it was told, what it works on, and where it reports to.
 
     `resume` goes on from `checkpoint`, or from the newest one; `skipped` are steps, counted from 1, that are left out;
-    `recorded` is the run that this one repeats.
+    `recorded` is the run that this one repeats; `parts` are those laid out for another length.
     """
 
     settings: Settings
@@ -91,6 +87,7 @@ class Job:
     checkpoint: str | None = None
     skipped: frozenset[int] = frozenset()
     recorded: Recorded | None = None
+    parts: tuple[Part, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -125,7 +122,8 @@ def run(
     settings = with_adapters_own(settings)
     ranks = ranks_here()
     screen = screen if ranks.is_main else Screen(Terminal(quiet=True))
-    if resume and ranks.size == 1 and (result := complete(settings.run_folder, screen)) is not None:
+    goes_on = resume and is_longer(settings.run_folder, settings)
+    if resume and not goes_on and ranks.size == 1 and (result := complete(settings.run_folder, screen)) is not None:
         return Finished(settings.run_folder, "finished", result)
     source = settings.run_folder if recorded is None else recorded.folder
     skipped = skipped_steps(source, leave_out=skip_step) if resume or recorded is not None else []
@@ -133,7 +131,10 @@ def run(
         Checkpoints(source / run_files.CHECKPOINTS, keep=1).newest_to_oldest(chosen=checkpoint)  # or says so now
     with paths_of(source if resume or recorded is not None else None):
         base, prepared, held = ranks.after_leader(
-            "data", lambda: _prepare(settings, screen, ranks, resume=resume, skipped=skipped, recorded=recorded)
+            "data",
+            lambda: opened(
+                settings, screen, ranks, resume=resume, checkpoint=checkpoint, skipped=skipped, recorded=recorded
+            ),
         )
     with held, joined(ranks, device=device_here()):
         ranks.agree("settings", config.dump(settings))
@@ -143,8 +144,10 @@ def run(
         recompute = recomputes_here(settings, prepared, processes=ranks.size, say=screen.say)
         learner = learner_for(settings, base, ranks, recompute=recompute, look=look_at(settings, prepared, screen))
         exam = exam_for(settings, prepared, together=learner.engine.anatomy.together)
-        left_out = frozenset(skipped)
-        job = Job(settings, base, prepared, learner, exam, screen, resume, tracking, checkpoint, left_out, recorded)
+        left_out, parts = frozenset(skipped), parts_in(read_inputs(settings.run_folder))
+        job = Job(
+            settings, base, prepared, learner, exam, screen, resume, tracking, checkpoint, left_out, recorded, parts
+        )
         say_model(
             screen,
             learner.loaded,
@@ -202,92 +205,17 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
         optimizer_bytes=sum(one.nbytes for one in job.learner.optimiser.state().values()),
         before=before,
         after=after,
+        parts=job.parts,
     )
     result |= {"started": started.isoformat(timespec="seconds"), "elapsed_seconds": time.perf_counter() - began}
     result |= {"trained_sha256": trained_sha256(job.folder / trained_name(settings))}
     run_files.write_json(job.folder / run_files.RESULT, result)  # written last: it marks the run as finished
-    if not result["unmeasured"]:  # a resume, which takes the measures that failed, begins with the best weights
+    # A resume that takes the measures that failed begins with them, and a run of more epochs may still end with them.
+    if not result["unmeasured"] and best == outcome.progress.steps_done:
         _checkpoints(job).forget_best()
     report.write(job.folder)
     job.tracking.finish(result)
     return Finished(job.folder, outcome.ended, result)
-
-
-def _prepare(
-    settings: Settings, screen: Screen, ranks: Ranks, *, resume: bool, skipped: list[int], recorded: Recorded | None
-) -> tuple[Path, Prepared, ExitStack]:
-    """The model's folder and the data; problems show before a model is loaded. The main process writes them down.
-
-    With them comes what holds the run's folder: its lock, on the main process, until it is closed.
-    """
-    folder = settings.run_folder
-    if resume:
-        require_unfinished(folder)
-    if settings.model.method == "qlora":
-        require_bitsandbytes()
-    require_optimizer(settings.train.optimizer, device=device_here())
-    shards_here(settings)
-    for name in settings.train.trackers:
-        require_tracker(name)
-    base = start_folder(settings.model, say=screen.say)
-    positions = positions_of(settings, base)
-    if not ranks.is_main:
-        return base, prepare(positions.within(settings), base, cache=prepared_cache()), ExitStack()
-    with ExitStack() as held:
-        hold = locked if resume else new_run_folder
-        held.enter_context(hold(folder, say=screen.say))
-        if resume:
-            require_unfinished(folder)  # another process may have finished it until now
-        native_bf16 = settled_precision("auto") == "bf16"
-        slow = slow_here(settings.train.optimizer, native_bf16=native_bf16)
-        for question in [*config.questions(settings), *([slow] if slow else [])]:
-            screen.say(f"Is this meant? {question}")
-        with run_files.written_aside(folder / run_files.DROPS) as drops:
-            fitting = positions.within(settings, say=screen.say)
-            prepared = prepare(fitting, base, ledger_path=drops, cache=prepared_cache(), say=screen.say)
-            positions.require_room(settings, prepared)
-            _pass_gates(prepared, base, whole=settings.render.train_on == "all")
-            earlier = read_inputs(folder) if resume else None if recorded is None else read_inputs(recorded.folder)
-            _write_inputs(settings, base, prepared, earlier, screen, resume=resume, skipped=skipped)
-        say_data(screen, prepared)
-        order = order_of(settings, examples=len(prepared.train), sources=prepared.sources)
-        for question in filter(None, [*questions_of_length(settings, order), positions.question(prepared)]):
-            screen.say(f"Is this meant? {question}")
-        return base, prepared, held.pop_all()
-
-
-def _pass_gates(prepared: Prepared, base: Path, *, whole: bool) -> None:
-    tokenizer = prepared.renderer.tokenizer
-    untrained_V = untrained_tokens(base, tokenizer)
-    for note in pass_gates(prepared.train, tokenizer, untrained_V=untrained_V, whole=whole):
-        prepared.ledger.note(note)
-
-
-def _write_inputs(
-    settings: Settings,
-    base: Path,
-    prepared: Prepared,
-    earlier: dict[str, Any] | None,
-    screen: Screen,
-    *,
-    resume: bool,
-    skipped: list[int],
-) -> None:
-    """Record settings, hashes, books and a few rows; a resume or replay must find the bytes that the run began with.
-
-    Where it does not, nothing in the folder has changed.
-    """
-    folder = settings.run_folder
-    inputs = inputs_of(settings, prepared, base, skipped=skipped, say=screen.say)
-    if earlier is not None:
-        inputs |= held_against(earlier, inputs, resume=resume, say=screen.say)
-    for damage in damage_of_books(folder) if resume else ():
-        screen.say(f"  note: the books were damaged ({damage}); they are written again, from the same data")
-    run_files.put_in_place(folder / run_files.DROPS)
-    run_files.clear_scratch(folder)
-    run_files.write_text(folder / run_files.SETTINGS, config.dump(settings))
-    write_inputs(folder, inputs)
-    write_books(folder, prepared.ledger, coloured_rows(prepared.train[:ROWS_SHOWN], prepared.renderer.tokenizer))
 
 
 def _sit(job: Job, title: str, *, model: Any) -> Sitting:
@@ -333,6 +261,8 @@ def _going_on(job: Job, checkpoints: Checkpoints) -> tuple[Progress, int | None]
     progress = Progress()
     if row_tokens is None or job.checkpoint is not None or checkpoints.newest() is not None:
         progress = checkpoints.restore_newest(job.learner.optimiser, chosen=job.checkpoint, say=job.screen.say)
+    if job.parts and job.parts[-1].steps == progress.steps_done:  # patience may have ended what goes on here
+        progress = replace(progress, evaluations_since_best=0)
     ranks.wait_for_all()  # all have read what the next line deletes
     (job.folder / run_files.STOPPED).unlink(missing_ok=True)
     return progress if row_tokens is None else replace(progress, row_tokens=row_tokens), row_tokens
@@ -340,14 +270,8 @@ def _going_on(job: Job, checkpoints: Checkpoints) -> tuple[Progress, int | None]
 
 def _train(job: Job) -> Outcome:
     asked, learner, examples = job.settings.train, job.learner, job.prepared.train
-    order = order_of(job.settings, examples=len(examples), sources=job.prepared.sources)
-    schedule = Schedule(
-        kind=asked.schedule,
-        peak=job.settings.peak_learning_rate,
-        steps=order.steps,
-        warmup_steps=warmup_steps(steps=order.steps, share=asked.warmup_share, exact=asked.warmup_steps),
-        minimum_ratio=asked.minimum_ratio,
-    )
+    order = laid_out(job.settings, job.prepared, job.parts)
+    schedule = schedule_of(job.settings, order, job.parts)
     checkpoints = _checkpoints(job)
     progress, lowered = _going_on(job, checkpoints) if job.resume else (Progress(), None)
     evaluate_every = asked.evaluate_every or math.ceil(epoch_steps(order) / 4)

@@ -50,10 +50,12 @@ def weighted_sources(sources: Sequence[str], weights: Mapping[str, float], train
     return tuple(found)
 
 
-def order_of(settings: Settings, *, examples: int, sources: tuple[Source, ...]) -> Order:
-    """The order in which a run visits its examples."""
+def order_of(
+    settings: Settings, *, examples: int, sources: tuple[Source, ...], laid: tuple[tuple[int, int], ...] = ()
+) -> Order:
+    """The order in which a run visits its examples; `laid` are the ends of its parts of other lengths."""
     asked = settings.train
-    return Order(examples, asked.batch_examples, asked.epochs, settings.seed, asked.max_steps, sources)
+    return Order(examples, asked.batch_examples, asked.epochs, settings.seed, asked.max_steps, sources, laid)
 
 
 def questions_of_length(settings: Settings, order: Order) -> list[str]:

@@ -15,6 +15,9 @@ class Schedule:
     steps after the warm-up, the k-th from 0 is at the fraction k / n of it; `minimum_ratio * peak` would be step n.
     Source: `get_scheduler` of transformers, with a warm-up that is one step ahead; for cosine SGDR, Loshchilov and
     Hutter 2017, eq. 5, without restarts.
+
+    `earlier` are schedules of other lengths with the step, counted from 0, until which each holds (`train.parts`);
+    `ends` are the numbers of steps after which a length was at its end.
     """
 
     kind: Literal["cosine", "linear", "constant"]
@@ -22,9 +25,18 @@ class Schedule:
     steps: int
     warmup_steps: int
     minimum_ratio: float = 0.0
+    earlier: tuple[tuple[int, Schedule], ...] = ()
+    ends: frozenset[int] = frozenset()
+
+    def is_end(self, steps_done: int) -> bool:
+        """Whether the run, or what it was to be until it was given more, is at its end."""
+        return steps_done == self.steps or steps_done in self.ends
 
     def rate(self, step: int) -> float:
         """The rate at `step`, counted from 0."""
+        for until, schedule in self.earlier:
+            if step < until:
+                return schedule.rate(step)
         if step < self.warmup_steps:
             return self.peak * (step + 1) / self.warmup_steps
         if self.kind == "constant":

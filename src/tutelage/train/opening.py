@@ -1,0 +1,133 @@
+"""A run before its model is loaded: what it needs is there, its data prepared; its folder says what it began with."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from tutelage import config
+from tutelage.config import Settings
+from tutelage.model.embeddings import untrained_tokens
+from tutelage.model.load import device_here, settled_precision
+from tutelage.model.quantise import require_bitsandbytes
+from tutelage.model.ranks import Ranks
+from tutelage.render.show import coloured_rows
+from tutelage.train import folder as run_files
+from tutelage.train.announce import say_data
+from tutelage.train.books import damage_of_books, write_books
+from tutelage.train.gates import pass_gates
+from tutelage.train.inputs import held_against, inputs_of, read_inputs, write_inputs
+from tutelage.train.learner import shards_here
+from tutelage.train.lock import locked, new_run_folder
+from tutelage.train.optimiser import require_optimizer, slow_here
+from tutelage.train.parts import (
+    Part,
+    as_entry,
+    is_longer,
+    laid_out,
+    parts_of,
+    require_more,
+    with_length,
+)
+from tutelage.train.positions import positions_of
+from tutelage.train.prepare import Prepared, prepare, prepared_cache
+from tutelage.train.recorded import Recorded
+from tutelage.train.sampling import questions_of_length
+from tutelage.train.screen import Screen
+from tutelage.train.start import start_folder
+from tutelage.train.trackers import require_tracker
+
+ROWS_SHOWN = 24
+
+
+def opened(
+    settings: Settings,
+    screen: Screen,
+    ranks: Ranks,
+    *,
+    resume: bool,
+    checkpoint: str | None,
+    skipped: list[int],
+    recorded: Recorded | None,
+) -> tuple[Path, Prepared, ExitStack]:
+    """The model's folder and the data; problems show before a model is loaded. The main process writes them down.
+
+    With them comes what holds the run's folder: its lock, on the main process, until it is closed.
+    """
+    folder = settings.run_folder
+    if resume:
+        require_more(folder, settings)
+    if settings.model.method == "qlora":
+        require_bitsandbytes()
+    require_optimizer(settings.train.optimizer, device=device_here())
+    shards_here(settings)
+    for name in settings.train.trackers:
+        require_tracker(name)
+    base = start_folder(settings.model, say=screen.say)
+    positions = positions_of(settings, base)
+    if not ranks.is_main:
+        return base, prepare(positions.within(settings), base, cache=prepared_cache()), ExitStack()
+    with ExitStack() as held:
+        hold = locked if resume else new_run_folder
+        held.enter_context(hold(folder, say=screen.say))
+        if resume:
+            require_more(folder, settings)  # another process may have finished it until now
+        native_bf16 = settled_precision("auto") == "bf16"
+        slow = slow_here(settings.train.optimizer, native_bf16=native_bf16)
+        for question in [*config.questions(settings), *([slow] if slow else [])]:
+            screen.say(f"Is this meant? {question}")
+        with run_files.written_aside(folder / run_files.DROPS) as drops:
+            fitting = positions.within(settings, say=screen.say)
+            prepared = prepare(fitting, base, ledger_path=drops, cache=prepared_cache(), say=screen.say)
+            positions.require_room(settings, prepared)
+            _pass_gates(prepared, base, whole=settings.render.train_on == "all")
+            earlier = read_inputs(folder) if resume else None if recorded is None else read_inputs(recorded.folder)
+            parts = parts_of(settings, prepared, earlier or {}, resume=resume, checkpoint=checkpoint)
+            _write_inputs(settings, base, prepared, earlier, screen, resume=resume, skipped=skipped, parts=parts)
+        say_data(screen, prepared)
+        order = laid_out(settings, prepared, parts)
+        for question in filter(None, [*questions_of_length(settings, order), positions.question(prepared)]):
+            screen.say(f"Is this meant? {question}")
+        return base, prepared, held.pop_all()
+
+
+def _pass_gates(prepared: Prepared, base: Path, *, whole: bool) -> None:
+    tokenizer = prepared.renderer.tokenizer
+    untrained_V = untrained_tokens(base, tokenizer)
+    for note in pass_gates(prepared.train, tokenizer, untrained_V=untrained_V, whole=whole):
+        prepared.ledger.note(note)
+
+
+def _write_inputs(
+    settings: Settings,
+    base: Path,
+    prepared: Prepared,
+    earlier: dict[str, Any] | None,
+    screen: Screen,
+    *,
+    resume: bool,
+    skipped: list[int],
+    parts: tuple[Part, ...],
+) -> None:
+    """Record settings, hashes, books and a few rows; a resume or replay must find the bytes that the run began with.
+
+    Where it does not, nothing in the folder has changed.
+    """
+    folder = settings.run_folder
+    inputs = inputs_of(settings, prepared, base, skipped=skipped, say=screen.say)
+    if earlier is not None:
+        then = with_length(earlier, settings) if resume else earlier
+        inputs |= held_against(then, inputs, resume=resume, say=screen.say)
+    inputs |= as_entry(parts)
+    if resume and is_longer(folder, settings) and (folder / run_files.RESULT).is_file():
+        aside = run_files.set_aside_finished(folder, steps=parts[-1].steps)
+        steps = laid_out(settings, prepared, parts).steps
+        screen.say(f"What the run ended with is now in {aside}; it goes on to step {steps}")
+    for damage in damage_of_books(folder) if resume else ():
+        screen.say(f"  note: the books were damaged ({damage}); they are written again, from the same data")
+    run_files.put_in_place(folder / run_files.DROPS)
+    run_files.clear_scratch(folder)
+    run_files.write_text(folder / run_files.SETTINGS, config.dump(settings))
+    write_inputs(folder, inputs)
+    write_books(folder, prepared.ledger, coloured_rows(prepared.train[:ROWS_SHOWN], prepared.renderer.tokenizer))
