@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tutelage import config
 from tutelage.errors import CheckpointError, TrainingError
 from tutelage.train import engine as engine_module
+from tutelage.train.masters import Masters
 from tutelage.train.run import Finished, run
 from tutelage.train.screen import Screen
 from tutelage.train.spikes import SpikeGuard
@@ -140,6 +143,49 @@ def test_a_step_that_is_not_finite_leaves_the_last_good_state(
         step: line["loss"] for step, line in expected.items()
     }
     assert not (folder / "stopped.json").exists()
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_b13_a_base_that_holds_nan_is_named_as_such(
+    train_tiny: TrainTiny, tiny_model_folder: Path, tmp_path: Path, method: str
+) -> None:
+    spoiled = tmp_path / "spoiled"
+    shutil.copytree(tiny_model_folder, spoiled)
+    weights = load_file(spoiled / "model.safetensors")
+    name = next(one for one in weights if one.endswith("mlp.up_proj.weight"))
+    weights[name][0, 0] = math.nan
+    save_file(weights, spoiled / "model.safetensors", metadata={"format": "pt"})
+
+    with pytest.raises(TrainingError, match="model to start from holds weights that are not finite") as caught:
+        train_tiny(*QUICK, f"model.name={spoiled}", f"model.method={method}")
+
+    assert "mlp.up_proj" in str(caught.value.found)
+    assert "learning_rate" not in str(caught.value.fix)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_b13_the_last_good_state_stays_when_weights_become_infinite(
+    train_tiny: TrainTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """The step itself is finite, what it makes of the weights is not, and there may be no step after it."""
+    step, taken = Masters.step, []
+
+    def spoiling(self: Masters, *given: Any, **named: Any) -> float:
+        norm = step(self, *given, **named)
+        taken.append(norm)
+        if len(taken) == steps:
+            next(iter(self.masters.values())).data.fill_(math.inf)
+        return norm
+
+    monkeypatch.setattr(Masters, "step", spoiling)
+    with pytest.raises(TrainingError, match="no longer finite"):
+        train_tiny(*QUICK, f"train.max_steps={steps}", "train.checkpoint_every=1", "train.keep_checkpoints=1")
+
+    folder = tmp_path / "home" / "runs" / "tiny"
+    kept = sorted(one.name for one in folder.glob("checkpoints/step-*"))
+    assert kept == [f"step-{one:06d}" for one in range(max(1, steps - 1), steps)]
+    assert not (folder / "adapter").exists()
+    assert not (folder / "model").exists()
 
 
 def test_no_checkpoint_is_thinned_out_at_such_an_end(train_tiny: TrainTiny, tiny_recipe: Any, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from tutelage.train.engine import Engine, kept_as, placed, shards, start_alike
 from tutelage.train.masters import Masters
 from tutelage.train.method import adapted_model, loaded_base
 from tutelage.train.optimiser import optimizer_named
+from tutelage.train.trouble import require_finite
 
 Look = Callable[[Anatomy], AbstractContextManager[Sight]]
 """Opens the data that `lora.init` looks at, told what was tried on the model; see `train.look`."""
@@ -76,6 +77,7 @@ def learner_for(
     sharded = ranks.size > 1 and shards_here(settings)
     # Sharding moves each process's part.
     model, loaded = loaded_base(settings, base, onto="cpu" if sharded else None)
+    require_finite(model, base)  # before it is tried: what is tried of it compares numbers
     loaded = replace(loaded, device=device_here())
     stored_as = next(one.dtype for one in model.parameters() if one.is_floating_point())
     precision = settled_precision(settings.model.precision)

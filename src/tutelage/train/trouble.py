@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
+
 from tutelage.errors import FitError, TrainingError, cause_of, command
 from tutelage.model.ranks import ALONE, Ranks
 from tutelage.train import folder as run_files
@@ -18,6 +20,27 @@ from tutelage.types import Batch, Row
 SHOWN_ADDRESSES = 4
 NEXT_ROW_TOKENS = "next_row_tokens"
 """Key in `stopped.json`: the budget of a row that a resume begins with."""
+
+
+def require_finite(model: torch.nn.Module, base: Path) -> None:
+    """Refuse a model that holds NaN or an infinity before its first step: nothing can be learned from it.
+
+    Args:
+        model: as it was loaded; 4-bit blocks are not looked into.
+        base: the folder it was loaded from.
+
+    Raises:
+        TrainingError: a weight is not finite.
+    """
+    if found := not_finite(dict(model.named_parameters())):
+        more = f" and {len(found) - SHOWN_ADDRESSES} more" if len(found) > SHOWN_ADDRESSES else ""
+        raise TrainingError(
+            "The model to start from holds weights that are not finite",
+            where=str(base),
+            found="NaN or infinity in " + ", ".join(found[:SHOWN_ADDRESSES]) + more,
+            expected="finite numbers",
+            fix="get a whole copy of the model, or another one",
+        )
 
 
 def stop_before(
