@@ -127,6 +127,41 @@ def test_item7_causes_stand_in_the_report():
     assert text.index("ValueError: outer") < text.index("which came of:") < text.index("KeyError: 'inner'")
 
 
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(13, "give this user the right to it"), (28, "free some space"), (36, "use a shorter name"), (40, "in a circle")],
+)
+def test_item7_what_the_system_refuses_is_no_fault_of_ours(
+    run: Callable[..., Ran], crashes: Callable[[BaseException], None], tmp_path: Path, number: int, words: str
+):
+    crashes(OSError(number, os.strerror(number), "some/file"))
+    ran = run("report", "runs/none", model=None)
+    assert ran.code == 1
+    assert "where:    some/file" in ran.err
+    assert f"found:    {os.strerror(number)}" in ran.err
+    assert words in ran.err
+    assert not (tmp_path / "crashes").exists()
+
+
+def test_item7_other_errors_of_the_system_are(run: Callable[..., Ran], crashes: Callable[[BaseException], None]):
+    crashes(FileNotFoundError(2, "No such file or directory", "some/file"))
+    assert run("report", "runs/none", model=None).code == 70
+
+
+def test_item7_a_report_that_fails_itself_is_no_traceback(
+    run: Callable[..., Ran], crashes: Callable[[BaseException], None], monkeypatch: pytest.MonkeyPatch
+):
+    def fail() -> None:
+        raise ModuleNotFoundError("No module named 'email.parser'")
+
+    monkeypatch.setattr("tutelage.cli.crash.versions", fail)
+    crashes(TypeError("first"))
+    ran = run("report", "runs/none", model=None)
+    assert ran.code == 70
+    assert "found:    first" in ran.err
+    assert "could not be written (No module named 'email.parser')" in ran.err
+
+
 def test_item7_ctrl_c_is_one_line(run: Callable[..., Ran], crashes: Callable[[BaseException], None]):
     crashes(KeyboardInterrupt())
     ran = run("report", "runs/none", model=None)
@@ -160,6 +195,7 @@ class TestOutput:
             ("train --explain all >&-", 0, ""),
             ("--version > /dev/full", 1, "error: The output could not be written"),
             ("train --explain nothing 2>&-", 1, ""),
+            ("train --explain seed <&- >&- 2>&-", 0, ""),
         ],
     )
     def test_item7_nobody_reads_it(self, command: str, status: int, words: str):

@@ -17,7 +17,7 @@ from rich.text import Text
 from typer.main import get_command
 
 from tutelage.cli import data, runs
-from tutelage.cli.crash import STATUS, crash_lines
+from tutelage.cli.crash import STATUS, crash_lines, of_the_system
 from tutelage.cli.doctor import doctor
 from tutelage.cli.outlet import Outlet, OutputEndedError, open_streams
 from tutelage.cli.plan import plan
@@ -134,6 +134,11 @@ def _ended(arguments: list[str]) -> int:
             known = arguments[:1] if arguments[0] in {one.__name__ for one in COMMANDS} else []
             _tell_error(f"{said}\n  do:       {' '.join(['tutelage', *known, '--help'])}")
         status = error.exit_code
+    except OSError as error:
+        told = of_the_system(error)
+        if told is None:
+            raise
+        raise told from error
     except ModuleNotFoundError as error:
         if error.name not in TRAINING_PACKAGES:
             raise

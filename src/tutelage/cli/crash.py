@@ -5,6 +5,7 @@ Nothing is sent from here. The file holds no environment, and what looks like a 
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import re
@@ -17,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tutelage.errors import cause_of
+from tutelage.errors import TutelageError, cause_of
 from tutelage.model.source import cache_folder
 from tutelage.report.terminal import printable
 from tutelage.train.folder import versions
@@ -26,6 +27,19 @@ STATUS = 70
 """Source: EX_SOFTWARE of sysexits.h, an internal error of the program."""
 
 FOLDER = "crashes"
+REMEDIES = {
+    errno.EACCES: "give this user the right to it, or name another place",
+    errno.EPERM: "give this user the right to it, or name another place",
+    errno.EROFS: "name a place that can be written to",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.ENAMETOOLONG: "use a shorter name",
+    errno.ELOOP: "name the file itself: the links lead round in a circle",
+    errno.EIO: "see to the disk, or use a copy elsewhere",
+    errno.EMFILE: "let more files be open at once: ulimit -n 4096",
+    errno.ENFILE: "close other programs: the system has no more open files to give",
+}
+"""What the system says of files that is no fault of ours, and the one thing to do about it. Source: errno(3)."""
 LONGEST_MESSAGE = 2000
 """Characters kept of an exception's own words, which may quote a row."""
 MOST_CAUSES = 8
@@ -140,13 +154,26 @@ def crash_lines(error: BaseException, arguments: Sequence[str]) -> tuple[str, ..
     said = _without_named(str(error).strip().split("\n")[0])[:200]
     try:
         report = str(write_report(error, arguments))
-    except (OSError, MemoryError, RecursionError) as refused:
+    except Exception as refused:  # noqa: BLE001 - what fails here must not hide what failed before
         report = f"could not be written ({cause_of(refused)}); TUTELAGE_CACHE=FOLDER names another place for it"
     lines = [what, f"  found:    {said}"] if said else [what]
     return (
         *lines,
         f"  report:   {report}",
         "  do:       read the report, then attach it to an issue of the project; nothing was sent from here",
+    )
+
+
+def of_the_system(error: OSError) -> TutelageError | None:
+    """What the system refuses, as an error for people, where it names a file or says what is full; else None."""
+    fix = REMEDIES.get(error.errno or 0)
+    if fix is None:
+        return None
+    return TutelageError(
+        "The system refuses a file or folder",
+        where=None if error.filename is None else str(error.filename),
+        found=cause_of(error),
+        fix=fix,
     )
 
 
