@@ -23,7 +23,6 @@ from tutelage.errors import CheckpointError, ConfigError, DataError, command, sh
 from tutelage.report.final_screen import before_after, final_facts, final_screen, measures_table
 from tutelage.report.terminal import Terminal, print_json
 from tutelage.train import folder as run_files
-from tutelage.train.parts import LENGTH
 from tutelage.train.prepare import Prepared
 from tutelage.train.screen import Screen
 
@@ -237,6 +236,8 @@ def _settings(recipe: str | None, overrides: list[str], resume: str | None, *, s
 
 def _settings_of_resumed(folder: Path, given: list[str]) -> config.Settings:
     """The settings of a run that goes on; of those only its length may be given anew."""
+    from tutelage.train.parts import LENGTH  # which needs torch
+
     if strays := [one for one in given if one.partition("=")[0] not in LENGTH]:
         raise ConfigError(
             "A resumed run keeps its settings",
