@@ -8,7 +8,7 @@ import pytest
 
 from tutelage.errors import ConfigError
 from tutelage.model.adapt import train_everything
-from tutelage.model.freeze import matches
+from tutelage.model.patterns import matches
 
 
 def learns(model: Any) -> set[str]:

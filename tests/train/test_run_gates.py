@@ -36,7 +36,7 @@ def test_a_control_token_without_a_trained_row_is_refused(tokenizer: Tokenizer) 
     stop = tokenizer.control_tokens["<|im_end|>"]
     rows = [example(2, [5, 6, stop], [0, 0, 1]), example(3, [5, 6, stop], [0, 0, 0.5])]
     with pytest.raises(DataError, match="never trained on") as caught:
-        pass_gates(rows, tokenizer, untrained_V=flags(stop), whole=False)
+        pass_gates(rows, tokenizer, untrained_V=flags(stop), whole=False, fix="change this")
     assert caught.value.where == "rows.jsonl:2"
     assert f"'<|im_end|>' (id {stop}, 2 times, first in rows.jsonl:2)" in str(caught.value.found)
     assert caught.value.fix
@@ -46,13 +46,18 @@ def test_a_word_without_one_is_remarked(tokenizer: Tokenizer) -> None:
     stop = tokenizer.control_tokens["<|im_end|>"]
     turn = Turn(1, 2, 4)
     row = Example(ADDRESS, 0, np.array([5, 6, 7, stop], np.int32), np.array([0, 0, 1, 1], np.float32), (turn,))
-    (note,) = pass_gates([row], tokenizer, untrained_V=flags(7), whole=False)
+    (note,) = pass_gates([row], tokenizer, untrained_V=flags(7), whole=False, fix="change this")
     assert "(id 7, 1 times" in note
 
 
 def test_context_may_hold_such_tokens(tokenizer: Tokenizer) -> None:
     stop = tokenizer.control_tokens["<|im_end|>"]
-    assert pass_gates([example(1, [9, 6, stop], [0, 0, 1])], tokenizer, untrained_V=flags(9, 6), whole=False) == []
+    assert (
+        pass_gates(
+            [example(1, [9, 6, stop], [0, 0, 1])], tokenizer, untrained_V=flags(9, 6), whole=False, fix="change this"
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -63,4 +68,4 @@ def test_context_may_hold_such_tokens(tokenizer: Tokenizer) -> None:
 def test_a_mask_that_is_not_as_proven_never_passes(tokenizer: Tokenizer, ids: list[int], weights: list[float]) -> None:
     assert tokenizer.control_tokens["<|im_end|>"] == STOP
     with pytest.raises(AssertionError):
-        pass_gates([example(1, ids, weights)], tokenizer, untrained_V=None, whole=False)
+        pass_gates([example(1, ids, weights)], tokenizer, untrained_V=None, whole=False, fix="change this")

@@ -63,6 +63,12 @@ class LoraSettings(Section):
             "source": "Dettmers et al. 2023 (QLoRA), section 4: adapters on all linear layers are needed"
         },
     )
+    modules_to_save: list[Text] = Field(
+        default=[],
+        description="Modules that are trained whole beside the pairs and saved with them, by the end of their names, "
+        'such as "embed_tokens" where new tokens have to be learned; a tied output head stays tied.',
+        json_schema_extra={"source": "PEFT's LoraConfig; none by default, as in Hu et al. 2021"},
+    )
     rslora: bool = Field(
         default=False,
         description="Scale the adapter's output by alpha / sqrt(rank), so that high ranks learn as fast as low ones.",

@@ -12,7 +12,7 @@ from tutelage.errors import ConfigError
 from tutelage.model.adapted import Adapted, counted
 from tutelage.model.data_start import LOOKS_FIRST, Sight, look_first, start_from_inputs
 from tutelage.model.freeze import freeze
-from tutelage.model.pairs import EVERY, REFUSALS, expert_pairs, few_logits, fitted, unpaired
+from tutelage.model.pairs import EVERY, REFUSALS, expert_pairs, few_logits, fitted, unpaired, with_whole_modules
 
 START_TOLERANCE = 0.05
 """Of the logits' length. Rounding to bf16 leaves less; a pair that is not what was taken from its weight leaves far
@@ -43,6 +43,7 @@ def add_lora(
     dora: bool = False,
     init: str = "default",
     sight: Sight | None = None,
+    whole: Sequence[str] = (),
 ) -> tuple[Any, Adapted]:
     """Freeze the model and put a low-rank pair beside each target; at step 0 the output equals the base's.
 
@@ -58,10 +59,11 @@ def add_lora(
         dora: learn the norm of each row of W + BA apart (Liu et al. 2024, section 4).
         init: "default", or another of PEFT's names but "loftq", which starts as the default (see `model.loftq`).
         sight: the data that "eva", "corda" and "lora_ga" look at.
+        whole: modules that are trained whole beside the pairs, each by its name or the end of it from a dot on.
 
     Raises:
-        ConfigError: a target names no layer of this model, PEFT cannot do this with the layers, or the data has too
-            few trained tokens.
+        ConfigError: a target or one of `whole` names no layer of this model, PEFT cannot do this with the layers, or
+            the data has too few trained tokens.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -75,7 +77,7 @@ def add_lora(
         task_type="CAUSAL_LM",
         **_as_peft_starts(init),
     )
-    config = fitted(model, config)
+    config = with_whole_modules(model, fitted(model, config), whole)
     if init != "default":
         _check_rank(model, rank, init)
     before = few_logits(model) if init.startswith(CHANGES_THE_BASE) else None

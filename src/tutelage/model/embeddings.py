@@ -127,6 +127,17 @@ def stored_tensors(folder: Path) -> dict[str, int]:
     return {name: math.prod(entry["shape"]) for header in headers for name, entry in header.items()}
 
 
+def output_head(folder: Path) -> str | None:
+    """Name of the output head's weights in the safetensors of `folder`; None where they are the input embedding.
+
+    Raises:
+        DataError: a safetensors file is damaged.
+    """
+    known = tomllib.loads(files("tutelage.model").joinpath("embedding_names.toml").read_text(encoding="utf-8"))
+    names = [name for path in sorted(folder.glob("*.safetensors")) for name in _header(path)[0]]
+    return next((name for name in names if name.endswith(tuple(known["output"]))), None)
+
+
 def _header(path: Path) -> tuple[dict[str, Any], int]:
     """The tensors a safetensors file lists, and where their bytes begin."""
     with path.open("rb") as stream:

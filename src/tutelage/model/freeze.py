@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
 import torch
 
 from tutelage.errors import ConfigError
+from tutelage.model.patterns import matches
 
 
 def freeze(model: torch.nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
@@ -39,11 +39,6 @@ def freeze(model: torch.nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
             fix='take a pattern out, or set model.method = "lora"',
         )
     return _notes(named, patterns)
-
-
-def matches(name: str, pattern: str) -> bool:
-    """Whether whole parts of `name` are what `pattern` says."""
-    return fnmatchcase(f".{name}.", f"*.{pattern}.*")
 
 
 def _notes(named: dict[str, torch.nn.Parameter], patterns: Sequence[str]) -> tuple[str, ...]:

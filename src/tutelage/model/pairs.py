@@ -8,6 +8,7 @@ all: every linear layer but the output head, and the weights of experts, which a
 from __future__ import annotations
 
 import copy
+import difflib
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -74,6 +75,36 @@ def fitted(model: Any, config: Any) -> Any:
         if error := _refusal(model, replace(plain, **targets)):
             raise _advice(model, replace(plain, **targets), error)
     return replace(config, **targets)
+
+
+def with_whole_modules(model: Any, config: Any, names: Sequence[str]) -> Any:
+    """`config` with modules that are trained whole; one whose weights are tied to another's stays tied.
+
+    Raises:
+        ConfigError: a name is no module's with weights of its own, or is that of a layer with a pair.
+    """
+    if not names:
+        return config
+    # The embedding and the head are the two that a checkpoint may tie, and PEFT must be told of the first alone.
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    tied = head is not None and head.weight is embedding.weight
+    known = {name: one for name, one in model.named_modules() if any(True for _ in one.parameters(recurse=False))}
+    for asked in names:
+        found = [one for name, one in known.items() if name == asked or name.endswith(f".{asked}")]
+        if found and not (tied and head in found):
+            continue
+        near = difflib.get_close_matches(asked, {name.rpartition(".")[2] for name in known}, n=3, cutoff=0.4)
+        (inputs,) = (name.rpartition(".")[2] for name, one in known.items() if one is embedding)
+        raise ConfigError(
+            "A module that is to be trained whole is tied to the input embedding"
+            if found
+            else "A module that is to be trained whole is not one of this model",
+            where="lora.modules_to_save",
+            found=asked,
+            expected=inputs if found else f"a name such as {', '.join(near or [inputs])}",
+            fix=f'write "{inputs if found or not near else near[0]}" instead',
+        )
+    return replace(config, modules_to_save=list(names), ensure_weight_tying=tied)
 
 
 def paired(adapted: Any) -> set[int]:

@@ -144,16 +144,18 @@ def start_alike(model: Any, optimiser: Masters, ranks: Ranks) -> None:
     optimiser.publish()
 
 
-def shards(asked: Parallel, *, optimizer: str, method: str, init: str) -> bool:
+def shards(asked: Parallel, *, optimizer: str, method: str, init: str, whole: Sequence[str] = ()) -> bool:
     """Whether several processes would keep a part of the model each: as asked, or where all that was chosen allows it.
 
     Raises:
         ConfigError: it is asked for, and the optimizer looks at more than one number at a time; the method keeps 4-bit
-            blocks or virtual tokens; or the adapter starts from a changed base, or from data.
+            blocks or virtual tokens; modules are trained whole beside an adapter; or it starts from a changed base, or
+            from data.
     """
     refused = [
         ("train.optimizer", optimizer, optimizer in SHARDED_OPTIMIZERS, "adamw"),
         ("model.method", method, method in SHARDED_METHODS, "lora"),
+        ("lora.modules_to_save", ", ".join(whole), not whole, ""),
         ("lora.init", init, not init.startswith((*CHANGES_THE_BASE, *LOOKS_AT_DATA)), "default"),
     ]
     for where, found, works, instead in refused:

@@ -8,11 +8,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.config import Settings
 from tutelage.errors import DataError
+from tutelage.model.embeddings import output_head, read_embedding
+from tutelage.model.patterns import matches
 from tutelage.render import Tokenizer
 from tutelage.render.gates import assert_proven, trained_stops
 from tutelage.types import Address, Example
@@ -35,7 +39,12 @@ class _Untrained:
 
 
 def pass_gates(
-    examples: Iterable[Example], tokenizer: Tokenizer, *, untrained_V: NDArray[np.bool_] | None, whole: bool
+    examples: Iterable[Example],
+    tokenizer: Tokenizer,
+    *,
+    untrained_V: NDArray[np.bool_] | None,
+    whole: bool,
+    fix: str | None,
 ) -> list[str]:
     """Look at every example that is to be trained.
 
@@ -45,12 +54,14 @@ def pass_gates(
         untrained_V: bool [V]; rows of the model's embedding that were never trained
             (`tutelage.model.embeddings.untrained_tokens`); None where the checkpoint's rows cannot be read.
         whole: the loss runs over everything (`train_on = "all"`).
+        fix: what makes the embedding learn, where it does not; None where it does.
 
     Returns:
         Sentences for the ledger's notes.
 
     Raises:
-        DataError: an added token is trained whose row nobody ever trained; its address and the tokens are named.
+        DataError: an added token is trained whose row nobody ever trained, and this run does not; its address and the
+            tokens are named.
     """
     added, words = _Untrained(), _Untrained()
     added_tokens = tokenizer.fast.get_added_tokens_decoder()
@@ -69,15 +80,41 @@ def pass_gates(
                 kind = added if index in added_tokens else words
                 kind.counts[index] += 1
                 kind.first.setdefault(index, one.address)
+    if added.counts and fix is None:
+        return [
+            "replies hold tokens that the model was never trained on; their rows learn from here on: "
+            + added.named(tokenizer)
+        ]
     if added.counts:
         raise DataError(
             "Replies hold tokens that the model was never trained on",
             where=str(added.first[added.counts.most_common(1)[0][0]]),
             found=added.named(tokenizer),
-            expected="tokens whose embedding rows were trained, or at least initialised",
-            fix="leave those rows out; if the template writes them, choose another (tutelage check --model ...), or "
-            "give the rows values first (the mean of all rows) and train the embedding",
+            expected="tokens whose embedding rows were trained, or an embedding that learns",
+            fix=fix,
         )
     if words.counts:
         return [f"replies hold words that the model seems never to have been trained on: {words.named(tokenizer)}"]
     return []
+
+
+def embedding_fix(settings: Settings, base: Path) -> str | None:
+    """What to change so that the rows of new tokens learn; None where they do, or where `base` has no such rows.
+
+    Raises:
+        DataError: a safetensors file of `base` is damaged.
+    """
+    embedding = read_embedding(base)
+    if embedding is None:
+        return None
+    rows = [embedding.name] if (head := output_head(base)) is None else [embedding.name, head]
+    method, names = settings.model.method, [one.removesuffix(".weight") for one in rows]
+    if method == "full":
+        stuck = [pattern for pattern in settings.model.freeze for one in rows if matches(one, pattern)]
+        return f'take "{stuck[0]}" out of model.freeze' if stuck else None
+    if method == "prompt":
+        return 'set model.method = "full"'
+    whole = settings.lora.modules_to_save
+    needed = [one.rpartition(".")[2] for one in names if not any(f".{one}".endswith(f".{each}") for each in whole)]
+    listed = ", ".join(f'"{one}"' for one in [*whole, *needed])
+    return f"train the embedding beside the pairs: set lora.modules_to_save = [{listed}]" if needed else None

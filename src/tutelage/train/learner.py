@@ -153,6 +153,7 @@ def shards_here(settings: Settings) -> bool:
         optimizer=settings.train.optimizer,
         method=settings.model.method,
         init=settings.lora.init,
+        whole=settings.lora.modules_to_save,
     )
 
 

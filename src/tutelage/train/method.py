@@ -78,6 +78,7 @@ def adapted_model(settings: Settings, model: Any, base: Path, *, sight: Sight | 
         dora=lora.dora,
         init=lora.init,
         sight=sight,
+        whole=lora.modules_to_save,
     )
     if lora.init == "loftq":
         original, _ = load(base, trust_remote_code=settings.model.trust_remote_code, onto="cpu")

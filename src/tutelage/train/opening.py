@@ -16,7 +16,7 @@ from tutelage.render.show import coloured_rows
 from tutelage.train import folder as run_files
 from tutelage.train.announce import say_data
 from tutelage.train.books import damage_of_books, write_books
-from tutelage.train.gates import pass_gates
+from tutelage.train.gates import embedding_fix, pass_gates
 from tutelage.train.inputs import held_against, inputs_of, read_inputs, write_inputs
 from tutelage.train.learner import shards_here
 from tutelage.train.lock import locked, new_run_folder
@@ -81,7 +81,7 @@ def opened(
             fitting = positions.within(settings, say=screen.say)
             prepared = prepare(fitting, base, ledger_path=drops, cache=prepared_cache(), say=screen.say)
             positions.require_room(settings, prepared)
-            _pass_gates(prepared, base, whole=settings.render.train_on == "all")
+            _pass_gates(settings, prepared, base)
             earlier = read_inputs(folder) if resume else None if recorded is None else read_inputs(recorded.folder)
             parts = parts_of(settings, prepared, earlier or {}, resume=resume, checkpoint=checkpoint)
             _write_inputs(settings, base, prepared, earlier, screen, resume=resume, skipped=skipped, parts=parts)
@@ -92,10 +92,10 @@ def opened(
         return base, prepared, held.pop_all()
 
 
-def _pass_gates(prepared: Prepared, base: Path, *, whole: bool) -> None:
-    tokenizer = prepared.renderer.tokenizer
-    untrained_V = untrained_tokens(base, tokenizer)
-    for note in pass_gates(prepared.train, tokenizer, untrained_V=untrained_V, whole=whole):
+def _pass_gates(settings: Settings, prepared: Prepared, base: Path) -> None:
+    tokenizer, whole = prepared.renderer.tokenizer, settings.render.train_on == "all"
+    untrained_V, fix = untrained_tokens(base, tokenizer), embedding_fix(settings, base)
+    for note in pass_gates(prepared.train, tokenizer, untrained_V=untrained_V, whole=whole, fix=fix):
         prepared.ledger.note(note)
 
 

@@ -166,9 +166,15 @@ def with_adapters_own(settings: Settings) -> Settings:
             if targets == "all-linear"
             else sorted([*targets, *(own.get("target_parameters") or [])]),
             "init": "default",
+            "modules_to_save": _shortest(own.get("modules_to_save") or []),
         }
     )
     return settings.model_copy(update={"lora": lora})
+
+
+def _shortest(names: list[str]) -> list[str]:
+    """Without those that end in another: PEFT adds the whole name of a tied embedding to the one that it was given."""
+    return sorted(name for name in names if not any(name.endswith(f".{other}") for other in names))
 
 
 def _is_run(path: Path) -> bool:
