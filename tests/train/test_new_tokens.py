@@ -1,4 +1,4 @@
-"""Tokens without trained rows: refused where nothing would teach them, with advice that works, and learned elsewhere."""
+"""Tokens without trained rows: refused where nothing would teach them, with advice that works, and else learned."""
 
 from __future__ import annotations
 
