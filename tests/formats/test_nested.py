@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tutelage.formats import read
-from tutelage.formats.nested import DEPTH_MAX, doubled_in_row, json_of_python, pairs_in
+from tutelage.formats.nested import DEPTH_MAX, SharedValues, doubled_in_row, json_of_python, pairs_in
 from tutelage.ledger import Ledger
 from tutelage.types import Drop
 
@@ -157,7 +157,7 @@ def test_d13_words_that_look_like_keys_are_words(put, load):
     text = 'say "x": or "y" : or \\ and \\": {"a":1,"a":2}'
     row = {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text}], text: text}
     line = json.dumps(row, ensure_ascii=False)
-    assert doubled_in_row(line, json.loads(line)) is None
+    assert doubled_in_row(line, json.loads(line), SharedValues()) is None
     assert load(put("a.jsonl", line)).texts == [[("user", text), ("assistant", text)]]
 
 

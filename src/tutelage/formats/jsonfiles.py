@@ -9,7 +9,14 @@ from typing import Any
 
 from tutelage.formats.bytestream import ByteStream
 from tutelage.formats.names import TURN_KEYS
-from tutelage.formats.nested import DoubledObject, doubled_in_row, doubled_within, stands_twice, with_doubled
+from tutelage.formats.nested import (
+    DoubledObject,
+    SharedValues,
+    doubled_in_row,
+    doubled_within,
+    stands_twice,
+    with_doubled,
+)
 from tutelage.formats.rawrow import RawRow, RawRows, bad_bytes, row_or_drop
 from tutelage.types import Address, Drop
 
@@ -28,7 +35,7 @@ def json_lines(stream: ByteStream, shown: str, *, glance: bool = False) -> RawRo
         shown: its name in addresses.
         glance: leave out the search for keys that stand twice, for a pass that only counts columns.
     """
-    number = 0
+    number, shared = 0, SharedValues()
     for line in stream.lines():
         number += 1
         if line.isspace() or not line:
@@ -44,7 +51,7 @@ def json_lines(stream: ByteStream, shown: str, *, glance: bool = False) -> RawRo
         if glance:
             yield row_or_drop(address, value, look_for_surrogates=halves)
         else:
-            yield checked_row(address, value, text, look_for_surrogates=halves)
+            yield checked_row(address, value, text, shared, look_for_surrogates=halves)
     if stream.damage is not None:
         yield stream.damage_drop(Address(shown, number + 1))
 
@@ -58,10 +65,12 @@ def _value(text: str) -> Any:
     return value if text[end:] in _LINE_ENDS else json.loads(text)
 
 
-def checked_row(address: Address, value: Any, text: str, *, look_for_surrogates: bool) -> RawRow | Drop:
+def checked_row(
+    address: Address, value: Any, text: str, shared: SharedValues, *, look_for_surrogates: bool
+) -> RawRow | Drop:
     """A decoded JSON text as a row, or the Drop that says why it is none: no object, no text, or a key lost in it."""
     row = row_or_drop(address, value, look_for_surrogates=look_for_surrogates)
-    if isinstance(row, RawRow) and (key := doubled_in_row(text, row.fields)) is not None:
+    if isinstance(row, RawRow) and (key := doubled_in_row(text, value, shared)) is not None:
         return Drop(address, "duplicate_key", stands_twice(key))
     return row
 
@@ -73,7 +82,7 @@ def _second_look(line: bytes, address: Address, error: Exception) -> RawRow | Dr
     text = line.decode("utf-8")
     if text.startswith(_MARK):
         try:
-            return checked_row(address, json.loads(text[1:]), text[1:], look_for_surrogates=True)
+            return checked_row(address, json.loads(text[1:]), text[1:], SharedValues(), look_for_surrogates=True)
         except (ValueError, RecursionError) as inner:
             text, error = text[1:], inner
     cut = not text.endswith("\n")
@@ -120,11 +129,12 @@ class _Checks:
 
     def __init__(self, *, escaped: bool, surrogates: bool, damaged: str | None) -> None:
         self.escaped, self.surrogates, self.damaged = escaped, surrogates, damaged
+        self.shared = SharedValues()
 
     def row(self, address: Address, value: Any, source: str) -> RawRow | Drop:
         if self.escaped and (detail := bad_bytes(source)) is not None:
             return Drop(address, "invalid_utf8", detail)
-        return checked_row(address, value, source, look_for_surrogates=self.surrogates)
+        return checked_row(address, value, source, self.shared, look_for_surrogates=self.surrogates)
 
     def failure(self, address: Address, text: str, error: Exception, where: int) -> Drop:
         at_end = not text[where:].strip() or (isinstance(error, ValueError) and "Unterminated" in str(error))

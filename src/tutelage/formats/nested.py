@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import marshal
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any, Final
 
+from tutelage.formats.names import DEFAULT_FIELDS
 from tutelage.formats.rawrow import LONE_SURROGATE, RowError, has_surrogate
 
 DEPTH_MAX: Final = 100
@@ -16,6 +17,8 @@ DEPTH_MAX: Final = 100
 thousand frames. Source: parsers that bound it stop at 64 (.NET's System.Text.Json) to 128 (serde_json)."""
 
 _SPACE_BEFORE_COLON = re.compile(r'"[ \t\r\n]* :')
+SHARED_VALUES_KEPT: Final = 64
+_SHARED_COLUMNS = frozenset(DEFAULT_FIELDS.tools)
 _CONTAINERS = frozenset({dict, list})
 _PYTHON_TOKEN = re.compile(
     r"\s++|[{}\[\]:,]|'(?:[^'\\\n]|\\.)*+'|\"(?:[^\"\\\n]|\\.)*+\"|-?\d++(?:\.\d++)?(?:[eE][+-]?\d++)?|[A-Za-z]++"
@@ -99,14 +102,39 @@ def _too_deep(where: str) -> str:
 def pairs_in(text: str) -> int:
     """How many key-value pairs a JSON text writes, or more; no writer puts a tab or a line end before the colon."""
     pairs = text.count('":')
-    if "\\" in text:  # the end of a string in a document inside a string; `\\":` is a key that ends in a backslash
-        pairs += text.count('\\\\":') - text.count('\\":')
+    if "\\" in text and (inner := text.count('\\":')):  # the end of a string in a document inside a string, or
+        pairs += text.count('\\\\":') - inner  # of a key that ends in a backslash
     if " :" in text:
         pairs += len(_SPACE_BEFORE_COLON.findall(text))
     return pairs
 
 
-def doubled_in_row(text: str, fields: Mapping[str, Any]) -> str | None:
+class SharedValues:
+    """Values that many rows of a file have alike, such as their tools: each kept once, with its count of pairs.
+
+    Whoever reads them may then know them by identity.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, tuple[Any, int]] = {}
+
+    def pairs_of(self, fields: dict[str, Any], name: str) -> int:
+        """The pairs in a field; an equal value of an earlier row takes its place."""
+        value = fields[name]
+        try:
+            key = marshal.dumps(value, 2)  # tells 1 from True, which `==` does not
+        except ValueError:  # nested too deep
+            return _all_pairs(value)
+        known = self._known.get(key)
+        if known is None:
+            known = value, _all_pairs(value)
+            if len(self._known) < SHARED_VALUES_KEPT:
+                self._known[key] = known
+        fields[name] = known[0]
+        return known[1]
+
+
+def doubled_in_row(text: str, fields: dict[str, Any], shared: SharedValues) -> str | None:
     """The key that stands twice in one object of a decoded row; None where each stands once.
 
     Decoding keeps the last of two and says nothing, so the pairs that the text writes are counted against those that
@@ -119,7 +147,13 @@ def doubled_in_row(text: str, fields: Mapping[str, Any]) -> str | None:
                 if type(item) is dict:
                     plain += len(item)
     pairs = pairs_in(text)
-    return None if plain == pairs or _all_pairs(fields) == pairs else doubled_key(text)
+    if plain == pairs:
+        return None
+    held = len(fields)
+    for name, value in fields.items():
+        if type(value) in _CONTAINERS:
+            held += shared.pairs_of(fields, name) if name in _SHARED_COLUMNS else _all_pairs(value)
+    return None if held == pairs else doubled_key(text)
 
 
 def doubled_key(text: str) -> str | None:

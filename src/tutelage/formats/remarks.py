@@ -35,7 +35,7 @@ class FileRemarks:
         self.shown, self._note = shown, note
         self._said: set[str] = set()
         self._keys = 0
-        self.tools: dict[tuple[bool, str | bytes], ToolList] = {}
+        self.tools: dict[tuple[bool, str | int], tuple[Any, ToolList]] = {}
 
     def say(self, sentence: str) -> None:
         """Note this of the file, unless it was."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import marshal
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -36,17 +35,16 @@ def tools_from(value: Any, context: RowContext) -> tuple[Mapping[str, Any], ...]
     """
     if value is None:
         return ()
-    try:
-        # Version 2 writes equal values alike, and tells 1 from True, which `==` does not.
-        key = (context.filled, value if isinstance(value, str) else marshal.dumps(value, 2))
-    except ValueError:
-        key = None  # something that is no JSON, or too deep
     known = context.remarks.tools
-    read = None if key is None else known.get(key)
-    if read is None:
+    # By identity where a reader gives equal lists as one; the list stays with its meaning, so its id stays its own.
+    key = (context.filled, value if isinstance(value, str) else id(value))
+    entry = known.get(key)
+    if entry is not None and (isinstance(value, str) or entry[0] is value):
+        read = entry[1]
+    else:
         read = _read(value, context)
-        if key is not None and len(known) < TOOL_LISTS_KEPT:
-            known[key] = read
+        if len(known) < TOOL_LISTS_KEPT:
+            known[key] = value, read
     context.schemas = read.schemas
     return read.tools
 
