@@ -195,6 +195,14 @@ class TestOpenedInOtherWords:
         assert replies(with_template(self.JUDGE, empty_reasoning="close"), row) == ["\n</judge>\n\n5<|im_end|>"]
         assert replies(with_template(self.JUDGE), talk(ASKED, thinking())) == ["add them\n</judge>\n\n5<|im_end|>"]
 
+    @pytest.mark.parametrize("policy", ["drop", "close"])
+    def test_m7_reasoning_of_its_own_in_the_content_is_not_put_behind_the_block(
+        self, with_template: Build, policy: str
+    ) -> None:
+        row = talk(*pair("2+3?", "<think>\nadd them\n</think>\n\n5"))
+        for template in (self.SENTENCE, self.JUDGE):
+            assert dropped(with_template(template, empty_reasoning=policy), row).reason == "prompt_not_a_prefix"
+
     @pytest.mark.parametrize("words", ["Answer:\\n", "[FINAL]\\n", "My reasoning is over. [FINAL]\\n"])
     def test_m7_other_words_open_no_reasoning(self, with_template: Build, words: str) -> None:
         template = self.SENTENCE.replace("Here are my reasoning steps:\\n", words)
@@ -228,6 +236,13 @@ class TestWithoutItsHeader:
         first, last = replies(with_template(JOINED), row)
         assert last == "There.<|im_end|>"
         assert first.startswith("<call>")
+
+    def test_m7_a_later_call_that_is_joined_is_no_first_one(self, with_template: Build) -> None:
+        template = JOINED.replace("{{- '<call>' +", "{{- ('<more>' if ns.open else '<call>') +")
+        assert template != JOINED
+        first = Message("assistant", "", tool_calls=(ToolCall("find", {"at": "x"}),))
+        row = talk(ASKED, first, Message("tool", "found"), first)
+        assert dropped(with_template(template), row).reason == "prompt_not_a_prefix"
 
     def test_m7_words_that_the_template_changes_there_drop_the_row(self, with_template: Build) -> None:
         changed = JOINED.replace(

@@ -29,6 +29,7 @@ from tutelage.render.sequences import ProvenTurn, cost_of, said_otherwise, seque
 from tutelage.render.size import (
     FEW_TURNS,
     LIKELY_CHARACTERS,
+    Size,
     is_large,
     longer_than,
     require_few,
@@ -40,7 +41,7 @@ from tutelage.render.template import ChatTemplate, TemplateRefusal
 from tutelage.render.tokenizer import Tokenizer
 from tutelage.render.turns import RenderedTurn, TurnWriter
 from tutelage.render.unshown import not_shown
-from tutelage.render.ways_out import moving_arguments, with_way_out
+from tutelage.render.ways_out import WaysOut
 from tutelage.render.words import SHOWN_CHARACTERS, Unproven
 from tutelage.types import Address, Change, Conversation, Drop, Example, Message, Prompt, Proven, TokenIds, Turn
 
@@ -108,14 +109,13 @@ class Renderer:
         A drop names a way out where one was found by trying.
         """
         return [
-            with_way_out(self, row, one, Renderer._tried) if isinstance(one, Drop) else one
+            self._ways_out.named(row, one, Renderer._tried) if isinstance(one, Drop) else one
             for row, one in zip(conversations, self._tried(conversations), strict=True)
         ]
 
     @cached_property
-    def moving_arguments(self) -> tuple[tuple[str, bool], ...]:
-        """Arguments of the template, and values, that change what it writes."""
-        return moving_arguments(self.template)
+    def _ways_out(self) -> WaysOut:
+        return WaysOut(self)
 
     def _tried(self, conversations: Sequence[Conversation]) -> list[Proven | Drop]:
         drafts = [self._drafted(one) for one in conversations]
@@ -161,10 +161,11 @@ class Renderer:
         return np.asarray(self.tokenizer.encode([text])[0], dtype=np.int32)
 
     def _drafted(self, conversation: Conversation) -> Draft | Drop:
-        if (deep := too_deep(conversation)) is not None:
+        size = size_of(conversation)
+        if (deep := too_deep(conversation, size)) is not None:
             return deep
         try:
-            return self._draft(conversation)
+            return self._draft(conversation, size)
         except Unproven as finding:
             return Drop(conversation.address, finding.reason, str(finding))
         except TemplateError as error:
@@ -186,7 +187,7 @@ class Renderer:
             return False
         return True
 
-    def _draft(self, conversation: Conversation) -> Draft:
+    def _draft(self, conversation: Conversation, size: Size) -> Draft:
         spelled = None if self.control_tokens == "keep" else self._controls.spelled(conversation)
         if spelled is not None and self.control_tokens == "drop":
             raise refuse(spelled)
@@ -197,7 +198,7 @@ class Renderer:
         conversation, twice = said_once(conversation, self.form)
         row = SeenRow(conversation, self.template, self.form)
         trained = self._trained_messages(conversation)
-        reached = self._within_reach(row, trained)
+        reached = self._within_reach(row, trained, size)
         changes = [
             Change(conversation.address, "reasoning_said_twice", f"message {index}: field and content hold the same")
             for index in twice
@@ -220,14 +221,14 @@ class Renderer:
                 "too_long", f"more than {self.most_tokens} tokens; the limit pack.max_tokens is {self.most_tokens}"
             )
 
-    def _within_reach(self, row: SeenRow, trained: list[int]) -> list[int]:
+    def _within_reach(self, row: SeenRow, trained: list[int], size: Size) -> list[int]:
         """The trained turns to render: all, unless the row is known to be too long by its whole text.
 
         Raises:
             Unproven: it is, and no turn of it is to be kept; or the template does not take it.
         """
         most, few = self.most_tokens, len(trained) <= FEW_TURNS
-        if few and (most is None or size_of(row.conversation).characters <= LIKELY_CHARACTERS * most):
+        if few and (most is None or size.characters <= LIKELY_CHARACTERS * most):
             return trained
         whole = row.render(trained[-1] + 1, generation_prompt=False)
         if most is None or not longer_than(whole, most, self.tokenizer):

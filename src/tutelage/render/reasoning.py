@@ -125,7 +125,8 @@ def less_empty_block(text: str) -> str:
 
 def without_empty_block(content: str) -> str:
     """`content` less the empty block that it begins with, if it begins with one: it holds no words."""
-    return tags().empty_block.sub("", content)
+    found = tags().empty_block.match(content)
+    return content if found is None else content[found.end() :]
 
 
 def leading_block(content: str) -> tuple[str, str] | None:

@@ -50,12 +50,15 @@ class Size:
 
 def size_of(conversation: Conversation) -> Size:
     """The size of a row; nothing is called inside itself, however deep the row is nested."""
-    characters = items = nesting = 0
+    characters = nesting = 0
+    items = len(conversation.messages)
+    stack: list[tuple[Any, int]] = [(one, 1) for one in conversation.tools]
+    if conversation.template_arguments:
+        stack.append((conversation.template_arguments, 1))
     for message in conversation.messages:
-        items += 1
         characters += len(message.content or "") + len(message.reasoning or "")
-    calls = [call.arguments for message in conversation.messages for call in message.tool_calls]
-    stack: list[tuple[Any, int]] = [(one, 1) for one in (*calls, *conversation.tools, conversation.template_arguments)]
+        if message.tool_calls:
+            stack += [(call.arguments, 1) for call in message.tool_calls]
     while stack:
         value, depth = stack.pop()
         items += 1
@@ -71,11 +74,9 @@ def size_of(conversation: Conversation) -> Size:
     return Size(characters, items, nesting)
 
 
-def too_deep(conversation: Conversation) -> Drop | None:
+def too_deep(conversation: Conversation, size: Size | None = None) -> Drop | None:
     """Why a row goes whose values are nested too deeply to be handed on; None if they are not."""
-    if not (conversation.tools or conversation.template_arguments or any(m.tool_calls for m in conversation.messages)):
-        return None
-    levels = size_of(conversation).nesting
+    levels = (size or size_of(conversation)).nesting
     if levels <= MAX_NESTING:
         return None
     return Drop(

@@ -295,6 +295,8 @@ class TurnWriter:
         message, finished = row.conversation.messages[index], traced.text
         words, after = finished[place.first : place.last], finished[place.last :]
         whole = self._through_stop(finished[place.first :], len(words))
+        if has_tags(without_empty_block(message.content or "")):
+            return None  # reasoning of its own that does not stand in the block of the prompt
         if (message.reasoning or "").strip():
             first = traced.sources[int(traced.source[place.first])].field
             if first.startswith(row.form.reasoning):
@@ -325,6 +327,8 @@ class TurnWriter:
         that is served has the header, and what follows it is what follows it after a question.
         """
         message = row.conversation.messages[index]
+        if message.tool_calls:  # templates that join turns write a later call otherwise than a first one
+            return None
         asked = Message("user", PROBE)
         conversation = replace(row.conversation, messages=(asked, message))
         other = SeenRow(conversation, row.template, row.form)

@@ -6,7 +6,8 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 from tutelage.render.forms import ReasoningField, form_of
 from tutelage.render.template import ChatTemplate, TemplateRefusal
@@ -24,7 +25,12 @@ _BY_ARGUMENTS = (
     *("no_reasoning", "reasoning_not_in_reply", "content_not_in_reply", "tool_call_not_in_reply"),
     *("prompt_not_a_prefix", "foreign_text_in_reply"),
 )
-_BY_POLICY = ("no_reasoning", "prompt_not_a_prefix", "control_token_in_text", "no_stop_token")
+_BY_POLICY = {
+    "no_reasoning": ("empty_reasoning", "close"),
+    "prompt_not_a_prefix": ("empty_reasoning", "close"),
+    "control_token_in_text": ("control_tokens", "escape"),
+    "no_stop_token": ("missing_stop", "append"),
+}
 _FIELDS: tuple[ReasoningField, ...] = ("reasoning_content", "reasoning", "thinking", "content")
 MOST_MESSAGES = 64
 """Longer rows are not tried anew. Our choice: a way out is found with short ones."""
@@ -43,16 +49,59 @@ class Way:
     row: Conversation
 
 
-def with_way_out(renderer: Renderer, conversation: Conversation, drop: Drop, prove: Try) -> Drop:
-    """The drop, with a way out in its sentence where one of a few proves the turn that was not proven."""
-    row, last = _up_to_the_turn(conversation, drop)
-    if row is None:
+class WaysOut:
+    """The ways out of one renderer's drops; renderers with another setting are made once.
+
+    Args:
+        renderer: its settings are where each way begins.
+    """
+
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+        self._variants: dict[tuple[tuple[str, str], ...], Renderer] = {}
+
+    @cached_property
+    def _arguments(self) -> tuple[tuple[str, bool], ...]:
+        return moving_arguments(self._renderer.template)
+
+    @cached_property
+    def _fields(self) -> tuple[ReasoningField, ...]:
+        return tuple(one for one in _FIELDS if form_of(self._renderer.template, one).writes_reasoning)
+
+    def named(self, conversation: Conversation, drop: Drop, prove: Try) -> Drop:
+        """The drop, with a way out in its sentence where one of a few proves the turn that was not proven."""
+        row, turns = _up_to_the_turn(conversation, drop, self._renderer.turns)
+        if row is None:
+            return drop
+        for way in self._ways(row, drop.reason, turns):
+            if isinstance(prove(way.renderer, [way.row])[0], Proven):
+                return replace(drop, detail=f"{drop.detail}; the turn is proven with {way.words}")
         return drop
-    alone = replace(renderer, turns="last" if last else renderer.turns)
-    for way in _ways(alone, row, drop.reason):
-        if isinstance(prove(way.renderer, [way.row])[0], Proven):
-            return replace(drop, detail=f"{drop.detail}; the turn is proven with {way.words}")
-    return drop
+
+    def _with(self, turns: Literal["all", "last"], name: str = "", value: str = "") -> Renderer:
+        key = (("turns", turns), (name, value))
+        if key not in self._variants:
+            changed: dict[str, Any] = {"turns": turns} | ({name: value} if name else {})
+            self._variants[key] = replace(self._renderer, **changed)
+        return self._variants[key]
+
+    def _ways(self, row: Conversation, reason: str, turns: Literal["all", "last"]) -> Iterator[Way]:
+        if reason in _BY_POLICY:
+            name, value = _BY_POLICY[reason]
+            yield Way(f'render.{name} = "{value}"', self._with(turns, name, value), row)
+        if reason not in _BY_ARGUMENTS:
+            return
+        for name, given in self._arguments:
+            words = f"render.template_arguments = {{{name} = {json.dumps(given)}}}"
+            arguments = {**row.template_arguments, name: given}
+            yield Way(words, self._with(turns), replace(row, template_arguments=arguments))
+        if reason == "reasoning_not_in_reply":
+            for field in self._fields:
+                words = f'render.reasoning_field = "{field}"'
+                yield Way(words, self._with(turns, "reasoning_field", field), row)
+            moved = tuple(_inline(one) for one in row.messages)
+            words = "the reasoning in the content, as <think>...</think>"
+            yield Way(words, self._with(turns), replace(row, messages=moved))
 
 
 def moving_arguments(template: ChatTemplate) -> tuple[tuple[str, bool], ...]:
@@ -81,39 +130,16 @@ def _probed(template: ChatTemplate, arguments: dict[str, Any]) -> tuple[str | No
     return tuple(texts)
 
 
-def _up_to_the_turn(conversation: Conversation, drop: Drop) -> tuple[Conversation | None, bool]:
-    """The row up to the turn that was not proven, and whether that is known."""
+def _up_to_the_turn(
+    conversation: Conversation, drop: Drop, turns: Literal["all", "last"]
+) -> tuple[Conversation | None, Literal["all", "last"]]:
+    """The row up to the turn that was not proven, and which of its turns to train; None where nothing is tried."""
     if drop.reason not in {*_BY_ARGUMENTS, *_BY_POLICY} or len(conversation.messages) > MOST_MESSAGES:
-        return None, False
+        return None, turns
     index = _INDEX.match(drop.detail)
     if index is None or drop.reason == "control_token_in_text":
-        return conversation, False
-    return replace(conversation, messages=conversation.messages[: int(index[1]) + 1]), True
-
-
-def _ways(renderer: Renderer, row: Conversation, reason: str) -> Iterator[Way]:
-    if reason in ("no_reasoning", "prompt_not_a_prefix"):
-        yield Way('render.empty_reasoning = "close"', replace(renderer, empty_reasoning="close"), row)
-    elif reason == "control_token_in_text":
-        yield Way('render.control_tokens = "escape"', replace(renderer, control_tokens="escape"), row)
-    elif reason == "no_stop_token":
-        yield Way('render.missing_stop = "append"', replace(renderer, missing_stop="append"), row)
-    if reason not in _BY_ARGUMENTS:
-        return
-    for name, given in renderer.moving_arguments:
-        words = f"render.template_arguments = {{{name} = {json.dumps(given)}}}"
-        yield Way(words, renderer, replace(row, template_arguments={**row.template_arguments, name: given}))
-    if reason == "reasoning_not_in_reply":
-        yield from _other_places(renderer, row)
-
-
-def _other_places(renderer: Renderer, row: Conversation) -> Iterator[Way]:
-    """Reasoning in another field, or in the content."""
-    for field in _FIELDS:
-        if form_of(renderer.template, field).writes_reasoning:
-            yield Way(f'render.reasoning_field = "{field}"', replace(renderer, reasoning_field=field), row)
-    moved = tuple(_inline(one) for one in row.messages)
-    yield Way("the reasoning in the content, as <think>...</think>", renderer, replace(row, messages=moved))
+        return conversation, turns
+    return replace(conversation, messages=conversation.messages[: int(index[1]) + 1]), "last"
 
 
 def _inline(message: Message) -> Message:
