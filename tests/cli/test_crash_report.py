@@ -234,14 +234,16 @@ class TestOutput:
                 self.writes += 1
                 raise self.error
 
-        for error in (BrokenPipeError(32, "Broken pipe"), OSError(28, "No space left on device"), OutputEndedError()):
+        gone, full = BrokenPipeError(32, "Broken pipe"), OSError(28, "No space left on device")
+        reasons = {gone: "nobody reads it", full: full.strerror, OutputEndedError(): "nobody reads it"}
+        for error, reason in reasons.items():
             below = Broken(error)
             lasting = Outlet(below, lasting=True)
             lasting.write("step 1")
             lasting.write("step 2")
             lasting.flush()
             assert below.writes == 1
-            assert "the work goes on" in capsys.readouterr().err
+            assert f"({reason}); the work goes on" in capsys.readouterr().err
         with pytest.raises(OutputEndedError):
             Outlet(Broken(BrokenPipeError(32, "Broken pipe"))).write("x")
         with pytest.raises(SaveError, match="could not be written"):

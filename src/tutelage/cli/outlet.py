@@ -71,9 +71,11 @@ class Outlet(io.TextIOBase):
         self._failed = True
         _write_nowhere(self._stream)
         if self._lasting:
+            below = error.__cause__ if isinstance(error.__cause__, OSError) else error
+            reason = "nobody reads it" if isinstance(below, OutputEndedError | BrokenPipeError) else cause_of(below)
             with suppress(OSError):
                 sys.stderr.write(
-                    f"note: the output cannot be written any more ({cause_of(error) or 'nobody reads it'}); "
+                    f"note: the output cannot be written any more ({reason}); "
                     "the work goes on, and is recorded in the run's folder\n"
                 )
             return

@@ -15,6 +15,7 @@ from typing import Final
 import torch.distributed as dist
 
 from tutelage.errors import EngineError, TutelageError
+from tutelage.render.show import visible
 
 KEY: Final = "ended"
 POLL_SECONDS: Final = 1.0
@@ -97,7 +98,8 @@ def _watch(store: dist.Store, over: threading.Event, grace_seconds: float) -> No
     while not over.wait(POLL_SECONDS):
         told = _told(store)
         if told is not None and not over.wait(grace_seconds):
-            sys.stderr.write(f"error: another process of this run ended ({told}); this one is stuck, and ends too\n")
+            shown = visible(told, line_ends=False)
+            sys.stderr.write(f"error: another process of this run ended ({shown}); this one is stuck, and ends too\n")
             sys.stderr.flush()
             os._exit(1)
 
