@@ -13,6 +13,7 @@ from tiny_kinds import tiny_kind
 from torch.nn.functional import cross_entropy
 
 from tutelage.errors import ConfigError
+from tutelage.model.adapt import add_lora
 from tutelage.model.anatomy import Anatomy, anatomy_of
 from tutelage.model.layers import decoder_layers
 from tutelage.model.loss import row_loss
@@ -190,3 +191,22 @@ def test_r21_the_list_of_layers_is_found_whatever_its_name(kind: str) -> None:
 
     assert len(layers) == 2
     assert all(any(True for _ in one.parameters()) for one in layers)
+
+
+@pytest.mark.parametrize("kind", ["llama4_text", "phimoe", "deepseek_v4"])
+def test_r8_a_router_that_gives_no_product_has_no_pair(kind: str, documents: Documents) -> None:
+    """Beside a linear layer that gives several tensors, or another width, a pair's product would not fit."""
+    adapted, _ = add_lora(tiny_kind(kind), rank=2, alpha=2, dropout=0.0, targets="all-linear")
+
+    anatomy = anatomy_of(adapted)
+    require_trainable(adapted, anatomy)
+
+    loss_as_trained(adapted, anatomy, documents((9, 4), vocabulary=128)).backward()
+    assert gradients_of(adapted)
+
+
+def test_r6_numbers_that_are_not_finite_are_refused_in_one_sentence(tiny_model: Any) -> None:
+    tiny_model.model.norm.weight.data[0] = torch.nan
+
+    with pytest.raises(ConfigError, match="not finite"):
+        anatomy_of(tiny_model)

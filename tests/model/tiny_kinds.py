@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 KINDS = Path(__file__).parent / "kinds.toml"
-MOST_PARAMETERS = 3_000_000
+MOST_PARAMETERS = 7_000_000
 VOCABULARY = 128
 
 

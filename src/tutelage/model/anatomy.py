@@ -60,7 +60,7 @@ def anatomy_of(model: Any) -> Anatomy:
         ConfigError: its own forward fails, or looks at later tokens, so that it is no causal language model.
     """
     whole = bare_model(model)
-    with _undisturbed(whole), torch.inference_mode():
+    with _undisturbed(whole), torch.no_grad():
         attend_as_served(whole)
         ids_1T = _ids(whole)
         own_TV = _own_forward(whole, ids_1T)

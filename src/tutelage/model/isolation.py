@@ -26,7 +26,7 @@ WIDE_ROUNDING, NARROW_ROUNDING = 1e-4, 0.05
 16-bit numbers have 3 significant digits, a few layers lose one of them, and what is left out by mistake is larger."""
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: some models keep a state, and could not train with what that leaves
 def documents_stay_apart(model: Any) -> bool:
     """Whether the second document of a row is computed alike whatever the first one says, and as it is alone.
 

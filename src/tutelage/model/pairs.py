@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -192,7 +193,9 @@ def few_logits(model: Any) -> torch.Tensor:
 
 
 def _idle_modules(model: Any) -> set[str]:
-    """Modules with weights that a forward pass goes past: what holds them reads them itself, so a pair would not act.
+    """Modules with weights that a forward pass goes past, or that give something else than a product with each input.
+
+    What holds the first reads them itself, so a pair would not act; beside the second, a pair's product does not fit.
 
     Modules of one name in all layers count together, as not every expert is asked. Nothing is idle where there are no
     numbers, or where the model does not take a few tokens as they are.
@@ -201,10 +204,13 @@ def _idle_modules(model: Any) -> set[str]:
     if model.get_input_embeddings().weight.device.type == "meta":
         return set()
     called: set[str] = set()
-    hooks = [
-        model.get_submodule(name).register_forward_pre_hook(lambda _module, _given, name=name: called.add(name))
-        for name in set(matrices)
-    ]
+
+    def note(module: Any, given: tuple[Any, ...], output: Any, *, name: str) -> None:
+        width = getattr(module, "out_features", None)
+        if width is None or (isinstance(output, torch.Tensor) and output.shape == (*given[0].shape[:-1], width)):
+            called.add(name)
+
+    hooks = [model.get_submodule(name).register_forward_hook(partial(note, name=name)) for name in set(matrices)]
     try:
         few_logits(model)
     except (*REFUSALS, RuntimeError, IndexError):

@@ -17,7 +17,7 @@ DOCUMENT_TOKENS = (5, 7)
 
 
 def require_trainable(model: Any, anatomy: Anatomy) -> None:
-    """Take a row forward and back; no gradient is kept, and no random number used up.
+    """Take a row forward and back, twice; no gradient is kept, and no random number used up.
 
     Args:
         model: ready to train, adapters, virtual tokens and lean layers included.
@@ -33,8 +33,9 @@ def require_trainable(model: Any, anatomy: Anatomy) -> None:
     model.train()
     try:
         with torch.random.fork_rng(devices=devices):
-            loss, _ = row_loss(model, _row(model, anatomy), anatomy=anatomy)
-            torch.autograd.grad(loss, smallest, allow_unused=True)
+            for _ in range(2):  # some models keep a state, which the next row would reach back through
+                loss, _ = row_loss(model, _row(model, anatomy), anatomy=anatomy)
+                torch.autograd.grad(loss, smallest, allow_unused=True)
     except torch.OutOfMemoryError:
         raise
     except REFUSALS as error:

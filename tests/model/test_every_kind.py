@@ -1,0 +1,160 @@
+"""Every kind of `AutoModelForCausalLM`, tiny, saved and loaded: it trains to its own forward's loss, or is refused.
+
+`python tests/model/test_every_kind.py` prints the table that stands in docs/models.md.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from tiny_kinds import VOCABULARY, facts, tiny_kind
+from torch.nn.functional import cross_entropy
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from tutelage.errors import TutelageError
+from tutelage.model.adapt import add_lora
+from tutelage.model.anatomy import anatomy_of, bare_model, own_inputs
+from tutelage.model.attention import attend_as_served
+from tutelage.model.lean import keep_less
+from tutelage.model.load import compute_in, load
+from tutelage.model.loss import row_loss
+from tutelage.model.trial import require_trainable
+from tutelage.pack import pack_rows
+from tutelage.types import Address, Example
+
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+SAME_SHARE = 1e-5
+"""By which loss and gradient norm may differ from those of the model's own forward, in fp32."""
+
+LENGTHS = (7, 21, 12)
+KINDS = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+
+
+def documents() -> list[Example]:
+    random, made = np.random.default_rng(0), []
+    for number, length in enumerate(LENGTHS, 1):
+        weights = (random.random(length) < 0.5).astype(np.float32)
+        weights[0], weights[-1] = 0.0, 1.0
+        ids = random.integers(4, VOCABULARY - 8, length).astype(np.int32)
+        made.append(Example(Address("made", number), 0, ids, weights, ()))
+    return made
+
+
+def gradient_norm(model: Any) -> float:
+    """Of all gradients, which are taken off the model."""
+    squares = [float(one.grad.double().square().sum()) for one in model.parameters() if one.grad is not None]
+    model.zero_grad(set_to_none=True)
+    return sum(squares) ** 0.5
+
+
+def of_own_forward(model: Any, examples: Sequence[Example]) -> tuple[float, float]:
+    """Summed loss and gradient norm by the model's own code alone, one document after the other."""
+    model = bare_model(model)
+    attend_as_served(model)
+    total = torch.zeros(())
+    for one in examples:
+        ids, weights = torch.from_numpy(one.ids).long(), torch.from_numpy(one.weights)
+        logits = model(input_ids=ids[None], **own_inputs(model, {})).logits[0].float()
+        total = total + (cross_entropy(logits[:-1], ids[1:], reduction="none") * weights[1:]).sum()
+    total.backward()
+    return total.item(), gradient_norm(model)
+
+
+def as_trained(model: Any, examples: Sequence[Example]) -> tuple[str, tuple[float, float]]:
+    """What was tried on the model, in words, and summed loss and gradient norm as a run computes them."""
+    anatomy = anatomy_of(model)
+    require_trainable(model, anatomy)
+    total = 0.0
+    for row in pack_rows(examples, row_tokens=64, together=anatomy.together):
+        loss, _ = row_loss(model, row, anatomy=anatomy)
+        loss.backward()
+        total += loss.item()
+    rows = "packed" if anatomy.together else "one document"
+    attention = "inside documents" if anatomy.attention == "documents" else "its own"
+    logits = {"product": "product", "own": "its own", "whole": "whole forward"}[anatomy.head]
+    return f"{rows} | {attention} | {logits}", (total, gradient_norm(model))
+
+
+def compared(model: Any, *, lean: bool) -> tuple[str, bool]:
+    """What was tried, and whether a run's loss and gradient norm are those of the model's own forward."""
+    examples = documents()
+    expected = of_own_forward(model, examples)
+    if lean:
+        keep_less(model)
+    words, found = as_trained(model, examples)
+    return words, all(abs(one - other) <= SAME_SHARE * abs(other) for one, other in zip(found, expected, strict=True))
+
+
+def with_random_pairs(model: Any) -> Any:
+    adapted, _ = add_lora(model, rank=2, alpha=4, dropout=0.0, targets="all-linear")
+    random = torch.Generator().manual_seed(3)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            parameter.data.copy_(0.05 * torch.randn(parameter.shape, generator=random))
+    return adapted.eval()
+
+
+def line_of(kind: str, folder: Path) -> str:
+    """The kind's line of the table."""
+    if (why := facts()["none"].get(kind)) is not None:
+        return f"| `{kind}` | not tried: {why} |"
+    try:
+        tiny_kind(kind).save_pretrained(folder)
+        model, _ = load(folder)
+        compute_in(model, "fp32")
+        words, full = compared(model.eval(), lean=True)
+    except TutelageError as error:
+        found = f" ({error.found})" if error.found else ""
+        return f"| `{kind}` | refused: {error.what}{found} |".replace(str(folder), "its folder")
+    try:
+        model, _ = load(folder)
+        compute_in(model, "fp32")
+        _, lora = compared(with_random_pairs(model), lean=False)
+        pairs = "equal" if lora else "DIFFERENT"
+    except TutelageError as error:
+        pairs = f"refused: {error.what}"
+    return f"| `{kind}` | {words} | {'equal' if full else 'DIFFERENT'} | {pairs} |"
+
+
+def lines_of_page() -> list[str]:
+    return [one for one in PAGE.read_text(encoding="utf-8").splitlines() if one.startswith("| `")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_trains_to_its_own_loss_or_is_refused(kind: str, tmp_path: Path) -> None:
+    line = line_of(kind, tmp_path)
+
+    assert "DIFFERENT" not in line
+    assert line in lines_of_page(), "python tests/model/test_every_kind.py prints the table of docs/models.md"
+
+
+def test_the_page_has_a_line_for_every_kind_of_this_version() -> None:
+    lines = lines_of_page()
+
+    assert [one.split("`")[1] for one in lines] == KINDS
+    assert f"transformers {transformers.__version__}" in PAGE.read_text(encoding="utf-8")
+    trained = [one for one in lines if "equal" in one]
+    assert len(trained) >= 100
+    assert f"{len(trained)} of {len(lines)}" in PAGE.read_text(encoding="utf-8")
+
+
+def _print(kinds: Sequence[str]) -> Iterator[str]:
+    for kind in kinds:
+        with tempfile.TemporaryDirectory() as folder:
+            yield line_of(kind, Path(folder))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    for printed in _print(sys.argv[1:] or KINDS):
+        sys.stdout.write(f"{printed}\n")
+        sys.stdout.flush()
