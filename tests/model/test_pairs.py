@@ -10,8 +10,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tutelage.errors import ConfigError
 from tutelage.model.adapt import add_lora
+from tutelage.model.data_start import Sight
 from tutelage.model.matrices import layer_matrices
 from tutelage.model.pairs import paired
+from tutelage.pack import pack_rows
 
 IDS = torch.arange(4, 24)[None]
 SIZES = {
@@ -155,3 +157,15 @@ def test_experts_can_be_named_as_targets() -> None:
 
     weights = {name for name, one in layer_matrices(adapted) if id(one) in paired(adapted)}
     assert {name.split(".")[-1] for name in weights} == {"down_proj", "weight"}
+
+
+def test_r16_eva_starts_experts_as_the_default_does_and_says_so(documents: Any) -> None:
+    model = tiny("granitemoe", **EXPERTS["granitemoe"])
+    rows = pack_rows(documents((20, 30, 25), vocabulary=60), row_tokens=64)
+
+    adapted, record = add_lora(model, init="eva", sight=Sight(rows, lambda _tokens: None), **LORA)
+
+    assert any("experts start as lora.init = default" in note for note in record.notes)
+    (q_proj,) = (one for name, one in adapted.named_modules() if name.endswith("layers.0.self_attn.q_proj"))
+    first = q_proj.lora_A["default"].weight
+    torch.testing.assert_close(first @ first.T, torch.eye(4), atol=1e-4, rtol=0)

@@ -65,7 +65,7 @@ def add_lora(
         ConfigError: a target or one of `whole` names no layer of this model, PEFT cannot do this with the layers, or
             the data has too few trained tokens.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
 
     config = LoraConfig(
         r=rank,
@@ -81,6 +81,21 @@ def add_lora(
     if init != "default":
         _check_rank(model, rank, init)
     before = few_logits(model) if init.startswith(CHANGES_THE_BASE) else None
+    adapted = _with_pairs(model, config, init, sight)
+    if before is not None:
+        _check_start(adapted, init, before)
+    notes = unpaired(model, adapted) if targets == EVERY else ()
+    if init == "eva":
+        start_from_inputs(adapted, _needed(sight), rank=rank)
+        if expert_pairs(adapted):
+            notes += ("Pairs of experts start as lora.init = default, as eva looks at what goes into a layer",)
+    quantised = any(not one.is_floating_point() for one in adapted.parameters())
+    return adapted, counted(adapted, "qlora" if quantised else "lora", notes=notes, start=_start(adapted, init))
+
+
+def _with_pairs(model: Any, config: Any, init: str, sight: Sight | None) -> Any:
+    from peft import get_peft_model
+
     try:
         if init in LOOKS_FIRST:
             look_first(model, config, _needed(sight))
@@ -91,18 +106,9 @@ def add_lora(
             warnings.filterwarnings(
                 "ignore", message="The following (rank|alpha)_pattern keys", category=RuntimeWarning
             )
-            adapted = get_peft_model(model, config)
+            return get_peft_model(model, config)
     except REFUSALS as error:  # with another start it takes them, as `fitted` tried
         raise _no_start(init, found=str(error)) from error
-    if before is not None:
-        _check_start(adapted, init, before)
-    notes = unpaired(model, adapted) if targets == EVERY else ()
-    if init == "eva":
-        start_from_inputs(adapted, _needed(sight), rank=rank)
-        if expert_pairs(adapted):
-            notes += ("Pairs of experts start as lora.init = default, as eva looks at what goes into a layer",)
-    quantised = any(not one.is_floating_point() for one in adapted.parameters())
-    return adapted, counted(adapted, "qlora" if quantised else "lora", notes=notes, start=_start(adapted, init))
 
 
 def _as_peft_starts(init: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import torch
 from tutelage.errors import ConfigError
 from tutelage.model.anatomy import PLAIN, Anatomy, attend_as_trained
 from tutelage.model.loss import hidden_states, row_loss
-from tutelage.model.pairs import linear_layers
+from tutelage.model.pairs import expert_pairs, linear_layers
 from tutelage.types import Row
 
 LOOKS_FIRST = ("corda", "lora_ga")
@@ -106,7 +106,8 @@ def start_from_inputs(adapted: Any, sight: Sight, *, rank: int) -> None:
         ConfigError: fewer tokens are trained in these rows than the rank.
     """
     attend_as_trained(adapted, sight.anatomy.attention)
-    layers = [one for one in adapted.modules() if hasattr(one, "lora_A")]
+    experts = set(expert_pairs(adapted))  # what goes into such a module is not what meets its weights
+    layers = [one for name, one in adapted.named_modules() if hasattr(one, "lora_A") and name not in experts]
     watched = _Inputs(layers, rank)
     with watched, adapted.disable_adapter():
         for row in sight:
