@@ -207,6 +207,14 @@ def test_what_it_does_not_compute_is_refused(change: dict[str, Any], words: str)
         document_attention(torch.nn.Identity(), query, key, value, **given)
 
 
+def test_r8_a_row_whose_documents_are_not_handed_on_is_one_document() -> None:
+    """As where a layer hands no arguments on to its attention; such a model gets one document in a row."""
+    inputs = tensors(9)
+    alone, _ = document_attention(torch.nn.Identity(), *inputs, None)
+    named, _ = document_attention(torch.nn.Identity(), *inputs, None, document_tokens=(9,))
+    assert torch.equal(alone, named)
+
+
 def test_two_rows_at_once_are_refused() -> None:
     query, key, value = (one.repeat(2, 1, 1, 1) for one in tensors(4))
 

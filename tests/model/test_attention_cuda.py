@@ -10,8 +10,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tutelage.model import attention_cuda
+from tutelage.model import attention, attention_cuda
 from tutelage.model.attention import document_attention
+from tutelage.model.attention_layout import Reach
 from tutelage.train.masters import Masters
 from tutelage.train.optimiser import adamw
 
@@ -51,6 +52,37 @@ def test_a_packed_row_on_a_gpu_is_one_flash_attention_call_in_narrow_precision(d
     assert weights is None
     assert sum("_varlen_attn" in name for name in calls.names) == flash * LAYERS
     assert attention_cuda.boundaries.cache_info().misses == flash, "made once a row, not once a layer"
+
+
+@pytest.mark.parametrize(("asked", "widths", "flash"), [
+    ({"attention_mask": Reach(window=10)}, (16, 16), 1),
+    ({"attention_mask": Reach(chunk=10)}, (16, 16), 1),
+    ({"attention_mask": None}, (24, 12), 1),  # zeros behind what is narrower, in steps of 8
+    ({"attention_mask": None}, (320, 320), 0),  # wider than the kernel goes
+    ({"attention_mask": None, "softcap": 30.0}, (16, 16), 0),
+    ({"attention_mask": Reach(window=10), "s_aux": True}, (16, 16), 0),
+])  # fmt: skip
+def test_r4_r9_what_a_layer_asks_for_goes_to_flash_attention_where_it_knows_that(
+    asked: dict[str, Any], widths: tuple[int, int], flash: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def multiplied(query: torch.Tensor, _key: Any, value: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        return query.new_empty(
+            1, query.shape[2], query.shape[1], value.shape[3]
+        )  # it indexes, which fakes of CUDA lack
+
+    monkeypatch.setattr(attention, "multiplied_attention", multiplied)
+    with FakeTensorMode(), torch.no_grad(), Calls() as calls:
+        query, key, value = (
+            torch.empty(1, heads, 60, width, dtype=torch.bfloat16, device=GPU)
+            for heads, width in ((4, widths[0]), (2, widths[0]), (2, widths[1]))
+        )
+        sinks = torch.empty(4, dtype=torch.bfloat16, device=GPU) if "s_aux" in asked else None
+        found, _ = document_attention(
+            torch.nn.Identity(), query, key, value, document_tokens=(30, 30), **(asked | {"s_aux": sinks})
+        )
+
+    assert (found.shape, found.dtype, found.device) == ((1, 60, 4, widths[1]), torch.bfloat16, torch.device(GPU))
+    assert sum("_varlen_attn" in name for name in calls.names) == flash
 
 
 def test_documents_that_share_a_beginning_go_one_after_the_other_on_a_gpu() -> None:

@@ -14,14 +14,26 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from tutelage.cli import main
+from tutelage.train import loop
 
 largest_tokens, after_rows = map(int, sys.argv[1:3])
 rows: list[int] = []
+learning: list[bool] = []
+learn = loop._learn
+
+
+def learnt(*given: Any) -> float:
+    """A row of a step: what is tried of the model beforehand is none."""
+    learning.append(True)
+    try:
+        return learn(*given)
+    finally:
+        learning.pop()
 
 
 def limited(module: torch.nn.Module, given: tuple[Any, ...]) -> None:
     """As torch's allocator for the CPU says it."""
-    if not isinstance(module, LlamaDecoderLayer) or not module.training or module.self_attn.layer_idx > 0:
+    if not learning or not isinstance(module, LlamaDecoderLayer) or module.self_attn.layer_idx > 0:
         return
     rows.append(given[0].shape[-2])
     if rows[-1] > largest_tokens and len(rows) > after_rows:
@@ -31,5 +43,6 @@ def limited(module: torch.nn.Module, given: tuple[Any, ...]) -> None:
 if __name__ == "__main__":
     if os.environ["RANK"] == "1":
         register_module_forward_pre_hook(limited)
+        loop._learn = learnt
     sys.argv = ["tutelage", *sys.argv[3:]]
     main()

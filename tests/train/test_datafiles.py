@@ -242,6 +242,17 @@ def test_r19_a_measure_of_which_no_row_is_left_is_refused(
         prepared(pack={"max_tokens": 256}, **sections)
 
 
+def test_r19_a_source_of_which_no_row_is_left_beside_others_is_named(
+    prepared: Callable[..., Prepared], tmp_path: Path
+) -> None:
+    rows = write(tmp_path / "rows.jsonl", 5)
+    long = write(tmp_path / "long.jsonl", 2, "long " * 400)
+    for _ in range(2):  # the second time from the cache
+        made = prepared(pack={"max_tokens": 256}, data={"validation": [str(rows), str(long)]})
+        assert made.ledger.notes == [f"No row of {long} is left to measure held-out loss on"]
+        assert len(made.validation) == 5
+
+
 def test_r19_a_share_of_a_single_row_is_refused(prepared: Callable[..., Prepared], tmp_path: Path) -> None:
     write(tmp_path / "rows.jsonl", 1)
     with pytest.raises(DataError, match="No row can be held out") as caught:

@@ -110,6 +110,25 @@ def test_b8_an_adapter_is_not_put_on_another_model(
         reopen(str(stopped), tuned=True, base=False)
 
 
+@pytest.mark.parametrize("how", ["continue", "merge"])
+def test_b8_another_adapter_to_start_from_is_refused(
+    train_tiny: Callable[..., Finished],
+    stop_after: Callable[[int | None], None],
+    quiet_screen: Screen,
+    how: str,
+) -> None:
+    first = train_tiny(*QUICK, "train.max_steps=1").folder
+    stop_after(1)
+    second = train_tiny(*QUICK, f"model.name={first}", f"model.adapter={how}", "name=second").folder
+    stop_after(None)
+    path = first / "adapter" / "adapter_model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 0x40
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="base model is not the one this run began with"):
+        resume(second, quiet_screen)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [

@@ -19,6 +19,7 @@ from tutelage.errors import ConfigError, DataError
 from tutelage.train.reopen import reopen
 from tutelage.train.run import Finished, run
 from tutelage.train.screen import Screen
+from tutelage.train.start import start_folder
 
 TrainTiny = Callable[..., Finished]
 NEW = 403
@@ -134,3 +135,30 @@ def test_r12_what_keeps_the_rows_from_learning_is_named(
         with pytest.raises(ConfigError, match="trained whole") as caught:
             train_tiny(*SHORT, "model.method=lora", f'lora.modules_to_save=["{wrong}"]')
         assert caught.value.fix == f'write "{advice}" instead'
+
+
+@pytest.mark.parametrize("start", ["mean", "pieces"])
+def test_r12_added_tokens_get_rows_and_learn(train_tiny: TrainTiny, tmp_path: Path, start: str) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "name it", "completion": "Zyxplo"}\n' * 8, encoding="utf-8")
+    asked = (*SHORT, f'data.train=["{rows}"]', 'model.add_tokens=["Zyxplo"]', f"model.add_tokens_start={start}")
+    lora = ("model.method=lora", "lora.rank=4", "train.epochs=3")
+    with pytest.raises(DataError, match="never trained on") as caught:
+        train_tiny(*asked, *lora)
+    advised = str(caught.value.fix).rpartition("set ")[2].replace(" = ", "=")
+
+    finished = train_tiny(*asked, *lora, advised)
+
+    settings = config.load(finished.folder / "settings.toml")
+    before = load_file(Path(settings.model.name) / "model.safetensors")["model.embed_tokens.weight"]
+    start_row = load_file(start_folder(settings.model) / "model.safetensors")["model.embed_tokens.weight"][NEW]
+    pieces = Tokenizer.from_file(str(Path(settings.model.name) / "tokenizer.json")).encode("Zyxplo").ids
+    torch.testing.assert_close(start_row, before[pieces].mean(0) if start == "pieces" else before.mean(0))
+    saved = load_file(finished.folder / "adapter" / "adapter_model.safetensors")
+    assert (saved["base_model.model.model.embed_tokens.weight"][NEW] - start_row).abs().max() > 1e-3
+    assert Tokenizer.from_file(str(finished.folder / "adapter" / "tokenizer.json")).token_to_id("Zyxplo") == NEW
+    opened = reopen(str(finished.folder), tuned=True, base=True, say=lambda _text: None)
+    with opened.as_tuned() as tuned:
+        assert tuned.eval()(input_ids=torch.tensor([[NEW]])).logits.isfinite().all()
+    with pytest.raises(ConfigError, match="is one already"):
+        train_tiny(*SHORT, 'model.add_tokens=["<|im_end|>"]')

@@ -54,6 +54,18 @@ class ModelSettings(Section):
             "it goes before every method"
         },
     )
+    add_tokens: list[Text] = Field(
+        default=[],
+        description="Texts that become tokens of their own, with new rows in the embedding and the output head; the "
+        "rows have to learn (full fine-tuning, or lora.modules_to_save).",
+        json_schema_extra={"source": "the user's choice; none by default"},
+    )
+    add_tokens_start: Literal["mean", "pieces"] = Field(
+        default="mean",
+        description="What the rows of model.add_tokens start as: the mean of all rows, or of those of the pieces that "
+        "the text was encoded as before.",
+        json_schema_extra={"source": "Hewitt 2021 (mean of all rows); Yao et al. 2021, section 3.2 (of the pieces)"},
+    )
     freeze: list[Text] = Field(
         default=[],
         description="Weights that stay as they are in full fine-tuning: parts of their names, * for any letters, such "

@@ -161,7 +161,7 @@ def _flash_on_cuda(given: _Given) -> torch.Tensor:
 def _as_wide(out_1RHK: torch.Tensor, value_1GRV: torch.Tensor) -> torch.Tensor:
     """[1, R, H, V]: without the columns of zeros."""
     width = value_1GRV.shape[3]
-    return out_1RHK if out_1RHK.shape[3] == width else out_1RHK[..., :width]
+    return out_1RHK if out_1RHK.shape[3] == width else out_1RHK.narrow(3, 0, width)
 
 
 _Row = tuple[torch.Tensor, torch.Tensor, torch.Tensor]

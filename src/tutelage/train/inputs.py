@@ -19,7 +19,6 @@ from tutelage.model.checksums import model_sha256
 from tutelage.model.machine import processor_name
 from tutelage.model.ranks import processes_here
 from tutelage.model.source import cache_folder
-from tutelage.seals import sealed, unsealed
 from tutelage.train import folder as run_files
 from tutelage.train.prepare import Prepared
 from tutelage.train.rows import row_tokens_here
@@ -131,7 +130,7 @@ def write_inputs(folder: Path, inputs: Mapping[str, Any]) -> None:
     Raises:
         SaveError: the disk refuses.
     """
-    run_files.write_text(folder / run_files.INPUTS, sealed(inputs))
+    run_files.write_json(folder / run_files.INPUTS, dict(inputs))
 
 
 def read_inputs(folder: Path) -> dict[str, Any]:
@@ -142,7 +141,7 @@ def read_inputs(folder: Path) -> dict[str, Any]:
     """
     path = folder / run_files.INPUTS
     try:
-        inputs = unsealed(path.read_bytes())
+        inputs = run_files.read_json(path)
     except (OSError, ValueError) as error:
         raise _unknown(folder, cause_of(error)) from error
     if missing := [name for name in HELD if name not in inputs]:

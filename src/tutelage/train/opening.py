@@ -95,6 +95,9 @@ def opened(
 def _pass_gates(settings: Settings, prepared: Prepared, base: Path) -> None:
     tokenizer, whole = prepared.renderer.tokenizer, settings.render.train_on == "all"
     untrained_V, fix = untrained_tokens(base, tokenizer), embedding_fix(settings, base)
+    if untrained_V is not None:
+        added = [tokenizer.fast.token_to_id(one) for one in settings.model.add_tokens]
+        untrained_V[[one for one in added if one is not None]] = True
     for note in pass_gates(prepared.train, tokenizer, untrained_V=untrained_V, whole=whole, fix=fix):
         prepared.ledger.note(note)
 

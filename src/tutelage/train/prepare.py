@@ -140,6 +140,9 @@ class _Desk:
             store = self._prepared_now(sources, files, key, max_rows)
         if not store:
             raise _nothing_left(sources, self.ledger.dropped - before, purpose)
+        for source in sources if len(sources) > 1 else ():
+            if not {file.shown for file in self.data.of([source])} & set(store.files):
+                self.ledger.note(f"No row of {source} is left to {purpose}")
         return store
 
     def _prepared_now(

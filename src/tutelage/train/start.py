@@ -61,6 +61,8 @@ def start_folder(asked: ModelSettings, *, weights: bool = True, say: Say = print
     Raises:
         TutelageError: of the kind that fits; see `model.source.model_folder` and `start_adapter`.
     """
+    if asked.add_tokens:
+        return _with_tokens(asked, weights=weights, say=say)
     path = Path(asked.name).expanduser()
     adapter = start_adapter(asked)
     if adapter is None:
@@ -87,10 +89,28 @@ def start_folder(asked: ModelSettings, *, weights: bool = True, say: Say = print
     return _beside(base, adapter.folder, label="merged", fill=merge)
 
 
+def _with_tokens(asked: ModelSettings, *, weights: bool, say: Say) -> Path:
+    """The start with the tokens that are to be added; without weights the tokenizer alone has them."""
+    base = start_folder(asked.model_copy(update={"add_tokens": []}), weights=weights, say=say)
+
+    def grow(folder: Path) -> None:
+        from tutelage.model.new_tokens import add_rows, add_to_tokenizer
+
+        if not weights:
+            add_to_tokenizer(base, folder, asked.add_tokens)
+            return
+        say(f"Adding {len(asked.add_tokens)} tokens to the model, once ...")
+        start, trust = asked.add_tokens_start, asked.trust_remote_code
+        add_rows(base, folder, asked.add_tokens, start=start, trust_remote_code=trust)
+
+    facts = json.dumps([weights, asked.add_tokens, asked.add_tokens_start])
+    return _beside(base, None, label="grown", fill=grow, links_weights=not weights, facts=facts)
+
+
 def start_name(asked: ModelSettings, *, say: Say = print) -> str:
     """`model.name`, or, where that is an adapter or a run, a folder that a plan of it can be read from."""
     path = Path(asked.name).expanduser()
-    plain = start_adapter(asked) is None and not _is_run(path)
+    plain = start_adapter(asked) is None and not _is_run(path) and not asked.add_tokens
     return asked.name if plain else str(start_folder(asked, weights=False, say=say))
 
 
@@ -211,19 +231,29 @@ def _unreadable(folder: Path, found: str) -> DataError:
     )
 
 
-def _beside(base: Path, adapter: Path, *, label: str, fill: Callable[[Path], None] | None) -> Path:
+def _beside(
+    base: Path,
+    adapter: Path | None,
+    *,
+    label: str,
+    fill: Callable[[Path], None] | None,
+    links_weights: bool = False,
+    facts: str = "",
+) -> Path:
     """A folder in the cache with the files of `base` and, in their place, what the adapter's folder holds of its own.
 
     Args:
         base: a model's folder; its files are linked.
-        adapter: an adapter's folder; its files are copied.
+        adapter: an adapter's folder; its files are copied. None where there is none.
         label: begins the folder's name.
         fill: writes the weights, and the configuration that belongs to them; None links the base's.
+        links_weights: those of the base are linked although `fill` writes something.
+        facts: what else decides the folder's files.
 
     Raises:
         SaveError: the disk is full or refuses.
     """
-    folder = cache_folder() / "models" / f"{label}-{_key(base, adapter)}"
+    folder = cache_folder() / "models" / f"{label}-{_key(base, adapter, facts)}"
     if folder.is_dir():
         return folder
     try:
@@ -233,10 +263,12 @@ def _beside(base: Path, adapter: Path, *, label: str, fill: Callable[[Path], Non
             if fill is not None:
                 fill(scratch)
             for one in _own_files(base):
-                if not (scratch / one.name).exists() and not (fill is not None and "safetensors" in one.name):
+                written = fill is not None and not links_weights and "safetensors" in one.name
+                if not (scratch / one.name).exists() and not written:
                     (scratch / one.name).symlink_to(one.resolve())
-            for name in OWN_FILES:
-                _copy_over(adapter / name, scratch / name)
+            if adapter is not None:
+                for name in OWN_FILES:
+                    _copy_over(adapter / name, scratch / name)
             give_usual_modes(scratch)
             os.replace(scratch, folder)
         finally:
@@ -269,10 +301,12 @@ def _copy_over(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _key(base: Path, adapter: Path) -> str:
+def _key(base: Path, adapter: Path | None, facts: str) -> str:
     """Of the adapter's bytes, and of the base's files by name, size and time of change."""
-    digest = hashlib.sha256(str(base.resolve()).encode())
+    digest = hashlib.sha256(f"{base.resolve()} {facts}".encode())
     for name in (*ADAPTER_FILES, *OWN_FILES):
+        if adapter is None:
+            break
         for file in sorted((adapter / name).rglob("*")) if (adapter / name).is_dir() else [adapter / name]:
             if file.is_file():
                 with file.open("rb") as stream:
