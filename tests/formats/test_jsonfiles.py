@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 
 import pytest
 
 from tutelage.errors import DataError
+from tutelage.formats.bytestream import ByteStream
+from tutelage.formats.jsonfiles import json_document
 
 ROW = {"instruction": "Say hi", "output": "hi"}
 LINE = json.dumps(ROW)
@@ -189,3 +192,26 @@ def test_a_file_without_a_readable_row_is_an_error(put, load):
     assert "bad_json" in str(caught.value)
     with pytest.raises(DataError, match="holds no rows"):
         load(put("b.json", "[]"))
+
+
+@pytest.mark.parametrize("between", ["", " ", "\n"])
+def test_objects_that_follow_one_another_are_split_in_linear_time(put, between):
+    row = json.dumps({"prompt": "q", "completion": "\\n" * 40}) + between
+
+    def seconds(count):
+        path = put("a.json", row * count)
+        started = time.process_time()
+        rows = list(json_document(ByteStream(path), "a.json", is_row=lambda row: True, note=print))
+        assert [one.address.number for one in rows[:2]] == [1, 2 if between == "\n" else 1]
+        assert len(rows) == count
+        return time.process_time() - started
+
+    assert seconds(40_000) < 12 * seconds(5_000) + 0.5
+
+
+def test_items_of_arrays_that_follow_one_another_are_split_in_linear_time(put, load):
+    row = json.dumps({"prompt": "q", "completion": "a" * 60})
+    started = time.process_time()
+    result = load(put("a.json", f"[{row}]" * 12_000))
+    assert [one.address.number for one in result.conversations] == list(range(12_000))
+    assert time.process_time() - started < 5

@@ -17,6 +17,7 @@ from tutelage.types import Drop
 
 TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 GOOD = {"messages": TURNS}
+QUESTION, DOUBLED = '"q"', ', "content"_: "r"'
 HALF = "\\ud800"
 
 
@@ -139,6 +140,45 @@ def test_d13_a_key_that_stands_twice_costs_the_row(put):
         json.dumps({"messages": TURNS, "tools": '[{"name": "f", "name": "g"}]'}),
     ]
     assert reasons_of(put, *lines) == {"duplicate_key": len(lines)}
+
+
+@pytest.mark.parametrize("space", [" ", "\t", "\r", "\t ", " \t", "\r\t"])
+def test_d13_white_space_before_a_colon_hides_no_doubled_key(put, load, space):
+    turns = json.dumps(TURNS)
+    text = json.dumps({"messages": turns.replace(": ", f"{space}: ").replace('"q"', f'"q", "content"{space}: "r"')})
+    lines = [
+        f'{{"messages"{space}: {turns}, "messages"{space}: {turns}}}',
+        f'{{"messages": {turns}, "messages"{space}: {turns}}}',
+        f'{{"messages": {turns.replace(QUESTION, QUESTION + DOUBLED.replace("_", space))}}}',
+        text,
+    ]
+    assert reasons_of(put, *lines) == {"duplicate_key": len(lines)}
+    assert not load(put("b.jsonl", json.dumps(GOOD).replace(": ", f"{space}:"))).ledger.dropped
+    doubled = f'{{"messages": {turns}, "messages"{space}\n: {turns}}}'
+    for document in (f"[{json.dumps(GOOD)}, {doubled}]", f'{{"rows": [{json.dumps(GOOD)}, {doubled}]}}'):
+        assert dict(load(put("a.json", document)).ledger.dropped) == {"duplicate_key": 1}
+
+
+def test_d13_a_doubled_key_is_found_in_tools_that_rows_share(put):
+    tools = json.dumps([{"name": "f", "description": "d"}])
+    good = f'{{"messages": {json.dumps(TURNS)}, "tools": {tools}}}'
+    bad = good.replace('"description"', '"name": "f", "description"')
+    assert reasons_of(put, bad, bad.replace('"name"', '"name"\t', 1)) == {"duplicate_key": 2}
+    assert reasons_of(put, good.replace('"a"', '"a", "content": "b"')) == {"duplicate_key": 1}
+
+
+def test_shared_values_are_bounded_and_given_up_where_rows_have_their_own():
+    shared = SharedValues()
+    for number in range(600):
+        fields = {"tools": [{"name": f"f{number}", "parameters": {"x": 1}}]}
+        assert doubled_in_row(json.dumps(fields), fields, shared) is None
+    assert 0 < len(shared._known) < 300
+    shared, repeated = SharedValues(), []
+    for number in range(600):
+        fields = {"tools": [{"name": f"f{number % 200}", "parameters": {"x": 1}}]}
+        doubled_in_row(json.dumps(fields), fields, shared)
+        repeated.append(fields["tools"])
+    assert all(repeated[number] is repeated[number % 200] for number in range(600))
 
 
 def test_d13_in_documents_and_wrappers(put, load):

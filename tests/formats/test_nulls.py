@@ -93,13 +93,33 @@ def test_r13_a_null_that_the_tools_schema_takes_is_meant(put, load, definition, 
 
 def test_r13_a_null_that_no_schema_takes_is_absent(put, load):
     for given in ({"x": None, "y": 1}, '{"x": null, "y": 1}'):
-        assert arguments_of(put, load, given, [tool("f", x=TEXT, y=NUMBER)]) == {"y": 1}
         assert arguments_of(put, load, given, [tool("f", y=NUMBER)]) == {"y": 1}
-    required = [{"name": "f", "parameters": {"type": "object", "properties": {"x": TEXT}, "required": ["x"]}}]
-    assert arguments_of(put, load, {"x": None}, required) == {"x": None}
+    assert arguments_of(put, load, {"x": {"y": None}, "z": None}, [tool("f", x={"type": "object"})]) == {"x": {}}
     # Without a schema, JSON text is as its author wrote it; an object may have gone through Arrow.
     assert arguments_of(put, load, '{"x": null}', None) == {"x": None}
     assert arguments_of(put, load, {"x": None, "y": [None]}, None) == {"y": [None]}
+
+
+@pytest.mark.parametrize("written", [dict, json.dumps])
+def test_r13_a_null_stays_where_the_schema_has_the_property(put, load, written):
+    for definition in (TEXT, {"enum": ["a"]}, {"type": "object", "properties": {}}):
+        given = written({"x": None, "y": 1, "z": None})
+        assert arguments_of(put, load, given, [tool("f", x=definition, y=NUMBER, z=None)]) == {"x": None, "y": 1}
+
+
+@pytest.mark.parametrize("listed", [{"y": NUMBER}, None])
+def test_r13_further_properties_may_have_a_schema_that_takes_null(put, load, listed):
+    def read(given, further):
+        schema = {"type": "object", "additionalProperties": further} | ({"properties": listed} if listed else {})
+        return arguments_of(put, load, given, [{"name": "f", "parameters": schema}])
+
+    given = {"x": None, "y": 1}
+    assert read(given, {"type": ["string", "null"]}) == given
+    assert read(given, TEXT) == {"y": 1}
+    assert read(given, True) == {"y": 1}
+    assert read(json.dumps(given), True) == given  # nothing is filled into text
+    inside = {"type": "object", "properties": {"a": TEXT}}
+    assert read({"x": {"a": None, "b": None}}, inside) == {"x": {"a": None}}
 
 
 def test_r13_nulls_inside_arguments_are_held_to_the_schema_of_their_place():

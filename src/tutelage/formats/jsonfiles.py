@@ -17,12 +17,13 @@ from tutelage.formats.nested import (
     stands_twice,
     with_doubled,
 )
-from tutelage.formats.rawrow import RawRow, RawRows, bad_bytes, row_or_drop
+from tutelage.formats.rawrow import RawRow, RawRows, bad_bytes, may_hold_surrogate, row_or_drop
 from tutelage.types import Address, Drop
 
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
 _ROW_START = re.compile(r"\n([ \t]*)\{")
+_SPACE_BEFORE = re.compile(r"[ \t\r\n]*\n([ \t]*)\Z")
 _MARK = "\ufeff"
 _LINE_ENDS = frozenset({"\n", "", "\r\n"})
 
@@ -33,25 +34,27 @@ def json_lines(stream: ByteStream, shown: str, *, glance: bool = False) -> RawRo
     Args:
         stream: the file.
         shown: its name in addresses.
-        glance: leave out the search for keys that stand twice, for a pass that only counts columns.
+        glance: leave out the search for keys that stand twice, and the addresses of good rows, for a pass that only
+            counts columns.
     """
-    number, shared = 0, SharedValues()
+    number, shared, whole = 0, SharedValues(), Address(shown, 1)
     for line in stream.lines():
         number += 1
         if line.isspace() or not line:
             continue
-        address = Address(shown, number)
         try:
             text = line.decode("utf-8")
             value = _value(text)
         except (ValueError, RecursionError) as error:
-            yield _second_look(line, address, error)
+            yield _second_look(line, Address(shown, number), error)
             continue
-        halves = "\\" in text and ("\\ud" in text or "\\uD" in text)
-        if glance:
-            yield row_or_drop(address, value, look_for_surrogates=halves)
+        halves = may_hold_surrogate(text)
+        if not glance:
+            yield checked_row(Address(shown, number), value, text, shared, look_for_surrogates=halves)
+        elif type(value) is dict and not halves:
+            yield RawRow(whole, value)
         else:
-            yield checked_row(address, value, text, shared, look_for_surrogates=halves)
+            yield row_or_drop(Address(shown, number), value, look_for_surrogates=halves)
     if stream.damage is not None:
         yield stream.damage_drop(Address(shown, number + 1))
 
@@ -114,9 +117,7 @@ def json_document(
     text = stream.read_all().decode("utf-8", "surrogateescape")
     if stream.damage is not None:
         note(f"{shown} is a damaged gzip file; only the rows before the damage were read")
-    checks = _Checks(
-        escaped=bad_bytes(text) is not None, surrogates="\\ud" in text or "\\uD" in text, damaged=stream.damage
-    )
+    checks = _Checks(escaped=bad_bytes(text) is not None, surrogates=may_hold_surrogate(text), damaged=stream.damage)
     start = _skip(text, 0)
     if text[start : start + 1] == "[":
         yield from _arrays(text, start, shown, checks, note)
@@ -137,7 +138,7 @@ class _Checks:
         return checked_row(address, value, source, self.shared, look_for_surrogates=self.surrogates)
 
     def failure(self, address: Address, text: str, error: Exception, where: int) -> Drop:
-        at_end = not text[where:].strip() or (isinstance(error, ValueError) and "Unterminated" in str(error))
+        at_end = _skip(text, where) == len(text) or (isinstance(error, ValueError) and "Unterminated" in str(error))
         if at_end and self.damaged is not None:
             return Drop(address, "damaged_gzip", f"the gzip stream is damaged ({self.damaged}); the rest is lost")
         tail = "; the file ends here, so it was probably cut short" if at_end else ""
@@ -164,8 +165,9 @@ def _array(
     """
     opening, index = start
     place = _skip(text, opening + 1)
-    indent = text[text.rfind("\n", 0, place) + 1 : place]
-    own_lines = indent.isspace() or text[place - 1 : place] == "\n"
+    before = _SPACE_BEFORE.match(text, opening + 1, place)
+    indent = "" if before is None else before[1]
+    own_lines = before is not None
     while text[place : place + 1] != "]":
         address = Address(shown, index, "item")
         try:
@@ -201,9 +203,10 @@ def _objects(
     text: str, start: int, shown: str, checks: _Checks, is_row: Callable[[Mapping[str, Any]], bool]
 ) -> RawRows:
     """One object, or several one after another; a single one that is no row may wrap a list of rows."""
-    place = start
+    place, counted, line = start, 0, 1
     while place < len(text):
-        address = Address(shown, text.count("\n", 0, place) + 1)
+        line, counted = line + text.count("\n", counted, place), place
+        address = Address(shown, line)
         try:
             value, end = _DECODER.raw_decode(text, place)
         except (ValueError, RecursionError) as error:
@@ -215,8 +218,7 @@ def _objects(
             place = resumed
             continue
         source = text[place:end]
-        alone = place == start and _skip(text, end) == len(text)
-        place = _skip(text, end)
+        alone, place = place == start and _skip(text, end) == len(text), _skip(text, end)
         if not alone or _wrapped(value, is_row) is None:
             yield checks.row(address, value, source)
         else:

@@ -10,14 +10,20 @@ from collections import Counter
 from typing import Any, Final
 
 from tutelage.formats.names import DEFAULT_FIELDS
-from tutelage.formats.rawrow import LONE_SURROGATE, RowError, has_surrogate
+from tutelage.formats.rawrow import LONE_SURROGATE, RowError, has_surrogate, may_hold_surrogate
 
 DEPTH_MAX: Final = 100
 """Lists and objects inside one another, the outermost counted. Templates and pickle recurse, and Python stops at a
 thousand frames. Source: parsers that bound it stop at 64 (.NET's System.Text.Json) to 128 (serde_json)."""
 
-_SPACE_BEFORE_COLON = re.compile(r'"[ \t\r\n]* :')
-SHARED_VALUES_KEPT: Final = 64
+_COLON_AFTER_SPACE = re.compile(r":(?<=[ \t\r\n]:)")  # begins with a letter: sought many times faster than a set
+_SPACE_BEFORE_COLON = re.compile(r'"[ \t\r\n]++:')
+SHARED_BYTES_KEPT: Final = 1 << 21
+"""Of values that rows have alike, as `marshal` writes them; in memory they take up to ten times as much."""
+
+_UNSHARED_MAX: Final = 256
+"""So many values more that no row before had than such as one had: a file's values are then each row's own."""
+
 _SHARED_COLUMNS = frozenset(DEFAULT_FIELDS.tools)
 _CONTAINERS = frozenset({dict, list})
 _PYTHON_TOKEN = re.compile(
@@ -46,7 +52,7 @@ def document(text: str, reason: str, where: str, *, not_json: str | None = None)
         raise RowError(reason, f"{where}: not JSON ({error}): {text[:60]!r}") from error
     except RecursionError as error:
         raise RowError("nested_too_deep", _too_deep(where)) from error
-    if ("\\ud" in text or "\\uD" in text) and has_surrogate(value):
+    if may_hold_surrogate(text) and has_surrogate(value):
         raise RowError("lone_surrogate", f"{where}: {LONE_SURROGATE}")
     if extent_of(value, where, not_json=not_json)[0] < pairs_in(text) and (key := doubled_key(text)) is not None:
         raise RowError("duplicate_key", f"{where}: {stands_twice(key)}")
@@ -100,13 +106,23 @@ def _too_deep(where: str) -> str:
 
 
 def pairs_in(text: str) -> int:
-    """How many key-value pairs a JSON text writes, or more; no writer puts a tab or a line end before the colon."""
+    """How many key-value pairs a JSON text writes, or more, but for words between quotes that look like some."""
+    return _pairs_or_more(text) - _pairs_quoted(text)
+
+
+def _pairs_or_more(text: str) -> int:
+    """Quotes before a colon, white space between them or not: each pair has such, words inside a string may."""
     pairs = text.count('":')
-    if "\\" in text and (inner := text.count('\\":')):  # the end of a string in a document inside a string, or
-        pairs += text.count('\\\\":') - inner  # of a key that ends in a backslash
-    if " :" in text:
+    if _COLON_AFTER_SPACE.search(text) is not None:
         pairs += len(_SPACE_BEFORE_COLON.findall(text))
     return pairs
+
+
+def _pairs_quoted(text: str) -> int:
+    """How many of them are no pairs of the text for sure: their quote is escaped, so it stands inside a string."""
+    quoted = text.count('\\":') if "\\" in text else 0
+    # Behind two backslashes the quote may be the end of a key that ends in a backslash.
+    return quoted - text.count('\\\\":') if quoted else 0
 
 
 class SharedValues:
@@ -117,43 +133,53 @@ class SharedValues:
 
     def __init__(self) -> None:
         self._known: dict[bytes, tuple[Any, int]] = {}
+        self._bytes_left = SHARED_BYTES_KEPT
+        self._unshared = 0
 
     def pairs_of(self, fields: dict[str, Any], name: str) -> int:
         """The pairs in a field; an equal value of an earlier row takes its place."""
         value = fields[name]
+        if self._unshared > _UNSHARED_MAX:
+            return _all_pairs(value)
         try:
             key = marshal.dumps(value, 2)  # tells 1 from True, which `==` does not
         except ValueError:  # nested too deep
             return _all_pairs(value)
         known = self._known.get(key)
-        if known is None:
-            known = value, _all_pairs(value)
-            if len(self._known) < SHARED_VALUES_KEPT:
-                self._known[key] = known
-        fields[name] = known[0]
-        return known[1]
+        if known is not None:
+            self._unshared = max(0, self._unshared - 1)
+            fields[name] = known[0]
+            return known[1]
+        self._unshared += 1
+        pairs = _all_pairs(value)
+        if len(key) <= self._bytes_left:
+            self._bytes_left -= len(key)
+            self._known[key] = value, pairs
+        return pairs
 
 
 def doubled_in_row(text: str, fields: dict[str, Any], shared: SharedValues) -> str | None:
     """The key that stands twice in one object of a decoded row; None where each stands once.
 
     Decoding keeps the last of two and says nothing, so the pairs that the text writes are counted against those that
-    came out.
+    came out. The counts that take least time come first: what is no less than the pairs written and no more than
+    those that came out is both.
     """
-    plain = len(fields)
+    pairs, held = _pairs_or_more(text), len(fields)
     for value in fields.values():
         if type(value) is list:
             for item in value:
                 if type(item) is dict:
-                    plain += len(item)
-    pairs = pairs_in(text)
-    if plain == pairs:
+                    held += len(item)
+    if held == pairs:
         return None
     held = len(fields)
     for name, value in fields.items():
         if type(value) in _CONTAINERS:
             held += shared.pairs_of(fields, name) if name in _SHARED_COLUMNS else _all_pairs(value)
-    return None if held == pairs else doubled_key(text)
+    if held == pairs or held == pairs - _pairs_quoted(text):
+        return None
+    return doubled_key(text)
 
 
 def doubled_key(text: str) -> str | None:
@@ -207,14 +233,19 @@ def stands_twice(key: str) -> str:
     return f"`{key[:60]}` stands twice in one object, and a reader of JSON keeps the last alone"
 
 
-def _all_pairs(value: Any) -> int:
-    waiting, pairs = [value], 0
+def _all_pairs(value: dict[str, Any] | list[Any]) -> int:
+    pairs = 0
+    waiting: list[Any] = [value]
     for outer in waiting:  # which grows meanwhile
-        items = outer
         if type(outer) is dict:
             pairs += len(outer)
-            items = outer.values()
-        waiting += [inner for inner in items if type(inner) in _CONTAINERS]
+            for inner in outer.values():
+                if type(inner) in _CONTAINERS:
+                    waiting.append(inner)
+        else:
+            for inner in outer:
+                if type(inner) in _CONTAINERS:
+                    waiting.append(inner)
     return pairs
 
 

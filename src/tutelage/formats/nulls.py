@@ -43,7 +43,7 @@ def is_filled(schema: Any) -> bool:
 def meant_arguments(arguments: Mapping[str, Any], schema: Any, *, as_written: bool) -> dict[str, Any]:
     """The arguments of a call without the nulls that stand for an argument which is not given.
 
-    A null is meant where the tool's own schema has that property and lets it be null, or requires it.
+    A null is meant where the tool's own schema has that property, or one for further properties that takes null.
 
     Args:
         arguments: as the row has them.
@@ -54,18 +54,28 @@ def meant_arguments(arguments: Mapping[str, Any], schema: Any, *, as_written: bo
 
 
 def _meant(given: Mapping[str, Any], schema: Any, root: Any, as_written: bool) -> dict[str, Any]:
-    objects = [part for part in _alternatives(schema, root) if isinstance(part.get("properties"), dict)]
+    parts = _alternatives(schema, root)
+    objects = [part for part in parts if isinstance(part.get("properties"), dict)]
+    # A table of any names has a schema for its values alone.
+    objects += [
+        {"properties": {}, "additionalProperties": part["additionalProperties"]}
+        for part in parts
+        if part.get("additionalProperties") and not isinstance(part.get("properties"), dict)
+    ]
+    further = [part["additionalProperties"] for part in objects if part.get("additionalProperties")]
     kept: dict[str, Any] = {}
     for key, value in given.items():
-        definitions = [part["properties"][key] for part in objects if key in part["properties"]]
-        if value is None:
-            required = any(isinstance(part.get("required"), list) and key in part["required"] for part in objects)
-            nullable = any(_takes_null(definition, root) for definition in definitions)
-            if as_written if not objects else bool(definitions) and (required or nullable):
-                kept[key] = None
-        else:
-            kept[key] = _meant_inside(value, {"anyOf": definitions}, root, as_written)
+        definitions = [part["properties"][key] for part in objects if isinstance(part["properties"].get(key), dict)]
+        if value is not None:
+            kept[key] = _meant_inside(value, {"anyOf": definitions or further}, root, as_written)
+        elif definitions or (as_written if not objects else _takes_further(further, root, as_written=as_written)):
+            kept[key] = None
     return kept
+
+
+def _takes_further(further: list[Any], root: Any, *, as_written: bool) -> bool:
+    """Whether a property that is not listed may be null; "anything" says so only of what nothing was filled into."""
+    return any(as_written if schema is True else _takes_null(schema, root) for schema in further)
 
 
 def _meant_inside(value: Any, schema: Any, root: Any, as_written: bool) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -25,6 +26,7 @@ class RawRow:
 
 RawRows = Iterator[RawRow | Drop]
 
+_HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
 LONE_SURROGATE: Final = "a \\ud800-\\udfff escape without its other half: not text"
 
 
@@ -34,6 +36,11 @@ class RowError(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         self.reason, self.detail = reason, detail
         super().__init__(f"{reason}: {detail}")
+
+
+def may_hold_surrogate(text: str) -> bool:
+    """Whether a JSON text escapes half of a surrogate pair, which alone is no text; the other half may follow it."""
+    return _HALF_ESCAPED.search(text) is not None
 
 
 def has_surrogate(value: Any) -> bool:

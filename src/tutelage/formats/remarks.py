@@ -9,6 +9,9 @@ from typing import Any, Final
 
 NO_SCHEMAS: Final[Mapping[str, Any]] = MappingProxyType({})
 KEYS_NAMED: Final = 20
+TOOL_BYTES_KEPT: Final = 1 << 21
+"""Of lists of tools, as they were written: those are read once for all rows of a file that offer them."""
+
 _KEY_CHARACTERS: Final = 60
 
 
@@ -29,6 +32,7 @@ class FileRemarks:
 
     Attributes:
         tools: lists of tools that its rows offer, as they were written -> as they were read.
+        tool_bytes_left: how much more of them may be kept.
     """
 
     def __init__(self, shown: str, note: Callable[[str], None]) -> None:
@@ -36,6 +40,7 @@ class FileRemarks:
         self._said: set[str] = set()
         self._keys = 0
         self.tools: dict[tuple[bool, str | int], tuple[Any, ToolList]] = {}
+        self.tool_bytes_left = TOOL_BYTES_KEPT
 
     def say(self, sentence: str) -> None:
         """Note this of the file, unless it was."""

@@ -14,6 +14,9 @@ from tutelage.formats.remarks import RowContext
 from tutelage.types import ToolCall
 
 _CALL_KEYS: Final = frozenset(name for names in CALL_KEYS.values() for name in names)
+_PLAIN_VALUES: Final = frozenset({str, int, bool})
+"""Types of values that hold nothing else, are no null, and can always be written as JSON."""
+
 _SPOKEN_START: Final = "<tool_call>"
 _SPOKEN_END: Final = "</tool_call>"
 _SPOKEN_CALL: Final = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
@@ -51,19 +54,22 @@ def _call(item: Any, where: str, context: RowContext) -> ToolCall:
 
 def _arguments(body: Mapping[str, Any], name: str, where: str, context: RowContext) -> Mapping[str, Any]:
     given: Any = next((body[key] for key in CALL_KEYS["arguments"] if body.get(key) is not None), {})
-    place = f"{where}, arguments of {name}"
     as_written, nulls = isinstance(given, str), False
     if isinstance(given, str):
         text = given
-        given = document(text, "bad_tool_arguments", place, not_json="bad_tool_arguments") if text.strip() else {}
+        given = (
+            document(text, "bad_tool_arguments", f"{where}, arguments of {name}", not_json="bad_tool_arguments")
+            if text.strip()
+            else {}
+        )
         nulls = "null" in text
     if not isinstance(given, dict):
         found = json_type(given)
         raise RowError("bad_tool_arguments", f"{where}: the arguments of {name} must be an object, found {found}")
     if not given:
         return {}
-    if not as_written:
-        _, nulls = extent_of(given, place, not_json="bad_tool_arguments")
+    if not as_written and not _PLAIN_VALUES.issuperset(map(type, given.values())):
+        _, nulls = extent_of(given, f"{where}, arguments of {name}", not_json="bad_tool_arguments")
     if not nulls:
         return given
     meant = meant_arguments(given, context.schemas.get(name), as_written=as_written)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import marshal
 from collections.abc import Mapping
 from typing import Any, Final
 
 from tutelage.formats.nested import document, extent_of
 from tutelage.formats.nulls import is_filled, without_nulls
 from tutelage.formats.rawrow import RowError, json_type
-from tutelage.formats.remarks import RowContext, ToolList
-
-TOOL_LISTS_KEPT: Final = 64
-"""Lists of tools that are read once for all rows of a file which offer them."""
+from tutelage.formats.remarks import TOOL_BYTES_KEPT, RowContext, ToolList
 
 _OPENING, _CLOSING = "<tools>", "</tools>"
 _PYTHON_TYPES: Final = {
@@ -35,18 +33,29 @@ def tools_from(value: Any, context: RowContext) -> tuple[Mapping[str, Any], ...]
     """
     if value is None:
         return ()
-    known = context.remarks.tools
+    remarks = context.remarks
     # By identity where a reader gives equal lists as one; the list stays with its meaning, so its id stays its own.
     key = (context.filled, value if isinstance(value, str) else id(value))
-    entry = known.get(key)
+    entry = remarks.tools.get(key)
     if entry is not None and (isinstance(value, str) or entry[0] is value):
         read = entry[1]
     else:
         read = _read(value, context)
-        if len(known) < TOOL_LISTS_KEPT:
-            known[key] = value, read
+        if remarks.tool_bytes_left > 0 and (size_bytes := _size_bytes(value)) <= remarks.tool_bytes_left:
+            remarks.tool_bytes_left -= size_bytes
+            remarks.tools[key] = value, read
     context.schemas = read.schemas
     return read.tools
+
+
+def _size_bytes(value: Any) -> int:
+    """What a list of tools takes, written down; more than is ever kept where it cannot be."""
+    if isinstance(value, str):
+        return len(value)
+    try:
+        return len(marshal.dumps(value, 2))
+    except ValueError:
+        return TOOL_BYTES_KEPT + 1
 
 
 def _read(value: Any, context: RowContext) -> ToolList:

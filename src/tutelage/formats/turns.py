@@ -15,6 +15,8 @@ from tutelage.formats.toolcalls import call_id, calls_from
 from tutelage.types import Message, Role, ToolCall
 
 _NO_CALLS: tuple[ToolCall, ...] = ()
+_PLAIN_KEYS: Final = tuple(zip(TURN_KEYS["role"], TURN_KEYS["content"], strict=True))
+_PLAIN_ROLES: Final = {name: role for name, role in ROLES.items() if name not in CALL_ROLES}
 _PAIR_KEYS: Final = frozenset((*TURN_KEYS["pair_user"], *TURN_KEYS["pair_assistant"]))
 _TURN_KEYS: Final = frozenset(
     name for kind in ("role", "content", "reasoning", "calls", "other") for name in TURN_KEYS[kind]
@@ -42,6 +44,9 @@ def turns_from(value: Any, field: str, context: RowContext) -> list[Message]:
     messages: list[Message] = []
     context.mask_hides = None
     for index, turn in enumerate(value):
+        if type(turn) is dict and len(turn) == 2 and (plain := _plain(turn, context)) is not None:
+            messages.append(plain)
+            continue
         where = f"{field}[{index}]"
         if not isinstance(turn, dict):
             raise RowError("wrong_type", f"{where}: a turn must be an object, found {json_type(turn)}")
@@ -58,6 +63,22 @@ def turns_from(value: Any, field: str, context: RowContext) -> list[Message]:
         else:
             messages.append(_message(turn, role_name, (content, parts), (where, value), context))
     return messages
+
+
+def _plain(turn: Mapping[str, Any], context: RowContext) -> Message | None:
+    """The message of a turn that is a role and its text, as most are; None for any other."""
+    for role_key, content_key in _PLAIN_KEYS:
+        content = turn.get(content_key)
+        if type(content) is not str:
+            continue
+        name = turn.get(role_key)
+        role = _PLAIN_ROLES.get(name) if type(name) is str else None
+        if role is None or (role == "user" and (not content or content.isspace())):
+            return None
+        if role == "tool" and "<tool_response>" in content:
+            context.wrapped_results = True
+        return Message(role, content)
+    return None
 
 
 def decoded(text: str, field: str) -> Any:
