@@ -143,3 +143,56 @@ def test_d3_absurd_numbers_elsewhere_drop_the_row(put, load):
     result = load(put("a.jsonl", "\n".join([good, *lines, good])))
     assert len(result.conversations) == 2
     assert dict(result.ledger.dropped) == {"wrong_type": 2, "bad_tools": 1}
+
+
+def weights_of_row(put, load, **beside):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0.5},
+             {"role": "user", "content": "r"}, {"role": "assistant", "content": "b"}]  # fmt: skip
+    rows = [{"messages": turns} | beside, {"prompt": "q", "completion": "a"} | beside]
+    result = load(put("a.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
+    assert not result.ledger.dropped
+    weights = [[message.weight for message in row.messages] for row in result.conversations]
+    return weights, " ".join(note for note in result.ledger.notes if "mixed" not in note)
+
+
+@pytest.mark.parametrize(
+    ("beside", "factor"),
+    [({"weight": 0}, 0.0), ({"loss_weight": 0.5}, 0.5), ({"sample_weight": "0.5"}, 0.5), ({"train": False}, 0.0),
+     ({"trainable": "false"}, 0.0), ({"is_masked": True}, 0.0), ({"train": 0}, 0.0),
+     ({"weight": 2, "loss": True}, 2.0)],
+)  # fmt: skip
+def test_r10_a_mark_on_the_whole_row_weighs_its_replies(put, load, beside, factor):
+    weights, notes = weights_of_row(put, load, **beside)
+    assert weights == [[None, 0.5 * factor, None, factor], [None, factor]]
+    for name in beside:
+        assert f"`{name}` of a row says how much its replies are trained" in notes
+
+
+def test_r10_a_mark_that_leaves_the_row_as_it_is(put, load):
+    for beside in ({"train": True}, {"weight": 1.0}, {"ignore": False}, {"train": None}, {"loss_mask": []}):
+        assert weights_of_row(put, load, **beside)[0] == [[None, 0.5, None, None], [None, None]]
+
+
+@pytest.mark.parametrize("beside", [{"weight": "72 kg"}, {"loss": 0.0}, {"train": "express"}, {"weight": True}])
+def test_r10_a_column_that_only_has_the_name_of_a_mark_is_named(put, load, beside):
+    weights, notes = weights_of_row(put, load, **beside)
+    assert weights == [[None, 0.5, None, None], [None, None]]
+    assert f"`{next(iter(beside))}` of a row is not used" in notes
+
+
+@pytest.mark.parametrize(
+    ("beside", "reason"),
+    [({"weight": -1}, "wrong_type"), ({"loss_mask": [0, 1]}, "unclear_mark"), ({"mask": True}, "unclear_mark"),
+     ({"label": False}, "unwanted_reply")],
+)  # fmt: skip
+def test_r10_a_mark_on_the_row_that_cannot_be_read_costs_it(put, load, beside, reason):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    lines = [json.dumps({"messages": turns} | more) for more in ({}, beside)]
+    assert dict(load(put("a.jsonl", "\n".join(lines))).ledger.dropped) == {reason: 1}
+
+
+def test_r10_a_column_named_for_a_field_is_no_mark(put, load):
+    path = put("a.jsonl", json.dumps({"prompt": "q", "train": "false"}))
+    result = load(path, columns={"prompt": "prompt", "response": "train"})
+    assert result.texts == [[("user", "q"), ("assistant", "false")]]
+    assert result.conversations[0].messages[1].weight is None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tutelage.formats.names import MARKS
 from tutelage.formats.rawrow import RowError, json_type
+from tutelage.formats.remarks import FileRemarks
 
 _WEIGHT_MAX: Final = 1e300
 """Numbers beyond are no weights, and a whole number beyond does not become a float at all."""
 
+_NUMBER: Final = re.compile(r"-?[0-9]{1,300}(\.[0-9]{0,300})?")
 _CONTEXT_ROLES: Final = frozenset({"system", "user", "tool"})
 
 
@@ -49,6 +52,54 @@ def mask_hides(turns: Sequence[Any], roles: Mapping[str, str], role_keys: Sequen
             if roles.get(name.strip().lower()) in _CONTEXT_ROLES:
                 return True
     return False
+
+
+def row_weight_of(raw: Mapping[str, Any], names: Sequence[str], remarks: FileRemarks) -> float | None:
+    """The weight that columns beside a conversation give all its replies, their product; None where none says anything.
+
+    Columns have such names for other things, too: those whose value is of another type are named in a note.
+
+    Args:
+        raw: the row.
+        names: the columns that may be marks.
+        remarks: takes the note.
+
+    Raises:
+        RowError: `wrong_type` for a weight below 0; `unclear_mark` for a list, which marks parts of the row.
+    """
+    weight: float | None = None
+    for name in names:
+        value = raw.get(name)
+        if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+            continue
+        if isinstance(value, list | dict):
+            if value:
+                raise RowError(
+                    "unclear_mark", f"`{name}` marks parts of the row; only whole turns and rows are weighed"
+                )
+            continue
+        factor = _row_factor(name, value)
+        if factor is None:
+            remarks.unread("row", [name])
+            continue
+        remarks.say(f"`{name}` of a row says how much its replies are trained, 0 or false not at all")
+        weight = factor if weight is None else weight * factor
+    return weight
+
+
+def _row_factor(name: str, value: Any) -> float | None:
+    if MARKS[name] == "weight":
+        if isinstance(value, str):  # as tables have it
+            value = float(value) if _NUMBER.fullmatch(value.strip()) else None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        return _number(name, value, "the row")
+    if isinstance(value, str):
+        truth = {"true": True, "false": False}.get(value.strip().lower())
+    else:
+        # A number named so is more likely what some model lost on the row.
+        truth = None if name == "loss" and not isinstance(value, bool) else _truth(value)
+    return None if truth is None else float(truth if MARKS[name] == "trained" else not truth)
 
 
 def _factor(sense: str, name: str, value: Any, where: str, *, mask_hides: bool) -> float | None:

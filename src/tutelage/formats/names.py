@@ -60,12 +60,17 @@ class Fields:
     verdict: tuple[str, ...]
     masked_role: tuple[str, ...]
     media: tuple[str, ...]
+    marks: tuple[str, ...] = tuple(name for name, sense in MARKS.items() if sense in {"trained", "weight", "hidden"})
     beside: frozenset[str] = field(init=False)
     """The columns that may stand beside a conversation; most rows have none of them."""
 
+    marked: frozenset[str] = field(init=False)
+    """Those of them that may say how much the whole row is trained."""
+
     def __post_init__(self) -> None:
-        names = ("tools", "template_arguments", "verdict", "masked_role", "media", "system", "history")
+        names = ("tools", "template_arguments", "verdict", "masked_role", "media", "system", "history", "marks")
         object.__setattr__(self, "beside", frozenset(name for kind in names for name in getattr(self, kind)))
+        object.__setattr__(self, "marked", frozenset(self.marks))
 
     def required(self, shape: str) -> list[tuple[str, ...]]:
         """The groups of columns of which a row of this shape holds at least one each."""
@@ -73,7 +78,8 @@ class Fields:
 
     def used(self, shape: str) -> frozenset[str]:
         """The columns that a row of this shape is made from."""
-        return frozenset(column for name in TABLE["uses"][shape] for column in getattr(self, name))
+        columns = frozenset(column for name in TABLE["uses"][shape] for column in getattr(self, name))
+        return columns if shape == "text" else columns.union(self.marks)
 
     def all_columns(self) -> frozenset[str]:
         """Every column name that means something."""
@@ -104,6 +110,8 @@ def fields_for(columns: Mapping[str, str] | None) -> Fields:
         changed[key] = (column,)
         if key == "prompt":
             changed["instruction"] = (column,)
+    named = set(columns.values())
+    changed["marks"] = tuple(name for name in DEFAULT_FIELDS.marks if name not in named)
     return replace(DEFAULT_FIELDS, **changed)
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from tutelage.formats.calltext import calls_out_of_text, is_call_text
+from tutelage.formats.marks import row_weight_of
 from tutelage.formats.names import SHAPES_BY_PRIORITY, TURN_KEYS, Fields
 from tutelage.formats.nested import extent_of
 from tutelage.formats.nulls import without_nulls
@@ -72,10 +73,14 @@ def conversation_from(
         return Conversation((_document(raw, fields),), row.address), ()
     tools: tuple[Mapping[str, Any], ...] = ()
     removed: tuple[Change, ...] = ()
+    weight: float | None = None
     if beside:
         _require_wanted(raw, fields, context.remarks)
         tools = tools_from(first_of(raw, fields.tools), context)
+        weight = row_weight_of(raw, fields.marks, context.remarks) if not fields.marked.isdisjoint(raw) else None
     messages = _READERS[shape](raw, fields, context)
+    if weight is not None:
+        messages = [_weighed(message, weight) for message in messages]
     if tools or context.wrapped_results:
         messages, removed = calls_out_of_text(messages, context, row.address, offers_tools=bool(tools))
     if not beside:
@@ -129,10 +134,19 @@ def _require_wanted(raw: Mapping[str, Any], fields: Fields, remarks: FileRemarks
             remarks.unread("row", [name])
 
 
+def _weighed(message: Message, factor: float) -> Message:
+    """The message with the weight that its row gives it: what is trained anyway is weighed, and nothing else."""
+    if factor == 1 or (message.role != "assistant" and message.weight is None):
+        return message
+    return replace(message, weight=(1.0 if message.weight is None else message.weight) * factor)
+
+
 def _hide_role(messages: list[Message], role_name: Any) -> None:
     """Take the turns of the role that a column `mask` names out of what is trained."""
-    if not isinstance(role_name, str) or not role_name.strip():
+    if role_name is None or role_name == "":
         return
+    if not isinstance(role_name, str) or not role_name.strip():
+        raise RowError("unclear_mark", "the column `mask` names no role; write `train` with true or false on each turn")
     role = role_of(role_name, "`mask`")
     for index, message in enumerate(messages):
         if message.role == role:
