@@ -5,6 +5,8 @@ Each is also the standard-library error a caller would expect, so `except ValueE
 
 from __future__ import annotations
 
+import errno
+import os
 import shlex
 
 
@@ -87,6 +89,30 @@ def cause_of(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def remedy(error: Exception, *, elsewhere: str = "") -> str:
+    """The one thing to do about a write that failed, by what the system said.
+
+    Args:
+        error: of the system, or of a library that has the system's words in its own.
+        elsewhere: how another place is chosen; left out, as for a run's folder.
+    """
+    if _is_of(error, _FULL):
+        return f"free some space, or {elsewhere}" if elsewhere else "free some space"
+    if _is_of(error, _FORBIDDEN):
+        return f"make the folder writable for this user, or {elsewhere or 'choose another with folder=PATH'}"
+    return elsewhere or "choose another place with folder=PATH or name=NAME"
+
+
+def _is_of(error: Exception, numbers: tuple[int, ...]) -> bool:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in numbers
+    return any(os.strerror(number) in str(error) for number in numbers)  # safetensors raises no OSError
 
 
 def command(*words: object) -> str:

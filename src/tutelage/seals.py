@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 SEAL = "sha256_of_the_above"
+LINE_NUMBER = "line"
+"""Key of a numbered line: from 1, by one from each to the next."""
 _LINE = re.compile(rb'(\{.+), "' + SEAL.encode() + rb'": "([0-9a-f]{64})"\}')
 _SEALED = re.compile(rb'(\{.+),\n "' + SEAL.encode() + rb'": "([0-9a-f]{64})"\n\}\n', re.DOTALL)
 
@@ -40,6 +42,26 @@ def sealed_line(content: Mapping[str, Any]) -> str:
     assert SEAL not in content, "it is sealed once"
     body = json.dumps(content, ensure_ascii=False).removesuffix("}")
     return f'{body}, "{SEAL}": "{hashlib.sha256(body.encode()).hexdigest()}"}}'
+
+
+class LineNumbers:
+    """Follows the numbers of sealed lines, so that one that was taken out, moved or doubled is noticed."""
+
+    def __init__(self) -> None:
+        self._missing = 0
+
+    def taken_from(self, content: dict[str, Any], place: int) -> str | None:
+        """Take the number out of the line that is at `place`, counted from 1, and say what is wrong with it.
+
+        A line without a number, as an earlier version wrote it, is as it should be.
+        """
+        found = content.pop(LINE_NUMBER, None)
+        if not isinstance(found, int):
+            return None
+        missing, self._missing = found - place - self._missing, found - place
+        if missing > 0:
+            return f"{missing} line{'' if missing == 1 else 's'} before it {'is' if missing == 1 else 'are'} gone"
+        return "it is not in its place" if missing else None
 
 
 def unsealed_line(line: bytes) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,6 +16,7 @@ import pytest
 import torch
 
 from tutelage.errors import CheckpointError, SaveError, TrainingError
+from tutelage.model.ranks import ALONE, Ranks
 from tutelage.seals import sealed, unsealed
 from tutelage.train import checkpoint as checkpoint_module
 from tutelage.train.checkpoint import Checkpoints, Progress
@@ -229,6 +232,35 @@ def test_a_write_that_the_system_refuses_is_a_save_error(
 
     assert names(tmp_path) == ["step-000001"]
     assert checkpoints.restore_newest(trained).tokens == 7
+
+
+@pytest.mark.parametrize(
+    ("number", "fix"), [("EACCES", "make the folder writable"), ("EROFS", "make the folder"), ("ENOSPC", "free some")]
+)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_b12_a_save_that_fails_says_what_helps_there(
+    trained: Masters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str, fix: str, processes: int
+) -> None:
+    def refuses(*_: Any, **__: Any) -> None:
+        code = getattr(errno, number)
+        raise OSError(code, os.strerror(code))
+
+    class OfTwo(Ranks):
+        def gather(self, value: Any) -> list[Any]:
+            return [value, value]
+
+        def any(self, flag: bool) -> bool:
+            return flag
+
+    monkeypatch.setattr(checkpoint_module, "save_file", refuses)
+    monkeypatch.setattr(checkpoint_module, "write_shards", refuses)
+    ranks = OfTwo(0, 2) if processes == 2 else ALONE
+
+    with pytest.raises(SaveError) as caught:
+        Checkpoints(tmp_path, keep=1, ranks=ranks).save(trained, Progress(1))
+
+    assert str(caught.value.fix).startswith(fix)
+    assert caught.value.found == os.strerror(getattr(errno, number))
 
 
 @pytest.mark.parametrize("after", [1, 2])

@@ -160,7 +160,8 @@ def test_four_bits_count_as_weights_and_take_less_room(train_tiny: TrainTiny) ->
     qlora = train_tiny(*METHODS["qlora"], *SHORT, "evaluate.before=false", where="qlora").result
     lora = train_tiny(*METHODS["lora"], *SHORT, "evaluate.before=false", where="lora").result
 
-    assert qlora["parameters"] == lora["parameters"]
+    assert qlora["parameters"]["four_bit"] > 0
+    assert qlora["parameters"] == lora["parameters"] | {"four_bit": qlora["parameters"]["four_bit"]}
     assert qlora["method"] == "qlora"
     assert qlora["bytes"]["weights"] < lora["bytes"]["weights"]
 

@@ -230,6 +230,54 @@ def test_b11_a_damaged_line_alone_is_left_out_and_said(tmp_path: Path) -> None:
         assert said == ["  note: record.jsonl, line 3: other bytes than were written; it is left out"]
 
 
+@pytest.mark.parametrize(
+    ("order", "wrong"),
+    [
+        ((0, 2, 3, 4), ["record.jsonl, line 2: 1 line before it is gone"]),
+        ((2, 3, 4), ["record.jsonl, line 1: 2 lines before it are gone"]),
+        (
+            (0, 2, 4),
+            ["record.jsonl, line 2: 1 line before it is gone", "record.jsonl, line 3: 1 line before it is gone"],
+        ),
+        ((0, 1, 1, 2, 3, 4), ["record.jsonl, line 3: it is not in its place"]),
+        ((0, 1, 2, 3, 4), []),
+    ],
+)
+def test_b11_a_whole_line_taken_out_moved_or_doubled_is_noticed(
+    tmp_path: Path, order: tuple[int, ...], wrong: list[str]
+) -> None:
+    path = tmp_path / "record.jsonl"
+    first = Recorder(path)
+    for step in (1, 2, 3, 4, 5):
+        first.write(a_step(step))
+    first.close()
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[place] for place in order))
+
+    assert read_record(path)[1] == wrong
+    said: list[str] = []
+    Recorder(path, from_step=5, say=said.append).close()
+
+    assert said == [f"  note: {one}" for one in wrong]
+    kept, damaged = read_record(path)
+    assert [one["step"] for one in kept] == [place + 1 for place in order]
+    assert damaged == [], "it is said once"
+
+
+def test_b11_lines_taken_from_the_end_are_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "record.jsonl"
+    first = Recorder(path)
+    for step in (1, 2, 3):
+        first.write(a_step(step))
+    first.close()
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    said: list[str] = []
+
+    Recorder(path, from_step=3, say=said.append).close()
+
+    assert said == ["  note: record.jsonl: its last step is 1, and the run had taken 3"]
+
+
 def test_b20_each_flipped_bit_of_a_line_and_of_a_file_is_found(tmp_path: Path) -> None:
     path = tmp_path / "stopped.json"
     run_files.write_json(path, {"step": 12, "reason": "not_finite", "loss": None})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -82,12 +82,8 @@ def train(
         _explain(None if explain == "all" else explain)
         return
     resumed = resume is not None
-    strays = (
-        ("--from", checkpoint is not None, "--resume", resumed),
-        ("--skip-step", skip_step, "--resume", resumed),
-        ("--into", into is not None, "--replay", replay is not None),
-    )
-    _refuse_strays(strays)
+    _refuse_strays({"--from": checkpoint is not None, "--skip-step": skip_step}, "--resume", beside=resumed)
+    _refuse_strays({"--into": into is not None}, "--replay", beside=replay is not None)
     stream = sys.stderr if as_json else sys.stdout
     out = Terminal(file=cast(TextIO, Outlet(stream, lasting=not dry_run)))
     if replay is not None:
@@ -263,12 +259,12 @@ def _require_checkpoint(folder: Path, name: str) -> None:
         )
 
 
-def _refuse_strays(options: Iterable[tuple[str, bool, str, bool]]) -> None:
-    """Refuse an option that was given without the one it goes with: (option, given, goes with, given)."""
-    for option, given, other, other_given in options:
-        if given and not other_given:
+def _refuse_strays(options: Mapping[str, bool], goes_with: str, *, beside: bool) -> None:
+    """Refuse an option (name: whether it was given) without the one that it `goes_with`."""
+    for option, given in options.items():
+        if given and not beside:
             raise ConfigError(
-                f"{option} goes with {other}", fix=f"tutelage train {other} RUN {option}, or leave it out"
+                f"{option} goes with {goes_with}", fix=f"tutelage train {goes_with} RUN {option}, or leave it out"
             )
 
 

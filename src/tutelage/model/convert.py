@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from tutelage.errors import DataError, SaveError, cause_of
+from tutelage.errors import DataError, SaveError, cause_of, remedy
 from tutelage.model.gguf_tokenizer import gguf_tokenizer
 from tutelage.model.load import no_progress_bars
 from tutelage.model.modes import give_usual_modes
@@ -76,5 +76,5 @@ def _not_saved(folder: Path, error: Exception) -> SaveError:
         "The converted model could not be saved",
         where=str(folder),
         found=cause_of(error),
-        fix="free some space (about 1 GB), or set TUTELAGE_CACHE to another disk",
+        fix=remedy(error, elsewhere="set TUTELAGE_CACHE to another disk"),
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from tutelage.errors import SaveError, cause_of
+from tutelage.errors import SaveError, cause_of, remedy
 from tutelage.model.load import load, no_progress_bars
 from tutelage.model.swap import put_adapter
 
@@ -36,5 +36,5 @@ def merge_adapter(base: Path, adapter: Path, folder: Path, *, trust_remote_code:
             "The merged model could not be saved",
             where=str(folder),
             found=cause_of(error),
-            fix="free some space, or set TUTELAGE_CACHE to another disk",
+            fix=remedy(error, elsewhere="set TUTELAGE_CACHE to another disk"),
         ) from error

@@ -10,7 +10,7 @@ from typing import Any
 
 from tutelage.errors import SourceNotFoundError
 from tutelage.report.fields import Fields
-from tutelage.seals import SEAL, unsealed, unsealed_line
+from tutelage.seals import SEAL, LineNumbers, unsealed, unsealed_line
 
 MOST_NOTICES = 20
 
@@ -243,7 +243,7 @@ def _record(content: bytes, notices: list[str]) -> tuple[tuple[Step, ...], tuple
     """Steps and evaluations by rising step. A step run again after a resume counts with its later figures."""
     steps: dict[int, Step] = {}
     evaluations: dict[int, Evaluation] = {}
-    repeated = 0
+    repeated, numbers = 0, LineNumbers()
     lines = content.split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -257,6 +257,8 @@ def _record(content: bytes, notices: list[str]) -> tuple[tuple[Step, ...], tuple
             what = "as it was written" if SEAL.encode() in line else "whole JSON"
             notices.append(f"record.jsonl, line {number} is not {what} and is left out.{ending}")
             continue
+        if isinstance(decoded, dict) and (wrong := numbers.taken_from(decoded, number)) is not None:
+            notices.append(f"record.jsonl, line {number}: {wrong}.")
         fields = Fields.of(decoded, f"record.jsonl, line {number}", notices)
         step = fields.whole("step")
         if step is None:

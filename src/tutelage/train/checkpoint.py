@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from tutelage.errors import CheckpointError, SaveError, TrainingError, cause_of, command
+from tutelage.errors import CheckpointError, SaveError, TrainingError, cause_of, command, remedy
 from tutelage.model.modes import give_usual_modes
 from tutelage.model.ranks import ALONE, Ranks
 from tutelage.seals import sealed, unsealed
@@ -268,34 +268,39 @@ class Checkpoints:
         ranks, scratch = self.ranks, target.with_name(f".{target.name}-shards")
         if ranks.any(ranks.is_main and target.exists()):
             return
-        trouble, hashes = "", {}
+        trouble: Exception | None = None
+        hashes = {}
         try:
             if ranks.is_main:
                 shutil.rmtree(scratch, ignore_errors=True)  # left by a run that was killed
                 scratch.mkdir(parents=True)
         except OSError as error:
-            trouble = cause_of(error)
+            trouble = error
         self._all_well(target, trouble)
         try:
             hashes = write_shards(scratch, {name: one for group in tensors.values() for name, one in group.items()})
         except (OSError, SafetensorError) as error:
-            trouble = cause_of(error)
+            trouble = error
         of_all = {name: one for of_one in ranks.gather(hashes) for name, one in of_one.items()}
         try:
             self._all_well(target, trouble)
             if ranks.is_main:
                 _seal(scratch, target, of_all, progress)
+        except SaveError:
+            raise
         except OSError as error:
-            trouble = cause_of(error)
+            trouble = error
         finally:
             if ranks.is_main:
                 shutil.rmtree(scratch, ignore_errors=True)
         self._all_well(target, trouble)
 
-    def _all_well(self, target: Path, trouble: str) -> None:
+    def _all_well(self, target: Path, trouble: Exception | None) -> None:
         """Raise on every process what went wrong on one of them."""
-        if found := next(filter(None, self.ranks.gather(trouble)), None):
-            raise _not_saved(target, OSError(found))
+        number = trouble.errno if isinstance(trouble, OSError) else None
+        mine = None if trouble is None else (number, cause_of(trouble))
+        if found := next(filter(None, self.ranks.gather(mine)), None):
+            raise _not_saved(target, OSError(found[1]) if found[0] is None else OSError(*found)) from trouble
 
     def _read(
         self, folder: Path, optimiser: Masters, *, others: list[Path]
@@ -388,5 +393,5 @@ def _not_saved(target: Path, error: Exception) -> SaveError:
         "The checkpoint could not be saved" + ("; earlier ones are untouched" if earlier else ""),
         where=str(target),
         found=cause_of(error),
-        fix=f"free some space, then {'resume the run' if earlier else 'start the run again'}",
+        fix=f"{remedy(error)}, then {'resume the run' if earlier else 'start the run again'}",
     )

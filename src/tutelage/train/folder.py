@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage import config
-from tutelage.errors import CheckpointError, ConfigError, SaveError, SourceNotFoundError, cause_of
+from tutelage.errors import CheckpointError, ConfigError, SaveError, SourceNotFoundError, cause_of, remedy
 from tutelage.seals import sealed, unsealed
 
 LOCK = "run.lock"
@@ -249,16 +248,6 @@ def _take_away(path: Path) -> None:
 def not_written(what: str, where: Path, error: Exception) -> SaveError:
     """What the system said of a write, with the one thing to do about it."""
     return SaveError(what, where=str(where), found=cause_of(error), fix=remedy(error))
-
-
-def remedy(error: Exception) -> str:
-    """The one thing to do about a write that failed, by what the system said."""
-    number = error.errno if isinstance(error, OSError) else None
-    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(error):  # as safetensors says it
-        return "free some space"
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "make the folder writable for this user, or choose another with folder=PATH"
-    return "choose another place with folder=PATH or name=NAME"
 
 
 def sync(path: Path) -> None:

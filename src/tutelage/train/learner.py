@@ -100,10 +100,7 @@ def learner_for(
             add_gradients_in_place(model)
     if engine.replicated:
         start_alike(model, optimiser, ranks)
-    if settings.train.residual_dropout > 0:
-        drop_residuals(model, last=settings.train.residual_dropout)
-    if settings.train.neftune_alpha is not None:
-        add_embedding_noise(model, alpha=settings.train.neftune_alpha)
+    _add_noise(settings, model)
     state = state_bytes(
         settings.train.optimizer,
         optimiser.masters,
@@ -155,6 +152,14 @@ def shards_here(settings: Settings) -> bool:
         init=settings.lora.init,
         whole=settings.lora.modules_to_save,
     )
+
+
+def _add_noise(settings: Settings, model: Any) -> None:
+    """What is drawn anew for each row, where the settings ask for it."""
+    if settings.train.residual_dropout > 0:
+        drop_residuals(model, last=settings.train.residual_dropout)
+    if settings.train.neftune_alpha is not None:
+        add_embedding_noise(model, alpha=settings.train.neftune_alpha)
 
 
 def _prepare_layers(model: Any, *, compiled: bool, recompute: bool) -> None:

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from tutelage.errors import CheckpointError, SaveError, cause_of
-from tutelage.seals import sealed_line, unsealed_line
-from tutelage.train.folder import remedy, write_text
+from tutelage.errors import CheckpointError, SaveError, cause_of, remedy
+from tutelage.seals import LINE_NUMBER, LineNumbers, sealed_line, unsealed_line
+from tutelage.train.folder import write_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ Record = StepRecord | HeldoutRecord | RowsRecord
 
 
 class Recorder:
-    """Appends records to a JSONL file.
+    """Appends records to a JSONL file; each line has its number, so that one that is taken out leaves a gap.
 
     Args:
         path: the file; None writes nothing. (Not the null device: the file is renamed into place, and root may.)
@@ -67,9 +67,13 @@ class Recorder:
     def __init__(self, path: Path | None, *, from_step: int = 0, say: Callable[[str], None] = print) -> None:
         lines, damaged = read_record(path) if path is not None and from_step > 0 else ([], [])
         before = [one for one in lines if one["step"] <= from_step]
-        kept = [sealed_line(one) + "\n" for one in before]
+        last = max((one["step"] for one in before if "loss" in one), default=0)
+        if path is not None and last < from_step:
+            damaged.append(f"{path.name}: its last step is {last}, and the run had taken {from_step}")
+        kept = [sealed_line(one | {LINE_NUMBER: number}) + "\n" for number, one in enumerate(before, start=1)]
+        self._lines = len(kept)
         for one in damaged:
-            say(f"  note: {one}; it is left out")
+            say(f"  note: {one}")
         self.elapsed_before_seconds = max((float(one["elapsed_seconds"]) for one in before), default=0.0)
         self.path = path
         self._stream: TextIO | None = None
@@ -94,8 +98,9 @@ class Recorder:
             for key, value in asdict(record).items()
         }
         try:
-            self._stream.write(sealed_line(values) + "\n")
+            self._stream.write(sealed_line(values | {LINE_NUMBER: self._lines + 1}) + "\n")
             self._stream.flush()
+            self._lines += 1
         except OSError as error:
             raise self._not_written(error) from error
 
@@ -114,7 +119,7 @@ class Recorder:
 
 
 def read_record(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The lines of a record in their order, and what is wrong with each that is not as it was written.
+    """The lines of a record in their order, and what is wrong with each that is not as it was written, or not where.
 
     The line that was being written when a process was killed counts as neither; no file has no lines.
 
@@ -132,12 +137,17 @@ def read_record(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
             found=cause_of(error),
             fix="make it readable for this user",
         ) from error
-    lines, damaged = [], []
+    lines: list[dict[str, Any]] = []
+    damaged: list[str] = []
+    numbers = LineNumbers()
     for number, line in enumerate(whole, start=1):
         try:
             lines.append(unsealed_line(line))
         except ValueError as error:
-            damaged.append(f"{path.name}, line {number}: {error}")
+            damaged.append(f"{path.name}, line {number}: {error}; it is left out")
+            continue
+        if (wrong := numbers.taken_from(lines[-1], number)) is not None:
+            damaged.append(f"{path.name}, line {number}: {wrong}")
     return lines, damaged
 
 

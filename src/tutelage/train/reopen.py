@@ -109,13 +109,7 @@ def reopen(
     if tuned:
         require_as_trained(folder, trained)
     if adapters and not beside:
-        raise ConfigError(
-            "Adapters stand on the model that a run started from, and this run changed every weight of it",
-            where="--adapter",
-            found=f"{name} has model.method = full",
-            expected="a run of lora, qlora or prompt, whose base stays as it is",
-            fix=f"give the adapter's own run first: {command('chat', adapters[0].folder.parent)}",
-        )
+        raise _no_base_to_stand_on(name, adapters[0])
     assert tuned or not adapters, "adapters stand beside the run's own"
     renderer = renderer_for(start, settings.render)
     inputs = _recorded(folder, say)
@@ -135,6 +129,16 @@ def reopen(
     slots = {one.name: f"added{number}" for number, one in enumerate(adapters)}
     system_prompt = None if inputs is None else inputs["system_prompt"]
     return Reopened(settings, renderer, system_prompt, tuned_model, base_model, slots, start_slot)
+
+
+def _no_base_to_stand_on(name: str, adapter: NamedAdapter) -> ConfigError:
+    return ConfigError(
+        "Adapters stand on the model that a run started from, and this run changed every weight of it",
+        where="--adapter",
+        found=f"{name} has model.method = full",
+        expected="a run of lora, qlora or prompt, whose base stays as it is",
+        fix=f"give the adapter's own run first: {command('chat', adapter.folder.parent)}",
+    )
 
 
 def _add_others(

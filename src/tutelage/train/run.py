@@ -148,20 +148,24 @@ def run(
         job = Job(
             settings, base, prepared, learner, exam, screen, resume, tracking, checkpoint, left_out, recorded, parts
         )
-        say_model(
-            screen,
-            learner.loaded,
-            learner.adapted,
-            learner.precision,
-            state_bytes=learner.state_bytes,
-            layout=learner.engine.layout,
-        )
-        if (cost := cost_of_allocator(learner.loaded.device)) is not None:
-            screen.say(f"  {cost}")
-        say_anatomy(screen, learner.engine.anatomy)
+        _say_learner(screen, learner)
         finished = _run(job, started, began)
         ranks.wait_for_all()
     return finished
+
+
+def _say_learner(screen: Screen, learner: Learner) -> None:
+    say_model(
+        screen,
+        learner.loaded,
+        learner.adapted,
+        learner.precision,
+        state_bytes=learner.state_bytes,
+        layout=learner.engine.layout,
+    )
+    if (cost := cost_of_allocator(learner.loaded.device)) is not None:
+        screen.say(f"  {cost}")
+    say_anatomy(screen, learner.engine.anatomy)
 
 
 def _run(job: Job, started: datetime, began: float) -> Finished:

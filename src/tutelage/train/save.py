@@ -16,12 +16,12 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from tutelage.errors import SaveError, cause_of, command
+from tutelage.errors import SaveError, cause_of, command, remedy
 from tutelage.model.load import no_progress_bars
 from tutelage.model.modes import give_usual_modes
 from tutelage.model.ranks import ALONE, Ranks, whole_tensor
 from tutelage.render import Renderer
-from tutelage.train.folder import remedy, sync
+from tutelage.train.folder import sync
 from tutelage.train.masters import Masters
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
@@ -65,22 +65,7 @@ def save_trained(
     try:
         if not sharded:
             _put_back(model, optimiser, torch.float32 if start else stored_as, untouched)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            with no_progress_bars():
-                _save_weights(model, scratch, start or {}, given)
-            _copy_tokenizer(renderer, scratch)
-            write_serving_files(renderer, scratch)
-            (scratch / "README.md").unlink(missing_ok=True)  # PEFT's card speaks of things nobody filled in
-            give_usual_modes(scratch)
-            for path in (*scratch.rglob("*"), scratch):  # a folder of that name is whole, also after a power cut
-                sync(path)
-            shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed before it was marked finished
-            os.replace(scratch, folder)
-            sync(folder.parent)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        _write_folder(model, renderer, folder, start=start or {}, given=given)
     except (OSError, SafetensorError) as error:  # a full disk reaches us as either
         raise SaveError(
             "The trained model could not be saved; the checkpoints are untouched",
@@ -92,6 +77,27 @@ def save_trained(
         for name, one in model.named_parameters():
             if (place := computed_in.get(name)) is not None and place != (one.device, one.dtype):
                 one.data = one.data.to(*place)
+
+
+def _write_folder(
+    model: Any, renderer: Renderer, folder: Path, *, start: Mapping[str, torch.Tensor], given: Mapping[str, Any]
+) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        with no_progress_bars():
+            _save_weights(model, scratch, start, given)
+        _copy_tokenizer(renderer, scratch)
+        write_serving_files(renderer, scratch)
+        (scratch / "README.md").unlink(missing_ok=True)  # PEFT's card speaks of things nobody filled in
+        give_usual_modes(scratch)
+        for path in (*scratch.rglob("*"), scratch):  # a folder of that name is whole, also after a power cut
+            sync(path)
+        shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed before it was marked finished
+        os.replace(scratch, folder)
+        sync(folder.parent)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _copy_tokenizer(renderer: Renderer, folder: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from tutelage.config import Settings
 from tutelage.config.sections import ModelSettings
-from tutelage.errors import ConfigError, DataError, SaveError, SourceNotFoundError, cause_of, command
+from tutelage.errors import ConfigError, DataError, SaveError, SourceNotFoundError, cause_of, command, remedy
 from tutelage.model.modes import give_usual_modes
 from tutelage.model.source import cache_folder, model_folder
 from tutelage.train import folder as run_files
@@ -280,7 +280,7 @@ def _beside(
             "The model that a run starts from could not be put together",
             where=str(folder),
             found=cause_of(error),
-            fix="free some space, or set TUTELAGE_CACHE to another disk",
+            fix=remedy(error, elsewhere="set TUTELAGE_CACHE to another disk"),
         ) from error
     return folder
 
