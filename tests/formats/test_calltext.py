@@ -60,6 +60,39 @@ def test_e3_hermes_function_calling(put, load):
     assert len(result.ledger.notes) == 2
 
 
+QWEN = (
+    "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with function "
+    "signatures within <tools></tools> XML tags:\n<tools>\n"
+    + json.dumps(TOOL)
+    + "\n</tools>\n\nFor each function call, "
+    "return a json object within <tool_call></tool_call> XML tags:\n<tool_call>\n{}\n</tool_call>"
+)
+
+
+@pytest.mark.parametrize("words", [SYSTEM, QWEN])
+@pytest.mark.parametrize("persona", ["You are Luna of the bank. Be kind.", "Luna, e.g. of\nthe bank", "Tools: none!"])
+def test_e3_a_persona_beside_the_words_about_tools_stays(put, load, words, persona):
+    for text, expected in (
+        (f"{persona}\n\n{words}", persona),
+        (f"{persona} {words}" if persona[-1] in ".!" else f"{persona}\n{words}", persona),
+        (f"{words}\n{persona}", persona),
+        (f"Hello.\n{words}\n\n{persona}", f"Hello.\n\n{persona}"),
+    ):
+        result = kept(put, load, hermes(system=text))
+        assert result.texts[0][:2] == [("system", expected), ("user", "Look.")]
+        assert dict(result.ledger.changed) == {"system_text_removed": 1}
+        [change] = result.ledger.change_samples["system_text_removed"]
+        assert persona[:16] not in change.detail
+
+
+def test_e3_a_persona_between_or_around_marks_in_words(put, load):
+    first, rest = SYSTEM.split(". ", 1)
+    text = f"{first}. You are Luna. {rest.rsplit(' tags:', 1)[0]} tags. Never guess."
+    assert kept(put, load, hermes(system=text)).texts[0][0] == ("system", "You are Luna.\n\nNever guess.")
+    mingled = SYSTEM.replace("You are a function calling AI model. You are", "You are Luna,")
+    assert reason(put, load, hermes(system=mingled))[0] == "tools_in_text"
+
+
 def test_e3_results_are_unwrapped_without_tools_too(put, load):
     row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"},
                         {"role": "tool", "content": "<tool_response>\nx\n</tool_response>"},

@@ -6,9 +6,11 @@ A template writes its tools, calls and results itself; text that holds them besi
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any, Final
 
+from tutelage.formats.names import TOOL_SENTENCES
 from tutelage.formats.rawrow import RowError
 from tutelage.formats.remarks import RowContext
 from tutelage.formats.toolcalls import is_call_list, spoken_calls
@@ -18,6 +20,9 @@ from tutelage.types import Address, Change, Message
 _CALL_OPENING: Final = "<tool_call>"
 _RESULT_OPENING: Final = "<tool_response>"
 _RESULT_CLOSING: Final = "</tool_response>"
+_CLOSINGS: Final = ("</tools>", "</tool_call>", _CALL_OPENING)
+_SENTENCE_END: Final = re.compile(r"(?<=[.!?])[ \t\r\n]+|\n+")
+_SAYS_WHO: Final = re.compile(r"(you are|you're|your name is|act as|i am)\b(?! (provided|given|equipped|able)\b)")
 _SHOWN_CHARACTERS: Final = 80
 
 
@@ -46,7 +51,9 @@ def calls_out_of_text(
             context.remarks.say("calls written as `<tool_call>` in the text are read as calls")
             read.append(replace(message, content=words or None, tool_calls=message.tool_calls + calls))
         elif lists_tools(message.content or ""):
-            changes += (_left_to_template(message, where, address),)
+            left, change = _left_to_template(message, where, address)
+            changes += (change,)
+            read += [replace(message, content=left)] if left else []
         else:
             read.append(message)
     return read, changes
@@ -77,7 +84,12 @@ def _results(message: Message, where: str, context: RowContext) -> list[Message]
     return [replace(message, content=piece.removeprefix(_RESULT_OPENING).strip()) for piece in pieces]
 
 
-def _left_to_template(message: Message, where: str, address: Address) -> Change:
+def _left_to_template(message: Message, where: str, address: Address) -> tuple[str, Change]:
+    """What a system text says besides its tools and the way to call them, and the change that takes these out.
+
+    Raises:
+        RowError: `tools_in_text` where the two cannot be told apart.
+    """
     text = message.content or ""
     if _CALL_OPENING not in text:
         raise RowError(
@@ -85,8 +97,36 @@ def _left_to_template(message: Message, where: str, address: Address) -> Change:
             f"{where}: the system text lists the tools between `<tools>` and `</tools>`, and so does their column: a "
             "template would show them twice; take them out of the text, or take the column out",
         )
-    detail = f"{where}: tools and the way to call them, left to the template: {text[:_SHOWN_CHARACTERS]!r}"
-    return Change(address, "system_text_removed", detail)
+    front, tail = _words_around(text, where)
+    kept = "\n\n".join(words for words in (front.rstrip(), tail.lstrip()) if words and not words.isspace())
+    gone = text[len(front) :] if text.startswith(front) else text
+    detail = f"{where}: tools and the way to call them, left to the template: {gone.lstrip()[:_SHOWN_CHARACTERS]!r}"
+    return kept, Change(address, "system_text_removed", detail)
+
+
+def _words_around(text: str, where: str) -> tuple[str, str]:
+    """What stands before and behind the part of a system text that is about tools.
+
+    That part goes from the sentence that first names a mark of tools to the end of the last mark's sentence; sentences
+    before it that only introduce the tools go, too.
+    """
+    marks = [text.find(mark) for mark in ("<tools", _CALL_OPENING) if mark in text]
+    start, end = min(marks), max(text.rfind(mark) + len(mark) for mark in _CLOSINGS if mark in text)
+    ends = [match.end() for match in _SENTENCE_END.finditer(text, 0, start)]
+    sentences = [text[first:last] for first, last in zip([0, *ends], [*ends, start], strict=True)]
+    opening = sentences.pop().lower()
+    if _SAYS_WHO.match(opening) and not opening.startswith(TOOL_SENTENCES):
+        raise RowError(
+            "tools_in_text",
+            f"{where}: one sentence says who the assistant is and names `<tools>`, which the template lists from their "
+            f"column: {opening[:40]!r}; write two, or take the column out",
+        )
+    front = "".join(words for words in sentences if not words.strip().lower().startswith(TOOL_SENTENCES))
+    rest = text[end:]
+    if rest[:1] not in {"", "\n"}:  # the sentence goes on, as in "within <tool_call></tool_call> tags."
+        goes_on = _SENTENCE_END.search(rest)
+        rest = rest[goes_on.end() :] if goes_on else ""
+    return front, rest
 
 
 def is_call_text(reply: Any) -> bool:
