@@ -65,12 +65,16 @@ class Fields:
     beside: frozenset[str] = field(init=False)
     """The columns that may stand beside a conversation; most rows have none of them."""
 
+    rare: frozenset[str] = field(init=False)
+    """Those of them that are no tools."""
+
     marked: frozenset[str] = field(init=False)
     """Those of them that may say how much the whole row is trained."""
 
     def __post_init__(self) -> None:
         names = ("tools", "template_arguments", "verdict", "masked_role", "media", "system", "history", "marks")
         object.__setattr__(self, "beside", frozenset(name for kind in names for name in getattr(self, kind)))
+        object.__setattr__(self, "rare", self.beside.difference(self.tools))
         object.__setattr__(self, "marked", frozenset(self.marks))
 
     def required(self, shape: str) -> list[tuple[str, ...]]:

@@ -67,25 +67,27 @@ def conversation_from(
     raw = row.fields
     context.begin(filled=row.filled)
     beside = not fields.beside.isdisjoint(raw)
-    if beside:
+    rare = beside and not fields.rare.isdisjoint(raw)
+    if rare:
         _require_text(raw, fields)
     if shape == "text":
         return Conversation((_document(raw, fields),), row.address), ()
     tools: tuple[Mapping[str, Any], ...] = ()
     removed: tuple[Change, ...] = ()
     weight: float | None = None
-    if beside:
+    if rare:
         _require_wanted(raw, fields, context.remarks)
-        tools = tools_from(first_of(raw, fields.tools), context)
         weight = row_weight_of(raw, fields.marks, context.remarks) if not fields.marked.isdisjoint(raw) else None
+    if beside:
+        tools = tools_from(first_of(raw, fields.tools), context)
     messages = _READERS[shape](raw, fields, context)
     if weight is not None:
         messages = [_weighed(message, weight) for message in messages]
     if tools or context.wrapped_results:
         messages, removed = calls_out_of_text(messages, context, row.address, offers_tools=bool(tools))
-    if not beside:
+    if not rare:
         messages, changes = _ended(messages, row.address)
-        return Conversation(tuple(messages), row.address), removed + changes
+        return Conversation(tuple(messages), row.address, tools=tools), removed + changes
     if shape in {"messages", "sharegpt"}:
         _hide_role(messages, first_of(raw, fields.masked_role))
     messages, changes = _ended(messages, row.address)
