@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from benchmarks.masks.endings import standing_end
 from benchmarks.masks.served import INLINE, Refusal, Server, Way, ways_for
 from benchmarks.masks.words import CLOSED_BLOCK, OPENED_BLOCK, Piece, called, own_words, spoken
 from tokenizers import Tokenizer as FastTokenizer
@@ -223,6 +224,8 @@ def _replies(conversation: Conversation, example: Example, server: Server, facts
                 yield Finding("other words", f"{where}: holds {sorted(leaked)[:3]} of message {other}")
         if isinstance(finished, Refusal):
             yield Finding("finished turn", f"{where}: the template does not write it: {finished.why}")
+        elif (end := standing_end(conversation, finished, server, facts.added.values(), facts.stops)) and end in body:
+            yield Finding("standing end", f"{where}: holds what ends every conversation: {end[:SHOWN]!r}")
         elif finished.startswith(prompt):
             yield from _as_written(turn, reply, body, finished[len(prompt) :], prompt, facts)
         else:

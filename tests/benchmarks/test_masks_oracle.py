@@ -237,6 +237,24 @@ def test_a_built_reply_holds_reasoning_close_and_content_in_order(
     assert (thinker.opinion(row, built(thinker, row, reply)) == []) is is_right
 
 
+def test_what_ends_every_conversation_is_no_part_of_a_reply(tiny_tokenizer_folder: Path) -> None:
+    """A call without a stop, and an instruction behind every conversation whose stop is not the call's."""
+    instruction = "<|im_start|>system\nAct.<|im_end|>"
+    template = (
+        "{%- for m in messages -%}{{- '<|im_start|>' + m.role + '\\n' + m.content -}}"
+        "{%- if m.tool_calls -%}{{- ' do ' + m.tool_calls[0].function.name + '\\n' -}}"
+        "{%- else -%}{{- '<|im_end|>' -}}{%- endif -%}{%- endfor -%}"
+        f"{{{{- {instruction!r} -}}}}"
+        "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+    )
+    acting = bench(template, tiny_tokenizer_folder)
+    row = Conversation(
+        (Message("user", "Say."), Message("assistant", "Two.", tool_calls=(ToolCall("refund", {}),))), ADDRESS
+    )
+    assert acting.opinion(row, built(acting, row, "Two. do refund<|im_end|>")) == []
+    assert "standing end" in acting.opinion(row, built(acting, row, f"Two. do refund\n{instruction}"))
+
+
 def test_acceptance_is_the_templates_own(tiny_tokenizer_folder: Path) -> None:
     plain = bench(CHATML, tiny_tokenizer_folder).server
     with_system = replace(TALK, messages=(Message("system", "Answer as a driver."), *TALK.messages))

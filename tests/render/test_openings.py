@@ -253,6 +253,37 @@ class TestWithoutItsHeader:
         assert dropped(with_template(changed), row).reason != "nothing_to_train"
 
 
+class TestInstructionBehindEveryConversation:
+    """A template that ends in an instruction of its own, before the header that it serves; calls have no stop."""
+
+    TEMPLATE = (
+        "{%- for m in messages -%}{{- '<|im_start|>' + m.role + '\\n' -}}{%- if m.tool_calls -%}"
+        "{{- (m.content or '') + '\\nAction: ' + (m.tool_calls[0].function | tojson) + '\\n' -}}"
+        "{%- else -%}{{- m.content + '<|im_end|>' -}}{%- endif -%}{%- endfor -%}"
+        "{{- '<|im_start|>system\\nWrite an action.<|im_end|>' -}}"
+        "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+    )
+    REPLY = '\nAction: {"name": "find", "arguments": {"at": "x"}}<|im_end|>'
+
+    @pytest.mark.parametrize("content", ["", "Let me."])
+    def test_m7_a_call_ends_before_the_instruction_as_a_plain_turn_does(
+        self, with_template: Build, content: str
+    ) -> None:
+        row = talk(ASKED, Message("assistant", content, tool_calls=(ToolCall("find", {"at": "x"}),)))
+        renderer = with_template(self.TEMPLATE)
+        assert replies(renderer, row) == [content + self.REPLY]
+        assert "stop_appended" in remarks(renderer, row)
+        assert dropped(with_template(self.TEMPLATE, missing_stop="drop"), row).reason == "no_stop_token"
+
+    def test_m7_a_header_of_calls_that_the_prompt_lacks_drops_the_row(self, with_template: Build) -> None:
+        template = self.TEMPLATE.replace(
+            "'<|im_start|>' + m.role", "('<|call|>' if m.tool_calls else '<|im_start|>') + m.role"
+        )
+        assert template != self.TEMPLATE
+        row = talk(ASKED, Message("assistant", "", tool_calls=(ToolCall("find", {"at": "x"}),)))
+        assert dropped(with_template(template), row).reason == "prompt_not_a_prefix"
+
+
 class TestSaidTwice:
     ROW = talk(ASKED, thinking("<think>\nadd them\n</think>\n\n5"))
 

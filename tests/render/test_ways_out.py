@@ -21,6 +21,7 @@ SWITCHED = LATEST_REASONING.replace(
     "assistant\\n' -}}{%- endif",
     "assistant\\n' -}}{%- if not NAME -%}{{- '<think>\\n\\n</think>\\n\\n' -}}{%- endif -%}{%- endif",
 )
+INSIDE = "('<think>\\n' if message['role'] == 'assistant' and loop.last else '')"
 Build = Callable[..., Renderer]
 
 
@@ -102,3 +103,16 @@ def test_m6_a_split_says_its_cause(with_template: Build) -> None:
         "the template writes a turn otherwise once it is history"
         in remarks(with_template(LATEST_REASONING), thinks)["split"]
     )
+
+
+def test_m7_where_words_are_written_inside_the_opened_block_the_content_can_close_it(with_template: Build) -> None:
+    inside = OPENED.replace("message['content']", f"({INSIDE} + message['content'])")
+    renderer = with_template(inside)
+    assert dropped(renderer, PLAIN).reason == "no_reasoning"
+    assert way(renderer, PLAIN) == "</think> and a blank line before the content"
+    assert len(proven(renderer, talk(*pair("2+3?", "</think>\n\n5")))) == 1
+
+
+def test_m7_a_template_that_takes_the_closing_tag_out_is_not_told_so(with_template: Build) -> None:
+    inside = OPENED.replace("message['content']", f"({INSIDE} + message['content'].replace('</think>', ''))")
+    assert way(with_template(inside), PLAIN) == ""

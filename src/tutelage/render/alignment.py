@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tutelage.render import provenance
 from tutelage.render.provenance import Traced
+from tutelage.render.words import SHOWN_CHARACTERS, Unproven
 
 OWN, OTHERS, TEMPLATE = 1, 2, 0
 
@@ -85,6 +86,25 @@ def in_order(traced: Traced, message: int, first: int, last: int) -> bool:
             if np.any(np.diff(seen) < 0):
                 return False
     return True
+
+
+def require_own(traced: Traced, index: int, first: int, last: int) -> None:
+    """Check that a reply holds no words of another message, and its own in their order.
+
+    Raises:
+        Unproven: it does not.
+    """
+    if (words := strangers(traced, index, first, last)) is not None:
+        raise Unproven(
+            "foreign_text_in_reply",
+            f"message {index}: the template puts another message's words in the reply: {words[:SHOWN_CHARACTERS]!r}",
+        )
+    if not in_order(traced, index, first, last):
+        raise Unproven(
+            "foreign_text_in_reply",
+            f"message {index}: the template writes the turn's words more than once or in another order: "
+            f"{traced.text[first:last][:SHOWN_CHARACTERS]!r}",
+        )
 
 
 def has_content(traced: Traced, message: int, first: int, last: int) -> bool:

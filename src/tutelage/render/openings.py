@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from tutelage.render.alignment import place_of
 from tutelage.render.forms import ARGUMENT, CALL_ID, FUNCTION, VALUE
 from tutelage.render.reasoning import OpenBlock, has_tags, speaks_of_reasoning
 from tutelage.render.seen import SeenRow
@@ -70,6 +71,31 @@ def opened_in_words(row: SeenRow, index: int, given: str, written: str) -> OpenW
     if closing is None or not closing.strip() or closing.strip() in text:
         return None
     return OpenWords(text, closing, None)
+
+
+@dataclass(frozen=True, slots=True)
+class PlainTurn:
+    """How the template writes a turn of plain words in the place of a message.
+
+    Attributes:
+        header: what stands between the words of the messages before and its own.
+        neighbour: the origin of the last character before the header, as in `Place`.
+        after: what stands behind its words, to the end of the rendering.
+    """
+
+    header: str
+    neighbour: tuple[int, str, int] | None
+    after: str
+
+
+def plain_turn(row: SeenRow, index: int) -> PlainTurn | None:
+    """The turn of message `index` as if it had plain words and nothing else; None if the template writes none."""
+    try:
+        traced = row.trace(index + 1, generation_prompt=False, last=row.form.message(Message("assistant", PROBE)))
+    except Unproven:
+        return None
+    place = place_of(traced, index)
+    return None if place is None else PlainTurn(place.written, place.neighbour, traced.text[place.last :])
 
 
 def _between(row: SeenRow, index: int, *, called: bool) -> str | None:

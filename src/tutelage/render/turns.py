@@ -14,9 +14,9 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from tutelage.render.alignment import Place, beyond, end_of_prompt, has_content, in_order, place_of, strangers
+from tutelage.render.alignment import Place, beyond, end_of_prompt, has_content, place_of, require_own
 from tutelage.render.notation import prints_parts, require_parts_read, require_written
-from tutelage.render.openings import OpenWords, closing_by_template, opened_in_words
+from tutelage.render.openings import OpenWords, closing_by_template, opened_in_words, plain_turn
 from tutelage.render.provenance import Traced
 from tutelage.render.reasoning import (
     OpenBlock,
@@ -28,7 +28,7 @@ from tutelage.render.reasoning import (
 )
 from tutelage.render.seen import SeenRow
 from tutelage.render.stops import PROBE, stop_of_next, without_end
-from tutelage.render.words import SHOWN_CHARACTERS, Unproven, end_of_words, require_words
+from tutelage.render.words import SHOWN_CHARACTERS, Unproven, end_of_words, no_prefix, require_words
 from tutelage.types import Change, Message
 
 SHAPES_KEPT = 64
@@ -103,7 +103,7 @@ class TurnWriter:
             reply = known or self._followed(row, index, block, finished, start=len(prompt))
         else:
             reply = self._without_prefix(row, index, prompt, finished)
-        reply = _with_block_remark(row, index, reply)
+        reply = _with_block_remark(row, index, self._less_trailer(row, index, reply))
         found = self.stop.search(reply.after)
         if found is not None:
             text = reply.body + reply.after[: found.end()]
@@ -126,6 +126,30 @@ class TurnWriter:
             f" ({self.stop_words}); one is appended{self._own_end(reply)}",
         )
         return RenderedTurn(index, weight, prompt, body, stop_written=False, remarks=(*reply.remarks, remark))
+
+    def _less_trailer(self, row: SeenRow, index: int, reply: _Reply) -> _Reply:
+        """The reply without what the template writes behind every conversation, a turn of its own say.
+
+        A stop token that stands in there is not the reply's: such a reply ends as a turn of plain words does.
+        """
+        found = self.stop.search(reply.after)
+        if found is None or self.control is None or not self.control.search(reply.after[: found.start()]):
+            return reply
+        plain = plain_turn(row, index)
+        end = None if plain is None else self.stop.search(plain.after)
+        trailer = "" if plain is None or end is None else plain.after[end.end() :]
+        if plain is None or end is None or not trailer.strip() or not reply.after.endswith(trailer):
+            return reply
+        after = reply.after[: len(reply.after) - len(trailer)]
+        require_words(
+            index, replace(row.conversation.messages[index], content=None, reasoning=None), reply.body + after
+        )
+        if self.missing_stop == "drop" or self.stop.search(after):
+            return replace(reply, after=after)
+        detail = f"message {index}: the template writes no stop token after the calls; {end.group()!r} ends them"
+        remark = Change(row.conversation.address, "stop_appended", f"{detail}, as it ends a turn of plain words")
+        after = after.rstrip() + plain.after[: end.end()]
+        return replace(reply, after=after, remarks=(*reply.remarks, remark))
 
     def _own_end(self, reply: _Reply) -> str:
         """The control token that the template writes behind a reply, as a setting; empty where it writes none."""
@@ -157,14 +181,14 @@ class TurnWriter:
             require_words(index, message, tail)
             end = end_of_words(message, tail)
             whole = self._through_stop(tail, end)
-            _require_own(traced, index, start, start + len(whole))
+            require_own(traced, index, start, start + len(whole))
             require_written(index, row.messages[index], message, traced, start, start + len(whole))
             return _Reply(tail[:end], tail[end:])
         body = finished[start : place.last]
         whole = self._through_stop(finished[start:], place.last - start)
         opening = "" if block is None else block.tag  # what the prompt has opened, the reply need not open again
         require_words(index, message, opening + whole)
-        _require_own(traced, index, start, start + len(whole))
+        require_own(traced, index, start, start + len(whole))
         require_written(index, row.messages[index], message, traced, start, start + len(whole))
         if message.tool_calls and (message.content or "").strip() and not has_content(traced, index, start, place.last):
             raise Unproven("content_not_in_reply", f"message {index}: the template writes the calls without the words")
@@ -205,12 +229,12 @@ class TurnWriter:
         place = place_of(traced, index)
         if place is None:
             require_words(index, message, "")
-            raise _no_prefix(index, prompt, finished)
+            raise no_prefix(index, prompt, finished)
         if before != place.neighbour:
-            raise _no_prefix(index, prompt, finished)
+            raise no_prefix(index, prompt, finished)
         words, after = finished[place.first : place.last], finished[place.last :]
         whole = self._through_stop(finished[place.first :], len(words))
-        _require_own(traced, index, place.first, place.first + len(whole))
+        require_own(traced, index, place.first, place.first + len(whole))
         require_written(index, row.messages[index], message, traced, place.first, place.first + len(whole))
         block = opened_by(prompt)
         lead = beyond(given, place.written)
@@ -223,12 +247,14 @@ class TurnWriter:
             return self._reasoned(row, index, block, given, traced, place)
         opened = opened_in_words(row, index, given, place.written)
         worded = None if opened is None else self._worded(row, index, opened, traced, place)
+        if worded is None and message.tool_calls:
+            worded = self._called(row, index, given, traced, place)
         if worded is not None:
             return worded
         head = before_closed(given)
         lead = None if head is None else beyond(head, place.written)
         if lead is None:
-            raise _no_prefix(index, prompt, finished)
+            raise no_prefix(index, prompt, finished)
         if (message.reasoning or "").strip() or has_tags(without_empty_block(message.content or "")):
             raise Unproven(
                 "reasoning_not_in_reply",
@@ -250,7 +276,7 @@ class TurnWriter:
         message, finished = row.conversation.messages[index], traced.text
         lead = beyond(given[: given.rindex(block.tag)], place.written)
         if lead is None:
-            raise _no_prefix(index, given, finished)
+            raise no_prefix(index, given, finished)
         lead = less_empty_block(lead)
         if not lead.strip():
             lead = ""  # white space between a header and words; behind a closed block there is some already
@@ -320,6 +346,18 @@ class TurnWriter:
         remark = Change(row.conversation.address, "reasoning_closed", detail)
         return _Reply(closing + words, after, (remark,))
 
+    def _called(self, row: SeenRow, index: int, given: str, traced: Traced, place: Place) -> _Reply | None:
+        """The reply of a turn of calls behind a prompt that ends in the header of a turn of plain words."""
+        message, finished = row.conversation.messages[index], traced.text
+        plain = plain_turn(row, index)
+        if plain is None or plain.neighbour != place.neighbour or not plain.header.strip():
+            return None
+        if not (given.endswith(plain.header) and place.written.startswith(plain.header)):
+            return None
+        lead = place.written[len(plain.header) :]
+        require_words(index, message, lead + self._through_stop(finished[place.first :], place.last - place.first))
+        return _Reply(lead + finished[place.first : place.last], finished[place.last :])
+
     def _as_elsewhere(self, row: SeenRow, index: int, prompt: str) -> _Reply | None:
         """The reply as the template writes this turn behind the same header elsewhere: to a question.
 
@@ -356,28 +394,3 @@ def _with_block_remark(row: SeenRow, index: int, reply: _Reply) -> _Reply:
     detail = f"message {index}: the empty block of reasoning that the content begins with is not part of the reply"
     remark = Change(row.conversation.address, "empty_block_left_out", detail)
     return replace(reply, remarks=(*reply.remarks, remark))
-
-
-def _no_prefix(index: int, prompt: str, finished: str) -> Unproven:
-    same = next((at for at, (a, b) in enumerate(zip(prompt, finished, strict=False)) if a != b), len(prompt))
-    start = max(0, same - 40)
-    shown = slice(start, start + SHOWN_CHARACTERS)
-    return Unproven(
-        "prompt_not_a_prefix",
-        f"message {index}: the finished turn does not begin with its served prompt; the prompt has {prompt[shown]!r}, "
-        f"the finished turn {finished[shown]!r}",
-    )
-
-
-def _require_own(traced: Traced, index: int, first: int, last: int) -> None:
-    if (words := strangers(traced, index, first, last)) is not None:
-        raise Unproven(
-            "foreign_text_in_reply",
-            f"message {index}: the template puts another message's words in the reply: {words[:SHOWN_CHARACTERS]!r}",
-        )
-    if not in_order(traced, index, first, last):
-        raise Unproven(
-            "foreign_text_in_reply",
-            f"message {index}: the template writes the turn's words more than once or in another order: "
-            f"{traced.text[first:last][:SHOWN_CHARACTERS]!r}",
-        )

@@ -42,6 +42,18 @@ def require_words(index: int, message: Message, text: str) -> None:
             )
 
 
+def no_prefix(index: int, prompt: str, finished: str) -> Unproven:
+    """The finding that a finished turn does not begin with its served prompt, with both texts where they part."""
+    same = next((at for at, (a, b) in enumerate(zip(prompt, finished, strict=False)) if a != b), len(prompt))
+    start = max(0, same - 40)
+    shown = slice(start, start + SHOWN_CHARACTERS)
+    return Unproven(
+        "prompt_not_a_prefix",
+        f"message {index}: the finished turn does not begin with its served prompt; the prompt has {prompt[shown]!r}, "
+        f"the finished turn {finished[shown]!r}",
+    )
+
+
 def end_of_words(message: Message, text: str) -> int:
     """Where a turn's words end in `text`, where their origin could not be followed: after the last that is found."""
     return max((text.rfind(way) + len(way) for _, ways in words_of(message) for way in ways if way in text), default=0)
