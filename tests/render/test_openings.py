@@ -275,6 +275,19 @@ class TestInstructionBehindEveryConversation:
         assert "stop_appended" in remarks(renderer, row)
         assert dropped(with_template(self.TEMPLATE, missing_stop="drop"), row).reason == "no_stop_token"
 
+    def test_m7_a_second_end_of_calls_is_no_turn_of_its_own(
+        self, tmp_path: Path, write_model_folder: Callable[..., Path]
+    ) -> None:
+        template = self.TEMPLATE.replace("{{- '<|im_start|>system\\nWrite an action.<|im_end|>' -}}", "")
+        template = template.replace("'<|im_end|>' -}}{%- endif -%}", "'<|im_end|><|endoftext|>' -}}{%- endif -%}")
+        template = template.replace(" + '\\n' -}}{%- else", " + '<|im_start|><|endoftext|>' -}}{%- else")
+        stops = ("<|im_end|>", "<|endoftext|>")
+        tokenizer = Tokenizer.load(write_model_folder(tmp_path, template=template, stop=stops))
+        renderer = Renderer(tokenizer, ChatTemplate(template, named_tokens=tokenizer.named_tokens))
+        row = talk(ASKED, Message("assistant", "", tool_calls=(ToolCall("find", {"at": "x"}),)))
+        (reply,) = replies(renderer, row)
+        assert reply.endswith('"arguments": {"at": "x"}}<|im_start|><|endoftext|>')
+
     def test_m7_a_header_of_calls_that_the_prompt_lacks_drops_the_row(self, with_template: Build) -> None:
         template = self.TEMPLATE.replace(
             "'<|im_start|>' + m.role", "('<|call|>' if m.tool_calls else '<|im_start|>') + m.role"

@@ -102,8 +102,8 @@ class TurnWriter:
             known = self._known(message, opening, finished[len(prompt) :])
             reply = known or self._followed(row, index, block, finished, start=len(prompt))
         else:
-            reply = self._without_prefix(row, index, prompt, finished)
-        reply = _with_block_remark(row, index, self._less_trailer(row, index, reply))
+            reply = self._less_trailer(row, index, self._without_prefix(row, index, prompt, finished))
+        reply = _with_block_remark(row, index, reply)
         found = self.stop.search(reply.after)
         if found is not None:
             text = reply.body + reply.after[: found.end()]
@@ -138,12 +138,15 @@ class TurnWriter:
         plain = plain_turn(row, index)
         end = None if plain is None else self.stop.search(plain.after)
         trailer = "" if plain is None or end is None else plain.after[end.end() :]
-        if plain is None or end is None or not trailer.strip() or not reply.after.endswith(trailer):
+        opening, closing = self.control.search(trailer), self.stop.search(trailer)
+        if plain is None or end is None or opening is None or closing is None or closing.start() <= opening.start():
+            return reply  # more ends of a turn, no turn of its own
+        standing = row.render(index, generation_prompt=False).endswith(trailer)
+        if not (standing and reply.after.endswith(trailer)):
             return reply
         after = reply.after[: len(reply.after) - len(trailer)]
-        require_words(
-            index, replace(row.conversation.messages[index], content=None, reasoning=None), reply.body + after
-        )
+        calls = replace(row.conversation.messages[index], content=None, reasoning=None)
+        require_words(index, calls, reply.body + after)
         if self.missing_stop == "drop" or self.stop.search(after):
             return replace(reply, after=after)
         detail = f"message {index}: the template writes no stop token after the calls; {end.group()!r} ends them"
