@@ -299,7 +299,7 @@ def test_b12_prompts_are_asked_fewer_at_once(monkeypatch: pytest.MonkeyPatch) ->
     said: list[str] = []
 
     found = measure_module._ask(
-        None, Mock(), [np.arange(3)] * 8, exam, done=counted.append, ranks=ALONE, say=said.append
+        None, Mock(), [np.arange(3)] * 8, exam, which="padded", done=counted.append, ranks=ALONE, say=said.append
     )
 
     assert found == ["yes"] * 8
