@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_kinds import tiny_kind
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tutelage.errors import ConfigError
 from tutelage.model.adapt import add_lora
 from tutelage.model.data_start import Sight
 from tutelage.model.matrices import layer_matrices
-from tutelage.model.pairs import paired
+from tutelage.model.pairs import paired, take_off
 from tutelage.pack import pack_rows
 
 IDS = torch.arange(4, 24)[None]
@@ -169,3 +170,21 @@ def test_r16_eva_starts_experts_as_the_default_does_and_says_so(documents: Any) 
     (q_proj,) = (one for name, one in adapted.named_modules() if name.endswith("layers.0.self_attn.q_proj"))
     first = q_proj.lora_A["default"].weight
     torch.testing.assert_close(first @ first.T, torch.eye(4), atol=1e-4, rtol=0)
+
+
+def test_r17_layers_inside_a_module_with_a_pair_of_its_own_are_put_back() -> None:
+    model = tiny_kind("zamba")
+    before = [name for name, _ in model.named_modules()]
+    targets = ["in_proj", "mamba.x_proj_weight"]
+
+    adapted, _ = add_lora(model, rank=2, alpha=2, dropout=0.0, targets=targets)
+    take_off(adapted.base_model.model)
+
+    assert [name for name, _ in model.named_modules()] == before
+
+
+def test_r17_a_module_that_takes_its_input_by_name_has_no_pair_of_its_own() -> None:
+    adapted, record = add_lora(tiny_kind("zamba"), rank=2, alpha=2, dropout=0.0, targets="all-linear")
+
+    assert adapted(input_ids=IDS).logits.isfinite().all()
+    assert any("mamba.x_proj_weight" in one for one in record.notes)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForCausalLM
 
-from tutelage.errors import ConfigError, DependencyError
+from tutelage import config
+from tutelage.errors import ConfigError, DataError, DependencyError
 from tutelage.model import quantise
 from tutelage.model.adapt import add_lora
 from tutelage.model.attention import isolate_documents
@@ -17,6 +22,8 @@ from tutelage.model.load import compute_in, load
 from tutelage.model.loss import row_loss
 from tutelage.model.quantise import four_bit, parameter_count, stored_bytes
 from tutelage.pack import pack_rows
+from tutelage.train.run import run
+from tutelage.train.screen import Screen
 
 IDS = torch.arange(3, 40)[None]
 
@@ -170,3 +177,28 @@ def test_r14_nothing_in_four_bits_is_an_error_whose_advice_works(tmp_path: Path)
     with pytest.raises(ConfigError, match="Nothing of this model came into 4 bits") as caught:
         quantise.hold_against_asked(model)
     assert caught.value.fix == 'set model.method = "lora"'
+
+
+def test_r24_a_checkpoint_of_4_bits_trains_by_the_advice_alone(
+    tiny_recipe: Callable[[Path], Path], tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra qlora)")
+    stored = tmp_path / "stored"
+    shutil.copytree(tiny_model_folder, stored)
+    asked = four_bit(compute_in=torch.float32, double_quantisation=False)
+    load(tiny_model_folder, quantisation=asked)[0].save_pretrained(stored)
+    settings = (
+        f"model.name={stored}",
+        "evaluate.before=false",
+        "evaluate.general=[]",
+        "evaluate.task=[]",
+        "data.validation=[]",
+    )
+    recipe, screen = tiny_recipe(tmp_path / "home"), Screen(Console(file=io.StringIO()))
+
+    for method in ("full", "lora"):
+        with pytest.raises(DataError, match="stored in 4 bits") as caught:
+            run(config.load(recipe, (*settings, f"model.method={method}")), screen, resume=False)
+        assert str(caught.value.fix).startswith('set model.method = "qlora"')
+
+    assert run(config.load(recipe, (*settings, "model.method=qlora", "train.max_steps=1")), screen, resume=False)

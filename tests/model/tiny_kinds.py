@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,8 @@ def tiny_config(kind: str, **more: Any) -> Any:
     config = AutoConfig.for_model(kind, **own.get("given", {}) | more)
     shrink(config)
     for name, value in own.get("then", {}).items():
-        setattr(config, name, value)
+        *inside, field = name.split(".")
+        setattr(reduce(getattr, inside, config), field, value)
     return config
 
 

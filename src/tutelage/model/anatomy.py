@@ -206,8 +206,14 @@ def _draws_noise(model: Any, ids_1T: torch.Tensor, attention: Attention) -> bool
     """Whether two passes in training mode differ."""
     model.train()
     named = document_inputs(ids_1T) if attention == "documents" else {"input_ids": ids_1T}
-    first, second = (model(**named, **own_inputs(model, {})).logits for _ in range(2))
-    model.eval()
+    try:
+        first, second = (model(**named, **own_inputs(model, {})).logits for _ in range(2))
+    except torch.OutOfMemoryError:
+        raise
+    except REFUSALS as error:
+        raise _untrainable(model, f"its own forward fails in training mode: {cause_of(error)[:200]}") from error
+    finally:
+        model.eval()
     return not torch.equal(first, second)
 
 

@@ -85,7 +85,8 @@ def _loaded(folder: Path, *, trust_remote_code: bool, quantisation: Any) -> tupl
             except ValueError:  # some kinds have no such attention, which transformers says before it reads weights
                 model, report = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", **named)
     except ImportError as error:
-        raise DependencyError("This model needs another package", where=str(folder), found=str(error)) from error
+        found = " ".join(str(error).split())  # transformers names each package in a paragraph of its own
+        raise DependencyError("This model needs another package", where=str(folder), found=found) from error
     except (
         OSError,
         ValueError,

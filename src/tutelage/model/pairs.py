@@ -157,7 +157,7 @@ def take_off(model: Any) -> None:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = {name: one for name, one in model.named_modules() if isinstance(one, BaseTunerLayer)}
-    for name, one in layers.items():
+    for name, one in reversed(layers.items()):  # a module with a pair of its own may hold layers with pairs
         parent, _, leaf = name.rpartition(".")
         if parent not in layers:  # pairs of several parameters of a module lie in each other
             model.get_submodule(parent)._modules[leaf] = one.get_base_layer()
@@ -196,6 +196,7 @@ def _idle_modules(model: Any) -> set[str]:
     """Modules with weights that a forward pass goes past, or that give something else than a product with each input.
 
     What holds the first reads them itself, so a pair would not act; beside the second, a pair's product does not fit.
+    A module that is given its input by name counts with them, as PEFT's pairs take it by position.
 
     Modules of one name in all layers count together, as not every expert is asked. Nothing is idle where there are no
     numbers, or where the model does not take a few tokens as they are.
@@ -207,7 +208,9 @@ def _idle_modules(model: Any) -> set[str]:
 
     def note(module: Any, given: tuple[Any, ...], output: Any, *, name: str) -> None:
         width = getattr(module, "out_features", None)
-        if width is None or (isinstance(output, torch.Tensor) and output.shape == (*given[0].shape[:-1], width)):
+        if given and (
+            width is None or (isinstance(output, torch.Tensor) and output.shape == (*given[0].shape[:-1], width))
+        ):
             called.add(name)
 
     hooks = [model.get_submodule(name).register_forward_hook(partial(note, name=name)) for name in set(matrices)]
