@@ -182,7 +182,7 @@ def test_paths_exist(page: str):
 
 @pytest.mark.parametrize("page", TEXTS)
 def test_named_tests_exist(page: str):
-    for file, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", TEXTS[page]):
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)::(?:\w+::)*(\w+)`", TEXTS[page]):
         assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{name}"
 
 
