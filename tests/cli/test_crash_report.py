@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -252,9 +253,10 @@ class TestOutput:
 
 @pytest.mark.parametrize("wait_seconds", [0.15, 0.7, 1.6])
 def test_item7_ctrl_c_at_any_moment(tmp_path: Path, tiny_tokenizer_folder: Path, wait_seconds: float):
-    """While Python imports, while the program does, while it reads a pipe that never ends."""
-    os.mkfifo(tmp_path / "rows.jsonl")
-    words = ["see", str(tmp_path / "rows.jsonl"), "--model", str(tiny_tokenizer_folder)]
+    """While Python imports, while the program does, while it proves more rows than the test waits for."""
+    row = json.dumps({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]})
+    (tmp_path / "rows.jsonl").write_text(f"{row}\n" * 200_000, encoding="utf-8")
+    words = ["see", str(tmp_path / "rows.jsonl"), "--all", "--model", str(tiny_tokenizer_folder)]
     code = "import signal; from tutelage.__main__ import program; print('up', flush=True); program()"
     begun = subprocess.Popen(
         [sys.executable, "-c", code, *words],

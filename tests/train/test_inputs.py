@@ -17,8 +17,8 @@ from tutelage.errors import CheckpointError, SourceNotFoundError
 from tutelage.model import checksums
 from tutelage.model.checksums import model_sha256
 from tutelage.train import folder as run_files
+from tutelage.train import opening
 from tutelage.train import prepare as prepare_module
-from tutelage.train import run as run_module
 from tutelage.train.inputs import HELD, read_inputs, write_inputs
 from tutelage.train.reopen import reopen
 from tutelage.train.replay import replay
@@ -254,7 +254,7 @@ def test_b8_a_file_is_hashed_once_and_again_when_it_may_have_changed(
 def test_a_checkpoint_that_is_not_there_is_said_before_data_is_proven(
     stopped: Path, quiet_screen: Screen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "prepare", None)
+    monkeypatch.setattr(opening, "prepare", None)
     settings = config.load(stopped / "settings.toml")
     with pytest.raises(CheckpointError, match="no checkpoint 'step-7'"):
         run(settings, quiet_screen, resume=True, checkpoint="step-7")

@@ -10,6 +10,7 @@ import pytest
 
 from tutelage import config
 from tutelage.config import Settings
+from tutelage.model.anatomy import Anatomy
 from tutelage.train.look import first_examples, look_at
 from tutelage.train.prepare import Prepared, prepare
 from tutelage.train.sampling import order_of
@@ -58,7 +59,7 @@ def test_rows_hold_one_document_where_a_model_mixes_them(made: Made, quiet_scree
     settings, prepared = made("lora.init=lora_ga", "lora.init_tokens=300", "train.learning_rate=")
     look: Any = look_at(settings, prepared, quiet_screen)
 
-    with look(together) as sight:
+    with look(Anatomy(together=together)) as sight:
         documents = [len(row.document_tokens) for row in sight]
 
     assert (max(documents) > 1) == together

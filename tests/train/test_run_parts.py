@@ -177,7 +177,7 @@ def test_a_log_file_gets_plain_lines() -> None:
 
 def test_a_terminal_gets_a_bar() -> None:
     out = io.StringIO()
-    screen = Screen(Console(file=out, width=160, force_terminal=True))
+    screen = Screen(Console(file=out, width=160, force_terminal=True, _environ={"TERM": "xterm"}))
 
     with screen.training(2, 0) as watch:
         watch(HeldoutRecord(1, 0.125, 60.0))
@@ -193,7 +193,8 @@ def test_a_terminal_gets_a_bar() -> None:
 @pytest.mark.parametrize("width", [80, 100, 160])
 def test_a_bar_shows_all_of_its_numbers(width: int) -> None:
     out = io.StringIO()
-    with Screen(Console(file=out, width=width, force_terminal=True, color_system=None)).training(1200, 0) as watch:
+    console = Console(file=out, width=width, force_terminal=True, color_system=None, _environ={"TERM": "xterm"})
+    with Screen(console).training(1200, 0) as watch:
         watch(HeldoutRecord(1, 6.194, 60.0))
         watch(a_step(2, loss=6.089))
     assert "2/1200 loss 6.089  held-out 6.194" in out.getvalue()

@@ -20,6 +20,7 @@ from tutelage.errors import ConfigError, DataError, SaveError, SourceNotFoundErr
 from tutelage.train import engine as engine_module
 from tutelage.train import folder as run_files
 from tutelage.train import method as method_module
+from tutelage.train import opening
 from tutelage.train import run as run_module
 from tutelage.train.exam import examine
 from tutelage.train.run import Finished
@@ -262,7 +263,7 @@ def test_a_full_disk_is_a_save_error(
 ) -> None:
     """The system refuses files beyond a small size while one thing is written."""
     owner, name, size_bytes = {
-        "settings": (run_module, "_write_inputs", 50),
+        "settings": (opening, "_write_inputs", 50),
         "result": (run_files, "write_json", 50),
         "model": (run_module, "save_trained", 4000),
         "report": (run_module.report, "write", 2000),

@@ -122,7 +122,7 @@ def _ended(arguments: list[str]) -> int:
                 fix="rename the file, or make a link to it with a plain name: ln -s FILE NAME",
             )
     try:
-        with get_command(app).make_context("tutelage", arguments) as context:
+        with get_command(app).make_context("tutelage", list(arguments)) as context:
             context.command.invoke(context)
         status = 0
     except typer.Exit as ending:
@@ -131,7 +131,7 @@ def _ended(arguments: list[str]) -> int:
         raise KeyboardInterrupt from None
     except typer.TyperException as error:  # wrong options and arguments
         if said := error.format_message():  # of no arguments at all the help has been shown
-            known = arguments[:1] if arguments[0] in {one.__name__ for one in COMMANDS} else []
+            known = arguments[:1] if set(arguments[:1]) & {one.__name__ for one in COMMANDS} else []
             _tell_error(f"{said}\n  do:       {' '.join(['tutelage', *known, '--help'])}")
         status = error.exit_code
     except OSError as error:
