@@ -322,3 +322,26 @@ class TestSaidTwice:
         (reply,) = replies(with_template(TOOLS), talk(ASKED, call))
         assert reply.count("add them") == 1
         assert "find" in reply
+
+
+class TestEndOfEveryConversation:
+    TEMPLATE = (
+        "{%- for m in messages -%}{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>' -}}{%- endfor -%}"
+        "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}"
+        "{%- else -%}{{- '<|im_start|>' + '<|endoftext|>' -}}{%- endif -%}"
+    )
+
+    def test_m2_a_stop_in_what_ends_every_conversation_is_no_stop_of_a_reply(
+        self, tmp_path: Path, write_model_folder: Callable[..., Path]
+    ) -> None:
+        """With it the reply would hold the header of a turn that is not its own."""
+        folder = write_model_folder(tmp_path, template=self.TEMPLATE, stop=["<|endoftext|>"])
+        tokenizer = Tokenizer.load(folder)
+        renderer = Renderer(tokenizer, ChatTemplate(self.TEMPLATE, named_tokens=tokenizer.named_tokens))
+        drop = dropped(renderer, talk(ASKED, Message("assistant", "5")))
+        assert drop.reason == "no_stop_token"
+        assert "behind every conversation" in drop.detail
+        ended = write_model_folder(tmp_path / "ended", template=self.TEMPLATE, stop=["<|im_end|>", "<|endoftext|>"])
+        tokenizer = Tokenizer.load(ended)
+        renderer = Renderer(tokenizer, ChatTemplate(self.TEMPLATE, named_tokens=tokenizer.named_tokens))
+        assert replies(renderer, talk(ASKED, Message("assistant", "5"))) == ["5<|im_end|>"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 
 from tutelage.render.alignment import place_of
 from tutelage.render.forms import Seen
 from tutelage.render.seen import SeenRow
-from tutelage.render.words import Unproven
+from tutelage.render.words import SHOWN_CHARACTERS, Unproven
 from tutelage.types import Message
 
 PROBE = "qqprobeqq"
@@ -77,3 +78,34 @@ def without_end(row: SeenRow, index: int, body: str, after: str) -> str:
     if end and after.endswith(end):
         return body + after[: len(after) - len(end)]
     return (body + after).rstrip()
+
+
+def require_own_stop(
+    row: SeenRow, index: int, after: str, stop: re.Match[str], control: re.Pattern[str] | None
+) -> None:
+    """The stop of a reply must be its own, not one that stands in what the template writes behind every conversation.
+
+    Args:
+        row: with the turn.
+        index: the turn's message.
+        after: what the finished turn has behind the reply's last words.
+        stop: the first stop token in `after`.
+        control: finds control tokens; None where there are none.
+
+    Raises:
+        Unproven: the reply would hold a control token of that ending before its stop.
+    """
+    if control is None or not control.search(after[: stop.start()]):
+        return
+    finished = row.render(index + 1, generation_prompt=False)
+    asked = row.render(index, generation_prompt=False)
+    pairs = zip(reversed(finished), reversed(asked), strict=False)
+    shared = "".join(letter for letter, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))[::-1]
+    first = control.search(shared)
+    if first is None or len(shared) - first.start() <= len(after) - stop.start():
+        return
+    raise Unproven(
+        "no_stop_token",
+        f"message {index}: the first stop token ({stop.group()!r}) stands in what the template writes behind every "
+        f"conversation, {shared[first.start() :][:SHOWN_CHARACTERS]!r}; render.stop_tokens could name one before it",
+    )

@@ -27,7 +27,7 @@ from tutelage.render.reasoning import (
     without_empty_block,
 )
 from tutelage.render.seen import SeenRow
-from tutelage.render.stops import PROBE, stop_of_next, without_end
+from tutelage.render.stops import PROBE, require_own_stop, stop_of_next, without_end
 from tutelage.render.words import SHOWN_CHARACTERS, Unproven, end_of_words, no_prefix, require_words
 from tutelage.types import Change, Message
 
@@ -106,6 +106,7 @@ class TurnWriter:
         reply = _with_block_remark(row, index, reply)
         found = self.stop.search(reply.after)
         if found is not None:
+            require_own_stop(row, index, reply.after, found, self.control)
             text = reply.body + reply.after[: found.end()]
             return RenderedTurn(index, weight, prompt, text, stop_written=True, remarks=reply.remarks)
         body = without_end(row, index, reply.body, reply.after)
