@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
-from tutelage.errors import EngineError
+from tutelage.errors import EngineError, SaveError
 from tutelage.train import folder as run_files
 
 HOLDER_BYTES = 1024
@@ -123,7 +123,12 @@ def new_run_folder(folder: Path, *, say: Say) -> Iterator[None]:
     while True:
         run_files.make_folder(folder)
         run_files.holds_run(folder)  # before anything of ours is put into it
-        lock = RunLock(folder, say=say, instead="wait until it ends, or start under another name: name=OTHER")
+        try:
+            lock = RunLock(folder, say=say, instead="wait until it ends, or start under another name: name=OTHER")
+        except SaveError as error:
+            if isinstance(error.__cause__, FileNotFoundError):  # another start has moved the folder since it was made
+                continue
+            raise
         moved = None
         try:
             if lock.is_of(folder):  # else another start has moved it meanwhile
