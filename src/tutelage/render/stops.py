@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from itertools import takewhile
 
@@ -109,3 +110,11 @@ def require_own_stop(
         f"message {index}: the first stop token ({stop.group()!r}) stands in what the template writes behind every "
         f"conversation, {shared[first.start() :][:SHOWN_CHARACTERS]!r}; render.stop_tokens could name one before it",
     )
+
+
+def own_end(after: str, control: re.Pattern[str] | None) -> str:
+    """The control token that the template writes behind a reply, `after`, as a setting; empty where it writes none."""
+    found = control.search(after) if control is not None else None
+    if found is None:
+        return ""
+    return f"; if the model is to stop at {found.group()}: render.stop_tokens = [{json.dumps(found.group())}]"

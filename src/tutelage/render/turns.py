@@ -9,7 +9,6 @@ not, the reply is put together from the turn's own words and the template's own 
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -27,7 +26,7 @@ from tutelage.render.reasoning import (
     without_empty_block,
 )
 from tutelage.render.seen import SeenRow
-from tutelage.render.stops import PROBE, require_own_stop, stop_of_next, without_end
+from tutelage.render.stops import PROBE, own_end, require_own_stop, stop_of_next, without_end
 from tutelage.render.words import SHOWN_CHARACTERS, Unproven, end_of_words, no_prefix, require_words
 from tutelage.types import Change, Message
 
@@ -118,13 +117,13 @@ class TurnWriter:
             raise Unproven(
                 "no_stop_token",
                 f"message {index}: the template writes no stop token ({self.stop_words}) after the reply; "
-                f"it writes {(reply.body + reply.after)[-SHOWN_CHARACTERS:]!r}{self._own_end(reply)}",
+                f"it writes {(reply.body + reply.after)[-SHOWN_CHARACTERS:]!r}{own_end(reply.after, self.control)}",
             )
         remark = Change(
             row.conversation.address,
             "stop_appended",
             f"message {index}: the template writes {reply.after[:SHOWN_CHARACTERS]!r} after the reply and no stop token"
-            f" ({self.stop_words}); one is appended{self._own_end(reply)}",
+            f" ({self.stop_words}); one is appended{own_end(reply.after, self.control)}",
         )
         return RenderedTurn(index, weight, prompt, body, stop_written=False, remarks=(*reply.remarks, remark))
 
@@ -154,13 +153,6 @@ class TurnWriter:
         remark = Change(row.conversation.address, "stop_appended", f"{detail}, as it ends a turn of plain words")
         after = after.rstrip() + plain.after[: end.end()]
         return replace(reply, after=after, remarks=(*reply.remarks, remark))
-
-    def _own_end(self, reply: _Reply) -> str:
-        """The control token that the template writes behind a reply, as a setting; empty where it writes none."""
-        found = self.control.search(reply.after) if self.control is not None else None
-        if found is None:
-            return ""
-        return f"; if the model is to stop at {found.group()}: render.stop_tokens = [{json.dumps(found.group())}]"
 
     def _known(self, message: Message, opening: str, tail: str) -> _Reply | None:
         """The reading of a turn of plain words that looks like one whose every character was traced before."""
