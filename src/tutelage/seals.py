@@ -29,11 +29,7 @@ def unsealed(data: bytes) -> dict[str, Any]:
     Raises:
         ValueError: these are not the bytes that were written.
     """
-    parts = _SEALED.fullmatch(data)
-    if parts is None or hashlib.sha256(parts[1]).hexdigest() != parts[2].decode():
-        raise ValueError("other bytes than were written")
-    content: dict[str, Any] = json.loads(parts[1] + b"\n}")
-    return content
+    return _without_seal(_SEALED.fullmatch(data), closing=b"\n}")
 
 
 def sealed_line(content: Mapping[str, Any]) -> str:
@@ -70,8 +66,11 @@ def unsealed_line(line: bytes) -> dict[str, Any]:
     Raises:
         ValueError: these are not the bytes that were written.
     """
-    parts = _LINE.fullmatch(line)
+    return _without_seal(_LINE.fullmatch(line), closing=b"}")
+
+
+def _without_seal(parts: re.Match[bytes] | None, *, closing: bytes) -> dict[str, Any]:
     if parts is None or hashlib.sha256(parts[1]).hexdigest() != parts[2].decode():
         raise ValueError("other bytes than were written")
-    content: dict[str, Any] = json.loads(parts[1] + b"}")
+    content: dict[str, Any] = json.loads(parts[1] + closing)
     return content
