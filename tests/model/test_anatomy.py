@@ -177,7 +177,7 @@ def test_r3_the_screen_says_what_was_tried() -> None:
 
     say_anatomy(Screen(console), Anatomy("own", "own", together=False, draws_noise=True))
 
-    said = console.file.getvalue()  # type: ignore[attr-defined]
+    said = console.file.getvalue()  # type: ignore[attr-defined] # a StringIO
     assert "each row holds one document" in said
     assert "dropout" in said
     assert "own code" in said

@@ -34,7 +34,7 @@ def test_rates(kind: Any, middle: float, end: float) -> None:
 @pytest.mark.parametrize(("steps", "warm"), [(1, 0), (2, 0), (2, 1), (7, 3), (100, 0), (100, 3), (5, 4)])
 def test_r18_the_fall_is_that_of_transformers(kind: Any, ratio: float, steps: int, warm: int) -> None:
     """Its warm-up begins with a rate of zero, at which a step teaches nothing; ours is one step ahead of it."""
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="its schedulers are the witness, of the extra train")
     from transformers import get_scheduler
 
     if ratio > 0 and kind == "linear":
