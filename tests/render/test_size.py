@@ -16,7 +16,7 @@ from tutelage.ledger import Ledger
 from tutelage.pack.proven import proven_rows
 from tutelage.render import ChatTemplate, Renderer, Tokenizer, examples
 from tutelage.render.parallel import ROWS_WORTH_WORKERS
-from tutelage.render.size import FEW_TURNS, MAX_NESTING, longer_than, size_of
+from tutelage.render.size import DEPTH_MAX, FEW_TURNS, longer_than, size_of
 from tutelage.types import Address, Change, Conversation, Drop, Message, ToolCall
 
 GOOD = talk(*pair("q", "a"))
@@ -182,7 +182,7 @@ def test_d2_a_prefix_shows_that_a_text_is_too_long(chatml_folder: Path) -> None:
     assert not longer_than(text, tokens, tokenizer)
 
 
-@pytest.mark.parametrize("levels", [MAX_NESTING + 1, 490, 900, 3_000])
+@pytest.mark.parametrize("levels", [DEPTH_MAX + 1, 490, 900, 3_000])
 def test_d5_arguments_nested_too_deeply_are_dropped(renderer: Renderer, levels: int) -> None:
     turn = Message("assistant", None, tool_calls=(ToolCall("f", nested(levels)),))
     for row in (
@@ -191,7 +191,7 @@ def test_d5_arguments_nested_too_deeply_are_dropped(renderer: Renderer, levels: 
         replace(GOOD, template_arguments=nested(levels)),
     ):
         drop = dropped(renderer, row)
-        assert drop.reason == "too_deep"
+        assert drop.reason == "nested_too_deep"
         assert str(levels) in drop.detail
         prompt = renderer.prompt(row)
         assert isinstance(prompt, Drop)
@@ -200,9 +200,9 @@ def test_d5_arguments_nested_too_deeply_are_dropped(renderer: Renderer, levels: 
 def test_d5_what_is_nested_as_deeply_as_allowed_is_handled(chatml_folder: Path, renderer: Renderer) -> None:
     from served import TOOLS
 
-    row = talk(Message("user", "a"), Message("assistant", None, tool_calls=(ToolCall("f", nested(MAX_NESTING)),)))
+    row = talk(Message("user", "a"), Message("assistant", None, tool_calls=(ToolCall("f", nested(DEPTH_MAX)),)))
     assert len(proven(with_template(renderer, TOOLS), row)) == 1
-    assert size_of(row).nesting == MAX_NESTING
+    assert size_of(row).nesting == DEPTH_MAX
 
 
 def test_d6_deep_rows_end_alike_whatever_the_workers(renderer: Renderer) -> None:
@@ -218,5 +218,5 @@ def test_d6_deep_rows_end_alike_whatever_the_workers(renderer: Renderer) -> None
 
     one, two = result(1), result(2)
     assert one == two
-    assert {entry.reason for entry in one[0]} == {"too_deep"}
+    assert {entry.reason for entry in one[0]} == {"nested_too_deep"}
     assert len(one[0]) == 9

@@ -20,7 +20,6 @@ ROLES: Final[dict[str, Role]] = TABLE["roles"]
 CALL_ROLES: Final = frozenset(TABLE["call_roles"])
 TURN_KEYS: Final[dict[str, tuple[str, ...]]] = {key: tuple(names) for key, names in TABLE["turn_keys"].items()}
 MARKS: Final[dict[str, str]] = TABLE["marks"]
-PLAIN_TURN_KEYS: Final = frozenset(name for names in TURN_KEYS.values() for name in names)
 TOOL_SENTENCES: Final[tuple[str, ...]] = tuple(TABLE["tool_sentences"])
 BLOCK_TYPES: Final[dict[str, str]] = TABLE["block_types"]
 CALL_KEYS: Final[dict[str, tuple[str, ...]]] = {key: tuple(names) for key, names in TABLE["call_keys"].items()}

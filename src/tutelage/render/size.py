@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tutelage.formats.nested import DEPTH_MAX
 from tutelage.render.metering import Limits
 from tutelage.render.seen import SeenRow
 from tutelage.render.tokenizer import Tokenizer
 from tutelage.render.words import Unproven
 from tutelage.types import Conversation, Drop
-
-MAX_NESTING = 100
-"""Levels of lists and objects inside each other. Our choice: ten times what tool schemas have, and so few that no
-reader or writer of ours meets Python's limit of about 1,000 calls inside each other."""
 
 FEW_TURNS = 16
 """Up to so many trained turns every prompt may be rendered before the length of the row is known."""
@@ -77,13 +74,13 @@ def size_of(conversation: Conversation) -> Size:
 def too_deep(conversation: Conversation, size: Size | None = None) -> Drop | None:
     """Why a row goes whose values are nested too deeply to be handed on; None if they are not."""
     levels = (size or size_of(conversation)).nesting
-    if levels <= MAX_NESTING:
+    if levels <= DEPTH_MAX:
         return None
     return Drop(
         conversation.address,
-        "too_deep",
+        "nested_too_deep",
         f"lists and objects in tools, arguments or template arguments stand {levels} levels inside each other; at most "
-        f"{MAX_NESTING} are read",
+        f"{DEPTH_MAX} are read",
     )
 
 
