@@ -14,7 +14,10 @@ from courses import assert_same_weights
 from tutelage.cli.runs import _settings
 from tutelage.errors import CheckpointError, ConfigError
 from tutelage.pack import Order
+from tutelage.train import folder as run_files
 from tutelage.train.exam import examine
+from tutelage.train.inputs import read_inputs
+from tutelage.train.parts import parts_in
 from tutelage.train.replay import replay
 from tutelage.train.run import Finished, run
 from tutelage.train.schedule import Schedule
@@ -133,3 +136,76 @@ def test_parts_go_on_at_the_visit_after_their_end() -> None:
     assert [index for chosen in seen for index in chosen] == straight
     assert [list(one[2]) for one in new.indices(5)] == seen[5:]
     assert new.visits_after(8) == 30
+
+
+def test_r26_what_patience_ended_and_was_lengthened_is_replayed_and_resumed_alike(
+    train_tiny: TrainTiny, quiet_screen: Screen, record_of: Any
+) -> None:
+    often = ("train.evaluate_every=1", "train.checkpoint_every=1", "train.keep_checkpoints=20")
+    first = train_tiny(*SHORT, *often, "train.epochs=50", "train.learning_rate=0.3", "train.early_stop_patience=2")
+    taken = first.result["steps"]
+    finished = going_on(first.folder, "train.epochs=51", screen=quiet_screen)
+    assert (first.ended, finished.ended) == ("early_stop", "early_stop")
+
+    again = replay(str(finished.folder), quiet_screen)
+
+    assert again.difference is None
+    assert again.steps == finished.result["steps"] > taken
+    (finished.folder / "result.json").unlink()
+    resumed = run(
+        _settings(None, [], str(finished.folder), strict=False),
+        quiet_screen,
+        resume=True,
+        checkpoint=f"step-{taken - 1:06d}",
+    )
+    assert resumed.result["steps"] == finished.result["steps"], "it comes by the end of the first length again"
+
+
+@pytest.mark.parametrize("file", ["inputs.json", "settings.toml"])
+def test_b16_a_longer_run_killed_as_it_writes_down_its_length_is_given_it_again(
+    train_tiny: TrainTiny, quiet_screen: Screen, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    folder = train_tiny(*SHORT, "train.batch_examples=10").folder  # 24 examples: 10, 10, 4
+    with monkeypatch.context() as patch:
+        patch.setattr(run_files, "write_text", _killed_before(file))
+        with pytest.raises(KeyboardInterrupt):
+            going_on(folder, "train.epochs=2", screen=quiet_screen)
+
+    finished = going_on(folder, "train.epochs=2", screen=quiet_screen)
+
+    assert finished.result["steps"] == 6, "the second length begins where the first ended"
+    assert [one.steps for one in parts_in(read_inputs(folder))] == [3]
+    assert replay(str(folder), quiet_screen).difference is None
+
+
+@pytest.mark.parametrize("file", ["inputs.json", "settings.toml"])
+def test_b16_a_start_killed_as_it_writes_down_what_it_begins_with_is_no_run(
+    train_tiny: TrainTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    folder = tmp_path / "home" / "runs" / "tiny"
+    with monkeypatch.context() as patch:
+        patch.setattr(run_files, "write_text", _killed_before(file))
+        with pytest.raises(KeyboardInterrupt):
+            train_tiny(*SHORT)
+
+    assert train_tiny(*SHORT).ended == "finished"
+    assert [one.name for one in folder.parent.iterdir()] == ["tiny"], "nothing was moved aside"
+
+
+def test_b7_names_that_others_use_too_are_a_beginning_beside_our_lock_alone(tmp_path: Path) -> None:
+    (tmp_path / "inputs.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigError, match="holds something else"):
+        run_files.holds_run(tmp_path)
+    (tmp_path / "run.lock").write_text(run_files.LOCK_MARK, encoding="utf-8")
+    assert not run_files.holds_run(tmp_path)
+
+
+def _killed_before(file: str) -> Callable[[Path, str], None]:
+    write_text = run_files.write_text
+
+    def write(path: Path, text: str) -> None:
+        if path.name == file:
+            raise KeyboardInterrupt
+        write_text(path, text)
+
+    return write

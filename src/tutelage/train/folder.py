@@ -34,8 +34,10 @@ CHECKPOINTS = "checkpoints"
 TRACKERS = "trackers"
 MODEL = "model"
 ADAPTER = "adapter"
-BEGINNINGS = {LOCK, f".{DROPS}", f".{SETTINGS}"}
+BEGINNINGS = {LOCK, f".{DROPS}", f".{INPUTS}", f".{SETTINGS}"}
 """What a start leaves that ended before its settings were written: no run began there."""
+BEGINNINGS_BESIDE_LOCK = {*BEGINNINGS, DROPS, INPUTS}
+"""The same with names that others use as well: ours where our lock is beside them."""
 SETTINGS_TABLES = ("model", "data", "train")
 """Tables that every run's settings have."""
 PACKAGES = ("tutelage", "torch", "transformers", "tokenizers", "peft", "safetensors", "numpy")
@@ -62,7 +64,7 @@ def holds_run(folder: Path) -> bool:
     """
     try:
         names = {one.name for one in folder.iterdir()}
-        if names <= BEGINNINGS and (LOCK not in names or _has_our_lock(folder)):
+        if names <= (BEGINNINGS_BESIDE_LOCK if _has_our_lock(folder) else BEGINNINGS - {LOCK}):
             return False
         if is_run(folder):
             return True

@@ -70,7 +70,7 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
         batches: from step `progress.steps_done` on.
         row_loss: (model, row) -> (summed loss, trained tokens).
         optimiser: owns the master weights.
-        schedule: learning rate by step.
+        schedule: learning rate by step; at the end of each earlier length patience is counted anew.
         max_gradient_norm: gradients longer than this are scaled down to it.
         heldout: mean loss on held-out rows, or None.
         evaluate_every: steps between evaluations; the last step is always evaluated.
@@ -92,8 +92,8 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
     """
     began = time.perf_counter() - recorder.elapsed_before_seconds
     step_seconds, saved_at = 0.0, -1
-    out_of_patience = patience is not None and progress.evaluations_since_best >= patience
-    ended: Ending = "early_stop" if out_of_patience else "finished"  # a run that was killed after its last step
+    progress = _patient_anew(progress, schedule)
+    ended: Ending = "early_stop" if _is_out(progress, patience) else "finished"  # of a run killed after its last step
     model.train()
     for batch in batches if ended == "finished" else ():
         started = time.perf_counter()
@@ -181,10 +181,9 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
                 checkpoints.save_best(optimiser, progress)
             else:
                 progress = replace(progress, evaluations_since_best=progress.evaluations_since_best + 1)
-        if patience is not None and progress.evaluations_since_best >= patience:
-            ended = "early_stop"
-        if stop:
-            ended = "interrupted"
+        progress = _patient_anew(progress, schedule)
+        if stop or _is_out(progress, patience):
+            ended = "interrupted" if stop else "early_stop"
         if checkpoint_every is not None and progress.steps_done % checkpoint_every == 0:
             checkpoints.save(optimiser, progress)
             saved_at = progress.steps_done
@@ -193,6 +192,15 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
     if saved_at != progress.steps_done:
         checkpoints.save(optimiser, progress)
     return Outcome(progress, ended, step_seconds)
+
+
+def _is_out(progress: Progress, patience: int | None) -> bool:
+    return patience is not None and progress.evaluations_since_best >= patience
+
+
+def _patient_anew(progress: Progress, schedule: Schedule) -> Progress:
+    """Patience may have ended a length where another follows; a run that goes on there, or comes by again, does not."""
+    return replace(progress, evaluations_since_best=0) if schedule.begins_anew(progress.steps_done) else progress
 
 
 def _measured(heldout: Callable[[], float], optimiser: Masters, progress: Progress, checkpoints: Checkpoints) -> float:

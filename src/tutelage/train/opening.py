@@ -131,6 +131,6 @@ def _write_inputs(
         screen.say(f"  note: the books were damaged ({damage}); they are written again, from the same data")
     run_files.put_in_place(folder / run_files.DROPS)
     run_files.clear_scratch(folder)
+    write_inputs(folder, inputs)  # before the settings, whose length is new for a resume until they have it
     run_files.write_text(folder / run_files.SETTINGS, config.dump(settings))
-    write_inputs(folder, inputs)
     write_books(folder, prepared.ledger, coloured_rows(prepared.train[:ROWS_SHOWN], prepared.renderer.tokenizer))

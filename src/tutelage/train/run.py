@@ -265,8 +265,6 @@ def _going_on(job: Job, checkpoints: Checkpoints) -> tuple[Progress, int | None]
     progress = Progress()
     if row_tokens is None or job.checkpoint is not None or checkpoints.newest() is not None:
         progress = checkpoints.restore_newest(job.learner.optimiser, chosen=job.checkpoint, say=job.screen.say)
-    if job.parts and job.parts[-1].steps == progress.steps_done:  # patience may have ended what goes on here
-        progress = replace(progress, evaluations_since_best=0)
     ranks.wait_for_all()  # all have read what the next line deletes
     (job.folder / run_files.STOPPED).unlink(missing_ok=True)
     return progress if row_tokens is None else replace(progress, row_tokens=row_tokens), row_tokens

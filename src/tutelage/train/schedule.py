@@ -32,6 +32,10 @@ class Schedule:
         """Whether the run, or what it was to be until it was given more, is at its end."""
         return steps_done == self.steps or steps_done in self.ends
 
+    def begins_anew(self, steps_done: int) -> bool:
+        """Whether another length was given here: what the run waits for before it ends early is counted anew."""
+        return any(steps_done == until for until, _ in self.earlier)
+
     def rate(self, step: int) -> float:
         """The rate at `step`, counted from 0."""
         for until, schedule in self.earlier:
