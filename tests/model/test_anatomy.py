@@ -183,6 +183,14 @@ def test_r3_the_screen_says_what_was_tried() -> None:
     assert "own code" in said
 
 
+def test_r8_the_screen_says_that_beginnings_are_not_joined() -> None:
+    console = Console(file=io.StringIO(), width=200)
+
+    say_anatomy(Screen(console), Anatomy(shares_beginnings=False))
+
+    assert "beginnings that documents share are not joined" in console.file.getvalue()  # type: ignore[attr-defined] # a StringIO
+
+
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "gpt_neox", "mamba", "bloom", "mpt", "bart"])
 def test_r21_the_list_of_layers_is_found_whatever_its_name(kind: str) -> None:
     model = tiny_kind(kind)

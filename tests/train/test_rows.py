@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tutelage import config
+from tutelage.model.anatomy import Anatomy
+from tutelage.model.isolation import Longest
+from tutelage.model.ranks import ALONE
+from tutelage.pack import Order
 from tutelage.train import rows
-from tutelage.train.rows import row_tokens_here, shares_prefixes_here, trains_on_shared_prefixes
+from tutelage.train.engine import Engine
+from tutelage.train.rows import longest_rows, row_tokens_here, shares_prefixes_here, trains_on_shared_prefixes
+from tutelage.types import Address, Example
 
 
 @pytest.fixture(params=["cpu", "cuda"])
@@ -53,3 +61,34 @@ def test_noise_is_never_shared_in_training(noise: dict[str, Any]) -> None:
     assert not trains_on_shared_prefixes(noisy)
     assert shares_prefixes_here(noisy)
     assert trains_on_shared_prefixes(settings(pack={"share_prefixes": True}))
+
+
+@pytest.mark.parametrize(("train", "validation", "expected"), [
+    ([40] * 99, [30], Longest(80, 40)),
+    ([40, 7], [30, 50], Longest(80, 50)),
+    ([400] * 99, [], Longest(300, 400)),
+])  # fmt: skip
+def test_r8_rows_are_tried_as_long_as_the_run_has_them(
+    train: list[int], validation: list[int], expected: Longest
+) -> None:
+    stores = {
+        name: SimpleNamespace(column=lambda _name, tokens=tokens: np.array(tokens, dtype=np.int64))
+        for name, tokens in (("train", train), ("validation", validation))
+    }
+    asked = settings(pack={"max_tokens": 100, "row_tokens": 300}, train={"batch_examples": 2})
+
+    assert longest_rows(asked, SimpleNamespace(**stores)) == expected  # type: ignore[arg-type] # two of its stores
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_r8_a_model_that_shares_no_beginning_gets_rows_without(shares: bool) -> None:
+    beginning = np.arange(40, dtype=np.int32)
+    examples = [
+        Example(Address("made", number), 0, np.append(beginning, number).astype(np.int32), np.eye(1, 41, 40)[0], ())
+        for number in range(4)
+    ]
+    engine = Engine(ALONE, anatomy=Anatomy(shares_beginnings=shares))
+
+    (batch,) = engine.batches(examples, Order(4, 4, 1.0, 0), row_tokens=400, start_step=0, share_prefixes=True)
+
+    assert any(row.parents for row in batch.rows) is shares

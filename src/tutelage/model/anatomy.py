@@ -15,7 +15,13 @@ import torch
 from tutelage.errors import ConfigError, DataError, cause_of
 from tutelage.model.attention import attend_as_served, isolate_documents
 from tutelage.model.head import HeadKind, accepted, head_of, own_logits, product_logits
-from tutelage.model.isolation import documents_stay_apart, equal_but_for_rounding
+from tutelage.model.isolation import (
+    SHORT,
+    Longest,
+    beginnings_can_be_shared,
+    documents_stay_apart,
+    equal_but_for_rounding,
+)
 from tutelage.model.layers import decoder_of
 from tutelage.model.prompt import without_prompt
 from tutelage.model.refusals import REFUSALS
@@ -37,12 +43,14 @@ class Anatomy:
             "own" where only the model's own does, one document a row.
         head: who makes its logits, see `model.head`.
         together: documents of a row are kept apart, so that they can share one.
+        shares_beginnings: documents of a row can continue one beginning that is laid down once.
         draws_noise: two passes in training mode differ: dropout of the checkpoint's, or of its adapter.
     """
 
     attention: Attention = "documents"
     head: HeadKind = "product"
     together: bool = True
+    shares_beginnings: bool = True
     draws_noise: bool = False
 
 
@@ -50,11 +58,12 @@ PLAIN = Anatomy()
 """A model that attends inside documents, whose logits are a product."""
 
 
-def anatomy_of(model: Any) -> Anatomy:
+def anatomy_of(model: Any, longest: Longest = SHORT) -> Anatomy:
     """Try a model; afterwards it attends as it trains (`attend_as_trained`), in the mode it was in.
 
     Args:
         model: a causal language model of transformers, with or without PEFT around it; virtual tokens are left out.
+        longest: how long the rows may become that it will be given.
 
     Raises:
         ConfigError: its own forward fails, or looks at later tokens, so that it is no causal language model.
@@ -69,10 +78,11 @@ def anatomy_of(model: Any) -> Anatomy:
         head = _head_kind(whole, hidden_TD, own_TV)
         documents = head != "whole" and _same_by_documents(whole, ids_1T, hidden_TD)
         attention: Attention = "documents" if documents else "own"
-        together = documents and documents_stay_apart(whole)
+        together = documents and documents_stay_apart(whole, longest)
+        beginnings = together and beginnings_can_be_shared(whole)
         attend_as_trained(whole, attention)
         noise = _draws_noise(whole, ids_1T, attention)
-    return Anatomy(attention, head, together, noise)
+    return Anatomy(attention, head, together, beginnings, noise)
 
 
 def attend_as_trained(model: Any, attention: Attention) -> None:

@@ -1,16 +1,20 @@
 """Whether a model really keeps the documents of a packed row apart, asked of the model itself.
 
 Attention goes through `model.attention`, but some models also mix tokens elsewhere: convolutions, linear attention and
-state-space layers run over the whole row. No list of architectures is trusted; the model is tried.
+state-space layers run over the whole row, and some scale by the place in the row or turn by its longest document. No
+list of architectures is trusted; the model is tried, on rows as long as the run's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from tutelage.model.layers import decoder_of
+from tutelage.model.out_of_memory import is_out_of_memory, return_memory
 
 FIRST_TOKENS, SECOND_TOKENS = 8, 5
 ID_STEP, OTHER_ID_STEP = 13, 29
@@ -25,10 +29,34 @@ WIDE_ROUNDING, NARROW_ROUNDING = 1e-4, 0.05
 """Largest difference, as a share of the norm, that is taken for rounding, in fp32 and in 16 bits. Source: our choice;
 16-bit numbers have 3 significant digits, a few layers lose one of them, and what is left out by mistake is larger."""
 
+WIDE_PLACE_ROUNDING, NARROW_PLACE_ROUNDING = 1e-5, 5e-3
+"""The same between two places of one row, which one product computes. Source: our choice; on the CPU the numbers of
+Llama, Gemma 3, gpt-oss, DeepSeek V3 and mixtures of experts were equal to the last bit, in both precisions."""
+
+BEGINNING_TOKENS = 8
+"""Of the beginning that two documents share in a trial."""
+
+
+@dataclass(frozen=True, slots=True)
+class Longest:
+    """How long a run's rows may become.
+
+    Attributes:
+        row_tokens: of all documents of a row together.
+        document_tokens: of one of them.
+    """
+
+    row_tokens: int = FIRST_TOKENS + SECOND_TOKENS
+    document_tokens: int = FIRST_TOKENS
+
+
+SHORT = Longest()
+"""What is tried where no run is known."""
+
 
 @torch.no_grad()  # not inference_mode: some models keep a state, and could not train with what that leaves
-def documents_stay_apart(model: Any) -> bool:
-    """Whether the second document of a row is computed alike whatever the first one says, and as it is alone.
+def documents_stay_apart(model: Any, longest: Longest = SHORT) -> bool:
+    """Whether a document of a row is computed alike whatever stands before it, wherever it stands, and as it is alone.
 
     The shapes are the same whatever the first one says, so the numbers must be the same to the last bit; only models
     with experts get some room, as the note above says. Alone it may differ by rounding; a model that counts positions
@@ -36,29 +64,97 @@ def documents_stay_apart(model: Any) -> bool:
 
     Args:
         model: a causal language model after `model.attention.isolate_documents`; its training mode is left as it was.
+        longest: how far apart places of a row are tried. Where memory runs out over that many tokens, half as many are
+            tried: such rows cannot be trained on, either.
+
+    Raises:
+        RuntimeError: memory runs out over a few tokens.
     """
     trained, vocabulary_size = model.training, len(model.get_input_embeddings().weight)
     model.eval()
     try:
         one, other = (_second_hidden(model, step, vocabulary_size) for step in (ID_STEP, OTHER_ID_STEP))
         alone = _second_hidden(model, None, vocabulary_size)
+        first, last = _outer_hidden(model, longest, vocabulary_size)
     finally:
         model.train(trained)
     if not torch.equal(one, other) and not (
         _has_experts(model) and float((one - other).abs().max()) <= EXPERT_SHARE * float(one.abs().max())
     ):
         return False
-    dtype = next(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
-    return equal_but_for_rounding(one, alone, dtype)
+    dtype = _dtype(model)
+    wide = torch.finfo(dtype).bits >= 32
+    return (
+        _differ_at_most(WIDE_PLACE_ROUNDING if wide else NARROW_PLACE_ROUNDING, last, first)
+        and equal_but_for_rounding(one, alone, dtype)
+        and equal_but_for_rounding(last, alone, dtype)
+    )
+
+
+@torch.no_grad()
+def beginnings_can_be_shared(model: Any) -> bool:
+    """Whether two documents that continue one beginning (`types.Row.parents`) are computed as each is alone.
+
+    Args:
+        model: as for `documents_stay_apart`.
+    """
+    trained, vocabulary_size = model.training, len(model.get_input_embeddings().weight)
+    model.eval()
+    try:
+        beginning, *rests = (
+            [(1 + place * step) % vocabulary_size for place in range(tokens)]
+            for step, tokens in (
+                (ID_STEP, BEGINNING_TOKENS),
+                (OTHER_ID_STEP, SECOND_TOKENS),
+                (OTHER_ID_STEP + ID_STEP, SECOND_TOKENS),
+            )
+        )
+        joined = _hidden(model, [beginning, *rests], parents=(-1, 0, 0))
+        alone = [_hidden(model, [beginning + rest]) for rest in rests]
+    finally:
+        model.train(trained)
+    dtype = _dtype(model)
+    return all(
+        equal_but_for_rounding(found, expected[BEGINNING_TOKENS:], dtype)
+        for found, expected in zip(joined[BEGINNING_TOKENS:].split(SECOND_TOKENS), alone, strict=True)
+    )
 
 
 def equal_but_for_rounding(found: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> bool:
     """Whether two results of the same numbers, computed in `dtype`, differ by rounding alone."""
+    return _differ_at_most(WIDE_ROUNDING if torch.finfo(dtype).bits >= 32 else NARROW_ROUNDING, found, expected)
+
+
+def _differ_at_most(share: float, found: torch.Tensor, expected: torch.Tensor) -> bool:
     if found.shape != expected.shape or not bool(torch.isfinite(expected).all()):
         return False
     difference = torch.linalg.vector_norm(found.float() - expected.float())
-    share = WIDE_ROUNDING if torch.finfo(dtype).bits >= 32 else NARROW_ROUNDING
     return bool(difference <= share * torch.linalg.vector_norm(expected.float()))
+
+
+def _outer_hidden(model: Any, longest: Longest, vocabulary_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden states of one short document that stands both first and last in a long row, each [SECOND_TOKENS, width].
+
+    It is the second document of the other trials. Between lie documents as long as the run's longest.
+    """
+    outer = _second_ids(vocabulary_size)
+    tokens = max(0, longest.row_tokens - 2 * SECOND_TOKENS)
+    while True:
+        between = [(1 + place * ID_STEP) % vocabulary_size for place in range(tokens)]
+        step = max(1, longest.document_tokens)
+        documents = [outer, *(between[at : at + step] for at in range(0, tokens, step)), outer]
+        try:
+            hidden = _hidden(model, documents)
+            return hidden[:SECOND_TOKENS], hidden[-SECOND_TOKENS:]
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or tokens <= FIRST_TOKENS:
+                raise
+        return_memory()  # behind the handler, whose error holds on to what was computed
+        tokens //= 2
+
+
+def _second_ids(vocabulary_size: int) -> list[int]:
+    return [(2 + place) % vocabulary_size for place in range(SECOND_TOKENS)]
 
 
 def _second_hidden(model: Any, step: int | None, vocabulary_size: int) -> torch.Tensor:
@@ -67,16 +163,28 @@ def _second_hidden(model: Any, step: int | None, vocabulary_size: int) -> torch.
     The first one's ids go in `step`s; None leaves it out.
     """
     first = [] if step is None else [(1 + place * step) % vocabulary_size for place in range(FIRST_TOKENS)]
-    second = [(2 + place) % vocabulary_size for place in range(SECOND_TOKENS)]
+    second = _second_ids(vocabulary_size)
+    return _hidden(model, [first, second] if first else [second])[len(first) :]
+
+
+def _hidden(model: Any, stretches: Sequence[Sequence[int]], *, parents: tuple[int, ...] = ()) -> torch.Tensor:
+    """Hidden states of a row, fp32 [R, width]; a stretch with a parent goes on where that one ends."""
     device = next(model.parameters()).device
-    hidden = decoder_of(model)(
-        input_ids=torch.tensor([first + second], device=device),
-        position_ids=torch.tensor([[*range(len(first)), *range(SECOND_TOKENS)]], device=device),
-        document_tokens=(len(first), SECOND_TOKENS) if first else (SECOND_TOKENS,),
+    begins = [len(stretches[parent]) if parent >= 0 else 0 for parent in parents or (-1,) * len(stretches)]
+    places = [place for begin, ids in zip(begins, stretches, strict=True) for place in range(begin, begin + len(ids))]
+    hidden: torch.Tensor = decoder_of(model)(
+        input_ids=torch.tensor([[one for ids in stretches for one in ids]], device=device),
+        position_ids=torch.tensor([places], device=device),
+        document_tokens=tuple(map(len, stretches)),
+        **({"parents": parents} if parents else {}),
         use_cache=False,
     )[0]
-    found: torch.Tensor = hidden[0, len(first) :].float()
-    return found
+    return hidden[0].float()
+
+
+def _dtype(model: Any) -> torch.dtype:
+    dtype: torch.dtype = next(one.dtype for one in model.parameters() if one.is_floating_point())
+    return dtype
 
 
 def _has_experts(model: Any) -> bool:

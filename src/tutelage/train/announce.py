@@ -49,7 +49,11 @@ def say_anatomy(screen: Screen, anatomy: Anatomy) -> None:
     if anatomy.attention == "own":
         screen.say("  This model attends in a way of its own, which is kept: each row holds one document")
     elif not anatomy.together:
-        screen.say("  This model mixes tokens outside of its attention: each row holds one document")
+        screen.say("  This model computes a document otherwise beside others: each row holds one document")
+    elif not anatomy.shares_beginnings:
+        screen.say(
+            "  This model computes a shared beginning otherwise, so beginnings that documents share are not joined"
+        )
     if anatomy.head == "own":
         screen.say(
             "  Its logits are more than a product with its output head: its own code makes them, twice for each row"

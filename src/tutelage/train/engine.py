@@ -75,7 +75,7 @@ class Engine:
             order,
             row_tokens=row_tokens,
             start_step=start_step,
-            share_prefixes=share_prefixes and not self.anatomy.draws_noise,
+            share_prefixes=share_prefixes and self.anatomy.shares_beginnings and not self.anatomy.draws_noise,
             together=self.anatomy.together,
             rank=self.ranks.rank,
             ranks=self.ranks.size,

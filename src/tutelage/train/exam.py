@@ -7,31 +7,31 @@ from functools import partial
 
 from tutelage.config import Settings
 from tutelage.evaluate.measure import Exam, Measures, sit
-from tutelage.model.anatomy import anatomy_of
+from tutelage.model.anatomy import Anatomy, anatomy_of
 from tutelage.model.loss import row_loss
 from tutelage.pack import pack_rows
 from tutelage.train.adapters import NamedAdapter
 from tutelage.train.positions import positions_of
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
 from tutelage.train.reopen import Reopened, reopen
-from tutelage.train.rows import row_tokens_here, shares_prefixes_here
+from tutelage.train.rows import longest_rows, row_tokens_here, shares_prefixes_here
 from tutelage.train.screen import Screen
 
 
-def exam_for(settings: Settings, prepared: Prepared, *, together: bool) -> Exam:
+def exam_for(settings: Settings, prepared: Prepared, *, anatomy: Anatomy) -> Exam:
     """The held-out rows, task prompts and general prompts of a run.
 
     Args:
         settings: the run's.
         prepared: its data.
-        together: documents share rows; see `model.isolation`.
+        anatomy: what was tried on the model, which says what documents may share.
     """
     return Exam(
         heldout_rows=pack_rows(
             prepared.validation,
             row_tokens=row_tokens_here(settings),
-            share_prefixes=shares_prefixes_here(settings),
-            together=together,
+            share_prefixes=shares_prefixes_here(settings) and anatomy.shares_beginnings,
+            together=anatomy.together,
         ),
         task=prepared.task,
         general=prepared.general,
@@ -69,8 +69,8 @@ def _examine(opened: Reopened, names: Sequence[str], screen: Screen) -> dict[str
     prepared = prepare(positions.within(opened.settings), folder, cache=prepared_cache())
     positions.require_room(opened.settings, prepared)
     with opened.as_named(names[0]) as model:
-        anatomy = anatomy_of(model)
-        exam = exam_for(opened.settings, prepared, together=anatomy.together)
+        anatomy = anatomy_of(model, longest_rows(opened.settings, prepared))
+        exam = exam_for(opened.settings, prepared, anatomy=anatomy)
     found = {}
     for name in names:
         title = f"Asking {name}" if len(names) > 1 else "Asking"

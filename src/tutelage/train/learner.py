@@ -18,6 +18,7 @@ from tutelage.model.anatomy import Anatomy, anatomy_of
 from tutelage.model.compiled import compile_layers
 from tutelage.model.data_start import Sight
 from tutelage.model.embedding_noise import add_embedding_noise
+from tutelage.model.isolation import SHORT, Longest
 from tutelage.model.lean import keep_less
 from tutelage.model.load import Loaded, Precision, compute_in, device_here, settled_precision
 from tutelage.model.ranks import Ranks
@@ -58,6 +59,7 @@ def learner_for(
     *,
     recompute: bool = False,
     look: Look | None = None,
+    longest: Longest = SHORT,
 ) -> Learner:
     """Load the model in `base` and make it ready to train.
 
@@ -67,6 +69,7 @@ def learner_for(
         ranks: the processes that share it.
         recompute: keep one input for each layer and compute its activations again in the backward pass.
         look: where `lora.init` looks at data.
+        longest: how long its rows become.
 
     Raises:
         TutelageError: of the kind that fits; see `train.method` and the room `model`.
@@ -84,7 +87,7 @@ def learner_for(
     if look is None:
         model, adapted = adapted_model(settings, model, base)
     else:
-        model, adapted = _adapted_to_data(settings, model, base, look)
+        model, adapted = _adapted_to_data(settings, model, base, look, longest)
     _prepare_layers(model, compiled=settings.model.compile, recompute=recompute)
     engine = placed(model, ranks, precision=precision, sharded=sharded)
     embeddings = embedding_parameters(model)
@@ -93,7 +96,8 @@ def learner_for(
     if engine.door is None:
         compute_in(model, precision)
     with nullcontext() if engine.door is None else engine.door.whole():
-        engine = replace(engine, anatomy=anatomy_of(model))
+        engine = replace(engine, anatomy=anatomy_of(model, longest))
+    ranks.agree("answers of the model, as it was tried", repr(engine.anatomy))
     if engine.door is None:
         require_trainable(model, engine.anatomy)
         if precision == "fp32" and not settings.model.compile:
@@ -111,12 +115,12 @@ def learner_for(
     return Learner(model, loaded, adapted, kept_as(stored_as, precision), precision, optimiser, engine, state)
 
 
-def _adapted_to_data(settings: Settings, model: Any, base: Path, look: Look) -> tuple[Any, Adapted]:
+def _adapted_to_data(settings: Settings, model: Any, base: Path, look: Look, longest: Longest) -> tuple[Any, Adapted]:
     """`adapted_model`, by what the model sees in the data; it computes as it will in training."""
     precision = settled_precision(settings.model.precision)
     if precision == "fp32":  # else this pass would be in the checkpoint's bf16, slow where fp32 was chosen
         compute_in(model, precision)
-    with look(anatomy_of(model)) as sight:
+    with look(anatomy_of(model, longest)) as sight:
         return adapted_model(settings, model, base, sight=sight)
 
 

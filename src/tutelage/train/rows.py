@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tutelage.config import Settings
+from tutelage.model.isolation import Longest
 from tutelage.model.load import device_here, settled_precision
+from tutelage.train.prepare import Prepared
 
 ROW_TOKENS = {("cpu", "fp32"): 1024, ("cpu", "bf16"): 2048, ("cuda", "fp32"): 4096, ("cuda", "bf16"): 4096}
 """On a CPU twice as many tokens were a twentieth faster in fp32, for 0.8 GB more (docs/log.md, "Another allocator"); in
@@ -15,6 +19,18 @@ def row_tokens_here(settings: Settings) -> int:
     if (asked := settings.pack.row_tokens) is not None:
         return asked
     return max(settings.pack.max_tokens, ROW_TOKENS[device_here(), settled_precision(settings.model.precision)])
+
+
+def longest_rows(settings: Settings, prepared: Prepared) -> Longest:
+    """How long the rows of this run become at most: what fits in one, and no more than a step or the validation has."""
+    virtual = settings.prompt.tokens if settings.model.method == "prompt" else 0
+    train, validation = (np.asarray(one.column("tokens")) + virtual for one in (prepared.train, prepared.validation))
+    step = np.sort(train)[-settings.train.batch_examples :]
+    together = max(int(step.sum()), int(validation.sum()))
+    return Longest(
+        row_tokens=min(row_tokens_here(settings), together),
+        document_tokens=int(max(train.max(initial=1), validation.max(initial=1))),
+    )
 
 
 def shares_prefixes_here(settings: Settings) -> bool:

@@ -44,7 +44,7 @@ from tutelage.train.prepare import Prepared
 from tutelage.train.record import Recorder, RowsRecord
 from tutelage.train.recorded import Recorded
 from tutelage.train.result import result_of
-from tutelage.train.rows import row_tokens_here, trains_on_shared_prefixes
+from tutelage.train.rows import longest_rows, row_tokens_here, trains_on_shared_prefixes
 from tutelage.train.sampling import epoch_steps
 from tutelage.train.save import save_trained
 from tutelage.train.screen import Screen
@@ -142,8 +142,15 @@ def run(
         tracking = Tracking.of(settings.train.trackers if ranks.is_main else (), settings.run_folder, say=screen.say)
         tracking.start(tomllib.loads(config.dump(settings)), settings.run_folder.name)
         recompute = recomputes_here(settings, prepared, processes=ranks.size, say=screen.say)
-        learner = learner_for(settings, base, ranks, recompute=recompute, look=look_at(settings, prepared, screen))
-        exam = exam_for(settings, prepared, together=learner.engine.anatomy.together)
+        learner = learner_for(
+            settings,
+            base,
+            ranks,
+            recompute=recompute,
+            look=look_at(settings, prepared, screen),
+            longest=longest_rows(settings, prepared),
+        )
+        exam = exam_for(settings, prepared, anatomy=learner.engine.anatomy)
         left_out, parts = frozenset(skipped), parts_in(read_inputs(settings.run_folder))
         job = Job(
             settings, base, prepared, learner, exam, screen, resume, tracking, checkpoint, left_out, recorded, parts
