@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
+from tutelage.evaluate import measure
 from tutelage.evaluate.general import GeneralItem
 from tutelage.evaluate.generate import answered_together, greedy_replies, streamed_reply
 from tutelage.evaluate.measure import Exam, sit
@@ -235,3 +236,32 @@ def test_r28_a_model_that_answers_no_batch_is_asked_one_at_a_time() -> None:
         return [torch.ones(2, 5)]
 
     assert together(answer, vocabulary=5, dtype=torch.float32) == "alone"
+
+
+@pytest.mark.parametrize("prompts_at_once", [1, 2])
+def test_r28_memory_that_runs_out_says_nothing_of_how_a_model_answers(prompts_at_once: int) -> None:
+    def answer(asked: Any) -> list[torch.Tensor]:
+        if len(asked) >= prompts_at_once:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return [torch.ones(2, 5)]
+
+    with pytest.raises(torch.OutOfMemoryError):
+        together(answer, vocabulary=5, dtype=torch.float32)
+
+
+def test_r28_memory_that_runs_out_in_the_trial_is_said_and_prompts_are_answered_alone(
+    model: Any, renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short_of_memory(*_given: Any, **_named: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(measure, "answered_together", short_of_memory)
+    items = tuple(GeneralItem(Address("made", 1), "", text, ()) for text in ("one", "two words"))
+    said: list[str] = []
+
+    sitting = sit(
+        model, renderer, Exam((), (), items, max_new_tokens=2, batch_prompts=3), say=said.append, attention="own"
+    )
+
+    assert said == ["Memory ran out as a batch of prompts was tried: they are answered one at a time"]
+    assert len(sitting.general_replies) == 2

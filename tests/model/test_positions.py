@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from tiny_kinds import tiny_config
 
+from tutelage.model import positions
 from tutelage.model.positions import last_position, stated_positions
 
 
@@ -29,3 +31,32 @@ def test_r5_entries_that_no_token_has_are_not_counted() -> None:
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma2", "mamba", "bloom", "falcon_h1"])
 def test_r5_what_is_computed_from_a_position_goes_on(kind: str) -> None:
     assert last_position(tiny_config(kind)) is None
+
+
+def test_r5_a_model_without_a_table_of_positions_computes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass over all positions of a long context takes minutes."""
+    config = tiny_config("llama")
+    config.max_position_embeddings = 131_072
+    computed: list[int] = []
+    monkeypatch.setattr(positions, "_computes", lambda _decoder, tokens: bool(computed.append(tokens)))
+
+    assert last_position(config) is None
+    assert last_position(tiny_config("gpt2")) is None, "the stand-in computes nothing"
+    assert computed == [positions.TRIED_TOKENS], "only the model with a table is tried"
+
+
+def test_r5_memory_that_runs_out_is_no_end_of_positions(monkeypatch: pytest.MonkeyPatch) -> None:
+    def short_of_memory(*_given: object, **_named: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    made = positions._one_layer_without_memory
+
+    def with_hook(config: object, *, trust_remote_code: bool) -> torch.nn.Module:
+        decoder: torch.nn.Module = made(config, trust_remote_code=trust_remote_code)
+        decoder.register_forward_pre_hook(short_of_memory)
+        return decoder
+
+    monkeypatch.setattr(positions, "_one_layer_without_memory", with_hook)
+
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        last_position(tiny_config("gpt2"))

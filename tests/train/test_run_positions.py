@@ -15,6 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from tutelage import config
 from tutelage.config import Settings
 from tutelage.errors import ConfigError, DataError
+from tutelage.train import positions as positions_module
 from tutelage.train.positions import positions_of
 from tutelage.train.prepare import prepare
 from tutelage.train.run import run
@@ -93,6 +94,19 @@ def test_r5_prompts_leave_room_for_their_replies(settings: Callable[..., Setting
     assert "general.jsonl:" in str(caught.value.where)
     room = int(str(caught.value.fix).rpartition("= ")[2])
     positions.require_room(settings("evaluate.task=", f"evaluate.max_new_tokens={room}"), prepared)
+
+
+def test_r5_positions_are_tried_where_a_prompt_comes_near_them(
+    settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+    monkeypatch.setattr(positions_module, "last_position", lambda *_given, **_named: tried.append(1))
+    for new_tokens, times in ((1, 0), (190, 1)):
+        asked = settings("evaluate.task=", "pack.max_tokens=190", f"evaluate.max_new_tokens={new_tokens}")
+        positions = positions_of(asked, Path(asked.model.name))
+        positions.require_room(asked, prepare(positions.within(asked), Path(asked.model.name)))
+
+        assert len(tried) == times
 
 
 def test_r5_rows_beyond_rotary_positions_are_a_question(

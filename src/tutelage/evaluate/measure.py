@@ -132,8 +132,18 @@ def _served(renderer: Renderer, exam: Exam) -> list[TokenIds]:
 def _together(model: Any, renderer: Renderer, exam: Exam, say: Callable[[str], None], ranks: Ranks) -> Together:
     """Which prompts the model may answer together, which it is only asked where some would be."""
     which: Together = "padded"
+    trial_fits = True
     if exam.replies > 1 < exam.batch_prompts:
-        which = answered_together(model, renderer.tokenizer, ranks=ranks)
+        try:
+            which = answered_together(model, renderer.tokenizer, ranks=ranks)
+        except (RuntimeError, MemoryError) as error:
+            if ranks.size > 1 or not is_out_of_memory(error):
+                raise
+            trial_fits = False
+        if not trial_fits:  # behind the handler, whose error holds on to what was computed
+            return_memory()
+            say("Memory ran out as a batch of prompts was tried: they are answered one at a time")
+            return "alone"
     if which in SAID:
         say(f"  {SAID[which]}")
     return which

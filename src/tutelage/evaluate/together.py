@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from tutelage.model.isolation import equal_but_for_rounding
+from tutelage.model.out_of_memory import is_out_of_memory
 from tutelage.model.refusals import REFUSALS
 from tutelage.types import TokenIds
 
@@ -40,6 +41,9 @@ def together(answer: Answer, *, vocabulary: int, dtype: torch.dtype) -> Together
         answer: asks the model.
         vocabulary: how many ids it has.
         dtype: what it computes in, which tells how much rounding may change.
+
+    Raises:
+        RuntimeError, MemoryError: memory runs out (`model.out_of_memory`), which says nothing of the model.
     """
     long, short, other = (
         ((first + torch.arange(tokens) * ID_STEP) % vocabulary).int().numpy()
@@ -49,12 +53,15 @@ def together(answer: Answer, *, vocabulary: int, dtype: torch.dtype) -> Together
         (alone,) = answer([short])
         if _alike(answer([long, short])[1], alone, dtype):
             return "padded"
-    except REFUSALS:  # memory that runs out among them; it may still take prompts that need no padding
-        pass
+    except REFUSALS as error:  # it may still take prompts that need no padding
+        if is_out_of_memory(error):
+            raise
     try:
         (alone,) = answer([short])
         return "equal" if _alike(answer([other, short])[1], alone, dtype) else "alone"
-    except REFUSALS:
+    except REFUSALS as error:
+        if is_out_of_memory(error):
+            raise
         return "alone"
 
 

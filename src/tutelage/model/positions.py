@@ -1,7 +1,7 @@
 """How far a model's positions reach: what its configuration states, and whether it computes anything beyond, tried.
 
-Learned positions end with their table; rotary ones go on, untrained. One layer of the model is tried on numbers that
-take no memory, so this can be known before any weights are read.
+Learned positions end with their table; rotary ones go on, untrained. One layer of the model is tried on weights that
+take no memory, so this can be known before any are read.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 
 from tutelage.model.head import accepted
 from tutelage.model.layers import cut_layers, decoder_of
+from tutelage.model.out_of_memory import is_out_of_memory
 from tutelage.model.refusals import REFUSALS
 
 TRIED_TOKENS = 8
@@ -25,21 +26,34 @@ def stated_positions(config: Any) -> int | None:
     return stated if type(stated) is int and stated > 0 else None
 
 
+def comes_near(stated: int | None, tokens: int) -> bool:
+    """Whether so many tokens may be more than a model computes that states so many positions."""
+    return stated is not None and tokens > stated - KEPT_BACK
+
+
 def last_position(config: Any, *, trust_remote_code: bool = False) -> int | None:
     """The most tokens that a model of this configuration computes; None where it goes beyond what it states.
 
-    None, too, where it cannot be tried.
+    None, too, where it cannot be tried. Nothing is computed where no tensor of the layer is as long as the positions:
+    there is no table then that could end, and a pass over all positions of a long context takes minutes.
 
     Args:
         config: of a causal language model, `model.configuration.causal_configuration`.
         trust_remote_code: let the model's own Python code run.
+
+    Raises:
+        RuntimeError, MemoryError: memory runs out (`model.out_of_memory`).
     """
     stated = stated_positions(config)
     if stated is None:
         return None
     try:
         decoder = _one_layer_without_memory(config, trust_remote_code=trust_remote_code)
-    except (*REFUSALS, ImportError):
+    except (*REFUSALS, ImportError) as error:
+        if is_out_of_memory(error):
+            raise
+        return None
+    if not _holds_table(decoder, stated):
         return None
     if not _computes(decoder, TRIED_TOKENS) or _computes(decoder, stated + 1):
         return None
@@ -63,6 +77,19 @@ def _one_layer_without_memory(config: Any, *, trust_remote_code: bool) -> Any:
     return decoder_of(model).eval()
 
 
+def _holds_table(decoder: Any, stated: int) -> bool:
+    """Whether a tensor that is not the embeddings of ids has an entry for each position that is stated."""
+    words = decoder.get_input_embeddings().weight
+    held = [one for module in decoder.modules() for one in (*module._parameters.values(), *vars(module).values())]
+    held += [one for module in decoder.modules() for one in module._buffers.values()]
+    return any(
+        stated <= length <= stated + KEPT_BACK
+        for one in held
+        if isinstance(one, torch.Tensor) and one is not words
+        for length in one.shape
+    )
+
+
 def _zeros(like: torch.Tensor) -> torch.Tensor:
     return torch.zeros((), dtype=like.dtype).expand(like.shape)
 
@@ -72,6 +99,8 @@ def _computes(decoder: Any, tokens: int) -> bool:
     ids_1T = torch.full((1, tokens), 5)
     try:
         decoder(input_ids=ids_1T, **accepted(decoder, {"use_cache": False}))
-    except REFUSALS:
+    except REFUSALS as error:
+        if is_out_of_memory(error):
+            raise
         return False
     return True

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from tutelage.config import Settings
 from tutelage.errors import ConfigError, DataError
 from tutelage.model.configuration import CONFIG_FILE, causal_configuration
-from tutelage.model.positions import last_position, stated_positions
+from tutelage.model.positions import comes_near, last_position, stated_positions
 from tutelage.train.prepare import Prepared
 from tutelage.types import Message
 
@@ -24,11 +25,13 @@ class Positions:
         stated: by its configuration; None where it states nothing.
         last: the most that it computes, where that was tried and it ends; None where it goes on.
         virtual: tokens in front of every document that count towards it (`prompt.tokens`).
+        try_last: tries it, for prompts that come near what is stated where rows do not.
     """
 
     stated: int | None
     last: int | None
     virtual: int
+    try_last: Callable[[], int | None] = field(repr=False)
 
     def within(self, settings: Settings, *, say: Callable[[str], None] = lambda _line: None) -> Settings:
         """The settings with `pack.max_tokens` no higher than what the model computes.
@@ -59,14 +62,16 @@ class Positions:
         Raises:
             DataError: one does not, with its address.
         """
-        if self.last is None:
-            return
         asked = settings.evaluate.max_new_tokens
         lengths = [(len(one.ids), one.address) for one in prepared.task]
         for item in prepared.general:
             ids = prepared.renderer.serve([Message("user", item.prompt)])
             lengths.append((len(ids), item.address))
-        room = self.last - self.virtual
+        most = max((tokens for tokens, _ in lengths), default=0) + asked + self.virtual
+        last = self.try_last() if comes_near(self.stated, most) else None
+        if last is None:
+            return
+        room = last - self.virtual
         over = [(tokens, address) for tokens, address in lengths if tokens + asked > room]
         if not over:
             return
@@ -97,7 +102,7 @@ class Positions:
 
 
 def positions_of(settings: Settings, base: Path) -> Positions:
-    """Read what the model in `base` states, and try it where rows or replies may be longer.
+    """Read what the model in `base` states, and try it where rows may be longer.
 
     Raises:
         DataError: its configuration is not that of a causal language model.
@@ -106,8 +111,6 @@ def positions_of(settings: Settings, base: Path) -> Positions:
     config = causal_configuration(base / CONFIG_FILE, trust_remote_code=remote)
     virtual = settings.prompt.tokens if settings.model.method == "prompt" else 0
     stated = stated_positions(config)
-    longest = settings.pack.max_tokens + virtual
-    if settings.evaluate.task or settings.evaluate.general:
-        longest += settings.evaluate.max_new_tokens  # a prompt may be as long as a row, or longer
-    beyond = stated is not None and (longest > stated or bool(settings.evaluate.general))
-    return Positions(stated, last_position(config, trust_remote_code=remote) if beyond else None, virtual)
+    try_last = cache(partial(last_position, config, trust_remote_code=remote))
+    beyond = comes_near(stated, settings.pack.max_tokens + virtual)
+    return Positions(stated, try_last() if beyond else None, virtual, try_last)
