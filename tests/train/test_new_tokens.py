@@ -58,7 +58,7 @@ def test_r12_in_full_fine_tuning_new_rows_learn_and_a_note_says_so(
     finished = train_tiny(*SHORT, *grown(tied), "model.method=full", "train.epochs=3")
 
     told = quiet_screen.console.file.getvalue().replace("\n", " ")
-    assert "their rows learn from here on: 'Zyxplo' (id 403, 8 times" in told
+    assert "their embedding learns from here on: 'Zyxplo' (id 403, 8 times" in told
     row = load_file(finished.folder / "model" / "model.safetensors")["model.embed_tokens.weight"][NEW]
     given = load_file(Path(config.load(finished.folder / "settings.toml").model.name) / "model.safetensors")
     assert (row - given["model.embed_tokens.weight"][NEW]).abs().max() > 1e-3
@@ -162,3 +162,20 @@ def test_r12_added_tokens_get_rows_and_learn(train_tiny: TrainTiny, tmp_path: Pa
         assert tuned.eval()(input_ids=torch.tensor([[NEW]])).logits.isfinite().all()
     with pytest.raises(ConfigError, match="is one already"):
         train_tiny(*SHORT, 'model.add_tokens=["<|im_end|>"]')
+
+
+def test_r12_an_added_token_in_prompts_alone_has_to_learn_as_well(train_tiny: TrainTiny, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "Zyxplo it", "completion": "name"}\n' * 8, encoding="utf-8")
+    asked = (*SHORT, f'data.train=["{rows}"]', 'model.add_tokens=["Zyxplo"]', "model.method=lora", "lora.rank=4")
+    with pytest.raises(DataError, match="never trained on") as caught:
+        train_tiny(*asked)
+    assert f"'Zyxplo' (id {NEW}, " in str(caught.value.found)
+    advised = str(caught.value.fix).rpartition("set ")[2].replace(" = ", "=")
+
+    finished = train_tiny(*asked, "train.epochs=3", advised)
+
+    settings = config.load(finished.folder / "settings.toml")
+    start_row = load_file(start_folder(settings.model) / "model.safetensors")["model.embed_tokens.weight"][NEW]
+    saved = load_file(finished.folder / "adapter" / "adapter_model.safetensors")
+    assert (saved["base_model.model.model.embed_tokens.weight"][NEW] - start_row).abs().max() > 1e-3

@@ -60,6 +60,19 @@ def test_context_may_hold_such_tokens(tokenizer: Tokenizer) -> None:
     )
 
 
+def test_r12_a_control_token_of_the_prompt_without_a_trained_row_is_remarked_and_a_new_one_refused(
+    tokenizer: Tokenizer,
+) -> None:
+    start, stop = tokenizer.control_tokens["<|im_start|>"], tokenizer.control_tokens["<|im_end|>"]
+    rows = [example(1, [start, 6, stop], [0, 0, 1])]
+    (note,) = pass_gates(rows, tokenizer, untrained_V=flags(start), whole=False, fix="change this")
+    assert "prompts hold tokens that the model was never trained on, and their embedding does not learn" in note
+    assert f"(id {start}, 1 times, first in rows.jsonl:1)" in note
+    assert pass_gates(rows, tokenizer, untrained_V=flags(start), whole=False, fix=None) == []
+    with pytest.raises(DataError, match="never trained on"):
+        pass_gates(rows, tokenizer, untrained_V=flags(start), whole=False, fix="change this", new_ids={start})
+
+
 @pytest.mark.parametrize(
     ("ids", "weights"),
     [([5, 6, 7], [0, 0, 1]), ([5, 6, STOP], [0, 0, 0]), ([5, 6, STOP], [0, 1, 1]), ([5, STOP, STOP], [0, 1, 1])],

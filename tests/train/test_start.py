@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from tutelage.train.reopen import reopen
 from tutelage.train.run import Finished, run
 from tutelage.train.sampling import order_of
 from tutelage.train.screen import Screen
-from tutelage.train.start import start_folder
+from tutelage.train.start import start_folder, with_adapters_own
 
 TrainTiny = Callable[..., Finished]
 IDS = torch.arange(3, 40)[None]
@@ -182,7 +183,8 @@ def test_r26_what_cannot_be_a_start_is_said_in_words(
 ) -> None:
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
-    (unfinished / "settings.toml").write_text((first / "settings.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    for name in ("settings.toml", "inputs.json"):
+        (unfinished / name).write_bytes((first / name).read_bytes())
     with pytest.raises(SourceNotFoundError, match="no trained weights yet"):
         train_tiny(*SHORT, f"model.name={unfinished}")
     with pytest.raises(ConfigError, match="does not train this adapter on") as caught:
@@ -199,3 +201,41 @@ def test_r26_what_cannot_be_a_start_is_said_in_words(
     (nameless / "adapter_config.json").write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match="cannot be read"):
         train_tiny(*SHORT, f"model.name={nameless}")
+
+
+def test_r26_an_adapter_whose_targets_are_a_pattern_is_trained_on_and_resumed(
+    train_tiny: TrainTiny, tiny_model_folder: Path, tmp_path: Path, quiet_screen: Screen
+) -> None:
+    pattern = LoraConfig(r=4, lora_alpha=8, target_modules=r".*\.0\..*(q|v)_proj", task_type="CAUSAL_LM")
+    get_peft_model(base_of(tiny_model_folder), pattern).save_pretrained(tmp_path / "pattern")
+    on = ("model.method=lora", f"model.name={tmp_path / 'pattern'}", "model.adapter=continue")
+
+    second = train_tiny(*SHORT, *on)
+
+    settings = config.load(second.folder / "settings.toml")
+    model = PeftModel.from_pretrained(base_of(tiny_model_folder), tmp_path / "pattern", is_trainable=True)
+    assert settings.lora.targets == ["model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.v_proj"]
+    assert losses_of(second.folder) == pytest.approx(by_hand(model, settings, tiny_model_folder), abs=1e-5)
+    (second.folder / "result.json").unlink()
+    assert run(settings, quiet_screen, resume=True).ended == "finished"
+
+
+def test_r26_each_target_of_an_adapter_is_named_once(tmp_path: Path, tiny_model_folder: Path) -> None:
+    own = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "base_model_name_or_path": str(tiny_model_folder)}
+    named = {"target_modules": ["q_proj"], "target_parameters": ["experts.down_proj"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(own | named), encoding="utf-8")
+    (tmp_path / "adapter_model.safetensors").touch()
+    settings = config.from_mapping(
+        {
+            "model": {"name": str(tmp_path), "method": "lora", "adapter": "continue"},
+            "data": {"train": ["rows.jsonl"]},
+        },
+        where="here",
+    )
+    assert with_adapters_own(settings).lora.targets == ["experts.down_proj", "q_proj"]
+
+
+def test_r26_a_model_beside_a_recipe_called_settings_is_a_model(tiny_model_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
+    (folder / "settings.toml").write_text("[model]\nname = 1\n", encoding="utf-8")
+    assert start_folder(config.ModelSettings(name=str(folder)), say=lambda _text: None) == folder

@@ -169,6 +169,11 @@ def read_settings(folder: Path) -> config.Settings:
         ) from error
 
 
+def trained_name(settings: config.Settings) -> str:
+    """The folder of a run that holds what was trained: a whole model, or an adapter of the base."""
+    return MODEL if settings.model.method == "full" else ADAPTER
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON aside and rename it; an object ends with its own hash, which `read_json` holds it against.
 
@@ -279,9 +284,7 @@ def set_aside_finished(folder: Path, *, steps: int) -> Path:
         sync(aside)
         sync(folder)
     except OSError as error:
-        raise SaveError(
-            "What the run ended with could not be put aside", where=str(aside), found=cause_of(error), fix="see why"
-        ) from error
+        raise not_written("What the run ended with could not be put aside", aside, error) from error
     return aside
 
 

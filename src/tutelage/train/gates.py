@@ -6,7 +6,7 @@ What is ours to get right is asserted; what a checkpoint gets wrong ends the run
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,16 +26,42 @@ SHOWN_TOKENS = 5
 
 @dataclass(slots=True)
 class _Untrained:
-    """Trained tokens whose embedding row was never trained: how often each, and where first."""
+    """Tokens whose embedding row was never trained: how often each, and where first."""
 
     counts: Counter[int] = field(default_factory=Counter)
     first: dict[int, Address] = field(default_factory=dict)
+
+    def count(self, index: int, address: Address) -> None:
+        self.counts[index] += 1
+        self.first.setdefault(index, address)
 
     def named(self, tokenizer: Tokenizer) -> str:
         return "; ".join(
             f"{tokenizer.decode([index])!r} (id {index}, {times} times, first in {self.first[index]})"
             for index, times in self.counts.most_common(SHOWN_TOKENS)
         )
+
+
+@dataclass(slots=True)
+class _Met:
+    """What was met of them: tokens that someone added to a vocabulary, in replies or prompts alone, and words."""
+
+    added: _Untrained = field(default_factory=_Untrained)
+    prompts: _Untrained = field(default_factory=_Untrained)
+    words: _Untrained = field(default_factory=_Untrained)
+
+    def look_at(
+        self, one: Example, untrained_V: NDArray[np.bool_], added_tokens: Container[int], new_ids: Container[int]
+    ) -> None:
+        """Count those of an example; a token that this run adds is refused wherever it stands."""
+        is_untrained = untrained_V[one.ids]
+        for index in one.ids[is_untrained & (one.weights != 0)].tolist():
+            (self.added if index in added_tokens else self.words).count(index, one.address)
+        for index in one.ids[is_untrained & (one.weights == 0)].tolist():
+            if index in new_ids:
+                self.added.count(index, one.address)
+            elif index in added_tokens:
+                self.prompts.count(index, one.address)
 
 
 def pass_gates(
@@ -45,6 +71,7 @@ def pass_gates(
     untrained_V: NDArray[np.bool_] | None,
     whole: bool,
     fix: str | None,
+    new_ids: Container[int] = (),
 ) -> list[str]:
     """Look at every example that is to be trained.
 
@@ -55,15 +82,16 @@ def pass_gates(
             (`tutelage.model.embeddings.untrained_tokens`); None where the checkpoint's rows cannot be read.
         whole: the loss runs over everything (`train_on = "all"`).
         fix: what makes the embedding learn, where it does not; None where it does.
+        new_ids: ids of the tokens that this run adds (`model.add_tokens`).
 
     Returns:
         Sentences for the ledger's notes.
 
     Raises:
-        DataError: an added token is trained whose row nobody ever trained, and this run does not; its address and the
-            tokens are named.
+        DataError: an added token is trained, or one that this run adds stands anywhere, whose row nobody ever trained,
+            and this run does not; its address and the tokens are named.
     """
-    added, words = _Untrained(), _Untrained()
+    met = _Met()
     added_tokens = tokenizer.fast.get_added_tokens_decoder()
     look = untrained_V is not None and bool(untrained_V.any())
     for one in examples:
@@ -75,27 +103,35 @@ def pass_gates(
             assert stops == turns, f"{one.address}: {stops} trained stop tokens, {turns} trained turns"
         if look:
             assert untrained_V is not None
-            trained = one.ids[one.weights != 0]
-            for index in trained[untrained_V[trained]].tolist():
-                kind = added if index in added_tokens else words
-                kind.counts[index] += 1
-                kind.first.setdefault(index, one.address)
-    if added.counts and fix is None:
-        return [
-            "replies hold tokens that the model was never trained on; their rows learn from here on: "
-            + added.named(tokenizer)
-        ]
-    if added.counts:
+            met.look_at(one, untrained_V, added_tokens, new_ids)
+    return _judged(met, tokenizer, fix)
+
+
+def _judged(met: _Met, tokenizer: Tokenizer, fix: str | None) -> list[str]:
+    """The notes on what was met, or the error."""
+    added, notes = met.added, []
+    if added.counts and fix is not None:
         raise DataError(
-            "Replies hold tokens that the model was never trained on",
+            "The rows hold tokens that the model was never trained on",
             where=str(added.first[added.counts.most_common(1)[0][0]]),
             found=added.named(tokenizer),
             expected="tokens whose embedding rows were trained, or an embedding that learns",
             fix=fix,
         )
-    if words.counts:
-        return [f"replies hold words that the model seems never to have been trained on: {words.named(tokenizer)}"]
-    return []
+    if added.counts:
+        notes.append(
+            "rows hold tokens that the model was never trained on; their embedding learns from here on: "
+            + added.named(tokenizer)
+        )
+    if met.prompts.counts and fix is not None:
+        notes.append(
+            "prompts hold tokens that the model was never trained on, and their embedding does not learn either: "
+            + met.prompts.named(tokenizer)
+        )
+    if met.words.counts:
+        named = met.words.named(tokenizer)
+        notes.append(f"replies hold words that the model seems never to have been trained on: {named}")
+    return notes
 
 
 def embedding_fix(settings: Settings, base: Path) -> str | None:

@@ -16,13 +16,7 @@ from tutelage.model.prompt import add_prompt
 from tutelage.model.quantise import four_bit, hold_against_asked
 from tutelage.model.swap import put_adapter
 from tutelage.render import Tokenizer
-from tutelage.train import folder as run_files
 from tutelage.train.start import StartAdapter, continued
-
-
-def trained_name(settings: Settings) -> str:
-    """The folder of a run that holds what was trained: a whole model, or an adapter of the base."""
-    return run_files.MODEL if settings.model.method == "full" else run_files.ADAPTER
 
 
 def loaded_base(settings: Settings, folder: Path, *, onto: str | None = None) -> tuple[Any, Loaded]:

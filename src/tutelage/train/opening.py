@@ -24,7 +24,7 @@ from tutelage.train.optimiser import require_optimizer, slow_here
 from tutelage.train.parts import (
     Part,
     as_entry,
-    is_longer,
+    has_other_length,
     laid_out,
     parts_of,
     require_more,
@@ -95,10 +95,13 @@ def opened(
 def _pass_gates(settings: Settings, prepared: Prepared, base: Path) -> None:
     tokenizer, whole = prepared.renderer.tokenizer, settings.render.train_on == "all"
     untrained_V, fix = untrained_tokens(base, tokenizer), embedding_fix(settings, base)
+    found = [tokenizer.fast.token_to_id(one) for one in settings.model.add_tokens]
+    new_ids = [one for one in found if one is not None]
     if untrained_V is not None:
-        added = [tokenizer.fast.token_to_id(one) for one in settings.model.add_tokens]
-        untrained_V[[one for one in added if one is not None]] = True
-    for note in pass_gates(prepared.train, tokenizer, untrained_V=untrained_V, whole=whole, fix=fix):
+        untrained_V[new_ids] = True
+    for note in pass_gates(
+        prepared.train, tokenizer, untrained_V=untrained_V, whole=whole, fix=fix, new_ids=frozenset(new_ids)
+    ):
         prepared.ledger.note(note)
 
 
@@ -123,7 +126,7 @@ def _write_inputs(
         then = with_length(earlier, settings) if resume else earlier
         inputs |= held_against(then, inputs, resume=resume, say=screen.say)
     inputs |= as_entry(parts)
-    if resume and is_longer(folder, settings) and (folder / run_files.RESULT).is_file():
+    if resume and has_other_length(folder, settings) and (folder / run_files.RESULT).is_file():
         aside = run_files.set_aside_finished(folder, steps=parts[-1].steps)
         steps = laid_out(settings, prepared, parts).steps
         screen.say(f"What the run ended with is now in {aside}; it goes on to step {steps}")

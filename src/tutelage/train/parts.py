@@ -84,7 +84,7 @@ def schedule_of(settings: Settings, order: Order, parts: tuple[Part, ...]) -> Sc
     )
 
 
-def is_longer(folder: Path, settings: Settings) -> bool:
+def has_other_length(folder: Path, settings: Settings) -> bool:
     """Whether a run that is resumed is given another length than it had."""
     before = run_files.read_settings(folder).train
     return (before.epochs, before.max_steps) != (settings.train.epochs, settings.train.max_steps)
@@ -96,7 +96,7 @@ def require_more(folder: Path, settings: Settings) -> None:
     Raises:
         CheckpointError: it is finished, and is given none; or its result is damaged.
     """
-    if not is_longer(folder, settings):
+    if not has_other_length(folder, settings):
         require_unfinished(folder, epochs=settings.train.epochs)
 
 
@@ -116,7 +116,7 @@ def parts_of(
         ConfigError: it has come as far already as the length it is given.
     """
     parts, folder = parts_in(inputs), settings.run_folder
-    if not resume or not is_longer(folder, settings):
+    if not resume or not has_other_length(folder, settings):
         return parts
     found = [one.name for one in (folder / run_files.CHECKPOINTS).glob("step-*")]
     steps_done = int((checkpoint or max(found, default="step-0")).rpartition("-")[2])

@@ -17,7 +17,7 @@ from tutelage.train import folder as run_files
 from tutelage.train.adapters import NamedAdapter, differences
 from tutelage.train.finished import require_as_trained
 from tutelage.train.inputs import HELD, base_sha256, read_inputs
-from tutelage.train.method import loaded_base, trained_name
+from tutelage.train.method import loaded_base
 from tutelage.train.renderer import renderer_for
 from tutelage.train.start import continued, start_folder
 
@@ -99,7 +99,7 @@ def reopen(
     settings = run_files.read_settings(folder)
     start = start_folder(settings.model, say=say)
     beside = settings.model.method != "full"
-    trained = folder / trained_name(settings)
+    trained = folder / run_files.trained_name(settings)
     if tuned and not trained.is_dir():
         raise SourceNotFoundError(
             "This run has no trained weights yet",

@@ -30,11 +30,11 @@ from tutelage.train.inputs import paths_of, read_inputs, skipped_steps
 from tutelage.train.learner import Learner, learner_for
 from tutelage.train.look import look_at
 from tutelage.train.loop import Ending, Outcome, train
-from tutelage.train.method import loaded_base, trained_name
+from tutelage.train.method import loaded_base
 from tutelage.train.opening import opened
 from tutelage.train.parts import (
     Part,
-    is_longer,
+    has_other_length,
     laid_out,
     parts_in,
     schedule_of,
@@ -122,7 +122,7 @@ def run(
     settings = with_adapters_own(settings)
     ranks = ranks_here()
     screen = screen if ranks.is_main else Screen(Terminal(quiet=True))
-    goes_on = resume and is_longer(settings.run_folder, settings)
+    goes_on = resume and has_other_length(settings.run_folder, settings)
     if resume and not goes_on and ranks.size == 1 and (result := complete(settings.run_folder, screen)) is not None:
         return Finished(settings.run_folder, "finished", result)
     source = settings.run_folder if recorded is None else recorded.folder
@@ -194,7 +194,7 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
         job.learner.model,
         job.learner.optimiser,
         job.prepared.renderer,
-        job.folder / trained_name(settings),
+        job.folder / run_files.trained_name(settings),
         stored_as=job.learner.stored_as,
         ranks=ranks,
         sharded=sharded,
@@ -219,7 +219,7 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
         parts=job.parts,
     )
     result |= {"started": started.isoformat(timespec="seconds"), "elapsed_seconds": time.perf_counter() - began}
-    result |= {"trained_sha256": trained_sha256(job.folder / trained_name(settings))}
+    result |= {"trained_sha256": trained_sha256(job.folder / run_files.trained_name(settings))}
     run_files.write_json(job.folder / run_files.RESULT, result)  # written last: it marks the run as finished
     # A resume that takes the measures that failed begins with them, and a run of more epochs may still end with them.
     if not result["unmeasured"] and best == outcome.progress.steps_done:

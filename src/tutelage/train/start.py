@@ -19,10 +19,13 @@ from typing import Any
 from tutelage.config import Settings
 from tutelage.config.sections import ModelSettings
 from tutelage.errors import ConfigError, DataError, SaveError, SourceNotFoundError, cause_of, command, remedy
+from tutelage.model.embeddings import stored_tensors
 from tutelage.model.modes import give_usual_modes
 from tutelage.model.source import cache_folder, model_folder
 from tutelage.train import folder as run_files
 
+PEFT_PREFIX = "base_model.model."
+"""What PEFT puts before the name of each module whose weights it saves."""
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 OWN_FILES = (
     "tokenizer.json",
@@ -128,7 +131,7 @@ def start_adapter(asked: ModelSettings) -> StartAdapter | None:
         run = path.parent if path.name == run_files.ADAPTER and _is_run(path.parent) else None
         return _adapter_in(path, None if run is None else run_files.read_settings(run).model, asked)
     settings = run_files.read_settings(path)
-    trained = path / (run_files.MODEL if settings.model.method == "full" else run_files.ADAPTER)
+    trained = path / run_files.trained_name(settings)
     if not trained.is_dir():
         raise SourceNotFoundError(
             f"The run '{asked.name}' has no trained weights yet, so nothing can start from it",
@@ -172,9 +175,6 @@ def with_adapters_own(settings: Settings) -> Settings:
     if adapter.kind == "PROMPT_TUNING":
         prompt = settings.prompt.model_copy(update={"tokens": own["num_virtual_tokens"], "text": None})
         return settings.model_copy(update={"prompt": prompt})
-    targets = own.get("target_modules") or []
-    if isinstance(targets, list):
-        targets = sorted([*targets, *(own.get("target_parameters") or [])])
     lora = settings.lora.model_copy(
         update={
             "rank": own["r"],
@@ -182,14 +182,26 @@ def with_adapters_own(settings: Settings) -> Settings:
             "dropout": float(own.get("lora_dropout") or 0.0),
             "rslora": bool(own.get("use_rslora")),
             "dora": bool(own.get("use_dora")),
-            "targets": targets
-            if targets == "all-linear"
-            else sorted([*targets, *(own.get("target_parameters") or [])]),
+            "targets": _targets_of(adapter),
             "init": "default",
             "modules_to_save": _shortest(own.get("modules_to_save") or []),
         }
     )
     return settings.model_copy(update={"lora": lora})
+
+
+def _targets_of(adapter: StartAdapter) -> str | list[str]:
+    """What an adapter of LoRA has its pairs at; where its configuration has a pattern, the layers that it met."""
+    named = adapter.config.get("target_modules") or []
+    parameters = adapter.config.get("target_parameters") or []
+    if named == "all-linear" and not parameters:
+        return str(named)
+    if isinstance(named, str):
+        stored = [name.removeprefix(PEFT_PREFIX) for name in stored_tensors(adapter.folder)]
+        pairs = {name.partition(".lora_")[0] for name in stored if ".lora_" in name}
+        holders = [one.rpartition(".")[0] for one in parameters]
+        named = [one for one in pairs if not any(one.removesuffix(".base_layer").endswith(each) for each in holders)]
+    return sorted({*named, *parameters})
 
 
 def _shortest(names: list[str]) -> list[str]:
@@ -198,7 +210,10 @@ def _shortest(names: list[str]) -> list[str]:
 
 
 def _is_run(path: Path) -> bool:
-    return (path / run_files.SETTINGS).is_file()
+    try:
+        return run_files.is_run(path)
+    except OSError:  # what looks for a model there says what is wrong
+        return False
 
 
 def _adapter_in(folder: Path, base: ModelSettings | None, asked: ModelSettings) -> StartAdapter:
