@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_kinds import tiny_config, tiny_kind
-from transformers import AutoConfig, Qwen3_5Config, Qwen3_5ForConditionalGeneration
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
 from tutelage.errors import DataError, TutelageError
 from tutelage.model.convert import convert_gguf
@@ -166,6 +166,24 @@ def test_r7_a_kind_without_pytorchs_attention_is_loaded_with_its_own(tmp_path: P
     model, _ = load(tmp_path)
 
     assert model.config._attn_implementation != "sdpa"
+
+
+def test_r7_a_model_that_does_not_load_is_tried_once_and_its_first_error_told(
+    tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def refuse(_folder: Path, *, attn_implementation: str, **_named: object) -> None:
+        asked.append(attn_implementation)
+        raise ValueError(f"error number {len(asked)}")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", refuse)
+
+    with pytest.raises(DataError, match="cannot be loaded") as caught:
+        load(tiny_model_folder)
+
+    assert asked == ["sdpa"]
+    assert "error number 1" in str(caught.value.found)
 
 
 def test_r24_weights_stored_in_4_bits_are_named_before_they_are_read(tiny_model_folder: Path, tmp_path: Path) -> None:

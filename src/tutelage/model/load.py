@@ -19,6 +19,10 @@ from tutelage.model.quantise import keep_quantised, parameter_count, stored_byte
 from tutelage.render.tokenizer import read_object
 
 Precision = Literal["fp32", "bf16"]
+NO_SUCH_ATTENTION = "does not support an attention implementation through torch.nn.functional"
+"""What transformers says of a kind without PyTorch's attention before it reads weights. Source: its
+modeling_utils.py, `_sdpa_can_dispatch`; a test loads such kinds."""
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -82,7 +86,9 @@ def _loaded(folder: Path, *, trust_remote_code: bool, quantisation: Any) -> tupl
         with no_progress_bars():
             try:
                 model, report = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa", **named)
-            except ValueError:  # some kinds have no such attention, which transformers says before it reads weights
+            except ValueError as error:
+                if NO_SUCH_ATTENTION not in str(error):
+                    raise
                 model, report = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", **named)
     except ImportError as error:
         found = " ".join(str(error).split())  # transformers names each package in a paragraph of its own
