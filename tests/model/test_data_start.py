@@ -67,6 +67,14 @@ def test_eva_starts_from_the_principal_components_of_trained_tokens(
     assert torch.equal(attention.q_proj.lora_A["default"].weight, attention.v_proj.lora_A["default"].weight)
 
 
+def test_eva_leaves_modules_with_the_name_of_a_pair_alone(tiny_model: Any, documents: Documents) -> None:
+    tiny_model.model.norm.lora_A = torch.nn.ModuleDict()
+
+    adapted = started(tiny_model, documents([30] * 12), "eva")
+
+    assert adapted.get_submodule(LAYERS[0]).lora_A["default"].weight.any()
+
+
 def test_eva_brings_components_up_to_date_batch_by_batch(
     tiny_model: Any, documents: Documents, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,9 +105,11 @@ def start_from_inputs(adapted: Any, sight: Sight, *, rank: int) -> None:
     Raises:
         ConfigError: fewer tokens are trained in these rows than the rank.
     """
+    from peft.tuners.lora import LoraLayer
+
     attend_as_trained(adapted, sight.anatomy.attention)
     experts = set(expert_pairs(adapted))  # what goes into such a module is not what meets its weights
-    layers = [one for name, one in adapted.named_modules() if hasattr(one, "lora_A") and name not in experts]
+    layers = [one for name, one in adapted.named_modules() if isinstance(one, LoraLayer) and name not in experts]
     watched = _Inputs(layers, rank)
     with watched, adapted.disable_adapter():
         for row in sight:

@@ -16,10 +16,12 @@ import torch
 
 def quantised_layers(adapted: Any) -> list[tuple[str, Any]]:
     """The adapted layers whose weights are in 4 bits, each with its name in the base model."""
+    from peft.tuners.lora import LoraLayer
+
     return [
         (name.removeprefix("base_model.model."), one)
         for name, one in adapted.named_modules()
-        if type(one).__name__ == "Linear4bit" and hasattr(one, "lora_A")
+        if type(one).__name__ == "Linear4bit" and isinstance(one, LoraLayer)
     ]
 
 
