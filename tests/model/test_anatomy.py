@@ -150,6 +150,20 @@ def test_r8_a_backward_pass_that_fails_is_refused_in_one_sentence(tiny_model: An
         require_trainable(tiny_model, anatomy)
 
 
+def test_r8_memory_that_runs_out_says_nothing_of_a_model(tiny_model: Any) -> None:
+    anatomy = anatomy_of(tiny_model)
+
+    def short_of_memory(*_given: object) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+
+    tiny_model.model.norm.register_forward_pre_hook(short_of_memory)
+
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        anatomy_of(tiny_model)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        require_trainable(tiny_model, anatomy)
+
+
 def test_a_trial_leaves_no_trace(tiny_model: Any) -> None:
     tiny_model.train()
     torch.manual_seed(5)

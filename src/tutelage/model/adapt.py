@@ -12,7 +12,7 @@ from tutelage.errors import ConfigError
 from tutelage.model.adapted import Adapted, counted
 from tutelage.model.data_start import LOOKS_FIRST, Sight, look_first, start_from_inputs
 from tutelage.model.freeze import freeze
-from tutelage.model.pairs import EVERY, REFUSALS, expert_pairs, few_logits, fitted, unpaired, with_whole_modules
+from tutelage.model.pairs import EVERY, PEFT_REFUSALS, expert_pairs, few_logits, fitted, unpaired, with_whole_modules
 
 START_TOLERANCE = 0.05
 """Of the logits' length. Rounding to bf16 leaves less; a pair that is not what was taken from its weight leaves far
@@ -107,7 +107,7 @@ def _with_pairs(model: Any, config: Any, init: str, sight: Sight | None) -> Any:
                 "ignore", message="The following (rank|alpha)_pattern keys", category=RuntimeWarning
             )
             return get_peft_model(model, config)
-    except REFUSALS as error:  # with another start it takes them, as `fitted` tried
+    except PEFT_REFUSALS as error:  # with another start it takes them, as `fitted` tried
         raise _no_start(init, found=str(error)) from error
 
 

@@ -23,6 +23,7 @@ from tutelage.model.isolation import (
     equal_but_for_rounding,
 )
 from tutelage.model.layers import decoder_of
+from tutelage.model.out_of_memory import is_out_of_memory
 from tutelage.model.prompt import without_prompt
 from tutelage.model.refusals import REFUSALS
 
@@ -128,9 +129,9 @@ def _ids(model: Any) -> torch.Tensor:
 def _own_forward(model: Any, ids_1T: torch.Tensor) -> torch.Tensor:
     try:
         logits_TV: torch.Tensor = model(input_ids=ids_1T, **own_inputs(model, {})).logits[0].float()
-    except torch.OutOfMemoryError:
-        raise
     except REFUSALS as error:
+        if is_out_of_memory(error):
+            raise
         raise _untrainable(model, f"its own forward fails: {cause_of(error)[:200]}") from error
     if logits_TV.shape[:1] != ids_1T.shape[1:]:
         raise _untrainable(model, f"{ids_1T.shape[1]} tokens give logits of shape {list(logits_TV.shape)}")
@@ -153,9 +154,9 @@ def _hidden(model: Any, ids_1T: torch.Tensor) -> torch.Tensor | None:
     decoder = decoder_of(model)
     try:
         output = decoder(input_ids=ids_1T, **own_inputs(decoder, {}))
-    except torch.OutOfMemoryError:
-        raise
-    except REFUSALS:
+    except REFUSALS as error:
+        if is_out_of_memory(error):
+            raise
         return None
     hidden_1TD = output[0]
     return hidden_1TD[0] if isinstance(hidden_1TD, torch.Tensor) and hidden_1TD.ndim == 3 else None
@@ -169,17 +170,15 @@ def _head_kind(model: Any, hidden_TD: torch.Tensor | None, own_TV: torch.Tensor)
     try:
         if equal_but_for_rounding(product_logits(head_of(model), hidden_TD), own_TV, dtype):
             return "product"
-    except torch.OutOfMemoryError:
-        raise
-    except (*REFUSALS, ConfigError):
-        pass
+    except (*REFUSALS, ConfigError) as error:
+        if is_out_of_memory(error):
+            raise
     try:
         if equal_but_for_rounding(own_logits(model, hidden_TD, own_inputs(model, {})).float(), own_TV, dtype):
             return "own"
-    except torch.OutOfMemoryError:
-        raise
-    except REFUSALS:
-        pass
+    except REFUSALS as error:
+        if is_out_of_memory(error):
+            raise
     return "whole"
 
 
@@ -192,9 +191,9 @@ def _same_by_documents(model: Any, ids_1T: torch.Tensor, hidden_TD: torch.Tensor
         isolate_documents(model)
         decoder = decoder_of(model)
         found = decoder(**document_inputs(ids_1T), use_cache=False)[0][0]
-    except torch.OutOfMemoryError:
-        raise
-    except (*REFUSALS, DataError, ConfigError):
+    except (*REFUSALS, DataError, ConfigError) as error:
+        if is_out_of_memory(error):
+            raise
         return False
     return found.shape == hidden_TD.shape and equal_but_for_rounding(found.float(), hidden_TD.float(), hidden_TD.dtype)
 
@@ -218,9 +217,9 @@ def _draws_noise(model: Any, ids_1T: torch.Tensor, attention: Attention) -> bool
     named = document_inputs(ids_1T) if attention == "documents" else {"input_ids": ids_1T}
     try:
         first, second = (model(**named, **own_inputs(model, {})).logits for _ in range(2))
-    except torch.OutOfMemoryError:
-        raise
     except REFUSALS as error:
+        if is_out_of_memory(error):
+            raise
         raise _untrainable(model, f"its own forward fails in training mode: {cause_of(error)[:200]}") from error
     finally:
         model.eval()

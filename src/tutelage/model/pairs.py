@@ -21,11 +21,13 @@ import torch
 from tutelage.errors import ConfigError
 from tutelage.model.attention import NAME, attend_as_served, isolate_documents
 from tutelage.model.matrices import layer_matrices, of_any_layer
+from tutelage.model.out_of_memory import is_out_of_memory
 from tutelage.model.quantise import parameter_count
+from tutelage.model.refusals import REFUSALS
 
 EVERY = "all-linear"
 TRIED_TOKENS = 8
-REFUSALS = (ValueError, AttributeError, TypeError, KeyError, NotImplementedError)
+PEFT_REFUSALS = (ValueError, AttributeError, TypeError, KeyError, NotImplementedError)
 """What PEFT raises where it cannot adapt a layer, or cannot with the settings that it was given."""
 _PLAINER: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("lora.dora", "lora.dora = false", {"use_dora": False}),
@@ -171,7 +173,7 @@ def _refusal(model: Any, config: Any) -> Exception | None:
         try:
             with _tried(model, config):
                 return None
-        except REFUSALS as error:
+        except PEFT_REFUSALS as error:
             return error
 
 
@@ -216,7 +218,9 @@ def _idle_modules(model: Any) -> set[str]:
     hooks = [model.get_submodule(name).register_forward_hook(partial(note, name=name)) for name in set(matrices)]
     try:
         few_logits(model)
-    except (*REFUSALS, RuntimeError, IndexError):
+    except REFUSALS as error:
+        if is_out_of_memory(error):
+            raise
         return set()
     finally:
         for one in hooks:

@@ -1,5 +1,5 @@
 """What the code of a model raises that is given what it does not take."""
 
 REFUSALS = (TypeError, ValueError, RuntimeError, AttributeError, LookupError, AssertionError)
-"""Caught where a model is tried, and nowhere else. Memory running out is one of them, `torch.OutOfMemoryError`, and is
-raised again."""
+"""Caught where a model is tried, and nowhere else. Memory that runs out is a RuntimeError among them, and says nothing
+of the model: every place that catches them raises it again (`model.out_of_memory.is_out_of_memory`)."""

@@ -10,6 +10,7 @@ import torch
 from tutelage.errors import ConfigError, cause_of
 from tutelage.model.anatomy import Anatomy, bare_model
 from tutelage.model.loss import row_loss
+from tutelage.model.out_of_memory import is_out_of_memory
 from tutelage.model.refusals import REFUSALS
 from tutelage.types import Row
 
@@ -36,9 +37,9 @@ def require_trainable(model: Any, anatomy: Anatomy) -> None:
             for _ in range(2):  # some models keep a state, which the next row would reach back through
                 loss, _ = row_loss(model, _row(model, anatomy), anatomy=anatomy)
                 torch.autograd.grad(loss, smallest, allow_unused=True)
-    except torch.OutOfMemoryError:
-        raise
     except REFUSALS as error:
+        if is_out_of_memory(error):
+            raise
         bare = bare_model(model)
         raise ConfigError(
             f"The model does not train as it is: {cause_of(error)[:200]}",

@@ -32,6 +32,7 @@ from tutelage.model.layers import decoder_layers, decoder_of
 from tutelage.model.lean import keep_less
 from tutelage.model.load import compute_in
 from tutelage.model.loss import row_loss
+from tutelage.model.out_of_memory import is_out_of_memory
 from tutelage.model.prompt import add_prompt
 from tutelage.model.refusals import REFUSALS
 from tutelage.plan.blueprint import CUT_LAYERS, Blueprint
@@ -158,6 +159,8 @@ def _run(blueprint: Blueprint, work: Work, layers: int, device: str) -> tuple[_D
             loss_peak_bytes = meter.peak_since()
             loss.backward()
     except REFUSALS as error:
+        if is_out_of_memory(error):
+            raise
         raise ConfigError(
             "This model cannot be planned, though it may train",
             where=f"{blueprint.kind}, documents of up to {max(work.document_tokens)} tokens",

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-import torch
-
 from tutelage.config import Settings
 from tutelage.errors import TutelageError, cause_of
 from tutelage.model.activations import recomputes
 from tutelage.model.load import settled_precision
+from tutelage.model.out_of_memory import is_out_of_memory
 from tutelage.model.refusals import REFUSALS
 from tutelage.pack import batches
 from tutelage.plan.blueprint import Blueprint, read_blueprint
@@ -98,9 +97,9 @@ def recomputes_here(settings: Settings, prepared: Prepared, *, processes: int, s
         return recomputes(asked, row_tokens=row_tokens)
     try:
         return _planned_here(settings, prepared, say=say)
-    except torch.OutOfMemoryError:
-        raise
     except (TutelageError, *REFUSALS) as error:  # the planner runs the model's own code on tensors without numbers
+        if is_out_of_memory(error):
+            raise
         on = recomputes(asked, row_tokens=row_tokens)
         why = error.found or error.what if isinstance(error, TutelageError) else cause_of(error)
         say(f"  no plan of its memory ({why}): activation checkpointing {'on' if on else 'off'}")
