@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +16,16 @@ from tutelage.cli.runs import _settings
 from tutelage.errors import CheckpointError, ConfigError
 from tutelage.pack import Order
 from tutelage.train import folder as run_files
+from tutelage.train.checkpoint import Checkpoints
 from tutelage.train.exam import examine
 from tutelage.train.inputs import read_inputs
-from tutelage.train.parts import parts_in
+from tutelage.train.parts import laid_out, parts_in, parts_of, require_more
+from tutelage.train.prepare import prepare
 from tutelage.train.replay import replay
 from tutelage.train.run import Finished, run
 from tutelage.train.schedule import Schedule
 from tutelage.train.screen import Screen
+from tutelage.train.start import start_folder
 
 TrainTiny = Callable[..., Finished]
 SHORT = ("evaluate.task=", "evaluate.general=", "evaluate.before=false", "lora.dropout=0.1", "train.epochs=1")
@@ -115,7 +119,8 @@ def test_r26_a_length_that_leaves_nothing_to_do_and_any_other_setting_are_refuse
 
     with pytest.raises(CheckpointError, match="finished") as finished:
         going_on(folder, screen=quiet_screen)
-    assert f"tutelage train --resume {folder} train.epochs=2" in str(finished.value.fix)
+    assert finished.value.found == "it ended after step 3, as train.epochs = 1 asks for no more"
+    assert str(finished.value.fix) == f"train it on: tutelage train --resume {folder} train.epochs=2"
     for more in (["train.epochs=0.5"], ["train.epochs=2", "train.max_steps=3"]):
         with pytest.raises(ConfigError, match="as many steps already"):
             going_on(folder, *more, screen=quiet_screen)
@@ -209,3 +214,55 @@ def _killed_before(file: str) -> Callable[[Path, str], None]:
         write_text(path, text)
 
     return write
+
+
+@pytest.mark.parametrize("ended_by", ["max_steps", "patience"])
+def test_r26_what_is_advised_for_a_finished_run_works(
+    train_tiny: TrainTiny, quiet_screen: Screen, ended_by: str
+) -> None:
+    patience = ("train.learning_rate=0.3", "train.evaluate_every=1", "train.early_stop_patience=1")
+    most = 2 if ended_by == "max_steps" else 100
+    first = train_tiny(*SHORT, "train.epochs=40", f"train.max_steps={most}", *patience[: 0 if most == 2 else 3])
+    folder, taken = first.folder, first.result["steps"]
+    assert first.result["stopped_early"] == (ended_by == "patience")
+
+    with pytest.raises(CheckpointError, match="nothing to resume") as finished:
+        going_on(folder, screen=quiet_screen)
+
+    reason = "train.epochs = 40 and train.max_steps = 2 asks for no more"
+    assert finished.value.found == (
+        f"it ended after step {taken}, as {reason if most == 2 else 'the held-out loss no longer improved'}"
+    )
+    words = shlex.split(str(finished.value.fix).partition(": ")[2])
+    assert words[:4] == ["tutelage", "train", "--resume", str(folder)]
+    settings = _settings(None, words[4:], str(folder), strict=False)
+    require_more(folder, settings)
+    prepared = prepare(settings, start_folder(settings.model))
+    (part,) = parts_of(settings, prepared, read_inputs(folder), resume=True, checkpoint=None)
+    assert part.steps == taken < laid_out(settings, prepared, (part,)).steps
+
+
+def test_r26_a_length_that_was_too_short_is_told_one_that_is_not(train_tiny: TrainTiny, quiet_screen: Screen) -> None:
+    folder = train_tiny(*SHORT, "train.epochs=3", "train.max_steps=8").folder
+    with pytest.raises(ConfigError, match="as many steps already") as refused:
+        going_on(folder, "train.epochs=1", "train.max_steps=", screen=quiet_screen)
+    words = shlex.split(str(refused.value.fix).partition(": ")[2])
+
+    assert going_on(folder, *words[4:], screen=quiet_screen).result["steps"] == 12
+
+
+def test_b16_the_newest_checkpoint_is_the_one_of_the_most_steps(
+    train_tiny: TrainTiny, quiet_screen: Screen, tmp_path: Path
+) -> None:
+    folder = train_tiny(*SHORT).folder
+    for name in ("step-999999", "step-1000000", "step-mine"):
+        (folder / "checkpoints" / name).mkdir()
+    checkpoints = Checkpoints(folder / "checkpoints", keep=1)
+    assert checkpoints.names() == ["step-1000000", "step-999999", "step-000003"]
+    settings = _settings(None, ["train.epochs=1000000"], str(folder), strict=False)
+    prepared = prepare(settings, start_folder(settings.model))
+    (part,) = parts_of(settings, prepared, read_inputs(folder), resume=True, checkpoint=None)
+    assert part.steps == 1_000_000
+    with pytest.raises(CheckpointError, match="There is no checkpoint 'step-mine'") as caught:
+        checkpoints.newest_to_oldest(chosen="step-mine")
+    assert caught.value.fix == f"tutelage train --resume {folder} --from step-1000000"

@@ -7,22 +7,25 @@ import os
 import sys
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 
-from tutelage.errors import ConfigError, EngineError
+from tutelage.errors import ConfigError, EngineError, command
+from tutelage.train import folder as run_files
 
 LONGEST_STOP_SECONDS = 600
 """What a process may take, after Ctrl-C, for its step and a checkpoint before it is killed."""
 KILLED = 9
 
 
-def in_processes(count: int, arguments: Sequence[str]) -> None:
+def in_processes(count: int, arguments: Sequence[str], *, folder: Path | None) -> None:
     """Run `tutelage ARGUMENTS` in `count` processes, and end with their status.
 
     Args:
         count: how many; each gets an equal share of the processor cores, unless OMP_NUM_THREADS says otherwise.
         arguments: of the command line, after the program's name.
+        folder: of the run that they train, which a resume may go on with; None for a replay.
 
     Raises:
         EngineError: the system ended one of them.
@@ -53,11 +56,21 @@ def in_processes(count: int, arguments: Sequence[str]) -> None:
                 f"Process {rank} of {count} was ended by the system",
                 found=f"signal {-first.exitcode}" + (", as where memory runs out" if first.exitcode == -KILLED else ""),
                 expected="as many processes as were started",
-                fix="go on with --resume, with shorter rows or fewer processes",
+                fix=_once_there_is_room(count, folder),
             ) from None
         raise typer.Exit(first.exitcode) from None
     except SignalException:
         raise typer.Exit(130) from None
+
+
+def _once_there_is_room(count: int, folder: Path | None) -> str:
+    """What to do where a process was ended: with a checkpoint the run goes on, with one process less."""
+    from tutelage.train.checkpoint import Checkpoints
+
+    if folder is None or Checkpoints(folder / run_files.CHECKPOINTS, keep=1).newest() is None:
+        return "end what else takes memory on this machine, then give the same command again"
+    fewer = ["--processes", count - 1] if count > 2 else []
+    return f"go on with {count - 1} of them: {command('train', '--resume', folder, *fewer)}"
 
 
 def started_already(count: int) -> bool:

@@ -19,7 +19,7 @@ from tutelage import report as report_room
 from tutelage.cli.outlet import Outlet
 from tutelage.cli.processes import in_processes, started_already
 from tutelage.config.sections import LARGEST_COUNT
-from tutelage.errors import CheckpointError, ConfigError, DataError, command, shell_word
+from tutelage.errors import ConfigError, DataError, shell_word
 from tutelage.report.final_screen import before_after, final_facts, final_screen, measures_table
 from tutelage.report.terminal import Terminal, print_json
 from tutelage.train import folder as run_files
@@ -87,17 +87,20 @@ def train(
     stream = sys.stderr if as_json else sys.stdout
     out = Terminal(file=cast(TextIO, Outlet(stream, lasting=not dry_run)))
     if replay is not None:
-        beside = recipe or ("--resume" if resumed else None)
+        options = {"--resume": resumed, "--strict": strict, "--dry-run": dry_run}
+        beside = recipe or next((option for option, given in options.items() if given), None)
         _replay(replay, into, out, beside=beside, processes=processes, as_json=as_json)
         return
     settings = _settings(recipe, overrides or [], resume, strict=strict)
     if checkpoint is not None:
-        _require_checkpoint(settings.run_folder, checkpoint)
+        from tutelage.train.checkpoint import Checkpoints
+
+        Checkpoints(settings.run_folder / run_files.CHECKPOINTS, keep=1).newest_to_oldest(chosen=checkpoint)
     if dry_run:
         _dry_run(settings, out)
         return
     if processes is not None and not started_already(processes):
-        in_processes(processes, sys.argv[1:])
+        in_processes(processes, sys.argv[1:], folder=settings.run_folder)
         return
     _run(settings, out, resume=resumed, checkpoint=checkpoint, skip_step=skip_step, as_json=as_json)
 
@@ -222,7 +225,8 @@ def report(run: Run, as_json: AsJson = False) -> None:
 
 def _settings(recipe: str | None, overrides: list[str], resume: str | None, *, strict: bool) -> config.Settings:
     if resume is not None:
-        return _settings_of_resumed(run_files.existing_run_folder(resume), [one for one in (recipe, *overrides) if one])
+        given = [recipe, *overrides, "--strict" if strict else None]
+        return _settings_of_resumed(run_files.existing_run_folder(resume), [one for one in given if one])
     if recipe is None:
         raise ConfigError(
             "No recipe given", expected="tutelage train RECIPE.toml", fix="try: tutelage train recipes/quickstart.toml"
@@ -239,24 +243,11 @@ def _settings_of_resumed(folder: Path, given: list[str]) -> config.Settings:
             "A resumed run keeps its settings",
             found=f"--resume {folder} together with {', '.join(strays)}",
             expected=f"nothing else, or its length: {' or '.join(LENGTH)}",
-            fix="leave the recipe and overrides out, or start a new run",
+            fix=f"leave out {', '.join(strays)}",
         )
     run_files.read_settings(folder)  # says what is wrong with them better than a recipe's error
     found = config.load(folder / run_files.SETTINGS, given)
     return found.model_copy(update={"folder": str(folder.parent), "name": folder.name})
-
-
-def _require_checkpoint(folder: Path, name: str) -> None:
-    """Refuse a checkpoint that is not there, before any work is done."""
-    found = sorted(one.name for one in (folder / run_files.CHECKPOINTS).glob("step-*"))
-    if name not in found:
-        raise CheckpointError(
-            f"There is no checkpoint '{name}'",
-            where=str(folder / run_files.CHECKPOINTS),
-            found=", ".join(found) or "no checkpoint",
-            expected="one of these" if found else "step-000001 or later",
-            fix=command("train", "--resume", folder, *(["--from", found[-1]] if found else [])),
-        )
 
 
 def _refuse_strays(options: Mapping[str, bool], goes_with: str, *, beside: bool) -> None:
@@ -281,7 +272,7 @@ def _replay(
             fix="give --replay alone",
         )
     if processes is not None and not started_already(processes):
-        in_processes(processes, sys.argv[1:])
+        in_processes(processes, sys.argv[1:], folder=None)
         return
     found = replay(name, Screen(out), into=into)
     if not first_here():

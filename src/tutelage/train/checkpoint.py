@@ -94,8 +94,11 @@ class Checkpoints:
 
     def newest(self) -> str | None:
         """The name of the checkpoint that a resume would go on from; None where there is none."""
-        found = self._newest_first("step")
-        return found[0].name if found else None
+        return next(iter(self.names()), None)
+
+    def names(self) -> list[str]:
+        """The names of those that a resume can go on from, newest first."""
+        return [one.name for one in self._newest_first("step")]
 
     def newest_to_oldest(self, *, chosen: str | None) -> list[Path]:
         """The checkpoints that a run can go on from: the newest or the `chosen` one, and those before it.
@@ -206,7 +209,9 @@ class Checkpoints:
         self._delete(self._newest_first("best"))
 
     def _newest_first(self, kind: str) -> list[Path]:
-        return sorted(self.folder.glob(f"{kind}-*"), key=lambda one: (len(one.name), one.name), reverse=True)
+        begin = f"{kind}-"
+        found = [one for one in self.folder.glob(f"{begin}*") if one.name.removeprefix(begin).isdecimal()]
+        return sorted(found, key=lambda one: (len(one.name), one.name), reverse=True)
 
     def _forget_bests(self) -> None:
         """Delete all best weights but the newest and those that a checkpoint counts on, if the run goes on from it."""
@@ -346,8 +351,10 @@ def _from(found: list[Path], chosen: str, folder: Path) -> list[Path]:
             f"There is no checkpoint '{chosen}'",
             where=str(folder),
             found=", ".join(names) or "no checkpoint",
-            expected="one of these",
-            fix="give --from one of them, or leave it out to go on from the newest",
+            expected="one of these" if names else "step-000001 or later",
+            fix=command("train", "--resume", folder.parent, "--from", names[0])
+            if names
+            else "start the run again without --resume",
         )
     return found[names.index(chosen) :]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage import report
+from tutelage.config import TrainSettings
 from tutelage.errors import CheckpointError, cause_of, command
 from tutelage.report.page import FILE_NAME
 from tutelage.train import folder as run_files
@@ -72,21 +73,37 @@ def require_as_trained(run: Path, trained: Path) -> None:
             )
 
 
-def require_unfinished(folder: Path, *, epochs: float) -> None:
-    """Refuse a resume of a run that has nothing left to do: every step of its `epochs`, and every measure, is there.
+def require_unfinished(folder: Path, train: TrainSettings) -> None:
+    """Refuse a resume of a run that has nothing left to do: it is at its end, and every measure is there.
+
+    Args:
+        folder: of the run.
+        train: its `[train]`.
 
     Raises:
         CheckpointError: it is finished, or its result is damaged.
     """
-    if (folder / run_files.RESULT).is_file() and not read_result(folder).get("unmeasured"):
-        raise CheckpointError(
-            "This run is finished; there is nothing to resume",
-            where=str(folder),
-            found=f"train.epochs = {epochs:g}, and all of its steps are taken",
-            expected="more epochs, or another run",
-            fix=f"train it on: {command('train', '--resume', folder, f'train.epochs={epochs + 1:g}')}; or talk to it: "
-            f"{command('chat', folder)}",
-        )
+    if not (folder / run_files.RESULT).is_file() or (result := read_result(folder)).get("unmeasured"):
+        return
+    length = f"train.epochs = {train.epochs:g}"
+    if train.max_steps is not None:
+        length += f" and train.max_steps = {train.max_steps}"
+    why = "the held-out loss no longer improved" if result.get("stopped_early") else f"{length} asks for no more"
+    raise CheckpointError(
+        "This run is finished; there is nothing to resume",
+        where=str(folder),
+        found=f"it ended after step {result.get('steps')}, as {why}",
+        expected="a longer run",
+        fix=f"train it on: {longer(folder, train)}",
+    )
+
+
+def longer(folder: Path, *lengths: TrainSettings) -> str:
+    """The command that resumes a run with an epoch more than each of the lengths has, and no bound on its steps."""
+    epochs = max(one.epochs for one in lengths) + 1
+    is_bounded = any(one.max_steps is not None for one in lengths)
+    unbound = ["train.max_steps="] if is_bounded else []
+    return command("train", "--resume", folder, f"train.epochs={epochs:g}", *unbound)
 
 
 def complete(folder: Path, screen: Screen) -> dict[str, Any] | None:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.config import Settings
-from tutelage.errors import ConfigError, command
+from tutelage.errors import ConfigError
 from tutelage.pack import Order
 from tutelage.train import folder as run_files
-from tutelage.train.finished import require_unfinished
+from tutelage.train.checkpoint import Checkpoints
+from tutelage.train.finished import longer, require_unfinished
 from tutelage.train.prepare import Prepared
 from tutelage.train.sampling import order_of
 from tutelage.train.schedule import Schedule, warmup_steps
@@ -97,7 +98,7 @@ def require_more(folder: Path, settings: Settings) -> None:
         CheckpointError: it is finished, and is given none; or its result is damaged.
     """
     if not has_other_length(folder, settings):
-        require_unfinished(folder, epochs=settings.train.epochs)
+        require_unfinished(folder, settings.train)
 
 
 def parts_of(
@@ -118,8 +119,8 @@ def parts_of(
     parts, folder = parts_in(inputs), settings.run_folder
     if not resume or not has_other_length(folder, settings):
         return parts
-    found = [one.name for one in (folder / run_files.CHECKPOINTS).glob("step-*")]
-    steps_done = int((checkpoint or max(found, default="step-0")).rpartition("-")[2])
+    begin = checkpoint or Checkpoints(folder / run_files.CHECKPOINTS, keep=1).newest() or "step-0"
+    steps_done = int(begin.rpartition("-")[2])
     parts = tuple(one for one in parts if one.steps < steps_done)
     before = laid_out(run_files.read_settings(folder), prepared, parts)
     order = laid_out(settings, prepared, parts)
@@ -130,14 +131,7 @@ def parts_of(
             where=str(folder),
             found=f"{steps_done} steps taken; train.epochs = {order.epochs:g}, train.max_steps = {order.max_steps}",
             expected="more of them",
-            fix="give more: "
-            + command(
-                "train",
-                "--resume",
-                folder,
-                f"train.epochs={settings.train.epochs + 1:g}",
-                *([] if order.max_steps is None else ["train.max_steps="]),
-            ),
+            fix=f"give more: {longer(folder, settings.train, run_files.read_settings(folder).train)}",
         )
     return parts if steps_done == 0 else (*parts, part)
 

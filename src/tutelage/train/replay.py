@@ -9,6 +9,7 @@ from tutelage import config
 from tutelage.errors import ConfigError, SourceNotFoundError, command
 from tutelage.model.ranks import first_here, processes_here
 from tutelage.train import folder as run_files
+from tutelage.train.checkpoint import Checkpoints
 from tutelage.train.inputs import changed_settings, changes, process_counts, read_inputs
 from tutelage.train.recorded import OTHER_PROCESSES, Difference, Recorded, first_other_tensor
 from tutelage.train.rows import draws_noise
@@ -117,8 +118,6 @@ def _common_weights(recorded: Recorded, target: Path) -> str | None:
     """The folder of weights that both runs have: what was trained, or the newest checkpoint of both."""
     if recorded.finished:
         return next(name for name in (run_files.ADAPTER, run_files.MODEL) if (recorded.folder / name).is_dir())
-    steps = [
-        {one.name for one in (folder / run_files.CHECKPOINTS).glob("step-*")} for folder in (recorded.folder, target)
-    ]
-    common = sorted(steps[0] & steps[1])
-    return f"{run_files.CHECKPOINTS}/{common[-1]}" if common else None
+    then, now = (Checkpoints(folder / run_files.CHECKPOINTS, keep=1).names() for folder in (recorded.folder, target))
+    newest = next((name for name in then if name in now), None)
+    return None if newest is None else f"{run_files.CHECKPOINTS}/{newest}"
