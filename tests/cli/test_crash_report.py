@@ -257,7 +257,9 @@ def test_item7_ctrl_c_at_any_moment(tmp_path: Path, tiny_tokenizer_folder: Path,
     row = json.dumps({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]})
     (tmp_path / "rows.jsonl").write_text(f"{row}\n" * 200_000, encoding="utf-8")
     words = ["see", str(tmp_path / "rows.jsonl"), "--all", "--model", str(tiny_tokenizer_folder)]
-    code = "import signal; from tutelage.__main__ import program; print('up', flush=True); program()"
+    # A shell without job control starts what runs beside it with Ctrl-C ignored, and a child inherits that.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code = heard + "from tutelage.__main__ import program; print('up', flush=True); program()"
     begun = subprocess.Popen(
         [sys.executable, "-c", code, *words],
         stdout=subprocess.PIPE,
