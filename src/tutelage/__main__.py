@@ -17,7 +17,7 @@ LOOKING = {"--dry-run", "--explain", "--help", "-h"}
 
 
 def program() -> None:
-    """Run the command line; what computes gets the better allocator first, and threads that do not wait spinning."""
+    """Run the command line; what computes starts with the environment that it computes best in."""
     asked_to_heed = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # a shell's `&` has it ignored
     if asked_to_heed:  # until a command can tell it better: libraries that are being imported make a mess of it
         signal.signal(signal.SIGINT, _stop_at_once)

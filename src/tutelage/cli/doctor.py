@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from tutelage.model.machine import Machine, Route, machine, problems, route_on
-from tutelage.model.startup import environment_to_compute_in
 from tutelage.model.waiting import waiting_here
 from tutelage.report.figures import byte_size
 from tutelage.report.terminal import Terminal, print_json
@@ -53,7 +52,7 @@ def _facts(found: Machine) -> dict[str, str]:
         "torch": f"{torch.version}{built}, {torch.threads} threads" if torch else "not installed",
         "GPUs": "; ".join(gpus) or "none",
         "allocator": f"{found.allocator}, in training",
-        "threads that wait": f"{waiting_here(environment_to_compute_in(os.environ))}, in training",
+        "threads that wait": waiting_here(os.environ),
         "compiler": found.compiler or "none, so torch.compile cannot run on the CPU",
     } | {name: version or "not installed" for name, version in found.packages.items() if name != "torch"}
 

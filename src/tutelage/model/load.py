@@ -16,6 +16,7 @@ from tutelage.model.agreement import require_agreement
 from tutelage.model.configuration import CONFIG_FILE, causal_configuration
 from tutelage.model.machine import cpu_multiplies_bf16
 from tutelage.model.quantise import keep_quantised, parameter_count, stored_bytes
+from tutelage.model.waiting import watch_the_cores
 from tutelage.render.tokenizer import read_object
 
 Precision = Literal["fp32", "bf16"]
@@ -41,6 +42,8 @@ def load(
 ) -> tuple[Any, Loaded]:
     """Load the model in `folder` in the precision its weights are stored in, from safetensors only.
 
+    From then on this process looks whether other programs want the cores it computes on (`model.waiting`).
+
     Args:
         folder: configuration and safetensors.
         trust_remote_code: the folder's own Python code may run.
@@ -53,6 +56,7 @@ def load(
         DependencyError: a package that this model needs is missing.
     """
     device = onto or device_here()
+    watch_the_cores()
     causal_configuration(folder / CONFIG_FILE, trust_remote_code=trust_remote_code)
     if quantisation is None:
         _require_ordinary_weights(folder, read_object(folder / CONFIG_FILE).get("quantization_config"))

@@ -1,6 +1,6 @@
 """The environment that a program which computes should have from its first instruction, and starting again with it.
 
-Two things cannot be changed once a process runs: which allocator gives out memory, and how OpenMP threads wait.
+Two things cannot be changed once a process runs: which allocator gives out memory, and how long threads of OpenMP spin.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ import sys
 from collections.abc import Mapping
 
 from tutelage.model.allocator import better_allocator, preloading
-from tutelage.model.waiting import bounded_waiting
+from tutelage.model.waiting import bounds_of_waiting
 
 STARTED_AGAIN = "TUTELAGE_STARTED_AGAIN"
 """Set in a process that was started again, so that it does not do so for ever."""
 
 
 def environment_to_compute_in(environment: Mapping[str, str]) -> dict[str, str]:
-    """`environment` with the better allocator, if one is here, and with threads that do not wait spinning.
+    """`environment` with the better allocator, if one is here, and the bounds between which `model.waiting` changes.
 
     Args:
         environment: variables, as in `os.environ`.
     """
     library = better_allocator(environment)
     preloaded = dict(environment) if library is None else preloading(library, environment)
-    return {**preloaded, **bounded_waiting(environment), STARTED_AGAIN: "1"}
+    return {**preloaded, **bounds_of_waiting(environment), STARTED_AGAIN: "1"}
 
 
 def start_again() -> None:
