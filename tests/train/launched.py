@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 SOURCE: Final = Path(__file__).resolve().parents[2] / "src"
 LIMIT_SECONDS: Final = 240
 QUIET: Final = ("evaluate.before=false", "evaluate.general=[]", "evaluate.task=[]", "train.learning_rate=0.001")
@@ -20,17 +22,25 @@ def environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
 
 
-def launch(*arguments: str, torchrun: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run Python with these arguments, in as many processes as `torchrun` says; 0 starts it without torchrun."""
+def launch(
+    *arguments: str, torchrun: int = 0, limit_seconds: float = LIMIT_SECONDS
+) -> subprocess.CompletedProcess[str]:
+    """Run Python with these arguments, in as many processes as `torchrun` says; 0 starts it without torchrun.
+
+    Where they do not end in time, torchrun is told to end them, and the test fails.
+    """
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(torchrun)] if torchrun else []
-    return subprocess.run(
-        [sys.executable, *launcher, *arguments],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=LIMIT_SECONDS,
-    )
+    started = [sys.executable, *launcher, *arguments]
+    with subprocess.Popen(
+        started, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=limit_seconds)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # a kill would leave those that torchrun started
+            out, err = process.communicate()
+            pytest.fail(f"not at its end after {limit_seconds} s\n{out[-2000:]}\n{err[-2000:]}")
+    return subprocess.CompletedProcess(started, process.returncode, out, err)
 
 
 def tutelage(*arguments: str, torchrun: int = 0) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from one_step import Keeping, NoCheckpoints
 
-from tutelage.errors import FitError
+from tutelage.errors import FitError, TrainingError
 from tutelage.evaluate import measure as measure_module
 from tutelage.evaluate.heldout import heldout_loss
 from tutelage.evaluate.measure import Exam
@@ -276,8 +276,10 @@ def test_b12_another_failure_of_the_held_out_loss_is_saved_before(bench: Callabl
     def measure() -> float:
         raise IndexError("index out of range in self")
 
-    with pytest.raises(IndexError):
+    with pytest.raises(TrainingError, match="could not be measured after step 3") as caught:
         made.train(row_loss, steps=4, heldout=measure, evaluate_every=3, checkpoint_every=None)
+
+    assert caught.value.found == "index out of range in self"
 
     assert Checkpoints(made.folder / "checkpoints", keep=9).newest() == "step-000003"
 

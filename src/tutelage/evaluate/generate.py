@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 
 from tutelage.evaluate.together import Together, batches_of, together
+from tutelage.model.agreed import agreed
 from tutelage.model.prompt import feed_generation
 from tutelage.model.ranks import ALONE, Ranks
 from tutelage.render import Tokenizer
@@ -51,17 +52,24 @@ def greedy_replies(
         which: prompts may be, as `answered_together` found; None: it is tried.
         done: called with the number of replies finished since the last call.
         ranks: processes that share the batches of prompts, each with the whole model; all get all replies.
+
+    Raises:
+        MemoryError, AgreedError: on all of several processes, as one could not answer (`model.agreed`).
     """
     model.eval()
     replies: dict[int, str] = {}
     if which is None:
         which = answered_together(model, tokenizer, ranks=ranks) if batch_prompts > 1 < len(prompts) else "padded"
     batches = batches_of(prompts, batch_prompts=batch_prompts, which=which)
-    for chosen in batches[ranks.rank :: ranks.size]:
-        ids = _generate(model, tokenizer, [prompts[index] for index in chosen], max_new_tokens, None)
-        for index, reply in zip(chosen, ids, strict=True):
-            replies[index] = tokenizer.decode(reply)
-        done(len(chosen))
+
+    def answer_share() -> None:
+        for chosen in batches[ranks.rank :: ranks.size]:
+            ids = _generate(model, tokenizer, [prompts[index] for index in chosen], max_new_tokens, None)
+            for index, reply in zip(chosen, ids, strict=True):
+                replies[index] = tokenizer.decode(reply)
+            done(len(chosen))
+
+    agreed(ranks, answer_share)
     of_all = {index: reply for of_one in ranks.gather(replies) for index, reply in of_one.items()}
     return [of_all[index] for index in range(len(prompts))]
 
@@ -94,7 +102,7 @@ def answered_together(model: Any, tokenizer: Tokenizer, *, ranks: Ranks = ALONE)
         )
         return list(torch.stack(output.logits, dim=1).float())
 
-    return ranks.gather(together(answer, vocabulary=vocabulary, dtype=dtype))[0]
+    return ranks.gather(agreed(ranks, lambda: together(answer, vocabulary=vocabulary, dtype=dtype)))[0]
 
 
 def _generate(

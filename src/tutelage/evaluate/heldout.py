@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
 from tutelage.errors import FitError
 from tutelage.model import loss
+from tutelage.model.agreed import agreed
 from tutelage.model.out_of_memory import is_out_of_memory, return_memory
 from tutelage.model.ranks import ALONE, Ranks
 from tutelage.pack import dealt
@@ -39,14 +41,14 @@ def heldout_loss(
         say: told of smaller rows.
 
     Raises:
-        FitError: a document alone is too large for the memory.
-        RuntimeError: memory ran out on one of several processes; the others are in the middle of a row.
+        FitError: a document alone is too large for the memory of a process; all of them raise it.
+        AgreedError: on all of several processes, as one could not compute a row.
     """
     while True:
         try:
             return _mean_loss(model, rows, row_loss, ranks)
         except (RuntimeError, MemoryError) as error:
-            if ranks.size > 1 or not is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         # Not inside the except block: until it ends, the error keeps what the failed pass had allocated.
         return_memory()
@@ -69,7 +71,12 @@ def _mean_loss(model: Any, rows: Sequence[Row], row_loss: RowLoss, ranks: Ranks)
     model.eval()
     total, count = 0.0, 0
     for row in rows if ranks.size == 1 else dealt(rows, rank=ranks.rank, ranks=ranks.size):
-        row_sum, row_count = row_loss(model, row)
-        total, count = total + row_sum.item(), count + row_count
+        row_sum, row_count = agreed(ranks, partial(_row_sum, model, row, row_loss))
+        total, count = total + row_sum, count + row_count
     all_total, all_count = ranks.sum(total, count)
     return all_total / all_count
+
+
+def _row_sum(model: Any, row: Row, row_loss: RowLoss) -> tuple[float, int]:
+    row_sum, row_count = row_loss(model, row)
+    return row_sum.item(), row_count

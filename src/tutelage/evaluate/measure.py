@@ -14,6 +14,7 @@ from tutelage.evaluate.heldout import RowLoss, heldout_loss
 from tutelage.evaluate.json_task import score_json
 from tutelage.evaluate.together import SAID, Together
 from tutelage.model import loss
+from tutelage.model.agreed import agreed, failures
 from tutelage.model.anatomy import Attention, attend_as_trained
 from tutelage.model.attention import attend_as_served
 from tutelage.model.out_of_memory import is_out_of_memory, return_memory
@@ -59,10 +60,6 @@ class Sitting:
     failed: Mapping[str, str] = field(default_factory=dict)
 
 
-FAILURES = (RuntimeError, ValueError, LookupError, ArithmeticError, TypeError, AttributeError, MemoryError)
-"""What a model's own code raises where it cannot take an input: a length, a shape, or memory that runs out."""
-
-
 def sit(
     model: Any,
     renderer: Renderer,
@@ -87,12 +84,11 @@ def sit(
         attention: that of its training, see `model.anatomy`.
         whole: opens a block in which the model generates without other processes.
         ranks: processes that share the questions; all get all answers.
-        excused: a measure that fails is left out, and named in `failed`. With several processes it is raised, as the
-            others are in the middle of it.
+        excused: a measure that fails is left out, and named in `failed`; of several processes, by all.
         say: told where memory runs out, and less is computed at once, and where the model wants its prompts apart.
     """
     failed: dict[str, str] = {}
-    caught = FAILURES if excused and ranks.size == 1 else ()
+    caught = failures(ranks) if excused else ()
     attend_as_trained(model, attention)
     heldout = None
     try:
@@ -102,27 +98,37 @@ def sit(
         failed["heldout_loss"] = cause_of(error)
     attend_as_served(model)
     replies: dict[str, list[str]] = {"task": [], "general": []}
-    asked: dict[str, Callable[[], Sequence[TokenIds]]] = {
-        "task": lambda: [one.ids for one in exam.task],
-        "general": lambda: _served(renderer, exam),
-    }
-    with whole() if exam.replies else nullcontext():
-        which = _together(model, renderer, exam, say, ranks)
-        for name, prompts in asked.items():
-            try:
-                replies[name] = _ask(model, renderer, prompts(), exam, which=which, done=done, ranks=ranks, say=say)
-            except caught as error:
-                failed[name] = cause_of(error)
+    asked: dict[str, Callable[[], Sequence[TokenIds]]] = {}
+    if exam.task:
+        asked["task"] = lambda: [one.ids for one in exam.task]
+    if exam.general:
+        asked["general"] = lambda: _served(renderer, exam)
+    try:
+        with whole() if asked else nullcontext():
+            which = _together(model, renderer, exam, say, ranks)
+            for name, prompts in asked.items():
+                try:
+                    ids = agreed(ranks, prompts)
+                    replies[name] = _ask(model, renderer, ids, exam, which=which, done=done, ranks=ranks, say=say)
+                except caught as error:
+                    failed[name] = cause_of(error)
+    except caught as error:  # nothing can be asked
+        failed |= dict.fromkeys(asked, cause_of(error))
     attend_as_trained(model, attention)
+    return Sitting(_measures(exam, replies, heldout, failed), tuple(replies["task"]), tuple(replies["general"]), failed)
+
+
+def _measures(
+    exam: Exam, replies: Mapping[str, Sequence[str]], heldout: float | None, failed: Mapping[str, str]
+) -> Measures:
     scores = score_json(exam.task, replies["task"]) if exam.task and "task" not in failed else None
-    measures = Measures(
+    return Measures(
         exact_match=scores.exact_match if scores else None,
         valid_json=scores.valid_json if scores else None,
         heldout_loss=heldout,
         general=score_general(exam.general, replies["general"]) if exam.general and "general" not in failed else None,
         fields=scores.fields if scores else {},
     )
-    return Sitting(measures, tuple(replies["task"]), tuple(replies["general"]), failed)
 
 
 def _served(renderer: Renderer, exam: Exam) -> list[TokenIds]:
@@ -137,7 +143,7 @@ def _together(model: Any, renderer: Renderer, exam: Exam, say: Callable[[str], N
         try:
             which = answered_together(model, renderer.tokenizer, ranks=ranks)
         except (RuntimeError, MemoryError) as error:
-            if ranks.size > 1 or not is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             trial_fits = False
         if not trial_fits:  # behind the handler, whose error holds on to what was computed
@@ -182,7 +188,7 @@ def _ask(
                 ranks=ranks,
             )
         except (RuntimeError, MemoryError) as error:
-            if ranks.size > 1 or batch_prompts == 1 or not is_out_of_memory(error):
+            if batch_prompts == 1 or not is_out_of_memory(error):
                 raise
         # Not inside the except block: until it ends, the error keeps what the failed pass had allocated.
         return_memory()

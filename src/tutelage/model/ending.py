@@ -49,7 +49,7 @@ def ending_together(store: dist.Store, *, rank: int, grace_seconds: float = GRAC
         if told is None:
             with suppress(RuntimeError):  # the process that keeps the store may be gone
                 store.set(KEY, f"process {rank}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
-        if _broke_off(error):
+        if broke_off(error):
             raise EngineError(
                 f"Another process of this run ended, and process {rank} cannot go on without it",
                 found=told or "it said nothing, as a process that the system kills for its memory",
@@ -112,7 +112,7 @@ def _told(store: dist.Store) -> str | None:  # type: ignore[name-defined] # as a
         return "the process that keeps the store is gone"
 
 
-def _broke_off(error: BaseException) -> bool:
+def broke_off(error: BaseException) -> bool:
     """Whether a collective failed as another process is gone: gloo raises plain RuntimeErrors from its transport."""
     if isinstance(error, TutelageError) or not isinstance(error, RuntimeError):
         return False

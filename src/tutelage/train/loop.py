@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import torch
 
-from tutelage.evaluate.measure import FAILURES
+from tutelage.errors import TrainingError, TutelageError, cause_of, command
+from tutelage.model.agreed import failures
 from tutelage.model.memory import GIVE_BACK_EVERY_STEPS, give_back
 from tutelage.model.out_of_memory import is_out_of_memory, return_memory
 from tutelage.model.ranks import ALONE, Ranks
@@ -86,7 +87,7 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
 
     Raises:
         TrainingError: the loss or gradient is not finite, or the loss a spike; the weights are those of the last good
-            step, and saved.
+            step, and saved. Or the held-out loss failed; what was learned before is saved.
         FitError: one example alone is too large for the memory; what was learned before it is saved.
         SaveError: a checkpoint could not be written.
     """
@@ -207,10 +208,18 @@ def _measured(heldout: Callable[[], float], optimiser: Masters, progress: Progre
     """The held-out loss; where it fails, what was learned is saved before the error goes on."""
     try:
         return heldout()
-    except FAILURES:
-        if checkpoints.ranks.size == 1:  # of several, the others are in the middle of it
-            checkpoints.save(optimiser, progress, keep_older=True)
-        raise
+    except failures(checkpoints.ranks) as error:
+        checkpoints.save(optimiser, progress, keep_older=True)
+        if isinstance(error, TutelageError):
+            raise
+        several = ("--processes", checkpoints.ranks.size) if checkpoints.ranks.size > 1 else ()
+        again = command("train", "--resume", checkpoints.folder.parent, *several)
+        raise TrainingError(
+            f"The held-out loss could not be measured after step {progress.steps_done}; the run is saved, and ends",
+            where=str(checkpoints.folder),
+            found=cause_of(error),
+            fix=f"go on without this measurement: {again}",
+        ) from error
 
 
 def _learn(model: Any, row: Row, row_loss: RowLoss, trained_tokens: int) -> float:
