@@ -170,7 +170,7 @@ def test_two_kinds_on_one_base_are_refused(runs: Path, first: str, other: str) -
 
 
 def test_a_full_run_has_no_base_for_adapters_and_is_none(runs: Path) -> None:
-    with pytest.raises(ConfigError, match="changed every weight"):
+    with pytest.raises(ConfigError, match="trained all of its weights"):
         opened_with(runs, "whole", "tiny")
     with pytest.raises(ConfigError, match="has no adapter"):
         opened_with(runs, "tiny", "whole")

@@ -173,7 +173,7 @@ class _Inputs:
             leader = self._leader.get(layer, layer)
             if leader not in self._found:
                 raise ConfigError(
-                    "Too little is trained for an adapter that starts from the data",
+                    "lora.init needs at least lora.rank trained tokens to start from",
                     where="lora.init",
                     found=f"fewer than {self._rank} trained tokens",
                     expected="at least as many as lora.rank",

@@ -3,7 +3,7 @@
 For a trained turn i of messages m1..mn with template T and tokenizer K:
     served prompt  P_i = K(T(m1..m_{i-1}, generation prompt on))
     reply          R_i = the ids of what the model must emit then, through the first stop token
-A turn is believed when independent witnesses agree: the prompt is a prefix of the finished turn (or the turn was put
+A turn is accepted only if all independent checks pass: the prompt is a prefix of the finished turn (or the turn was put
 together from its own words in the one way that fits), each character of the reply comes from the turn or from the
 template, the ids of prompt and reply decode to the text that was rendered, and the reply ends in a stop token. A row
 any of whose trained turns is not proven goes, with the reason.

@@ -133,7 +133,7 @@ def start_alike(model: Any, optimiser: Masters, ranks: Ranks) -> None:
     """Give whole models on several processes the same start: what learns is that of the main one.
 
     Raises:
-        EngineError: what does not learn is another on one of them.
+        EngineError: the frozen weights differ between processes.
     """
     frozen = (one for one in model.parameters() if not one.requires_grad)
     # Bytes are summed, not numbers: that sum is exact, and so the same on any processor.
@@ -174,5 +174,5 @@ def shards(asked: Parallel, *, optimizer: str, method: str, init: str, whole: Se
 
 
 def kept_as(stored_as: torch.dtype, precision: Precision) -> torch.dtype:
-    """On disk no narrower than what was computed with, so that the folder is the model that was measured."""
+    """Save in the wider of the stored and the computed precision, so that the folder is the model that was measured."""
     return torch.promote_types(stored_as, DTYPES[precision])

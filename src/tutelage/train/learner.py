@@ -78,7 +78,7 @@ def learner_for(
         torch.set_num_threads(settings.model.threads)
     torch.manual_seed(settings.seed)
     sharded = ranks.size > 1 and shards_here(settings)
-    # Sharding moves each process's part.
+    # To the CPU first: sharding then moves only this process's shard to its device.
     model, loaded = loaded_base(settings, base, onto="cpu" if sharded else None)
     require_finite(model, base)  # before it is tried: what is tried of it compares numbers
     loaded = replace(loaded, device=device_here())

@@ -1,7 +1,7 @@
 """The optimizers a run can choose, each a function that says how master weights are stepped.
 
-Every one takes the learning rate of the schedule as AdamW does: the size of a step for each weight. Matrices decay,
-vectors (norms, biases) do not.
+All use the schedule's learning rate on AdamW's scale: the size of a step for each weight. Matrices decay, vectors
+(norms, biases) do not.
 """
 
 from __future__ import annotations

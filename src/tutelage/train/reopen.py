@@ -133,7 +133,7 @@ def reopen(
 
 def _no_base_to_stand_on(name: str, adapter: NamedAdapter) -> ConfigError:
     return ConfigError(
-        "Adapters stand on the model that a run started from, and this run changed every weight of it",
+        "Adapters need their original base model, and this run trained all of its weights",
         where="--adapter",
         found=f"{name} has model.method = full",
         expected="a run of lora, qlora or prompt, whose base stays as it is",

@@ -53,7 +53,7 @@ def sha256_and_sync(path: Path) -> str:
 
 
 def with_rank(state: Mapping[str, torch.Tensor], ranks: Ranks) -> dict[str, torch.Tensor]:
-    """What is another on every process, by names that no other process uses; alone, the names stay."""
+    """Append the rank to the names of tensors that differ between processes; alone, the names stay."""
     return {f"{name}:{ranks.rank}" if ranks.size > 1 else name: one for name, one in state.items()}
 
 
