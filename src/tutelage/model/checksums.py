@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from tutelage.errors import DataError, cause_of
-from tutelage.pack.store import read_sealed, write_sealed
+from tutelage.pack.store import read_sealed
+from tutelage.seals import sealed
+from tutelage.system.files import write_bytes
 
 DECIDING = (
     "config.json",
@@ -98,11 +99,10 @@ def _remembered(path: Path, cache: Path | None) -> str | None:
 def _remember(path: Path, cache: Path, state: list[int], digest: str) -> None:
     """Written aside and renamed; where the cache cannot be written the file is hashed again the next time."""
     place = _place(path, cache)
-    aside = place.with_name(f".{place.name}-{os.getpid()}")
+    entry = sealed({"path": str(path.resolve()), "state": state, "sha256": digest})
     with suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_sealed(aside, {"path": str(path.resolve()), "state": state, "sha256": digest})
-        os.replace(aside, place)
+        write_bytes(place, entry.encode("utf-8"), shared=True)
 
 
 def _place(path: Path, cache: Path) -> Path:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import torch
@@ -15,7 +12,7 @@ from safetensors import SafetensorError
 from tutelage.errors import DataError, SaveError, cause_of, remedy
 from tutelage.model.gguf_tokenizer import gguf_tokenizer
 from tutelage.model.load import no_progress_bars
-from tutelage.model.modes import give_usual_modes
+from tutelage.system.files import new_folder
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
@@ -28,31 +25,23 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise _not_saved(folder, error) from error
-    try:
-        with (
-            no_progress_bars(),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):  # the reader's own progress bar cannot be switched off
-            tokenizer = gguf_tokenizer(gguf)
-            read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        config, generation, state = read.config, read.generation_config, read.state_dict()
-        del config.quantization_config
-        # A model read from GGUF refuses save_pretrained: its quantiser cannot write. A fresh one with the same
-        # weights can.
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-        model.load_state_dict(state, assign=True)
-        model.tie_weights()
-        model.generation_config = generation
-        with no_progress_bars():
-            model.save_pretrained(scratch)
-        tokenizer.save_pretrained(scratch)
-        give_usual_modes(scratch)  # a cache may be shared
-        os.replace(scratch, folder)
+        with new_folder(folder) as scratch:
+            # The reader's own progress bar cannot be switched off.
+            with no_progress_bars(), contextlib.redirect_stderr(io.StringIO()):
+                tokenizer = gguf_tokenizer(gguf)
+                read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+            config, generation, state = read.config, read.generation_config, read.state_dict()
+            del config.quantization_config
+            # A model read from GGUF refuses save_pretrained: its quantiser cannot write. A fresh one with the same
+            # weights can.
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(config)
+            model.load_state_dict(state, assign=True)
+            model.tie_weights()
+            model.generation_config = generation
+            with no_progress_bars():
+                model.save_pretrained(scratch)
+            tokenizer.save_pretrained(scratch)
     except (OSError, SafetensorError) as error:
         if folder.is_dir():  # another process converted the same file first; its bytes are ours
             return
@@ -67,8 +56,6 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
             expected="an architecture and quantisation that transformers reads",
             fix="use the safetensors form of this model",
         ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _not_saved(folder: Path, error: Exception) -> SaveError:

@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from tutelage.errors import ConfigError
+from tutelage.system.files import write_bytes
 
 BEGINNING = """<!DOCTYPE html>
 <html lang="en">
@@ -91,14 +92,9 @@ def write_in_one_move(page: str, target: Path) -> int:
     """
     assert page.startswith(BEGINNING), "a page of ours is known by how it begins"
     target = target.resolve()  # the page that a link leads to, not the link
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        # A lone surrogate (half a character, legal in JSON) has no UTF-8; it is shown by its code.
-        content = page.encode("utf-8", errors="backslashreplace")
-        beside.write_bytes(content)
-        os.replace(beside, target)
-    finally:
-        beside.unlink(missing_ok=True)
+    # A lone surrogate (half a character, legal in JSON) has no UTF-8; it is shown by its code.
+    content = page.encode("utf-8", errors="backslashreplace")
+    write_bytes(target, content, shared=True)
     return len(content)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tutelage.errors import CheckpointError, SaveError, TrainingError, cause_of, command, remedy
-from tutelage.model.modes import give_usual_modes
 from tutelage.model.ranks import ALONE, Ranks
 from tutelage.seals import sealed, unsealed
-from tutelage.train.folder import sync
+from tutelage.system.files import give_usual_modes, put_in_place
 from tutelage.train.masters import Masters, not_finite
 from tutelage.train.random_state import PREFIX, random_state, restore_random_state
 from tutelage.train.shards import of_rank, read_shards, sha256_and_sync, with_rank, write_shards
@@ -338,9 +336,7 @@ def _seal(scratch: Path, target: Path, hashes: dict[str, str], progress: Progres
     state.write_text(sealed({"progress": asdict(progress), "sha256": hashes}), encoding="utf-8")
     sha256_and_sync(state)
     give_usual_modes(scratch)
-    sync(scratch)
-    os.replace(scratch, target)
-    sync(target.parent)
+    put_in_place(scratch, target)
 
 
 def _from(found: list[Path], chosen: str, folder: Path) -> list[Path]:

@@ -16,6 +16,8 @@ from typing import Any
 from tutelage import config
 from tutelage.errors import CheckpointError, ConfigError, SaveError, SourceNotFoundError, cause_of, remedy
 from tutelage.seals import sealed, unsealed
+from tutelage.system import files
+from tutelage.system.files import name_aside, sync, write_bytes
 
 LOCK = "run.lock"
 LOCK_MARK = "The folder of a tutelage run; this file is locked while a process works in it."
@@ -200,14 +202,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         SaveError: the disk is full or refuses.
     """
-    scratch = _scratch(path)
     try:
-        with scratch.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(scratch, path)
-        sync(path.parent)
+        write_bytes(path, text.encode("utf-8"))
     except (OSError, UnicodeEncodeError) as error:
         raise not_written(f"{path.name} could not be written", path, error) from error
 
@@ -215,7 +211,7 @@ def write_text(path: Path, text: str) -> None:
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
     """Where a file is written line by line while the block runs; `put_in_place` gives it its name, or it is gone."""
-    scratch = _scratch(path)
+    scratch = name_aside(path)
     _take_away(scratch)
     try:
         yield scratch
@@ -229,20 +225,14 @@ def put_in_place(path: Path) -> None:
     Raises:
         SaveError: the disk refuses.
     """
-    scratch = _scratch(path)
+    scratch = name_aside(path)
     if not scratch.exists():
         _take_away(path)
         return
     try:
-        sync(scratch)
-        os.replace(scratch, path)
-        sync(path.parent)
+        files.put_in_place(scratch, path)
     except OSError as error:
         raise not_written(f"{path.name} could not be written", path, error) from error
-
-
-def _scratch(path: Path) -> Path:
-    return path.with_name(f".{path.name}")
 
 
 def _take_away(path: Path) -> None:
@@ -255,18 +245,6 @@ def _take_away(path: Path) -> None:
 def not_written(what: str, where: Path, error: Exception) -> SaveError:
     """What the system said of a write, with the one thing to do about it."""
     return SaveError(what, where=str(where), found=cause_of(error), fix=remedy(error))
-
-
-def sync(path: Path) -> None:
-    """See a file's bytes, or a folder's names, onto the disk: a rename alone may be undone by a power cut.
-
-    Source: fsync(2); a file's own does not reach the folder that names it.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def set_aside_finished(folder: Path, *, steps: int) -> Path:

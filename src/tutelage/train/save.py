@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import warnings
@@ -18,10 +17,9 @@ from safetensors.torch import save_file
 
 from tutelage.errors import SaveError, cause_of, command, remedy
 from tutelage.model.load import no_progress_bars
-from tutelage.model.modes import give_usual_modes
 from tutelage.model.ranks import ALONE, Ranks, whole_tensor
 from tutelage.render import Renderer
-from tutelage.train.folder import sync
+from tutelage.system.files import new_folder
 from tutelage.train.masters import Masters
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
@@ -82,22 +80,12 @@ def save_trained(
 def _write_folder(
     model: Any, renderer: Renderer, folder: Path, *, start: Mapping[str, torch.Tensor], given: Mapping[str, Any]
 ) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with new_folder(folder, replace=True) as scratch:  # left by a run that was killed before it was marked finished
         with no_progress_bars():
             _save_weights(model, scratch, start, given)
         _copy_tokenizer(renderer, scratch)
         write_serving_files(renderer, scratch)
         (scratch / "README.md").unlink(missing_ok=True)  # PEFT's card speaks of things nobody filled in
-        give_usual_modes(scratch)
-        for path in (*scratch.rglob("*"), scratch):  # a folder of that name is whole, also after a power cut
-            sync(path)
-        shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed before it was marked finished
-        os.replace(scratch, folder)
-        sync(folder.parent)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _copy_tokenizer(renderer: Renderer, folder: Path) -> None:

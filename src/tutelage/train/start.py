@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +18,8 @@ from tutelage.config import Settings
 from tutelage.config.sections import ModelSettings
 from tutelage.errors import ConfigError, DataError, SaveError, SourceNotFoundError, cause_of, command, remedy
 from tutelage.model.embeddings import stored_tensors
-from tutelage.model.modes import give_usual_modes
 from tutelage.model.source import cache_folder, model_folder
+from tutelage.system.files import new_folder
 from tutelage.train import folder as run_files
 
 PEFT_PREFIX = "base_model.model."
@@ -272,9 +270,7 @@ def _beside(
     if folder.is_dir():
         return folder
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
+        with new_folder(folder) as scratch:
             if fill is not None:
                 fill(scratch)
             for one in _own_files(base):
@@ -284,10 +280,6 @@ def _beside(
             if adapter is not None:
                 for name in OWN_FILES:
                     _copy_over(adapter / name, scratch / name)
-            give_usual_modes(scratch)
-            os.replace(scratch, folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         if folder.is_dir():  # another process made the same folder first; its bytes are ours
             return folder

@@ -1,0 +1,1 @@
+"""What this computer gives every room: files that are whole or not there."""
