@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from benchmarks.masks.opened import left_inside
 from benchmarks.masks.oracle import trained_messages
 from benchmarks.masks.served import INLINE, Refusal, Server, Way, ways_for
 from benchmarks.masks.words import (
@@ -114,6 +115,6 @@ def _lost_from_turn(message: Message, index: int, prompt: str, finished: str) ->
     for piece in [*spoken(message), *called(message)]:
         if piece.find(finished) is None and not (opened and "reasoning" in piece.kind):
             return f"loses assistant {piece.kind} of message {index}"
-    if opened and not reasons and not finished.startswith(prompt):
+    if opened and not reasons and (not finished.startswith(prompt) or left_inside(prompt, finished)):
         return f"no reasoning in message {index}, whose prompt opens a block for it"
     return None

@@ -13,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 from benchmarks.masks.endings import standing_end
+from benchmarks.masks.opened import behind_reasoning, closing_of, finished_turn
 from benchmarks.masks.served import INLINE, Refusal, Server, Way, ways_for
 from benchmarks.masks.words import CLOSED_BLOCK, OPENED_BLOCK, Piece, called, own_words, spoken
 from tokenizers import Tokenizer as FastTokenizer
@@ -206,8 +207,8 @@ def _replies(conversation: Conversation, example: Example, server: Server, facts
     words = own_words(conversation, facts.template)
     for turn in example.turns:
         prompt = server.text(conversation, turn.message, way, prompt=True)
-        finished = server.text(conversation, turn.message + 1, way, prompt=False)
         assert isinstance(prompt, str), "prompts are judged before replies"
+        finished = finished_turn(conversation, turn.message, server, way, prompt)
         before = facts.decode(example.ids[: turn.prompt_end].tolist())
         whole = facts.decode(example.ids[: turn.reply_end].tolist())
         where = f"message {turn.message}"
@@ -229,7 +230,8 @@ def _replies(conversation: Conversation, example: Example, server: Server, facts
         elif finished.startswith(prompt):
             yield from _as_written(turn, reply, body, finished[len(prompt) :], prompt, facts)
         else:
-            yield from _as_built(conversation, example, turn, body, (prompt, finished), facts)
+            behind = behind_reasoning(conversation, turn.message, server, way, (prompt, finished))
+            yield from _as_built(conversation, example, turn, body, (prompt, finished, behind), facts)
         yield from _canonical(example, turn, prompt, finished, facts)
 
 
@@ -293,16 +295,16 @@ def _readings(text: str, prompt: str, facts: Facts) -> tuple[str, ...]:
 
 
 def _as_built(
-    conversation: Conversation, example: Example, turn: Turn, body: str, texts: tuple[str, str], facts: Facts
+    conversation: Conversation, example: Example, turn: Turn, body: str, texts: tuple[str, str, str], facts: Facts
 ) -> Iterator[Finding]:
     """The finished turn does not begin with the prompt: what stands between the turn's words must be the template's.
 
-    `texts` are the served prompt and the finished turn.
+    `texts` are the served prompt, the finished turn, and the turn as it stands behind a reasoning that it is lent.
     """
-    prompt, finished = texts
+    prompt, finished, behind = texts
     message = conversation.messages[turn.message]
     where = f"message {turn.message}"
-    closing = _closing(prompt)
+    closing = closing_of(prompt)
     if CLOSED_BLOCK.search(prompt) and any("reasoning" in one.kind for one in spoken(message)):
         yield Finding("closed block", f"{where}: reasons after a prompt that closed the block: {body[:SHOWN]!r}")
     if closing not in body:
@@ -310,8 +312,10 @@ def _as_built(
             "open block", f"{where}: the prompt opens a block that {body[:SHOWN]!r} never closes with {closing!r}"
         )
         return
-    for seam in _seams(message, body, facts):
+    for number, seam in enumerate(_seams(message, body, facts)):
         left = (seam.replace(closing, "", 1) if closing else seam).strip()
+        if number == 0 and behind and behind.lstrip().startswith(left):
+            continue  # the prompt opens reasoning in words, and so the template leaves it
         if left and left not in finished and left not in facts.through(finished):
             yield Finding("built text", f"{where}: {left[:SHOWN]!r} is neither the turn's nor the template's")
     words = (message.content or "").strip()
@@ -326,15 +330,6 @@ def _as_built(
     last = str(facts.tokenizer.id_to_token(int(example.ids[turn.reply_end - 1])))
     if first is not None and first != last:
         yield Finding("stop", f"{where}: ends in {last!r}, the template writes {first!r}")
-
-
-def _closing(prompt: str) -> str:
-    """What closes the block that a prompt opens at its end; empty when it opens none."""
-    opened = OPENED_BLOCK.search(prompt)
-    if opened is None:
-        return ""
-    tag, bracket, cohere, _ = opened.groups()
-    return f"</{tag}>" if tag else f"[/{bracket}]" if bracket else f"<|END_{cohere}|>" if cohere else "<channel|>"
 
 
 def _seams(message: Message, body: str, facts: Facts) -> Iterator[str]:

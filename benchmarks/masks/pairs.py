@@ -8,7 +8,7 @@ import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import product
+from itertools import product, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +170,7 @@ def probe(tokenizer: PreTrainedTokenizerFast, control: Sequence[str]) -> tuple[s
     """What the template renders for a question and a reply, and the tokens that end a reply there.
 
     A stop is the first control token after the reply, unless a generation prompt begins with it; and the last token of
-    a finished turn that calls a tool.
+    a finished turn that calls a tool, before a generation prompt that is written unasked.
     """
     asked: dict[str, Any]
     for tools, parts in product(([], [PROBE_TOOL]), (False, True)):
@@ -197,9 +197,18 @@ def probe(tokenizer: PreTrainedTokenizerFast, control: Sequence[str]) -> tuple[s
     caller = {"role": "assistant", "content": "", "tool_calls": [PROBE_CALL]}
     calling = render(tokenizer, [asked, caller], tools=tools, prompt=False)
     if isinstance(calling, str) and "probe" in calling[len(bare) :]:
+        calling = _less_header(calling, bare, pattern) if prompt == bare else calling
         ends = [one for one in pattern.finditer(calling) if not calling[one.end() :].strip()]
         stops += [one.group() for one in ends if not (opening and opening.group() == one.group())]
     return finished + prompt, tuple(stops)
+
+
+def _less_header(finished: str, bare: str, control: re.Pattern[str]) -> str:
+    """A finished turn without the header that stands behind a bare question, too; its own end is the token before."""
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(reversed(finished), reversed(bare), strict=False))
+    shared = "".join(one for one, _ in same)[::-1]
+    tokens = list(control.finditer(shared))
+    return finished if len(tokens) < 2 else finished[: len(finished) - len(shared) + tokens[0].end()]
 
 
 def _judge_vocabulary(work: Work, checkpoint: Checkpoint, server: Server, result: TemplateResult, name: str) -> None:

@@ -25,6 +25,9 @@ from benchmarks.masks.words import called, spoken
 
 from tutelage.types import Conversation
 
+WAY_OUT = "the turn is proven with"
+"""How a drop names what it was proven with when that was tried."""
+
 
 def is_written(conversation: Conversation, server: Server) -> bool:
     """Whether the template writes all words of every turn that is to be trained, in some way."""
@@ -74,6 +77,8 @@ def _print(setting: str, pairs: list[dict[str, Any]], closed: set[tuple[str, str
     left = [one for one in counted if one not in policy]
     proven = sum(one["verdict"] == "proven" for one in left)
     print(f"{setting}: {proven} of {len(left)} proven, {proven / max(1, len(left)):.2%}; {len(policy)} the policy's")
+    named = sum(WAY_OUT in one["detail"] for one in left if one["verdict"] != "proven")
+    print(f"  {len(left) - proven} lost, {named} of them with a way out in the drop, which proves the turn")
     lost = Counter((one["template"], one["reason"]) for one in left if one["verdict"] != "proven")
     for (template, reason), count in lost.most_common():
         print(f"  {count} {template} {reason}")

@@ -237,6 +237,54 @@ def test_a_built_reply_holds_reasoning_close_and_content_in_order(
     assert (thinker.opinion(row, built(thinker, row, reply)) == []) is is_right
 
 
+INSIDE = THINKER.replace(
+    "'\\n' + message", "'\\n' + ('<think>\\n' if message['role'] == 'assistant' and loop.last else '') + message"
+)
+IN_WORDS = """\
+{%- for m in messages -%}
+{{- '<|im_start|>' + m.role + '\\n' + (m.reasoning_content + '\\nSo:\\n' if m.reasoning_content else '') + m.content -}}
+{{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\nMy reasoning:\\n' -}}{%- endif -%}
+"""
+
+
+@pytest.mark.parametrize(
+    ("thought", "reply", "is_right"),
+    [
+        (None, "\n</think>\n\nTwo tickets.<|im_end|>", True),
+        (None, "Two tickets.<|im_end|>", False),
+        (None, "Two tickets.\n</think>\n\n<|im_end|>", False),
+        ("The driver.", "The driver.\n</think>\n\nTwo tickets.<|im_end|>", True),
+        ("The driver.", "\n</think>\n\nTwo tickets.<|im_end|>", False),
+        ("The driver.", "Two tickets.<|im_end|>", False),
+    ],
+)
+def test_m7_a_turn_that_is_written_inside_the_opened_block_must_leave_it(
+    tiny_tokenizer_folder: Path, thought: str | None, reply: str, is_right: bool
+) -> None:
+    inside = bench(INSIDE, tiny_tokenizer_folder)
+    row = Conversation((Message("user", "Say."), Message("assistant", "Two tickets.", reasoning=thought)), ADDRESS)
+    assert (inside.opinion(row, built(inside, row, reply)) == []) is is_right
+    assert accepts(row, inside.server, None).kind == ("accepted" if thought else "no reasoning")
+
+
+@pytest.mark.parametrize(
+    ("template", "reply", "is_right"),
+    [
+        (IN_WORDS, "\nSo:\nTwo tickets.<|im_end|>", True),
+        (IN_WORDS, "\nThus:\nTwo tickets.<|im_end|>", False),
+        (IN_WORDS.replace("My reasoning:", "My answer:"), "\nSo:\nTwo tickets.<|im_end|>", False),
+    ],
+)
+def test_m7_reasoning_in_words_is_left_as_the_template_leaves_it(
+    tiny_tokenizer_folder: Path, template: str, reply: str, is_right: bool
+) -> None:
+    worded = bench(template, tiny_tokenizer_folder)
+    row = Conversation((Message("user", "Say."), Message("assistant", "Two tickets.")), ADDRESS)
+    assert (worded.opinion(row, built(worded, row, reply)) == []) is is_right
+
+
 def test_what_ends_every_conversation_is_no_part_of_a_reply(tiny_tokenizer_folder: Path) -> None:
     """A call without a stop, and an instruction behind every conversation whose stop is not the call's."""
     instruction = "<|im_start|>system\nAct.<|im_end|>"
@@ -312,6 +360,9 @@ def test_differences_from_another_tool_are_told_apart(ids: list[int], trained: l
 def test_control_and_stop_tokens_come_from_the_template() -> None:
     assert control_tokens_in(literals_of(CHATML)) == ("<|im_start|>", "<|im_end|>")
     assert tokens_of(CHATML, Server(spelling_tokenizer(CHATML)))[1] == ("<|im_end|>", "</s>")
+    unasked = CHATML.replace("{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}", "")
+    unasked += "{{- '<|im_start|>assistant\\n<|start|>' -}}"
+    assert tokens_of(unasked, Server(spelling_tokenizer(unasked)))[1] == ("<|im_end|>", "</s>")
     assert control_tokens_in("<s>[INST] <think> a<b </s><start_of_turn><｜User｜><|turn>x<turn|>") == (
         "<s>",
         "[INST]",

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from served import FAMILIES
+from served import FAMILIES, Build
+
+from tutelage.render import ChatTemplate, Renderer, Tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +35,14 @@ def family_folder(
 @pytest.fixture(scope="session")
 def chatml_folder(family_folder: Callable[[str], Path]) -> Path:
     return family_folder("chatml")
+
+
+@pytest.fixture
+def with_template(chatml_folder: Path) -> Build:
+    """Makes a renderer for a template and settings, with ChatML's tokens."""
+    tokenizer = Tokenizer.load(chatml_folder)
+
+    def build(template: str, **options: Any) -> Renderer:
+        return Renderer(tokenizer, ChatTemplate(template, named_tokens=tokenizer.named_tokens), **options)
+
+    return build

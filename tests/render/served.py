@@ -245,3 +245,22 @@ def assert_served(
             weights[turn.prompt_end : turn.reply_end] = 1.0 if message.weight is None else message.weight
         assert example.turns[-1].reply_end == len(ids)
         np.testing.assert_array_equal(example.weights, weights)
+
+
+EMPTY_BLOCK = "<think>\n\n</think>\n\n"
+Build = Callable[..., Renderer]
+
+
+def thinking(content: str | None = "5", thought: str | None = "add them", **rest: Any) -> Message:
+    """A turn with reasoning in its field."""
+    return Message("assistant", content, reasoning=thought, **rest)
+
+
+def replies(renderer: Renderer, conversation: Conversation) -> list[str]:
+    """The trained replies, in the order of the messages."""
+    made = {
+        turn.message: renderer.tokenizer.decode(one.ids[turn.prompt_end : turn.reply_end].tolist())
+        for one in proven(renderer, conversation)
+        for turn in one.turns
+    }
+    return [made[index] for index in sorted(made)]

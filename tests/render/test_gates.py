@@ -14,7 +14,8 @@ from served import assert_served, dropped, pair, proven, renderer_of, talk
 from tutelage.render import Renderer, Tokenizer
 from tutelage.render.gates import assert_proven, trained_stops
 from tutelage.render.proof import ProvenTurn
-from tutelage.render.turns import RenderedTurn, TurnWriter
+from tutelage.render.replies import RenderedTurn
+from tutelage.render.turns import TurnWriter
 from tutelage.types import Example, Message, Turn
 
 CONVERSATION = talk(Message("system", "Be short."), *pair("How are you", "Fine"), *pair("And now", "Still fine"))

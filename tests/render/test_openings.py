@@ -4,41 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from served import CHATML, LATEST_REASONING, TOOLS, dropped, pair, proven, remarks, talk
+from served import CHATML, EMPTY_BLOCK, LATEST_REASONING, TOOLS, Build, dropped, pair, remarks, replies, talk, thinking
 
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
-from tutelage.types import Conversation, Message, ToolCall
+from tutelage.types import Message, ToolCall
 
 ASKED = Message("user", "2+3?")
-EMPTY = "<think>\n\n</think>\n\n"
-Build = Callable[..., Renderer]
-
-
-@pytest.fixture
-def with_template(chatml_folder: Path) -> Build:
-    tokenizer = Tokenizer.load(chatml_folder)
-
-    def build(template: str, **options: Any) -> Renderer:
-        return Renderer(tokenizer, ChatTemplate(template, named_tokens=tokenizer.named_tokens), **options)
-
-    return build
-
-
-def replies(renderer: Renderer, conversation: Conversation) -> list[str]:
-    """The trained replies, in the order of the messages."""
-    made = {
-        turn.message: renderer.tokenizer.decode(one.ids[turn.prompt_end : turn.reply_end].tolist())
-        for one in proven(renderer, conversation)
-        for turn in one.turns
-    }
-    return [made[index] for index in sorted(made)]
-
-
-def thinking(content: str | None = "5", thought: str | None = "add them", **rest: Any) -> Message:
-    return Message("assistant", content, reasoning=thought, **rest)
 
 
 class TestStopOfTheNextTurn:
@@ -124,24 +97,24 @@ def test_m3_a_later_turn_that_is_no_continuation_still_drops_the_row(with_templa
 
 
 class TestEmptyBlock:
-    PROMPTED = CHATML.replace("assistant\\n' -}}{%- endif", "assistant\\n" + repr(EMPTY)[1:-1] + "' -}}{%- endif")
+    PROMPTED = CHATML.replace("assistant\\n' -}}{%- endif", "assistant\\n" + repr(EMPTY_BLOCK)[1:-1] + "' -}}{%- endif")
     TAKEN_OUT = CHATML.replace("message['content'] +", "message['content'].split('</think>')[-1].lstrip('\\n') +")
     BOTH = PROMPTED.replace("message['content'] +", "message['content'].split('</think>')[-1].lstrip('\\n') +")
 
     @pytest.mark.parametrize("template", [PROMPTED, TAKEN_OUT, BOTH])
-    @pytest.mark.parametrize("block", [EMPTY, "<think></think>", "<think>\n</think>\n"])
+    @pytest.mark.parametrize("block", [EMPTY_BLOCK, "<think></think>", "<think>\n</think>\n"])
     def test_m4_it_holds_no_words(self, with_template: Build, template: str, block: str) -> None:
         renderer = with_template(template)
         row = talk(Message("user", "2+3?"), Message("assistant", block + "Five."))
-        if block != EMPTY and template == self.PROMPTED:
+        if block != EMPTY_BLOCK and template == self.PROMPTED:
             return  # the template writes this block behind the one of the prompt
         assert replies(renderer, row) == ["Five.<|im_end|>"]
         assert "empty_block_left_out" in remarks(renderer, row)
 
     def test_m4_where_the_template_writes_it_it_stays(self, with_template: Build) -> None:
         renderer = with_template(CHATML)
-        row = talk(Message("user", "2+3?"), Message("assistant", EMPTY + "Five."))
-        assert replies(renderer, row) == [EMPTY + "Five.<|im_end|>"]
+        row = talk(Message("user", "2+3?"), Message("assistant", EMPTY_BLOCK + "Five."))
+        assert replies(renderer, row) == [EMPTY_BLOCK + "Five.<|im_end|>"]
         assert remarks(renderer, row) == {}
 
     def test_m4_a_block_with_words_in_it_is_no_empty_one(self, with_template: Build) -> None:
@@ -169,47 +142,6 @@ def test_m5_the_end_of_reasoning_is_the_one_that_turns_with_calls_have(with_temp
 def test_m5_an_empty_block_is_closed_in_the_same_way(with_template: Build) -> None:
     renderer = with_template(CHANNEL, empty_reasoning="close")
     assert replies(renderer, talk(*pair("2+3?", "5"))) == ["\n<channel|>5<|im_end|>"]
-
-
-class TestOpenedInOtherWords:
-    SENTENCE = (
-        LATEST_REASONING.replace("'<think>\\n' + ", "")
-        .replace("'\\n</think>\\n\\n'", "'\\n[FINAL]\\n'")
-        .replace("assistant\\n' -}}{%- endif", "assistant\\nHere are my reasoning steps:\\n' -}}{%- endif")
-    )
-    JUDGE = CHATML.replace("assistant\\n' -}}{%- endif", "assistant\\n<judge>\\n' -}}{%- endif")
-
-    def test_m7_reasoning_follows_the_sentence(self, with_template: Build) -> None:
-        assert replies(with_template(self.SENTENCE), talk(ASKED, thinking())) == ["add them\n[FINAL]\n5<|im_end|>"]
-
-    def test_m7_a_turn_without_reasoning_is_the_policys(self, with_template: Build) -> None:
-        row = talk(*pair("2+3?", "5"))
-        assert dropped(with_template(self.SENTENCE), row).reason == "no_reasoning"
-        closes = with_template(self.SENTENCE, empty_reasoning="close")
-        assert replies(closes, row) == ["\n[FINAL]\n5<|im_end|>"]
-        assert "reasoning_closed" in remarks(closes, row)
-
-    def test_m7_a_tag_of_another_name_is_closed_by_its_own(self, with_template: Build) -> None:
-        row = talk(*pair("2+3?", "5"))
-        assert dropped(with_template(self.JUDGE), row).reason == "prompt_not_a_prefix"
-        assert replies(with_template(self.JUDGE, empty_reasoning="close"), row) == ["\n</judge>\n\n5<|im_end|>"]
-        assert replies(with_template(self.JUDGE), talk(ASKED, thinking())) == ["add them\n</judge>\n\n5<|im_end|>"]
-
-    @pytest.mark.parametrize("policy", ["drop", "close"])
-    def test_m7_reasoning_of_its_own_in_the_content_is_not_put_behind_the_block(
-        self, with_template: Build, policy: str
-    ) -> None:
-        row = talk(*pair("2+3?", "<think>\nadd them\n</think>\n\n5"))
-        for template in (self.SENTENCE, self.JUDGE):
-            assert dropped(with_template(template, empty_reasoning=policy), row).reason == "prompt_not_a_prefix"
-
-    @pytest.mark.parametrize("words", ["Answer:\\n", "[FINAL]\\n", "My reasoning is over. [FINAL]\\n"])
-    def test_m7_other_words_open_no_reasoning(self, with_template: Build, words: str) -> None:
-        template = self.SENTENCE.replace("Here are my reasoning steps:\\n", words)
-        for policy in ("drop", "close"):
-            renderer = with_template(template, empty_reasoning=policy)
-            assert dropped(renderer, talk(ASKED, thinking())).reason == "prompt_not_a_prefix"
-            assert dropped(renderer, talk(*pair("2+3?", "5"))).reason == "prompt_not_a_prefix"
 
 
 JOINED = (

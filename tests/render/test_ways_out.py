@@ -105,11 +105,12 @@ def test_m6_a_split_says_its_cause(with_template: Build) -> None:
     )
 
 
-def test_m7_where_words_are_written_inside_the_opened_block_the_content_can_close_it(with_template: Build) -> None:
+def test_m7_where_words_are_written_inside_the_opened_block_the_policy_closes_it(with_template: Build) -> None:
     inside = OPENED.replace("message['content']", f"({INSIDE} + message['content'])")
     renderer = with_template(inside)
     assert dropped(renderer, PLAIN).reason == "no_reasoning"
-    assert way(renderer, PLAIN) == "</think> and a blank line before the content"
+    assert way(renderer, PLAIN) == 'render.empty_reasoning = "close"'
+    assert len(proven(with_template(inside, empty_reasoning="close"), PLAIN)) == 1
     assert len(proven(renderer, talk(*pair("2+3?", "</think>\n\n5")))) == 1
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tutelage.render.controls import Span
+from tutelage.render.replies import RenderedTurn
 from tutelage.render.sequences import ProvenTurn
-from tutelage.render.turns import RenderedTurn
 from tutelage.render.words import Unproven
 from tutelage.types import Change, Conversation
 

@@ -7,7 +7,7 @@ closed is asked of the template, and only a tag closes itself where the template
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tutelage.render.alignment import place_of
 from tutelage.render.forms import ARGUMENT, CALL_ID, FUNCTION, VALUE
@@ -28,11 +28,13 @@ class OpenWords:
         text: the words, or a tag.
         closing: what the template writes between reasoning and content; None where it writes no reasoning.
         block: the block, where the words are a tag.
+        lead: what the template writes between the header and the first word of a turn of calls.
     """
 
     text: str
     closing: str | None
     block: OpenBlock | None
+    lead: str = ""
 
 
 def closing_by_template(row: SeenRow, index: int, block: OpenBlock) -> str | None:
@@ -48,14 +50,35 @@ def closing_by_template(row: SeenRow, index: int, block: OpenBlock) -> str | Non
     return between[: behind + len(between[behind:]) - len(between[behind:].lstrip())]
 
 
-def opened_in_words(row: SeenRow, index: int, given: str, written: str) -> OpenWords | None:
+def closed_in_content(message: Message, block: OpenBlock, closing: str | None) -> Message | None:
+    """A message whose content begins with its reasoning and leaves the block, for templates that write it inside.
+
+    Args:
+        message: the message.
+        block: what its prompt opens.
+        closing: how the template itself closes it; None if it never does.
+
+    Returns:
+        The message without its field of reasoning; None if its content closes a block that it does not begin with.
+    """
+    thought, content = (message.reasoning or "").strip(), message.content or ""
+    emitted = None if thought else block.continued(content)
+    if emitted is None:
+        if block.closing in content:
+            return None
+        emitted = (block.close(thought) if closing is None else thought + closing) + content
+    return replace(message, content=emitted, reasoning=None)
+
+
+def opened_in_words(row: SeenRow, index: int, given: str, written: str, lead: str = "") -> OpenWords | None:
     """What opens reasoning at the end of a prompt that has more than the header of the finished turn.
 
     Args:
         row: the row.
         index: of the message.
         given: what the template writes at the end of the prompt.
-        written: what it writes before the turn's words in the finished conversation.
+        written: what it writes before the turn's words in the finished conversation, the header.
+        lead: what stands between the header and the first word of a turn of calls.
     """
     if not written.strip() or not given.startswith(written):
         return None
@@ -64,13 +87,14 @@ def opened_in_words(row: SeenRow, index: int, given: str, written: str) -> OpenW
         return None
     tag = _TAG.fullmatch(text)
     if tag is not None:
-        return OpenWords(text, None, OpenBlock(text.rstrip(), f"</{tag[1]}>", tag[2]))
+        return OpenWords(text, None, OpenBlock(text.rstrip(), f"</{tag[1]}>", tag[2]), lead)
     if not (row.form.writes_reasoning and speaks_of_reasoning(text)):
         return None
-    closing = _between(row, index, called=False)
-    if closing is None or not closing.strip() or closing.strip() in text:
+    between = _between(row, index, called=bool(lead))
+    if between is None or not between.endswith(lead):
         return None
-    return OpenWords(text, closing, None)
+    closing = between.removesuffix(lead)
+    return OpenWords(text, closing, None, lead) if closing.strip() and closing.strip() not in text else None
 
 
 @dataclass(frozen=True, slots=True)

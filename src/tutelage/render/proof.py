@@ -24,6 +24,7 @@ from tutelage.render.controls import ControlTokens, Span, refuse
 from tutelage.render.drafts import Draft, shortened
 from tutelage.render.forms import MessageForm, ReasoningField, form_of
 from tutelage.render.gates import assert_proven
+from tutelage.render.replies import RenderedTurn
 from tutelage.render.seen import SeenRow, said_once
 from tutelage.render.sequences import ProvenTurn, cost_of, said_otherwise, sequences
 from tutelage.render.size import (
@@ -39,7 +40,7 @@ from tutelage.render.size import (
 )
 from tutelage.render.template import ChatTemplate, TemplateRefusal
 from tutelage.render.tokenizer import Tokenizer
-from tutelage.render.turns import RenderedTurn, TurnWriter
+from tutelage.render.turns import TurnWriter
 from tutelage.render.unshown import not_shown
 from tutelage.render.ways_out import WaysOut
 from tutelage.render.words import SHOWN_CHARACTERS, Unproven

@@ -15,7 +15,7 @@ from typing import Literal
 
 from tutelage.render.alignment import Place, beyond, end_of_prompt, has_content, place_of, require_own
 from tutelage.render.notation import prints_parts, require_parts_read, require_written
-from tutelage.render.openings import OpenWords, closing_by_template, opened_in_words, plain_turn
+from tutelage.render.openings import OpenWords, closed_in_content, closing_by_template, opened_in_words, plain_turn
 from tutelage.render.provenance import Traced
 from tutelage.render.reasoning import (
     OpenBlock,
@@ -25,42 +25,13 @@ from tutelage.render.reasoning import (
     opened_by,
     without_empty_block,
 )
+from tutelage.render.replies import RenderedTurn, Reply, with_block_remark
 from tutelage.render.seen import SeenRow
 from tutelage.render.stops import PROBE, own_end, require_own_stop, stop_of_next, without_end
 from tutelage.render.words import SHOWN_CHARACTERS, Unproven, end_of_words, no_prefix, require_words
 from tutelage.types import Change, Message
 
 SHAPES_KEPT = 64
-
-
-@dataclass(frozen=True, slots=True)
-class RenderedTurn:
-    """A trained turn as text.
-
-    Attributes:
-        message: its index in the conversation.
-        weight: of its loss.
-        prompt: what a server feeds.
-        reply: what the model must emit, stop token included if the template writes one.
-        stop_written: whether it does; otherwise the stop token is to be appended.
-        remarks: what the ledger is to hear of it.
-    """
-
-    message: int
-    weight: float
-    prompt: str
-    reply: str
-    stop_written: bool
-    remarks: tuple[Change, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Reply:
-    """A reply taken apart: its words with all that the template writes before and among them, and what comes after."""
-
-    body: str
-    after: str
-    remarks: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,10 +70,10 @@ class TurnWriter:
             block = opened_by(prompt)
             opening = "" if block is None else block.tag + block.gap
             known = self._known(message, opening, finished[len(prompt) :])
-            reply = known or self._followed(row, index, block, finished, start=len(prompt))
+            reply = known or self._behind(row, index, block, prompt, finished)
         else:
             reply = self._less_trailer(row, index, self._without_prefix(row, index, prompt, finished))
-        reply = _with_block_remark(row, index, reply)
+        reply = with_block_remark(row, index, reply)
         found = self.stop.search(reply.after)
         if found is not None:
             require_own_stop(row, index, reply.after, found, self.control)
@@ -127,7 +98,7 @@ class TurnWriter:
         )
         return RenderedTurn(index, weight, prompt, body, stop_written=False, remarks=(*reply.remarks, remark))
 
-    def _less_trailer(self, row: SeenRow, index: int, reply: _Reply) -> _Reply:
+    def _less_trailer(self, row: SeenRow, index: int, reply: Reply) -> Reply:
         """The reply without what the template writes behind every conversation, a turn of its own say.
 
         A stop token that stands in there is not the reply's: such a reply ends as a turn of plain words does.
@@ -154,7 +125,7 @@ class TurnWriter:
         after = after.rstrip() + plain.after[: end.end()]
         return replace(reply, after=after, remarks=(*reply.remarks, remark))
 
-    def _known(self, message: Message, opening: str, tail: str) -> _Reply | None:
+    def _known(self, message: Message, opening: str, tail: str) -> Reply | None:
         """The reading of a turn of plain words that looks like one whose every character was traced before."""
         content = message.content
         if not content or message.reasoning or message.tool_calls:
@@ -163,10 +134,44 @@ class TurnWriter:
             if opened == opening and tail.startswith(lead) and tail.endswith(after, len(lead)):
                 words = tail[len(lead) : len(tail) - len(after)]
                 if words == content or words in (content.strip(), content.rstrip(), content.lstrip()):
-                    return _Reply(lead + words, after)
+                    return Reply(lead + words, after)
         return None
 
-    def _followed(self, row: SeenRow, index: int, block: OpenBlock | None, finished: str, *, start: int) -> _Reply:
+    def _behind(self, row: SeenRow, index: int, block: OpenBlock | None, prompt: str, finished: str) -> Reply:
+        """The reading of a turn whose finished text begins with its prompt.
+
+        Where the template writes it inside the block that the prompt opens, its content closes the block first.
+        """
+        try:
+            return self._followed(row, index, block, finished, start=len(prompt))
+        except Unproven as finding:
+            if block is None or finding.reason not in ("no_reasoning", "reasoning_not_in_reply"):
+                raise
+            reply = self._closed_by_content(row, index, block, prompt)
+            if reply is None:
+                raise
+            return reply
+
+    def _closed_by_content(self, row: SeenRow, index: int, block: OpenBlock, prompt: str) -> Reply | None:
+        """The reply as the template writes it where reasoning and closing tag are handed over in the content."""
+        messages = row.conversation.messages
+        closing = closing_by_template(row, index, block)
+        message = closed_in_content(messages[index], block, closing)
+        if message is None:
+            return None
+        ends = closing if closing is not None else block.close("")
+        remarks = self._unreasoned(row, index, block, prompt, ends)
+        changed = replace(row.conversation, messages=(*messages[:index], message, *messages[index + 1 :]))
+        other = SeenRow(changed, row.template, row.form)
+        try:
+            finished = other.render(index + 1, generation_prompt=False)
+            if not finished.startswith(prompt):
+                return None
+            return replace(self._followed(other, index, block, finished, start=len(prompt)), remarks=remarks)
+        except Unproven:
+            return None
+
+    def _followed(self, row: SeenRow, index: int, block: OpenBlock | None, finished: str, *, start: int) -> Reply:
         """The reading of a turn by the origin of each character; the prompt is `finished[:start]`."""
         message = row.conversation.messages[index]
         traced = row.trace(index + 1, generation_prompt=False)
@@ -179,7 +184,7 @@ class TurnWriter:
             whole = self._through_stop(tail, end)
             require_own(traced, index, start, start + len(whole))
             require_written(index, row.messages[index], message, traced, start, start + len(whole))
-            return _Reply(tail[:end], tail[end:])
+            return Reply(tail[:end], tail[end:])
         body = finished[start : place.last]
         whole = self._through_stop(finished[start:], place.last - start)
         opening = "" if block is None else block.tag  # what the prompt has opened, the reply need not open again
@@ -200,9 +205,9 @@ class TurnWriter:
         if plain and lasting and len(self._shapes) < SHAPES_KEPT:
             opened = "" if block is None else block.tag + block.gap
             self._shapes[opened, finished[start : place.first], finished[place.last :]] = None
-        return _Reply(body, finished[place.last :])
+        return Reply(body, finished[place.last :])
 
-    def _without_prefix(self, row: SeenRow, index: int, prompt: str, finished: str) -> _Reply:
+    def _without_prefix(self, row: SeenRow, index: int, prompt: str, finished: str) -> Reply:
         try:
             return self._rebuilt(row, index, prompt, finished)
         except Unproven as finding:
@@ -215,7 +220,7 @@ class TurnWriter:
                 raise
             return reply
 
-    def _rebuilt(self, row: SeenRow, index: int, prompt: str, finished: str) -> _Reply:
+    def _rebuilt(self, row: SeenRow, index: int, prompt: str, finished: str) -> Reply:
         """The reading of a turn whose finished text does not begin with its served prompt."""
         message = row.conversation.messages[index]
         served = row.trace(index, generation_prompt=True)
@@ -238,7 +243,7 @@ class TurnWriter:
             remarks = self._unreasoned(row, index, block, given, lead) if block is not None else ()
             opening = block.tag if block is not None else ""
             require_words(index, message, opening + lead + whole)
-            return _Reply(lead + words, after, remarks)
+            return Reply(lead + words, after, remarks)
         if block is not None and block.tag in given:
             return self._reasoned(row, index, block, given, traced, place)
         opened = opened_in_words(row, index, given, place.written)
@@ -257,7 +262,7 @@ class TurnWriter:
                 f"message {index}: the served prompt ends {given[-40:]!r}, which closes the block of reasoning",
             )
         require_words(index, message, whole)
-        return _Reply(less_empty_block(lead) + words, after)
+        return Reply(less_empty_block(lead) + words, after)
 
     def _through_stop(self, text: str, position: int) -> str:
         """`text` up to the first stop token from `position` on.
@@ -267,7 +272,7 @@ class TurnWriter:
         found = self.stop.search(text, position)
         return text if found is None else text[: found.end()]
 
-    def _reasoned(self, row: SeenRow, index: int, block: OpenBlock, given: str, traced: Traced, place: Place) -> _Reply:
+    def _reasoned(self, row: SeenRow, index: int, block: OpenBlock, given: str, traced: Traced, place: Place) -> Reply:
         """The reply to a prompt that opens a block of reasoning which the finished text does not have."""
         message, finished = row.conversation.messages[index], traced.text
         lead = beyond(given[: given.rindex(block.tag)], place.written)
@@ -283,13 +288,13 @@ class TurnWriter:
             require_words(index, replace(message, reasoning=None), whole)
             closing = None if row.form.writes_reasoning else closing_by_template(row, index, block)
             thought = block.close(message.reasoning) if closing is None else message.reasoning.strip() + closing
-            return _Reply(thought + lead + words, after)
+            return Reply(thought + lead + words, after)
         if (emitted := block.continued(content)) is not None and not lead:
             said = [
                 at for at, one in enumerate(traced.sources) if one.message == index and one.field.startswith("content")
             ]
             ends = [at + 1 for at in range(place.first, place.last) if int(traced.source[at]) in said]
-            return _Reply(emitted + finished[ends[-1] if ends else place.first : place.last], after)
+            return Reply(emitted + finished[ends[-1] if ends else place.first : place.last], after)
         if block.closing in content:
             raise Unproven(
                 "content_not_in_reply",
@@ -297,7 +302,7 @@ class TurnWriter:
             )
         require_words(index, message, whole)
         closing = closing_by_template(row, index, block) or block.close("")
-        return _Reply(closing + lead + words, after, self._unreasoned(row, index, block, given, closing))
+        return Reply(closing + lead + words, after, self._unreasoned(row, index, block, given, closing))
 
     def _unreasoned(self, row: SeenRow, index: int, block: OpenBlock, given: str, closing: str) -> tuple[Change, ...]:
         """The policy for a turn without reasoning behind a prompt that opens a block of it."""
@@ -312,7 +317,7 @@ class TurnWriter:
         detail = f"message {index}: no reasoning; the reply begins with {closing!r}"
         return (Change(row.conversation.address, "reasoning_closed", detail),)
 
-    def _worded(self, row: SeenRow, index: int, opened: OpenWords, traced: Traced, place: Place) -> _Reply | None:
+    def _worded(self, row: SeenRow, index: int, opened: OpenWords, traced: Traced, place: Place) -> Reply | None:
         """The reply to a prompt that opens reasoning in words, or in a tag of a name that no list has."""
         message, finished = row.conversation.messages[index], traced.text
         words, after = finished[place.first : place.last], finished[place.last :]
@@ -323,11 +328,11 @@ class TurnWriter:
             first = traced.sources[int(traced.source[place.first])].field
             if first.startswith(row.form.reasoning):
                 require_words(index, message, whole)
-                return _Reply(words, after)
+                return Reply(words, after)
             if opened.block is None:
                 return None
             require_words(index, replace(message, reasoning=None), whole)
-            return _Reply(opened.block.close(message.reasoning or "") + words, after)
+            return Reply(opened.block.close(message.reasoning or "") + opened.lead + words, after)
         if self.empty_reasoning == "drop":
             if opened.block is not None:
                 return None
@@ -340,21 +345,27 @@ class TurnWriter:
         require_words(index, message, whole)
         detail = f"message {index}: no reasoning; the reply begins with {closing!r}"
         remark = Change(row.conversation.address, "reasoning_closed", detail)
-        return _Reply(closing + words, after, (remark,))
+        return Reply(closing + opened.lead + words, after, (remark,))
 
-    def _called(self, row: SeenRow, index: int, given: str, traced: Traced, place: Place) -> _Reply | None:
-        """The reply of a turn of calls behind a prompt that ends in the header of a turn of plain words."""
+    def _called(self, row: SeenRow, index: int, given: str, traced: Traced, place: Place) -> Reply | None:
+        """The reply of a turn of calls behind a prompt that has the header of a turn of plain words at its end.
+
+        Reasoning may be opened in words behind that header.
+        """
         message, finished = row.conversation.messages[index], traced.text
         plain = plain_turn(row, index)
         if plain is None or plain.neighbour != place.neighbour or not plain.header.strip():
             return None
-        if not (given.endswith(plain.header) and place.written.startswith(plain.header)):
+        if not place.written.startswith(plain.header):
             return None
         lead = place.written[len(plain.header) :]
+        if not given.endswith(plain.header):
+            opened = opened_in_words(row, index, given, plain.header, lead) if lead else None
+            return None if opened is None else self._worded(row, index, opened, traced, place)
         require_words(index, message, lead + self._through_stop(finished[place.first :], place.last - place.first))
-        return _Reply(lead + finished[place.first : place.last], finished[place.last :])
+        return Reply(lead + finished[place.first : place.last], finished[place.last :])
 
-    def _as_elsewhere(self, row: SeenRow, index: int, prompt: str) -> _Reply | None:
+    def _as_elsewhere(self, row: SeenRow, index: int, prompt: str) -> Reply | None:
         """The reply as the template writes this turn behind the same header elsewhere: to a question.
 
         So with templates that write a reply without its header behind another reply or a tool's result: the prompt
@@ -379,14 +390,3 @@ class TurnWriter:
             return self._rebuilt(other, 1, served, finished)
         except Unproven:
             return None
-
-
-def _with_block_remark(row: SeenRow, index: int, reply: _Reply) -> _Reply:
-    """The reply, with a remark where the content begins with an empty block of reasoning that the reply leaves out."""
-    content = (row.conversation.messages[index].content or "").lstrip()
-    bare = without_empty_block(content)
-    if bare == content or content[: len(content) - len(bare)].strip() in reply.body:
-        return reply
-    detail = f"message {index}: the empty block of reasoning that the content begins with is not part of the reply"
-    remark = Change(row.conversation.address, "empty_block_left_out", detail)
-    return replace(reply, remarks=(*reply.remarks, remark))

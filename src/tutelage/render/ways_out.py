@@ -10,10 +10,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from tutelage.render.forms import ReasoningField, form_of
-from tutelage.render.reasoning import opened_by
 from tutelage.render.template import ChatTemplate, TemplateRefusal
 from tutelage.render.tokenizer import NAMED_TOKENS
-from tutelage.types import Conversation, Drop, Message, Prompt, Proven
+from tutelage.types import Conversation, Drop, Message, Proven
 
 if TYPE_CHECKING:
     from tutelage.render.proof import Renderer
@@ -96,8 +95,6 @@ class WaysOut:
             words = f"render.template_arguments = {{{name} = {json.dumps(given)}}}"
             arguments = {**row.template_arguments, name: given}
             yield Way(words, self._with(turns), replace(row, template_arguments=arguments))
-        if reason == "no_reasoning":
-            yield from self._closed_by_content(row, turns)
         if reason == "reasoning_not_in_reply":
             for field in self._fields:
                 words = f'render.reasoning_field = "{field}"'
@@ -105,16 +102,6 @@ class WaysOut:
             moved = tuple(_inline(one) for one in row.messages)
             words = "the reasoning in the content, as <think>...</think>"
             yield Way(words, self._with(turns), replace(row, messages=moved))
-
-    def _closed_by_content(self, row: Conversation, turns: Literal["all", "last"]) -> Iterator[Way]:
-        """The closing tag in the content, for templates that write a turn's words right behind the opening one."""
-        prompt = self._renderer.prompt(row)
-        block = opened_by(prompt.text) if isinstance(prompt, Prompt) else None
-        if block is None or row.messages[-1].role != "assistant":
-            return
-        last = replace(row.messages[-1], content=f"{block.closing}\n\n{row.messages[-1].content or ''}")
-        words = f"{block.closing} and a blank line before the content"
-        yield Way(words, self._with(turns), replace(row, messages=(*row.messages[:-1], last)))
 
 
 def moving_arguments(template: ChatTemplate) -> tuple[tuple[str, bool], ...]:
