@@ -126,3 +126,9 @@ class TestInsideTheOpenedBlock:
         without = self.TEMPLATE.replace("m.content.strip()", "m.content.replace('</think>', '').strip()")
         renderer = with_template(without, empty_reasoning="close")
         assert dropped(renderer, talk(ASKED, turn)).reason in ("no_reasoning", "reasoning_not_in_reply")
+
+    def test_m7_where_the_template_closes_it_by_itself_no_reasoning_comes_behind(self, with_template: Build) -> None:
+        closes = self.TEMPLATE.replace("'<think>\\n' + m.content", "'<think>\\n\\n</think>\\n\\n' + m.content")
+        assert closes != self.TEMPLATE
+        assert replies(with_template(closes), talk(*pair("2+3?", "5"))) == ["\n</think>\n\n5<|im_end|>"]
+        assert dropped(with_template(closes), talk(ASKED, thinking())).reason == "reasoning_not_in_reply"

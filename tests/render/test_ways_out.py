@@ -117,3 +117,30 @@ def test_m7_where_words_are_written_inside_the_opened_block_the_policy_closes_it
 def test_m7_a_template_that_takes_the_closing_tag_out_is_not_told_so(with_template: Build) -> None:
     inside = OPENED.replace("message['content']", f"({INSIDE} + message['content'].replace('</think>', ''))")
     assert way(with_template(inside), PLAIN) == ""
+
+
+def test_m6_reasoning_in_the_content_that_the_template_loses_goes_into_its_field(with_template: Build) -> None:
+    lost = LATEST_REASONING.replace("{{- message['content']", "{{- message['content'].split('</think>')[-1]")
+    row = talk(*pair("2+3?", "<think>\nadd them\n</think>\n\n5"))
+    renderer = with_template(lost)
+    assert dropped(renderer, row).reason == "content_not_in_reply"
+    assert way(renderer, row) == "the reasoning of the content in a field of its own"
+    proven(renderer, THINKS)
+
+
+def test_m6_a_stop_inside_a_turn_names_the_token_that_must_not_be_one(
+    tmp_path: Path, write_model_folder: Callable[..., Path]
+) -> None:
+    """A template that ends the reasoning as it ends the turn."""
+    thought = "(message['reasoning_content'] + '<|im_end|>' if message['reasoning_content'] else '')"
+    template = CHATML.replace("message['role'] + '\\n' +", f"message['role'] + '\\n' + {thought} +")
+
+    def renderer(folder: Path, stop: list[str]) -> Renderer:
+        tokenizer = Tokenizer.load(write_model_folder(folder, template=template, stop=stop))
+        return Renderer(tokenizer, ChatTemplate(template, named_tokens=tokenizer.named_tokens))
+
+    both = renderer(tmp_path / "both", ["<|im_end|>", "<|endoftext|>"])
+    assert dropped(both, THINKS).reason == "stop_inside_reply"
+    assert way(both, THINKS) == "'<|im_end|>' left out of eos_token_id in generation_config.json"
+    assert len(proven(renderer(tmp_path / "fewer", ["<|endoftext|>"]), THINKS)) == 1
+    assert way(renderer(tmp_path / "single", ["<|im_end|>"]), THINKS) == ""

@@ -159,17 +159,19 @@ class TurnWriter:
         message = closed_in_content(messages[index], block, closing)
         if message is None:
             return None
-        ends = closing if closing is not None else block.close("")
-        remarks = self._unreasoned(row, index, block, prompt, ends)
+        remarks = self._unreasoned(row, index, block, prompt, block.closing)
         changed = replace(row.conversation, messages=(*messages[:index], message, *messages[index + 1 :]))
         other = SeenRow(changed, row.template, row.form)
         try:
             finished = other.render(index + 1, generation_prompt=False)
             if not finished.startswith(prompt):
                 return None
-            return replace(self._followed(other, index, block, finished, start=len(prompt)), remarks=remarks)
+            reply = self._followed(other, index, block, finished, start=len(prompt))
         except Unproven:
             return None
+        # A template that closes the block by itself would close it before the reasoning.
+        closed_once = reply.body.count(block.closing) == (message.content or "").count(block.closing)
+        return replace(reply, remarks=remarks) if closed_once else None
 
     def _followed(self, row: SeenRow, index: int, block: OpenBlock | None, finished: str, *, start: int) -> Reply:
         """The reading of a turn by the origin of each character; the prompt is `finished[:start]`."""

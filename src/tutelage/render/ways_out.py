@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from tutelage.render.forms import ReasoningField, form_of
+from tutelage.render.reasoning import leading_block
 from tutelage.render.template import ChatTemplate, TemplateRefusal
 from tutelage.render.tokenizer import NAMED_TOKENS
 from tutelage.types import Conversation, Drop, Message, Proven
@@ -89,6 +90,8 @@ class WaysOut:
         if reason in _BY_POLICY:
             name, value = _BY_POLICY[reason]
             yield Way(f'render.{name} = "{value}"', self._with(turns, name, value), row)
+        if reason == "stop_inside_reply":
+            yield from self._with_fewer_stops(row, turns)
         if reason not in _BY_ARGUMENTS:
             return
         for name, given in self._arguments:
@@ -102,6 +105,21 @@ class WaysOut:
             moved = tuple(_inline(one) for one in row.messages)
             words = "the reasoning in the content, as <think>...</think>"
             yield Way(words, self._with(turns), replace(row, messages=moved))
+        elif self._renderer.form.writes_reasoning:
+            fields = tuple(_in_field(one) for one in row.messages)
+            words = "the reasoning of the content in a field of its own"
+            yield Way(words, self._with(turns), replace(row, messages=fields))
+
+    def _with_fewer_stops(self, row: Conversation, turns: Literal["all", "last"]) -> Iterator[Way]:
+        """For templates that write a stop token inside a turn: a model that is to write on must not stop there."""
+        tokenizer = self._renderer.tokenizer
+        for token in sorted(tokenizer.stop_ids) if len(tokenizer.stop_ids) > 1 else ():
+            key = (("turns", turns), ("without", str(token)))
+            if key not in self._variants:
+                fewer = replace(tokenizer, stop_ids=tokenizer.stop_ids - {token})
+                self._variants[key] = replace(self._renderer, turns=turns, tokenizer=fewer)
+            words = f"{tokenizer.spelling(token)!r} left out of eos_token_id in generation_config.json"
+            yield Way(words, self._variants[key], row)
 
 
 def moving_arguments(template: ChatTemplate) -> tuple[tuple[str, bool], ...]:
@@ -134,7 +152,10 @@ def _up_to_the_turn(
     conversation: Conversation, drop: Drop, turns: Literal["all", "last"]
 ) -> tuple[Conversation | None, Literal["all", "last"]]:
     """The row up to the turn that was not proven, and which of its turns to train; None where nothing is tried."""
-    if drop.reason not in {*_BY_ARGUMENTS, *_BY_POLICY} or len(conversation.messages) > MOST_MESSAGES:
+    if (
+        drop.reason not in {*_BY_ARGUMENTS, *_BY_POLICY, "stop_inside_reply"}
+        or len(conversation.messages) > MOST_MESSAGES
+    ):
         return None, turns
     index = _INDEX.match(drop.detail)
     if index is None or drop.reason == "control_token_in_text":
@@ -147,3 +168,10 @@ def _inline(message: Message) -> Message:
         return message
     thought = (message.reasoning or "").strip()
     return replace(message, reasoning=None, content=f"<think>\n{thought}\n</think>\n\n{message.content or ''}")
+
+
+def _in_field(message: Message) -> Message:
+    block = leading_block(message.content or "")
+    if block is None or (message.reasoning or "").strip():
+        return message
+    return replace(message, reasoning=block[0].strip(), content=block[1].lstrip())
