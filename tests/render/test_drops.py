@@ -128,7 +128,7 @@ class TestAnOpenedBlockOfReasoning:
         assert renderer.tokenizer.decode(one.ids[: turn.prompt_end].tolist()).endswith("assistant\n<think>\n")
         return renderer.tokenizer.decode(one.ids[turn.prompt_end :].tolist())
 
-    def test_an_answer_inside_the_block_goes_whatever_row_came_before(
+    def test_no_answer_is_left_inside_the_block_whatever_row_came_before(
         self, render_with: Callable[..., Renderer]
     ) -> None:
         never_closed = self.OPENED.replace(
@@ -136,10 +136,13 @@ class TestAnOpenedBlockOfReasoning:
             "{{- '<|im_start|>' + message['role'] + ('\\n<think>\\n' if message['role'] == 'assistant' else '\\n') +",
         )
         assert never_closed != self.OPENED
-        renderer = render_with(never_closed, empty_reasoning="close")
-        closes, plain = talk(*pair("a", "so</think> b")), talk(*pair("a", "b"))
-        proven(renderer, closes)
-        assert dropped(renderer, plain).reason == "no_reasoning"
+        for policy in ("drop", "close"):
+            renderer = render_with(never_closed, empty_reasoning=policy)
+            assert self.reply(renderer, *pair("a", "so</think> b")) == "so</think> b<|im_end|>"
+            if policy == "drop":
+                assert dropped(renderer, talk(*pair("a", "b"))).reason == "no_reasoning"
+            else:
+                assert self.reply(renderer, *pair("a", "b")) == "\n</think>\n\nb<|im_end|>"
 
     def test_words_thought_and_said_alike_must_stand_twice(self, render_with: Callable[..., Renderer]) -> None:
         turn = Message("assistant", "same", reasoning="same")

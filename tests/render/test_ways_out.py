@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,5 @@ def test_m6_a_stop_inside_a_turn_names_the_token_that_must_not_be_one(
     assert way(both, THINKS) == "'<|im_end|>' left out of eos_token_id in generation_config.json"
     assert len(proven(renderer(tmp_path / "fewer", ["<|endoftext|>"]), THINKS)) == 1
     assert way(renderer(tmp_path / "single", ["<|im_end|>"]), THINKS) == ""
+    spelled = talk(*pair("2+3?", "5 <|im_end|>"))
+    assert way(replace(both, control_tokens="keep"), spelled) == ""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from tutelage.render.controls import ControlTokens
 from tutelage.render.forms import ReasoningField, form_of
 from tutelage.render.reasoning import leading_block
 from tutelage.render.template import ChatTemplate, TemplateRefusal
@@ -113,6 +114,8 @@ class WaysOut:
     def _with_fewer_stops(self, row: Conversation, turns: Literal["all", "last"]) -> Iterator[Way]:
         """For templates that write a stop token inside a turn: a model that is to write on must not stop there."""
         tokenizer = self._renderer.tokenizer
+        if ControlTokens(tokenizer).spelled(row) is not None:
+            return  # then the words of the row are at fault
         for token in sorted(tokenizer.stop_ids) if len(tokenizer.stop_ids) > 1 else ():
             key = (("turns", turns), ("without", str(token)))
             if key not in self._variants:
