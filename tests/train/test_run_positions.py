@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from tutelage import config
+from tutelage.cli import main
+from tutelage.cli.planning import of_recipe
 from tutelage.config import Settings
 from tutelage.errors import ConfigError, DataError
 from tutelage.train import positions as positions_module
+from tutelage.train import row_limit
 from tutelage.train.positions import positions_of
 from tutelage.train.prepare import prepare
 from tutelage.train.run import run
@@ -124,3 +128,58 @@ def test_r5_rows_beyond_rotary_positions_are_a_question(
     assert positions.within(asked) is asked
     assert "longer than the 32 positions" in str(question)
     assert "train.jsonl:" in str(question)
+
+
+def test_plan_check_and_dry_run_prove_the_rows_that_training_proves(
+    settings: Callable[..., Settings], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = without_prompts(settings, "pack.share_prefixes=false")
+    longer(asked)
+    assert asked.pack.max_tokens > POSITIONS
+
+    plan = of_recipe(asked, memory_gb=None, probe=False, say=lambda _text: None)
+
+    assert plan.amount is not None
+    assert plan.amount.examples == 24
+    recipe = str(Path(asked.data.train[0]).with_name("recipe.toml"))
+    overrides = (f"model.name={asked.model.name}", "evaluate.task=", "evaluate.general=")
+    monkeypatch.setenv("COLUMNS", "200")
+    for command in (("check", "--json"), ("train", "--dry-run")):
+        monkeypatch.setattr(sys, "argv", ["tutelage", command[0], recipe, *overrides, *command[1:]])
+        with pytest.raises(SystemExit):
+            main()
+        out, err = capsys.readouterr()
+        assert "too_long" in out
+        assert "sequences are held to 200 tokens" in out + err
+
+
+def test_the_virtual_tokens_of_an_adapter_count_in_check_as_they_do_in_training(
+    settings: Callable[..., Settings],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = without_prompts(settings)
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    own = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 30, "base_model_name_or_path": asked.model.name}
+    (adapter / "adapter_config.json").write_text(json.dumps(own), encoding="utf-8")
+    (adapter / "adapter_model.safetensors").write_bytes(b"")
+    recipe = str(Path(asked.data.train[0]).with_name("recipe.toml"))
+    given = (f"model.name={adapter}", "model.adapter=continue", "model.method=prompt", "evaluate.task=")
+    monkeypatch.setattr(sys, "argv", ["tutelage", "check", recipe, *given])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        main()
+    assert "sequences are held to 170 tokens" in capsys.readouterr().err
+
+
+def test_where_positions_cannot_be_looked_at_it_is_said(
+    settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, said = settings(), list[str]()
+    monkeypatch.setattr(row_limit, "find_spec", lambda name: None if name == "torch" else name)
+
+    assert row_limit.held_to_positions(asked, Path(asked.model.name), say=said.append) == (asked, None)
+
+    assert said == ["The model's positions are not looked at, for want of torch: a run may drop more rows"]

@@ -33,7 +33,8 @@ from tutelage.render.gates import trained_stops
 from tutelage.report.check_screen import SplitPair, Tally, check_screen
 from tutelage.report.terminal import Terminal, print_json
 from tutelage.train.renderer import renderer_for
-from tutelage.train.start import start_folder
+from tutelage.train.row_limit import held_to_positions
+from tutelage.train.start import start_folder, with_adapters_own
 from tutelage.types import Conversation, Example
 
 ProvenRow = tuple[Conversation, tuple[Example, ...]]
@@ -189,10 +190,12 @@ class _Asked:
 
 
 def _asked_by_recipe(recipe: str, overrides: list[str]) -> _Asked:
-    settings = config.load(recipe, overrides)
+    settings = with_adapters_own(config.load(recipe, overrides))
     splits = {"train": settings.data.train, "validation": settings.data.validation, "task": settings.evaluate.task}
-    renderer = renderer_for(start_folder(settings.model, weights=False, say=_to_stderr), settings.render)
-    return _Asked(renderer, settings.render, settings.data, splits, settings.pack.max_tokens, settings.pack.too_long)
+    folder = start_folder(settings.model, weights=False, say=_to_stderr)
+    pack = held_to_positions(settings, folder, say=_to_stderr)[0].pack
+    renderer = renderer_for(folder, settings.render)
+    return _Asked(renderer, settings.render, settings.data, splits, pack.max_tokens, pack.too_long)
 
 
 def _check_rows(asked: _Asked, ledger: Ledger, *, as_json: bool) -> None:

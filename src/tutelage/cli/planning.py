@@ -18,8 +18,9 @@ from tutelage.plan.work import METHODS, single_document
 from tutelage.train.learner import shards_here
 from tutelage.train.planned import checkpointing_choice, fullest_row, work_of
 from tutelage.train.prepare import Prepared, prepare, prepared_cache
+from tutelage.train.row_limit import held_to_positions
 from tutelage.train.sampling import order_of
-from tutelage.train.start import start_folder, start_name
+from tutelage.train.start import start_folder, start_name, with_adapters_own
 
 PRECISIONS: tuple[Literal["auto", "bf16", "fp32"], ...] = ("auto", "bf16", "fp32")
 Say = Callable[[str], Any]
@@ -40,11 +41,13 @@ def of_recipe(
     Raises:
         TutelageError: the recipe's data or model cannot be used, or its settings do not go together.
     """
+    settings = with_adapters_own(settings)
     shards_here(settings)
     if prepared is None:
-        say("proving the data")
         folder = start_folder(settings.model, weights=False, say=say)
-        prepared = prepare(settings, folder, cache=prepared_cache(), say=lambda _text: None)
+        fitting, _ = held_to_positions(settings, folder, say=say)
+        say("proving the data")
+        prepared = prepare(fitting, folder, cache=prepared_cache(), say=lambda _text: None)
     named = start_name(settings.model, say=say)
     blueprint = read_blueprint(named, trust_remote_code=settings.model.trust_remote_code, say=say)
     work = work_of(settings, fullest_row(settings, prepared))

@@ -302,22 +302,20 @@ def _same(found: Replayed) -> str:
 
 def _dry_run(settings: config.Settings, out: Terminal) -> None:
     from tutelage.train.prepare import prepare, prepared_cache
+    from tutelage.train.row_limit import held_to_positions
     from tutelage.train.sampling import epoch_tokens, order_of, questions_of_length
-    from tutelage.train.start import start_folder
+    from tutelage.train.start import start_folder, with_adapters_own
 
+    settings = with_adapters_own(settings)
     if find_spec("torch") is not None:  # which one needs to train, and to know what it can share out
         from tutelage.train.learner import shards_here
 
         shards_here(settings)
     folder = start_folder(settings.model, weights=False, say=out.say)
     questions = config.questions(settings)
-    if find_spec("transformers") is None or not (folder / "config.json").is_file():
-        prepared = prepare(settings, folder, cache=prepared_cache(), say=out.say)
-    else:  # what the model makes of long rows is tried on it
-        from tutelage.train.positions import positions_of
-
-        positions = positions_of(settings, folder)
-        prepared = prepare(positions.within(settings, say=out.say), folder, cache=prepared_cache(), say=out.say)
+    fitting, positions = held_to_positions(settings, folder, say=out.say)
+    prepared = prepare(fitting, folder, cache=prepared_cache(), say=out.say)
+    if positions is not None:
         positions.require_room(settings, prepared)
         questions += filter(None, [positions.question(prepared)])
     asked = settings.train
