@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -50,6 +51,33 @@ def test_json_is_whole_or_as_before(tmp_path: Path, files_at_most: Any) -> None:
         run_files.write_json(path, {"many": "x" * 5000})
 
     assert run_files.read_json(path) == {"one": "é"}
+
+
+def test_what_stands_in_the_way_of_putting_a_result_aside_is_moved_and_the_run_goes_on(tmp_path: Path) -> None:
+    (tmp_path / run_files.RESULT).write_text("{}", encoding="utf-8")
+    in_the_way = tmp_path / "finished-000012"
+    in_the_way.write_text("a note", encoding="utf-8")
+
+    with pytest.raises(SaveError, match="could not be put aside") as caught:
+        run_files.set_aside_finished(tmp_path, steps=12)
+
+    assert caught.value.where == str(in_the_way)
+    assert str(caught.value.fix).startswith("move it out of the run's folder, then resume: tutelage train --resume")
+    in_the_way.rename(tmp_path.parent / f"{tmp_path.name}-note")
+    aside = run_files.set_aside_finished(tmp_path, steps=12)
+    assert (aside / run_files.RESULT).is_file()
+
+
+def test_no_error_of_a_resume_asks_for_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / run_files.RESULT).write_text("{}", encoding="utf-8")
+
+    def refused(_source: Path, _target: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(run_files.os, "replace", refused)
+    with pytest.raises(SaveError) as caught:
+        run_files.set_aside_finished(tmp_path, steps=12)
+    assert caught.value.fix == "copy the run to another disk, and resume the copy"
 
 
 def test_the_record_keeps_steps_before_a_resume_and_drops_later_ones(tmp_path: Path) -> None:

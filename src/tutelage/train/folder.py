@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage import config
-from tutelage.errors import CheckpointError, ConfigError, SaveError, SourceNotFoundError, cause_of, remedy
+from tutelage.errors import CheckpointError, ConfigError, SaveError, SourceNotFoundError, cause_of, command, remedy
 from tutelage.seals import sealed, unsealed
 from tutelage.system import files
 from tutelage.system.files import name_aside, sync, write_bytes
@@ -262,7 +263,16 @@ def set_aside_finished(folder: Path, *, steps: int) -> Path:
         sync(aside)
         sync(folder)
     except OSError as error:
-        raise not_written("What the run ended with could not be put aside", aside, error) from error
+        # A resume keeps its settings, so another folder= cannot be given.
+        again = "copy the run to another disk, and resume the copy"
+        if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ENOTEMPTY):
+            again = f"move it out of the run's folder, then resume: {command('train', '--resume', folder)}"
+        raise SaveError(
+            "What the run ended with could not be put aside",
+            where=str(aside),
+            found=cause_of(error),
+            fix=remedy(error, elsewhere=again),
+        ) from error
     return aside
 
 
