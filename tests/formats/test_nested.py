@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+from contextlib import nullcontext
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tutelage.formats import read
-from tutelage.formats.nested import DEPTH_MAX, SharedValues, doubled_in_row, json_of_python, pairs_in
+from tutelage.formats.nested import DEPTH_MAX, ExactDecoder, SharedValues, doubled_within, holds_null, json_of_python
+from tutelage.formats.rawrow import RowError
+from tutelage.formats.remarks import FileRemarks, RowContext
+from tutelage.formats.toolspecs import tools_from
 from tutelage.ledger import Ledger
 from tutelage.types import Drop
 
@@ -167,16 +171,55 @@ def test_d13_a_doubled_key_is_found_in_tools_that_rows_share(put):
     assert reasons_of(put, good.replace('"a"', '"a", "content": "b"')) == {"duplicate_key": 1}
 
 
+@pytest.mark.parametrize(
+    ("text", "doubled"),
+    [
+        ("[1]", None),
+        ('{"a": {"b": [{"c": 1}, {"d": {}}]}}', None),
+        ('{"a": 1, "b": {"a": 2, "c": [{"a": 3}]}}', None),
+        ('{"a": 1, "a": {"b": 2}}', "a"),
+        (' {"a": [{"b": 1, "c": 2, "b": 1}], "d": {"a": 1, "a": 1}}\n', "a"),
+        ('{"a\\\\": 1, "a\\\\" \t: 2}', "a\\"),
+    ],
+)
+def test_d13_a_decoder_notices_a_key_that_stands_twice(text, doubled):
+    decoder = ExactDecoder()
+    for _ in range(2):
+        value = decoder.decode(text)
+        assert value == json.loads(text)
+        assert decoder.has_doubled is (doubled is not None)
+        assert doubled_within(value) == doubled
+        decoder.decode("{}")
+        assert not decoder.has_doubled
+
+
+@pytest.mark.parametrize("innermost", ['"a"', "1", "", "{}", '{"a": "b"}'])
+def test_r4_depth_is_the_same_whatever_is_innermost(innermost):
+    extra = innermost.startswith("{")
+    for depth, refused in ((DEPTH_MAX - extra, False), (DEPTH_MAX + 1 - extra, True)):
+        value = json.loads("[" * depth + innermost + "]" * depth)
+        with pytest.raises(RowError, match="nested_too_deep") if refused else nullcontext():
+            assert not holds_null(value, "`tools`")
+
+
+def test_tools_of_each_rows_own_are_kept_for_a_while_alone():
+    context = RowContext(FileRemarks("a.jsonl", lambda _: None))
+    for number in range(600):
+        tools_from([{"name": f"f{number}", "parameters": {}}], context)
+    assert 0 < len(context.remarks.tools) < 300
+    kept = next(iter(context.remarks.tools.values()))
+    assert tools_from(kept[0], context) is kept[1].tools
+
+
 def test_shared_values_are_bounded_and_given_up_where_rows_have_their_own():
     shared = SharedValues()
     for number in range(600):
-        fields = {"tools": [{"name": f"f{number}", "parameters": {"x": 1}}]}
-        assert doubled_in_row(json.dumps(fields), fields, shared) is None
+        shared.share({"tools": [{"name": f"f{number}", "parameters": {"x": 1}}]})
     assert 0 < len(shared._known) < 300
     shared, repeated = SharedValues(), []
     for number in range(600):
         fields = {"tools": [{"name": f"f{number % 200}", "parameters": {"x": 1}}]}
-        doubled_in_row(json.dumps(fields), fields, shared)
+        shared.share(fields)
         repeated.append(fields["tools"])
     assert all(repeated[number] is repeated[number % 200] for number in range(600))
 
@@ -197,15 +240,10 @@ def test_d13_words_that_look_like_keys_are_words(put, load):
     text = 'say "x": or "y" : or \\ and \\": {"a":1,"a":2}'
     row = {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text}], text: text}
     line = json.dumps(row, ensure_ascii=False)
-    assert doubled_in_row(line, json.loads(line), SharedValues()) is None
+    decoder = ExactDecoder()
+    assert decoder.decode(line) == row
+    assert not decoder.has_doubled
     assert load(put("a.jsonl", line)).texts == [[("user", text), ("assistant", text)]]
-
-
-@pytest.mark.parametrize("text", ['{"a": 1}', '{"a" : 1, "b":{"c": ":"}}', '{"a\\\\": 1, "a\\\\": 2}', '{"": ":-)"}'])
-def test_d13_pairs_are_never_counted_too_low(text):
-    found = []
-    json.loads(text, object_pairs_hook=lambda items: found.append(len(items)))
-    assert pairs_in(text) >= sum(found)
 
 
 def test_python_notation_becomes_json():

@@ -11,11 +11,10 @@ from tutelage.formats.bytestream import ByteStream
 from tutelage.formats.names import TURN_KEYS
 from tutelage.formats.nested import (
     DoubledObject,
+    ExactDecoder,
     SharedValues,
-    doubled_in_row,
     doubled_within,
     stands_twice,
-    with_doubled,
 )
 from tutelage.formats.rawrow import RawRow, RawRows, bad_bytes, may_hold_surrogate, row_or_drop
 from tutelage.types import Address, Drop
@@ -38,19 +37,20 @@ def json_lines(stream: ByteStream, shown: str, *, glance: bool = False) -> RawRo
             counts columns.
     """
     number, shared, whole = 0, SharedValues(), Address(shown, 1)
+    decoder = _DECODER if glance else ExactDecoder()
     for line in stream.lines():
         number += 1
         if line.isspace() or not line:
             continue
         try:
             text = line.decode("utf-8")
-            value = _value(text)
+            value = _value(text, decoder)
         except (ValueError, RecursionError) as error:
             yield _second_look(line, Address(shown, number), error)
             continue
         halves = may_hold_surrogate(text)
-        if not glance:
-            yield checked_row(Address(shown, number), value, text, shared, look_for_surrogates=halves)
+        if isinstance(decoder, ExactDecoder):
+            yield checked_row(Address(shown, number), value, text, decoder, shared, look_for_surrogates=halves)
         elif type(value) is dict and not halves:
             yield RawRow(whole, value)
         else:
@@ -59,22 +59,34 @@ def json_lines(stream: ByteStream, shown: str, *, glance: bool = False) -> RawRo
         yield stream.damage_drop(Address(shown, number + 1))
 
 
-def _value(text: str) -> Any:
+def _value(text: str, decoder: json.JSONDecoder) -> Any:
     """What `json.loads` gives, a little sooner for a line that begins with its value and ends right after it."""
     try:
-        value, end = _DECODER.raw_decode(text)
+        value, end = decoder.raw_decode(text)
     except json.JSONDecodeError:
-        return json.loads(text)
-    return value if text[end:] in _LINE_ENDS else json.loads(text)
+        return decoder.decode(text)
+    return value if text[end:] in _LINE_ENDS else decoder.decode(text)
 
 
 def checked_row(
-    address: Address, value: Any, text: str, shared: SharedValues, *, look_for_surrogates: bool
+    address: Address, value: Any, text: str, decoder: ExactDecoder, shared: SharedValues, *, look_for_surrogates: bool
 ) -> RawRow | Drop:
-    """A decoded JSON text as a row, or the Drop that says why it is none: no object, no text, or a key lost in it."""
+    """A decoded JSON text as a row, or the Drop that says why it is none: no object, no text, or a key lost in it.
+
+    Args:
+        address: of the row.
+        value: what the text decodes to.
+        text: as the file has it.
+        decoder: that decoded it last.
+        shared: what the file's rows have alike.
+        look_for_surrogates: the text escapes half of a surrogate pair.
+    """
     row = row_or_drop(address, value, look_for_surrogates=look_for_surrogates)
-    if isinstance(row, RawRow) and (key := doubled_in_row(text, value, shared)) is not None:
-        return Drop(address, "duplicate_key", stands_twice(key))
+    if isinstance(row, RawRow):
+        if decoder.has_doubled and (key := doubled_within(value)) is not None:
+            return Drop(address, "duplicate_key", stands_twice(key))
+        shared.share(value)
+        row.text = text if decoder.is_finite else None
     return row
 
 
@@ -84,8 +96,10 @@ def _second_look(line: bytes, address: Address, error: Exception) -> RawRow | Dr
         return Drop(address, "invalid_utf8", bad_bytes(line.decode("utf-8", "surrogateescape")) or str(error))
     text = line.decode("utf-8")
     if text.startswith(_MARK):
+        decoder = ExactDecoder()
         try:
-            return checked_row(address, json.loads(text[1:]), text[1:], SharedValues(), look_for_surrogates=True)
+            value = decoder.decode(text[1:])
+            return checked_row(address, value, text[1:], decoder, SharedValues(), look_for_surrogates=True)
         except (ValueError, RecursionError) as inner:
             text, error = text[1:], inner
     cut = not text.endswith("\n")
@@ -130,12 +144,13 @@ class _Checks:
 
     def __init__(self, *, escaped: bool, surrogates: bool, damaged: str | None) -> None:
         self.escaped, self.surrogates, self.damaged = escaped, surrogates, damaged
-        self.shared = SharedValues()
+        self.shared, self.decoder = SharedValues(), ExactDecoder()
 
     def row(self, address: Address, value: Any, source: str) -> RawRow | Drop:
+        """The row that was decoded last."""
         if self.escaped and (detail := bad_bytes(source)) is not None:
             return Drop(address, "invalid_utf8", detail)
-        return checked_row(address, value, source, self.shared, look_for_surrogates=self.surrogates)
+        return checked_row(address, value, source, self.decoder, self.shared, look_for_surrogates=self.surrogates)
 
     def failure(self, address: Address, text: str, error: Exception, where: int) -> Drop:
         at_end = _skip(text, where) == len(text) or (isinstance(error, ValueError) and "Unterminated" in str(error))
@@ -171,7 +186,7 @@ def _array(
     while text[place : place + 1] != "]":
         address = Address(shown, index, "item")
         try:
-            value, end = _DECODER.raw_decode(text, place)
+            value, end = checks.decoder.raw_decode(text, place)
             after = _skip(text, end)
             if text[after : after + 1] not in {",", "]"}:
                 raise json.JSONDecodeError("Expecting ',' or ']' after an item", text, after)
@@ -208,7 +223,7 @@ def _objects(
         line, counted = line + text.count("\n", counted, place), place
         address = Address(shown, line)
         try:
-            value, end = _DECODER.raw_decode(text, place)
+            value, end = checks.decoder.raw_decode(text, place)
         except (ValueError, RecursionError) as error:
             where = error.pos if isinstance(error, json.JSONDecodeError) else place
             yield checks.failure(address, text, error, where)
@@ -222,7 +237,7 @@ def _objects(
         if not alone or _wrapped(value, is_row) is None:
             yield checks.row(address, value, source)
         else:
-            yield from _wrapped_rows(with_doubled(source, value), address, is_row, checks)
+            yield from _wrapped_rows(value, address, is_row, checks)
 
 
 def _wrapped(value: Any, is_row: Callable[[Mapping[str, Any]], bool]) -> list[Any] | None:

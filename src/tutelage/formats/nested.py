@@ -16,16 +16,15 @@ DEPTH_MAX: Final = 100
 """Lists and objects inside one another, the outermost counted. Templates and pickle recurse, and Python stops at a
 thousand frames. Source: parsers that bound it stop at 64 (.NET's System.Text.Json) to 128 (serde_json)."""
 
-_COLON_AFTER_SPACE = re.compile(r":(?<=[ \t\r\n]:)")  # begins with a letter: sought many times faster than a set
-_SPACE_BEFORE_COLON = re.compile(r'"[ \t\r\n]++:')
 SHARED_BYTES_KEPT: Final = 1 << 21
 """Of values that rows have alike, as `marshal` writes them; in memory they take up to ten times as much."""
 
-_UNSHARED_MAX: Final = 256
+UNSHARED_MAX: Final = 256
 """So many values more that no row before had than such as one had: a file's values are then each row's own."""
 
 _SHARED_COLUMNS = frozenset(DEFAULT_FIELDS.tools)
 _CONTAINERS = frozenset({dict, list})
+_PLAIN = frozenset({str, int, bool})
 _PYTHON_TOKEN = re.compile(
     r"\s++|[{}\[\]:,]|'(?:[^'\\\n]|\\.)*+'|\"(?:[^\"\\\n]|\\.)*+\"|-?\d++(?:\.\d++)?(?:[eE][+-]?\d++)?|[A-Za-z]++"
 )
@@ -47,20 +46,23 @@ def document(text: str, reason: str, where: str, *, not_json: str | None = None)
         RowError: `reason`; `lone_surrogate`, `duplicate_key` or `nested_too_deep` for a document that is JSON.
     """
     try:
-        value = json.loads(text)
+        value = _DECODER.decode(text)
     except ValueError as error:
         raise RowError(reason, f"{where}: not JSON ({error}): {text[:60]!r}") from error
     except RecursionError as error:
         raise RowError("nested_too_deep", _too_deep(where)) from error
+    has_doubled, is_finite = _DECODER.has_doubled, _DECODER.is_finite
     if may_hold_surrogate(text) and has_surrogate(value):
         raise RowError("lone_surrogate", f"{where}: {LONE_SURROGATE}")
-    if extent_of(value, where, not_json=not_json)[0] < pairs_in(text) and (key := doubled_key(text)) is not None:
+    if not (is_finite and is_simple(text)):
+        holds_null(value, where, not_json=not_json)
+    if has_doubled and (key := doubled_within(value)) is not None:
         raise RowError("duplicate_key", f"{where}: {stands_twice(key)}")
     return value
 
 
-def extent_of(value: Any, where: str, *, not_json: str | None = None) -> tuple[int, bool]:
-    """How many key-value pairs all objects of a nested value hold together, and whether there is a null in it.
+def holds_null(value: Any, where: str, *, not_json: str | None = None) -> bool:
+    """Whether there is a null in a nested value, which is held to the depth and the numbers of JSON.
 
     Args:
         value: any value of JSON or of a table.
@@ -72,26 +74,33 @@ def extent_of(value: Any, where: str, *, not_json: str | None = None) -> tuple[i
         RowError: `nested_too_deep`, or `not_json`.
     """
     level = [value]
-    pairs, nulls = 0, False
-    for _ in range(DEPTH_MAX + 1):
+    nulls = False
+    for levels_left in range(DEPTH_MAX, -1, -1):
         below: list[Any] = []
         for inner in level:
             kind = type(inner)
             if kind is str:
                 continue
-            if kind is dict:
-                pairs += len(inner)
-                below += inner.values()
-            elif kind is list:
-                below += inner
+            if kind is dict or kind is list or kind is DoubledObject:
+                if not levels_left:
+                    raise RowError("nested_too_deep", _too_deep(where))
+                below += inner if kind is list else inner.values()
             elif inner is None:
                 nulls = True
-            elif not_json is not None and kind is not int and kind is not bool:
+            elif not_json is not None and kind not in _PLAIN:
                 _require_number(inner, not_json, where)
         if not below:
-            return pairs, nulls
+            break
         level = below
-    raise RowError("nested_too_deep", _too_deep(where))
+    return nulls
+
+
+def is_simple(text: str) -> bool:
+    """Whether a JSON text shows that its value holds no null, and is nested no deeper than `holds_null` lets pass.
+
+    Brackets nest no deeper than they are many; those between quotes, and the word, only make the text not simple.
+    """
+    return text.count("{") + text.count("[") <= DEPTH_MAX and "null" not in text
 
 
 def _require_number(value: Any, reason: str, where: str) -> None:
@@ -105,86 +114,78 @@ def _too_deep(where: str) -> str:
     return f"{where}: lists or objects are nested more than {DEPTH_MAX} deep"
 
 
-def pairs_in(text: str) -> int:
-    """How many key-value pairs a JSON text writes, or more, but for words between quotes that look like some."""
-    return _pairs_or_more(text) - _pairs_quoted(text)
+class ExactDecoder(json.JSONDecoder):
+    """Decodes JSON as `json.loads` does, and notices what that passes over: a key that stands twice in one object.
 
+    Attributes:
+        has_doubled: whether one did in the last value; each such object is a `DoubledObject`.
+        is_finite: whether the last value holds finite numbers alone.
+    """
 
-def _pairs_or_more(text: str) -> int:
-    """Quotes before a colon, white space between them or not: each pair has such, words inside a string may."""
-    pairs = text.count('":')
-    if _COLON_AFTER_SPACE.search(text) is not None:
-        pairs += len(_SPACE_BEFORE_COLON.findall(text))
-    return pairs
+    def __init__(self) -> None:
+        def made_of(items: list[tuple[str, Any]]) -> dict[str, Any]:
+            made = dict(items)
+            return made if len(made) == len(items) else self._doubled(items)
 
+        super().__init__(object_pairs_hook=made_of, parse_float=self._number, parse_constant=self._number)
+        self.has_doubled, self.is_finite = False, True
 
-def _pairs_quoted(text: str) -> int:
-    """How many of them are no pairs of the text for sure: their quote is escaped, so it stands inside a string."""
-    quoted = text.count('\\":') if "\\" in text else 0
-    # Behind two backslashes the quote may be the end of a key that ends in a backslash.
-    return quoted - text.count('\\\\":') if quoted else 0
+    def raw_decode(self, s: str, idx: int = 0) -> tuple[Any, int]:
+        """The value that begins at `idx`, and where it ends.
+
+        Raises:
+            JSONDecodeError: there is none.
+        """
+        self.has_doubled, self.is_finite = False, True
+        return super().raw_decode(s, idx)
+
+    def _number(self, text: str) -> float:
+        number = float(text)  # of NaN and Infinity, too
+        self.is_finite &= math.isfinite(number)
+        return number
+
+    def _doubled(self, items: list[tuple[str, Any]]) -> DoubledObject:
+        self.has_doubled = True
+        doubled = DoubledObject(items)
+        counts = Counter(key for key, _ in items)
+        doubled.key = next(key for key, count in counts.items() if count > 1)
+        return doubled
 
 
 class SharedValues:
-    """Values that many rows of a file have alike, such as their tools: each kept once, with its count of pairs.
+    """Values that many rows of a file have alike, such as their tools, each kept once.
 
     Whoever reads them may then know them by identity.
     """
 
     def __init__(self) -> None:
-        self._known: dict[bytes, tuple[Any, int]] = {}
+        self._known: dict[bytes, Any] = {}
         self._bytes_left = SHARED_BYTES_KEPT
         self._unshared = 0
 
-    def pairs_of(self, fields: dict[str, Any], name: str) -> int:
-        """The pairs in a field; an equal value of an earlier row takes its place."""
-        value = fields[name]
-        if self._unshared > _UNSHARED_MAX:
-            return _all_pairs(value)
+    def share(self, fields: dict[str, Any]) -> None:
+        """Put the equal value of an earlier row in the place of each that rows of a file have alike."""
+        if self._unshared > UNSHARED_MAX:
+            return
+        for name in _SHARED_COLUMNS:
+            value = fields.get(name)
+            if type(value) in _CONTAINERS:
+                fields[name] = self._known_for(value)
+
+    def _known_for(self, value: Any) -> Any:
         try:
             key = marshal.dumps(value, 2)  # tells 1 from True, which `==` does not
         except ValueError:  # nested too deep
-            return _all_pairs(value)
+            return value
         known = self._known.get(key)
         if known is not None:
             self._unshared = max(0, self._unshared - 1)
-            fields[name] = known[0]
-            return known[1]
+            return known
         self._unshared += 1
-        pairs = _all_pairs(value)
         if len(key) <= self._bytes_left:
             self._bytes_left -= len(key)
-            self._known[key] = value, pairs
-        return pairs
-
-
-def doubled_in_row(text: str, fields: dict[str, Any], shared: SharedValues) -> str | None:
-    """The key that stands twice in one object of a decoded row; None where each stands once.
-
-    Decoding keeps the last of two and says nothing, so the pairs that the text writes are counted against those that
-    came out. The counts that take least time come first: what is no less than the pairs written and no more than
-    those that came out is both.
-    """
-    pairs, held = _pairs_or_more(text), len(fields)
-    for value in fields.values():
-        if type(value) is list:
-            for item in value:
-                if type(item) is dict:
-                    held += len(item)
-    if held == pairs:
-        return None
-    held = len(fields)
-    for name, value in fields.items():
-        if type(value) in _CONTAINERS:
-            held += shared.pairs_of(fields, name) if name in _SHARED_COLUMNS else _all_pairs(value)
-    if held == pairs or held == pairs - _pairs_quoted(text):
-        return None
-    return doubled_key(text)
-
-
-def doubled_key(text: str) -> str | None:
-    """The key that stands twice in the outermost such object of a JSON text that decodes."""
-    return doubled_within(json.loads(text, object_pairs_hook=_kept))
+            self._known[key] = value
+        return value
 
 
 class DoubledObject(dict[str, Any]):
@@ -195,21 +196,6 @@ class DoubledObject(dict[str, Any]):
     """
 
     key: str = ""
-
-
-def _kept(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(items)
-    if len(made) == len(items):
-        return made
-    doubled = DoubledObject(made)
-    counts = Counter(key for key, _ in items)
-    doubled.key = next(key for key, count in counts.items() if count > 1)
-    return doubled
-
-
-def with_doubled(text: str, value: Any) -> Any:
-    """`value`, decoded from a JSON text, in which each object with a key that stood twice is a `DoubledObject`."""
-    return value if _all_pairs(value) == pairs_in(text) else json.loads(text, object_pairs_hook=_kept)
 
 
 def doubled_within(value: Any) -> str | None:
@@ -233,20 +219,7 @@ def stands_twice(key: str) -> str:
     return f"`{key[:60]}` stands twice in one object, and a reader of JSON keeps the last alone"
 
 
-def _all_pairs(value: dict[str, Any] | list[Any]) -> int:
-    pairs = 0
-    waiting: list[Any] = [value]
-    for outer in waiting:  # which grows meanwhile
-        if type(outer) is dict:
-            pairs += len(outer)
-            for inner in outer.values():
-                if type(inner) in _CONTAINERS:
-                    waiting.append(inner)
-        else:
-            for inner in outer:
-                if type(inner) in _CONTAINERS:
-                    waiting.append(inner)
-    return pairs
+_DECODER: Final = ExactDecoder()
 
 
 def json_of_python(text: str) -> str | None:

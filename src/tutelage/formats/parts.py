@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tutelage.formats.names import BLOCK_TYPES, CALL_KEYS, MARKS, MEDIA_TYPES, PART_KEYS, PART_TYPES, RESULT_KEYS
-from tutelage.formats.nested import extent_of
+from tutelage.formats.nested import holds_null
 from tutelage.formats.nulls import without_nulls
 from tutelage.formats.rawrow import RowError, json_type
 from tutelage.formats.remarks import RowContext
@@ -98,7 +98,7 @@ def result_text(value: Any, where: str, context: RowContext) -> str | None:
         return value
     if isinstance(value, list) and value and is_parts(value):
         return parts_of(value, where, context).text
-    nulls = extent_of(value, where, not_json="wrong_type")[1]
+    nulls = holds_null(value, where, not_json="wrong_type")
     if context.filled and nulls and (whole := without_nulls(value)) != value:
         context.remarks.nulls("the results of tools")
         value = whole
@@ -144,7 +144,7 @@ def _result(part: Any, place: str, context: RowContext) -> Message:
 def _bare(item: Any) -> Any:
     """A block `{"json": value}` of a Bedrock result as the text of its value; any other as it is."""
     if isinstance(item, dict) and [key for key, value in item.items() if value is not None] == ["json"]:
-        extent_of(item, "a result", not_json="wrong_type")
+        holds_null(item, "a result", not_json="wrong_type")
         return json.dumps(item["json"], ensure_ascii=False)
     return item
 

@@ -33,6 +33,7 @@ class FileRemarks:
     Attributes:
         tools: lists of tools that its rows offer, as they were written -> as they were read.
         tool_bytes_left: how much more of them may be kept.
+        tools_unshared: how many more were read than had been read before.
     """
 
     def __init__(self, shown: str, note: Callable[[str], None]) -> None:
@@ -41,6 +42,7 @@ class FileRemarks:
         self._keys = 0
         self.tools: dict[tuple[bool, str | int], tuple[Any, ToolList]] = {}
         self.tool_bytes_left = TOOL_BYTES_KEPT
+        self.tools_unshared = 0
 
     def say(self, sentence: str) -> None:
         """Note this of the file, unless it was."""
@@ -72,6 +74,7 @@ class RowContext:
     Attributes:
         remarks: takes what is worth saying once of the file.
         filled: the file cannot tell a null inside a nested column from a key that is not there.
+        text: the JSON that the row was decoded from, where it was, and its numbers are finite.
         schemas: for each tool that the row offers, the JSON Schema of its parameters.
         mask_hides: whether the row's turns show that `mask` hides a turn from the loss; None while nobody has asked.
         wrapped_results: whether a tool's turn spells the marks around its result.
@@ -79,10 +82,11 @@ class RowContext:
 
     remarks: FileRemarks
     filled: bool = False
+    text: str | None = None
     schemas: Mapping[str, Any] = field(default_factory=dict)
     mask_hides: bool | None = None
     wrapped_results: bool = False
 
-    def begin(self, *, filled: bool) -> None:
+    def begin(self, *, filled: bool, text: str | None) -> None:
         """Forget the row before."""
-        self.filled, self.schemas, self.wrapped_results = filled, NO_SCHEMAS, False
+        self.filled, self.text, self.schemas, self.wrapped_results = filled, text, NO_SCHEMAS, False

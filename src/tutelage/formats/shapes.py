@@ -10,7 +10,7 @@ from typing import Any
 from tutelage.formats.calltext import calls_out_of_text, is_call_text
 from tutelage.formats.marks import row_weight_of
 from tutelage.formats.names import SHAPES_BY_PRIORITY, TURN_KEYS, Fields
-from tutelage.formats.nested import extent_of
+from tutelage.formats.nested import holds_null
 from tutelage.formats.nulls import without_nulls
 from tutelage.formats.parts import parts_of
 from tutelage.formats.rawrow import RawRow, RowError, json_type
@@ -65,7 +65,7 @@ def conversation_from(
         RowError: the row cannot become one.
     """
     raw = row.fields
-    context.begin(filled=row.filled)
+    context.begin(filled=row.filled, text=row.text)
     beside = not fields.beside.isdisjoint(raw)
     rare = beside and not fields.rare.isdisjoint(raw)
     if rare:
@@ -301,7 +301,7 @@ def _template_arguments(value: Any, context: RowContext) -> Mapping[str, Any]:
         value = decoded(value, "chat_template_kwargs") if value.strip() else {}
     if not isinstance(value, dict):
         raise RowError("wrong_type", f"{name} must be an object, found {json_type(value)}")
-    if not extent_of(value, name, not_json="wrong_type")[1]:
+    if not holds_null(value, name, not_json="wrong_type"):
         return value
     # A template asks whether an argument is defined: a null that Arrow filled in would answer for the user.
     whole: Mapping[str, Any] = without_nulls(value)

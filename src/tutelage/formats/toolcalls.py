@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tutelage.formats.names import CALL_KEYS
-from tutelage.formats.nested import document, extent_of, json_of_python
+from tutelage.formats.nested import document, holds_null, json_of_python
 from tutelage.formats.nulls import meant_arguments
 from tutelage.formats.rawrow import RowError, json_type
 from tutelage.formats.remarks import RowContext
@@ -69,7 +69,7 @@ def _arguments(body: Mapping[str, Any], name: str, where: str, context: RowConte
     if not given:
         return {}
     if not as_written and not _PLAIN_VALUES.issuperset(map(type, given.values())):
-        _, nulls = extent_of(given, f"{where}, arguments of {name}", not_json="bad_tool_arguments")
+        nulls = holds_null(given, f"{where}, arguments of {name}", not_json="bad_tool_arguments")
     if not nulls:
         return given
     meant = meant_arguments(given, context.schemas.get(name), as_written=as_written)

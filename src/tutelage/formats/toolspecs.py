@@ -6,7 +6,7 @@ import marshal
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tutelage.formats.nested import document, extent_of
+from tutelage.formats.nested import UNSHARED_MAX, document, holds_null, is_simple
 from tutelage.formats.nulls import is_filled, without_nulls
 from tutelage.formats.rawrow import RowError, json_type
 from tutelage.formats.remarks import TOOL_BYTES_KEPT, RowContext, ToolList
@@ -39,9 +39,11 @@ def tools_from(value: Any, context: RowContext) -> tuple[Mapping[str, Any], ...]
     entry = remarks.tools.get(key)
     if entry is not None and (isinstance(value, str) or entry[0] is value):
         read = entry[1]
+        remarks.tools_unshared = max(0, remarks.tools_unshared - 1)
     else:
         read = _read(value, context)
-        if remarks.tool_bytes_left > 0 and (size_bytes := _size_bytes(value)) <= remarks.tool_bytes_left:
+        remarks.tools_unshared += 1
+        if remarks.tools_unshared <= UNSHARED_MAX and (size_bytes := _size_bytes(value)) <= remarks.tool_bytes_left:
             remarks.tool_bytes_left -= size_bytes
             remarks.tools[key] = value, read
     context.schemas = read.schemas
@@ -60,19 +62,23 @@ def _size_bytes(value: Any) -> int:
 
 def _read(value: Any, context: RowContext) -> ToolList:
     filled = context.filled and not isinstance(value, str)
+    text = value if isinstance(value, str) else context.text
     if isinstance(value, str):
-        value = document(value, "bad_tools", "`tools`") if value.strip() else []
+        value = document(value, "bad_tools", "`tools`", not_json="bad_tools") if value.strip() else []
     if isinstance(value, dict) and isinstance(value.get("tools"), list):
         context.remarks.unread("list of tools", [key for key in value if key != "tools" and value[key] is not None])
         value = value["tools"]
     items = [value] if isinstance(value, dict) and value else value or []
     if not isinstance(items, list):
         raise RowError("bad_tools", f"`tools` must be a list of objects, found {json_type(items)}")
-    items = [
-        document(item, "bad_tools", f"tool {index}") if isinstance(item, str) else item
-        for index, item in enumerate(items)
-    ]
-    if extent_of(items, "`tools`", not_json="bad_tools")[1] and (filled or is_filled(items)):
+    if any(isinstance(item, str) for item in items):
+        text = None
+        items = [
+            document(item, "bad_tools", f"tool {index}") if isinstance(item, str) else item
+            for index, item in enumerate(items)
+        ]
+    looked_at = text is not None and is_simple(text)
+    if not looked_at and holds_null(items, "`tools`", not_json="bad_tools") and (filled or is_filled(items)):
         context.remarks.nulls("tools")
         items = without_nulls(items)
     kept = [item for item in items if not (isinstance(item, dict) and list(item) == ["cachePoint"])]
