@@ -19,8 +19,9 @@ from served import pair, renderer_of
 
 from tutelage.errors import FitError
 from tutelage.ledger import Ledger
-from tutelage.render import ChatTemplate, Renderer, examples
+from tutelage.render import ChatTemplate, Renderer, examples, parallel
 from tutelage.render.parallel import ROWS_WORTH_WORKERS
+from tutelage.render.size import too_deep
 from tutelage.types import Address, Change, Conversation, Drop, Message
 
 ROWS = ROWS_WORTH_WORKERS + 700
@@ -76,6 +77,20 @@ def test_entries_are_made_in_the_order_of_the_rows(renderer: Renderer, workers: 
     numbers = [entry.address.number for entry in result_of(renderer, workers).entries]
     assert numbers == sorted(numbers)
     assert len(numbers) > 50
+
+
+def test_each_row_is_measured_once_where_it_is_sent_from(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[int] = []
+
+    def measuring(row: Conversation) -> Drop | None:
+        measured.append(row.address.number)
+        return Drop(row.address, "nested_too_deep", "as a test says") if row.address.number == 11 else too_deep(row)
+
+    monkeypatch.setattr(parallel, "too_deep", measuring)
+    result = result_of(renderer, 2)
+    assert measured == [row.address.number for row in rows() if isinstance(row, Conversation)]
+    dropped = [one.address.number for one in result.entries if one.reason == "nested_too_deep"]
+    assert dropped == [11]
 
 
 def test_few_rows_start_no_process(renderer: Renderer) -> None:
@@ -221,3 +236,21 @@ def running(process: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
+
+
+def test_ways_out_are_those_of_one_process(renderer: Renderer) -> None:
+    """Of rows that all drop, for the same reason, every third with another way out than the rest."""
+
+    def drops(workers: int) -> list[Drop | Change]:
+        entries: list[Drop | Change] = []
+        reply = Message("assistant", "5", reasoning="add them")
+        thinks = (
+            Conversation((*pair("2+3?" * (1 + number % 3), "5")[:1], reply), Address("rows.jsonl", number))
+            for number in range(ROWS)
+        )
+        assert list(examples(thinks, renderer, Ledger(listener=entries.append), workers=workers)) == []
+        return entries
+
+    alone = drops(1)
+    assert drops(2) == alone
+    assert sum("; the turn is proven with " in one.detail for one in alone) == ROWS

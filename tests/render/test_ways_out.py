@@ -13,7 +13,8 @@ import pytest
 from served import CHATML, LATEST_REASONING, dropped, pair, proven, remarks, talk
 
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
-from tutelage.types import Conversation, Message
+from tutelage.render.ways_out import ROWS_WITH_ALL_WAYS
+from tutelage.types import Address, Conversation, Drop, Message
 
 THINKS = talk(Message("user", "2+3?"), Message("assistant", "5", reasoning="add them"))
 PLAIN = talk(*pair("2+3?", "5"))
@@ -147,3 +148,39 @@ def test_m6_a_stop_inside_a_turn_names_the_token_that_must_not_be_one(
     assert way(renderer(tmp_path / "single", ["<|im_end|>"]), THINKS) == ""
     spelled = talk(*pair("2+3?", "5 <|im_end|>"))
     assert way(replace(both, control_tokens="keep"), spelled) == ""
+
+
+def test_rows_that_drop_for_one_reason_do_not_each_try_every_way(
+    with_template: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renderer = with_template(SWITCHED.replace("NAME", "zzz"))
+    tried: list[int] = []
+    prove = Renderer._tried
+
+    def counting(given: Renderer, rows: list[Conversation]) -> list[Any]:
+        tried.append(len(rows))
+        return prove(given, rows)
+
+    monkeypatch.setattr(Renderer, "_tried", counting)
+    rows = [replace(THINKS, address=Address("rows.jsonl", number)) for number in range(200)]
+    outcomes = renderer.prove(rows)
+    ways = {one.detail.partition("; the turn is proven with ")[2] for one in outcomes if isinstance(one, Drop)}
+    assert ways == {"render.template_arguments = {zzz = true}"}
+    assert sum(tried) <= 200 + 200 + 10 * ROWS_WITH_ALL_WAYS
+
+    tried.clear()
+    shortened = CHATML.replace("message['content']", "message['content'][:3]")
+    switches = "".join(f"{{%- if deep_{n} -%}}{{{{- 'x' -}}}}{{%- endif -%}}" for n in range(9))
+    rows = [talk(*pair("a", "too long")) for _ in range(200)]
+    outcomes = with_template(shortened + switches).prove(rows)
+    assert all(isinstance(one, Drop) and "proven with" not in one.detail for one in outcomes)
+    assert sum(tried) <= 200 + 20 * ROWS_WITH_ALL_WAYS
+
+
+def test_a_way_out_of_an_earlier_row_is_tried_before_it_is_said_of_another(with_template: Build) -> None:
+    renderer = with_template(SWITCHED.replace("NAME", "zzz"))
+    spelled = talk(Message("user", "2+3?"), Message("assistant", "5", reasoning="<|im_end|>"))
+    kept = replace(renderer, control_tokens="keep")
+    outcomes = kept.prove([THINKS] * 20 + [spelled])
+    assert isinstance(outcomes[-1], Drop)
+    assert "proven with render.template_arguments" not in outcomes[-1].detail

@@ -154,11 +154,6 @@ def _conversations(chunk: Sequence[Conversation | Entry]) -> list[Conversation]:
     return [row for row in chunk if isinstance(row, Conversation)]
 
 
-def _travelling(chunk: Sequence[Conversation | Entry]) -> list[Conversation]:
-    """The rows that pass the pipe: those that are nested too deeply do not, and are dropped anyway."""
-    return [row for row in _conversations(chunk) if too_deep(row) is None]
-
-
 def _here(chunks: Iterable[Chunk], renderer: Renderer) -> Generator[tuple[Chunk, list[Outcome]]]:
     for chunk in chunks:
         yield chunk, renderer.prove(_conversations(chunk))
@@ -166,20 +161,25 @@ def _here(chunks: Iterable[Chunk], renderer: Renderer) -> Generator[tuple[Chunk,
 
 def _by_workers(chunks: Iterable[Chunk], renderer: Renderer, workers: int) -> Generator[tuple[Chunk, list[Outcome]]]:
     with _Workers(renderer, workers) as pool:
-        under_way: deque[tuple[Chunk, Future[list[_Shipped | Drop]]]] = deque()
+        under_way: deque[tuple[Chunk, list[Drop | None], Future[list[_Shipped | Drop]]]] = deque()
         for chunk in chunks:
-            under_way.append((chunk, pool.submit(_travelling(chunk))))
+            rows = _conversations(chunk)
+            deep = [too_deep(row) for row in rows]  # these do not pass the pipe, and are dropped anyway
+            travelling = [row for row, drop in zip(rows, deep, strict=True) if drop is None]
+            under_way.append((chunk, deep, pool.submit(travelling)))
             if len(under_way) > CHUNKS_AHEAD * workers:
                 yield _arrived(*under_way.popleft())
         while under_way:
             yield _arrived(*under_way.popleft())
 
 
-def _arrived(chunk: Chunk, answer: Future[list[_Shipped | Drop]]) -> tuple[Chunk, list[Outcome]]:
+def _arrived(
+    chunk: Chunk, deep: Sequence[Drop | None], answer: Future[list[_Shipped | Drop]]
+) -> tuple[Chunk, list[Outcome]]:
     outcomes: list[Outcome] = []
     shipped = iter(answer.result())
-    for row in _conversations(chunk):
-        one = too_deep(row) or next(shipped)
+    for row, drop in zip(_conversations(chunk), deep, strict=True):
+        one = drop or next(shipped)
         if isinstance(one, Drop):
             outcomes.append(one)
         else:

@@ -109,10 +109,7 @@ class Renderer:
 
         A drop names a way out where one was found by trying.
         """
-        return [
-            self._ways_out.named(row, one, Renderer._tried) if isinstance(one, Drop) else one
-            for row, one in zip(conversations, self._tried(conversations), strict=True)
-        ]
+        return self._ways_out.named(conversations, self._tried(conversations), Renderer._tried)
 
     @cached_property
     def _ways_out(self) -> WaysOut:

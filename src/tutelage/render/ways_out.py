@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,6 +35,9 @@ _BY_POLICY = {
     "no_stop_token": ("missing_stop", "append"),
 }
 _FIELDS: tuple[ReasoningField, ...] = ("reasoning_content", "reasoning", "thinking", "content")
+ROWS_WITH_ALL_WAYS = 8
+"""Of the rows that are proven together and dropped for one reason. Our choice: ten ways for each row of a file that
+drops whole would take ten times as long as the proof."""
 MOST_MESSAGES = 64
 """Longer rows are not tried anew. Our choice: a way out is found with short ones."""
 PROBES = (
@@ -70,15 +74,44 @@ class WaysOut:
     def _fields(self) -> tuple[ReasoningField, ...]:
         return tuple(one for one in _FIELDS if form_of(self._renderer.template, one).writes_reasoning)
 
-    def named(self, conversation: Conversation, drop: Drop, prove: Try) -> Drop:
-        """The drop, with a way out in its sentence where one of a few proves the turn that was not proven."""
-        row, turns = _up_to_the_turn(conversation, drop, self._renderer.turns)
-        if row is None:
-            return drop
-        for way in self._ways(row, drop.reason, turns):
-            if isinstance(prove(way.renderer, [way.row])[0], Proven):
-                return replace(drop, detail=f"{drop.detail}; the turn is proven with {way.words}")
-        return drop
+    def named(
+        self, conversations: Sequence[Conversation], outcomes: Sequence[Proven | Drop], prove: Try
+    ) -> list[Proven | Drop]:
+        """The outcomes, each drop with a way out in its sentence where one of a few proves the turn that was not.
+
+        Rows that are dropped for one reason mostly have one way out. All ways are tried for the first of them, and for
+        the others those that were ways out of an earlier row here: what is said of a row depends on the rows that are
+        proven together with it, and on nothing else.
+        """
+        rows_tried: Counter[str] = Counter()
+        found: dict[str, set[str]] = {}
+        named: list[Proven | Drop] = []
+        for conversation, outcome in zip(conversations, outcomes, strict=True):
+            row, turns = None, self._renderer.turns
+            if isinstance(outcome, Drop):
+                row, turns = _up_to_the_turn(conversation, outcome, turns)
+            if row is None or not isinstance(outcome, Drop):
+                named.append(outcome)
+                continue
+            known = found.setdefault(outcome.reason, set())
+            rows_tried[outcome.reason] += 1
+            among = None if rows_tried[outcome.reason] <= ROWS_WITH_ALL_WAYS else known
+            words = self._way_out(row, outcome.reason, turns, among, prove)
+            if words is None:
+                named.append(outcome)
+            else:
+                known.add(words)
+                named.append(replace(outcome, detail=f"{outcome.detail}; the turn is proven with {words}"))
+        return named
+
+    def _way_out(
+        self, row: Conversation, reason: str, turns: Literal["all", "last"], among: Container[str] | None, prove: Try
+    ) -> str | None:
+        """The words of the first way, among those given, that proves the row; None where none does."""
+        for way in self._ways(row, reason, turns) if among is None or among else ():
+            if (among is None or way.words in among) and isinstance(prove(way.renderer, [way.row])[0], Proven):
+                return way.words
+        return None
 
     def _with(self, turns: Literal["all", "last"], name: str = "", value: str = "") -> Renderer:
         key = (("turns", turns), (name, value))
