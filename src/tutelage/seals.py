@@ -1,18 +1,54 @@
-"""A JSON object that carries its own hash: any other byte of it is noticed. As a file, or as a line of one."""
+"""What notices any other byte: a JSON object that carries its own hash, as a file or as a line; a file's own hash."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 SEAL = "sha256_of_the_above"
+OTHER_BYTES = "other bytes than were written"
 LINE_NUMBER = "line"
 """Key of a numbered line: from 1, by one from each to the next."""
 _LINE = re.compile(rb'(\{.+), "' + SEAL.encode() + rb'": "([0-9a-f]{64})"\}')
 _SEALED = re.compile(rb'(\{.+),\n "' + SEAL.encode() + rb'": "([0-9a-f]{64})"\n\}\n', re.DOTALL)
+
+
+def file_sha256(path: Path, *, then: bytes = b"") -> str:
+    """SHA-256 of a file's bytes, and of those that follow, as 64 hexadecimal digits.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256")
+    digest.update(then)
+    return digest.hexdigest()
+
+
+def differing_files(folder: Path, hashes: Mapping[str, str | None]) -> dict[str, str]:
+    """What is wrong with each file of a folder that has other bytes than it was written with, by its name.
+
+    Args:
+        folder: of the files.
+        hashes: the SHA-256 of each as it was written, by name; None where there was no such file.
+    """
+    wrong = {}
+    for name, expected in hashes.items():
+        try:
+            found = file_sha256(folder / name)
+        except FileNotFoundError:
+            found = None
+        except OSError as error:
+            wrong[name] = error.strerror or str(error)
+            continue
+        if found != expected:
+            wrong[name] = "no such file" if found is None else OTHER_BYTES
+    return wrong
 
 
 def sealed(content: Mapping[str, Any]) -> str:
@@ -60,6 +96,45 @@ class LineNumbers:
         return "it is not in its place" if missing else None
 
 
+@dataclass(frozen=True, slots=True)
+class NumberedLine:
+    """A line of a file of sealed lines.
+
+    Attributes:
+        number: its place in the file, from 1.
+        content: what was sealed, without its number; None where it is damaged.
+        damage: what is wrong with it, where it cannot be read.
+        misplaced: what is wrong with its place.
+        is_ended: whether a line feed follows; the last line may be one that is still being written.
+    """
+
+    number: int
+    content: Any
+    damage: str | None
+    misplaced: str | None
+    is_ended: bool
+
+
+def numbered_lines(data: bytes, *, decode: Callable[[bytes], Any] | None = None) -> Iterator[NumberedLine]:
+    """The lines of a file of sealed lines, in their order, whatever is wrong with them.
+
+    Args:
+        data: of the file.
+        decode: reads a line, and raises ValueError where it is damaged; `unsealed_line` unless given.
+    """
+    numbers = LineNumbers()
+    *ended, rest = data.split(b"\n")
+    for number, line in enumerate([*ended, rest] if rest else ended, start=1):
+        is_ended = number <= len(ended)
+        try:
+            content = (decode or unsealed_line)(line)
+        except ValueError as error:
+            yield NumberedLine(number, None, str(error), None, is_ended)
+            continue
+        misplaced = numbers.taken_from(content, number) if isinstance(content, dict) else None
+        yield NumberedLine(number, content, None, misplaced, is_ended)
+
+
 def unsealed_line(line: bytes) -> dict[str, Any]:
     """What `sealed_line` sealed, without its hash.
 
@@ -71,6 +146,6 @@ def unsealed_line(line: bytes) -> dict[str, Any]:
 
 def _without_seal(parts: re.Match[bytes] | None, *, closing: bytes) -> dict[str, Any]:
     if parts is None or hashlib.sha256(parts[1]).hexdigest() != parts[2].decode():
-        raise ValueError("other bytes than were written")
+        raise ValueError(OTHER_BYTES)
     content: dict[str, Any] = json.loads(parts[1] + closing)
     return content

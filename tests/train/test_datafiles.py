@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ import pytest
 
 from tutelage import config, formats
 from tutelage.errors import CheckpointError, DataError, SaveError
+from tutelage.formats.sources import SourceFile
 from tutelage.ledger import Ledger
 from tutelage.pack import cache as cache_module
+from tutelage.train import datafiles
 from tutelage.train import prepare as prepare_module
 from tutelage.train.prepare import Prepared, prepare
 from tutelage.train.run import Finished, run
@@ -294,3 +296,30 @@ def test_b16_a_refused_resume_changes_nothing(
         assert (stopped / "ledger.jsonl").exists() == rows.endswith("{}\n")
         assert not (stopped / ".record.jsonl").exists()
         stop_after(1)
+
+
+def test_each_source_is_found_once_and_once_more_when_it_was_read(
+    prepared: Callable[..., Prepared], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    paths = [str(write(tmp_path / f"{name}.jsonl", 5)) for name in ("rows", "more", "held", "task")]
+    sought: list[str] = []
+    hashed: list[str] = []
+    find, sha256 = datafiles.find_files, datafiles.file_sha256
+
+    def finding(sources: Sequence[str], note: Callable[[str], None]) -> list[SourceFile]:
+        sought.extend(sources)
+        return find(sources, note)
+
+    def hashing(path: Path) -> str:
+        hashed.append(str(path))
+        return sha256(path)
+
+    monkeypatch.setattr(datafiles, "find_files", finding)
+    monkeypatch.setattr(formats, "find_files", finding)
+    monkeypatch.setattr(datafiles, "file_sha256", hashing)
+    made = prepared(
+        data={"train": paths[:2], "validation": [paths[2]], "weights": {paths[1]: 2.0}}, evaluate={"task": [paths[3]]}
+    )
+    assert sorted(sought) == sorted(2 * paths)
+    assert sorted(hashed) == sorted(2 * paths)
+    assert [one.weight for one in made.sources] == [1.0, 2.0]

@@ -86,6 +86,7 @@ def read(
     shape: str = "auto",
     columns: Mapping[str, str] | None = None,
     max_rows: int | None = None,
+    files: Sequence[SourceFile] | None = None,
 ) -> Iterator[Conversation]:
     """The conversations of all sources, in order.
 
@@ -98,13 +99,14 @@ def read(
         shape: one of SHAPES, or "auto".
         columns: which column holds which field: prompt, response, system, input, messages, text, tools.
         max_rows: stop after this many rows, all files together; None reads all.
+        files: those of the sources, where they were found before.
 
     Raises:
         SourceNotFoundError: a source that is not there.
         ConfigError: an unknown shape, or columns that make no conversation.
         DataError: a file that cannot be used at all, when its turn comes.
     """
-    request = _request(sources, shape, columns)
+    request = _request(sources, shape, columns, files)
     for note in request.notes:
         ledger.note(note)
     return _conversations(request, ledger, max_rows)
@@ -147,12 +149,17 @@ def describe(sources: Sequence[str], *, shape: str = "auto", columns: Mapping[st
     return SourceSummary(tuple(summaries), request.notes)
 
 
-def _request(sources: Sequence[str], shape: str, columns: Mapping[str, str] | None) -> _Request:
+def _request(
+    sources: Sequence[str],
+    shape: str,
+    columns: Mapping[str, str] | None,
+    known: Sequence[SourceFile] | None = None,
+) -> _Request:
     fields = fields_for(columns)  # first: a misspelt name is a better finding than the shape it fails to make
     wanted = shape_for(shape, columns)
     notes: list[str] = []
     files: list[tuple[SourceFile, FileKind]] = []
-    for file in find_files(sources, notes.append):
+    for file in find_files(sources, notes.append) if known is None else known:
         sniffed = sniff(file.path, file.shown)
         files.append((file, sniffed.kind))
         if sniffed.note is not None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tutelage.errors import DataError, cause_of
 from tutelage.pack.store import read_sealed
-from tutelage.seals import sealed
+from tutelage.seals import file_sha256, sealed
 from tutelage.system.files import write_bytes
 
 DECIDING = (
@@ -62,8 +62,7 @@ def model_sha256(folder: Path, *, cache: Path | None, say: Callable[[str], None]
 def _hashed(path: Path, cache: Path | None) -> str:
     try:
         state, began = _state(path), time.time()
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = file_sha256(path)
         changed = state != _state(path)
     except OSError as error:
         raise DataError(

@@ -7,7 +7,6 @@ A name is one of: a short name of `embedded.toml`, a local folder, a local GGUF 
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import tomllib
@@ -19,6 +18,7 @@ from typing import Any
 from tutelage import hub
 from tutelage.errors import DataError, DependencyError, SourceNotFoundError
 from tutelage.render.tokenizer import read_object
+from tutelage.seals import file_sha256
 
 CONVERTER_VERSION = 2
 """Part of the cache key: raise it when the conversion would write other bytes."""
@@ -148,12 +148,8 @@ def _is_weights_here(folder: Path, name: str) -> bool:
 
 
 def _converted(gguf: Path, *, label: str, say: Say) -> Path:
-    digest = hashlib.sha256()
-    with gguf.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    digest.update(f"converter {CONVERTER_VERSION}".encode())
-    folder = cache_folder() / "models" / f"{label}-{digest.hexdigest()[:16]}"
+    digest = file_sha256(gguf, then=f"converter {CONVERTER_VERSION}".encode())
+    folder = cache_folder() / "models" / f"{label}-{digest[:16]}"
     if folder.is_dir():
         return folder
     if importlib.util.find_spec("torch") is None:

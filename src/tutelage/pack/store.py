@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from tutelage.errors import DataError, cause_of
 from tutelage.render.compact import packed, unpacked
-from tutelage.seals import sealed, unsealed
+from tutelage.seals import OTHER_BYTES, file_sha256, sealed, unsealed
 from tutelage.types import Address, Example, Unit
 
 EXAMPLES, INDEX, SYSTEMS, SUMMARY = "examples.bin", "index.bin", "systems.jsonl", "store.json"
@@ -272,11 +272,8 @@ def require_whole(path: Path, written: dict[str, Any], *, verify: bool) -> None:
     size = path.stat().st_size if path.is_file() else None
     if size != written["bytes"]:
         raise _damaged(path, "no such file" if size is None else f"{size} bytes of {written['bytes']}")
-    if verify:
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        if digest != written["sha256"]:
-            raise _damaged(path, "other bytes than were written")
+    if verify and file_sha256(path) != written["sha256"]:
+        raise _damaged(path, OTHER_BYTES)
 
 
 def _damaged(path: Path, found: str) -> DataError:

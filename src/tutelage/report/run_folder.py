@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tutelage.errors import SourceNotFoundError
 from tutelage.report.fields import Fields
-from tutelage.seals import SEAL, LineNumbers, unsealed, unsealed_line
+from tutelage.seals import OTHER_BYTES, SEAL, differing_files, numbered_lines, unsealed, unsealed_line
 
 MOST_NOTICES = 20
 
@@ -22,7 +22,7 @@ EXPECTED = {
     "settings.toml": "the settings of the run",
 }
 """The files of a run folder, and what each holds."""
-BESIDE_LEDGER = {"rows.json": EXPECTED["rows.json"], "ledger.jsonl": "every dropped and changed row"}
+BESIDE_LEDGER = {"ledger.jsonl": "every dropped and changed row", "rows.json": EXPECTED["rows.json"]}
 """Files whose hashes `ledger.json` has."""
 
 
@@ -217,25 +217,29 @@ def _json(run: Path, name: str, notices: list[str]) -> Any:
     if content is None:
         return None
     try:
-        return unsealed(content) if SEAL.encode() in content else json.loads(content)
-    except (ValueError, RecursionError):
-        what = "as it was written" if SEAL.encode() in content else "whole JSON"
-        notices.append(f"{name} is not {what}, so it is left out ({EXPECTED[name]}).")
+        return _decoded(content, unsealed)
+    except ValueError as error:
+        notices.append(f"{name} is not {error}, so it is left out ({EXPECTED[name]}).")
         return None
+
+
+def _decoded(content: bytes, unseal: Callable[[bytes], Any]) -> Any:
+    """JSON with its seal or, as other programs write it, without; a ValueError says what it is not."""
+    is_sealed = SEAL.encode() in content
+    try:
+        return unseal(content) if is_sealed else json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("as it was written" if is_sealed else "whole JSON") from error
 
 
 def _books_as_written(run: Path, ledger: Any, notices: list[str]) -> set[str]:
     """The files beside `ledger.json` that are not as it says they were written."""
     hashes = ledger.get("sha256") if isinstance(ledger, dict) else None
-    damaged = set()
-    for name, expected in (hashes if isinstance(hashes, dict) else {}).items():
-        try:
-            found = hashlib.sha256((run / name).read_bytes()).hexdigest() if name in BESIDE_LEDGER else expected
-        except OSError:
-            continue  # what is missing is said where it is read
-        if found != expected:
-            damaged.add(name)
-            notices.append(f"{name} is not as it was written, so it is left out ({BESIDE_LEDGER[name]}).")
+    known = {name: hashes[name] for name in BESIDE_LEDGER if name in hashes} if isinstance(hashes, dict) else {}
+    # What is missing, or cannot be read, is said where it is read.
+    damaged = {name for name, damage in differing_files(run, known).items() if damage == OTHER_BYTES}
+    for name in sorted(damaged):
+        notices.append(f"{name} is not as it was written, so it is left out ({BESIDE_LEDGER[name]}).")
     return damaged
 
 
@@ -243,26 +247,19 @@ def _record(content: bytes, notices: list[str]) -> tuple[tuple[Step, ...], tuple
     """Steps and evaluations by rising step. A step run again after a resume counts with its later figures."""
     steps: dict[int, Step] = {}
     evaluations: dict[int, Evaluation] = {}
-    repeated, numbers = 0, LineNumbers()
-    lines = content.split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
+    repeated = 0
+    for line in numbered_lines(content, decode=lambda one: _decoded(one, unsealed_line)):
+        where = f"record.jsonl, line {line.number}"
+        if line.damage is not None:
+            last = " It is the last one: a run that is still writing leaves such a line."
+            notices.append(f"{where} is not {line.damage} and is left out.{'' if line.is_ended else last}")
             continue
-        try:
-            decoded = unsealed_line(line) if SEAL.encode() in line else json.loads(line)
-        except (ValueError, RecursionError):
-            ending = (
-                " It is the last one: a run that is still writing leaves such a line." if number == len(lines) else ""
-            )
-            what = "as it was written" if SEAL.encode() in line else "whole JSON"
-            notices.append(f"record.jsonl, line {number} is not {what} and is left out.{ending}")
-            continue
-        if isinstance(decoded, dict) and (wrong := numbers.taken_from(decoded, number)) is not None:
-            notices.append(f"record.jsonl, line {number}: {wrong}.")
-        fields = Fields.of(decoded, f"record.jsonl, line {number}", notices)
+        if line.misplaced is not None:
+            notices.append(f"{where}: {line.misplaced}.")
+        fields = Fields.of(line.content, where, notices)
         step = fields.whole("step")
         if step is None:
-            notices.append(f"record.jsonl, line {number} has no step and is left out.")
+            notices.append(f"{where} has no step and is left out.")
             continue
         heldout_loss = fields.number("heldout_loss")
         if heldout_loss is not None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tutelage.errors import DataError, TutelageError, cause_of
 from tutelage.formats.sources import SourceFile, find_files
+from tutelage.seals import file_sha256
 
 
 @dataclass(slots=True)
@@ -21,7 +20,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class DataFiles:
-    """Finds the files behind sources, and hashes each once.
+    """Finds the files behind each source once, and hashes each once; what was read must have the same hash still.
 
     Attributes:
         note: told what is worth saying of a source as a whole.
@@ -30,6 +29,7 @@ class DataFiles:
 
     note: Callable[[str], None]
     sha256: dict[str, str] = field(default_factory=dict)
+    _by_source: dict[str, list[SourceFile]] = field(default_factory=dict)
 
     def of(self, sources: Sequence[str]) -> list[SourceFile]:
         """The files behind the sources; their hashes are in `sha256` from here on.
@@ -37,7 +37,10 @@ class DataFiles:
         Raises:
             DataError: one of them cannot be read; or as `find_files`.
         """
-        files = find_files(sources, self.note) if sources else []
+        for source in sources:
+            if source not in self._by_source:
+                self._by_source[source] = find_files([source], self.note)
+        files = [file for source in sources for file in self._by_source[source]]
         self.take(files)
         return files
 
@@ -112,8 +115,7 @@ def _state(file: SourceFile) -> tuple[int, int]:
 
 def _sha256(file: SourceFile) -> str:
     try:
-        with Path(file.path).open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return file_sha256(file.path)
     except OSError as error:
         raise _unreadable(file.shown, error) from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from tutelage import report
 from tutelage.config import TrainSettings
 from tutelage.errors import CheckpointError, cause_of, command
 from tutelage.report.page import FILE_NAME
+from tutelage.seals import file_sha256
 from tutelage.train import folder as run_files
 from tutelage.train.checkpoint import Checkpoints
 from tutelage.train.lock import locked
@@ -58,8 +58,7 @@ def require_as_trained(run: Path, trained: Path) -> None:
         return
     for name, expected in hashes.items():
         try:
-            with (trained / name).open("rb") as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
+            found = file_sha256(trained / name)
         except OSError as error:
             found = cause_of(error)
         if found != expected:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +107,7 @@ def prepare(
         ledger=ledger,
         data_sha256=desk.data.sha256,
         examples_sha256={"train": train.sha256(), "validation": validation.sha256()},
-        sources=weighted_sources(data.train, data.weights, train),
+        sources=weighted_sources(data.train, data.weights, train, files_of=desk.data.of),
     )
 
 
@@ -152,7 +152,7 @@ class _Desk:
         writer = EntryWriter(parent, vocabulary_size=self.renderer.tokenizer.vocabulary_size)
         try:
             with self.data.reading(files, sources) as outcome:
-                store = self._written(writer, sources, max_rows)
+                store = self._written(writer, files, max_rows)
             if self.cache is not None and not outcome.touched:
                 self.cache.publish(writer, key)
         finally:
@@ -164,7 +164,7 @@ class _Desk:
         before = self.ledger.dropped.copy()
         files = self.data.of(sources)
         with self.data.reading(files, sources):
-            prompts, words = _task(sources, self.settings, self.renderer, self.ledger)
+            prompts, words = _task(files, self.settings, self.renderer, self.ledger)
         if sources and not prompts:
             raise _nothing_left(sources, self.ledger.dropped - before, "ask of the task")
         return prompts, words
@@ -187,7 +187,7 @@ class _Desk:
             "length": [self.settings.pack.max_tokens, self.settings.pack.too_long],
         }
 
-    def _written(self, writer: EntryWriter, sources: Sequence[str], max_rows: int | None) -> ExampleStore:
+    def _written(self, writer: EntryWriter, files: Sequence[SourceFile], max_rows: int | None) -> ExampleStore:
         def heard(entry: Drop | Change) -> None:
             writer.record(entry)
             if isinstance(entry, Drop):
@@ -197,7 +197,7 @@ class _Desk:
 
         books = Ledger(listener=heard)
         pack = self.settings.pack
-        found = _proven(sources, self.settings, self.renderer, books, too_long=pack.too_long, max_rows=max_rows)
+        found = _proven(files, self.settings, self.renderer, books, too_long=pack.too_long, max_rows=max_rows)
         with closing(found) as proven:
             for conversation, examples in proven:
                 first = conversation.messages[0]
@@ -210,7 +210,7 @@ class _Desk:
 
 
 def _proven(
-    sources: Sequence[str],
+    files: Sequence[SourceFile],
     settings: Settings,
     renderer: Renderer,
     ledger: Ledger,
@@ -219,8 +219,12 @@ def _proven(
     max_rows: int | None = None,
 ) -> Generator[ProvenRow]:
     data = settings.data
+
+    def read(books: Ledger) -> Iterator[Conversation]:
+        return formats.read([], ledger=books, shape=data.shape, columns=data.columns, max_rows=max_rows, files=files)
+
     return proven_rows(
-        lambda books: formats.read(sources, ledger=books, shape=data.shape, columns=data.columns, max_rows=max_rows),
+        read,
         renderer,
         ledger,
         max_tokens=settings.pack.max_tokens,
@@ -242,13 +246,13 @@ def _held_out(rows: ExampleStore, share: float, seed: int) -> tuple[ExampleStore
 
 
 def _task(
-    sources: Sequence[str], settings: Settings, renderer: Renderer, ledger: Ledger
+    files: Sequence[SourceFile], settings: Settings, renderer: Renderer, ledger: Ledger
 ) -> tuple[tuple[Prompt, ...], tuple[str, ...]]:
-    if not sources:
+    if not files:
         return (), ()
     prompts, words = [], []
     # The question is the whole conversation up to its last reply, so one that is too long is never asked in part.
-    for conversation, _ in _proven(sources, settings, renderer, ledger, too_long="drop"):
+    for conversation, _ in _proven(files, settings, renderer, ledger, too_long="drop"):
         if conversation.is_text:
             raise _not_a_task(conversation, "a plain document, without a reply")
         prompt = renderer.prompt(conversation)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tutelage.errors import CheckpointError, SaveError, cause_of, remedy
-from tutelage.seals import LINE_NUMBER, LineNumbers, sealed_line, unsealed_line
+from tutelage.seals import LINE_NUMBER, numbered_lines, sealed_line
 from tutelage.train.folder import write_text
 
 
@@ -127,7 +127,7 @@ def read_record(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
         CheckpointError: the file cannot be read.
     """
     try:
-        *whole, _ = path.read_bytes().split(b"\n")
+        data = path.read_bytes()
     except FileNotFoundError:
         return [], []
     except OSError as error:
@@ -139,15 +139,15 @@ def read_record(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
         ) from error
     lines: list[dict[str, Any]] = []
     damaged: list[str] = []
-    numbers = LineNumbers()
-    for number, line in enumerate(whole, start=1):
-        try:
-            lines.append(unsealed_line(line))
-        except ValueError as error:
-            damaged.append(f"{path.name}, line {number}: {error}; it is left out")
+    for line in numbered_lines(data):
+        if not line.is_ended:
             continue
-        if (wrong := numbers.taken_from(lines[-1], number)) is not None:
-            damaged.append(f"{path.name}, line {number}: {wrong}")
+        if line.damage is not None:
+            damaged.append(f"{path.name}, line {line.number}: {line.damage}; it is left out")
+            continue
+        lines.append(line.content)
+        if line.misplaced is not None:
+            damaged.append(f"{path.name}, line {line.number}: {line.misplaced}")
     return lines, damaged
 
 

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from tutelage.config import Settings
 from tutelage.errors import DataError, command
-from tutelage.formats.sources import find_files
+from tutelage.formats.sources import SourceFile
 from tutelage.pack import ExampleStore, Order
 from tutelage.pack.order import Source
 
 
-def weighted_sources(sources: Sequence[str], weights: Mapping[str, float], train: ExampleStore) -> tuple[Source, ...]:
+def weighted_sources(
+    sources: Sequence[str],
+    weights: Mapping[str, float],
+    train: ExampleStore,
+    *,
+    files_of: Callable[[Sequence[str]], Sequence[SourceFile]],
+) -> tuple[Source, ...]:
     """The examples of each source with its weight, 1 where none was given; empty without weights.
 
     Args:
         sources: as a recipe names them. A file that two of them hold belongs to the first.
         weights: by name of a source.
         train: what is trained on.
+        files_of: finds the files of sources.
 
     Raises:
         DataError: no example of a source that has a weight is left.
@@ -30,7 +37,7 @@ def weighted_sources(sources: Sequence[str], weights: Mapping[str, float], train
         return ()
     owner: dict[str, int] = {}
     for number, source in enumerate(sources):
-        for file in find_files([source], lambda _note: None):  # what there is to note was noted when it was read
+        for file in files_of([source]):
             owner.setdefault(file.shown, number)
     owner_of_file = np.array([owner[name] for name in train.files], dtype=np.int64)
     owners = owner_of_file[train.column("file")]

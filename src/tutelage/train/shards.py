@@ -6,8 +6,6 @@ process and shards of several in the same way, so both kinds of run go on from e
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 import warnings
 from collections.abc import Mapping
@@ -22,6 +20,8 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from tutelage.model.ranks import Ranks
+from tutelage.seals import file_sha256
+from tutelage.system.files import sync
 
 
 def write_shards(folder: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
@@ -46,9 +46,8 @@ def write_shards(folder: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str,
 
 def sha256_and_sync(path: Path) -> str:
     """The hash of a file's bytes, which are on the disk when this returns."""
-    with path.open("rb+") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        os.fsync(stream.fileno())
+    digest = file_sha256(path)
+    sync(path)
     return digest
 
 

@@ -19,6 +19,7 @@ from tutelage.config.sections import ModelSettings
 from tutelage.errors import ConfigError, DataError, SaveError, SourceNotFoundError, cause_of, command, remedy
 from tutelage.model.embeddings import stored_tensors
 from tutelage.model.source import cache_folder, model_folder
+from tutelage.seals import file_sha256
 from tutelage.system.files import new_folder
 from tutelage.train import folder as run_files
 
@@ -316,8 +317,7 @@ def _key(base: Path, adapter: Path | None, facts: str) -> str:
             break
         for file in sorted((adapter / name).rglob("*")) if (adapter / name).is_dir() else [adapter / name]:
             if file.is_file():
-                with file.open("rb") as stream:
-                    digest.update(f"{name} {hashlib.file_digest(stream, 'sha256').hexdigest()}".encode())
+                digest.update(f"{name} {file_sha256(file)}".encode())
     for one in _own_files(base):
         state = one.stat()
         digest.update(f"{one.name} {state.st_size} {state.st_mtime_ns}".encode())
