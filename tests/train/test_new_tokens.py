@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable
@@ -22,6 +23,9 @@ from tutelage.train.screen import Screen
 from tutelage.train.start import start_folder
 
 TrainTiny = Callable[..., Finished]
+needs_bitsandbytes = pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed (extra qlora)"
+)
 NEW = 403
 IDS = torch.arange(3, 40)[None]
 SHORT = ("train.max_steps=3", "evaluate.task=", "evaluate.general=", "evaluate.before=false", "model.threads=1")
@@ -179,3 +183,34 @@ def test_r12_an_added_token_in_prompts_alone_has_to_learn_as_well(train_tiny: Tr
     start_row = load_file(start_folder(settings.model) / "model.safetensors")["model.embed_tokens.weight"][NEW]
     saved = load_file(finished.folder / "adapter" / "adapter_model.safetensors")
     assert (saved["base_model.model.model.embed_tokens.weight"][NEW] - start_row).abs().max() > 1e-3
+
+
+@needs_bitsandbytes
+@pytest.mark.parametrize("tied", [True, False])
+def test_r12_modules_are_trained_whole_beside_4_bits(
+    train_tiny: TrainTiny, grown: Callable[[bool], tuple[str, str]], tied: bool
+) -> None:
+    names = ["embed_tokens"] if tied else ["embed_tokens", "lm_head"]
+    whole = f"lora.modules_to_save={json.dumps(names)}"
+
+    finished = train_tiny(*SHORT, *grown(tied), "model.method=qlora", "lora.rank=4", "train.epochs=3", whole)
+
+    given = AutoModelForCausalLM.from_pretrained(config.load(finished.folder / "settings.toml").model.name)
+    opened = reopen(str(finished.folder), tuned=True, base=False, say=lambda _text: None)
+    with opened.as_tuned() as tuned:
+        assert tuned.eval()(input_ids=torch.tensor([[NEW]])).logits.isfinite().all()
+        embedding, head = tuned.get_input_embeddings().weight.float(), tuned.get_output_embeddings().weight.float()
+    assert torch.equal(embedding, head) == tied
+    for learned, before in ((embedding, given.get_input_embeddings()), (head, given.get_output_embeddings())):
+        assert (learned[NEW] - before.weight[NEW]).abs().max() > 1e-3
+    saved = load_file(finished.folder / "adapter" / "adapter_model.safetensors")
+    assert torch.equal(saved["base_model.model.model.embed_tokens.weight"].float(), embedding)
+
+
+def test_r12_modules_trained_whole_are_not_cut_apart(train_tiny: TrainTiny, tmp_path: Path) -> None:
+    """Where it is left to the run, each process keeps them whole (`test_replicated`)."""
+    with pytest.raises(ConfigError, match="embed_tokens does not work on a model that is sharded") as caught:
+        train_tiny(*SHORT, "model.method=lora", 'lora.modules_to_save=["embed_tokens"]', "model.parallel=shard")
+
+    assert caught.value.expected == 'model.parallel = "replicate", or lora.modules_to_save = []'
+    assert not (tmp_path / "home" / "runs").exists()

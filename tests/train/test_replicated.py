@@ -31,6 +31,7 @@ needs_bitsandbytes = pytest.mark.skipif(
         pytest.param(("model.method=lora", "lora.init=pissa"), id="pissa"),
         pytest.param(("model.method=lora", "lora.init=corda"), id="corda"),
         pytest.param(("model.method=lora", "model.parallel=replicate"), id="lora, as asked"),
+        pytest.param(("model.method=lora", 'lora.modules_to_save=["embed_tokens"]'), id="r12, modules trained whole"),
     ],
 )
 def test_two_whole_models_train_as_one_and_one_goes_on(

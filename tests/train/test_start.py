@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
@@ -20,6 +21,7 @@ from transformers import AutoModelForCausalLM
 from tutelage import config
 from tutelage.errors import ConfigError, DataError, SourceNotFoundError
 from tutelage.model.source import model_folder
+from tutelage.train.inputs import read_inputs, starts_of
 from tutelage.train.prepare import prepare
 from tutelage.train.reopen import reopen
 from tutelage.train.run import Finished, run
@@ -29,6 +31,8 @@ from tutelage.train.start import start_folder, with_adapters_own
 
 TrainTiny = Callable[..., Finished]
 IDS = torch.arange(3, 40)[None]
+NEW = 403
+"""The id of a token that is added to the tiny model."""
 SHORT = (
     "train.epochs=1",
     "train.max_steps=3",
@@ -239,3 +243,73 @@ def test_r26_a_model_beside_a_recipe_called_settings_is_a_model(tiny_model_folde
     folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
     (folder / "settings.toml").write_text("[model]\nname = 1\n", encoding="utf-8")
     assert start_folder(config.ModelSettings(name=str(folder)), say=lambda _text: None) == folder
+
+
+def test_r26_the_origin_of_a_chain_of_starts_is_recorded(
+    first: Path, train_tiny: TrainTiny, tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    second = train_tiny(*SHORT, "model.method=lora", f"model.name={first}")
+    whole = train_tiny(*SHORT[:-2], "model.method=full", f"model.name={second.folder / 'adapter'}", "name=whole")
+    shutil.rmtree(second.folder)  # what it recorded of its start is kept in the record of the run that began from it
+    last = train_tiny(*SHORT, "model.method=lora", f"model.name={whole.folder}", "name=last")
+
+    recorded = read_inputs(last.folder)["starts"]
+
+    names = [str(whole.folder), str(second.folder / "adapter"), str(first), str(tiny_model_folder)]
+    assert [one["name"] for one in recorded] == names
+    assert [one.get("used") for one in recorded] == [None, "merge", "merge", None]
+    bytes_of_first = (first / "adapter" / "adapter_model.safetensors").read_bytes()
+    assert recorded[2]["sha256"]["adapter_model.safetensors"] == hashlib.sha256(bytes_of_first).hexdigest()
+    assert read_inputs(first)["starts"] == [{"name": str(tiny_model_folder)}]
+
+
+def test_r26_an_adapter_of_another_tool_is_an_origin_and_damage_of_a_record_is_no_hindrance(
+    first: Path, tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    copied = shutil.copytree(first, tmp_path / "copied")
+    (copied / "inputs.json").write_text("{", encoding="utf-8")
+
+    for name in (copied, copied / "adapter", shutil.copytree(first / "adapter", tmp_path / "alone")):
+        found = starts_of(config.ModelSettings(name=str(name), adapter="continue"), say=lambda _text: None)
+        assert [one["name"] for one in found] == [str(name), str(tiny_model_folder)]
+        assert found[0]["used"] == "continue"
+
+
+@pytest.mark.parametrize("start_has_rows", [False, True])
+def test_r26_tokens_are_added_to_a_merged_adapter_alone(
+    first: Path, train_tiny: TrainTiny, tmp_path: Path, start_has_rows: bool
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "name it", "completion": "Zyxplo"}\n' * 8, encoding="utf-8")
+    whole = ("model.method=lora", 'lora.modules_to_save=["embed_tokens"]')
+    start = train_tiny(*SHORT, *whole, "name=rows").folder if start_has_rows else first
+    asked = (*SHORT, *whole, f'data.train=["{rows}"]', 'model.add_tokens=["Zyxplo"]', f"model.name={start}", "name=on")
+    with pytest.raises(ConfigError, match="cannot learn new tokens") as caught:
+        train_tiny(*asked, "model.adapter=continue")
+    assert caught.value.fix == 'set model.adapter = "merge"'
+    assert not (tmp_path / "home" / "runs" / "on").exists()
+
+    merged = train_tiny(*asked, "model.adapter=merge")
+
+    settings = config.load(merged.folder / "settings.toml")
+    given = load_file(start_folder(settings.model) / "model.safetensors")["model.embed_tokens.weight"]
+    saved = load_file(merged.folder / "adapter" / "adapter_model.safetensors")
+    learned = saved["base_model.model.model.embed_tokens.weight"]
+    assert given.shape == learned.shape
+    assert (learned[NEW] - given[NEW]).abs().max() > 1e-3
+
+
+def test_r26_a_prompt_that_is_trained_on_gets_no_tokens(tmp_path: Path, tiny_model_folder: Path) -> None:
+    own = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3, "base_model_name_or_path": str(tiny_model_folder)}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(own), encoding="utf-8")
+    (tmp_path / "adapter_model.safetensors").touch()
+
+    with pytest.raises(ConfigError, match="cannot learn new tokens") as caught:
+        start_folder(
+            config.ModelSettings(name=str(tmp_path), method="prompt", adapter="continue", add_tokens=["Zyxplo"]),
+            weights=False,
+        )
+
+    assert caught.value.fix == "leave model.add_tokens out"
+    without = config.ModelSettings(name=str(tmp_path), method="prompt", adapter="continue")
+    assert (start_folder(without, weights=False) / "tokenizer.json").is_file()

@@ -153,10 +153,10 @@ def shards(asked: Parallel, *, optimizer: str, method: str, init: str, whole: Se
             from data.
     """
     refused = [
-        ("train.optimizer", optimizer, optimizer in SHARDED_OPTIMIZERS, "adamw"),
-        ("model.method", method, method in SHARDED_METHODS, "lora"),
-        ("lora.modules_to_save", ", ".join(whole), not whole, ""),
-        ("lora.init", init, not init.startswith((*CHANGES_THE_BASE, *LOOKS_AT_DATA)), "default"),
+        ("train.optimizer", optimizer, optimizer in SHARDED_OPTIMIZERS, '"adamw"'),
+        ("model.method", method, method in SHARDED_METHODS, '"lora"'),
+        ("lora.modules_to_save", ", ".join(whole), not whole, "[]"),
+        ("lora.init", init, not init.startswith((*CHANGES_THE_BASE, *LOOKS_AT_DATA)), '"default"'),
     ]
     for where, found, works, instead in refused:
         if works:
@@ -166,7 +166,7 @@ def shards(asked: Parallel, *, optimizer: str, method: str, init: str, whole: Se
                 f"{found} does not work on a model that is sharded over processes",
                 where=where,
                 found='model.parallel = "shard"',
-                expected=f'model.parallel = "replicate", or {where} = "{instead}"',
+                expected=f'model.parallel = "replicate", or {where} = {instead}',
                 fix='leave model.parallel out: where it cannot be "shard", each process keeps all of the model',
             )
         return False

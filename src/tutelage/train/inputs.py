@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 
 from tutelage import config
 from tutelage.config import Settings
+from tutelage.config.sections import ModelSettings
 from tutelage.errors import CheckpointError, ConfigError, SourceNotFoundError, cause_of, command, shell_word
 from tutelage.model.allocator import allocator_here
 from tutelage.model.checksums import model_sha256
@@ -22,7 +23,7 @@ from tutelage.model.source import cache_folder
 from tutelage.train import folder as run_files
 from tutelage.train.prepare import Prepared
 from tutelage.train.rows import row_tokens_here
-from tutelage.train.start import continued
+from tutelage.train.start import continued, names_a_run, start_adapter
 
 HELD = {
     "data_sha256": "data",
@@ -44,6 +45,8 @@ CHANGE_NOTHING = (
 )
 """Settings that may be others. Of them only `model.threads` reaches the last bits, as a fact of the machine."""
 STARTED_IN = "started_in"
+STARTS = "starts"
+"""Entry with what a run starts from, and that from, down to the model that nobody here trained (`starts_of`)."""
 DECIDING = ("versions", "machine")
 """Entries that may differ from one session of a run to the next, and then change the last bits of its numbers."""
 
@@ -89,6 +92,7 @@ def inputs_of(
         "template_sha256": prepared.renderer.template.sha256(),
         "tokenizer_sha256": prepared.renderer.tokenizer.sha256(),
         "base_sha256": base_sha256(settings, base, say=say),
+        STARTS: starts_of(settings.model, say=say),
         "examples_sha256": prepared.examples_sha256,
         "system_prompt": prepared.system_prompt,
         "seed": settings.seed,
@@ -113,6 +117,32 @@ def base_sha256(settings: Settings, base: Path, *, say: Callable[[str], None]) -
         of_adapter = model_sha256(given.folder, cache=cache, say=say)
         files |= {f"{run_files.ADAPTER}/{name}": sha256 for name, sha256 in of_adapter.items()}
     return files
+
+
+def starts_of(asked: ModelSettings, *, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Where the weights come from that a run with these settings starts with, the nearest first.
+
+    Each entry has the `name` as it was given, from the folder where that run was started; an adapter `used` as
+    `model.adapter` says, with the hash of each of its files; and `add_tokens`, where tokens were added. What an earlier
+    run recorded of its own start is taken from there, as that may be gone by now. The last is a model, not a run.
+
+    Raises:
+        DataError: a file of the adapter cannot be read.
+    """
+    path, adapter = Path(asked.name).expanduser(), start_adapter(asked)
+    entry: dict[str, Any] = {"name": asked.name}
+    if asked.add_tokens:
+        entry["add_tokens"] = list(asked.add_tokens)
+    if adapter is not None:
+        sha256 = model_sha256(adapter.folder, cache=cache_folder() / "sha256", say=say)
+        entry |= {"used": asked.adapter, "sha256": sha256}
+    run = path.parent if adapter is not None and adapter.folder == path else path
+    if not names_a_run(run):
+        return [entry] if adapter is None else [entry, *starts_of(adapter.base, say=say)]
+    with suppress(CheckpointError):  # that start is none of this run's inputs: a damaged record does not stop it
+        if recorded := read_inputs(run).get(STARTS):
+            return [entry, *recorded]
+    return [entry, *starts_of(run_files.read_settings(run).model, say=say)]
 
 
 def deciding_settings(settings: Settings) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def start_folder(asked: ModelSettings, *, weights: bool = True, say: Say = print
     adapter = start_adapter(asked)
     if adapter is None:
         trained = path / run_files.MODEL
-        return model_folder(str(trained if _is_run(path) else asked.name), weights=weights, say=say)
+        return model_folder(str(trained if names_a_run(path) else asked.name), weights=weights, say=say)
     base = start_folder(adapter.base, weights=weights, say=say)
     if asked.adapter == "continue" or not weights:
         return _beside(base, adapter.folder, label="start", fill=None)
@@ -92,7 +92,19 @@ def start_folder(asked: ModelSettings, *, weights: bool = True, say: Say = print
 
 
 def _with_tokens(asked: ModelSettings, *, weights: bool, say: Say) -> Path:
-    """The start with the tokens that are to be added; without weights the tokenizer alone has them."""
+    """The start with the tokens that are to be added; without weights the tokenizer alone has them.
+
+    Raises:
+        ConfigError: the start is an adapter that is trained on; or one of them is a token already.
+    """
+    if asked.adapter == "continue" and (adapter := start_adapter(asked)) is not None:
+        raise ConfigError(
+            "An adapter that is trained on cannot learn new tokens, as what it trains is settled",
+            where="model.add_tokens",
+            found=f'model.adapter = "continue", and {", ".join(asked.add_tokens)}',
+            expected='model.adapter = "merge", or no new tokens',
+            fix='set model.adapter = "merge"' if adapter.kind == "LORA" else "leave model.add_tokens out",
+        )
     base = start_folder(asked.model_copy(update={"add_tokens": []}), weights=weights, say=say)
 
     def grow(folder: Path) -> None:
@@ -112,7 +124,7 @@ def _with_tokens(asked: ModelSettings, *, weights: bool, say: Say) -> Path:
 def start_name(asked: ModelSettings, *, say: Say = print) -> str:
     """`model.name`, or, where that is an adapter or a run, a folder that a plan of it can be read from."""
     path = Path(asked.name).expanduser()
-    plain = start_adapter(asked) is None and not _is_run(path) and not asked.add_tokens
+    plain = start_adapter(asked) is None and not names_a_run(path) and not asked.add_tokens
     return asked.name if plain else str(start_folder(asked, weights=False, say=say))
 
 
@@ -124,10 +136,10 @@ def start_adapter(asked: ModelSettings) -> StartAdapter | None:
         DataError: the adapter's configuration cannot be read, or names no base.
     """
     path = Path(asked.name).expanduser()
-    if not _is_run(path):
+    if not names_a_run(path):
         if not (path / ADAPTER_FILES[0]).is_file():
             return None
-        run = path.parent if path.name == run_files.ADAPTER and _is_run(path.parent) else None
+        run = path.parent if path.name == run_files.ADAPTER and names_a_run(path.parent) else None
         return _adapter_in(path, None if run is None else run_files.read_settings(run).model, asked)
     settings = run_files.read_settings(path)
     trained = path / run_files.trained_name(settings)
@@ -208,7 +220,8 @@ def _shortest(names: list[str]) -> list[str]:
     return sorted(name for name in names if not any(name.endswith(f".{other}") for other in names))
 
 
-def _is_run(path: Path) -> bool:
+def names_a_run(path: Path) -> bool:
+    """Whether a model's name is that of a run's folder."""
     try:
         return run_files.is_run(path)
     except OSError:  # what looks for a model there says what is wrong
