@@ -12,7 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from tutelage.formats import read
-from tutelage.formats.nested import DEPTH_MAX, ExactDecoder, SharedValues, doubled_within, holds_null, json_of_python
+from tutelage.formats.bytestream import ByteStream
+from tutelage.formats.jsonfiles import json_lines
+from tutelage.formats.nested import (
+    DEPTH_MAX,
+    ExactDecoder,
+    SharedEnds,
+    SharedValues,
+    doubled_within,
+    holds_null,
+    json_of_python,
+)
 from tutelage.formats.rawrow import RowError
 from tutelage.formats.remarks import FileRemarks, RowContext
 from tutelage.formats.toolspecs import tools_from
@@ -251,3 +261,59 @@ def test_python_notation_becomes_json():
     expected = {"a": "it's", "b": True, "c": None, "d": [1, -2.5, "x'y"], "e": 'é\n"'}
     assert json.loads(json_of_python(text) or "") == expected
     assert json_of_python("{'a': open('x')}") is None
+
+
+TOOLS = json.dumps([{"name": "f", "parameters": {"tools": {"x": 1}}}])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"messages": M, "tools": T}',
+        '{"messages": M , "tools": T}',
+        '{"messages": M,"tools": T}',
+        '{"id": 7, "messages": M, "tools": T}',
+        '{,"tools": T}',
+        '{"tools": T}',
+        '{"messages": M "tools": T}',
+        '{"messages": M,, "tools": T}',
+        '{"messages": M,\u00a0"tools": T}',
+        '{"messages": M], "tools": T}',
+        '["messages", M, "tools": T}',
+        '{"tools": [], "messages": M, "tools": T}',
+        '{"messages": M, "messages": M, "tools": T}',
+        '{"more": {"messages": M, "tools": T}}',
+        '{"more": {"messages": M, "tools": T}',
+        '"messages": M, "tools": T}',
+        '{"messages": "{", "tools": T}',
+        '{"messages": "a\\", "tools": T}',
+        '{"messages": [NaN, 1e999], "tools": T}',
+    ],
+)
+@pytest.mark.parametrize("glance", [False, True])
+def test_a_line_whose_end_is_known_is_read_as_any_other(tmp_path, line, glance):
+    """Rows before it teach how lines of the file end; by itself, the line is read without."""
+    line = line.replace("M", json.dumps(TURNS)).replace("T", TOOLS)
+    good = f'{{"messages": {json.dumps(TURNS)}, "tools": {TOOLS}}}'
+
+    def last_of(*lines):
+        (tmp_path / "a.jsonl").write_text("".join(f"{one}\n" for one in lines), encoding="utf-8")
+        row = list(json_lines(ByteStream(tmp_path / "a.jsonl"), "a.jsonl", glance=glance))[-1]
+        return (row.reason, row.detail) if isinstance(row, Drop) else (repr(row.fields), row.text)
+
+    assert last_of(good, good, good, line) == last_of(line.replace("T", TOOLS)) == last_of("{}", "{}", "{}", line)
+
+
+def test_equal_ends_are_one_value_and_ends_of_each_rows_own_are_given_up(tmp_path):
+    def rows_of(count):
+        lines = [json.dumps({"messages": TURNS, "tools": [{"name": f"f{number % count}"}]}) for number in range(600)]
+        (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        return [row.fields["tools"] for row in json_lines(ByteStream(tmp_path / "a.jsonl"), "a.jsonl")]
+
+    shared = rows_of(40)
+    assert all(shared[number] is shared[number % 40] for number in range(600))
+    assert [one[0]["name"] for one in rows_of(600)] == [f"f{number}" for number in range(600)]
+    ends = SharedEnds()
+    for number in range(600):
+        ends.learn(f'{{"a": 1, "tools": [{number}]}}', {"a": 1, "tools": [number]})
+    assert 0 < len(ends._known) < 300

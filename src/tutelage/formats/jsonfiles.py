@@ -12,6 +12,7 @@ from tutelage.formats.names import TURN_KEYS
 from tutelage.formats.nested import (
     DoubledObject,
     ExactDecoder,
+    SharedEnds,
     SharedValues,
     doubled_within,
     stands_twice,
@@ -37,21 +38,29 @@ def json_lines(stream: ByteStream, shown: str, *, glance: bool = False) -> RawRo
             counts columns.
     """
     number, shared, whole = 0, SharedValues(), Address(shown, 1)
-    decoder = _DECODER if glance else ExactDecoder()
+    decoder, ends = _DECODER if glance else ExactDecoder(), SharedEnds()
     for line in stream.lines():
         number += 1
         if line.isspace() or not line:
             continue
         try:
             text = line.decode("utf-8")
-            value = _value(text, decoder)
+            ended = ends.decoded(text, decoder)
+            value = _value(text, decoder) if ended is None else ended
         except (ValueError, RecursionError) as error:
             yield _second_look(line, Address(shown, number), error)
             continue
         halves = may_hold_surrogate(text)
         if isinstance(decoder, ExactDecoder):
-            yield checked_row(Address(shown, number), value, text, decoder, shared, look_for_surrogates=halves)
-        elif type(value) is dict and not halves:
+            row = checked_row(Address(shown, number), value, text, decoder, look_for_surrogates=halves)
+            if ended is None and isinstance(row, RawRow):
+                shared.share(value)
+                ends.learn(text, value)
+            yield row
+            continue
+        if ended is None:
+            ends.learn(text, value)
+        if type(value) is dict and not halves:
             yield RawRow(whole, value)
         else:
             yield row_or_drop(Address(shown, number), value, look_for_surrogates=halves)
@@ -69,7 +78,7 @@ def _value(text: str, decoder: json.JSONDecoder) -> Any:
 
 
 def checked_row(
-    address: Address, value: Any, text: str, decoder: ExactDecoder, shared: SharedValues, *, look_for_surrogates: bool
+    address: Address, value: Any, text: str, decoder: ExactDecoder, *, look_for_surrogates: bool
 ) -> RawRow | Drop:
     """A decoded JSON text as a row, or the Drop that says why it is none: no object, no text, or a key lost in it.
 
@@ -78,14 +87,12 @@ def checked_row(
         value: what the text decodes to.
         text: as the file has it.
         decoder: that decoded it last.
-        shared: what the file's rows have alike.
         look_for_surrogates: the text escapes half of a surrogate pair.
     """
     row = row_or_drop(address, value, look_for_surrogates=look_for_surrogates)
     if isinstance(row, RawRow):
         if decoder.has_doubled and (key := doubled_within(value)) is not None:
             return Drop(address, "duplicate_key", stands_twice(key))
-        shared.share(value)
         row.text = text if decoder.is_finite else None
     return row
 
@@ -99,7 +106,7 @@ def _second_look(line: bytes, address: Address, error: Exception) -> RawRow | Dr
         decoder = ExactDecoder()
         try:
             value = decoder.decode(text[1:])
-            return checked_row(address, value, text[1:], decoder, SharedValues(), look_for_surrogates=True)
+            return checked_row(address, value, text[1:], decoder, look_for_surrogates=True)
         except (ValueError, RecursionError) as inner:
             text, error = text[1:], inner
     cut = not text.endswith("\n")
@@ -150,7 +157,10 @@ class _Checks:
         """The row that was decoded last."""
         if self.escaped and (detail := bad_bytes(source)) is not None:
             return Drop(address, "invalid_utf8", detail)
-        return checked_row(address, value, source, self.decoder, self.shared, look_for_surrogates=self.surrogates)
+        row = checked_row(address, value, source, self.decoder, look_for_surrogates=self.surrogates)
+        if isinstance(row, RawRow):
+            self.shared.share(value)
+        return row
 
     def failure(self, address: Address, text: str, error: Exception, where: int) -> Drop:
         at_end = _skip(text, where) == len(text) or (isinstance(error, ValueError) and "Unterminated" in str(error))

@@ -100,7 +100,7 @@ def is_simple(text: str) -> bool:
 
     Brackets nest no deeper than they are many; those between quotes, and the word, only make the text not simple.
     """
-    return text.count("{") + text.count("[") <= DEPTH_MAX and "null" not in text
+    return "null" not in text and text.count("{") + text.count("[") <= DEPTH_MAX
 
 
 def _require_number(value: Any, reason: str, where: str) -> None:
@@ -186,6 +186,61 @@ class SharedValues:
             self._bytes_left -= len(key)
             self._known[key] = value
         return value
+
+
+class SharedEnds:
+    """Ends that many lines of a file have alike, such as `"tools": [...]}`: decoded once, and cut off later lines.
+
+    An end begins with a key and closes one object and no more. So a line that ends in it, and that without it and with
+    a bracket in its place is an object, is that object with the same key and value behind the others.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, Any] = {}
+        self._name, self._mark = "", ""
+        self._bytes_left = SHARED_BYTES_KEPT
+        self._unshared = 0
+
+    def decoded(self, text: str, decoder: json.JSONDecoder) -> dict[str, Any] | None:
+        """The row of a line that ends in a known way; None where it does not, or is not plainly such a row."""
+        if not self._mark or self._unshared > UNSHARED_MAX or (place := text.rfind(self._mark)) < 0:
+            return None
+        known = self._known.get(text[place:])
+        if known is None:
+            return None
+        head = text[:place].rstrip(" \t\r\n")
+        try:
+            value, end = decoder.raw_decode(f"{head[:-1]}}}")
+        except (ValueError, RecursionError):
+            return None
+        if head[-1:] != "," or end != len(head) or type(value) is not dict or not value or self._name in value:
+            return None
+        self._unshared = max(0, self._unshared - 1)
+        value[self._name] = known
+        return value
+
+    def learn(self, text: str, value: Any) -> None:
+        """Keep how a line ends whose row has been decoded whole."""
+        if self._unshared > UNSHARED_MAX or type(value) is not dict or not value:
+            return
+        name = next(reversed(value))
+        if name not in _SHARED_COLUMNS or type(value[name]) not in _CONTAINERS:
+            return
+        self._unshared += 1
+        mark = f'"{name}":'
+        end = text[max(0, text.rfind(mark)) :]
+        if len(end) > self._bytes_left or (self._name and name != self._name) or not self._is_end(end, name):
+            return
+        self._name, self._mark = name, mark
+        self._bytes_left -= len(end)
+        self._known[end] = value[name]
+
+    def _is_end(self, end: str, name: str) -> bool:
+        try:
+            alone = _DECODER.decode("{" + end)
+        except (ValueError, RecursionError):
+            return False
+        return list(alone) == [name] and _DECODER.is_finite and not _DECODER.has_doubled
 
 
 class DoubledObject(dict[str, Any]):
