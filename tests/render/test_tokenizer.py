@@ -192,3 +192,11 @@ def test_b19_a_list_of_templates_needs_their_names(folder: Path) -> None:
 
     with pytest.raises(DataError, match=r"tokenizer_config\.json is damaged"):
         Tokenizer.load(folder)
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "generation_config.json", "config.json"])
+def test_half_a_surrogate_pair_in_a_checkpoints_file_is_named(folder: Path, file: str) -> None:
+    edit(folder / file, bos_token={"content": "<\ud800>"})
+    with pytest.raises(DataError, match=f"{file} is damaged") as caught:
+        Tokenizer.load(folder)
+    assert "surrogate" in str(caught.value.found)

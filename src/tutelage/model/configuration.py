@@ -7,19 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import DataError, cause_of
+from tutelage.model.embeddings import stored_tensors
 
 CONFIG_FILE = "config.json"
+LAYERS_MOST = 10_000
+"""Layers of a model without weights beside it, as where only its memory is planned."""
 
 
 def causal_configuration(file: Path, *, trust_remote_code: bool = False) -> Any:
-    """Read a configuration, of a causal language model alone; no weights are looked at.
+    """Read a configuration, of a causal language model alone; of its weights, their names are looked at.
 
     Args:
         file: a config.json.
         trust_remote_code: let the model's own Python code run.
 
     Raises:
-        DataError: it cannot be read, or what it describes does not write text from text alone.
+        DataError: it cannot be read, what it describes does not write text from text alone, or it has more layers than
+            the tensors beside it could fill.
     """
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
@@ -28,6 +32,7 @@ def causal_configuration(file: Path, *, trust_remote_code: bool = False) -> Any:
         written = json.loads(file.read_text(encoding="utf-8"))
         config = AutoConfig.from_pretrained(str(file), trust_remote_code=trust_remote_code, local_files_only=True)
         require_causal(config, written, where=str(file), trust_remote_code=trust_remote_code)
+        _require_stored_layers(config, file)
     except DataError:
         raise
     except (
@@ -48,6 +53,20 @@ def causal_configuration(file: Path, *, trust_remote_code: bool = False) -> Any:
             fix="check the file; a model with its own code needs model.trust_remote_code = true",
         ) from error
     return config
+
+
+def _require_stored_layers(config: Any, file: Path) -> None:
+    """Refuse a number of layers that would take hours to make, before any is made: each needs a tensor of its own."""
+    layers = getattr(config.get_text_config(decoder=True), "num_hidden_layers", None)
+    most = len(stored_tensors(file.parent)) or LAYERS_MOST
+    if isinstance(layers, int) and layers > most:
+        raise DataError(
+            "The model's configuration asks for more layers than there are weights",
+            where=f"{file}: num_hidden_layers",
+            found=f"{layers:,}"[:40],
+            expected=f"at most {most:,}",
+            fix="restore config.json from its source",
+        )
 
 
 def _cause(error: Exception) -> str:

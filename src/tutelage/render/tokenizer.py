@@ -14,6 +14,7 @@ from typing import Any
 from tokenizers import Tokenizer as FastTokenizer
 
 from tutelage.errors import DataError
+from tutelage.formats.rawrow import has_surrogate
 from tutelage.render.segments import SegmentEncoder
 
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
@@ -183,6 +184,8 @@ def read_object(path: Path) -> dict[str, Any]:
         raise _damaged(path, str(error)) from error
     if not isinstance(value, dict):
         raise _damaged(path, f"{type(value).__name__}, not an object")
+    if has_surrogate(value):
+        raise _damaged(path, "half of a surrogate pair (\\ud800 to \\udfff alone), which is no text")
     return value
 
 
