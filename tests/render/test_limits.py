@@ -1,17 +1,25 @@
 from __future__ import annotations
 
+import datetime
 import json
 import subprocess
 import sys
 import time
+import tracemalloc
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tutelage.errors import TemplateError
 from tutelage.render import ChatTemplate
+from tutelage.render.metering import NODE_CHARACTERS, Limits, Meter
+from tutelage.render.provenance import TracedText
+from tutelage.render.sandbox import MeteredEnvironment
 from tutelage.render.template import TemplateRefusal
 
 SAID = [{"role": "user", "content": "hello"}]
@@ -270,3 +278,55 @@ def test_nothing_of_python_is_reached(source: str, way: str) -> None:
     except TemplateRefusal:
         pass
     assert said == SAID
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=4) | st.floats(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+)
+
+
+def counted(value: Any, depth: int = 0) -> tuple[int, int]:
+    """What a value's shape is, by its definition: characters of texts and numbers, some for each part, and depth."""
+    own = len(value) if isinstance(value, str) else value.bit_length() // 3 if isinstance(value, int) else 0
+    parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    below = [counted(part, depth + 1) for part in parts]
+    return own + NODE_CHARACTERS + sum(total for total, _ in below), max([depth, *(deep for _, deep in below)])
+
+
+@given(PLAIN)
+def test_the_shape_of_a_value_is_counted_over_all_of_its_parts(value: Any) -> None:
+    assert Meter(Limits("test"), tracing=False).shape(value) == counted(value)
+
+
+def test_what_holds_itself_many_times_is_not_put_aside_to_be_counted() -> None:
+    most = Limits("test").characters
+    row = [0] * (most // NODE_CHARACTERS - 2_000)
+    tracemalloc.start()
+    total, _ = Meter(Limits("test"), tracing=False).shape([row] * 1_000)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert total > most
+    assert peak_bytes < 3 * sys.getsizeof(row)
+
+
+@pytest.mark.parametrize("value", ["", TracedText("", ()), {}, [], (), 1, 1.5, True, None], ids=repr)
+def test_what_a_template_may_reach_is_what_jinja_says_the_second_time_too(value: Any) -> None:
+    environment = MeteredEnvironment(Limits("test"), datetime.date(2026, 1, 1))
+    theirs = ImmutableSandboxedEnvironment()
+    for name in (
+        "append",
+        "clear",
+        "update",
+        "pop",
+        "keys",
+        "items",
+        "upper",
+        "format",
+        "mro",
+        "__class__",
+        "_x",
+        "real",
+    ):
+        expected = theirs.is_safe_attribute(value, name, None)
+        assert [environment.is_safe_attribute(value, name, None) for _ in range(2)] == [expected, expected]

@@ -202,20 +202,28 @@ class Meter:
 
         Lists that hold each other many times print as more than any memory holds; so nothing is printed here.
         """
-        total, deepest, stack = 0, 0, [(value, 0)]
-        while stack and total <= self._limits.characters:
-            one, depth = stack.pop()
-            total += NODE_CHARACTERS
-            deepest = max(deepest, depth)
-            if isinstance(one, (str, bytes)):
-                total += len(one)
-            elif isinstance(one, dict):
-                stack.extend((item, depth + 1) for pair in one.items() for item in pair)
-            elif isinstance(one, (list, tuple, set, frozenset)):
-                stack.extend((item, depth + 1) for item in one)
-            elif isinstance(one, int):
-                total += one.bit_length() // 3
-        return total, deepest
+        limit = self._limits.characters
+        total, depth, level = NODE_CHARACTERS, 0, [value]
+        while level and total <= limit:
+            below: list[Any] = []
+            for item in level:
+                if isinstance(item, (str, bytes)):
+                    total += len(item)
+                elif isinstance(item, dict):
+                    total += 2 * NODE_CHARACTERS * len(item)
+                    if total > limit:
+                        break
+                    below += item
+                    below += item.values()
+                elif isinstance(item, (list, tuple, set, frozenset)):
+                    total += NODE_CHARACTERS * len(item)
+                    if total > limit:  # before what it holds is put aside, which may be all that memory has
+                        break
+                    below += item
+                elif isinstance(item, int):
+                    total += item.bit_length() // 3
+            level, depth = below, depth + 1
+        return total, depth - 1
 
 
 class _LongLoop:

@@ -36,6 +36,9 @@ _COMPARING_TESTS = (
 MAX_SOURCE_CHARACTERS = 200_000
 """Longest template. Our choice: several times the longest of a published model; compiling it takes seconds."""
 _MAX_DATE_PATTERN_CHARACTERS = 1_000
+_PLAIN = frozenset({str, TracedText, dict, list, tuple, int, float, bool, type(None)})
+"""Types of which jinja2's rules look at nothing but the type and the name of the attribute."""
+_MOST_REMEMBERED = 1_000
 
 
 class TemplateRefusal(ValueError):  # noqa: N818 a refusal is the template's answer, not a fault
@@ -82,6 +85,17 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         self.globals["lipsum"] = _random
         self.globals["dict"] = _Dict()
         self.globals["namespace"] = _Namespace
+        self._safe: dict[tuple[type, str], bool] = {}
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """As jinja2 says, asked once for each name of a plain value: it goes through abstract classes each time."""
+        key = (type(obj), attr)
+        safe = self._safe.get(key)
+        if safe is None:
+            safe = super().is_safe_attribute(obj, attr, value)
+            if type(obj) in _PLAIN and len(self._safe) < _MOST_REMEMBERED:
+                self._safe[key] = safe
+        return safe
 
     def metered(self, source: str) -> nodes.Template:
         """The tree of `source`, with what can grow passing through the meter."""
