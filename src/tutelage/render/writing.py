@@ -10,6 +10,8 @@ from typing import Any
 
 from tutelage.render.provenance import JSON, PYTHON, TracedText, expanded, in_notation, joined
 
+_QUOTED = {True: json.JSONEncoder().encode, False: json.JSONEncoder(ensure_ascii=False).encode}
+"""By `ensure_ascii`, a text as JSON; json.dumps makes an encoder for each text where it is not ASCII alone."""
 _SPECIAL = re.compile(r'[\x00-\x1f\\"]')
 _MAYBE_ESCAPED = re.compile(r"""[\\'"]|[^\x20-\x7e]""")
 _SPECIAL_OR_NOT_ASCII = re.compile(r'[\x00-\x1f\\"]|[^\x20-\x7f]|\x7f')
@@ -125,9 +127,9 @@ class _Writer:
 
     def _string(self, text: str) -> Iterator[str]:
         if not isinstance(text, TracedText):
-            yield json.dumps(text, ensure_ascii=self.ensure_ascii)
+            yield _QUOTED[self.ensure_ascii](text)
             return
         yield '"'
         pattern = _SPECIAL_OR_NOT_ASCII if self.ensure_ascii else _SPECIAL
-        yield expanded(text, pattern, lambda part: json.dumps(part, ensure_ascii=self.ensure_ascii)[1:-1])
+        yield expanded(text, pattern, lambda part: _QUOTED[self.ensure_ascii](part)[1:-1])
         yield '"'
