@@ -325,7 +325,7 @@ def test_a_kill_before_the_rename_does_not_lose_the_best(
         raise PowerCut
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint_module.os, "replace", cut)
+        patch.setattr("tutelage.system.files.os.replace", cut)
         patch.setattr(checkpoint_module.shutil, "rmtree", lambda *_, **__: None)
         with pytest.raises(PowerCut):
             checkpoints.save_best(trained, Progress(2))

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import DataError, cause_of
-from tutelage.model.embeddings import stored_tensors
 
 CONFIG_FILE = "config.json"
-LAYERS_MOST = 10_000
-"""Layers of a model without weights beside it, as where only its memory is planned."""
+LAYERS_MOST = 2_000
+"""Many times the layers of any model published; so many are made in seconds, to read or to try what a model is."""
 
 
 def causal_configuration(file: Path, *, trust_remote_code: bool = False) -> Any:
-    """Read a configuration, of a causal language model alone; of its weights, their names are looked at.
+    """Read a configuration, of a causal language model alone; no weights are looked at.
 
     Args:
         file: a config.json.
@@ -23,7 +22,7 @@ def causal_configuration(file: Path, *, trust_remote_code: bool = False) -> Any:
 
     Raises:
         DataError: it cannot be read, what it describes does not write text from text alone, or it has more layers than
-            the tensors beside it could fill.
+            `LAYERS_MOST`.
     """
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
@@ -32,7 +31,7 @@ def causal_configuration(file: Path, *, trust_remote_code: bool = False) -> Any:
         written = json.loads(file.read_text(encoding="utf-8"))
         config = AutoConfig.from_pretrained(str(file), trust_remote_code=trust_remote_code, local_files_only=True)
         require_causal(config, written, where=str(file), trust_remote_code=trust_remote_code)
-        _require_stored_layers(config, file)
+        _require_few_layers(config, file)
     except DataError:
         raise
     except (
@@ -55,16 +54,15 @@ def causal_configuration(file: Path, *, trust_remote_code: bool = False) -> Any:
     return config
 
 
-def _require_stored_layers(config: Any, file: Path) -> None:
-    """Refuse a number of layers that would take hours to make, before any is made: each needs a tensor of its own."""
+def _require_few_layers(config: Any, file: Path) -> None:
+    """Refuse a number of layers that would take hours to make, before any is made."""
     layers = getattr(config.get_text_config(decoder=True), "num_hidden_layers", None)
-    most = len(stored_tensors(file.parent)) or LAYERS_MOST
-    if isinstance(layers, int) and layers > most:
+    if isinstance(layers, int) and layers > LAYERS_MOST:
         raise DataError(
-            "The model's configuration asks for more layers than there are weights",
+            "The model's configuration asks for more layers than any model has",
             where=f"{file}: num_hidden_layers",
             found=f"{layers:,}"[:40],
-            expected=f"at most {most:,}",
+            expected=f"at most {LAYERS_MOST:,}",
             fix="restore config.json from its source",
         )
 
