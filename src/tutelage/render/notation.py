@@ -71,6 +71,8 @@ def require_parts_read(row_texts: Traced) -> None:
         Unproven: one is.
     """
     types = [number for number, one in enumerate(row_texts.sources) if _TYPE_OF_PART.fullmatch(one.field)]
+    if not types:
+        return
     printed = np.flatnonzero(np.isin(row_texts.source, types))
     if len(printed):
         at = int(printed[0])
@@ -84,9 +86,10 @@ def require_parts_read(row_texts: Traced) -> None:
 def _quoted(traced: Traced, index: int, first: int, last: int) -> bool:
     """Whether what the message says or thinks begins behind a quote or bracket of a language there."""
     said = [at for at, one in enumerate(traced.sources) if one.message == index and _SAID.match(one.field)]
-    behind = np.flatnonzero(np.isin(traced.source[:-1], (PYTHON, JSON))) + 1
-    inside = behind[(first <= behind) & (behind < last)]
-    return bool(np.isin(traced.source[inside], said).any())
+    second = max(first, 1)
+    before = traced.source[second - 1 : last - 1]
+    behind = second + np.flatnonzero((before == PYTHON) | (before == JSON))
+    return bool(np.isin(traced.source[behind], said).any())
 
 
 def _is_python_call(message: Message, text: str) -> bool:
