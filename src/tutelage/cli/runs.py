@@ -93,9 +93,7 @@ def train(
         return
     settings = _settings(recipe, overrides or [], resume, strict=strict)
     if checkpoint is not None:
-        from tutelage.train.checkpoint import Checkpoints
-
-        Checkpoints(settings.run_folder / run_files.CHECKPOINTS, keep=1).newest_to_oldest(chosen=checkpoint)
+        _require_checkpoint(settings.run_folder, checkpoint)
     if dry_run:
         _dry_run(settings, out)
         return
@@ -103,6 +101,12 @@ def train(
         in_processes(processes, sys.argv[1:], folder=settings.run_folder)
         return
     _run(settings, out, resume=resumed, checkpoint=checkpoint, skip_step=skip_step, as_json=as_json)
+
+
+def _require_checkpoint(folder: Path, name: str) -> None:
+    from tutelage.train.checkpoint import Checkpoints
+
+    Checkpoints(folder / run_files.CHECKPOINTS, keep=1).newest_to_oldest(chosen=name)
 
 
 def _run(

@@ -326,8 +326,7 @@ class Checkpoints:
             ) from wrong
         if self.ranks.size > 1 or not {MASTERS_FILE, MOMENTS_FILE} & set(state["sha256"]):
             return read_shards(folder, optimiser.masters, self.ranks), progress
-        files = [load_file(folder / name) for name in state["sha256"]]
-        return {name: one for file in files for name, one in file.items()}, progress
+        return {key: one for name in state["sha256"] for key, one in load_file(folder / name).items()}, progress
 
 
 def _seal(scratch: Path, target: Path, hashes: dict[str, str], progress: Progress) -> None:

@@ -105,12 +105,8 @@ def learner_for(
     if engine.replicated:
         start_alike(model, optimiser, ranks)
     _add_noise(settings, model)
-    state = state_bytes(
-        settings.train.optimizer,
-        optimiser.masters,
-        embeddings=embeddings,
-        averaged=settings.train.ema_decay is not None,
-    )
+    averaged = settings.train.ema_decay is not None
+    state = state_bytes(settings.train.optimizer, optimiser.masters, embeddings=embeddings, averaged=averaged)
     torch.manual_seed(settings.seed + ranks.rank)  # other rows want other dropout
     return Learner(model, loaded, adapted, kept_as(stored_as, precision), precision, optimiser, engine, state)
 

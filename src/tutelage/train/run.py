@@ -19,7 +19,7 @@ from tutelage.model.allocator import cost_of_allocator
 from tutelage.model.load import device_here
 from tutelage.model.memory import give_back
 from tutelage.model.prompt import without_prompt
-from tutelage.model.ranks import joined, ranks_here
+from tutelage.model.ranks import Ranks, joined, ranks_here
 from tutelage.report.terminal import Terminal
 from tutelage.train import folder as run_files
 from tutelage.train.announce import say_anatomy, say_model
@@ -141,15 +141,7 @@ def run(
         ranks.agree("data", json.dumps(prepared.data_sha256 | prepared.examples_sha256))
         tracking = Tracking.of(settings.train.trackers if ranks.is_main else (), settings.run_folder, say=screen.say)
         tracking.start(tomllib.loads(config.dump(settings)), settings.run_folder.name)
-        recompute = recomputes_here(settings, prepared, processes=ranks.size, say=screen.say)
-        learner = learner_for(
-            settings,
-            base,
-            ranks,
-            recompute=recompute,
-            look=look_at(settings, prepared, screen),
-            longest=longest_rows(settings, prepared),
-        )
+        learner = _learner(settings, base, prepared, ranks, screen)
         exam = exam_for(settings, prepared, anatomy=learner.engine.anatomy)
         left_out, parts = frozenset(skipped), parts_in(read_inputs(settings.run_folder))
         job = Job(
@@ -159,6 +151,12 @@ def run(
         finished = _run(job, started, began)
         ranks.wait_for_all()
     return finished
+
+
+def _learner(settings: Settings, base: Path, prepared: Prepared, ranks: Ranks, screen: Screen) -> Learner:
+    recompute = recomputes_here(settings, prepared, processes=ranks.size, say=screen.say)
+    look, longest = look_at(settings, prepared, screen), longest_rows(settings, prepared)
+    return learner_for(settings, base, ranks, recompute=recompute, look=look, longest=longest)
 
 
 def _say_learner(screen: Screen, learner: Learner) -> None:
