@@ -17,7 +17,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from tutelage.model.source import model_folder  # only to find the model; any folder of a chat model will do
+from tutelage.model.locate import model_folder  # only to find the model; any folder of a chat model will do
 
 BATCH_EXAMPLES = 16
 PEAK_LEARNING_RATE = 1e-4

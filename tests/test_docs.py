@@ -24,7 +24,7 @@ from tutelage.cli.app import app
 from tutelage.config.naming import paths
 from tutelage.curate import most_alike
 from tutelage.evaluate.checks import CHECKS
-from tutelage.model.source import embedded_models
+from tutelage.model.locate import embedded_models
 from tutelage.types import Address, Conversation, Message
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from tutelage import formats
+from tutelage.builders.renderer import renderer_for
 from tutelage.config import RenderSettings
 from tutelage.ledger import Ledger
-from tutelage.model.source import embedded_models, model_folder
+from tutelage.model.locate import embedded_models, model_folder
 from tutelage.pack import pack_rows
 from tutelage.render import examples
-from tutelage.train.renderer import renderer_for
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "examples" / "sft_in_one_page.py"
@@ -28,7 +28,7 @@ EMBEDDED = embedded_models()["smollm2-135m"]["package"]
 def first_loss_of_the_house(rows: int) -> float:
     import torch
 
-    from tutelage.model.attention import isolate_documents
+    from tutelage.model.attention.packed import isolate_documents
     from tutelage.model.load import compute_in, load
     from tutelage.model.loss import row_loss
 

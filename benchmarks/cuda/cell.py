@@ -19,15 +19,15 @@ from benchmarks.train.by_tutelage import settings_for
 from benchmarks.train.measured import Task, task_from_arguments
 from rich.console import Console
 
+from tutelage.builders.dataset import prepare, prepared_cache
+from tutelage.builders.memory_plan import fullest_row, recomputes_here, work_of
 from tutelage.config import Settings
-from tutelage.plan.blueprint import read_blueprint
+from tutelage.plan.devices import this_machine
 from tutelage.plan.fit import Traces
-from tutelage.plan.machine import this_machine
-from tutelage.train.planned import fullest_row, recomputes_here, work_of
-from tutelage.train.prepare import prepare, prepared_cache
-from tutelage.train.record import HeldoutRecord, RowsRecord, StepRecord
+from tutelage.plan.model_shape import read_blueprint
+from tutelage.report.console.progress import Screen
+from tutelage.runs.metrics_log import HeldoutRecord, RowsRecord, StepRecord
 from tutelage.train.run import run
-from tutelage.train.screen import Screen
 
 
 class EnoughError(Exception):

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from tutelage.model.attention import document_attention, isolate_documents
+from tutelage.model.attention.packed import document_attention, isolate_documents
 from tutelage.model.load import DTYPES
 from tutelage.model.loss import row_loss
 from tutelage.types import Address, Row

@@ -18,7 +18,7 @@ from benchmarks.fuzz.mutations import damaged_bytes, damaged_value
 from tutelage import config, formats
 from tutelage.errors import TutelageError
 from tutelage.ledger import Ledger
-from tutelage.pack.proven import proven_rows
+from tutelage.pack.pipeline import proven_rows
 
 MAX_TOKENS = 2048
 WEIGHTS = (".safetensors", ".bin")
@@ -54,7 +54,7 @@ class Attempts:
     @cached_property
     def renderer(self) -> Any:
         """The proof with the tiny model's tokenizer and template."""
-        from tutelage.train.renderer import renderer_for
+        from tutelage.builders.renderer import renderer_for
 
         return renderer_for(self.model, config.RenderSettings())
 
@@ -156,8 +156,8 @@ class Attempts:
         """A run that was stopped after some steps, and a finished one."""
         from rich.console import Console
 
+        from tutelage.report.console.progress import Screen
         from tutelage.train import run as run_module
-        from tutelage.train.screen import Screen
 
         made = {}
         for name, stop in (("stopped", True), ("finished", False)):

@@ -29,11 +29,11 @@ from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
+from tutelage.builders.renderer import renderer_for
 from tutelage.config import RenderSettings
 from tutelage.errors import TutelageError
 from tutelage.ledger import Ledger
 from tutelage.render import Renderer, examples
-from tutelage.train.renderer import renderer_for
 from tutelage.types import Change, Conversation, Drop, Example
 
 FAULTS = (AssertionError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)

@@ -48,9 +48,9 @@ def train_once(method: str, *, tokens: int, batch: int, steps: int, extra: dict[
     from rich.console import Console
 
     from tutelage import config
-    from tutelage.model.source import model_folder
+    from tutelage.model.locate import model_folder
+    from tutelage.report.console.progress import Screen
     from tutelage.train.run import run
-    from tutelage.train.screen import Screen
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

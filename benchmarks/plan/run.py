@@ -17,12 +17,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tutelage.model.allocator import INSTALL, better_allocator, preloading
 from tutelage.model.load import settled_precision
-from tutelage.plan.blueprint import read_blueprint
+from tutelage.plan.devices import FIXED_THRESHOLD, TUNABLES, overheads
 from tutelage.plan.fit import Traces
-from tutelage.plan.machine import FIXED_THRESHOLD, TUNABLES, overheads
-from tutelage.plan.work import METHODS, Method, single_document
+from tutelage.plan.model_shape import read_blueprint
+from tutelage.plan.workload import METHODS, Method, single_document
+from tutelage.system.allocator import INSTALL, better_allocator, preloading
 
 MEASURE = Path(__file__).with_name("measure.py")
 WITHIN = 0.10

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from tutelage import config
-from tutelage.train.prepare import prepare
+from tutelage.builders.dataset import prepare
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)

@@ -27,7 +27,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import rows as row_maker
 
-from tutelage.model.source import model_folder
+from tutelage.model.locate import model_folder
 
 HERE = Path(__file__).parent
 LOOK_SECONDS = 0.05

@@ -17,9 +17,9 @@ from rich.console import Console
 
 from tutelage import config
 from tutelage.config import Settings
-from tutelage.train import folder as run_files
+from tutelage.report.console.progress import Screen
+from tutelage.runs import folder as run_files
 from tutelage.train.run import run
-from tutelage.train.screen import Screen
 
 PRECISIONS = {"fp32": "fp32", "mixed": "bf16"}
 

@@ -30,7 +30,7 @@ from benchmarks.train.measured import Task
 from benchmarks.train.workload import write_examples, write_rows
 
 from tutelage.model.load import settled_precision
-from tutelage.model.source import model_folder
+from tutelage.model.locate import model_folder
 
 OUT = Path("runs/benchmarks/contention.json")
 UNWATCHED = {"GOMP_SPINCOUNT": "300000", "OMP_WAIT_POLICY": ""}

@@ -14,9 +14,9 @@ from typing import Any
 
 from benchmarks.train.measured import Measured, Numerics, Task
 
-from tutelage.model.allocator import better_allocator, preloading
 from tutelage.model.load import Precision
-from tutelage.model.startup import environment_to_compute_in
+from tutelage.system.allocator import better_allocator, preloading
+from tutelage.system.startup import environment_to_compute_in
 
 ROOT = Path(__file__).parents[2]
 OURS = "tutelage"

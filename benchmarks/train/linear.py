@@ -21,7 +21,7 @@ from benchmarks.train.measured import Measured, Method, Numerics, Task
 from benchmarks.train.workload import write_rows
 
 from tutelage.model.load import settled_precision
-from tutelage.model.source import model_folder
+from tutelage.model.locate import model_folder
 
 TIMES = (1, 2, 4)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from tutelage.model.machine import NATIVE_BF16_FLAGS
+from tutelage.system.hardware import NATIVE_BF16_FLAGS
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,13 +21,13 @@ from rich.console import Console
 from rich.table import Table
 
 from tutelage import config
-from tutelage.model.adapt import add_lora, train_everything
-from tutelage.model.attention import isolate_documents
+from tutelage.builders.dataset import prepare
+from tutelage.model.adapters.lora import add_lora, train_everything
+from tutelage.model.attention.packed import isolate_documents
 from tutelage.model.load import compute_in, load, settled_precision
+from tutelage.model.locate import model_folder
 from tutelage.model.loss import row_loss
-from tutelage.model.source import model_folder
 from tutelage.pack import Order, batches
-from tutelage.train.prepare import prepare
 from tutelage.types import Batch, Example
 
 

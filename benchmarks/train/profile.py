@@ -31,15 +31,15 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.nn.modules import module as module_hooks
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from tutelage.builders.dataset import prepare
+from tutelage.builders.packing import row_tokens_here, trains_on_shared_prefixes
 from tutelage.config import Settings
 from tutelage.model.load import DTYPES, settled_precision
-from tutelage.model.source import model_folder
+from tutelage.model.locate import model_folder
 from tutelage.pack import Order, batches
-from tutelage.train.prepare import prepare
-from tutelage.train.record import HeldoutRecord, StepRecord
-from tutelage.train.rows import row_tokens_here, trains_on_shared_prefixes
+from tutelage.report.console.progress import Screen
+from tutelage.runs.metrics_log import HeldoutRecord, StepRecord
 from tutelage.train.run import run
-from tutelage.train.screen import Screen
 
 WARM_STEPS = 1
 PLAIN_STEPS = 2

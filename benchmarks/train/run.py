@@ -33,7 +33,7 @@ from benchmarks.train.measured import Method, Task
 from benchmarks.train.workload import Workload, write_examples, write_rows
 
 from tutelage.model.load import Precision, settled_precision
-from tutelage.model.source import model_folder
+from tutelage.model.locate import model_folder
 
 OUT = Path("runs/benchmarks/train.json")
 

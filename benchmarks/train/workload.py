@@ -12,8 +12,8 @@ from benchmarks.prepare import rows as row_maker
 from benchmarks.train.by_tutelage import settings_for
 from benchmarks.train.measured import Task
 
+from tutelage.builders.dataset import prepare
 from tutelage.pack import Order
-from tutelage.train.prepare import prepare
 
 
 @dataclass(frozen=True, slots=True)

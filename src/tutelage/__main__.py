@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
-from tutelage.model.startup import start_again
+from tutelage.system.startup import start_again
 
 COMPUTING = {"train", "evaluate", "chat"}
 """Commands whose time goes into products of matrices."""
@@ -41,7 +41,7 @@ def program() -> None:
 def _in_its_place(main: Callable[[], None]) -> None:
     """Run the command line, in one process or as one of several."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from tutelage.model.ending import end_at_once
+        from tutelage.distributed.failure import end_at_once
 
         end_at_once(main)
     else:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Ran
 
+from tests.support.commands import Ran
 from tutelage.cli import main
 
 

@@ -14,14 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import GOOD, Ran
 
-from tutelage.cli import app as program
-from tutelage.cli import runs
+from tests.support.commands import GOOD, Ran
+from tutelage.cli import app, train
 from tutelage.cli.crash import HIDDEN, report_text
 from tutelage.cli.outlet import Outlet, OutputEndedError
 from tutelage.errors import SaveError
-from tutelage.report.final_screen import final_facts
+from tutelage.report.console.result import final_facts
 
 SOURCE = str(Path(__file__).resolve().parents[2] / "src")
 
@@ -42,7 +41,7 @@ def crashes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[BaseEx
         def fail(_name: str) -> None:
             raise error
 
-        monkeypatch.setattr("tutelage.train.folder.existing_run_folder", fail)
+        monkeypatch.setattr("tutelage.runs.folder.existing_run_folder", fail)
 
     return crash
 
@@ -277,14 +276,14 @@ def test_item7_ctrl_c_at_any_moment(tmp_path: Path, tiny_tokenizer_folder: Path,
 
 def test_only_one_place_writes_to_the_terminal():
     """What makes texts printable is of use only where everything goes through it."""
-    own = {"report/terminal.py", "cli/outlet.py", "cli/crash.py", "model/ending.py"}
+    own = {"report/console/terminal.py", "cli/outlet.py", "cli/crash.py", "distributed/failure.py"}
     for path in sorted((Path(SOURCE) / "tutelage").rglob("*.py")):
         name, text = str(path.relative_to(Path(SOURCE) / "tutelage")), path.read_text("utf-8")
         if name not in own:
             assert "Console(" not in text, name
             assert "sys.stdout.write(" not in text, name
             assert "sys.stderr.write(" not in text, name
-    assert program.Terminal.__module__ == "tutelage.report.terminal"
+    assert app.Terminal.__module__ == "tutelage.report.console.terminal"
 
 
 def test_item7_a_fault_in_a_thread_is_told_in_the_same_way(tmp_path: Path):
@@ -310,7 +309,7 @@ def test_r29_a_librarys_warning_is_one_line_told_once(
             warnings.warn_explicit("pairs\n \x1b[31mdiffer", UserWarning, "/lib/peft/tuners/layer.py", 12)
         raise SaveError("the end")
 
-    monkeypatch.setattr("tutelage.train.folder.existing_run_folder", warn)
+    monkeypatch.setattr("tutelage.runs.folder.existing_run_folder", warn)
     monkeypatch.delenv("RANK", raising=False)
     ran = run("report", "x", model=None)
     assert ran.err == "note, from peft: pairs ‹U+001B›[31mdiffer\nerror: the end\n"
@@ -320,20 +319,20 @@ def test_r29_the_program_is_named_as_it_can_be_run_again(monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "tutelage" / "__main__.py"), "train", "--processes", "2"])
     monkeypatch.setattr(sys, "executable", "/my python/bin/python")
-    assert runs._program() == "'/my python/bin/python' -m tutelage"
+    assert train._program() == "'/my python/bin/python' -m tutelage"
     begun_as = tmp_path / "my bin" / "tutelage"
     begun_as.parent.mkdir()
     begun_as.touch(mode=0o755)
     monkeypatch.setattr(sys, "argv", [str(begun_as), "train"])
-    assert runs._program() == f"'{begun_as}'"
+    assert train._program() == f"'{begun_as}'"
     monkeypatch.setenv("PATH", str(begun_as.parent))
-    assert runs._program() == "tutelage"
+    assert train._program() == "tutelage"
 
 
 def test_what_a_run_says_in_the_end_is_never_folded(tmp_path: Path):
     folder = tmp_path / ("a long name " * 12)
     facts = {"tokens_per_second": 1.0, "peak_bytes": 1, "trained_tokens": 1, "total_tokens": 2, "elapsed_seconds": 1.0}
     out = io.StringIO()
-    for line in final_facts({**facts, "dropped": {}}, folder, program="tutelage"):
-        program.Terminal(file=out).print(line, soft_wrap=True)
+    for line in final_facts({**facts, "dropped": {}}, folder, app="tutelage"):
+        app.Terminal(file=out).print(line, soft_wrap=True)
     assert f"tutelage chat '{folder}' --compare\n" in out.getvalue()

@@ -9,7 +9,7 @@ import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher import api
 
-from tutelage.cli.processes import KILLED, in_processes
+from tutelage.cli.launch import KILLED, in_processes
 from tutelage.errors import EngineError
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import GOOD, Ran
 
+from tests.support.commands import GOOD, Ran
 from tutelage.errors import command
-from tutelage.report.offline import BEGINNING
+from tutelage.report.html.offline import BEGINNING
 
 HOSTILE = "us\x1b[31mer\x9b\u202e"
 
@@ -73,10 +73,10 @@ class TestPages:
     def test_b7_a_file_that_comes_while_rows_are_read_stays(
         self, run: Callable[..., Ran], rows: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        from tutelage.cli import look
+        from tutelage.cli import see
 
-        target, page_of = tmp_path / "late.html", look._title
-        monkeypatch.setattr(look, "_title", lambda names: (target.write_text("mine"), page_of(names))[1])
+        target, page_of = tmp_path / "late.html", see._title
+        monkeypatch.setattr(see, "_title", lambda names: (target.write_text("mine"), page_of(names))[1])
         assert run("see", rows(*GOOD), "--html", target).code == 1
         assert target.read_text() == "mine"
 

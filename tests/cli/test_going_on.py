@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Ran
 
-from tutelage.seals import sealed_line
-from tutelage.train.folder import write_json
-from tutelage.train.inputs import read_inputs, write_inputs
-from tutelage.train.record import read_record
+from tests.support.commands import Ran
+from tutelage.runs.fingerprint import read_inputs, write_inputs
+from tutelage.runs.folder import write_json
+from tutelage.runs.metrics_log import read_record
+from tutelage.system.seals import sealed_line
 
 Run = Callable[..., Ran]
 QUICK = ("train.max_steps=4", "train.checkpoint_every=2", "data.validation=", "evaluate.before=false", "evaluate.task=")

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import Ran
+
+from tests.support.commands import Ran
 
 
 def test_a_recipe_is_planned_with_its_tokens_and_steps(

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import GOOD, NO_REPLY, SPELLED, Ran
+
+from tests.support.commands import GOOD, NO_REPLY, SPELLED, Ran
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 

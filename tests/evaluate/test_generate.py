@@ -10,13 +10,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
-from tutelage.evaluate import measure
+from tutelage.evaluate import suite as measure
+from tutelage.evaluate.batch_check import batches_of, together
 from tutelage.evaluate.general import GeneralItem
 from tutelage.evaluate.generate import answered_together, greedy_replies, streamed_reply
-from tutelage.evaluate.measure import Exam, sit
-from tutelage.evaluate.together import batches_of, together
-from tutelage.model.adapt import add_lora
-from tutelage.model.attention import NAME, attend_as_served, isolate_documents
+from tutelage.evaluate.suite import Exam, sit
+from tutelage.model.adapters.lora import add_lora
+from tutelage.model.attention.packed import NAME, attend_as_served, isolate_documents
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
 from tutelage.types import Address, TokenIds
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tutelage import hub
 from tutelage.errors import DataError, SourceNotFoundError
 from tutelage.formats import sources as room
 from tutelage.formats.sources import find_files
+from tutelage.system import hub
 
 
 def row(text: str) -> str:
@@ -87,7 +87,7 @@ def repository(tmp_path, monkeypatch):
             raise SourceNotFoundError("There is no dataset 'no/where' on the hub", where=name)
         return folder / "converted" if revision else folder
 
-    monkeypatch.setattr("tutelage.hub.snapshot", snapshot)
+    monkeypatch.setattr("tutelage.system.hub.snapshot", snapshot)
     return lambda: asked
 
 

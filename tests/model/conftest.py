@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from tutelage.model.attention import isolate_documents
+from tutelage.model.attention.packed import isolate_documents
 from tutelage.model.loss import row_loss
 from tutelage.types import Address, Example, Row
 

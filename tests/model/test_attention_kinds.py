@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from tutelage.model.anatomy import anatomy_of
+from tutelage.model.architecture import anatomy_of
 from tutelage.model.loss import row_loss
 from tutelage.pack import pack_rows
 from tutelage.types import Example

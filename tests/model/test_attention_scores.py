@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from attended import DOCUMENTS, GROUPS, HEADS, TREES, WIDTH, Tree, tensors, towards
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
@@ -14,11 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
-from tutelage.model import attention_products
-from tutelage.model.attention import document_attention
-from tutelage.model.attention_autograd import attention_in_blocks
-from tutelage.model.attention_layout import Layout, Reach, UnknownAttentionError, reach_mask
-from tutelage.model.attention_products import Scoring
+from tests.support.attention_oracle import DOCUMENTS, GROUPS, HEADS, TREES, WIDTH, Tree, tensors, towards
+from tutelage.model.attention import cpu_bf16 as attention_products
+from tutelage.model.attention.autograd import attention_in_blocks
+from tutelage.model.attention.cpu_bf16 import Scoring
+from tutelage.model.attention.layout import Layout, Reach, UnknownAttentionError, reach_mask
+from tutelage.model.attention.packed import document_attention
 
 
 def inputs_of(tokens: int, dtype: torch.dtype = torch.float64, *, value_width: int = WIDTH) -> list[torch.Tensor]:

@@ -18,15 +18,15 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import save_file
-from tiny_kinds import VOCABULARY, facts, tiny_config, tiny_kind
 from torch.nn.functional import cross_entropy
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from tests.support.tiny_kinds import VOCABULARY, facts, tiny_config, tiny_kind
 from tutelage.errors import TutelageError
-from tutelage.model.adapt import add_lora
-from tutelage.model.anatomy import anatomy_of, bare_model, own_inputs
-from tutelage.model.attention import attend_as_served
-from tutelage.model.lean import keep_less
+from tutelage.model.adapters.lora import add_lora
+from tutelage.model.architecture import anatomy_of, bare_model, own_inputs
+from tutelage.model.attention.packed import attend_as_served
+from tutelage.model.fused.norm_and_mlp import keep_less
 from tutelage.model.load import compute_in, load
 from tutelage.model.loss import row_loss
 from tutelage.model.trial import require_trainable

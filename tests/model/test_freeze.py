@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tutelage.errors import ConfigError
-from tutelage.model.adapt import train_everything
+from tutelage.model.adapters.lora import train_everything
 from tutelage.model.patterns import matches
 
 

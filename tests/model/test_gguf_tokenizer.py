@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from gguf_files import hard_strings, ids_by_llama_cpp, write_byte_level, write_sentencepiece
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from tests.support.gguf_files import hard_strings, ids_by_llama_cpp, write_byte_level, write_sentencepiece
 from tutelage.errors import DataError
 from tutelage.model.gguf_tokenizer import gguf_tokenizer, known_pre_tokenizers
-from tutelage.model.source import model_folder
+from tutelage.model.locate import model_folder
 
 pytest.importorskip("xllamacpp", reason="llama.cpp in a wheel is the witness: pip install xllamacpp")
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_kinds import tiny_config, tiny_kind
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
+from tests.support.tiny_kinds import tiny_config, tiny_kind
 from tutelage.errors import DataError, TutelageError
-from tutelage.model.convert import convert_gguf
+from tutelage.model.gguf import convert_gguf
 from tutelage.model.load import compute_in, load
-from tutelage.model.source import model_folder
+from tutelage.model.locate import model_folder
 
 
 def test_parameters_are_cast_and_buffers_are_not(tiny_model_folder: Path) -> None:

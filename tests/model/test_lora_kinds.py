@@ -12,16 +12,16 @@ from transformers import AutoModelForCausalLM
 
 from tutelage.config.method import Init
 from tutelage.errors import ConfigError
-from tutelage.model.adapt import add_lora
-from tutelage.model.attention import attend_as_served, isolate_documents
-from tutelage.model.data_start import Sight
+from tutelage.export.model_folder import save_trained
+from tutelage.model.adapters.lora import add_lora
+from tutelage.model.adapters.lora_init import Sight
+from tutelage.model.attention.packed import attend_as_served, isolate_documents
 from tutelage.model.load import compute_in, load
 from tutelage.model.loss import row_loss
+from tutelage.optim.master_weights import Masters
+from tutelage.optim.optimizers import adamw
 from tutelage.pack import pack_rows
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
-from tutelage.train.masters import Masters
-from tutelage.train.optimiser import adamw
-from tutelage.train.save import save_trained
 from tutelage.types import Example
 
 IDS = torch.arange(3, 40)[None]

@@ -22,11 +22,11 @@ from transformers import (
 from tutelage.errors import ConfigError
 from tutelage.evaluate.heldout import heldout_loss
 from tutelage.model import loss as loss_module
-from tutelage.model.adapt import add_lora
-from tutelage.model.attention import isolate_documents
-from tutelage.model.head import head_of
+from tutelage.model.adapters.lora import add_lora
+from tutelage.model.attention.packed import isolate_documents
 from tutelage.model.load import compute_in
 from tutelage.model.loss import row_loss
+from tutelage.model.output_head import head_of
 from tutelage.pack import pack_rows
 from tutelage.types import Example
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_kinds import tiny_config
 
+from tests.support.tiny_kinds import tiny_config
 from tutelage.model import positions
 from tutelage.model.positions import last_position, stated_positions
 

@@ -10,8 +10,8 @@ import torch
 import transformers
 
 from tutelage.errors import ConfigError
-from tutelage.model.adapt import add_lora
-from tutelage.model.attention import isolate_documents
+from tutelage.model.adapters.lora import add_lora
+from tutelage.model.attention.packed import isolate_documents
 from tutelage.model.residual_dropout import drop_residuals
 
 SIZES = {

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutelage.pack import Order
-from tutelage.pack.order import Source
+from tutelage.pack.sampler import Source
 
 WEIGHTS = st.sampled_from([0.05, 0.1, 0.29, 1 / 3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.25])
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tutelage.ledger import Ledger
 from tutelage.pack import pack_rows, within_limit
-from tutelage.render.gates import assert_proven
+from tutelage.render.example_checks import assert_proven
 from tutelage.types import Address, Change, Conversation, Drop, Example, Message, Turn
 
 STOP = 1

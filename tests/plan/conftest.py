@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tutelage.plan.blueprint import Blueprint, read_blueprint
-from tutelage.plan.machine import Device, Overhead
+from tutelage.plan.devices import Device, Overhead
+from tutelage.plan.model_shape import Blueprint, read_blueprint
 from tutelage.plan.trace import trace
-from tutelage.plan.work import single_document
+from tutelage.plan.workload import single_document
 
 torch.set_num_threads(1)
 

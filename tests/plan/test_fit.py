@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from tutelage.errors import FitError
-from tutelage.plan.blueprint import Blueprint
+from tutelage.plan.devices import Device
 from tutelage.plan.fit import ROOM_SHARE, Traces, choose_checkpointing, fits, require_fit, suggestions
-from tutelage.plan.machine import Device
-from tutelage.plan.work import Work, documents_of, single_document
+from tutelage.plan.model_shape import Blueprint
+from tutelage.plan.workload import Work, documents_of, single_document
 
 
 def test_checkpointing_is_off_where_all_fits_and_on_where_it_would_not(
@@ -31,7 +31,7 @@ def test_checkpointing_is_off_where_all_fits_and_on_where_it_would_not(
 def test_8192_tokens_of_smollm2_run_with_checkpointing_in_5_gb(
     write_config: Callable[..., object], device: Callable[[float], Device]
 ):
-    from tutelage.plan.blueprint import read_blueprint
+    from tutelage.plan.model_shape import read_blueprint
 
     smollm2 = write_config(
         vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,

@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tutelage.plan.blueprint import Blueprint
+from tutelage.optim.state_size import SMALLEST_QUANTISED
+from tutelage.plan.devices import Device, Overhead, named_gpus, overheads, this_machine
 from tutelage.plan.fit import Traces
-from tutelage.plan.machine import Device, Overhead, named_gpus, overheads, this_machine
 from tutelage.plan.memory import NF4_BITS, looking_bytes
-from tutelage.plan.rule import DIFFERENCES, rule_of_thumb
-from tutelage.plan.state_bytes import SMALLEST_QUANTISED
-from tutelage.plan.work import METHODS, Method, Precision, single_document
+from tutelage.plan.model_shape import Blueprint
+from tutelage.plan.rule_of_thumb import DIFFERENCES, rule_of_thumb
+from tutelage.plan.workload import METHODS, Method, Precision, single_document
 
 NOTHING = Overhead(process_bytes=0, heap_share=0.0, holds_file=False, source="made for a test")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")

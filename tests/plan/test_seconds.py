@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from tutelage.plan.blueprint import Blueprint
-from tutelage.plan.machine import Device
+from tutelage.plan.devices import Device
+from tutelage.plan.model_shape import Blueprint
 from tutelage.plan.seconds import OPTIMIZER_BYTES, UTILISATION, Pace, probed_pace, supposed_pace
 from tutelage.plan.trace import trace
-from tutelage.plan.work import single_document
+from tutelage.plan.workload import single_document
 
 
 def test_a_gpu_that_is_not_here_is_told_from_operations_and_bandwidth(

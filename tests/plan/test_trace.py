@@ -9,23 +9,23 @@ import pytest
 import torch
 
 from tutelage.errors import ConfigError
-from tutelage.model import attention_products
-from tutelage.model.activations import recompute_activations
-from tutelage.model.attention import isolate_documents
-from tutelage.model.lean import keep_less
+from tutelage.model.activation_checkpointing import recompute_activations
+from tutelage.model.attention import cpu_bf16
+from tutelage.model.attention.packed import isolate_documents
+from tutelage.model.fused.norm_and_mlp import keep_less
 from tutelage.model.load import compute_in
 from tutelage.model.loss import row_loss
 from tutelage.plan import trace as trace_module
-from tutelage.plan.blueprint import Blueprint, read_blueprint
+from tutelage.plan.model_shape import Blueprint, read_blueprint
 from tutelage.plan.trace import Meter, adapted, row_of, trace
-from tutelage.plan.work import Method, Work, documents_of, single_document
+from tutelage.plan.workload import Method, Work, documents_of, single_document
 
 
 def whole(blueprint: Blueprint, write_config: Callable[..., Path]) -> Blueprint:
     """The same model with all its layers kept, so that all of them are run."""
     from transformers import AutoConfig
 
-    from tutelage.plan.blueprint import on_meta
+    from tutelage.plan.model_shape import on_meta
 
     config = AutoConfig.from_pretrained(str(write_config()))
     return replace(blueprint, equal_layers=False, cut=on_meta(config, "whole"))
@@ -56,7 +56,7 @@ def test_three_layers_tell_what_five_need(
 def test_a_trace_without_memory_equals_one_of_the_real_model(
     tiny_model: Any, tiny_model_folder: Path, work: Work, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(attention_products, "runs_here", lambda: True)
+    monkeypatch.setattr(cpu_bf16, "runs_here", lambda: True)
     found = trace(read_blueprint(str(tiny_model_folder)), work)
     model = adapted(tiny_model, work)
     isolate_documents(model)
@@ -83,7 +83,7 @@ def test_operations_of_full_training_are_six_for_each_weight_and_token(
     seven_b: Blueprint, device: str, pairs: int, monkeypatch: pytest.MonkeyPatch
 ):
     """Kaplan et al. 2020, table 1: 2 forward, 4 backward; attention comes on top."""
-    monkeypatch.setattr(attention_products, "runs_here", lambda: True)
+    monkeypatch.setattr(cpu_bf16, "runs_here", lambda: True)
     work = single_document("full", "bf16", 1024)
     counted = trace(seven_b, work, device=device).operations
     weights = seven_b.linear_parameters + seven_b.head_parameters

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import FAMILIES, Build
 
+from tests.support.serving_oracle import FAMILIES, Build
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
 
 

@@ -9,12 +9,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from grammar import CHOICES, CONTROL_TOKENS, Grammar, enumerated
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from judge import NAMED, TOKENIZERS, Judge, Wrong, tokenizer_of
-from talks import TABLE
 
+from tests.support.conversations import TABLE
+from tests.support.judge import NAMED, TOKENIZERS, Judge, Wrong, tokenizer_of
+from tests.support.template_grammar import CHOICES, CONTROL_TOKENS, Grammar, enumerated
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
 from tutelage.types import Address, Conversation, Drop, Message, ToolCall
 

@@ -7,8 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import CHATML, LATEST_REASONING, TOOLS, assert_served, dropped, pair, proven, remarks, renderer_of, talk
 
+from tests.support.serving_oracle import (
+    CHATML,
+    LATEST_REASONING,
+    TOOLS,
+    assert_served,
+    dropped,
+    pair,
+    proven,
+    remarks,
+    renderer_of,
+    talk,
+)
 from tutelage.ledger import Ledger
 from tutelage.render import ChatTemplate, Renderer, Tokenizer, examples
 from tutelage.types import Address, Conversation, Message, ToolCall

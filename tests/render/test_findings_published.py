@@ -15,10 +15,10 @@ import pytest
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as FastTokenizer
 
+from tutelage.audit.template_findings import checkpoint_findings
+from tutelage.audit.template_probe import Probe, content_form, control_like
+from tutelage.audit.tool_findings import observe_tools
 from tutelage.render import ChatTemplate, Tokenizer
-from tutelage.render.findings import checkpoint_findings
-from tutelage.render.findings_probe import Probe, content_form, control_like
-from tutelage.render.findings_tools import observe_tools
 
 MATERIAL = Path(__file__).resolve().parents[2].parent / "shared/material/templates"
 pytestmark = pytest.mark.skipif(not MATERIAL.is_dir(), reason="the published templates are not here")

@@ -7,7 +7,6 @@ import sys
 import time
 import tracemalloc
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from tests.support import ROOT
 from tutelage.errors import TemplateError
 from tutelage.render import ChatTemplate
-from tutelage.render.metering import NODE_CHARACTERS, Limits, Meter
-from tutelage.render.provenance import TracedText
-from tutelage.render.sandbox import MeteredEnvironment
-from tutelage.render.template import TemplateRefusal
+from tutelage.render.chat_template.limits import NODE_CHARACTERS, Limits, Meter
+from tutelage.render.chat_template.sandbox import MeteredEnvironment
+from tutelage.render.chat_template.template import TemplateRefusal
+from tutelage.render.chat_template.tracing import TracedText
 
 SAID = [{"role": "user", "content": "hello"}]
 BIG = "{% set big = 'x' * 9000000 %}"
@@ -117,9 +117,9 @@ HOSTILE = {
 RUN_ALL = """
 import json, sys, time
 sys.path.insert(0, sys.argv[1])
-from test_limits import HOSTILE, SAID
+from tests.render.test_limits import HOSTILE, SAID
 from tutelage.errors import TemplateError
-from tutelage.render.template import ChatTemplate
+from tutelage.render.chat_template.template import ChatTemplate
 ended = {}
 for name, source in HOSTILE.items():
     start = time.monotonic()
@@ -140,7 +140,7 @@ print(json.dumps([ended, int(status["VmHWM"].split()[0])]))
 @cache
 def all_hostile() -> tuple[dict[str, tuple[str, float]], int]:
     """(what ended each and after how many seconds, peak memory in KiB), in a process of their own."""
-    command = [sys.executable, "-c", RUN_ALL, str(Path(__file__).parent)]
+    command = [sys.executable, "-c", RUN_ALL, str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stderr
     ended, peak_kib = json.loads(done.stdout)

@@ -18,17 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from grammar import Grammar
-from judge import NAMED, Judge, Wrong, tokenizer_of
-from talks import TABLE, answer, talk, user
 
 import tutelage.render
+from tests.support.conversations import TABLE, answer, talk, user
+from tests.support.judge import NAMED, Judge, Wrong, tokenizer_of
+from tests.support.template_grammar import Grammar
 from tutelage.render import ChatTemplate, Tokenizer
 from tutelage.types import Conversation, Drop, Proven
 
 ROOM = Path(tutelage.render.__file__).parent
 MODULES = (
-    *("alignment", "reasoning", "boundary", "stops", "openings", "turns", "controls", "gates", "sequences", "proof"),
+    *("text_spans", "chat_template.reasoning", "prompt_boundary", "missing_stop", "opened_reasoning"),
+    *("turns", "special_tokens", "example_checks", "sequences", "renderer"),
 )
 
 
@@ -48,7 +49,7 @@ class Mutant:
 
 
 MUTANTS = (
-    Mutant("the role header is trained", "proof", "weights[start:end] = ", "weights[start - 1 : end] = ", "gate"),
+    Mutant("the role header is trained", "renderer", "weights[start:end] = ", "weights[start - 1 : end] = ", "gate"),
     Mutant(
         "a reply starts one letter early",
         "turns",
@@ -60,27 +61,27 @@ MUTANTS = (
     Mutant(
         "the line end after the stop is trained", "turns", "after[: found.end()]", "after[: found.end() + 1]", "witness"
     ),
-    Mutant("the stop has no weight", "proof", "weights[start:end] = ", "weights[start : end - 1] = ", "gate"),
+    Mutant("the stop has no weight", "renderer", "weights[start:end] = ", "weights[start : end - 1] = ", "gate"),
     Mutant(
         "every reply begins behind the prompt",
-        "alignment",
+        "text_spans",
         "    if not given.strip():\n        return None\n",
         '    return ""\n',
     ),
     Mutant(
-        "a mark of history is part of the reply", "alignment", "    if not given.strip():\n        return None\n", ""
+        "a mark of history is part of the reply", "text_spans", "    if not given.strip():\n        return None\n", ""
     ),
-    Mutant("no words are foreign", "alignment", "if len(other) else None", "if len(other) < 0 else None"),
-    Mutant("words may stand twice", "alignment", "np.any(np.diff(seen) < 0)", "np.any(np.diff(seen) < -1e6)"),
+    Mutant("no words are foreign", "text_spans", "if len(other) else None", "if len(other) < 0 else None"),
+    Mutant("words may stand twice", "text_spans", "np.any(np.diff(seen) < 0)", "np.any(np.diff(seen) < -1e6)"),
     Mutant(
         "the prompt is cut as the whole text is",
-        *("proof", "prompt_ids, whole_ids = ids[turn.prompt], ids[whole]"),
+        *("renderer", "prompt_ids, whole_ids = ids[turn.prompt], ids[whole]"),
         "prompt_ids, whole_ids = ids[whole][: len(ids[turn.prompt])], ids[whole]",
         "witness",
     ),
     Mutant(
         "a border that moves is not seen",
-        "boundary",
+        "prompt_boundary",
         "if whole_ids[: len(prompt_ids)] == prompt_ids:",
         "if True:",
         "witness",
@@ -91,22 +92,22 @@ MUTANTS = (
     Mutant("a turn may stand on another's tokens", "sequences", "len(turn.prompt_ids) >= end and ", "", "gate"),
     Mutant(
         "a missing stop is appended twice",
-        "proof",
+        "renderer",
         "[*after, self.tokenizer.stop_id]",
         "[*after, *[self.tokenizer.stop_id] * 2]",
         "witness",
     ),
-    Mutant("a missing stop stays away", "proof", "if not turn.stop_written:", "if False:", "witness"),
+    Mutant("a missing stop stays away", "renderer", "if not turn.stop_written:", "if False:", "witness"),
     Mutant(
         "words are found by their looks",
-        *("alignment", "first, last = start + int(own[0]), start + int(own[-1]) + 1"),
+        *("text_spans", "first, last = start + int(own[0]), start + int(own[-1]) + 1"),
         'found = "".join(traced.text[start + int(one)] for one in own)\n'
         "    first = traced.text.find(found)\n    last = first + len(found)",
         "any",
     ),
     Mutant(
         "the weight of the first turn for all",
-        "proof",
+        "renderer",
         "weights[start:end] = turn.weight",
         "weights[start:end] = turns[0].weight",
     ),
@@ -117,12 +118,15 @@ MUTANTS = (
         "prompt = row.render(max(1, index - 2), ",
     ),
     Mutant(
-        "a spelled control token is not seen", "controls", "if found := self.pattern.search(text):", "if found := None:"
+        "a spelled control token is not seen",
+        "special_tokens",
+        "if found := self.pattern.search(text):",
+        "if found := None:",
     ),
-    Mutant("a text that is not decoded again", "proof", "if spoken[id(turn)] != turn.text:", "if False:"),
+    Mutant("a text that is not decoded again", "renderer", "if spoken[id(turn)] != turn.text:", "if False:"),
     Mutant(
         "the opened block is not closed",
-        "reasoning",
+        "chat_template.reasoning",
         r'return f"{inner}\n{self.closing}\n\n"',
         'return f"{inner}\\n\\n"',
     ),
@@ -134,7 +138,7 @@ MUTANTS = (
     ),
     Mutant(
         "no turn is an opening turn",
-        "proof",
+        "renderer",
         "if asked or finding.reason not in NO_OPENING:",
         "if finding.reason:",
         "witness",
@@ -199,18 +203,21 @@ def house_of(folder: Path, mutant: Mutant | None) -> Any:
     """The renderer's class from the room's source, rewritten as the mutant says and imported under its name."""
     name = "mutant_of_nothing" if mutant is None else mutant.name
     package = folder / name
-    package.mkdir()
-    (package / "__init__.py").touch()
+    for folder in (package, package / "chat_template"):
+        folder.mkdir()
+        (folder / "__init__.py").touch()
     for module in MODULES:
-        source = (ROOM / f"{module}.py").read_text(encoding="utf-8")
+        source = (ROOM / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
         if mutant is not None and mutant.module == module:
             assert source.count(mutant.old) == 1, f"{module}.py has no single {mutant.old!r}: write this mutant anew"
             source = source.replace(mutant.old, mutant.new)
-        source = re.sub(rf"from tutelage\.render\.({'|'.join(MODULES)}) import", rf"from {name}.\1 import", source)
-        (package / f"{module}.py").write_text(source, encoding="utf-8")
+        source = re.sub(
+            rf"from tutelage\.render\.({'|'.join(map(re.escape, MODULES))}) import", rf"from {name}.\1 import", source
+        )
+        (package / f"{module.replace('.', '/')}.py").write_text(source, encoding="utf-8")
     importlib.invalidate_caches()
     try:
-        return importlib.import_module(f"{name}.proof").Renderer
+        return importlib.import_module(f"{name}.renderer").Renderer
     finally:
         for module in MODULES:
             sys.modules.pop(f"{name}.{module}", None)

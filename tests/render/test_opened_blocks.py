@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from served import CHATML, EMPTY_BLOCK, LATEST_REASONING, Build, dropped, pair, remarks, replies, talk, thinking
 
+from tests.support.serving_oracle import (
+    CHATML,
+    EMPTY_BLOCK,
+    LATEST_REASONING,
+    Build,
+    dropped,
+    pair,
+    remarks,
+    replies,
+    talk,
+    thinking,
+)
 from tutelage.types import Message, ToolCall
 
 ASKED = Message("user", "2+3?")

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import CHATML, CHATML_TOKENS, assert_served, pair, proven, renderer_of, talk
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as FastTokenizer
 
+from tests.support.serving_oracle import CHATML, CHATML_TOKENS, assert_served, pair, proven, renderer_of, talk
 from tutelage.errors import DependencyError
 from tutelage.formats import read
 from tutelage.ledger import Ledger
-from tutelage.model.source import model_folder
+from tutelage.model.locate import model_folder
 from tutelage.pack import within_limit
 from tutelage.render import Renderer, examples
 from tutelage.types import Conversation, Example, Message
@@ -123,7 +123,7 @@ def test_the_tool_template_keeps_the_calls(
     tmp_path: Path, smollm2: Path, write_model_folder: Callable[..., Path]
 ) -> None:
     """The rows that SmolLM2's own template cannot say are whole under one that writes tool calls."""
-    from served import TOOLS
+    from tests.support.serving_oracle import TOOLS
 
     folder = tmp_path / "tools"
     shutil.copytree(smollm2, folder, ignore=shutil.ignore_patterns("*.safetensors"))

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import CHATML, assert_served, pair, proven, renderer_of, talk
 from tokenizers import Tokenizer as FastTokenizer
 
+from tests.support.serving_oracle import CHATML, assert_served, pair, proven, renderer_of, talk
+from tutelage.builders.renderer import renderer_for
 from tutelage.config import RenderSettings
 from tutelage.errors import DataError, TemplateError
 from tutelage.render import Tokenizer
-from tutelage.train.renderer import renderer_for
 
 
 @pytest.fixture

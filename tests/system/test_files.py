@@ -99,7 +99,7 @@ def test_nothing_else_renames_what_it_wrote() -> None:
     }
     assert {name: count for name, count in renames.items() if count} == {
         "system/files.py": 1,
-        "train/lock.py": 1,  # an older run is moved aside, not written
-        "train/folder.py": 1,  # what a finished run ended with is moved aside
-        "pack/cache.py": 2,  # an entry gets its name where another process may be first; an old one leaves
+        "runs/lock.py": 1,  # an older run is moved aside, not written
+        "runs/folder.py": 1,  # what a finished run ended with is moved aside
+        "pack/prepared_cache.py": 2,  # an entry gets its name where another process may be first; an old one leaves
     }

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import torch
 
+from tutelage.distributed.process_group import ALONE, Ranks
 from tutelage.errors import CheckpointError, SaveError, TrainingError
-from tutelage.model.ranks import ALONE, Ranks
-from tutelage.seals import sealed, unsealed
+from tutelage.optim.master_weights import Masters
+from tutelage.system.seals import sealed, unsealed
 from tutelage.train import checkpoint as checkpoint_module
 from tutelage.train.checkpoint import Checkpoints, Progress
-from tutelage.train.masters import Masters
 
 Maker = Callable[..., Any]
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from tutelage import config, report
+from tutelage.builders.trained_model import reopen
 from tutelage.errors import CheckpointError
-from tutelage.report.run_folder import load
-from tutelage.train.folder import read_json, write_json
-from tutelage.train.reopen import reopen
+from tutelage.report.console.progress import Screen
+from tutelage.runs.folder import read_json, write_json
+from tutelage.runs.reading import load
 from tutelage.train.run import Finished, run
-from tutelage.train.screen import Screen
 
 TrainTiny = Callable[..., Finished]
 DAMAGED = ("before.json", "stopped.json", "record.jsonl", "ledger.json", "ledger.jsonl", "rows.json")

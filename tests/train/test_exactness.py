@@ -9,18 +9,19 @@ from typing import Any
 
 import pytest
 import torch
-from launched import launch
-from one_step import DOCUMENTS, TOLERANCE, Step, assert_same_step, documents_for, micro_batches, step_of
 from safetensors import safe_open
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
+from tests.support import ROOT
+from tests.support.cli_process import launch
+from tests.support.one_step import DOCUMENTS, TOLERANCE, Step, assert_same_step, documents_for, micro_batches, step_of
 from tutelage.errors import DependencyError
-from tutelage.model.attention import isolate_documents
-from tutelage.model.source import model_folder
+from tutelage.model.attention.packed import isolate_documents
+from tutelage.model.locate import model_folder
 from tutelage.types import Example
 
-SCRIPT = Path(__file__).with_name("one_step_in_two.py")
+SCRIPT = ROOT / "tests/support/one_step_in_two.py"
 LAYOUTS = list(itertools.product(((16, 1), (4, 4), (1, 16)), (True, False)))
 
 

@@ -12,13 +12,13 @@ from safetensors import SafetensorError
 
 from tutelage import config
 from tutelage.errors import CheckpointError, SaveError
-from tutelage.evaluate import measure as measure_module
+from tutelage.evaluate import suite as suite_module
+from tutelage.export import model_folder as model_folder_module
+from tutelage.report.console.progress import Screen
+from tutelage.runs.folder import read_json
 from tutelage.train import run as run_module
-from tutelage.train import save as save_module
 from tutelage.train.checkpoint import Checkpoints
-from tutelage.train.folder import read_json
 from tutelage.train.run import Finished, run
-from tutelage.train.screen import Screen
 
 TrainTiny = Callable[..., Finished]
 SHORT = ("train.max_steps=3", "evaluate.before=false")
@@ -37,13 +37,13 @@ def test_r2_a_measure_that_fails_leaves_an_empty_cell_and_can_be_taken_later(
     train_tiny: TrainTiny, monkeypatch: pytest.MonkeyPatch, quiet_screen: Screen
 ) -> None:
     """Memory, or positions, run out as the general prompts are answered."""
-    served = measure_module._served
+    served = suite_module._served
 
     def fails(*_: Any) -> Any:
         raise IndexError("index out of range in self")
 
     with monkeypatch.context() as patch:
-        patch.setattr(measure_module, "_served", fails)
+        patch.setattr(suite_module, "_served", fails)
         finished = train_tiny(*SHORT, "train.evaluate_every=1")
     result, adapter = finished.result, finished.folder / "adapter" / "adapter_model.safetensors"
     weights = adapter.read_bytes()
@@ -59,7 +59,7 @@ def test_r2_a_measure_that_fails_leaves_an_empty_cell_and_can_be_taken_later(
 
     steps: list[Any] = []
     monkeypatch.setattr(run_module, "train", _counting(run_module.train, steps))
-    monkeypatch.setattr(measure_module, "_served", served)
+    monkeypatch.setattr(suite_module, "_served", served)
     again = resume(finished.folder, quiet_screen)
 
     assert steps == [], "nothing is trained again"
@@ -156,7 +156,7 @@ def test_b14_a_disk_that_fills_as_the_model_is_written_says_how_to_go_on(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(save_module, "_save_weights", full)
+        patch.setattr(model_folder_module, "_save_weights", full)
         with pytest.raises(SaveError, match="could not be saved") as caught:
             train_tiny(*SHORT, "evaluate.task=", "evaluate.general=")
     folder = tmp_path / "home" / "runs" / "tiny"

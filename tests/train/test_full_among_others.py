@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launched import QUIET, launch
 
-SCRIPT = Path(__file__).with_name("full_in_two.py")
+from tests.support import ROOT
+from tests.support.cli_process import QUIET, launch
+
+SCRIPT = ROOT / "tests/support/full_in_two.py"
 LARGEST_TOKENS = 150
 SETTINGS = ("model.method=full", "train.epochs=2", "pack.share_prefixes=false", *QUIET)
 

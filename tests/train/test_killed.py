@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 
-from tutelage.seals import SEAL
-from tutelage.train.recorded import first_other_tensor
+from tests.support import ROOT
+from tutelage.system.seals import SEAL
+from tutelage.train.replay_comparison import first_other_tensor
 
 KILLS_OF_THE_LOOP, KILLS_OF_THE_PROGRAM = 20, 4
 TIMES = ("tokens_per_second", "elapsed_seconds", "peak_bytes")
 
 
 def nursed(kind: str, folder: Path, *, seed: int, kills: int) -> dict[str, Any]:
-    script = Path(__file__).with_name("nursery.py")
+    script = ROOT / "tests/support/killed_run.py"
     done = subprocess.run(
         [sys.executable, str(script), kind, str(folder), str(seed), str(kills)],
         capture_output=True,

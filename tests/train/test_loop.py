@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from tutelage.errors import SaveError, TrainingError
+from tutelage.optim.lr_schedule import Schedule
+from tutelage.runs.metrics_log import HeldoutRecord, Recorder, StepRecord, read_record
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.loop import Outcome, train
-from tutelage.train.record import HeldoutRecord, Recorder, StepRecord, read_record
-from tutelage.train.schedule import Schedule
 from tutelage.types import Address, Batch, Row
 
 Maker = Callable[..., Any]

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launched import launch
 
+from tests.support import ROOT
+from tests.support.cli_process import launch
 from tutelage import config
-from tutelage.train.folder import read_json
-from tutelage.train.record import read_record
+from tutelage.report.console.progress import Screen
+from tutelage.runs.folder import read_json
+from tutelage.runs.metrics_log import read_record
 from tutelage.train.run import run
-from tutelage.train.screen import Screen
 
-SCRIPT = Path(__file__).with_name("fails_in_two.py")
+SCRIPT = ROOT / "tests/support/fails_in_two.py"
 LIMIT_SECONDS = 60
 """A run takes a third of it on two cores that are shared; one that hangs would take hours."""
 SETTINGS = (

@@ -15,13 +15,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tutelage import config
+from tutelage.builders.evaluation import examine
+from tutelage.builders.trained_model import reopen
 from tutelage.errors import DependencyError
-from tutelage.model import quantise
-from tutelage.model.attention import attend_as_served
-from tutelage.train.exam import examine
-from tutelage.train.reopen import reopen
+from tutelage.model import quantization
+from tutelage.model.attention.packed import attend_as_served
+from tutelage.report.console.progress import Screen
 from tutelage.train.run import Finished, run
-from tutelage.train.screen import Screen
 
 TrainTiny = Callable[..., Finished]
 IDS = torch.arange(3, 40)[None]
@@ -169,7 +169,7 @@ def test_four_bits_count_as_weights_and_take_less_room(train_tiny: TrainTiny) ->
 def test_without_bitsandbytes_a_qlora_run_ends_before_it_begins(
     train_tiny: TrainTiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(quantise.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr(quantization.importlib.util, "find_spec", lambda _name: None)
 
     with pytest.raises(DependencyError, match="bitsandbytes"):
         train_tiny(*METHODS["qlora"], *SHORT)

@@ -16,11 +16,11 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import AutoModelForCausalLM
 
 from tutelage import config
+from tutelage.builders.base_model import start_folder
+from tutelage.builders.trained_model import reopen
 from tutelage.errors import ConfigError, DataError
-from tutelage.train.reopen import reopen
+from tutelage.report.console.progress import Screen
 from tutelage.train.run import Finished, run
-from tutelage.train.screen import Screen
-from tutelage.train.start import start_folder
 
 TrainTiny = Callable[..., Finished]
 needs_bitsandbytes = pytest.mark.skipif(

@@ -12,13 +12,11 @@ import pytest
 import torch
 
 from tutelage.errors import ConfigError, DependencyError
-from tutelage.model.adapt import add_lora
+from tutelage.model.adapters.lora import add_lora
 from tutelage.model.load import compute_in
-from tutelage.plan.state_bytes import embedding_parameters
-from tutelage.train import optimiser as optimiser_module
-from tutelage.train.checkpoint import Checkpoints, Progress
-from tutelage.train.masters import Masters
-from tutelage.train.optimiser import (
+from tutelage.optim import optimizers as optimizers_module
+from tutelage.optim.master_weights import Masters
+from tutelage.optim.optimizers import (
     FROM_BITSANDBYTES,
     PAGED,
     Optimizer,
@@ -26,6 +24,8 @@ from tutelage.train.optimiser import (
     require_optimizer,
     slow_here,
 )
+from tutelage.optim.state_size import embedding_parameters
+from tutelage.train.checkpoint import Checkpoints, Progress
 
 NAMES: tuple[Optimizer, ...] = get_args(Optimizer)
 EMBEDDINGS = frozenset({"0.weight"})
@@ -249,7 +249,7 @@ def test_paged_state_needs_a_gpu(name: Optimizer) -> None:
 
 
 def test_a_missing_package_is_named_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optimiser_module, "find_spec", lambda _name: None)
+    monkeypatch.setattr(optimizers_module, "find_spec", lambda _name: None)
     with pytest.raises(DependencyError, match="bitsandbytes") as caught:
         require_optimizer("adamw_8bit", device="cpu")
     assert caught.value.fix == "pip install bitsandbytes"

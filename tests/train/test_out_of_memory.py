@@ -11,23 +11,23 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from one_step import Keeping, NoCheckpoints
 
+from tests.support.one_step import Keeping, NoCheckpoints
+from tutelage.distributed.process_group import ALONE
 from tutelage.errors import FitError, TrainingError
-from tutelage.evaluate import measure as measure_module
+from tutelage.evaluate import suite as suite_module
 from tutelage.evaluate.heldout import heldout_loss
-from tutelage.evaluate.measure import Exam
-from tutelage.model.attention import isolate_documents
+from tutelage.evaluate.suite import Exam
+from tutelage.model.attention.packed import isolate_documents
 from tutelage.model.loss import row_loss
 from tutelage.model.out_of_memory import is_out_of_memory
-from tutelage.model.ranks import ALONE
+from tutelage.optim.lr_schedule import Schedule
+from tutelage.optim.master_weights import Masters
 from tutelage.pack import Order, batches
+from tutelage.report.console.progress import Screen
+from tutelage.runs.metrics_log import Recorder, RowsRecord, StepRecord
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.loop import Outcome, train
-from tutelage.train.masters import Masters
-from tutelage.train.record import Recorder, RowsRecord, StepRecord
-from tutelage.train.schedule import Schedule
-from tutelage.train.screen import Screen
 from tutelage.types import Address, Example, Row, Turn
 
 RowLoss = Callable[[Any, Row], tuple[torch.Tensor, int]]
@@ -295,12 +295,12 @@ def test_b12_prompts_are_asked_fewer_at_once(monkeypatch: pytest.MonkeyPatch) ->
         done(len(prompts) - 1)
         return ["yes"] * len(prompts)
 
-    monkeypatch.setattr(measure_module, "greedy_replies", replies)
+    monkeypatch.setattr(suite_module, "greedy_replies", replies)
     exam = Exam((), tuple([Mock()] * 8), (), max_new_tokens=4, batch_prompts=8)
     counted: list[int] = []
     said: list[str] = []
 
-    found = measure_module._ask(
+    found = suite_module._ask(
         None, Mock(), [np.arange(3)] * 8, exam, which="padded", done=counted.append, ranks=ALONE, say=said.append
     )
 

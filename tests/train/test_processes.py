@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from courses import OFTEN, Record, assert_same_course, assert_same_weights, stopped_after
-from launched import LIMIT_SECONDS, QUIET, environment, tutelage
+from tests.support.cli_process import LIMIT_SECONDS, QUIET, environment, tutelage
+from tests.support.compared_runs import OFTEN, Record, assert_same_course, assert_same_weights, stopped_after
 
 
 def in_two(recipe: Path, *overrides: str) -> Path:

@@ -12,12 +12,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tutelage.errors import CheckpointError, ConfigError, SourceNotFoundError
-from tutelage.seals import sealed_line
-from tutelage.train.inputs import read_inputs, write_inputs
-from tutelage.train.record import read_record
+from tutelage.report.console.progress import Screen
+from tutelage.runs.fingerprint import read_inputs, write_inputs
+from tutelage.runs.metrics_log import read_record
+from tutelage.system.seals import sealed_line
 from tutelage.train.replay import replay
 from tutelage.train.run import Finished
-from tutelage.train.screen import Screen
 
 TrainTiny = Callable[..., Finished]
 QUICK = ("evaluate.before=false", "evaluate.task=", "evaluate.general=", "lora.dropout=0.1", "train.epochs=2.0")

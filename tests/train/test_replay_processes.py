@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from launched import QUIET, tutelage
 
+from tests.support.cli_process import QUIET, tutelage
 from tutelage.errors import ConfigError
-from tutelage.seals import sealed_line
-from tutelage.train.record import read_record
+from tutelage.report.console.progress import Screen
+from tutelage.runs.metrics_log import read_record
+from tutelage.system.seals import sealed_line
 from tutelage.train.replay import replay
-from tutelage.train.screen import Screen
 
 
 def spoil_loss(folder: Path, step: int, by: float) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from courses import OFTEN, Record, assert_same_course, assert_same_weights, stopped_after
-from launched import QUIET, launch, tutelage
 
+from tests.support.cli_process import QUIET, launch, tutelage
+from tests.support.compared_runs import OFTEN, Record, assert_same_course, assert_same_weights, stopped_after
+from tutelage.distributed.strategy import shards
 from tutelage.errors import ConfigError
-from tutelage.train.engine import shards
 
 needs_bitsandbytes = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed (extra qlora)"
@@ -64,7 +64,7 @@ def test_the_frozen_weights_must_be_the_same_everywhere(tiny_recipe: Callable[[P
     script.write_text(
         "import os, sys\n"
         "from tutelage.model import load\n"
-        "from tutelage.train import method\n"
+        "from tutelage.builders import method\n"
         "def loaded(*given, **named):\n"
         "    model, record = load.load(*given, **named)\n"
         "    if os.environ['RANK'] == '1':\n"

@@ -14,11 +14,11 @@ from torch import equal
 
 from tutelage import config
 from tutelage.errors import CheckpointError
+from tutelage.report.console.progress import Screen
+from tutelage.runs.fingerprint import read_inputs, write_inputs
 from tutelage.train import run as run_module
 from tutelage.train.checkpoint import Checkpoints
-from tutelage.train.inputs import read_inputs, write_inputs
 from tutelage.train.run import Finished, run
-from tutelage.train.screen import Screen
 
 TrainTiny = Callable[..., Finished]
 

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from tutelage import config
-from tutelage.train import engine as engine_module
+from tutelage.distributed import strategy as strategy_module
+from tutelage.report.console.progress import Screen
 from tutelage.train import run as run_module
 from tutelage.train.run import run
-from tutelage.train.screen import Screen
 from tutelage.types import Row
 
 CHOICES = {
@@ -77,13 +77,13 @@ def test_no_beginning_is_shared_where_something_is_drawn(
 ) -> None:
     """All tiny rows have one system prompt."""
     shared: list[bool] = []
-    row_loss = engine_module.row_loss
+    row_loss = strategy_module.row_loss
 
     def noting(model: Any, row: Row, **named: Any) -> tuple[torch.Tensor, int]:
         shared.append(bool(row.parents) and torch.is_grad_enabled())  # held-out rows draw nothing
         return row_loss(model, row, **named)
 
-    monkeypatch.setattr(engine_module, "row_loss", noting)
+    monkeypatch.setattr(strategy_module, "row_loss", noting)
     chosen = ["train.max_steps=1", "evaluate.task=", "evaluate.general=", "evaluate.before=false"]
     train_tiny(*chosen, *([drawn] if drawn else []))
 

@@ -9,7 +9,7 @@ import pytest
 
 from tutelage.errors import DataError
 from tutelage.render import Tokenizer
-from tutelage.train.gates import pass_gates
+from tutelage.train.preflight import pass_gates
 from tutelage.types import Address, Example, Turn
 
 ADDRESS = Address("rows.jsonl", 1)

@@ -17,15 +17,15 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 
+from tutelage.distributed.process_group import Ranks
+from tutelage.distributed.strategy import Engine
 from tutelage.errors import SaveError, SourceNotFoundError
-from tutelage.model.ranks import Ranks
-from tutelage.seals import sealed_line, unsealed, unsealed_line
-from tutelage.train import folder as run_files
-from tutelage.train.engine import Engine
-from tutelage.train.record import HeldoutRecord, Recorder, StepRecord, read_record
-from tutelage.train.recorded import Recorded, first_other_tensor
-from tutelage.train.screen import Screen
-from tutelage.train.stopping import stop_requests
+from tutelage.report.console.progress import Screen
+from tutelage.runs import folder as run_files
+from tutelage.runs.metrics_log import HeldoutRecord, Recorder, StepRecord, read_record
+from tutelage.system.seals import sealed_line, unsealed, unsealed_line
+from tutelage.train.replay_comparison import Recorded, first_other_tensor
+from tutelage.train.signals import stop_requests
 
 
 def a_step(step: int, loss: float = 1.0) -> StepRecord:

@@ -14,14 +14,14 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from tutelage import config
+from tutelage.builders import positions as positions_module
+from tutelage.builders import row_limit
+from tutelage.builders.dataset import prepare
+from tutelage.builders.positions import positions_of
 from tutelage.cli import main
-from tutelage.cli.planning import of_recipe
+from tutelage.cli.plan_inputs import of_recipe
 from tutelage.config import Settings
 from tutelage.errors import ConfigError, DataError
-from tutelage.train import positions as positions_module
-from tutelage.train import row_limit
-from tutelage.train.positions import positions_of
-from tutelage.train.prepare import prepare
 from tutelage.train.run import run
 
 POSITIONS = 200

@@ -16,15 +16,15 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tutelage import config
+from tutelage.builders import method as method_module
+from tutelage.builders.evaluation import examine
+from tutelage.distributed import strategy as strategy_module
 from tutelage.errors import ConfigError, DataError, SaveError, SourceNotFoundError, TrainingError
-from tutelage.train import engine as engine_module
-from tutelage.train import folder as run_files
-from tutelage.train import method as method_module
-from tutelage.train import opening
+from tutelage.report.console.progress import Screen
+from tutelage.runs import folder as run_files
 from tutelage.train import run as run_module
-from tutelage.train.exam import examine
+from tutelage.train import startup
 from tutelage.train.run import Finished
-from tutelage.train.screen import Screen
 
 TrainTiny = Callable[..., Finished]
 PROMISED = {
@@ -219,13 +219,13 @@ def test_absurd_learning_rate_ends_with_addresses(train_tiny: TrainTiny, tmp_pat
 
 
 def test_a_loss_of_nan_ends_with_addresses(train_tiny: TrainTiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    row_loss = engine_module.row_loss
+    row_loss = strategy_module.row_loss
 
     def broken(model: Any, row: Any, **named: Any) -> tuple[torch.Tensor, int]:
         total, count = row_loss(model, row, **named)
         return total * math.nan, count
 
-    monkeypatch.setattr(engine_module, "row_loss", broken)
+    monkeypatch.setattr(strategy_module, "row_loss", broken)
 
     with pytest.raises(TrainingError, match="Step 1 is not finite") as caught:
         train_tiny("evaluate.before=false")
@@ -263,7 +263,7 @@ def test_a_full_disk_is_a_save_error(
 ) -> None:
     """The system refuses files beyond a small size while one thing is written."""
     owner, name, size_bytes = {
-        "settings": (opening, "_write_inputs", 50),
+        "settings": (startup, "_write_inputs", 50),
         "result": (run_files, "write_json", 50),
         "model": (run_module, "save_trained", 4000),
         "report": (run_module.report, "write", 2000),

@@ -16,13 +16,14 @@ import typer
 from rich.text import Text
 from typer.main import get_command
 
-from tutelage.cli import data, runs
+from tutelage.cli import check as data
+from tutelage.cli import train as runs
 from tutelage.cli.crash import STATUS, crash_lines, of_the_system
 from tutelage.cli.doctor import doctor
 from tutelage.cli.outlet import Outlet, OutputEndedError, open_streams
 from tutelage.cli.plan import plan
 from tutelage.errors import ConfigError, DependencyError, TutelageError, shell_word
-from tutelage.report.terminal import Terminal, printable
+from tutelage.report.console.terminal import Terminal, printable
 
 LIBRARIES = {"bitsandbytes", "huggingface_hub", "peft", "safetensors", "tokenizers", "torch", "transformers"}
 LONGEST_NOTE = 400

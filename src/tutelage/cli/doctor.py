@@ -10,10 +10,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from tutelage.model.machine import Machine, Route, machine, problems, route_on
-from tutelage.model.waiting import waiting_here
-from tutelage.report.figures import byte_size
-from tutelage.report.terminal import Terminal, print_json
+from tutelage.report.console.terminal import Terminal, print_json
+from tutelage.report.numbers import byte_size
+from tutelage.system.hardware import Machine, Route, machine, problems, route_on
+from tutelage.system.openmp_wait import waiting_here
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False) -> None:

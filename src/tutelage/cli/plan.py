@@ -10,7 +10,7 @@ from rich.text import Text
 from tutelage import config
 from tutelage.config.sections import LARGEST_COUNT
 from tutelage.errors import ConfigError
-from tutelage.report.terminal import Terminal, print_json
+from tutelage.report.console.terminal import Terminal, print_json
 
 
 def plan(
@@ -47,8 +47,8 @@ def plan(
             expected="tutelage plan RECIPE.toml, or tutelage plan --model NAME",
             fix="give one of them",
         )
-    from tutelage.cli.planning import of_model, of_recipe
-    from tutelage.plan.screen import explanation, plan_screen
+    from tutelage.cli.plan_inputs import of_model, of_recipe
+    from tutelage.plan.console import explanation, plan_screen
 
     out = Terminal(stderr=as_json)
     with Terminal(stderr=True).status("reading") as status:

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 import torch
 
-from tutelage.evaluate.together import Together, batches_of, together
-from tutelage.model.agreed import agreed
-from tutelage.model.prompt import feed_generation
-from tutelage.model.ranks import ALONE, Ranks
+from tutelage.distributed.collective_errors import agreed
+from tutelage.distributed.process_group import ALONE, Ranks
+from tutelage.evaluate.batch_check import Together, batches_of, together
+from tutelage.model.adapters.prompt_tuning import feed_generation
 from tutelage.render import Tokenizer
 from tutelage.types import TokenIds
 

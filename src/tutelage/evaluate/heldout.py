@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
+from tutelage.distributed.collective_errors import agreed
+from tutelage.distributed.process_group import ALONE, Ranks
 from tutelage.errors import FitError
 from tutelage.model import loss
-from tutelage.model.agreed import agreed
 from tutelage.model.out_of_memory import is_out_of_memory, return_memory
-from tutelage.model.ranks import ALONE, Ranks
 from tutelage.pack import dealt
-from tutelage.pack.divide import rows_within
+from tutelage.pack.splitting import rows_within
 from tutelage.types import Row
 
 RowLoss = Callable[[Any, Row], tuple[torch.Tensor, int]]

@@ -13,10 +13,10 @@ from glob import escape, glob
 from pathlib import Path
 from typing import Literal
 
-from tutelage import hub
 from tutelage.errors import DataError, SourceNotFoundError, cause_of
 from tutelage.formats.names import ENDINGS, HUB_ENDINGS, NOT_DATA, NOT_DATA_STEMS, SPLIT_WORDS
 from tutelage.formats.sniff import ending
+from tutelage.system import hub
 
 CONVERTED_REVISION = "refs/convert/parquet"
 """Where the hub keeps its own Parquet copy of data sets whose files are in another form."""

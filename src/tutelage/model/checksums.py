@@ -15,9 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from tutelage.errors import DataError, cause_of
-from tutelage.pack.store import read_sealed
-from tutelage.seals import file_sha256, sealed
+from tutelage.pack.example_store import read_sealed
 from tutelage.system.files import write_bytes
+from tutelage.system.seals import file_sha256, sealed
 
 DECIDING = (
     "config.json",

@@ -12,12 +12,12 @@ import torch
 from safetensors import SafetensorError
 
 from tutelage.errors import DataError, DependencyError, cause_of
-from tutelage.model.agreement import require_agreement
+from tutelage.model.checkpoint_match import require_agreement
 from tutelage.model.configuration import CONFIG_FILE, causal_configuration
-from tutelage.model.machine import cpu_multiplies_bf16
-from tutelage.model.quantise import keep_quantised, parameter_count, stored_bytes
-from tutelage.model.waiting import watch_the_cores
+from tutelage.model.quantization import keep_quantised, parameter_count, stored_bytes
 from tutelage.render.tokenizer import read_object
+from tutelage.system.hardware import cpu_multiplies_bf16
+from tutelage.system.openmp_wait import watch_the_cores
 
 Precision = Literal["fp32", "bf16"]
 NO_SUCH_ATTENTION = "does not support an attention implementation through torch.nn.functional"

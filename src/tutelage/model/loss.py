@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from tutelage.model.anatomy import PLAIN, Anatomy, bare_model, one_token, own_inputs
-from tutelage.model.head import Head, head_of, own_logits
+from tutelage.model.adapters.prompt_tuning import Fed, feed
+from tutelage.model.architecture import PLAIN, Anatomy, bare_model, one_token, own_inputs
 from tutelage.model.layers import decoder_of
-from tutelage.model.prompt import Fed, feed
+from tutelage.model.output_head import Head, head_of, own_logits
 from tutelage.types import Row
 
 CHUNK_POSITIONS = {"cpu": 256, "cuda": 1024}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from tutelage.errors import TutelageError
-from tutelage.model.memory import give_back
+from tutelage.model.heap import give_back
 
 SAID = (
     "DefaultCPUAllocator: can't allocate memory",

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from tutelage.model.head import accepted
 from tutelage.model.layers import cut_layers, decoder_of
 from tutelage.model.out_of_memory import is_out_of_memory
+from tutelage.model.output_head import accepted
 from tutelage.model.refusals import REFUSALS
 
 TRIED_TOKENS = 8

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tutelage.errors import ConfigError, cause_of
-from tutelage.model.anatomy import Anatomy, bare_model
+from tutelage.model.architecture import Anatomy, bare_model
 from tutelage.model.loss import row_loss
 from tutelage.model.out_of_memory import is_out_of_memory
 from tutelage.model.refusals import REFUSALS

@@ -5,11 +5,11 @@ boundaries and positions (`pack_rows`). Prepared Examples lie in files (`Example
 content (`Cache`). Imports without torch.
 """
 
-from tutelage.pack.batches import batches, dealt, pack_rows
-from tutelage.pack.cache import Cache
+from tutelage.pack.example_store import ExampleStore
 from tutelage.pack.length import within_limit
-from tutelage.pack.order import Order
-from tutelage.pack.proven import proven_rows
-from tutelage.pack.store import ExampleStore
+from tutelage.pack.packing import batches, dealt, pack_rows
+from tutelage.pack.pipeline import proven_rows
+from tutelage.pack.prepared_cache import Cache
+from tutelage.pack.sampler import Order
 
 __all__ = ["Cache", "ExampleStore", "Order", "batches", "dealt", "pack_rows", "proven_rows", "within_limit"]

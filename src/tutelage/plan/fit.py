@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from tutelage.distributed.fsdp import SHARDED_METHODS, SHARDED_OPTIMIZERS
 from tutelage.errors import FitError
-from tutelage.model.allocator import INSTALL
-from tutelage.model.shard import SHARDED_METHODS, SHARDED_OPTIMIZERS
-from tutelage.plan.blueprint import Blueprint
-from tutelage.plan.machine import Device, Overhead, overheads
+from tutelage.plan.devices import Device, Overhead, overheads
 from tutelage.plan.memory import Memory, memory
+from tutelage.plan.model_shape import Blueprint
 from tutelage.plan.trace import Trace, trace
-from tutelage.plan.work import Method, Work
+from tutelage.plan.workload import Method, Work
+from tutelage.system.allocator import INSTALL
 
 ROOM_SHARE = 0.9
 """Share of the free memory that a plan may fill: predictions are held to 10 % of what is measured (benchmarks/plan)."""

@@ -8,11 +8,11 @@ import torch
 
 from tutelage.model.layers import decoder_of
 from tutelage.model.loss import CHUNK_POSITIONS
-from tutelage.plan.blueprint import Blueprint
-from tutelage.plan.machine import Overhead
-from tutelage.plan.state_bytes import moment_bytes
+from tutelage.optim.state_size import moment_bytes
+from tutelage.plan.devices import Overhead
+from tutelage.plan.model_shape import Blueprint
 from tutelage.plan.trace import Trace
-from tutelage.plan.work import COMPUTE_BYTES, Work
+from tutelage.plan.workload import COMPUTE_BYTES, Work
 
 NF4_BITS = {True: 4 + 0.127, False: 4 + 0.5}
 """Bits of a weight in NF4, with and without double quantisation. Source: Dettmers et al. 2023 (QLoRA), section 3."""
@@ -21,7 +21,7 @@ AVERAGE_BYTES = 4
 
 MASTER_BYTES = 4
 GRADIENT_BYTES = 4
-ENGINE = "src/tutelage/train/masters.py"
+ENGINE = "src/tutelage/optim/master_weights.py"
 TRACE = "counted on the engine's own forward and backward (src/tutelage/plan/trace.py)"
 
 
@@ -161,7 +161,7 @@ def _kept(blueprint: Blueprint, work: Work, traced: Trace, shards: int) -> tuple
             f"({work.optimizer}{', and the average' if work.averaged else ''}){by}",
             "Loshchilov and Hutter 2019 (AdamW), algorithm 2: two fp32 numbers for each parameter"
             if work.optimizer == "adamw"
-            else "src/tutelage/plan/state_bytes.py, parameter by parameter",
+            else "src/tutelage/optim/state_size.py, parameter by parameter",
         ),
     )
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from tutelage.model.loss import row_loss
-from tutelage.plan.blueprint import Blueprint
-from tutelage.plan.machine import Device
+from tutelage.plan.devices import Device
+from tutelage.plan.model_shape import Blueprint
 from tutelage.plan.trace import Trace, give_tensors, prepared_model, row_of
-from tutelage.plan.work import COMPUTE_BYTES, Work
+from tutelage.plan.workload import COMPUTE_BYTES, Work
 
 PROBE_SECONDS = 10.0
 PROBE_LAYERS = (1, 2)

@@ -25,19 +25,19 @@ from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from tutelage.errors import ConfigError
-from tutelage.model.activations import recompute_activations
-from tutelage.model.adapt import add_lora, train_everything
-from tutelage.model.attention import isolate_documents
+from tutelage.model.activation_checkpointing import recompute_activations
+from tutelage.model.adapters.lora import add_lora, train_everything
+from tutelage.model.adapters.prompt_tuning import add_prompt
+from tutelage.model.attention.packed import isolate_documents
+from tutelage.model.fused.norm_and_mlp import keep_less
 from tutelage.model.layers import decoder_layers, decoder_of
-from tutelage.model.lean import keep_less
 from tutelage.model.load import compute_in
 from tutelage.model.loss import row_loss
 from tutelage.model.out_of_memory import is_out_of_memory
-from tutelage.model.prompt import add_prompt
 from tutelage.model.refusals import REFUSALS
-from tutelage.plan.blueprint import CUT_LAYERS, Blueprint
-from tutelage.plan.state_bytes import embedding_parameters
-from tutelage.plan.work import Work
+from tutelage.optim.state_size import embedding_parameters
+from tutelage.plan.model_shape import CUT_LAYERS, Blueprint
+from tutelage.plan.workload import Work
 from tutelage.types import Address, Row
 
 FAKE_TENSORS_LOG = "torch._subclasses.fake_tensor"

@@ -3,9 +3,9 @@
 Doors: `Tokenizer.load`, `ChatTemplate`, `Renderer.prove`, `Renderer.prompt`, `examples`, `show`.
 """
 
-from tutelage.render.parallel import examples
-from tutelage.render.proof import Renderer
-from tutelage.render.template import ChatTemplate
+from tutelage.render.chat_template.template import ChatTemplate
+from tutelage.render.renderer import Renderer
 from tutelage.render.tokenizer import Tokenizer
+from tutelage.render.workers import examples
 
 __all__ = ["ChatTemplate", "Renderer", "Tokenizer", "examples"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tutelage.render.controls import Span
 from tutelage.render.replies import RenderedTurn
+from tutelage.render.required_text import Unproven
 from tutelage.render.sequences import ProvenTurn
-from tutelage.render.words import Unproven
+from tutelage.render.special_tokens import Span
 from tutelage.types import Change, Conversation
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tutelage.render.reasoning import without_empty_block
-from tutelage.render.seen import SeenRow
+from tutelage.render.chat_template.reasoning import without_empty_block
+from tutelage.render.rendered_row import SeenRow
 from tutelage.types import Change
 
 

@@ -6,9 +6,9 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tutelage.render.boundary import spelled_behind
+from tutelage.render.prompt_boundary import spelled_behind
+from tutelage.render.required_text import SHOWN_CHARACTERS, Unproven
 from tutelage.render.tokenizer import Tokenizer
-from tutelage.render.words import SHOWN_CHARACTERS, Unproven
 from tutelage.types import Address, Change, Example
 
 

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from tutelage.errors import DataError
 from tutelage.formats.rawrow import has_surrogate
-from tutelage.render.segments import SegmentEncoder
+from tutelage.render.segment_cache import SegmentEncoder
 
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 

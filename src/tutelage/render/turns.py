@@ -13,11 +13,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from tutelage.render.alignment import Place, beyond, end_of_prompt, has_content, place_of, require_own
-from tutelage.render.notation import prints_parts, require_parts_read, require_written
-from tutelage.render.openings import OpenWords, closed_in_content, closing_by_template, opened_in_words, plain_turn
-from tutelage.render.provenance import Traced
-from tutelage.render.reasoning import (
+from tutelage.render.chat_template.reasoning import (
     OpenBlock,
     before_closed,
     has_tags,
@@ -25,10 +21,20 @@ from tutelage.render.reasoning import (
     opened_by,
     without_empty_block,
 )
+from tutelage.render.chat_template.tracing import Traced
+from tutelage.render.missing_stop import PROBE, own_end, require_own_stop, stop_of_next, without_end
+from tutelage.render.opened_reasoning import (
+    OpenWords,
+    closed_in_content,
+    closing_by_template,
+    opened_in_words,
+    plain_turn,
+)
+from tutelage.render.rendered_row import SeenRow
 from tutelage.render.replies import RenderedTurn, Reply, with_block_remark
-from tutelage.render.seen import SeenRow
-from tutelage.render.stops import PROBE, own_end, require_own_stop, stop_of_next, without_end
-from tutelage.render.words import SHOWN_CHARACTERS, Unproven, end_of_words, no_prefix, require_words
+from tutelage.render.required_text import SHOWN_CHARACTERS, Unproven, end_of_words, no_prefix, require_words
+from tutelage.render.text_spans import Place, beyond, end_of_prompt, has_content, place_of, require_own
+from tutelage.render.value_notation import prints_parts, require_parts_read, require_written
 from tutelage.types import Change, Message
 
 SHAPES_KEPT = 64

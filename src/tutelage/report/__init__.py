@@ -7,6 +7,6 @@ script and drawings are inside it. It can be written at any moment of a run; wha
 Needs neither torch nor any other room.
 """
 
-from tutelage.report.page import write
+from tutelage.report.html.page import write
 
 __all__ = ["write"]

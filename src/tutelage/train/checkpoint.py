@@ -14,13 +14,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from tutelage.distributed.process_group import ALONE, Ranks
 from tutelage.errors import CheckpointError, SaveError, TrainingError, cause_of, command, remedy
-from tutelage.model.ranks import ALONE, Ranks
-from tutelage.seals import sealed, unsealed
+from tutelage.optim.master_weights import Masters, not_finite
 from tutelage.system.files import give_usual_modes, put_in_place
-from tutelage.train.masters import Masters, not_finite
-from tutelage.train.random_state import PREFIX, random_state, restore_random_state
-from tutelage.train.shards import of_rank, read_shards, sha256_and_sync, with_rank, write_shards
+from tutelage.system.seals import sealed, unsealed
+from tutelage.train.rng_state import PREFIX, random_state, restore_random_state
+from tutelage.train.sharded_checkpoint import of_rank, read_shards, sha256_and_sync, with_rank, write_shards
 
 STATE_FILE = "state.json"
 MASTERS_FILE = "masters.safetensors"

@@ -8,13 +8,12 @@ from typing import Any
 from tutelage import report
 from tutelage.config import TrainSettings
 from tutelage.errors import CheckpointError, cause_of, command
-from tutelage.report.page import FILE_NAME
-from tutelage.seals import file_sha256
-from tutelage.train import folder as run_files
+from tutelage.report.console.progress import Screen
+from tutelage.report.html.page import FILE_NAME
+from tutelage.runs import folder as run_files
+from tutelage.runs.lock import locked
 from tutelage.train.checkpoint import Checkpoints
-from tutelage.train.lock import locked
-from tutelage.train.screen import Screen
-from tutelage.train.shards import sha256_and_sync
+from tutelage.train.sharded_checkpoint import sha256_and_sync
 
 
 def read_result(folder: Path) -> dict[str, Any]:
@@ -40,36 +39,6 @@ def trained_sha256(folder: Path) -> dict[str, str]:
     """The hash of every file in the folder of what was trained, by its path in there."""
     files = sorted(one for one in folder.rglob("*") if one.is_file())
     return {one.relative_to(folder).as_posix(): sha256_and_sync(one) for one in files}
-
-
-def require_as_trained(run: Path, trained: Path) -> None:
-    """Check what a finished run trained against the hashes in its result; without a result there are none.
-
-    Args:
-        run: its folder.
-        trained: the folder of its weights.
-
-    Raises:
-        CheckpointError: a file has other bytes, or is not there.
-    """
-    try:
-        hashes = run_files.read_json(run / run_files.RESULT)["trained_sha256"]
-    except (OSError, ValueError, KeyError):
-        return
-    for name, expected in hashes.items():
-        try:
-            found = file_sha256(trained / name)
-        except OSError as error:
-            found = cause_of(error)
-        if found != expected:
-            raise CheckpointError(
-                "What this run trained is damaged, or was changed since",
-                where=str(trained / name),
-                found=found[:60],
-                expected=f"the file as the run wrote it, sha256 {expected[:12]}",
-                fix="put the file back as it was, or train again: "
-                + command("train", str(run / run_files.SETTINGS), f"name={run.name}-again"),
-            )
 
 
 def require_unfinished(folder: Path, train: TrainSettings) -> None:

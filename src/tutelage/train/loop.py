@@ -15,19 +15,20 @@ from typing import Any, Literal
 
 import torch
 
+from tutelage.distributed.collective_errors import failures
+from tutelage.distributed.process_group import ALONE, Ranks
 from tutelage.errors import TrainingError, TutelageError, cause_of, command
-from tutelage.model.agreed import failures
-from tutelage.model.memory import GIVE_BACK_EVERY_STEPS, give_back
+from tutelage.model.heap import GIVE_BACK_EVERY_STEPS, give_back
 from tutelage.model.out_of_memory import is_out_of_memory, return_memory
-from tutelage.model.ranks import ALONE, Ranks
-from tutelage.pack.divide import rows_within
+from tutelage.optim.lr_schedule import Schedule
+from tutelage.optim.master_weights import Masters
+from tutelage.pack.splitting import rows_within
+from tutelage.runs.metrics_log import HeldoutRecord, Record, Recorder, RowsRecord, StepRecord
+from tutelage.system.hardware import peak_bytes
+from tutelage.train.abort import does_not_fit, full_among_others, stop_before
 from tutelage.train.checkpoint import Checkpoints, Progress
-from tutelage.train.masters import Masters
-from tutelage.train.random_state import random_state, restore_random_state
-from tutelage.train.record import HeldoutRecord, Record, Recorder, RowsRecord, StepRecord, peak_bytes
-from tutelage.train.schedule import Schedule
-from tutelage.train.spikes import SpikeGuard
-from tutelage.train.trouble import does_not_fit, full_among_others, stop_before
+from tutelage.train.loss_spike import SpikeGuard
+from tutelage.train.rng_state import random_state, restore_random_state
 from tutelage.types import Batch, Row
 
 RowLoss = Callable[[Any, Row], tuple[torch.Tensor, int]]

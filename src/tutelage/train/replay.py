@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tutelage import config
+from tutelage.builders.packing import draws_noise
+from tutelage.distributed.process_group import first_here, processes_here
 from tutelage.errors import ConfigError, SourceNotFoundError, command
-from tutelage.model.ranks import first_here, processes_here
-from tutelage.train import folder as run_files
+from tutelage.report.console.progress import Screen
+from tutelage.runs import folder as run_files
+from tutelage.runs.fingerprint import changed_settings, changes, process_counts, read_inputs
 from tutelage.train.checkpoint import Checkpoints
-from tutelage.train.inputs import changed_settings, changes, process_counts, read_inputs
-from tutelage.train.recorded import OTHER_PROCESSES, Difference, Recorded, first_other_tensor
-from tutelage.train.rows import draws_noise
+from tutelage.train.replay_comparison import OTHER_PROCESSES, Difference, Recorded, first_other_tensor
 from tutelage.train.run import run
-from tutelage.train.screen import Screen
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,16 @@ from typing import Any
 import torch
 
 from tutelage import config
+from tutelage.builders.dataset import Prepared
 from tutelage.config import Settings
-from tutelage.evaluate.measure import Sitting
-from tutelage.model.adapted import Adapted
+from tutelage.evaluate.suite import Sitting
+from tutelage.model.adapters.trainable import Adapted
 from tutelage.model.load import Loaded
-from tutelage.train import folder as run_files
+from tutelage.runs import folder as run_files
+from tutelage.runs.metrics_log import read_record
+from tutelage.system.hardware import peak_bytes
+from tutelage.train.extension import Part, laid_out
 from tutelage.train.loop import Outcome
-from tutelage.train.parts import Part, laid_out
-from tutelage.train.prepare import Prepared
-from tutelage.train.record import peak_bytes, read_record
 
 
 def result_of(

@@ -12,48 +12,49 @@ from pathlib import Path
 from typing import Any
 
 from tutelage import config, report
+from tutelage.builders.base_model import continued, with_adapters_own
+from tutelage.builders.calibration_data import look_at
+from tutelage.builders.dataset import Prepared
+from tutelage.builders.evaluation import exam_for, heldout_measure, sit_together
+from tutelage.builders.memory_plan import recomputes_here
+from tutelage.builders.method import loaded_base
+from tutelage.builders.model import Learner, learner_for
+from tutelage.builders.packing import longest_rows, row_tokens_here, trains_on_shared_prefixes
+from tutelage.builders.sampler import epoch_steps
 from tutelage.config import Settings
+from tutelage.distributed.process_group import Ranks, joined, ranks_here
 from tutelage.errors import command
-from tutelage.evaluate.measure import Exam, Measures, Sitting
-from tutelage.model.allocator import cost_of_allocator
+from tutelage.evaluate.saved_results import read_sitting, write_sitting
+from tutelage.evaluate.suite import Exam, Measures, Sitting
+from tutelage.export.model_folder import save_trained
+from tutelage.model.adapters.prompt_tuning import without_prompt
+from tutelage.model.heap import give_back
 from tutelage.model.load import device_here
-from tutelage.model.memory import give_back
-from tutelage.model.prompt import without_prompt
-from tutelage.model.ranks import Ranks, joined, ranks_here
-from tutelage.report.terminal import Terminal
-from tutelage.train import folder as run_files
-from tutelage.train.announce import say_anatomy, say_model
+from tutelage.report.console.progress import Screen
+from tutelage.report.console.terminal import Terminal
+from tutelage.runs import folder as run_files
+from tutelage.runs.fingerprint import paths_of, read_inputs, skipped_steps
+from tutelage.runs.metrics_log import Recorder, RowsRecord
+from tutelage.runs.tracker_process import Tracking
+from tutelage.system.allocator import cost_of_allocator
+from tutelage.train.abort import rows_after_full
+from tutelage.train.announcement import say_anatomy, say_model
 from tutelage.train.checkpoint import Checkpoints, Progress
-from tutelage.train.exam import exam_for
-from tutelage.train.finished import complete, trained_sha256
-from tutelage.train.inputs import paths_of, read_inputs, skipped_steps
-from tutelage.train.learner import Learner, learner_for
-from tutelage.train.look import look_at
-from tutelage.train.loop import Ending, Outcome, train
-from tutelage.train.method import loaded_base
-from tutelage.train.opening import opened
-from tutelage.train.parts import (
+from tutelage.train.dataloader import rank_batches
+from tutelage.train.extension import (
     Part,
     has_other_length,
     laid_out,
     parts_in,
     schedule_of,
 )
-from tutelage.train.planned import recomputes_here
-from tutelage.train.prepare import Prepared
-from tutelage.train.record import Recorder, RowsRecord
-from tutelage.train.recorded import Recorded
+from tutelage.train.finished import complete, trained_sha256
+from tutelage.train.loop import Ending, Outcome, train
+from tutelage.train.loss_spike import SpikeGuard
+from tutelage.train.replay_comparison import Recorded
 from tutelage.train.result import result_of
-from tutelage.train.rows import longest_rows, row_tokens_here, trains_on_shared_prefixes
-from tutelage.train.sampling import epoch_steps
-from tutelage.train.save import save_trained
-from tutelage.train.screen import Screen
-from tutelage.train.sittings import read_sitting, write_sitting
-from tutelage.train.spikes import SpikeGuard
-from tutelage.train.start import continued, with_adapters_own
-from tutelage.train.stopping import stop_requests
-from tutelage.train.tracking import Tracking
-from tutelage.train.trouble import rows_after_full
+from tutelage.train.signals import stop_requests
+from tutelage.train.startup import opened
 
 MEASURES = {"heldout_loss": "the held-out loss", "task": "the task", "general": "the general set"}
 """What `Sitting.failed` names, for people."""
@@ -231,7 +232,9 @@ def _sit(job: Job, title: str, *, model: Any) -> Sitting:
     if job.exam.replies == 0 and job.exam.heldout_rows:
         job.screen.say(f"{title}: held-out loss")
     with job.screen.counting(f"{title}: asking {job.exam.replies} prompts", job.exam.replies) as done:
-        sitting = job.learner.engine.sit(model, job.prepared.renderer, job.exam, done=done, say=job.screen.say)
+        sitting = sit_together(
+            job.learner.engine, model, job.prepared.renderer, job.exam, done=done, say=job.screen.say
+        )
     for name, cause in sitting.failed.items():
         job.screen.say(
             f"{title}: {MEASURES[name]} could not be measured and is left out ({cause}). "
@@ -283,12 +286,13 @@ def _train(job: Job) -> Outcome:
     progress, lowered = _going_on(job, checkpoints) if job.resume else (Progress(), None)
     evaluate_every = asked.evaluate_every or math.ceil(epoch_steps(order) / 4)
     engine = learner.engine
-    record = engine.record_in(job.folder / run_files.RECORD)
+    record = job.folder / run_files.RECORD if engine.ranks.is_main else None
     recorder = Recorder(record, from_step=progress.steps_done, say=job.screen.say)
     heldout = None
     if job.exam.heldout_rows:
-        heldout = engine.heldout(learner.model, learner.optimiser, job.exam.heldout_rows, say=job.screen.say)
-    given = engine.batches(
+        heldout = heldout_measure(engine, learner.model, learner.optimiser, job.exam.heldout_rows, say=job.screen.say)
+    given = rank_batches(
+        engine,
         examples,
         order,
         row_tokens=row_tokens_here(job.settings),

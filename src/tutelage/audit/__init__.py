@@ -1,0 +1,1 @@
+"""A checkpoint -> findings: what its chat template, tokenizer and weights do to training."""

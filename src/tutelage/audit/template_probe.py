@@ -1,0 +1,327 @@
+"""Probes a chat template with conversations of marked words and says what it did to each. No tokenizer is needed.
+
+Everything here is seen from outside, by rendering: no template is read or recognised, so a template nobody has met
+yet is described as well as a known one.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tutelage.render.chat_template.message_format import REASONING_KEYS
+from tutelage.render.chat_template.template import ChatTemplate, TemplateRefusal
+
+SYSTEM, ASKED, ASKED_AGAIN = "xsystemx", "xaskedx", "xaskedagainx"
+REPLY, REPLY_AGAIN, REASONED, REASONED_AGAIN = "xreplyx", "xreplyagainx", "xwhyx", "xwhyagainx"
+PADDING = " \n"
+OTHER_DAY = datetime.date(1987, 11, 23)
+"""A day that no template names, to see whether a rendering moves with the clock."""
+
+OPENS_REASONING = re.compile(r"<\|?(?:seed:)?(?:think|thinking|thought|reasoning|reason)\|?>|\[THINK\]", re.IGNORECASE)
+CLOSES_REASONING = re.compile(
+    r"</\|?(?:seed:)?(?:think|thinking|thought|reasoning|reason)\|?>|\[/THINK\]", re.IGNORECASE
+)
+CONTROL_LIKE = re.compile(
+    r"<[|｜][^\s<>]{1,60}[|｜]>|\[\|[^\s\[\]]{1,60}\|\]|<[|/]?[A-Za-z_:]{1,40}\|?>|\[/?[A-Z_]{2,30}\]"
+)
+"""What chat formats write between the words of a conversation: `<|im_start|>`, `</s>`, `<start_of_turn>`, `[INST]`."""
+
+DEFAULT_PROMPT_WORDS = 3
+"""Words before the first user turn, beyond control tokens, that make a system prompt: role names have one or two."""
+
+ContentForm = Literal["text", "parts", "neither"]
+SystemTurn = Literal["kept", "merged", "refused", "dropped", "dropped_after_reply"]
+Reasoning = Literal["kept", "dropped_from_history", "dropped", "refused"]
+TurnOrder = Literal["kept", "dropped", "refused"]
+Messages = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What a template does, as rendering shows it. None means that the probe was refused.
+
+    Attributes:
+        content: the form that it takes message content in.
+        refusal: what it said to a user turn, when it takes neither form.
+        reply_refusal: what it said to a user turn and a reply; None where it wrote them.
+        system: what becomes of a system turn at the start.
+        system_moves: with several user turns the system text stands before the last of them, not at the start.
+        system_copies: how often the system text is in the served prompt.
+        late_system: what becomes of a system turn between other turns.
+        default_system: text that it puts before the first user turn when there is no system turn.
+        default_stays: it writes that text beside a given system turn, too.
+        dated: the line it writes with the day of its clock; None where the clock shows nowhere.
+        trims_user: white space it removes from user content: "", "left", "right" or "both".
+        trims_assistant: the same for the reply.
+        prompt_tail: what it writes after the user's words to make the model reply.
+        ignores_generation_prompt: asking for a generation prompt changes nothing.
+        rewrites_without_prompt: without a generation prompt it writes something else after the last turn.
+        opens_reasoning: the opening tag that the generation prompt ends in, or ends with closed.
+        closes_reasoning: that tag is closed in the prompt already.
+        reply_lead: what it writes between the served prompt and the words of the reply; the model must emit that.
+        reply_tail: what it writes after the reply of a finished conversation.
+        reasoning_field: what becomes of reasoning in a field of the message, whatever name it has.
+        inline_reasoning: what becomes of a `<think>` block in the content.
+        prompt_stays: the finished turn begins with its served prompt.
+        history_stays: an earlier turn reads as it did when it was the last.
+        two_users: two user turns in a row.
+        assistant_first: a reply before any user turn.
+        two_assistants: two replies in a row.
+    """
+
+    content: ContentForm
+    refusal: str
+    reply_refusal: str | None
+    system: SystemTurn
+    system_moves: bool
+    system_copies: int
+    late_system: TurnOrder
+    default_system: str | None
+    default_stays: bool
+    dated: str | None
+    trims_user: str
+    trims_assistant: str
+    prompt_tail: str
+    ignores_generation_prompt: bool
+    rewrites_without_prompt: bool
+    opens_reasoning: str | None
+    closes_reasoning: bool
+    reply_lead: str
+    reply_tail: str | None
+    reasoning_field: Reasoning
+    inline_reasoning: Reasoning
+    prompt_stays: bool | None
+    history_stays: bool | None
+    two_users: TurnOrder
+    assistant_first: TurnOrder
+    two_assistants: TurnOrder
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Renders conversations in the content form that the template takes; a refusal is None."""
+
+    template: ChatTemplate
+    content: ContentForm = "text"
+
+    def text(
+        self,
+        messages: Messages,
+        *,
+        prompt: bool,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> str | None:
+        """The rendering, or None where the template refuses."""
+        seen = [self.sent(one) for one in messages]
+        try:
+            return self.template.render(seen, generation_prompt=prompt, tools=tools, arguments=arguments)
+        except TemplateRefusal:
+            return None
+
+    def refusal(self, messages: Messages, *, prompt: bool) -> str:
+        """What the template says as it refuses; empty where it does not."""
+        try:
+            self.template.render([self.sent(one) for one in messages], generation_prompt=prompt)
+        except TemplateRefusal as refusal:
+            return str(refusal)
+        return ""
+
+    def sent(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """The message with its content in this probe's form."""
+        words = message.get("content")
+        if self.content == "parts" and isinstance(words, str):
+            return {**message, "content": [{"type": "text", "text": words}]}
+        return dict(message)
+
+    def outcome(self, messages: Messages, *words: str, prompt: bool) -> TurnOrder:
+        """Whether all `words` are in the rendering, some are missing, or there is none."""
+        text = self.text(messages, prompt=prompt)
+        if text is None:
+            return "refused"
+        return "kept" if all(one in text for one in words) else "dropped"
+
+
+def system(words: str = SYSTEM) -> dict[str, Any]:
+    """A system turn."""
+    return {"role": "system", "content": words}
+
+
+def user(words: str = ASKED) -> dict[str, Any]:
+    """A user turn."""
+    return {"role": "user", "content": words}
+
+
+def assistant(words: str = REPLY, **more: Any) -> dict[str, Any]:
+    """A reply."""
+    return {"role": "assistant", "content": words, **more}
+
+
+def observe(template: ChatTemplate) -> Behaviour:
+    """Everything that probes without tools show."""
+    form = content_form(template)
+    probe = Probe(template, form)
+    asked = probe.text([user()], prompt=True)
+    unasked = probe.text([user()], prompt=False)
+    finished = probe.text([user(), assistant()], prompt=False)
+    tail = "" if asked is None else asked[asked.rfind(ASKED) + len(ASKED) :] if ASKED in asked else ""
+    opens, closes = opened_reasoning(tail)
+    kind, moves = _system(probe)
+    default = None if asked is None else _default_system(probe, asked)
+    with_system = probe.text([system(), user()], prompt=True) or ""
+    prompt_stays = None if asked is None or finished is None else finished.startswith(asked)
+    return Behaviour(
+        content=form,
+        refusal=Probe(template).refusal([user()], prompt=True) if form == "neither" else "",
+        reply_refusal=None if finished is not None else probe.refusal([user(), assistant()], prompt=False),
+        system=kind,
+        system_moves=moves,
+        system_copies=with_system.count(SYSTEM),
+        late_system=probe.outcome([user(), assistant(), system(), user(ASKED_AGAIN)], SYSTEM, prompt=True),
+        default_system=default,
+        default_stays=default is not None and default in with_system,
+        dated=_dated(probe),
+        trims_user=_trimmed(probe, [user(PADDING + ASKED + PADDING)], ASKED, prompt=True),
+        trims_assistant=_trimmed(probe, [user(), assistant(PADDING + REPLY + PADDING)], REPLY, prompt=False),
+        prompt_tail=tail,
+        ignores_generation_prompt=asked == unasked,
+        rewrites_without_prompt=asked is not None and unasked is not None and not asked.startswith(unasked),
+        opens_reasoning=opens,
+        closes_reasoning=closes,
+        reply_lead=finished[len(asked) : finished.rfind(REPLY)] if prompt_stays and asked and finished else "",
+        reply_tail=finished[finished.rfind(REPLY) + len(REPLY) :] if finished and REPLY in finished else None,
+        reasoning_field=_reasoning(probe, lambda why, words: assistant(words, **dict.fromkeys(REASONING_KEYS, why))),
+        inline_reasoning=_reasoning(probe, lambda why, words: assistant(f"<think>\n{why}\n</think>\n\n{words}")),
+        prompt_stays=prompt_stays,
+        history_stays=_history_stays(probe, finished),
+        two_users=probe.outcome([user(), user(ASKED_AGAIN)], ASKED, ASKED_AGAIN, prompt=True),
+        assistant_first=probe.outcome([assistant(), user()], ASKED, REPLY, prompt=True),
+        two_assistants=probe.outcome([user(), assistant(), assistant(REPLY_AGAIN)], REPLY, REPLY_AGAIN, prompt=False),
+    )
+
+
+def content_form(template: ChatTemplate) -> ContentForm:
+    """The form of content in which the template writes the user's words."""
+    forms: tuple[ContentForm, ContentForm] = ("text", "parts")
+    for form in forms:
+        if ASKED in (Probe(template, form).text([user()], prompt=True) or ""):
+            return form
+    return "neither"
+
+
+def opened_reasoning(prompt_tail: str) -> tuple[str | None, bool]:
+    """The last tag that opens reasoning in a generation prompt, and whether it is closed after."""
+    opened = list(OPENS_REASONING.finditer(prompt_tail))
+    if not opened:
+        return None, False
+    return opened[-1].group(), CLOSES_REASONING.search(prompt_tail, opened[-1].end()) is not None
+
+
+def control_like(text: str) -> list[str]:
+    """What looks like a control token in `text`, once each, in order."""
+    return list(dict.fromkeys(one.group() for one in CONTROL_LIKE.finditer(text)))
+
+
+def _system(probe: Probe) -> tuple[SystemTurn, bool]:
+    served = probe.text([system(), user()], prompt=True)
+    finished = probe.text([system(), user(), assistant()], prompt=False)
+    if served is None:
+        return "refused", False
+    if SYSTEM not in served:
+        return "dropped", False
+    longer = probe.text([system(), user(), assistant(), user(ASKED_AGAIN)], prompt=True) or ""
+    moves = SYSTEM in longer and longer.find(SYSTEM) > longer.find(ASKED)
+    if finished is not None and SYSTEM not in finished:
+        return "dropped_after_reply", moves
+    header = _user_header(probe)
+    between = served[served.find(SYSTEM) + len(SYSTEM) : served.rfind(ASKED)]
+    return ("kept" if header and header in between else "merged"), moves
+
+
+def _user_header(probe: Probe) -> str:
+    """What the template writes before any user's words: what the first two user turns have in common."""
+    text = probe.text([user(), assistant(), user(ASKED_AGAIN)], prompt=True)
+    if text is None or REPLY not in text or ASKED_AGAIN not in text or ASKED not in text:
+        alone = probe.text([user()], prompt=True) or ""
+        return alone[: max(0, alone.find(ASKED))].strip()
+    first = text[: text.find(ASKED)]
+    second = text[text.find(REPLY) + len(REPLY) : text.find(ASKED_AGAIN)]
+    common = _common_end(first, second)
+    whole = CONTROL_LIKE.search(common)
+    return common[whole.start() if whole is not None and not common[: whole.start()].strip().isalnum() else 0 :].strip()
+
+
+def _common_end(left: str, right: str) -> str:
+    length = 0
+    while length < min(len(left), len(right)) and left[-1 - length] == right[-1 - length]:
+        length += 1
+    return left[len(left) - length :]
+
+
+def _default_system(probe: Probe, asked: str) -> str | None:
+    """Words before the first user turn that belong to no user header and to no control token."""
+    before = asked[: max(0, asked.find(ASKED))].rstrip()
+    own = before.removesuffix(_user_header(probe))
+    words = CONTROL_LIKE.sub(" ", own)
+    for name in ("bos_token", "eos_token"):
+        token = probe.template.arguments.get(name)
+        words = words.replace(token, " ") if isinstance(token, str) and token else words
+    return words.strip() if len(re.findall(r"[^\W\d_]{2,}", words)) >= DEFAULT_PROMPT_WORDS else None
+
+
+def _dated(probe: Probe) -> str | None:
+    template = probe.template
+    other = Probe(
+        ChatTemplate(
+            template.source,
+            tools_source=template.tools_source,
+            named_tokens={},
+            arguments=template.arguments,
+            date=OTHER_DAY,
+            name=template.name,
+        ),
+        probe.content,
+    )
+    for messages in ([user()], [system(), user()]):
+        here, there = probe.text(messages, prompt=True), other.text(messages, prompt=True)
+        if here is not None and there is not None and here != there:
+            mine, theirs = here.split("\n"), there.split("\n")
+            return next((line for line, its in zip(mine, theirs, strict=False) if line != its), mine[-1])
+    return None
+
+
+def _trimmed(probe: Probe, messages: Messages, word: str, *, prompt: bool) -> str:
+    text = probe.text(messages, prompt=prompt)
+    if text is None or word not in text:
+        return ""
+    left, right = PADDING + word in text, word + PADDING in text
+    return {(True, True): "", (False, True): "left", (True, False): "right", (False, False): "both"}[left, right]
+
+
+def _reasoning(probe: Probe, reply: Any) -> Reasoning:
+    """What becomes of the reasoning of the last reply, and of an earlier one."""
+    last = probe.text([user(), reply(REASONED, REPLY)], prompt=False)
+    if last is None:
+        return "refused"
+    if REASONED not in last:
+        return "dropped"
+    both = probe.text(
+        [user(), reply(REASONED, REPLY), user(ASKED_AGAIN), reply(REASONED_AGAIN, REPLY_AGAIN)], prompt=False
+    )
+    return "dropped_from_history" if both is not None and REASONED not in both else "kept"
+
+
+def _history_stays(probe: Probe, finished: str | None) -> bool | None:
+    """Whether the reply, and the first mark that ends it, read the same once another turn follows."""
+    longer = probe.text([user(), assistant(), user(ASKED_AGAIN)], prompt=True)
+    if finished is None or longer is None or REPLY not in finished:
+        return None
+    end = finished.rfind(REPLY) + len(REPLY)
+    mark = re.match(r"\s*\S*", finished[end:])
+    first = CONTROL_LIKE.match(finished[end:].lstrip())
+    ending = first.group() if first is not None else mark.group().strip() if mark is not None else ""
+    return longer.startswith(finished[:end]) and longer[end:].lstrip().startswith(ending)

@@ -1,0 +1,1 @@
+"""Settings -> objects: dataset, sampler, packing, model, evaluation, memory plan. Settings stop here."""

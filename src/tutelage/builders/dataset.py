@@ -1,0 +1,306 @@
+"""Settings -> data: everything a run needs before a model is loaded. Imports without torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tutelage import formats
+from tutelage.builders.renderer import renderer_for
+from tutelage.builders.sampler import weighted_sources
+from tutelage.config import Settings
+from tutelage.errors import DataError, command
+from tutelage.evaluate.general import GeneralItem, read_general
+from tutelage.evaluate.json_task import parse_object
+from tutelage.formats.data_files import DataFiles
+from tutelage.formats.sources import SourceFile
+from tutelage.ledger import Ledger
+from tutelage.model.locate import cache_folder
+from tutelage.pack import Cache, ExampleStore, proven_rows
+from tutelage.pack.example_store import NO_SYSTEM_PROMPT, Totals
+from tutelage.pack.length import TooLong
+from tutelage.pack.prepared_cache import EntryWriter, key_of, renderer_facts
+from tutelage.pack.sampler import Source
+from tutelage.render import Renderer
+from tutelage.types import Change, Conversation, Drop, Example, Prompt
+
+SHOWN_CHARACTERS = 80
+ProvenRow = tuple[Conversation, tuple[Example, ...]]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a run trains on and is tested on, and the books about it.
+
+    `train` and `validation` are read from files as they are asked for; `train_totals` counts what is in the first.
+    `task_words` are what the users of the task rows said last; `system_prompt` is the one that at least
+    half of the training rows begin with, or None; `data_sha256` has the hash of every file that was read, and
+    `examples_sha256` that of what its rows became; `sources` says which examples an epoch visits more or less often.
+    """
+
+    renderer: Renderer
+    train: ExampleStore
+    validation: ExampleStore
+    train_totals: Totals
+    task: tuple[Prompt, ...]
+    task_words: tuple[str, ...]
+    general: tuple[GeneralItem, ...]
+    system_prompt: str | None
+    ledger: Ledger
+    data_sha256: dict[str, str]
+    examples_sha256: dict[str, str]
+    sources: tuple[Source, ...]
+
+
+def prepare(
+    settings: Settings,
+    model_folder: Path,
+    *,
+    ledger_path: Path | None = None,
+    cache: Path | None = None,
+    say: Say = lambda _text: None,
+) -> Prepared:
+    """Read, prove and measure out all data of a run.
+
+    Args:
+        settings: resolved settings.
+        model_folder: its tokenizer and template.
+        ledger_path: receives every drop and change, as JSON lines.
+        cache: folder in which prepared data is kept and looked for; None keeps none.
+        say: told when data was prepared before.
+
+    Raises:
+        DataError: nothing is left to train on, or for a measure that was asked for; a file changed while it was read;
+            or, with data.strict, any row was dropped.
+        SaveError: prepared data, or the ledger, cannot be written.
+    """
+    ledger = Ledger(strict=settings.data.strict, path=ledger_path)
+    renderer = renderer_for(model_folder, settings.render)
+    data, evaluation = settings.data, settings.evaluate
+    kept = None if cache is None else Cache(cache)
+    desk = _Desk(settings, renderer, ledger, kept, say, DataFiles(ledger.note))
+    rows = desk.prepared(data.train, max_rows=data.max_rows, purpose="train on")
+    if data.validation:
+        train, validation = rows, desk.prepared(data.validation, purpose="measure held-out loss on")
+    else:
+        train, validation = _held_out(rows, data.validation_share, settings.seed)
+    task, task_words = desk.task(evaluation.task)
+    ledger.check()
+    _require_held_out(settings, validation, rows)
+    general = desk.general(evaluation.general)
+    return Prepared(
+        renderer=renderer,
+        train=train,
+        validation=validation,
+        train_totals=train.totals(),
+        task=task,
+        task_words=task_words,
+        general=general,
+        system_prompt=_common_system_prompt(train),
+        ledger=ledger,
+        data_sha256=desk.data.sha256,
+        examples_sha256={"train": train.sha256(), "validation": validation.sha256()},
+        sources=weighted_sources(data.train, data.weights, train, files_of=desk.data.of),
+    )
+
+
+def prepared_cache() -> Path:
+    """Where prepared data is kept, beside the converted models."""
+    return cache_folder() / "prepared"
+
+
+@dataclass(frozen=True, slots=True)
+class _Desk:
+    """Where the data sets of a run are prepared, with what all of them need."""
+
+    settings: Settings
+    renderer: Renderer
+    ledger: Ledger
+    cache: Cache | None
+    say: Say
+    data: DataFiles
+
+    def prepared(self, sources: Sequence[str], *, purpose: str, max_rows: int | None = None) -> ExampleStore:
+        """The Examples of all rows of the sources: those prepared before, else read and proven now."""
+        before = self.ledger.dropped.copy()
+        files = self.data.of(sources)
+        key = key_of(self._facts(files, max_rows))
+        if self.cache is not None and (entry := self.cache.find(key)) is not None:
+            entry.tell(self.ledger)
+            self.say(f"Prepared before: {entry.rows_in:,} rows of {', '.join(sources)} ({self.cache.folder / key})")
+            store = entry.store
+        else:
+            store = self._prepared_now(sources, files, key, max_rows)
+        if not store:
+            raise _nothing_left(sources, self.ledger.dropped - before, purpose)
+        for source in sources if len(sources) > 1 else ():
+            if not {file.shown for file in self.data.of([source])} & set(store.files):
+                self.ledger.note(f"No row of {source} is left to {purpose}")
+        return store
+
+    def _prepared_now(
+        self, sources: Sequence[str], files: Sequence[SourceFile], key: str, max_rows: int | None
+    ) -> ExampleStore:
+        parent = None if self.cache is None else self.cache.folder
+        writer = EntryWriter(parent, vocabulary_size=self.renderer.tokenizer.vocabulary_size)
+        try:
+            with self.data.reading(files, sources) as outcome:
+                store = self._written(writer, files, max_rows)
+            if self.cache is not None and not outcome.touched:
+                self.cache.publish(writer, key)
+        finally:
+            writer.abandon()  # of a folder that has got its name, or is open, nothing is lost
+        return store
+
+    def task(self, sources: Sequence[str]) -> tuple[tuple[Prompt, ...], tuple[str, ...]]:
+        """The task prompts of all rows of the sources, and what their users said last."""
+        before = self.ledger.dropped.copy()
+        files = self.data.of(sources)
+        with self.data.reading(files, sources):
+            prompts, words = _task(files, self.settings, self.renderer, self.ledger)
+        if sources and not prompts:
+            raise _nothing_left(sources, self.ledger.dropped - before, "ask of the task")
+        return prompts, words
+
+    def general(self, paths: Sequence[str]) -> tuple[GeneralItem, ...]:
+        """The items of the general sets."""
+        files = [SourceFile(Path(path), path) for path in paths]
+        if missing := [path for path in paths if not Path(path).is_file()]:
+            read_general(missing[0])  # says so
+        self.data.take(files)
+        with self.data.reading(files):
+            return tuple(item for path in paths for item in read_general(path))
+
+    def _facts(self, files: Sequence[SourceFile], max_rows: int | None) -> dict[str, Any]:
+        data = self.settings.data
+        return {
+            "files": [[file.shown, self.data.sha256[file.shown]] for file in files],
+            "reading": [data.shape, data.columns, max_rows],
+            "renderer": renderer_facts(self.renderer),
+            "length": [self.settings.pack.max_tokens, self.settings.pack.too_long],
+        }
+
+    def _written(self, writer: EntryWriter, files: Sequence[SourceFile], max_rows: int | None) -> ExampleStore:
+        def heard(entry: Drop | Change) -> None:
+            writer.record(entry)
+            if isinstance(entry, Drop):
+                self.ledger.drop(entry)
+            else:
+                self.ledger.change(entry)
+
+        books = Ledger(listener=heard)
+        pack = self.settings.pack
+        found = _proven(files, self.settings, self.renderer, books, too_long=pack.too_long, max_rows=max_rows)
+        with closing(found) as proven:
+            for conversation, examples in proven:
+                first = conversation.messages[0]
+                writer.add(examples, system=first.content if first.role == "system" else None)
+        self.ledger.enter(books.rows_in)
+        self.ledger.keep(books.rows_kept)
+        for note in books.notes:
+            self.ledger.note(note)
+        return writer.finish(books)
+
+
+def _proven(
+    files: Sequence[SourceFile],
+    settings: Settings,
+    renderer: Renderer,
+    ledger: Ledger,
+    *,
+    too_long: TooLong,
+    max_rows: int | None = None,
+) -> Generator[ProvenRow]:
+    data = settings.data
+
+    def read(books: Ledger) -> Iterator[Conversation]:
+        return formats.read([], ledger=books, shape=data.shape, columns=data.columns, max_rows=max_rows, files=files)
+
+    return proven_rows(
+        read,
+        renderer,
+        ledger,
+        max_tokens=settings.pack.max_tokens,
+        too_long=too_long,
+        workers=data.workers,
+    )
+
+
+def _held_out(rows: ExampleStore, share: float, seed: int) -> tuple[ExampleStore, ExampleStore]:
+    """Whole rows, never single turns of a row: a split row must not stand on both sides."""
+    if share == 0.0 or rows.rows < 2:
+        return rows, rows[:0]
+    order = np.random.default_rng([seed, rows.rows]).permutation(rows.rows)
+    count = min(rows.rows - 1, max(1, round(share * rows.rows)))
+    is_held = np.zeros(rows.rows, dtype=bool)
+    is_held[order[:count]] = True
+    held = is_held[rows.column("row")]
+    return rows.select(np.flatnonzero(~held)), rows.select(np.flatnonzero(held))
+
+
+def _task(
+    files: Sequence[SourceFile], settings: Settings, renderer: Renderer, ledger: Ledger
+) -> tuple[tuple[Prompt, ...], tuple[str, ...]]:
+    if not files:
+        return (), ()
+    prompts, words = [], []
+    # The question is the whole conversation up to its last reply, so one that is too long is never asked in part.
+    for conversation, _ in _proven(files, settings, renderer, ledger, too_long="drop"):
+        if conversation.is_text:
+            raise _not_a_task(conversation, "a plain document, without a reply")
+        prompt = renderer.prompt(conversation)
+        assert not isinstance(prompt, Drop), f"{conversation.address} was proven, but has no served prompt"
+        if parse_object(prompt.reference) is None:
+            raise _not_a_task(conversation, prompt.reference[:SHOWN_CHARACTERS])
+        prompts.append(prompt)
+        asked = [one.content or "" for one in conversation.messages if one.role == "user"]
+        words.append(asked[-1] if asked else "")
+    return tuple(prompts), tuple(words)
+
+
+def _require_held_out(settings: Settings, validation: ExampleStore, rows: ExampleStore) -> None:
+    """Refuse a run that was to measure held-out loss, and perhaps to end early by it, and holds no row out."""
+    if settings.data.validation_share > 0 and not validation:
+        raise DataError(
+            "No row can be held out, so held-out loss could not be measured",
+            where="data.validation_share",
+            found=f"{rows.rows} proven row in {', '.join(settings.data.train)}",
+            expected="at least two, one of them to train on",
+            fix="set data.validation_share = 0, or name rows to hold out with data.validation",
+        )
+
+
+def _nothing_left(sources: Sequence[str], dropped: Counter[str], purpose: str) -> DataError:
+    return DataError(
+        f"Nothing is left to {purpose}",
+        where=", ".join(sources),
+        found=", ".join(f"{count} rows dropped: {reason}" for reason, count in dropped.most_common(4)) or "no row",
+        expected="at least one proven row",
+        fix=f"look at the rows and their reasons: {command('check', *sources)}",
+    )
+
+
+def _not_a_task(conversation: Conversation, found: str) -> DataError:
+    return DataError(
+        "A task row's reply is not a JSON object",
+        where=str(conversation.address),
+        found=found,
+        expected="one JSON object, nothing around it",
+        fix="evaluate.task is for data whose replies are JSON; leave it out for other data",
+    )
+
+
+def _common_system_prompt(train: ExampleStore) -> str | None:
+    _, first = np.unique(train.column("row"), return_index=True)  # one Example for each row
+    opening = train.column("system")[first]
+    numbers, counts = np.unique(opening[opening != NO_SYSTEM_PROMPT], return_counts=True)
+    if not len(numbers) or 2 * int(counts.max()) < len(opening):
+        return None
+    return train.system_prompt(int(numbers[counts.argmax()]))

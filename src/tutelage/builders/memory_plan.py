@@ -1,0 +1,127 @@
+"""What the planner says of a run: its fullest row, and whether its activations have to be computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+from tutelage.builders.base_model import start_name
+from tutelage.builders.dataset import Prepared
+from tutelage.builders.packing import row_tokens_here, trains_on_shared_prefixes
+from tutelage.builders.sampler import order_of
+from tutelage.config import Settings
+from tutelage.errors import TutelageError, cause_of
+from tutelage.model.activation_checkpointing import recomputes
+from tutelage.model.load import settled_precision
+from tutelage.model.out_of_memory import is_out_of_memory
+from tutelage.model.refusals import REFUSALS
+from tutelage.pack import batches
+from tutelage.plan.devices import this_machine
+from tutelage.plan.fit import Choice, choose_checkpointing
+from tutelage.plan.model_shape import Blueprint, read_blueprint
+from tutelage.plan.workload import Work
+from tutelage.types import Row
+
+LOOKED_AT_STEPS = 20
+"""Steps whose rows are packed to find the fullest; later ones can be no fuller than `pack.row_tokens`."""
+SURE_SHARE = 0.5
+"""A run that a rough estimate puts below this share of the free memory is not counted out, which takes seconds."""
+BYTES_A_PARAMETER = 18
+"""bf16 weights, fp32 masters, gradients and two moments, see `train.masters`: more than any method keeps."""
+ACTIVATION_BYTES = 34
+"""For each token, hidden unit and layer, in 16 bits, without the attention matrix.
+Source: Korthikanti et al. 2022 (Reducing Activation Recomputation), section 4.1; doubled below, as allocators waste."""
+
+
+def fullest_row(settings: Settings, prepared: Prepared) -> Row:
+    """The row with the most tokens among those of a run's first steps."""
+    order = order_of(settings, examples=len(prepared.train), sources=prepared.sources)
+    given = batches(
+        prepared.train,
+        order,
+        row_tokens=row_tokens_here(settings),
+        share_prefixes=trains_on_shared_prefixes(settings),
+    )
+    rows = (row for batch in islice(given, LOOKED_AT_STEPS) for row in batch.rows)
+    return max(rows, key=lambda row: len(row.ids))
+
+
+def work_of(settings: Settings, row: Row) -> Work:
+    """A step of the run on `row`; activations are computed again if the settings ask for it in so many words."""
+    lora = settings.lora
+    return Work(
+        method=settings.model.method,
+        precision=settled_precision(settings.model.precision),
+        document_tokens=row.document_tokens,
+        parents=row.parents,
+        trained_tokens=row.trained_tokens,
+        optimizer=settings.train.optimizer,
+        checkpointing=settings.train.activation_checkpointing == "on",
+        averaged=settings.train.ema_decay is not None,
+        frozen=tuple(settings.model.freeze),
+        lora_rank=lora.rank,
+        dora=lora.dora,
+        double_quantisation=settings.qlora.double_quantisation,
+        virtual_tokens=settings.prompt.tokens,
+        lora_targets=lora.targets if isinstance(lora.targets, str) else tuple(lora.targets),
+    )
+
+
+def checkpointing_choice(settings: Settings, prepared: Prepared, *, say: Callable[[str], Any]) -> Choice:
+    """Whether a step of this run fits the memory that is free here without computing activations again.
+
+    Raises:
+        TutelageError: the model cannot be planned.
+    """
+    blueprint = read_blueprint(
+        start_name(settings.model, say=say), trust_remote_code=settings.model.trust_remote_code, say=say
+    )
+    return choose_checkpointing(blueprint, work_of(settings, fullest_row(settings, prepared)), this_machine())
+
+
+def recomputes_here(settings: Settings, prepared: Prepared, *, processes: int, say: Callable[[str], Any]) -> bool:
+    """Whether this run computes its activations again: as asked, or as the planner finds for this machine.
+
+    Several processes must decide alike, whatever is free where each of them runs, so they go by the room in a row. So
+    does a model that cannot be planned: that it cannot is no reason not to train it.
+
+    Args:
+        settings: the run's.
+        prepared: its data.
+        processes: how many share the model.
+        say: told the figures where activations are computed again, and why there is no plan where there is none.
+    """
+    asked, row_tokens = settings.train.activation_checkpointing, row_tokens_here(settings)
+    if asked != "auto" or processes > 1:
+        return recomputes(asked, row_tokens=row_tokens)
+    try:
+        return _planned_here(settings, prepared, say=say)
+    except (TutelageError, *REFUSALS) as error:  # the planner runs the model's own code on tensors without numbers
+        if is_out_of_memory(error):
+            raise
+        on = recomputes(asked, row_tokens=row_tokens)
+        why = error.found or error.what if isinstance(error, TutelageError) else cause_of(error)
+        say(f"  no plan of its memory ({why}): activation checkpointing {'on' if on else 'off'}")
+        return on
+
+
+def _planned_here(settings: Settings, prepared: Prepared, *, say: Callable[[str], Any]) -> bool:
+    """Whether one process computes activations again, by what is free here."""
+    blueprint = read_blueprint(
+        start_name(settings.model, say=say), trust_remote_code=settings.model.trust_remote_code, say=say
+    )
+    device = this_machine()
+    enough = SURE_SHARE * device.memory_bytes
+    if device.overhead.process_bytes + _rough_bytes(blueprint, row_tokens_here(settings)) < enough:
+        return False
+    choice = checkpointing_choice(settings, prepared, say=say)
+    if choice.on:
+        say(f"  {choice.reason}")
+    return choice.on
+
+
+def _rough_bytes(blueprint: Blueprint, row_tokens: int) -> int:
+    """Bytes of a step in fp32, by formula: generous, so that only runs that surely fit stay below."""
+    activations = 2 * 2 * ACTIVATION_BYTES * row_tokens * blueprint.hidden_width * blueprint.layers
+    return BYTES_A_PARAMETER * blueprint.parameters + activations

@@ -1,0 +1,94 @@
+"""`[model]`, `[lora]`, `[qlora]` and `[prompt]` -> the model of a run: loaded as its method wants it, and adapted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tutelage.builders.base_model import StartAdapter, continued
+from tutelage.config import Settings
+from tutelage.model.adapters.adapter_set import put_adapter
+from tutelage.model.adapters.loftq import fill_with_rounding
+from tutelage.model.adapters.lora import add_lora, train_everything
+from tutelage.model.adapters.lora_init import Sight
+from tutelage.model.adapters.prompt_tuning import add_prompt
+from tutelage.model.adapters.trainable import Adapted, counted
+from tutelage.model.load import DTYPES, Loaded, load, settled_precision
+from tutelage.model.quantization import four_bit, hold_against_asked
+from tutelage.render import Tokenizer
+
+
+def loaded_base(settings: Settings, folder: Path, *, onto: str | None = None) -> tuple[Any, Loaded]:
+    """The model in `folder`, its linear layers in 4 bits for qlora.
+
+    Args:
+        settings: the run's.
+        folder: the model's.
+        onto: the device its weights go to; None takes the one that computes.
+
+    Raises:
+        DependencyError: qlora, and bitsandbytes is not installed.
+        DataError: the folder holds no model that transformers reads.
+    """
+    quantisation = None
+    if settings.model.method == "qlora":
+        quantisation = four_bit(
+            compute_in=DTYPES[settled_precision(settings.model.precision)],
+            double_quantisation=settings.qlora.double_quantisation,
+        )
+    return load(folder, trust_remote_code=settings.model.trust_remote_code, onto=onto, quantisation=quantisation)
+
+
+def adapted_model(settings: Settings, model: Any, base: Path, *, sight: Sight | None = None) -> tuple[Any, Adapted]:
+    """Mark or add what the method trains.
+
+    Args:
+        settings: the run's.
+        model: from `loaded_base`.
+        base: its folder, whose tokenizer reads `prompt.text`, and whose weights tell `lora.init = "loftq"` what was
+            rounded.
+        sight: the data that `lora.init` looks at, where it does.
+
+    Raises:
+        ConfigError: a target, a pattern or a text that does not fit this model.
+    """
+    method, lora, prompt = settings.model.method, settings.lora, settings.prompt
+    if (given := continued(settings)) is not None:
+        adapted = put_adapter(model, given.folder, learns=True)
+        return adapted, counted(adapted, method, notes=(*_notes_of_base(settings, model), _trained_on(given)))
+    if method == "full":
+        return train_everything(model, frozen=settings.model.freeze)
+    if method == "prompt":
+        ids = None if prompt.text is None else Tokenizer.load(base).encode([prompt.text])[0]
+        return add_prompt(model, tokens=prompt.tokens, text_ids=ids)
+    adapted, record = add_lora(
+        model,
+        rank=lora.rank,
+        alpha=lora.alpha,
+        dropout=lora.dropout,
+        targets=lora.targets,
+        rslora=lora.rslora,
+        dora=lora.dora,
+        init=lora.init,
+        sight=sight,
+        whole=lora.modules_to_save,
+    )
+    if lora.init == "loftq":
+        original, _ = load(base, trust_remote_code=settings.model.trust_remote_code, onto="cpu")
+        fill_with_rounding(adapted, original)
+    return adapted, replace(record, notes=(*_notes_of_base(settings, model), *record.notes))
+
+
+def _notes_of_base(settings: Settings, model: Any) -> tuple[str, ...]:
+    return hold_against_asked(model) if settings.model.method == "qlora" else ()
+
+
+def _trained_on(given: StartAdapter) -> str:
+    own = given.config
+    what = (
+        f"{own['num_virtual_tokens']} virtual tokens"
+        if given.kind == "PROMPT_TUNING"
+        else f"rank {own['r']}, alpha {own['lora_alpha']}, dropout {own.get('lora_dropout') or 0.0:g}"
+    )
+    return f"The adapter of {given.folder} is trained on as it is: {what}; its optimizer starts anew"

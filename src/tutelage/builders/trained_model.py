@@ -1,0 +1,219 @@
+"""Opens a finished run again: the tuned model, the original, or one that can be both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tutelage.builders.base_model import continued, start_folder
+from tutelage.builders.method import loaded_base
+from tutelage.builders.named_adapters import NamedAdapter, differences
+from tutelage.builders.renderer import renderer_for
+from tutelage.builders.run_inputs import base_sha256
+from tutelage.config import Settings
+from tutelage.errors import CheckpointError, ConfigError, SourceNotFoundError, cause_of, command
+from tutelage.model.adapters.adapter_set import adapter_in_use, add_adapter, put_adapter
+from tutelage.model.load import compute_in, settled_precision
+from tutelage.render import Renderer
+from tutelage.runs import folder as run_files
+from tutelage.runs.fingerprint import HELD, read_inputs
+from tutelage.system.seals import file_sha256
+
+START_SLOT = "start"
+
+
+@dataclass(frozen=True, slots=True)
+class Reopened:
+    """A run's models. With an adapter both are one object, and `as_base` switches the adapter off for a while.
+
+    `slots` has the adapters that were added by name, each with PEFT's name for it; `start_slot` is that of the adapter
+    which the run trained on, and which therefore belongs to what it started from.
+    """
+
+    settings: Settings
+    renderer: Renderer
+    system_prompt: str | None
+    tuned: Any | None
+    base: Any | None
+    slots: Mapping[str, str] = field(default_factory=dict)
+    start_slot: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that can answer: base and tuned, where they are open, and the added adapters."""
+        can_be_base = self.base is not None or (self.tuned is not None and self.settings.model.method != "full")
+        return (*(["base"] * can_be_base), *(["tuned"] * (self.tuned is not None)), *self.slots)
+
+    def as_named(self, name: str) -> AbstractContextManager[Any]:
+        """The model that answers by a name of `names`."""
+        if name == "base":
+            return self.as_base()
+        return self.as_tuned() if name == "tuned" else adapter_in_use(self.tuned, self.slots[name])
+
+    @contextmanager
+    def as_base(self) -> Iterator[Any]:
+        """The original model; the adapter is back when the block ends."""
+        if self.base is None and self.start_slot is not None:
+            with adapter_in_use(self.tuned, self.start_slot) as started:
+                yield started
+        elif self.base is None:
+            assert self.tuned is not None
+            with self.tuned.disable_adapter():
+                yield self.tuned
+        else:
+            yield self.base
+
+    @contextmanager
+    def as_tuned(self) -> Iterator[Any]:
+        """The tuned model."""
+        assert self.tuned is not None
+        yield self.tuned
+
+
+def reopen(
+    name: str,
+    *,
+    tuned: bool,
+    base: bool,
+    adapters: Sequence[NamedAdapter] = (),
+    say: Callable[[str], None] = print,
+) -> Reopened:
+    """Load what a run trained (`tuned`), what it started from (`base`), or both.
+
+    Args:
+        name: the run's folder.
+        tuned: open what it trained.
+        base: open what it started from.
+        adapters: more of them, for the same base; they need `tuned`.
+        say: told what is slow, and what an adapter was trained with that is not so here.
+
+    Raises:
+        SourceNotFoundError: not a run, or the run has no trained weights yet.
+        ConfigError: an adapter that cannot be beside the run's.
+        DataError: an adapter of another base.
+        CheckpointError: the settings cannot be read, or the base or tokenizer is not the one the run began with.
+    """
+    folder = run_files.existing_run_folder(name)
+    settings = run_files.read_settings(folder)
+    start = start_folder(settings.model, say=say)
+    beside = settings.model.method != "full"
+    trained = folder / run_files.trained_name(settings)
+    if tuned and not trained.is_dir():
+        raise SourceNotFoundError(
+            "This run has no trained weights yet",
+            where=str(trained),
+            fix=f"let it finish: {command('train', '--resume', folder)}",
+        )
+    if tuned:
+        require_as_trained(folder, trained)
+    if adapters and not beside:
+        raise _no_base_to_stand_on(name, adapters[0])
+    assert tuned or not adapters, "adapters stand beside the run's own"
+    renderer = renderer_for(start, settings.render)
+    inputs = _recorded(folder, say)
+    if inputs is not None:
+        _require_same_start(inputs, settings, start, renderer, weights=base or beside)
+    tuned_model = base_model = start_slot = None
+    if tuned and beside:
+        tuned_model = put_adapter(_opened(start, settings), trained)
+        start_slot = _add_others(tuned_model, settings, adapters, template=renderer.template.source, say=say)
+    elif tuned:
+        tuned_model = _opened(trained, settings)
+    if base and not (tuned and beside):
+        base_model = _opened(start, settings)
+        if (given := continued(settings)) is not None:
+            base_model = put_adapter(base_model, given.folder)
+            compute_in(base_model, settled_precision(settings.model.precision))
+    slots = {one.name: f"added{number}" for number, one in enumerate(adapters)}
+    system_prompt = None if inputs is None else inputs["system_prompt"]
+    return Reopened(settings, renderer, system_prompt, tuned_model, base_model, slots, start_slot)
+
+
+def _no_base_to_stand_on(name: str, adapter: NamedAdapter) -> ConfigError:
+    return ConfigError(
+        "Adapters need their original base model, and this run trained all of its weights",
+        where="--adapter",
+        found=f"{name} has model.method = full",
+        expected="a run of lora, qlora or prompt, whose base stays as it is",
+        fix=f"give the adapter's own run first: {command('chat', adapter.folder.parent)}",
+    )
+
+
+def _add_others(
+    model: Any, settings: Settings, adapters: Sequence[NamedAdapter], *, template: str, say: Callable[[str], None]
+) -> str | None:
+    """Load the adapters that were given by name, and the one that the run trained on, whose slot is returned."""
+    for number, one in enumerate(adapters):
+        add_adapter(model, one.folder, slot=f"added{number}")
+        for line in differences(one, settings, template):
+            say(line)
+    given = continued(settings)
+    if given is not None:
+        add_adapter(model, given.folder, slot=START_SLOT)
+    compute_in(model, settled_precision(settings.model.precision))
+    return None if given is None else START_SLOT
+
+
+def _opened(folder: Path, settings: Settings) -> Any:
+    model, _ = loaded_base(settings, folder)
+    compute_in(model, settled_precision(settings.model.precision))
+    return model
+
+
+def _recorded(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """What the run began with; None, said, where nothing tells."""
+    try:
+        return read_inputs(folder)
+    except CheckpointError as error:
+        say(f"  note: nothing tells the system prompt and the base model of this run: {error.where}: {error.found}")
+        return None
+
+
+def _require_same_start(
+    inputs: Mapping[str, Any], settings: Settings, start: Path, renderer: Renderer, *, weights: bool
+) -> None:
+    """Refuse another tokenizer and, where the weights it started from are needed, other ones than the run had."""
+    now: dict[str, Any] = {"tokenizer_sha256": renderer.tokenizer.sha256()}
+    if weights:
+        now["base_sha256"] = base_sha256(settings, start, say=lambda _text: None)
+    other = [HELD[name] for name, sha256 in now.items() if sha256 != inputs[name]]
+    if other:
+        raise CheckpointError(
+            f"The {' and the '.join(other)} is not the one this run began with, so what it trained does not fit",
+            where=str(start),
+            expected="the same bytes",
+            fix="restore the model that the run began with",
+        )
+
+
+def require_as_trained(run: Path, trained: Path) -> None:
+    """Check what a finished run trained against the hashes in its result; without a result there are none.
+
+    Args:
+        run: its folder.
+        trained: the folder of its weights.
+
+    Raises:
+        CheckpointError: a file has other bytes, or is not there.
+    """
+    try:
+        hashes = run_files.read_json(run / run_files.RESULT)["trained_sha256"]
+    except (OSError, ValueError, KeyError):
+        return
+    for name, expected in hashes.items():
+        try:
+            found = file_sha256(trained / name)
+        except OSError as error:
+            found = cause_of(error)
+        if found != expected:
+            raise CheckpointError(
+                "What this run trained is damaged, or was changed since",
+                where=str(trained / name),
+                found=found[:60],
+                expected=f"the file as the run wrote it, sha256 {expected[:12]}",
+                fix="put the file back as it was, or train again: "
+                + command("train", str(run / run_files.SETTINGS), f"name={run.name}-again"),
+            )

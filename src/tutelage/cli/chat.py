@@ -1,0 +1,151 @@
+"""The chat: reads questions from a terminal or a pipe, writes replies as they are generated."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from rich.table import Table
+from rich.text import Text
+
+from tutelage.builders.trained_model import Reopened
+from tutelage.errors import TemplateError
+from tutelage.evaluate.generate import streamed_reply
+from tutelage.model.attention.packed import attend_as_served
+from tutelage.render import Tokenizer
+from tutelage.render.chat_template.template import TemplateRefusal
+from tutelage.report.console.terminal import Terminal
+from tutelage.types import Message
+
+
+class _Printer:
+    """Prints ids as text as soon as they form whole characters; the prompt comes first and is not shown."""
+
+    def __init__(self, out: Terminal | None, tokenizer: Tokenizer) -> None:
+        self._out, self._tokenizer = out, tokenizer
+        self._ids: list[int] = []
+        self._shown = 0
+        self._prompt_seen = False
+
+    def put(self, value: torch.Tensor) -> None:
+        """Take the next ids."""
+        if not self._prompt_seen:
+            self._prompt_seen = True
+            return
+        self._ids += [one for one in value.flatten().tolist() if one not in self._tokenizer.stop_ids]
+        text = self._tokenizer.decode(self._ids)
+        if self._out is not None and not text.endswith("\ufffd"):
+            self._out.print(Text(text[self._shown :]), end="", soft_wrap=True)
+            self._shown = len(text)
+
+    def end(self) -> None:
+        """The reply is complete."""
+        if self._out is not None:
+            self._out.print()
+
+
+def talk(
+    opened: Reopened,
+    out: Terminal,
+    *,
+    compare: bool,
+    base: bool,
+    prompt: str | None,
+    system: str | None,
+    max_new_tokens: int,
+) -> None:
+    """Ask and answer until the questions end.
+
+    Args:
+        opened: the run's models.
+        out: where replies go.
+        compare: ask all models, side by side.
+        base: ask the original one first.
+        prompt: the only question; None reads questions.
+        system: system prompt; None takes the one that most training rows had, an empty one asks for none.
+        max_new_tokens: longest reply.
+    """
+    for model in (opened.tuned, opened.base):
+        if model is not None:
+            attend_as_served(model)
+    words = opened.system_prompt if system is None else system
+    start = [Message("system", words)] if words else []
+    if words and prompt is None:
+        out.print(Text(f"system: {words}", style="dim"))
+    asked = list(opened.names) if compare else ["base" if base else "tuned"]
+    histories = {name: list(start) for name in asked}
+    for question in _questions(out, prompt):
+        command, _, chosen = question.partition(" ")
+        if command == "/reset":
+            histories = {name: list(start) for name in asked}
+            continue
+        if command in ("/use", "/adapters"):
+            if (name := _chosen(out, opened, chosen, asked)) is not None:
+                histories = {name: histories[asked[0]]}  # the conversation goes on with another at the table
+                asked = [name]
+            continue
+        replies = {}
+        for name in asked:
+            histories[name].append(Message("user", question))
+            shown = None if compare else out
+            replies[name] = _reply(opened, opened.as_named(name), histories[name], shown, max_new_tokens)
+            histories[name].append(Message("assistant", replies[name]))
+        if compare:
+            _side_by_side(out, replies)
+
+
+def _chosen(out: Terminal, opened: Reopened, name: str, asked: list[str]) -> str | None:
+    """The one who answers from here on; None where the list of names is all that was wanted, or can be said."""
+    name = name.strip()
+    if len(asked) == 1 and name in opened.names:
+        return name
+    if len(asked) > 1:
+        out.print(Text("All answer, as --compare asks; start without it to choose one.", style="dim"))
+    elif name:
+        out.print(Text(f"There is no '{name}' here.", style="yellow"))
+    out.print(Text("  ".join(f"[{one}]" if one in asked else one for one in opened.names), style="dim"))
+    return None
+
+
+def _questions(out: Terminal, prompt: str | None) -> Iterator[str]:
+    if prompt is not None:
+        yield prompt
+        return
+    while True:
+        try:
+            line = out.input(Text("> ", style="bold")) if sys.stdin.isatty() else next(sys.stdin).rstrip("\n")
+        except (EOFError, StopIteration, KeyboardInterrupt):
+            out.print()
+            return
+        if line.strip() in ("/quit", "/exit"):
+            return
+        if line.strip():
+            yield line.strip()
+
+
+def _reply(
+    opened: Reopened, side: AbstractContextManager[Any], history: list[Message], out: Terminal | None, limit: int
+) -> str:
+    tokenizer = opened.renderer.tokenizer
+    try:
+        ids = opened.renderer.serve(history)
+    except TemplateRefusal as refusal:
+        raise TemplateError(
+            "The model's chat template does not accept this conversation",
+            where=opened.renderer.template.name,
+            found=str(refusal),
+            fix="leave out --system, or start over with /reset",
+        ) from refusal
+    with side as model:
+        return streamed_reply(model, tokenizer, ids, max_new_tokens=limit, streamer=_Printer(out, tokenizer))
+
+
+def _side_by_side(out: Terminal, replies: dict[str, str]) -> None:
+    table = Table(expand=True)
+    for name in replies:
+        table.add_column(name, ratio=1, overflow="fold")
+    table.add_row(*(Text(reply) for reply in replies.values()))
+    out.print(table)

@@ -1,0 +1,113 @@
+"""From a recipe or a model's name to its plan: finds the model, counts the data, names the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal
+
+from tutelage.builders.base_model import start_folder, start_name, with_adapters_own
+from tutelage.builders.dataset import Prepared, prepare, prepared_cache
+from tutelage.builders.memory_plan import checkpointing_choice, fullest_row, work_of
+from tutelage.builders.model import shards_here
+from tutelage.builders.row_limit import held_to_positions
+from tutelage.builders.sampler import order_of
+from tutelage.config import Settings
+from tutelage.errors import ConfigError
+from tutelage.model.load import settled_precision
+from tutelage.plan.console import gigabytes
+from tutelage.plan.devices import Device, this_machine
+from tutelage.plan.memory import looking_bytes
+from tutelage.plan.model_shape import read_blueprint
+from tutelage.plan.plan import Amount, Plan, make_plan
+from tutelage.plan.workload import METHODS, single_document
+
+PRECISIONS: tuple[Literal["auto", "bf16", "fp32"], ...] = ("auto", "bf16", "fp32")
+Say = Callable[[str], Any]
+
+
+def of_recipe(
+    settings: Settings, *, memory_gb: float | None, probe: bool, say: Say, prepared: Prepared | None = None
+) -> Plan:
+    """The plan of a recipe, its tokens and steps counted on its prepared data.
+
+    Args:
+        settings: of the run.
+        memory_gb: plan for this much memory; None for what is free here.
+        probe: time a few layers.
+        say: told what goes on.
+        prepared: the data, where it is at hand.
+
+    Raises:
+        TutelageError: the recipe's data or model cannot be used, or its settings do not go together.
+    """
+    settings = with_adapters_own(settings)
+    shards_here(settings)
+    if prepared is None:
+        folder = start_folder(settings.model, weights=False, say=say)
+        fitting, _ = held_to_positions(settings, folder, say=say)
+        say("proving the data")
+        prepared = prepare(fitting, folder, cache=prepared_cache(), say=lambda _text: None)
+    named = start_name(settings.model, say=say)
+    blueprint = read_blueprint(named, trust_remote_code=settings.model.trust_remote_code, say=say)
+    work = work_of(settings, fullest_row(settings, prepared))
+    if settings.model.method == "lora" and (looking := looking_bytes(blueprint, settings.lora.init)):
+        say(f"lora.init = {settings.lora.init} takes {gigabytes(looking)} beside the weights before the first step")
+    amount = _amount(settings, prepared)
+    return make_plan(blueprint, work, _device(memory_gb), amount=amount, probe=probe, say=say)
+
+
+def memory_line(settings: Settings, prepared: Prepared, *, say: Say) -> str:
+    """For a dry run: the peak of the recipe's method, what is free, and whether activations will be recomputed.
+
+    Raises:
+        TutelageError: the model cannot be planned.
+    """
+    choice = checkpointing_choice(settings, prepared, say=say)
+    return f"{gigabytes(choice.without_bytes)} at the peak; {choice.reason}; more: tutelage plan"
+
+
+def of_model(
+    model: str, method: str, tokens: int, precision: str, *, memory_gb: float | None, probe: bool, say: Say
+) -> Plan:
+    """The plan of a model without data, a row being one document of `tokens` tokens.
+
+    Raises:
+        ConfigError: there is no such method or precision.
+        TutelageError: the model cannot be used.
+    """
+    known = next((one for one in METHODS if one == method), None)
+    asked = next((one for one in PRECISIONS if one == precision), None)
+    if known is None or asked is None:
+        raise ConfigError(
+            "There is no such method" if known is None else "There is no such precision",
+            where="--method" if known is None else "--precision",
+            found=method if known is None else precision,
+            expected=", ".join(METHODS if known is None else PRECISIONS),
+            fix="give one of them",
+        )
+    blueprint = read_blueprint(model, say=say)
+    work = single_document(known, settled_precision(asked), tokens)
+    return make_plan(blueprint, work, _device(memory_gb), probe=probe, say=say)
+
+
+def _device(memory_gb: float | None) -> Device:
+    device = this_machine()
+    if memory_gb is None:
+        return device
+    size_bytes = round(memory_gb * 1e9)
+    name = f"{device.name}, with {memory_gb:g} GB"
+    return replace(device, name=name, memory_bytes=size_bytes, total_bytes=size_bytes, source="--memory-gb")
+
+
+def _amount(settings: Settings, prepared: Prepared) -> Amount:
+    """What a run goes through."""
+    asked, totals = settings.train, prepared.train_totals
+    order = order_of(settings, examples=len(prepared.train), sources=prepared.sources)
+    return Amount(
+        examples=order.examples,
+        tokens=totals.tokens,
+        trained_tokens=totals.trained_tokens,
+        steps=order.steps,
+        step_tokens=totals.tokens / order.examples * min(asked.batch_examples, order.examples),
+    )

@@ -1,0 +1,367 @@
+"""`train`, `evaluate`, `chat`, `report`: runs and what they leave. Torch is imported only where a model is needed."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from tutelage import config
+from tutelage import report as report_room
+from tutelage.builders.dataset import Prepared
+from tutelage.cli.launch import in_processes, started_already
+from tutelage.cli.outlet import Outlet
+from tutelage.config.sections import LARGEST_COUNT
+from tutelage.errors import ConfigError, DataError, shell_word
+from tutelage.report.console.progress import Screen
+from tutelage.report.console.result import before_after, final_facts, final_screen, measures_table
+from tutelage.report.console.terminal import Terminal, print_json
+from tutelage.runs import folder as run_files
+
+if TYPE_CHECKING:
+    from tutelage.train.replay import Replayed
+
+Run = Annotated[str, typer.Argument(help="The folder of a run, for example runs/quickstart.")]
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter", metavar="NAME=FOLDER_OR_RUN", help="Another adapter of the same base; may be given again."
+    ),
+]
+MOST_PROCESSES = 1024
+"""Of one machine. Our choice: a slip of the finger must not start more than a machine can hold."""
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs; progress goes to standard error.")]
+
+
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="A recipe (.toml); see recipes/.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings that override the recipe: train.learning_rate=2e-5")
+    ] = None,
+    *,
+    resume: Annotated[str | None, typer.Option("--resume", help="Go on with this run from its last step.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option("--from", help="With --resume: go on from this checkpoint, such as step-000010.")
+    ] = None,
+    skip_step: Annotated[
+        bool, typer.Option("--skip-step", help="With --resume: leave out the step that the run was stopped before.")
+    ] = False,
+    replay: Annotated[
+        str | None, typer.Option("--replay", help="Run this run's settings again and compare every step.")
+    ] = None,
+    into: Annotated[
+        str | None, typer.Option("--into", help="With --replay: the folder for it; left out, RUN.replay.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Prove the data, print the plan, load no model.")] = False,
+    explain: Annotated[
+        str | None, typer.Option("--explain", help="Explain a setting or section, or 'all', and stop.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Any dropped row is an error.")] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            "--processes", min=1, max=MOST_PROCESSES, help="Share the model and every step among this many processes."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune a model as a recipe says; measure it before and after; leave a run folder with a report.
+
+    Try: tutelage train recipes/quickstart.toml train.epochs=1
+    Ctrl-C finishes the step, saves, and says how to go on.
+    """
+    if explain is not None:
+        _explain(None if explain == "all" else explain)
+        return
+    resumed = resume is not None
+    _refuse_strays({"--from": checkpoint is not None, "--skip-step": skip_step}, "--resume", beside=resumed)
+    _refuse_strays({"--into": into is not None}, "--replay", beside=replay is not None)
+    stream = sys.stderr if as_json else sys.stdout
+    out = Terminal(file=cast(TextIO, Outlet(stream, lasting=not dry_run)))
+    if replay is not None:
+        options = {"--resume": resumed, "--strict": strict, "--dry-run": dry_run}
+        beside = recipe or next((option for option, given in options.items() if given), None)
+        _replay(replay, into, out, beside=beside, processes=processes, as_json=as_json)
+        return
+    settings = _settings(recipe, overrides or [], resume, strict=strict)
+    if checkpoint is not None:
+        _require_checkpoint(settings.run_folder, checkpoint)
+    if dry_run:
+        _dry_run(settings, out)
+        return
+    if processes is not None and not started_already(processes):
+        in_processes(processes, sys.argv[1:], folder=settings.run_folder)
+        return
+    _run(settings, out, resume=resumed, checkpoint=checkpoint, skip_step=skip_step, as_json=as_json)
+
+
+def _require_checkpoint(folder: Path, name: str) -> None:
+    from tutelage.train.checkpoint import Checkpoints
+
+    Checkpoints(folder / run_files.CHECKPOINTS, keep=1).newest_to_oldest(chosen=name)
+
+
+def _run(
+    settings: config.Settings, out: Terminal, *, resume: bool, checkpoint: str | None, skip_step: bool, as_json: bool
+) -> None:
+    from tutelage.train.run import run
+
+    finished = run(settings, Screen(out), resume=resume, checkpoint=checkpoint, skip_step=skip_step)
+    if finished.ended == "interrupted":
+        raise typer.Exit(130)
+    if not finished.result:  # another process shows it
+        return
+    if as_json:
+        print_json(finished.result)
+    else:
+        out.print(final_screen(finished.result))
+        for line in final_facts(finished.result, finished.folder, program=_program()):
+            out.print(line, soft_wrap=True)
+
+
+def _program() -> str:
+    """What the reader types to run us again: outside of an activated environment `tutelage` is not on the path."""
+    begun_as = Path(sys.argv[0])
+    if shutil.which("tutelage"):
+        return "tutelage"
+    if begun_as.name == "tutelage" and begun_as.is_file():
+        return shell_word(str(begun_as))
+    return f"{shell_word(sys.executable)} -m tutelage"
+
+
+def evaluate(
+    run: Run,
+    base: Annotated[bool, typer.Option("--base", help="Measure the original model instead.")] = False,
+    adapter: Adapters = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a run's tuned model again, on the recipe's validation rows, task and general set.
+
+    With --adapter NAME=FOLDER_OR_RUN: base, tuned and each adapter, on one loaded base, in one table.
+    """
+    if adapter:
+        _evaluate_adapters(run, adapter, base=base, as_json=as_json)
+        return
+    from tutelage.builders.evaluation import examine
+
+    measures = asdict(examine(run, base=base, screen=Screen(Terminal(stderr=True))))
+    if as_json:
+        print_json(measures)
+        return
+    recorded = _result(Path(run)) or {}
+    nothing: dict[str, Any] = {"fields": {}}
+    before = measures if base else recorded.get("before", nothing)
+    after = recorded.get("after", nothing) if base else measures
+    Terminal().print(before_after(before, after, title=f"{run}: {'before' if base else 'after'} measured just now"))
+
+
+def _evaluate_adapters(run: str, given: list[str], *, base: bool, as_json: bool) -> None:
+    if base:
+        raise ConfigError(
+            "--base and --adapter contradict each other", fix="leave --base out; the base is measured too"
+        )
+    from tutelage.builders.evaluation import examine_adapters
+    from tutelage.builders.named_adapters import named_adapters
+
+    found = examine_adapters(run, named_adapters(given), screen=Screen(Terminal(stderr=True)))
+    measured = {name: asdict(one) for name, one in found.items()}
+    if as_json:
+        print_json(measured)
+    else:
+        Terminal().print(measures_table(measured, title=f"{run}: adapters on one base"))
+
+
+def chat(
+    run: Run,
+    *,
+    base: Annotated[bool, typer.Option("--base", help="Talk to the original model.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Ask both, side by side.")] = False,
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Ask this once and stop.")] = None,
+    system: Annotated[
+        str | None, typer.Option("--system", help="System prompt; default: the one most training rows had.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", min=1, max=LARGEST_COUNT, help="Longest reply.")
+    ] = 256,
+    adapter: Adapters = None,
+) -> None:
+    """Talk to what a run trained. /reset starts over, /quit or Ctrl-D ends; questions may also come from a pipe.
+
+    With --adapter NAME=FOLDER_OR_RUN: /use NAME lets another adapter answer from here on, /adapters lists them.
+    """
+    if base and compare:
+        raise ConfigError("--base and --compare contradict each other", fix="give one of them")
+    from tutelage.builders.named_adapters import named_adapters
+    from tutelage.builders.trained_model import reopen
+    from tutelage.cli.chat import talk
+
+    out = Terminal()
+    added = named_adapters(adapter or [])
+    tuned = not base or bool(added)
+    opened = reopen(run, tuned=tuned, base=base or compare, adapters=added, say=out.say)
+    talk(opened, out, compare=compare, base=base, prompt=prompt, system=system, max_new_tokens=max_new_tokens)
+
+
+def _result(run: Path) -> dict[str, Any] | None:
+    """What `result.json` says; None where it is not there, or not as it was written, which the page says."""
+    try:
+        return run_files.read_json(run / run_files.RESULT)
+    except (OSError, ValueError):
+        return None
+
+
+def report(run: Run, as_json: AsJson = False) -> None:
+    """Write a run's page (report.html) again, also while it goes on; print where it is."""
+    path = report_room.write(run_files.existing_run_folder(run))
+    if as_json:
+        print_json({"report": str(path), "result": _result(Path(run))})
+    else:
+        Terminal().say(f"Report: {path}")
+
+
+def _settings(recipe: str | None, overrides: list[str], resume: str | None, *, strict: bool) -> config.Settings:
+    if resume is not None:
+        given = [recipe, *overrides, "--strict" if strict else None]
+        return _settings_of_resumed(run_files.existing_run_folder(resume), [one for one in given if one])
+    if recipe is None:
+        raise ConfigError(
+            "No recipe given", expected="tutelage train RECIPE.toml", fix="try: tutelage train recipes/quickstart.toml"
+        )
+    return config.load(recipe, [*overrides, *(["data.strict=true"] if strict else [])])
+
+
+def _settings_of_resumed(folder: Path, given: list[str]) -> config.Settings:
+    """The settings of a run that goes on; of those only its length may be given anew."""
+    from tutelage.train.extension import LENGTH  # which needs torch
+
+    if strays := [one for one in given if one.partition("=")[0] not in LENGTH]:
+        raise ConfigError(
+            "A resumed run keeps its settings",
+            found=f"--resume {folder} together with {', '.join(strays)}",
+            expected=f"nothing else, or its length: {' or '.join(LENGTH)}",
+            fix=f"leave out {', '.join(strays)}",
+        )
+    run_files.read_settings(folder)  # says what is wrong with them better than a recipe's error
+    found = config.load(folder / run_files.SETTINGS, given)
+    return found.model_copy(update={"folder": str(folder.parent), "name": folder.name})
+
+
+def _refuse_strays(options: Mapping[str, bool], goes_with: str, *, beside: bool) -> None:
+    """Refuse an option (name: whether it was given) without the one that it `goes_with`."""
+    for option, given in options.items():
+        if given and not beside:
+            raise ConfigError(
+                f"{option} goes with {goes_with}", fix=f"tutelage train {goes_with} RUN {option}, or leave it out"
+            )
+
+
+def _replay(
+    name: str, into: str | None, out: Terminal, *, beside: str | None, processes: int | None, as_json: bool
+) -> None:
+    from tutelage.distributed.process_group import first_here
+    from tutelage.train.replay import replay
+
+    if beside is not None:
+        raise ConfigError(
+            "A replayed run keeps its settings",
+            found=f"--replay {name} together with {beside}",
+            fix="give --replay alone",
+        )
+    if processes is not None and not started_already(processes):
+        in_processes(processes, sys.argv[1:], folder=None)
+        return
+    found = replay(name, Screen(out), into=into)
+    if not first_here():
+        return
+    if as_json:
+        print_json(asdict(found) | {"recorded": str(found.recorded), "folder": str(found.folder)})
+    elif found.difference is None:
+        out.say(_same(found))
+    else:
+        out.say(f"different: {found.difference}")
+    if found.difference is not None:
+        for cause in found.causes:
+            out.say(f"  probable cause: {cause}")
+        if not found.causes:
+            same = "versions, code, device, processor and threads are those of the record"
+            out.say(f"  no cause is recorded: {same}")
+        raise typer.Exit(1)
+
+
+def _same(found: Replayed) -> str:
+    if found.tolerance > 0.0:
+        why = "; ".join(one for one in found.causes if "processes" in one)
+        return f"the same to {found.tolerance:g}: {found.steps} steps; not to the last bit, and without weights ({why})"
+    compared = found.weights or "no weights, as the two runs have no checkpoint in common"
+    return f"identical: {found.steps} steps and {compared}, to the last bit"
+
+
+def _dry_run(settings: config.Settings, out: Terminal) -> None:
+    from tutelage.builders.base_model import start_folder, with_adapters_own
+    from tutelage.builders.dataset import prepare, prepared_cache
+    from tutelage.builders.row_limit import held_to_positions
+    from tutelage.builders.sampler import epoch_tokens, order_of, questions_of_length
+
+    settings = with_adapters_own(settings)
+    if find_spec("torch") is not None:  # which one needs to train, and to know what it can share out
+        from tutelage.builders.model import shards_here
+
+        shards_here(settings)
+    folder = start_folder(settings.model, weights=False, say=out.say)
+    questions = config.questions(settings)
+    fitting, positions = held_to_positions(settings, folder, say=out.say)
+    prepared = prepare(fitting, folder, cache=prepared_cache(), say=out.say)
+    if positions is not None:
+        positions.require_room(settings, prepared)
+        questions += filter(None, [positions.question(prepared)])
+    asked = settings.train
+    order = order_of(settings, examples=len(prepared.train), sources=prepared.sources)
+    tokens = prepared.train_totals.tokens
+    step_tokens = epoch_tokens(prepared.train, prepared.sources) / order.epoch_visits * asked.batch_examples
+    ledger = prepared.ledger
+    grid = Table.grid(padding=(0, 2))
+    for name, value in {
+        "run folder": str(settings.run_folder),
+        "rows": f"{ledger.rows_in} in = {ledger.rows_kept} kept + {ledger.rows_dropped} dropped",
+        "dropped": ", ".join(f"{count} {reason}" for reason, count in ledger.dropped.items()) or "none",
+        "training": f"{len(prepared.train)} sequences, {tokens:,} tokens",
+        "held out": f"{len(prepared.validation)} sequences",
+        "questions": f"{len(prepared.task)} task, {len(prepared.general)} general",
+        "steps": f"{order.steps} of {asked.batch_examples} sequences, about {step_tokens:,.0f} tokens",
+        "learning rate": f"{settings.peak_learning_rate:g}, {asked.schedule}",
+        "method": f"{settings.model.method}, {settings.model.precision}",
+        "memory": _memory_line(settings, prepared),
+    }.items():
+        grid.add_row(Text(name, style="bold"), Text(value))
+    out.print(grid)
+    for question in [*questions, *questions_of_length(settings, order)]:
+        out.say(f"Is this meant? {question}", style="yellow")
+
+
+def _memory_line(settings: config.Settings, prepared: Prepared) -> str:
+    if find_spec("torch") is None:
+        return "not planned: it needs torch; pip install 'tutelage[train]'"
+    from tutelage.cli.plan_inputs import memory_line
+
+    try:
+        return memory_line(settings, prepared, say=lambda _text: None)
+    except (ConfigError, DataError) as error:  # a model that cannot be planned may still have data to prove
+        return f"not planned: {error.what} ({error.found})"
+
+
+def _explain(name: str | None) -> None:
+    out = Terminal()
+    for one in config.explain(name):
+        out.print(Text.assemble((one.path, "bold"), f" ({one.type}; default {one.default})"))
+        out.print(Text(f"  {one.description}"))
+        if one.usual:
+            out.print(Text(f"  usual: {one.usual}", style="dim"))
+        out.print(Text(f"  source: {one.source}", style="dim"))

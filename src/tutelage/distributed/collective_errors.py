@@ -1,0 +1,51 @@
+"""Work that each of several processes does by itself: where it fails on one, all raise, and go on alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from tutelage.distributed.failure import broke_off
+from tutelage.distributed.process_group import Ranks
+from tutelage.errors import EngineError, cause_of
+from tutelage.model.out_of_memory import is_out_of_memory
+from tutelage.model.refusals import FAILURES
+
+T = TypeVar("T")
+
+
+class AgreedError(RuntimeError):
+    """Work failed on one of several processes, and each of them raises this."""
+
+
+def agreed(ranks: Ranks, work: Callable[[], T]) -> T:
+    """What `work` returns, once it has succeeded on every process; alone, it is just called.
+
+    Args:
+        ranks: all of them come here.
+        work: where it fails, it has met the other processes as often as where it does not.
+
+    Raises:
+        MemoryError: on every process, as memory ran out on one of them.
+        AgreedError: on every process, as `work` failed otherwise on one of them; the message says where and why.
+        EngineError: this process can no longer meet the others.
+    """
+    if ranks.size == 1:
+        return work()
+    failure: Exception | None = None
+    try:
+        value = work()
+    except FAILURES as error:
+        if isinstance(error, EngineError) or broke_off(error):
+            raise
+        failure = error
+    if not ranks.any(failure is not None):
+        return value
+    mine = None if failure is None else (is_out_of_memory(failure), f"process {ranks.rank}: {cause_of(failure)}")
+    is_memory, cause = min(one for one in ranks.gather(mine) if one is not None)
+    raise (MemoryError if is_memory else AgreedError)(cause) from failure
+
+
+def failures(ranks: Ranks) -> tuple[type[Exception], ...]:
+    """What to catch around work after which all processes go on: of several, only what every one of them raises."""
+    return FAILURES if ranks.size == 1 else (AgreedError, MemoryError)

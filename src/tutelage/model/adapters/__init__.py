@@ -1,0 +1,1 @@
+"""LoRA and its relatives, prompt tuning, and several adapters on one base."""

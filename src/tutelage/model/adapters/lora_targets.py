@@ -1,0 +1,328 @@
+"""Which weights of a model get a low-rank pair: what is asked for, tried against what PEFT takes before any changes.
+
+PEFT knows some mixtures of experts by name and gives their experts pairs; others it leaves without, and of those that
+it knows it leaves out the linear layers that are named like an expert's. What "all-linear" means is the same here for
+all: every linear layer but the output head, and the weights of experts, which are parameters of three dimensions.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from tutelage.errors import ConfigError
+from tutelage.model.attention.packed import NAME, attend_as_served, isolate_documents
+from tutelage.model.linear_weights import layer_matrices, of_any_layer
+from tutelage.model.out_of_memory import is_out_of_memory
+from tutelage.model.quantization import parameter_count
+from tutelage.model.refusals import REFUSALS
+
+EVERY = "all-linear"
+TRIED_TOKENS = 8
+PEFT_REFUSALS = (ValueError, AttributeError, TypeError, KeyError, NotImplementedError)
+"""What PEFT raises where it cannot adapt a layer, or cannot with the settings that it was given."""
+_PLAINER: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("lora.dora", "lora.dora = false", {"use_dora": False}),
+    ("lora.dropout", "lora.dropout = 0.0", {"lora_dropout": 0.0}),
+    ("lora.dora", "lora.dora = false and lora.dropout = 0.0", {"use_dora": False, "lora_dropout": 0.0}),
+)
+"""Settings that some layers cannot have, and what to write instead."""
+
+
+def linear_layers(model: Any) -> list[str]:
+    """Every linear layer but the output head, by name."""
+    from transformers.pytorch_utils import Conv1D
+
+    head = model.get_output_embeddings()
+    kinds = (torch.nn.Linear, Conv1D)
+    return [name for name, one in model.named_modules() if isinstance(one, kinds) and one is not head]
+
+
+def fitted(model: Any, config: Any) -> Any:
+    """`config` with targets that PEFT takes on this model; the model is left as it came.
+
+    Args:
+        model: without an adapter.
+        config: PEFT's `LoraConfig`. Of "all-linear" what PEFT refuses is left out, see `unpaired`; a named target that
+            is a parameter goes to PEFT's `target_parameters`.
+
+    Raises:
+        ConfigError: a target names nothing, or PEFT cannot do this with the layers; what is advised was tried.
+    """
+    plain = replace(config, init_lora_weights=True, corda_config=None, lora_ga_config=None, eva_config=None)
+    targets: dict[str, Any] = {"target_modules": EVERY}
+    if config.target_modules != EVERY:
+        targets = _as_targets(model, sorted(config.target_modules))
+        if error := _refusal(model, replace(plain, **targets)):
+            raise _advice(model, replace(plain, **targets), error)
+        return replace(config, **targets)
+    idle = _idle_modules(model)
+    layers = [name for name in linear_layers(model) if name not in idle]
+    if len(layers) < len(linear_layers(model)):
+        targets = {"target_modules": layers}
+    if error := _refusal(model, replace(plain, **targets)):
+        layers = _taken_layers(model, plain, layers)
+        if not layers:
+            raise _advice(model, plain, error)
+        targets = {"target_modules": layers}
+    if more := _passed_over(model, replace(plain, **targets), layers=layers, idle=idle):
+        targets |= {"target_parameters": more}
+        if error := _refusal(model, replace(plain, **targets)):
+            raise _advice(model, replace(plain, **targets), error)
+    return replace(config, **targets)
+
+
+def with_whole_modules(model: Any, config: Any, names: Sequence[str]) -> Any:
+    """`config` with modules that are trained whole; one whose weights are tied to another's stays tied.
+
+    Raises:
+        ConfigError: a name is no module's with weights of its own, or is that of a layer with a pair.
+    """
+    if not names:
+        return config
+    # The embedding and the head are the two that a checkpoint may tie, and PEFT must be told of the first alone.
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    tied = head is not None and head.weight is embedding.weight
+    known = {name: one for name, one in model.named_modules() if any(True for _ in one.parameters(recurse=False))}
+    for asked in names:
+        found = [one for name, one in known.items() if name == asked or name.endswith(f".{asked}")]
+        if found and not (tied and head in found):
+            continue
+        near = difflib.get_close_matches(asked, {name.rpartition(".")[2] for name in known}, n=3, cutoff=0.4)
+        (inputs,) = (name.rpartition(".")[2] for name, one in known.items() if one is embedding)
+        raise ConfigError(
+            "A module that is to be trained whole is tied to the input embedding"
+            if found
+            else "A module that is to be trained whole is not one of this model",
+            where="lora.modules_to_save",
+            found=asked,
+            expected=inputs if found else f"a name such as {', '.join(near or [inputs])}",
+            fix=f'write "{inputs if found or not near else near[0]}" instead',
+        )
+    return replace(config, modules_to_save=list(names), ensure_weight_tying=tied)
+
+
+def paired(adapted: Any) -> set[int]:
+    """The `id` of each weight of the base that has a pair."""
+    from peft.tuners.lora.layer import LoraLayer, ParamWrapper
+
+    return {
+        id(one.get_param() if isinstance(one, ParamWrapper) else one.get_base_layer().weight)
+        for one in adapted.modules()
+        if isinstance(one, LoraLayer)
+    }
+
+
+def expert_pairs(adapted: Any) -> list[str]:
+    """Names of the modules whose parameters, rather than whose outputs, have a pair."""
+    from peft.tuners.lora.layer import ParamWrapper
+
+    return [name for name, one in adapted.named_modules() if isinstance(one, ParamWrapper)]
+
+
+def unpaired(model: Any, adapted: Any) -> tuple[str, ...]:
+    """A line about the weights of a model's layers that have no pair, and their share; none where all have one."""
+    chosen = paired(adapted)
+    matrices = dict(layer_matrices(model))
+    left = {name: one for name, one in matrices.items() if id(one) not in chosen}
+    if not left:
+        return ()
+    share = sum(map(parameter_count, left.values())) / sum(map(parameter_count, matrices.values()))
+    names = sorted({of_any_layer(name) for name in left})
+    return (f"No pair beside {', '.join(names)}: {share:.1%} of the weights that multiply in its layers",)
+
+
+@contextmanager
+def _tried(model: Any, config: Any) -> Iterator[Any]:
+    """PEFT's model with pairs that take no memory; `model` is as it was when the block ends, or when PEFT refuses."""
+    from peft import get_peft_model
+
+    learns = [(one, one.requires_grad) for one in model.parameters()]
+    try:
+        yield get_peft_model(model, copy.deepcopy(config), low_cpu_mem_usage=True)
+    finally:
+        take_off(model)
+        for one, before in learns:
+            one.requires_grad_(before)
+
+
+def take_off(model: Any) -> None:
+    """Put each layer of `model` that has a pair back in its place, without it."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = {name: one for name, one in model.named_modules() if isinstance(one, BaseTunerLayer)}
+    for name, one in reversed(layers.items()):  # a module with a pair of its own may hold layers with pairs
+        parent, _, leaf = name.rpartition(".")
+        if parent not in layers:  # pairs of several parameters of a module lie in each other
+            model.get_submodule(parent)._modules[leaf] = one.get_base_layer()
+    vars(model).pop("peft_config", None)
+
+
+def _refusal(model: Any, config: Any) -> Exception | None:
+    """What PEFT says where it does not take `config`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is only tried; what is done in the end warns again
+        try:
+            with _tried(model, config):
+                return None
+        except PEFT_REFUSALS as error:
+            return error
+
+
+@torch.no_grad()
+def few_logits(model: Any) -> torch.Tensor:
+    """What the model answers to the first few tokens of its vocabulary, with the attention that a server uses: fp32."""
+    isolated, was_training = model.config._attn_implementation == NAME, model.training
+    if isolated:
+        attend_as_served(model)
+    model.eval()
+    try:
+        ids = torch.arange(TRIED_TOKENS, device=model.get_input_embeddings().weight.device)[None]
+        logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits.float()
+    finally:
+        model.train(was_training)
+        if isolated:
+            isolate_documents(model)
+    return logits
+
+
+def _idle_modules(model: Any) -> set[str]:
+    """Modules with weights that a forward pass goes past, or that give something else than a product with each input.
+
+    What holds the first reads them itself, so a pair would not act; beside the second, a pair's product does not fit.
+    A module that is given its input by name counts with them, as PEFT's pairs take it by position.
+
+    Modules of one name in all layers count together, as not every expert is asked. Nothing is idle where there are no
+    numbers, or where the model does not take a few tokens as they are.
+    """
+    matrices = [name.rpartition(".")[0] for name, _ in layer_matrices(model)]
+    if model.get_input_embeddings().weight.device.type == "meta":
+        return set()
+    called: set[str] = set()
+
+    def note(module: Any, given: tuple[Any, ...], output: Any, *, name: str) -> None:
+        width = getattr(module, "out_features", None)
+        if given and (
+            width is None or (isinstance(output, torch.Tensor) and output.shape == (*given[0].shape[:-1], width))
+        ):
+            called.add(name)
+
+    hooks = [model.get_submodule(name).register_forward_hook(partial(note, name=name)) for name in set(matrices)]
+    try:
+        few_logits(model)
+    except REFUSALS as error:
+        if is_out_of_memory(error):
+            raise
+        return set()
+    finally:
+        for one in hooks:
+            one.remove()
+    busy = {of_any_layer(f"{name}.") for name in called}
+    return {name for name in matrices if of_any_layer(f"{name}.") not in busy}
+
+
+def _taken_layers(model: Any, config: Any, layers: Sequence[str]) -> list[str]:
+    """Those of the linear `layers` that PEFT takes, all of a name together; none where it is the settings it minds."""
+    by_leaf: dict[str, list[str]] = {}
+    for name in layers:
+        by_leaf.setdefault(name.rpartition(".")[2], []).append(name)
+    bare = replace(config, use_dora=False, lora_dropout=0.0)
+    taken = [
+        name
+        for names in by_leaf.values()
+        if _refusal(model, replace(bare, target_modules=names)) is None
+        for name in names
+    ]
+    taken = taken if len(taken) < len(layers) else []
+    return taken if taken and _refusal(model, replace(config, target_modules=taken)) is None else []
+
+
+def _passed_over(model: Any, config: Any, *, layers: Sequence[str], idle: set[str]) -> list[str]:
+    """Parameters to name to PEFT: experts of three dimensions, and those of `layers` that it gave no pair.
+
+    A weight in 4 bits has lost its shape, so PEFT could adapt it as a layer's only.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with _tried(model, config) as adapted:
+            chosen = paired(adapted)
+    wanted = {f"{name}.weight" for name in layers}
+    return [
+        name
+        for name, one in layer_matrices(model)
+        if id(one) not in chosen
+        and one.is_floating_point()
+        and name.rpartition(".")[0] not in idle
+        and ((one.ndim == 3 and min(one.shape[1:]) > 1) or name in wanted)
+    ]
+
+
+def _named(model: Any, targets: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Targets that are modules, and those that are parameters, by PEFT's rule: a whole name, or its end from a dot on.
+
+    Raises:
+        ConfigError: one is neither.
+    """
+    layers = [name for name, _ in model.named_modules()]
+    weights = [name for name, _ in layer_matrices(model)]
+
+    def among(names: list[str], target: str) -> bool:
+        return any(name == target or name.endswith(f".{target}") for name in names)
+
+    modules = [one for one in targets if among(layers, one)]
+    parameters = [one for one in targets if one not in modules and among(weights, one)]
+    if wrong := [one for one in targets if one not in modules and one not in parameters]:
+        raise ConfigError(
+            "LoRA does not find its targets in this model",
+            where="lora.targets",
+            found=", ".join(wrong),
+            expected=f'"{EVERY}", or some of: {", ".join(target_names(model))}',
+            fix=f'set lora.targets = "{EVERY}"',
+        )
+    return modules, parameters
+
+
+def target_names(model: Any) -> list[str]:
+    """What `lora.targets` can name: the last part of each linear layer's name, and experts with what holds them."""
+    layers = {name.rpartition(".")[2] for name in linear_layers(model)}
+    experts = {".".join(name.split(".")[-2:]) for name, one in layer_matrices(model) if one.ndim == 3}
+    return [*sorted(layers), *sorted(experts)]
+
+
+def _advice(model: Any, config: Any, error: Exception) -> ConfigError:
+    """The first change that was tried and works: of a setting that these layers cannot have, or of the targets."""
+    text = str(error).strip().split("\n")[0]
+    for where, instead, changes in _PLAINER:
+        asked = {name: getattr(config, name) for name in changes}
+        if all(asked[name] != value for name, value in changes.items()) and (
+            _refusal(model, replace(config, **changes)) is None
+        ):
+            what = "PEFT gives some of the weights that were chosen, such as experts, no pair of this kind"
+            return ConfigError(what, where=where, found=text, expected=instead, fix=f"set {instead}")
+    asked_for = config.target_modules
+    single = target_names(model) if isinstance(asked_for, str) else sorted(asked_for)
+    works = [one for one in single if _refusal(model, replace(config, **_as_targets(model, [one]))) is None]
+    if works and _refusal(model, replace(config, **_as_targets(model, works))) is None:
+        fix = "set lora.targets = [" + ", ".join(f'"{one}"' for one in works) + "]"
+    else:
+        fix = 'set model.method = "full", or choose another model'
+    return ConfigError(
+        "PEFT does not adapt some of the layers that were chosen",
+        where="lora.targets",
+        found=text,
+        expected="layers that PEFT adapts in this model" + (f": {', '.join(works)}" if works else ""),
+        fix=fix,
+    )
+
+
+def _as_targets(model: Any, names: Sequence[str]) -> dict[str, Any]:
+    modules, parameters = _named(model, names)
+    return {"target_modules": modules, "target_parameters": parameters or None}

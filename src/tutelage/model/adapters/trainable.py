@@ -1,0 +1,61 @@
+"""What a model was made into for training: how much of it learns, in numbers and bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from tutelage.model.quantization import parameter_count, quantised_count, stored_bytes
+
+Method = Literal["full", "lora", "qlora", "prompt"]
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """What will be trained.
+
+    Attributes:
+        method: how.
+        parameters: in all, adapters included; a weight in 4 bits counts once.
+        trainable: how many of them learn.
+        weight_bytes: all parameters as they lie in memory before the run casts them.
+        trainable_bytes: the fp32 masters of those that learn.
+        four_bit: how many parameters are stored in 4 bits.
+        notes: what a user should know about it.
+        start: an adapter's tensors before the first step, in fp32 and PEFT's names, where its initialisation has
+            changed the base; empty elsewhere. `train.save` subtracts them.
+    """
+
+    method: Method
+    parameters: int
+    trainable: int
+    weight_bytes: int
+    trainable_bytes: int
+    four_bit: int = 0
+    notes: tuple[str, ...] = ()
+    start: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+def counted(
+    model: torch.nn.Module,
+    method: Method,
+    *,
+    notes: tuple[str, ...] = (),
+    start: Mapping[str, torch.Tensor] | None = None,
+) -> Adapted:
+    """The record of a model whose parameters are marked as learning or not."""
+    everything = list(model.parameters())
+    trainable = sum(one.numel() for one in everything if one.requires_grad)
+    return Adapted(
+        method,
+        parameters=sum(parameter_count(one) for one in everything),
+        trainable=trainable,
+        weight_bytes=sum(stored_bytes(one) for one in everything),
+        trainable_bytes=4 * trainable,
+        four_bit=quantised_count(model),
+        notes=notes,
+        start=start or {},
+    )

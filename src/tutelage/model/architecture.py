@@ -1,0 +1,241 @@
+"""What a model is, as far as training depends on it: tried on the model itself, never looked up by its name.
+
+Shape legend: T = tokens that are tried, D = hidden width, V = vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from tutelage.errors import ConfigError, DataError, cause_of
+from tutelage.model.adapters.prompt_tuning import without_prompt
+from tutelage.model.attention.isolation_check import (
+    SHORT,
+    Longest,
+    beginnings_can_be_shared,
+    documents_stay_apart,
+    equal_but_for_rounding,
+)
+from tutelage.model.attention.packed import attend_as_served, isolate_documents
+from tutelage.model.layers import decoder_of
+from tutelage.model.out_of_memory import is_out_of_memory
+from tutelage.model.output_head import HeadKind, accepted, head_of, own_logits, product_logits
+from tutelage.model.refusals import REFUSALS
+
+TRIED_TOKENS = 24
+ID_STEP = 13
+"""Ids of the trial, spread over the vocabulary."""
+
+Attention = Literal["documents", "own"]
+"""Which attention a model trains with: `model.attention.document_attention`, or its own with one document a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """What was tried on a model.
+
+    Attributes:
+        attention: "documents" where `model.attention.document_attention` gives what the model's own attention gives;
+            "own" where only the model's own does, one document a row.
+        head: who makes its logits, see `model.head`.
+        together: documents of a row are kept apart, so that they can share one.
+        shares_beginnings: documents of a row can continue one beginning that is laid down once.
+        draws_noise: two passes in training mode differ: dropout of the checkpoint's, or of its adapter.
+    """
+
+    attention: Attention = "documents"
+    head: HeadKind = "product"
+    together: bool = True
+    shares_beginnings: bool = True
+    draws_noise: bool = False
+
+
+PLAIN = Anatomy()
+"""A model that attends inside documents, whose logits are a product."""
+
+
+def anatomy_of(model: Any, longest: Longest = SHORT) -> Anatomy:
+    """Try a model; afterwards it attends as it trains (`attend_as_trained`), in the mode it was in.
+
+    Args:
+        model: a causal language model of transformers, with or without PEFT around it; virtual tokens are left out.
+        longest: how long the rows may become that it will be given.
+
+    Raises:
+        ConfigError: its own forward fails, or looks at later tokens, so that it is no causal language model.
+    """
+    whole = bare_model(model)
+    with _undisturbed(whole), torch.no_grad():
+        attend_as_served(whole)
+        ids_1T = _ids(whole)
+        own_TV = _own_forward(whole, ids_1T)
+        _require_causal(whole, ids_1T, own_TV)
+        hidden_TD = _hidden(whole, ids_1T)
+        head = _head_kind(whole, hidden_TD, own_TV)
+        documents = head != "whole" and _same_by_documents(whole, ids_1T, hidden_TD)
+        attention: Attention = "documents" if documents else "own"
+        together = documents and documents_stay_apart(whole, longest)
+        beginnings = together and beginnings_can_be_shared(whole)
+        attend_as_trained(whole, attention)
+        noise = _draws_noise(whole, ids_1T, attention)
+    return Anatomy(attention, head, together, beginnings, noise)
+
+
+def attend_as_trained(model: Any, attention: Attention) -> None:
+    """Give `model` the attention it is trained with: inside documents, or its own."""
+    if attention == "documents":
+        isolate_documents(model)
+    else:
+        attend_as_served(model)
+
+
+def own_inputs(module: Any, named: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a forward with the model's own attention: no cache where it can be left out."""
+    return accepted(module, {"use_cache": False}) | named
+
+
+def bare_model(model: Any) -> Any:
+    """The model without PEFT around it; layers that PEFT has put into it stay."""
+    from peft import PeftModel
+
+    bare = without_prompt(model)
+    return bare.get_base_model() if isinstance(bare, PeftModel) else bare
+
+
+@contextmanager
+def _undisturbed(model: Any) -> Iterator[None]:
+    """Evaluation mode inside the block, and the random numbers of before behind it."""
+    devices = [torch.cuda.current_device()] if next(model.parameters()).is_cuda else []
+    trained = model.training
+    with torch.random.fork_rng(devices=devices):
+        model.eval()
+        try:
+            yield
+        finally:
+            model.train(trained)
+
+
+def _ids(model: Any) -> torch.Tensor:
+    vocabulary = len(model.get_input_embeddings().weight)
+    device = next(model.parameters()).device
+    return ((1 + torch.arange(TRIED_TOKENS, device=device) * ID_STEP) % vocabulary)[None]
+
+
+def _own_forward(model: Any, ids_1T: torch.Tensor) -> torch.Tensor:
+    try:
+        logits_TV: torch.Tensor = model(input_ids=ids_1T, **own_inputs(model, {})).logits[0].float()
+    except REFUSALS as error:
+        if is_out_of_memory(error):
+            raise
+        raise _untrainable(model, f"its own forward fails: {cause_of(error)[:200]}") from error
+    if logits_TV.shape[:1] != ids_1T.shape[1:]:
+        raise _untrainable(model, f"{ids_1T.shape[1]} tokens give logits of shape {list(logits_TV.shape)}")
+    if not bool(torch.isfinite(logits_TV).all()):
+        raise _untrainable(model, "its own forward gives numbers that are not finite")
+    return logits_TV
+
+
+def _require_causal(model: Any, ids_1T: torch.Tensor, own_TV: torch.Tensor) -> None:
+    """With another last token, what is said of the tokens before it must stay the same."""
+    changed_1T = ids_1T.clone()
+    changed_1T[0, -1] = ids_1T[0, 0]
+    again_TV = _own_forward(model, changed_1T)
+    if not equal_but_for_rounding(again_TV[:-1], own_TV[:-1], _dtype(model)):
+        raise _untrainable(model, "what it says of a token depends on later tokens")
+
+
+def _hidden(model: Any, ids_1T: torch.Tensor) -> torch.Tensor | None:
+    """[T, D] of the decoder by itself; None where it does not take ids alone."""
+    decoder = decoder_of(model)
+    try:
+        output = decoder(input_ids=ids_1T, **own_inputs(decoder, {}))
+    except REFUSALS as error:
+        if is_out_of_memory(error):
+            raise
+        return None
+    hidden_1TD = output[0]
+    return hidden_1TD[0] if isinstance(hidden_1TD, torch.Tensor) and hidden_1TD.ndim == 3 else None
+
+
+def _head_kind(model: Any, hidden_TD: torch.Tensor | None, own_TV: torch.Tensor) -> HeadKind:
+    """The first of the ways to make logits that gives the model's own."""
+    if hidden_TD is None:
+        return "whole"
+    dtype = _dtype(model)
+    try:
+        if equal_but_for_rounding(product_logits(head_of(model), hidden_TD), own_TV, dtype):
+            return "product"
+    except (*REFUSALS, ConfigError) as error:
+        if is_out_of_memory(error):
+            raise
+    try:
+        if equal_but_for_rounding(own_logits(model, hidden_TD, own_inputs(model, {})).float(), own_TV, dtype):
+            return "own"
+    except REFUSALS as error:
+        if is_out_of_memory(error):
+            raise
+    return "whole"
+
+
+def _same_by_documents(model: Any, ids_1T: torch.Tensor, hidden_TD: torch.Tensor | None) -> bool:
+    """Whether attention inside documents gives the hidden states of the model's own, which it may refuse."""
+    assert hidden_TD is not None, "only a decoder that can be asked by itself"
+    if not model._can_set_attn_implementation():
+        return False
+    try:
+        isolate_documents(model)
+        decoder = decoder_of(model)
+        found = decoder(**document_inputs(ids_1T), use_cache=False)[0][0]
+    except (*REFUSALS, DataError, ConfigError) as error:
+        if is_out_of_memory(error):
+            raise
+        return False
+    return found.shape == hidden_TD.shape and equal_but_for_rounding(found.float(), hidden_TD.float(), hidden_TD.dtype)
+
+
+def document_inputs(ids_1T: torch.Tensor) -> dict[str, Any]:
+    """What a decoder that attends inside documents is given for a row of one document."""
+    tokens = ids_1T.shape[1]
+    positions_1T = torch.arange(tokens, device=ids_1T.device)[None]
+    return {"input_ids": ids_1T, "position_ids": positions_1T, "document_tokens": (tokens,)}
+
+
+def one_token(device: torch.device) -> dict[str, Any]:
+    """What the decoder is given beside its id for one token that stands for nothing (`model.head.own_logits`)."""
+    named = document_inputs(torch.zeros(1, 1, dtype=torch.long, device=device))
+    return {name: one for name, one in named.items() if name != "input_ids"}
+
+
+def _draws_noise(model: Any, ids_1T: torch.Tensor, attention: Attention) -> bool:
+    """Whether two passes in training mode differ."""
+    model.train()
+    named = document_inputs(ids_1T) if attention == "documents" else {"input_ids": ids_1T}
+    try:
+        first, second = (model(**named, **own_inputs(model, {})).logits for _ in range(2))
+    except REFUSALS as error:
+        if is_out_of_memory(error):
+            raise
+        raise _untrainable(model, f"its own forward fails in training mode: {cause_of(error)[:200]}") from error
+    finally:
+        model.eval()
+    return not torch.equal(first, second)
+
+
+def _dtype(model: Any) -> torch.dtype:
+    dtype: torch.dtype = next(one.dtype for one in model.parameters() if one.is_floating_point())
+    return dtype
+
+
+def _untrainable(model: Any, found: str) -> ConfigError:
+    kind = model.config.get_text_config().model_type
+    return ConfigError(
+        f"The model cannot be trained as a causal language model: {found}",
+        where=f"{type(model).__name__} (model_type {kind})",
+        expected="logits for each token of a row of ids, from that token and those before it",
+        fix="give a model that writes text from text alone",
+    )

@@ -1,0 +1,87 @@
+"""Whether a checkpoint is the model that its config.json describes: what was missing, too much, or of another shape."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tutelage.errors import DataError
+from tutelage.model.layers import decoder_layers
+from tutelage.model.safetensors_header import stored_tensors
+
+SHOWN_NAMES = 4
+
+
+def require_agreement(model: Any, folder: Path, report: Mapping[str, Any]) -> tuple[str, ...]:
+    """Hold what was loaded against what `folder` stores.
+
+    Args:
+        model: as it was loaded.
+        folder: its safetensors.
+        report: transformers' loading report.
+
+    Returns:
+        A sentence about what the checkpoint holds besides, such as the part that looks at pictures, if anything.
+
+    Raises:
+        DataError: a tensor is missing, has another shape, or belongs to a part of the model that takes no such tensor.
+    """
+    missing, mismatched = sorted(report["missing_keys"]), sorted(report["mismatched_keys"])
+    if missing:
+        raise _disagreement(folder, f"not stored: {_named(missing)}")
+    if mismatched:
+        shapes = [f"{name} {list(stored)} stored, {list(made)} by config.json" for name, stored, made in mismatched]
+        raise _disagreement(folder, _named(shapes))
+    beside = sorted(report["unexpected_keys"])
+    wrong = [name for name in beside if _belongs(model, name)]
+    if wrong:
+        raise _disagreement(folder, f"stored, and not in the model: {_named(wrong)}")
+    patterns = [re.compile(one) for one in model._keys_to_ignore_on_load_unexpected or ()]
+    stored = stored_tensors(folder)
+    ignored = [name for name in stored if any(one.search(name) for one in patterns) and not _belongs(model, name)]
+    left = sorted({*beside, *ignored})
+    if not left:
+        return ()
+    numbers = sum(stored[name] for name in left if name in stored)
+    parts = Counter(_part(name) for name in left)
+    shown = ", ".join(f"{part} ({count} tensors)" for part, count in parts.most_common(SHOWN_NAMES))
+    return (f"The checkpoint holds {numbers:,} numbers that are no part of the text model and stay behind: {shown}",)
+
+
+def _belongs(model: Any, name: str) -> bool:
+    """Whether a tensor without a place would lie in the list of layers, or in a module that the model has."""
+    modules = {path: module for path, module in model.named_modules() if path}
+    _, layers = decoder_layers(model)
+    lists = [path for path, module in modules.items() if module is layers]
+    full = (name, f"{model.base_model_prefix}.{name}")  # some checkpoints leave out the name of the model inside
+    inside = any(one.startswith(f"{path}.") for path in lists for one in full)
+    return inside or any(one.rpartition(".")[0] in modules for one in full)
+
+
+def _part(name: str) -> str:
+    """The name up to its first number, at most two words of it."""
+    words = []
+    for word in name.split(".")[:2]:
+        if word.isdigit():
+            break
+        words.append(word)
+    return ".".join(words) or name
+
+
+def _named(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - SHOWN_NAMES} more" if len(listed) > SHOWN_NAMES else ""
+    return ", ".join(listed[:SHOWN_NAMES]) + more
+
+
+def _disagreement(folder: Path, found: str) -> DataError:
+    return DataError(
+        "config.json and the weights disagree",
+        where=str(folder),
+        found=found,
+        expected="each weight of the model stored once, in the shape that config.json gives it",
+        fix="take config.json and safetensors from one download or one save_pretrained",
+    )

@@ -1,0 +1,133 @@
+"""Weights in 4 bits (NF4, through bitsandbytes) under an adapter: QLoRA, Dettmers et al. 2023, section 3.
+
+The linear layers inside the decoder are quantised; embeddings, norms and the output head keep their precision.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+
+from tutelage.errors import ConfigError, DependencyError
+from tutelage.model.linear_weights import layer_matrices, of_any_layer
+
+INSTALL = "pip install 'tutelage[qlora]'"
+SMALL_SHARE = 0.5
+"""Of the weights that multiply inside layers. Our choice: with less, most of what qlora is chosen for is not had."""
+REPACKS = "support_avx512bf16_for_cpu"
+"""What `bitsandbytes.nn.Linear4bit` asks before it repacks its weights (0.50)."""
+
+
+def require_bitsandbytes() -> None:
+    """Fail early, before data is prepared for a model that cannot be loaded.
+
+    Raises:
+        DependencyError: bitsandbytes is not installed.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise DependencyError(
+            'model.method = "qlora" needs the package bitsandbytes, which makes weights of 4 bits',
+            where="model.method",
+            fix=INSTALL,
+        )
+
+
+def four_bit(*, compute_in: torch.dtype, double_quantisation: bool) -> Any:
+    """How transformers is asked for NF4 weights.
+
+    Args:
+        compute_in: what a weight is widened to for each product.
+        double_quantisation: quantise the scales of the blocks of 64 weights too.
+
+    Raises:
+        DependencyError: bitsandbytes is not installed.
+    """
+    require_bitsandbytes()
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=double_quantisation,
+        bnb_4bit_compute_dtype=compute_in,
+    )
+
+
+def keep_quantised(model: Any) -> int:
+    """Let no layer of 4 bits repack its weights when it is first evaluated; return how many would have.
+
+    On processors with AVX512-BF16 bitsandbytes does so to generate faster. What it repacks multiplies in bf16 whatever
+    was asked for, rounds the scales, and has no backward pass: whoever measures a model before training would train
+    without the gradients of its base.
+
+    Args:
+        model: as transformers quantised it, or not at all.
+    """
+    repacking = [one for one in model.modules() if getattr(one, REPACKS, False)]
+    for one in repacking:
+        setattr(one, REPACKS, False)
+    return len(repacking)
+
+
+def quantised_count(model: torch.nn.Module) -> int:
+    """How many of a model's weights are in 4 bits."""
+    return sum(parameter_count(one) for one in model.parameters() if not one.is_floating_point())
+
+
+def hold_against_asked(model: Any) -> tuple[str, ...]:
+    """Look at what became 4 bits where that was asked for; a question where it is less than half of what multiplies.
+
+    Args:
+        model: as transformers quantised it.
+
+    Raises:
+        ConfigError: nothing did.
+    """
+    matrices = dict(layer_matrices(model))
+    whole = {name: parameter_count(one) for name, one in matrices.items() if one.is_floating_point()}
+    inside = sum(map(parameter_count, matrices.values()))
+    share = 1 - sum(whole.values()) / inside if inside else 0.0
+    names = ", ".join(sorted({of_any_layer(name) for name in whole}))
+    if share == 0.0:
+        raise ConfigError(
+            "Nothing of this model came into 4 bits, as bitsandbytes takes linear layers alone",
+            where="model.method",
+            found=f"whole: {names}" if names else "no weights that multiply",
+            expected="linear layers inside the decoder",
+            fix='set model.method = "lora"',
+        )
+    if share >= SMALL_SHARE:
+        return ()
+    experts = any(matrices[name].ndim > 2 for name in whole)
+    why = " (experts are parameters of three dimensions, and bitsandbytes takes linear layers)" if experts else ""
+    return (
+        f"Is this meant? model.method is qlora, and {share:.1%} of the weights that multiply in its layers are in 4 "
+        f"bits; whole stay {names}{why}",
+    )
+
+
+def parameter_count(parameter: torch.Tensor) -> int:
+    """Weights in a parameter; two of them share a byte in 4 bits."""
+    state = _quantisation_of(parameter)
+    return parameter.numel() if state is None else int(torch.Size(state.shape).numel())
+
+
+def stored_bytes(parameter: torch.Tensor) -> int:
+    """Bytes of a parameter in memory, the scales of a quantised one included."""
+    state = _quantisation_of(parameter)
+    size = parameter.numel() * parameter.element_size()
+    if state is None:
+        return size
+    parts = state.as_dict(packed=False)
+    return size + sum(one.numel() * one.element_size() for one in parts.values() if isinstance(one, torch.Tensor))
+
+
+def _quantisation_of(parameter: torch.Tensor) -> Any:
+    """How a parameter was quantised; None for an ordinary one."""
+    if parameter.is_floating_point():
+        return None
+    from bitsandbytes.nn import Params4bit
+
+    return parameter.quant_state if isinstance(parameter, Params4bit) else None

@@ -1,0 +1,1 @@
+"""fp32 master weights, optimizers, the learning-rate schedule, and the moving average of weights."""

@@ -1,0 +1,283 @@
+"""Prepared data by its content: the same rows, read and proven in the same way, are prepared once.
+
+An entry is a folder named by a key: a store with the ledger's entries beside it. It is written aside and renamed, so
+that a reader meets a whole entry or none, and two writers of one key do not meet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
+from datetime import date, datetime
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import IO, Any
+
+from tutelage.errors import DataError, SaveError, cause_of
+from tutelage.ledger import Ledger
+from tutelage.pack.example_store import (
+    SUMMARY,
+    ExampleStore,
+    HashedFile,
+    StoreWriter,
+    read_sealed,
+    require_whole,
+    write_sealed,
+)
+from tutelage.render import Renderer
+from tutelage.types import Address, Change, Drop, Example
+
+LEDGER, BOOKS = "ledger.jsonl", "books.json"
+MOST_BYTES = 10 << 30
+"""What all entries may hold together; the least recently used go first."""
+ABANDONED_SECONDS = 24 * 3600.0
+"""A folder aside that nobody has finished in this time was left by a process that was ended."""
+ASIDE = ".aside-"
+DECIDING_ROOMS = (
+    "tutelage.formats",
+    "tutelage.render",
+    "tutelage.render.chat_template",
+    "tutelage.pack",
+    "tutelage.system",
+    "tutelage",
+)
+DECIDING_LIBRARIES = ("tokenizers", "jinja2", "pyarrow")
+"""What a row becomes is decided by this code and these libraries, so their contents and versions are in every key."""
+
+
+def key_of(facts: Mapping[str, Any]) -> str:
+    """The name of what these facts lead to: 32 hexadecimal digits.
+
+    Args:
+        facts: everything that decides, as JSON with dates and sets; the code itself is added here.
+    """
+    deciding = {
+        "facts": facts,
+        "code": _own_code(),
+        "libraries": {name: importlib.metadata.version(name) for name in DECIDING_LIBRARIES},
+    }
+    text = json.dumps(deciding, sort_keys=True, default=_spelled)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def renderer_facts(renderer: Renderer) -> dict[str, Any]:
+    """All of a renderer that decides what a row becomes: template, tokenizer, and every policy it has a field for."""
+    template, tokenizer = renderer.template, renderer.tokenizer
+    policies = {one.name: getattr(renderer, one.name) for one in fields(renderer) if one.init}
+    del policies["template"], policies["tokenizer"]
+    return {
+        "template": [template.source, template.tools_source],
+        "template_arguments": template.arguments,
+        "date": template.date,
+        "tokenizer": tokenizer.sha256(),
+        "named_tokens": tokenizer.named_tokens,
+        "stop_ids": tokenizer.stop_ids,
+        "vocabulary_size": tokenizer.vocabulary_size,
+        "policies": policies,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Prepared data: the Examples, and the books about the rows they came from; `entries` is the open ledger file."""
+
+    store: ExampleStore
+    rows_in: int
+    rows_kept: int
+    notes: tuple[str, ...]
+    entries: IO[str]
+
+    def tell(self, ledger: Ledger) -> None:
+        """Enter in the ledger what preparing these rows entered, in the same order.
+
+        Raises:
+            DataError: in strict mode, at the first dropped row.
+        """
+        ledger.enter(self.rows_in)
+        for note in self.notes:
+            ledger.note(note)
+        self.entries.seek(0)
+        for line in self.entries:
+            kind, file, number, unit, reason, detail = json.loads(line)
+            entry = (Drop if kind == "Drop" else Change)(Address(file, number, unit), reason, detail)
+            if isinstance(entry, Drop):
+                ledger.drop(entry)
+            else:
+                ledger.change(entry)
+        ledger.keep(self.rows_kept)
+
+
+class EntryWriter:
+    """An entry in the making, in a folder aside.
+
+    Args:
+        parent: where that folder is made; None for the system's temporary folder.
+        vocabulary_size: see `StoreWriter`.
+
+    Raises:
+        SaveError: here and from every method, where the disk refuses.
+    """
+
+    def __init__(self, parent: Path | None, *, vocabulary_size: int) -> None:
+        self._variable = "TMPDIR" if parent is None else "TUTELAGE_CACHE"
+        self._parent = Path(tempfile.gettempdir()) if parent is None else parent
+        with self._writing():
+            self._parent.mkdir(parents=True, exist_ok=True)
+            self.folder = Path(tempfile.mkdtemp(prefix=ASIDE, dir=self._parent))
+            self.folder.chmod(0o755)  # mkdtemp makes it private; a cache may be shared
+            self._store = StoreWriter(self.folder, vocabulary_size=vocabulary_size)
+            self._ledger = HashedFile(self.folder / LEDGER)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What the disk says here concerns prepared data, and no other file of the run."""
+        try:
+            yield
+        except OSError as error:
+            raise SaveError(
+                "Prepared data cannot be written",
+                where=str(self._parent),
+                found=cause_of(error),
+                fix=f"make room, or name a folder elsewhere: {self._variable}=FOLDER",
+            ) from error
+
+    def add(self, examples: tuple[Example, ...], *, system: str | None) -> None:
+        """Append the Examples of one row, and the system prompt it opens with."""
+        with self._writing():
+            self._store.add(examples, system=system)
+
+    def record(self, entry: Drop | Change) -> None:
+        """Append an entry of the ledger."""
+        at = entry.address
+        line = [type(entry).__name__, at.file, at.number, at.unit, entry.reason, entry.detail]
+        with self._writing():
+            self._ledger.write(json.dumps(line).encode() + b"\n")
+
+    def finish(self, books: Ledger) -> ExampleStore:
+        """Complete the folder with the counts and notes of these rows' own ledger; open the store."""
+        with self._writing():
+            self._store.finish()
+            written = {LEDGER: self._ledger.finish()}
+            counts = {"rows_in": books.rows_in, "rows_kept": books.rows_kept, "notes": books.notes, "written": written}
+            write_sealed(self.folder / BOOKS, counts)
+            return ExampleStore(self.folder)
+
+    def move_to(self, target: Path) -> None:
+        """Give the finished folder its name; if another process was first, its folder stands."""
+        with self._writing():
+            try:
+                self.folder.rename(target)
+            except OSError:
+                if not target.is_dir():
+                    raise
+                self.abandon()
+
+    def abandon(self) -> None:
+        """Leave nothing behind."""
+        with suppress(OSError):  # a full disk refuses what was still held; it goes anyway
+            self._store.abandon()
+        with suppress(OSError):
+            self._ledger.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Cache:
+    """Entries under one folder, which any number of processes may use at once.
+
+    Args:
+        folder: made when the first entry is written.
+        most_bytes: see `MOST_BYTES`.
+    """
+
+    def __init__(self, folder: Path, *, most_bytes: int = MOST_BYTES) -> None:
+        self.folder, self._most_bytes = folder, most_bytes
+
+    def find(self, key: str) -> Entry | None:
+        """The entry of this key, its bytes checked; None where there is none, and where there was a damaged one."""
+        folder = self.folder / key
+        try:
+            if not folder.is_dir():
+                return None
+            entry = _opened(folder)
+        except (DataError, OSError, KeyError, TypeError):  # the last two: sealed, and of another version
+            self._remove(folder)
+            return None
+        with suppress(OSError):  # the last use, for `_prune`; another user's cache may only be read
+            os.utime(folder / SUMMARY)
+        return entry
+
+    def publish(self, writer: EntryWriter, key: str) -> Path:
+        """Give a finished entry its name; if another process was first, its entry stands. Returns its folder.
+
+        Raises:
+            SaveError: the disk refuses.
+        """
+        target = self.folder / key
+        writer.move_to(target)
+        with suppress(OSError):  # what is not deleted now is looked at again with the next entry
+            self._prune(target)
+        return target
+
+    def _prune(self, newest: Path) -> None:
+        entries = []
+        for folder in self.folder.iterdir():
+            with suppress(OSError):  # another process may be pruning, too
+                if folder.name.startswith(ASIDE):
+                    if time.time() - folder.stat().st_mtime > ABANDONED_SECONDS:
+                        shutil.rmtree(folder, ignore_errors=True)
+                    continue
+                size = sum(one.stat().st_size for one in folder.iterdir())
+                entries.append((folder == newest, (folder / SUMMARY).stat().st_mtime, size, folder))
+        left = self._most_bytes
+        for is_newest, _, size, folder in sorted(entries, reverse=True):
+            left -= size
+            if left < 0 and not is_newest:
+                self._remove(folder)
+
+    def _remove(self, folder: Path) -> None:
+        """Out of sight first: nobody must meet an entry with half of its files gone."""
+        with suppress(OSError):  # another process was first, or this cache may only be read
+            aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=self.folder))
+            with suppress(OSError):
+                folder.rename(aside / folder.name)
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _opened(folder: Path) -> Entry:
+    store = ExampleStore(folder, verify=True)
+    books = read_sealed(folder / BOOKS)
+    require_whole(folder / LEDGER, books["written"][LEDGER], verify=True)
+    entries = (folder / LEDGER).open(encoding="utf-8")
+    return Entry(store, books["rows_in"], books["rows_kept"], tuple(books["notes"]), entries)
+
+
+def _own_code() -> str:
+    """Hash of our own files that decide: a change of the proof cannot forget to make the key another."""
+    digest = hashlib.sha256()
+    for room in DECIDING_ROOMS:
+        for file in sorted(files(room).iterdir(), key=_name_of):
+            if file.name.endswith((".py", ".json", ".toml")) and file.is_file():
+                data = file.read_bytes()
+                digest.update(f"{room}/{file.name} {len(data)}\n".encode() + data)
+    return digest.hexdigest()
+
+
+def _name_of(file: Traversable) -> str:
+    return file.name
+
+
+def _spelled(value: Any) -> Any:
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if isinstance(value, date | datetime):
+        return f"{type(value).__name__} {value.isoformat()}"
+    raise TypeError(f"a {type(value).__name__} has no spelling that a key could be made of")

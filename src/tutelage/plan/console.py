@@ -1,0 +1,181 @@
+"""A plan for people: a few tables, widest first; every figure can be explained."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tutelage.plan.devices import named_gpus
+from tutelage.plan.fit import ROOM_SHARE
+from tutelage.plan.memory import Figure, Memory
+from tutelage.plan.plan import Plan
+from tutelage.plan.rule_of_thumb import DIFFERENCES, rule_of_thumb
+from tutelage.plan.seconds import Pace
+from tutelage.report.numbers import count, duration, percent
+
+STYLES = {"fits": "green", "with checkpointing": "yellow", "no": "red"}
+WORDS = {"fits": "fits", "with checkpointing": "recompute", "no": "no"}
+
+
+def plan_screen(plan: Plan) -> RenderableType:
+    """What it needs, whether that fits, how long it takes, and what would make it fit."""
+    parts: list[RenderableType] = [_head(plan), _methods(plan)]
+    if plan.ways:
+        parts.append(_ways(plan))
+    parts += [_gpus(plan), _long(plan), _rule(plan), _footnotes(plan)]
+    return Group(*(line for part in parts for line in (part, Text())))
+
+
+def explanation(plan: Plan) -> RenderableType:
+    """Each figure of the chosen method with its formula and where that comes from."""
+    table = Table(title=f"{plan.chosen.method}: where each figure comes from", show_lines=True, title_justify="left")
+    table.add_column("figure", style="bold")
+    table.add_column("bytes", justify="right", no_wrap=True)
+    table.add_column("formula and source")
+    needed = plan.chosen.plain
+    for one in needed.figures:
+        table.add_row(one.name, gigabytes(one.size_bytes), _formula(one))
+    table.add_row("peak", gigabytes(needed.training_bytes), Text("the sum of these"))
+    loading = Text("process + the checkpoint as it is stored + its copy in the precision of the computation")
+    table.add_row("loading", gigabytes(needed.loading_bytes), loading)
+    if isinstance(plan.pace, Pace):
+        table.add_row("time", duration(plan.pace.row_seconds) + " a row", Text(plan.pace.how))
+    return table
+
+
+def gigabytes(size_bytes: int) -> str:
+    """Decimal gigabytes, as memory is sold and as the rule of thumb counts: `14.22 GB`."""
+    return f"{size_bytes / 1e9:,.2f}\u00a0GB" if size_bytes < 1e11 else f"{size_bytes / 1e9:,.0f}\u00a0GB"
+
+
+def _head(plan: Plan) -> RenderableType:
+    model, work = plan.blueprint, plan.work
+    grid = Table.grid(padding=(0, 2))
+    facts = {
+        "model": f"{model.name}: {count(model.parameters)} parameters, "
+        f"{model.layers} layers of width {model.hidden_width}",
+        "method": f"{work.method} in {work.precision}, {count(plan.chosen.traced.trainable)} parameters trained "
+        f"({percent(plan.chosen.traced.trainable / model.parameters)})",
+        "row": f"{count(work.row_tokens)} tokens, documents: {len(work.document_tokens)}; one pass forward and back",
+        "device": f"{plan.device.name}: {gigabytes(plan.device.memory_bytes)} free "
+        f"of {gigabytes(plan.device.total_bytes)}",
+    }
+    if plan.amount is not None:
+        facts["data"] = (
+            f"{count(plan.amount.tokens)} tokens an epoch, {count(plan.amount.trained_tokens)} of them trained"
+        )
+        facts["steps"] = f"{count(plan.amount.steps)}, about {count(plan.amount.step_tokens)} tokens each"
+    facts["time"] = _time(plan)
+    for name, value in facts.items():
+        grid.add_row(Text(name, style="bold"), Text(value))
+    return grid
+
+
+def _time(plan: Plan) -> str:
+    if isinstance(plan.pace, str):
+        return plan.pace
+    speed = plan.work.row_tokens / plan.pace.row_seconds
+    whole = plan.run_seconds(plan.pace)
+    said = f"{duration(plan.pace.row_seconds)} a row ({speed:,.0f} tokens/s)"
+    return f"{said}, {plan.pace.how}" if whole is None else f"{duration(whole)} for all steps; {said}, {plan.pace.how}"
+
+
+def _methods(plan: Plan) -> Table:
+    """Figures down, methods across: it stays readable on 80 columns."""
+    table = Table(title=f"Memory by method, GB, on {plan.device.name}", title_justify="left")
+    table.add_column("")
+    for option in plan.options:
+        chosen = option is plan.chosen
+        table.add_column(Text(option.method, style="bold reverse" if chosen else "bold"), justify="right")
+    for figure in plan.chosen.plain.figures:
+        table.add_row(figure.name, *(_gb(option.plain.of(figure.name)) for option in plan.options))
+    table.add_section()
+    table.add_row("peak", *(_peak(option.plain) for option in plan.options), style="bold")
+    table.add_row("recompute", *(_peak(option.recomputed) for option in plan.options))
+    verdicts = [option.verdict(plan.device.memory_bytes, gpu=False) for option in plan.options]
+    table.add_row(f"in {_gb(plan.device.memory_bytes)}", *(_said(one) for one in verdicts))
+    return table
+
+
+def _said(verdict: str) -> Text:
+    return Text(WORDS[verdict], style=STYLES[verdict])
+
+
+def _peak(needed: Memory) -> str:
+    return ("*" if needed.loading_bytes > needed.training_bytes else "") + _gb(needed.peak_bytes)
+
+
+def _gb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:,.2f}"
+
+
+def _ways(plan: Plan) -> Table:
+    table = Table(title="What would make it fit, those first that change least", title_justify="left")
+    table.add_column("way")
+    table.add_column("peak", justify="right", no_wrap=True)
+    table.add_column("fits")
+    table.add_column("price")
+    for one in plan.ways:
+        what = Text.assemble((one.what, "bold"), "\n", (one.setting, "dim"))
+        table.add_row(what, gigabytes(one.peak_bytes), _said("fits" if one.fits else "no"), one.cost)
+    return table
+
+
+def _gpus(plan: Plan) -> Table:
+    table = Table(title="On one GPU in bf16, GB; time at best (estimated, not measured)", title_justify="left")
+    table.add_column("")
+    for option in plan.options:
+        table.add_column(option.method, justify="right")
+    table.add_column(f"{plan.work.method}, time" if plan.amount else f"{plan.work.method}, tokens/s", justify="right")
+    table.add_row("peak", *(_gb(option.on_gpu.peak_bytes) for option in plan.options), style="bold")
+    table.add_row("recompute", *(_gb(option.on_gpu_recomputed.peak_bytes) for option in plan.options))
+    table.add_section()
+    for gpu in named_gpus():
+        verdicts = [_said(option.verdict(gpu.memory_bytes, gpu=True)) for option in plan.options]
+        pace = plan.gpu_paces[gpu.name]
+        whole = plan.run_seconds(pace)
+        speed = duration(whole) if whole is not None else f"{plan.work.row_tokens / pace.row_seconds:,.0f}"
+        table.add_row(f"{gpu.name}, {gpu.memory_bytes // 10**9} GB", *verdicts, speed)
+    return table
+
+
+def _long(plan: Plan) -> Text:
+    lines = []
+    for tokens, one in plan.long_rows.items():
+        verdict = "with" if one.on else "without"
+        if one.on and one.with_bytes > ROOM_SHARE * one.memory_bytes:
+            verdict = "not even with"
+        lines.append(
+            f"A document of {count(tokens)} tokens, {plan.work.method}: {gigabytes(one.without_bytes)}, or "
+            f"{gigabytes(one.with_bytes)} with activation checkpointing. Here it runs {verdict} it."
+        )
+    return Text("\n".join(lines))
+
+
+def _rule(plan: Plan) -> Table:
+    rule = rule_of_thumb(plan.blueprint.parameters)
+    table = Table(title="The usual rule of thumb, and this engine on a GPU in bf16", title_justify="left")
+    for name in ("method", "the rule says"):
+        table.add_column(name)
+    for name in ("rule", "engine"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for option in plan.options:
+        size = rule.size_bytes[option.method]
+        table.add_row(option.method, rule.text(option.method), gigabytes(size), gigabytes(option.on_gpu.peak_bytes))
+    return table
+
+
+def _footnotes(plan: Plan) -> Text:
+    lines = ["The rule differs in that"]
+    lines += [f"  - {one};" for one in DIFFERENCES]
+    lines.append("recompute: with activation checkpointing, which keeps each layer's input and runs the layer again.")
+    lines.append(f"fits: at most {ROOM_SHARE:.0%} of the memory. Evaluations that generate text are not counted.")
+    if any(one.plain.loading_bytes > one.plain.training_bytes for one in plan.options):
+        lines.append("*: loading is the fullest moment, not training.")
+    lines.append("Every figure's formula and source: --explain.")
+    return Text("\n".join(lines), style="dim")
+
+
+def _formula(one: Figure) -> Text:
+    return Text.assemble(one.formula, "\n", (one.source, "dim"))

@@ -1,0 +1,223 @@
+"""The whole plan of a run: bytes and seconds for the chosen method and the others, here and on named GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from tutelage.plan.devices import Device, named_gpus
+from tutelage.plan.fit import Choice, Suggestion, Traces, choose_checkpointing, fits, suggestions
+from tutelage.plan.memory import Memory
+from tutelage.plan.model_shape import Blueprint
+from tutelage.plan.rule_of_thumb import DIFFERENCES, rule_of_thumb
+from tutelage.plan.seconds import Pace, probed_pace, supposed_pace
+from tutelage.plan.trace import Trace
+from tutelage.plan.workload import METHODS, Method, Work
+
+LONG_ROWS = (8192,)
+"""Lengths of one document for which the choice of checkpointing is shown."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """How much a run goes through: counted on prepared data.
+
+    Attributes:
+        examples: sequences of one epoch.
+        tokens: of one epoch.
+        trained_tokens: of one epoch, those whose loss counts.
+        steps: optimizer steps in all.
+        step_tokens: tokens of a step, on average.
+    """
+
+    examples: int
+    tokens: int
+    trained_tokens: int
+    steps: int
+    step_tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One method, here and on named GPUs: the peak as it is, and with each layer's activations recomputed."""
+
+    method: Method
+    traced: Trace
+    plain: Memory
+    recomputed: Memory
+    on_gpu: Memory
+    on_gpu_recomputed: Memory
+
+    def verdict(self, memory_bytes: int, *, gpu: bool) -> str:
+        """Whether it "fits", fits "with checkpointing", or "no"."""
+        plain, recomputed = (self.on_gpu, self.on_gpu_recomputed) if gpu else (self.plain, self.recomputed)
+        if fits(plain, memory_bytes):
+            return "fits"
+        return "with checkpointing" if fits(recomputed, memory_bytes) else "no"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that a plan says; `as_dict` is what `--json` prints. `ways` is empty where the work fits as it is."""
+
+    blueprint: Blueprint
+    work: Work
+    device: Device
+    chosen: Option
+    options: tuple[Option, ...]
+    choice: Choice
+    ways: tuple[Suggestion, ...]
+    long_rows: dict[int, Choice]
+    amount: Amount | None
+    pace: Pace | str
+    gpu_paces: dict[str, Pace]
+
+    def run_seconds(self, pace: Pace) -> float | None:
+        """The steps of the run at that pace, evaluations left out."""
+        if self.amount is None:
+            return None
+        rows = self.amount.steps * self.amount.step_tokens / self.work.row_tokens
+        return rows * pace.row_seconds + self.amount.steps * pace.optimizer_seconds
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, bytes and seconds."""
+        rule = rule_of_thumb(self.blueprint.parameters)
+        return {
+            "model": {
+                "name": self.blueprint.name,
+                "class": self.blueprint.kind,
+                "parameters": self.blueprint.parameters,
+                "layers": self.blueprint.layers,
+                "hidden_width": self.blueprint.hidden_width,
+                "vocabulary": self.blueprint.vocabulary,
+            },
+            "work": asdict(self.work) | {"row_tokens": self.work.row_tokens},
+            "device": {
+                "name": self.device.name,
+                "memory_bytes": self.device.memory_bytes,
+                "total_bytes": self.device.total_bytes,
+                "source": self.device.source,
+            },
+            "methods": {one.method: _option(one, self.device) for one in self.options},
+            "chosen": _memory(self.chosen.plain) | {"method": self.chosen.method},
+            "activation_checkpointing": asdict(self.choice) | {"reason": self.choice.reason},
+            "long_documents": {str(tokens): asdict(one) for tokens, one in self.long_rows.items()},
+            "ways_to_need_less": [asdict(one) for one in self.ways],
+            "gpus": {
+                gpu.name: {
+                    "memory_bytes": gpu.memory_bytes,
+                    "source": gpu.source,
+                    "verdict": {one.method: one.verdict(gpu.memory_bytes, gpu=True) for one in self.options},
+                    "row_seconds_estimated": self.gpu_paces[gpu.name].row_seconds,
+                    "run_seconds_estimated": self.run_seconds(self.gpu_paces[gpu.name]),
+                }
+                for gpu in named_gpus()
+            },
+            "amount": None if self.amount is None else asdict(self.amount),
+            "pace": self.pace if isinstance(self.pace, str) else asdict(self.pace),
+            "run_seconds": None if isinstance(self.pace, str) else self.run_seconds(self.pace),
+            "rule_of_thumb": {
+                "bytes": dict(rule.size_bytes),
+                "formulas": {one: rule.text(one) for one in METHODS},
+                "differences": list(DIFFERENCES),
+            },
+        }
+
+
+def make_plan(
+    blueprint: Blueprint,
+    work: Work,
+    device: Device,
+    *,
+    amount: Amount | None = None,
+    probe: bool = True,
+    say: Say = lambda _text: None,
+) -> Plan:
+    """Plan `work` on `device`, beside the other methods and named GPUs.
+
+    Args:
+        blueprint: the model.
+        work: what the run would do.
+        device: where.
+        amount: what it goes through, where its data is known.
+        probe: time a few layers for about ten seconds.
+        say: told what goes on.
+
+    Raises:
+        ConfigError: the engine refuses this model or these documents.
+    """
+    traces = Traces(blueprint)
+    say("counting bytes on tensors without memory")
+    options = tuple(_made(traces, _with_method(work, method), device) for method in METHODS)
+    chosen = next(one for one in options if one.method == work.method)
+    ways: tuple[Suggestion, ...] = ()
+    if not fits(chosen.plain, device.memory_bytes):
+        say("looking for ways to need less")
+        ways = suggestions(traces, work, device.overhead, device.memory_bytes)
+    long_rows = {
+        tokens: choose_checkpointing(
+            blueprint, replace(work, document_tokens=(tokens,), parents=(), trained_tokens=tokens - 1), device
+        )
+        for tokens in LONG_ROWS
+    }
+    pace: Pace | str = "no probe asked for"
+    if probe and device.is_here:
+        say("timing layers for about ten seconds")
+        pace = probed_pace(blueprint, work, chosen.traced, device)
+    on_gpus = replace(work, precision="bf16")
+    return Plan(
+        blueprint=blueprint,
+        work=work,
+        device=device,
+        chosen=chosen,
+        options=options,
+        choice=choose_checkpointing(blueprint, replace(work, checkpointing=False), device),
+        ways=ways,
+        long_rows=long_rows,
+        amount=amount,
+        pace=pace,
+        gpu_paces={gpu.name: supposed_pace(traces.of(on_gpus), gpu) for gpu in named_gpus()},
+    )
+
+
+def _with_method(work: Work, method: Method) -> Work:
+    """The same with another method; patterns of frozen parameters belong to full fine-tuning alone."""
+    return work if work.method == method else replace(work, method=method, frozen=())
+
+
+def _made(traces: Traces, work: Work, device: Device) -> Option:
+    gpu = named_gpus()[0].overhead
+    on_gpu = replace(work, precision="bf16")
+    again = replace(work, checkpointing=True)
+    return Option(
+        method=work.method,
+        traced=traces.of(work),
+        plain=traces.memory(work, device.overhead),
+        recomputed=traces.memory(again, device.overhead),
+        on_gpu=traces.memory(on_gpu, gpu),
+        on_gpu_recomputed=traces.memory(replace(on_gpu, checkpointing=True), gpu),
+    )
+
+
+def _memory(needed: Memory) -> dict[str, Any]:
+    return {
+        "peak_bytes": needed.peak_bytes,
+        "training_bytes": needed.training_bytes,
+        "loading_bytes": needed.loading_bytes,
+        "figures": [asdict(one) for one in needed.figures],
+    }
+
+
+def _option(option: Option, device: Device) -> dict[str, Any]:
+    return {
+        "trainable": option.traced.trainable,
+        "operations_per_row": option.traced.operations,
+        "verdict": option.verdict(device.memory_bytes, gpu=False),
+        "plain": _memory(option.plain),
+        "with_checkpointing": _memory(option.recomputed),
+        "on_gpu_bytes": option.on_gpu.peak_bytes,
+        "on_gpu_with_checkpointing_bytes": option.on_gpu_recomputed.peak_bytes,
+    }

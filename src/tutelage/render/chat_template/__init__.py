@@ -1,0 +1,1 @@
+"""A chat template as a server runs it: sandboxed, limited, and tracing where each character came from."""

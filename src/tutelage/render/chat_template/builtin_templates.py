@@ -1,0 +1,99 @@
+"""Chat formats that a run can choose by name, for checkpoints that bring no template. Never chosen by guessing."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.resources import files
+
+from tutelage.errors import TemplateError
+from tutelage.render.tokenizer import Tokenizer
+
+MODELS_OWN_STOP = "eos"
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTemplate:
+    """A chat format written down with its facts.
+
+    Attributes:
+        name: what `render.template` calls it.
+        source: the Jinja text.
+        stop: the token that ends a reply; None is the model's own end token.
+        control_tokens: what the tokenizer must hold as single tokens.
+        text_markers: marks of roles that are ordinary text to most tokenizers.
+        about: one sentence on the format.
+    """
+
+    name: str
+    source: str
+    stop: str | None
+    control_tokens: tuple[str, ...]
+    text_markers: tuple[str, ...]
+    about: str
+
+    def check(self, tokenizer: Tokenizer) -> None:
+        """Refuse a tokenizer to which this format's control tokens are loose letters.
+
+        Raises:
+            TemplateError: some of `control_tokens` are not tokens; adding them would need rows nobody trained.
+        """
+        missing = [token for token in self.control_tokens if tokenizer.fast.token_to_id(token) is None]
+        if missing:
+            raise TemplateError(
+                f"The format '{self.name}' needs control tokens that this checkpoint does not have",
+                where=str(tokenizer.folder),
+                found=f"no token {', '.join(missing)}",
+                expected=f"single tokens {', '.join(self.control_tokens)}",
+                fix="choose a format of ordinary text (alpaca, vicuna, zephyr or plain), or add the tokens to the "
+                "tokenizer and the embedding first",
+            )
+        if self.stop is None and "eos_token" not in tokenizer.named_tokens:
+            raise TemplateError(
+                f"The format '{self.name}' ends replies in the model's end token, and this checkpoint names none",
+                where=str(tokenizer.folder / "tokenizer_config.json"),
+                expected="eos_token",
+                fix="add eos_token to tokenizer_config.json",
+            )
+
+
+def named_templates() -> Mapping[str, NamedTemplate]:
+    """All formats by name, in the order of the file."""
+    folder = files("tutelage.render.chat_template")
+    facts = tomllib.loads(folder.joinpath("builtin_templates.toml").read_text(encoding="utf-8"))
+    return {
+        name: NamedTemplate(
+            name,
+            folder.joinpath("builtin", f"{name}.jinja").read_text(encoding="utf-8"),
+            None if one["stop"] == MODELS_OWN_STOP else str(one["stop"]),
+            tuple(one["control_tokens"]),
+            tuple(one["text_markers"]),
+            str(one["about"]),
+        )
+        for name, one in facts.items()
+    }
+
+
+def is_a_path(template: str) -> bool:
+    """Whether `render.template` names a file rather than a format."""
+    return "/" in template or "\\" in template or template.lower().endswith((".jinja", ".jinja2", ".j2", ".txt"))
+
+
+def find_named(name: str) -> NamedTemplate:
+    """The format of that name.
+
+    Raises:
+        TemplateError: there is none; the nearest name is given.
+    """
+    known = named_templates()
+    if name in known:
+        return known[name]
+    near = get_close_matches(name.lower(), known, n=1)
+    raise TemplateError(
+        f"There is no chat format named '{name}'",
+        found=name,
+        expected=f"one of {', '.join(known)}; or the path of a Jinja file",
+        fix=f"did you mean '{near[0]}'?" if near else f"for a file of that name write ./{name}",
+    )

@@ -1,0 +1,213 @@
+"""A dropped row -> one setting, or one change of the data, with which its turn is proven: tried before it is said."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from tutelage.render.chat_template.message_format import ReasoningField, form_of
+from tutelage.render.chat_template.reasoning import leading_block
+from tutelage.render.chat_template.template import ChatTemplate, TemplateRefusal
+from tutelage.render.special_tokens import ControlTokens
+from tutelage.render.tokenizer import NAMED_TOKENS
+from tutelage.types import Conversation, Drop, Message, Proven
+
+if TYPE_CHECKING:
+    from tutelage.render.renderer import Renderer
+
+Try = Callable[["Renderer", Sequence[Conversation]], list[Proven | Drop]]
+
+_NOT_ARGUMENTS = frozenset({*NAMED_TOKENS, "raise_exception", "strftime_now", "namespace", "range", "dict", "lipsum"})
+_INDEX = re.compile(r"message (\d+)")
+_BY_ARGUMENTS = (
+    *("no_reasoning", "reasoning_not_in_reply", "content_not_in_reply", "tool_call_not_in_reply"),
+    *("prompt_not_a_prefix", "foreign_text_in_reply"),
+)
+_BY_POLICY = {
+    "no_reasoning": ("empty_reasoning", "close"),
+    "prompt_not_a_prefix": ("empty_reasoning", "close"),
+    "control_token_in_text": ("control_tokens", "escape"),
+    "no_stop_token": ("missing_stop", "append"),
+}
+_FIELDS: tuple[ReasoningField, ...] = ("reasoning_content", "reasoning", "thinking", "content")
+ROWS_WITH_ALL_WAYS = 8
+"""Of the rows that are proven together and dropped for one reason. Our choice: ten ways for each row of a file that
+drops whole would take ten times as long as the proof."""
+MOST_MESSAGES = 64
+"""Longer rows are not tried anew. Our choice: a way out is found with short ones."""
+PROBES = (
+    ({"role": "user", "content": "a"},),
+    ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What to do, in words, and the renderer and row to try it with."""
+
+    words: str
+    renderer: Renderer
+    row: Conversation
+
+
+class WaysOut:
+    """The ways out of one renderer's drops; renderers with another setting are made once.
+
+    Args:
+        renderer: its settings are where each way begins.
+    """
+
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+        self._variants: dict[tuple[tuple[str, str], ...], Renderer] = {}
+
+    @cached_property
+    def _arguments(self) -> tuple[tuple[str, bool], ...]:
+        return moving_arguments(self._renderer.template)
+
+    @cached_property
+    def _fields(self) -> tuple[ReasoningField, ...]:
+        return tuple(one for one in _FIELDS if form_of(self._renderer.template, one).writes_reasoning)
+
+    def named(
+        self, conversations: Sequence[Conversation], outcomes: Sequence[Proven | Drop], prove: Try
+    ) -> list[Proven | Drop]:
+        """The outcomes, each drop with a way out in its sentence where one of a few proves the turn that was not.
+
+        Rows that are dropped for one reason mostly have one way out. All ways are tried for the first of them, and for
+        the others those that were ways out of an earlier row here: what is said of a row depends on the rows that are
+        proven together with it, and on nothing else.
+        """
+        rows_tried: Counter[str] = Counter()
+        found: dict[str, set[str]] = {}
+        named: list[Proven | Drop] = []
+        for conversation, outcome in zip(conversations, outcomes, strict=True):
+            row, turns = None, self._renderer.turns
+            if isinstance(outcome, Drop):
+                row, turns = _up_to_the_turn(conversation, outcome, turns)
+            if row is None or not isinstance(outcome, Drop):
+                named.append(outcome)
+                continue
+            known = found.setdefault(outcome.reason, set())
+            rows_tried[outcome.reason] += 1
+            among = None if rows_tried[outcome.reason] <= ROWS_WITH_ALL_WAYS else known
+            words = self._way_out(row, outcome.reason, turns, among, prove)
+            if words is None:
+                named.append(outcome)
+            else:
+                known.add(words)
+                named.append(replace(outcome, detail=f"{outcome.detail}; the turn is proven with {words}"))
+        return named
+
+    def _way_out(
+        self, row: Conversation, reason: str, turns: Literal["all", "last"], among: Container[str] | None, prove: Try
+    ) -> str | None:
+        """The words of the first way, among those given, that proves the row; None where none does."""
+        for way in self._ways(row, reason, turns) if among is None or among else ():
+            if (among is None or way.words in among) and isinstance(prove(way.renderer, [way.row])[0], Proven):
+                return way.words
+        return None
+
+    def _with(self, turns: Literal["all", "last"], name: str = "", value: str = "") -> Renderer:
+        key = (("turns", turns), (name, value))
+        if key not in self._variants:
+            changed: dict[str, Any] = {"turns": turns} | ({name: value} if name else {})
+            self._variants[key] = replace(self._renderer, **changed)
+        return self._variants[key]
+
+    def _ways(self, row: Conversation, reason: str, turns: Literal["all", "last"]) -> Iterator[Way]:
+        if reason in _BY_POLICY:
+            name, value = _BY_POLICY[reason]
+            yield Way(f'render.{name} = "{value}"', self._with(turns, name, value), row)
+        if reason == "stop_inside_reply":
+            yield from self._with_fewer_stops(row, turns)
+        if reason not in _BY_ARGUMENTS:
+            return
+        for name, given in self._arguments:
+            words = f"render.template_arguments = {{{name} = {json.dumps(given)}}}"
+            arguments = {**row.template_arguments, name: given}
+            yield Way(words, self._with(turns), replace(row, template_arguments=arguments))
+        if reason == "reasoning_not_in_reply":
+            for field in self._fields:
+                words = f'render.reasoning_field = "{field}"'
+                yield Way(words, self._with(turns, "reasoning_field", field), row)
+            moved = tuple(_inline(one) for one in row.messages)
+            words = "the reasoning in the content, as <think>...</think>"
+            yield Way(words, self._with(turns), replace(row, messages=moved))
+        elif self._renderer.form.writes_reasoning:
+            fields = tuple(_in_field(one) for one in row.messages)
+            words = "the reasoning of the content in a field of its own"
+            yield Way(words, self._with(turns), replace(row, messages=fields))
+
+    def _with_fewer_stops(self, row: Conversation, turns: Literal["all", "last"]) -> Iterator[Way]:
+        """For templates that write a stop token inside a turn: a model that is to write on must not stop there."""
+        tokenizer = self._renderer.tokenizer
+        if ControlTokens(tokenizer).spelled(row) is not None:
+            return  # then the words of the row are at fault
+        for token in sorted(tokenizer.stop_ids) if len(tokenizer.stop_ids) > 1 else ():
+            key = (("turns", turns), ("without", str(token)))
+            if key not in self._variants:
+                fewer = replace(tokenizer, stop_ids=tokenizer.stop_ids - {token})
+                self._variants[key] = replace(self._renderer, turns=turns, tokenizer=fewer)
+            words = f"{tokenizer.spelling(token)!r} left out of eos_token_id in generation_config.json"
+            yield Way(words, self._variants[key], row)
+
+
+def moving_arguments(template: ChatTemplate) -> tuple[tuple[str, bool], ...]:
+    """Arguments of a template, and their values, that change what it writes for a short conversation.
+
+    Those whose names speak of reasoning come first.
+    """
+    names = sorted(template.variables - _NOT_ARGUMENTS, key=lambda name: ("think" not in name, name))
+    plain = _probed(template, {})
+    return tuple(
+        (name, value)
+        for name in names
+        for value in (True, False)
+        if (texts := _probed(template, {name: value})) != plain and None not in texts
+    )
+
+
+def _probed(template: ChatTemplate, arguments: dict[str, Any]) -> tuple[str | None, ...]:
+    texts: list[str | None] = []
+    for messages in PROBES:
+        try:
+            asks = len(messages) == 1
+            texts.append(template.render(messages, generation_prompt=asks, arguments=arguments))
+        except TemplateRefusal:
+            texts.append(None)
+    return tuple(texts)
+
+
+def _up_to_the_turn(
+    conversation: Conversation, drop: Drop, turns: Literal["all", "last"]
+) -> tuple[Conversation | None, Literal["all", "last"]]:
+    """The row up to the turn that was not proven, and which of its turns to train; None where nothing is tried."""
+    if (
+        drop.reason not in {*_BY_ARGUMENTS, *_BY_POLICY, "stop_inside_reply"}
+        or len(conversation.messages) > MOST_MESSAGES
+    ):
+        return None, turns
+    index = _INDEX.match(drop.detail)
+    if index is None or drop.reason == "control_token_in_text":
+        return conversation, turns
+    return replace(conversation, messages=conversation.messages[: int(index[1]) + 1]), "last"
+
+
+def _inline(message: Message) -> Message:
+    if not (message.reasoning or "").strip():
+        return message
+    thought = (message.reasoning or "").strip()
+    return replace(message, reasoning=None, content=f"<think>\n{thought}\n</think>\n\n{message.content or ''}")
+
+
+def _in_field(message: Message) -> Message:
+    block = leading_block(message.content or "")
+    if block is None or (message.reasoning or "").strip():
+        return message
+    return replace(message, reasoning=block[0].strip(), content=block[1].lstrip())

@@ -1,0 +1,98 @@
+"""A row as one template is handed it: the messages in the template's spelling, and what it makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from tutelage.render.chat_template.message_format import MessageForm, Seen
+from tutelage.render.chat_template.reasoning import leading_block
+from tutelage.render.chat_template.template import ChatTemplate, TemplateRefusal
+from tutelage.render.chat_template.tracing import Traced
+from tutelage.render.required_text import Unproven
+from tutelage.types import Conversation
+
+
+def said_once(conversation: Conversation, form: MessageForm) -> tuple[Conversation, tuple[int, ...]]:
+    """The row with reasoning said once where a turn says it twice, in its field and in a block before the content.
+
+    It stays in the field where the template writes one, else in the content.
+
+    Returns:
+        The row, and the indices of the messages that said it twice.
+    """
+    twice = {}
+    for index, message in enumerate(conversation.messages):
+        thought = (message.reasoning or "").strip()
+        block = leading_block(message.content or "") if thought else None
+        if block is not None and block[0].strip() == thought:
+            by_field = replace(message, content=block[1].lstrip())
+            twice[index] = by_field if form.writes_reasoning else replace(message, reasoning=None)
+    if not twice:
+        return conversation, ()
+    messages = tuple(twice.get(index, message) for index, message in enumerate(conversation.messages))
+    return replace(conversation, messages=messages), tuple(twice)
+
+
+@dataclass(frozen=True)
+class SeenRow:
+    """A conversation as one template is handed it, and its renderings."""
+
+    conversation: Conversation
+    template: ChatTemplate
+    form: MessageForm
+
+    @cached_property
+    def messages(self) -> list[Seen]:
+        """All messages as the template sees them."""
+        return self.form.sees(self.conversation)
+
+    @cached_property
+    def tools(self) -> list[dict[str, Any]]:
+        """The tools on offer."""
+        return [dict(tool) for tool in self.conversation.tools]
+
+    @cached_property
+    def documents(self) -> list[dict[str, Any]] | None:
+        """The documents that the row's template arguments bring along."""
+        given = self.conversation.template_arguments.get("documents")
+        return given if isinstance(given, list) and given else None
+
+    def render(self, count: int, *, generation_prompt: bool, following: Sequence[Seen] = ()) -> str:
+        """The text of the first `count` messages, and of `following` behind them.
+
+        Raises:
+            Unproven: the template refuses them.
+        """
+        try:
+            return self.template.render(
+                [*self.messages[:count], *following],
+                generation_prompt=generation_prompt,
+                tools=self.tools,
+                documents=self.documents,
+                arguments=self.conversation.template_arguments,
+            )
+        except TemplateRefusal as refusal:
+            raise Unproven("template_refused", f"the template does not accept this row: {refusal}") from refusal
+
+    def trace(
+        self, count: int, *, generation_prompt: bool, last: Seen | None = None, following: Sequence[Seen] = ()
+    ) -> Traced:
+        """The same with the origin of each character; `last` stands in for the last of the first `count` messages.
+
+        Raises:
+            Unproven: the template refuses them.
+        """
+        messages = self.messages[:count] if last is None else [*self.messages[: count - 1], last]
+        try:
+            return self.template.trace(
+                [*messages, *following],
+                generation_prompt=generation_prompt,
+                tools=self.tools,
+                documents=self.documents,
+                arguments=self.conversation.template_arguments,
+            )
+        except TemplateRefusal as refusal:
+            raise Unproven("template_refused", f"the template does not accept this row: {refusal}") from refusal

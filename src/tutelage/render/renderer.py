@@ -1,0 +1,391 @@
+"""The proof: each trained token is one the model would have to emit when served, on exactly the served context.
+
+For a trained turn i of messages m1..mn with template T and tokenizer K:
+    served prompt  P_i = K(T(m1..m_{i-1}, generation prompt on))
+    reply          R_i = the ids of what the model must emit then, through the first stop token
+A turn is accepted only if all independent checks pass: the prompt is a prefix of the finished turn (or the turn was put
+together from its own words in the one way that fits), each character of the reply comes from the turn or from the
+template, the ids of prompt and reply decode to the text that was rendered, and the reply ends in a stop token. A row
+any of whose trained turns is not proven goes, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from tutelage.errors import TemplateError
+from tutelage.render.chat_template.message_format import MessageForm, ReasoningField, form_of
+from tutelage.render.chat_template.template import ChatTemplate, TemplateRefusal
+from tutelage.render.drafts import Draft, shortened
+from tutelage.render.example_checks import assert_proven
+from tutelage.render.hidden_fields import not_shown
+from tutelage.render.prompt_boundary import decoded_behind, reply_ids
+from tutelage.render.remedies import WaysOut
+from tutelage.render.rendered_row import SeenRow, said_once
+from tutelage.render.replies import RenderedTurn
+from tutelage.render.required_text import SHOWN_CHARACTERS, Unproven
+from tutelage.render.row_size import (
+    FEW_TURNS,
+    LIKELY_CHARACTERS,
+    Size,
+    is_large,
+    longer_than,
+    require_few,
+    size_of,
+    too_deep,
+    within,
+)
+from tutelage.render.sequences import ProvenTurn, cost_of, said_otherwise, sequences
+from tutelage.render.special_tokens import ControlTokens, Span, refuse
+from tutelage.render.tokenizer import Tokenizer
+from tutelage.render.turns import TurnWriter
+from tutelage.types import Address, Change, Conversation, Drop, Example, Message, Prompt, Proven, TokenIds, Turn
+
+SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-6, 1e6
+"""A weight below the smallest is taken for 0; fp32 gradients have no use for one beyond the largest."""
+
+NO_OPENING = ("template_refused", "no_prompt", "prompt_not_a_prefix")
+"""Why an assistant turn that opens a conversation cannot be asked for: no server has such a prompt, or the template
+writes the turn's header behind a question only."""
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """Turns conversations into proven Examples for one tokenizer and template.
+
+    Attributes:
+        tokenizer: the checkpoint's tokenizer.
+        template: the template the model will be served with.
+        train_on: "replies" trains what the model must emit; "all" trains every token after the first.
+        turns: train every assistant turn, or the last one only.
+        control_tokens: "drop" a row whose text spells a control token, "escape" it (its letters are encoded as
+            ordinary text), or "keep" it as the tokenizer reads it.
+        missing_stop: "append" the stop token where the template writes none, or "drop" the row.
+        reasoning_field: in which field the template is handed a turn's reasoning; "auto" asks the template.
+        empty_reasoning: where the served prompt opens a block of reasoning and a turn has none, "drop" the row or
+            "close" the block empty.
+        most_tokens: the longest sequence that will be kept. A row that is surely longer goes before its turns are
+            rendered; None renders every row, up to limits of its own (`tutelage.render.row_size`).
+        too_long: what becomes of such a row: "drop", or keep the turns that begin within the limit ("cut", "split").
+    """
+
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    train_on: Literal["replies", "all"] = "replies"
+    turns: Literal["all", "last"] = "all"
+    control_tokens: Literal["drop", "escape", "keep"] = "drop"
+    missing_stop: Literal["append", "drop"] = "append"
+    empty_reasoning: Literal["drop", "close"] = "drop"
+    reasoning_field: ReasoningField = "auto"
+    most_tokens: int | None = None
+    too_long: Literal["drop", "cut", "split"] = "drop"
+
+    @cached_property
+    def form(self) -> MessageForm:
+        """How the template wants its messages written."""
+        return form_of(self.template, self.reasoning_field)
+
+    @cached_property
+    def _writer(self) -> TurnWriter:
+        return TurnWriter(
+            self.tokenizer.stop_pattern(),
+            self.tokenizer.stop_words(),
+            self.missing_stop,
+            self.empty_reasoning,
+            self._controls.pattern,
+        )
+
+    @cached_property
+    def _controls(self) -> ControlTokens:
+        return ControlTokens(self.tokenizer)
+
+    def prove(self, conversations: Sequence[Conversation]) -> list[Proven | Drop]:
+        """One outcome for each conversation, in order: its Examples with remarks, or why there are none.
+
+        A drop names a way out where one was found by trying.
+        """
+        return self._ways_out.named(conversations, self._tried(conversations), Renderer._tried)
+
+    @cached_property
+    def _ways_out(self) -> WaysOut:
+        return WaysOut(self)
+
+    def _tried(self, conversations: Sequence[Conversation]) -> list[Proven | Drop]:
+        drafts = [self._drafted(one) for one in conversations]
+        ids = self._encoded([one for one in drafts if isinstance(one, Draft)])
+        outcomes: list[list[ProvenTurn] | Drop] = []
+        for draft in drafts:
+            if isinstance(draft, Drop):
+                outcomes.append(draft)
+                continue
+            try:
+                outcomes.append([*self._turns_as_ids(draft, ids)])
+            except Unproven as finding:
+                outcomes.append(Drop(draft.conversation.address, finding.reason, str(finding)))
+        spoken = self._spoken([one for one in outcomes if not isinstance(one, Drop)])
+        return [
+            outcome if isinstance(outcome, Drop) else self._concluded(draft, outcome, spoken)
+            for draft, outcome in zip(drafts, outcomes, strict=True)
+        ]
+
+    def prompt(self, conversation: Conversation) -> Prompt | Drop:
+        """The served prompt of the last assistant turn, and that turn's words as the reference."""
+        if (deep := too_deep(conversation)) is not None:
+            return deep
+        try:
+            last = self._trained_messages(conversation)[-1]
+            conversation, _ = said_once(conversation, self.form)
+            text = SeenRow(conversation, self.template, self.form).render(last, generation_prompt=True)
+        except Unproven as finding:
+            return Drop(conversation.address, finding.reason, str(finding))
+        except TemplateError as error:
+            return self._overrun(conversation, error)
+        ids = np.asarray(self.tokenizer.encode([text])[0], dtype=np.int32)
+        return Prompt(conversation.address, ids, text, conversation.messages[last].content or "")
+
+    def serve(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> TokenIds:
+        """Ids [S] of the served prompt for a conversation in progress.
+
+        Raises:
+            TemplateRefusal: the template does not accept these messages.
+        """
+        row = SeenRow(Conversation(tuple(messages), Address("", 0), tuple(tools)), self.template, self.form)
+        text = self.template.render(row.messages, generation_prompt=True, tools=row.tools)
+        return np.asarray(self.tokenizer.encode([text])[0], dtype=np.int32)
+
+    def _drafted(self, conversation: Conversation) -> Draft | Drop:
+        size = size_of(conversation)
+        if (deep := too_deep(conversation, size)) is not None:
+            return deep
+        try:
+            return self._draft(conversation, size)
+        except Unproven as finding:
+            return Drop(conversation.address, finding.reason, str(finding))
+        except TemplateError as error:
+            return self._overrun(conversation, error)
+
+    def _overrun(self, conversation: Conversation, error: TemplateError) -> Drop:
+        """A large row that meets the limits of rendering goes; a template that meets them by itself ends the run."""
+        if not (is_large(size_of(conversation), self.template.limits) and self._writes_little):
+            raise error
+        return Drop(conversation.address, "too_long", f"rendering the row takes {error.found}; {error.expected}")
+
+    @cached_property
+    def _writes_little(self) -> bool:
+        try:
+            self.template.render([{"role": "user", "content": "a"}], generation_prompt=True)
+        except TemplateRefusal:
+            return True
+        except TemplateError:
+            return False
+        return True
+
+    def _draft(self, conversation: Conversation, size: Size) -> Draft:
+        spelled = None if self.control_tokens == "keep" else self._controls.spelled(conversation)
+        if spelled is not None and self.control_tokens == "drop":
+            raise refuse(spelled)
+        if conversation.is_text:
+            if self.too_long != "split":
+                self._require_short(conversation.messages[0].content or "")
+            return Draft(conversation, (), (), ())
+        conversation, twice = said_once(conversation, self.form)
+        row = SeenRow(conversation, self.template, self.form)
+        trained = self._trained_messages(conversation)
+        reached = self._within_reach(row, trained, size)
+        changes = [
+            Change(conversation.address, "reasoning_said_twice", f"message {index}: field and content hold the same")
+            for index in twice
+        ]
+        turns = []
+        for index in reached:
+            turn = self._turn(row, index, changes)
+            if turn is not None:
+                turns.append(turn)
+                changes += turn.remarks
+        if not turns:
+            raise Unproven("nothing_to_train", changes[-1].detail)
+        changes += not_shown(conversation, turns[-1].prompt, turns[-1].message)
+        escaped = self._escaped(row, turns, spelled is not None)
+        return Draft(conversation, tuple(turns), escaped, tuple(changes), len(trained) - len(reached))
+
+    def _require_short(self, text: str) -> None:
+        if self.most_tokens is not None and longer_than(text, self.most_tokens, self.tokenizer):
+            raise Unproven(
+                "too_long", f"more than {self.most_tokens} tokens; the limit pack.max_tokens is {self.most_tokens}"
+            )
+
+    def _within_reach(self, row: SeenRow, trained: list[int], size: Size) -> list[int]:
+        """The trained turns to render: all, unless the row is known to be too long by its whole text.
+
+        Raises:
+            Unproven: it is, and no turn of it is to be kept; or the template does not take it.
+        """
+        most, few = self.most_tokens, len(trained) <= FEW_TURNS
+        if few and (most is None or size.characters <= LIKELY_CHARACTERS * most):
+            return trained
+        whole = row.render(trained[-1] + 1, generation_prompt=False)
+        if most is None or not longer_than(whole, most, self.tokenizer):
+            require_few(trained, whole)
+            return trained
+        if self.too_long == "drop":
+            self._require_short(whole)
+        return within(row, trained, most, self.tokenizer)
+
+    def _turn(self, row: SeenRow, index: int, changes: list[Change]) -> RenderedTurn | None:
+        """The turn of message `index`; None for an opening turn that no server would ask for."""
+        message = row.conversation.messages[index]
+        try:
+            return self._writer.turn(row, index, 1.0 if message.weight is None else message.weight)
+        except Unproven as finding:
+            asked = any(one.role in ("user", "tool") for one in row.conversation.messages[:index])
+            if asked or finding.reason not in NO_OPENING:
+                raise
+            detail = f"message {index} opens the conversation, and no prompt can be served for it: {finding}"
+            changes.append(Change(row.conversation.address, "opening_turn_not_trained", detail))
+            return None
+
+    def _escaped(self, row: SeenRow, turns: Sequence[RenderedTurn], spelled: bool) -> tuple[Span, ...]:
+        """Where control tokens that data wrote stand in the last turn's text; each earlier text is a prefix of it."""
+        if self.control_tokens == "keep" or not (spelled or self._controls.may_join(row.conversation)):
+            return ()
+        traced = row.trace(turns[-1].message + 1, generation_prompt=False)
+        spans = self._controls.escaped_spans(traced, row.conversation)
+        if not spans:
+            return ()
+        word = traced.text[slice(*spans[0])]
+        if self.control_tokens == "drop":
+            raise refuse(("two texts that meet", word))
+        if not all(traced.text.startswith(one.prompt + one.reply) for one in turns):
+            raise Unproven(
+                "control_token_in_text",
+                f"the row spells {word!r}, and as the template rewrites history it cannot be escaped in every turn",
+            )
+        return spans
+
+    def _trained_messages(self, conversation: Conversation) -> list[int]:
+        for index, message in enumerate(conversation.messages):
+            if message.weight is not None and not 0 <= message.weight <= LARGEST_WEIGHT:
+                raise Unproven(
+                    "weight_out_of_range", f"message {index}: weight {message.weight}, beyond {LARGEST_WEIGHT}"
+                )
+        trained = [
+            index
+            for index, message in enumerate(conversation.messages)
+            if message.role == "assistant" and (message.weight is None or message.weight >= SMALLEST_WEIGHT)
+        ]
+        if not trained:
+            raise Unproven("nothing_to_train", "no assistant turn with a weight above 0")
+        return trained[-1:] if self.turns == "last" else trained
+
+    def _encoded(self, drafts: Sequence[Draft]) -> dict[str, list[int]]:
+        """Ids of every prompt, and of every prompt with its reply, of rows of few turns without escaped letters."""
+        texts = dict.fromkeys(
+            text
+            for draft in drafts
+            if not draft.escaped and len(draft.turns) <= FEW_TURNS
+            for turn in draft.turns
+            for text in (turn.prompt, turn.prompt + turn.reply)
+        )
+        return dict(zip(texts, self.tokenizer.encode(list(texts)), strict=True))
+
+    def _turns_as_ids(self, draft: Draft, ids: dict[str, list[int]]) -> Iterator[ProvenTurn]:
+        for turn in draft.turns:
+            whole = turn.prompt + turn.reply
+            if draft.escaped:
+                prompt_ids = self._controls.encode(turn.prompt, draft.escaped)
+                whole_ids = self._controls.encode(whole, draft.escaped)
+            elif turn.prompt in ids and whole in ids:
+                prompt_ids, whole_ids = ids[turn.prompt], ids[whole]
+            else:
+                prompt_ids, whole_ids = self.tokenizer.encode([turn.prompt, whole])
+            after = reply_ids(self.tokenizer, prompt_ids, whole_ids, turn.reply)
+            if after is None:
+                raise Unproven(
+                    "round_trip",
+                    f"message {turn.message}: no ids behind the prompt decode to {turn.reply[:SHOWN_CHARACTERS]!r}",
+                )
+            if not turn.stop_written:
+                after = [*after, self.tokenizer.stop_id]
+            stop = next((at for at, token in enumerate(after) if token in self.tokenizer.stop_ids), None)
+            shown = f"message {turn.message}: the ids of the reply {turn.reply[-SHOWN_CHARACTERS:]!r}"
+            if stop is None:
+                raise Unproven("no_stop_token", f"{shown} hold no stop token")
+            if stop != len(after) - 1:
+                raise Unproven("stop_inside_reply", f"{shown} hold a stop token before their end")
+            text = turn.reply if turn.stop_written else turn.reply + self.tokenizer.spelling(after[-1])
+            yield ProvenTurn(turn.message, turn.weight, prompt_ids, after, text)
+
+    def _spoken(self, rows: Sequence[Sequence[ProvenTurn]]) -> dict[int, str]:
+        """What the ids of each turn decode to behind their prompt, by the identity of the turn."""
+        turns = [turn for row in rows for turn in row]
+        texts = decoded_behind(self.tokenizer, [(turn.prompt_ids, turn.reply_ids) for turn in turns])
+        return {id(turn): text for turn, text in zip(turns, texts, strict=True)}
+
+    def _concluded(self, draft: Draft | Drop, turns: list[ProvenTurn], spoken: dict[int, str]) -> Proven | Drop:
+        """The last witness (the ids decode to what was rendered), then the Examples."""
+        assert isinstance(draft, Draft)
+        address = draft.conversation.address
+        try:
+            if draft.conversation.is_text:
+                return Proven((self._document(draft.conversation),))
+            changes = draft.changes
+            for turn in turns:
+                if spoken[id(turn)] != turn.text:
+                    changes += said_otherwise(self.tokenizer, address, turn, spoken[id(turn)])
+            turns, cut = shortened(draft, turns, self.most_tokens)
+            changes += cut
+            examples = tuple(
+                self._example(draft.conversation, part, ids, held) for part, (ids, held) in enumerate(sequences(turns))
+            )
+        except Unproven as finding:
+            return Drop(address, finding.reason, str(finding))
+        if len(examples) > 1:
+            changes += (Change(address, "split", cost_of(examples, turns, draft.appended)),)
+        return Proven(examples, changes)
+
+    def _example(self, conversation: Conversation, part: int, ids: list[int], turns: list[ProvenTurn]) -> Example:
+        whole = self.train_on == "all"
+        weights = np.full(len(ids), 1.0 if whole else 0.0, dtype=np.float32)
+        weights[0] = 0.0
+        spans = []
+        for turn in turns:
+            start, end = len(turn.prompt_ids), len(turn.prompt_ids) + len(turn.reply_ids)
+            weights[start:end] = turn.weight
+            spans.append(Turn(turn.message, start, end))
+        example = Example(conversation.address, part, np.asarray(ids, dtype=np.int32), weights, tuple(spans))
+        self._gate(example, whole=whole)
+        return example
+
+    def _document(self, conversation: Conversation) -> Example:
+        encoder = self._controls if self.control_tokens == "escape" else self.tokenizer
+        ids = encoder.encode_document(conversation.messages[0].content or "")
+        if not ids or ids[-1] not in self.tokenizer.stop_ids:
+            ids.append(self.tokenizer.stop_id)
+        if len(ids) < 2:
+            raise Unproven("nothing_to_train", "the document is empty once tokenized")
+        weights = np.ones(len(ids), dtype=np.float32)
+        weights[0] = 0.0
+        turn = Turn(message=0, prompt_end=1, reply_end=len(ids))
+        example = Example(conversation.address, 0, np.asarray(ids, dtype=np.int32), weights, (turn,))
+        self._gate(example, whole=True)
+        return example
+
+    def _gate(self, example: Example, *, whole: bool) -> None:
+        highest = int(example.ids.max())
+        if highest >= self.tokenizer.vocabulary_size:
+            raise Unproven(
+                "id_without_embedding",
+                f"token {self.tokenizer.decode([highest])!r} has id {highest}, but the model has "
+                f"{self.tokenizer.vocabulary_size} embeddings",
+            )
+        assert_proven(
+            example,
+            stop_ids=self.tokenizer.stop_ids,
+            vocabulary_size=self.tokenizer.vocabulary_size,
+            whole=whole,
+        )

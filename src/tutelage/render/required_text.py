@@ -1,0 +1,87 @@
+"""The words of a turn: what a reply must hold, whatever the template puts around them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from tutelage.render.chat_template.reasoning import holds_pieces, without_empty_block
+from tutelage.types import Message
+
+SHOWN_CHARACTERS = 160
+
+
+class Unproven(ValueError):  # noqa: N818 a finding about a row, turned into a Drop where it is caught
+    """A row cannot be proven: `reason` is the ledger's key, the message says what was seen."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason = reason
+        super().__init__(detail)
+
+
+def require_words(index: int, message: Message, text: str) -> None:
+    """Check that `text` holds all words of message `index`.
+
+    Raises:
+        Unproven: some are not there.
+    """
+    thought, said = (message.reasoning or "").strip(), (message.content or "").strip()
+    if thought and said and (at := text.rfind(said)) >= 0 and thought not in text[:at] + "\0" + text[at + len(said) :]:
+        raise Unproven(
+            "reasoning_not_in_reply",
+            f"message {index}: the template's reply {text[:SHOWN_CHARACTERS]!r} lacks {thought[:SHOWN_CHARACTERS]!r}",
+        )
+    for reason, ways in words_of(message):
+        # Templates that take reasoning out of the content write its tags with white space of their own.
+        if not any(way in text or holds_pieces(text, way) for way in ways):
+            raise Unproven(
+                reason,
+                f"message {index}: the template's reply {text[:SHOWN_CHARACTERS]!r} "
+                f"lacks {ways[0][:SHOWN_CHARACTERS]!r}",
+            )
+
+
+def no_prefix(index: int, prompt: str, finished: str) -> Unproven:
+    """The finding that a finished turn does not begin with its served prompt, with both texts where they part."""
+    same = next((at for at, (a, b) in enumerate(zip(prompt, finished, strict=False)) if a != b), len(prompt))
+    start = max(0, same - 40)
+    shown = slice(start, start + SHOWN_CHARACTERS)
+    return Unproven(
+        "prompt_not_a_prefix",
+        f"message {index}: the finished turn does not begin with its served prompt; the prompt has {prompt[shown]!r}, "
+        f"the finished turn {finished[shown]!r}",
+    )
+
+
+def end_of_words(message: Message, text: str) -> int:
+    """Where a turn's words end in `text`, where their origin could not be followed: after the last that is found."""
+    return max((text.rfind(way) + len(way) for _, ways in words_of(message) for way in ways if way in text), default=0)
+
+
+def words_of(message: Message) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """What a reply must contain, with the reason to give if it does not and the spellings that count.
+
+    Templates may trim content, so its outer white space is not compared; arguments may be written as JSON. An empty
+    block of reasoning in the content holds no words.
+    """
+    if content := without_empty_block((message.content or "").strip()):
+        yield "content_not_in_reply", (content,)
+    if reasoning := (message.reasoning or "").strip():
+        yield "reasoning_not_in_reply", (reasoning,)
+    for call in message.tool_calls:
+        for word in (call.name, *strings_in(dict(call.arguments))):
+            yield "tool_call_not_in_reply", (word, json.dumps(word)[1:-1], json.dumps(word, ensure_ascii=False)[1:-1])
+
+
+def strings_in(value: Any) -> Iterator[str]:
+    """Every text in a JSON value, the names of its fields too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield str(key)
+            yield from strings_in(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from strings_in(inner)

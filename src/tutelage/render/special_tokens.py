@@ -1,0 +1,133 @@
+"""Control tokens that data spells out: found, and where asked for encoded as the ordinary letters they are in a text.
+
+A tokenizer reads `<|im_end|>` in a user's text as the real token: a turn that nobody wrote. So such a row is dropped,
+or the letters are escaped: the text stays as it is, and its ids are those of plain letters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from tokenizers import Tokenizer as FastTokenizer
+
+from tutelage.render.chat_template.tracing import Source, Traced
+from tutelage.render.required_text import Unproven, strings_in
+from tutelage.render.tokenizer import Tokenizer
+from tutelage.types import Conversation
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ControlTokens:
+    """The control tokens of one tokenizer, as seen from the side of the data."""
+
+    tokenizer: Tokenizer
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str] | None:
+        """Finds a control token in text; None when the tokenizer has none."""
+        return self.tokenizer.control_pattern()
+
+    def spelled(self, conversation: Conversation) -> tuple[str, str] | None:
+        """The first control token that one of a row's texts spells, with the place it stands in; None if none does."""
+        if self.pattern is None:
+            return None
+        for where, text in texts_of(conversation):
+            if found := self.pattern.search(text):
+                return where, found.group()
+        return None
+
+    def may_join(self, conversation: Conversation) -> bool:
+        """Whether a text ends in the beginning of a control token, which what follows it could complete."""
+        return any(
+            at >= 0 and text[at:] in self._beginnings
+            for _, text in texts_of(conversation)
+            for at in (text.rfind(letter, -self._longest) for letter in self._first_letters)
+        )
+
+    @cached_property
+    def _beginnings(self) -> frozenset[str]:
+        words = (word for word in self.tokenizer.control_tokens if word.strip())
+        return frozenset(word[:size] for word in words for size in range(2, len(word)))
+
+    @cached_property
+    def _first_letters(self) -> str:
+        return "".join(sorted({one[0] for one in self._beginnings}))
+
+    @cached_property
+    def _longest(self) -> int:
+        return max((len(one) for one in self._beginnings), default=1)
+
+    def escaped_spans(self, traced: Traced, conversation: Conversation) -> tuple[Span, ...]:
+        """The control tokens in a rendering that data wrote, wholly or in part."""
+        if self.pattern is None:
+            return ()
+        data = {at for at, one in enumerate(traced.sources) if _is_data(one, conversation)}
+        return tuple(
+            found.span()
+            for found in self.pattern.finditer(traced.text)
+            if any(int(one) in data for one in traced.source[found.start() : found.end()])
+        )
+
+    def encode(self, text: str, escaped: Sequence[Span]) -> list[int]:
+        """Ids of `text`, with the control tokens at the `escaped` spans taken for ordinary letters."""
+        assert self.pattern is not None
+        ids: list[int] = []
+        start = 0
+        numbers = self.tokenizer.control_tokens
+        for found in self.pattern.finditer(text):
+            if any(found.start() < end and begin < found.end() for begin, end in escaped):
+                continue
+            ids += self._letters(text[start : found.start()])
+            ids.append(numbers[found.group()])
+            start = found.end()
+        return ids + self._letters(text[start:])
+
+    def encode_document(self, text: str) -> list[int]:
+        """Ids of a plain document whose control tokens are ordinary letters, with what the tokenizer puts around it."""
+        ids: list[int] = self._plain.encode(text, add_special_tokens=True).ids
+        return ids
+
+    def _letters(self, text: str) -> list[int]:
+        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        return ids
+
+    @cached_property
+    def _plain(self) -> FastTokenizer:
+        plain = FastTokenizer.from_str(self.tokenizer.fast.to_str())
+        plain.encode_special_tokens = True
+        return plain
+
+
+def texts_of(conversation: Conversation) -> Iterator[tuple[str, str]]:
+    """Every text that a template may write, with what to call it."""
+    for index, message in enumerate(conversation.messages):
+        where = f"message {index} ({message.role})"
+        for text in (message.content, message.reasoning, message.name, message.tool_call_id):
+            if text:
+                yield where, text
+        for call in message.tool_calls:
+            for text in (call.name, call.id or "", *strings_in(dict(call.arguments))):
+                yield where, text
+    for text in strings_in([dict(tool) for tool in conversation.tools]):
+        yield "a tool's description", text
+    for text in strings_in(dict(conversation.template_arguments)):
+        yield "a template argument", text
+
+
+def refuse(found: tuple[str, str]) -> Unproven:
+    """The finding about a row that spells a control token."""
+    where, word = found
+    return Unproven(
+        "control_token_in_text", f"{where} spells the control token {word!r}, which the tokenizer would read as one"
+    )
+
+
+def _is_data(source: Source, conversation: Conversation) -> bool:
+    if source.message is not None or not source.field.startswith("argument."):
+        return source.field != "role"  # one of four words of our own
+    return source.field.removeprefix("argument.").split(".")[0].split("[")[0] in conversation.template_arguments

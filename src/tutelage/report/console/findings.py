@@ -1,0 +1,45 @@
+"""Findings about a checkpoint on a terminal screen: all of them, or what should be seen beside other things."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from tutelage.report.numbers import count
+from tutelage.types import Finding
+
+STYLES = {"error": "bold red", "warning": "yellow", "info": "dim"}
+
+
+def findings_screen(findings: Sequence[Finding], *, about: str) -> RenderableType:
+    """Every finding: what it does to training, what was seen, and one thing to do.
+
+    Args:
+        findings: in the order to show them.
+        about: what they are about, for the first line.
+    """
+    parts: list[RenderableType] = [Text(about, style="bold")]
+    for one in findings:
+        parts.append(Text.assemble((f"{one.severity}: ", STYLES[one.severity]), one.sentence, (f" ({one.key})", "dim")))
+        parts.append(Text(f"    seen: {one.evidence}", style="dim"))
+        if one.fix is not None:
+            parts.append(Text(f"    do: {one.fix}"))
+    parts.append(Text(_totals(findings), style="bold"))
+    return Group(*parts)
+
+
+def brief_findings(findings: Sequence[Finding]) -> RenderableType:
+    """One line for each warning and error."""
+    serious = [one for one in findings if one.severity != "info"]
+    return Group(
+        *(Text.assemble((f"{one.severity}: ", STYLES[one.severity]), one.sentence, (f" ({one.key})", "dim"))
+          for one in serious)
+    )  # fmt: skip
+
+
+def _totals(findings: Sequence[Finding]) -> str:
+    numbers = {name: sum(one.severity == name for one in findings) for name in STYLES}
+    return ", ".join(f"{count(number)} {name}{'s' if number != 1 and name != 'info' else ''}"
+                     for name, number in numbers.items())  # fmt: skip

@@ -1,0 +1,122 @@
+"""What a person sees while a run goes on: one line a stage, a progress bar with loss, speed and time left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from tutelage.report.console.terminal import printable
+from tutelage.runs.metrics_log import HeldoutRecord, Record, RowsRecord
+
+PLAIN_LINE_EVERY = 10
+"""Steps between lines where there is no terminal to draw a bar on."""
+NARROWEST_BAR = 76
+"""Columns that the shortest bar takes with its numbers, a held-out loss among them; below, lines are told instead."""
+ROOM_FOR_ALL = 110
+SHORT_BAR = 8
+
+
+class Screen:
+    """Where a run reports to.
+
+    Args:
+        console: a `report.terminal.Terminal`, or any rich console; one that is quiet makes the whole screen quiet.
+            Where it is not a terminal, bars become plain lines, so that a log file stays readable.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def say(self, text: str) -> None:
+        """One line, printed as it is and never folded."""
+        self.console.print(Text(printable(text)), soft_wrap=True)
+
+    @property
+    def _draws_bars(self) -> bool:
+        """Whether a bar can be drawn over and over: not in a file, nor where a line cannot be gone back to."""
+        return self.console.is_terminal and not self.console.is_dumb_terminal and self.console.width >= NARROWEST_BAR
+
+    @contextmanager
+    def counting(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Yield a function to call with the number of things done since the last call; of nothing, nothing is shown."""
+        if total == 0:
+            yield lambda _done: None
+            return
+        if not self._draws_bars:
+            self.say(f"{title}: {total}")
+            yield lambda _done: None
+            return
+        bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
+        with bar:
+            task = bar.add_task(title, total=total)
+            yield lambda done: bar.advance(task, done)
+
+    @contextmanager
+    def training(self, steps: int, done: int) -> Iterator[Callable[[Record], None]]:
+        """Yield a watcher for the records of the loop."""
+        if not self._draws_bars:
+            yield self._plain_line(steps)
+            return
+        numbers = (MofNCompleteColumn(), TextColumn("{task.fields[numbers]}"))
+        left = (TextColumn("left"), TimeRemainingColumn())
+        columns: tuple[ProgressColumn, ...] = (BarColumn(bar_width=SHORT_BAR), *numbers, *left)
+        if self.console.width >= ROOM_FOR_ALL:
+            columns = (TextColumn("Training"), BarColumn(), *numbers, TimeElapsedColumn(), *left)
+        bar = Progress(*columns, console=self.console)
+        heldout = ""
+
+        def watch(record: Record) -> None:
+            nonlocal heldout
+            if isinstance(record, RowsRecord):
+                self._say_smaller(record)
+                return
+            if isinstance(record, HeldoutRecord):
+                heldout = f"  held-out {record.heldout_loss:.3f}"
+                return
+            numbers = f"loss {record.loss:.3f}{heldout}  {record.tokens_per_second:.0f} tok/s"
+            bar.update(task, completed=record.step, numbers=numbers)
+
+        with bar:
+            task = bar.add_task("train", total=steps, completed=done, numbers="")
+            yield watch
+
+    def _say_smaller(self, record: RowsRecord) -> None:
+        self.say(
+            f"step {record.step}: memory ran out; it starts again, and from now on rows have at most "
+            f"{record.row_tokens:,} tokens (more of them a step, the same loss and gradient). To begin so: "
+            f"pack.row_tokens={record.row_tokens}"
+        )
+
+    def _plain_line(self, steps: int) -> Callable[[Record], None]:
+        def watch(record: Record) -> None:
+            if isinstance(record, RowsRecord):
+                self._say_smaller(record)
+            elif isinstance(record, HeldoutRecord):
+                self.say(f"step {record.step}/{steps}  held-out loss {record.heldout_loss:.4f}")
+            elif record.step % PLAIN_LINE_EVERY == 0 or record.step in (1, steps):
+                left = record.elapsed_seconds / record.step * (steps - record.step)
+                self.say(
+                    f"step {record.step}/{steps}  loss {record.loss:.4f}  lr {record.learning_rate:.2e}  "
+                    f"{record.tokens_per_second:.0f} tok/s  {left:.0f} s left"
+                )
+
+        return watch

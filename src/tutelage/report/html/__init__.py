@@ -1,0 +1,1 @@
+"""Numbers of a run, or rows of data -> one offline HTML page."""

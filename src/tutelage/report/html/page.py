@@ -1,0 +1,296 @@
+"""Puts the page together: figures in, one HTML text out, written in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from tutelage.errors import SaveError, cause_of
+from tutelage.report import numbers as figures
+from tutelage.report.html.charts import drawable
+from tutelage.report.html.compare import Comparison, compare
+from tutelage.report.html.offline import own_parts, require_free_or_own, script_json, template, write_in_one_move
+from tutelage.report.html.run_charts import QUANTITIES, Figure, loss_figure, quantity_figure
+from tutelage.report.html.scores import ScoreLine, gained_and_forgot, outcome, progress, score_lines
+from tutelage.report.html.token_view import RowView, view_rows
+from tutelage.runs.reading import Books, Evaluation, Instance, Result, RunFolder, Step, load
+
+FILE_NAME = "report.html"
+
+EXAMPLES_OPEN = 6
+MOST_EXAMPLES = 30
+MOST_TABLE_STEPS = 80
+HELD = {"weights": "Weights in memory", "trained": "Trained, in fp32", "optimizer_state": "Optimizer state"}
+"""The keys of `bytes` in result.json, and what the page calls them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A named figure: its words, and the exact value where it is a number."""
+
+    name: str
+    text: str
+    exact: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenShare:
+    """Trained and context tokens of the whole run; `share` of the trained ones, 0 to 1."""
+
+    trained: int
+    total: int
+    so_far: bool
+
+    @property
+    def context(self) -> int:
+        """Tokens that are only read."""
+        return self.total - self.trained
+
+    @property
+    def share(self) -> float:
+        """Trained tokens of all tokens."""
+        return self.trained / self.total
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why rows were dropped or changed: how many, and some of them."""
+
+    name: str
+    rows: int
+    samples: tuple[Instance, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """The books of the rows: in = kept + dropped, or by how much they miss."""
+
+    rows_in: int
+    rows_kept: int
+    rows_dropped: int
+
+    @property
+    def missing(self) -> int:
+        """Rows that the books cannot account for; 0 when they balance."""
+        return self.rows_in - self.rows_kept - self.rows_dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """All that the template shows."""
+
+    name: str
+    sentence: str
+    gained: tuple[str, ...]
+    forgot: tuple[str, ...]
+    notices: tuple[str, ...]
+    lines: tuple[ScoreLine, ...]
+    facts: tuple[Fact, ...]
+    figures: tuple[Figure, ...]
+    token_share: TokenShare | None
+    table: tuple[tuple[Step | None, Evaluation | None], ...]
+    steps_recorded: int
+    books: Books | None
+    balance: Balance | None
+    dropped: tuple[Reason, ...]
+    changed: tuple[Reason, ...]
+    comparisons: tuple[Comparison, ...]
+    examples_left_out: int
+    rows: tuple[RowView, ...] | None
+    rows_left_out: int
+    origin: tuple[Fact, ...]
+    hashes: tuple[Fact, ...]
+    versions: tuple[Fact, ...]
+    settings: str | None
+
+
+def write(run: Path) -> Path:
+    """Write `report.html` into a run folder from the files that are there; a run in progress will do.
+
+    The page is put beside the old one and takes its place in one move, so a reader never meets half a page.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        SourceNotFoundError: `run` is not a folder.
+        ConfigError: a file of that name is there that is no page of ours.
+        SaveError: the page could not be written; an older page is untouched.
+    """
+    page = render(load(run))
+    target = run / FILE_NAME
+    try:
+        require_free_or_own(target, fix=f"move {FILE_NAME} away, then ask for the report again")
+        write_in_one_move(page, target)
+    except OSError as error:
+        raise SaveError(
+            "The report could not be written",
+            where=str(target),
+            found=cause_of(error),
+            expected="a run folder that can be written to, with room for about 400 KB",
+            fix="see to room and to the right to write there, then ask for the report again",
+        ) from error
+    return target
+
+
+def render(folder: RunFolder) -> str:
+    """The page as text; the same folder gives the same text."""
+    page = _page(folder)
+    readings = {figure.key: figure.readings for figure in page.figures}
+    return template("page.html").render(
+        page=page,
+        figures=figures,
+        readings=script_json(readings),
+        **own_parts(style=("page.css",), script=("page.js",)),
+        drawing=Markup,
+        examples_open=EXAMPLES_OPEN,
+    )
+
+
+def _page(folder: RunFolder) -> Page:
+    result, steps, books = folder.result, folder.steps or (), folder.books
+    lines = score_lines(result.before, result.after) if result else ()
+    gained, forgot = gained_and_forgot(lines) if lines else ((), ())
+    rows, rows_left_out = view_rows(folder.rows or ())
+    comparisons = tuple(compare(one) for one in result.examples[:MOST_EXAMPLES]) if result else ()
+    samples = books.samples if books else {}
+    dropped = books.dropped if books else result.dropped if result else {}
+    return Page(
+        name=(result.name if result else None) or folder.folder_name,
+        sentence=outcome(lines) or _progress(folder),
+        gained=gained,
+        forgot=forgot,
+        notices=(*folder.notices, *_contradictions(result, books)),
+        lines=lines,
+        facts=_facts(result),
+        figures=_figures(folder),
+        token_share=_token_share(result, steps),
+        table=_table(steps, folder.evaluations),
+        steps_recorded=len(steps),
+        books=books,
+        balance=_balance(books),
+        dropped=_reasons(dropped, samples),
+        changed=_reasons(books.changed if books else {}, samples),
+        comparisons=comparisons,
+        examples_left_out=len(result.examples) - len(comparisons) if result else 0,
+        rows=None if folder.rows is None else rows,
+        rows_left_out=rows_left_out,
+        origin=_origin(result),
+        hashes=_hashes(result),
+        versions=tuple(Fact(name, text) for name, text in sorted(result.versions.items())) if result else (),
+        settings=folder.settings,
+    )
+
+
+def _progress(folder: RunFolder) -> str:
+    steps = folder.steps or ()
+    heldout = [one.heldout_loss for one in folder.evaluations if drawable(one.heldout_loss)]
+    return progress(folder.result, len(steps), steps[-1].loss if steps else None, min(heldout, default=None))
+
+
+def _contradictions(result: Result | None, books: Books | None) -> list[str]:
+    """Where two files, or a file and its own sums, do not agree."""
+    said = []
+    if result and books and result.dropped and result.dropped != books.dropped:
+        said.append("result.json and ledger.json count the dropped rows differently; the ledger's counts are shown.")
+    if books and books.rows_dropped is not None and sum(books.dropped.values()) != books.rows_dropped:
+        said.append(
+            f"ledger.json says {books.rows_dropped:,} rows were dropped, but its reasons sum to "
+            f"{sum(books.dropped.values()):,}."
+        )
+    return said
+
+
+def _facts(result: Result | None) -> tuple[Fact, ...]:
+    if result is None:
+        return ()
+    return (
+        Fact("Time", figures.duration(result.elapsed_seconds), figures.exact(result.elapsed_seconds)),
+        Fact("Steps", figures.count(result.steps), figures.exact(result.steps)),
+        Fact("Epochs", figures.significant(result.epochs), figures.exact(result.epochs)),
+        Fact("Tokens per second", figures.count(result.tokens_per_second), figures.exact(result.tokens_per_second)),
+        Fact("Peak memory", figures.byte_size(result.peak_bytes), figures.exact(result.peak_bytes)),
+    )
+
+
+def _figures(folder: RunFolder) -> tuple[Figure, ...]:
+    steps = folder.steps or ()
+    best_step = folder.result.best_step if folder.result else None
+    drawn = [loss_figure(steps, folder.evaluations, best_step)]
+    drawn += [quantity_figure(quantity, steps) for quantity in QUANTITIES]
+    return tuple(figure for figure in drawn if figure is not None)
+
+
+def _token_share(result: Result | None, steps: Sequence[Step]) -> TokenShare | None:
+    """The result's counts; while there is none, the sums of the record."""
+    if result and result.trained_tokens is not None and result.total_tokens:
+        return TokenShare(result.trained_tokens, result.total_tokens, so_far=False)
+    trained = sum(step.trained_tokens or 0 for step in steps)
+    total = sum(step.tokens or 0 for step in steps)
+    return TokenShare(trained, total, so_far=True) if total > 0 else None
+
+
+def _table(
+    steps: Sequence[Step], evaluations: Sequence[Evaluation]
+) -> tuple[tuple[Step | None, Evaluation | None], ...]:
+    """Evenly spread steps, the first and the last among them, and all evaluations as far as they fit."""
+    by_step, by_evaluation = {one.step: one for one in steps}, {one.step: one for one in evaluations}
+    shown = sorted({*_spread(list(by_step)), *_spread(list(by_evaluation))})
+    return tuple((by_step.get(step), by_evaluation.get(step)) for step in shown)
+
+
+def _spread(numbers: list[int]) -> list[int]:
+    if len(numbers) <= MOST_TABLE_STEPS:
+        return numbers
+    last = len(numbers) - 1
+    return [numbers[round(index * last / (MOST_TABLE_STEPS - 1))] for index in range(MOST_TABLE_STEPS)]
+
+
+def _balance(books: Books | None) -> Balance | None:
+    if books is None or books.rows_in is None or books.rows_kept is None or books.rows_dropped is None:
+        return None
+    return Balance(books.rows_in, books.rows_kept, books.rows_dropped)
+
+
+def _reasons(counts: dict[str, int], samples: dict[str, tuple[Instance, ...]]) -> tuple[Reason, ...]:
+    """Reasons, the most frequent first."""
+    return tuple(
+        Reason(name, rows, samples.get(name, ())) for name, rows in sorted(counts.items(), key=lambda item: -item[1])
+    )
+
+
+def _origin(result: Result | None) -> tuple[Fact, ...]:
+    if result is None:
+        return ()
+    total, trainable = result.parameters.get("total"), result.parameters.get("trainable")
+    share = f" ({figures.percent(trainable / total)})" if total and trainable is not None else ""
+    stopped = {True: "yes", False: "no", None: figures.ABSENT}[result.stopped_early]
+    return (
+        Fact("Model", result.model or figures.ABSENT),
+        Fact("Method", result.method or figures.ABSENT),
+        Fact("Parameters", figures.count(total), figures.exact(total)),
+        Fact("Trainable parameters", figures.count(trainable) + share, figures.exact(trainable)),
+        *(
+            Fact(label, figures.byte_size(result.held_bytes.get(key)), figures.exact(result.held_bytes.get(key)))
+            for key, label in HELD.items()
+        ),
+        Fact("Started", result.started or figures.ABSENT),
+        Fact("Stopped early", stopped),
+        Fact("Best step", figures.count(result.best_step), figures.exact(result.best_step)),
+        Fact("Device", result.device or figures.ABSENT),
+        Fact("Seed", figures.ABSENT if result.seed is None else str(result.seed), figures.exact(result.seed)),
+        Fact("Commit", result.git_commit or figures.ABSENT),
+    )
+
+
+def _hashes(result: Result | None) -> tuple[Fact, ...]:
+    if result is None:
+        return ()
+    return (
+        Fact("settings", result.settings_sha256 or figures.ABSENT),
+        Fact("chat template", result.template_sha256 or figures.ABSENT),
+        *(Fact(file, sha256) for file, sha256 in result.data_sha256.items()),
+    )

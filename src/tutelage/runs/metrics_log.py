@@ -1,0 +1,149 @@
+"""`record.jsonl`: one line for each step and each evaluation, flushed as it happens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from tutelage.errors import CheckpointError, SaveError, cause_of, remedy
+from tutelage.runs.folder import write_text
+from tutelage.system.seals import LINE_NUMBER, numbered_lines, sealed_line
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One optimizer step. `step` counts from 1 as people do; `peak_bytes` is the peak so far: see `peak_bytes`."""
+
+    step: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    tokens: int
+    trained_tokens: int
+    tokens_per_second: float
+    elapsed_seconds: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldoutRecord:
+    """One evaluation on held-out rows after `step` steps."""
+
+    step: int
+    heldout_loss: float
+    elapsed_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RowsRecord:
+    """Memory ran out in step `step`: it starts again, and from now on no row has more than `row_tokens` tokens.
+
+    A single document may still be longer.
+    """
+
+    step: int
+    row_tokens: int
+    elapsed_seconds: float
+
+
+Record = StepRecord | HeldoutRecord | RowsRecord
+
+
+class Recorder:
+    """Appends records to a JSONL file; each line has its number, so that one that is taken out leaves a gap.
+
+    Args:
+        path: the file; None writes nothing. (Not the null device: the file is renamed into place, and root may.)
+        from_step: keep earlier lines up to this step and drop later ones, which a resumed run writes again.
+        say: told of lines that are damaged; they alone are left out.
+    """
+
+    def __init__(self, path: Path | None, *, from_step: int = 0, say: Callable[[str], None] = print) -> None:
+        lines, damaged = read_record(path) if path is not None and from_step > 0 else ([], [])
+        before = [one for one in lines if one["step"] <= from_step]
+        last = max((one["step"] for one in before if "loss" in one), default=0)
+        if path is not None and last < from_step:
+            damaged.append(f"{path.name}: its last step is {last}, and the run had taken {from_step}")
+        kept = [sealed_line(one | {LINE_NUMBER: number}) + "\n" for number, one in enumerate(before, start=1)]
+        self._lines = len(kept)
+        for one in damaged:
+            say(f"  note: {one}")
+        self.elapsed_before_seconds = max((float(one["elapsed_seconds"]) for one in before), default=0.0)
+        self.path = path
+        self._stream: TextIO | None = None
+        if path is None:
+            return
+        try:
+            write_text(path, "".join(kept))  # renamed into place: a kill here must not lose what was recorded
+            self._stream = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise self._not_written(error) from error
+
+    def write(self, record: Record) -> None:
+        """Write one line; a value that is not finite becomes null, as JSON has no NaN.
+
+        Raises:
+            SaveError: the disk is full or refuses.
+        """
+        if self._stream is None:
+            return
+        values = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in asdict(record).items()
+        }
+        try:
+            self._stream.write(sealed_line(values | {LINE_NUMBER: self._lines + 1}) + "\n")
+            self._stream.flush()
+            self._lines += 1
+        except OSError as error:
+            raise self._not_written(error) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._stream is not None:
+            self._stream.close()
+
+    def _not_written(self, error: OSError) -> SaveError:
+        return SaveError(
+            "The record could not be written",
+            where=str(self.path),
+            found=cause_of(error),
+            fix=f"{remedy(error)}, then resume the run",
+        )
+
+
+def read_record(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The lines of a record in their order, and what is wrong with each that is not as it was written, or not where.
+
+    The line that was being written when a process was killed counts as neither; no file has no lines.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return [], []
+    except OSError as error:
+        raise CheckpointError(
+            "The record cannot be read",
+            where=str(path),
+            found=cause_of(error),
+            fix="make it readable for this user",
+        ) from error
+    lines: list[dict[str, Any]] = []
+    damaged: list[str] = []
+    for line in numbered_lines(data):
+        if not line.is_ended:
+            continue
+        if line.damage is not None:
+            damaged.append(f"{path.name}, line {line.number}: {line.damage}; it is left out")
+            continue
+        lines.append(line.content)
+        if line.misplaced is not None:
+            damaged.append(f"{path.name}, line {line.number}: {line.misplaced}")
+    return lines, damaged

@@ -1,0 +1,375 @@
+"""A run folder -> typed figures. What is missing or damaged is named in `notices`; nothing is guessed or mended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tutelage.errors import SourceNotFoundError
+from tutelage.runs.fields import Fields
+from tutelage.system.seals import OTHER_BYTES, SEAL, differing_files, numbered_lines, unsealed, unsealed_line
+
+MOST_NOTICES = 20
+
+EXPECTED = {
+    "record.jsonl": "the figures of each step",
+    "result.json": "the outcome, written when the run ends",
+    "ledger.json": "which rows were kept and dropped",
+    "rows.json": "rows with their trained tokens marked",
+    "settings.toml": "the settings of the run",
+}
+"""The files of a run folder, and what each holds."""
+BESIDE_LEDGER = {"ledger.jsonl": "every dropped and changed row", "rows.json": EXPECTED["rows.json"]}
+"""Files whose hashes `ledger.json` has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One optimizer step. `loss` in nats per trained token; token counts are those of this step alone."""
+
+    step: int
+    epoch: float | None = None
+    loss: float | None = None
+    learning_rate: float | None = None
+    gradient_norm: float | None = None
+    tokens: int | None = None
+    trained_tokens: int | None = None
+    tokens_per_second: float | None = None
+    elapsed_seconds: float | None = None
+    peak_bytes: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A held-out loss (nats per trained token), measured after `step` steps."""
+
+    step: int
+    heldout_loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What was measured before or after training. Shares are from 0 to 1; None = not measured.
+
+    `others` keeps figures that this version has no words for, under the names they came with.
+    """
+
+    exact_match: float | None
+    valid_json: float | None
+    heldout_loss: float | None
+    general: float | None
+    fields: dict[str, float | None]
+    others: dict[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One held-out row with the replies before and after training."""
+
+    address: str
+    prompt: str
+    reference: str
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The outcome of a run; None = the file does not say."""
+
+    name: str | None
+    model: str | None
+    method: str | None
+    started: str | None
+    elapsed_seconds: float | None
+    steps: int | None
+    epochs: float | None
+    stopped_early: bool | None
+    best_step: int | None
+    before: Scores
+    after: Scores
+    tokens_per_second: float | None
+    trained_tokens: int | None
+    total_tokens: int | None
+    peak_bytes: float | None
+    dropped: dict[str, int]
+    examples: tuple[Sample, ...]
+    parameters: dict[str, int]
+    held_bytes: dict[str, int]
+    device: str | None
+    versions: dict[str, str]
+    seed: int | None
+    settings_sha256: str | None
+    template_sha256: str | None
+    data_sha256: dict[str, str]
+    git_commit: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One row of data that stands for a reason: where it is, and what was seen there."""
+
+    address: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What the ledger counted."""
+
+    rows_in: int | None
+    rows_kept: int | None
+    rows_dropped: int | None
+    dropped: dict[str, int]
+    changed: dict[str, int]
+    notes: tuple[str, ...]
+    samples: dict[str, tuple[Instance, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of a rendered row; `weight` scales its loss, 0 = context only."""
+
+    text: str
+    id: int | None
+    weight: float
+    stop: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedRow:
+    """One row as the model sees it."""
+
+    address: str
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """All that a run has written so far. None = that file is missing or could not be read (`notices` says which)."""
+
+    folder_name: str
+    steps: tuple[Step, ...] | None
+    evaluations: tuple[Evaluation, ...]
+    result: Result | None
+    books: Books | None
+    rows: tuple[RenderedRow, ...] | None
+    settings: str | None
+    notices: tuple[str, ...]
+
+
+def load(run: Path) -> RunFolder:
+    """Read what is there of a run folder.
+
+    Raises:
+        SourceNotFoundError: `run` is not a folder.
+    """
+    if not run.is_dir():
+        raise SourceNotFoundError(
+            "There is no run folder to report on",
+            where=str(run),
+            found="a file" if run.exists() else "nothing",
+            expected="the folder that a training run wrote",
+            fix="give the folder that holds record.jsonl and result.json",
+        )
+    notices: list[str] = []
+    record = _read(run, "record.jsonl", notices)
+    steps, evaluations = (None, ()) if record is None else _record(record, notices)
+    result, ledger, rows = (_json(run, name, notices) for name in ("result.json", "ledger.json", "rows.json"))
+    if "rows.json" in _books_as_written(run, ledger, notices):
+        rows = None
+    settings = _read(run, "settings.toml", notices)
+    # Evaluated before the notices are counted, as reading adds to them.
+    parts = (
+        None if result is None else _result(Fields.of(result, "result.json", notices)),
+        None if ledger is None else _books(Fields.of(ledger, "ledger.json", notices)),
+        None if rows is None else _rows(rows, notices),
+    )
+    if len(notices) > MOST_NOTICES:
+        notices[MOST_NOTICES:] = [f"And {len(notices) - MOST_NOTICES} more of this kind."]
+    return RunFolder(
+        folder_name=run.resolve().name,
+        steps=steps,
+        evaluations=evaluations,
+        result=parts[0],
+        books=parts[1],
+        rows=parts[2],
+        settings=None if settings is None else settings.decode("utf-8", errors="replace"),
+        notices=tuple(notices),
+    )
+
+
+def _read(run: Path, name: str, notices: list[str]) -> bytes | None:
+    try:
+        return (run / name).read_bytes()
+    except FileNotFoundError:
+        notices.append(f"{name} is not there yet ({EXPECTED[name]}).")
+    except OSError as error:
+        notices.append(f"{name} could not be read: {error.strerror} ({EXPECTED[name]}).")
+    return None
+
+
+def _json(run: Path, name: str, notices: list[str]) -> Any:
+    content = _read(run, name, notices)
+    if content is None:
+        return None
+    try:
+        return _decoded(content, unsealed)
+    except ValueError as error:
+        notices.append(f"{name} is not {error}, so it is left out ({EXPECTED[name]}).")
+        return None
+
+
+def _decoded(content: bytes, unseal: Callable[[bytes], Any]) -> Any:
+    """JSON with its seal or, as other programs write it, without; a ValueError says what it is not."""
+    is_sealed = SEAL.encode() in content
+    try:
+        return unseal(content) if is_sealed else json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("as it was written" if is_sealed else "whole JSON") from error
+
+
+def _books_as_written(run: Path, ledger: Any, notices: list[str]) -> set[str]:
+    """The files beside `ledger.json` that are not as it says they were written."""
+    hashes = ledger.get("sha256") if isinstance(ledger, dict) else None
+    known = {name: hashes[name] for name in BESIDE_LEDGER if name in hashes} if isinstance(hashes, dict) else {}
+    # What is missing, or cannot be read, is said where it is read.
+    damaged = {name for name, damage in differing_files(run, known).items() if damage == OTHER_BYTES}
+    for name in sorted(damaged):
+        notices.append(f"{name} is not as it was written, so it is left out ({BESIDE_LEDGER[name]}).")
+    return damaged
+
+
+def _record(content: bytes, notices: list[str]) -> tuple[tuple[Step, ...], tuple[Evaluation, ...]]:
+    """Steps and evaluations by rising step. A step run again after a resume counts with its later figures."""
+    steps: dict[int, Step] = {}
+    evaluations: dict[int, Evaluation] = {}
+    repeated = 0
+    for line in numbered_lines(content, decode=lambda one: _decoded(one, unsealed_line)):
+        where = f"record.jsonl, line {line.number}"
+        if line.damage is not None:
+            last = " It is the last one: a run that is still writing leaves such a line."
+            notices.append(f"{where} is not {line.damage} and is left out.{'' if line.is_ended else last}")
+            continue
+        if line.misplaced is not None:
+            notices.append(f"{where}: {line.misplaced}.")
+        fields = Fields.of(line.content, where, notices)
+        step = fields.whole("step")
+        if step is None:
+            notices.append(f"{where} has no step and is left out.")
+            continue
+        heldout_loss = fields.number("heldout_loss")
+        if heldout_loss is not None:
+            evaluations[step] = Evaluation(step, heldout_loss)
+        if "loss" in fields.content:
+            repeated += step in steps
+            steps[step] = _step(step, fields)
+    if repeated:
+        notices.append(
+            f"record.jsonl holds {repeated} steps more than once (the run was resumed); the later lines count."
+        )
+    return tuple(steps[key] for key in sorted(steps)), tuple(evaluations[key] for key in sorted(evaluations))
+
+
+def _step(step: int, fields: Fields) -> Step:
+    return Step(
+        step=step,
+        epoch=fields.number("epoch"),
+        loss=fields.number("loss"),
+        learning_rate=fields.number("learning_rate"),
+        gradient_norm=fields.number("gradient_norm"),
+        tokens=fields.whole("tokens"),
+        trained_tokens=fields.whole("trained_tokens"),
+        tokens_per_second=fields.number("tokens_per_second"),
+        elapsed_seconds=fields.number("elapsed_seconds"),
+        peak_bytes=fields.number("peak_bytes"),
+    )
+
+
+def _scores(fields: Fields) -> Scores:
+    known = ("exact_match", "valid_json", "heldout_loss", "general", "fields")
+    return Scores(
+        exact_match=fields.number("exact_match"),
+        valid_json=fields.number("valid_json"),
+        heldout_loss=fields.number("heldout_loss"),
+        general=fields.number("general"),
+        fields=fields.inner("fields").numbers(),
+        others={key: fields.number(key) for key in fields.content if key not in known},
+    )
+
+
+def _result(fields: Fields) -> Result:
+    return Result(
+        name=fields.text("name"),
+        model=fields.text("model"),
+        method=fields.text("method"),
+        started=fields.text("started"),
+        elapsed_seconds=fields.number("elapsed_seconds"),
+        steps=fields.whole("steps"),
+        epochs=fields.number("epochs"),
+        stopped_early=fields.flag("stopped_early"),
+        best_step=fields.whole("best_step"),
+        before=_scores(fields.inner("before")),
+        after=_scores(fields.inner("after")),
+        tokens_per_second=fields.number("tokens_per_second"),
+        trained_tokens=fields.whole("trained_tokens"),
+        total_tokens=fields.whole("total_tokens"),
+        peak_bytes=fields.number("peak_bytes"),
+        dropped=fields.inner("dropped").counts(),
+        examples=tuple(_sample(one) for one in fields.items("examples")),
+        parameters=fields.inner("parameters").counts(),
+        held_bytes=fields.inner("bytes").counts(),
+        device=fields.text("device"),
+        versions=fields.inner("versions").texts(),
+        seed=fields.whole("seed"),
+        settings_sha256=fields.text("settings_sha256"),
+        template_sha256=fields.text("template_sha256"),
+        data_sha256=fields.inner("data_sha256").texts(),
+        git_commit=fields.text("git_commit"),
+    )
+
+
+def _sample(fields: Fields) -> Sample:
+    return Sample(
+        address=fields.text("address") or "",
+        prompt=fields.text("prompt") or "",
+        reference=fields.text("reference") or "",
+        before=fields.text("before"),
+        after=fields.text("after"),
+    )
+
+
+def _books(fields: Fields) -> Books:
+    samples = fields.inner("samples")
+    return Books(
+        rows_in=fields.whole("rows_in"),
+        rows_kept=fields.whole("rows_kept"),
+        rows_dropped=fields.whole("rows_dropped"),
+        dropped=fields.inner("dropped").counts(),
+        changed=fields.inner("changed").counts(),
+        notes=tuple(fields.lines("notes")),
+        samples={reason: tuple(_instance(one) for one in samples.items(reason)) for reason in samples.content},
+    )
+
+
+def _instance(fields: Fields) -> Instance:
+    return Instance(address=fields.text("address") or "", detail=fields.text("detail") or "")
+
+
+def _rows(value: Any, notices: list[str]) -> tuple[RenderedRow, ...]:
+    listed = Fields({"rows": value}, "rows.json", notices).items("rows")
+    return tuple(
+        RenderedRow(one.text("address") or "", tuple(_token(token) for token in one.items("tokens"))) for one in listed
+    )
+
+
+def _token(fields: Fields) -> Token:
+    return Token(
+        text=fields.text("text") or "",
+        id=fields.whole("id"),
+        weight=fields.number("weight") or 0.0,
+        stop=bool(fields.flag("stop")),
+    )

@@ -1,0 +1,34 @@
+"""The books of a run on disk: `ledger.json` with the hashes of `ledger.jsonl` and `rows.json` beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tutelage.errors import cause_of
+from tutelage.ledger import Ledger
+from tutelage.runs import folder as run_files
+from tutelage.runs.reading import BESIDE_LEDGER
+from tutelage.system.seals import differing_files, file_sha256
+
+
+def write_books(folder: Path, ledger: Ledger, rows: Sequence[Any]) -> None:
+    """Write counts and samples, and the rows that are shown; `ledger.jsonl` has its name already.
+
+    Raises:
+        SaveError: the disk is full or refuses.
+    """
+    run_files.write_json(folder / run_files.ROWS, list(rows))
+    hashes = {name: file_sha256(folder / name) for name in BESIDE_LEDGER if (folder / name).is_file()}
+    run_files.write_json(folder / run_files.LEDGER, ledger.as_dict() | {"sha256": hashes})
+
+
+def damage_of_books(folder: Path) -> list[str]:
+    """Each file of the books that is not as it was written, and what is wrong with it."""
+    try:
+        hashes = run_files.read_json(folder / run_files.LEDGER)["sha256"]
+    except (OSError, ValueError, KeyError) as error:
+        return [f"{run_files.LEDGER}: {cause_of(error)}"]
+    wrong = differing_files(folder, {name: hashes.get(name) for name in BESIDE_LEDGER})
+    return [f"{name}: {damage}" for name, damage in wrong.items()]

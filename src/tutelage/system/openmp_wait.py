@@ -1,0 +1,151 @@
+"""How long OpenMP's threads spin for each other before they sleep: shortly while other programs want the same cores.
+
+torch's products run on OpenMP threads that meet at a barrier many times a layer. A thread that came first spins for
+the others, which is the fastest where each has a core. Beside other work the thread it waits for may have no core, and
+then the spinning keeps the core from it. GNU's runtime has two bounds: a long one, and a short one that holds while a
+process has more OpenMP threads than it may use cores. So a watch looks how long this process's threads stand in line
+for a core, and while that is long, a team of threads with nothing to do is held, which brings the short bound. Nothing
+is computed otherwise by it. Source: libgomp's config/linux/wait.h and env.c (GCC 13), tried by
+tests/system/test_openmp_wait.py; docs/log.md, "Beside other work".
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+BOUNDS = {"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "300000"}
+"""The long bound that the runtime has by itself, with a short one of 1,000 spins instead of 100: so few cost a third
+more of the time beside other work. The runtime reads both as it is loaded."""
+LOOK_EVERY_SECONDS = 0.25
+CROWDED_SHARE, FREE_SHARE = 0.10, 0.04
+"""Time in line for a core, as a share of a core's time, from which on threads sleep soon, and below which they spin
+again. A process alone stands in line for 0.01 to 0.04 of it, beside as many busy programs as cores for 0.5 and more."""
+MOST_HELD = 16
+"""Threads that are started at most to bring the short bound, which takes one more than the cores without a thread."""
+THREADS = Path("/proc/self/task")
+OWN_SCHEDULE = Path("/proc/self/schedstat")
+LOADED_FILES = Path("/proc/self/maps")
+
+
+def waiting_here(environment: Mapping[str, str]) -> str:
+    """In a few words, how waiting threads of a process with this environment go about it."""
+    if chosen := _chosen(environment):
+        return f"as {' '.join(f'{name}={value}' for name, value in chosen.items())} says"
+    if time_in_line() is None:
+        return "spin as long as the OpenMP runtime lets them: this system does not say what else wants the cores"
+    return "spin, and sleep soon while other programs want the cores"
+
+
+def bounds_of_waiting(environment: Mapping[str, str]) -> dict[str, str]:
+    """What to add to the environment so that a watch can do its best; nothing where the user has chosen.
+
+    Args:
+        environment: variables, as in `os.environ`.
+    """
+    return {} if _chosen(environment) else BOUNDS
+
+
+def _chosen(environment: Mapping[str, str]) -> dict[str, str]:
+    """The user's own choice: what is set and is not what `bounds_of_waiting` gave."""
+    values = {name: environment[name] for name in BOUNDS if environment.get(name)}
+    return {} if values == BOUNDS else values
+
+
+class SleepSoon:
+    """While held, GNU's OpenMP threads of this process sleep after a short spin, whoever started them."""
+
+    def __init__(self, openmp: ctypes.CDLL, threads: int) -> None:
+        self._openmp, self._threads = openmp, threads
+        self._let_go = threading.Event()
+        self._holder = threading.Thread(target=self._hold, name="tutelage-sleep-soon", daemon=True)
+        self._holder.start()
+
+    def _hold(self) -> None:
+        # A team belongs to the thread that started it, lives on when its work is done, and ends with that thread.
+        # The work is a function of the runtime's own that changes nothing, as Python must not run in such threads.
+        nothing = ctypes.cast(self._openmp.omp_get_level, ctypes.c_void_p)
+        self._openmp.GOMP_parallel(nothing, None, ctypes.c_uint(self._threads), ctypes.c_uint(0))
+        self._let_go.wait()
+
+    def end(self) -> None:
+        """Let the threads spin again as they did."""
+        self._let_go.set()
+        self._holder.join()
+
+
+class Watch:
+    """Looks how long the threads of this process stand in line for a core, and has them sleep soon while it is long.
+
+    Attributes:
+        crowded_seconds: for how long other programs have wanted the cores so far.
+    """
+
+    def __init__(self, openmp: ctypes.CDLL) -> None:
+        self.crowded_seconds = 0.0
+        self._openmp = openmp
+        self._sleep_soon: SleepSoon | None = None
+        threading.Thread(target=self._look_on, name="tutelage-watch", daemon=True).start()
+
+    def _look_on(self) -> None:
+        before, then = time_in_line() or {}, time.monotonic()
+        while True:
+            time.sleep(LOOK_EVERY_SECONDS)
+            waits, now = time_in_line() or {}, time.monotonic()
+            more = sum(wait - before.get(thread, 0) for thread, wait in waits.items())
+            self.look(more / 1e9 / (now - then), now - then)
+            before, then = waits, now
+
+    def look(self, share: float, seconds: float) -> None:
+        """Go by what was seen in the last `seconds`: threads stood in line for `share` of a core's time."""
+        if self._sleep_soon is not None:
+            self.crowded_seconds += seconds
+            if share < FREE_SHARE:
+                self._sleep_soon.end()
+                self._sleep_soon = None
+        elif share > CROWDED_SHARE and (threads := threads_to_hold()) is not None:
+            self._sleep_soon = SleepSoon(self._openmp, threads)
+
+
+def threads_to_hold() -> int | None:
+    """Threads of a team with which the process has more of them than the cores it may use; None where that is many."""
+    import torch
+
+    threads = max(2, len(os.sched_getaffinity(0)) - torch.get_num_threads() + 2)
+    return threads if threads <= MOST_HELD else None
+
+
+def time_in_line() -> dict[int, int] | None:
+    """Nanoseconds that each thread of this process has stood in line for a core; None where the system does not say."""
+    if not OWN_SCHEDULE.exists():
+        return None
+    waits = {}
+    for thread in THREADS.iterdir():
+        try:
+            waits[int(thread.name)] = int((thread / "schedstat").read_text("ascii").split()[1])
+        except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            continue
+    return waits
+
+
+@cache
+def watch_the_cores() -> Watch | None:
+    """Look on from now on, once in a process; None where the user has chosen or there is nothing to go by or to do."""
+    if _chosen(os.environ) or time_in_line() is None:
+        return None
+    openmp = loaded_openmp()
+    return None if openmp is None else Watch(openmp)
+
+
+def loaded_openmp() -> ctypes.CDLL | None:
+    """GNU's OpenMP runtime, if this process has loaded it, as torch does; another one has other bounds."""
+    for line in LOADED_FILES.read_text("utf-8", "surrogateescape").splitlines():
+        path = line.split(maxsplit=5)[-1]
+        if Path(path).name.startswith("libgomp"):
+            return ctypes.CDLL(path)
+    return None

@@ -1,0 +1,177 @@
+"""A step that must not be taken: the last good state is saved, the step's rows are written down, the run ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tutelage.distributed.process_group import ALONE, Ranks
+from tutelage.errors import FitError, TrainingError, cause_of, command
+from tutelage.optim.master_weights import Masters, not_finite
+from tutelage.runs import folder as run_files
+from tutelage.train.checkpoint import Checkpoints, Progress
+from tutelage.types import Batch, Row
+
+SHOWN_ADDRESSES = 4
+NEXT_ROW_TOKENS = "next_row_tokens"
+"""Key in `stopped.json`: the budget of a row that a resume begins with."""
+
+
+def stop_before(
+    batch: Batch,
+    rows: Sequence[Row],
+    losses: Sequence[float],
+    *,
+    spike: bool,
+    norm: float,
+    progress: Progress,
+    optimiser: Masters,
+    checkpoints: Checkpoints,
+    ranks: Ranks = ALONE,
+) -> TrainingError:
+    """Save the state before `batch`, write `stopped.json` into the run's folder, and return the error to raise.
+
+    Args:
+        batch: the step that is not taken.
+        rows: its rows as they were computed.
+        losses: the summed loss of each.
+        spike: the loss is finite, and too large to learn from.
+        norm: that of the gradient; NaN where it was not looked at.
+        progress: of the step before.
+        optimiser: its masters are untouched by the step; its gradients are dropped.
+        checkpoints: receives the state, however few it keeps.
+        ranks: the processes that share the batch; all come here.
+
+    Raises:
+        SaveError: the disk is full or refuses.
+    """
+    optimiser.forget_gradients()
+    loss = ranks.sum(sum(losses))[0] / batch.trained_tokens
+    usual = median(progress.recent_losses) if spike else None
+    told = {
+        "reason": "loss_spike" if spike else "not_finite",
+        "loss": _number(loss),
+        "gradient_norm": _number(norm),
+        "median_loss": usual,
+    }
+    of_each = ranks.gather([_told(row, summed) for row, summed in zip(rows, losses, strict=True)])
+    micro_batches = [one for of_one in of_each for one in of_one]
+    saved = _left(batch, told, micro_batches, progress=progress, optimiser=optimiser, checkpoints=checkpoints)
+    run_folder = checkpoints.folder.parent
+    lower = "start a new run with a lower train.learning_rate"
+    fix = f"the weights themselves are no longer finite: {lower}"
+    if saved:
+        fix = f"look at these rows; then {_leave_out(run_folder)}, or {lower}"
+    return TrainingError(
+        f"Step {batch.step + 1} {'is a loss spike' if spike else 'is not finite'}; the run stops before it",
+        where=_places(micro_batches, run_folder / run_files.STOPPED),
+        found=f"loss {loss}, gradient norm {norm}" if usual is None else f"loss {loss:.4g}; the median was {usual:.4g}",
+        expected="finite numbers" if usual is None else "a loss near those of the steps before it",
+        fix=fix,
+    )
+
+
+def does_not_fit(
+    batch: Batch, row: Row, *, progress: Progress, optimiser: Masters, checkpoints: Checkpoints
+) -> FitError:
+    """The same for a row of one document that memory is too small for: there is nothing to divide.
+
+    Raises:
+        SaveError: the disk is full or refuses.
+    """
+    tokens = len(row.ids)
+    told = {"reason": "out_of_memory", "row_tokens": tokens}
+    micro_batches = [{"addresses": [str(one) for one in row.addresses]}]
+    _left(batch, told, micro_batches, progress=progress, optimiser=optimiser, checkpoints=checkpoints)
+    return FitError(
+        f"One example of step {batch.step + 1} alone does not fit in memory; the run stops before it",
+        where=", ".join(map(str, row.addresses)),
+        found=f"{tokens} tokens in a row of its own",
+        expected="room for its forward and backward pass",
+        fix=f"{_leave_out(checkpoints.folder.parent)}; or start a new run with pack.max_tokens below {tokens}, or "
+        "another model.method or model.precision",
+    )
+
+
+def full_among_others(batch: Batch, row: Row, *, ranks: Ranks, checkpoints: Checkpoints) -> FitError:
+    """Memory ran out on one of several processes: the others cannot be called back from the step they are in.
+
+    Nothing can be saved together any more. `stopped.json` says how long rows may be, and a resume keeps to it
+    (`rows_after_full`).
+    """
+    run_folder, tokens = checkpoints.folder.parent, len(row.ids)
+    places = [str(one) for one in row.addresses]
+    newest = checkpoints.newest()
+    told: dict[str, Any] = {"step": batch.step + 1, "reason": "out_of_memory", "process": ranks.rank}
+    told |= {"row_tokens": tokens, "checkpoint": newest, "rows": [{"addresses": places}]}
+    go_on = f"go on from {newest or 'the start'}"
+    fix = f"{_leave_out(run_folder)}; or start a new run with pack.max_tokens below {tokens}"
+    if len(places) > 1:
+        told[NEXT_ROW_TOKENS] = tokens // 2
+        again = command("train", "--resume", run_folder, "--processes", ranks.size)
+        fix = f"{go_on} with rows of at most {tokens // 2} tokens: {again}"
+    run_files.write_json(run_folder / run_files.STOPPED, told)
+    return FitError(
+        f"Memory ran out in step {batch.step + 1}, on process {ranks.rank} of {ranks.size}; the run ends",
+        where=_places(told["rows"], run_folder / run_files.STOPPED) or None,
+        found=f"a row of {tokens} tokens",
+        expected="room for the forward and backward pass of a row",
+        fix=f'{fix}; train.activation_checkpointing = "on" saves memory in a new run',
+    )
+
+
+def rows_after_full(run_folder: Path, *, say: Callable[[str], None]) -> int | None:
+    """How long rows may be as memory ran out on one of several processes; None where it did not, or that is over.
+
+    Args:
+        run_folder: holds `stopped.json`, or not.
+        say: told where that file is damaged.
+    """
+    path = run_folder / run_files.STOPPED
+    try:
+        found: int | None = run_files.read_json(path).get(NEXT_ROW_TOKENS)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        say(f"  note: {path.name} is damaged ({cause_of(error)}); rows are as long as the newest checkpoint has them")
+        return None
+    return found
+
+
+def _left(
+    batch: Batch,
+    told: dict[str, Any],
+    rows: list[dict[str, Any]],
+    *,
+    progress: Progress,
+    optimiser: Masters,
+    checkpoints: Checkpoints,
+) -> bool:
+    """Save the state unless it is itself not finite, write `stopped.json`; whether it was saved."""
+    finite = not checkpoints.ranks.any(bool(not_finite(optimiser.masters)))
+    saved = checkpoints.save(optimiser, progress, keep_older=True).name if finite else None
+    content = {"step": batch.step + 1, **told, "checkpoint": saved, "rows": rows}
+    if checkpoints.ranks.is_main:
+        run_files.write_json(checkpoints.folder.parent / run_files.STOPPED, content)
+    return finite
+
+
+def _leave_out(run_folder: Path) -> str:
+    return f"{command('train', '--resume', run_folder, '--skip-step')} leaves this step out"
+
+
+def _told(row: Row, summed: float) -> dict[str, Any]:
+    return {"loss": _number(summed / max(1, row.trained_tokens)), "addresses": [str(one) for one in row.addresses]}
+
+
+def _places(rows: list[dict[str, Any]], path: Path) -> str:
+    addresses = [address for row in rows for address in row["addresses"]]
+    more = len(addresses) - SHOWN_ADDRESSES
+    return ", ".join(addresses[:SHOWN_ADDRESSES]) + (f" and {more} more rows, all in {path}" if more > 0 else "")
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

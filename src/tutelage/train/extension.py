@@ -1,0 +1,142 @@
+"""Parts of a run that was given more epochs or steps than it began with: which steps belong to which length.
+
+A run's order and its learning rates depend on how long it is to be. Steps that were taken keep what they had; those
+after them are laid over the new length, as if the run had been that long from the start, and go on at the first example
+that was not visited yet. `inputs.json` keeps the parts, so a later resume and a replay come to the same steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tutelage.builders.dataset import Prepared
+from tutelage.builders.sampler import order_of
+from tutelage.config import Settings
+from tutelage.errors import ConfigError
+from tutelage.optim.lr_schedule import Schedule, warmup_steps
+from tutelage.pack import Order
+from tutelage.runs import folder as run_files
+from tutelage.train.checkpoint import Checkpoints
+from tutelage.train.finished import longer, require_unfinished
+
+LENGTH = ("train.epochs", "train.max_steps")
+"""Settings that a resume may give anew."""
+PARTS = "parts"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part that another length followed: it ended after `steps` steps and `visits` examples of the whole run.
+
+    `planned_steps` is how long the run was to be until then, and `finished` whether it had come to that end.
+    """
+
+    steps: int
+    visits: int
+    planned_steps: int
+    finished: bool
+
+
+def parts_in(inputs: Mapping[str, Any]) -> tuple[Part, ...]:
+    """The parts that a run's `inputs.json` names."""
+    return tuple(Part(**one) for one in inputs.get(PARTS, ()))
+
+
+def as_entry(parts: tuple[Part, ...]) -> dict[str, Any]:
+    """What `inputs.json` says of them; nothing for a run of one length."""
+    return {PARTS: [asdict(one) for one in parts]} if parts else {}
+
+
+def with_length(inputs: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """`inputs` with the length of `settings` in the ones it recorded, which a resume may give anew."""
+    recorded = inputs.get("settings")
+    if not isinstance(recorded, dict) or not isinstance(recorded.get("train"), dict):
+        return dict(inputs)
+    train = {**recorded["train"], "epochs": settings.train.epochs, "max_steps": settings.train.max_steps}
+    train = {key: value for key, value in train.items() if value is not None}
+    return {**inputs, "settings": {**recorded, "train": train}}
+
+
+def schedule_of(settings: Settings, order: Order, parts: tuple[Part, ...]) -> Schedule:
+    """Learning rates of a run: those of each part as long as it lasted, then those of the whole length."""
+
+    def planned(steps: int) -> Schedule:
+        asked = settings.train
+        return Schedule(
+            kind=asked.schedule,
+            peak=settings.peak_learning_rate,
+            steps=steps,
+            warmup_steps=warmup_steps(steps=steps, share=asked.warmup_share, exact=asked.warmup_steps),
+            minimum_ratio=asked.minimum_ratio,
+        )
+
+    whole = planned(order.steps)
+    return Schedule(
+        kind=whole.kind,
+        peak=whole.peak,
+        steps=whole.steps,
+        warmup_steps=whole.warmup_steps,
+        minimum_ratio=whole.minimum_ratio,
+        earlier=tuple((one.steps, planned(one.planned_steps)) for one in parts),
+        ends=frozenset({order.steps, *(one.steps for one in parts if one.finished)}),
+    )
+
+
+def has_other_length(folder: Path, settings: Settings) -> bool:
+    """Whether a run that is resumed is given another length than it had."""
+    before = run_files.read_settings(folder).train
+    return (before.epochs, before.max_steps) != (settings.train.epochs, settings.train.max_steps)
+
+
+def require_more(folder: Path, settings: Settings) -> None:
+    """A finished run goes on only where it is given another length.
+
+    Raises:
+        CheckpointError: it is finished, and is given none; or its result is damaged.
+    """
+    if not has_other_length(folder, settings):
+        require_unfinished(folder, settings.train)
+
+
+def parts_of(
+    settings: Settings, prepared: Prepared, inputs: Mapping[str, Any], *, resume: bool, checkpoint: str | None
+) -> tuple[Part, ...]:
+    """The parts of a run that starts, goes on or is repeated now.
+
+    Args:
+        settings: the run's; where it is resumed its folder has those that it had.
+        prepared: its data.
+        inputs: what it, or the run that it repeats, recorded.
+        resume: it goes on.
+        checkpoint: from this one; None is the newest.
+
+    Raises:
+        ConfigError: it has come as far already as the length it is given.
+    """
+    parts, folder = parts_in(inputs), settings.run_folder
+    if not resume or not has_other_length(folder, settings):
+        return parts
+    begin = checkpoint or Checkpoints(folder / run_files.CHECKPOINTS, keep=1).newest() or "step-0"
+    steps_done = int(begin.rpartition("-")[2])
+    parts = tuple(one for one in parts if one.steps < steps_done)
+    before = laid_out(run_files.read_settings(folder), prepared, parts)
+    order = laid_out(settings, prepared, parts)
+    part = Part(steps_done, before.visits_after(steps_done), before.steps, steps_done == before.steps)
+    if replace(order, laid=(*order.laid, (part.steps, part.visits))).steps <= steps_done:
+        raise ConfigError(
+            "The run has taken as many steps already as it is given",
+            where=str(folder),
+            found=f"{steps_done} steps taken; train.epochs = {order.epochs:g}, train.max_steps = {order.max_steps}",
+            expected="more of them",
+            fix=f"give more: {longer(folder, settings.train, run_files.read_settings(folder).train)}",
+        )
+    return parts if steps_done == 0 else (*parts, part)
+
+
+def laid_out(settings: Settings, prepared: Prepared, parts: tuple[Part, ...]) -> Order:
+    """The order in which a run of these parts visits its examples."""
+    laid = tuple((one.steps, one.visits) for one in parts)
+    return order_of(settings, examples=len(prepared.train), sources=prepared.sources, laid=laid)

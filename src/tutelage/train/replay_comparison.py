@@ -1,0 +1,165 @@
+"""What a run recorded, held against the run that repeats it, step by step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from tutelage.errors import CheckpointError
+from tutelage.runs import folder as run_files
+from tutelage.runs.metrics_log import HeldoutRecord, Record, RowsRecord, read_record
+
+COMPARED = ("loss", "gradient_norm", "learning_rate", "tokens", "trained_tokens", "heldout_loss")
+"""Fields of the record that the settings decide; the others are times and memory."""
+OTHER_PROCESSES = 1e-5
+"""What another number of processes, which sum in another order, may change of a loss or norm, or as a share of one.
+Source: tests/train/test_processes.py, fp32."""
+NORM_OF_OTHER_PROCESSES = 1e-3
+"""The same for the norm of a gradient, as a share of it: a sum over all weights, of a step behind others that differed
+in their last bits, is further apart than a loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first place where two runs part: what it is, and the values recorded and found."""
+
+    what: str
+    then: str
+    now: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.then} recorded, {self.now} now"
+
+
+@dataclass(slots=True)
+class Recorded:
+    """A run that is being repeated.
+
+    Args:
+        folder: of the run.
+        finished: whether it went to its end; one that did not is repeated up to the last step it recorded.
+        lines: what its record says, by kind ("loss" or "heldout_loss") and step.
+        met: the same keys, as the repeating run comes to them.
+        difference: the first one found.
+        tolerance: what two numbers may be apart, as a share of those above one; 0 asks for the same bits. Above it
+            `tokens` are not compared: with other processes, rows of another make are filled up with others.
+    """
+
+    folder: Path
+    finished: bool
+    lines: dict[tuple[str, int], dict[str, Any]]
+    met: set[tuple[str, int]] = field(default_factory=set)
+    difference: Difference | None = None
+    tolerance: float = 0.0
+
+    @classmethod
+    def of(cls, folder: Path, *, tolerance: float = 0.0) -> Recorded:
+        """Read a run's record; later lines count, and one that breaks off does not.
+
+        Raises:
+            CheckpointError: a line is not as it was written.
+        """
+        lines: dict[tuple[str, int], dict[str, Any]] = {}
+        written, damaged = read_record(folder / run_files.RECORD)
+        if damaged:
+            raise CheckpointError(
+                "The record of this run is damaged, so nothing can be held against it",
+                where=str(folder / run_files.RECORD),
+                found="; ".join(damaged[:3]),
+                expected="the lines that the run wrote",
+                fix="put the file back as it was",
+            )
+        for values in written:
+            for kind in ("loss", "heldout_loss"):
+                if kind in values:
+                    lines[kind, values["step"]] = values
+        return cls(folder, (folder / run_files.RESULT).is_file(), lines, tolerance=tolerance)
+
+    @property
+    def last_step(self) -> int:
+        """The last step it recorded; 0 where it recorded none."""
+        return max((step for _, step in self.lines), default=0)
+
+    def see(self, record: Record) -> None:
+        """Compare what the repeating run comes to with what was recorded."""
+        if isinstance(record, RowsRecord) or self.difference is not None:
+            return
+        values = asdict(record)
+        kind = "heldout_loss" if isinstance(record, HeldoutRecord) else "loss"
+        then = self.lines.get((kind, record.step))
+        self.met.add((kind, record.step))
+        if then is None:
+            self.difference = Difference(f"step {record.step}, {kind}", "nothing", str(values[kind]))
+            return
+        for name in COMPARED:
+            if name in values and not self._alike(name, _plain(values[name]), then.get(name)):
+                self.difference = Difference(f"step {record.step}, {name}", str(then.get(name)), str(values[name]))
+                return
+
+    def _alike(self, name: str, now: Any, then: Any) -> bool:
+        if self.tolerance == 0.0 or not isinstance(now, float) or not isinstance(then, float):
+            return bool(now == then) or (self.tolerance > 0.0 and name == "tokens")
+        apart = abs(now - then)
+        if name == "gradient_norm" and apart <= NORM_OF_OTHER_PROCESSES * abs(then):
+            return True
+        return apart <= self.tolerance * max(1.0, abs(then))
+
+    def beside(self, watch: Callable[[Record], None]) -> Callable[[Record], None]:
+        """A watcher that hands each record to `watch`, then compares it."""
+
+        def both(record: Record) -> None:
+            watch(record)
+            self.see(record)
+
+        return both
+
+    def asked_to_stop(self) -> bool:
+        """Whether there is nothing more to compare: the runs have parted, or the record ends here."""
+        at_end = not self.finished and ("loss", self.last_step) in self.met
+        return at_end or self.difference is not None
+
+    def conclude(self) -> None:
+        """Note what was recorded and never met."""
+        missed = sorted(set(self.lines) - self.met, key=lambda one: one[1])
+        if missed and self.difference is None:
+            kind, step = missed[0]
+            self.difference = Difference(f"step {step}, {kind}", str(self.lines[missed[0]][kind]), "nothing")
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: a value that is not finite is null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors of a kind are the same to the last bit; so is a NaN to itself."""
+    return torch.equal(one.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8))
+
+
+def first_other_tensor(then: Path, now: Path) -> Difference | None:
+    """The first tensor, by file and name, that is not the same to the last bit in two folders of safetensors files."""
+    files = [sorted(one.name for one in folder.glob("*.safetensors")) for folder in (then, now)]
+    if files[0] != files[1]:
+        return Difference("files of the weights", ", ".join(files[0]) or "none", ", ".join(files[1]) or "none")
+    for name in files[0]:
+        with safe_open(then / name, framework="pt") as left, safe_open(now / name, framework="pt") as right:
+            names = [sorted(one.keys()) for one in (left, right)]
+            if names[0] != names[1]:
+                odd = sorted(set(names[0]) ^ set(names[1]))[0]
+                return Difference(f"{name}, {odd}", str(odd in names[0]), str(odd in names[1]))
+            for key in names[0]:
+                one, other = left.get_tensor(key), right.get_tensor(key)
+                kinds = [f"{tensor.dtype} {[*tensor.shape]}" for tensor in (one, other)]
+                if kinds[0] != kinds[1]:
+                    return Difference(f"{name}, {key}", *kinds)
+                if not _equal(one, other):
+                    gap = float((one.double() - other.double()).abs().max())
+                    largest = f"largest value {float(one.double().abs().max()):.6g}"
+                    return Difference(f"{name}, {key}", largest, f"up to {gap:.3g} away")
+    return None

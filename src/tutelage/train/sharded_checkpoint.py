@@ -1,0 +1,89 @@
+"""Checkpoint files of a sharded run: each process writes what it keeps, any number of processes reads it again.
+
+PyTorch's distributed checkpoints, in the form whose files are safetensors. A reader meets plain safetensors of a single
+process and shards of several in the same way, so both kinds of run go on from either.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.distributed
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from tutelage.distributed.process_group import Ranks
+from tutelage.system.files import sync
+from tutelage.system.seals import file_sha256
+
+
+def write_shards(folder: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Write this process's part of `tensors` into `folder`; all processes do this together.
+
+    Returns:
+        the file that this process wrote and its SHA-256, where it had something to write.
+
+    Raises:
+        OSError: on every process, when one of them could not write.
+    """
+    ours = dict(tensors)
+    try:
+        save(ours, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+    except CheckpointException as error:
+        first, _ = next(iter(error.failures.values()))
+        raise OSError(str(first).strip().split("\n")[0]) from error
+    rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    names = sorted(one.name for one in folder.iterdir())[rank::size]
+    return {name: sha256_and_sync(folder / name) for name in names}
+
+
+def sha256_and_sync(path: Path) -> str:
+    """The hash of a file's bytes, which are on the disk when this returns."""
+    digest = file_sha256(path)
+    sync(path)
+    return digest
+
+
+def with_rank(state: Mapping[str, torch.Tensor], ranks: Ranks) -> dict[str, torch.Tensor]:
+    """Append the rank to the names of tensors that differ between processes; alone, the names stay."""
+    return {f"{name}:{ranks.rank}" if ranks.size > 1 else name: one for name, one in state.items()}
+
+
+def of_rank(state: Mapping[str, torch.Tensor], ranks: Ranks) -> dict[str, torch.Tensor]:
+    """This process's part of what all `with_rank` gave; with more processes than saved it, some get the same."""
+    saved: dict[str, dict[int, torch.Tensor]] = {}
+    for name, one in state.items():
+        found = re.fullmatch(r"(.+?)(?::(\d+))?", name)
+        assert found is not None, "every name matches"
+        saved.setdefault(found[1], {})[int(found[2] or 0)] = one
+    return {name: by_rank[ranks.rank % len(by_rank)] for name, by_rank in saved.items()}
+
+
+def read_shards(folder: Path, masters: Mapping[str, torch.Tensor], ranks: Ranks) -> dict[str, torch.Tensor]:
+    """Read tensors from all safetensors files in `folder`; all processes do this together.
+
+    Args:
+        folder: of a checkpoint.
+        masters: a tensor of the name and shape of a master, or a moment of one (`exp_avg:NAME`), is sharded as it is.
+        ranks: the processes that read.
+    """
+    found = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    into: dict[str, torch.Tensor] = {}
+    for name, stored in found.items():
+        assert isinstance(stored, TensorStorageMetadata), f"{name} is not a tensor"
+        master, dtype = masters.get(name.split(":", 1)[-1]), stored.properties.dtype
+        if master is not None and master.shape == stored.size:
+            into[name] = torch.empty_like(master, dtype=dtype, requires_grad=False)
+        else:
+            into[name] = torch.empty(stored.size, dtype=dtype)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # a single process may read alone
+        load(into, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=ranks.size == 1)
+    return into

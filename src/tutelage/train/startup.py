@@ -1,0 +1,140 @@
+"""A run before its model is loaded: what it needs is there, its data prepared; its folder says what it began with."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from tutelage import config
+from tutelage.audit.embedding_rows import untrained_tokens
+from tutelage.builders.base_model import start_folder
+from tutelage.builders.dataset import Prepared, prepare, prepared_cache
+from tutelage.builders.model import shards_here
+from tutelage.builders.positions import positions_of
+from tutelage.builders.run_inputs import inputs_of
+from tutelage.builders.sampler import questions_of_length
+from tutelage.config import Settings
+from tutelage.distributed.process_group import Ranks
+from tutelage.model.load import device_here, settled_precision
+from tutelage.model.quantization import require_bitsandbytes
+from tutelage.optim.optimizers import require_optimizer, slow_here
+from tutelage.render.token_text import coloured_rows
+from tutelage.report.console.progress import Screen
+from tutelage.runs import folder as run_files
+from tutelage.runs.fingerprint import held_against, read_inputs, write_inputs
+from tutelage.runs.lock import locked, new_run_folder
+from tutelage.runs.row_ledger import damage_of_books, write_books
+from tutelage.runs.trackers import require_tracker
+from tutelage.train.announcement import say_data
+from tutelage.train.extension import (
+    Part,
+    as_entry,
+    has_other_length,
+    laid_out,
+    parts_of,
+    require_more,
+    with_length,
+)
+from tutelage.train.preflight import embedding_fix, pass_gates
+from tutelage.train.replay_comparison import Recorded
+
+ROWS_SHOWN = 24
+
+
+def opened(
+    settings: Settings,
+    screen: Screen,
+    ranks: Ranks,
+    *,
+    resume: bool,
+    checkpoint: str | None,
+    skipped: list[int],
+    recorded: Recorded | None,
+) -> tuple[Path, Prepared, ExitStack]:
+    """The model's folder and the data; problems show before a model is loaded. The main process writes them down.
+
+    With them comes what holds the run's folder: its lock, on the main process, until it is closed.
+    """
+    folder = settings.run_folder
+    if resume:
+        require_more(folder, settings)
+    if settings.model.method == "qlora":
+        require_bitsandbytes()
+    require_optimizer(settings.train.optimizer, device=device_here())
+    shards_here(settings)
+    for name in settings.train.trackers:
+        require_tracker(name)
+    base = start_folder(settings.model, say=screen.say)
+    positions = positions_of(settings, base)
+    if not ranks.is_main:
+        return base, prepare(positions.within(settings), base, cache=prepared_cache()), ExitStack()
+    with ExitStack() as held:
+        hold = locked if resume else new_run_folder
+        held.enter_context(hold(folder, say=screen.say))
+        if resume:
+            require_more(folder, settings)  # another process may have finished it until now
+        native_bf16 = settled_precision("auto") == "bf16"
+        slow = slow_here(settings.train.optimizer, native_bf16=native_bf16)
+        for question in [*config.questions(settings), *([slow] if slow else [])]:
+            screen.say(f"Is this meant? {question}")
+        with run_files.written_aside(folder / run_files.DROPS) as drops:
+            fitting = positions.within(settings, say=screen.say)
+            prepared = prepare(fitting, base, ledger_path=drops, cache=prepared_cache(), say=screen.say)
+            positions.require_room(settings, prepared)
+            _pass_gates(settings, prepared, base)
+            earlier = read_inputs(folder) if resume else None if recorded is None else read_inputs(recorded.folder)
+            parts = parts_of(settings, prepared, earlier or {}, resume=resume, checkpoint=checkpoint)
+            _write_inputs(settings, base, prepared, earlier, screen, resume=resume, skipped=skipped, parts=parts)
+        say_data(screen, prepared)
+        order = laid_out(settings, prepared, parts)
+        for question in filter(None, [*questions_of_length(settings, order), positions.question(prepared)]):
+            screen.say(f"Is this meant? {question}")
+        return base, prepared, held.pop_all()
+
+
+def _pass_gates(settings: Settings, prepared: Prepared, base: Path) -> None:
+    tokenizer, whole = prepared.renderer.tokenizer, settings.render.train_on == "all"
+    untrained_V, fix = untrained_tokens(base, tokenizer), embedding_fix(settings, base)
+    found = [tokenizer.fast.token_to_id(one) for one in settings.model.add_tokens]
+    new_ids = [one for one in found if one is not None]
+    if untrained_V is not None:
+        untrained_V[new_ids] = True
+    for note in pass_gates(
+        prepared.train, tokenizer, untrained_V=untrained_V, whole=whole, fix=fix, new_ids=frozenset(new_ids)
+    ):
+        prepared.ledger.note(note)
+
+
+def _write_inputs(
+    settings: Settings,
+    base: Path,
+    prepared: Prepared,
+    earlier: dict[str, Any] | None,
+    screen: Screen,
+    *,
+    resume: bool,
+    skipped: list[int],
+    parts: tuple[Part, ...],
+) -> None:
+    """Record settings, hashes, books and a few rows; a resume or replay must find the bytes that the run began with.
+
+    Where it does not, nothing in the folder has changed.
+    """
+    folder = settings.run_folder
+    inputs = inputs_of(settings, prepared, base, skipped=skipped, say=screen.say)
+    if earlier is not None:
+        then = with_length(earlier, settings) if resume else earlier
+        inputs |= held_against(then, inputs, resume=resume, say=screen.say)
+    inputs |= as_entry(parts)
+    if resume and has_other_length(folder, settings) and (folder / run_files.RESULT).is_file():
+        aside = run_files.set_aside_finished(folder, steps=parts[-1].steps)
+        steps = laid_out(settings, prepared, parts).steps
+        screen.say(f"What the run ended with is now in {aside}; it goes on to step {steps}")
+    for damage in damage_of_books(folder) if resume else ():
+        screen.say(f"  note: the books were damaged ({damage}); they are written again, from the same data")
+    run_files.put_in_place(folder / run_files.DROPS)
+    run_files.clear_scratch(folder)
+    write_inputs(folder, inputs)  # before the settings, whose length is new for a resume until they have it
+    run_files.write_text(folder / run_files.SETTINGS, config.dump(settings))
+    write_books(folder, prepared.ledger, coloured_rows(prepared.train[:ROWS_SHOWN], prepared.renderer.tokenizer))

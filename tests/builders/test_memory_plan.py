@@ -1,0 +1,126 @@
+"""Activation checkpointing is chosen for a run by what a step needs and what is free, and a run says so."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tutelage import config
+from tutelage.builders import memory_plan as planned
+from tutelage.builders.dataset import Prepared, prepare
+from tutelage.builders.memory_plan import checkpointing_choice, fullest_row, recomputes_here
+from tutelage.builders.model import learner_for
+from tutelage.builders.packing import row_tokens_here
+from tutelage.config import Settings
+from tutelage.distributed.process_group import ALONE
+from tutelage.errors import ConfigError, DataError
+from tutelage.plan.devices import this_machine
+
+
+@pytest.fixture
+def settings(tiny_recipe: Callable[[Path], Path], tmp_path: Path) -> Settings:
+    return config.load(tiny_recipe(tmp_path))
+
+
+@pytest.fixture
+def prepared(settings: Settings) -> Prepared:
+    return prepare(settings, Path(settings.model.name))
+
+
+def free(monkeypatch: pytest.MonkeyPatch, memory_bytes: int) -> None:
+    device = dataclasses.replace(this_machine(), memory_bytes=memory_bytes)
+    monkeypatch.setattr(planned, "this_machine", lambda: device)
+
+
+def asked(settings: Settings, value: str) -> Settings:
+    return settings.model_copy(update={"train": settings.train.model_copy(update={"activation_checkpointing": value})})
+
+
+def test_with_room_nothing_is_computed_again(
+    settings: Settings, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free(monkeypatch, 10**12)
+    said: list[str] = []
+
+    assert not recomputes_here(settings, prepared, processes=1, say=said.append)
+    assert said == []
+
+
+def test_without_room_the_planner_decides_and_says_so(
+    settings: Settings, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free(monkeypatch, 10**12)
+    choice = checkpointing_choice(settings, prepared, say=lambda _text: None)
+    assert choice.with_bytes < choice.without_bytes
+    said: list[str] = []
+    free(monkeypatch, choice.without_bytes)  # the plan wants some room beside its prediction
+
+    assert recomputes_here(settings, prepared, processes=1, say=said.append)
+    assert "activation checkpointing on" in said[-1]
+
+    free(monkeypatch, 2 * choice.without_bytes)
+    assert not recomputes_here(settings, prepared, processes=1, say=said.append)
+
+
+@pytest.mark.parametrize(("value", "expected"), [("on", True), ("off", False)])
+def test_what_is_asked_for_is_done(
+    settings: Settings, prepared: Prepared, monkeypatch: pytest.MonkeyPatch, value: str, expected: bool
+) -> None:
+    free(monkeypatch, 1)
+
+    found = recomputes_here(asked(settings, value), prepared, processes=1, say=lambda _text: None)
+    assert found is expected
+
+
+def test_several_processes_decide_alike(
+    settings: Settings, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for memory_bytes in (1, 10**12):
+        free(monkeypatch, memory_bytes)
+        assert not recomputes_here(settings, prepared, processes=2, say=lambda _text: None)
+
+
+def test_the_fullest_row_is_a_row_of_the_run(settings: Settings, prepared: Prepared) -> None:
+    row = fullest_row(settings, prepared)
+
+    assert max(len(one.ids) for one in prepared.train) <= len(row.ids) <= row_tokens_here(settings)
+
+
+def test_a_learner_computes_again_when_told(settings: Settings) -> None:
+    base = Path(settings.model.name)
+    torch.manual_seed(0)
+    for recompute in (False, True):
+        model = learner_for(settings, base, ALONE, recompute=recompute).model
+        assert model.is_gradient_checkpointing is recompute
+
+
+def test_r22_a_model_that_cannot_be_planned_is_trained(
+    settings: Settings, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any, **__: Any) -> Any:
+        raise ConfigError("This model cannot be planned, though it may train", found="a kernel has no shapes")
+
+    free(monkeypatch, 1)
+    monkeypatch.setattr(planned, "choose_checkpointing", failing)
+    said: list[str] = []
+
+    assert not recomputes_here(settings, prepared, processes=1, say=said.append)
+    assert said == ["  no plan of its memory (a kernel has no shapes): activation checkpointing off"]
+
+
+def test_r6_a_plan_that_cannot_be_made_stops_nothing(
+    settings: Settings, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(*_: object, **__: object) -> None:
+        raise DataError("This model does not keep its layers in a list")
+
+    monkeypatch.setattr(planned, "read_blueprint", refusing)
+    said: list[str] = []
+
+    assert not recomputes_here(settings, prepared, processes=1, say=said.append)
+    assert "no plan of its memory (This model does not keep its layers in a list)" in said[0]

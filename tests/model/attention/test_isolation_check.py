@@ -1,0 +1,112 @@
+"""The model is asked whether it keeps documents apart: attention alone does, a convolution over the row does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import Lfm2Config, Lfm2ForCausalLM, MixtralConfig, MixtralForCausalLM, Phi3Config, Phi3ForCausalLM
+
+from tests.support.tiny_kinds import tiny_kind
+from tutelage.model.attention import isolation_check as isolation
+from tutelage.model.attention.isolation_check import Longest, beginnings_can_be_shared, documents_stay_apart
+from tutelage.model.attention.packed import isolate_documents
+from tutelage.model.load import compute_in
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "bos_token_id": None,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_attention_alone_keeps_documents_apart(tiny_model: Any, precision: Any) -> None:
+    compute_in(tiny_model, precision)
+    isolate_documents(tiny_model)
+    tiny_model.train()
+
+    assert documents_stay_apart(tiny_model)
+    assert tiny_model.training, "the mode must be left as it was"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_convolution_over_the_row_does_not(precision: Any) -> None:
+    torch.manual_seed(0)
+    model = Lfm2ForCausalLM(Lfm2Config(**SMALL, full_attn_idxs=[1]))
+    compute_in(model, precision)
+    isolate_documents(model)
+
+    assert not documents_stay_apart(model)
+
+
+def test_experts_are_no_leak() -> None:
+    torch.manual_seed(0)
+    model = MixtralForCausalLM(MixtralConfig(**SMALL, num_local_experts=4, num_experts_per_tok=2))
+    isolate_documents(model)
+
+    assert documents_stay_apart(model)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_r8_queries_scaled_by_their_place_in_the_row_keep_documents_in_rows_of_their_own(precision: Any) -> None:
+    """Llama 4 does so in layers without positions, by steps of `floor_scale` tokens of the row."""
+    model = tiny_kind("llama4_text")
+    for layer in model.model.layers:
+        layer.self_attn.floor_scale = 64
+    compute_in(model, precision)
+    isolate_documents(model)
+
+    assert documents_stay_apart(model, Longest(row_tokens=60, document_tokens=20)), "rows within the first step"
+    assert not documents_stay_apart(model, Longest(row_tokens=200, document_tokens=20))
+
+
+def test_r8_a_turn_by_the_longest_document_of_the_row_keeps_documents_in_rows_of_their_own() -> None:
+    """Phi-3 turns all of a row by other angles where one document is longer than what it was first trained on."""
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 32}
+    rope |= {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "partial_rotary_factor": 1.0, "factor": 16.0}
+    torch.manual_seed(0)
+    model = Phi3ForCausalLM(Phi3Config(**SMALL, rope_parameters=rope, original_max_position_embeddings=32))
+    isolate_documents(model)
+
+    assert documents_stay_apart(model, Longest(row_tokens=200, document_tokens=20))
+    assert not documents_stay_apart(model, Longest(row_tokens=200, document_tokens=100))
+
+
+def test_r8_a_row_that_is_too_long_for_the_memory_is_tried_at_half_its_length(
+    tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    isolate_documents(tiny_model)
+    computed, tried = isolation._hidden, []
+
+    def short_of_memory(model: Any, stretches: Any, **named: Any) -> torch.Tensor:
+        if len(stretches) > 2:
+            tried.append(sum(map(len, stretches)))
+            if tried[-1] > 100:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return computed(model, stretches, **named)
+
+    monkeypatch.setattr(isolation, "_hidden", short_of_memory)
+
+    assert documents_stay_apart(tiny_model, Longest(row_tokens=310, document_tokens=50))
+    assert tried == [310, 160, 85]
+
+
+def test_r8_a_model_without_parents_of_documents_shares_no_beginning(tiny_model: Any) -> None:
+    isolate_documents(tiny_model)
+    assert beginnings_can_be_shared(tiny_model)
+
+    def forget(_module: Any, given: Any, named: dict[str, Any]) -> Any:
+        return given, {name: one for name, one in named.items() if name != "parents"}
+
+    tiny_model.model.layers[1].self_attn.register_forward_pre_hook(forget, with_kwargs=True)
+
+    assert documents_stay_apart(tiny_model)
+    assert not beginnings_can_be_shared(tiny_model)

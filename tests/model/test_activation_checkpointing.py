@@ -1,0 +1,134 @@
+"""Activations that are computed again give the same bits, and rows of 8,192 tokens fit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from tutelage.errors import ConfigError
+from tutelage.model.activation_checkpointing import recompute_activations, recomputes
+from tutelage.model.adapters.lora import add_lora
+from tutelage.model.attention.packed import isolate_documents
+from tutelage.model.load import compute_in
+from tutelage.model.loss import row_loss
+from tutelage.pack import pack_rows
+from tutelage.types import Example
+
+Documents = Callable[..., list[Example]]
+LONG = """
+import resource, sys
+import numpy, torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from tutelage.model.activation_checkpointing import recompute_activations
+from tutelage.model.attention.packed import isolate_documents
+from tutelage.model.loss import row_loss
+from tutelage.types import Row
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+model = LlamaForCausalLM(LlamaConfig(
+    vocab_size=416, hidden_size=64, intermediate_size=512, num_hidden_layers=8, num_attention_heads=1,
+    num_key_value_heads=1, max_position_embeddings=8192,
+)).train()
+isolate_documents(model)
+if sys.argv[1] == "on":
+    recompute_activations(model)
+
+def learn(tokens):
+    ids = numpy.random.default_rng(0).integers(0, 416, tokens).astype(numpy.int32)
+    weights = numpy.ones(tokens, dtype=numpy.float32)
+    weights[0] = 0
+    loss, count = row_loss(model, Row(ids, weights, numpy.arange(tokens, dtype=numpy.int32), (tokens,), ()))
+    (loss / count).backward()
+    return loss, count
+
+learn(64)  # libraries that load late are no activations
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+loss, count = learn(8192)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024, loss.item(), count)
+"""
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_the_loss_and_every_gradient_are_the_same_bits(
+    tiny_model_folder: Path, documents: Documents, gradients_of: Callable[[Any], dict[str, torch.Tensor]], method: str
+) -> None:
+    rows = pack_rows(documents((40, 31, 12, 2, 60)), row_tokens=64)
+    found = []
+    for again in (False, True):
+        torch.manual_seed(3)
+        model = AutoModelForCausalLM.from_pretrained(tiny_model_folder, local_files_only=True)
+        compute_in(model, "fp32")
+        if method == "lora":
+            model, _ = add_lora(model, rank=4, alpha=8, dropout=0.3, targets="all-linear")
+        isolate_documents(model)
+        if again:
+            recompute_activations(model)
+        model.train()
+        losses = [row_loss(model, row)[0] for row in rows]
+        torch.stack(losses).sum().backward()
+        found.append((torch.stack(losses).tolist(), gradients_of(model)))
+
+    (losses, gradients), (losses_again, gradients_again) = found
+    assert losses == losses_again
+    assert all(torch.equal(one, gradients_again[name]) for name, one in gradients.items())
+
+
+def test_a_layer_keeps_its_input_alone(tiny_model: Any, documents: Documents) -> None:
+    (row,) = pack_rows(documents((200,)), row_tokens=200)
+    isolate_documents(tiny_model)
+    kept_bytes = []
+    for again in (False, True):
+        if again:
+            recompute_activations(tiny_model)
+        tiny_model.train()
+        sizes: list[int] = []
+
+        def pack(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(tensor.numel() * tensor.element_size())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            row_loss(tiny_model, row)
+        kept_bytes.append(sum(sizes))
+    assert kept_bytes[1] < kept_bytes[0] / 3
+
+
+def test_a_row_of_8192_tokens_takes_a_bounded_part_of_the_memory() -> None:
+    grown, losses = {}, set()
+    for again in ("on", "off"):
+        done = subprocess.run(
+            [sys.executable, "-c", LONG, again], capture_output=True, text=True, check=False, timeout=240
+        )
+        assert done.returncode == 0, done.stderr
+        size, loss, count = done.stdout.split()
+        grown[again] = int(size)
+        losses.add(loss)
+        assert int(count) == 8191
+    assert len(losses) == 1
+    assert grown["on"] < grown["off"] / 2
+
+
+def test_auto_looks_at_the_room_of_a_row() -> None:
+    assert not recomputes("auto", row_tokens=4096)
+    assert recomputes("auto", row_tokens=4097)
+    assert recomputes("on", row_tokens=64)
+    assert not recomputes("off", row_tokens=1 << 20)
+
+
+def test_a_model_that_cannot_is_a_config_error() -> None:
+    class Old(LlamaForCausalLM):
+        supports_gradient_checkpointing = False
+
+    model = Old(
+        LlamaConfig(vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
+    )
+    with pytest.raises(ConfigError, match="activation_checkpointing"):
+        recompute_activations(model)

@@ -1,0 +1,51 @@
+"""One process of several that take the step of `one_step` together; the first writes down what came of it.
+
+Started by test_exactness.py: `one_step_in_two.py MODEL_FOLDER BATCH OUT_FOLDER`, with the variables of `env://`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+
+from tests.support.one_step import documents_for, micro_batches, share_of, step_of
+from tutelage.distributed.process_group import joined, ranks_here, whole_tensor
+from tutelage.distributed.strategy import placed
+from tutelage.model.attention.packed import isolate_documents
+
+
+def main(model_folder: Path, batch: int, out: Path) -> None:
+    """Take the step packed and not packed; write `packed.safetensors` and `apart.safetensors`."""
+    ranks = ranks_here()
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32, local_files_only=True)
+    documents = documents_for(model)
+    trained_tokens = sum(one.trained_tokens for one in documents)
+    share = share_of(documents, rank=ranks.rank, processes=ranks.size)
+    with joined(ranks, device="cpu"):
+        engine = placed(model, ranks, precision="fp32", sharded=True)
+        isolate_documents(model)
+        for name, packed in (("packed", True), ("apart", False)):
+            step = step_of(
+                model,
+                micro_batches(share, batch, packed=packed),
+                out / f"record-{ranks.rank}.jsonl",
+                trained_tokens=trained_tokens,
+                row_loss=engine.row_loss,
+                ranks=ranks,
+            )
+            model.zero_grad(set_to_none=True)
+            rows = ranks.gather(len(micro_batches(share, batch, packed=packed)))
+            whole = {parameter: whole_tensor(one) for parameter, one in step.gradients.items()}
+            if ranks.is_main:
+                told = {"loss": step.loss, "norm": step.norm, "rows": rows}
+                save_file(whole, out / f"{name}.safetensors", metadata={"step": json.dumps(told)})
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

@@ -1,0 +1,144 @@
+"""How threads of OpenMP wait for each other: counted by how often they sleep, which does not depend on a clock."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tutelage.system import openmp_wait as waiting
+from tutelage.system.openmp_wait import BOUNDS, CROWDED_SHARE, FREE_SHARE, Watch, bounds_of_waiting, waiting_here
+
+MOST = 400
+SLEEPS = f"""
+import ctypes, os, time, torch
+from pathlib import Path
+from tutelage.model import waiting
+torch.set_num_threads(2)
+values = torch.ones(400_000)
+
+def sleeps():
+    count = 0
+    for thread in Path("/proc/self/task").iterdir():
+        try:
+            status = (thread / "status").read_text()
+        except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            continue
+        if thread.name != main:
+            count += int(status.split("voluntary_ctxt_switches:")[1].split()[0])
+    return count
+
+def slept():
+    # Between two products the main thread is busy alone for longer than a short spin and shorter than a long one.
+    values.add_(1)
+    before = sleeps()
+    for _ in range({MOST}):
+        values.add_(1)
+        until = time.thread_time() + 0.0003
+        while time.thread_time() < until:
+            pass
+    return sleeps() - before
+
+main = str(os.getpid())
+openmp = waiting.loaded_openmp()
+spinning = min(slept(), slept())  # what else runs may send a thread to sleep, and not keep it awake
+held = waiting.SleepSoon(openmp, waiting.threads_to_hold())
+soon = max(slept(), slept())
+held.end()
+time.sleep(0.2)  # the threads of its team end by themselves
+print(spinning, soon, min(slept(), slept()))
+"""
+
+needs_linux = pytest.mark.skipif(
+    not waiting.OWN_SCHEDULE.exists() or len(os.sched_getaffinity(0)) < 2,
+    reason="Linux with two cores says what waits, and lets two threads spin",
+)
+
+
+@needs_linux
+@pytest.mark.parametrize("environment", [{}, BOUNDS], ids=["as it comes", "as a command starts itself"])
+def test_p3_a_held_team_makes_threads_sleep_soon_and_its_end_lets_them_spin(environment: dict[str, str]) -> None:
+    unset = {name: value for name, value in os.environ.items() if name not in {*BOUNDS, "OMP_NUM_THREADS"}}
+    done = subprocess.run(
+        [sys.executable, "-c", SLEEPS], env=unset | environment, capture_output=True, text=True, check=True, timeout=240
+    )
+    before, held, after = map(int, done.stdout.split())
+    assert held > 0.8 * MOST
+    assert max(before, after) < held / 2
+
+
+class Held:
+    """In place of a team that is held: says when it was let go."""
+
+    def __init__(self, teams: list[Held]) -> None:
+        self.held = True
+        teams.append(self)
+
+    def end(self) -> None:
+        self.held = False
+
+
+def test_p3_threads_sleep_soon_from_when_they_stand_in_line_until_they_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    teams: list[Held] = []
+    monkeypatch.setattr(waiting, "SleepSoon", lambda _openmp, _threads: Held(teams))
+    monkeypatch.setattr(Watch, "_look_on", lambda _self: None)
+    monkeypatch.setattr(waiting, "threads_to_hold", lambda: 2)
+    watch = Watch(ctypes.CDLL(None))
+    held = []
+    between = (CROWDED_SHARE + FREE_SHARE) / 2
+    for share in (0, between, 2 * CROWDED_SHARE, between, FREE_SHARE / 2, between, 1):
+        watch.look(share, 0.5)
+        held.append([team.held for team in teams])
+    assert held == [[], [], [True], [True], [False], [False], [False, True]]
+    assert watch.crowded_seconds == 1.0
+
+
+def test_p3_no_team_of_more_threads_than_a_system_gives_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    cores = waiting.MOST_HELD + 40
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(cores)), raising=False)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+    assert waiting.threads_to_hold() is None
+    monkeypatch.setattr("torch.get_num_threads", lambda: cores - 3)
+    assert waiting.threads_to_hold() == 5
+    monkeypatch.setattr("torch.get_num_threads", lambda: cores)
+    assert waiting.threads_to_hold() == 2
+
+
+@needs_linux
+def test_p3_time_in_line_grows_where_two_threads_want_one_core() -> None:
+    code = (
+        "import os, hashlib, threading; from tutelage.system.openmp_wait import time_in_line\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); block, before = bytes(20_000_000), time_in_line()\n"
+        "def work():\n    for _ in range(10): hashlib.sha256(block)\n"
+        "threads = [threading.Thread(target=work) for _ in range(2)]\n"
+        "for thread in threads: thread.start()\n"
+        "most = 0\n"
+        "while any(thread.is_alive() for thread in threads):\n"
+        "    most = max(most, sum(time_in_line().values()) - sum(before.values()))\n"
+        "print(most)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert int(done.stdout) > 1e7
+
+
+@pytest.mark.parametrize("chosen", [{"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "7"}])
+def test_p3_what_the_user_chose_stands(chosen: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bounds_of_waiting(chosen) == {}
+    for name in BOUNDS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
+    assert waiting.watch_the_cores.__wrapped__() is None
+    ((name, value),) = chosen.items()
+    assert waiting_here(chosen) == f"as {name}={value} says"
+
+
+def test_p3_the_way_of_waiting_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(waiting, "OWN_SCHEDULE", tmp_path / "none")
+    assert "as long as the OpenMP runtime lets them" in waiting_here(BOUNDS)
+    monkeypatch.setattr(waiting, "OWN_SCHEDULE", tmp_path)
+    assert "sleep soon while other programs want the cores" in waiting_here(bounds_of_waiting({}))
