@@ -62,7 +62,7 @@ def main() -> None:
         reply = [*tokenizer(messages[-1]["content"], add_special_tokens=False).input_ids, stop]
         sequences.append((prompt, reply))
 
-    optimiser = torch.optim.AdamW(model.parameters(), lr=PEAK_LEARNING_RATE, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LEARNING_RATE, weight_decay=0.0)
     model.train()
     for step in range(steps):
         # The file is in mixed order already; a real run draws a new order for each epoch.
@@ -80,10 +80,10 @@ def main() -> None:
             loss += part.item()
 
         torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps)
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         print(f"step {step + 1}/{steps}  loss {loss:.5f}", flush=True)
 
     model.eval()

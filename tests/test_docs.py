@@ -22,7 +22,7 @@ import typer
 from tutelage import config
 from tutelage.cli.app import app
 from tutelage.config.naming import paths
-from tutelage.curate import most_alike
+from tutelage.curate import most_similar
 from tutelage.evaluate.checks import CHECKS
 from tutelage.model.locate import embedded_models
 from tutelage.types import Address, Conversation, Message
@@ -319,7 +319,7 @@ def test_no_general_prompt_is_nearly_among_the_demonstrations_against_forgetting
         lines = [json.loads(line) for line in (ROOT / file).read_text(encoding="utf-8").splitlines()]
         texts = [one["prompt"] if "prompt" in one else one["messages"][0]["content"] for one in lines]
         said.append([Conversation((Message("user", text),), Address(file, n)) for n, text in enumerate(texts, 1)])
-    likeness = most_alike(*said)
+    likeness = most_similar(*said)
     assert likeness is not None
     assert likeness.similarity < 0.5
     assert len(said[1]) == 64

@@ -28,8 +28,8 @@ EMBEDDED = embedded_models()["smollm2-135m"]["package"]
 def first_loss_of_the_house(rows: int) -> float:
     import torch
 
-    from tutelage.model.attention.packed import isolate_documents
-    from tutelage.model.load import compute_in, load
+    from tutelage.model.attention.packed import use_packed_attention
+    from tutelage.model.load import cast_model, load
     from tutelage.model.loss import row_loss
 
     folder = model_folder("smollm2-135m")
@@ -38,8 +38,8 @@ def first_loss_of_the_house(rows: int) -> float:
     proven = [one for _, row in examples(read, renderer_for(folder, RenderSettings()), ledger) for one in row]
     assert len(proven) == rows
     model, _ = load(folder)
-    compute_in(model, "fp32")
-    isolate_documents(model)
+    cast_model(model, "fp32")
+    use_packed_attention(model)
     total, count = 0.0, 0
     with torch.inference_mode():
         for row in pack_rows(proven, row_tokens=2048):

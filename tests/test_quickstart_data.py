@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tutelage import config, formats
-from tutelage.curate import most_alike
+from tutelage.curate import most_similar
 from tutelage.ledger import Ledger
 from tutelage.types import Conversation
 
@@ -118,7 +118,7 @@ def test_no_prompt_stands_twice_in_a_split(split: str) -> None:
 
 @pytest.mark.parametrize(("left", "right"), [("train", "validation"), ("train", "test"), ("validation", "test")])
 def test_splits_share_no_near_duplicates(left: str, right: str) -> None:
-    found = most_alike(conversations(left), conversations(right))
+    found = most_similar(conversations(left), conversations(right))
 
     assert found is not None
     print(f"{left}/{right}: most alike {found.similarity:.3f} ({found.first}, {found.second})")  # noqa: T201 the measured maximum is to be seen

@@ -20,11 +20,11 @@ from benchmarks.train.measured import Task, task_from_arguments
 from rich.console import Console
 
 from tutelage.builders.dataset import prepare, prepared_cache
-from tutelage.builders.memory_plan import fullest_row, recomputes_here, work_of
+from tutelage.builders.memory_plan import fullest_row, recomputes_here, workload_of
 from tutelage.config import Settings
 from tutelage.plan.devices import this_machine
 from tutelage.plan.fit import Traces
-from tutelage.plan.model_shape import read_blueprint
+from tutelage.plan.model_shape import read_model_shape
 from tutelage.report.console.progress import Screen
 from tutelage.runs.metrics_log import HeldoutRecord, RowsRecord, StepRecord
 from tutelage.train.run import run
@@ -58,9 +58,9 @@ class Watching(Screen):
 def predicted(settings: Settings, base: Path) -> dict[str, int]:
     """The planner's figures for the run."""
     prepared = prepare(settings, base, cache=prepared_cache())
-    checkpointing = recomputes_here(settings, prepared, processes=1, say=lambda _said: None)
-    work = replace(work_of(settings, fullest_row(settings, prepared)), checkpointing=checkpointing)
-    needed = Traces(read_blueprint(str(base))).memory(work, this_machine().overhead)
+    checkpointing = recomputes_here(settings, prepared, processes=1, log=lambda _said: None)
+    work = replace(workload_of(settings, fullest_row(settings, prepared)), checkpointing=checkpointing)
+    needed = Traces(read_model_shape(str(base))).memory(work, this_machine().overhead)
     return {one.name: one.size_bytes for one in needed.figures} | {"checkpointing": int(checkpointing)}
 
 

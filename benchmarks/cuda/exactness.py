@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from tutelage.model.attention.packed import document_attention, isolate_documents
+from tutelage.model.attention.packed import document_attention, use_packed_attention
 from tutelage.model.load import DTYPES
 from tutelage.model.loss import row_loss
-from tutelage.types import Address, Row
+from tutelage.types import Address, PackedSequence
 
 DOCUMENTS = (7, 130, 220, 1, 400, 64, 333, 2, 511, 90)
 ALLOWED = {"fp32": 1e-3, "bf16": 3e-2}
@@ -59,11 +59,11 @@ def attention_errors(dtype: torch.dtype) -> dict[str, float]:
     return errors | {"whole row": off(wrong[0], right[0])}
 
 
-def a_row(vocabulary: int) -> Row:
+def a_row(vocabulary: int) -> PackedSequence:
     """A packed row of random words; the second half of each document is trained."""
     generator = np.random.default_rng(3)
     weights = np.concatenate([(np.arange(one) >= max(1, one // 2)).astype(np.float32) for one in DOCUMENTS])
-    return Row(
+    return PackedSequence(
         ids=generator.integers(0, vocabulary, len(weights)).astype(np.int32),
         weights=weights,
         positions=np.concatenate([np.arange(one, dtype=np.int32) for one in DOCUMENTS]),
@@ -77,7 +77,7 @@ def loss_and_gradient(folder: Path, device: str, precision: str) -> tuple[float,
     from transformers import AutoModelForCausalLM
 
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device, DTYPES[precision])
-    isolate_documents(model)
+    use_packed_attention(model)
     model.train()
     loss, _ = row_loss(model, a_row(49152))
     loss.backward()

@@ -86,7 +86,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Workload:
     """One template's share. Settings differ from the first in `empty_reasoning` and `control_tokens` alone."""
 
     template: Path
@@ -130,7 +130,7 @@ PROBE_TOOL = {"type": "function", "function": {"name": "probe", "description": "
 PROBE_CALL = {"id": "probe0001", "type": "function", "function": {"name": "probe", "arguments": {"key": "value"}}}
 
 
-def pairs_of(work: Work) -> TemplateResult:
+def pairs_of(work: Workload) -> TemplateResult:
     """All pairs of one template."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     source = work.template.read_text(encoding="utf-8")
@@ -211,7 +211,9 @@ def _less_header(finished: str, bare: str, control: re.Pattern[str]) -> str:
     return finished if len(tokens) < 2 else finished[: len(finished) - len(shared) + tokens[0].end()]
 
 
-def _judge_vocabulary(work: Work, checkpoint: Checkpoint, server: Server, result: TemplateResult, name: str) -> None:
+def _judge_vocabulary(
+    work: Workload, checkpoint: Checkpoint, server: Server, result: TemplateResult, name: str
+) -> None:
     """Add the pairs of one vocabulary to the result."""
     facts = Facts(checkpoint.tokenizer, checkpoint.stop_ids, work.template.read_text(encoding="utf-8"))
     special = [one.content for one in checkpoint.tokenizer.get_added_tokens_decoder().values() if one.special]

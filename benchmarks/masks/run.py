@@ -25,7 +25,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from benchmarks.masks.checkpoints import BaseTokenizer
-from benchmarks.masks.pairs import Case, TemplateResult, Work, pairs_of
+from benchmarks.masks.pairs import Case, TemplateResult, Workload, pairs_of
 from benchmarks.masks.report import report
 from benchmarks.masks.trl_compare import comparison
 
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("close", RenderSettings(date=today, empty_reasoning="close")),
         ("escape", RenderSettings(date=today, empty_reasoning="close", control_tokens="escape")),
     )
-    works = [Work(one, tuple(chosen), tuple(tokenizers), settings) for one in templates]
+    works = [Workload(one, tuple(chosen), tuple(tokenizers), settings) for one in templates]
     results: list[TemplateResult] = []
     with get_context("spawn").Pool(options.processes) as pool:
         for result in pool.imap_unordered(pairs_of, works):
@@ -133,7 +133,7 @@ def _name(line: str, number: int) -> str:
 
 def base_tokenizers() -> list[BaseTokenizer]:
     """The vocabularies that are here: byte-level, byte-level with NFC, and leading-space with byte fallback."""
-    found = [BaseTokenizer("smollm2", model_folder("smollm2-135m", say=_quiet) / "tokenizer.json")]
+    found = [BaseTokenizer("smollm2", model_folder("smollm2-135m", log=_quiet) / "tokenizer.json")]
     neox = MATERIAL / "tokenizers/gpt-neox-20b.tokenizer.json"
     if neox.is_file():
         found.append(BaseTokenizer("gpt-neox", neox, tags_are_tokens=True))

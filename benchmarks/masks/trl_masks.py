@@ -25,21 +25,23 @@ from benchmarks.masks.checkpoints import BaseTokenizer, write_checkpoint
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 
-Row = dict[str, Any]
+PackedSequence = dict[str, Any]
 MODES = ("assistant", "completion")
 
 
 class Rows:
     """A data set of one row, as far as TRL's preparation looks at it: each row may fail alone."""
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, row: PackedSequence) -> None:
         self.row = row
         self.column_names = list(row)
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[PackedSequence]:
         return iter([dict(self.row)])
 
-    def map(self, function: Callable[..., Row], fn_kwargs: Row | None = None, **more: Any) -> Rows:
+    def map(
+        self, function: Callable[..., PackedSequence], fn_kwargs: PackedSequence | None = None, **more: Any
+    ) -> Rows:
         """Apply at once; `remove_columns` as in the datasets library."""
         made = {**self.row, **function(dict(self.row), **(fn_kwargs or {}))}
         gone = more.get("remove_columns") or []
@@ -62,7 +64,7 @@ def trainer_for(folder: Path, mode: str, model: LlamaForCausalLM) -> SFTTrainer:
     """TRL's trainer with its template chosen, and nothing prepared yet."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
     tokenizer.pad_token = tokenizer.eos_token
-    sample: Row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    sample: PackedSequence = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
     if mode == "completion":
         sample = {"prompt": sample["messages"][:1], "completion": sample["messages"][1:]}
     from datasets import Dataset
@@ -79,10 +81,10 @@ def trainer_for(folder: Path, mode: str, model: LlamaForCausalLM) -> SFTTrainer:
     return SFTTrainer(model=model, args=settings, train_dataset=Dataset.from_list([sample]), processing_class=tokenizer)
 
 
-def trained_by(trainer: SFTTrainer, kept: Row, mode: str) -> Row:
+def trained_by(trainer: SFTTrainer, kept: PackedSequence, mode: str) -> PackedSequence:
     """Ids of TRL's sequence and the positions that it trains, or why it refuses."""
     messages = kept["messages"]
-    row: Row = {"messages": messages}
+    row: PackedSequence = {"messages": messages}
     if mode == "completion":
         last = max(index for index, one in enumerate(messages) if one["role"] == "assistant")
         row = {"prompt": messages[:last], "completion": messages[last : last + 1]}
@@ -105,7 +107,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
-    kept: dict[str, list[Row]] = defaultdict(list)
+    kept: dict[str, list[PackedSequence]] = defaultdict(list)
     for one in _lines(options.results / "kept.jsonl"):
         kept[one["template"]].append(one)
     with options.out.open("w", encoding="utf-8") as stream, tempfile.TemporaryDirectory() as scratch:
@@ -120,13 +122,13 @@ def main() -> None:
                     stream.write(json.dumps(found) + "\n")
 
 
-def _lines(path: Path) -> Iterator[Row]:
+def _lines(path: Path) -> Iterator[PackedSequence]:
     """The lines of a JSONL file; never by splitlines, which also breaks at line separators inside a text."""
     with path.open(encoding="utf-8", newline="\n") as stream:
         yield from map(json.loads, stream)
 
 
-def _asked(folder: Path, mode: str, rows: list[Row], model: LlamaForCausalLM) -> Iterator[Row]:
+def _asked(folder: Path, mode: str, rows: list[PackedSequence], model: LlamaForCausalLM) -> Iterator[PackedSequence]:
     try:
         trainer = trainer_for(folder, mode, model)
         refusal = None

@@ -17,10 +17,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tutelage.model.load import settled_precision
+from tutelage.model.load import resolve_precision
 from tutelage.plan.devices import FIXED_THRESHOLD, TUNABLES, overheads
 from tutelage.plan.fit import Traces
-from tutelage.plan.model_shape import read_blueprint
+from tutelage.plan.model_shape import read_model_shape
 from tutelage.plan.workload import METHODS, Method, single_document
 from tutelage.system.allocator import INSTALL, better_allocator, preloading
 
@@ -71,12 +71,12 @@ def main() -> int:
     asked = parser.parse_args()
     environment = environment_with(asked.allocator)
     overhead = overheads()["cpu" if asked.allocator == "plain" else f"cpu_{asked.allocator}"]
-    traces = Traces(read_blueprint(asked.model))
+    traces = Traces(read_model_shape(asked.model))
     lines, off = [], 0
     for name in asked.methods.split(","):
         method = next(one for one in METHODS if one == name)
         for tokens in map(int, asked.lengths.split(",")):
-            needed = traces.memory(single_document(method, settled_precision("auto"), tokens), overhead)
+            needed = traces.memory(single_document(method, resolve_precision("auto"), tokens), overhead)
             for batch in map(int, asked.batches.split(",")):
                 found = measured(method, tokens, batch, steps=asked.steps, environment=environment, model=asked.model)
                 peak = found["peak_bytes"]
@@ -87,7 +87,7 @@ def main() -> int:
                 lines.append("| " + " | ".join(map(str, row)) + " |")
                 print(json.dumps(found | {"predicted_bytes": needed.peak_bytes, "ratio": ratio}), flush=True)
     print(
-        f"\nPeak memory, {asked.model}, {asked.steps} steps, allocator {asked.allocator}, {settled_precision('auto')}\n"
+        f"\nPeak memory, {asked.model}, {asked.steps} steps, allocator {asked.allocator}, {resolve_precision('auto')}\n"
     )
     print("| method | tokens of a row | rows of a step | predicted GB | measured GB | ratio |")
     print("|---|---|---|---|---|---|")

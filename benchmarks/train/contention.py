@@ -29,7 +29,7 @@ from benchmarks.train.machine import this_machine
 from benchmarks.train.measured import Task
 from benchmarks.train.workload import write_examples, write_rows
 
-from tutelage.model.load import settled_precision
+from tutelage.model.load import resolve_precision
 from tutelage.model.locate import model_folder
 
 OUT = Path("runs/benchmarks/contention.json")
@@ -93,7 +93,7 @@ def busy_processes(count: int) -> Iterator[None]:
 def main() -> None:
     """Measure, print, write."""
     asked = arguments()
-    numerics = NUMERICS[settled_precision("auto")]
+    numerics = NUMERICS[resolve_precision("auto")]
     chosen = contestants(asked, numerics)
     for contestant in chosen:
         python_of(contestant.tool, asked.environments)

@@ -20,7 +20,7 @@ from benchmarks.train.machine import this_machine
 from benchmarks.train.measured import Measured, Method, Numerics, Task
 from benchmarks.train.workload import write_rows
 
-from tutelage.model.load import settled_precision
+from tutelage.model.load import resolve_precision
 from tutelage.model.locate import model_folder
 
 TIMES = (1, 2, 4)
@@ -74,7 +74,7 @@ def point(rows: int, steps: int, asked: argparse.Namespace, folder: Path) -> Poi
         steps=steps,
         overrides=asked.set,
     )
-    numerics: Numerics = "fp32" if settled_precision("auto") == "fp32" else "mixed"
+    numerics: Numerics = "fp32" if resolve_precision("auto") == "fp32" else "mixed"
     started = time.perf_counter()
     measured = measure(Contestant(OURS, OURS, numerics), task, None)
     return Point(rows, steps, measured, time.perf_counter() - started)

@@ -23,11 +23,11 @@ from rich.table import Table
 from tutelage import config
 from tutelage.builders.dataset import prepare
 from tutelage.model.adapters.lora import add_lora, train_everything
-from tutelage.model.attention.packed import isolate_documents
-from tutelage.model.load import compute_in, load, settled_precision
+from tutelage.model.attention.packed import use_packed_attention
+from tutelage.model.load import cast_model, load, resolve_precision
 from tutelage.model.locate import model_folder
 from tutelage.model.loss import row_loss
-from tutelage.pack import Order, batches
+from tutelage.pack import Sampler, batches
 from tutelage.types import Batch, Example
 
 
@@ -44,15 +44,15 @@ def prepared(arguments: argparse.Namespace) -> Sequence[Example]:
     return prepare(settings, model_folder(arguments.model)).train
 
 
-def learner(arguments: argparse.Namespace) -> Any:
+def train_state(arguments: argparse.Namespace) -> Any:
     """The model, ready to train."""
     model, _ = load(model_folder(arguments.model))
     if arguments.method == "lora":
         model, _ = add_lora(model, rank=16, alpha=32, dropout=0.0, targets="all-linear")
     else:
         model, _ = train_everything(model)
-    compute_in(model, settled_precision(arguments.precision))
-    isolate_documents(model)
+    cast_model(model, resolve_precision(arguments.precision))
+    use_packed_attention(model)
     return model.train()
 
 
@@ -88,11 +88,11 @@ def main() -> None:
     arguments = parser.parse_args()
 
     examples = prepared(arguments)
-    order = Order(len(examples), arguments.batch, 1.0, 0)
+    order = Sampler(len(examples), arguments.batch, 1.0, 0)
     ways = [
         list(batches(examples, order, row_tokens=arguments.row_tokens, share_prefixes=share)) for share in (False, True)
     ]
-    model = learner(arguments)
+    model = train_state(arguments)
     pass_over(model, ways[0][0])  # the first pass compiles products and fills caches
     seconds: list[list[float]] = [[], []]
     loss_gap = gradient_gap = 0.0

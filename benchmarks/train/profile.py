@@ -34,9 +34,9 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from tutelage.builders.dataset import prepare
 from tutelage.builders.packing import row_tokens_here, trains_on_shared_prefixes
 from tutelage.config import Settings
-from tutelage.model.load import DTYPES, settled_precision
+from tutelage.model.load import DTYPES, resolve_precision
 from tutelage.model.locate import model_folder
-from tutelage.pack import Order, batches
+from tutelage.pack import Sampler, batches
 from tutelage.report.console.progress import Screen
 from tutelage.runs.metrics_log import HeldoutRecord, StepRecord
 from tutelage.train.run import run
@@ -132,7 +132,7 @@ def computed_share(settings: Settings, base: Path) -> float:
     """The part of the plain steps' tokens that goes through the model: beginnings that rows share do so once."""
     train = prepare(settings, base).train
     asked = settings.train
-    order = Order(len(train), asked.batch_examples, asked.epochs, settings.seed, asked.max_steps)
+    order = Sampler(len(train), asked.batch_examples, asked.epochs, settings.seed, asked.max_steps)
     share_prefixes = trains_on_shared_prefixes(settings)
     made = batches(train, order, row_tokens=row_tokens_here(settings), share_prefixes=share_prefixes)
     plain = list(islice(made, WARM_STEPS, WARM_STEPS + PLAIN_STEPS))
@@ -193,7 +193,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a setting of ours")
     asked = parser.parse_args()
-    precision = settled_precision(asked.precision)
+    precision = resolve_precision(asked.precision)
     base = model_folder(asked.model)
     steps = WARM_STEPS + PLAIN_STEPS + PROFILED_STEPS
     print(f"{this_machine().sentence()}; {asked.method}, {precision}", flush=True)

@@ -32,7 +32,7 @@ from benchmarks.train.machine import this_machine
 from benchmarks.train.measured import Method, Task
 from benchmarks.train.workload import Workload, write_examples, write_rows
 
-from tutelage.model.load import Precision, settled_precision
+from tutelage.model.load import Precision, resolve_precision
 from tutelage.model.locate import model_folder
 
 OUT = Path("runs/benchmarks/train.json")
@@ -107,7 +107,7 @@ def conclude(method: Method, runs: list[Runs], workload: Workload, precision: Pr
 def main() -> None:
     """Measure, print, write."""
     asked = arguments()
-    precision = settled_precision(asked.precision)
+    precision = resolve_precision(asked.precision)
     base = model_folder(asked.model)
     problems: list[str] = []
     here = this_machine()

@@ -13,7 +13,7 @@ from benchmarks.train.by_tutelage import settings_for
 from benchmarks.train.measured import Task
 
 from tutelage.builders.dataset import prepare
-from tutelage.pack import Order
+from tutelage.pack import Sampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def write_examples(task: Task, about: str) -> Workload:
     needed = task.steps * task.batch_examples
     if len(train) < needed:
         raise SystemExit(f"{len(train)} examples are kept of the rows, {needed} are needed")
-    order = Order(len(train), task.batch_examples, settings.train.epochs, settings.seed, task.steps)
+    order = Sampler(len(train), task.batch_examples, settings.train.epochs, settings.seed, task.steps)
     step_tokens, trained_tokens = [], 0
     with Path(task.examples).open("w", encoding="utf-8") as stream:
         for _, _, chosen in order.indices():

@@ -15,7 +15,7 @@ Importing this package, and every room up to `pack`, needs no torch.
 
 from tutelage.errors import TutelageError
 from tutelage.ledger import Ledger
-from tutelage.types import Address, Batch, Conversation, Drop, Example, Message, Row, Turn
+from tutelage.types import Address, Batch, Conversation, Drop, Example, Message, PackedSequence, Turn
 
 __all__ = [
     "Address",
@@ -25,7 +25,7 @@ __all__ = [
     "Example",
     "Ledger",
     "Message",
-    "Row",
+    "PackedSequence",
     "Turn",
     "TutelageError",
 ]

@@ -158,7 +158,7 @@ class Proven:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PackedSequence:
     """Several documents packed side by side; attention never crosses a boundary.
 
     A beginning that documents have in common may be laid down once: it is then a stretch of its own, which they name
@@ -213,7 +213,7 @@ class Batch:
 
     step: int
     epoch: float
-    rows: tuple[Row, ...]
+    rows: tuple[PackedSequence, ...]
     trained_tokens: int
     examples: int
 

@@ -16,7 +16,7 @@ from benchmarks.masks.acceptance import accepts
 from benchmarks.masks.checkpoints import BaseTokenizer, control_tokens_in, literals_of
 from benchmarks.masks.escaped import judge_escaped
 from benchmarks.masks.oracle import Facts, judge
-from benchmarks.masks.pairs import Work, pairs_of, spelling_tokenizer, tokens_of
+from benchmarks.masks.pairs import Workload, pairs_of, spelling_tokenizer, tokens_of
 from benchmarks.masks.run import TRAPS, main, read_cases
 from benchmarks.masks.served import Server, Way
 from benchmarks.masks.trl_compare import differences
@@ -379,7 +379,7 @@ def test_no_trap_is_wrong_under_a_plain_template(tiny_tokenizer_folder: Path, tm
     template.write_text(CHATML, encoding="utf-8")
     cases, _ = read_cases(TRAPS)
     base = BaseTokenizer("tiny", tiny_tokenizer_folder / "tokenizer.json")
-    result = pairs_of(Work(template, tuple(cases), (base,), (("default", RenderSettings()),)))
+    result = pairs_of(Workload(template, tuple(cases), (base,), (("default", RenderSettings()),)))
     assert [(one.case, one.detail) for one in result.pairs if one.verdict == "wrong"] == []
     assert sum(one.verdict == "proven" for one in result.pairs) > 50
     spelled = {one.case for one in result.pairs if one.acceptance == "control token"}

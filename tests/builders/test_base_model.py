@@ -22,8 +22,8 @@ from tutelage import config
 from tutelage.builders.base_model import start_folder, with_adapters_own
 from tutelage.builders.dataset import prepare
 from tutelage.builders.run_inputs import starts_of
-from tutelage.builders.sampler import order_of
-from tutelage.builders.trained_model import reopen
+from tutelage.builders.sampler import sampler_for
+from tutelage.builders.trained_model import open_trained_model
 from tutelage.errors import ConfigError, DataError, SourceNotFoundError
 from tutelage.model.locate import model_folder
 from tutelage.report.console.progress import Screen
@@ -59,7 +59,7 @@ def first(tiny_recipe: Callable[[Path], Path], tmp_path_factory: pytest.TempPath
 def by_hand(model: Any, settings: config.Settings, folder: Path) -> list[float]:
     """The mean loss of each step of a plain loop: transformers' forward, document after document, torch's AdamW."""
     prepared = prepare(settings, folder)
-    order = order_of(settings, examples=len(prepared.train), sources=())
+    order = sampler_for(settings, examples=len(prepared.train), sources=())
     weights = [one for one in model.parameters() if one.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=settings.peak_learning_rate, weight_decay=0.0)
     losses = []
@@ -91,7 +91,7 @@ def base_of(folder: Path) -> Any:
 
 
 def test_r26_an_adapter_merged_is_pefts_own_merge(first: Path, tiny_model_folder: Path) -> None:
-    merged = start_folder(config.ModelSettings(name=str(first)), say=lambda _text: None)
+    merged = start_folder(config.ModelSettings(name=str(first)), log=lambda _text: None)
 
     expected = PeftModel.from_pretrained(base_of(tiny_model_folder), first / "adapter").merge_and_unload().state_dict()
     found = load_file(merged / "model.safetensors")
@@ -99,7 +99,7 @@ def test_r26_an_adapter_merged_is_pefts_own_merge(first: Path, tiny_model_folder
     for name, tensor in found.items():
         assert torch.equal(tensor, expected[name]), name
     assert (merged / "chat_template.jinja").read_text() == (first / "adapter" / "chat_template.jinja").read_text()
-    assert start_folder(config.ModelSettings(name=str(first / "adapter")), say=lambda _text: None) == merged
+    assert start_folder(config.ModelSettings(name=str(first / "adapter")), log=lambda _text: None) == merged
 
 
 @pytest.mark.parametrize("named", ["run", "adapter"])
@@ -116,7 +116,7 @@ def test_r26_two_stages_with_a_merge_are_the_same_steps_by_hand(
     pair = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights="gaussian")
     torch.manual_seed(settings.seed)
     model = get_peft_model(merged, pair)
-    folder = start_folder(settings.model, say=lambda _text: None)
+    folder = start_folder(settings.model, log=lambda _text: None)
 
     assert losses_of(second.folder) == pytest.approx(by_hand(model, settings, folder), abs=1e-5)
 
@@ -145,14 +145,14 @@ def test_r26_such_a_run_opens_again_as_what_it_trained_and_what_it_started_from(
     third = train_tiny(*SHORT, "model.method=lora", f"model.name={second.folder}", f"model.adapter={how}", "name=third")
     started = PeftModel.from_pretrained(base_of(tiny_model_folder), first / "adapter").eval()
 
-    opened = reopen(str(second.folder), tuned=True, base=True, say=lambda _text: None)
+    opened = open_trained_model(str(second.folder), tuned=True, base=True, log=lambda _text: None)
 
     with opened.as_base() as base:
         found = base.eval()(input_ids=IDS).logits
     torch.testing.assert_close(found, started(input_ids=IDS).logits, atol=2e-4, rtol=0)
     with opened.as_tuned() as tuned:
         assert (tuned.eval()(input_ids=IDS).logits - found).abs().max() > 1e-3
-    alone = reopen(str(second.folder), tuned=False, base=True, say=lambda _text: None)
+    alone = open_trained_model(str(second.folder), tuned=False, base=True, log=lambda _text: None)
     with alone.as_base() as base:
         torch.testing.assert_close(base.eval()(input_ids=IDS).logits, found, atol=2e-4, rtol=0)
     assert losses_of(third.folder)[0] < losses_of(first)[0]
@@ -243,7 +243,7 @@ def test_r26_each_target_of_an_adapter_is_named_once(tmp_path: Path, tiny_model_
 def test_r26_a_model_beside_a_recipe_called_settings_is_a_model(tiny_model_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
     (folder / "settings.toml").write_text("[model]\nname = 1\n", encoding="utf-8")
-    assert start_folder(config.ModelSettings(name=str(folder)), say=lambda _text: None) == folder
+    assert start_folder(config.ModelSettings(name=str(folder)), log=lambda _text: None) == folder
 
 
 def test_r26_the_origin_of_a_chain_of_starts_is_recorded(
@@ -271,7 +271,7 @@ def test_r26_an_adapter_of_another_tool_is_an_origin_and_damage_of_a_record_is_n
     (copied / "inputs.json").write_text("{", encoding="utf-8")
 
     for name in (copied, copied / "adapter", shutil.copytree(first / "adapter", tmp_path / "alone")):
-        found = starts_of(config.ModelSettings(name=str(name), adapter="continue"), say=lambda _text: None)
+        found = starts_of(config.ModelSettings(name=str(name), adapter="continue"), log=lambda _text: None)
         assert [one["name"] for one in found] == [str(name), str(tiny_model_folder)]
         assert found[0]["used"] == "continue"
 

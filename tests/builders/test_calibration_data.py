@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tutelage import config
-from tutelage.builders.calibration_data import first_examples, look_at
+from tutelage.builders.calibration_data import calibration_for, first_examples
 from tutelage.builders.dataset import Prepared, prepare
-from tutelage.builders.sampler import order_of
+from tutelage.builders.sampler import sampler_for
 from tutelage.config import Settings
-from tutelage.model.architecture import Anatomy
+from tutelage.model.architecture import Architecture
 from tutelage.report.console.progress import Screen
 
 Made = Callable[..., tuple[Settings, Prepared]]
@@ -35,7 +35,7 @@ def test_they_are_the_first_that_are_trained_until_there_are_enough_tokens(made:
 
     chosen = first_examples(settings, prepared)
 
-    order = order_of(settings, examples=len(prepared.train), sources=prepared.sources)
+    order = sampler_for(settings, examples=len(prepared.train), sources=prepared.sources)
     visited = [place for _, _, places in order.indices() for place in places]
     expected = [prepared.train[place] for place in visited[: len(chosen)]]
     assert [one.address for one in chosen] == [one.address for one in expected]
@@ -54,15 +54,17 @@ def test_none_is_looked_at_twice_however_many_are_asked_for(made: Made) -> None:
     )
 
 
-@pytest.mark.parametrize("together", [True, False])
-def test_rows_hold_one_document_where_a_model_mixes_them(made: Made, quiet_screen: Screen, together: bool) -> None:
+@pytest.mark.parametrize("documents_isolated", [True, False])
+def test_rows_hold_one_document_where_a_model_mixes_them(
+    made: Made, quiet_screen: Screen, documents_isolated: bool
+) -> None:
     settings, prepared = made("lora.init=lora_ga", "lora.init_tokens=300", "train.learning_rate=")
-    look: Any = look_at(settings, prepared, quiet_screen)
+    look: Any = calibration_for(settings, prepared, quiet_screen)
 
-    with look(Anatomy(together=together)) as sight:
+    with look(Architecture(documents_isolated=documents_isolated)) as sight:
         documents = [len(row.document_tokens) for row in sight]
 
-    assert (max(documents) > 1) == together
+    assert (max(documents) > 1) == documents_isolated
     assert sum(documents) == len(first_examples(settings, prepared))
 
 
@@ -70,4 +72,4 @@ def test_rows_hold_one_document_where_a_model_mixes_them(made: Made, quiet_scree
 def test_nothing_else_looks(made: Made, quiet_screen: Screen, chosen: str) -> None:
     settings, prepared = made(chosen, "train.learning_rate=")
 
-    assert look_at(settings, prepared, quiet_screen) is None
+    assert calibration_for(settings, prepared, quiet_screen) is None

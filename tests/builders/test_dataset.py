@@ -96,7 +96,7 @@ def prepared(tiny_tokenizer_folder: Path, tmp_path: Path) -> Callable[..., Prepa
             tiny_tokenizer_folder,
             cache=None if cache is None else tmp_path / cache,
             ledger_path=None if ledger is None else tmp_path / ledger,
-            say=[].append if said is None else said.append,
+            log=[].append if said is None else said.append,
         )
 
     return go

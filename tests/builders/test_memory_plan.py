@@ -14,10 +14,10 @@ from tutelage import config
 from tutelage.builders import memory_plan as planned
 from tutelage.builders.dataset import Prepared, prepare
 from tutelage.builders.memory_plan import checkpointing_choice, fullest_row, recomputes_here
-from tutelage.builders.model import learner_for
+from tutelage.builders.model import train_state_for
 from tutelage.builders.packing import row_tokens_here
 from tutelage.config import Settings
-from tutelage.distributed.process_group import ALONE
+from tutelage.distributed.process_group import SINGLE
 from tutelage.errors import ConfigError, DataError
 from tutelage.plan.devices import this_machine
 
@@ -47,7 +47,7 @@ def test_with_room_nothing_is_computed_again(
     free(monkeypatch, 10**12)
     said: list[str] = []
 
-    assert not recomputes_here(settings, prepared, processes=1, say=said.append)
+    assert not recomputes_here(settings, prepared, processes=1, log=said.append)
     assert said == []
 
 
@@ -55,16 +55,16 @@ def test_without_room_the_planner_decides_and_says_so(
     settings: Settings, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free(monkeypatch, 10**12)
-    choice = checkpointing_choice(settings, prepared, say=lambda _text: None)
+    choice = checkpointing_choice(settings, prepared, log=lambda _text: None)
     assert choice.with_bytes < choice.without_bytes
     said: list[str] = []
     free(monkeypatch, choice.without_bytes)  # the plan wants some room beside its prediction
 
-    assert recomputes_here(settings, prepared, processes=1, say=said.append)
+    assert recomputes_here(settings, prepared, processes=1, log=said.append)
     assert "activation checkpointing on" in said[-1]
 
     free(monkeypatch, 2 * choice.without_bytes)
-    assert not recomputes_here(settings, prepared, processes=1, say=said.append)
+    assert not recomputes_here(settings, prepared, processes=1, log=said.append)
 
 
 @pytest.mark.parametrize(("value", "expected"), [("on", True), ("off", False)])
@@ -73,7 +73,7 @@ def test_what_is_asked_for_is_done(
 ) -> None:
     free(monkeypatch, 1)
 
-    found = recomputes_here(asked(settings, value), prepared, processes=1, say=lambda _text: None)
+    found = recomputes_here(asked(settings, value), prepared, processes=1, log=lambda _text: None)
     assert found is expected
 
 
@@ -82,7 +82,7 @@ def test_several_processes_decide_alike(
 ) -> None:
     for memory_bytes in (1, 10**12):
         free(monkeypatch, memory_bytes)
-        assert not recomputes_here(settings, prepared, processes=2, say=lambda _text: None)
+        assert not recomputes_here(settings, prepared, processes=2, log=lambda _text: None)
 
 
 def test_the_fullest_row_is_a_row_of_the_run(settings: Settings, prepared: Prepared) -> None:
@@ -95,7 +95,7 @@ def test_a_learner_computes_again_when_told(settings: Settings) -> None:
     base = Path(settings.model.name)
     torch.manual_seed(0)
     for recompute in (False, True):
-        model = learner_for(settings, base, ALONE, recompute=recompute).model
+        model = train_state_for(settings, base, SINGLE, recompute=recompute).model
         assert model.is_gradient_checkpointing is recompute
 
 
@@ -109,7 +109,7 @@ def test_r22_a_model_that_cannot_be_planned_is_trained(
     monkeypatch.setattr(planned, "choose_checkpointing", failing)
     said: list[str] = []
 
-    assert not recomputes_here(settings, prepared, processes=1, say=said.append)
+    assert not recomputes_here(settings, prepared, processes=1, log=said.append)
     assert said == ["  no plan of its memory (a kernel has no shapes): activation checkpointing off"]
 
 
@@ -119,8 +119,8 @@ def test_r6_a_plan_that_cannot_be_made_stops_nothing(
     def refusing(*_: object, **__: object) -> None:
         raise DataError("This model does not keep its layers in a list")
 
-    monkeypatch.setattr(planned, "read_blueprint", refusing)
+    monkeypatch.setattr(planned, "read_model_shape", refusing)
     said: list[str] = []
 
-    assert not recomputes_here(settings, prepared, processes=1, say=said.append)
+    assert not recomputes_here(settings, prepared, processes=1, log=said.append)
     assert "no plan of its memory (This model does not keep its layers in a list)" in said[0]

@@ -19,14 +19,14 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from tutelage import config
 from tutelage.builders import method as method_module
-from tutelage.builders.evaluation import examine, examine_adapters
+from tutelage.builders.evaluation import evaluate_adapters, evaluate_run
 from tutelage.builders.named_adapters import named_adapters
-from tutelage.builders.trained_model import Reopened, reopen
+from tutelage.builders.trained_model import TrainedModel, open_trained_model
 from tutelage.cli import main
 from tutelage.errors import ConfigError, DataError, SourceNotFoundError
 from tutelage.model.adapters.lora import add_lora
 from tutelage.model.adapters.prompt_tuning import add_prompt
-from tutelage.model.attention.packed import attend_as_served
+from tutelage.model.attention.packed import use_generation_attention
 from tutelage.report.console.progress import Screen
 from tutelage.train.run import run
 
@@ -52,14 +52,14 @@ def runs(tiny_recipe: Callable[[Path], Path], tmp_path_factory: pytest.TempPathF
     return folder / "runs"
 
 
-def opened_with(runs: Path, first: str, *others: str) -> Reopened:
+def opened_with(runs: Path, first: str, *others: str) -> TrainedModel:
     given = named_adapters([f"{one}={runs / one}" for one in others])
-    return reopen(str(runs / first), tuned=True, base=False, adapters=given, say=lambda _: None)
+    return open_trained_model(str(runs / first), tuned=True, base=False, adapters=given, log=lambda _: None)
 
 
-def logits_of(opened: Reopened, name: str) -> torch.Tensor:
+def logits_of(opened: TrainedModel, name: str) -> torch.Tensor:
     with opened.as_named(name) as model, torch.no_grad():
-        attend_as_served(model)
+        use_generation_attention(model)
         logits: torch.Tensor = model.eval()(input_ids=IDS).logits[0, -37:]
     return logits
 
@@ -90,12 +90,12 @@ def test_each_answers_as_it_does_alone_and_the_base_is_loaded_once(
 def test_measures_are_those_of_each_run_alone(runs: Path, quiet_screen: Screen) -> None:
     given = named_adapters([f"{one}={runs / one}" for one in ("small", "dora")])
 
-    found = examine_adapters(str(runs / "tiny"), given, screen=quiet_screen)
+    found = evaluate_adapters(str(runs / "tiny"), given, screen=quiet_screen)
 
     assert list(found) == ["base", "tuned", "small", "dora"]
-    assert found["base"] == examine(str(runs / "tiny"), base=True, screen=quiet_screen)
+    assert found["base"] == evaluate_run(str(runs / "tiny"), base=True, screen=quiet_screen)
     for name, where in (("tuned", "tiny"), ("small", "small"), ("dora", "dora")):
-        assert found[name] == examine(str(runs / where), base=False, screen=quiet_screen)
+        assert found[name] == evaluate_run(str(runs / where), base=False, screen=quiet_screen)
 
 
 def test_a_plain_adapter_folder_will_do(runs: Path, tmp_path: Path, tiny_model_folder: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_plain_adapter_folder_will_do(runs: Path, tmp_path: Path, tiny_model_f
     given = named_adapters([f"made={tmp_path / 'made'}"])
     told: list[str] = []
 
-    opened = reopen(str(runs / "tiny"), tuned=True, base=False, adapters=given, say=told.append)
+    opened = open_trained_model(str(runs / "tiny"), tuned=True, base=False, adapters=given, log=told.append)
 
     plain = AutoModelForCausalLM.from_pretrained(tiny_model_folder, dtype=torch.bfloat16)
     plain = PeftModel.from_pretrained(plain, tmp_path / "made", autocast_adapter_dtype=False).eval()
@@ -132,12 +132,12 @@ def test_an_adapter_of_another_base_is_named(runs: Path, tmp_path: Path, changes
     made.save_pretrained(tmp_path / "foreign")
 
     with pytest.raises(DataError, match="does not belong to this base") as caught:
-        reopen(
+        open_trained_model(
             str(runs / "tiny"),
             tuned=True,
             base=False,
             adapters=named_adapters([f"foreign={tmp_path / 'foreign'}"]),
-            say=lambda _: None,
+            log=lambda _: None,
         )
 
     assert caught.value.where == str(tmp_path / "foreign")
@@ -149,12 +149,12 @@ def test_virtual_tokens_of_another_width_are_named(runs: Path, tmp_path: Path) -
     made.save_pretrained(tmp_path / "foreign")
 
     with pytest.raises(DataError, match="does not belong") as caught:
-        reopen(
+        open_trained_model(
             str(runs / "prompt"),
             tuned=True,
             base=False,
             adapters=named_adapters([f"foreign={tmp_path / 'foreign'}"]),
-            say=lambda _: None,
+            log=lambda _: None,
         )
 
     assert "width 32, not 64" in str(caught.value.found)
@@ -199,7 +199,9 @@ def test_what_an_adapter_was_trained_with_is_said(runs: Path, tmp_path: Path) ->
     (copied / "adapter" / "chat_template.jinja").write_text("other", encoding="utf-8")
     told: list[str] = []
 
-    reopen(str(runs / "tiny"), tuned=True, base=False, adapters=named_adapters([f"x={copied}"]), say=told.append)
+    open_trained_model(
+        str(runs / "tiny"), tuned=True, base=False, adapters=named_adapters([f"x={copied}"]), log=told.append
+    )
 
     assert [line.partition(";")[0] for line in told] == [
         "x was trained by qlora",

@@ -11,11 +11,11 @@ import pytest
 from tutelage import config
 from tutelage.builders import packing as rows
 from tutelage.builders.packing import longest_rows, row_tokens_here, shares_prefixes_here, trains_on_shared_prefixes
-from tutelage.distributed.process_group import ALONE
-from tutelage.distributed.strategy import Engine
-from tutelage.model.architecture import Anatomy
+from tutelage.distributed.process_group import SINGLE
+from tutelage.distributed.strategy import Strategy
+from tutelage.model.architecture import Architecture
 from tutelage.model.attention.isolation_check import Longest
-from tutelage.pack import Order
+from tutelage.pack import Sampler
 from tutelage.types import Address, Example
 
 
@@ -87,8 +87,8 @@ def test_r8_a_model_that_shares_no_beginning_gets_rows_without(shares: bool) -> 
         Example(Address("made", number), 0, np.append(beginning, number).astype(np.int32), np.eye(1, 41, 40)[0], ())
         for number in range(4)
     ]
-    engine = Engine(ALONE, anatomy=Anatomy(shares_beginnings=shares))
+    strategy = Strategy(SINGLE, architecture=Architecture(shares_prefixes=shares))
 
-    (batch,) = engine.batches(examples, Order(4, 4, 1.0, 0), row_tokens=400, start_step=0, share_prefixes=True)
+    (batch,) = strategy.batches(examples, Sampler(4, 4, 1.0, 0), row_tokens=400, start_step=0, share_prefixes=True)
 
     assert any(row.parents for row in batch.rows) is shares

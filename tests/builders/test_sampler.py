@@ -12,7 +12,7 @@ import pytest
 
 from tutelage import config
 from tutelage.builders.dataset import Prepared, prepare
-from tutelage.builders.sampler import epoch_steps, epoch_tokens, order_of
+from tutelage.builders.sampler import epoch_steps, epoch_tokens, sampler_for
 from tutelage.errors import ConfigError, DataError
 from tutelage.model.locate import model_folder
 
@@ -39,7 +39,7 @@ def prepared(tiny_recipe: Callable[[Path], Path], tmp_path: Path) -> Prepare:
             tiny_recipe(tmp_path),
             [train, f"data.weights={{{table}}}", "data.validation=", "evaluate.task=", *overrides],
         )
-        return settings, prepare(settings, model_folder(settings.model.name, say=print))
+        return settings, prepare(settings, model_folder(settings.model.name, log=print))
 
     return go
 
@@ -50,7 +50,7 @@ def test_a_source_is_a_file_or_all_files_of_a_folder(prepared: Prepare, tmp_path
     few, more = found.sources
     assert (few.name, few.weight, len(few.places)) == (str(tmp_path / "few.jsonl"), 1.0, 10)
     assert (more.name, more.weight, len(more.places)) == (str(tmp_path / "more"), 1.5, 10)
-    order = order_of(settings, examples=len(found.train), sources=found.sources)
+    order = sampler_for(settings, examples=len(found.train), sources=found.sources)
     counts = Counter(Path(found.train[place].address.file).parent.name for _, _, chosen in order.indices()
                      for place in chosen)  # fmt: skip
     assert counts == {"more": 30, tmp_path.name: 20}
@@ -63,7 +63,7 @@ def test_no_weights_leave_the_order_as_it_was(prepared: Prepare) -> None:
     settings, found = prepared(weights={})
     assert found.sources == ()
     assert epoch_tokens(found.train, ()) == found.train_totals.tokens
-    assert order_of(settings, examples=20, sources=()).visits == 80
+    assert sampler_for(settings, examples=20, sources=()).visits == 80
 
 
 def test_weights_count_what_is_left_after_rows_were_held_out(prepared: Prepare) -> None:

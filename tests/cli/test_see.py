@@ -36,8 +36,8 @@ class TestSee:
     def test_one_row_at_every_door(self, run: Callable[..., Ran], rows: Callable[..., Path]) -> None:
         ran = run("see", rows(*GOOD), "--row", "3")
         assert ran.code == 0
-        for door in ("1. the bytes", "2. formats", "3. render", "4. render", "5. pack"):
-            assert door in ran.out
+        for fsdp_root in ("1. the bytes", "2. formats", "3. render", "4. render", "5. pack"):
+            assert fsdp_root in ran.out
         assert "answer 3" in ran.out
         assert "answer 2" not in ran.out
 

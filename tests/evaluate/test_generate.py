@@ -14,9 +14,9 @@ from tutelage.evaluate import suite as measure
 from tutelage.evaluate.batch_check import batches_of, together
 from tutelage.evaluate.general import GeneralItem
 from tutelage.evaluate.generate import answered_together, greedy_replies, streamed_reply
-from tutelage.evaluate.suite import Exam, sit
+from tutelage.evaluate.suite import EvalSuite, run_suite
 from tutelage.model.adapters.lora import add_lora
-from tutelage.model.attention.packed import NAME, attend_as_served, isolate_documents
+from tutelage.model.attention.packed import NAME, use_generation_attention, use_packed_attention
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
 from tutelage.types import Address, TokenIds
 
@@ -154,16 +154,18 @@ def test_a_streamed_reply_is_the_same_reply(model: Any, tokenizer: Tokenizer, pr
 
 
 def test_an_exam_with_nothing_to_ask_measures_nothing(model: Any, renderer: Renderer) -> None:
-    isolate_documents(model)
+    use_packed_attention(model)
 
-    sitting = sit(model, renderer, Exam((), (), (), max_new_tokens=4, batch_prompts=2))
+    eval_result = run_suite(model, renderer, EvalSuite((), (), (), max_new_tokens=4, batch_prompts=2))
 
-    assert (sitting.measures.exact_match, sitting.measures.heldout_loss, sitting.measures.general) == (None,) * 3
+    assert (eval_result.measures.exact_match, eval_result.measures.heldout_loss, eval_result.measures.general) == (
+        None,
+    ) * 3
     assert model.config._attn_implementation == NAME
 
 
 def test_no_prompts_no_replies(model: Any, tokenizer: Tokenizer) -> None:
-    attend_as_served(model)
+    use_generation_attention(model)
 
     assert greedy_replies(model, tokenizer, [], max_new_tokens=4, batch_prompts=2) == []
 
@@ -189,7 +191,7 @@ def taking_padding_in(tokenizer: Tokenizer) -> Any:
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(4)
-    attend_as_served(model)
+    use_generation_attention(model)
     return model
 
 
@@ -210,8 +212,8 @@ def test_r28_what_a_model_may_answer_together_is_tried_and_said(
     items = tuple(GeneralItem(Address("made", 1), "", text, ()) for text in ("one", "two words", "three of them"))
     said: list[str] = []
     for one in (model, taking_padding_in):
-        exam = Exam((), (), items, max_new_tokens=2, batch_prompts=3)
-        sit(one, renderer, exam, say=said.append, attention="own")
+        eval_suite = EvalSuite((), (), items, max_new_tokens=2, batch_prompts=3)
+        run_suite(one, renderer, eval_suite, log=said.append, attention="own")
 
     assert answered_together(model, tokenizer) == "padded"
     assert answered_together(taking_padding_in, tokenizer) == "equal"
@@ -259,9 +261,9 @@ def test_r28_memory_that_runs_out_in_the_trial_is_said_and_prompts_are_answered_
     items = tuple(GeneralItem(Address("made", 1), "", text, ()) for text in ("one", "two words"))
     said: list[str] = []
 
-    sitting = sit(
-        model, renderer, Exam((), (), items, max_new_tokens=2, batch_prompts=3), say=said.append, attention="own"
+    eval_result = run_suite(
+        model, renderer, EvalSuite((), (), items, max_new_tokens=2, batch_prompts=3), log=said.append, attention="own"
     )
 
     assert said == ["Memory ran out as a batch of prompts was tried: they are answered one at a time"]
-    assert len(sitting.general_replies) == 2
+    assert len(eval_result.general_replies) == 2

@@ -12,9 +12,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from tutelage.model.attention.packed import isolate_documents
+from tutelage.model.attention.packed import use_packed_attention
 from tutelage.model.loss import row_loss
-from tutelage.types import Address, Example, Row
+from tutelage.types import Address, Example, PackedSequence
 
 torch.set_num_threads(1)
 
@@ -82,12 +82,12 @@ def gradients_of() -> Callable[[Any], dict[str, torch.Tensor]]:
 
 
 @pytest.fixture(scope="session")
-def learned_from() -> Callable[[Any, Sequence[Row]], tuple[list[float], dict[str, torch.Tensor]]]:
+def learned_from() -> Callable[[Any, Sequence[PackedSequence]], tuple[list[float], dict[str, torch.Tensor]]]:
     """Takes each row forward and back through a model: the losses, and the gradients that are there, by name."""
 
-    def learn(model: Any, rows: Sequence[Row]) -> tuple[list[float], dict[str, torch.Tensor]]:
+    def learn(model: Any, rows: Sequence[PackedSequence]) -> tuple[list[float], dict[str, torch.Tensor]]:
         torch.manual_seed(11)
-        isolate_documents(model)
+        use_packed_attention(model)
         model.train()
         losses = []
         for row in rows:

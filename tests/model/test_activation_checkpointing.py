@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from tutelage.errors import ConfigError
 from tutelage.model.activation_checkpointing import recompute_activations, recomputes
 from tutelage.model.adapters.lora import add_lora
-from tutelage.model.attention.packed import isolate_documents
-from tutelage.model.load import compute_in
+from tutelage.model.attention.packed import use_packed_attention
+from tutelage.model.load import cast_model
 from tutelage.model.loss import row_loss
 from tutelage.pack import pack_rows
 from tutelage.types import Example
@@ -65,10 +65,10 @@ def test_the_loss_and_every_gradient_are_the_same_bits(
     for again in (False, True):
         torch.manual_seed(3)
         model = AutoModelForCausalLM.from_pretrained(tiny_model_folder, local_files_only=True)
-        compute_in(model, "fp32")
+        cast_model(model, "fp32")
         if method == "lora":
             model, _ = add_lora(model, rank=4, alpha=8, dropout=0.3, targets="all-linear")
-        isolate_documents(model)
+        use_packed_attention(model)
         if again:
             recompute_activations(model)
         model.train()
@@ -83,7 +83,7 @@ def test_the_loss_and_every_gradient_are_the_same_bits(
 
 def test_a_layer_keeps_its_input_alone(tiny_model: Any, documents: Documents) -> None:
     (row,) = pack_rows(documents((200,)), row_tokens=200)
-    isolate_documents(tiny_model)
+    use_packed_attention(tiny_model)
     kept_bytes = []
     for again in (False, True):
         if again:

@@ -14,13 +14,13 @@ from torch.nn.functional import cross_entropy
 from tests.support.tiny_kinds import tiny_kind
 from tutelage.errors import ConfigError
 from tutelage.model.adapters.lora import add_lora
-from tutelage.model.architecture import Anatomy, anatomy_of
+from tutelage.model.architecture import Architecture, architecture_of
 from tutelage.model.layers import decoder_layers
 from tutelage.model.loss import row_loss
 from tutelage.model.trial import require_trainable
 from tutelage.pack import pack_rows
 from tutelage.report.console.progress import Screen
-from tutelage.train.announcement import say_anatomy
+from tutelage.train.announcement import announce_architecture
 from tutelage.types import Example
 
 Documents = Callable[..., list[Example]]
@@ -43,17 +43,17 @@ def own_loss(model: Any, examples: Sequence[Example]) -> torch.Tensor:
     return total
 
 
-def loss_as_trained(model: Any, anatomy: Anatomy, examples: Sequence[Example]) -> torch.Tensor:
-    rows = pack_rows(examples, row_tokens=64, together=anatomy.together)
-    return torch.stack([row_loss(model, row, anatomy=anatomy)[0] for row in rows]).sum()
+def loss_as_trained(model: Any, architecture: Architecture, examples: Sequence[Example]) -> torch.Tensor:
+    rows = pack_rows(examples, row_tokens=64, documents_isolated=architecture.documents_isolated)
+    return torch.stack([row_loss(model, row, architecture=architecture)[0] for row in rows]).sum()
 
 
-def assert_trains_to_its_own_loss(model: Any, examples: Sequence[Example]) -> Anatomy:
+def assert_trains_to_its_own_loss(model: Any, examples: Sequence[Example]) -> Architecture:
     expected = own_loss(model, examples)
     expected.backward()
     expected_gradients = gradients_of(model)
-    anatomy = anatomy_of(model)
-    found = loss_as_trained(model, anatomy, examples)
+    architecture = architecture_of(model)
+    found = loss_as_trained(model, architecture, examples)
     found.backward()
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     gradients = gradients_of(model)
@@ -61,15 +61,15 @@ def assert_trains_to_its_own_loss(model: Any, examples: Sequence[Example]) -> An
     for name, value in gradients.items():
         scale = max(float(expected_gradients[name].abs().max()), 1e-3)
         assert float((value - expected_gradients[name]).abs().max()) <= 1e-4 * scale, name
-    return anatomy
+    return architecture
 
 
 def test_r1_a_head_that_no_list_knows_is_the_models_own(documents: Documents) -> None:
     model = tiny_kind("falcon_h1", num_hidden_layers=1, lm_head_multiplier=0.5)
 
-    anatomy = assert_trains_to_its_own_loss(model, documents((9, 4, 12), vocabulary=128))
+    architecture = assert_trains_to_its_own_loss(model, documents((9, 4, 12), vocabulary=128))
 
-    assert anatomy.head == "own"
+    assert architecture.head == "own"
 
 
 def test_r1_a_configuration_that_claims_a_scale_is_not_believed(tiny_model: Any, documents: Documents) -> None:
@@ -80,18 +80,18 @@ def test_r1_a_configuration_that_claims_a_scale_is_not_believed(tiny_model: Any,
 
 def test_r1_a_bias_after_the_head_is_in_the_loss(documents: Documents) -> None:
     """BERT's head is a layer, a norm and a product, none of which the loss rebuilds."""
-    anatomy = assert_trains_to_its_own_loss(tiny_kind("bert"), documents((9, 12), vocabulary=128))
+    architecture = assert_trains_to_its_own_loss(tiny_kind("bert"), documents((9, 12), vocabulary=128))
 
-    assert (anatomy.attention, anatomy.head, anatomy.together) == ("documents", "own", True)
+    assert (architecture.attention, architecture.head, architecture.documents_isolated) == ("documents", "own", True)
 
 
 def test_r1_a_row_without_trained_tokens_costs_nothing_by_the_models_own_head(documents: Documents) -> None:
     model = tiny_kind("bert")
-    anatomy = anatomy_of(model)
+    architecture = architecture_of(model)
     (example,) = documents((9,), vocabulary=128)
     silent = Example(example.address, 0, example.ids, 0 * example.weights, ())
 
-    total = loss_as_trained(model, anatomy, [silent])
+    total = loss_as_trained(model, architecture, [silent])
     total.backward()
 
     assert total.item() == 0.0
@@ -99,29 +99,29 @@ def test_r1_a_row_without_trained_tokens_costs_nothing_by_the_models_own_head(do
 
 @pytest.mark.parametrize("kind", ["mamba", "bloom", "gptj", "codegen"])
 def test_r7_kinds_without_our_attention_keep_their_own(kind: str, documents: Documents) -> None:
-    anatomy = assert_trains_to_its_own_loss(tiny_kind(kind), documents((9, 4, 12), vocabulary=128))
+    architecture = assert_trains_to_its_own_loss(tiny_kind(kind), documents((9, 4, 12), vocabulary=128))
 
-    assert not anatomy.together
+    assert not architecture.documents_isolated
 
 
 def test_r8_a_layer_that_hands_nothing_on_keeps_its_own_attention(documents: Documents) -> None:
     model = tiny_kind("stablelm")
 
-    anatomy = assert_trains_to_its_own_loss(model, documents((9, 4, 12), vocabulary=128))
+    architecture = assert_trains_to_its_own_loss(model, documents((9, 4, 12), vocabulary=128))
 
-    assert not anatomy.together
+    assert not architecture.documents_isolated
 
 
 def test_r8_positions_that_do_not_start_again_keep_documents_in_rows_of_their_own(documents: Documents) -> None:
     """BART counts positions over the row, whatever it is told: two documents cannot share one."""
-    anatomy = assert_trains_to_its_own_loss(tiny_kind("bart"), documents((9, 4, 12), vocabulary=128))
+    architecture = assert_trains_to_its_own_loss(tiny_kind("bart"), documents((9, 4, 12), vocabulary=128))
 
-    assert not anatomy.together
+    assert not architecture.documents_isolated
 
 
 def test_r8_a_model_that_reads_ahead_is_refused_in_one_sentence() -> None:
     with pytest.raises(ConfigError, match="depends on later tokens") as caught:
-        anatomy_of(tiny_kind("bert", is_decoder=False))
+        architecture_of(tiny_kind("bert", is_decoder=False))
 
     assert "model_type bert" in str(caught.value.where)
 
@@ -130,7 +130,7 @@ def test_r8_a_forward_that_fails_is_refused_in_one_sentence(tiny_model: Any) -> 
     tiny_model.model.layers[1].mlp.down_proj = torch.nn.Linear(3, 3)
 
     with pytest.raises(ConfigError, match="its own forward fails: mat1 and mat2"):
-        anatomy_of(tiny_model)
+        architecture_of(tiny_model)
 
 
 def test_r8_a_backward_pass_that_fails_is_refused_in_one_sentence(tiny_model: Any) -> None:
@@ -144,14 +144,14 @@ def test_r8_a_backward_pass_that_fails_is_refused_in_one_sentence(tiny_model: An
             raise NotImplementedError("no way back")
 
     tiny_model.model.norm.register_forward_hook(lambda _module, _given, output: Refusing.apply(output))
-    anatomy = anatomy_of(tiny_model)
+    architecture = architecture_of(tiny_model)
 
     with pytest.raises(ConfigError, match="does not train as it is: no way back"):
-        require_trainable(tiny_model, anatomy)
+        require_trainable(tiny_model, architecture)
 
 
 def test_r8_memory_that_runs_out_says_nothing_of_a_model(tiny_model: Any) -> None:
-    anatomy = anatomy_of(tiny_model)
+    architecture = architecture_of(tiny_model)
 
     def short_of_memory(*_given: object) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
@@ -159,9 +159,9 @@ def test_r8_memory_that_runs_out_says_nothing_of_a_model(tiny_model: Any) -> Non
     tiny_model.model.norm.register_forward_pre_hook(short_of_memory)
 
     with pytest.raises(RuntimeError, match="can't allocate memory"):
-        anatomy_of(tiny_model)
+        architecture_of(tiny_model)
     with pytest.raises(RuntimeError, match="can't allocate memory"):
-        require_trainable(tiny_model, anatomy)
+        require_trainable(tiny_model, architecture)
 
 
 def test_a_trial_leaves_no_trace(tiny_model: Any) -> None:
@@ -170,26 +170,26 @@ def test_a_trial_leaves_no_trace(tiny_model: Any) -> None:
     expected = torch.rand(3)
     torch.manual_seed(5)
 
-    anatomy = anatomy_of(tiny_model)
-    require_trainable(tiny_model, anatomy)
+    architecture = architecture_of(tiny_model)
+    require_trainable(tiny_model, architecture)
 
     assert torch.equal(torch.rand(3), expected)
     assert tiny_model.training
     assert all(one.grad is None for one in tiny_model.parameters())
-    assert anatomy == Anatomy()
+    assert architecture == Architecture()
 
 
 @pytest.mark.parametrize(("share", "noisy"), [(0.1, True), (0.0, False)])
 def test_r3_dropout_is_read_from_the_model(share: float, noisy: bool) -> None:
     model = tiny_kind("gpt2", attn_pdrop=share, resid_pdrop=0.0, embd_pdrop=0.0)
 
-    assert anatomy_of(model).draws_noise is noisy
+    assert architecture_of(model).draws_noise is noisy
 
 
 def test_r3_the_screen_says_what_was_tried() -> None:
     console = Console(file=io.StringIO(), width=200)
 
-    say_anatomy(Screen(console), Anatomy("own", "own", together=False, draws_noise=True))
+    announce_architecture(Screen(console), Architecture("own", "own", documents_isolated=False, draws_noise=True))
 
     said = console.file.getvalue()  # type: ignore[attr-defined] # a StringIO
     assert "each row holds one document" in said
@@ -200,7 +200,7 @@ def test_r3_the_screen_says_what_was_tried() -> None:
 def test_r8_the_screen_says_that_beginnings_are_not_joined() -> None:
     console = Console(file=io.StringIO(), width=200)
 
-    say_anatomy(Screen(console), Anatomy(shares_beginnings=False))
+    announce_architecture(Screen(console), Architecture(shares_prefixes=False))
 
     assert "beginnings that documents share are not joined" in console.file.getvalue()  # type: ignore[attr-defined] # a StringIO
 
@@ -220,10 +220,10 @@ def test_r8_a_router_that_gives_no_product_has_no_pair(kind: str, documents: Doc
     """Beside a linear layer that gives several tensors, or another width, a pair's product would not fit."""
     adapted, _ = add_lora(tiny_kind(kind), rank=2, alpha=2, dropout=0.0, targets="all-linear")
 
-    anatomy = anatomy_of(adapted)
-    require_trainable(adapted, anatomy)
+    architecture = architecture_of(adapted)
+    require_trainable(adapted, architecture)
 
-    loss_as_trained(adapted, anatomy, documents((9, 4), vocabulary=128)).backward()
+    loss_as_trained(adapted, architecture, documents((9, 4), vocabulary=128)).backward()
     assert gradients_of(adapted)
 
 
@@ -231,4 +231,4 @@ def test_r6_numbers_that_are_not_finite_are_refused_in_one_sentence(tiny_model: 
     tiny_model.model.norm.weight.data[0] = torch.nan
 
     with pytest.raises(ConfigError, match="not finite"):
-        anatomy_of(tiny_model)
+        architecture_of(tiny_model)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from tutelage.model.architecture import anatomy_of
+from tutelage.model.architecture import architecture_of
 from tutelage.model.loss import row_loss
 from tutelage.pack import pack_rows
 from tutelage.types import Example
@@ -138,12 +138,12 @@ def test_r4_r9_loss_and_gradient_are_those_of_the_models_own_attention(
     expected.backward()
     expected_norm = norm_of_gradients(model)
 
-    anatomy = anatomy_of(model)
+    architecture = architecture_of(model)
     rows = pack_rows(examples, row_tokens=200, share_prefixes=shared)
-    losses = [row_loss(model, row, anatomy=anatomy)[0] for row in rows]
+    losses = [row_loss(model, row, architecture=architecture)[0] for row in rows]
     torch.stack(losses).sum().backward()
 
-    assert anatomy.together
+    assert architecture.documents_isolated
     assert len(rows) == 1
     assert bool(rows[0].parents) == shared
     assert torch.stack(losses).sum().item() == pytest.approx(expected.item(), rel=1e-5)

@@ -10,7 +10,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from tutelage.model.activation_checkpointing import recompute_activations
-from tutelage.model.attention.packed import isolate_documents
+from tutelage.model.attention.packed import use_packed_attention
 from tutelage.model.compile import compile_layers
 from tutelage.model.loss import row_loss
 from tutelage.pack import pack_rows
@@ -27,7 +27,7 @@ def test_loss_and_gradients_stay_and_nothing_is_compiled_twice(
     rows = [
         pack_rows(documents(lengths), row_tokens=96)[0] for lengths in ((40, 31), (12,), (5, 6, 7), (60, 20), (90,))
     ]
-    isolate_documents(tiny_model)
+    use_packed_attention(tiny_model)
     tiny_model.train()
     if again:
         recompute_activations(tiny_model)

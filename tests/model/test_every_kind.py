@@ -24,10 +24,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from tests.support.tiny_kinds import VOCABULARY, facts, tiny_config, tiny_kind
 from tutelage.errors import TutelageError
 from tutelage.model.adapters.lora import add_lora
-from tutelage.model.architecture import anatomy_of, bare_model, own_inputs
-from tutelage.model.attention.packed import attend_as_served
-from tutelage.model.fused.norm_and_mlp import keep_less
-from tutelage.model.load import compute_in, load
+from tutelage.model.architecture import architecture_of, bare_model, own_inputs
+from tutelage.model.attention.packed import use_generation_attention
+from tutelage.model.fused.norm_and_mlp import reduce_saved_activations
+from tutelage.model.load import cast_model, load
 from tutelage.model.loss import row_loss
 from tutelage.model.trial import require_trainable
 from tutelage.pack import pack_rows
@@ -61,7 +61,7 @@ def gradient_norm(model: Any) -> float:
 def of_own_forward(model: Any, examples: Sequence[Example]) -> tuple[float, float]:
     """Summed loss and gradient norm by the model's own code alone, one document after the other."""
     model = bare_model(model)
-    attend_as_served(model)
+    use_generation_attention(model)
     total = torch.zeros(())
     for one in examples:
         ids, weights = torch.from_numpy(one.ids).long(), torch.from_numpy(one.weights)
@@ -73,16 +73,16 @@ def of_own_forward(model: Any, examples: Sequence[Example]) -> tuple[float, floa
 
 def as_trained(model: Any, examples: Sequence[Example]) -> tuple[str, tuple[float, float]]:
     """What was tried on the model, in words, and summed loss and gradient norm as a run computes them."""
-    anatomy = anatomy_of(model)
-    require_trainable(model, anatomy)
+    architecture = architecture_of(model)
+    require_trainable(model, architecture)
     total = 0.0
-    for row in pack_rows(examples, row_tokens=64, together=anatomy.together):
-        loss, _ = row_loss(model, row, anatomy=anatomy)
+    for row in pack_rows(examples, row_tokens=64, documents_isolated=architecture.documents_isolated):
+        loss, _ = row_loss(model, row, architecture=architecture)
         loss.backward()
         total += loss.item()
-    rows = "packed" if anatomy.together else "one document"
-    attention = "inside documents" if anatomy.attention == "documents" else "its own"
-    logits = {"product": "product", "own": "its own", "whole": "whole forward"}[anatomy.head]
+    rows = "packed" if architecture.documents_isolated else "one document"
+    attention = "inside documents" if architecture.attention == "documents" else "its own"
+    logits = {"product": "product", "own": "its own", "whole": "whole forward"}[architecture.head]
     return f"{rows} | {attention} | {logits}", (total, gradient_norm(model))
 
 
@@ -91,7 +91,7 @@ def compared(model: Any, *, lean: bool) -> tuple[str, bool]:
     examples = documents()
     trained = deepcopy(model)
     if lean:
-        keep_less(trained)
+        reduce_saved_activations(trained)
     words, found = as_trained(trained, examples)
     expected = of_own_forward(model, examples)
     return words, all(abs(one - other) <= SAME_SHARE * abs(other) for one, other in zip(found, expected, strict=True))
@@ -120,14 +120,14 @@ def line_of(kind: str, folder: Path) -> str:
     store(kind, folder)
     try:
         model, _ = load(folder)
-        compute_in(model, "fp32")
+        cast_model(model, "fp32")
         words, full = compared(model.eval(), lean=True)
     except TutelageError as error:
         found = f" ({error.found})" if error.found else ""
         return f"| `{kind}` | refused: {error.what}{found} |".replace(str(folder), "its folder")
     try:
         model, _ = load(folder)
-        compute_in(model, "fp32")
+        cast_model(model, "fp32")
         _, lora = compared(with_random_pairs(model), lean=False)
         pairs = "equal" if lora else "DIFFERENT"
     except TutelageError as error:

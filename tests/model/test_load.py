@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, Qwen3_5Config, Qwen3_
 from tests.support.tiny_kinds import tiny_config, tiny_kind
 from tutelage.errors import DataError, TutelageError
 from tutelage.model.gguf import convert_gguf
-from tutelage.model.load import compute_in, load
+from tutelage.model.load import cast_model, load
 from tutelage.model.locate import model_folder
 
 
@@ -24,7 +24,7 @@ def test_parameters_are_cast_and_buffers_are_not(tiny_model_folder: Path) -> Non
     before = {name: one.clone() for name, one in model.named_buffers()}
     assert before, "a Llama keeps its rotary frequencies in a buffer"
 
-    compute_in(model, "bf16")
+    cast_model(model, "bf16")
 
     assert {one.dtype for one in model.parameters()} == {torch.bfloat16}
     for name, one in model.named_buffers():
@@ -33,7 +33,7 @@ def test_parameters_are_cast_and_buffers_are_not(tiny_model_folder: Path) -> Non
 
 def test_tied_weights_stay_tied_after_the_cast(tiny_model_folder: Path) -> None:
     model, _ = load(tiny_model_folder)
-    compute_in(model, "bf16")
+    cast_model(model, "bf16")
 
     assert model.lm_head.weight is model.model.embed_tokens.weight
 

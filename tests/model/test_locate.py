@@ -109,13 +109,13 @@ class TestConversion:
 
         monkeypatch.setitem(__import__("sys").modules, "tutelage.model.gguf", Converter)
         said: list[str] = []
-        first = model_folder(str(gguf), say=said.append)
+        first = model_folder(str(gguf), log=said.append)
         assert made == [first]
         assert first.parent == cache_folder() / "models"
         assert first.name.startswith("small-")
         assert len(said) == 2
         monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-        assert model_folder(str(gguf), say=said.append) == first
+        assert model_folder(str(gguf), log=said.append) == first
         assert len(said) == 2
         gguf.write_bytes(b"GGUF and other bytes")
         with pytest.raises(DependencyError):

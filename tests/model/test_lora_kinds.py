@@ -14,11 +14,11 @@ from tutelage.config.method import Init
 from tutelage.errors import ConfigError
 from tutelage.export.model_folder import save_trained
 from tutelage.model.adapters.lora import add_lora
-from tutelage.model.adapters.lora_init import Sight
-from tutelage.model.attention.packed import attend_as_served, isolate_documents
-from tutelage.model.load import compute_in, load
+from tutelage.model.adapters.lora_init import CalibrationData
+from tutelage.model.attention.packed import use_generation_attention, use_packed_attention
+from tutelage.model.load import cast_model, load
 from tutelage.model.loss import row_loss
-from tutelage.optim.master_weights import Masters
+from tutelage.optim.master_weights import MasterWeights
 from tutelage.optim.optimizers import adamw
 from tutelage.pack import pack_rows
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
@@ -42,7 +42,7 @@ KINDS: list[dict[str, Any]] = [
 def added(model: Any, *examples: Example, **kind: Any) -> Any:
     torch.manual_seed(3)
     chosen = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear"} | kind
-    return add_lora(model, sight=Sight(pack_rows(examples, row_tokens=64), lambda _tokens: None), **chosen)
+    return add_lora(model, sight=CalibrationData(pack_rows(examples, row_tokens=64), lambda _tokens: None), **chosen)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
@@ -51,7 +51,7 @@ def test_step_0_is_the_base_and_the_saved_adapter_opens_on_it(
 ) -> None:
     base_logits = load(tiny_model_folder)[0](input_ids=IDS).logits
     model, record = added(load(tiny_model_folder)[0], *documents((20, 30, 25)), **kind)
-    attend_as_served(model)
+    use_generation_attention(model)
     model.eval()
 
     first = model(input_ids=IDS).logits
@@ -59,20 +59,20 @@ def test_step_0_is_the_base_and_the_saved_adapter_opens_on_it(
         assert torch.equal(first, base_logits)
     torch.testing.assert_close(first, base_logits, atol=2e-4, rtol=0)
 
-    optimiser = Masters(model, build=adamw(weight_decay=0.0, betas=(0.9, 0.999), epsilon=1e-8), shared=True)
-    isolate_documents(model)
+    optimizer = MasterWeights(model, build=adamw(weight_decay=0.0, betas=(0.9, 0.999), epsilon=1e-8), shared=True)
+    use_packed_attention(model)
     (row,) = pack_rows(documents((20, 30)), row_tokens=64)
     for _ in range(4):
         row_loss(model, row)[0].backward()
-        optimiser.step(5e-3, max_gradient_norm=1.0)
-    attend_as_served(model)
+        optimizer.step(5e-3, max_gradient_norm=1.0)
+    use_generation_attention(model)
     model.eval()
     trained = model(input_ids=IDS).logits.detach()
     assert (trained - base_logits).abs().max() > 0.1
     tokenizer = Tokenizer.load(tiny_model_folder)
     renderer = Renderer(tokenizer, ChatTemplate(str(tokenizer.template), named_tokens=tokenizer.named_tokens))
     save_trained(
-        model, optimiser, renderer, tmp_path / "adapter", stored_as=torch.bfloat16 if record.start else torch.float32,
+        model, optimizer, renderer, tmp_path / "adapter", stored_as=torch.bfloat16 if record.start else torch.float32,
         start=record.start,
     )  # fmt: skip
 
@@ -85,13 +85,13 @@ def test_step_0_is_the_base_and_the_saved_adapter_opens_on_it(
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_only_what_learns_has_optimizer_state(tiny_model: Any, documents: Any, kind: dict[str, Any]) -> None:
     model, record = added(tiny_model, *documents((20, 30, 25)), **kind)
-    optimiser = Masters(model, build=adamw(weight_decay=0.0, betas=(0.9, 0.999), epsilon=1e-8), shared=True)
-    isolate_documents(model)
+    optimizer = MasterWeights(model, build=adamw(weight_decay=0.0, betas=(0.9, 0.999), epsilon=1e-8), shared=True)
+    use_packed_attention(model)
     (row,) = pack_rows(documents((20, 30)), row_tokens=64)
     row_loss(model, row)[0].backward()
-    optimiser.step(1e-3, max_gradient_norm=1.0)
+    optimizer.step(1e-3, max_gradient_norm=1.0)
 
-    moments = {name.partition(":")[2]: one for name, one in optimiser.state().items() if name.startswith("exp_avg:")}
+    moments = {name.partition(":")[2]: one for name, one in optimizer.state().items() if name.startswith("exp_avg:")}
     learns = {name for name, one in model.named_parameters() if one.requires_grad}
     assert set(moments) == learns
     assert all("lora_" in name for name in learns)
@@ -110,10 +110,10 @@ def test_rslora_divides_by_the_root_of_the_rank(tiny_model: Any) -> None:
 
 def test_dora_in_bf16_starts_at_the_base_within_rounding(tiny_model_folder: Path) -> None:
     base = load(tiny_model_folder)[0]
-    compute_in(base, "bf16")
+    cast_model(base, "bf16")
     expected = base(input_ids=IDS).logits
     model, _ = added(load(tiny_model_folder)[0], dora=True)
-    compute_in(model, "bf16")
+    cast_model(model, "bf16")
 
     torch.testing.assert_close(model(input_ids=IDS).logits, expected, atol=0.1, rtol=0)
 

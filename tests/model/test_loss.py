@@ -23,8 +23,8 @@ from tutelage.errors import ConfigError
 from tutelage.evaluate.heldout import heldout_loss
 from tutelage.model import loss as loss_module
 from tutelage.model.adapters.lora import add_lora
-from tutelage.model.attention.packed import isolate_documents
-from tutelage.model.load import compute_in
+from tutelage.model.attention.packed import use_packed_attention
+from tutelage.model.load import cast_model
 from tutelage.model.loss import row_loss
 from tutelage.model.output_head import head_of
 from tutelage.pack import pack_rows
@@ -49,7 +49,7 @@ SMALL = {
 
 
 def packed_loss(model: Any, examples: Sequence[Example], *, row_tokens: int = 128) -> torch.Tensor:
-    isolate_documents(model)
+    use_packed_attention(model)
     sums = [row_loss(model, row)[0] for row in pack_rows(examples, row_tokens=row_tokens)]
     return torch.stack(sums).sum()
 
@@ -90,7 +90,7 @@ def test_packed_rows_equal_single_documents(
 
 def test_count_is_that_of_trained_tokens(tiny_model: Any, documents: Documents) -> None:
     examples = documents(LENGTHS, scaled=True)
-    isolate_documents(tiny_model)
+    use_packed_attention(tiny_model)
     (row,) = pack_rows(examples, row_tokens=128)
 
     _, count = row_loss(tiny_model, row)
@@ -231,7 +231,7 @@ def test_heldout_loss_is_the_same_mean(tiny_model: Any, documents: Documents, pl
     examples = documents(LENGTHS)
     trained = sum(one.trained_tokens for one in examples)
     expected = plain_loss(tiny_model, examples).item() / trained
-    isolate_documents(tiny_model)
+    use_packed_attention(tiny_model)
 
     for row_tokens in (31, 60, 128):
         rows = pack_rows(examples, row_tokens=row_tokens)
@@ -242,7 +242,7 @@ def test_batch_and_accumulation_are_one_thing(tiny_model: Any, documents: Docume
     """16 examples in 1, 4 or 16 micro-batches: the same loss and the same gradients."""
     examples = documents((17, 20, 24, 32) * 4)
     trained = sum(one.trained_tokens for one in examples)
-    isolate_documents(tiny_model)
+    use_packed_attention(tiny_model)
     losses, gradients = [], []
     for row_tokens, count in ((512, 1), (100, 4), (32, 16)):
         rows = pack_rows(examples, row_tokens=row_tokens)
@@ -264,7 +264,7 @@ def test_batch_and_accumulation_are_one_thing(tiny_model: Any, documents: Docume
 def test_bf16_stays_close_to_fp32(tiny_model: Any, documents: Documents) -> None:
     examples = documents(LENGTHS)
     exact = packed_loss(tiny_model, examples).item()
-    compute_in(tiny_model, "bf16")
+    cast_model(tiny_model, "bf16")
 
     rounded = packed_loss(tiny_model, examples)
 
@@ -274,7 +274,7 @@ def test_bf16_stays_close_to_fp32(tiny_model: Any, documents: Documents) -> None
 
 def test_a_row_without_trained_tokens_costs_nothing(tiny_model: Any, documents: Documents) -> None:
     (example,) = documents((9,))
-    isolate_documents(tiny_model)
+    use_packed_attention(tiny_model)
     (row,) = pack_rows([Example(example.address, 0, example.ids, 0 * example.weights, ())], row_tokens=9)
 
     total, count = row_loss(tiny_model, row)
@@ -287,7 +287,7 @@ def test_heldout_loss_makes_no_gradients(
     tiny_model: Any, documents: Documents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Evaluation should not pay for gradients of the output head."""
-    isolate_documents(tiny_model)
+    use_packed_attention(tiny_model)
     rows = pack_rows(documents(LENGTHS), row_tokens=128)
     made: list[int] = []
     zeros_like = torch.zeros_like
@@ -340,7 +340,7 @@ def test_shared_prefixes_change_neither_loss_nor_gradients(
     expected.backward()
     plain = gradients_of(model)
 
-    isolate_documents(model)
+    use_packed_attention(model)
     rows = pack_rows(examples, row_tokens=row_tokens, share_prefixes=True)
     assert any(row.parents for row in rows)
     assert row_tokens < 600 or len({*rows[0].parents}) >= 4, "the beginnings must nest"
@@ -353,7 +353,7 @@ def test_shared_prefixes_change_neither_loss_nor_gradients(
 
 def test_shared_prefixes_in_held_out_loss(tiny_model: Any, documents: Documents) -> None:
     examples = with_common_beginnings(documents)
-    isolate_documents(tiny_model)
+    use_packed_attention(tiny_model)
     plain, shared = (
         heldout_loss(tiny_model, pack_rows(examples, row_tokens=600, share_prefixes=share)) for share in (False, True)
     )

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tutelage.model.adapters.lora import add_lora
-from tutelage.model.attention.packed import isolate_documents
-from tutelage.model.load import compute_in
+from tutelage.model.attention.packed import use_packed_attention
+from tutelage.model.load import cast_model
 from tutelage.model.loss import row_loss
 from tutelage.model.neftune import add_embedding_noise
 from tutelage.pack import pack_rows
@@ -36,8 +36,8 @@ def row(documents: Maker) -> Any:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_noise_is_uniform_within_a_bound_of_each_document(tiny_model: Any, row: Any, precision: Any) -> None:
-    compute_in(tiny_model, precision)
-    isolate_documents(tiny_model)
+    cast_model(tiny_model, precision)
+    use_packed_attention(tiny_model)
     plain_RD = embedded(tiny_model.train(), row).float()
 
     add_embedding_noise(tiny_model, alpha=5.0)
@@ -53,7 +53,7 @@ def test_noise_is_uniform_within_a_bound_of_each_document(tiny_model: Any, row: 
 
 
 def test_noise_is_drawn_anew_and_from_torchs_generator(tiny_model: Any, row: Any) -> None:
-    isolate_documents(tiny_model)
+    use_packed_attention(tiny_model)
     add_embedding_noise(tiny_model.train(), alpha=5.0)
     torch.manual_seed(3)
     first, second = embedded(tiny_model, row), embedded(tiny_model, row)
@@ -63,7 +63,7 @@ def test_noise_is_drawn_anew_and_from_torchs_generator(tiny_model: Any, row: Any
 
 
 def test_nothing_is_added_in_evaluation(tiny_model: Any, row: Any) -> None:
-    isolate_documents(tiny_model)
+    use_packed_attention(tiny_model)
     plain, _ = row_loss(tiny_model.eval(), row)
     add_embedding_noise(tiny_model, alpha=5.0)
     assert torch.equal(row_loss(tiny_model, row)[0], plain)
@@ -71,7 +71,7 @@ def test_nothing_is_added_in_evaluation(tiny_model: Any, row: Any) -> None:
 
 
 def test_noise_of_no_strength_changes_nothing(tiny_model: Any, row: Any, gradients_of: Maker) -> None:
-    isolate_documents(tiny_model)
+    use_packed_attention(tiny_model)
     plain, _ = row_loss(tiny_model.train(), row)
     plain.backward()
     expected = gradients_of(tiny_model)
@@ -84,7 +84,7 @@ def test_noise_of_no_strength_changes_nothing(tiny_model: Any, row: Any, gradien
 
 def test_it_works_beside_adapters(tiny_model: Any, row: Any) -> None:
     model, _ = add_lora(tiny_model, rank=2, alpha=4, dropout=0.0, targets="all-linear")
-    isolate_documents(model)
+    use_packed_attention(model)
     plain, _ = row_loss(model.train(), row)
     add_embedding_noise(model, alpha=5.0)
     assert not torch.equal(row_loss(model, row)[0], plain)

@@ -17,8 +17,8 @@ from tutelage import config
 from tutelage.errors import ConfigError, DataError, DependencyError
 from tutelage.model import quantization as quantise
 from tutelage.model.adapters.lora import add_lora
-from tutelage.model.attention.packed import isolate_documents
-from tutelage.model.load import compute_in, load
+from tutelage.model.attention.packed import use_packed_attention
+from tutelage.model.load import cast_model, load
 from tutelage.model.loss import row_loss
 from tutelage.model.quantization import four_bit, parameter_count, stored_bytes
 from tutelage.pack import pack_rows
@@ -31,7 +31,7 @@ IDS = torch.arange(3, 40)[None]
 @pytest.fixture
 def quantised(tiny_model_folder: Path) -> Any:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra qlora)")
-    return load(tiny_model_folder, quantisation=four_bit(compute_in=torch.float32, double_quantisation=True))
+    return load(tiny_model_folder, quantisation=four_bit(cast_model=torch.float32, double_quantisation=True))
 
 
 def test_linear_layers_are_quantised_and_head_norms_and_embeddings_are_not(quantised: Any) -> None:
@@ -46,7 +46,7 @@ def test_linear_layers_are_quantised_and_head_norms_and_embeddings_are_not(quant
 def test_a_weight_counts_once_and_takes_what_the_paper_says(tiny_model_folder: Path, double: bool) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra qlora)")
     plain, loaded = load(tiny_model_folder)
-    model, record = load(tiny_model_folder, quantisation=four_bit(compute_in=torch.float32, double_quantisation=double))
+    model, record = load(tiny_model_folder, quantisation=four_bit(cast_model=torch.float32, double_quantisation=double))
 
     assert record.parameters == loaded.parameters == sum(one.numel() for one in plain.parameters())
     weight = model.model.layers[0].mlp.up_proj.weight
@@ -63,7 +63,7 @@ def test_casting_leaves_four_bits_alone(quantised: Any) -> None:
     model, _ = quantised
     before = {name: one.data.clone() for name, one in model.named_parameters() if not one.is_floating_point()}
 
-    compute_in(model, "bf16")
+    cast_model(model, "bf16")
 
     for name, one in model.named_parameters():
         assert torch.equal(one, before[name]) if name in before else one.dtype == torch.bfloat16, name
@@ -93,7 +93,7 @@ def test_gradients_are_those_of_the_widened_weights(quantised: Any, tiny_model: 
     for each in (model, tiny_model):
         torch.manual_seed(4)
         adapted, _ = add_lora(each, rank=4, alpha=8, dropout=0.0, targets="all-linear")
-        isolate_documents(adapted)
+        use_packed_attention(adapted)
         loss, _ = row_loss(adapted, row)
         loss.backward()
         found.append((loss, {n: one.grad for n, one in adapted.named_parameters() if one.requires_grad}))
@@ -111,7 +111,7 @@ def test_evaluating_changes_neither_weights_nor_what_is_learned(quantised: Any, 
         setattr(one, quantise.REPACKS, repacks)
     before = {name: one.data.clone() for name, one in model.named_parameters()}
 
-    assert quantise.keep_quantised(model) == (len(layers) if repacks else 0)
+    assert quantise.keep_quantized(model) == (len(layers) if repacks else 0)
     model.eval()
     with torch.no_grad():
         measured = model(input_ids=IDS).logits
@@ -128,7 +128,7 @@ def test_without_the_package_the_error_says_how_to_install_it(monkeypatch: pytes
     monkeypatch.setattr(quantise.importlib.util, "find_spec", lambda _name: None)
 
     with pytest.raises(DependencyError, match="bitsandbytes") as caught:
-        four_bit(compute_in=torch.float32, double_quantisation=True)
+        four_bit(cast_model=torch.float32, double_quantisation=True)
 
     assert caught.value.fix == "pip install 'tutelage[qlora]'"
 
@@ -136,7 +136,7 @@ def test_without_the_package_the_error_says_how_to_install_it(monkeypatch: pytes
 def in_four_bits(model: Any, folder: Path) -> Any:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra qlora)")
     model.save_pretrained(folder)
-    return load(folder, quantisation=four_bit(compute_in=torch.float32, double_quantisation=True))[0]
+    return load(folder, quantisation=four_bit(cast_model=torch.float32, double_quantisation=True))[0]
 
 
 def test_r14_what_came_into_four_bits_is_counted(quantised: Any) -> None:
@@ -144,7 +144,7 @@ def test_r14_what_came_into_four_bits_is_counted(quantised: Any) -> None:
     _, record = add_lora(model, rank=4, alpha=8, dropout=0.0, targets="all-linear")
 
     layers = 2 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128)
-    assert record.four_bit == quantise.quantised_count(model) == layers
+    assert record.four_bit == quantise.quantized_count(model) == layers
     assert quantise.hold_against_asked(model) == ()
 
 
@@ -185,7 +185,7 @@ def test_r24_a_checkpoint_of_4_bits_trains_by_the_advice_alone(
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra qlora)")
     stored = tmp_path / "stored"
     shutil.copytree(tiny_model_folder, stored)
-    asked = four_bit(compute_in=torch.float32, double_quantisation=False)
+    asked = four_bit(cast_model=torch.float32, double_quantisation=False)
     load(tiny_model_folder, quantisation=asked)[0].save_pretrained(stored)
     settings = (
         f"model.name={stored}",

@@ -11,7 +11,7 @@ import transformers
 
 from tutelage.errors import ConfigError
 from tutelage.model.adapters.lora import add_lora
-from tutelage.model.attention.packed import isolate_documents
+from tutelage.model.attention.packed import use_packed_attention
 from tutelage.model.residual_dropout import drop_residuals
 
 SIZES = {
@@ -41,7 +41,7 @@ ARCHITECTURES: dict[str, Callable[[], Any]] = {
 def tiny(kind: str) -> Any:
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(ARCHITECTURES[kind]())
-    isolate_documents(model)
+    use_packed_attention(model)
     return model
 
 

@@ -10,24 +10,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tutelage.model.load import compute_in
+from tutelage.model.load import cast_model
 from tutelage.optim.ema import Average
-from tutelage.optim.master_weights import Masters
+from tutelage.optim.master_weights import MasterWeights
 from tutelage.optim.optimizers import adamw
 from tutelage.train.checkpoint import Checkpoints, Progress
 
 Maker = Callable[..., Any]
 
 
-def averaging(model: torch.nn.Module, *, shared: bool) -> Masters:
+def averaging(model: torch.nn.Module, *, shared: bool) -> MasterWeights:
     build = adamw(weight_decay=0.0, betas=(0.9, 0.999), epsilon=1e-8)
-    masters = Masters(model, build=build, shared=shared, average_decay=0.9)
+    masters = MasterWeights(model, build=build, shared=shared, average_decay=0.9)
     if not shared:
-        compute_in(model, "bf16")
+        cast_model(model, "bf16")
     return masters
 
 
-def go(model: torch.nn.Module, masters: Masters, steps: range) -> None:
+def go(model: torch.nn.Module, masters: MasterWeights, steps: range) -> None:
     for step in steps:
         inputs = torch.randn(5, 6, generator=torch.Generator().manual_seed(step))
         model(inputs.to(next(model.parameters()).dtype)).square().sum().backward()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutelage import config
-from tutelage.builders.sampler import order_of, questions_of_length
+from tutelage.builders.sampler import questions_of_length, sampler_for
 from tutelage.optim.lr_schedule import Schedule, warmup_steps
 
 
@@ -66,7 +66,7 @@ def test_r25_a_run_too_short_for_its_settings_is_questioned(warm: int | None, mo
     train = {"batch_examples": 4, "epochs": 1.0} | {name: value for name, value in asked.items() if value is not None}
     settings = config.Settings.model_validate({"model": {"name": "m"}, "data": {"train": ["d"]}, "train": train})
 
-    found = questions_of_length(settings, order_of(settings, examples=8, sources=()))
+    found = questions_of_length(settings, sampler_for(settings, examples=8, sources=()))
 
     assert len(found) == bool(expected)
     assert all(expected in one for one in found)

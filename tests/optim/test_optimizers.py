@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tutelage.errors import CheckpointError
-from tutelage.model.load import compute_in
-from tutelage.optim.master_weights import Masters
+from tutelage.model.load import cast_model
+from tutelage.optim.master_weights import MasterWeights
 
 Maker = Callable[..., Any]
 
@@ -30,7 +30,7 @@ def test_equals_torch_adamw_in_fp32(
     small_network: Maker, master_adamw: Maker, max_gradient_norm: float, shared: bool
 ) -> None:
     ours, theirs = small_network(), small_network()
-    optimiser = master_adamw(ours, weight_decay=0.1, shared=shared)
+    optimizer = master_adamw(ours, weight_decay=0.1, shared=shared)
     matrices = [one for one in theirs.parameters() if one.ndim >= 2]
     vectors = [one for one in theirs.parameters() if one.ndim < 2]
     reference = torch.optim.AdamW(
@@ -40,7 +40,7 @@ def test_equals_torch_adamw_in_fp32(
     )
     for step in range(5):
         backward(ours, step)
-        norm = optimiser.step(0.01 * (step + 1), max_gradient_norm=max_gradient_norm)
+        norm = optimizer.step(0.01 * (step + 1), max_gradient_norm=max_gradient_norm)
 
         backward(theirs, step)
         expected_norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), max_gradient_norm)
@@ -58,9 +58,9 @@ def test_equals_torch_adamw_in_fp32(
 def test_vectors_do_not_decay(small_network: Maker, master_adamw: Maker) -> None:
     model = small_network()
     before = {name: one.detach().clone() for name, one in model.named_parameters()}
-    optimiser = master_adamw(model, weight_decay=0.5)
+    optimizer = master_adamw(model, weight_decay=0.5)
 
-    norm = optimiser.step(0.1, max_gradient_norm=1.0)  # gradients are zero: only decay moves anything
+    norm = optimizer.step(0.1, max_gradient_norm=1.0)  # gradients are zero: only decay moves anything
 
     assert norm == 0.0
     for name, parameter in model.named_parameters():
@@ -70,16 +70,16 @@ def test_vectors_do_not_decay(small_network: Maker, master_adamw: Maker) -> None
 
 def test_gradients_add_up_over_backward_passes(small_network: Maker, master_adamw: Maker) -> None:
     model, summed = small_network(), small_network()
-    optimiser = master_adamw(model)
+    optimizer = master_adamw(model)
     for step in (0, 1):
         backward(model, step)
         backward(summed, step)
 
     for name, parameter in summed.named_parameters():
         assert model.get_parameter(name).grad is None
-        torch.testing.assert_close(optimiser.masters[name].grad, parameter.grad)
-    optimiser.step(0.01, max_gradient_norm=1e9)
-    assert all(one.grad is None for one in optimiser.masters.values())
+        torch.testing.assert_close(optimizer.masters[name].grad, parameter.grad)
+    optimizer.step(0.01, max_gradient_norm=1e9)
+    assert all(one.grad is None for one in optimizer.masters.values())
 
 
 def test_a_weight_without_a_gradient_is_stepped_as_one_with_a_gradient_of_zero(
@@ -89,8 +89,8 @@ def test_a_weight_without_a_gradient_is_stepped_as_one_with_a_gradient_of_zero(
     for one in moved.masters.values():
         one.grad = torch.zeros_like(one)
 
-    for optimiser in (moved, still):
-        assert optimiser.step(0.1, max_gradient_norm=1.0) == 0.0
+    for optimizer in (moved, still):
+        assert optimizer.step(0.1, max_gradient_norm=1.0) == 0.0
 
     for name, master in moved.masters.items():
         assert torch.equal(still.masters[name], master), name
@@ -98,57 +98,57 @@ def test_a_weight_without_a_gradient_is_stepped_as_one_with_a_gradient_of_zero(
 
 def test_fp32_parameters_can_be_their_own_masters(small_network: Maker, master_adamw: Maker) -> None:
     model = small_network()
-    optimiser = master_adamw(model, shared=True)
+    optimizer = master_adamw(model, shared=True)
 
-    assert all(optimiser.masters[name] is one for name, one in model.named_parameters())
+    assert all(optimizer.masters[name] is one for name, one in model.named_parameters())
 
 
 def test_bf16_masters_move_where_bf16_weights_cannot(small_network: Maker, master_adamw: Maker) -> None:
     model = small_network()
-    optimiser = master_adamw(model)
-    compute_in(model, "bf16")
+    optimizer = master_adamw(model)
+    cast_model(model, "bf16")
     weights = {name: one.detach().clone() for name, one in model.named_parameters()}
-    masters = {name: one.clone() for name, one in optimiser.masters.items()}
+    masters = {name: one.clone() for name, one in optimizer.masters.items()}
 
     backward(model, 0)
-    optimiser.step(1e-6, max_gradient_norm=1.0)
+    optimizer.step(1e-6, max_gradient_norm=1.0)
 
     still = [name for name, one in model.named_parameters() if torch.equal(one, weights[name])]
     assert "1.weight" in still, "a norm weight of 1.0 cannot move by 1e-6 in bf16"
-    assert all(not torch.equal(one, masters[name]) for name, one in optimiser.masters.items())
+    assert all(not torch.equal(one, masters[name]) for name, one in optimizer.masters.items())
     for name, one in model.named_parameters():
         assert one.dtype == torch.bfloat16
-        assert torch.equal(one, optimiser.masters[name].to(torch.bfloat16))
+        assert torch.equal(one, optimizer.masters[name].to(torch.bfloat16))
 
 
 def test_masters_keep_what_bf16_rounds_away(small_network: Maker, master_adamw: Maker) -> None:
     model = small_network()
     exact = {name: one.detach().clone() for name, one in model.named_parameters()}
-    optimiser = master_adamw(model)
-    compute_in(model, "bf16")
+    optimizer = master_adamw(model)
+    cast_model(model, "bf16")
 
-    for name, master in optimiser.masters.items():
+    for name, master in optimizer.masters.items():
         assert torch.equal(master, exact[name])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_gradient_that_is_not_finite_changes_nothing(small_network: Maker, master_adamw: Maker, bad: float) -> None:
     model = small_network()
-    optimiser = master_adamw(model)
+    optimizer = master_adamw(model)
     backward(model, 0)
-    optimiser.step(0.01, max_gradient_norm=1.0)
-    masters = {name: one.clone() for name, one in optimiser.masters.items()}
+    optimizer.step(0.01, max_gradient_norm=1.0)
+    masters = {name: one.clone() for name, one in optimizer.masters.items()}
     weights = {name: one.detach().clone() for name, one in model.named_parameters()}
-    moments = {name: one.clone() for name, one in optimiser.state().items()}
+    moments = {name: one.clone() for name, one in optimizer.state().items()}
 
     backward(model, 1)
-    optimiser.masters["0.bias"].grad[2] = bad
-    norm = optimiser.step(0.01, max_gradient_norm=1.0)
+    optimizer.masters["0.bias"].grad[2] = bad
+    norm = optimizer.step(0.01, max_gradient_norm=1.0)
 
     assert not math.isfinite(norm)
-    assert all(torch.equal(one, masters[name]) for name, one in optimiser.masters.items())
+    assert all(torch.equal(one, masters[name]) for name, one in optimizer.masters.items())
     assert all(torch.equal(one, weights[name]) for name, one in model.named_parameters())
-    assert all(torch.equal(one, moments[name]) for name, one in optimiser.state().items())
+    assert all(torch.equal(one, moments[name]) for name, one in optimizer.state().items())
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -163,9 +163,9 @@ def test_state_goes_out_and_in_again(small_network: Maker, master_adamw: Maker, 
 
     other.restore({name: value.clone() for name, value in one.masters.items()}, saved)
     for step in range(3, 6):
-        for model, optimiser in ((first, one), (second, other)):
+        for model, optimizer in ((first, one), (second, other)):
             backward(model, step)
-            optimiser.step(0.01, max_gradient_norm=1.0)
+            optimizer.step(0.01, max_gradient_norm=1.0)
 
     for found, expected in zip(second.parameters(), first.parameters(), strict=True):
         assert torch.equal(found, expected)
@@ -173,29 +173,29 @@ def test_state_goes_out_and_in_again(small_network: Maker, master_adamw: Maker, 
 
 
 def test_masters_of_another_model_are_refused(small_network: Maker, master_adamw: Maker) -> None:
-    optimiser = master_adamw(small_network())
-    masters = dict(optimiser.masters)
+    optimizer = master_adamw(small_network())
+    masters = dict(optimizer.masters)
     masters["extra.weight"] = masters.pop("0.weight")
 
     with pytest.raises(CheckpointError, match="other parameters"):
-        optimiser.restore_masters(masters)
+        optimizer.restore_masters(masters)
 
 
 def test_masters_of_another_shape_are_refused(small_network: Maker, master_adamw: Maker) -> None:
     """The contract: a CheckpointError when names or shapes are those of another model, as with another lora.rank."""
-    optimiser = master_adamw(small_network())
-    masters = dict(optimiser.masters)
+    optimizer = master_adamw(small_network())
+    masters = dict(optimizer.masters)
     masters["0.weight"] = torch.zeros(9, 6)
 
     with pytest.raises(CheckpointError):
-        optimiser.restore_masters(masters)
+        optimizer.restore_masters(masters)
 
 
 def test_a_bf16_stored_model_has_exact_masters(small_network: Maker, master_adamw: Maker) -> None:
     model = small_network()
-    compute_in(model, "bf16")
-    optimiser: Masters = master_adamw(model)
+    cast_model(model, "bf16")
+    optimizer: MasterWeights = master_adamw(model)
 
     for name, one in model.named_parameters():
-        assert optimiser.masters[name].dtype == torch.float32
-        assert torch.equal(optimiser.masters[name], one.detach().float())
+        assert optimizer.masters[name].dtype == torch.float32
+        assert torch.equal(optimizer.masters[name], one.detach().float())

@@ -12,12 +12,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tutelage.config.training import TrainSettings
-from tutelage.optim.master_weights import Masters
+from tutelage.optim.master_weights import MasterWeights
 from tutelage.optim.optimizers import PAGED, Optimizer, optimizer_named
 from tutelage.optim.state_size import embedding_parameters, state_bytes
 from tutelage.plan.devices import Overhead
 from tutelage.plan.fit import Traces
-from tutelage.plan.model_shape import read_blueprint
+from tutelage.plan.model_shape import read_model_shape
 from tutelage.plan.trace import adapted
 from tutelage.plan.workload import single_document
 
@@ -39,7 +39,7 @@ def test_the_bytes_said_are_the_bytes_held(name: Any, averaged: bool) -> None:
         pytest.skip("bitsandbytes is not installed (extra qlora)")
     model = Net()
     build = optimizer_named(name, weight_decay=0.0, betas=(0.9, 0.999), epsilon=1e-8, embeddings=EMBEDDINGS)
-    masters = Masters(model, build=build, shared=True, average_decay=0.9 if averaged else None)
+    masters = MasterWeights(model, build=build, shared=True, average_decay=0.9 if averaged else None)
     said = state_bytes(name, masters.masters, embeddings=EMBEDDINGS, averaged=averaged)
     model(torch.arange(70)).square().sum().backward()
     masters.step(1e-3, max_gradient_norm=1.0)
@@ -68,8 +68,8 @@ def test_p2_a_plan_counts_the_state_that_a_run_announces(tmp_path: Path, method:
     )
     config.save_pretrained(tmp_path)
     asked = replace(single_document(method, "fp32", 8), averaged=True, lora_rank=4)
-    blueprint = read_blueprint(str(tmp_path / "config.json"), say=lambda _text: None)
-    traces, nothing = Traces(blueprint), Overhead(0, 0.0, False, "a test")
+    model_shape = read_model_shape(str(tmp_path / "config.json"), log=lambda _text: None)
+    traces, nothing = Traces(model_shape), Overhead(0, 0.0, False, "a test")
     model = adapted(LlamaForCausalLM(config), asked)
     masters = {key: one for key, one in model.named_parameters() if one.requires_grad}
     for name in get_args(Optimizer):

@@ -13,21 +13,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.pack import Order
+from tutelage.pack import Sampler
 from tutelage.pack.sampler import Source
 
 WEIGHTS = st.sampled_from([0.05, 0.1, 0.29, 1 / 3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.25])
 
 
 @st.composite
-def orders(draw: Any) -> Order:
+def orders(draw: Any) -> Sampler:
     """Examples of up to four sources, in any mixture of places."""
     kinds = draw(st.lists(st.integers(0, 3), min_size=1, max_size=40))
     sources = []
     for number in sorted(set(kinds)):
         places = np.flatnonzero(np.array(kinds) == number).astype(np.int32)
         sources.append(Source(f"source {number}", number, places, draw(WEIGHTS)))
-    return Order(
+    return Sampler(
         examples=len(kinds),
         batch_examples=draw(st.integers(1, 9)),
         epochs=draw(st.floats(0.1, 6.0)),
@@ -37,12 +37,12 @@ def orders(draw: Any) -> Order:
     )
 
 
-def visited(order: Order) -> list[int]:
+def visited(order: Sampler) -> list[int]:
     return list(itertools.chain.from_iterable(chosen for _, _, chosen in order.indices()))
 
 
 @given(order=orders())
-def test_visits_are_counted_exactly(order: Order) -> None:
+def test_visits_are_counted_exactly(order: Sampler) -> None:
     """After every whole epoch a source of n examples and weight w has had floor(E w n) visits, evenly spread."""
     seen = visited(order)
     for epoch in range(1, 9):
@@ -57,7 +57,7 @@ def test_visits_are_counted_exactly(order: Order) -> None:
 
 
 @given(order=orders())
-def test_the_lengths_of_the_run(order: Order) -> None:
+def test_the_lengths_of_the_run(order: Sampler) -> None:
     steps = list(order.indices())
     assert [step for step, _, _ in steps] == list(range(order.steps))
     assert all(len(chosen) == order.batch_examples for _, _, chosen in steps[:-1])
@@ -69,24 +69,24 @@ def test_the_lengths_of_the_run(order: Order) -> None:
 
 
 @given(order=orders(), share=st.floats(0, 1))
-def test_a_resumed_run_sees_the_same_tail(order: Order, share: float) -> None:
+def test_a_resumed_run_sees_the_same_tail(order: Sampler, share: float) -> None:
     start = math.floor(share * order.steps)
     assert list(order.indices(start)) == list(order.indices())[start:]
 
 
 @given(order=orders())
-def test_weights_of_one_are_no_weights(order: Order) -> None:
+def test_weights_of_one_are_no_weights(order: Sampler) -> None:
     sources = tuple(Source(one.name, one.number, one.places, 1.0) for one in order.sources)
-    even = Order(order.examples, order.batch_examples, order.epochs, order.seed, order.max_steps, sources)
-    plain = Order(order.examples, order.batch_examples, order.epochs, order.seed, order.max_steps)
+    even = Sampler(order.examples, order.batch_examples, order.epochs, order.seed, order.max_steps, sources)
+    plain = Sampler(order.examples, order.batch_examples, order.epochs, order.seed, order.max_steps)
     assert list(even.indices()) == list(plain.indices())
 
 
-def two(weight: float, **changes: Any) -> Order:
+def two(weight: float, **changes: Any) -> Sampler:
     """Examples 0 to 9 of the first source, 10 to 19 of the second, which has the weight."""
     places = np.arange(20, dtype=np.int32)
     sources = (Source("a", 0, places[:10], 1.0), Source("b", 1, places[10:], weight))
-    return Order(**{"examples": 20, "batch_examples": 5, "epochs": 2.0, "seed": 3, "sources": sources} | changes)
+    return Sampler(**{"examples": 20, "batch_examples": 5, "epochs": 2.0, "seed": 3, "sources": sources} | changes)
 
 
 def test_half_of_a_source_each_epoch() -> None:
@@ -118,6 +118,6 @@ def test_seeds_epochs_and_sources_draw_apart() -> None:
 @pytest.mark.parametrize(("weight", "visits"), [(0.29, 29), (0.1, 10), (0.57, 57), (1.15, 115)])
 def test_a_weight_is_the_decimal_number_that_was_written(weight: float, visits: int) -> None:
     """In binary 0.29 times 100 is a little less than 29."""
-    order = Order(100, 7, 1.0, 0, sources=(Source("a", 0, np.arange(100, dtype=np.int32), weight),))
+    order = Sampler(100, 7, 1.0, 0, sources=(Source("a", 0, np.arange(100, dtype=np.int32), weight),))
     assert len(visited(order)) == visits
     assert order.epoch_visits == visits

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.pack import Order, batches, pack_rows
+from tutelage.pack import Sampler, batches, pack_rows
 from tutelage.pack.shared_prefix import MIN_SHARED_TOKENS
-from tutelage.types import Address, Example, Row, Turn
+from tutelage.types import Address, Example, PackedSequence, Turn
 
 MANY = MIN_SHARED_TOKENS + 4
 
@@ -39,7 +39,7 @@ def prompts(draw: st.DrawFn) -> list[Example]:
     return made
 
 
-def documents(row: Row) -> dict[Address, tuple[list[int], list[float], list[int]]]:
+def documents(row: PackedSequence) -> dict[Address, tuple[list[int], list[float], list[int]]]:
     """Each document read back through its chain of parents: ids, weights, positions."""
     ends = np.cumsum(row.document_tokens)
     starts = ends - row.document_tokens
@@ -156,7 +156,7 @@ def test_documents_that_share_come_into_one_row() -> None:
 @pytest.mark.parametrize("share", [False, True])
 def test_a_batch_counts_the_tokens_of_its_documents(share: bool) -> None:
     examples = [example(n, [*range(1000, 1100), n], [5, 6]) for n in range(6)]
-    (batch,) = batches(examples, Order(6, 6, 1.0, 0), row_tokens=2048, share_prefixes=share)
+    (batch,) = batches(examples, Sampler(6, 6, 1.0, 0), row_tokens=2048, share_prefixes=share)
 
     assert batch.tokens == 6 * 103
     assert batch.computed_tokens == (100 + 6 * 3 if share else 6 * 103)

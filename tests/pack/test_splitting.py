@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tutelage.pack import pack_rows
 from tutelage.pack.splitting import rows_within
-from tutelage.types import Address, Example, Row, Turn
+from tutelage.types import Address, Example, PackedSequence, Turn
 
 OPENINGS = [list(range(30)), list(range(20)) + list(range(50, 70)), [7] * 18]
 
@@ -28,7 +28,7 @@ def example_lists(draw: st.DrawFn) -> list[Example]:
     return made
 
 
-def whole_documents(row: Row) -> list[tuple[Address, list[int], list[float], list[int]]]:
+def whole_documents(row: PackedSequence) -> list[tuple[Address, list[int], list[float], list[int]]]:
     """Each document of a row with all it continues, followed from its last token to its first."""
     before, ends = row.predecessors(), np.cumsum(row.document_tokens)
     found = []

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tutelage.plan.devices import Device, Overhead
-from tutelage.plan.model_shape import Blueprint, read_blueprint
+from tutelage.plan.model_shape import ModelShape, read_model_shape
 from tutelage.plan.trace import trace
 from tutelage.plan.workload import single_document
 
@@ -47,20 +47,20 @@ def write_config(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
 
 
 @pytest.fixture(scope="session")
-def small(write_config: Callable[..., Path]) -> Blueprint:
-    found = read_blueprint(str(write_config()))
+def small(write_config: Callable[..., Path]) -> ModelShape:
+    found = read_model_shape(str(write_config()))
     trace(found, single_document("full", "bf16", 200))  # the first in a process is off by what is imported on its way
     return found
 
 
 @pytest.fixture(scope="session")
-def seven_b() -> Blueprint:
-    return read_blueprint(str(HERE / "llama_2_7b.json"))
+def seven_b() -> ModelShape:
+    return read_model_shape(str(HERE / "llama_2_7b.json"))
 
 
 @pytest.fixture(scope="session")
-def seventy_b() -> Blueprint:
-    return read_blueprint(str(HERE / "llama_2_70b.json"))
+def seventy_b() -> ModelShape:
+    return read_model_shape(str(HERE / "llama_2_70b.json"))
 
 
 @pytest.fixture

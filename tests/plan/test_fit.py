@@ -8,20 +8,22 @@ import pytest
 from tutelage.errors import FitError
 from tutelage.plan.devices import Device
 from tutelage.plan.fit import ROOM_SHARE, Traces, choose_checkpointing, fits, require_fit, suggestions
-from tutelage.plan.model_shape import Blueprint
-from tutelage.plan.workload import Work, documents_of, single_document
+from tutelage.plan.model_shape import ModelShape
+from tutelage.plan.workload import Workload, documents_of, single_document
 
 
 def test_checkpointing_is_off_where_all_fits_and_on_where_it_would_not(
-    small: Blueprint, device: Callable[[float], Device]
+    small: ModelShape, device: Callable[[float], Device]
 ):
-    work = single_document("full", "fp32", 800)
-    roomy = choose_checkpointing(small, work, device(1e12))
+    workload = single_document("full", "fp32", 800)
+    roomy = choose_checkpointing(small, workload, device(1e12))
     assert not roomy.on
     assert roomy.with_bytes < roomy.without_bytes
-    tight = choose_checkpointing(small, work, device(roomy.without_bytes))  # without the room that a prediction needs
+    tight = choose_checkpointing(
+        small, workload, device(roomy.without_bytes)
+    )  # without the room that a prediction needs
     assert tight.on
-    just = choose_checkpointing(small, work, device(1.01 * roomy.without_bytes / ROOM_SHARE))
+    just = choose_checkpointing(small, workload, device(1.01 * roomy.without_bytes / ROOM_SHARE))
     assert not just.on
     assert "GB" in roomy.reason
     assert "off" in roomy.reason
@@ -31,23 +33,23 @@ def test_checkpointing_is_off_where_all_fits_and_on_where_it_would_not(
 def test_8192_tokens_of_smollm2_run_with_checkpointing_in_5_gb(
     write_config: Callable[..., object], device: Callable[[float], Device]
 ):
-    from tutelage.plan.model_shape import read_blueprint
+    from tutelage.plan.model_shape import read_model_shape
 
     smollm2 = write_config(
         vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
         num_key_value_heads=3, max_position_embeddings=8192,
     )  # fmt: skip
-    blueprint = read_blueprint(str(smollm2))
-    assert blueprint.parameters == 134_515_008
-    choice = choose_checkpointing(blueprint, single_document("full", "bf16", 8192), device(5e9))
+    model_shape = read_model_shape(str(smollm2))
+    assert model_shape.parameters == 134_515_008
+    choice = choose_checkpointing(model_shape, single_document("full", "bf16", 8192), device(5e9))
     assert choice.on
     assert choice.without_bytes > 5e9 > choice.with_bytes / ROOM_SHARE
 
 
-def test_ways_that_keep_the_mathematics_come_first(seven_b: Blueprint, device: Callable[[float], Device]):
-    work = Work("full", "bf16", documents_of(2048, 256), 1024)
+def test_ways_that_keep_the_mathematics_come_first(seven_b: ModelShape, device: Callable[[float], Device]):
+    workload = Workload("full", "bf16", documents_of(2048, 256), 1024)
     target = device(24e9)
-    found = suggestions(Traces(seven_b), work, target.overhead, target.memory_bytes)
+    found = suggestions(Traces(seven_b), workload, target.overhead, target.memory_bytes)
     assert [one.what for one in found][:5] == [
         "activation checkpointing",
         "smaller rows",
@@ -67,49 +69,49 @@ def test_ways_that_keep_the_mathematics_come_first(seven_b: Blueprint, device: C
 
 @pytest.mark.parametrize("changed", [{"method": "qlora"}, {"optimizer": "adamw_8bit"}])
 def test_what_cannot_be_sharded_is_not_told_to(
-    changed: dict[str, str], seven_b: Blueprint, device: Callable[[float], Device]
+    changed: dict[str, str], seven_b: ModelShape, device: Callable[[float], Device]
 ):
-    work = replace(single_document("full", "bf16", 512), **changed)
+    workload = replace(single_document("full", "bf16", 512), **changed)
 
-    found = suggestions(Traces(seven_b), work, device(0).overhead, int(8e9))
+    found = suggestions(Traces(seven_b), workload, device(0).overhead, int(8e9))
 
     assert found
     assert not [one for one in found if "sharded" in one.what]
 
 
-def test_the_fewest_devices_that_do_are_named(seven_b: Blueprint, device: Callable[[float], Device]):
-    work = single_document("full", "bf16", 512)
+def test_the_fewest_devices_that_do_are_named(seven_b: ModelShape, device: Callable[[float], Device]):
+    workload = single_document("full", "bf16", 512)
     traces = Traces(seven_b)
-    found = suggestions(traces, work, device(0).overhead, int(80e9))[-1]
+    found = suggestions(traces, workload, device(0).overhead, int(80e9))[-1]
     assert "over 2 devices" in found.what
-    assert fits(traces.memory(replace(work, checkpointing=True), device(0).overhead, shards=2), int(80e9))
-    assert not fits(traces.memory(replace(work, checkpointing=True), device(0).overhead), int(80e9))
+    assert fits(traces.memory(replace(workload, checkpointing=True), device(0).overhead, shards=2), int(80e9))
+    assert not fits(traces.memory(replace(workload, checkpointing=True), device(0).overhead), int(80e9))
 
 
-def test_lora_is_not_told_to_become_lora(seven_b: Blueprint, device: Callable[[float], Device]):
+def test_lora_is_not_told_to_become_lora(seven_b: ModelShape, device: Callable[[float], Device]):
     found = suggestions(Traces(seven_b), single_document("lora", "bf16", 512), device(0).overhead, int(10e9))
     assert not [one for one in found if one.what.startswith("LoRA") or "optimizer" in one.what]
     assert any(one.what == "QLoRA" and one.fits for one in found)
 
 
-def test_a_row_is_never_shorter_than_its_longest_document(seven_b: Blueprint, device: Callable[[float], Device]):
+def test_a_row_is_never_shorter_than_its_longest_document(seven_b: ModelShape, device: Callable[[float], Device]):
     one = suggestions(Traces(seven_b), single_document("lora", "bf16", 512), device(0).overhead, int(8e9))
     assert not [way for way in one if way.what == "smaller rows"]
 
 
-def test_what_does_not_fit_stops_with_the_first_way_that_does(seven_b: Blueprint, device: Callable[[float], Device]):
-    work, here = single_document("full", "bf16", 512), device(24e9)
+def test_what_does_not_fit_stops_with_the_first_way_that_does(seven_b: ModelShape, device: Callable[[float], Device]):
+    workload, here = single_document("full", "bf16", 512), device(24e9)
     traces = Traces(seven_b)
-    ways = suggestions(traces, work, here.overhead, here.memory_bytes)
+    ways = suggestions(traces, workload, here.overhead, here.memory_bytes)
     with pytest.raises(FitError, match="does not fit") as caught:
-        require_fit(traces.memory(work, here.overhead), here, ways)
+        require_fit(traces.memory(workload, here.overhead), here, ways)
     assert "model.method=lora" in str(caught.value)
-    require_fit(traces.memory(replace(work, method="qlora"), here.overhead), here, ways)
+    require_fit(traces.memory(replace(workload, method="qlora"), here.overhead), here, ways)
 
 
 def test_rows_are_filled_with_equal_documents():
     assert documents_of(1000, 300) == (300, 300, 300, 100)
     assert documents_of(200, 300) == (200,)
-    work = Work("full", "fp32", (300, 300, 300, 100), 500).with_row(500)
-    assert work.document_tokens == (300, 200)
-    assert work.trained_tokens == 250
+    workload = Workload("full", "fp32", (300, 300, 300, 100), 500).with_row(500)
+    assert workload.document_tokens == (300, 200)
+    assert workload.trained_tokens == 250

@@ -10,7 +10,7 @@ from tutelage.optim.state_size import SMALLEST_QUANTISED
 from tutelage.plan.devices import Device, Overhead, named_gpus, overheads, this_machine
 from tutelage.plan.fit import Traces
 from tutelage.plan.memory import NF4_BITS, looking_bytes
-from tutelage.plan.model_shape import Blueprint
+from tutelage.plan.model_shape import ModelShape
 from tutelage.plan.rule_of_thumb import DIFFERENCES, rule_of_thumb
 from tutelage.plan.workload import METHODS, Method, Precision, single_document
 
@@ -21,16 +21,16 @@ KEPT = ("weights", "masters", "gradients", "moments")
 
 @pytest.mark.parametrize(("precision", "each"), [("bf16", 18), ("fp32", 16)])
 def test_full_fine_tuning_keeps_18_bytes_a_parameter_in_bf16_and_16_in_fp32(
-    small: Blueprint, precision: Precision, each: int
+    small: ModelShape, precision: Precision, each: int
 ):
     found = Traces(small).memory(single_document("full", precision, 128), NOTHING)
     assert sum(found.of(name) for name in KEPT) == each * small.parameters
 
 
-def test_lora_keeps_masters_and_moments_of_its_pairs_only(small: Blueprint):
-    traces, work = Traces(small), single_document("lora", "bf16", 128)
-    trainable = traces.of(work).trainable
-    found = traces.memory(work, NOTHING)
+def test_lora_keeps_masters_and_moments_of_its_pairs_only(small: ModelShape):
+    traces, workload = Traces(small), single_document("lora", "bf16", 128)
+    trainable = traces.of(workload).trainable
+    found = traces.memory(workload, NOTHING)
     assert [found.of(name) for name in KEPT] == [
         2 * (small.parameters + trainable),
         4 * trainable,
@@ -39,13 +39,13 @@ def test_lora_keeps_masters_and_moments_of_its_pairs_only(small: Blueprint):
     ]
 
 
-def test_what_looks_at_data_takes_a_covariance_or_a_gradient_for_each_layer(small: Blueprint, seven_b: Blueprint):
+def test_what_looks_at_data_takes_a_covariance_or_a_gradient_for_each_layer(small: ModelShape, seven_b: ModelShape):
     assert looking_bytes(seven_b, "corda") == 4 * 32 * (6 * 4096**2 + 11008**2)
     assert looking_bytes(seven_b, "lora_ga") == seven_b.linear_parameters * seven_b.stored_bytes_per_parameter
     assert looking_bytes(small, "eva") == looking_bytes(small, "default") == 0
 
 
-def test_qlora_packs_linear_layers_and_widens_one_at_a_time(seven_b: Blueprint):
+def test_qlora_packs_linear_layers_and_widens_one_at_a_time(seven_b: ModelShape):
     traces = Traces(seven_b)
     lora, qlora = (traces.memory(single_document(one, "bf16", 512), NOTHING) for one in ("lora", "qlora"))
     saved = seven_b.linear_parameters * (2 - NF4_BITS[True] / 8)
@@ -54,32 +54,32 @@ def test_qlora_packs_linear_layers_and_widens_one_at_a_time(seven_b: Blueprint):
     assert 3.5e9 < qlora.of("weights") < 4.1e9
 
 
-def test_a_prompt_trains_one_embedding_a_virtual_token(small: Blueprint):
+def test_a_prompt_trains_one_embedding_a_virtual_token(small: ModelShape):
     found = Traces(small).memory(single_document("prompt", "bf16", 128), NOTHING)
     assert found.of("moments") == 8 * 20 * small.hidden_width
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_figures_add_up_to_the_peak_and_each_says_its_formula_and_source(small: Blueprint, method: Method):
+def test_figures_add_up_to_the_peak_and_each_says_its_formula_and_source(small: ModelShape, method: Method):
     found = Traces(small).memory(single_document(method, "bf16", 128), overheads()["cpu"])
     assert found.training_bytes == sum(one.size_bytes for one in found.figures)
     assert found.peak_bytes >= found.training_bytes
     assert all(one.formula and one.source for one in found.figures)
 
 
-def test_sharding_divides_what_stays_and_not_what_comes_and_goes(seven_b: Blueprint):
-    traces, work = Traces(seven_b), single_document("full", "bf16", 512)
-    one, eight = traces.memory(work, NOTHING), traces.memory(work, NOTHING, shards=8)
+def test_sharding_divides_what_stays_and_not_what_comes_and_goes(seven_b: ModelShape):
+    traces, workload = Traces(seven_b), single_document("full", "bf16", 512)
+    one, eight = traces.memory(workload, NOTHING), traces.memory(workload, NOTHING, shards=8)
     for name in KEPT:
         assert eight.of(name) == pytest.approx(one.of(name) / 8, abs=1)
     assert eight.of("activations") == one.of("activations")
     assert eight.of("workspace") > one.of("workspace")
 
 
-def test_p2_an_8_bit_optimizer_saves_almost_six_bytes_of_what_it_quantises(small: Blueprint):
-    traces, work = Traces(small), single_document("full", "bf16", 128)
+def test_p2_an_8_bit_optimizer_saves_almost_six_bytes_of_what_it_quantises(small: ModelShape):
+    traces, workload = Traces(small), single_document("full", "bf16", 128)
     wide, narrow = (
-        traces.memory(replace(work, optimizer=name), NOTHING).of("moments") for name in ("adamw", "adamw_8bit")
+        traces.memory(replace(workload, optimizer=name), NOTHING).of("moments") for name in ("adamw", "adamw_8bit")
     )
     assert wide == 8 * small.parameters
     head = small.cut.get_output_embeddings()
@@ -90,7 +90,7 @@ def test_p2_an_8_bit_optimizer_saves_almost_six_bytes_of_what_it_quantises(small
     assert (wide - narrow) / (each_layer * small.layers) == pytest.approx(6 - 2 * 4 / 256, rel=1e-3)
 
 
-def test_loading_holds_the_stored_file_beside_what_it_becomes(small: Blueprint, device: Callable[[float], Device]):
+def test_loading_holds_the_stored_file_beside_what_it_becomes(small: ModelShape, device: Callable[[float], Device]):
     file = replace(NOTHING, holds_file=True)
     converted = Traces(small).memory(single_document("prompt", "bf16", 2), file)
     assert converted.loading_bytes == (4 * small.parameters) + converted.of("weights")
@@ -98,7 +98,7 @@ def test_loading_holds_the_stored_file_beside_what_it_becomes(small: Blueprint, 
     assert as_stored.loading_bytes == 4 * small.parameters
 
 
-def test_4_bit_weights_leave_their_file_mapped_where_embeddings_stay_as_stored(small: Blueprint):
+def test_4_bit_weights_leave_their_file_mapped_where_embeddings_stay_as_stored(small: ModelShape):
     file = replace(NOTHING, holds_file=True)
     as_stored, converted = (
         Traces(small).memory(single_document("qlora", precision, 64), file) for precision in PRECISIONS
@@ -107,7 +107,7 @@ def test_4_bit_weights_leave_their_file_mapped_where_embeddings_stay_as_stored(s
     assert converted.of("process") == 0
 
 
-def test_the_rule_of_thumb_for_7b_and_70b(seven_b: Blueprint, seventy_b: Blueprint):
+def test_the_rule_of_thumb_for_7b_and_70b(seven_b: ModelShape, seventy_b: ModelShape):
     small, large = (rule_of_thumb(one.parameters).size_bytes for one in (seven_b, seventy_b))
     assert small["full"] / 1e9 == pytest.approx(56, rel=0.05)
     assert small["lora"] / 1e9 == pytest.approx(14, rel=0.05)
@@ -117,7 +117,7 @@ def test_the_rule_of_thumb_for_7b_and_70b(seven_b: Blueprint, seventy_b: Bluepri
     assert any("18 bytes" in one for one in DIFFERENCES)
 
 
-def test_the_engine_needs_more_for_full_7b_than_the_rule_says(seven_b: Blueprint):
+def test_the_engine_needs_more_for_full_7b_than_the_rule_says(seven_b: ModelShape):
     found = Traces(seven_b).memory(single_document("full", "bf16", 512), NOTHING)
     assert (
         sum(found.of(name) for name in KEPT)

@@ -9,15 +9,15 @@ from rich.console import Console
 
 from tutelage.plan.console import explanation, plan_screen
 from tutelage.plan.devices import Device
-from tutelage.plan.model_shape import Blueprint
-from tutelage.plan.plan import Amount, Plan, make_plan
+from tutelage.plan.model_shape import ModelShape
+from tutelage.plan.plan import DataVolume, Plan, make_plan
 from tutelage.plan.workload import METHODS, single_document
 
-AMOUNT = Amount(examples=100, tokens=25_600, trained_tokens=9_000, steps=50, step_tokens=512.0)
+AMOUNT = DataVolume(examples=100, tokens=25_600, trained_tokens=9_000, steps=50, step_tokens=512.0)
 
 
 @pytest.fixture(scope="module")
-def plan(small: Blueprint, device: Callable[[float], Device]) -> Plan:
+def plan(small: ModelShape, device: Callable[[float], Device]) -> Plan:
     return make_plan(small, single_document("full", "bf16", 256), device(1e9), amount=AMOUNT, probe=False)
 
 
@@ -54,9 +54,9 @@ def test_the_screen_fits_80_columns_and_shows_each_method_and_gpu(plan: Plan):
     assert "What would make it fit" not in text
 
 
-def test_what_does_not_fit_is_followed_by_ways(small: Blueprint, device: Callable[[float], Device]):
-    work = single_document("full", "bf16", 256)
-    tight = make_plan(small, work, device(1e6), probe=False)
+def test_what_does_not_fit_is_followed_by_ways(small: ModelShape, device: Callable[[float], Device]):
+    workload = single_document("full", "bf16", 256)
+    tight = make_plan(small, workload, device(1e6), probe=False)
     text = printed(plan_screen(tight))
     assert "What would make it fit" in text
     assert "activation checkpointing" in text

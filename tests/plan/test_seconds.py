@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 
 from tutelage.plan.devices import Device
-from tutelage.plan.model_shape import Blueprint
+from tutelage.plan.model_shape import ModelShape
 from tutelage.plan.seconds import OPTIMIZER_BYTES, UTILISATION, Pace, probed_pace, supposed_pace
 from tutelage.plan.trace import trace
 from tutelage.plan.workload import single_document
 
 
 def test_a_gpu_that_is_not_here_is_told_from_operations_and_bandwidth(
-    small: Blueprint, device: Callable[[float], Device]
+    small: ModelShape, device: Callable[[float], Device]
 ):
     traced = trace(small, single_document("full", "bf16", 256))
     pace = supposed_pace(traced, device(1e9))
@@ -24,9 +24,9 @@ def test_a_gpu_that_is_not_here_is_told_from_operations_and_bandwidth(
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_a_probe_measures_here_and_says_on_what(small: Blueprint, device: Callable[[float], Device], method: str):
-    work = single_document("full" if method == "full" else "lora", "fp32", 200)
-    pace = probed_pace(small, work, trace(small, work), device(1e12), seconds=0.5)
+def test_a_probe_measures_here_and_says_on_what(small: ModelShape, device: Callable[[float], Device], method: str):
+    workload = single_document("full" if method == "full" else "lora", "fp32", 200)
+    pace = probed_pace(small, workload, trace(small, workload), device(1e12), seconds=0.5)
     assert isinstance(pace, Pace)
     assert pace.measured
     assert 0 < pace.row_seconds < 60
@@ -34,15 +34,15 @@ def test_a_probe_measures_here_and_says_on_what(small: Blueprint, device: Callab
     assert "one and two layers" in pace.how
 
 
-def test_a_model_whose_layers_do_not_fit_is_not_probed(seven_b: Blueprint, device: Callable[[float], Device]):
-    work = single_document("full", "fp32", 64)
-    found = probed_pace(seven_b, work, trace(seven_b, work), device(1e9))
+def test_a_model_whose_layers_do_not_fit_is_not_probed(seven_b: ModelShape, device: Callable[[float], Device]):
+    workload = single_document("full", "fp32", 64)
+    found = probed_pace(seven_b, workload, trace(seven_b, workload), device(1e9))
     assert isinstance(found, str)
     assert "GB" in found
 
 
-def test_layers_that_differ_are_not_probed(small: Blueprint, device: Callable[[float], Device]):
-    work = single_document("full", "fp32", 64)
-    found = probed_pace(replace(small, equal_layers=False), work, trace(small, work), device(1e12))
+def test_layers_that_differ_are_not_probed(small: ModelShape, device: Callable[[float], Device]):
+    workload = single_document("full", "fp32", 64)
+    found = probed_pace(replace(small, equal_layers=False), workload, trace(small, workload), device(1e12))
     assert isinstance(found, str)
     assert "not alike" in found

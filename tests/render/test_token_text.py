@@ -26,7 +26,7 @@ from tutelage.render.token_text import (
     coloured,
     coloured_rows,
     has_colour,
-    signs_for,
+    markers_for,
     token_texts,
     visible,
 )
@@ -239,4 +239,4 @@ def test_colour_needs_a_terminal_that_has_it(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(("encoding", "signs"), [("utf-8", SIGNS), ("ascii", ASCII_SIGNS), ("latin-1", ASCII_SIGNS)])
 def test_signs_are_ones_that_can_be_written(encoding: str, signs: Any) -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    assert signs_for(Console(file=stream)) == signs
+    assert markers_for(Console(file=stream)) == signs

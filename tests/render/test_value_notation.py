@@ -10,7 +10,7 @@ import pytest
 from tests.support.serving_oracle import CHATML, dropped, proven, remarks, talk
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
 from tutelage.render.chat_template.builtin_templates import find_named
-from tutelage.render.chat_template.message_format import form_of
+from tutelage.render.chat_template.message_format import message_format_of
 from tutelage.types import Message, ToolCall
 
 ASKED = Message("user", "2+3?")
@@ -100,7 +100,7 @@ PARTS_FOR_USERS = (
 
 
 def test_m1_parts_that_one_role_prints_are_the_form_of_none() -> None:
-    assert not form_of(ChatTemplate(PARTS_FOR_USERS, named_tokens={})).parts
+    assert not message_format_of(ChatTemplate(PARTS_FOR_USERS, named_tokens={})).parts
 
 
 @pytest.mark.parametrize("printed", ["m.content", "m.content | tojson"])

@@ -50,19 +50,19 @@ def plain(text: str) -> str:
         (numbers.duration, -5, "-5.0 s"),
     ],
 )
-def test_numbers_read_as_people_say_them(say, value, expected):
-    assert plain(say(value)) == expected
+def test_numbers_read_as_people_say_them(log, value, expected):
+    assert plain(log(value)) == expected
 
 
 @pytest.mark.parametrize(
-    "say",
+    "log",
     [numbers.percent, numbers.loss, numbers.count, numbers.significant, numbers.byte_size, numbers.duration],
 )
-def test_what_is_no_finite_number_is_said_in_words(say):
-    assert say(None) == "not recorded"
-    assert say(math.nan) == "NaN"
-    assert say(math.inf) == "infinity"
-    assert plain(say(-math.inf)) == "-infinity"
+def test_what_is_no_finite_number_is_said_in_words(log):
+    assert log(None) == "not recorded"
+    assert log(math.nan) == "NaN"
+    assert log(math.inf) == "infinity"
+    assert plain(log(-math.inf)) == "-infinity"
 
 
 def test_exact_gives_the_value_back():
@@ -78,5 +78,5 @@ def test_percent_is_within_half_of_its_last_digit(share):
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_every_finite_number_has_words(value):
-    for say in (numbers.significant, numbers.byte_size, numbers.duration, numbers.count, numbers.loss):
-        assert say(value)
+    for log in (numbers.significant, numbers.byte_size, numbers.duration, numbers.count, numbers.loss):
+        assert log(value)

@@ -14,13 +14,13 @@ import pytest
 
 from tutelage import config
 from tutelage.builders import dataset as dataset_module
-from tutelage.builders.trained_model import reopen
+from tutelage.builders.trained_model import open_trained_model
 from tutelage.errors import CheckpointError, SourceNotFoundError
 from tutelage.model import checksums
 from tutelage.model.checksums import model_sha256
 from tutelage.report.console.progress import Screen
 from tutelage.runs import folder as run_files
-from tutelage.runs.fingerprint import HELD, read_inputs, write_inputs
+from tutelage.runs.fingerprint import REQUIRED_SAME, read_inputs, write_inputs
 from tutelage.train import startup
 from tutelage.train.replay import replay
 from tutelage.train.run import Finished, run
@@ -107,7 +107,7 @@ def test_b8_an_adapter_is_not_put_on_another_model(
     resume(stopped, quiet_screen)
     change(model)
     with pytest.raises(CheckpointError, match=f"{named} is not the one this run began with"):
-        reopen(str(stopped), tuned=True, base=False)
+        open_trained_model(str(stopped), tuned=True, base=False)
 
 
 @pytest.mark.parametrize("how", ["continue", "merge"])
@@ -204,7 +204,7 @@ def test_b9_each_flipped_bit_and_each_missing_entry_is_found(stopped: Path) -> N
         path.write_bytes(data)
         with pytest.raises(CheckpointError, match="Cannot tell"):
             read_inputs(stopped)
-    for name in HELD:
+    for name in REQUIRED_SAME:
         write_inputs(stopped, {key: value for key, value in inputs.items() if key != name})
         with pytest.raises(CheckpointError, match="Cannot tell"):
             read_inputs(stopped)
@@ -216,7 +216,7 @@ def test_b9_a_damaged_record_does_not_keep_from_talking_to_a_run(stopped: Path, 
     resume(stopped, quiet_screen)
     (stopped / "inputs.json").write_text("{", encoding="utf-8")
     said: list[str] = []
-    opened = reopen(str(stopped), tuned=True, base=False, say=said.append)
+    opened = open_trained_model(str(stopped), tuned=True, base=False, log=said.append)
     assert opened.system_prompt is None
     assert any("nothing tells the system prompt" in line for line in said)
 
@@ -235,20 +235,20 @@ def test_b8_a_file_is_hashed_once_and_again_when_it_may_have_changed(
         return hashed(path, cache)
 
     monkeypatch.setattr(checksums, "_hashed", noting)
-    first = model_sha256(folder, cache=cache, say=print)
-    assert model_sha256(folder, cache=cache, say=print) == first
+    first = model_sha256(folder, cache=cache, log=print)
+    assert model_sha256(folder, cache=cache, log=print) == first
     assert len(read) == 2, "a file that was written just now may change again within the same tick"
     later = time.time() + 10
     monkeypatch.setattr(checksums.time, "time", lambda: later)
     for _ in range(3):
-        assert model_sha256(folder, cache=cache, say=print) == first
+        assert model_sha256(folder, cache=cache, log=print) == first
     assert len(read) == 3
     (entry,) = cache.iterdir()
     entry.write_bytes(entry.read_bytes().replace(b'"state"', b'"stale"'))
-    assert model_sha256(folder, cache=cache, say=print) == first, "a damaged memory is no memory"
+    assert model_sha256(folder, cache=cache, log=print) == first, "a damaged memory is no memory"
     changed_weights(folder)
-    assert model_sha256(folder, cache=cache, say=print) != first
-    assert model_sha256(folder, cache=None, say=print) == model_sha256(folder, cache=cache, say=print)
+    assert model_sha256(folder, cache=cache, log=print) != first
+    assert model_sha256(folder, cache=None, log=print) == model_sha256(folder, cache=cache, log=print)
 
 
 def test_a_checkpoint_that_is_not_there_is_said_before_data_is_proven(
@@ -295,7 +295,7 @@ def test_settings_that_are_damaged_or_of_another_version_are_no_recipe_to_mend(
 ) -> None:
     path = stopped / "settings.toml"
     path.write_bytes(content)
-    for read in (run_files.read_settings, lambda folder: reopen(str(folder), tuned=True, base=False)):
+    for read in (run_files.read_settings, lambda folder: open_trained_model(str(folder), tuned=True, base=False)):
         with pytest.raises(CheckpointError, match="settings of this run cannot be read") as caught:
             read(stopped)
         assert found in str(caught.value.found)

@@ -76,7 +76,7 @@ def test_b4_a_run_in_use_is_named_and_left_alone_until_its_process_is_killed(tmp
         before = {one.name: one.read_bytes() for one in folder.iterdir()}
         with (
             pytest.raises(EngineError, match=f"in use by process {process} on ") as caught,
-            hold(folder, say=print),
+            hold(folder, log=print),
         ):
             pass
         assert caught.value.where == str(folder)
@@ -84,14 +84,14 @@ def test_b4_a_run_in_use_is_named_and_left_alone_until_its_process_is_killed(tmp
         assert not folder.with_name("tiny.1").exists()
         assert run_files.existing_run_folder(str(folder)) == folder, "reading is allowed"
 
-    with hold(folder, say=print):  # SIGKILL left nothing to clean
+    with hold(folder, log=print):  # SIGKILL left nothing to clean
         assert f"process {os.getpid()} on " in (folder / run_files.LOCK).read_text(encoding="utf-8")
 
 
 def test_b4_two_starts_of_one_name_do_not_mix(tmp_path: Path) -> None:
     folder = begun(tmp_path / "tiny")
     with another_process("new", folder):
-        with pytest.raises(EngineError, match="in use"), new_run_folder(folder, say=print):
+        with pytest.raises(EngineError, match="in use"), new_run_folder(folder, log=print):
             pass
         assert sorted(one.name for one in tmp_path.iterdir()) == ["tiny", "tiny.1"]
 
@@ -128,7 +128,7 @@ def test_b4_a_disk_without_locks_is_said(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(fcntl, "flock", refused)
     said: list[str] = []
-    with locked(begun(tmp_path / "tiny"), say=said.append):
+    with locked(begun(tmp_path / "tiny"), log=said.append):
         pass
     assert "keeps no locks" in said[0]
 
@@ -136,7 +136,7 @@ def test_b4_a_disk_without_locks_is_said(tmp_path: Path, monkeypatch: pytest.Mon
 def test_an_earlier_run_is_moved_aside_never_overwritten(tmp_path: Path) -> None:
     folder, said = tmp_path / "runs" / "tiny", list[str]()
     for number in (1, 2, 3):
-        with new_run_folder(folder, say=said.append):
+        with new_run_folder(folder, log=said.append):
             assert [one.name for one in folder.iterdir()] == [run_files.LOCK]
             (folder / "settings.toml").write_text(SETTINGS, encoding="utf-8")
             (folder / "result.json").write_text(str(number), encoding="utf-8")
@@ -144,7 +144,7 @@ def test_an_earlier_run_is_moved_aside_never_overwritten(tmp_path: Path) -> None
         moved = folder.with_name(f"tiny.{number}")
         assert said[number - 1] == f"An earlier run of this name is now {moved}"
         assert (moved / "result.json").read_text(encoding="utf-8") == str(number)
-        with locked(moved, say=print):  # it can be gone on with there
+        with locked(moved, log=print):  # it can be gone on with there
             pass
 
 
@@ -152,15 +152,15 @@ def test_an_empty_folder_and_one_in_which_no_run_began_are_taken_as_they_are(tmp
     folder = tmp_path / "tiny"
     folder.mkdir()
     said: list[str] = []
-    with new_run_folder(folder, say=said.append):
+    with new_run_folder(folder, log=said.append):
         (folder / ".ledger.jsonl").write_text("{}", encoding="utf-8")
-    with new_run_folder(folder, say=said.append):
+    with new_run_folder(folder, log=said.append):
         pass
     assert said == []
 
 
 def test_a_start_that_fails_before_its_run_began_leaves_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), new_run_folder(tmp_path / "tiny", say=print):
+    with pytest.raises(RuntimeError), new_run_folder(tmp_path / "tiny", log=print):
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 
@@ -187,9 +187,9 @@ def test_b10_what_is_no_run_is_neither_moved_nor_written_to(
 
 def test_b10_damaged_settings_beside_our_lock_are_a_run(tmp_path: Path) -> None:
     folder = tmp_path / "tiny"
-    with new_run_folder(folder, say=print):
+    with new_run_folder(folder, log=print):
         (folder / "settings.toml").write_bytes(b"\xff[model")
-    with new_run_folder(folder, say=print):
+    with new_run_folder(folder, log=print):
         assert (tmp_path / "tiny.1" / "settings.toml").read_bytes() == b"\xff[model"
 
 
@@ -261,7 +261,7 @@ def test_b21_a_resume_that_cannot_write_says_so(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", refused)
-        with pytest.raises(SaveError, match="Nothing can be written") as caught, locked(folder, say=print):
+        with pytest.raises(SaveError, match="Nothing can be written") as caught, locked(folder, log=print):
             pass
     assert caught.value.where == str(folder)
     assert fix in str(caught.value.fix)

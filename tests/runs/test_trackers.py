@@ -17,7 +17,7 @@ from tutelage.errors import ConfigError, DependencyError, TrainingError
 from tutelage.runs import tracker_process as tracker_process_module
 from tutelage.runs import trackers
 from tutelage.runs.metrics_log import HeldoutRecord, StepRecord
-from tutelage.runs.tracker_process import Tracking, flattened, numbers_in
+from tutelage.runs.tracker_process import TrackerProcess, flattened, numbers_in
 from tutelage.runs.trackers import TrackerName, require_tracker, tracker
 from tutelage.train import startup
 
@@ -74,7 +74,7 @@ class Told:
 
 def drive(folder: Path, name: TrackerName, steps: range = range(1, 3), result: Mapping[str, Any] = RESULT) -> None:
     said: list[str] = []
-    tracking = Tracking({name: tracker(name, folder)}, say=said.append)
+    tracking = TrackerProcess({name: tracker(name, folder)}, log=said.append)
     tracking.start(SETTINGS, "tiny")
     with tracking.beside(lambda _record: None) as watch:
         for step in steps:
@@ -91,7 +91,7 @@ def _fields(record: StepRecord) -> dict[str, Any]:
 def test_what_trackers_are_told() -> None:
     one = Told()
     seen: list[Any] = []
-    tracking = Tracking({"wandb": one}, say=seen.append)
+    tracking = TrackerProcess({"wandb": one}, log=seen.append)
     tracking.start(SETTINGS, "tiny")
     with tracking.beside(seen.append) as watch:
         watch(STEP)
@@ -112,7 +112,7 @@ def test_what_trackers_are_told() -> None:
 def test_one_that_fails_is_announced_once_and_the_others_go_on(fails_in: str) -> None:
     bad, good = Told(fails_in=fails_in), Told()
     said: list[str] = []
-    tracking = Tracking({"mlflow": bad, "wandb": good}, say=said.append)
+    tracking = TrackerProcess({"mlflow": bad, "wandb": good}, log=said.append)
     tracking.start(SETTINGS, "tiny")
     with tracking.beside(lambda _record: None) as watch:
         for _ in range(3):
@@ -126,7 +126,7 @@ def test_one_that_fails_is_announced_once_and_the_others_go_on(fails_in: str) ->
 
 
 def test_one_that_does_not_start_ends_the_run_before_a_model_is_loaded() -> None:
-    tracking = Tracking({"wandb": Told(fails_in="start")}, say=print)
+    tracking = TrackerProcess({"wandb": Told(fails_in="start")}, log=print)
     with pytest.raises(ConfigError, match="wandb does not start") as caught:
         tracking.start(SETTINGS, "tiny")
     assert caught.value.found == "no network in start"
@@ -134,7 +134,7 @@ def test_one_that_does_not_start_ends_the_run_before_a_model_is_loaded() -> None
 
 def test_an_error_of_the_run_closes_them_without_scores() -> None:
     one = Told()
-    tracking = Tracking({"wandb": one}, say=print)
+    tracking = TrackerProcess({"wandb": one}, log=print)
     with pytest.raises(TrainingError), tracking.beside(lambda _record: None):
         raise TrainingError("Step 3 is not finite")
     tracking.finish(RESULT)

@@ -16,7 +16,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from tutelage.cli import main
-from tutelage.distributed.fsdp import Door
+from tutelage.distributed.fsdp import FSDPRoot
 from tutelage.evaluate import generate, heldout
 from tutelage.train import loop
 
@@ -25,7 +25,7 @@ what = sys.argv[1]
 in_row: list[bool] = []
 measurements: list[int] = []
 rooms: list[int] = []
-row_sum, measured, generated, room = heldout._row_sum, loop._measured, generate._generate, Door._require_room
+row_sum, measured, generated, room = heldout._row_sum, loop._measured, generate._generate, FSDPRoot._require_room
 
 
 def fail() -> None:
@@ -61,17 +61,17 @@ def answered(model: Any, tokenizer: Any, prompts: Any, *rest: Any) -> list[list[
     return generated(model, tokenizer, prompts, *rest)
 
 
-def required(door: Door) -> None:
+def required(fsdp_root: FSDPRoot) -> None:
     rooms.append(1)
     if what == "room" and len(rooms) > 1:  # the first is for what is tried of the model before it is trained
         fail()
-    room(door)
+    room(fsdp_root)
 
 
 if __name__ == "__main__":
     if os.environ["RANK"] == "1":
         register_module_forward_pre_hook(limited)
         heldout._row_sum, loop._measured, generate._generate = noted_row, counted, answered
-        Door._require_room = required
+        FSDPRoot._require_room = required
     sys.argv = ["tutelage", *sys.argv[2:]]
     main()

@@ -24,13 +24,13 @@ import torch
 
 from tutelage.cli import main
 from tutelage.optim.lr_schedule import Schedule
-from tutelage.optim.master_weights import Masters
+from tutelage.optim.master_weights import MasterWeights
 from tutelage.optim.optimizers import adamw
-from tutelage.pack import Order, batches
+from tutelage.pack import Sampler, batches
 from tutelage.runs.metrics_log import Recorder
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.loop import train
-from tutelage.types import Address, Example, Row, Turn
+from tutelage.types import Address, Example, PackedSequence, Turn
 
 CHANGED = ("train.epochs=6", "train.checkpoint_every=1", "lora.dropout=0.1", "evaluate.before=false", "evaluate.task=")
 STEPS = 110
@@ -48,7 +48,7 @@ def documents() -> list[Example]:
     return made
 
 
-def row_loss(model: Any, row: Row) -> tuple[torch.Tensor, int]:
+def row_loss(model: Any, row: PackedSequence) -> tuple[torch.Tensor, int]:
     outputs = model(torch.from_numpy(row.ids).float().reshape(-1, 8) / 10)
     return (outputs - torch.from_numpy(row.ids).float().reshape(-1, 8).sin()).square().sum(), row.trained_tokens
 
@@ -58,11 +58,11 @@ def train_in(folder: Path) -> None:
     torch.manual_seed(1)
     layers = [torch.nn.Linear(8, 300), torch.nn.Tanh(), torch.nn.Linear(300, 300), torch.nn.Dropout(0.2)]
     model = torch.nn.Sequential(*layers, torch.nn.Linear(300, 8))
-    optimiser = Masters(model, build=adamw(weight_decay=0.1, betas=(0.9, 0.99), epsilon=1e-8))
+    optimizer = MasterWeights(model, build=adamw(weight_decay=0.1, betas=(0.9, 0.99), epsilon=1e-8))
     checkpoints = Checkpoints(folder / "checkpoints", keep=2)
     resumed = any((folder / "checkpoints").glob("step-*"))
-    progress = checkpoints.restore_newest(optimiser) if resumed else Progress()
-    examples, order = documents(), Order(24, 5, 100.0, 3, max_steps=STEPS)
+    progress = checkpoints.restore_newest(optimizer) if resumed else Progress()
+    examples, order = documents(), Sampler(24, 5, 100.0, 3, max_steps=STEPS)
     held = torch.ones(1, 8)
 
     def heldout() -> float:
@@ -74,7 +74,7 @@ def train_in(folder: Path) -> None:
         model,
         batches(examples, order, row_tokens=24, start_step=progress.steps_done),
         row_loss=row_loss,
-        optimiser=optimiser,
+        optimizer=optimizer,
         schedule=Schedule(kind="cosine", peak=0.003, steps=STEPS, warmup_steps=5),
         max_gradient_norm=1.0,
         heldout=heldout,

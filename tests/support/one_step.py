@@ -18,12 +18,12 @@ from tokenizers import Tokenizer
 
 from tutelage.model.loss import row_loss
 from tutelage.optim.lr_schedule import Schedule
-from tutelage.optim.master_weights import Masters
+from tutelage.optim.master_weights import MasterWeights
 from tutelage.pack import pack_rows
 from tutelage.runs.metrics_log import Recorder, StepRecord
 from tutelage.train.checkpoint import Progress
 from tutelage.train.loop import train
-from tutelage.types import Address, Batch, Example, Row, Turn
+from tutelage.types import Address, Batch, Example, PackedSequence, Turn
 
 DOCUMENTS: Final = 16
 SENTENCES: Final = Path(__file__).parents[2] / "datasets" / "general_train.jsonl"
@@ -92,7 +92,7 @@ def share_of(documents: Sequence[Example], *, rank: int, processes: int) -> Sequ
     return documents[rank::processes]
 
 
-def micro_batches(documents: Sequence[Example], batch: int, *, packed: bool) -> tuple[Row, ...]:
+def micro_batches(documents: Sequence[Example], batch: int, *, packed: bool) -> tuple[PackedSequence, ...]:
     """Rows of `batch` documents each; not packed, a row for each document."""
     groups = [documents[at : at + batch] for at in range(0, len(documents), batch)]
     if not packed:
@@ -100,13 +100,13 @@ def micro_batches(documents: Sequence[Example], batch: int, *, packed: bool) -> 
     return tuple(pack_rows(group, row_tokens=sum(len(one.ids) for one in group))[0] for group in groups)
 
 
-def step_of(model: Any, rows: Sequence[Row], record: Path, *, trained_tokens: int, **given: Any) -> Step:
+def step_of(model: Any, rows: Sequence[PackedSequence], record: Path, *, trained_tokens: int, **given: Any) -> Step:
     """One step of the loop over `rows`, divided by `trained_tokens`, the count of all processes together."""
-    optimiser = Masters(model, build=lambda masters: (Keeping(masters),), shared=True)
+    optimizer = MasterWeights(model, build=lambda masters: (Keeping(masters),), shared=True)
     seen: list[Any] = []
     arguments = {
         "row_loss": row_loss,
-        "optimiser": optimiser,
+        "optimiser": optimizer,
         "schedule": Schedule(kind="constant", peak=1.0, steps=1, warmup_steps=0),
         "max_gradient_norm": 1e9,
         "heldout": None,
@@ -122,7 +122,7 @@ def step_of(model: Any, rows: Sequence[Row], record: Path, *, trained_tokens: in
     batch = Batch(0, 0.0, tuple(rows), trained_tokens=trained_tokens, examples=DOCUMENTS)
     train(model, [batch], **arguments)
     (line,) = [one for one in seen if isinstance(one, StepRecord)]
-    return Step(line.loss, line.gradient_norm, optimiser.optimizers[0].kept)
+    return Step(line.loss, line.gradient_norm, optimizer.optimizers[0].kept)
 
 
 def assert_same_step(found: Step, expected: Step) -> None:

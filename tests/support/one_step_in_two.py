@@ -14,34 +14,34 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from tests.support.one_step import documents_for, micro_batches, share_of, step_of
-from tutelage.distributed.process_group import joined, ranks_here, whole_tensor
-from tutelage.distributed.strategy import placed
-from tutelage.model.attention.packed import isolate_documents
+from tutelage.distributed.process_group import joined, process_group_here, whole_tensor
+from tutelage.distributed.strategy import place_model
+from tutelage.model.attention.packed import use_packed_attention
 
 
 def main(model_folder: Path, batch: int, out: Path) -> None:
     """Take the step packed and not packed; write `packed.safetensors` and `apart.safetensors`."""
-    ranks = ranks_here()
+    process_group = process_group_here()
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32, local_files_only=True)
     documents = documents_for(model)
     trained_tokens = sum(one.trained_tokens for one in documents)
-    share = share_of(documents, rank=ranks.rank, processes=ranks.size)
-    with joined(ranks, device="cpu"):
-        engine = placed(model, ranks, precision="fp32", sharded=True)
-        isolate_documents(model)
+    share = share_of(documents, rank=process_group.rank, processes=process_group.size)
+    with joined(process_group, device="cpu"):
+        strategy = place_model(model, process_group, precision="fp32", sharded=True)
+        use_packed_attention(model)
         for name, packed in (("packed", True), ("apart", False)):
             step = step_of(
                 model,
                 micro_batches(share, batch, packed=packed),
-                out / f"record-{ranks.rank}.jsonl",
+                out / f"record-{process_group.rank}.jsonl",
                 trained_tokens=trained_tokens,
-                row_loss=engine.row_loss,
-                ranks=ranks,
+                row_loss=strategy.row_loss,
+                process_group=process_group,
             )
             model.zero_grad(set_to_none=True)
-            rows = ranks.gather(len(micro_batches(share, batch, packed=packed)))
+            rows = process_group.gather(len(micro_batches(share, batch, packed=packed)))
             whole = {parameter: whole_tensor(one) for parameter, one in step.gradients.items()}
-            if ranks.is_main:
+            if process_group.is_main:
                 told = {"loss": step.loss, "norm": step.norm, "rows": rows}
                 save_file(whole, out / f"{name}.safetensors", metadata={"step": json.dumps(told)})
 

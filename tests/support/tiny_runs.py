@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from tutelage import config
-from tutelage.optim.master_weights import Masters
+from tutelage.optim.master_weights import MasterWeights
 from tutelage.optim.optimizers import adamw
 from tutelage.report.console.progress import Screen
 from tutelage.runs.metrics_log import read_record
@@ -42,11 +42,13 @@ def small_network() -> Callable[..., torch.nn.Module]:
 
 
 @pytest.fixture
-def master_adamw() -> Callable[..., Masters]:
+def master_adamw() -> Callable[..., MasterWeights]:
     """A maker of optimisers with usual settings."""
 
-    def make(model: torch.nn.Module, *, weight_decay: float = 0.0, shared: bool = False) -> Masters:
-        return Masters(model, build=adamw(weight_decay=weight_decay, betas=(0.9, 0.999), epsilon=1e-8), shared=shared)
+    def make(model: torch.nn.Module, *, weight_decay: float = 0.0, shared: bool = False) -> MasterWeights:
+        return MasterWeights(
+            model, build=adamw(weight_decay=weight_decay, betas=(0.9, 0.999), epsilon=1e-8), shared=shared
+        )
 
     return make
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tutelage.model.load import settled_precision
+from tutelage.model.load import resolve_precision
 from tutelage.system import hardware as room
 from tutelage.system.hardware import Gpu, Machine, Torch, machine, problems, route_on
 
@@ -53,7 +53,7 @@ def test_the_route_is_the_one_that_a_run_settles_on() -> None:
 
     assert route is not None
     assert route.device == ("cuda" if torch.cuda.is_available() else "cpu")
-    assert route.precision.startswith(settled_precision("auto"))
+    assert route.precision.startswith(resolve_precision("auto"))
 
 
 @pytest.mark.parametrize(

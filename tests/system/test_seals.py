@@ -73,6 +73,6 @@ def test_a_run_and_its_page_find_the_same_damage(tmp_path: Path) -> None:
     ]
     assert "record.jsonl, line 2 is not as it was written and is left out." in page.notices
     assert "record.jsonl, line 3: 1 line before it is gone." in page.notices
-    assert row_ledger.damage_of_books(tmp_path) == [f"rows.json: {OTHER_BYTES}"]
+    assert row_ledger.row_ledger_damage(tmp_path) == [f"rows.json: {OTHER_BYTES}"]
     assert any(one.startswith("rows.json is not as it was written") for one in page.notices)
     assert page.rows is None

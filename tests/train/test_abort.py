@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tutelage import config
 from tutelage.distributed import strategy as strategy_module
 from tutelage.errors import CheckpointError, TrainingError
-from tutelage.optim.master_weights import Masters
+from tutelage.optim.master_weights import MasterWeights
 from tutelage.report.console.progress import Screen
 from tutelage.train.loss_spike import SpikeGuard
 from tutelage.train.run import Finished, run
@@ -168,16 +168,16 @@ def test_b13_the_last_good_state_stays_when_weights_become_infinite(
     train_tiny: TrainTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
     """The step itself is finite, what it makes of the weights is not, and there may be no step after it."""
-    step, taken = Masters.step, []
+    step, taken = MasterWeights.step, []
 
-    def spoiling(self: Masters, *given: Any, **named: Any) -> float:
+    def spoiling(self: MasterWeights, *given: Any, **named: Any) -> float:
         norm = step(self, *given, **named)
         taken.append(norm)
         if len(taken) == steps:
             next(iter(self.masters.values())).data.fill_(math.inf)
         return norm
 
-    monkeypatch.setattr(Masters, "step", spoiling)
+    monkeypatch.setattr(MasterWeights, "step", spoiling)
     with pytest.raises(TrainingError, match="no longer finite"):
         train_tiny(*QUICK, f"train.max_steps={steps}", "train.checkpoint_every=1", "train.keep_checkpoints=1")
 

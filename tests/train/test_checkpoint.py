@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from tutelage.distributed.process_group import ALONE, Ranks
+from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import CheckpointError, SaveError, TrainingError
-from tutelage.optim.master_weights import Masters
+from tutelage.optim.master_weights import MasterWeights
 from tutelage.system.seals import sealed, unsealed
 from tutelage.train import checkpoint as checkpoint_module
 from tutelage.train.checkpoint import Checkpoints, Progress
@@ -26,18 +26,18 @@ Maker = Callable[..., Any]
 
 
 @pytest.fixture
-def trained(small_network: Maker, master_adamw: Maker) -> Masters:
+def trained(small_network: Maker, master_adamw: Maker) -> MasterWeights:
     """An optimiser with two steps behind it."""
     model = small_network()
-    optimiser: Masters = master_adamw(model)
+    optimizer: MasterWeights = master_adamw(model)
     for _ in range(2):
-        move(model, optimiser)
-    return optimiser
+        move(model, optimizer)
+    return optimizer
 
 
-def move(model: torch.nn.Module, optimiser: Masters) -> None:
+def move(model: torch.nn.Module, optimizer: MasterWeights) -> None:
     model(torch.randn(4, 6)).square().sum().backward()
-    optimiser.step(0.01, max_gradient_norm=1.0)
+    optimizer.step(0.01, max_gradient_norm=1.0)
 
 
 def names(folder: Path) -> list[str]:
@@ -45,7 +45,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_what_is_restored_is_what_was_saved(
-    trained: Masters, small_network: Maker, master_adamw: Maker, tmp_path: Path
+    trained: MasterWeights, small_network: Maker, master_adamw: Maker, tmp_path: Path
 ) -> None:
     progress = Progress(2, best_loss=0.5, best_step=1, evaluations_since_best=1, tokens=80, trained_tokens=30)
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
@@ -66,7 +66,7 @@ def test_what_is_restored_is_what_was_saved(
         assert torch.equal(parameter, trained.masters[name])
 
 
-def test_only_the_newest_stay(trained: Masters, tmp_path: Path) -> None:
+def test_only_the_newest_stay(trained: MasterWeights, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
     checkpoints.save_best(trained, Progress(1))
     for step in (1, 2, 3, 10):
@@ -75,7 +75,7 @@ def test_only_the_newest_stay(trained: Masters, tmp_path: Path) -> None:
     assert names(tmp_path) == ["best-000001", "step-000003", "step-000010"]
 
 
-def test_coming_to_the_same_step_again_leaves_it_alone(trained: Masters, tmp_path: Path) -> None:
+def test_coming_to_the_same_step_again_leaves_it_alone(trained: MasterWeights, tmp_path: Path) -> None:
     """A resumed run computes the same bits, so what is there stays, and no kill can hurt it."""
     checkpoints = Checkpoints(tmp_path, keep=2)
     checkpoints.save(trained, Progress(2, tokens=5))
@@ -87,7 +87,7 @@ def test_coming_to_the_same_step_again_leaves_it_alone(trained: Masters, tmp_pat
     assert names(tmp_path) == ["step-000002"]
 
 
-def test_going_on_from_an_older_one_forgets_what_came_later(trained: Masters, tmp_path: Path) -> None:
+def test_going_on_from_an_older_one_forgets_what_came_later(trained: MasterWeights, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=9)
     for step in (1, 2, 3):
         checkpoints.save_best(trained, Progress(step, best_step=step))
@@ -101,7 +101,7 @@ def test_going_on_from_an_older_one_forgets_what_came_later(trained: Masters, tm
     assert checkpoints.restore_best(trained, step=2).steps_done == 2
 
 
-def test_a_checkpoint_that_is_not_there_is_no_choice(trained: Masters, tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_not_there_is_no_choice(trained: MasterWeights, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=9)
     for step in (1, 2):
         checkpoints.save(trained, Progress(step))
@@ -113,7 +113,7 @@ def test_a_checkpoint_that_is_not_there_is_no_choice(trained: Masters, tmp_path:
     assert len(names(tmp_path)) == 2
 
 
-def test_the_offered_checkpoint_is_one_that_is_whole(trained: Masters, tmp_path: Path) -> None:
+def test_the_offered_checkpoint_is_one_that_is_whole(trained: MasterWeights, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=9)
     for step in (1, 2, 3):
         checkpoints.save(trained, Progress(step))
@@ -128,7 +128,7 @@ def test_the_offered_checkpoint_is_one_that_is_whole(trained: Masters, tmp_path:
 
 @pytest.mark.parametrize("best", [False, True])
 def test_a_full_disk_leaves_the_earlier_best_and_checkpoints(
-    trained: Masters, tmp_path: Path, files_at_most: Callable[[int], AbstractContextManager[None]], best: bool
+    trained: MasterWeights, tmp_path: Path, files_at_most: Callable[[int], AbstractContextManager[None]], best: bool
 ) -> None:
     checkpoints = Checkpoints(tmp_path, keep=1)
     checkpoints.save_best(trained, Progress(1, best_step=1))
@@ -143,7 +143,7 @@ def test_a_full_disk_leaves_the_earlier_best_and_checkpoints(
     assert checkpoints.restore_best(trained, step=1).steps_done == 1
 
 
-def test_best_weights_come_back(trained: Masters, tmp_path: Path) -> None:
+def test_best_weights_come_back(trained: MasterWeights, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=1)
     checkpoints.save_best(trained, Progress(2, best_loss=0.25, best_step=2))
     kept = {name: one.clone() for name, one in trained.masters.items()}
@@ -162,7 +162,7 @@ def test_best_weights_come_back(trained: Masters, tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", ["masters.safetensors", "moments.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
 def test_a_damaged_checkpoint_is_named_and_so_is_the_one_before(
-    trained: Masters, tmp_path: Path, file: str, damage: str
+    trained: MasterWeights, tmp_path: Path, file: str, damage: str
 ) -> None:
     checkpoints = Checkpoints(tmp_path, keep=3)
     for step in (1, 2):
@@ -185,7 +185,7 @@ def test_a_damaged_checkpoint_is_named_and_so_is_the_one_before(
     assert all(torch.equal(one, before[name]) for name, one in trained.masters.items())
 
 
-def test_a_single_damaged_checkpoint_says_start_again(trained: Masters, tmp_path: Path) -> None:
+def test_a_single_damaged_checkpoint_says_start_again(trained: MasterWeights, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=3)
     checkpoints.save(trained, Progress(1))
     (tmp_path / "step-000001" / "state.json").write_text("[]", encoding="utf-8")
@@ -196,13 +196,13 @@ def test_a_single_damaged_checkpoint_says_start_again(trained: Masters, tmp_path
     assert caught.value.fix == "start the run again"
 
 
-def test_nothing_to_resume_from(trained: Masters, tmp_path: Path) -> None:
+def test_nothing_to_resume_from(trained: MasterWeights, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint"):
         Checkpoints(tmp_path / "none", keep=1).restore_newest(trained)
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint_whole(
-    trained: Masters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: MasterWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoints = Checkpoints(tmp_path, keep=1)
     checkpoints.save(trained, Progress(1, tokens=7))
@@ -221,7 +221,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_whole(
 
 
 def test_a_write_that_the_system_refuses_is_a_save_error(
-    trained: Masters, tmp_path: Path, files_at_most: Callable[[int], AbstractContextManager[None]]
+    trained: MasterWeights, tmp_path: Path, files_at_most: Callable[[int], AbstractContextManager[None]]
 ) -> None:
     """What safetensors itself raises on a full disk is no OSError."""
     checkpoints = Checkpoints(tmp_path, keep=1)
@@ -239,13 +239,13 @@ def test_a_write_that_the_system_refuses_is_a_save_error(
 )
 @pytest.mark.parametrize("processes", [1, 2])
 def test_b12_a_save_that_fails_says_what_helps_there(
-    trained: Masters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str, fix: str, processes: int
+    trained: MasterWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str, fix: str, processes: int
 ) -> None:
     def refuses(*_: Any, **__: Any) -> None:
         code = getattr(errno, number)
         raise OSError(code, os.strerror(code))
 
-    class OfTwo(Ranks):
+    class OfTwo(ProcessGroup):
         def gather(self, value: Any) -> list[Any]:
             return [value, value]
 
@@ -254,10 +254,10 @@ def test_b12_a_save_that_fails_says_what_helps_there(
 
     monkeypatch.setattr(checkpoint_module, "save_file", refuses)
     monkeypatch.setattr(checkpoint_module, "write_shards", refuses)
-    ranks = OfTwo(0, 2) if processes == 2 else ALONE
+    process_group = OfTwo(0, 2) if processes == 2 else SINGLE
 
     with pytest.raises(SaveError) as caught:
-        Checkpoints(tmp_path, keep=1, ranks=ranks).save(trained, Progress(1))
+        Checkpoints(tmp_path, keep=1, process_group=process_group).save(trained, Progress(1))
 
     assert str(caught.value.fix).startswith(fix)
     assert caught.value.found == os.strerror(getattr(errno, number))
@@ -265,7 +265,7 @@ def test_b12_a_save_that_fails_says_what_helps_there(
 
 @pytest.mark.parametrize("after", [1, 2])
 def test_killed_while_writing_leaves_no_half_folder(
-    trained: Masters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+    trained: MasterWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     """A power cut: what runs in `finally` does not run either."""
     checkpoints = Checkpoints(tmp_path, keep=2)
@@ -295,7 +295,7 @@ def test_killed_while_writing_leaves_no_half_folder(
 
 
 def test_left_overs_of_a_kill_before_the_clean_up_do_no_harm(
-    trained: Masters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: MasterWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kill after the new folder took its name and before the old one was deleted."""
     checkpoints = Checkpoints(tmp_path, keep=2)
@@ -313,7 +313,7 @@ def test_left_overs_of_a_kill_before_the_clean_up_do_no_harm(
 
 
 def test_a_kill_before_the_rename_does_not_lose_the_best(
-    trained: Masters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: MasterWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
     checkpoints.save_best(trained, Progress(1))
@@ -333,7 +333,7 @@ def test_a_kill_before_the_rename_does_not_lose_the_best(
     assert checkpoints.restore_best(trained, step=1).steps_done == 1
 
 
-def test_state_is_readable_json(trained: Masters, tmp_path: Path) -> None:
+def test_state_is_readable_json(trained: MasterWeights, tmp_path: Path) -> None:
     Checkpoints(tmp_path, keep=1).save(trained, Progress(4, tokens=9))
 
     state = json.loads((tmp_path / "step-000004" / "state.json").read_text(encoding="utf-8"))
@@ -342,7 +342,7 @@ def test_state_is_readable_json(trained: Masters, tmp_path: Path) -> None:
     assert set(state["sha256"]) == {"masters.safetensors", "moments.safetensors"}
 
 
-def test_b1_every_flipped_bit_of_the_state_is_found(trained: Masters, tmp_path: Path) -> None:
+def test_b1_every_flipped_bit_of_the_state_is_found(trained: MasterWeights, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
     checkpoints.save(trained, Progress(2, best_loss=0.5, best_step=2, tokens=80, recent_losses=(1.5, 2.5)))
     path = tmp_path / "step-000002" / "state.json"
@@ -360,7 +360,7 @@ def test_b1_every_flipped_bit_of_the_state_is_found(trained: Masters, tmp_path: 
     assert passed == []
 
 
-def test_b1_a_state_sealed_anew_is_held_against_its_folder_and_files(trained: Masters, tmp_path: Path) -> None:
+def test_b1_a_state_sealed_anew_is_held_against_its_folder_and_files(trained: MasterWeights, tmp_path: Path) -> None:
     """What a hash of its own cannot tell: another step's folder, no files named, and a file that is not named."""
     checkpoints = Checkpoints(tmp_path / "a", keep=2)
     folder = checkpoints.save(trained, Progress(2))
@@ -378,7 +378,7 @@ def test_b1_a_state_sealed_anew_is_held_against_its_folder_and_files(trained: Ma
     assert "more.safetensors is no file of this checkpoint" in refused()
 
 
-def test_b2_damaged_best_weights_are_met_when_the_run_goes_on(trained: Masters, tmp_path: Path) -> None:
+def test_b2_damaged_best_weights_are_met_when_the_run_goes_on(trained: MasterWeights, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=3)
     checkpoints.save_best(trained, Progress(1, best_loss=0.5, best_step=1))
     checkpoints.save(trained, Progress(3, best_loss=0.5, best_step=1))
@@ -392,13 +392,15 @@ def test_b2_damaged_best_weights_are_met_when_the_run_goes_on(trained: Masters, 
         assert "--from step-000003" in str(caught.value.fix)
 
     said: list[str] = []
-    progress = checkpoints.restore_newest(trained, chosen="step-000003", say=said.append)
+    progress = checkpoints.restore_newest(trained, chosen="step-000003", log=said.append)
     assert (progress.steps_done, progress.best_step, progress.best_loss) == (3, None, None)
     assert "of step 1, are left out" in said[0]
 
 
 @pytest.mark.parametrize("what", ["damaged", "gone"])
-def test_b2_best_weights_that_were_just_restored_are_written_again(trained: Masters, tmp_path: Path, what: str) -> None:
+def test_b2_best_weights_that_were_just_restored_are_written_again(
+    trained: MasterWeights, tmp_path: Path, what: str
+) -> None:
     checkpoints = Checkpoints(tmp_path, keep=3)
     checkpoints.save_best(trained, Progress(3, best_loss=0.5, best_step=3))
     checkpoints.save(trained, Progress(3, best_loss=0.5, best_step=3))
@@ -411,7 +413,7 @@ def test_b2_best_weights_that_were_just_restored_are_written_again(trained: Mast
     assert checkpoints.restore_best(trained, step=3).steps_done == 3
 
 
-def test_b2_the_offered_checkpoint_has_its_best_weights(trained: Masters, tmp_path: Path) -> None:
+def test_b2_the_offered_checkpoint_has_its_best_weights(trained: MasterWeights, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=9)
     for step in (1, 2, 3):
         checkpoints.save_best(trained, Progress(step, best_step=step))
@@ -430,7 +432,7 @@ def test_b2_the_offered_checkpoint_has_its_best_weights(trained: Masters, tmp_pa
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("best", [False, True])
 def test_b13_weights_that_are_not_finite_are_never_saved(
-    trained: Masters, tmp_path: Path, bad: float, best: bool
+    trained: MasterWeights, tmp_path: Path, bad: float, best: bool
 ) -> None:
     checkpoints = Checkpoints(tmp_path, keep=1)
     checkpoints.save_best(trained, Progress(1, best_step=1))
@@ -447,7 +449,7 @@ def test_b13_weights_that_are_not_finite_are_never_saved(
 
 
 def test_the_first_checkpoint_that_fails_offers_no_resume(
-    trained: Masters, tmp_path: Path, files_at_most: Callable[[int], AbstractContextManager[None]]
+    trained: MasterWeights, tmp_path: Path, files_at_most: Callable[[int], AbstractContextManager[None]]
 ) -> None:
     checkpoints = Checkpoints(tmp_path, keep=1)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tutelage import config, report
-from tutelage.builders.trained_model import reopen
+from tutelage.builders.trained_model import open_trained_model
 from tutelage.errors import CheckpointError
 from tutelage.report.console.progress import Screen
 from tutelage.runs.folder import read_json, write_json
@@ -93,10 +93,10 @@ def test_b20_the_page_names_what_is_not_as_it_was_written(train_tiny: TrainTiny,
 def test_b20_trained_weights_that_changed_are_not_talked_to(train_tiny: TrainTiny, tmp_path: Path) -> None:
     folder = train_tiny(*QUICK).folder
     weights = folder / "adapter" / "adapter_model.safetensors"
-    reopen(str(folder), tuned=True, base=False)
+    open_trained_model(str(folder), tuned=True, base=False)
     weights.write_bytes(flipped(weights.read_bytes()))
 
     with pytest.raises(CheckpointError, match="trained is damaged") as caught:
-        reopen(str(folder), tuned=True, base=False)
+        open_trained_model(str(folder), tuned=True, base=False)
 
     assert caught.value.where == str(weights)

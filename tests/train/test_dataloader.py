@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from tutelage.train.dataloader import BATCHES_AHEAD, ahead
-from tutelage.types import Batch, Row
+from tutelage.types import Batch, PackedSequence
 
 
 def a_batch(step: int) -> Batch:
     ids = np.arange(4, dtype=np.int32) + step
-    return Batch(step, 0.0, (Row(ids, np.ones(4, dtype=np.float32), ids, (4,), ()),), 4, 1)
+    return Batch(step, 0.0, (PackedSequence(ids, np.ones(4, dtype=np.float32), ids, (4,), ()),), 4, 1)
 
 
 def alive() -> int:

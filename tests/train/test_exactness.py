@@ -17,7 +17,7 @@ from tests.support import ROOT
 from tests.support.cli_process import launch
 from tests.support.one_step import DOCUMENTS, TOLERANCE, Step, assert_same_step, documents_for, micro_batches, step_of
 from tutelage.errors import DependencyError
-from tutelage.model.attention.packed import isolate_documents
+from tutelage.model.attention.packed import use_packed_attention
 from tutelage.model.locate import model_folder
 from tutelage.types import Example
 
@@ -33,7 +33,7 @@ def tiny(tiny_model_folder: Path) -> Any:
 @pytest.fixture(scope="module")
 def smollm2() -> Any:
     try:
-        folder = model_folder("smollm2-135m", say=lambda _text: None)
+        folder = model_folder("smollm2-135m", log=lambda _text: None)
     except DependencyError as error:
         pytest.skip(f"the embedded model is not installed: {error.fix}")
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
@@ -76,7 +76,7 @@ def test_a_step_does_not_depend_on_its_micro_batches(
     model = request.getfixturevalue(which)
     documents = documents_for(model)
     trained_tokens = sum(one.trained_tokens for one in documents)
-    isolate_documents(model)
+    use_packed_attention(model)
     first: Step | None = None
     met: set[tuple[tuple[int, ...], ...]] = set()
 
@@ -97,7 +97,7 @@ def test_a_step_does_not_depend_on_its_micro_batches(
 def test_two_processes_take_the_same_step(tiny: Any, tmp_path: Path) -> None:
     """Two micro-batches of four documents on each of two processes, against 16 documents at once on one."""
     documents = documents_for(tiny)
-    isolate_documents(tiny)
+    use_packed_attention(tiny)
     expected = step_of(
         tiny,
         micro_batches(documents, DOCUMENTS, packed=True),
@@ -118,7 +118,7 @@ def test_a_step_is_that_of_plain_transformers(tiny: Any, tmp_path: Path) -> None
     documents = documents_for(tiny)
     trained_tokens = sum(one.trained_tokens for one in documents)
     expected = plain_step(tiny, documents, trained_tokens)
-    isolate_documents(tiny)
+    use_packed_attention(tiny)
 
     rows = micro_batches(documents, 4, packed=True)
 
@@ -130,7 +130,7 @@ def test_a_mean_of_means_would_be_seen(tiny: Any, tmp_path: Path) -> None:
     """The documents are such that the mistake this guards against is far beyond the tolerance."""
     documents = documents_for(tiny)
     record, rows = tmp_path / "record.jsonl", micro_batches(documents, 4, packed=True)
-    isolate_documents(tiny)
+    use_packed_attention(tiny)
     expected = step_of(tiny, rows, record, trained_tokens=sum(one.trained_tokens for one in documents))
     tiny.zero_grad(set_to_none=True)
 

@@ -14,16 +14,16 @@ import pytest
 from tests.support.compared_runs import assert_same_weights
 from tutelage.builders.base_model import start_folder
 from tutelage.builders.dataset import prepare
-from tutelage.builders.evaluation import examine
+from tutelage.builders.evaluation import evaluate_run
 from tutelage.cli.train import _settings
 from tutelage.errors import CheckpointError, ConfigError
 from tutelage.optim.lr_schedule import Schedule
-from tutelage.pack import Order
+from tutelage.pack import Sampler
 from tutelage.report.console.progress import Screen
 from tutelage.runs import folder as run_files
 from tutelage.runs.fingerprint import read_inputs
 from tutelage.train.checkpoint import Checkpoints
-from tutelage.train.extension import laid_out, parts_in, parts_of, require_more
+from tutelage.train.extension import order_over_parts, parts_in, parts_of, require_more
 from tutelage.train.replay import replay
 from tutelage.train.run import Finished, run
 
@@ -58,7 +58,7 @@ def test_r26_a_run_of_more_epochs_is_the_one_that_had_them_from_the_start(
     aside = longest.folder / "finished-000003"
     assert json.loads((aside / "result.json").read_text(encoding="utf-8"))["steps"] == 3
     assert (aside / "adapter" / "adapter_model.safetensors").is_file()
-    assert examine(str(longest.folder), base=False, screen=quiet_screen).heldout_loss == pytest.approx(
+    assert evaluate_run(str(longest.folder), base=False, screen=quiet_screen).heldout_loss == pytest.approx(
         longest.result["after"]["heldout_loss"], abs=1e-6
     )
 
@@ -131,7 +131,7 @@ def test_r26_a_length_that_leaves_nothing_to_do_and_any_other_setting_are_refuse
 
 
 def test_parts_go_on_at_the_visit_after_their_end() -> None:
-    old = Order(10, 4, 1.5, 3)
+    old = Sampler(10, 4, 1.5, 3)
     assert (old.steps, old.visits) == (4, 15)
     new = replace(old, epochs=3.0, laid=((4, 15),))
     seen = [chosen for _, _, chosen in new.indices()]
@@ -239,7 +239,7 @@ def test_r26_what_is_advised_for_a_finished_run_works(
     require_more(folder, settings)
     prepared = prepare(settings, start_folder(settings.model))
     (part,) = parts_of(settings, prepared, read_inputs(folder), resume=True, checkpoint=None)
-    assert part.steps == taken < laid_out(settings, prepared, (part,)).steps
+    assert part.steps == taken < order_over_parts(settings, prepared, (part,)).steps
 
 
 def test_r26_a_length_that_was_too_short_is_told_one_that_is_not(train_tiny: TrainTiny, quiet_screen: Screen) -> None:

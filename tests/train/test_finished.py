@@ -109,11 +109,11 @@ def test_r2_saving_changes_nothing_of_what_is_measured(
 ) -> None:
     """The model computes in bf16 again after its fp32 weights were written."""
     kinds: list[set[Any]] = []
-    sit = run_module._sit
+    run_suite = run_module._sit
 
     def seen(job: Any, title: str, *, model: Any) -> Any:
         kinds.append({one.dtype for one in model.parameters()})
-        return sit(job, title, model=model)
+        return run_suite(job, title, model=model)
 
     monkeypatch.setattr(run_module, "_sit", seen)
     train_tiny("train.max_steps=3", "model.precision=bf16", "model.method=full")

@@ -16,7 +16,7 @@ from tutelage.optim.lr_schedule import Schedule
 from tutelage.runs.metrics_log import HeldoutRecord, Recorder, StepRecord, read_record
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.loop import Outcome, train
-from tutelage.types import Address, Batch, Row
+from tutelage.types import Address, Batch, PackedSequence
 
 Maker = Callable[..., Any]
 
@@ -24,14 +24,14 @@ Maker = Callable[..., Any]
 class Bench:
     """A loop over a small network: each row is a number, and the loss is the summed square of the outputs."""
 
-    def __init__(self, folder: Path, model: torch.nn.Module, optimiser: Any) -> None:
-        self.model, self.optimiser = model, optimiser
+    def __init__(self, folder: Path, model: torch.nn.Module, optimizer: Any) -> None:
+        self.model, self.optimizer = model, optimizer
         self.checkpoints = Checkpoints(folder / "checkpoints", keep=3)
         self.record = folder / "record.jsonl"
         self.seen: list[StepRecord | HeldoutRecord] = []
         self.modes: list[bool] = []
 
-    def row_loss(self, model: Any, row: Row) -> tuple[torch.Tensor, int]:
+    def row_loss(self, model: Any, row: PackedSequence) -> tuple[torch.Tensor, int]:
         self.modes.append(model.training)
         inputs = torch.from_numpy(row.ids).float()[None] / 10
         return model(inputs).square().sum() * len(row.ids), len(row.ids)
@@ -45,7 +45,7 @@ class Bench:
         start = changes.get("progress", Progress()).steps_done
         given: dict[str, Any] = {
             "row_loss": self.row_loss,
-            "optimiser": self.optimiser,
+            "optimiser": self.optimizer,
             "schedule": Schedule(kind="constant", peak=0.01, steps=steps, warmup_steps=0),
             "max_gradient_norm": 1.0,
             "heldout": None,
@@ -67,10 +67,10 @@ class Bench:
         return read_record(self.record)[0]
 
 
-def a_row(step: int, part: int) -> Row:
+def a_row(step: int, part: int) -> PackedSequence:
     ids = np.arange(step, step + 6, dtype=np.int32)
     ones = np.ones(6, dtype=np.float32)
-    return Row(ids, ones, ids, (6,), (Address("data.jsonl", 10 * step + part),))
+    return PackedSequence(ids, ones, ids, (6,), (Address("data.jsonl", 10 * step + part),))
 
 
 def falling_then(*values: float) -> Callable[[], float]:
@@ -145,7 +145,7 @@ def test_early_stop_keeps_the_best_weights(bench: Bench) -> None:
 
     assert outcome.ended == "early_stop"
     assert outcome.progress.steps_done == 8, "best at 4, then two measurements without improvement; equal is none"
-    bench.checkpoints.restore_best(bench.optimiser, step=4)
+    bench.checkpoints.restore_best(bench.optimizer, step=4)
     for name, one in bench.model.named_parameters():
         assert torch.equal(one, weights[1][name])
     assert "step-000008" in bench.saved()
@@ -191,7 +191,7 @@ def test_stopping_and_going_on_changes_nothing(
     first = fresh("stopped")
     first.train(6, heldout=measuring(first), asked_to_stop=stops_after(at))
     second = fresh("stopped")
-    progress = second.checkpoints.restore_newest(second.optimiser)
+    progress = second.checkpoints.restore_newest(second.optimizer)
     found = second.train(6, heldout=measuring(second), progress=progress)
 
     def timeless(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -200,8 +200,8 @@ def test_stopping_and_going_on_changes_nothing(
 
     assert progress.steps_done == at
     assert found.ended == "finished"
-    for name, master in whole.optimiser.masters.items():
-        assert torch.equal(master, second.optimiser.masters[name])
+    for name, master in whole.optimizer.masters.items():
+        assert torch.equal(master, second.optimizer.masters[name])
     assert timeless(second.lines()) == timeless(whole.lines())
     assert found.progress == expected.progress
 
@@ -210,7 +210,7 @@ def test_stopping_and_going_on_changes_nothing(
 def test_a_loss_that_is_not_finite_stops_the_run_with_addresses(bench: Bench, bad: float) -> None:
     weights: dict[str, torch.Tensor] = {}
 
-    def row_loss(model: Any, row: Row) -> tuple[torch.Tensor, int]:
+    def row_loss(model: Any, row: PackedSequence) -> tuple[torch.Tensor, int]:
         total, count = bench.row_loss(model, row)
         if row.addresses[0].number == 21:  # the second row of the third step
             weights.update({name: one.detach().clone() for name, one in model.named_parameters()})
@@ -228,7 +228,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_addresses(bench: Bench, ba
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run(bench: Bench) -> None:
-    def row_loss(model: Any, row: Row) -> tuple[torch.Tensor, int]:
+    def row_loss(model: Any, row: PackedSequence) -> tuple[torch.Tensor, int]:
         total, count = bench.row_loss(model, row)
         return total + (model[0].bias - model[0].bias.detach()).sum().sqrt(), count  # 0, with an infinite slope
 
@@ -238,7 +238,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run(bench: Bench) -> None:
 
 def test_many_addresses_are_counted_rather_than_listed(bench: Bench) -> None:
     row = a_row(0, 0)
-    many = Row(row.ids, row.weights, row.positions, (6,), tuple(Address("a.jsonl", n) for n in range(1, 8)))
+    many = PackedSequence(row.ids, row.weights, row.positions, (6,), tuple(Address("a.jsonl", n) for n in range(1, 8)))
     batch = Batch(0, 0.0, (many,), trained_tokens=6, examples=7)
     bench.batches = lambda *_: iter([batch])
 

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tutelage import config
-from tutelage.builders.evaluation import examine
-from tutelage.builders.trained_model import reopen
+from tutelage.builders.evaluation import evaluate_run
+from tutelage.builders.trained_model import open_trained_model
 from tutelage.errors import DependencyError
 from tutelage.model import quantization
-from tutelage.model.attention.packed import attend_as_served
+from tutelage.model.attention.packed import use_generation_attention
 from tutelage.report.console.progress import Screen
 from tutelage.train.run import Finished, run
 
@@ -90,7 +90,7 @@ def test_a_run_resumes_bit_for_bit_and_opens_as_it_was_measured(
 
     before, after = whole.result["before"]["heldout_loss"], whole.result["after"]["heldout_loss"]
     assert after != before
-    again = examine(str(whole.folder), base=False, screen=quiet_screen)
+    again = evaluate_run(str(whole.folder), base=False, screen=quiet_screen)
     saved_apart = name in (
         "pissa",
         "olora",
@@ -98,7 +98,7 @@ def test_a_run_resumes_bit_for_bit_and_opens_as_it_was_measured(
         "lora_ga",
     )  # what was computed with is residual and adapter; saved is their sum
     assert again.heldout_loss == pytest.approx(after, abs=2e-2 if saved_apart else 0, rel=0)
-    base = examine(str(whole.folder), base=True, screen=quiet_screen)
+    base = evaluate_run(str(whole.folder), base=True, screen=quiet_screen)
     rounded = saved_apart or name in ("dora", "eva")  # eva's is of DoRA
     started_elsewhere = name == "qloftq"  # nearer to the original than the base of 4 bits
     assert started_elsewhere or base.heldout_loss == pytest.approx(before, abs=2e-2 if rounded else 1e-4, rel=0)
@@ -122,12 +122,12 @@ def test_both_sides_answer_and_the_result_says_what_was_trained(
     told = quiet_screen.console.file.getvalue().replace("\n", " ")
     assert f"{trainable:,} trained" in told
 
-    opened = reopen(str(finished.folder), tuned=True, base=True, say=lambda _: None)
+    opened = open_trained_model(str(finished.folder), tuned=True, base=True, log=lambda _: None)
     with opened.as_tuned() as tuned:
-        attend_as_served(tuned)
+        use_generation_attention(tuned)
         said = tuned.eval()(input_ids=IDS).logits[0, -37:]
     with opened.as_base() as base:
-        attend_as_served(base)
+        use_generation_attention(base)
         original = base.eval()(input_ids=IDS).logits[0, -37:]
     with opened.as_tuned() as tuned:
         assert torch.equal(tuned(input_ids=IDS).logits[0, -37:], said)
@@ -151,7 +151,7 @@ def test_methods_go_with_the_other_ways_to_optimise(
 
     before, after = finished.result["before"]["heldout_loss"], finished.result["after"]["heldout_loss"]
     assert after != before
-    again = examine(str(finished.folder), base=False, screen=quiet_screen)
+    again = evaluate_run(str(finished.folder), base=False, screen=quiet_screen)
     assert again.heldout_loss == after
 
 
@@ -192,8 +192,8 @@ def test_frozen_weights_leave_a_bf16_run_as_they_came(train_tiny: TrainTiny, tin
 def test_plain_peft_opens_the_adapter_of_a_run(train_tiny: TrainTiny, tiny_model_folder: Path, name: str) -> None:
     finished = train_tiny(*METHODS[name], *SHORT, "evaluate.before=false")
 
-    opened = reopen(str(finished.folder), tuned=True, base=False, say=lambda _: None).tuned
-    attend_as_served(opened)
+    opened = open_trained_model(str(finished.folder), tuned=True, base=False, log=lambda _: None).tuned
+    use_generation_attention(opened)
     plain = AutoModelForCausalLM.from_pretrained(tiny_model_folder)
     plain = PeftModel.from_pretrained(plain, finished.folder / "adapter").eval()
     torch.testing.assert_close(plain(input_ids=IDS).logits, opened.eval()(input_ids=IDS).logits)

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from tutelage import config
 from tutelage.builders.base_model import start_folder
-from tutelage.builders.trained_model import reopen
+from tutelage.builders.trained_model import open_trained_model
 from tutelage.errors import ConfigError, DataError
 from tutelage.report.console.progress import Screen
 from tutelage.train.run import Finished, run
@@ -85,7 +85,7 @@ def test_r12_with_lora_the_advice_is_one_that_works(
     base = AutoModelForCausalLM.from_pretrained(config.load(finished.folder / "settings.toml").model.name)
     before = base.model.embed_tokens.weight[NEW].clone()
     plain = PeftModel.from_pretrained(base, finished.folder / "adapter").eval()
-    opened = reopen(str(finished.folder), tuned=True, base=False, say=lambda _text: None)
+    opened = open_trained_model(str(finished.folder), tuned=True, base=False, log=lambda _text: None)
     with opened.as_tuned() as tuned:
         said = tuned.eval()(input_ids=IDS).logits
     torch.testing.assert_close(plain(input_ids=IDS).logits, said, atol=1e-5, rtol=0)
@@ -161,7 +161,7 @@ def test_r12_added_tokens_get_rows_and_learn(train_tiny: TrainTiny, tmp_path: Pa
     saved = load_file(finished.folder / "adapter" / "adapter_model.safetensors")
     assert (saved["base_model.model.model.embed_tokens.weight"][NEW] - start_row).abs().max() > 1e-3
     assert Tokenizer.from_file(str(finished.folder / "adapter" / "tokenizer.json")).token_to_id("Zyxplo") == NEW
-    opened = reopen(str(finished.folder), tuned=True, base=True, say=lambda _text: None)
+    opened = open_trained_model(str(finished.folder), tuned=True, base=True, log=lambda _text: None)
     with opened.as_tuned() as tuned:
         assert tuned.eval()(input_ids=torch.tensor([[NEW]])).logits.isfinite().all()
     with pytest.raises(ConfigError, match="is one already"):
@@ -196,7 +196,7 @@ def test_r12_modules_are_trained_whole_beside_4_bits(
     finished = train_tiny(*SHORT, *grown(tied), "model.method=qlora", "lora.rank=4", "train.epochs=3", whole)
 
     given = AutoModelForCausalLM.from_pretrained(config.load(finished.folder / "settings.toml").model.name)
-    opened = reopen(str(finished.folder), tuned=True, base=False, say=lambda _text: None)
+    opened = open_trained_model(str(finished.folder), tuned=True, base=False, log=lambda _text: None)
     with opened.as_tuned() as tuned:
         assert tuned.eval()(input_ids=torch.tensor([[NEW]])).logits.isfinite().all()
         embedding, head = tuned.get_input_embeddings().weight.float(), tuned.get_output_embeddings().weight.float()

@@ -13,9 +13,9 @@ import torch
 
 from tutelage.errors import ConfigError, DependencyError
 from tutelage.model.adapters.lora import add_lora
-from tutelage.model.load import compute_in
+from tutelage.model.load import cast_model
 from tutelage.optim import optimizers as optimizers_module
-from tutelage.optim.master_weights import Masters
+from tutelage.optim.master_weights import MasterWeights
 from tutelage.optim.optimizers import (
     FROM_BITSANDBYTES,
     PAGED,
@@ -48,9 +48,9 @@ def network(seed: int = 0) -> torch.nn.Module:
     )
 
 
-def masters_with(name: Optimizer, model: torch.nn.Module, *, decay: float = 0.0, shared: bool = False) -> Masters:
+def masters_with(name: Optimizer, model: torch.nn.Module, *, decay: float = 0.0, shared: bool = False) -> MasterWeights:
     build = optimizer_named(name, weight_decay=decay, betas=(0.9, 0.99), epsilon=1e-8, embeddings=EMBEDDINGS)
-    return Masters(model, build=build, shared=shared)
+    return MasterWeights(model, build=build, shared=shared)
 
 
 def backward(model: torch.nn.Module, step: int) -> None:
@@ -60,7 +60,7 @@ def backward(model: torch.nn.Module, step: int) -> None:
     ((model(ids).float() - wanted) ** 2).mean().backward()
 
 
-def stepped(name: Optimizer, model: torch.nn.Module, steps: int) -> Masters:
+def stepped(name: Optimizer, model: torch.nn.Module, steps: int) -> MasterWeights:
     masters = masters_with(name, model, shared=True)
     for step in range(steps):
         backward(model, step)
@@ -73,7 +73,7 @@ def stepped(name: Optimizer, model: torch.nn.Module, steps: int) -> Masters:
 def test_a_resume_goes_on_bit_for_bit(name: Optimizer, shared: bool, tmp_path: Path) -> None:
     """Through the files of a checkpoint, with weights in bf16 beside fp32 masters as well."""
 
-    def go(model: torch.nn.Module, masters: Masters, steps: range) -> None:
+    def go(model: torch.nn.Module, masters: MasterWeights, steps: range) -> None:
         for step in steps:
             backward(model, step)
             masters.step(1e-3 * (step + 1), max_gradient_norm=1.0)
@@ -82,7 +82,7 @@ def test_a_resume_goes_on_bit_for_bit(name: Optimizer, shared: bool, tmp_path: P
     one, other = (masters_with(name, model, decay=0.1, shared=shared) for model in (first, second))
     if not shared:
         for model in (first, second):
-            compute_in(model, "bf16")
+            cast_model(model, "bf16")
     go(first, one, range(3))
     checkpoints = Checkpoints(tmp_path, keep=1)
     checkpoints.save(one, Progress(3))

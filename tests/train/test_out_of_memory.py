@@ -13,24 +13,24 @@ import pytest
 import torch
 
 from tests.support.one_step import Keeping, NoCheckpoints
-from tutelage.distributed.process_group import ALONE
+from tutelage.distributed.process_group import SINGLE
 from tutelage.errors import FitError, TrainingError
 from tutelage.evaluate import suite as suite_module
 from tutelage.evaluate.heldout import heldout_loss
-from tutelage.evaluate.suite import Exam
-from tutelage.model.attention.packed import isolate_documents
+from tutelage.evaluate.suite import EvalSuite
+from tutelage.model.attention.packed import use_packed_attention
 from tutelage.model.loss import row_loss
 from tutelage.model.out_of_memory import is_out_of_memory
 from tutelage.optim.lr_schedule import Schedule
-from tutelage.optim.master_weights import Masters
-from tutelage.pack import Order, batches
+from tutelage.optim.master_weights import MasterWeights
+from tutelage.pack import Sampler, batches
 from tutelage.report.console.progress import Screen
 from tutelage.runs.metrics_log import Recorder, RowsRecord, StepRecord
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.loop import Outcome, train
-from tutelage.types import Address, Example, Row, Turn
+from tutelage.types import Address, Example, PackedSequence, Turn
 
-RowLoss = Callable[[Any, Row], tuple[torch.Tensor, int]]
+RowLoss = Callable[[Any, PackedSequence], tuple[torch.Tensor, int]]
 STEPS = 6
 
 
@@ -41,12 +41,12 @@ def fits(largest: int, *, at: str = "forward") -> RowLoss:
         largest: tokens of a row that fits.
         at: what fails; "later" lets the first row pass, and each that is a single document.
     """
-    passed: list[Row] = []
+    passed: list[PackedSequence] = []
 
     def exhausted(_slope: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: 8 bytes")
 
-    def limited(model: Any, row: Row) -> tuple[torch.Tensor, int]:
+    def limited(model: Any, row: PackedSequence) -> tuple[torch.Tensor, int]:
         alone = len(row.document_tokens) == 1
         if len(row.ids) <= largest or (at == "later" and (alone or not passed)):
             passed.append(row)
@@ -76,16 +76,16 @@ class Bench:
 
     def __init__(self, model: Any, folder: Path, build: Any) -> None:
         self.model, self.folder = model, folder
-        isolate_documents(model)
-        self.optimiser = Masters(model, build=build, shared=True)
+        use_packed_attention(model)
+        self.optimizer = MasterWeights(model, build=build, shared=True)
         self.seen: list[Any] = []
 
     def train(self, loss: RowLoss, *, row_tokens: int = 96, steps: int = STEPS, **changes: Any) -> Outcome:
-        order = Order(20, 4, 2.0, 3, max_steps=steps)
+        order = Sampler(20, 4, 2.0, 3, max_steps=steps)
         progress = changes.get("progress", Progress())
         given: dict[str, Any] = {
             "row_loss": loss,
-            "optimiser": self.optimiser,
+            "optimiser": self.optimizer,
             "schedule": Schedule(kind="constant", peak=0.01, steps=STEPS, warmup_steps=0),
             "max_gradient_norm": 1.0,
             "heldout": None,
@@ -153,7 +153,7 @@ def test_smaller_rows_give_the_same_gradients(bench: Callable[..., Bench], at: s
 
     assert short.budgets
     assert short.losses == pytest.approx(whole.losses, rel=1e-6)
-    kept = [one.optimiser.optimizers[0].kept for one in (whole, short)]
+    kept = [one.optimizer.optimizers[0].kept for one in (whole, short)]
     assert set(kept[0]) == set(kept[1])
     for name, gradient in kept[0].items():
         torch.testing.assert_close(kept[1][name], gradient, rtol=0.0, atol=1e-6)
@@ -181,27 +181,27 @@ def test_a_resumed_run_keeps_the_lowered_budget_and_its_bits(bench: Callable[...
     stopped = bench("stopped")
     stopped.train(fits(30), steps=3)
     resumed = bench("stopped")
-    progress = Checkpoints(resumed.folder / "checkpoints", keep=9).restore_newest(resumed.optimiser)
+    progress = Checkpoints(resumed.folder / "checkpoints", keep=9).restore_newest(resumed.optimizer)
 
     resumed.train(fits(30), progress=progress)
 
     assert progress.row_tokens is not None
     assert resumed.budgets == [], "it does not have to find out again"
     assert stopped.losses + resumed.losses == whole.losses
-    for name, master in whole.optimiser.masters.items():
-        assert torch.equal(master, resumed.optimiser.masters[name])
+    for name, master in whole.optimizer.masters.items():
+        assert torch.equal(master, resumed.optimizer.masters[name])
 
 
 def test_one_document_that_does_not_fit_says_so(bench: Callable[..., Bench]) -> None:
     one = bench("short")
-    before = {name: master.detach().clone() for name, master in one.optimiser.masters.items()}
+    before = {name: master.detach().clone() for name, master in one.optimizer.masters.items()}
 
     with pytest.raises(FitError, match="alone does not fit") as caught:
         one.train(fits(5), checkpoint_every=None)
 
     assert str(caught.value.where).startswith("made:")
     assert "pack.max_tokens" in str(caught.value.fix)
-    assert all(torch.equal(master, before[name]) for name, master in one.optimiser.masters.items())
+    assert all(torch.equal(master, before[name]) for name, master in one.optimizer.masters.items())
     told = json.loads((one.folder / "stopped.json").read_text(encoding="utf-8"))
     assert (told["reason"], told["step"], told["checkpoint"]) == ("out_of_memory", 1, "step-000000")
     assert told["rows"] == [{"addresses": [caught.value.where]}]
@@ -209,7 +209,7 @@ def test_one_document_that_does_not_fit_says_so(bench: Callable[..., Bench]) -> 
 
 
 def test_another_error_ends_the_run_as_itself(bench: Callable[..., Bench]) -> None:
-    def broken(_model: Any, _row: Row) -> tuple[torch.Tensor, int]:
+    def broken(_model: Any, _row: PackedSequence) -> tuple[torch.Tensor, int]:
         raise RuntimeError("expected all tensors to be on the same device")
 
     with pytest.raises(RuntimeError, match="same device"):
@@ -229,7 +229,7 @@ def test_the_screen_says_it(quiet_screen: Screen) -> None:
 def without_room(largest: int, refused: list[int]) -> RowLoss:
     """The loss of rows up to a length; for longer ones memory runs out, as a CPU says it."""
 
-    def limited(model: Any, row: Row) -> tuple[torch.Tensor, int]:
+    def limited(model: Any, row: PackedSequence) -> tuple[torch.Tensor, int]:
         if len(row.ids) > largest:
             refused.append(len(row.ids))
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory")
@@ -238,8 +238,8 @@ def without_room(largest: int, refused: list[int]) -> RowLoss:
     return limited
 
 
-def held_out() -> list[Row]:
-    return [row for batch in batches(documents(), Order(20, 20, 1.0, 3), row_tokens=96) for row in batch.rows]
+def held_out() -> list[PackedSequence]:
+    return [row for batch in batches(documents(), Sampler(20, 20, 1.0, 3), row_tokens=96) for row in batch.rows]
 
 
 def test_b12_the_held_out_loss_takes_smaller_rows(bench: Callable[..., Bench]) -> None:
@@ -248,7 +248,7 @@ def test_b12_the_held_out_loss_takes_smaller_rows(bench: Callable[..., Bench]) -
     refused: list[int] = []
     said: list[str] = []
 
-    found = heldout_loss(model, held_out(), row_loss=without_room(30, refused), say=said.append)
+    found = heldout_loss(model, held_out(), row_loss=without_room(30, refused), log=said.append)
 
     assert found == pytest.approx(whole, rel=1e-6)
     assert refused
@@ -267,7 +267,7 @@ def test_b12_one_held_out_document_that_does_not_fit_ends_the_run_saved(bench: C
     assert caught.value.found == "22 tokens in a row of its own"
     checkpoints = Checkpoints(made.folder / "checkpoints", keep=9)
     assert checkpoints.newest() == "step-000002"
-    assert checkpoints.restore_newest(made.optimiser).steps_done == 2
+    assert checkpoints.restore_newest(made.optimizer).steps_done == 2
 
 
 def test_b12_another_failure_of_the_held_out_loss_is_saved_before(bench: Callable[..., Bench]) -> None:
@@ -296,12 +296,19 @@ def test_b12_prompts_are_asked_fewer_at_once(monkeypatch: pytest.MonkeyPatch) ->
         return ["yes"] * len(prompts)
 
     monkeypatch.setattr(suite_module, "greedy_replies", replies)
-    exam = Exam((), tuple([Mock()] * 8), (), max_new_tokens=4, batch_prompts=8)
+    eval_suite = EvalSuite((), tuple([Mock()] * 8), (), max_new_tokens=4, batch_prompts=8)
     counted: list[int] = []
     said: list[str] = []
 
     found = suite_module._ask(
-        None, Mock(), [np.arange(3)] * 8, exam, which="padded", done=counted.append, ranks=ALONE, say=said.append
+        None,
+        Mock(),
+        [np.arange(3)] * 8,
+        eval_suite,
+        which="padded",
+        done=counted.append,
+        process_group=SINGLE,
+        log=said.append,
     )
 
     assert found == ["yes"] * 8

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.cli_process import QUIET, launch, tutelage
 from tests.support.compared_runs import OFTEN, Record, assert_same_course, assert_same_weights, stopped_after
-from tutelage.distributed.strategy import shards
+from tutelage.distributed.strategy import is_sharded
 from tutelage.errors import ConfigError
 
 needs_bitsandbytes = pytest.mark.skipif(
@@ -87,10 +87,10 @@ def test_the_frozen_weights_must_be_the_same_everywhere(tiny_recipe: Callable[[P
 def test_what_cannot_be_cut_apart_is_kept_whole_or_refused() -> None:
     plain = {"optimizer": "adamw", "method": "lora", "init": "default"}
 
-    assert shards("auto", **plain)
-    assert not shards("replicate", **plain)
+    assert is_sharded("auto", **plain)
+    assert not is_sharded("replicate", **plain)
     for other in ({"optimizer": "muon"}, {"method": "prompt"}, {"init": "pissa"}, {"init": "eva"}):
-        assert not shards("auto", **(plain | other))
+        assert not is_sharded("auto", **(plain | other))
         with pytest.raises(ConfigError, match="replicate") as caught:
-            shards("shard", **(plain | other))
+            is_sharded("shard", **(plain | other))
         assert json.dumps([*other.values()])[2:-2] in str(caught.value)

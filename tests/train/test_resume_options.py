@@ -16,7 +16,7 @@ from tutelage.distributed import strategy as strategy_module
 from tutelage.report.console.progress import Screen
 from tutelage.train import run as run_module
 from tutelage.train.run import run
-from tutelage.types import Row
+from tutelage.types import PackedSequence
 
 CHOICES = {
     "muon in bf16": ["train.optimizer=muon", "model.precision=bf16", "model.method=full", "train.learning_rate=1e-3"],
@@ -79,7 +79,7 @@ def test_no_beginning_is_shared_where_something_is_drawn(
     shared: list[bool] = []
     row_loss = strategy_module.row_loss
 
-    def noting(model: Any, row: Row, **named: Any) -> tuple[torch.Tensor, int]:
+    def noting(model: Any, row: PackedSequence, **named: Any) -> tuple[torch.Tensor, int]:
         shared.append(bool(row.parents) and torch.is_grad_enabled())  # held-out rows draw nothing
         return row_loss(model, row, **named)
 

@@ -17,14 +17,14 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 
-from tutelage.distributed.process_group import Ranks
-from tutelage.distributed.strategy import Engine
+from tutelage.distributed.process_group import ProcessGroup
+from tutelage.distributed.strategy import Strategy
 from tutelage.errors import SaveError, SourceNotFoundError
 from tutelage.report.console.progress import Screen
 from tutelage.runs import folder as run_files
 from tutelage.runs.metrics_log import HeldoutRecord, Recorder, StepRecord, read_record
 from tutelage.system.seals import sealed_line, unsealed, unsealed_line
-from tutelage.train.replay_comparison import Recorded, first_other_tensor
+from tutelage.train.replay_comparison import RecordedRun, first_other_tensor
 from tutelage.train.signals import stop_requests
 
 
@@ -112,7 +112,7 @@ def test_a_new_run_begins_an_empty_record(tmp_path: Path) -> None:
 
 def test_a_second_process_records_nothing_anywhere(tmp_path: Path) -> None:
     """Least of all in the null device, which a file that is renamed into place would replace."""
-    first, second = (Engine(Ranks(rank, 2)).record_in(tmp_path / "record.jsonl") for rank in range(2))
+    first, second = (Strategy(ProcessGroup(rank, 2)).record_in(tmp_path / "record.jsonl") for rank in range(2))
     assert (first, second) == (tmp_path / "record.jsonl", None)
 
     recorder = Recorder(second, from_step=2)
@@ -195,7 +195,7 @@ def test_a_log_file_gets_plain_lines() -> None:
         done(3)
     with screen.counting("Asking nobody", 0) as done:
         done(0)
-    screen.say("[bold]as it is[/bold]")
+    screen.log("[bold]as it is[/bold]")
 
     lines = out.getvalue().splitlines()
     assert [line.split()[1] for line in lines[:5]] == ["1/25", "10/25", "20/25", "25/25", "25/25"]
@@ -250,7 +250,7 @@ def test_b11_a_damaged_line_alone_is_left_out_and_said(tmp_path: Path) -> None:
         path.write_bytes(b"\n".join([*lines[:2], damage, *lines[3:]]))
         said: list[str] = []
 
-        second = Recorder(path, from_step=4, say=said.append)
+        second = Recorder(path, from_step=4, log=said.append)
         second.close()
 
         kept, damaged = read_record(path)
@@ -285,7 +285,7 @@ def test_b11_a_whole_line_taken_out_moved_or_doubled_is_noticed(
 
     assert read_record(path)[1] == wrong
     said: list[str] = []
-    Recorder(path, from_step=5, say=said.append).close()
+    Recorder(path, from_step=5, log=said.append).close()
 
     assert said == [f"  note: {one}" for one in wrong]
     kept, damaged = read_record(path)
@@ -302,7 +302,7 @@ def test_b11_lines_taken_from_the_end_are_noticed(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
     said: list[str] = []
 
-    Recorder(path, from_step=3, say=said.append).close()
+    Recorder(path, from_step=3, log=said.append).close()
 
     assert said == ["  note: record.jsonl: its last step is 1, and the run had taken 3"]
 
@@ -322,7 +322,9 @@ def test_b20_each_flipped_bit_of_a_line_and_of_a_file_is_found(tmp_path: Path) -
 
 @pytest.mark.parametrize(("now", "alike"), [(2.463499, True), (2.4650, True), (2.48, False)])
 def test_b18_norms_of_another_number_of_processes_are_alike_to_a_thousandth(now: float, alike: bool) -> None:
-    recorded = Recorded(Path(), True, {("loss", 1): asdict(replace(a_step(1), gradient_norm=2.463532))}, tolerance=1e-5)
+    recorded = RecordedRun(
+        Path(), True, {("loss", 1): asdict(replace(a_step(1), gradient_norm=2.463532))}, tolerance=1e-5
+    )
 
     recorded.see(replace(a_step(1), gradient_norm=now))
 
@@ -330,7 +332,7 @@ def test_b18_norms_of_another_number_of_processes_are_alike_to_a_thousandth(now:
 
 
 def test_b18_one_process_is_still_compared_to_the_last_bit() -> None:
-    recorded = Recorded(Path(), True, {("loss", 1): asdict(replace(a_step(1), gradient_norm=2.463532))})
+    recorded = RecordedRun(Path(), True, {("loss", 1): asdict(replace(a_step(1), gradient_norm=2.463532))})
 
     recorded.see(replace(a_step(1), gradient_norm=2.4635321))
 

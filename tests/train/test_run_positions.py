@@ -137,7 +137,7 @@ def test_plan_check_and_dry_run_prove_the_rows_that_training_proves(
     longer(asked)
     assert asked.pack.max_tokens > POSITIONS
 
-    plan = of_recipe(asked, memory_gb=None, probe=False, say=lambda _text: None)
+    plan = of_recipe(asked, memory_gb=None, probe=False, log=lambda _text: None)
 
     assert plan.amount is not None
     assert plan.amount.examples == 24
@@ -180,6 +180,6 @@ def test_where_positions_cannot_be_looked_at_it_is_said(
     asked, said = settings(), list[str]()
     monkeypatch.setattr(row_limit, "find_spec", lambda name: None if name == "torch" else name)
 
-    assert row_limit.held_to_positions(asked, Path(asked.model.name), say=said.append) == (asked, None)
+    assert row_limit.held_to_positions(asked, Path(asked.model.name), log=said.append) == (asked, None)
 
     assert said == ["The model's positions are not looked at, for want of torch: a run may drop more rows"]

@@ -52,25 +52,25 @@ class StartAdapter:
         return str(self.config.get("peft_type", ""))
 
 
-def start_folder(asked: ModelSettings, *, weights: bool = True, say: Say = print) -> Path:
+def start_folder(asked: ModelSettings, *, weights: bool = True, log: Say = print) -> Path:
     """The folder of model, tokenizer and template that a run with these settings starts from.
 
     Args:
         asked: `[model]`.
         weights: False leaves an adapter unmerged, for what looks at configuration, tokenizer and template alone.
-        say: told what is slow.
+        log: told what is slow.
 
     Raises:
         TutelageError: of the kind that fits; see `model.source.model_folder` and `start_adapter`.
     """
     if asked.add_tokens:
-        return _with_tokens(asked, weights=weights, say=say)
+        return _with_tokens(asked, weights=weights, log=log)
     path = Path(asked.name).expanduser()
     adapter = start_adapter(asked)
     if adapter is None:
         trained = path / run_files.MODEL
-        return model_folder(str(trained if names_a_run(path) else asked.name), weights=weights, say=say)
-    base = start_folder(adapter.base, weights=weights, say=say)
+        return model_folder(str(trained if names_a_run(path) else asked.name), weights=weights, log=log)
+    base = start_folder(adapter.base, weights=weights, log=log)
     if asked.adapter == "continue" or not weights:
         return _beside(base, adapter.folder, label="start", fill=None)
     if adapter.kind != "LORA":
@@ -85,13 +85,13 @@ def start_folder(asked: ModelSettings, *, weights: bool = True, say: Say = print
     def merge(folder: Path) -> None:
         from tutelage.model.adapters.merge import merge_adapter
 
-        say(f"Merging {adapter.folder} into its base, once ...")
+        log(f"Merging {adapter.folder} into its base, once ...")
         merge_adapter(base, adapter.folder, folder, trust_remote_code=asked.trust_remote_code)
 
     return _beside(base, adapter.folder, label="merged", fill=merge)
 
 
-def _with_tokens(asked: ModelSettings, *, weights: bool, say: Say) -> Path:
+def _with_tokens(asked: ModelSettings, *, weights: bool, log: Say) -> Path:
     """The start with the tokens that are to be added; without weights the tokenizer alone has them.
 
     Raises:
@@ -105,7 +105,7 @@ def _with_tokens(asked: ModelSettings, *, weights: bool, say: Say) -> Path:
             expected='model.adapter = "merge", or no new tokens',
             fix='set model.adapter = "merge"' if adapter.kind == "LORA" else "leave model.add_tokens out",
         )
-    base = start_folder(asked.model_copy(update={"add_tokens": []}), weights=weights, say=say)
+    base = start_folder(asked.model_copy(update={"add_tokens": []}), weights=weights, log=log)
 
     def grow(folder: Path) -> None:
         from tutelage.model.new_tokens import add_rows, add_to_tokenizer
@@ -113,7 +113,7 @@ def _with_tokens(asked: ModelSettings, *, weights: bool, say: Say) -> Path:
         if not weights:
             add_to_tokenizer(base, folder, asked.add_tokens)
             return
-        say(f"Adding {len(asked.add_tokens)} tokens to the model, once ...")
+        log(f"Adding {len(asked.add_tokens)} tokens to the model, once ...")
         start, trust = asked.add_tokens_start, asked.trust_remote_code
         add_rows(base, folder, asked.add_tokens, start=start, trust_remote_code=trust)
 
@@ -121,11 +121,11 @@ def _with_tokens(asked: ModelSettings, *, weights: bool, say: Say) -> Path:
     return _beside(base, None, label="grown", fill=grow, links_weights=not weights, facts=facts)
 
 
-def start_name(asked: ModelSettings, *, say: Say = print) -> str:
+def start_name(asked: ModelSettings, *, log: Say = print) -> str:
     """`model.name`, or, where that is an adapter or a run, a folder that a plan of it can be read from."""
     path = Path(asked.name).expanduser()
     plain = start_adapter(asked) is None and not names_a_run(path) and not asked.add_tokens
-    return asked.name if plain else str(start_folder(asked, weights=False, say=say))
+    return asked.name if plain else str(start_folder(asked, weights=False, log=log))
 
 
 def start_adapter(asked: ModelSettings) -> StartAdapter | None:

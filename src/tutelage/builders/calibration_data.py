@@ -7,37 +7,39 @@ from contextlib import AbstractContextManager, contextmanager
 
 from tutelage.builders.dataset import Prepared
 from tutelage.builders.packing import row_tokens_here
-from tutelage.builders.sampler import order_of
+from tutelage.builders.sampler import sampler_for
 from tutelage.config import Settings
 from tutelage.config.method import LOOKS_AT_DATA
-from tutelage.model.adapters.lora_init import Sight
-from tutelage.model.architecture import Anatomy
+from tutelage.model.adapters.lora_init import CalibrationData
+from tutelage.model.architecture import Architecture
 from tutelage.pack import pack_rows
 from tutelage.report.console.progress import Screen
 from tutelage.types import Example
 
 
-def look_at(
+def calibration_for(
     settings: Settings, prepared: Prepared, screen: Screen
-) -> Callable[[Anatomy], AbstractContextManager[Sight]] | None:
+) -> Callable[[Architecture], AbstractContextManager[CalibrationData]] | None:
     """A function for `train.learner`, which shows how far it has looked; None where the run looks at nothing."""
     if "lora" not in settings.model.method or settings.lora.init not in LOOKS_AT_DATA:
         return None
 
     @contextmanager
-    def look(anatomy: Anatomy) -> Iterator[Sight]:
+    def look(architecture: Architecture) -> Iterator[CalibrationData]:
         examples = first_examples(settings, prepared)
-        rows = pack_rows(examples, row_tokens=row_tokens_here(settings), together=anatomy.together)
+        rows = pack_rows(
+            examples, row_tokens=row_tokens_here(settings), documents_isolated=architecture.documents_isolated
+        )
         title = f"Before the first step: tokens that lora.init = {settings.lora.init} looks at"
         with screen.counting(title, sum(len(one.ids) for one in rows)) as done:
-            yield Sight(rows, done, anatomy)
+            yield CalibrationData(rows, done, architecture)
 
     return look
 
 
 def first_examples(settings: Settings, prepared: Prepared) -> list[Example]:
     """Whole examples in the order in which they are trained, of about `lora.init_tokens` tokens."""
-    order = order_of(settings, examples=len(prepared.train), sources=prepared.sources)
+    order = sampler_for(settings, examples=len(prepared.train), sources=prepared.sources)
     chosen: dict[int, Example] = {}
     tokens = 0
     for _, _, places in order.indices():

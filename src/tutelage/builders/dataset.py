@@ -65,7 +65,7 @@ def prepare(
     *,
     ledger_path: Path | None = None,
     cache: Path | None = None,
-    say: Say = lambda _text: None,
+    log: Say = lambda _text: None,
 ) -> Prepared:
     """Read, prove and measure out all data of a run.
 
@@ -74,7 +74,7 @@ def prepare(
         model_folder: its tokenizer and template.
         ledger_path: receives every drop and change, as JSON lines.
         cache: folder in which prepared data is kept and looked for; None keeps none.
-        say: told when data was prepared before.
+        log: told when data was prepared before.
 
     Raises:
         DataError: nothing is left to train on, or for a measure that was asked for; a file changed while it was read;
@@ -85,7 +85,7 @@ def prepare(
     renderer = renderer_for(model_folder, settings.render)
     data, evaluation = settings.data, settings.evaluate
     kept = None if cache is None else Cache(cache)
-    desk = _Desk(settings, renderer, ledger, kept, say, DataFiles(ledger.note))
+    desk = _Preparer(settings, renderer, ledger, kept, log, DataFiles(ledger.note))
     rows = desk.prepared(data.train, max_rows=data.max_rows, purpose="train on")
     if data.validation:
         train, validation = rows, desk.prepared(data.validation, purpose="measure held-out loss on")
@@ -117,14 +117,14 @@ def prepared_cache() -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class _Desk:
+class _Preparer:
     """Where the data sets of a run are prepared, with what all of them need."""
 
     settings: Settings
     renderer: Renderer
     ledger: Ledger
     cache: Cache | None
-    say: Say
+    log: Say
     data: DataFiles
 
     def prepared(self, sources: Sequence[str], *, purpose: str, max_rows: int | None = None) -> ExampleStore:
@@ -134,7 +134,7 @@ class _Desk:
         key = key_of(self._facts(files, max_rows))
         if self.cache is not None and (entry := self.cache.find(key)) is not None:
             entry.tell(self.ledger)
-            self.say(f"Prepared before: {entry.rows_in:,} rows of {', '.join(sources)} ({self.cache.folder / key})")
+            self.log(f"Prepared before: {entry.rows_in:,} rows of {', '.join(sources)} ({self.cache.folder / key})")
             store = entry.store
         else:
             store = self._prepared_now(sources, files, key, max_rows)

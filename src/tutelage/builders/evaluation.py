@@ -11,34 +11,34 @@ from tutelage.builders.dataset import Prepared, prepare, prepared_cache
 from tutelage.builders.named_adapters import NamedAdapter
 from tutelage.builders.packing import longest_rows, row_tokens_here, shares_prefixes_here
 from tutelage.builders.positions import positions_of
-from tutelage.builders.trained_model import Reopened, reopen
+from tutelage.builders.trained_model import TrainedModel, open_trained_model
 from tutelage.config import Settings
-from tutelage.distributed.strategy import Engine
+from tutelage.distributed.strategy import Strategy
 from tutelage.evaluate.heldout import heldout_loss
-from tutelage.evaluate.suite import Exam, Measures, Sitting, sit
-from tutelage.model.architecture import Anatomy, anatomy_of
+from tutelage.evaluate.suite import EvalResult, EvalSuite, Metrics, run_suite
+from tutelage.model.architecture import Architecture, architecture_of
 from tutelage.model.loss import row_loss
-from tutelage.optim.master_weights import Masters
+from tutelage.optim.master_weights import MasterWeights
 from tutelage.pack import pack_rows
 from tutelage.render import Renderer
 from tutelage.report.console.progress import Screen
-from tutelage.types import Row
+from tutelage.types import PackedSequence
 
 
-def exam_for(settings: Settings, prepared: Prepared, *, anatomy: Anatomy) -> Exam:
+def eval_suite_for(settings: Settings, prepared: Prepared, *, architecture: Architecture) -> EvalSuite:
     """The held-out rows, task prompts and general prompts of a run.
 
     Args:
         settings: the run's.
         prepared: its data.
-        anatomy: what was tried on the model, which says what documents may share.
+        architecture: what was tried on the model, which says what documents may share.
     """
-    return Exam(
+    return EvalSuite(
         heldout_rows=pack_rows(
             prepared.validation,
             row_tokens=row_tokens_here(settings),
-            share_prefixes=shares_prefixes_here(settings) and anatomy.shares_beginnings,
-            together=anatomy.together,
+            share_prefixes=shares_prefixes_here(settings) and architecture.shares_prefixes,
+            documents_isolated=architecture.documents_isolated,
         ),
         task=prepared.task,
         general=prepared.general,
@@ -47,54 +47,59 @@ def exam_for(settings: Settings, prepared: Prepared, *, anatomy: Anatomy) -> Exa
     )
 
 
-def heldout_measure(
-    engine: Engine, model: Any, optimiser: Masters, rows: Sequence[Row], *, say: Callable[[str], None]
+def heldout_loss_measure(
+    strategy: Strategy,
+    model: Any,
+    optimizer: MasterWeights,
+    rows: Sequence[PackedSequence],
+    *,
+    log: Callable[[str], None],
 ) -> Callable[[], float]:
     """A function that measures the loss on `rows` of what is kept so far."""
 
     def measure() -> float:
-        with optimiser.measured():
-            return heldout_loss(model, rows, row_loss=engine.row_loss, ranks=engine.ranks, say=say)
+        with optimizer.measured():
+            return heldout_loss(model, rows, row_loss=strategy.row_loss, process_group=strategy.process_group, log=log)
 
     return measure
 
 
-def sit_together(
-    engine: Engine,
+def run_suite_on_ranks(
+    strategy: Strategy,
     model: Any,
     renderer: Renderer,
-    exam: Exam,
+    eval_suite: EvalSuite,
     *,
     done: Callable[[int], None],
-    say: Callable[[str], None],
-) -> Sitting:
+    log: Callable[[str], None],
+) -> EvalResult:
     """Measure the model; every process gets all that is found. What fails is left out, and named in the sitting."""
-    return sit(
+    return run_suite(
         model,
         renderer,
-        exam,
-        done=lambda replies: done(replies * engine.ranks.size),
-        row_loss=engine.row_loss,
-        attention=engine.anatomy.attention,
-        whole=nullcontext if engine.door is None else engine.door.whole,
-        ranks=engine.ranks,
+        eval_suite,
+        done=lambda replies: done(replies * strategy.process_group.size),
+        row_loss=strategy.row_loss,
+        attention=strategy.architecture.attention,
+        whole=nullcontext if strategy.fsdp_root is None else strategy.fsdp_root.whole,
+        process_group=strategy.process_group,
         excused=True,
-        say=say,
+        log=log,
     )
 
 
-def examine(run: str, *, base: bool, screen: Screen) -> Measures:
+def evaluate_run(run: str, *, base: bool, screen: Screen) -> Metrics:
     """Measure what a run trained, or with `base` what it started from, on the files its settings name.
 
     Raises:
         SourceNotFoundError: not a run, or not finished.
     """
-    opened = reopen(run, tuned=not base, base=base, say=screen.say)
+    opened = open_trained_model(run, tuned=not base, base=base, log=screen.log)
     (measures,) = _examine(opened, ("base" if base else "tuned",), screen).values()
     return measures
 
 
-def examine_adapters(run: str, adapters: Sequence[NamedAdapter], *, screen: Screen) -> dict[str, Measures]:
+def evaluate_adapters(run: str, adapters: Sequence[NamedAdapter], *, screen: Screen) -> dict[str, Metrics]:
     """Measure a run's base, what it trained, and other adapters of the same base, which is loaded once.
 
     Raises:
@@ -102,29 +107,32 @@ def examine_adapters(run: str, adapters: Sequence[NamedAdapter], *, screen: Scre
         ConfigError: an adapter that cannot be beside the run's.
         DataError: an adapter of another base.
     """
-    opened = reopen(run, tuned=True, base=False, adapters=adapters, say=screen.say)
+    opened = open_trained_model(run, tuned=True, base=False, adapters=adapters, log=screen.log)
     return _examine(opened, opened.names, screen)
 
 
-def _examine(opened: Reopened, names: Sequence[str], screen: Screen) -> dict[str, Measures]:
+def _examine(opened: TrainedModel, names: Sequence[str], screen: Screen) -> dict[str, Metrics]:
     folder = opened.renderer.tokenizer.folder
     positions = positions_of(opened.settings, folder)
     prepared = prepare(positions.within(opened.settings), folder, cache=prepared_cache())
     positions.require_room(opened.settings, prepared)
     with opened.as_named(names[0]) as model:
-        anatomy = anatomy_of(model, longest_rows(opened.settings, prepared))
-        exam = exam_for(opened.settings, prepared, anatomy=anatomy)
+        architecture = architecture_of(model, longest_rows(opened.settings, prepared))
+        eval_suite = eval_suite_for(opened.settings, prepared, architecture=architecture)
     found = {}
     for name in names:
         title = f"Asking {name}" if len(names) > 1 else "Asking"
-        with screen.counting(f"{title} {exam.replies} prompts", exam.replies) as done, opened.as_named(name) as model:
-            found[name] = sit(
+        with (
+            screen.counting(f"{title} {eval_suite.replies} prompts", eval_suite.replies) as done,
+            opened.as_named(name) as model,
+        ):
+            found[name] = run_suite(
                 model,
                 opened.renderer,
-                exam,
+                eval_suite,
                 done=done,
-                say=screen.say,
-                row_loss=partial(row_loss, anatomy=anatomy),
-                attention=anatomy.attention,
+                log=screen.log,
+                row_loss=partial(row_loss, architecture=architecture),
+                attention=architecture.attention,
             ).measures
     return found

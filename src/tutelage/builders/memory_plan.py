@@ -9,19 +9,19 @@ from typing import Any
 from tutelage.builders.base_model import start_name
 from tutelage.builders.dataset import Prepared
 from tutelage.builders.packing import row_tokens_here, trains_on_shared_prefixes
-from tutelage.builders.sampler import order_of
+from tutelage.builders.sampler import sampler_for
 from tutelage.config import Settings
 from tutelage.errors import TutelageError, cause_of
 from tutelage.model.activation_checkpointing import recomputes
-from tutelage.model.load import settled_precision
+from tutelage.model.load import resolve_precision
 from tutelage.model.out_of_memory import is_out_of_memory
 from tutelage.model.refusals import REFUSALS
 from tutelage.pack import batches
 from tutelage.plan.devices import this_machine
 from tutelage.plan.fit import Choice, choose_checkpointing
-from tutelage.plan.model_shape import Blueprint, read_blueprint
-from tutelage.plan.workload import Work
-from tutelage.types import Row
+from tutelage.plan.model_shape import ModelShape, read_model_shape
+from tutelage.plan.workload import Workload
+from tutelage.types import PackedSequence
 
 LOOKED_AT_STEPS = 20
 """Steps whose rows are packed to find the fullest; later ones can be no fuller than `pack.row_tokens`."""
@@ -34,9 +34,9 @@ ACTIVATION_BYTES = 34
 Source: Korthikanti et al. 2022 (Reducing Activation Recomputation), section 4.1; doubled below, as allocators waste."""
 
 
-def fullest_row(settings: Settings, prepared: Prepared) -> Row:
+def fullest_row(settings: Settings, prepared: Prepared) -> PackedSequence:
     """The row with the most tokens among those of a run's first steps."""
-    order = order_of(settings, examples=len(prepared.train), sources=prepared.sources)
+    order = sampler_for(settings, examples=len(prepared.train), sources=prepared.sources)
     given = batches(
         prepared.train,
         order,
@@ -47,12 +47,12 @@ def fullest_row(settings: Settings, prepared: Prepared) -> Row:
     return max(rows, key=lambda row: len(row.ids))
 
 
-def work_of(settings: Settings, row: Row) -> Work:
+def workload_of(settings: Settings, row: PackedSequence) -> Workload:
     """A step of the run on `row`; activations are computed again if the settings ask for it in so many words."""
     lora = settings.lora
-    return Work(
+    return Workload(
         method=settings.model.method,
-        precision=settled_precision(settings.model.precision),
+        precision=resolve_precision(settings.model.precision),
         document_tokens=row.document_tokens,
         parents=row.parents,
         trained_tokens=row.trained_tokens,
@@ -68,19 +68,19 @@ def work_of(settings: Settings, row: Row) -> Work:
     )
 
 
-def checkpointing_choice(settings: Settings, prepared: Prepared, *, say: Callable[[str], Any]) -> Choice:
+def checkpointing_choice(settings: Settings, prepared: Prepared, *, log: Callable[[str], Any]) -> Choice:
     """Whether a step of this run fits the memory that is free here without computing activations again.
 
     Raises:
         TutelageError: the model cannot be planned.
     """
-    blueprint = read_blueprint(
-        start_name(settings.model, say=say), trust_remote_code=settings.model.trust_remote_code, say=say
+    model_shape = read_model_shape(
+        start_name(settings.model, log=log), trust_remote_code=settings.model.trust_remote_code, log=log
     )
-    return choose_checkpointing(blueprint, work_of(settings, fullest_row(settings, prepared)), this_machine())
+    return choose_checkpointing(model_shape, workload_of(settings, fullest_row(settings, prepared)), this_machine())
 
 
-def recomputes_here(settings: Settings, prepared: Prepared, *, processes: int, say: Callable[[str], Any]) -> bool:
+def recomputes_here(settings: Settings, prepared: Prepared, *, processes: int, log: Callable[[str], Any]) -> bool:
     """Whether this run computes its activations again: as asked, or as the planner finds for this machine.
 
     Several processes must decide alike, whatever is free where each of them runs, so they go by the room in a row. So
@@ -90,38 +90,38 @@ def recomputes_here(settings: Settings, prepared: Prepared, *, processes: int, s
         settings: the run's.
         prepared: its data.
         processes: how many share the model.
-        say: told the figures where activations are computed again, and why there is no plan where there is none.
+        log: told the figures where activations are computed again, and why there is no plan where there is none.
     """
     asked, row_tokens = settings.train.activation_checkpointing, row_tokens_here(settings)
     if asked != "auto" or processes > 1:
         return recomputes(asked, row_tokens=row_tokens)
     try:
-        return _planned_here(settings, prepared, say=say)
+        return _planned_here(settings, prepared, log=log)
     except (TutelageError, *REFUSALS) as error:  # the planner runs the model's own code on tensors without numbers
         if is_out_of_memory(error):
             raise
         on = recomputes(asked, row_tokens=row_tokens)
         why = error.found or error.what if isinstance(error, TutelageError) else cause_of(error)
-        say(f"  no plan of its memory ({why}): activation checkpointing {'on' if on else 'off'}")
+        log(f"  no plan of its memory ({why}): activation checkpointing {'on' if on else 'off'}")
         return on
 
 
-def _planned_here(settings: Settings, prepared: Prepared, *, say: Callable[[str], Any]) -> bool:
+def _planned_here(settings: Settings, prepared: Prepared, *, log: Callable[[str], Any]) -> bool:
     """Whether one process computes activations again, by what is free here."""
-    blueprint = read_blueprint(
-        start_name(settings.model, say=say), trust_remote_code=settings.model.trust_remote_code, say=say
+    model_shape = read_model_shape(
+        start_name(settings.model, log=log), trust_remote_code=settings.model.trust_remote_code, log=log
     )
     device = this_machine()
     enough = SURE_SHARE * device.memory_bytes
-    if device.overhead.process_bytes + _rough_bytes(blueprint, row_tokens_here(settings)) < enough:
+    if device.overhead.process_bytes + _rough_bytes(model_shape, row_tokens_here(settings)) < enough:
         return False
-    choice = checkpointing_choice(settings, prepared, say=say)
+    choice = checkpointing_choice(settings, prepared, log=log)
     if choice.on:
-        say(f"  {choice.reason}")
+        log(f"  {choice.reason}")
     return choice.on
 
 
-def _rough_bytes(blueprint: Blueprint, row_tokens: int) -> int:
+def _rough_bytes(model_shape: ModelShape, row_tokens: int) -> int:
     """Bytes of a step in fp32, by formula: generous, so that only runs that surely fit stay below."""
-    activations = 2 * 2 * ACTIVATION_BYTES * row_tokens * blueprint.hidden_width * blueprint.layers
-    return BYTES_A_PARAMETER * blueprint.parameters + activations
+    activations = 2 * 2 * ACTIVATION_BYTES * row_tokens * model_shape.hidden_width * model_shape.layers
+    return BYTES_A_PARAMETER * model_shape.parameters + activations

@@ -11,10 +11,10 @@ from tutelage.config import Settings
 from tutelage.model.adapters.adapter_set import put_adapter
 from tutelage.model.adapters.loftq import fill_with_rounding
 from tutelage.model.adapters.lora import add_lora, train_everything
-from tutelage.model.adapters.lora_init import Sight
+from tutelage.model.adapters.lora_init import CalibrationData
 from tutelage.model.adapters.prompt_tuning import add_prompt
-from tutelage.model.adapters.trainable import Adapted, counted
-from tutelage.model.load import DTYPES, Loaded, load, settled_precision
+from tutelage.model.adapters.trainable import Trainable, counted
+from tutelage.model.load import DTYPES, Loaded, load, resolve_precision
 from tutelage.model.quantization import four_bit, hold_against_asked
 from tutelage.render import Tokenizer
 
@@ -34,13 +34,15 @@ def loaded_base(settings: Settings, folder: Path, *, onto: str | None = None) ->
     quantisation = None
     if settings.model.method == "qlora":
         quantisation = four_bit(
-            compute_in=DTYPES[settled_precision(settings.model.precision)],
+            cast_model=DTYPES[resolve_precision(settings.model.precision)],
             double_quantisation=settings.qlora.double_quantisation,
         )
     return load(folder, trust_remote_code=settings.model.trust_remote_code, onto=onto, quantisation=quantisation)
 
 
-def adapted_model(settings: Settings, model: Any, base: Path, *, sight: Sight | None = None) -> tuple[Any, Adapted]:
+def adapted_model(
+    settings: Settings, model: Any, base: Path, *, sight: CalibrationData | None = None
+) -> tuple[Any, Trainable]:
     """Mark or add what the method trains.
 
     Args:

@@ -13,60 +13,60 @@ import torch
 
 from tutelage.builders.method import adapted_model, loaded_base
 from tutelage.config import Settings
-from tutelage.distributed.process_group import Ranks
-from tutelage.distributed.strategy import Engine, kept_as, placed, shards
+from tutelage.distributed.process_group import ProcessGroup
+from tutelage.distributed.strategy import Strategy, is_sharded, place_model, saved_dtype
 from tutelage.model.activation_checkpointing import recompute_activations
-from tutelage.model.adapters.lora_init import Sight
-from tutelage.model.adapters.trainable import Adapted
-from tutelage.model.architecture import Anatomy, anatomy_of
+from tutelage.model.adapters.lora_init import CalibrationData
+from tutelage.model.adapters.trainable import Trainable
+from tutelage.model.architecture import Architecture, architecture_of
 from tutelage.model.attention.isolation_check import SHORT, Longest
 from tutelage.model.compile import compile_layers
 from tutelage.model.fused.accumulating_linear import add_gradients_in_place
-from tutelage.model.fused.norm_and_mlp import keep_less
-from tutelage.model.load import Loaded, Precision, compute_in, device_here, settled_precision
+from tutelage.model.fused.norm_and_mlp import reduce_saved_activations
+from tutelage.model.load import Loaded, Precision, cast_model, device_here, resolve_precision
 from tutelage.model.neftune import add_embedding_noise
 from tutelage.model.residual_dropout import drop_residuals
 from tutelage.model.trial import require_trainable
-from tutelage.optim.master_weights import Masters, require_finite
+from tutelage.optim.master_weights import MasterWeights, require_finite
 from tutelage.optim.optimizers import optimizer_named
 from tutelage.optim.state_size import embedding_parameters, state_bytes
 
-Look = Callable[[Anatomy], AbstractContextManager[Sight]]
+Look = Callable[[Architecture], AbstractContextManager[CalibrationData]]
 """Opens the data that `lora.init` looks at, told what was tried on the model; see `train.look`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Learner:
+class TrainState:
     """The model with what trains it.
 
-    What was tried on the model is `engine.anatomy`. `state_bytes` is what its optimizer keeps once it has stepped.
+    What was tried on the model is `strategy.architecture`. `state_bytes` is what its optimizer keeps once it has stepped.
     """
 
     model: Any
     loaded: Loaded
-    adapted: Adapted
+    adapted: Trainable
     stored_as: torch.dtype
     precision: Precision
-    optimiser: Masters
-    engine: Engine
+    optimizer: MasterWeights
+    strategy: Strategy
     state_bytes: int
 
 
-def learner_for(
+def train_state_for(
     settings: Settings,
     base: Path,
-    ranks: Ranks,
+    process_group: ProcessGroup,
     *,
     recompute: bool = False,
     look: Look | None = None,
     longest: Longest = SHORT,
-) -> Learner:
+) -> TrainState:
     """Load the model in `base` and make it ready to train.
 
     Args:
         settings: the run's.
         base: the folder of the model it starts from.
-        ranks: the processes that share it.
+        process_group: the processes that share it.
         recompute: keep one input for each layer and compute its activations again in the backward pass.
         look: where `lora.init` looks at data.
         longest: how long its rows become.
@@ -77,54 +77,54 @@ def learner_for(
     if settings.model.threads is not None:
         torch.set_num_threads(settings.model.threads)
     torch.manual_seed(settings.seed)
-    sharded = ranks.size > 1 and shards_here(settings)
+    sharded = process_group.size > 1 and shards_here(settings)
     # To the CPU first: sharding then moves only this process's shard to its device.
     model, loaded = loaded_base(settings, base, onto="cpu" if sharded else None)
     require_finite(model, base)  # before it is tried: what is tried of it compares numbers
     loaded = replace(loaded, device=device_here())
     stored_as = next(one.dtype for one in model.parameters() if one.is_floating_point())
-    precision = settled_precision(settings.model.precision)
+    precision = resolve_precision(settings.model.precision)
     if look is None:
         model, adapted = adapted_model(settings, model, base)
     else:
         model, adapted = _adapted_to_data(settings, model, base, look, longest)
     _prepare_layers(model, compiled=settings.model.compile, recompute=recompute)
-    engine = placed(model, ranks, precision=precision, sharded=sharded)
+    strategy = place_model(model, process_group, precision=precision, sharded=sharded)
     embeddings = embedding_parameters(model)
     # Masters are taken before a cast to bf16, which would round away what the checkpoint knows.
-    optimiser = _masters(settings, model, engine, embeddings=embeddings, precision=precision)
-    if engine.door is None:
-        compute_in(model, precision)
-    with nullcontext() if engine.door is None else engine.door.whole():
-        engine = replace(engine, anatomy=anatomy_of(model, longest))
-    ranks.agree("answers of the model, as it was tried", repr(engine.anatomy))
-    if engine.door is None:
-        require_trainable(model, engine.anatomy)
+    optimizer = _masters(settings, model, strategy, embeddings=embeddings, precision=precision)
+    if strategy.fsdp_root is None:
+        cast_model(model, precision)
+    with nullcontext() if strategy.fsdp_root is None else strategy.fsdp_root.whole():
+        strategy = replace(strategy, architecture=architecture_of(model, longest))
+    process_group.agree("answers of the model, as it was tried", repr(strategy.architecture))
+    if strategy.fsdp_root is None:
+        require_trainable(model, strategy.architecture)
         if precision == "fp32" and not settings.model.compile:
             add_gradients_in_place(model)
-    if engine.replicated:
-        start_alike(model, optimiser, ranks)
+    if strategy.replicated:
+        synchronize_start(model, optimizer, process_group)
     _add_noise(settings, model)
     averaged = settings.train.ema_decay is not None
-    state = state_bytes(settings.train.optimizer, optimiser.masters, embeddings=embeddings, averaged=averaged)
-    torch.manual_seed(settings.seed + ranks.rank)  # other rows want other dropout
-    return Learner(model, loaded, adapted, kept_as(stored_as, precision), precision, optimiser, engine, state)
+    state = state_bytes(settings.train.optimizer, optimizer.masters, embeddings=embeddings, averaged=averaged)
+    torch.manual_seed(settings.seed + process_group.rank)  # other rows want other dropout
+    return TrainState(model, loaded, adapted, saved_dtype(stored_as, precision), precision, optimizer, strategy, state)
 
 
-def _adapted_to_data(settings: Settings, model: Any, base: Path, look: Look, longest: Longest) -> tuple[Any, Adapted]:
+def _adapted_to_data(settings: Settings, model: Any, base: Path, look: Look, longest: Longest) -> tuple[Any, Trainable]:
     """`adapted_model`, by what the model sees in the data; it computes as it will in training."""
-    precision = settled_precision(settings.model.precision)
+    precision = resolve_precision(settings.model.precision)
     if precision == "fp32":  # else this pass would be in the checkpoint's bf16, slow where fp32 was chosen
-        compute_in(model, precision)
-    with look(anatomy_of(model, longest)) as sight:
+        cast_model(model, precision)
+    with look(architecture_of(model, longest)) as sight:
         return adapted_model(settings, model, base, sight=sight)
 
 
 def _masters(
-    settings: Settings, model: Any, engine: Engine, *, embeddings: frozenset[str], precision: Precision
-) -> Masters:
+    settings: Settings, model: Any, strategy: Strategy, *, embeddings: frozenset[str], precision: Precision
+) -> MasterWeights:
     train = settings.train
-    return Masters(
+    return MasterWeights(
         model,
         build=optimizer_named(
             train.optimizer,
@@ -133,8 +133,8 @@ def _masters(
             epsilon=train.epsilon,
             embeddings=embeddings,
         ),
-        shared=engine.door is not None or precision == "fp32",
-        add_up=engine.ranks.add_up if engine.replicated else None,
+        shared=strategy.fsdp_root is not None or precision == "fp32",
+        add_up=strategy.process_group.add_up if strategy.replicated else None,
         average_decay=train.ema_decay,
     )
 
@@ -145,7 +145,7 @@ def shards_here(settings: Settings) -> bool:
     Raises:
         ConfigError: that is asked for, and does not work.
     """
-    return shards(
+    return is_sharded(
         settings.model.parallel,
         optimizer=settings.train.optimizer,
         method=settings.model.method,
@@ -163,16 +163,16 @@ def _add_noise(settings: Settings, model: Any) -> None:
 
 
 def _prepare_layers(model: Any, *, compiled: bool, recompute: bool) -> None:
-    """What is kept for the backward pass: one input a layer, what the compiler decides, or what `keep_less` leaves."""
+    """What is kept for the backward pass: one input a layer, what the compiler decides, or what `reduce_saved_activations` leaves."""
     if recompute:
         recompute_activations(model)
     if compiled:
         compile_layers(model)
     else:
-        keep_less(model, recomputed=recompute)
+        reduce_saved_activations(model, recomputed=recompute)
 
 
-def start_alike(model: Any, optimiser: Masters, ranks: Ranks) -> None:
+def synchronize_start(model: Any, optimizer: MasterWeights, process_group: ProcessGroup) -> None:
     """Give whole models on several processes the same start: what learns is that of the main one.
 
     Raises:
@@ -181,7 +181,7 @@ def start_alike(model: Any, optimiser: Masters, ranks: Ranks) -> None:
     frozen = (one for one in model.parameters() if not one.requires_grad)
     # Bytes are summed, not numbers: that sum is exact, and so the same on any processor.
     sums = (int(one.detach().reshape(-1).view(torch.uint8).sum(dtype=torch.int64)) for one in frozen)
-    ranks.agree("weights of the base model", sha256(repr(list(sums)).encode()).hexdigest()[:16])
-    averages = () if optimiser.average is None else optimiser.average.weights.values()
-    ranks.follow_main([one.detach() for one in (*optimiser.masters.values(), *averages)])
-    optimiser.publish()
+    process_group.agree("weights of the base model", sha256(repr(list(sums)).encode()).hexdigest()[:16])
+    averages = () if optimizer.average is None else optimizer.average.weights.values()
+    process_group.follow_main([one.detach() for one in (*optimizer.masters.values(), *averages)])
+    optimizer.publish()

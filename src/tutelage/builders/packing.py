@@ -7,7 +7,7 @@ import numpy as np
 from tutelage.builders.dataset import Prepared
 from tutelage.config import Settings
 from tutelage.model.attention.isolation_check import Longest
-from tutelage.model.load import device_here, settled_precision
+from tutelage.model.load import device_here, resolve_precision
 
 ROW_TOKENS = {("cpu", "fp32"): 1024, ("cpu", "bf16"): 2048, ("cuda", "fp32"): 4096, ("cuda", "bf16"): 4096}
 """On a CPU twice as many tokens were a twentieth faster in fp32, for 0.8 GB more (docs/log.md, "Another allocator"); in
@@ -18,7 +18,7 @@ def row_tokens_here(settings: Settings) -> int:
     """Most tokens in a packed row: as asked, or as the device computes well; a longest example fits in any case."""
     if (asked := settings.pack.row_tokens) is not None:
         return asked
-    return max(settings.pack.max_tokens, ROW_TOKENS[device_here(), settled_precision(settings.model.precision)])
+    return max(settings.pack.max_tokens, ROW_TOKENS[device_here(), resolve_precision(settings.model.precision)])
 
 
 def longest_rows(settings: Settings, prepared: Prepared) -> Longest:

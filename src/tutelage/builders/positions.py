@@ -33,7 +33,7 @@ class Positions:
     virtual: int
     try_last: Callable[[], int | None] = field(repr=False)
 
-    def within(self, settings: Settings, *, say: Callable[[str], None] = lambda _line: None) -> Settings:
+    def within(self, settings: Settings, *, log: Callable[[str], None] = lambda _line: None) -> Settings:
         """The settings with `pack.max_tokens` no higher than what the model computes.
 
         Raises:
@@ -50,7 +50,7 @@ class Positions:
                 fix=f"set prompt.tokens = {max(1, self.last // 8)}",
             )
         beside = f", {self.virtual} of them for virtual tokens" if self.virtual else ""
-        say(
+        log(
             f"The model has {self.last} positions{beside}: sequences are held to {room} tokens, "
             f"not to pack.max_tokens = {settings.pack.max_tokens}"
         )

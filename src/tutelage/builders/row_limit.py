@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def held_to_positions(
-    settings: Settings, base: Path, *, say: Callable[[str], None]
+    settings: Settings, base: Path, *, log: Callable[[str], None]
 ) -> tuple[Settings, Positions | None]:
     """The settings by which a run prepares its data, `pack.max_tokens` no higher than its model computes.
 
     Args:
         settings: of the run, with what an adapter has settled (`start.with_adapters_own`).
         base: the folder it starts from.
-        say: told where they differ, and where the model's positions cannot be looked at here.
+        log: told where they differ, and where the model's positions cannot be looked at here.
 
     Returns:
         the settings, and the positions; None for these, and the settings as they are, where torch, transformers or the
@@ -35,9 +35,9 @@ def held_to_positions(
     missing = [name for name in ("torch", "transformers") if find_spec(name) is None]
     missing += [] if (base / CONFIG_FILE).is_file() else [f"its {CONFIG_FILE}"]
     if missing:
-        say(f"The model's positions are not looked at, for want of {' and '.join(missing)}: a run may drop more rows")
+        log(f"The model's positions are not looked at, for want of {' and '.join(missing)}: a run may drop more rows")
         return settings, None
     from tutelage.builders.positions import positions_of
 
     positions = positions_of(settings, base)
-    return positions.within(settings, say=say), positions
+    return positions.within(settings, log=log), positions

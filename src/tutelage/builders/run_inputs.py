@@ -45,7 +45,7 @@ def machine(threads: int | None, *, processes: int, row_tokens: int) -> dict[str
 
 
 def inputs_of(
-    settings: Settings, prepared: Prepared, base: Path, *, skipped: Sequence[int], say: Callable[[str], None]
+    settings: Settings, prepared: Prepared, base: Path, *, skipped: Sequence[int], log: Callable[[str], None]
 ) -> dict[str, Any]:
     """What a run that starts or goes on now is made of.
 
@@ -54,7 +54,7 @@ def inputs_of(
         prepared: its data.
         base: the folder of the model it starts from.
         skipped: steps that are left out, counted from 1.
-        say: told where hashing takes time.
+        log: told where hashing takes time.
 
     Raises:
         DataError: a file of the model cannot be read.
@@ -65,8 +65,8 @@ def inputs_of(
         "data_sha256": prepared.data_sha256,
         "template_sha256": prepared.renderer.template.sha256(),
         "tokenizer_sha256": prepared.renderer.tokenizer.sha256(),
-        "base_sha256": base_sha256(settings, base, say=say),
-        STARTS: starts_of(settings.model, say=say),
+        "base_sha256": base_sha256(settings, base, log=log),
+        STARTS: starts_of(settings.model, log=log),
         "examples_sha256": prepared.examples_sha256,
         "system_prompt": prepared.system_prompt,
         "seed": settings.seed,
@@ -79,21 +79,21 @@ def inputs_of(
     }
 
 
-def base_sha256(settings: Settings, base: Path, *, say: Callable[[str], None]) -> dict[str, str]:
+def base_sha256(settings: Settings, base: Path, *, log: Callable[[str], None]) -> dict[str, str]:
     """The hash of each file that decides the model a run starts from; of an adapter that is trained on, too.
 
     Raises:
         DataError: one of them cannot be read.
     """
     cache, given = cache_folder() / "sha256", continued(settings)
-    files = model_sha256(base, cache=cache, say=say)
+    files = model_sha256(base, cache=cache, log=log)
     if given is not None:
-        of_adapter = model_sha256(given.folder, cache=cache, say=say)
+        of_adapter = model_sha256(given.folder, cache=cache, log=log)
         files |= {f"{run_files.ADAPTER}/{name}": sha256 for name, sha256 in of_adapter.items()}
     return files
 
 
-def starts_of(asked: ModelSettings, *, say: Callable[[str], None]) -> list[dict[str, Any]]:
+def starts_of(asked: ModelSettings, *, log: Callable[[str], None]) -> list[dict[str, Any]]:
     """Where the weights come from that a run with these settings starts with, the nearest first.
 
     Each entry has the `name` as it was given, from the folder where that run was started; an adapter `used` as
@@ -108,12 +108,12 @@ def starts_of(asked: ModelSettings, *, say: Callable[[str], None]) -> list[dict[
     if asked.add_tokens:
         entry["add_tokens"] = list(asked.add_tokens)
     if adapter is not None:
-        sha256 = model_sha256(adapter.folder, cache=cache_folder() / "sha256", say=say)
+        sha256 = model_sha256(adapter.folder, cache=cache_folder() / "sha256", log=log)
         entry |= {"used": asked.adapter, "sha256": sha256}
     run = path.parent if adapter is not None and adapter.folder == path else path
     if not names_a_run(run):
-        return [entry] if adapter is None else [entry, *starts_of(adapter.base, say=say)]
+        return [entry] if adapter is None else [entry, *starts_of(adapter.base, log=log)]
     with suppress(CheckpointError):  # that start is none of this run's inputs: a damaged record does not stop it
         if recorded := read_inputs(run).get(STARTS):
             return [entry, *recorded]
-    return [entry, *starts_of(run_files.read_settings(run).model, say=say)]
+    return [entry, *starts_of(run_files.read_settings(run).model, log=log)]

@@ -11,7 +11,7 @@ import numpy as np
 from tutelage.config import Settings
 from tutelage.errors import DataError, command
 from tutelage.formats.sources import SourceFile
-from tutelage.pack import ExampleStore, Order
+from tutelage.pack import ExampleStore, Sampler
 from tutelage.pack.sampler import Source
 
 
@@ -57,15 +57,15 @@ def weighted_sources(
     return tuple(found)
 
 
-def order_of(
+def sampler_for(
     settings: Settings, *, examples: int, sources: tuple[Source, ...], laid: tuple[tuple[int, int], ...] = ()
-) -> Order:
+) -> Sampler:
     """The order in which a run visits its examples; `laid` are the ends of its parts of other lengths."""
     asked = settings.train
-    return Order(examples, asked.batch_examples, asked.epochs, settings.seed, asked.max_steps, sources, laid)
+    return Sampler(examples, asked.batch_examples, asked.epochs, settings.seed, asked.max_steps, sources, laid)
 
 
-def questions_of_length(settings: Settings, order: Order) -> list[str]:
+def questions_of_length(settings: Settings, order: Sampler) -> list[str]:
     """What the settings ask for that a run of this length cannot give, as questions."""
     asked, found = settings.train, []
     if asked.warmup_steps is not None and asked.warmup_steps >= order.steps:
@@ -82,7 +82,7 @@ def questions_of_length(settings: Settings, order: Order) -> list[str]:
     return found
 
 
-def epoch_steps(order: Order) -> int:
+def epoch_steps(order: Sampler) -> int:
     """Optimizer steps of one epoch, the last one perhaps smaller."""
     return math.ceil(order.epoch_visits / order.batch_examples)
 

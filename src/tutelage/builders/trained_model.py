@@ -16,17 +16,17 @@ from tutelage.builders.run_inputs import base_sha256
 from tutelage.config import Settings
 from tutelage.errors import CheckpointError, ConfigError, SourceNotFoundError, cause_of, command
 from tutelage.model.adapters.adapter_set import adapter_in_use, add_adapter, put_adapter
-from tutelage.model.load import compute_in, settled_precision
+from tutelage.model.load import cast_model, resolve_precision
 from tutelage.render import Renderer
 from tutelage.runs import folder as run_files
-from tutelage.runs.fingerprint import HELD, read_inputs
+from tutelage.runs.fingerprint import REQUIRED_SAME, read_inputs
 from tutelage.system.seals import file_sha256
 
 START_SLOT = "start"
 
 
 @dataclass(frozen=True, slots=True)
-class Reopened:
+class TrainedModel:
     """A run's models. With an adapter both are one object, and `as_base` switches the adapter off for a while.
 
     `slots` has the adapters that were added by name, each with PEFT's name for it; `start_slot` is that of the adapter
@@ -73,14 +73,14 @@ class Reopened:
         yield self.tuned
 
 
-def reopen(
+def open_trained_model(
     name: str,
     *,
     tuned: bool,
     base: bool,
     adapters: Sequence[NamedAdapter] = (),
-    say: Callable[[str], None] = print,
-) -> Reopened:
+    log: Callable[[str], None] = print,
+) -> TrainedModel:
     """Load what a run trained (`tuned`), what it started from (`base`), or both.
 
     Args:
@@ -88,7 +88,7 @@ def reopen(
         tuned: open what it trained.
         base: open what it started from.
         adapters: more of them, for the same base; they need `tuned`.
-        say: told what is slow, and what an adapter was trained with that is not so here.
+        log: told what is slow, and what an adapter was trained with that is not so here.
 
     Raises:
         SourceNotFoundError: not a run, or the run has no trained weights yet.
@@ -98,7 +98,7 @@ def reopen(
     """
     folder = run_files.existing_run_folder(name)
     settings = run_files.read_settings(folder)
-    start = start_folder(settings.model, say=say)
+    start = start_folder(settings.model, log=log)
     beside = settings.model.method != "full"
     trained = folder / run_files.trained_name(settings)
     if tuned and not trained.is_dir():
@@ -113,23 +113,23 @@ def reopen(
         raise _no_base_to_stand_on(name, adapters[0])
     assert tuned or not adapters, "adapters stand beside the run's own"
     renderer = renderer_for(start, settings.render)
-    inputs = _recorded(folder, say)
+    inputs = _recorded(folder, log)
     if inputs is not None:
         _require_same_start(inputs, settings, start, renderer, weights=base or beside)
     tuned_model = base_model = start_slot = None
     if tuned and beside:
         tuned_model = put_adapter(_opened(start, settings), trained)
-        start_slot = _add_others(tuned_model, settings, adapters, template=renderer.template.source, say=say)
+        start_slot = _add_others(tuned_model, settings, adapters, template=renderer.template.source, log=log)
     elif tuned:
         tuned_model = _opened(trained, settings)
     if base and not (tuned and beside):
         base_model = _opened(start, settings)
         if (given := continued(settings)) is not None:
             base_model = put_adapter(base_model, given.folder)
-            compute_in(base_model, settled_precision(settings.model.precision))
+            cast_model(base_model, resolve_precision(settings.model.precision))
     slots = {one.name: f"added{number}" for number, one in enumerate(adapters)}
     system_prompt = None if inputs is None else inputs["system_prompt"]
-    return Reopened(settings, renderer, system_prompt, tuned_model, base_model, slots, start_slot)
+    return TrainedModel(settings, renderer, system_prompt, tuned_model, base_model, slots, start_slot)
 
 
 def _no_base_to_stand_on(name: str, adapter: NamedAdapter) -> ConfigError:
@@ -143,32 +143,32 @@ def _no_base_to_stand_on(name: str, adapter: NamedAdapter) -> ConfigError:
 
 
 def _add_others(
-    model: Any, settings: Settings, adapters: Sequence[NamedAdapter], *, template: str, say: Callable[[str], None]
+    model: Any, settings: Settings, adapters: Sequence[NamedAdapter], *, template: str, log: Callable[[str], None]
 ) -> str | None:
     """Load the adapters that were given by name, and the one that the run trained on, whose slot is returned."""
     for number, one in enumerate(adapters):
         add_adapter(model, one.folder, slot=f"added{number}")
         for line in differences(one, settings, template):
-            say(line)
+            log(line)
     given = continued(settings)
     if given is not None:
         add_adapter(model, given.folder, slot=START_SLOT)
-    compute_in(model, settled_precision(settings.model.precision))
+    cast_model(model, resolve_precision(settings.model.precision))
     return None if given is None else START_SLOT
 
 
 def _opened(folder: Path, settings: Settings) -> Any:
     model, _ = loaded_base(settings, folder)
-    compute_in(model, settled_precision(settings.model.precision))
+    cast_model(model, resolve_precision(settings.model.precision))
     return model
 
 
-def _recorded(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
+def _recorded(folder: Path, log: Callable[[str], None]) -> dict[str, Any] | None:
     """What the run began with; None, said, where nothing tells."""
     try:
         return read_inputs(folder)
     except CheckpointError as error:
-        say(f"  note: nothing tells the system prompt and the base model of this run: {error.where}: {error.found}")
+        log(f"  note: nothing tells the system prompt and the base model of this run: {error.where}: {error.found}")
         return None
 
 
@@ -178,8 +178,8 @@ def _require_same_start(
     """Refuse another tokenizer and, where the weights it started from are needed, other ones than the run had."""
     now: dict[str, Any] = {"tokenizer_sha256": renderer.tokenizer.sha256()}
     if weights:
-        now["base_sha256"] = base_sha256(settings, start, say=lambda _text: None)
-    other = [HELD[name] for name, sha256 in now.items() if sha256 != inputs[name]]
+        now["base_sha256"] = base_sha256(settings, start, log=lambda _text: None)
+    other = [REQUIRED_SAME[name] for name, sha256 in now.items() if sha256 != inputs[name]]
     if other:
         raise CheckpointError(
             f"The {' and the '.join(other)} is not the one this run began with, so what it trained does not fit",

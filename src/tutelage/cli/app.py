@@ -46,7 +46,7 @@ for command in COMMANDS:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        Terminal().say(f"tutelage {metadata.version('tutelage')}")
+        Terminal().write_line(f"tutelage {metadata.version('tutelage')}")
         raise typer.Exit
 
 
@@ -161,9 +161,9 @@ def _tell_error(text: str) -> None:
         errors = Terminal(stderr=True)
         errors.print(Text.assemble(("error: ", "bold red"), printable(first)), soft_wrap=True)
         for line in rest:
-            errors.say(line)
+            errors.write_line(line)
 
 
 def _tell(text: str) -> None:
     with suppress(OSError):
-        Terminal(stderr=True).say(text)
+        Terminal(stderr=True).write_line(text)

@@ -11,10 +11,10 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from tutelage.builders.trained_model import Reopened
+from tutelage.builders.trained_model import TrainedModel
 from tutelage.errors import TemplateError
 from tutelage.evaluate.generate import streamed_reply
-from tutelage.model.attention.packed import attend_as_served
+from tutelage.model.attention.packed import use_generation_attention
 from tutelage.render import Tokenizer
 from tutelage.render.chat_template.template import TemplateRefusal
 from tutelage.report.console.terminal import Terminal
@@ -47,8 +47,8 @@ class _Printer:
             self._out.print()
 
 
-def talk(
-    opened: Reopened,
+def chat_session(
+    opened: TrainedModel,
     out: Terminal,
     *,
     compare: bool,
@@ -70,7 +70,7 @@ def talk(
     """
     for model in (opened.tuned, opened.base):
         if model is not None:
-            attend_as_served(model)
+            use_generation_attention(model)
     words = opened.system_prompt if system is None else system
     start = [Message("system", words)] if words else []
     if words and prompt is None:
@@ -97,7 +97,7 @@ def talk(
             _side_by_side(out, replies)
 
 
-def _chosen(out: Terminal, opened: Reopened, name: str, asked: list[str]) -> str | None:
+def _chosen(out: Terminal, opened: TrainedModel, name: str, asked: list[str]) -> str | None:
     """The one who answers from here on; None where the list of names is all that was wanted, or can be said."""
     name = name.strip()
     if len(asked) == 1 and name in opened.names:
@@ -127,7 +127,7 @@ def _questions(out: Terminal, prompt: str | None) -> Iterator[str]:
 
 
 def _reply(
-    opened: Reopened, side: AbstractContextManager[Any], history: list[Message], out: Terminal | None, limit: int
+    opened: TrainedModel, side: AbstractContextManager[Any], history: list[Message], out: Terminal | None, limit: int
 ) -> str:
     tokenizer = opened.renderer.tokenizer
     try:

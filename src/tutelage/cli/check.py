@@ -163,7 +163,7 @@ def check(
             tokenizer=tokenizer,
             measure_loss=measure_loss,
             as_json=as_json,
-            say=_to_stderr,
+            log=_to_stderr,
         )
         return
     if sources[0].endswith(".toml"):
@@ -192,8 +192,8 @@ class _Asked:
 def _asked_by_recipe(recipe: str, overrides: list[str]) -> _Asked:
     settings = with_adapters_own(config.load(recipe, overrides))
     splits = {"train": settings.data.train, "validation": settings.data.validation, "task": settings.evaluate.task}
-    folder = start_folder(settings.model, weights=False, say=_to_stderr)
-    pack = held_to_positions(settings, folder, say=_to_stderr)[0].pack
+    folder = start_folder(settings.model, weights=False, log=_to_stderr)
+    pack = held_to_positions(settings, folder, log=_to_stderr)[0].pack
     renderer = renderer_for(folder, settings.render)
     return _Asked(renderer, settings.render, settings.data, splits, pack.max_tokens, pack.too_long)
 
@@ -216,7 +216,7 @@ def _check_rows(asked: _Asked, ledger: Ledger, *, as_json: bool) -> None:
     pairs = [
         SplitPair(left, right, likeness)
         for left, right in combinations(kept, 2)
-        if (likeness := curate.most_alike(kept[left], kept[right])) is not None
+        if (likeness := curate.most_similar(kept[left], kept[right])) is not None
     ]
     if as_json:
         alike = {f"{one.left} ~ {one.right}": round(one.likeness.similarity, 4) for one in pairs}
@@ -258,7 +258,7 @@ def _counted(rows: Iterable[ProvenRow], title: str) -> Iterator[ProvenRow]:
 def _renderer(model: str, tokenizer: str | None, settings: RenderSettings) -> Renderer:
     if tokenizer is not None and Path(tokenizer).is_file():  # a tokenizer.json by itself, whatever its name
         return renderer_for(Path(tokenizer), settings)
-    return renderer_for(model_folder(tokenizer or model, weights=False, say=_to_stderr), settings)
+    return renderer_for(model_folder(tokenizer or model, weights=False, log=_to_stderr), settings)
 
 
 def _data_settings(
@@ -329,4 +329,4 @@ def _columns(pairs: list[str] | None) -> dict[str, str]:
 
 
 def _to_stderr(text: str) -> None:
-    Terminal(stderr=True).say(text)
+    Terminal(stderr=True).write_line(text)

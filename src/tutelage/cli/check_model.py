@@ -27,7 +27,7 @@ Say = Callable[[str], None]
 
 
 def check_checkpoint(
-    model: str, settings: RenderSettings, *, tokenizer: str | None, measure_loss: bool, as_json: bool, say: Say
+    model: str, settings: RenderSettings, *, tokenizer: str | None, measure_loss: bool, as_json: bool, log: Say
 ) -> None:
     """Print all findings about `model`; ends with status 1 if one of them is an error.
 
@@ -37,10 +37,10 @@ def check_checkpoint(
         tokenizer: a folder in place of the model's tokenizer.
         measure_loss: load the model and measure its loss on the template's control tokens, which needs torch.
         as_json: print one JSON object.
-        say: hears when something slow happens.
+        log: hears when something slow happens.
     """
-    folder = model_folder(model, weights=measure_loss, say=say)
-    renderer = renderer_for(folder if tokenizer is None else model_folder(tokenizer, weights=False, say=say), settings)
+    folder = model_folder(model, weights=measure_loss, log=log)
+    renderer = renderer_for(folder if tokenizer is None else model_folder(tokenizer, weights=False, log=log), settings)
     embedding = read_embedding(folder)
     if embedding is not None and tokenizer is not None:
         of_model = dataclasses.replace(renderer.tokenizer, vocabulary_size=embedding.rows)

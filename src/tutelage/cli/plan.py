@@ -53,15 +53,15 @@ def plan(
     out = Terminal(stderr=as_json)
     with Terminal(stderr=True).status("reading") as status:
 
-        def say(text: str) -> None:
+        def log(text: str) -> None:
             status.update(Text(text))
 
         if recipe is not None:
             settings = config.load(recipe, overrides or [])
-            made = of_recipe(settings, memory_gb=memory_gb, probe=probe, say=say)
+            made = of_recipe(settings, memory_gb=memory_gb, probe=probe, log=log)
         else:
             assert model is not None
-            made = of_model(model, method, tokens, precision, memory_gb=memory_gb, probe=probe, say=say)
+            made = of_model(model, method, tokens, precision, memory_gb=memory_gb, probe=probe, log=log)
     if as_json:
         print_json(made.as_dict())
         return

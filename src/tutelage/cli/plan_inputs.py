@@ -8,18 +8,18 @@ from typing import Any, Literal
 
 from tutelage.builders.base_model import start_folder, start_name, with_adapters_own
 from tutelage.builders.dataset import Prepared, prepare, prepared_cache
-from tutelage.builders.memory_plan import checkpointing_choice, fullest_row, work_of
+from tutelage.builders.memory_plan import checkpointing_choice, fullest_row, workload_of
 from tutelage.builders.model import shards_here
 from tutelage.builders.row_limit import held_to_positions
-from tutelage.builders.sampler import order_of
+from tutelage.builders.sampler import sampler_for
 from tutelage.config import Settings
 from tutelage.errors import ConfigError
-from tutelage.model.load import settled_precision
+from tutelage.model.load import resolve_precision
 from tutelage.plan.console import gigabytes
 from tutelage.plan.devices import Device, this_machine
 from tutelage.plan.memory import looking_bytes
-from tutelage.plan.model_shape import read_blueprint
-from tutelage.plan.plan import Amount, Plan, make_plan
+from tutelage.plan.model_shape import read_model_shape
+from tutelage.plan.plan import DataVolume, Plan, make_plan
 from tutelage.plan.workload import METHODS, single_document
 
 PRECISIONS: tuple[Literal["auto", "bf16", "fp32"], ...] = ("auto", "bf16", "fp32")
@@ -27,7 +27,7 @@ Say = Callable[[str], Any]
 
 
 def of_recipe(
-    settings: Settings, *, memory_gb: float | None, probe: bool, say: Say, prepared: Prepared | None = None
+    settings: Settings, *, memory_gb: float | None, probe: bool, log: Say, prepared: Prepared | None = None
 ) -> Plan:
     """The plan of a recipe, its tokens and steps counted on its prepared data.
 
@@ -35,7 +35,7 @@ def of_recipe(
         settings: of the run.
         memory_gb: plan for this much memory; None for what is free here.
         probe: time a few layers.
-        say: told what goes on.
+        log: told what goes on.
         prepared: the data, where it is at hand.
 
     Raises:
@@ -44,31 +44,31 @@ def of_recipe(
     settings = with_adapters_own(settings)
     shards_here(settings)
     if prepared is None:
-        folder = start_folder(settings.model, weights=False, say=say)
-        fitting, _ = held_to_positions(settings, folder, say=say)
-        say("proving the data")
-        prepared = prepare(fitting, folder, cache=prepared_cache(), say=lambda _text: None)
-    named = start_name(settings.model, say=say)
-    blueprint = read_blueprint(named, trust_remote_code=settings.model.trust_remote_code, say=say)
-    work = work_of(settings, fullest_row(settings, prepared))
-    if settings.model.method == "lora" and (looking := looking_bytes(blueprint, settings.lora.init)):
-        say(f"lora.init = {settings.lora.init} takes {gigabytes(looking)} beside the weights before the first step")
+        folder = start_folder(settings.model, weights=False, log=log)
+        fitting, _ = held_to_positions(settings, folder, log=log)
+        log("proving the data")
+        prepared = prepare(fitting, folder, cache=prepared_cache(), log=lambda _text: None)
+    named = start_name(settings.model, log=log)
+    model_shape = read_model_shape(named, trust_remote_code=settings.model.trust_remote_code, log=log)
+    workload = workload_of(settings, fullest_row(settings, prepared))
+    if settings.model.method == "lora" and (looking := looking_bytes(model_shape, settings.lora.init)):
+        log(f"lora.init = {settings.lora.init} takes {gigabytes(looking)} beside the weights before the first step")
     amount = _amount(settings, prepared)
-    return make_plan(blueprint, work, _device(memory_gb), amount=amount, probe=probe, say=say)
+    return make_plan(model_shape, workload, _device(memory_gb), amount=amount, probe=probe, log=log)
 
 
-def memory_line(settings: Settings, prepared: Prepared, *, say: Say) -> str:
+def memory_line(settings: Settings, prepared: Prepared, *, log: Say) -> str:
     """For a dry run: the peak of the recipe's method, what is free, and whether activations will be recomputed.
 
     Raises:
         TutelageError: the model cannot be planned.
     """
-    choice = checkpointing_choice(settings, prepared, say=say)
+    choice = checkpointing_choice(settings, prepared, log=log)
     return f"{gigabytes(choice.without_bytes)} at the peak; {choice.reason}; more: tutelage plan"
 
 
 def of_model(
-    model: str, method: str, tokens: int, precision: str, *, memory_gb: float | None, probe: bool, say: Say
+    model: str, method: str, tokens: int, precision: str, *, memory_gb: float | None, probe: bool, log: Say
 ) -> Plan:
     """The plan of a model without data, a row being one document of `tokens` tokens.
 
@@ -86,9 +86,9 @@ def of_model(
             expected=", ".join(METHODS if known is None else PRECISIONS),
             fix="give one of them",
         )
-    blueprint = read_blueprint(model, say=say)
-    work = single_document(known, settled_precision(asked), tokens)
-    return make_plan(blueprint, work, _device(memory_gb), probe=probe, say=say)
+    model_shape = read_model_shape(model, log=log)
+    workload = single_document(known, resolve_precision(asked), tokens)
+    return make_plan(model_shape, workload, _device(memory_gb), probe=probe, log=log)
 
 
 def _device(memory_gb: float | None) -> Device:
@@ -100,11 +100,11 @@ def _device(memory_gb: float | None) -> Device:
     return replace(device, name=name, memory_bytes=size_bytes, total_bytes=size_bytes, source="--memory-gb")
 
 
-def _amount(settings: Settings, prepared: Prepared) -> Amount:
+def _amount(settings: Settings, prepared: Prepared) -> DataVolume:
     """What a run goes through."""
     asked, totals = settings.train, prepared.train_totals
-    order = order_of(settings, examples=len(prepared.train), sources=prepared.sources)
-    return Amount(
+    order = sampler_for(settings, examples=len(prepared.train), sources=prepared.sources)
+    return DataVolume(
         examples=order.examples,
         tokens=totals.tokens,
         trained_tokens=totals.trained_tokens,

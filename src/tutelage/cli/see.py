@@ -15,13 +15,13 @@ from tutelage.pack import proven_rows
 from tutelage.pack.length import TooLong
 from tutelage.render import Renderer
 from tutelage.render.token_roles import token_roles
-from tutelage.render.token_text import Signs, TokenTexts, coloured, has_colour, signs_for, visible
+from tutelage.render.token_text import Markers, TokenTexts, coloured, has_colour, markers_for, visible
 from tutelage.report import numbers
 from tutelage.report.console.check import Tally
 from tutelage.report.console.row import all_doors, headline, legend, raw_lines, role_line
 from tutelage.report.console.terminal import Terminal, print_json
 from tutelage.report.html.page import Fact
-from tutelage.report.html.rows_page import SeenRows, require_page_target, write_rows
+from tutelage.report.html.rows_page import PageRows, require_page_target, write_rows
 from tutelage.report.role_shares import RoleShares
 from tutelage.types import Address, Change, Conversation, Drop, Example
 
@@ -168,7 +168,7 @@ def write_page(
         SaveError: the page could not be written.
     """
     require_page_target(target)
-    seen = SeenRows(renderer)
+    seen = PageRows(renderer)
     ledger.listener = seen.hear
     with Terminal(stderr=True).status("reading and proving rows"):
         for conversation, sequences in proven(data, renderer, ledger, max_tokens=max_tokens):
@@ -190,9 +190,9 @@ def write_page(
         _print(out, Text(f"There may be more rows than these {numbers.count(data.max_rows)}: --limit N, or --all."))
 
 
-def _signs(out: Terminal, *, with_ids: bool) -> tuple[Signs | None, Signs | None]:
+def _signs(out: Terminal, *, with_ids: bool) -> tuple[Markers | None, Markers | None]:
     """Signs for trained tokens, where there are no colours, and for ids, where they are wanted."""
-    known = signs_for(out)
+    known = markers_for(out)
     return None if has_colour(out) else known, known if with_ids else None
 
 

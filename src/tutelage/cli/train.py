@@ -150,9 +150,9 @@ def evaluate(
     if adapter:
         _evaluate_adapters(run, adapter, base=base, as_json=as_json)
         return
-    from tutelage.builders.evaluation import examine
+    from tutelage.builders.evaluation import evaluate_run
 
-    measures = asdict(examine(run, base=base, screen=Screen(Terminal(stderr=True))))
+    measures = asdict(evaluate_run(run, base=base, screen=Screen(Terminal(stderr=True))))
     if as_json:
         print_json(measures)
         return
@@ -168,10 +168,10 @@ def _evaluate_adapters(run: str, given: list[str], *, base: bool, as_json: bool)
         raise ConfigError(
             "--base and --adapter contradict each other", fix="leave --base out; the base is measured too"
         )
-    from tutelage.builders.evaluation import examine_adapters
+    from tutelage.builders.evaluation import evaluate_adapters
     from tutelage.builders.named_adapters import named_adapters
 
-    found = examine_adapters(run, named_adapters(given), screen=Screen(Terminal(stderr=True)))
+    found = evaluate_adapters(run, named_adapters(given), screen=Screen(Terminal(stderr=True)))
     measured = {name: asdict(one) for name, one in found.items()}
     if as_json:
         print_json(measured)
@@ -200,14 +200,14 @@ def chat(
     if base and compare:
         raise ConfigError("--base and --compare contradict each other", fix="give one of them")
     from tutelage.builders.named_adapters import named_adapters
-    from tutelage.builders.trained_model import reopen
-    from tutelage.cli.chat import talk
+    from tutelage.builders.trained_model import open_trained_model
+    from tutelage.cli.chat import chat_session
 
     out = Terminal()
     added = named_adapters(adapter or [])
     tuned = not base or bool(added)
-    opened = reopen(run, tuned=tuned, base=base or compare, adapters=added, say=out.say)
-    talk(opened, out, compare=compare, base=base, prompt=prompt, system=system, max_new_tokens=max_new_tokens)
+    opened = open_trained_model(run, tuned=tuned, base=base or compare, adapters=added, log=out.log)
+    chat_session(opened, out, compare=compare, base=base, prompt=prompt, system=system, max_new_tokens=max_new_tokens)
 
 
 def _result(run: Path) -> dict[str, Any] | None:
@@ -224,7 +224,7 @@ def report(run: Run, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"report": str(path), "result": _result(Path(run))})
     else:
-        Terminal().say(f"Report: {path}")
+        Terminal().write_line(f"Report: {path}")
 
 
 def _settings(recipe: str | None, overrides: list[str], resume: str | None, *, strict: bool) -> config.Settings:
@@ -284,15 +284,15 @@ def _replay(
     if as_json:
         print_json(asdict(found) | {"recorded": str(found.recorded), "folder": str(found.folder)})
     elif found.difference is None:
-        out.say(_same(found))
+        out.write_line(_same(found))
     else:
-        out.say(f"different: {found.difference}")
+        out.write_line(f"different: {found.difference}")
     if found.difference is not None:
         for cause in found.causes:
-            out.say(f"  probable cause: {cause}")
+            out.write_line(f"  probable cause: {cause}")
         if not found.causes:
             same = "versions, code, device, processor and threads are those of the record"
-            out.say(f"  no cause is recorded: {same}")
+            out.write_line(f"  no cause is recorded: {same}")
         raise typer.Exit(1)
 
 
@@ -308,22 +308,22 @@ def _dry_run(settings: config.Settings, out: Terminal) -> None:
     from tutelage.builders.base_model import start_folder, with_adapters_own
     from tutelage.builders.dataset import prepare, prepared_cache
     from tutelage.builders.row_limit import held_to_positions
-    from tutelage.builders.sampler import epoch_tokens, order_of, questions_of_length
+    from tutelage.builders.sampler import epoch_tokens, questions_of_length, sampler_for
 
     settings = with_adapters_own(settings)
     if find_spec("torch") is not None:  # which one needs to train, and to know what it can share out
         from tutelage.builders.model import shards_here
 
         shards_here(settings)
-    folder = start_folder(settings.model, weights=False, say=out.say)
+    folder = start_folder(settings.model, weights=False, log=out.log)
     questions = config.questions(settings)
-    fitting, positions = held_to_positions(settings, folder, say=out.say)
-    prepared = prepare(fitting, folder, cache=prepared_cache(), say=out.say)
+    fitting, positions = held_to_positions(settings, folder, log=out.log)
+    prepared = prepare(fitting, folder, cache=prepared_cache(), log=out.log)
     if positions is not None:
         positions.require_room(settings, prepared)
         questions += filter(None, [positions.question(prepared)])
     asked = settings.train
-    order = order_of(settings, examples=len(prepared.train), sources=prepared.sources)
+    order = sampler_for(settings, examples=len(prepared.train), sources=prepared.sources)
     tokens = prepared.train_totals.tokens
     step_tokens = epoch_tokens(prepared.train, prepared.sources) / order.epoch_visits * asked.batch_examples
     ledger = prepared.ledger
@@ -343,7 +343,7 @@ def _dry_run(settings: config.Settings, out: Terminal) -> None:
         grid.add_row(Text(name, style="bold"), Text(value))
     out.print(grid)
     for question in [*questions, *questions_of_length(settings, order)]:
-        out.say(f"Is this meant? {question}", style="yellow")
+        out.write_line(f"Is this meant? {question}", style="yellow")
 
 
 def _memory_line(settings: config.Settings, prepared: Prepared) -> str:
@@ -352,7 +352,7 @@ def _memory_line(settings: config.Settings, prepared: Prepared) -> str:
     from tutelage.cli.plan_inputs import memory_line
 
     try:
-        return memory_line(settings, prepared, say=lambda _text: None)
+        return memory_line(settings, prepared, log=lambda _text: None)
     except (ConfigError, DataError) as error:  # a model that cannot be planned may still have data to prove
         return f"not planned: {error.what} ({error.found})"
 

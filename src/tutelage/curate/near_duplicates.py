@@ -19,7 +19,7 @@ token 5-grams of documents; short prompts need a lower one, as a word or two is 
 
 
 @dataclass(frozen=True, slots=True)
-class Likeness:
+class Similarity:
     """The two most alike prompts of two splits, and how many pairs reach the threshold of a near-duplicate."""
 
     similarity: float
@@ -28,7 +28,7 @@ class Likeness:
     near_duplicates: int
 
 
-def most_alike(left: Sequence[Conversation], right: Sequence[Conversation]) -> Likeness | None:
+def most_similar(left: Sequence[Conversation], right: Sequence[Conversation]) -> Similarity | None:
     """Compare what the users of two splits say; None when either is empty.
 
     Cost grows with the pairs that share a shingle, not with all pairs.
@@ -50,7 +50,7 @@ def most_alike(left: Sequence[Conversation], right: Sequence[Conversation]) -> L
             near += similarity >= NEAR_DUPLICATE
             if similarity > best:
                 best, pair = similarity, (holder, index)
-    return Likeness(best, left[pair[0]].address, right[pair[1]].address, near)
+    return Similarity(best, left[pair[0]].address, right[pair[1]].address, near)
 
 
 def _shingles(conversation: Conversation) -> set[str]:

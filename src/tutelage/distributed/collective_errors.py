@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tutelage.distributed.failure import broke_off
-from tutelage.distributed.process_group import Ranks
+from tutelage.distributed.process_group import ProcessGroup
 from tutelage.errors import EngineError, cause_of
 from tutelage.model.out_of_memory import is_out_of_memory
 from tutelage.model.refusals import FAILURES
@@ -18,11 +18,11 @@ class AgreedError(RuntimeError):
     """Work failed on one of several processes, and each of them raises this."""
 
 
-def agreed(ranks: Ranks, work: Callable[[], T]) -> T:
+def agreed(process_group: ProcessGroup, work: Callable[[], T]) -> T:
     """What `work` returns, once it has succeeded on every process; alone, it is just called.
 
     Args:
-        ranks: all of them come here.
+        process_group: all of them come here.
         work: where it fails, it has met the other processes as often as where it does not.
 
     Raises:
@@ -30,7 +30,7 @@ def agreed(ranks: Ranks, work: Callable[[], T]) -> T:
         AgreedError: on every process, as `work` failed otherwise on one of them; the message says where and why.
         EngineError: this process can no longer meet the others.
     """
-    if ranks.size == 1:
+    if process_group.size == 1:
         return work()
     failure: Exception | None = None
     try:
@@ -39,13 +39,15 @@ def agreed(ranks: Ranks, work: Callable[[], T]) -> T:
         if isinstance(error, EngineError) or broke_off(error):
             raise
         failure = error
-    if not ranks.any(failure is not None):
+    if not process_group.any(failure is not None):
         return value
-    mine = None if failure is None else (is_out_of_memory(failure), f"process {ranks.rank}: {cause_of(failure)}")
-    is_memory, cause = min(one for one in ranks.gather(mine) if one is not None)
+    mine = (
+        None if failure is None else (is_out_of_memory(failure), f"process {process_group.rank}: {cause_of(failure)}")
+    )
+    is_memory, cause = min(one for one in process_group.gather(mine) if one is not None)
     raise (MemoryError if is_memory else AgreedError)(cause) from failure
 
 
-def failures(ranks: Ranks) -> tuple[type[Exception], ...]:
+def failures(process_group: ProcessGroup) -> tuple[type[Exception], ...]:
     """What to catch around work after which all processes go on: of several, only what every one of them raises."""
-    return FAILURES if ranks.size == 1 else (AgreedError, MemoryError)
+    return FAILURES if process_group.size == 1 else (AgreedError, MemoryError)

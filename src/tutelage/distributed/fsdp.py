@@ -19,14 +19,14 @@ from torch.distributed.tensor import DTensor
 
 from tutelage.distributed.collective_errors import agreed
 from tutelage.distributed.failure import broke_off
-from tutelage.distributed.process_group import Ranks
+from tutelage.distributed.process_group import ProcessGroup
 from tutelage.errors import EngineError, cause_of
-from tutelage.model.architecture import PLAIN, Anatomy
+from tutelage.model.architecture import PLAIN, Architecture
 from tutelage.model.layers import decoder_layers
 from tutelage.model.load import DTYPES, Precision
 from tutelage.model.loss import row_loss
 from tutelage.model.refusals import FAILURES
-from tutelage.types import Row
+from tutelage.types import PackedSequence
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class _NotedGather(DefaultAllGather):
         return super().__call__(output_tensor, input_tensor, group, async_op)
 
 
-class Door(torch.nn.Module):
+class FSDPRoot(torch.nn.Module):
     """The way into a sharded model: what is done with it happens while its outer parameters are whole.
 
     FSDP2 gathers the parameters of a module for its `forward` alone. Our loss uses embedding and output head outside of
@@ -70,14 +70,14 @@ class Door(torch.nn.Module):
 
     Args:
         model: behind the door.
-        ranks: the processes.
+        process_group: the processes.
         computes_in: precision of what is gathered; None for that of the parameters.
     """
 
-    def __init__(self, model: torch.nn.Module, ranks: Ranks, *, computes_in: torch.dtype | None) -> None:
+    def __init__(self, model: torch.nn.Module, process_group: ProcessGroup, *, computes_in: torch.dtype | None) -> None:
         super().__init__()
         self.model = model
-        self._ranks = ranks
+        self._ranks = process_group
         self._computes_in = computes_in
         self._gathered: list[int] = []
         self._order: Sequence[int] = ()
@@ -92,7 +92,9 @@ class Door(torch.nn.Module):
         """Call `work` with the model; embedding, last norm and head are whole, each layer in its own forward."""
         return work(self.model)
 
-    def row_loss(self, _model: Any, row: Row, *, anatomy: Anatomy = PLAIN) -> tuple[torch.Tensor, int]:
+    def row_loss(
+        self, _model: Any, row: PackedSequence, *, architecture: Architecture = PLAIN
+    ) -> tuple[torch.Tensor, int]:
         """`model.loss.row_loss` of the model behind this door; every process must come here equally often.
 
         Without gradients a row that fails on one process leaves the others as if it had not.
@@ -102,10 +104,12 @@ class Door(torch.nn.Module):
         """
         self._gathered.clear()
         if torch.is_grad_enabled():
-            with_gradient: tuple[torch.Tensor, int] = self(lambda model: row_loss(model, row, anatomy=anatomy))
+            with_gradient: tuple[torch.Tensor, int] = self(
+                lambda model: row_loss(model, row, architecture=architecture)
+            )
             return with_gradient
         try:
-            loss: tuple[torch.Tensor, int] = self(lambda model: row_loss(model, row, anatomy=anatomy))
+            loss: tuple[torch.Tensor, int] = self(lambda model: row_loss(model, row, architecture=architecture))
         except FAILURES as error:
             if not broke_off(error):
                 traceback.clear_frames(error.__traceback__)  # they hold what the row had allocated
@@ -173,7 +177,7 @@ class Door(torch.nn.Module):
         return [one for one in self.modules() if isinstance(one, FSDPModule)]
 
 
-def shard(model: Any, *, ranks: Ranks, device: str, precision: Precision) -> tuple[Door, Sharded]:
+def shard(model: Any, *, process_group: ProcessGroup, device: str, precision: Precision) -> tuple[FSDPRoot, Sharded]:
     """Shard every decoder layer, and what is left (embedding, last norm, head) as one outer piece that stays gathered.
 
     Parameters that learn become fp32, sharded, and are their own masters; frozen ones are kept in `precision`. Both are
@@ -182,27 +186,27 @@ def shard(model: Any, *, ranks: Ranks, device: str, precision: Precision) -> tup
     Args:
         model: a transformers causal language model, with or without PEFT around it, on the CPU; what learns has
             `requires_grad`.
-        ranks: the processes, joined.
+        process_group: the processes, joined.
         device: "cpu" or "cuda".
         precision: of the computation.
     """
     for parameter in model.parameters():
         parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else DTYPES[precision])
-    mesh = init_device_mesh(device, (ranks.size,))
+    mesh = init_device_mesh(device, (process_group.size,))
     computes_in = None if precision == "fp32" else DTYPES[precision]
     policy = MixedPrecisionPolicy(param_dtype=computes_in, reduce_dtype=torch.float32)
     _, layers = decoder_layers(model)
     for layer in layers:
         fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
-    door = Door(model, ranks, computes_in=computes_in)
-    fully_shard(door, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
-    parts = [one for one in door.modules() if isinstance(one, FSDPModule)]
+    fsdp_root = FSDPRoot(model, process_group, computes_in=computes_in)
+    fully_shard(fsdp_root, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    parts = [one for one in fsdp_root.modules() if isinstance(one, FSDPModule)]
     for part in parts:
         part.set_gradient_divide_factor(1.0)
         part.set_force_sum_reduction_for_comms(True)  # a plain sum: gloo has no scaled one
-    door.note_gathering()
+    fsdp_root.note_gathering()
     kept = sum(_local(one).numel() * one.element_size() for one in model.parameters())
-    return door, Sharded(ranks.size, len(parts), kept)
+    return fsdp_root, Sharded(process_group.size, len(parts), kept)
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:

@@ -32,7 +32,7 @@ LONGEST_SILENCE = timedelta(hours=2)
 
 
 @dataclass(frozen=True, slots=True)
-class Ranks:
+class ProcessGroup:
     """This process among those of the run: `rank` of `size`, and `local_rank` among those of its machine."""
 
     rank: int = 0
@@ -136,12 +136,12 @@ def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-ALONE = Ranks()
+SINGLE = ProcessGroup()
 """The only process of its run."""
 
 
 def processes_here() -> int:
-    """How many processes this one was started with; asks the variables of `ranks_here`, and joins nothing."""
+    """How many processes this one was started with; asks the variables of `process_group_here`, and joins nothing."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -150,38 +150,38 @@ def first_here() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def ranks_here() -> Ranks:
+def process_group_here() -> ProcessGroup:
     """What torchrun, or any launcher that sets the same variables, says about this process.
 
     Source: the variables of PyTorch's `env://` initialisation: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT; LOCAL_RANK
     and GROUP_RANK from torchrun.
     """
     if processes_here() == 1:
-        return ALONE
+        return SINGLE
     store, rank, size = next(rendezvous("env://"))
-    return Ranks(rank, size, int(os.environ.get("LOCAL_RANK", "0")), store)
+    return ProcessGroup(rank, size, int(os.environ.get("LOCAL_RANK", "0")), store)
 
 
 @contextmanager
-def joined(ranks: Ranks, *, device: str) -> Iterator[None]:
+def joined(process_group: ProcessGroup, *, device: str) -> Iterator[None]:
     """Open the process group for the block: gloo for the CPU and, where the model is on CUDA, NCCL beside it.
 
     Raises:
         EngineError: another process ended.
     """
-    if ranks.size == 1:
+    if process_group.size == 1:
         yield
         return
     if device == "cuda":
-        torch.cuda.set_device(ranks.local_rank)
-    assert ranks._store is not None, "several processes meet through a store"
+        torch.cuda.set_device(process_group.local_rank)
+    assert process_group._store is not None, "several processes meet through a store"
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
-        store=dist.PrefixStore("tutelage", ranks._store),  # type: ignore[attr-defined] # exported, not declared
-        rank=ranks.rank,
-        world_size=ranks.size,
+        store=dist.PrefixStore("tutelage", process_group._store),  # type: ignore[attr-defined] # exported, not declared
+        rank=process_group.rank,
+        world_size=process_group.size,
         timeout=LONGEST_SILENCE,
     )
-    with ending_together(ranks._store, rank=ranks.rank):
+    with ending_together(process_group._store, rank=process_group.rank):
         yield
     dist.destroy_process_group()  # not after an error: it could wait for what the others will never send

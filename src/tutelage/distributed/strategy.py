@@ -9,62 +9,62 @@ from typing import Any, Literal
 import torch
 
 from tutelage.config.method import LOOKS_AT_DATA
-from tutelage.distributed.fsdp import SHARDED_METHODS, SHARDED_OPTIMIZERS, Door, shard
-from tutelage.distributed.process_group import Ranks
+from tutelage.distributed.fsdp import SHARDED_METHODS, SHARDED_OPTIMIZERS, FSDPRoot, shard
+from tutelage.distributed.process_group import ProcessGroup
 from tutelage.errors import ConfigError
 from tutelage.model.adapters.lora import CHANGES_THE_BASE
-from tutelage.model.architecture import PLAIN, Anatomy
-from tutelage.model.load import DTYPES, Precision, compute_in, device_here
+from tutelage.model.architecture import PLAIN, Architecture
+from tutelage.model.load import DTYPES, Precision, cast_model, device_here
 from tutelage.model.loss import row_loss
-from tutelage.types import Row
+from tutelage.types import PackedSequence
 
 Parallel = Literal["auto", "shard", "replicate"]
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class Strategy:
     """The processes, and the door to the model where it is sharded over them; without one each has all of it.
 
-    `anatomy` is what was tried on the model.
+    `architecture` is what was tried on the model.
     """
 
-    ranks: Ranks
-    door: Door | None = None
-    anatomy: Anatomy = PLAIN
+    process_group: ProcessGroup
+    fsdp_root: FSDPRoot | None = None
+    architecture: Architecture = PLAIN
 
     @property
     def replicated(self) -> bool:
         """Whether several processes have all of the model, each for itself."""
-        return self.ranks.size > 1 and self.door is None
+        return self.process_group.size > 1 and self.fsdp_root is None
 
     @property
     def layout(self) -> str:
         """What becomes of the model among the processes, for people; empty for one process."""
-        if self.ranks.size == 1:
+        if self.process_group.size == 1:
             return ""
-        return f"{'whole on each of' if self.door is None else 'sharded over'} {self.ranks.size} processes"
+        return f"{'whole on each of' if self.fsdp_root is None else 'sharded over'} {self.process_group.size} processes"
 
-    def row_loss(self, model: Any, row: Row) -> tuple[torch.Tensor, int]:
+    def row_loss(self, model: Any, row: PackedSequence) -> tuple[torch.Tensor, int]:
         """The summed loss of a row and how many tokens it is of."""
-        if self.door is None:
-            return row_loss(model, row, anatomy=self.anatomy)
-        return self.door.row_loss(model, row, anatomy=self.anatomy)
+        if self.fsdp_root is None:
+            return row_loss(model, row, architecture=self.architecture)
+        return self.fsdp_root.row_loss(model, row, architecture=self.architecture)
 
 
-def placed(model: Any, ranks: Ranks, *, precision: Precision, sharded: bool) -> Engine:
+def place_model(model: Any, process_group: ProcessGroup, *, precision: Precision, sharded: bool) -> Strategy:
     """Shard the model over several processes, or leave it whole, in fp32 where it computes in fp32.
 
     Afterwards what learns is fp32 and its own master, unless whole models compute in a narrower precision.
     """
-    if ranks.size > 1 and sharded:
-        door, _ = shard(model, ranks=ranks, device=device_here(), precision=precision)
-        return Engine(ranks, door)
+    if process_group.size > 1 and sharded:
+        fsdp_root, _ = shard(model, process_group=process_group, device=device_here(), precision=precision)
+        return Strategy(process_group, fsdp_root)
     if precision == "fp32":
-        compute_in(model, precision)
-    return Engine(ranks)
+        cast_model(model, precision)
+    return Strategy(process_group)
 
 
-def shards(asked: Parallel, *, optimizer: str, method: str, init: str, whole: Sequence[str] = ()) -> bool:
+def is_sharded(asked: Parallel, *, optimizer: str, method: str, init: str, whole: Sequence[str] = ()) -> bool:
     """Whether several processes would keep a part of the model each: as asked, or where all that was chosen allows it.
 
     Raises:
@@ -93,6 +93,6 @@ def shards(asked: Parallel, *, optimizer: str, method: str, init: str, whole: Se
     return asked != "replicate"
 
 
-def kept_as(stored_as: torch.dtype, precision: Precision) -> torch.dtype:
+def saved_dtype(stored_as: torch.dtype, precision: Precision) -> torch.dtype:
     """Save in the wider of the stored and the computed precision, so that the folder is the model that was measured."""
     return torch.promote_types(stored_as, DTYPES[precision])

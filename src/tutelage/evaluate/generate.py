@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 
 from tutelage.distributed.collective_errors import agreed
-from tutelage.distributed.process_group import ALONE, Ranks
+from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.evaluate.batch_check import Together, batches_of, together
 from tutelage.model.adapters.prompt_tuning import feed_generation
 from tutelage.render import Tokenizer
@@ -39,7 +39,7 @@ def greedy_replies(
     batch_prompts: int,
     which: Together | None = None,
     done: Callable[[int], None] = lambda _: None,
-    ranks: Ranks = ALONE,
+    process_group: ProcessGroup = SINGLE,
 ) -> list[str]:
     """One reply for each prompt, in order, without its stop token; at most `max_new_tokens` long.
 
@@ -51,7 +51,7 @@ def greedy_replies(
         batch_prompts: prompts generated together, longest first so that a batch holds like lengths.
         which: prompts may be, as `answered_together` found; None: it is tried.
         done: called with the number of replies finished since the last call.
-        ranks: processes that share the batches of prompts, each with the whole model; all get all replies.
+        process_group: processes that share the batches of prompts, each with the whole model; all get all replies.
 
     Raises:
         MemoryError, AgreedError: on all of several processes, as one could not answer (`model.agreed`).
@@ -59,18 +59,22 @@ def greedy_replies(
     model.eval()
     replies: dict[int, str] = {}
     if which is None:
-        which = answered_together(model, tokenizer, ranks=ranks) if batch_prompts > 1 < len(prompts) else "padded"
+        which = (
+            answered_together(model, tokenizer, process_group=process_group)
+            if batch_prompts > 1 < len(prompts)
+            else "padded"
+        )
     batches = batches_of(prompts, batch_prompts=batch_prompts, which=which)
 
     def answer_share() -> None:
-        for chosen in batches[ranks.rank :: ranks.size]:
+        for chosen in batches[process_group.rank :: process_group.size]:
             ids = _generate(model, tokenizer, [prompts[index] for index in chosen], max_new_tokens, None)
             for index, reply in zip(chosen, ids, strict=True):
                 replies[index] = tokenizer.decode(reply)
             done(len(chosen))
 
-    agreed(ranks, answer_share)
-    of_all = {index: reply for of_one in ranks.gather(replies) for index, reply in of_one.items()}
+    agreed(process_group, answer_share)
+    of_all = {index: reply for of_one in process_group.gather(replies) for index, reply in of_one.items()}
     return [of_all[index] for index in range(len(prompts))]
 
 
@@ -84,13 +88,13 @@ def streamed_reply(
 
 
 @torch.inference_mode()
-def answered_together(model: Any, tokenizer: Tokenizer, *, ranks: Ranks = ALONE) -> Together:
+def answered_together(model: Any, tokenizer: Tokenizer, *, process_group: ProcessGroup = SINGLE) -> Together:
     """Which prompts this model may answer together, tried on it; every process gets what the main one found.
 
     Args:
         model: attends as served (`model.attention.attend_as_served`).
         tokenizer: its first stop token is what pads prompts, in the trial, too: a model may pass over another.
-        ranks: processes that share the prompts.
+        process_group: processes that share the prompts.
     """
     model.eval()
     vocabulary, stops = len(model.get_input_embeddings().weight), sorted(tokenizer.stop_ids)
@@ -102,7 +106,7 @@ def answered_together(model: Any, tokenizer: Tokenizer, *, ranks: Ranks = ALONE)
         )
         return list(torch.stack(output.logits, dim=1).float())
 
-    return ranks.gather(agreed(ranks, lambda: together(answer, vocabulary=vocabulary, dtype=dtype)))[0]
+    return process_group.gather(agreed(process_group, lambda: together(answer, vocabulary=vocabulary, dtype=dtype)))[0]
 
 
 def _generate(

@@ -9,24 +9,24 @@ from typing import Any
 import torch
 
 from tutelage.distributed.collective_errors import agreed
-from tutelage.distributed.process_group import ALONE, Ranks
+from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import FitError
 from tutelage.model import loss
 from tutelage.model.out_of_memory import is_out_of_memory, return_memory
-from tutelage.pack import dealt
+from tutelage.pack import split_over_ranks
 from tutelage.pack.splitting import rows_within
-from tutelage.types import Row
+from tutelage.types import PackedSequence
 
-RowLoss = Callable[[Any, Row], tuple[torch.Tensor, int]]
+RowLoss = Callable[[Any, PackedSequence], tuple[torch.Tensor, int]]
 
 
 def heldout_loss(
     model: Any,
-    rows: Sequence[Row],
+    rows: Sequence[PackedSequence],
     *,
     row_loss: RowLoss = loss.row_loss,
-    ranks: Ranks = ALONE,
-    say: Callable[[str], None] = lambda _: None,
+    process_group: ProcessGroup = SINGLE,
+    log: Callable[[str], None] = lambda _: None,
 ) -> float:
     """Mean cross-entropy over all trained tokens of `rows`, in nats; the model must attend as it was trained.
 
@@ -37,8 +37,8 @@ def heldout_loss(
         model: is put into evaluation mode.
         rows: the same on all processes, which share them.
         row_loss: (model, row) -> (summed loss, trained tokens).
-        ranks: the processes.
-        say: told of smaller rows.
+        process_group: the processes.
+        log: told of smaller rows.
 
     Raises:
         FitError: a document alone is too large for the memory of a process; all of them raise it.
@@ -46,7 +46,7 @@ def heldout_loss(
     """
     while True:
         try:
-            return _mean_loss(model, rows, row_loss, ranks)
+            return _mean_loss(model, rows, row_loss, process_group)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -63,20 +63,24 @@ def heldout_loss(
                 fix=f"start a new run with pack.max_tokens below {len(longest.ids)}, or leave this row out of the data",
             )
         rows = smaller
-        say(f"Memory ran out in the held-out loss: it is taken again with rows of {len(longest.ids) // 2:,} tokens")
+        log(f"Memory ran out in the held-out loss: it is taken again with rows of {len(longest.ids) // 2:,} tokens")
 
 
 @torch.no_grad()  # not inference_mode: FSDP2 keeps what it gathers here, and could not train with it
-def _mean_loss(model: Any, rows: Sequence[Row], row_loss: RowLoss, ranks: Ranks) -> float:
+def _mean_loss(model: Any, rows: Sequence[PackedSequence], row_loss: RowLoss, process_group: ProcessGroup) -> float:
     model.eval()
     total, count = 0.0, 0
-    for row in rows if ranks.size == 1 else dealt(rows, rank=ranks.rank, ranks=ranks.size):
-        row_sum, row_count = agreed(ranks, partial(_row_sum, model, row, row_loss))
+    for row in (
+        rows
+        if process_group.size == 1
+        else split_over_ranks(rows, rank=process_group.rank, world_size=process_group.size)
+    ):
+        row_sum, row_count = agreed(process_group, partial(_row_sum, model, row, row_loss))
         total, count = total + row_sum, count + row_count
-    all_total, all_count = ranks.sum(total, count)
+    all_total, all_count = process_group.sum(total, count)
     return all_total / all_count
 
 
-def _row_sum(model: Any, row: Row, row_loss: RowLoss) -> tuple[float, int]:
+def _row_sum(model: Any, row: PackedSequence, row_loss: RowLoss) -> tuple[float, int]:
     row_sum, row_count = row_loss(model, row)
     return row_sum.item(), row_count

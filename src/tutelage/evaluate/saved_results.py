@@ -7,32 +7,32 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tutelage.errors import cause_of
-from tutelage.evaluate.suite import Measures, Sitting
+from tutelage.evaluate.suite import EvalResult, Metrics
 from tutelage.runs import folder as run_files
 
 
-def write_sitting(path: Path, sitting: Sitting) -> None:
+def write_eval_result(path: Path, eval_result: EvalResult) -> None:
     """Write it aside and rename it.
 
     Raises:
         SaveError: the disk is full or refuses.
     """
     saved = {
-        "measures": asdict(sitting.measures),
-        "task": list(sitting.task_replies),
-        "general": list(sitting.general_replies),
-        "failed": dict(sitting.failed),
+        "measures": asdict(eval_result.measures),
+        "task": list(eval_result.task_replies),
+        "general": list(eval_result.general_replies),
+        "failed": dict(eval_result.failed),
     }
     run_files.write_json(path, saved)
 
 
-def read_sitting(path: Path, *, say: Callable[[str], None]) -> Sitting | None:
-    """What `write_sitting` wrote; None where there is nothing, or it is not as it was written, which `say` is told."""
+def read_eval_result(path: Path, *, log: Callable[[str], None]) -> EvalResult | None:
+    """What `write_eval_result` wrote; None where there is nothing, or it is not as it was written, which `log` is told."""
     try:
         saved = run_files.read_json(path)
-        return Sitting(Measures(**saved["measures"]), tuple(saved["task"]), tuple(saved["general"]), saved["failed"])
+        return EvalResult(Metrics(**saved["measures"]), tuple(saved["task"]), tuple(saved["general"]), saved["failed"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:  # the last two: of another version
-        say(f"  note: {path.name} is damaged ({cause_of(error)}); the model is measured again")
+        log(f"  note: {path.name} is damaged ({cause_of(error)}); the model is measured again")
         return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tutelage.distributed.collective_errors import agreed, failures
-from tutelage.distributed.process_group import ALONE, Ranks
+from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import cause_of
 from tutelage.evaluate.batch_check import SAID, Together
 from tutelage.evaluate.general import GeneralItem, score_general
@@ -16,18 +16,18 @@ from tutelage.evaluate.generate import answered_together, greedy_replies
 from tutelage.evaluate.heldout import RowLoss, heldout_loss
 from tutelage.evaluate.json_task import score_json
 from tutelage.model import loss
-from tutelage.model.architecture import Attention, attend_as_trained
-from tutelage.model.attention.packed import attend_as_served
+from tutelage.model.architecture import Attention, use_training_attention
+from tutelage.model.attention.packed import use_generation_attention
 from tutelage.model.out_of_memory import is_out_of_memory, return_memory
 from tutelage.render import Renderer
-from tutelage.types import Message, Prompt, Row, TokenIds
+from tutelage.types import Message, PackedSequence, Prompt, TokenIds
 
 
 @dataclass(frozen=True, slots=True)
-class Exam:
+class EvalSuite:
     """What a model is asked: rows for its loss, task prompts with JSON answers, general prompts with checks."""
 
-    heldout_rows: tuple[Row, ...]
+    heldout_rows: tuple[PackedSequence, ...]
     task: tuple[Prompt, ...]
     general: tuple[GeneralItem, ...]
     max_new_tokens: int
@@ -40,7 +40,7 @@ class Exam:
 
 
 @dataclass(frozen=True, slots=True)
-class Measures:
+class Metrics:
     """Numbers of one model; None means that nothing was there to measure it on. Shares run from 0 to 1."""
 
     exact_match: float | None = None
@@ -51,107 +51,117 @@ class Measures:
 
 
 @dataclass(frozen=True, slots=True)
-class Sitting:
+class EvalResult:
     """The measures and the replies they were taken from; `failed` has the cause of each that could not be taken."""
 
-    measures: Measures
+    measures: Metrics
     task_replies: tuple[str, ...]
     general_replies: tuple[str, ...]
     failed: Mapping[str, str] = field(default_factory=dict)
 
 
-def sit(
+def run_suite(
     model: Any,
     renderer: Renderer,
-    exam: Exam,
+    eval_suite: EvalSuite,
     *,
     done: Callable[[int], None] = lambda _: None,
     row_loss: RowLoss = loss.row_loss,
     attention: Attention = "documents",
     whole: Callable[[], AbstractContextManager[None]] = nullcontext,
-    ranks: Ranks = ALONE,
+    process_group: ProcessGroup = SINGLE,
     excused: bool = False,
-    say: Callable[[str], None] = lambda _: None,
-) -> Sitting:
+    log: Callable[[str], None] = lambda _: None,
+) -> EvalResult:
     """Measure `model`; it attends as it trains again when this returns.
 
     Args:
         model: with or without an adapter.
         renderer: makes the served prompts of the general set.
-        exam: what to ask.
+        eval_suite: what to ask.
         done: called with the number of replies finished since the last call.
         row_loss: (model, row) -> (summed loss, trained tokens).
         attention: that of its training, see `model.anatomy`.
         whole: opens a block in which the model generates without other processes.
-        ranks: processes that share the questions; all get all answers.
+        process_group: processes that share the questions; all get all answers.
         excused: a measure that fails is left out, and named in `failed`; of several processes, by all.
-        say: told where memory runs out, and less is computed at once, and where the model wants its prompts apart.
+        log: told where memory runs out, and less is computed at once, and where the model wants its prompts apart.
     """
     failed: dict[str, str] = {}
-    caught = failures(ranks) if excused else ()
-    attend_as_trained(model, attention)
+    caught = failures(process_group) if excused else ()
+    use_training_attention(model, attention)
     heldout = None
     try:
-        if exam.heldout_rows:
-            heldout = heldout_loss(model, exam.heldout_rows, row_loss=row_loss, ranks=ranks, say=say)
+        if eval_suite.heldout_rows:
+            heldout = heldout_loss(
+                model, eval_suite.heldout_rows, row_loss=row_loss, process_group=process_group, log=log
+            )
     except caught as error:
         failed["heldout_loss"] = cause_of(error)
-    attend_as_served(model)
+    use_generation_attention(model)
     replies: dict[str, list[str]] = {"task": [], "general": []}
     asked: dict[str, Callable[[], Sequence[TokenIds]]] = {}
-    if exam.task:
-        asked["task"] = lambda: [one.ids for one in exam.task]
-    if exam.general:
-        asked["general"] = lambda: _served(renderer, exam)
+    if eval_suite.task:
+        asked["task"] = lambda: [one.ids for one in eval_suite.task]
+    if eval_suite.general:
+        asked["general"] = lambda: _served(renderer, eval_suite)
     try:
         with whole() if asked else nullcontext():
-            which = _together(model, renderer, exam, say, ranks)
+            which = _together(model, renderer, eval_suite, log, process_group)
             for name, prompts in asked.items():
                 try:
-                    ids = agreed(ranks, prompts)
-                    replies[name] = _ask(model, renderer, ids, exam, which=which, done=done, ranks=ranks, say=say)
+                    ids = agreed(process_group, prompts)
+                    replies[name] = _ask(
+                        model, renderer, ids, eval_suite, which=which, done=done, process_group=process_group, log=log
+                    )
                 except caught as error:
                     failed[name] = cause_of(error)
     except caught as error:  # nothing can be asked
         failed |= dict.fromkeys(asked, cause_of(error))
-    attend_as_trained(model, attention)
-    return Sitting(_measures(exam, replies, heldout, failed), tuple(replies["task"]), tuple(replies["general"]), failed)
+    use_training_attention(model, attention)
+    return EvalResult(
+        _measures(eval_suite, replies, heldout, failed), tuple(replies["task"]), tuple(replies["general"]), failed
+    )
 
 
 def _measures(
-    exam: Exam, replies: Mapping[str, Sequence[str]], heldout: float | None, failed: Mapping[str, str]
-) -> Measures:
-    scores = score_json(exam.task, replies["task"]) if exam.task and "task" not in failed else None
-    return Measures(
+    eval_suite: EvalSuite, replies: Mapping[str, Sequence[str]], heldout: float | None, failed: Mapping[str, str]
+) -> Metrics:
+    scores = score_json(eval_suite.task, replies["task"]) if eval_suite.task and "task" not in failed else None
+    return Metrics(
         exact_match=scores.exact_match if scores else None,
         valid_json=scores.valid_json if scores else None,
         heldout_loss=heldout,
-        general=score_general(exam.general, replies["general"]) if exam.general and "general" not in failed else None,
+        general=score_general(eval_suite.general, replies["general"])
+        if eval_suite.general and "general" not in failed
+        else None,
         fields=scores.fields if scores else {},
     )
 
 
-def _served(renderer: Renderer, exam: Exam) -> list[TokenIds]:
-    return [renderer.serve([Message("user", one.prompt)]) for one in exam.general]
+def _served(renderer: Renderer, eval_suite: EvalSuite) -> list[TokenIds]:
+    return [renderer.serve([Message("user", one.prompt)]) for one in eval_suite.general]
 
 
-def _together(model: Any, renderer: Renderer, exam: Exam, say: Callable[[str], None], ranks: Ranks) -> Together:
+def _together(
+    model: Any, renderer: Renderer, eval_suite: EvalSuite, log: Callable[[str], None], process_group: ProcessGroup
+) -> Together:
     """Which prompts the model may answer together, which it is only asked where some would be."""
     which: Together = "padded"
     trial_fits = True
-    if exam.replies > 1 < exam.batch_prompts:
+    if eval_suite.replies > 1 < eval_suite.batch_prompts:
         try:
-            which = answered_together(model, renderer.tokenizer, ranks=ranks)
+            which = answered_together(model, renderer.tokenizer, process_group=process_group)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             trial_fits = False
         if not trial_fits:  # behind the handler, whose error holds on to what was computed
             return_memory()
-            say("Memory ran out as a batch of prompts was tried: they are answered one at a time")
+            log("Memory ran out as a batch of prompts was tried: they are answered one at a time")
             return "alone"
     if which in SAID:
-        say(f"  {SAID[which]}")
+        log(f"  {SAID[which]}")
     return which
 
 
@@ -159,15 +169,15 @@ def _ask(
     model: Any,
     renderer: Renderer,
     prompts: Sequence[TokenIds],
-    exam: Exam,
+    eval_suite: EvalSuite,
     *,
     which: Together,
     done: Callable[[int], None],
-    ranks: Ranks,
-    say: Callable[[str], None],
+    process_group: ProcessGroup,
+    log: Callable[[str], None],
 ) -> list[str]:
     """The replies; where memory runs out, of half as many prompts at once."""
-    batch_prompts = min(exam.batch_prompts, len(prompts))
+    batch_prompts = min(eval_suite.batch_prompts, len(prompts))
     finished = 0
 
     def count(replies: int) -> None:
@@ -181,11 +191,11 @@ def _ask(
                 model,
                 renderer.tokenizer,
                 prompts,
-                max_new_tokens=exam.max_new_tokens,
+                max_new_tokens=eval_suite.max_new_tokens,
                 batch_prompts=batch_prompts,
                 which=which,
                 done=count,
-                ranks=ranks,
+                process_group=process_group,
             )
         except (RuntimeError, MemoryError) as error:
             if batch_prompts == 1 or not is_out_of_memory(error):
@@ -194,5 +204,5 @@ def _ask(
         return_memory()
         batch_prompts //= 2
         count(-finished)
-        say(f"Memory ran out as prompts were answered: they are asked again, {batch_prompts} at once")
+        log(f"Memory ran out as prompts were answered: they are asked again, {batch_prompts} at once")
     return []

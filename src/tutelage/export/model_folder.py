@@ -15,10 +15,10 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from tutelage.distributed.process_group import ALONE, Ranks, whole_tensor
+from tutelage.distributed.process_group import SINGLE, ProcessGroup, whole_tensor
 from tutelage.errors import SaveError, cause_of, command, remedy
 from tutelage.model.load import no_progress_bars
-from tutelage.optim.master_weights import Masters
+from tutelage.optim.master_weights import MasterWeights
 from tutelage.render import Renderer
 from tutelage.system.files import new_folder
 
@@ -27,12 +27,12 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 
 def save_trained(
     model: Any,
-    optimiser: Masters,
+    optimizer: MasterWeights,
     renderer: Renderer,
     folder: Path,
     *,
     stored_as: torch.dtype,
-    ranks: Ranks = ALONE,
+    process_group: ProcessGroup = SINGLE,
     sharded: bool = False,
     start: Mapping[str, torch.Tensor] | None = None,
     untouched: Any | None = None,
@@ -42,11 +42,11 @@ def save_trained(
     Args:
         model: what was trained; its trainable parameters are replaced by the masters for the write. When this
             returns it computes as before.
-        optimiser: holds the masters.
+        optimizer: holds the masters.
         renderer: its tokenizer's files and its template go into the folder.
         folder: replaced if a run that was killed left one.
         stored_as: precision on disk.
-        ranks: the main one of these processes writes.
+        process_group: the main one of these processes writes.
         sharded: each of them keeps a part of the model.
         start: `model.adapt.Adapted.start`: what the adapter took out of the base before the first step. It is
             subtracted, so that the saved adapter (of twice the rank) belongs to the original base.
@@ -56,13 +56,13 @@ def save_trained(
     Raises:
         SaveError: the disk is full or refuses; nothing of that name is left.
     """
-    given = {"state_dict": _gathered(model, stored_as, ranks)} if sharded else {}
-    if not ranks.is_main:
+    given = {"state_dict": _gathered(model, stored_as, process_group)} if sharded else {}
+    if not process_group.is_main:
         return
     computed_in = {name: (one.device, one.dtype) for name, one in model.named_parameters()}
     try:
         if not sharded:
-            _put_back(model, optimiser, torch.float32 if start else stored_as, untouched)
+            _put_back(model, optimizer, torch.float32 if start else stored_as, untouched)
         _write_folder(model, renderer, folder, start=start or {}, given=given)
     except (OSError, SafetensorError) as error:  # a full disk reaches us as either
         raise SaveError(
@@ -95,17 +95,17 @@ def _copy_tokenizer(renderer: Renderer, folder: Path) -> None:
             shutil.copyfile(source, folder / name)
 
 
-def _put_back(model: Any, optimiser: Masters, stored_as: torch.dtype, untouched: Any | None) -> None:
+def _put_back(model: Any, optimizer: MasterWeights, stored_as: torch.dtype, untouched: Any | None) -> None:
     """Give the model its masters, and the frozen weights of `untouched` as they came."""
-    for name, parameter in optimiser.parameters.items():
-        parameter.data = optimiser.masters[name].to(stored_as)
+    for name, parameter in optimizer.parameters.items():
+        parameter.data = optimizer.masters[name].to(stored_as)
     if untouched is not None:
         for name, parameter in untouched.named_parameters():
-            if name not in optimiser.parameters:
+            if name not in optimizer.parameters:
                 model.get_parameter(name).data = parameter.data
 
 
-def _gathered(model: Any, stored_as: torch.dtype, ranks: Ranks) -> dict[str, torch.Tensor]:
+def _gathered(model: Any, stored_as: torch.dtype, process_group: ProcessGroup) -> dict[str, torch.Tensor]:
     """Whole tensors on the main process, one gathered after the other; the others get none.
 
     Of a model with an adapter only what was trained, as the base is not saved.
@@ -116,7 +116,7 @@ def _gathered(model: Any, stored_as: torch.dtype, ranks: Ranks) -> dict[str, tor
             continue
         if id(tensor) not in seen:  # a tied head is the same tensor under a second name
             whole = whole_tensor(tensor.detach())
-            kept = whole.to("cpu", stored_as if whole.is_floating_point() else None) if ranks.is_main else None
+            kept = whole.to("cpu", stored_as if whole.is_floating_point() else None) if process_group.is_main else None
             seen[id(tensor)] = kept
         if (kept := seen[id(tensor)]) is not None:
             gathered[name] = kept

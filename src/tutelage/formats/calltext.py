@@ -51,7 +51,7 @@ def calls_out_of_text(
             read += _results(message, where, context)
         elif message.role == "assistant":
             words, calls = spoken_calls(message.content or "", where, context)
-            context.remarks.say("calls written as `<tool_call>` in the text are read as calls")
+            context.remarks.note("calls written as `<tool_call>` in the text are read as calls")
             read.append(replace(message, content=words or None, tool_calls=message.tool_calls + calls))
         elif lists_tools(message.content or ""):
             left, change = _left_to_template(message, where, address)
@@ -83,7 +83,7 @@ def _results(message: Message, where: str, context: RowContext) -> list[Message]
     *pieces, rest = (piece.strip() for piece in text.split(_RESULT_CLOSING))
     if rest or any(not piece.startswith(_RESULT_OPENING) for piece in pieces):
         raise RowError("calls_in_text", f"{where}: words stand beside a `<tool_response>`: {text[:40]!r}")
-    context.remarks.say("results written as `<tool_response>` in the text are read as results")
+    context.remarks.note("results written as `<tool_response>` in the text are read as results")
     return [replace(message, content=piece.removeprefix(_RESULT_OPENING).strip()) for piece in pieces]
 
 

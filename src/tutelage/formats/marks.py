@@ -82,7 +82,7 @@ def row_weight_of(raw: Mapping[str, Any], names: Sequence[str], remarks: FileRem
         if factor is None:
             remarks.unread("row", [name])
             continue
-        remarks.say(f"`{name}` of a row says how much its replies are trained, 0 or false not at all")
+        remarks.note(f"`{name}` of a row says how much its replies are trained, 0 or false not at all")
         weight = factor if weight is None else weight * factor
     return weight
 

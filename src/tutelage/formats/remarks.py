@@ -44,7 +44,7 @@ class FileRemarks:
         self.tool_bytes_left = TOOL_BYTES_KEPT
         self.tools_unshared = 0
 
-    def say(self, sentence: str) -> None:
+    def note(self, sentence: str) -> None:
         """Note this of the file, unless it was."""
         if sentence not in self._said:
             self._said.add(sentence)
@@ -58,13 +58,13 @@ class FileRemarks:
                 continue
             self._keys += 1
             if self._keys > KEYS_NAMED:
-                self.say("more keys below the columns are not used")
+                self.note("more keys below the columns are not used")
                 return
-            self.say(sentence)
+            self.note(sentence)
 
     def nulls(self, place: str) -> None:
         """Say that nulls in `place` are read as keys that are not there."""
-        self.say(f"nulls inside {place} are read as absent; Arrow and Parquet write both alike")
+        self.note(f"nulls inside {place} are read as absent; Arrow and Parquet write both alike")
 
 
 @dataclass(slots=True)

@@ -259,7 +259,7 @@ def _reply(raw: Mapping[str, Any], fields: Fields, context: RowContext) -> list[
     name, reply = _named(raw, fields.response)
     if context.schemas and is_call_text(reply):
         calls = calls_from(reply, f"`{name}`", context)
-        context.remarks.say(f"`{name}` holds calls of the tools as JSON; they are read as calls")
+        context.remarks.note(f"`{name}` holds calls of the tools as JSON; they are read as calls")
         return [Message("assistant", None, tool_calls=calls)]
     if isinstance(reply, dict):
         reply = [reply]

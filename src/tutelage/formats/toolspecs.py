@@ -138,7 +138,7 @@ def _described(body: Mapping[str, Any], where: str, context: RowContext) -> Mapp
     if parameters is not None and not isinstance(parameters, dict):
         raise RowError("bad_tools", f"{where}: `parameters` must be an object, found {json_type(parameters)}")
     if parameters and _is_flat(parameters):
-        context.remarks.say("tools list their parameters by name and Python type; they are read as a JSON Schema")
+        context.remarks.note("tools list their parameters by name and Python type; they are read as a JSON Schema")
         return {**body, "parameters": _schema_of(parameters, where)}
     return body
 

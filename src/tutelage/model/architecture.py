@@ -17,11 +17,11 @@ from tutelage.model.adapters.prompt_tuning import without_prompt
 from tutelage.model.attention.isolation_check import (
     SHORT,
     Longest,
-    beginnings_can_be_shared,
-    documents_stay_apart,
+    documents_are_isolated,
     equal_but_for_rounding,
+    prefixes_can_be_shared,
 )
-from tutelage.model.attention.packed import attend_as_served, isolate_documents
+from tutelage.model.attention.packed import use_generation_attention, use_packed_attention
 from tutelage.model.layers import decoder_of
 from tutelage.model.out_of_memory import is_out_of_memory
 from tutelage.model.output_head import HeadKind, accepted, head_of, own_logits, product_logits
@@ -36,31 +36,31 @@ Attention = Literal["documents", "own"]
 
 
 @dataclass(frozen=True, slots=True)
-class Anatomy:
+class Architecture:
     """What was tried on a model.
 
     Attributes:
         attention: "documents" where `model.attention.document_attention` gives what the model's own attention gives;
             "own" where only the model's own does, one document a row.
         head: who makes its logits, see `model.head`.
-        together: documents of a row are kept apart, so that they can share one.
-        shares_beginnings: documents of a row can continue one beginning that is laid down once.
+        documents_isolated: documents of a row are kept apart, so that they can share one.
+        shares_prefixes: documents of a row can continue one beginning that is laid down once.
         draws_noise: two passes in training mode differ: dropout of the checkpoint's, or of its adapter.
     """
 
     attention: Attention = "documents"
     head: HeadKind = "product"
-    together: bool = True
-    shares_beginnings: bool = True
+    documents_isolated: bool = True
+    shares_prefixes: bool = True
     draws_noise: bool = False
 
 
-PLAIN = Anatomy()
+PLAIN = Architecture()
 """A model that attends inside documents, whose logits are a product."""
 
 
-def anatomy_of(model: Any, longest: Longest = SHORT) -> Anatomy:
-    """Try a model; afterwards it attends as it trains (`attend_as_trained`), in the mode it was in.
+def architecture_of(model: Any, longest: Longest = SHORT) -> Architecture:
+    """Try a model; afterwards it attends as it trains (`use_training_attention`), in the mode it was in.
 
     Args:
         model: a causal language model of transformers, with or without PEFT around it; virtual tokens are left out.
@@ -71,7 +71,7 @@ def anatomy_of(model: Any, longest: Longest = SHORT) -> Anatomy:
     """
     whole = bare_model(model)
     with _undisturbed(whole), torch.no_grad():
-        attend_as_served(whole)
+        use_generation_attention(whole)
         ids_1T = _ids(whole)
         own_TV = _own_forward(whole, ids_1T)
         _require_causal(whole, ids_1T, own_TV)
@@ -79,19 +79,19 @@ def anatomy_of(model: Any, longest: Longest = SHORT) -> Anatomy:
         head = _head_kind(whole, hidden_TD, own_TV)
         documents = head != "whole" and _same_by_documents(whole, ids_1T, hidden_TD)
         attention: Attention = "documents" if documents else "own"
-        together = documents and documents_stay_apart(whole, longest)
-        beginnings = together and beginnings_can_be_shared(whole)
-        attend_as_trained(whole, attention)
+        documents_isolated = documents and documents_are_isolated(whole, longest)
+        beginnings = documents_isolated and prefixes_can_be_shared(whole)
+        use_training_attention(whole, attention)
         noise = _draws_noise(whole, ids_1T, attention)
-    return Anatomy(attention, head, together, beginnings, noise)
+    return Architecture(attention, head, documents_isolated, beginnings, noise)
 
 
-def attend_as_trained(model: Any, attention: Attention) -> None:
+def use_training_attention(model: Any, attention: Attention) -> None:
     """Give `model` the attention it is trained with: inside documents, or its own."""
     if attention == "documents":
-        isolate_documents(model)
+        use_packed_attention(model)
     else:
-        attend_as_served(model)
+        use_generation_attention(model)
 
 
 def own_inputs(module: Any, named: dict[str, Any]) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def _same_by_documents(model: Any, ids_1T: torch.Tensor, hidden_TD: torch.Tensor
     if not model._can_set_attn_implementation():
         return False
     try:
-        isolate_documents(model)
+        use_packed_attention(model)
         decoder = decoder_of(model)
         found = decoder(**document_inputs(ids_1T), use_cache=False)[0][0]
     except (*REFUSALS, DataError, ConfigError) as error:

@@ -37,13 +37,13 @@ SETTLED_SECONDS = 2.0
 changed again. Source: "racy Git", technical documentation of Git."""
 
 
-def model_sha256(folder: Path, *, cache: Path | None, say: Callable[[str], None]) -> dict[str, str]:
+def model_sha256(folder: Path, *, cache: Path | None, log: Callable[[str], None]) -> dict[str, str]:
     """The hash of each file of a model's folder that decides its numbers, by name.
 
     Args:
         folder: of the model, or of an adapter.
         cache: where hashes are remembered; None remembers none.
-        say: told where it takes time.
+        log: told where it takes time.
 
     Raises:
         DataError: a file cannot be read, or is being written to.
@@ -53,7 +53,7 @@ def model_sha256(folder: Path, *, cache: Path | None, say: Callable[[str], None]
     unknown = [path for path, digest in known.items() if digest is None]
     size = sum(path.stat().st_size for path in unknown)
     if size > SLOW_BYTES:
-        say(f"Hashing {size / 1e9:.1f} GB of {folder}, once: a resume must find the same model ...")
+        log(f"Hashing {size / 1e9:.1f} GB of {folder}, once: a resume must find the same model ...")
     with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
         hashed = dict(zip(unknown, pool.map(lambda path: _hashed(path, cache), unknown), strict=True))
     return {path.name: digest or hashed[path] for path, digest in known.items()}

@@ -11,7 +11,7 @@ GIVE_BACK_EVERY_STEPS = 4
 """Often enough that the heap does not grow over a run; each time costs the next step some page faults."""
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Ask tcmalloc, mimalloc or glibc to return free pages; nothing happens with another C library.
 
     Source: docs/log.md, "Memory of full fine-tuning on a CPU".

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from tutelage.errors import DataError, DependencyError, cause_of
 from tutelage.model.checkpoint_match import require_agreement
 from tutelage.model.configuration import CONFIG_FILE, causal_configuration
-from tutelage.model.quantization import keep_quantised, parameter_count, stored_bytes
+from tutelage.model.quantization import keep_quantized, parameter_count, stored_bytes
 from tutelage.render.tokenizer import read_object
 from tutelage.system.hardware import cpu_multiplies_bf16
 from tutelage.system.openmp_wait import watch_the_cores
@@ -65,7 +65,7 @@ def load(
         _require_ordinary_weights(folder, getattr(model.config, "quantization_config", None))
         model.to(device)
     else:  # transformers has put it on the device, where it was quantised
-        keep_quantised(model)
+        keep_quantized(model)
     notes = require_agreement(model, folder, report)
     parameters = sum(parameter_count(one) for one in model.parameters())
     weight_bytes = sum(stored_bytes(one) for one in model.parameters())
@@ -154,7 +154,7 @@ def no_progress_bars() -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-def settled_precision(asked: Literal["auto", "fp32", "bf16"]) -> Precision:
+def resolve_precision(asked: Literal["auto", "fp32", "bf16"]) -> Precision:
     """The precision asked for; for "auto", bf16 where this machine's hardware multiplies it, else fp32."""
     if asked != "auto":
         return asked
@@ -163,7 +163,7 @@ def settled_precision(asked: Literal["auto", "fp32", "bf16"]) -> Precision:
     return "bf16" if cpu_multiplies_bf16() else "fp32"
 
 
-def compute_in(model: torch.nn.Module, precision: Precision) -> None:
+def cast_model(model: torch.nn.Module, precision: Precision) -> None:
     """Cast every parameter; buffers stay as they are, as rotary frequencies lose their meaning in bf16.
 
     Weights in 4 bits stay, too: they are whole numbers, and are widened to `precision` for each product.

@@ -44,13 +44,13 @@ def embedded_models() -> dict[str, dict[str, Any]]:
     return tomllib.loads(files("tutelage.model").joinpath("embedded.toml").read_text(encoding="utf-8"))
 
 
-def model_folder(name: str, *, weights: bool = True, say: Say = print) -> Path:
+def model_folder(name: str, *, weights: bool = True, log: Say = print) -> Path:
     """Find, fetch or convert the model `name`; return a folder that transformers loads.
 
     Args:
         name: short name, local folder, local .gguf file or Hugging Face id.
         weights: False fetches only configuration, tokenizer and template from the hub.
-        say: receives one line when something slow or lasting happens.
+        log: receives one line when something slow or lasting happens.
 
     Raises:
         SourceNotFoundError: nothing of that name is here or reachable.
@@ -58,7 +58,7 @@ def model_folder(name: str, *, weights: bool = True, say: Say = print) -> Path:
         DataError: a folder without the files a model needs.
     """
     if name in embedded_models():
-        return _converted(_embedded_gguf(name), label=name, say=say)
+        return _converted(_embedded_gguf(name), label=name, log=log)
     path = Path(name).expanduser()
     if path.is_dir():
         return _checked_folder(path, weights=weights)
@@ -70,7 +70,7 @@ def model_folder(name: str, *, weights: bool = True, say: Say = print) -> Path:
                 expected="a folder with safetensors, or a .gguf file",
                 fix="give the folder that holds config.json",
             )
-        return _converted(path, label=path.stem, say=say)
+        return _converted(path, label=path.stem, log=log)
     if not hub.looks_like_repository(name):
         raise SourceNotFoundError(
             f"There is no model at '{name}'",
@@ -147,7 +147,7 @@ def _is_weights_here(folder: Path, name: str) -> bool:
     return Path(name).name == name and name.endswith(".safetensors") and (folder / name).is_file()
 
 
-def _converted(gguf: Path, *, label: str, say: Say) -> Path:
+def _converted(gguf: Path, *, label: str, log: Say) -> Path:
     digest = file_sha256(gguf, then=f"converter {CONVERTER_VERSION}".encode())
     folder = cache_folder() / "models" / f"{label}-{digest[:16]}"
     if folder.is_dir():
@@ -160,7 +160,7 @@ def _converted(gguf: Path, *, label: str, say: Say) -> Path:
         )
     from tutelage.model.gguf import convert_gguf
 
-    say(f"Converting {label} from GGUF to safetensors, once (about 20 s) ...")
+    log(f"Converting {label} from GGUF to safetensors, once (about 20 s) ...")
     convert_gguf(gguf, folder)
-    say(f"Converted: {folder}")
+    log(f"Converted: {folder}")
     return folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from tutelage.errors import TutelageError
-from tutelage.model.heap import give_back
+from tutelage.model.heap import trim_heap
 
 SAID = (
     "DefaultCPUAllocator: can't allocate memory",
@@ -28,6 +28,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def return_memory() -> None:
     """Give back what the failed pass has freed, on whichever device it ran."""
-    give_back()
+    trim_heap()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

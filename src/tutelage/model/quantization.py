@@ -34,11 +34,11 @@ def require_bitsandbytes() -> None:
         )
 
 
-def four_bit(*, compute_in: torch.dtype, double_quantisation: bool) -> Any:
+def four_bit(*, cast_model: torch.dtype, double_quantisation: bool) -> Any:
     """How transformers is asked for NF4 weights.
 
     Args:
-        compute_in: what a weight is widened to for each product.
+        cast_model: what a weight is widened to for each product.
         double_quantisation: quantise the scales of the blocks of 64 weights too.
 
     Raises:
@@ -51,11 +51,11 @@ def four_bit(*, compute_in: torch.dtype, double_quantisation: bool) -> Any:
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=double_quantisation,
-        bnb_4bit_compute_dtype=compute_in,
+        bnb_4bit_compute_dtype=cast_model,
     )
 
 
-def keep_quantised(model: Any) -> int:
+def keep_quantized(model: Any) -> int:
     """Let no layer of 4 bits repack its weights when it is first evaluated; return how many would have.
 
     On processors with AVX512-BF16 bitsandbytes does so to generate faster. What it repacks multiplies in bf16 whatever
@@ -71,7 +71,7 @@ def keep_quantised(model: Any) -> int:
     return len(repacking)
 
 
-def quantised_count(model: torch.nn.Module) -> int:
+def quantized_count(model: torch.nn.Module) -> int:
     """How many of a model's weights are in 4 bits."""
     return sum(parameter_count(one) for one in model.parameters() if not one.is_floating_point())
 
@@ -110,13 +110,13 @@ def hold_against_asked(model: Any) -> tuple[str, ...]:
 
 def parameter_count(parameter: torch.Tensor) -> int:
     """Weights in a parameter; two of them share a byte in 4 bits."""
-    state = _quantisation_of(parameter)
+    state = _quantization_of(parameter)
     return parameter.numel() if state is None else int(torch.Size(state.shape).numel())
 
 
 def stored_bytes(parameter: torch.Tensor) -> int:
     """Bytes of a parameter in memory, the scales of a quantised one included."""
-    state = _quantisation_of(parameter)
+    state = _quantization_of(parameter)
     size = parameter.numel() * parameter.element_size()
     if state is None:
         return size
@@ -124,7 +124,7 @@ def stored_bytes(parameter: torch.Tensor) -> int:
     return size + sum(one.numel() * one.element_size() for one in parts.values() if isinstance(one, torch.Tensor))
 
 
-def _quantisation_of(parameter: torch.Tensor) -> Any:
+def _quantization_of(parameter: torch.Tensor) -> Any:
     """How a parameter was quantised; None for an ordinary one."""
     if parameter.is_floating_point():
         return None

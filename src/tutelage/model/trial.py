@@ -8,21 +8,21 @@ import numpy as np
 import torch
 
 from tutelage.errors import ConfigError, cause_of
-from tutelage.model.architecture import Anatomy, bare_model
+from tutelage.model.architecture import Architecture, bare_model
 from tutelage.model.loss import row_loss
 from tutelage.model.out_of_memory import is_out_of_memory
 from tutelage.model.refusals import REFUSALS
-from tutelage.types import Row
+from tutelage.types import PackedSequence
 
 DOCUMENT_TOKENS = (5, 7)
 
 
-def require_trainable(model: Any, anatomy: Anatomy) -> None:
+def require_trainable(model: Any, architecture: Architecture) -> None:
     """Take a row forward and back, twice; no gradient is kept, and no random number used up.
 
     Args:
         model: ready to train, adapters, virtual tokens and lean layers included.
-        anatomy: what was tried on it.
+        architecture: what was tried on it.
 
     Raises:
         ConfigError: its code refuses.
@@ -35,7 +35,7 @@ def require_trainable(model: Any, anatomy: Anatomy) -> None:
     try:
         with torch.random.fork_rng(devices=devices):
             for _ in range(2):  # some models keep a state, which the next row would reach back through
-                loss, _ = row_loss(model, _row(model, anatomy), anatomy=anatomy)
+                loss, _ = row_loss(model, _row(model, architecture), architecture=architecture)
                 torch.autograd.grad(loss, smallest, allow_unused=True)
     except REFUSALS as error:
         if is_out_of_memory(error):
@@ -52,9 +52,9 @@ def require_trainable(model: Any, anatomy: Anatomy) -> None:
         model.train(trained)
 
 
-def _row(model: Any, anatomy: Anatomy) -> Row:
-    lengths = DOCUMENT_TOKENS if anatomy.together else DOCUMENT_TOKENS[-1:]
+def _row(model: Any, architecture: Architecture) -> PackedSequence:
+    lengths = DOCUMENT_TOKENS if architecture.documents_isolated else DOCUMENT_TOKENS[-1:]
     positions = np.concatenate([np.arange(one, dtype=np.int32) for one in lengths])
     vocabulary = len(model.get_input_embeddings().weight)
     ids = ((1 + np.arange(len(positions))) % vocabulary).astype(np.int32)
-    return Row(ids, (positions > 0).astype(np.float32), positions, lengths, ())
+    return PackedSequence(ids, (positions > 0).astype(np.float32), positions, lengths, ())

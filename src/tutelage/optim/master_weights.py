@@ -24,13 +24,13 @@ MOST_NAMES = 4
 """Weights that an error names."""
 
 INTEGER = "#int"
-"""Ends the key of a plain whole number in `Masters.state`."""
+"""Ends the key of a plain whole number in `MasterWeights.state`."""
 
 AVERAGE = "average:"
-"""Begins the key of what `Average.state` gives in `Masters.state`."""
+"""Begins the key of what `Average.state` gives in `MasterWeights.state`."""
 
 
-class Masters:
+class MasterWeights:
     """Keeps an fp32 master and an fp32 gradient for each trainable parameter, and the optimizers that step them.
 
     Two ways, with the same mathematics:

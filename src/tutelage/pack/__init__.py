@@ -1,15 +1,24 @@
 """Example -> Row -> Batch: who is in, in which order, packed how.
 
-Length is decided here and nowhere else (`within_limit`), order and resume position too (`Order`), and document
+Length is decided here and nowhere else (`within_limit`), order and resume position too (`Sampler`), and document
 boundaries and positions (`pack_rows`). Prepared Examples lie in files (`ExampleStore`) and are found again by their
 content (`Cache`). Imports without torch.
 """
 
 from tutelage.pack.example_store import ExampleStore
 from tutelage.pack.length import within_limit
-from tutelage.pack.packing import batches, dealt, pack_rows
+from tutelage.pack.packing import batches, pack_rows, split_over_ranks
 from tutelage.pack.pipeline import proven_rows
 from tutelage.pack.prepared_cache import Cache
-from tutelage.pack.sampler import Order
+from tutelage.pack.sampler import Sampler
 
-__all__ = ["Cache", "ExampleStore", "Order", "batches", "dealt", "pack_rows", "proven_rows", "within_limit"]
+__all__ = [
+    "Cache",
+    "ExampleStore",
+    "Sampler",
+    "batches",
+    "pack_rows",
+    "proven_rows",
+    "split_over_ranks",
+    "within_limit",
+]

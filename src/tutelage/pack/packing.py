@@ -10,18 +10,18 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tutelage.pack.sampler import Order
-from tutelage.pack.shared_prefix import Stretch, by_content, laid_tokens, shared_with_next, stretches
+from tutelage.pack.sampler import Sampler
+from tutelage.pack.shared_prefix import Stretch, by_content, packed_tokens, shared_with_next, stretches
 from tutelage.pack.splitting import halved, rows_within
-from tutelage.types import Batch, Example, Row
+from tutelage.types import Batch, Example, PackedSequence
 
 Laid = tuple[Sequence[Example], Sequence[Stretch]]
 """The documents of a row and the stretches in which they are laid down."""
 
 
 def pack_rows(
-    examples: Sequence[Example], *, row_tokens: int, share_prefixes: bool = False, together: bool = True
-) -> tuple[Row, ...]:
+    examples: Sequence[Example], *, row_tokens: int, share_prefixes: bool = False, documents_isolated: bool = True
+) -> tuple[PackedSequence, ...]:
     """Pack examples into rows of at most `row_tokens` tokens.
 
     Without shared prefixes first fit by decreasing length; with them, the same or rows filled in order of content,
@@ -32,14 +32,14 @@ def pack_rows(
         examples: none longer than `row_tokens`.
         row_tokens: budget of one row (one micro-batch).
         share_prefixes: lay down a beginning that documents of a row have in common once.
-        together: False gives each example a row of its own, for a model that mixes the tokens of a row.
+        documents_isolated: False gives each example a row of its own, for a model that mixes the tokens of a row.
     """
     for one in examples:
         need = len(one.ids)
         assert need <= row_tokens, f"{one.address}: {need} tokens do not fit a row of {row_tokens}"
         assert one.weights[0] == 0, f"{one.address}: the first token of a document cannot be trained"
-    bins = _by_length(examples, row_tokens) if together else [[one] for one in examples]
-    if share_prefixes and together:
+    bins = _by_length(examples, row_tokens) if documents_isolated else [[one] for one in examples]
+    if share_prefixes and documents_isolated:
         laid = min(
             ([_shared(documents) for documents in bins], _by_content(examples, row_tokens)),
             key=lambda rows: sum(part.end - part.start for _, parts in rows for part in parts),
@@ -82,7 +82,7 @@ def _by_content(examples: Sequence[Example], row_tokens: int) -> list[Laid]:
     rows: list[Laid] = []
     low = 0
     for high in range(1, len(ordered) + 1):
-        if high == len(ordered) or laid_tokens(ordered[low : high + 1], shared[low:high]) > row_tokens:
+        if high == len(ordered) or packed_tokens(ordered[low : high + 1], shared[low:high]) > row_tokens:
             rows.append((ordered[low:high], stretches(ordered[low:high], shared[low : high - 1])))
             low = high
     return rows
@@ -90,14 +90,14 @@ def _by_content(examples: Sequence[Example], row_tokens: int) -> list[Laid]:
 
 def batches(
     examples: Sequence[Example],
-    order: Order,
+    order: Sampler,
     *,
     row_tokens: int,
     start_step: int = 0,
     share_prefixes: bool = False,
-    together: bool = True,
+    documents_isolated: bool = True,
     rank: int = 0,
-    ranks: int = 1,
+    world_size: int = 1,
     within: int | None = None,
 ) -> Iterator[Batch]:
     """The batches of a run from `start_step` on, each with the one count its loss is divided by.
@@ -110,19 +110,19 @@ def batches(
             [examples[index] for index in chosen],
             row_tokens=row_tokens,
             share_prefixes=share_prefixes,
-            together=together,
+            documents_isolated=documents_isolated,
         )
         rows = rows_within(rows, within)
         yield Batch(
             step=step,
             epoch=epoch,
-            rows=rows if ranks == 1 else dealt(rows, rank=rank, ranks=ranks),
+            rows=rows if world_size == 1 else split_over_ranks(rows, rank=rank, world_size=world_size),
             trained_tokens=sum(row.trained_tokens for row in rows),
             examples=len(chosen),
         )
 
 
-def dealt(rows: Sequence[Row], *, rank: int, ranks: int) -> tuple[Row, ...]:
+def split_over_ranks(rows: Sequence[PackedSequence], *, rank: int, world_size: int) -> tuple[PackedSequence, ...]:
     """The rows of one process: every process gets equally many, and those of one place are of like length.
 
     The longest rows that hold several documents are halved until the rows divide evenly; what is missing then are rows
@@ -131,35 +131,39 @@ def dealt(rows: Sequence[Row], *, rank: int, ranks: int) -> tuple[Row, ...]:
     Args:
         rows: those of all processes.
         rank: which process, from 0.
-        ranks: how many processes.
+        world_size: how many processes.
     """
     spread = list(rows)
-    while len(spread) % ranks and (several := [row for row in spread if len(row.addresses) > 1]):
+    while len(spread) % world_size and (several := [row for row in spread if len(row.addresses) > 1]):
         fullest = max(several, key=lambda row: len(row.ids))
         halves = halved(fullest) if fullest.parents else _halves(fullest)
         spread = [row for row in spread if row is not fullest] + list(halves)
     spread.sort(key=lambda row: len(row.ids), reverse=True)
-    spread += [_untrained(spread[-1])] * (-len(spread) % ranks)
-    return tuple(spread[rank::ranks])
+    spread += [_untrained(spread[-1])] * (-len(spread) % world_size)
+    return tuple(spread[rank::world_size])
 
 
-def _halves(row: Row) -> tuple[Row, Row]:
+def _halves(row: PackedSequence) -> tuple[PackedSequence, PackedSequence]:
     """The same documents in two rows; the cut is the one between documents that is nearest to the middle."""
     ends = np.cumsum(row.document_tokens)[:-1]
     first = int(np.abs(2 * ends - len(row.ids)).argmin()) + 1
     at = int(ends[first - 1])
     return (
-        Row(row.ids[:at], row.weights[:at], row.positions[:at], row.document_tokens[:first], row.addresses[:first]),
-        Row(row.ids[at:], row.weights[at:], row.positions[at:], row.document_tokens[first:], row.addresses[first:]),
+        PackedSequence(
+            row.ids[:at], row.weights[:at], row.positions[:at], row.document_tokens[:first], row.addresses[:first]
+        ),
+        PackedSequence(
+            row.ids[at:], row.weights[at:], row.positions[at:], row.document_tokens[first:], row.addresses[first:]
+        ),
     )
 
 
-def _untrained(row: Row) -> Row:
+def _untrained(row: PackedSequence) -> PackedSequence:
     """Two tokens to compute on where there is nothing to learn, so that a process keeps step with the others."""
-    return Row(row.ids[:2], np.zeros_like(row.weights[:2]), row.positions[:2], (len(row.ids[:2]),), ())
+    return PackedSequence(row.ids[:2], np.zeros_like(row.weights[:2]), row.positions[:2], (len(row.ids[:2]),), ())
 
 
-def _trained_ends(row: Row, documents: Sequence[Example], laid: Sequence[Stretch]) -> int:
+def _trained_ends(row: PackedSequence, documents: Sequence[Example], laid: Sequence[Stretch]) -> int:
     """Turns whose last token stands trained at its place in the row, behind the tokens it was proven behind."""
     count, begins = 0, np.cumsum((0, *row.document_tokens))
     before = row.predecessors()
@@ -175,9 +179,9 @@ def _trained_ends(row: Row, documents: Sequence[Example], laid: Sequence[Stretch
     return count
 
 
-def _row(documents: Sequence[Example], laid: Sequence[Stretch]) -> Row:
+def _row(documents: Sequence[Example], laid: Sequence[Stretch]) -> PackedSequence:
     shares = any(part.parent >= 0 for part in laid)
-    return Row(
+    return PackedSequence(
         ids=np.concatenate([documents[part.example].ids[part.start : part.end] for part in laid]),
         weights=np.concatenate([documents[part.example].weights[part.start : part.end] for part in laid]),
         positions=np.concatenate([np.arange(part.start, part.end, dtype=np.int32) for part in laid]),

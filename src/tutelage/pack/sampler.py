@@ -47,7 +47,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Sampler:
     """Which examples each optimizer step sees.
 
     Epoch e visits the examples in a permutation drawn from (seed, e); the epochs are laid end to end and cut into

@@ -82,7 +82,7 @@ def stretches(examples: Sequence[Example], shared: Sequence[int]) -> list[Stretc
     return laid
 
 
-def laid_tokens(examples: Sequence[Example], shared: Sequence[int]) -> int:
+def packed_tokens(examples: Sequence[Example], shared: Sequence[int]) -> int:
     """Tokens that `examples`, sorted by content, take in a row."""
     return sum(one.end - one.start for one in stretches(examples, shared))
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tutelage.types import Row
+from tutelage.types import PackedSequence
 
 
-def rows_within(rows: Sequence[Row], row_tokens: int | None) -> tuple[Row, ...]:
+def rows_within(rows: Sequence[PackedSequence], row_tokens: int | None) -> tuple[PackedSequence, ...]:
     """The same documents in the same order, rows of more than `row_tokens` tokens divided between documents.
 
     A document that is longer by itself has a row of its own; a beginning that documents share is laid down again in
@@ -24,7 +24,7 @@ def rows_within(rows: Sequence[Row], row_tokens: int | None) -> tuple[Row, ...]:
     )
 
 
-def halved(row: Row) -> tuple[Row, Row]:
+def halved(row: PackedSequence) -> tuple[PackedSequence, PackedSequence]:
     """The documents of a row that shares beginnings in two rows, cut where the longer of the two is shortest.
 
     Args:
@@ -48,7 +48,7 @@ def halved(row: Row) -> tuple[Row, Row]:
     )
 
 
-def _divided(row: Row, row_tokens: int) -> Iterator[Row]:
+def _divided(row: PackedSequence, row_tokens: int) -> Iterator[PackedSequence]:
     parents = row.parents or (-1,) * len(row.document_tokens)
     documents = [one for one in range(len(parents)) if one not in set(parents)]  # what nothing continues
     held: set[int] = set()
@@ -71,11 +71,11 @@ def _chain(stretch: int, parents: Sequence[int]) -> set[int]:
     return chain
 
 
-def _taken(row: Row, stretches: Sequence[int], parents: Sequence[int], documents: slice) -> Row:
+def _taken(row: PackedSequence, stretches: Sequence[int], parents: Sequence[int], documents: slice) -> PackedSequence:
     ends = np.cumsum(row.document_tokens)
     places = np.concatenate([np.arange(ends[one] - row.document_tokens[one], ends[one]) for one in stretches])
     order = {-1: -1} | {one: place for place, one in enumerate(stretches)}
-    return Row(
+    return PackedSequence(
         ids=row.ids[places],
         weights=row.weights[places],
         positions=row.positions[places],

@@ -50,14 +50,14 @@ def gigabytes(size_bytes: int) -> str:
 
 
 def _head(plan: Plan) -> RenderableType:
-    model, work = plan.blueprint, plan.work
+    model, workload = plan.model_shape, plan.workload
     grid = Table.grid(padding=(0, 2))
     facts = {
         "model": f"{model.name}: {count(model.parameters)} parameters, "
         f"{model.layers} layers of width {model.hidden_width}",
-        "method": f"{work.method} in {work.precision}, {count(plan.chosen.traced.trainable)} parameters trained "
+        "method": f"{workload.method} in {workload.precision}, {count(plan.chosen.traced.trainable)} parameters trained "
         f"({percent(plan.chosen.traced.trainable / model.parameters)})",
-        "row": f"{count(work.row_tokens)} tokens, documents: {len(work.document_tokens)}; one pass forward and back",
+        "row": f"{count(workload.row_tokens)} tokens, documents: {len(workload.document_tokens)}; one pass forward and back",
         "device": f"{plan.device.name}: {gigabytes(plan.device.memory_bytes)} free "
         f"of {gigabytes(plan.device.total_bytes)}",
     }
@@ -75,7 +75,7 @@ def _head(plan: Plan) -> RenderableType:
 def _time(plan: Plan) -> str:
     if isinstance(plan.pace, str):
         return plan.pace
-    speed = plan.work.row_tokens / plan.pace.row_seconds
+    speed = plan.workload.row_tokens / plan.pace.row_seconds
     whole = plan.run_seconds(plan.pace)
     said = f"{duration(plan.pace.row_seconds)} a row ({speed:,.0f} tokens/s)"
     return f"{said}, {plan.pace.how}" if whole is None else f"{duration(whole)} for all steps; {said}, {plan.pace.how}"
@@ -127,7 +127,9 @@ def _gpus(plan: Plan) -> Table:
     table.add_column("")
     for option in plan.options:
         table.add_column(option.method, justify="right")
-    table.add_column(f"{plan.work.method}, time" if plan.amount else f"{plan.work.method}, tokens/s", justify="right")
+    table.add_column(
+        f"{plan.workload.method}, time" if plan.amount else f"{plan.workload.method}, tokens/s", justify="right"
+    )
     table.add_row("peak", *(_gb(option.on_gpu.peak_bytes) for option in plan.options), style="bold")
     table.add_row("recompute", *(_gb(option.on_gpu_recomputed.peak_bytes) for option in plan.options))
     table.add_section()
@@ -135,7 +137,7 @@ def _gpus(plan: Plan) -> Table:
         verdicts = [_said(option.verdict(gpu.memory_bytes, gpu=True)) for option in plan.options]
         pace = plan.gpu_paces[gpu.name]
         whole = plan.run_seconds(pace)
-        speed = duration(whole) if whole is not None else f"{plan.work.row_tokens / pace.row_seconds:,.0f}"
+        speed = duration(whole) if whole is not None else f"{plan.workload.row_tokens / pace.row_seconds:,.0f}"
         table.add_row(f"{gpu.name}, {gpu.memory_bytes // 10**9} GB", *verdicts, speed)
     return table
 
@@ -147,14 +149,14 @@ def _long(plan: Plan) -> Text:
         if one.on and one.with_bytes > ROOM_SHARE * one.memory_bytes:
             verdict = "not even with"
         lines.append(
-            f"A document of {count(tokens)} tokens, {plan.work.method}: {gigabytes(one.without_bytes)}, or "
+            f"A document of {count(tokens)} tokens, {plan.workload.method}: {gigabytes(one.without_bytes)}, or "
             f"{gigabytes(one.with_bytes)} with activation checkpointing. Here it runs {verdict} it."
         )
     return Text("\n".join(lines))
 
 
 def _rule(plan: Plan) -> Table:
-    rule = rule_of_thumb(plan.blueprint.parameters)
+    rule = rule_of_thumb(plan.model_shape.parameters)
     table = Table(title="The usual rule of thumb, and this engine on a GPU in bf16", title_justify="left")
     for name in ("method", "the rule says"):
         table.add_column(name)

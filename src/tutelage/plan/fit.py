@@ -9,9 +9,9 @@ from tutelage.distributed.fsdp import SHARDED_METHODS, SHARDED_OPTIMIZERS
 from tutelage.errors import FitError
 from tutelage.plan.devices import Device, Overhead, overheads
 from tutelage.plan.memory import Memory, memory
-from tutelage.plan.model_shape import Blueprint
+from tutelage.plan.model_shape import ModelShape
 from tutelage.plan.trace import Trace, trace
-from tutelage.plan.workload import Method, Work
+from tutelage.plan.workload import Method, Workload
 from tutelage.system.allocator import INSTALL
 
 ROOM_SHARE = 0.9
@@ -25,20 +25,20 @@ MOST_SHARDS = 64
 class Traces:
     """Traces of one model, each made once."""
 
-    blueprint: Blueprint
-    _made: dict[tuple[Work, str], Trace] = field(default_factory=dict)
+    model_shape: ModelShape
+    _made: dict[tuple[Workload, str], Trace] = field(default_factory=dict)
 
-    def of(self, work: Work, device: str = "cpu") -> Trace:
-        """The trace of `work`; QLoRA computes as LoRA does, on weights that it widens for each product."""
-        as_run = replace(work, method="lora") if work.method == "qlora" else work
+    def of(self, workload: Workload, device: str = "cpu") -> Trace:
+        """The trace of `workload`; QLoRA computes as LoRA does, on weights that it widens for each product."""
+        as_run = replace(workload, method="lora") if workload.method == "qlora" else workload
         as_run = replace(as_run, optimizer="adamw", averaged=False, double_quantisation=True)
         if (as_run, device) not in self._made:
-            self._made[as_run, device] = trace(self.blueprint, as_run, device=device)
+            self._made[as_run, device] = trace(self.model_shape, as_run, device=device)
         return self._made[as_run, device]
 
-    def memory(self, work: Work, overhead: Overhead, *, shards: int = 1) -> Memory:
-        """The bytes of `work` on a device."""
-        return memory(self.blueprint, work, self.of(work, overhead.device), overhead, shards=shards)
+    def memory(self, workload: Workload, overhead: Overhead, *, shards: int = 1) -> Memory:
+        """The bytes of `workload` on a device."""
+        return memory(self.model_shape, workload, self.of(workload, overhead.device), overhead, shards=shards)
 
 
 def fits(needed: Memory, memory_bytes: int) -> bool:
@@ -65,14 +65,14 @@ class Choice:
         return f"activation checkpointing on: {gb[0]} without it, {gb[1]} with it, {gb[2]} free{end}"
 
 
-def choose_checkpointing(blueprint: Blueprint, work: Work, device: Device) -> Choice:
+def choose_checkpointing(model_shape: ModelShape, workload: Workload, device: Device) -> Choice:
     """Recompute activations only where a step would not fit without: it costs another forward pass, a third more time.
 
     Source: Chen et al. 2016 (Training Deep Nets with Sublinear Memory Cost), section 4.
     """
-    traces = Traces(blueprint)
+    traces = Traces(model_shape)
     without, recomputed = (
-        traces.memory(replace(work, checkpointing=on), device.overhead).peak_bytes for on in (False, True)
+        traces.memory(replace(workload, checkpointing=on), device.overhead).peak_bytes for on in (False, True)
     )
     on = without > ROOM_SHARE * device.memory_bytes and recomputed < without
     return Choice(on, without, recomputed, device.memory_bytes)
@@ -89,32 +89,32 @@ class Suggestion:
     cost: str
 
 
-def suggestions(traces: Traces, work: Work, overhead: Overhead, memory_bytes: int) -> tuple[Suggestion, ...]:
-    """Ways to need less than `work` does, those first that change least of what is learned.
+def suggestions(traces: Traces, workload: Workload, overhead: Overhead, memory_bytes: int) -> tuple[Suggestion, ...]:
+    """Ways to need less than `workload` does, those first that change least of what is learned.
 
     Args:
         traces: of the model.
-        work: what was asked for.
+        workload: what was asked for.
         overhead: of the device.
         memory_bytes: what it has to fit in.
     """
 
-    def suggestion(what: str, setting: str, changed: Work, cost: str, *, shards: int = 1) -> Suggestion:
+    def suggestion(what: str, setting: str, changed: Workload, cost: str, *, shards: int = 1) -> Suggestion:
         needed = traces.memory(changed, overhead, shards=shards)
         return Suggestion(what, setting, needed.peak_bytes, fits(needed, memory_bytes), cost)
 
-    found = [suggestion(*one) for one in _alone(work)]
+    found = [suggestion(*one) for one in _alone(workload)]
     if overhead == overheads()["cpu"]:
-        needed = traces.memory(work, overheads()["cpu_tcmalloc"])
+        needed = traces.memory(workload, overheads()["cpu_tcmalloc"])
         price = "nothing: it is faster, too; the same mathematics"
         found.insert(0, Suggestion("tcmalloc", INSTALL, needed.peak_bytes, fits(needed, memory_bytes), price))
-    found += [suggestion(*one) for one in _together(work)]
-    if work.method not in SHARDED_METHODS or work.optimizer not in SHARDED_OPTIMIZERS:
+    found += [suggestion(*one) for one in _together(workload)]
+    if workload.method not in SHARDED_METHODS or workload.optimizer not in SHARDED_OPTIMIZERS:
         return tuple(found)
-    recomputed = replace(work, checkpointing=True)
+    recomputed = replace(workload, checkpointing=True)
     for shards in _powers_of_two():
         one = suggestion(
-            f"{work.method}, checkpointing, sharded over {shards} devices",
+            f"{workload.method}, checkpointing, sharded over {shards} devices",
             f"torchrun --nproc-per-node {shards}",
             recomputed,
             "needs the devices; the same mathematics",
@@ -144,51 +144,51 @@ def require_fit(needed: Memory, device: Device, ways: tuple[Suggestion, ...]) ->
     )
 
 
-_Way = tuple[str, str, Work, str]
+_Way = tuple[str, str, Workload, str]
 
 
-def _alone(work: Work) -> Iterator[_Way]:
-    if not work.checkpointing:
-        yield _checkpointing(work)
-    if max(work.document_tokens) < work.row_tokens:
-        half = max(SMALLEST_ROW, *work.document_tokens, work.row_tokens // 2)
-        if half < work.row_tokens:
+def _alone(workload: Workload) -> Iterator[_Way]:
+    if not workload.checkpointing:
+        yield _checkpointing(workload)
+    if max(workload.document_tokens) < workload.row_tokens:
+        half = max(SMALLEST_ROW, *workload.document_tokens, workload.row_tokens // 2)
+        if half < workload.row_tokens:
             yield (
                 "smaller rows",
                 f"pack.row_tokens={half}",
-                work.with_row(half),
+                workload.with_row(half),
                 "a little slower; the same mathematics",
             )
-    if work.method == "full" and work.optimizer == "adamw":
+    if workload.method == "full" and workload.optimizer == "adamw":
         yield (
             "8-bit optimizer",
             "train.optimizer=adamw_8bit",
-            replace(work, optimizer="adamw_8bit"),
+            replace(workload, optimizer="adamw_8bit"),
             "moments rounded to 8 bits",
         )
-    if work.method == "full":
-        yield ("LoRA", "model.method=lora", replace(work, method="lora"), "learns less (Biderman et al. 2024)")
-    if work.method in ("full", "lora"):
-        yield ("QLoRA", "model.method=qlora", replace(work, method="qlora"), "base rounded to 4 bits; slower")
+    if workload.method == "full":
+        yield ("LoRA", "model.method=lora", replace(workload, method="lora"), "learns less (Biderman et al. 2024)")
+    if workload.method in ("full", "lora"):
+        yield ("QLoRA", "model.method=qlora", replace(workload, method="qlora"), "base rounded to 4 bits; slower")
 
 
-def _together(work: Work) -> Iterator[_Way]:
-    if work.method == "full":
-        both = replace(work, optimizer="adamw_8bit", checkpointing=True)
+def _together(workload: Workload) -> Iterator[_Way]:
+    if workload.method == "full":
+        both = replace(workload, optimizer="adamw_8bit", checkpointing=True)
         yield ("8-bit optimizer and checkpointing", "both of these", both, "both of these")
     others: tuple[tuple[Method, str], ...] = (("lora", "LoRA"), ("qlora", "QLoRA"))
     for method, name in others:
-        if work.method == "full" or (work.method == "lora" and method == "qlora"):
+        if workload.method == "full" or (workload.method == "lora" and method == "qlora"):
             setting = f"model.method={method} train.activation_checkpointing=on"
-            changed = replace(work, method=method, checkpointing=True)
+            changed = replace(workload, method=method, checkpointing=True)
             yield (f"{name} and checkpointing", setting, changed, "both of these")
 
 
-def _checkpointing(work: Work) -> _Way:
+def _checkpointing(workload: Workload) -> _Way:
     return (
         "activation checkpointing",
         "train.activation_checkpointing=on",
-        replace(work, checkpointing=True),
+        replace(workload, checkpointing=True),
         "about a third more time; the same mathematics",
     )
 

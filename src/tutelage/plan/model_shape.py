@@ -17,11 +17,11 @@ from tutelage.model.layers import cut_layers, decoder_layers
 from tutelage.model.locate import Say, embedded_models, model_folder
 
 CUT_LAYERS = 3
-"""Layers of `Blueprint.cut`: what two and three layers need tells what each further one adds."""
+"""Layers of `ModelShape.cut`: what two and three layers need tells what each further one adds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Blueprint:
+class ModelShape:
     """What a model is, without a byte of its weights.
 
     Attributes:
@@ -68,20 +68,20 @@ class Blueprint:
         return model
 
 
-def read_blueprint(name: str, *, trust_remote_code: bool = False, say: Say = print) -> Blueprint:
+def read_model_shape(name: str, *, trust_remote_code: bool = False, log: Say = print) -> ModelShape:
     """Count what the model `name` is made of.
 
     Args:
         name: a config.json, a folder that holds one, or any name that `model.source` knows.
         trust_remote_code: let the model's own Python code run.
-        say: told when something slow happens.
+        log: told when something slow happens.
 
     Raises:
         SourceNotFoundError: there is nothing of that name.
         DataError: config.json is no causal language model that transformers knows.
         DependencyError: a package that this model needs is missing.
     """
-    config = causal_configuration(_config_file(name, say), trust_remote_code=trust_remote_code)
+    config = causal_configuration(_config_file(name, log), trust_remote_code=trust_remote_code)
     stored_bytes = _stored_bytes(config)  # a model made of it writes its own precision into it
     model = on_meta(config, name, trust_remote_code=trust_remote_code)
     head = model.get_output_embeddings()
@@ -94,7 +94,7 @@ def read_blueprint(name: str, *, trust_remote_code: bool = False, say: Say = pri
     depth = len(layers)
     if equal:
         cut_layers(model, min(depth, CUT_LAYERS))
-    return Blueprint(
+    return ModelShape(
         name=name,
         kind=type(model).__name__,
         parameters=parameters,
@@ -134,7 +134,7 @@ def on_meta(config: Any, name: str, *, trust_remote_code: bool = False) -> Any:
         ) from error
 
 
-def _config_file(name: str, say: Say) -> Path:
+def _config_file(name: str, log: Say) -> Path:
     path = Path(name).expanduser()
     if path.is_file() and path.suffix == ".json":
         return path
@@ -149,7 +149,7 @@ def _config_file(name: str, say: Say) -> Path:
                 fix="give the folder of a model, or its config.json",
             )
         return file
-    return model_folder(name, weights=False, say=say) / CONFIG_FILE
+    return model_folder(name, weights=False, log=log) / CONFIG_FILE
 
 
 def _stored_bytes(config: Any) -> int:

@@ -9,11 +9,11 @@ from typing import Any
 from tutelage.plan.devices import Device, named_gpus
 from tutelage.plan.fit import Choice, Suggestion, Traces, choose_checkpointing, fits, suggestions
 from tutelage.plan.memory import Memory
-from tutelage.plan.model_shape import Blueprint
+from tutelage.plan.model_shape import ModelShape
 from tutelage.plan.rule_of_thumb import DIFFERENCES, rule_of_thumb
 from tutelage.plan.seconds import Pace, probed_pace, supposed_pace
 from tutelage.plan.trace import Trace
-from tutelage.plan.workload import METHODS, Method, Work
+from tutelage.plan.workload import METHODS, Method, Workload
 
 LONG_ROWS = (8192,)
 """Lengths of one document for which the choice of checkpointing is shown."""
@@ -22,7 +22,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Amount:
+class DataVolume:
     """How much a run goes through: counted on prepared data.
 
     Attributes:
@@ -63,15 +63,15 @@ class Option:
 class Plan:
     """Everything that a plan says; `as_dict` is what `--json` prints. `ways` is empty where the work fits as it is."""
 
-    blueprint: Blueprint
-    work: Work
+    model_shape: ModelShape
+    workload: Workload
     device: Device
     chosen: Option
     options: tuple[Option, ...]
     choice: Choice
     ways: tuple[Suggestion, ...]
     long_rows: dict[int, Choice]
-    amount: Amount | None
+    amount: DataVolume | None
     pace: Pace | str
     gpu_paces: dict[str, Pace]
 
@@ -79,22 +79,22 @@ class Plan:
         """The steps of the run at that pace, evaluations left out."""
         if self.amount is None:
             return None
-        rows = self.amount.steps * self.amount.step_tokens / self.work.row_tokens
+        rows = self.amount.steps * self.amount.step_tokens / self.workload.row_tokens
         return rows * pace.row_seconds + self.amount.steps * pace.optimizer_seconds
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, bytes and seconds."""
-        rule = rule_of_thumb(self.blueprint.parameters)
+        rule = rule_of_thumb(self.model_shape.parameters)
         return {
             "model": {
-                "name": self.blueprint.name,
-                "class": self.blueprint.kind,
-                "parameters": self.blueprint.parameters,
-                "layers": self.blueprint.layers,
-                "hidden_width": self.blueprint.hidden_width,
-                "vocabulary": self.blueprint.vocabulary,
+                "name": self.model_shape.name,
+                "class": self.model_shape.kind,
+                "parameters": self.model_shape.parameters,
+                "layers": self.model_shape.layers,
+                "hidden_width": self.model_shape.hidden_width,
+                "vocabulary": self.model_shape.vocabulary,
             },
-            "work": asdict(self.work) | {"row_tokens": self.work.row_tokens},
+            "work": asdict(self.workload) | {"row_tokens": self.workload.row_tokens},
             "device": {
                 "name": self.device.name,
                 "memory_bytes": self.device.memory_bytes,
@@ -128,53 +128,53 @@ class Plan:
 
 
 def make_plan(
-    blueprint: Blueprint,
-    work: Work,
+    model_shape: ModelShape,
+    workload: Workload,
     device: Device,
     *,
-    amount: Amount | None = None,
+    amount: DataVolume | None = None,
     probe: bool = True,
-    say: Say = lambda _text: None,
+    log: Say = lambda _text: None,
 ) -> Plan:
-    """Plan `work` on `device`, beside the other methods and named GPUs.
+    """Plan `workload` on `device`, beside the other methods and named GPUs.
 
     Args:
-        blueprint: the model.
-        work: what the run would do.
+        model_shape: the model.
+        workload: what the run would do.
         device: where.
         amount: what it goes through, where its data is known.
         probe: time a few layers for about ten seconds.
-        say: told what goes on.
+        log: told what goes on.
 
     Raises:
         ConfigError: the engine refuses this model or these documents.
     """
-    traces = Traces(blueprint)
-    say("counting bytes on tensors without memory")
-    options = tuple(_made(traces, _with_method(work, method), device) for method in METHODS)
-    chosen = next(one for one in options if one.method == work.method)
+    traces = Traces(model_shape)
+    log("counting bytes on tensors without memory")
+    options = tuple(_made(traces, _with_method(workload, method), device) for method in METHODS)
+    chosen = next(one for one in options if one.method == workload.method)
     ways: tuple[Suggestion, ...] = ()
     if not fits(chosen.plain, device.memory_bytes):
-        say("looking for ways to need less")
-        ways = suggestions(traces, work, device.overhead, device.memory_bytes)
+        log("looking for ways to need less")
+        ways = suggestions(traces, workload, device.overhead, device.memory_bytes)
     long_rows = {
         tokens: choose_checkpointing(
-            blueprint, replace(work, document_tokens=(tokens,), parents=(), trained_tokens=tokens - 1), device
+            model_shape, replace(workload, document_tokens=(tokens,), parents=(), trained_tokens=tokens - 1), device
         )
         for tokens in LONG_ROWS
     }
     pace: Pace | str = "no probe asked for"
     if probe and device.is_here:
-        say("timing layers for about ten seconds")
-        pace = probed_pace(blueprint, work, chosen.traced, device)
-    on_gpus = replace(work, precision="bf16")
+        log("timing layers for about ten seconds")
+        pace = probed_pace(model_shape, workload, chosen.traced, device)
+    on_gpus = replace(workload, precision="bf16")
     return Plan(
-        blueprint=blueprint,
-        work=work,
+        model_shape=model_shape,
+        workload=workload,
         device=device,
         chosen=chosen,
         options=options,
-        choice=choose_checkpointing(blueprint, replace(work, checkpointing=False), device),
+        choice=choose_checkpointing(model_shape, replace(workload, checkpointing=False), device),
         ways=ways,
         long_rows=long_rows,
         amount=amount,
@@ -183,19 +183,19 @@ def make_plan(
     )
 
 
-def _with_method(work: Work, method: Method) -> Work:
+def _with_method(workload: Workload, method: Method) -> Workload:
     """The same with another method; patterns of frozen parameters belong to full fine-tuning alone."""
-    return work if work.method == method else replace(work, method=method, frozen=())
+    return workload if workload.method == method else replace(workload, method=method, frozen=())
 
 
-def _made(traces: Traces, work: Work, device: Device) -> Option:
+def _made(traces: Traces, workload: Workload, device: Device) -> Option:
     gpu = named_gpus()[0].overhead
-    on_gpu = replace(work, precision="bf16")
-    again = replace(work, checkpointing=True)
+    on_gpu = replace(workload, precision="bf16")
+    again = replace(workload, checkpointing=True)
     return Option(
-        method=work.method,
-        traced=traces.of(work),
-        plain=traces.memory(work, device.overhead),
+        method=workload.method,
+        traced=traces.of(workload),
+        plain=traces.memory(workload, device.overhead),
         recomputed=traces.memory(again, device.overhead),
         on_gpu=traces.memory(on_gpu, gpu),
         on_gpu_recomputed=traces.memory(replace(on_gpu, checkpointing=True), gpu),

@@ -11,9 +11,9 @@ import torch
 
 from tutelage.model.loss import row_loss
 from tutelage.plan.devices import Device
-from tutelage.plan.model_shape import Blueprint
+from tutelage.plan.model_shape import ModelShape
 from tutelage.plan.trace import Trace, give_tensors, prepared_model, row_of
-from tutelage.plan.workload import COMPUTE_BYTES, Work
+from tutelage.plan.workload import COMPUTE_BYTES, Workload
 
 PROBE_SECONDS = 10.0
 PROBE_LAYERS = (1, 2)
@@ -62,34 +62,36 @@ def supposed_pace(traced: Trace, device: Device) -> Pace:
 
 
 def probed_pace(
-    blueprint: Blueprint, work: Work, traced: Trace, device: Device, *, seconds: float = PROBE_SECONDS
+    model_shape: ModelShape, workload: Workload, traced: Trace, device: Device, *, seconds: float = PROBE_SECONDS
 ) -> Pace | str:
     """Time one and two layers with random weights on this machine, for about `seconds`, and extrapolate to all.
 
     Returns:
         The pace, or why there is none.
     """
-    width = COMPUTE_BYTES[work.precision]
-    layer = blueprint.linear_parameters // max(1, blueprint.layers)
-    needed = 2 * width * (2 * layer + 2 * blueprint.head_parameters) + traced.activation_bytes // blueprint.layers * 2
+    width = COMPUTE_BYTES[workload.precision]
+    layer = model_shape.linear_parameters // max(1, model_shape.layers)
+    needed = (
+        2 * width * (2 * layer + 2 * model_shape.head_parameters) + traced.activation_bytes // model_shape.layers * 2
+    )
     if needed > PROBE_MEMORY_SHARE * device.memory_bytes:
         return f"no probe: two layers and the head alone need {needed / 1e9:.1f} GB"
-    if not blueprint.equal_layers or blueprint.layers < max(PROBE_LAYERS):
+    if not model_shape.equal_layers or model_shape.layers < max(PROBE_LAYERS):
         return "no probe: the layers of this model are not alike"
     began = time.perf_counter()
-    one, two = (_runner(blueprint, work, layers, device) for layers in PROBE_LAYERS)
-    small = work.with_row(min(FIRST_TOKENS, work.row_tokens))
+    one, two = (_runner(model_shape, workload, layers, device) for layers in PROBE_LAYERS)
+    small = workload.with_row(min(FIRST_TOKENS, workload.row_tokens))
     two(small)  # compiles kernels
     first_seconds = two(small)
     affordable = int(seconds / 6 / first_seconds * small.row_tokens)
-    tried = work if affordable >= work.row_tokens else work.with_row(max(small.row_tokens, affordable))
+    tried = workload if affordable >= workload.row_tokens else workload.with_row(max(small.row_tokens, affordable))
     shortest = [one(tried), two(tried)]
     while time.perf_counter() - began < seconds - sum(shortest):
         shortest = [min(shortest[0], one(tried)), min(shortest[1], two(tried))]
     layer_seconds = max(shortest[1] - shortest[0], 0.0)
     rest_seconds = max(shortest[0] - layer_seconds, 0.0)
-    row_seconds = (rest_seconds + blueprint.layers * layer_seconds) * work.row_tokens / tried.row_tokens
-    slower = "; widening 4-bit weights not counted" if work.method == "qlora" else ""
+    row_seconds = (rest_seconds + model_shape.layers * layer_seconds) * workload.row_tokens / tried.row_tokens
+    slower = "; widening 4-bit weights not counted" if workload.method == "qlora" else ""
     return Pace(
         row_seconds,
         _optimizer_seconds(device) * traced.trainable,
@@ -99,10 +101,10 @@ def probed_pace(
     )
 
 
-def _runner(blueprint: Blueprint, work: Work, layers: int, device: Device) -> Callable[[Work], float]:
+def _runner(model_shape: ModelShape, workload: Workload, layers: int, device: Device) -> Callable[[Workload], float]:
     """A function that runs a row forward and backward through `layers` layers and says the seconds it took."""
     target = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model: Any = prepared_model(blueprint.with_layers(layers), work)
+    model: Any = prepared_model(model_shape.with_layers(layers), workload)
     generator = torch.Generator().manual_seed(0)
 
     def random(shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
@@ -111,7 +113,7 @@ def _runner(blueprint: Blueprint, work: Work, layers: int, device: Device) -> Ca
     give_tensors(model, parameter=random, buffer=lambda shape, dtype: torch.zeros(shape, dtype=dtype, device=target))
     assert device.is_here
 
-    def run(one: Work) -> float:
+    def run(one: Workload) -> float:
         began = time.perf_counter()
         loss, count = row_loss(model, row_of(one))
         (loss / count).backward()

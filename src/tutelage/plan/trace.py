@@ -28,17 +28,17 @@ from tutelage.errors import ConfigError
 from tutelage.model.activation_checkpointing import recompute_activations
 from tutelage.model.adapters.lora import add_lora, train_everything
 from tutelage.model.adapters.prompt_tuning import add_prompt
-from tutelage.model.attention.packed import isolate_documents
-from tutelage.model.fused.norm_and_mlp import keep_less
+from tutelage.model.attention.packed import use_packed_attention
+from tutelage.model.fused.norm_and_mlp import reduce_saved_activations
 from tutelage.model.layers import decoder_layers, decoder_of
-from tutelage.model.load import compute_in
+from tutelage.model.load import cast_model
 from tutelage.model.loss import row_loss
 from tutelage.model.out_of_memory import is_out_of_memory
 from tutelage.model.refusals import REFUSALS
 from tutelage.optim.state_size import embedding_parameters
-from tutelage.plan.model_shape import CUT_LAYERS, Blueprint
-from tutelage.plan.workload import Work
-from tutelage.types import Address, Row
+from tutelage.plan.model_shape import CUT_LAYERS, ModelShape
+from tutelage.plan.workload import Workload
+from tutelage.types import Address, PackedSequence
 
 FAKE_TENSORS_LOG = "torch._subclasses.fake_tensor"
 """Where torch writes a traceback for each operator that fails, before it raises the same."""
@@ -107,35 +107,37 @@ class _Depth:
         )
 
 
-def trace(blueprint: Blueprint, work: Work, *, device: str = "cpu") -> Trace:
-    """Run one row of `work` through the model.
+def trace(model_shape: ModelShape, workload: Workload, *, device: str = "cpu") -> Trace:
+    """Run one row of `workload` through the model.
 
     Layers that are alike are not all run: what the third adds to the second is what every further one adds.
 
     Args:
-        blueprint: of the model.
-        work: what a step does.
+        model_shape: of the model.
+        workload: what a step does.
         device: "cpu" or "cuda", which computes the loss in larger chunks, and attention in another way.
 
     Raises:
         ConfigError: the model or row cannot be run so, or what it does depends on the data.
     """
-    if not blueprint.equal_layers or blueprint.layers <= CUT_LAYERS:
-        whole, trained = _run(blueprint, work, blueprint.layers, device)
+    if not model_shape.equal_layers or model_shape.layers <= CUT_LAYERS:
+        whole, trained = _run(model_shape, workload, model_shape.layers, device)
         return whole.result(trained)
-    (two, fewer), (three, trained) = (_run(blueprint, work, layers, device) for layers in (CUT_LAYERS - 1, CUT_LAYERS))
-    more = blueprint.layers - CUT_LAYERS
+    (two, fewer), (three, trained) = (
+        _run(model_shape, workload, layers, device) for layers in (CUT_LAYERS - 1, CUT_LAYERS)
+    )
+    more = model_shape.layers - CUT_LAYERS
     grown = [last + more * (last - first) for first, last in zip(astuple(two), astuple(three), strict=True)]
     of_all = Counter({one: count + more * (count - fewer[one]) for one, count in trained.items()})
     return replace(_Depth(*grown), end_peak_bytes=three.end_peak_bytes).result(of_all)
 
 
-def _run(blueprint: Blueprint, work: Work, layers: int, device: str) -> tuple[_Depth, Trained]:
-    model = prepared_model(blueprint.with_layers(layers), work)
+def _run(model_shape: ModelShape, workload: Workload, layers: int, device: str) -> tuple[_Depth, Trained]:
+    model = prepared_model(model_shape.with_layers(layers), workload)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with fake:
         give_tensors(model, parameter=_without_memory, buffer=_without_memory)
-    row = row_of(work)
+    row = row_of(workload)
     meter = Meter(memory=False, ignore=[*model.parameters(), *model.buffers()])
     marks: dict[str, int] = {}
 
@@ -163,7 +165,7 @@ def _run(blueprint: Blueprint, work: Work, layers: int, device: str) -> tuple[_D
             raise
         raise ConfigError(
             "This model cannot be planned, though it may train",
-            where=f"{blueprint.kind}, documents of up to {max(work.document_tokens)} tokens",
+            where=f"{model_shape.kind}, documents of up to {max(workload.document_tokens)} tokens",
             found=str(error).strip().split("\n")[0][:200],
             expected="a forward and backward pass on tensors without memory",
             fix="train a few steps and read peak_bytes in record.jsonl",
@@ -198,45 +200,45 @@ def _torch_quiet() -> Iterator[None]:
         log.disabled = before
 
 
-def prepared_model(model: Any, work: Work) -> Any:
+def prepared_model(model: Any, workload: Workload) -> Any:
     """The meta model in the state in which the loop sees it."""
-    model = adapted(model, work)
-    if work.checkpointing:
+    model = adapted(model, workload)
+    if workload.checkpointing:
         recompute_activations(model)
-    keep_less(model, recomputed=work.checkpointing)
-    compute_in(model, work.precision)
-    isolate_documents(model)
+    reduce_saved_activations(model, recomputed=workload.checkpointing)
+    cast_model(model, workload.precision)
+    use_packed_attention(model)
     model.train()
     return model
 
 
-def adapted(model: Any, work: Work) -> Any:
+def adapted(model: Any, workload: Workload) -> Any:
     """`model` with that learning which the method trains.
 
     Raises:
         ConfigError: a target or a pattern does not fit this model.
     """
-    if work.method == "full":
-        return train_everything(model, frozen=work.frozen)[0]
+    if workload.method == "full":
+        return train_everything(model, frozen=workload.frozen)[0]
     with next(model.parameters()).device:
-        if work.method == "prompt":
-            return add_prompt(model, tokens=work.virtual_tokens, text_ids=[0])[0]
-        targets = work.lora_targets if isinstance(work.lora_targets, str) else list(work.lora_targets)
-        rank = work.lora_rank
-        return add_lora(model, rank=rank, alpha=rank, dropout=0.0, targets=targets, dora=work.dora)[0]
+        if workload.method == "prompt":
+            return add_prompt(model, tokens=workload.virtual_tokens, text_ids=[0])[0]
+        targets = workload.lora_targets if isinstance(workload.lora_targets, str) else list(workload.lora_targets)
+        rank = workload.lora_rank
+        return add_lora(model, rank=rank, alpha=rank, dropout=0.0, targets=targets, dora=workload.dora)[0]
 
 
-def row_of(work: Work) -> Row:
-    """A packed row of the lengths of `work`; its words mean nothing, the last of them are trained."""
-    parents = work.parents or (-1,) * len(work.document_tokens)
-    lengths = work.document_tokens
+def row_of(workload: Workload) -> PackedSequence:
+    """A packed row of the lengths of `workload`; its words mean nothing, the last of them are trained."""
+    parents = workload.parents or (-1,) * len(workload.document_tokens)
+    lengths = workload.document_tokens
     starts: list[int] = []  # positions, which go on from the parent's
     for parent in parents:
         starts.append(0 if parent < 0 else starts[parent] + lengths[parent])
     weights = np.ones(sum(lengths), np.float32)
     weights[np.cumsum((0, *lengths[:-1]))] = 0.0  # nothing comes before the first token of a document
-    weights[np.flatnonzero(weights)[: -work.trained_tokens]] = 0.0
-    return Row(
+    weights[np.flatnonzero(weights)[: -workload.trained_tokens]] = 0.0
+    return PackedSequence(
         ids=np.zeros(len(weights), np.int32),
         weights=weights,
         positions=np.concatenate(
@@ -244,7 +246,7 @@ def row_of(work: Work) -> Row:
         ),
         document_tokens=lengths,
         addresses=(Address("planned", 1),) * len(lengths),
-        parents=work.parents,
+        parents=workload.parents,
     )
 
 

@@ -13,7 +13,7 @@ COMPUTE_BYTES = {"fp32": 4, "bf16": 2}
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Workload:
     """What is trained and on how much at once.
 
     Attributes:
@@ -30,7 +30,7 @@ class Work:
         frozen: patterns of parameters that full fine-tuning leaves as they are.
         averaged: keep a moving average of what is trained.
         virtual_tokens: of prompt tuning, in front of each document.
-        parents: for each document the one that it continues, as in `types.Row`; empty for none.
+        parents: for each document the one that it continues, as in `types.PackedSequence`; empty for none.
     """
 
     method: Method
@@ -53,7 +53,7 @@ class Work:
         """Tokens of the fullest row."""
         return sum(self.document_tokens)
 
-    def with_row(self, row_tokens: int) -> Work:
+    def with_row(self, row_tokens: int) -> Workload:
         """The same on rows of another budget, with documents in the same proportions."""
         share = row_tokens / self.row_tokens
         longest = min(max(self.document_tokens), row_tokens)
@@ -73,7 +73,7 @@ def documents_of(row_tokens: int, document_tokens: int) -> tuple[int, ...]:
 
 def single_document(
     method: Method, precision: Precision, tokens: int, *, lora_targets: str | Sequence[str] = "all-linear"
-) -> Work:
+) -> Workload:
     """A row that is one document, every token but the first trained: the most a row of that length can need."""
     targets = lora_targets if isinstance(lora_targets, str) else tuple(lora_targets)
-    return Work(method, precision, (tokens,), tokens - 1, lora_targets=targets)
+    return Workload(method, precision, (tokens,), tokens - 1, lora_targets=targets)

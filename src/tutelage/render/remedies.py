@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from tutelage.render.chat_template.message_format import ReasoningField, form_of
+from tutelage.render.chat_template.message_format import ReasoningField, message_format_of
 from tutelage.render.chat_template.reasoning import leading_block
 from tutelage.render.chat_template.template import ChatTemplate, TemplateRefusal
 from tutelage.render.special_tokens import ControlTokens
@@ -47,7 +47,7 @@ PROBES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Remedy:
     """What to do, in words, and the renderer and row to try it with."""
 
     words: str
@@ -55,7 +55,7 @@ class Way:
     row: Conversation
 
 
-class WaysOut:
+class Remedies:
     """The ways out of one renderer's drops; renderers with another setting are made once.
 
     Args:
@@ -72,7 +72,7 @@ class WaysOut:
 
     @cached_property
     def _fields(self) -> tuple[ReasoningField, ...]:
-        return tuple(one for one in _FIELDS if form_of(self._renderer.template, one).writes_reasoning)
+        return tuple(one for one in _FIELDS if message_format_of(self._renderer.template, one).writes_reasoning)
 
     def named(
         self, conversations: Sequence[Conversation], outcomes: Sequence[Proven | Drop], prove: Try
@@ -120,10 +120,10 @@ class WaysOut:
             self._variants[key] = replace(self._renderer, **changed)
         return self._variants[key]
 
-    def _ways(self, row: Conversation, reason: str, turns: Literal["all", "last"]) -> Iterator[Way]:
+    def _ways(self, row: Conversation, reason: str, turns: Literal["all", "last"]) -> Iterator[Remedy]:
         if reason in _BY_POLICY:
             name, value = _BY_POLICY[reason]
-            yield Way(f'render.{name} = "{value}"', self._with(turns, name, value), row)
+            yield Remedy(f'render.{name} = "{value}"', self._with(turns, name, value), row)
         if reason == "stop_inside_reply":
             yield from self._with_fewer_stops(row, turns)
         if reason not in _BY_ARGUMENTS:
@@ -131,20 +131,20 @@ class WaysOut:
         for name, given in self._arguments:
             words = f"render.template_arguments = {{{name} = {json.dumps(given)}}}"
             arguments = {**row.template_arguments, name: given}
-            yield Way(words, self._with(turns), replace(row, template_arguments=arguments))
+            yield Remedy(words, self._with(turns), replace(row, template_arguments=arguments))
         if reason == "reasoning_not_in_reply":
             for field in self._fields:
                 words = f'render.reasoning_field = "{field}"'
-                yield Way(words, self._with(turns, "reasoning_field", field), row)
+                yield Remedy(words, self._with(turns, "reasoning_field", field), row)
             moved = tuple(_inline(one) for one in row.messages)
             words = "the reasoning in the content, as <think>...</think>"
-            yield Way(words, self._with(turns), replace(row, messages=moved))
+            yield Remedy(words, self._with(turns), replace(row, messages=moved))
         elif self._renderer.form.writes_reasoning:
             fields = tuple(_in_field(one) for one in row.messages)
             words = "the reasoning of the content in a field of its own"
-            yield Way(words, self._with(turns), replace(row, messages=fields))
+            yield Remedy(words, self._with(turns), replace(row, messages=fields))
 
-    def _with_fewer_stops(self, row: Conversation, turns: Literal["all", "last"]) -> Iterator[Way]:
+    def _with_fewer_stops(self, row: Conversation, turns: Literal["all", "last"]) -> Iterator[Remedy]:
         """For templates that write a stop token inside a turn: a model that is to write on must not stop there."""
         tokenizer = self._renderer.tokenizer
         if ControlTokens(tokenizer).spelled(row) is not None:
@@ -155,7 +155,7 @@ class WaysOut:
                 fewer = replace(tokenizer, stop_ids=tokenizer.stop_ids - {token})
                 self._variants[key] = replace(self._renderer, turns=turns, tokenizer=fewer)
             words = f"{tokenizer.spelling(token)!r} left out of eos_token_id in generation_config.json"
-            yield Way(words, self._variants[key], row)
+            yield Remedy(words, self._variants[key], row)
 
 
 def moving_arguments(template: ChatTemplate) -> tuple[tuple[str, bool], ...]:

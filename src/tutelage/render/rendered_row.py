@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from tutelage.render.chat_template.message_format import MessageForm, Seen
+from tutelage.render.chat_template.message_format import MessageFormat, Seen
 from tutelage.render.chat_template.reasoning import leading_block
 from tutelage.render.chat_template.template import ChatTemplate, TemplateRefusal
 from tutelage.render.chat_template.tracing import Traced
@@ -15,7 +15,7 @@ from tutelage.render.required_text import Unproven
 from tutelage.types import Conversation
 
 
-def said_once(conversation: Conversation, form: MessageForm) -> tuple[Conversation, tuple[int, ...]]:
+def said_once(conversation: Conversation, form: MessageFormat) -> tuple[Conversation, tuple[int, ...]]:
     """The row with reasoning said once where a turn says it twice, in its field and in a block before the content.
 
     It stays in the field where the template writes one, else in the content.
@@ -42,7 +42,7 @@ class SeenRow:
 
     conversation: Conversation
     template: ChatTemplate
-    form: MessageForm
+    form: MessageFormat
 
     @cached_property
     def messages(self) -> list[Seen]:

@@ -19,13 +19,13 @@ from typing import Any, Literal
 import numpy as np
 
 from tutelage.errors import TemplateError
-from tutelage.render.chat_template.message_format import MessageForm, ReasoningField, form_of
+from tutelage.render.chat_template.message_format import MessageFormat, ReasoningField, message_format_of
 from tutelage.render.chat_template.template import ChatTemplate, TemplateRefusal
 from tutelage.render.drafts import Draft, shortened
 from tutelage.render.example_checks import assert_proven
 from tutelage.render.hidden_fields import not_shown
 from tutelage.render.prompt_boundary import decoded_behind, reply_ids
-from tutelage.render.remedies import WaysOut
+from tutelage.render.remedies import Remedies
 from tutelage.render.rendered_row import SeenRow, said_once
 from tutelage.render.replies import RenderedTurn
 from tutelage.render.required_text import SHOWN_CHARACTERS, Unproven
@@ -86,9 +86,9 @@ class Renderer:
     too_long: Literal["drop", "cut", "split"] = "drop"
 
     @cached_property
-    def form(self) -> MessageForm:
+    def form(self) -> MessageFormat:
         """How the template wants its messages written."""
-        return form_of(self.template, self.reasoning_field)
+        return message_format_of(self.template, self.reasoning_field)
 
     @cached_property
     def _writer(self) -> TurnWriter:
@@ -112,8 +112,8 @@ class Renderer:
         return self._ways_out.named(conversations, self._tried(conversations), Renderer._tried)
 
     @cached_property
-    def _ways_out(self) -> WaysOut:
-        return WaysOut(self)
+    def _ways_out(self) -> Remedies:
+        return Remedies(self)
 
     def _tried(self, conversations: Sequence[Conversation]) -> list[Proven | Drop]:
         drafts = [self._drafted(one) for one in conversations]

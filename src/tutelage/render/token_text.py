@@ -37,7 +37,7 @@ JOINERS = "\u200c\u200d"
 
 
 @dataclass(frozen=True, slots=True)
-class Signs:
+class Markers:
     """What says without colour which tokens are trained.
 
     Attributes:
@@ -55,12 +55,12 @@ class Signs:
     id_closing: str
 
 
-SIGNS = Signs("⟦", "⟧", "■", "⟨", "⟩")
-ASCII_SIGNS = Signs("[[", "]]", "{stop}", "{", "}")
+SIGNS = Markers("⟦", "⟧", "■", "⟨", "⟩")
+ASCII_SIGNS = Markers("[[", "]]", "{stop}", "{", "}")
 """For terminals and pipes that cannot write the others."""
 
 
-def signs_for(console: Console) -> Signs:
+def markers_for(console: Console) -> Markers:
     """The signs that this console can write."""
     return SIGNS if console.encoding.lower().startswith("utf") else ASCII_SIGNS
 
@@ -207,8 +207,8 @@ def coloured(
     tokenizer: Tokenizer,
     *,
     texts: Sequence[str] | None = None,
-    signs: Signs | None = None,
-    id_signs: Signs | None = None,
+    signs: Markers | None = None,
+    id_signs: Markers | None = None,
 ) -> Text:
     """One Example as rich text.
 
@@ -227,7 +227,7 @@ def coloured(
 
 
 def _styled(
-    example: Example, texts: Sequence[str], signs: Signs | None, id_signs: Signs | None
+    example: Example, texts: Sequence[str], signs: Markers | None, id_signs: Markers | None
 ) -> Iterator[tuple[str, str]]:
     """Pieces of text with the style of each."""
     stops = stop_positions(example)

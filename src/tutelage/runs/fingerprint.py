@@ -13,7 +13,7 @@ from tutelage.config import Settings
 from tutelage.errors import CheckpointError, ConfigError, SourceNotFoundError, cause_of, command, shell_word
 from tutelage.runs import folder as run_files
 
-HELD = {
+REQUIRED_SAME = {
     "data_sha256": "data",
     "template_sha256": "chat template",
     "tokenizer_sha256": "tokenizer",
@@ -68,7 +68,7 @@ def read_inputs(folder: Path) -> dict[str, Any]:
         inputs = run_files.read_json(path)
     except (OSError, ValueError) as error:
         raise _unknown(folder, cause_of(error)) from error
-    if missing := [name for name in HELD if name not in inputs]:
+    if missing := [name for name in REQUIRED_SAME if name not in inputs]:
         raise _unknown(folder, f"a record of another version, without {', '.join(missing)}")
     return inputs
 
@@ -111,8 +111,8 @@ def paths_of(folder: Path | None) -> Iterator[None]:
         ) from error
 
 
-def held_against(
-    earlier: Mapping[str, Any], now: Mapping[str, Any], *, resume: bool, say: Callable[[str], None]
+def require_same_inputs(
+    earlier: Mapping[str, Any], now: Mapping[str, Any], *, resume: bool, log: Callable[[str], None]
 ) -> dict[str, Any]:
     """Check that data, template, tokenizer, model and settings are what they were, and say which other facts are not.
 
@@ -120,17 +120,17 @@ def held_against(
         earlier: what was recorded.
         now: the same entries as they are.
         resume: the run goes on, rather than being repeated.
-        say: told of each fact that is another.
+        log: told of each fact that is another.
 
     Returns:
         Entries that `now` lacks: for a resumed run `earlier_sessions`, the facts of earlier parts of it.
 
     Raises:
-        CheckpointError: one of `HELD` is another; in a replay the settings may be.
+        CheckpointError: one of `REQUIRED_SAME` is another; in a replay the settings may be.
     """
-    other = {name: where for name in HELD if (where := _others(name, earlier[name], now[name]))}
+    other = {name: where for name in REQUIRED_SAME if (where := _others(name, earlier[name], now[name]))}
     if not resume and (settings := other.pop("settings", None)):  # a replay finds out what they do
-        say(f"  note: the settings are not those of the record: {settings}")
+        log(f"  note: the settings are not those of the record: {settings}")
         other.pop(OUTCOME, None)
     differing = changes(earlier, now)
     if other:
@@ -138,7 +138,7 @@ def held_against(
         if not rows_alone:
             other.pop(OUTCOME, None)
         raise CheckpointError(
-            f"The {' and the '.join(HELD[name] for name in other)} is not the one this run began with, so this would "
+            f"The {' and the '.join(REQUIRED_SAME[name] for name in other)} is not the one this run began with, so this would "
             f"not be a {'resume' if resume else 'replay'}",
             where="; ".join(where for where in other.values()),
             found="; ".join(differing) or None if rows_alone else None,
@@ -148,7 +148,7 @@ def held_against(
             else "restore what is another, or start a new run",
         )
     for change in differing:
-        say(f"  note: the last bits of a number may differ from here on, as {change}")
+        log(f"  note: the last bits of a number may differ from here on, as {change}")
     if not resume:
         return {}
     sessions: list[dict[str, Any]] = list(earlier.get("earlier_sessions", []))
@@ -168,7 +168,7 @@ def _others(name: str, then: Any, now: Any) -> str:
         return ", ".join(f"{path} = {old} then, {new} now" for path, old, new in _different(there, here))
     if isinstance(then, dict) and isinstance(now, dict):
         return ", ".join(sorted(key for key in {*then, *now} if then.get(key) != now.get(key)))
-    return "" if then == now else HELD[name]
+    return "" if then == now else REQUIRED_SAME[name]
 
 
 def _different(then: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[tuple[str, Any, Any]]:

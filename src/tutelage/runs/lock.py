@@ -20,7 +20,7 @@ from tutelage.runs import folder as run_files
 
 HOLDER_BYTES = 1024
 """Read at most of the lock file: one line of ours and the holder's."""
-HELD = (errno.EWOULDBLOCK, errno.EACCES)
+REQUIRED_SAME = (errno.EWOULDBLOCK, errno.EACCES)
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 """What a file system answers that keeps no locks. Source: flock(2), "Errors"."""
 
@@ -32,7 +32,7 @@ class RunLock:
 
     Args:
         folder: of the run.
-        say: told where the file system keeps no locks.
+        log: told where the file system keeps no locks.
         instead: what to do where another process holds it.
 
     Raises:
@@ -40,14 +40,14 @@ class RunLock:
         SaveError: nothing can be written into the folder.
     """
 
-    def __init__(self, folder: Path, *, say: Say, instead: str) -> None:
+    def __init__(self, folder: Path, *, log: Say, instead: str) -> None:
         self._path = folder / run_files.LOCK
         try:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise run_files.not_written("Nothing can be written into the run's folder", folder, error) from error
         try:
-            self._lock(folder, say, instead)
+            self._lock(folder, log, instead)
             self._before = os.pread(self._descriptor, HOLDER_BYTES, 0)
             self._write(f"{run_files.LOCK_MARK}\nprocess {os.getpid()} on {socket.gethostname()}\n".encode())
         except OSError as error:
@@ -57,15 +57,15 @@ class RunLock:
             os.close(self._descriptor)
             raise
 
-    def _lock(self, folder: Path, say: Say, instead: str) -> None:
+    def _lock(self, folder: Path, log: Say, instead: str) -> None:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno in HELD:
+            if error.errno in REQUIRED_SAME:
                 raise _in_use(folder, os.pread(self._descriptor, HOLDER_BYTES, 0), instead) from error
             if error.errno not in WITHOUT_LOCKS:
                 raise
-            say(f"  note: the disk of {folder} keeps no locks, so nothing keeps a second process out of this run")
+            log(f"  note: the disk of {folder} keeps no locks, so nothing keeps a second process out of this run")
 
     def is_of(self, folder: Path) -> bool:
         """Whether the folder of that name is still the one that was locked: another process may have moved it."""
@@ -96,23 +96,23 @@ class RunLock:
 
 
 @contextmanager
-def locked(folder: Path, *, say: Say) -> Iterator[None]:
+def locked(folder: Path, *, log: Say) -> Iterator[None]:
     """Hold the lock of a run's folder while the block runs.
 
     Raises:
         EngineError, SaveError: as `RunLock`.
     """
-    with _released(RunLock(folder, say=say, instead="wait until it ends")):
+    with _released(RunLock(folder, log=log, instead="wait until it ends")):
         yield
 
 
 @contextmanager
-def new_run_folder(folder: Path, *, say: Say) -> Iterator[None]:
+def new_run_folder(folder: Path, *, log: Say) -> Iterator[None]:
     """Make `folder`, empty, and hold its lock while the block runs; an earlier run of that name is moved aside.
 
     Args:
         folder: of the new run.
-        say: told where the earlier run is now.
+        log: told where the earlier run is now.
 
     Raises:
         EngineError: another process works in the folder of that name.
@@ -124,7 +124,7 @@ def new_run_folder(folder: Path, *, say: Say) -> Iterator[None]:
         run_files.make_folder(folder)
         run_files.holds_run(folder)  # before anything of ours is put into it
         try:
-            lock = RunLock(folder, say=say, instead="wait until it ends, or start under another name: name=OTHER")
+            lock = RunLock(folder, log=log, instead="wait until it ends, or start under another name: name=OTHER")
         except SaveError as error:
             if isinstance(error.__cause__, FileNotFoundError):  # another start has moved the folder since it was made
                 continue
@@ -140,7 +140,7 @@ def new_run_folder(folder: Path, *, say: Say) -> Iterator[None]:
             raise
         lock.release(as_before=True)
         if moved is not None:
-            say(f"An earlier run of this name is now {moved}")
+            log(f"An earlier run of this name is now {moved}")
     with _released(lock):
         yield
 

@@ -59,10 +59,10 @@ class Recorder:
     Args:
         path: the file; None writes nothing. (Not the null device: the file is renamed into place, and root may.)
         from_step: keep earlier lines up to this step and drop later ones, which a resumed run writes again.
-        say: told of lines that are damaged; they alone are left out.
+        log: told of lines that are damaged; they alone are left out.
     """
 
-    def __init__(self, path: Path | None, *, from_step: int = 0, say: Callable[[str], None] = print) -> None:
+    def __init__(self, path: Path | None, *, from_step: int = 0, log: Callable[[str], None] = print) -> None:
         lines, damaged = read_record(path) if path is not None and from_step > 0 else ([], [])
         before = [one for one in lines if one["step"] <= from_step]
         last = max((one["step"] for one in before if "loss" in one), default=0)
@@ -71,7 +71,7 @@ class Recorder:
         kept = [sealed_line(one | {LINE_NUMBER: number}) + "\n" for number, one in enumerate(before, start=1)]
         self._lines = len(kept)
         for one in damaged:
-            say(f"  note: {one}")
+            log(f"  note: {one}")
         self.elapsed_before_seconds = max((float(one["elapsed_seconds"]) for one in before), default=0.0)
         self.path = path
         self._stream: TextIO | None = None

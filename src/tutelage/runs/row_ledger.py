@@ -13,7 +13,7 @@ from tutelage.runs.reading import BESIDE_LEDGER
 from tutelage.system.seals import differing_files, file_sha256
 
 
-def write_books(folder: Path, ledger: Ledger, rows: Sequence[Any]) -> None:
+def write_row_ledger(folder: Path, ledger: Ledger, rows: Sequence[Any]) -> None:
     """Write counts and samples, and the rows that are shown; `ledger.jsonl` has its name already.
 
     Raises:
@@ -24,7 +24,7 @@ def write_books(folder: Path, ledger: Ledger, rows: Sequence[Any]) -> None:
     run_files.write_json(folder / run_files.LEDGER, ledger.as_dict() | {"sha256": hashes})
 
 
-def damage_of_books(folder: Path) -> list[str]:
+def row_ledger_damage(folder: Path) -> list[str]:
     """Each file of the books that is not as it was written, and what is wrong with it."""
     try:
         hashes = run_files.read_json(folder / run_files.LEDGER)["sha256"]

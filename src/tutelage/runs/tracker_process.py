@@ -20,22 +20,22 @@ FINAL = ("steps", "epochs", "best_step", "tokens_per_second", "trained_tokens", 
 """Figures of `result.json` that are told in the end, beside the measures before and after."""
 
 
-class Tracking:
+class TrackerProcess:
     """Tells trackers what happens; one that fails on the way is announced once and left out from there on.
 
     Args:
         trackers: by name; started by `start`.
-        say: told when one fails.
+        log: told when one fails.
     """
 
-    def __init__(self, trackers: Mapping[str, Tracker], *, say: Callable[[str], None]) -> None:
+    def __init__(self, trackers: Mapping[str, Tracker], *, log: Callable[[str], None]) -> None:
         self.trackers = dict(trackers)
-        self.say = say
+        self.log = log
 
     @classmethod
-    def of(cls, names: Iterable[TrackerName], run_folder: Path, *, say: Callable[[str], None]) -> Tracking:
+    def of(cls, names: Iterable[TrackerName], run_folder: Path, *, log: Callable[[str], None]) -> TrackerProcess:
         """The trackers of these names, each with a folder of its own in the run's."""
-        return cls({name: tracker(name, run_folder / run_files.TRACKERS / name) for name in names}, say=say)
+        return cls({name: tracker(name, run_folder / run_files.TRACKERS / name) for name in names}, log=log)
 
     def start(self, settings: Mapping[str, Any], name: str) -> None:
         """Start all, before a model is loaded, when a wrong account or address still costs nothing.
@@ -88,7 +88,7 @@ class Tracking:
             error = _error_of(partial(tell, one))
             if error is not None:
                 del self.trackers[kind]
-                self.say(f"The tracker {kind} failed and is left out now; record.jsonl goes on: {cause_of(error)}")
+                self.log(f"The tracker {kind} failed and is left out now; record.jsonl goes on: {cause_of(error)}")
 
 
 def flattened(values: Mapping[str, Any], *, between: str = ".") -> dict[str, Any]:

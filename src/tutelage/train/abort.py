@@ -8,29 +8,29 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tutelage.distributed.process_group import ALONE, Ranks
+from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import FitError, TrainingError, cause_of, command
-from tutelage.optim.master_weights import Masters, not_finite
+from tutelage.optim.master_weights import MasterWeights, not_finite
 from tutelage.runs import folder as run_files
 from tutelage.train.checkpoint import Checkpoints, Progress
-from tutelage.types import Batch, Row
+from tutelage.types import Batch, PackedSequence
 
 SHOWN_ADDRESSES = 4
 NEXT_ROW_TOKENS = "next_row_tokens"
 """Key in `stopped.json`: the budget of a row that a resume begins with."""
 
 
-def stop_before(
+def abort_before_step(
     batch: Batch,
-    rows: Sequence[Row],
+    rows: Sequence[PackedSequence],
     losses: Sequence[float],
     *,
     spike: bool,
     norm: float,
     progress: Progress,
-    optimiser: Masters,
+    optimizer: MasterWeights,
     checkpoints: Checkpoints,
-    ranks: Ranks = ALONE,
+    process_group: ProcessGroup = SINGLE,
 ) -> TrainingError:
     """Save the state before `batch`, write `stopped.json` into the run's folder, and return the error to raise.
 
@@ -41,15 +41,15 @@ def stop_before(
         spike: the loss is finite, and too large to learn from.
         norm: that of the gradient; NaN where it was not looked at.
         progress: of the step before.
-        optimiser: its masters are untouched by the step; its gradients are dropped.
+        optimizer: its masters are untouched by the step; its gradients are dropped.
         checkpoints: receives the state, however few it keeps.
-        ranks: the processes that share the batch; all come here.
+        process_group: the processes that share the batch; all come here.
 
     Raises:
         SaveError: the disk is full or refuses.
     """
-    optimiser.forget_gradients()
-    loss = ranks.sum(sum(losses))[0] / batch.trained_tokens
+    optimizer.forget_gradients()
+    loss = process_group.sum(sum(losses))[0] / batch.trained_tokens
     usual = median(progress.recent_losses) if spike else None
     told = {
         "reason": "loss_spike" if spike else "not_finite",
@@ -57,9 +57,9 @@ def stop_before(
         "gradient_norm": _number(norm),
         "median_loss": usual,
     }
-    of_each = ranks.gather([_told(row, summed) for row, summed in zip(rows, losses, strict=True)])
+    of_each = process_group.gather([_told(row, summed) for row, summed in zip(rows, losses, strict=True)])
     micro_batches = [one for of_one in of_each for one in of_one]
-    saved = _left(batch, told, micro_batches, progress=progress, optimiser=optimiser, checkpoints=checkpoints)
+    saved = _left(batch, told, micro_batches, progress=progress, optimizer=optimizer, checkpoints=checkpoints)
     run_folder = checkpoints.folder.parent
     lower = "start a new run with a lower train.learning_rate"
     fix = f"the weights themselves are no longer finite: {lower}"
@@ -74,8 +74,8 @@ def stop_before(
     )
 
 
-def does_not_fit(
-    batch: Batch, row: Row, *, progress: Progress, optimiser: Masters, checkpoints: Checkpoints
+def abort_out_of_memory(
+    batch: Batch, row: PackedSequence, *, progress: Progress, optimizer: MasterWeights, checkpoints: Checkpoints
 ) -> FitError:
     """The same for a row of one document that memory is too small for: there is nothing to divide.
 
@@ -85,7 +85,7 @@ def does_not_fit(
     tokens = len(row.ids)
     told = {"reason": "out_of_memory", "row_tokens": tokens}
     micro_batches = [{"addresses": [str(one) for one in row.addresses]}]
-    _left(batch, told, micro_batches, progress=progress, optimiser=optimiser, checkpoints=checkpoints)
+    _left(batch, told, micro_batches, progress=progress, optimizer=optimizer, checkpoints=checkpoints)
     return FitError(
         f"One example of step {batch.step + 1} alone does not fit in memory; the run stops before it",
         where=", ".join(map(str, row.addresses)),
@@ -96,26 +96,28 @@ def does_not_fit(
     )
 
 
-def full_among_others(batch: Batch, row: Row, *, ranks: Ranks, checkpoints: Checkpoints) -> FitError:
+def abort_out_of_memory_on_rank(
+    batch: Batch, row: PackedSequence, *, process_group: ProcessGroup, checkpoints: Checkpoints
+) -> FitError:
     """Memory ran out on one of several processes: the others cannot be called back from the step they are in.
 
     Nothing can be saved together any more. `stopped.json` says how long rows may be, and a resume keeps to it
-    (`rows_after_full`).
+    (`row_tokens_after_out_of_memory`).
     """
     run_folder, tokens = checkpoints.folder.parent, len(row.ids)
     places = [str(one) for one in row.addresses]
     newest = checkpoints.newest()
-    told: dict[str, Any] = {"step": batch.step + 1, "reason": "out_of_memory", "process": ranks.rank}
+    told: dict[str, Any] = {"step": batch.step + 1, "reason": "out_of_memory", "process": process_group.rank}
     told |= {"row_tokens": tokens, "checkpoint": newest, "rows": [{"addresses": places}]}
     go_on = f"go on from {newest or 'the start'}"
     fix = f"{_leave_out(run_folder)}; or start a new run with pack.max_tokens below {tokens}"
     if len(places) > 1:
         told[NEXT_ROW_TOKENS] = tokens // 2
-        again = command("train", "--resume", run_folder, "--processes", ranks.size)
+        again = command("train", "--resume", run_folder, "--processes", process_group.size)
         fix = f"{go_on} with rows of at most {tokens // 2} tokens: {again}"
     run_files.write_json(run_folder / run_files.STOPPED, told)
     return FitError(
-        f"Memory ran out in step {batch.step + 1}, on process {ranks.rank} of {ranks.size}; the run ends",
+        f"Memory ran out in step {batch.step + 1}, on process {process_group.rank} of {process_group.size}; the run ends",
         where=_places(told["rows"], run_folder / run_files.STOPPED) or None,
         found=f"a row of {tokens} tokens",
         expected="room for the forward and backward pass of a row",
@@ -123,12 +125,12 @@ def full_among_others(batch: Batch, row: Row, *, ranks: Ranks, checkpoints: Chec
     )
 
 
-def rows_after_full(run_folder: Path, *, say: Callable[[str], None]) -> int | None:
+def row_tokens_after_out_of_memory(run_folder: Path, *, log: Callable[[str], None]) -> int | None:
     """How long rows may be as memory ran out on one of several processes; None where it did not, or that is over.
 
     Args:
         run_folder: holds `stopped.json`, or not.
-        say: told where that file is damaged.
+        log: told where that file is damaged.
     """
     path = run_folder / run_files.STOPPED
     try:
@@ -136,7 +138,7 @@ def rows_after_full(run_folder: Path, *, say: Callable[[str], None]) -> int | No
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        say(f"  note: {path.name} is damaged ({cause_of(error)}); rows are as long as the newest checkpoint has them")
+        log(f"  note: {path.name} is damaged ({cause_of(error)}); rows are as long as the newest checkpoint has them")
         return None
     return found
 
@@ -147,14 +149,14 @@ def _left(
     rows: list[dict[str, Any]],
     *,
     progress: Progress,
-    optimiser: Masters,
+    optimizer: MasterWeights,
     checkpoints: Checkpoints,
 ) -> bool:
     """Save the state unless it is itself not finite, write `stopped.json`; whether it was saved."""
-    finite = not checkpoints.ranks.any(bool(not_finite(optimiser.masters)))
-    saved = checkpoints.save(optimiser, progress, keep_older=True).name if finite else None
+    finite = not checkpoints.process_group.any(bool(not_finite(optimizer.masters)))
+    saved = checkpoints.save(optimizer, progress, keep_older=True).name if finite else None
     content = {"step": batch.step + 1, **told, "checkpoint": saved, "rows": rows}
-    if checkpoints.ranks.is_main:
+    if checkpoints.process_group.is_main:
         run_files.write_json(checkpoints.folder.parent / run_files.STOPPED, content)
     return finite
 
@@ -163,7 +165,7 @@ def _leave_out(run_folder: Path) -> str:
     return f"{command('train', '--resume', run_folder, '--skip-step')} leaves this step out"
 
 
-def _told(row: Row, summed: float) -> dict[str, Any]:
+def _told(row: PackedSequence, summed: float) -> dict[str, Any]:
     return {"loss": _number(summed / max(1, row.trained_tokens)), "addresses": [str(one) for one in row.addresses]}
 
 

@@ -14,12 +14,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from tutelage.distributed.process_group import ALONE, Ranks
+from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import CheckpointError, SaveError, TrainingError, cause_of, command, remedy
-from tutelage.optim.master_weights import Masters, not_finite
+from tutelage.optim.master_weights import MasterWeights, not_finite
 from tutelage.system.files import give_usual_modes, put_in_place
 from tutelage.system.seals import sealed, unsealed
-from tutelage.train.rng_state import PREFIX, random_state, restore_random_state
+from tutelage.train.rng_state import PREFIX, restore_rng_state, rng_state
 from tutelage.train.sharded_checkpoint import of_rank, read_shards, sha256_and_sync, with_rank, write_shards
 
 STATE_FILE = "state.json"
@@ -56,23 +56,23 @@ class Checkpoints:
     Args:
         folder: holds `step-000123/` for resuming and `best-000120/` with the weights of the best evaluation.
         keep: how many of the newest resumable checkpoints stay.
-        ranks: processes that write and read together, in one folder that all of them see.
+        process_group: processes that write and read together, in one folder that all of them see.
     """
 
-    def __init__(self, folder: Path, *, keep: int, ranks: Ranks = ALONE) -> None:
+    def __init__(self, folder: Path, *, keep: int, process_group: ProcessGroup = SINGLE) -> None:
         self.folder = folder
         self.keep = keep
-        self.ranks = ranks
+        self.process_group = process_group
 
-    def save(self, optimiser: Masters, progress: Progress, *, keep_older: bool = False) -> Path:
+    def save(self, optimizer: MasterWeights, progress: Progress, *, keep_older: bool = False) -> Path:
         """Write a checkpoint that resumes after `progress.steps_done` steps; older ones go, unless told to keep them.
 
         Raises:
             SaveError: the disk is full or refuses; earlier checkpoints are untouched.
         """
         tensors = {
-            MASTERS_FILE: optimiser.masters,
-            MOMENTS_FILE: optimiser.state() | with_rank(random_state(), self.ranks),
+            MASTERS_FILE: optimizer.masters,
+            MOMENTS_FILE: optimizer.state() | with_rank(rng_state(), self.process_group),
         }
         target = self.folder / f"step-{progress.steps_done:06d}"
         self._write(target, tensors, progress)
@@ -81,13 +81,13 @@ class Checkpoints:
         self._forget_bests()
         return target
 
-    def save_best(self, optimiser: Masters, progress: Progress) -> None:
+    def save_best(self, optimizer: MasterWeights, progress: Progress) -> None:
         """Write the weights of the best evaluation so far; earlier ones stay while a checkpoint counts on them.
 
         Raises:
             SaveError: the disk is full or refuses; the previous best is untouched.
         """
-        self._write(self.folder / f"best-{progress.steps_done:06d}", {MASTERS_FILE: dict(optimiser.kept)}, progress)
+        self._write(self.folder / f"best-{progress.steps_done:06d}", {MASTERS_FILE: dict(optimizer.kept)}, progress)
         self._forget_bests()
 
     def newest(self) -> str | None:
@@ -117,43 +117,43 @@ class Checkpoints:
         return found
 
     def restore_newest(
-        self, optimiser: Masters, *, chosen: str | None = None, say: Callable[[str], None] = print
+        self, optimizer: MasterWeights, *, chosen: str | None = None, log: Callable[[str], None] = print
     ) -> Progress:
-        """Load the newest checkpoint, or the `chosen` one, into `optimiser` and its model.
+        """Load the newest checkpoint, or the `chosen` one, into `optimizer` and its model.
 
         What was saved after it goes, as the run will come there again; so does what a killed process left half-written.
         The best weights that it counts on are looked at too: a run that cannot end with them ends here, not after its
         last step. From a checkpoint that was `chosen` the run goes on without them, as the error offers.
 
         Args:
-            optimiser: of the run, with the shapes it had.
+            optimizer: of the run, with the shapes it had.
             chosen: the name of a checkpoint.
-            say: told when the run goes on without its best weights.
+            log: told when the run goes on without its best weights.
 
         Raises:
             CheckpointError: there is none, or it, or the best weights, are damaged; the error says how to go on.
         """
         found = self.newest_to_oldest(chosen=chosen)
-        tensors, progress = self._read(found[0], optimiser, others=found[1:])
+        tensors, progress = self._read(found[0], optimizer, others=found[1:])
         random = {name: tensors.pop(name) for name in [*tensors] if name.startswith(PREFIX)}
         moments = {name: tensors.pop(name) for name in [*tensors] if ":" in name}
-        optimiser.restore(tensors, moments)
-        restore_random_state(of_rank(random, self.ranks))
-        self.ranks.wait_for_all()
+        optimizer.restore(tensors, moments)
+        restore_rng_state(of_rank(random, self.process_group))
+        self.process_group.wait_for_all()
         self._forget_after(progress.steps_done)
-        wrong = self._best_damage(optimiser, progress)
+        wrong = self._best_damage(optimizer, progress)
         if wrong is None:
             return progress
         if chosen is None:
             raise self._no_best(self.folder / f"best-{progress.best_step:06d}", wrong)
         self._delete([one for one in self._newest_first("best") if one.name == f"best-{progress.best_step:06d}"])
-        say(
+        log(
             f"The best weights so far, of step {progress.best_step}, are left out ({wrong}): the best count anew; "
             "where no evaluation follows, the run ends with its last weights"
         )
         return replace(progress, best_step=None, best_loss=None)
 
-    def _best_damage(self, optimiser: Masters, progress: Progress) -> str | None:
+    def _best_damage(self, optimizer: MasterWeights, progress: Progress) -> str | None:
         """What is wrong with the best weights that a checkpoint counts on; those just restored are written again."""
         if progress.best_step is None:
             return None
@@ -161,8 +161,8 @@ class Checkpoints:
         wrong = self._damage(folder)
         if wrong is not None and progress.best_step == progress.steps_done:
             self._delete([folder] if folder.exists() else [])
-            self.ranks.wait_for_all()
-            self.save_best(optimiser, progress)
+            self.process_group.wait_for_all()
+            self.save_best(optimizer, progress)
             return None
         return wrong
 
@@ -180,13 +180,13 @@ class Checkpoints:
         """What is wrong with a checkpoint; every process looks at a share of its files, and all get the answer."""
         found = ""
         try:
-            _checked_state(folder, self.ranks)
+            _checked_state(folder, self.process_group)
         except _DAMAGE as error:
             found = str(error) or repr(error)
-        return next(filter(None, self.ranks.gather(found)), None)
+        return next(filter(None, self.process_group.gather(found)), None)
 
-    def restore_best(self, optimiser: Masters, *, step: int) -> Progress:
-        """Load the best weights, of `step`, into `optimiser` and its model; the moments stay as they are.
+    def restore_best(self, optimizer: MasterWeights, *, step: int) -> Progress:
+        """Load the best weights, of `step`, into `optimizer` and its model; the moments stay as they are.
 
         Raises:
             CheckpointError: they are gone, or damaged; the error says how to end without them.
@@ -194,8 +194,8 @@ class Checkpoints:
         folder = self.folder / f"best-{step:06d}"
         if (wrong := self._damage(folder)) is not None:
             raise self._no_best(folder, wrong)
-        tensors, found = self._read(folder, optimiser, others=[])
-        optimiser.restore_masters({name: one for name, one in tensors.items() if ":" not in name})
+        tensors, found = self._read(folder, optimizer, others=[])
+        optimizer.restore_masters({name: one for name, one in tensors.items() if ":" not in name})
         return found
 
     def has_best(self) -> bool:
@@ -227,13 +227,13 @@ class Checkpoints:
             self._delete(list(self.folder.glob(f".{kind}-*")))
 
     def _delete(self, folders: list[Path]) -> None:
-        if self.ranks.is_main:
+        if self.process_group.is_main:
             for one in folders:
                 shutil.rmtree(one)
 
     def _write(self, target: Path, tensors: dict[str, dict[str, torch.Tensor]], progress: Progress) -> None:
         self._require_finite(tensors[MASTERS_FILE])
-        if self.ranks.size > 1:
+        if self.process_group.size > 1:
             self._write_together(target, tensors, progress)
             return
         if target.exists():  # a resumed run comes to the same step again, with the same bits
@@ -255,7 +255,7 @@ class Checkpoints:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _require_finite(self, weights: Mapping[str, torch.Tensor]) -> None:
-        found = next(filter(None, self.ranks.gather(not_finite(weights))), [])
+        found = next(filter(None, self.process_group.gather(not_finite(weights))), [])
         if found:
             good = self.newest()
             raise TrainingError(
@@ -268,13 +268,13 @@ class Checkpoints:
 
     def _write_together(self, target: Path, tensors: dict[str, dict[str, torch.Tensor]], progress: Progress) -> None:
         """Every process writes what it keeps; the main one makes the folder and gives it its name."""
-        ranks, scratch = self.ranks, target.with_name(f".{target.name}-shards")
-        if ranks.any(ranks.is_main and target.exists()):
+        process_group, scratch = self.process_group, target.with_name(f".{target.name}-shards")
+        if process_group.any(process_group.is_main and target.exists()):
             return
         trouble: Exception | None = None
         hashes = {}
         try:
-            if ranks.is_main:
+            if process_group.is_main:
                 shutil.rmtree(scratch, ignore_errors=True)  # left by a run that was killed
                 scratch.mkdir(parents=True)
         except OSError as error:
@@ -284,17 +284,17 @@ class Checkpoints:
             hashes = write_shards(scratch, {name: one for group in tensors.values() for name, one in group.items()})
         except (OSError, SafetensorError) as error:
             trouble = error
-        of_all = {name: one for of_one in ranks.gather(hashes) for name, one in of_one.items()}
+        of_all = {name: one for of_one in process_group.gather(hashes) for name, one in of_one.items()}
         try:
             self._all_well(target, trouble)
-            if ranks.is_main:
+            if process_group.is_main:
                 _seal(scratch, target, of_all, progress)
         except SaveError:
             raise
         except OSError as error:
             trouble = error
         finally:
-            if ranks.is_main:
+            if process_group.is_main:
                 shutil.rmtree(scratch, ignore_errors=True)
         self._all_well(target, trouble)
 
@@ -302,20 +302,20 @@ class Checkpoints:
         """Raise on every process what went wrong on one of them."""
         number = trouble.errno if isinstance(trouble, OSError) else None
         mine = None if trouble is None else (number, cause_of(trouble))
-        if found := next(filter(None, self.ranks.gather(mine)), None):
+        if found := next(filter(None, self.process_group.gather(mine)), None):
             raise _not_saved(target, OSError(found[1]) if found[0] is None else OSError(*found)) from trouble
 
     def _read(
-        self, folder: Path, optimiser: Masters, *, others: list[Path]
+        self, folder: Path, optimizer: MasterWeights, *, others: list[Path]
     ) -> tuple[dict[str, torch.Tensor], Progress]:
         """All tensors and the progress, the bytes checked first, by every process a share."""
         wrong: Exception | None = None
         try:
-            state = _checked_state(folder, self.ranks)
+            state = _checked_state(folder, self.process_group)
             progress = Progress(**state["progress"])
         except _DAMAGE as error:
             wrong = error
-        found = next(filter(None, self.ranks.gather("" if wrong is None else str(wrong) or repr(wrong))), None)
+        found = next(filter(None, self.process_group.gather("" if wrong is None else str(wrong) or repr(wrong))), None)
         if found is not None:
             raise CheckpointError(
                 "The checkpoint is damaged",
@@ -324,8 +324,8 @@ class Checkpoints:
                 expected="whole files",
                 fix=_instead(folder, others),
             ) from wrong
-        if self.ranks.size > 1 or not {MASTERS_FILE, MOMENTS_FILE} & set(state["sha256"]):
-            return read_shards(folder, optimiser.masters, self.ranks), progress
+        if self.process_group.size > 1 or not {MASTERS_FILE, MOMENTS_FILE} & set(state["sha256"]):
+            return read_shards(folder, optimizer.masters, self.process_group), progress
         return {key: one for name in state["sha256"] for key, one in load_file(folder / name).items()}, progress
 
 
@@ -377,12 +377,12 @@ def _state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def _checked_state(folder: Path, ranks: Ranks = ALONE) -> dict[str, Any]:
+def _checked_state(folder: Path, process_group: ProcessGroup = SINGLE) -> dict[str, Any]:
     """What `state.json` says, once each file it names, or this process's share of them, has the bytes written."""
     state = _state(folder)
     if odd := sorted({one.name for one in folder.glob("*.safetensors")} - set(state["sha256"])):
         raise ValueError(f"{odd[0]} is no file of this checkpoint")
-    for name, expected in sorted(state["sha256"].items())[ranks.rank :: ranks.size]:
+    for name, expected in sorted(state["sha256"].items())[process_group.rank :: process_group.size]:
         found = sha256_and_sync(folder / name)
         if found != expected:
             raise ValueError(f"{name} has sha256 {found[:12]}, expected {expected[:12]}")

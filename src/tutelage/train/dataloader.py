@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from tutelage.distributed.strategy import Engine
+from tutelage.distributed.strategy import Strategy
 from tutelage.model.load import device_here
-from tutelage.pack import Order, batches
-from tutelage.types import Batch, Example, Row
+from tutelage.pack import Sampler, batches
+from tutelage.types import Batch, Example, PackedSequence
 
 BATCHES_AHEAD = 2
 """One that is being copied and one that waits: packing takes far less time than a step."""
@@ -22,9 +22,9 @@ LOOK_SECONDS = 0.1
 
 
 def rank_batches(
-    engine: Engine,
+    strategy: Strategy,
     examples: Sequence[Example],
-    order: Order,
+    order: Sampler,
     *,
     row_tokens: int,
     start_step: int,
@@ -34,7 +34,7 @@ def rank_batches(
     """This process's share of every batch, packed as the model allows; those for a GPU are made ahead.
 
     Args:
-        engine: its processes, and what was tried on the model.
+        strategy: its processes, and what was tried on the model.
         examples: of the run.
         order: which example comes in which step.
         row_tokens: most tokens of a row.
@@ -42,16 +42,16 @@ def rank_batches(
         share_prefixes: compute once what documents of a row begin with alike, where the model allows it.
         within: a smaller budget of a row, once memory ran out.
     """
-    anatomy = engine.anatomy
+    architecture = strategy.architecture
     made = batches(
         examples,
         order,
         row_tokens=row_tokens,
         start_step=start_step,
-        share_prefixes=share_prefixes and anatomy.shares_beginnings and not anatomy.draws_noise,
-        together=anatomy.together,
-        rank=engine.ranks.rank,
-        ranks=engine.ranks.size,
+        share_prefixes=share_prefixes and architecture.shares_prefixes and not architecture.draws_noise,
+        documents_isolated=architecture.documents_isolated,
+        rank=strategy.process_group.rank,
+        world_size=strategy.process_group.size,
         within=within,
     )
     return ahead(made, pin=True) if device_here() == "cuda" else made
@@ -99,7 +99,7 @@ def ahead(batches: Iterable[Batch], *, pin: bool) -> Iterator[Batch]:
         thread.join()
 
 
-def pinned(row: Row) -> Row:
+def pinned(row: PackedSequence) -> PackedSequence:
     """The row with its arrays in page-locked memory; `torch.from_numpy` of one knows that it is."""
     arrays: dict[str, Any] = {
         name: torch.from_numpy(array).pin_memory().numpy()

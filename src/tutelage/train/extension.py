@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.builders.dataset import Prepared
-from tutelage.builders.sampler import order_of
+from tutelage.builders.sampler import sampler_for
 from tutelage.config import Settings
 from tutelage.errors import ConfigError
 from tutelage.optim.lr_schedule import Schedule, warmup_steps
-from tutelage.pack import Order
+from tutelage.pack import Sampler
 from tutelage.runs import folder as run_files
 from tutelage.train.checkpoint import Checkpoints
 from tutelage.train.finished import longer, require_unfinished
@@ -60,7 +60,7 @@ def with_length(inputs: Mapping[str, Any], settings: Settings) -> dict[str, Any]
     return {**inputs, "settings": {**recorded, "train": train}}
 
 
-def schedule_of(settings: Settings, order: Order, parts: tuple[Part, ...]) -> Schedule:
+def schedule_of(settings: Settings, order: Sampler, parts: tuple[Part, ...]) -> Schedule:
     """Learning rates of a run: those of each part as long as it lasted, then those of the whole length."""
 
     def planned(steps: int) -> Schedule:
@@ -122,8 +122,8 @@ def parts_of(
     begin = checkpoint or Checkpoints(folder / run_files.CHECKPOINTS, keep=1).newest() or "step-0"
     steps_done = int(begin.rpartition("-")[2])
     parts = tuple(one for one in parts if one.steps < steps_done)
-    before = laid_out(run_files.read_settings(folder), prepared, parts)
-    order = laid_out(settings, prepared, parts)
+    before = order_over_parts(run_files.read_settings(folder), prepared, parts)
+    order = order_over_parts(settings, prepared, parts)
     part = Part(steps_done, before.visits_after(steps_done), before.steps, steps_done == before.steps)
     if replace(order, laid=(*order.laid, (part.steps, part.visits))).steps <= steps_done:
         raise ConfigError(
@@ -136,7 +136,7 @@ def parts_of(
     return parts if steps_done == 0 else (*parts, part)
 
 
-def laid_out(settings: Settings, prepared: Prepared, parts: tuple[Part, ...]) -> Order:
+def order_over_parts(settings: Settings, prepared: Prepared, parts: tuple[Part, ...]) -> Sampler:
     """The order in which a run of these parts visits its examples."""
     laid = tuple((one.steps, one.visits) for one in parts)
-    return order_of(settings, examples=len(prepared.train), sources=prepared.sources, laid=laid)
+    return sampler_for(settings, examples=len(prepared.train), sources=prepared.sources, laid=laid)

@@ -93,9 +93,9 @@ def complete(folder: Path, screen: Screen) -> dict[str, Any] | None:
     left_over = checkpoints.has_best() and result.get("best_step") == result.get("steps")
     if (folder / FILE_NAME).is_file() and not left_over:
         return None
-    with locked(folder, say=screen.say):
+    with locked(folder, log=screen.log):
         if left_over:
             checkpoints.forget_best()
         page = report.write(folder)
-    screen.say(f"This run had its result and was ended before its page was written; now it is: {page}")
+    screen.log(f"This run had its result and was ended before its page was written; now it is: {page}")
     return read_result(folder)

@@ -16,22 +16,22 @@ from typing import Any, Literal
 import torch
 
 from tutelage.distributed.collective_errors import failures
-from tutelage.distributed.process_group import ALONE, Ranks
+from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import TrainingError, TutelageError, cause_of, command
-from tutelage.model.heap import GIVE_BACK_EVERY_STEPS, give_back
+from tutelage.model.heap import GIVE_BACK_EVERY_STEPS, trim_heap
 from tutelage.model.out_of_memory import is_out_of_memory, return_memory
 from tutelage.optim.lr_schedule import Schedule
-from tutelage.optim.master_weights import Masters
+from tutelage.optim.master_weights import MasterWeights
 from tutelage.pack.splitting import rows_within
 from tutelage.runs.metrics_log import HeldoutRecord, Record, Recorder, RowsRecord, StepRecord
 from tutelage.system.hardware import peak_bytes
-from tutelage.train.abort import does_not_fit, full_among_others, stop_before
+from tutelage.train.abort import abort_before_step, abort_out_of_memory, abort_out_of_memory_on_rank
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.loss_spike import SpikeGuard
-from tutelage.train.rng_state import random_state, restore_random_state
-from tutelage.types import Batch, Row
+from tutelage.train.rng_state import restore_rng_state, rng_state
+from tutelage.types import Batch, PackedSequence
 
-RowLoss = Callable[[Any, Row], tuple[torch.Tensor, int]]
+RowLoss = Callable[[Any, PackedSequence], tuple[torch.Tensor, int]]
 Ending = Literal["finished", "early_stop", "interrupted"]
 Watch = Callable[[Record], None]
 
@@ -50,7 +50,7 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
     batches: Iterable[Batch],
     *,
     row_loss: RowLoss,
-    optimiser: Masters,
+    optimizer: MasterWeights,
     schedule: Schedule,
     max_gradient_norm: float,
     heldout: Callable[[], float] | None,
@@ -62,16 +62,16 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
     watch: Watch,
     asked_to_stop: Callable[[], bool],
     progress: Progress,
-    ranks: Ranks = ALONE,
-    spikes: SpikeGuard | None = None,
+    process_group: ProcessGroup = SINGLE,
+    spike_guard: SpikeGuard | None = None,
 ) -> Outcome:
     """Train until the batches end, held-out loss stops improving, or a stop is asked for; always leave a checkpoint.
 
     Args:
-        model: computes; its parameters are written by `optimiser` only.
+        model: computes; its parameters are written by `optimizer` only.
         batches: from step `progress.steps_done` on.
         row_loss: (model, row) -> (summed loss, trained tokens).
-        optimiser: owns the master weights.
+        optimizer: owns the master weights.
         schedule: learning rate by step; at the end of each earlier length patience is counted anew.
         max_gradient_norm: gradients longer than this are scaled down to it.
         heldout: mean loss on held-out rows, or None.
@@ -83,8 +83,8 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
         watch: told the same.
         asked_to_stop: looked at once a step.
         progress: where the run stands; zero for a new one.
-        ranks: the processes that share every batch; each gets the same number of rows of it.
-        spikes: says which loss is too large to learn from; None lets every finite one through.
+        process_group: the processes that share every batch; each gets the same number of rows of it.
+        spike_guard: says which loss is too large to learn from; None lets every finite one through.
 
     Raises:
         TrainingError: the loss or gradient is not finite, or the loss a spike; the weights are those of the last good
@@ -99,7 +99,7 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
     model.train()
     for batch in batches if ended == "finished" else ():
         started = time.perf_counter()
-        before = random_state()
+        before = rng_state()
         while True:  # once, unless memory runs out
             rows = rows_within(batch.rows, progress.row_tokens)
             losses: list[float] = []
@@ -110,39 +110,43 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                if ranks.size > 1:  # the others are in the middle of this row, and wait
-                    raise full_among_others(batch, rows[len(losses)], ranks=ranks, checkpoints=checkpoints) from error
+                if process_group.size > 1:  # the others are in the middle of this row, and wait
+                    raise abort_out_of_memory_on_rank(
+                        batch, rows[len(losses)], process_group=process_group, checkpoints=checkpoints
+                    ) from error
                 failed = rows[len(losses)]
             # Not inside the except block: until it ends, the error keeps what the failed pass had allocated.
-            optimiser.forget_gradients()
-            restore_random_state(dict(before))
+            optimizer.forget_gradients()
+            restore_rng_state(dict(before))
             return_memory()
             if len(failed.addresses) <= 1:
-                raise does_not_fit(batch, failed, progress=progress, optimiser=optimiser, checkpoints=checkpoints)
+                raise abort_out_of_memory(
+                    batch, failed, progress=progress, optimizer=optimizer, checkpoints=checkpoints
+                )
             row_tokens = len(failed.ids) // 2
             progress = replace(progress, row_tokens=row_tokens)
             smaller = RowsRecord(batch.step + 1, row_tokens, time.perf_counter() - began)
             recorder.write(smaller)
             watch(smaller)
-        loss_sum, tokens = ranks.sum(sum(losses), batch.tokens)
+        loss_sum, tokens = process_group.sum(sum(losses), batch.tokens)
         loss = loss_sum / batch.trained_tokens
         learning_rate = schedule.rate(batch.step)
-        spike = spikes is not None and spikes.is_spike(loss, progress.recent_losses)
+        spike = spike_guard is not None and spike_guard.is_spike(loss, progress.recent_losses)
         norm = math.nan
         if math.isfinite(loss) and not spike:
-            norm = optimiser.step(learning_rate, max_gradient_norm=max_gradient_norm)
+            norm = optimizer.step(learning_rate, max_gradient_norm=max_gradient_norm)
         if not math.isfinite(norm):
-            restore_random_state(before)
-            raise stop_before(
+            restore_rng_state(before)
+            raise abort_before_step(
                 batch,
                 rows,
                 losses,
                 norm=norm,
                 progress=progress,
-                optimiser=optimiser,
+                optimizer=optimizer,
                 checkpoints=checkpoints,
                 spike=spike,
-                ranks=ranks,
+                process_group=process_group,
             )
         seconds = time.perf_counter() - started
         step_seconds += seconds
@@ -151,7 +155,7 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
             steps_done=batch.step + 1,
             tokens=progress.tokens + int(tokens),
             trained_tokens=progress.trained_tokens + batch.trained_tokens,
-            recent_losses=() if spikes is None else spikes.remembered(loss, progress.recent_losses),
+            recent_losses=() if spike_guard is None else spike_guard.remembered(loss, progress.recent_losses),
         )
         record = StepRecord(
             step=progress.steps_done,
@@ -169,30 +173,30 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
         watch(record)
 
         if progress.steps_done % GIVE_BACK_EVERY_STEPS == 0:
-            give_back()
-        stop = ranks.any(asked_to_stop())
+            trim_heap()
+        stop = process_group.any(asked_to_stop())
         last = schedule.is_end(progress.steps_done)
         if heldout is not None and (last or progress.steps_done % evaluate_every == 0):
-            value = _measured(heldout, optimiser, progress, checkpoints)
+            value = _measured(heldout, optimizer, progress, checkpoints)
             model.train()
             finding = HeldoutRecord(progress.steps_done, value, time.perf_counter() - began)
             recorder.write(finding)
             watch(finding)
             if math.isfinite(value) and (progress.best_loss is None or value < progress.best_loss):
                 progress = replace(progress, best_loss=value, best_step=progress.steps_done, evaluations_since_best=0)
-                checkpoints.save_best(optimiser, progress)
+                checkpoints.save_best(optimizer, progress)
             else:
                 progress = replace(progress, evaluations_since_best=progress.evaluations_since_best + 1)
         progress = _patient_anew(progress, schedule)
         if stop or _is_out(progress, patience):
             ended = "interrupted" if stop else "early_stop"
         if checkpoint_every is not None and progress.steps_done % checkpoint_every == 0:
-            checkpoints.save(optimiser, progress)
+            checkpoints.save(optimizer, progress)
             saved_at = progress.steps_done
         if ended != "finished":
             break
     if saved_at != progress.steps_done:
-        checkpoints.save(optimiser, progress)
+        checkpoints.save(optimizer, progress)
     return Outcome(progress, ended, step_seconds)
 
 
@@ -205,15 +209,17 @@ def _patient_anew(progress: Progress, schedule: Schedule) -> Progress:
     return replace(progress, evaluations_since_best=0) if schedule.begins_anew(progress.steps_done) else progress
 
 
-def _measured(heldout: Callable[[], float], optimiser: Masters, progress: Progress, checkpoints: Checkpoints) -> float:
+def _measured(
+    heldout: Callable[[], float], optimizer: MasterWeights, progress: Progress, checkpoints: Checkpoints
+) -> float:
     """The held-out loss; where it fails, what was learned is saved before the error goes on."""
     try:
         return heldout()
-    except failures(checkpoints.ranks) as error:
-        checkpoints.save(optimiser, progress, keep_older=True)
+    except failures(checkpoints.process_group) as error:
+        checkpoints.save(optimizer, progress, keep_older=True)
         if isinstance(error, TutelageError):
             raise
-        several = ("--processes", checkpoints.ranks.size) if checkpoints.ranks.size > 1 else ()
+        several = ("--processes", checkpoints.process_group.size) if checkpoints.process_group.size > 1 else ()
         again = command("train", "--resume", checkpoints.folder.parent, *several)
         raise TrainingError(
             f"The held-out loss could not be measured after step {progress.steps_done}; the run is saved, and ends",
@@ -223,7 +229,7 @@ def _measured(heldout: Callable[[], float], optimiser: Masters, progress: Progre
         ) from error
 
 
-def _learn(model: Any, row: Row, row_loss: RowLoss, trained_tokens: int) -> float:
+def _learn(model: Any, row: PackedSequence, row_loss: RowLoss, trained_tokens: int) -> float:
     """Forward and backward of one row, whose activations go when this ends, also by an error; gives the summed loss."""
     row_sum, _ = row_loss(model, row)
     (row_sum / trained_tokens).backward()

@@ -50,7 +50,7 @@ class _Met:
     prompts: _Untrained = field(default_factory=_Untrained)
     words: _Untrained = field(default_factory=_Untrained)
 
-    def look_at(
+    def calibration_for(
         self, one: Example, untrained_V: NDArray[np.bool_], added_tokens: Container[int], new_ids: Container[int]
     ) -> None:
         """Count those of an example; a token that this run adds is refused wherever it stands."""
@@ -103,7 +103,7 @@ def pass_gates(
             assert stops == turns, f"{one.address}: {stops} trained stop tokens, {turns} trained turns"
         if look:
             assert untrained_V is not None
-            met.look_at(one, untrained_V, added_tokens, new_ids)
+            met.calibration_for(one, untrained_V, added_tokens, new_ids)
     return _judged(met, tokenizer, fix)
 
 

@@ -13,7 +13,7 @@ from tutelage.report.console.progress import Screen
 from tutelage.runs import folder as run_files
 from tutelage.runs.fingerprint import changed_settings, changes, process_counts, read_inputs
 from tutelage.train.checkpoint import Checkpoints
-from tutelage.train.replay_comparison import OTHER_PROCESSES, Difference, Recorded, first_other_tensor
+from tutelage.train.replay_comparison import OTHER_PROCESSES, Difference, RecordedRun, first_other_tensor
 from tutelage.train.run import run
 
 
@@ -65,7 +65,7 @@ def replay(name: str, screen: Screen, *, into: str | None = None) -> Replayed:
     earlier = read_inputs(folder)
     settings = run_files.read_settings(folder)
     tolerance = _tolerance(settings, folder, process_counts(earlier))
-    recorded = Recorded.of(folder, tolerance=tolerance)
+    recorded = RecordedRun.of(folder, tolerance=tolerance)
     if not recorded.lines:
         raise SourceNotFoundError(
             "This run recorded no step, so there is nothing to compare with",
@@ -73,7 +73,7 @@ def replay(name: str, screen: Screen, *, into: str | None = None) -> Replayed:
             fix="replay a run that has taken a step",
         )
     if tolerance > 0.0 and first_here():
-        screen.say(
+        screen.log(
             f"Another number of processes sums in another order: losses are compared to {tolerance:g}, norms to 0.001"
         )
     # One checkpoint more: the last one of an unfinished run lies some steps before the last line of its record.
@@ -114,7 +114,7 @@ def _tolerance(settings: config.Settings, folder: Path, counts: set[int]) -> flo
     return OTHER_PROCESSES
 
 
-def _common_weights(recorded: Recorded, target: Path) -> str | None:
+def _common_weights(recorded: RecordedRun, target: Path) -> str | None:
     """The folder of weights that both runs have: what was trained, or the newest checkpoint of both."""
     if recorded.finished:
         return next(name for name in (run_files.ADAPTER, run_files.MODEL) if (recorded.folder / name).is_dir())

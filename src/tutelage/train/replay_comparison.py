@@ -38,7 +38,7 @@ class Difference:
 
 
 @dataclass(slots=True)
-class Recorded:
+class RecordedRun:
     """A run that is being repeated.
 
     Args:
@@ -59,7 +59,7 @@ class Recorded:
     tolerance: float = 0.0
 
     @classmethod
-    def of(cls, folder: Path, *, tolerance: float = 0.0) -> Recorded:
+    def of(cls, folder: Path, *, tolerance: float = 0.0) -> RecordedRun:
         """Read a run's record; later lines count, and one that breaks off does not.
 
         Raises:

@@ -12,13 +12,13 @@ import torch
 from tutelage import config
 from tutelage.builders.dataset import Prepared
 from tutelage.config import Settings
-from tutelage.evaluate.suite import Sitting
-from tutelage.model.adapters.trainable import Adapted
+from tutelage.evaluate.suite import EvalResult
+from tutelage.model.adapters.trainable import Trainable
 from tutelage.model.load import Loaded
 from tutelage.runs import folder as run_files
 from tutelage.runs.metrics_log import read_record
 from tutelage.system.hardware import peak_bytes
-from tutelage.train.extension import Part, laid_out
+from tutelage.train.extension import Part, order_over_parts
 from tutelage.train.loop import Outcome
 
 
@@ -28,16 +28,16 @@ def result_of(
     outcome: Outcome,
     *,
     loaded: Loaded,
-    adapted: Adapted,
+    adapted: Trainable,
     precision: str,
     optimizer_bytes: int,
-    before: Sitting,
-    after: Sitting,
+    before: EvalResult,
+    after: EvalResult,
     parts: tuple[Part, ...] = (),
 ) -> dict[str, Any]:
     """All figures of a finished run with what they depend on: versions, hashes, seed, device, commit."""
     progress = outcome.progress
-    order = laid_out(settings, prepared, parts)
+    order = order_over_parts(settings, prepared, parts)
     visits = order.visits_after(progress.steps_done)
     return {
         "name": settings.name,
@@ -74,7 +74,7 @@ def result_of(
     }
 
 
-def unmeasured(before: Sitting, after: Sitting) -> dict[str, dict[str, str]]:
+def unmeasured(before: EvalResult, after: EvalResult) -> dict[str, dict[str, str]]:
     """The measures that failed, by when and name, with the cause of each; empty where all went well."""
     return {when: dict(one.failed) for when, one in (("before", before), ("after", after)) if one.failed}
 
@@ -89,7 +89,9 @@ def _speed(record: Path) -> float:
     return tokens / seconds if seconds else 0.0
 
 
-def _examples(settings: Settings, prepared: Prepared, before: Sitting, after: Sitting) -> list[dict[str, str | None]]:
+def _examples(
+    settings: Settings, prepared: Prepared, before: EvalResult, after: EvalResult
+) -> list[dict[str, str | None]]:
     return [
         {
             "address": str(prompt.address),

@@ -7,7 +7,7 @@ import torch
 PREFIX = "random:"
 
 
-def random_state() -> dict[str, torch.Tensor]:
+def rng_state() -> dict[str, torch.Tensor]:
     """The states of the processor and, where there is one, of the CUDA device."""
     state = {f"{PREFIX}cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
@@ -15,7 +15,7 @@ def random_state() -> dict[str, torch.Tensor]:
     return state
 
 
-def restore_random_state(tensors: dict[str, torch.Tensor]) -> None:
+def restore_rng_state(tensors: dict[str, torch.Tensor]) -> None:
     """Take the states out of `tensors` and set them; a device that is not here, or was not there, is left as it is."""
     states = {name.removeprefix(PREFIX): tensors.pop(name) for name in [*tensors] if name.startswith(PREFIX)}
     if "cpu" in states:

@@ -13,51 +13,51 @@ from typing import Any
 
 from tutelage import config, report
 from tutelage.builders.base_model import continued, with_adapters_own
-from tutelage.builders.calibration_data import look_at
+from tutelage.builders.calibration_data import calibration_for
 from tutelage.builders.dataset import Prepared
-from tutelage.builders.evaluation import exam_for, heldout_measure, sit_together
+from tutelage.builders.evaluation import eval_suite_for, heldout_loss_measure, run_suite_on_ranks
 from tutelage.builders.memory_plan import recomputes_here
 from tutelage.builders.method import loaded_base
-from tutelage.builders.model import Learner, learner_for
+from tutelage.builders.model import TrainState, train_state_for
 from tutelage.builders.packing import longest_rows, row_tokens_here, trains_on_shared_prefixes
 from tutelage.builders.sampler import epoch_steps
 from tutelage.config import Settings
-from tutelage.distributed.process_group import Ranks, joined, ranks_here
+from tutelage.distributed.process_group import ProcessGroup, joined, process_group_here
 from tutelage.errors import command
-from tutelage.evaluate.saved_results import read_sitting, write_sitting
-from tutelage.evaluate.suite import Exam, Measures, Sitting
+from tutelage.evaluate.saved_results import read_eval_result, write_eval_result
+from tutelage.evaluate.suite import EvalResult, EvalSuite, Metrics
 from tutelage.export.model_folder import save_trained
 from tutelage.model.adapters.prompt_tuning import without_prompt
-from tutelage.model.heap import give_back
+from tutelage.model.heap import trim_heap
 from tutelage.model.load import device_here
 from tutelage.report.console.progress import Screen
 from tutelage.report.console.terminal import Terminal
 from tutelage.runs import folder as run_files
 from tutelage.runs.fingerprint import paths_of, read_inputs, skipped_steps
 from tutelage.runs.metrics_log import Recorder, RowsRecord
-from tutelage.runs.tracker_process import Tracking
+from tutelage.runs.tracker_process import TrackerProcess
 from tutelage.system.allocator import cost_of_allocator
-from tutelage.train.abort import rows_after_full
-from tutelage.train.announcement import say_anatomy, say_model
+from tutelage.train.abort import row_tokens_after_out_of_memory
+from tutelage.train.announcement import announce_architecture, announce_model
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.dataloader import rank_batches
 from tutelage.train.extension import (
     Part,
     has_other_length,
-    laid_out,
+    order_over_parts,
     parts_in,
     schedule_of,
 )
 from tutelage.train.finished import complete, trained_sha256
 from tutelage.train.loop import Ending, Outcome, train
 from tutelage.train.loss_spike import SpikeGuard
-from tutelage.train.replay_comparison import Recorded
+from tutelage.train.replay_comparison import RecordedRun
 from tutelage.train.result import result_of
 from tutelage.train.signals import stop_requests
 from tutelage.train.startup import opened
 
 MEASURES = {"heldout_loss": "the held-out loss", "task": "the task", "general": "the general set"}
-"""What `Sitting.failed` names, for people."""
+"""What `EvalResult.failed` names, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +80,14 @@ class Job:
     settings: Settings
     base: Path
     prepared: Prepared
-    learner: Learner
-    exam: Exam
+    train_state: TrainState
+    eval_suite: EvalSuite
     screen: Screen
     resume: bool
-    tracking: Tracking
+    tracking: TrackerProcess
     checkpoint: str | None = None
     skipped: frozenset[int] = frozenset()
-    recorded: Recorded | None = None
+    recorded: RecordedRun | None = None
     parts: tuple[Part, ...] = ()
 
     @property
@@ -103,7 +103,7 @@ def run(
     resume: bool = False,
     checkpoint: str | None = None,
     skip_step: bool = False,
-    recorded: Recorded | None = None,
+    recorded: RecordedRun | None = None,
 ) -> Finished:
     """Prepare, measure, train, measure again, save, report.
 
@@ -121,98 +121,128 @@ def run(
     """
     started, began = datetime.now(UTC), time.perf_counter()
     settings = with_adapters_own(settings)
-    ranks = ranks_here()
-    screen = screen if ranks.is_main else Screen(Terminal(quiet=True))
+    process_group = process_group_here()
+    screen = screen if process_group.is_main else Screen(Terminal(quiet=True))
     goes_on = resume and has_other_length(settings.run_folder, settings)
-    if resume and not goes_on and ranks.size == 1 and (result := complete(settings.run_folder, screen)) is not None:
+    if (
+        resume
+        and not goes_on
+        and process_group.size == 1
+        and (result := complete(settings.run_folder, screen)) is not None
+    ):
         return Finished(settings.run_folder, "finished", result)
     source = settings.run_folder if recorded is None else recorded.folder
     skipped = skipped_steps(source, leave_out=skip_step) if resume or recorded is not None else []
-    if resume and (checkpoint is not None or rows_after_full(source, say=screen.say) is None):
+    if resume and (checkpoint is not None or row_tokens_after_out_of_memory(source, log=screen.log) is None):
         Checkpoints(source / run_files.CHECKPOINTS, keep=1).newest_to_oldest(chosen=checkpoint)  # or says so now
     with paths_of(source if resume or recorded is not None else None):
-        base, prepared, held = ranks.after_leader(
+        base, prepared, held = process_group.after_leader(
             "data",
             lambda: opened(
-                settings, screen, ranks, resume=resume, checkpoint=checkpoint, skipped=skipped, recorded=recorded
+                settings,
+                screen,
+                process_group,
+                resume=resume,
+                checkpoint=checkpoint,
+                skipped=skipped,
+                recorded=recorded,
             ),
         )
-    with held, joined(ranks, device=device_here()):
-        ranks.agree("settings", config.dump(settings))
-        ranks.agree("data", json.dumps(prepared.data_sha256 | prepared.examples_sha256))
-        tracking = Tracking.of(settings.train.trackers if ranks.is_main else (), settings.run_folder, say=screen.say)
+    with held, joined(process_group, device=device_here()):
+        process_group.agree("settings", config.dump(settings))
+        process_group.agree("data", json.dumps(prepared.data_sha256 | prepared.examples_sha256))
+        tracking = TrackerProcess.of(
+            settings.train.trackers if process_group.is_main else (), settings.run_folder, log=screen.log
+        )
         tracking.start(tomllib.loads(config.dump(settings)), settings.run_folder.name)
-        learner = _learner(settings, base, prepared, ranks, screen)
-        exam = exam_for(settings, prepared, anatomy=learner.engine.anatomy)
+        train_state = _learner(settings, base, prepared, process_group, screen)
+        eval_suite = eval_suite_for(settings, prepared, architecture=train_state.strategy.architecture)
         left_out, parts = frozenset(skipped), parts_in(read_inputs(settings.run_folder))
         job = Job(
-            settings, base, prepared, learner, exam, screen, resume, tracking, checkpoint, left_out, recorded, parts
+            settings,
+            base,
+            prepared,
+            train_state,
+            eval_suite,
+            screen,
+            resume,
+            tracking,
+            checkpoint,
+            left_out,
+            recorded,
+            parts,
         )
-        _say_learner(screen, learner)
+        _say_learner(screen, train_state)
         finished = _run(job, started, began)
-        ranks.wait_for_all()
+        process_group.wait_for_all()
     return finished
 
 
-def _learner(settings: Settings, base: Path, prepared: Prepared, ranks: Ranks, screen: Screen) -> Learner:
-    recompute = recomputes_here(settings, prepared, processes=ranks.size, say=screen.say)
-    look, longest = look_at(settings, prepared, screen), longest_rows(settings, prepared)
-    return learner_for(settings, base, ranks, recompute=recompute, look=look, longest=longest)
+def _learner(
+    settings: Settings, base: Path, prepared: Prepared, process_group: ProcessGroup, screen: Screen
+) -> TrainState:
+    recompute = recomputes_here(settings, prepared, processes=process_group.size, log=screen.log)
+    look, longest = calibration_for(settings, prepared, screen), longest_rows(settings, prepared)
+    return train_state_for(settings, base, process_group, recompute=recompute, look=look, longest=longest)
 
 
-def _say_learner(screen: Screen, learner: Learner) -> None:
-    say_model(
+def _say_learner(screen: Screen, train_state: TrainState) -> None:
+    announce_model(
         screen,
-        learner.loaded,
-        learner.adapted,
-        learner.precision,
-        state_bytes=learner.state_bytes,
-        layout=learner.engine.layout,
+        train_state.loaded,
+        train_state.adapted,
+        train_state.precision,
+        state_bytes=train_state.state_bytes,
+        layout=train_state.strategy.layout,
     )
-    if (cost := cost_of_allocator(learner.loaded.device)) is not None:
-        screen.say(f"  {cost}")
-    say_anatomy(screen, learner.engine.anatomy)
+    if (cost := cost_of_allocator(train_state.loaded.device)) is not None:
+        screen.log(f"  {cost}")
+    announce_architecture(screen, train_state.strategy.architecture)
 
 
 def _run(job: Job, started: datetime, began: float) -> Finished:
-    settings, ranks, sharded = job.settings, job.learner.engine.ranks, job.learner.engine.door is not None
+    settings, process_group, sharded = (
+        job.settings,
+        job.train_state.strategy.process_group,
+        job.train_state.strategy.fsdp_root is not None,
+    )
     before = _before(job)
     outcome = _train(job)
     if outcome.ended == "interrupted":
         job.tracking.finish({})
         if job.recorded is None:  # a replay is begun again; what there is to say of it, its caller says
             on = command("train", "--resume", job.folder)
-            job.screen.say(f"Stopped after step {outcome.progress.steps_done}. Go on with: {on}")
+            job.screen.log(f"Stopped after step {outcome.progress.steps_done}. Go on with: {on}")
         return Finished(job.folder, outcome.ended, {})
-    job.learner.optimiser.settle()
+    job.train_state.optimizer.settle()
     best = outcome.progress.best_step
     if best is not None and best != outcome.progress.steps_done:
-        _checkpoints(job).restore_best(job.learner.optimiser, step=best)
-    give_back()
+        _checkpoints(job).restore_best(job.train_state.optimizer, step=best)
+    trim_heap()
     save_trained(
-        job.learner.model,
-        job.learner.optimiser,
+        job.train_state.model,
+        job.train_state.optimizer,
         job.prepared.renderer,
         job.folder / run_files.trained_name(settings),
-        stored_as=job.learner.stored_as,
-        ranks=ranks,
+        stored_as=job.train_state.stored_as,
+        process_group=process_group,
         sharded=sharded,
-        start=job.learner.adapted.start,
+        start=job.train_state.adapted.start,
         untouched=loaded_base(settings, job.base)[0] if settings.model.freeze and not sharded else None,
     )  # before all that is measured of them: what was trained is not lost when a measure fails
-    after = _sit(job, "After training", model=job.learner.model)
-    if ranks.is_main:
-        write_sitting(job.folder / run_files.AFTER, after)
-    if not ranks.is_main:
+    after = _sit(job, "After training", model=job.train_state.model)
+    if process_group.is_main:
+        write_eval_result(job.folder / run_files.AFTER, after)
+    if not process_group.is_main:
         return Finished(job.folder, outcome.ended, {})
     result = result_of(
         settings,
         job.prepared,
         outcome,
-        loaded=job.learner.loaded,
-        adapted=job.learner.adapted,
-        precision=job.learner.precision,
-        optimizer_bytes=sum(one.nbytes for one in job.learner.optimiser.state().values()),
+        loaded=job.train_state.loaded,
+        adapted=job.train_state.adapted,
+        precision=job.train_state.precision,
+        optimizer_bytes=sum(one.nbytes for one in job.train_state.optimizer.state().values()),
         before=before,
         after=after,
         parts=job.parts,
@@ -228,71 +258,76 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
     return Finished(job.folder, outcome.ended, result)
 
 
-def _sit(job: Job, title: str, *, model: Any) -> Sitting:
-    if job.exam.replies == 0 and job.exam.heldout_rows:
-        job.screen.say(f"{title}: held-out loss")
-    with job.screen.counting(f"{title}: asking {job.exam.replies} prompts", job.exam.replies) as done:
-        sitting = sit_together(
-            job.learner.engine, model, job.prepared.renderer, job.exam, done=done, say=job.screen.say
+def _sit(job: Job, title: str, *, model: Any) -> EvalResult:
+    if job.eval_suite.replies == 0 and job.eval_suite.heldout_rows:
+        job.screen.log(f"{title}: held-out loss")
+    with job.screen.counting(f"{title}: asking {job.eval_suite.replies} prompts", job.eval_suite.replies) as done:
+        eval_result = run_suite_on_ranks(
+            job.train_state.strategy, model, job.prepared.renderer, job.eval_suite, done=done, log=job.screen.log
         )
-    for name, cause in sitting.failed.items():
-        job.screen.say(
+    for name, cause in eval_result.failed.items():
+        job.screen.log(
             f"{title}: {MEASURES[name]} could not be measured and is left out ({cause}). "
             f"Once it can be: {command('train', '--resume', job.folder)}"
         )
-    return sitting
+    return eval_result
 
 
-def _before(job: Job) -> Sitting:
+def _before(job: Job) -> EvalResult:
     """Measure the untouched model; a resumed run reads what its first part measured, or measures it now."""
     path = job.folder / run_files.BEFORE
     if not job.settings.evaluate.before:
-        return Sitting(Measures(), (), ())
-    earlier = read_sitting(path, say=job.screen.say) if job.resume else None
-    if job.learner.engine.ranks.any(earlier is not None and not earlier.failed):
+        return EvalResult(Metrics(), (), ())
+    earlier = read_eval_result(path, log=job.screen.log) if job.resume else None
+    if job.train_state.strategy.process_group.any(earlier is not None and not earlier.failed):
         assert earlier is not None, "all processes see one folder"
         return earlier
-    sitting = _sit(
+    eval_result = _sit(
         job,
         "Before training",
-        model=job.learner.model if continued(job.settings) else without_prompt(job.learner.model),
+        model=job.train_state.model if continued(job.settings) else without_prompt(job.train_state.model),
     )
-    if job.learner.engine.ranks.is_main:
-        write_sitting(path, sitting)
-    return sitting
+    if job.train_state.strategy.process_group.is_main:
+        write_eval_result(path, eval_result)
+    return eval_result
 
 
 def _checkpoints(job: Job) -> Checkpoints:
-    keep, ranks = job.settings.train.keep_checkpoints, job.learner.engine.ranks
-    return Checkpoints(job.folder / run_files.CHECKPOINTS, keep=keep, ranks=ranks)
+    keep, process_group = job.settings.train.keep_checkpoints, job.train_state.strategy.process_group
+    return Checkpoints(job.folder / run_files.CHECKPOINTS, keep=keep, process_group=process_group)
 
 
 def _going_on(job: Job, checkpoints: Checkpoints) -> tuple[Progress, int | None]:
     """Where a resumed run stands; and the new budget of a row, if memory ran out on one of its processes."""
-    row_tokens, ranks = rows_after_full(job.folder, say=lambda _: None), job.learner.engine.ranks
+    row_tokens, process_group = (
+        row_tokens_after_out_of_memory(job.folder, log=lambda _: None),
+        job.train_state.strategy.process_group,
+    )
     progress = Progress()
     if row_tokens is None or job.checkpoint is not None or checkpoints.newest() is not None:
-        progress = checkpoints.restore_newest(job.learner.optimiser, chosen=job.checkpoint, say=job.screen.say)
-    ranks.wait_for_all()  # all have read what the next line deletes
+        progress = checkpoints.restore_newest(job.train_state.optimizer, chosen=job.checkpoint, log=job.screen.log)
+    process_group.wait_for_all()  # all have read what the next line deletes
     (job.folder / run_files.STOPPED).unlink(missing_ok=True)
     return progress if row_tokens is None else replace(progress, row_tokens=row_tokens), row_tokens
 
 
 def _train(job: Job) -> Outcome:
-    asked, learner, examples = job.settings.train, job.learner, job.prepared.train
-    order = laid_out(job.settings, job.prepared, job.parts)
+    asked, train_state, examples = job.settings.train, job.train_state, job.prepared.train
+    order = order_over_parts(job.settings, job.prepared, job.parts)
     schedule = schedule_of(job.settings, order, job.parts)
     checkpoints = _checkpoints(job)
     progress, lowered = _going_on(job, checkpoints) if job.resume else (Progress(), None)
     evaluate_every = asked.evaluate_every or math.ceil(epoch_steps(order) / 4)
-    engine = learner.engine
-    record = job.folder / run_files.RECORD if engine.ranks.is_main else None
-    recorder = Recorder(record, from_step=progress.steps_done, say=job.screen.say)
+    strategy = train_state.strategy
+    record = job.folder / run_files.RECORD if strategy.process_group.is_main else None
+    recorder = Recorder(record, from_step=progress.steps_done, log=job.screen.log)
     heldout = None
-    if job.exam.heldout_rows:
-        heldout = heldout_measure(engine, learner.model, learner.optimiser, job.exam.heldout_rows, say=job.screen.say)
+    if job.eval_suite.heldout_rows:
+        heldout = heldout_loss_measure(
+            strategy, train_state.model, train_state.optimizer, job.eval_suite.heldout_rows, log=job.screen.log
+        )
     given = rank_batches(
-        engine,
+        strategy,
         examples,
         order,
         row_tokens=row_tokens_here(job.settings),
@@ -304,30 +339,30 @@ def _train(job: Job) -> Outcome:
     with (
         job.screen.training(order.steps, progress.steps_done) as shown,
         job.tracking.beside(shown) as watch,
-        stop_requests(job.screen.say) as asked_to_stop,
+        stop_requests(job.screen.log) as asked_to_stop,
     ):
         if lowered is not None:
             smaller = RowsRecord(progress.steps_done + 1, lowered, recorder.elapsed_before_seconds)
             recorder.write(smaller)
             watch(smaller)
         outcome = train(
-            learner.model,
+            train_state.model,
             (one for one in given if one.step + 1 not in job.skipped),
-            row_loss=engine.row_loss,
-            optimiser=learner.optimiser,
+            row_loss=strategy.row_loss,
+            optimizer=train_state.optimizer,
             schedule=schedule,
             max_gradient_norm=asked.max_gradient_norm,
             heldout=heldout,
             evaluate_every=evaluate_every,
             patience=asked.early_stop_patience,
             checkpoints=checkpoints,
-            checkpoint_every=asked.checkpoint_every or (evaluate_every if engine.ranks.size > 1 else None),
+            checkpoint_every=asked.checkpoint_every or (evaluate_every if strategy.process_group.size > 1 else None),
             recorder=recorder,
             watch=watch if recorded is None else recorded.beside(watch),
             asked_to_stop=lambda: asked_to_stop() or (recorded is not None and recorded.asked_to_stop()),
             progress=progress,
-            ranks=engine.ranks,
-            spikes=None if asked.spike_factor is None else SpikeGuard(asked.spike_factor, asked.spike_window),
+            process_group=strategy.process_group,
+            spike_guard=None if asked.spike_factor is None else SpikeGuard(asked.spike_factor, asked.spike_window),
         )
     recorder.close()
     return outcome

@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from tutelage.distributed.process_group import Ranks
+from tutelage.distributed.process_group import ProcessGroup
 from tutelage.system.files import sync
 from tutelage.system.seals import file_sha256
 
@@ -51,28 +51,30 @@ def sha256_and_sync(path: Path) -> str:
     return digest
 
 
-def with_rank(state: Mapping[str, torch.Tensor], ranks: Ranks) -> dict[str, torch.Tensor]:
+def with_rank(state: Mapping[str, torch.Tensor], process_group: ProcessGroup) -> dict[str, torch.Tensor]:
     """Append the rank to the names of tensors that differ between processes; alone, the names stay."""
-    return {f"{name}:{ranks.rank}" if ranks.size > 1 else name: one for name, one in state.items()}
+    return {f"{name}:{process_group.rank}" if process_group.size > 1 else name: one for name, one in state.items()}
 
 
-def of_rank(state: Mapping[str, torch.Tensor], ranks: Ranks) -> dict[str, torch.Tensor]:
+def of_rank(state: Mapping[str, torch.Tensor], process_group: ProcessGroup) -> dict[str, torch.Tensor]:
     """This process's part of what all `with_rank` gave; with more processes than saved it, some get the same."""
     saved: dict[str, dict[int, torch.Tensor]] = {}
     for name, one in state.items():
         found = re.fullmatch(r"(.+?)(?::(\d+))?", name)
         assert found is not None, "every name matches"
         saved.setdefault(found[1], {})[int(found[2] or 0)] = one
-    return {name: by_rank[ranks.rank % len(by_rank)] for name, by_rank in saved.items()}
+    return {name: by_rank[process_group.rank % len(by_rank)] for name, by_rank in saved.items()}
 
 
-def read_shards(folder: Path, masters: Mapping[str, torch.Tensor], ranks: Ranks) -> dict[str, torch.Tensor]:
+def read_shards(
+    folder: Path, masters: Mapping[str, torch.Tensor], process_group: ProcessGroup
+) -> dict[str, torch.Tensor]:
     """Read tensors from all safetensors files in `folder`; all processes do this together.
 
     Args:
         folder: of a checkpoint.
         masters: a tensor of the name and shape of a master, or a moment of one (`exp_avg:NAME`), is sharded as it is.
-        ranks: the processes that read.
+        process_group: the processes that read.
     """
     found = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
     into: dict[str, torch.Tensor] = {}
@@ -85,5 +87,5 @@ def read_shards(folder: Path, masters: Mapping[str, torch.Tensor], ranks: Ranks)
             into[name] = torch.empty(stored.size, dtype=dtype)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # a single process may read alone
-        load(into, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=ranks.size == 1)
+        load(into, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=process_group.size == 1)
     return into

@@ -15,29 +15,29 @@ from tutelage.builders.positions import positions_of
 from tutelage.builders.run_inputs import inputs_of
 from tutelage.builders.sampler import questions_of_length
 from tutelage.config import Settings
-from tutelage.distributed.process_group import Ranks
-from tutelage.model.load import device_here, settled_precision
+from tutelage.distributed.process_group import ProcessGroup
+from tutelage.model.load import device_here, resolve_precision
 from tutelage.model.quantization import require_bitsandbytes
 from tutelage.optim.optimizers import require_optimizer, slow_here
 from tutelage.render.token_text import coloured_rows
 from tutelage.report.console.progress import Screen
 from tutelage.runs import folder as run_files
-from tutelage.runs.fingerprint import held_against, read_inputs, write_inputs
+from tutelage.runs.fingerprint import read_inputs, require_same_inputs, write_inputs
 from tutelage.runs.lock import locked, new_run_folder
-from tutelage.runs.row_ledger import damage_of_books, write_books
+from tutelage.runs.row_ledger import row_ledger_damage, write_row_ledger
 from tutelage.runs.trackers import require_tracker
-from tutelage.train.announcement import say_data
+from tutelage.train.announcement import announce_data
 from tutelage.train.extension import (
     Part,
     as_entry,
     has_other_length,
-    laid_out,
+    order_over_parts,
     parts_of,
     require_more,
     with_length,
 )
 from tutelage.train.preflight import embedding_fix, pass_gates
-from tutelage.train.replay_comparison import Recorded
+from tutelage.train.replay_comparison import RecordedRun
 
 ROWS_SHOWN = 24
 
@@ -45,12 +45,12 @@ ROWS_SHOWN = 24
 def opened(
     settings: Settings,
     screen: Screen,
-    ranks: Ranks,
+    process_group: ProcessGroup,
     *,
     resume: bool,
     checkpoint: str | None,
     skipped: list[int],
-    recorded: Recorded | None,
+    recorded: RecordedRun | None,
 ) -> tuple[Path, Prepared, ExitStack]:
     """The model's folder and the data; problems show before a model is loaded. The main process writes them down.
 
@@ -65,31 +65,31 @@ def opened(
     shards_here(settings)
     for name in settings.train.trackers:
         require_tracker(name)
-    base = start_folder(settings.model, say=screen.say)
+    base = start_folder(settings.model, log=screen.log)
     positions = positions_of(settings, base)
-    if not ranks.is_main:
+    if not process_group.is_main:
         return base, prepare(positions.within(settings), base, cache=prepared_cache()), ExitStack()
     with ExitStack() as held:
         hold = locked if resume else new_run_folder
-        held.enter_context(hold(folder, say=screen.say))
+        held.enter_context(hold(folder, log=screen.log))
         if resume:
             require_more(folder, settings)  # another process may have finished it until now
-        native_bf16 = settled_precision("auto") == "bf16"
+        native_bf16 = resolve_precision("auto") == "bf16"
         slow = slow_here(settings.train.optimizer, native_bf16=native_bf16)
         for question in [*config.questions(settings), *([slow] if slow else [])]:
-            screen.say(f"Is this meant? {question}")
+            screen.log(f"Is this meant? {question}")
         with run_files.written_aside(folder / run_files.DROPS) as drops:
-            fitting = positions.within(settings, say=screen.say)
-            prepared = prepare(fitting, base, ledger_path=drops, cache=prepared_cache(), say=screen.say)
+            fitting = positions.within(settings, log=screen.log)
+            prepared = prepare(fitting, base, ledger_path=drops, cache=prepared_cache(), log=screen.log)
             positions.require_room(settings, prepared)
             _pass_gates(settings, prepared, base)
             earlier = read_inputs(folder) if resume else None if recorded is None else read_inputs(recorded.folder)
             parts = parts_of(settings, prepared, earlier or {}, resume=resume, checkpoint=checkpoint)
             _write_inputs(settings, base, prepared, earlier, screen, resume=resume, skipped=skipped, parts=parts)
-        say_data(screen, prepared)
-        order = laid_out(settings, prepared, parts)
+        announce_data(screen, prepared)
+        order = order_over_parts(settings, prepared, parts)
         for question in filter(None, [*questions_of_length(settings, order), positions.question(prepared)]):
-            screen.say(f"Is this meant? {question}")
+            screen.log(f"Is this meant? {question}")
         return base, prepared, held.pop_all()
 
 
@@ -122,19 +122,19 @@ def _write_inputs(
     Where it does not, nothing in the folder has changed.
     """
     folder = settings.run_folder
-    inputs = inputs_of(settings, prepared, base, skipped=skipped, say=screen.say)
+    inputs = inputs_of(settings, prepared, base, skipped=skipped, log=screen.log)
     if earlier is not None:
         then = with_length(earlier, settings) if resume else earlier
-        inputs |= held_against(then, inputs, resume=resume, say=screen.say)
+        inputs |= require_same_inputs(then, inputs, resume=resume, log=screen.log)
     inputs |= as_entry(parts)
     if resume and has_other_length(folder, settings) and (folder / run_files.RESULT).is_file():
         aside = run_files.set_aside_finished(folder, steps=parts[-1].steps)
-        steps = laid_out(settings, prepared, parts).steps
-        screen.say(f"What the run ended with is now in {aside}; it goes on to step {steps}")
-    for damage in damage_of_books(folder) if resume else ():
-        screen.say(f"  note: the books were damaged ({damage}); they are written again, from the same data")
+        steps = order_over_parts(settings, prepared, parts).steps
+        screen.log(f"What the run ended with is now in {aside}; it goes on to step {steps}")
+    for damage in row_ledger_damage(folder) if resume else ():
+        screen.log(f"  note: the books were damaged ({damage}); they are written again, from the same data")
     run_files.put_in_place(folder / run_files.DROPS)
     run_files.clear_scratch(folder)
     write_inputs(folder, inputs)  # before the settings, whose length is new for a resume until they have it
     run_files.write_text(folder / run_files.SETTINGS, config.dump(settings))
-    write_books(folder, prepared.ledger, coloured_rows(prepared.train[:ROWS_SHOWN], prepared.renderer.tokenizer))
+    write_row_ledger(folder, prepared.ledger, coloured_rows(prepared.train[:ROWS_SHOWN], prepared.renderer.tokenizer))

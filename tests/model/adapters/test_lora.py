@@ -12,10 +12,10 @@ from tutelage.errors import ConfigError
 from tutelage.export.model_folder import save_trained
 from tutelage.model.adapters.adapter_set import put_adapter
 from tutelage.model.adapters.lora import add_lora, train_everything
-from tutelage.model.attention.packed import attend_as_served, isolate_documents
-from tutelage.model.load import compute_in, load
+from tutelage.model.attention.packed import use_generation_attention, use_packed_attention
+from tutelage.model.load import cast_model, load
 from tutelage.model.loss import row_loss
-from tutelage.optim.master_weights import Masters
+from tutelage.optim.master_weights import MasterWeights
 from tutelage.optim.optimizers import adamw
 from tutelage.pack import pack_rows
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
@@ -23,8 +23,8 @@ from tutelage.render import ChatTemplate, Renderer, Tokenizer
 IDS = torch.arange(3, 40)[None]
 
 
-def optimiser_of(model: Any) -> Masters:
-    return Masters(model, build=adamw(weight_decay=0.0, betas=(0.9, 0.999), epsilon=1e-8))
+def optimiser_of(model: Any) -> MasterWeights:
+    return MasterWeights(model, build=adamw(weight_decay=0.0, betas=(0.9, 0.999), epsilon=1e-8))
 
 
 def renderer_of(folder: Path) -> Renderer:
@@ -89,23 +89,23 @@ def test_a_saved_adapter_says_the_same_again(
     model, loaded = load(tiny_model_folder)
     assert (loaded.device, loaded.weight_bytes) == ("cpu", 4 * loaded.parameters)
     model, _ = add_lora(model, rank=4, alpha=8, dropout=0.0, targets="all-linear")
-    optimiser = optimiser_of(model)
-    compute_in(model, precision)
-    isolate_documents(model)
+    optimizer = optimiser_of(model)
+    cast_model(model, precision)
+    use_packed_attention(model)
     (row,) = pack_rows(documents((20, 30)), row_tokens=64)
     for _ in range(3):
         row_loss(model, row)[0].backward()
-        optimiser.step(1e-2, max_gradient_norm=1.0)
-    attend_as_served(model)
+        optimizer.step(1e-2, max_gradient_norm=1.0)
+    use_generation_attention(model)
     model.eval()
     trained = model(input_ids=IDS).logits
     base = model.get_base_model()
     with model.disable_adapter():
         assert not torch.equal(base(input_ids=IDS).logits, trained)
 
-    save_trained(model, optimiser, renderer_of(tiny_model_folder), tmp_path / "adapter", stored_as=torch.float32)
+    save_trained(model, optimizer, renderer_of(tiny_model_folder), tmp_path / "adapter", stored_as=torch.float32)
     again = put_adapter(load(tiny_model_folder)[0], tmp_path / "adapter")
-    compute_in(again, precision)
+    cast_model(again, precision)
     again.eval()
 
     assert torch.equal(again(input_ids=IDS).logits, trained)

@@ -12,7 +12,7 @@ from peft import EvaConfig, LoraConfig, get_eva_state_dict, get_peft_model
 
 from tutelage.errors import ConfigError
 from tutelage.model.adapters.lora import add_lora
-from tutelage.model.adapters.lora_init import Sight, linear_layers
+from tutelage.model.adapters.lora_init import CalibrationData, linear_layers
 from tutelage.pack import pack_rows
 from tutelage.types import Example
 
@@ -21,7 +21,7 @@ RANK = 4
 
 
 def started(model: Any, examples: Sequence[Example], init: str, *, row_tokens: int = 64, **more: Any) -> Any:
-    sight = Sight(pack_rows(examples, row_tokens=row_tokens), lambda _tokens: None)
+    sight = CalibrationData(pack_rows(examples, row_tokens=row_tokens), lambda _tokens: None)
     chosen = {"rank": RANK, "alpha": 2 * RANK, "dropout": 0.0, "targets": "all-linear"} | more
     return add_lora(model, init=init, sight=sight, **chosen)[0].get_base_model()
 
@@ -177,7 +177,15 @@ def test_every_token_that_was_looked_at_is_told_of_once(tiny_model: Any, documen
     told: list[int] = []
     rows = pack_rows(documents((20, 30, 25)), row_tokens=50)
 
-    add_lora(tiny_model, rank=2, alpha=2, dropout=0.0, targets=["q_proj"], init=init, sight=Sight(rows, told.append))
+    add_lora(
+        tiny_model,
+        rank=2,
+        alpha=2,
+        dropout=0.0,
+        targets=["q_proj"],
+        init=init,
+        sight=CalibrationData(rows, told.append),
+    )
 
     assert told == [len(one.ids) for one in rows]
 

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tests.support.tiny_kinds import tiny_kind
 from tutelage.errors import ConfigError
 from tutelage.model.adapters.lora import add_lora
-from tutelage.model.adapters.lora_init import Sight
+from tutelage.model.adapters.lora_init import CalibrationData
 from tutelage.model.adapters.lora_targets import paired, take_off
 from tutelage.model.linear_weights import layer_matrices
 from tutelage.pack import pack_rows
@@ -164,7 +164,7 @@ def test_r16_eva_starts_experts_as_the_default_does_and_says_so(documents: Any) 
     model = tiny("granitemoe", **EXPERTS["granitemoe"])
     rows = pack_rows(documents((20, 30, 25), vocabulary=60), row_tokens=64)
 
-    adapted, record = add_lora(model, init="eva", sight=Sight(rows, lambda _tokens: None), **LORA)
+    adapted, record = add_lora(model, init="eva", sight=CalibrationData(rows, lambda _tokens: None), **LORA)
 
     assert any("experts start as lora.init = default" in note for note in record.notes)
     (q_proj,) = (one for name, one in adapted.named_modules() if name.endswith("layers.0.self_attn.q_proj"))

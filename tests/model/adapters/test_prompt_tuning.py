@@ -16,10 +16,10 @@ from tutelage.errors import ConfigError
 from tutelage.evaluate.generate import greedy_replies
 from tutelage.export.model_folder import save_trained
 from tutelage.model.adapters.prompt_tuning import add_prompt, has_prompt, without_prompt
-from tutelage.model.attention.packed import attend_as_served, isolate_documents
-from tutelage.model.load import compute_in, load
+from tutelage.model.attention.packed import use_generation_attention, use_packed_attention
+from tutelage.model.load import cast_model, load
 from tutelage.model.loss import row_loss
-from tutelage.optim.master_weights import Masters
+from tutelage.optim.master_weights import MasterWeights
 from tutelage.optim.optimizers import adamw
 from tutelage.pack import pack_rows
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
@@ -29,8 +29,8 @@ TEXT_IDS = (5, 77, 301)
 IDS = torch.arange(3, 40)[None]
 
 
-def optimiser_of(model: Any, *, shared: bool = False) -> Masters:
-    return Masters(model, build=adamw(weight_decay=0.0, betas=(0.9, 0.999), epsilon=1e-8), shared=shared)
+def optimiser_of(model: Any, *, shared: bool = False) -> MasterWeights:
+    return MasterWeights(model, build=adamw(weight_decay=0.0, betas=(0.9, 0.999), epsilon=1e-8), shared=shared)
 
 
 def one_document_at_a_time(model: Any, examples: Any) -> torch.Tensor:
@@ -59,7 +59,7 @@ def test_the_packed_loss_is_pefts_one_by_one(
     expected.backward()
     expected_gradients = gradients_of(model)
 
-    isolate_documents(model)
+    use_packed_attention(model)
     rows = pack_rows(examples, row_tokens=row_tokens, share_prefixes=share_prefixes)
     assert any(row.parents for row in rows) == share_prefixes
     assert row_tokens == 32 or any(len(row.document_tokens) > 1 for row in rows)
@@ -85,7 +85,7 @@ def test_models_that_scale_their_embeddings_get_them_scaled_once(documents: Any)
     model.eval()
     expected = one_document_at_a_time(model, examples)
 
-    isolate_documents(model)
+    use_packed_attention(model)
     (row,) = pack_rows(examples, row_tokens=64)
 
     torch.testing.assert_close(row_loss(model, row)[0], expected, rtol=1e-5, atol=0)
@@ -110,13 +110,13 @@ def test_a_text_without_tokens_is_a_config_error(tiny_model: Any) -> None:
 def test_only_the_virtual_tokens_have_optimizer_state(tiny_model: Any, documents: Any) -> None:
     model, record = add_prompt(tiny_model, tokens=4)
     before = {name: one.clone() for name, one in model.get_base_model().named_parameters()}
-    optimiser = optimiser_of(model, shared=True)
-    isolate_documents(model)
+    optimizer = optimiser_of(model, shared=True)
+    use_packed_attention(model)
     (row,) = pack_rows(documents((20, 30)), row_tokens=64)
     row_loss(model, row)[0].backward()
-    optimiser.step(1e-2, max_gradient_norm=1.0)
+    optimizer.step(1e-2, max_gradient_norm=1.0)
 
-    moments = [one for name, one in optimiser.state().items() if name.startswith("exp_avg:")]
+    moments = [one for name, one in optimizer.state().items() if name.startswith("exp_avg:")]
     assert [one.numel() for one in moments] == [record.trainable]
     assert all(torch.equal(one, before[name]) for name, one in model.get_base_model().named_parameters())
 
@@ -126,23 +126,23 @@ def test_plain_peft_opens_what_was_saved(
     tiny_model_folder: Path, documents: Any, tmp_path: Path, precision: Any
 ) -> None:
     model, _ = add_prompt(load(tiny_model_folder)[0], tokens=4, text_ids=TEXT_IDS)
-    optimiser = optimiser_of(model)
-    compute_in(model, precision)
-    isolate_documents(model)
+    optimizer = optimiser_of(model)
+    cast_model(model, precision)
+    use_packed_attention(model)
     (row,) = pack_rows(documents((20, 30)), row_tokens=64)
     for _ in range(3):
         row_loss(model, row)[0].backward()
-        optimiser.step(0.1, max_gradient_norm=1.0)
-    attend_as_served(model)
+        optimizer.step(0.1, max_gradient_norm=1.0)
+    use_generation_attention(model)
     trained = model.eval()(input_ids=IDS).logits
     assert not torch.equal(without_prompt(model)(input_ids=IDS).logits, trained[:, 4:])
     tokenizer = Tokenizer.load(tiny_model_folder)
     renderer = Renderer(tokenizer, ChatTemplate(str(tokenizer.template), named_tokens=tokenizer.named_tokens))
 
-    save_trained(model, optimiser, renderer, tmp_path / "adapter", stored_as=torch.float32)
+    save_trained(model, optimizer, renderer, tmp_path / "adapter", stored_as=torch.float32)
 
     again = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model_folder), tmp_path / "adapter")
-    compute_in(again, precision)
+    cast_model(again, precision)
     assert torch.equal(again.eval()(input_ids=IDS).logits, trained)
     assert has_prompt(again)
     assert str(tiny_model_folder) not in (tmp_path / "adapter" / "adapter_config.json").read_text().replace(
@@ -154,7 +154,7 @@ def test_replies_are_pefts_and_do_not_depend_on_the_batch(tiny_model: Any, tiny_
     tokenizer = Tokenizer.load(tiny_model_folder)
     torch.manual_seed(2)
     model, _ = add_prompt(tiny_model, tokens=6)
-    attend_as_served(model)
+    use_generation_attention(model)
     random = np.random.default_rng(2)
     prompts = [random.integers(0, 400, length).astype(np.int32) for length in (9, 31, 2, 17, 17, 5, 40, 1)]
     stops = sorted(tokenizer.stop_ids)

@@ -14,7 +14,7 @@ from tutelage.model.attention import cuda_varlen
 from tutelage.model.attention import packed as attention
 from tutelage.model.attention.layout import Reach
 from tutelage.model.attention.packed import document_attention
-from tutelage.optim.master_weights import Masters
+from tutelage.optim.master_weights import MasterWeights
 from tutelage.optim.optimizers import adamw
 
 GPU = "cuda:0"
@@ -128,7 +128,7 @@ def test_masters_and_moments_live_on_the_gpu_in_fp32() -> None:
         model = torch.nn.Module()
         for name, shape in {"matrix": (8, 4), "vector": (8,)}.items():
             model.register_parameter(name, torch.nn.Parameter(torch.empty(shape, dtype=torch.bfloat16, device=GPU)))
-        masters = Masters(model, build=adamw(weight_decay=0.1, betas=(0.9, 0.999), epsilon=1e-8))
+        masters = MasterWeights(model, build=adamw(weight_decay=0.1, betas=(0.9, 0.999), epsilon=1e-8))
         with torch.no_grad():
             for master in masters.masters.values():
                 master.grad = torch.zeros_like(master)

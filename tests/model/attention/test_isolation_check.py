@@ -10,9 +10,9 @@ from transformers import Lfm2Config, Lfm2ForCausalLM, MixtralConfig, MixtralForC
 
 from tests.support.tiny_kinds import tiny_kind
 from tutelage.model.attention import isolation_check as isolation
-from tutelage.model.attention.isolation_check import Longest, beginnings_can_be_shared, documents_stay_apart
-from tutelage.model.attention.packed import isolate_documents
-from tutelage.model.load import compute_in
+from tutelage.model.attention.isolation_check import Longest, documents_are_isolated, prefixes_can_be_shared
+from tutelage.model.attention.packed import use_packed_attention
+from tutelage.model.load import cast_model
 
 SMALL: dict[str, Any] = {
     "vocab_size": 96,
@@ -29,11 +29,11 @@ SMALL: dict[str, Any] = {
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_attention_alone_keeps_documents_apart(tiny_model: Any, precision: Any) -> None:
-    compute_in(tiny_model, precision)
-    isolate_documents(tiny_model)
+    cast_model(tiny_model, precision)
+    use_packed_attention(tiny_model)
     tiny_model.train()
 
-    assert documents_stay_apart(tiny_model)
+    assert documents_are_isolated(tiny_model)
     assert tiny_model.training, "the mode must be left as it was"
 
 
@@ -41,18 +41,18 @@ def test_attention_alone_keeps_documents_apart(tiny_model: Any, precision: Any) 
 def test_a_convolution_over_the_row_does_not(precision: Any) -> None:
     torch.manual_seed(0)
     model = Lfm2ForCausalLM(Lfm2Config(**SMALL, full_attn_idxs=[1]))
-    compute_in(model, precision)
-    isolate_documents(model)
+    cast_model(model, precision)
+    use_packed_attention(model)
 
-    assert not documents_stay_apart(model)
+    assert not documents_are_isolated(model)
 
 
 def test_experts_are_no_leak() -> None:
     torch.manual_seed(0)
     model = MixtralForCausalLM(MixtralConfig(**SMALL, num_local_experts=4, num_experts_per_tok=2))
-    isolate_documents(model)
+    use_packed_attention(model)
 
-    assert documents_stay_apart(model)
+    assert documents_are_isolated(model)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -61,11 +61,11 @@ def test_r8_queries_scaled_by_their_place_in_the_row_keep_documents_in_rows_of_t
     model = tiny_kind("llama4_text")
     for layer in model.model.layers:
         layer.self_attn.floor_scale = 64
-    compute_in(model, precision)
-    isolate_documents(model)
+    cast_model(model, precision)
+    use_packed_attention(model)
 
-    assert documents_stay_apart(model, Longest(row_tokens=60, document_tokens=20)), "rows within the first step"
-    assert not documents_stay_apart(model, Longest(row_tokens=200, document_tokens=20))
+    assert documents_are_isolated(model, Longest(row_tokens=60, document_tokens=20)), "rows within the first step"
+    assert not documents_are_isolated(model, Longest(row_tokens=200, document_tokens=20))
 
 
 def test_r8_a_turn_by_the_longest_document_of_the_row_keeps_documents_in_rows_of_their_own() -> None:
@@ -74,16 +74,16 @@ def test_r8_a_turn_by_the_longest_document_of_the_row_keeps_documents_in_rows_of
     rope |= {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "partial_rotary_factor": 1.0, "factor": 16.0}
     torch.manual_seed(0)
     model = Phi3ForCausalLM(Phi3Config(**SMALL, rope_parameters=rope, original_max_position_embeddings=32))
-    isolate_documents(model)
+    use_packed_attention(model)
 
-    assert documents_stay_apart(model, Longest(row_tokens=200, document_tokens=20))
-    assert not documents_stay_apart(model, Longest(row_tokens=200, document_tokens=100))
+    assert documents_are_isolated(model, Longest(row_tokens=200, document_tokens=20))
+    assert not documents_are_isolated(model, Longest(row_tokens=200, document_tokens=100))
 
 
 def test_r8_a_row_that_is_too_long_for_the_memory_is_tried_at_half_its_length(
     tiny_model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    isolate_documents(tiny_model)
+    use_packed_attention(tiny_model)
     computed, tried = isolation._hidden, []
 
     def short_of_memory(model: Any, stretches: Any, **named: Any) -> torch.Tensor:
@@ -95,18 +95,18 @@ def test_r8_a_row_that_is_too_long_for_the_memory_is_tried_at_half_its_length(
 
     monkeypatch.setattr(isolation, "_hidden", short_of_memory)
 
-    assert documents_stay_apart(tiny_model, Longest(row_tokens=310, document_tokens=50))
+    assert documents_are_isolated(tiny_model, Longest(row_tokens=310, document_tokens=50))
     assert tried == [310, 160, 85]
 
 
 def test_r8_a_model_without_parents_of_documents_shares_no_beginning(tiny_model: Any) -> None:
-    isolate_documents(tiny_model)
-    assert beginnings_can_be_shared(tiny_model)
+    use_packed_attention(tiny_model)
+    assert prefixes_can_be_shared(tiny_model)
 
     def forget(_module: Any, given: Any, named: dict[str, Any]) -> Any:
         return given, {name: one for name, one in named.items() if name != "parents"}
 
     tiny_model.model.layers[1].self_attn.register_forward_pre_hook(forget, with_kwargs=True)
 
-    assert documents_stay_apart(tiny_model)
-    assert not beginnings_can_be_shared(tiny_model)
+    assert documents_are_isolated(tiny_model)
+    assert not prefixes_can_be_shared(tiny_model)

@@ -27,7 +27,7 @@ from tests.support.attention_oracle import (
 from tutelage.model.attention import cpu_bf16
 from tutelage.model.attention.autograd import attention_by_autograd
 from tutelage.model.attention.layout import Layout, UnknownAttentionError
-from tutelage.model.attention.packed import NAME, attend_as_served, document_attention, isolate_documents
+from tutelage.model.attention.packed import NAME, document_attention, use_generation_attention, use_packed_attention
 
 
 def eager(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
@@ -234,12 +234,12 @@ def test_two_rows_at_once_are_refused() -> None:
 
 
 def test_models_switch_between_training_and_serving(tiny_model: Any) -> None:
-    isolate_documents(tiny_model)
+    use_packed_attention(tiny_model)
     assert tiny_model.config._attn_implementation == NAME
     ids = torch.arange(6)[None]
     packed = tiny_model(input_ids=ids, document_tokens=(6,), use_cache=False).logits
 
-    attend_as_served(tiny_model)
+    use_generation_attention(tiny_model)
     assert tiny_model.config._attn_implementation == "sdpa"
     served = tiny_model(input_ids=ids).logits
 

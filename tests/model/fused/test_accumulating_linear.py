@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tutelage.model.activation_checkpointing import recompute_activations
 from tutelage.model.fused.accumulating_linear import AddingLinear, add_gradients_in_place
-from tutelage.model.fused.norm_and_mlp import keep_less
+from tutelage.model.fused.norm_and_mlp import reduce_saved_activations
 from tutelage.pack import pack_rows
 from tutelage.types import Example
 
@@ -41,7 +41,7 @@ def test_sums_over_rows_are_those_of_autograd(how: str, documents: Documents, le
         if how == "again":
             recompute_activations(model)
         if how == "lean":
-            keep_less(model)
+            reduce_saved_activations(model)
         names = [name for name, _ in model.named_parameters()]
         if adding:
             assert add_gradients_in_place(model) == (6 if how == "frozen" else 14)

@@ -11,7 +11,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tutelage.model.fused.lora_linear import LeanLora
-from tutelage.model.fused.norm_and_mlp import keep_less
+from tutelage.model.fused.norm_and_mlp import reduce_saved_activations
 from tutelage.model.load import DTYPES
 
 IDS = torch.arange(40)[None] * 7 % 416
@@ -64,7 +64,7 @@ KINDS: list[dict[str, Any]] = [
 def test_outputs_and_gradients_are_those_of_peft(settings: dict[str, Any]) -> None:
     plain, lean = adapted(**settings), adapted(**settings)
     names = set(lean.state_dict())
-    keep_less(lean)
+    reduce_saved_activations(lean)
 
     assert len(lean_layers(lean)) == 14
     assert set(lean.state_dict()) == names
@@ -80,7 +80,7 @@ def test_outputs_and_gradients_are_those_of_peft(settings: dict[str, Any]) -> No
 @pytest.mark.parametrize("settings", KINDS[:2])
 def test_in_bf16_it_rounds_no_worse_than_peft(settings: dict[str, Any]) -> None:
     exact, plain, lean = (adapted(one, **settings) for one in ("bf16", "bf16", "bf16"))
-    keep_less(lean)
+    reduce_saved_activations(lean)
     right, theirs, ours = learned(exact.float())[1], learned(plain)[1], learned(lean)[1]
     ends = [torch.cat([one[name].flatten().float() for name in right]) for one in (right, theirs, ours)]
     assert off(ends[2], ends[0]) <= 1.25 * off(ends[1], ends[0])
@@ -91,20 +91,20 @@ def test_step_0_is_the_base_bit_for_bit(dtype: str) -> None:
     model = adapted(dtype, started=False)
     with model.disable_adapter():
         base = model.train()(input_ids=IDS).logits
-    keep_less(model)
+    reduce_saved_activations(model)
     assert torch.equal(model(input_ids=IDS).logits, base)
 
 
 def test_what_is_measured_is_rounded_as_peft_rounds_it() -> None:
     plain, lean = adapted("bf16"), adapted("bf16")
-    keep_less(lean)
+    reduce_saved_activations(lean)
     with torch.no_grad():
         assert torch.equal(lean(input_ids=IDS).logits, plain(input_ids=IDS).logits)
 
 
 def test_peft_switches_adds_saves_and_merges_as_before(tmp_path: Path) -> None:
     plain, lean = adapted(), adapted()
-    keep_less(lean)
+    reduce_saved_activations(lean)
     with torch.enable_grad(), plain.disable_adapter(), lean.disable_adapter():
         torch.testing.assert_close(lean(input_ids=IDS).logits, plain(input_ids=IDS).logits)
     with torch.no_grad():
@@ -127,6 +127,6 @@ def test_peft_switches_adds_saves_and_merges_as_before(tmp_path: Path) -> None:
 def test_a_base_that_learns_too_keeps_its_gradient() -> None:
     model = adapted()
     model.base_model.model.model.layers[0].self_attn.q_proj.base_layer.weight.requires_grad_()
-    keep_less(model)
+    reduce_saved_activations(model)
     _, gradients = learned(model)
     assert any("base_layer" in name for name in gradients)

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tutelage.model.activation_checkpointing import recompute_activations
 from tutelage.model.adapters.lora import add_lora
-from tutelage.model.fused.norm_and_mlp import LeanGatedUnit, LeanNorm, keep_less
+from tutelage.model.fused.norm_and_mlp import LeanGatedUnit, LeanNorm, reduce_saved_activations
 from tutelage.model.load import DTYPES
 from tutelage.pack import pack_rows
 from tutelage.types import Example
@@ -46,7 +46,7 @@ def test_what_a_model_says_stays_the_same_bit_for_bit(kind: str, dtype: str) -> 
     with torch.no_grad():
         before = model.eval()(input_ids=ids).logits
         names = [name for name, _ in model.named_parameters()]
-        replaced = keep_less(model)
+        replaced = reduce_saved_activations(model)
         after = model(input_ids=ids).logits
 
     assert replaced == SHAPE["num_hidden_layers"] * (NORMS_A_LAYER[kind] + 1) + 1
@@ -76,7 +76,7 @@ def test_losses_are_the_same_bits_and_gradients_the_same_numbers(
         if method == "again":
             recompute_activations(model)
         if lean:
-            assert keep_less(model, recomputed=method == "again")
+            assert reduce_saved_activations(model, recomputed=method == "again")
         found.append(learned_from(model, rows))
 
     (losses, gradients), (lean_losses, lean_gradients) = found
@@ -128,7 +128,7 @@ def test_the_product_is_not_kept(method: str) -> None:
         if method == "lora":
             model, _ = add_lora(model, rank=2, alpha=2, dropout=0.0, targets="all-linear")
         if lean:
-            keep_less(model)
+            reduce_saved_activations(model)
         sizes: dict[int, int] = {}
 
         def keep(one: torch.Tensor, sizes: dict[int, int] = sizes) -> torch.Tensor:
@@ -147,15 +147,15 @@ def test_the_product_is_not_kept(method: str) -> None:
 
 
 def test_memory_of_a_row_is_that_of_gate_and_up(tiny_model_folder: Path) -> None:
-    from tutelage.plan.model_shape import read_blueprint
+    from tutelage.plan.model_shape import read_model_shape
     from tutelage.plan.trace import trace
     from tutelage.plan.workload import single_document
 
-    blueprint = read_blueprint(str(tiny_model_folder))
+    model_shape = read_model_shape(str(tiny_model_folder))
     shape = AutoConfig.from_pretrained(tiny_model_folder)
     heads = (shape.num_attention_heads + 2 * shape.num_key_value_heads) * shape.head_dim
     numbers = 5 * shape.hidden_size + heads + 2 * shape.intermediate_size  # two norms in and out, attention's output
-    found = trace(blueprint, single_document("full", "fp32", 512)).activation_bytes
+    found = trace(model_shape, single_document("full", "fp32", 512)).activation_bytes
     assert found == pytest.approx(4 * 512 * shape.num_hidden_layers * numbers, rel=0.15)
 
 
@@ -193,7 +193,7 @@ class TwoRMSNorm(OtherRMSNorm):
 @pytest.mark.parametrize("kind", [Dropping, OtherRMSNorm, TwoRMSNorm])
 def test_what_computes_something_else_is_left_alone(kind: type[nn.Module]) -> None:
     model = nn.Sequential(kind())
-    assert keep_less(model) == 0
+    assert reduce_saved_activations(model) == 0
     assert type(model[0]) is kind
 
 
@@ -203,13 +203,13 @@ def test_random_numbers_go_on_as_if_nothing_had_been_tried() -> None:
     torch.manual_seed(1)
     model = made("llama")
     torch.manual_seed(1)
-    keep_less(model)
+    reduce_saved_activations(model)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_modes_are_taken_over() -> None:
     model = made("llama").eval()
-    keep_less(model)
+    reduce_saved_activations(model)
     lean = [one for one in model.modules() if isinstance(one, LeanNorm | LeanGatedUnit)]
     assert len(lean) == 7
     assert not any(one.training for one in lean)

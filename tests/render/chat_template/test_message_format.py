@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.template_grammar import CHOICES, REASONING_FIELDS, Grammar
 from tutelage.render import ChatTemplate
-from tutelage.render.chat_template.message_format import MessageForm, form_of
+from tutelage.render.chat_template.message_format import MessageFormat, message_format_of
 from tutelage.types import Address, Conversation, Message, ToolCall
 
 NAMED = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -26,11 +26,11 @@ CONTENT = "{{- m.content -}}"
 CALLS = "{%- for c in m.tool_calls or [] -%}{{- c.function.name + ' ' + ARGUMENTS -}}{%- endfor -%}"
 
 
-def form(body: str) -> MessageForm:
-    return form_of(ChatTemplate(HEAD + body + TAIL, named_tokens=NAMED))
+def form(body: str) -> MessageFormat:
+    return message_format_of(ChatTemplate(HEAD + body + TAIL, named_tokens=NAMED))
 
 
-def seen(form: MessageForm) -> list[dict[str, Any]]:
+def seen(form: MessageFormat) -> list[dict[str, Any]]:
     return form.sees(Conversation(TURNS, Address("rows.jsonl", 1)))
 
 
@@ -62,7 +62,7 @@ class TestContent:
 
 
 class TestCalls:
-    def arguments(self, found: MessageForm) -> Any:
+    def arguments(self, found: MessageFormat) -> Any:
         return seen(found)[1]["tool_calls"][0]["function"]["arguments"]
 
     def test_an_object_where_the_template_writes_json(self) -> None:
@@ -112,14 +112,14 @@ class TestReasoning:
     )
 
     def test_it_is_a_part_of_the_content_where_that_is_asked_for(self) -> None:
-        found = form_of(ChatTemplate(HEAD + self.PARTS + TAIL, named_tokens=NAMED), "content")
+        found = message_format_of(ChatTemplate(HEAD + self.PARTS + TAIL, named_tokens=NAMED), "content")
         assert found.writes_reasoning
         assert seen(found)[3]["content"] == [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "so"}]
 
     def test_a_field_that_is_asked_for_is_taken_even_if_another_is_written_too(self) -> None:
         both = HEAD + "{{- m.reasoning_content or m.thinking or '' -}}" + CONTENT + TAIL
-        assert form_of(ChatTemplate(both, named_tokens=NAMED)).reasoning == "reasoning_content"
-        assert form_of(ChatTemplate(both, named_tokens=NAMED), "thinking").reasoning == "thinking"
+        assert message_format_of(ChatTemplate(both, named_tokens=NAMED)).reasoning == "reasoning_content"
+        assert message_format_of(ChatTemplate(both, named_tokens=NAMED), "thinking").reasoning == "thinking"
 
     def test_a_list_that_comes_out_in_pythons_notation_is_not_written(self) -> None:
         assert not form("{{- m.content | string -}}").writes_reasoning
@@ -139,7 +139,7 @@ def test_every_template_of_the_grammar_is_read_as_it_was_written(
     style: str, calls: str, content: str, reasoning: str
 ) -> None:
     grammar = Grammar(style=style, calls=calls, content=content, reasoning=reasoning)
-    found = form_of(ChatTemplate(grammar.template, named_tokens=NAMED))
+    found = message_format_of(ChatTemplate(grammar.template, named_tokens=NAMED))
     assert found.parts == (content == "parts")
     assert found.writes_calls == (calls != "none")
     assert found.arguments == ("text" if calls == "text" else "object")

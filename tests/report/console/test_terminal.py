@@ -17,7 +17,7 @@ def shown(*things: object, colours: bool = False) -> str:
     terminal = Terminal(file=out)
     for thing in things:
         terminal.print(thing)
-    terminal.say(HOSTILE)
+    terminal.write_line(HOSTILE)
     return out.getvalue()
 
 
@@ -41,7 +41,7 @@ def test_b23_square_brackets_are_text_everywhere():
 
 def test_a_line_is_never_folded():
     out = io.StringIO()
-    Terminal(file=out).say("tutelage train --resume " + "a/" * 100)
+    Terminal(file=out).write_line("tutelage train --resume " + "a/" * 100)
     assert out.getvalue().count("\n") == 1
 
 

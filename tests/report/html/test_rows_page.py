@@ -23,7 +23,7 @@ from tutelage.render import Renderer
 from tutelage.render.token_roles import ROLES
 from tutelage.report.html.offline import BEGINNING
 from tutelage.report.html.page import Fact
-from tutelage.report.html.rows_page import RAW_CHARACTERS, SeenRows, packed, render_rows, write_rows
+from tutelage.report.html.rows_page import RAW_CHARACTERS, PageRows, packed, render_rows, write_rows
 from tutelage.types import Address, Conversation, Drop, Message, Proven
 
 HOSTILE = (
@@ -43,9 +43,9 @@ def talk(file: str, number: int, *messages: Message) -> Conversation:
     return Conversation(messages, Address(file, number))
 
 
-def gathered(renderer: Renderer, *conversations: Conversation, drops: tuple[Drop, ...] = ()) -> tuple[SeenRows, Ledger]:
+def gathered(renderer: Renderer, *conversations: Conversation, drops: tuple[Drop, ...] = ()) -> tuple[PageRows, Ledger]:
     """The rows as `see --html` hands them over; drops are heard first, as those of a reader are."""
-    seen = SeenRows(renderer)
+    seen = PageRows(renderer)
     ledger = Ledger(listener=seen.hear)
     for drop in drops:
         ledger.enter()
@@ -81,7 +81,7 @@ def spread(runs: list[float]) -> list[float]:
 def page_of(tmp_path: Path, read_page: Callable[[Path], Any]) -> Callable[..., tuple[Any, dict[str, Any]]]:
     """The page of some rows, parsed, and the rows that it holds."""
 
-    def page_of(seen: SeenRows, ledger: Ledger, title: str = "rows.jsonl") -> tuple[Any, dict[str, Any]]:
+    def page_of(seen: PageRows, ledger: Ledger, title: str = "rows.jsonl") -> tuple[Any, dict[str, Any]]:
         path = tmp_path / "rows.html"
         write_rows(path, seen, ledger, title=title, origin=ORIGIN)
         page = read_page(path)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 
-def quantised_layers(adapted: Any) -> list[tuple[str, Any]]:
+def quantized_layers(adapted: Any) -> list[tuple[str, Any]]:
     """The adapted layers whose weights are in 4 bits, each with its name in the base model."""
     from peft.tuners.lora import LoraLayer
 
@@ -40,7 +40,7 @@ def fill_with_rounding(adapted: Any, original: Any, *, done: Callable[[int], Non
     """
     from bitsandbytes.functional import dequantize_4bit
 
-    layers = quantised_layers(adapted)
+    layers = quantized_layers(adapted)
     for name, layer in layers:
         weight = layer.get_base_layer().weight
         rounded_OI = dequantize_4bit(weight.data, weight.quant_state).float()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from tutelage.errors import ConfigError
-from tutelage.model.adapters.lora_init import LOOKS_FIRST, Sight, look_first, start_from_inputs
+from tutelage.model.adapters.lora_init import LOOKS_FIRST, CalibrationData, look_first, start_from_inputs
 from tutelage.model.adapters.lora_targets import (
     EVERY,
     PEFT_REFUSALS,
@@ -19,7 +19,7 @@ from tutelage.model.adapters.lora_targets import (
     unpaired,
     with_whole_modules,
 )
-from tutelage.model.adapters.trainable import Adapted, counted
+from tutelage.model.adapters.trainable import Trainable, counted
 from tutelage.model.freeze import freeze
 
 START_TOLERANCE = 0.05
@@ -29,7 +29,7 @@ CHANGES_THE_BASE = ("pissa", "olora", "corda", "lora_ga")
 """Initialisations that move a part of each weight into its adapter (PEFT's names, by their beginning)."""
 
 
-def train_everything(model: Any, *, frozen: Sequence[str] = ()) -> tuple[Any, Adapted]:
+def train_everything(model: Any, *, frozen: Sequence[str] = ()) -> tuple[Any, Trainable]:
     """Full fine-tuning: every parameter learns, but those that a pattern of `frozen` names (see `model.freeze`).
 
     Raises:
@@ -50,9 +50,9 @@ def add_lora(
     rslora: bool = False,
     dora: bool = False,
     init: str = "default",
-    sight: Sight | None = None,
+    sight: CalibrationData | None = None,
     whole: Sequence[str] = (),
-) -> tuple[Any, Adapted]:
+) -> tuple[Any, Trainable]:
     """Freeze the model and put a low-rank pair beside each target; at step 0 the output equals the base's.
 
     Exactly so where one of the pair is zero (default, gaussian, mica, eva), else within rounding.
@@ -101,7 +101,7 @@ def add_lora(
     return adapted, counted(adapted, "qlora" if quantised else "lora", notes=notes, start=_start(adapted, init))
 
 
-def _with_pairs(model: Any, config: Any, init: str, sight: Sight | None) -> Any:
+def _with_pairs(model: Any, config: Any, init: str, sight: CalibrationData | None) -> Any:
     from peft import get_peft_model
 
     try:
@@ -132,7 +132,7 @@ def _as_peft_starts(init: str) -> dict[str, Any]:
     return {"init_lora_weights": True if init in ("default", "loftq") else init} | more.get(init, {})
 
 
-def _needed(sight: Sight | None) -> Sight:
+def _needed(sight: CalibrationData | None) -> CalibrationData:
     assert sight is not None, "this initialisation starts from data"
     return sight
 

@@ -22,9 +22,9 @@ import torch
 
 from tutelage.errors import ConfigError
 from tutelage.model.adapters.lora_targets import expert_pairs, linear_layers
-from tutelage.model.architecture import PLAIN, Anatomy, attend_as_trained
+from tutelage.model.architecture import PLAIN, Architecture, use_training_attention
 from tutelage.model.loss import hidden_states, row_loss
-from tutelage.types import Row
+from tutelage.types import PackedSequence
 
 LOOKS_FIRST = ("corda", "lora_ga")
 """What PEFT wants to know about the data before it adds the adapter, by its names."""
@@ -38,23 +38,23 @@ Structure with Randomness), section 1.3: a few more than are wanted; PEFT takes 
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class CalibrationData:
     """Packed rows of training data, and whom to tell how many of their tokens were looked at since the last time.
 
-    `anatomy` is what was tried on the model, whose rows these are.
+    `architecture` is what was tried on the model, whose rows these are.
     """
 
-    rows: Sequence[Row]
+    rows: Sequence[PackedSequence]
     done: Callable[[int], None]
-    anatomy: Anatomy = PLAIN
+    architecture: Architecture = PLAIN
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[PackedSequence]:
         for row in self.rows:
             yield row
             self.done(len(row.ids))
 
 
-def look_first(model: Any, config: Any, sight: Sight) -> None:
+def look_first(model: Any, config: Any, sight: CalibrationData) -> None:
     """Leave with each target what PEFT's CorDA or LoRA-GA reads when it adds the adapter.
 
     Args:
@@ -67,7 +67,7 @@ def look_first(model: Any, config: Any, sight: Sight) -> None:
 
     if config.target_modules == "all-linear":
         config = replace(config, target_modules=linear_layers(model))  # PEFT knows that word only when it adds
-    attend_as_trained(model, sight.anatomy.attention)
+    use_training_attention(model, sight.architecture.attention)
     if config.init_lora_weights == "corda":
         preprocess_corda(model, config, run_model=partial(_pass, model, sight))
         return
@@ -78,21 +78,21 @@ def look_first(model: Any, config: Any, sight: Sight) -> None:
 
 
 @torch.no_grad()
-def _pass(model: Any, sight: Sight) -> None:
+def _pass(model: Any, sight: CalibrationData) -> None:
     for row in sight:
-        hidden_states(model, row, anatomy=sight.anatomy)
+        hidden_states(model, row, architecture=sight.architecture)
 
 
-def _learn(model: Any, sight: Sight) -> None:
+def _learn(model: Any, sight: CalibrationData) -> None:
     """Add up the gradients of each row's mean loss; PEFT divides by their number."""
     for row in sight:
         if row.trained_tokens:
-            loss, count = row_loss(model, row, anatomy=sight.anatomy)
+            loss, count = row_loss(model, row, architecture=sight.architecture)
             (loss / count).backward()
 
 
 @torch.no_grad()
-def start_from_inputs(adapted: Any, sight: Sight, *, rank: int) -> None:
+def start_from_inputs(adapted: Any, sight: CalibrationData, *, rank: int) -> None:
     """Set the first matrix of each pair to the principal components of its layer's inputs at trained tokens.
 
     The second matrix stays zero, so the first step starts at the base exactly.
@@ -107,14 +107,14 @@ def start_from_inputs(adapted: Any, sight: Sight, *, rank: int) -> None:
     """
     from peft.tuners.lora import LoraLayer
 
-    attend_as_trained(adapted, sight.anatomy.attention)
+    use_training_attention(adapted, sight.architecture.attention)
     experts = set(expert_pairs(adapted))  # what goes into such a module is not what meets its weights
     layers = [one for name, one in adapted.named_modules() if isinstance(one, LoraLayer) and name not in experts]
     watched = _Inputs(layers, rank)
     with watched, adapted.disable_adapter():
         for row in sight:
             watched.places = torch.from_numpy(np.flatnonzero(row.weights))
-            hidden_states(adapted, row, anatomy=sight.anatomy)
+            hidden_states(adapted, row, architecture=sight.architecture)
     for layer, components_KI in zip(layers, watched.components(), strict=True):
         (first,) = layer.lora_A.values()
         first.weight.copy_(components_KI)

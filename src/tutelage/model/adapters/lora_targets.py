@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from tutelage.errors import ConfigError
-from tutelage.model.attention.packed import NAME, attend_as_served, isolate_documents
+from tutelage.model.attention.packed import NAME, use_generation_attention, use_packed_attention
 from tutelage.model.linear_weights import layer_matrices, of_any_layer
 from tutelage.model.out_of_memory import is_out_of_memory
 from tutelage.model.quantization import parameter_count
@@ -182,7 +182,7 @@ def few_logits(model: Any) -> torch.Tensor:
     """What the model answers to the first few tokens of its vocabulary, with the attention that a server uses: fp32."""
     isolated, was_training = model.config._attn_implementation == NAME, model.training
     if isolated:
-        attend_as_served(model)
+        use_generation_attention(model)
     model.eval()
     try:
         ids = torch.arange(TRIED_TOKENS, device=model.get_input_embeddings().weight.device)[None]
@@ -190,7 +190,7 @@ def few_logits(model: Any) -> torch.Tensor:
     finally:
         model.train(was_training)
         if isolated:
-            isolate_documents(model)
+            use_packed_attention(model)
     return logits
 
 

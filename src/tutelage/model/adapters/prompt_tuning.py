@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from tutelage.errors import ConfigError
-from tutelage.model.adapters.trainable import Adapted, counted
+from tutelage.model.adapters.trainable import Trainable, counted
 
 
-def add_prompt(model: Any, *, tokens: int, text_ids: Sequence[int] | None = None) -> tuple[Any, Adapted]:
+def add_prompt(model: Any, *, tokens: int, text_ids: Sequence[int] | None = None) -> tuple[Any, Trainable]:
     """Freeze the model and put `tokens` virtual ones in front of what it reads.
 
     Args:
@@ -93,7 +93,7 @@ def feed(
 ) -> Fed:
     """The row as the decoder reads it: with the virtual tokens, if any, in front of each of its documents.
 
-    A stretch that continues another (`types.Row.parents`) has them in front of that one.
+    A stretch that continues another (`types.PackedSequence.parents`) has them in front of that one.
     """
     inputs: dict[str, Any] = {"document_tokens": document_tokens, "parents": parents}
     if not has_prompt(model):

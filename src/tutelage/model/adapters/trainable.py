@@ -8,13 +8,13 @@ from typing import Literal
 
 import torch
 
-from tutelage.model.quantization import parameter_count, quantised_count, stored_bytes
+from tutelage.model.quantization import parameter_count, quantized_count, stored_bytes
 
 Method = Literal["full", "lora", "qlora", "prompt"]
 
 
 @dataclass(frozen=True, slots=True)
-class Adapted:
+class Trainable:
     """What will be trained.
 
     Attributes:
@@ -45,17 +45,17 @@ def counted(
     *,
     notes: tuple[str, ...] = (),
     start: Mapping[str, torch.Tensor] | None = None,
-) -> Adapted:
+) -> Trainable:
     """The record of a model whose parameters are marked as learning or not."""
     everything = list(model.parameters())
     trainable = sum(one.numel() for one in everything if one.requires_grad)
-    return Adapted(
+    return Trainable(
         method,
         parameters=sum(parameter_count(one) for one in everything),
         trainable=trainable,
         weight_bytes=sum(stored_bytes(one) for one in everything),
         trainable_bytes=4 * trainable,
-        four_bit=quantised_count(model),
+        four_bit=quantized_count(model),
         notes=notes,
         start=start or {},
     )

@@ -55,7 +55,7 @@ SHORT = Longest()
 
 
 @torch.no_grad()  # not inference_mode: some models keep a state, and could not train with what that leaves
-def documents_stay_apart(model: Any, longest: Longest = SHORT) -> bool:
+def documents_are_isolated(model: Any, longest: Longest = SHORT) -> bool:
     """Whether a document of a row is computed alike whatever stands before it, wherever it stands, and as it is alone.
 
     The shapes are the same whatever the first one says, so the numbers must be the same to the last bit; only models
@@ -92,11 +92,11 @@ def documents_stay_apart(model: Any, longest: Longest = SHORT) -> bool:
 
 
 @torch.no_grad()
-def beginnings_can_be_shared(model: Any) -> bool:
-    """Whether two documents that continue one beginning (`types.Row.parents`) are computed as each is alone.
+def prefixes_can_be_shared(model: Any) -> bool:
+    """Whether two documents that continue one beginning (`types.PackedSequence.parents`) are computed as each is alone.
 
     Args:
-        model: as for `documents_stay_apart`.
+        model: as for `documents_are_isolated`.
     """
     trained, vocabulary_size = model.training, len(model.get_input_embeddings().weight)
     model.eval()

@@ -55,7 +55,7 @@ def document_attention(
 
     One kernel call for each document costs the sum of their squared lengths, where a block mask over the whole row
     would cost the square of the sum. A document with a parent also attends to the tokens of its parents; see
-    `types.Row`. A model that hands no documents on to its attention has one in a row, which the trial of
+    `types.PackedSequence`. A model that hands no documents on to its attention has one in a row, which the trial of
     `model.isolation` sees to. `as_on` is the kind of device whose way of computing the planner looks at from another.
 
     Returns:
@@ -305,7 +305,7 @@ def _merge(
     torch.logaddexp(sums_1QH, found_sums_1QH, out=sums_1QH)
 
 
-def isolate_documents(model: Any) -> None:
+def use_packed_attention(model: Any) -> None:
     """Make `model` attend inside documents only; its forward then needs `document_tokens`."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
@@ -314,7 +314,7 @@ def isolate_documents(model: Any) -> None:
     model.set_attn_implementation(NAME)
 
 
-def attend_as_served(model: Any) -> None:
+def use_generation_attention(model: Any) -> None:
     """Give `model` the attention a server uses: padding masks and a key/value cache, in PyTorch's kernel if it can."""
     if model._can_set_attn_implementation():  # else it has never attended otherwise
         model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")

@@ -21,7 +21,7 @@ TRIED_SHAPE = (1, 5)
 """Rows and tokens of the numbers that a kind of module is tried on."""
 
 
-def keep_less(model: torch.nn.Module, *, recomputed: bool = False) -> int:
+def reduce_saved_activations(model: torch.nn.Module, *, recomputed: bool = False) -> int:
     """Replace what is known to keep more than it must; return how many modules were replaced.
 
     Parameters keep their names. Call this after adapters were added, and before the model is sharded.

@@ -31,7 +31,7 @@ ReasoningField = Literal["auto", "reasoning_content", "reasoning", "thinking", "
 
 
 @dataclass(frozen=True, slots=True)
-class MessageForm:
+class MessageFormat:
     """The spelling of messages that a template writes rightly.
 
     Attributes:
@@ -87,14 +87,14 @@ class MessageForm:
         return dict(arguments) if self.arguments == "object" else json.dumps(arguments, ensure_ascii=False)
 
 
-def form_of(template: ChatTemplate, reasoning: ReasoningField = "auto") -> MessageForm:
+def message_format_of(template: ChatTemplate, reasoning: ReasoningField = "auto") -> MessageFormat:
     """Ask a template, by rendering conversations of made-up words, which spelling it writes rightly.
 
     Args:
         template: the template.
         reasoning: the field for reasoning; "auto" tries those that the template names.
     """
-    form = MessageForm()
+    form = MessageFormat()
     in_parts = replace(form, parts=True)
     if any(not _writes(template, form, roles) and _writes(template, in_parts, roles) for roles in SAID):
         form = in_parts
@@ -102,12 +102,12 @@ def form_of(template: ChatTemplate, reasoning: ReasoningField = "auto") -> Messa
     return _with_reasoning(template, form, reasoning)
 
 
-def _writes(template: ChatTemplate, form: MessageForm, said: Mapping[str, str]) -> bool:
+def _writes(template: ChatTemplate, form: MessageFormat, said: Mapping[str, str]) -> bool:
     text = _rendered(template, [_said(form, role, words) for role, words in said.items()])
     return text is not None and all(words in text for words in said.values()) and not prints_parts(text)
 
 
-def _with_calls(template: ChatTemplate, form: MessageForm) -> MessageForm:
+def _with_calls(template: ChatTemplate, form: MessageFormat) -> MessageFormat:
     for null_content in (False, True):
         for arguments in ("object", "text"):
             tried = replace(form, null_content=null_content, arguments=arguments, writes_calls=True)
@@ -116,7 +116,7 @@ def _with_calls(template: ChatTemplate, form: MessageForm) -> MessageForm:
     return form
 
 
-def _writes_call(template: ChatTemplate, form: MessageForm) -> bool:
+def _writes_call(template: ChatTemplate, form: MessageFormat) -> bool:
     given = {ARGUMENT: VALUE}
     call = {
         "id": CALL_ID,
@@ -143,7 +143,7 @@ def _holds_call(text: str) -> bool:
     return FUNCTION in text and ARGUMENT in text and VALUE in text and twice not in text and python not in text
 
 
-def _with_reasoning(template: ChatTemplate, form: MessageForm, chosen: ReasoningField) -> MessageForm:
+def _with_reasoning(template: ChatTemplate, form: MessageFormat, chosen: ReasoningField) -> MessageFormat:
     source = template.source + (template.tools_source or "")
     known = [key for key in REASONING_KEYS if re.search(rf"\b{key}\b", source)] if chosen == "auto" else [chosen]
     for key in known:
@@ -155,7 +155,7 @@ def _with_reasoning(template: ChatTemplate, form: MessageForm, chosen: Reasoning
     return replace(form, reasoning=known[0]) if known else form
 
 
-def _said(form: MessageForm, role: str, text: str) -> Seen:
+def _said(form: MessageFormat, role: str, text: str) -> Seen:
     return {"role": role, "content": [{"type": "text", "text": text}] if form.parts else text}
 
 

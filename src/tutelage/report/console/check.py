@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tutelage.curate import Likeness
+from tutelage.curate import Similarity
 from tutelage.ledger import Ledger
 from tutelage.report.console.findings import brief_findings
 from tutelage.report.console.terminal import printable
@@ -83,7 +83,7 @@ class SplitPair:
 
     left: str
     right: str
-    likeness: Likeness
+    likeness: Similarity
 
 
 def check_screen(

@@ -39,7 +39,7 @@ class Screen:
     def __init__(self, console: Console) -> None:
         self.console = console
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """One line, printed as it is and never folded."""
         self.console.print(Text(printable(text)), soft_wrap=True)
 
@@ -55,7 +55,7 @@ class Screen:
             yield lambda _done: None
             return
         if not self._draws_bars:
-            self.say(f"{title}: {total}")
+            self.log(f"{title}: {total}")
             yield lambda _done: None
             return
         bar = Progress(
@@ -100,7 +100,7 @@ class Screen:
             yield watch
 
     def _say_smaller(self, record: RowsRecord) -> None:
-        self.say(
+        self.log(
             f"step {record.step}: memory ran out; it starts again, and from now on rows have at most "
             f"{record.row_tokens:,} tokens (more of them a step, the same loss and gradient). To begin so: "
             f"pack.row_tokens={record.row_tokens}"
@@ -111,10 +111,10 @@ class Screen:
             if isinstance(record, RowsRecord):
                 self._say_smaller(record)
             elif isinstance(record, HeldoutRecord):
-                self.say(f"step {record.step}/{steps}  held-out loss {record.heldout_loss:.4f}")
+                self.log(f"step {record.step}/{steps}  held-out loss {record.heldout_loss:.4f}")
             elif record.step % PLAIN_LINE_EVERY == 0 or record.step in (1, steps):
                 left = record.elapsed_seconds / record.step * (steps - record.step)
-                self.say(
+                self.log(
                     f"step {record.step}/{steps}  loss {record.loss:.4f}  lr {record.learning_rate:.2e}  "
                     f"{record.tokens_per_second:.0f} tok/s  {left:.0f} s left"
                 )

@@ -14,7 +14,7 @@ from rich.text import Text
 from tutelage.pack import pack_rows
 from tutelage.render import Renderer
 from tutelage.render.token_roles import token_roles
-from tutelage.render.token_text import CONTEXT, STOP, TRAINED, Signs, coloured, token_texts, visible
+from tutelage.render.token_text import CONTEXT, STOP, TRAINED, Markers, coloured, token_texts, visible
 from tutelage.report.numbers import count, percent
 from tutelage.report.role_shares import RoleShares
 from tutelage.types import Address, Conversation, Example
@@ -22,7 +22,7 @@ from tutelage.types import Address, Conversation, Example
 RAW_CHARACTERS = 2000
 
 
-def legend(signs: Signs | None = None) -> Text:
+def legend(signs: Markers | None = None) -> Text:
     """What the colours mean, or the signs where there are no colours."""
     if signs is None:
         return Text.assemble(("trained", TRAINED), "  ", ("stop token", STOP), "  ", ("context", CONTEXT))
@@ -55,8 +55,8 @@ def all_doors(
     renderer: Renderer,
     *,
     row_tokens: int,
-    signs: Signs | None = None,
-    id_signs: Signs | None = None,
+    signs: Markers | None = None,
+    id_signs: Markers | None = None,
 ) -> RenderableType:
     """The way of one proven row, door by door.
 

@@ -49,7 +49,7 @@ class Terminal(Console):
         else:
             self.print(screen, soft_wrap=isinstance(screen, Text))
 
-    def say(self, text: str, *, style: str = "") -> None:
+    def write_line(self, text: str, *, style: str = "") -> None:
         """Print a line as it is: it is never folded, so that a command in it can be copied from a log file, too."""
         self.print(Text(printable(text), style=style), soft_wrap=True)
 

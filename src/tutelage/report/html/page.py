@@ -23,7 +23,7 @@ FILE_NAME = "report.html"
 EXAMPLES_OPEN = 6
 MOST_EXAMPLES = 30
 MOST_TABLE_STEPS = 80
-HELD = {"weights": "Weights in memory", "trained": "Trained, in fp32", "optimizer_state": "Optimizer state"}
+REQUIRED_SAME = {"weights": "Weights in memory", "trained": "Trained, in fp32", "optimizer_state": "Optimizer state"}
 """The keys of `bytes` in result.json, and what the page calls them."""
 
 
@@ -275,7 +275,7 @@ def _origin(result: Result | None) -> tuple[Fact, ...]:
         Fact("Trainable parameters", figures.count(trainable) + share, figures.exact(trainable)),
         *(
             Fact(label, figures.byte_size(result.held_bytes.get(key)), figures.exact(result.held_bytes.get(key)))
-            for key, label in HELD.items()
+            for key, label in REQUIRED_SAME.items()
         ),
         Fact("Started", result.started or figures.ABSENT),
         Fact("Stopped early", stopped),

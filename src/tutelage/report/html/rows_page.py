@@ -36,7 +36,7 @@ Packed = list[object]
 
 
 @dataclass(frozen=True, slots=True)
-class SeenSequence:
+class PageSequence:
     """One sequence as the page needs it. `tokens` are indices into the table of tokens, int32 [S]."""
 
     example: Example
@@ -49,13 +49,13 @@ class SeenRow:
     """A row that was kept, with its sequences, or the drop that ended it; and how it was changed on the way."""
 
     address: Address
-    sequences: tuple[SeenSequence, ...] = ()
+    sequences: tuple[PageSequence, ...] = ()
     drop: Drop | None = None
     changes: tuple[Change, ...] = ()
 
 
 @dataclass(slots=True)
-class SeenRows:
+class PageRows:
     """Gathers rows as they pass, for one page.
 
     Attributes:
@@ -87,7 +87,7 @@ class SeenRows:
             self.shares.add(roles)
             stops = sum(turn.ends_with_stop for turn in example.turns)
             self.tally.add(tokens=len(ids), trained=example.trained_tokens, turns=len(example.turns), stops=stops)
-            sequences.append(SeenSequence(example, tokens, roles))
+            sequences.append(PageSequence(example, tokens, roles))
         changes = tuple(self._changes.pop(conversation.address, ()))
         self._rows.append(SeenRow(conversation.address, tuple(sequences), changes=changes))
 
@@ -106,11 +106,11 @@ class SeenRows:
 
     @property
     def table(self) -> list[tuple[int, str]]:
-        """Id and text of each token that was met, in the order of `SeenSequence.tokens`."""
+        """Id and text of each token that was met, in the order of `PageSequence.tokens`."""
         return list(self._table)
 
 
-def write_rows(target: Path, seen: SeenRows, ledger: Ledger, *, title: str, origin: Sequence[Fact]) -> int:
+def write_rows(target: Path, seen: PageRows, ledger: Ledger, *, title: str, origin: Sequence[Fact]) -> int:
     """Write the page.
 
     Args:
@@ -179,7 +179,7 @@ def _require_page_target(target: Path) -> None:
     require_free_or_own(target, fix="give another file, such as --html rows.html")
 
 
-def render_rows(seen: SeenRows, ledger: Ledger, *, title: str, origin: Sequence[Fact]) -> str:
+def render_rows(seen: PageRows, ledger: Ledger, *, title: str, origin: Sequence[Fact]) -> str:
     """The page as text; the same rows give the same text."""
     tally = seen.tally
     facts = [
@@ -206,7 +206,7 @@ def _trained(tally: Tally) -> str:
     return figures.count(tally.trained) + share
 
 
-def _data(seen: SeenRows) -> dict[str, object]:
+def _data(seen: PageRows) -> dict[str, object]:
     rows = seen.in_order()
     files = list(dict.fromkeys(one.address.file for one in rows))
     entries = [entry for one in rows for entry in (*one.changes, *([one.drop] if one.drop else ()))]
@@ -244,7 +244,7 @@ def _row(
     return [*head, [_sequence(one, rank) for one in row.sequences]]
 
 
-def _sequence(sequence: SeenSequence, rank: NDArray[np.int64]) -> Packed:
+def _sequence(sequence: PageSequence, rank: NDArray[np.int64]) -> Packed:
     example = sequence.example
     turns = [
         number

@@ -41,7 +41,7 @@ class Quantity:
     heading: str
     y_label: str
     read: Callable[[Step], float | None]
-    say: Callable[[float | None], str]
+    text: Callable[[float | None], str]
 
 
 QUANTITIES = (
@@ -101,7 +101,7 @@ def quantity_figure(quantity: Quantity, steps: Sequence[Step]) -> Figure | None:
     lost = [int(x) for x, y in values if not drawable(y)]
     chart = Chart(
         key=quantity.key,
-        title=f"{quantity.heading} by step, from {quantity.say(finite[0])} to {quantity.say(finite[-1])}",
+        title=f"{quantity.heading} by step, from {quantity.text(finite[0])} to {quantity.text(finite[-1])}",
         y_label=unit,
         series=(Series(quantity.heading, points, "line", "c"),),
         lost_xs=tuple(x for x, y in kept if not drawable(y)),
@@ -112,7 +112,7 @@ def quantity_figure(quantity: Quantity, steps: Sequence[Step]) -> Figure | None:
         drawing=draw(chart, NARROW),
         narrow="",
         caption=" ".join(filter(None, (_thinned_said(len(steps)), _lost_said(lost, quantity.heading.lower())))),
-        readings=_placed([(x, f"step {int(x):,}: {quantity.say(y)}") for x, y in kept]),
+        readings=_placed([(x, f"step {int(x):,}: {quantity.text(y)}") for x, y in kept]),
     )
 
 
