@@ -67,7 +67,7 @@ def write_model_folder(
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     stops = [stop] if isinstance(stop, str) else list(stop)
-    stop_ids = [tokenizer.token_to_id(one) for one in stops]
+    stop_ids = [tokenizer.token_to_id(stop) for stop in stops]
     named = {"eos_token": stops[0]} | ({"bos_token": bos} if bos else {})
     files = {
         "tokenizer_config.json": {

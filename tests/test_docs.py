@@ -225,7 +225,7 @@ def test_recipes_in_pages_are_accepted(page: str):
 
 @pytest.mark.parametrize("kind", OUTSIDE_WORDS)
 def test_pages_and_examples_speak_of_the_project_alone(kind: str):
-    texts = TEXTS | {one.name: one.read_text(encoding="utf-8") for one in (ROOT / "examples").glob("*.py")}
+    texts = TEXTS | {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "examples").glob("*.py")}
     found = {name: match[0] for name, text in texts.items() if (match := re.search(OUTSIDE_WORDS[kind], text))}
     assert not found
 
@@ -276,7 +276,7 @@ def test_the_order_of_imports_is_the_one_that_is_checked():
 
 
 def test_every_room_is_in_the_house():
-    rooms = {one.name for one in SOURCE.iterdir() if one.is_dir() and (one / "__init__.py").is_file()}
+    rooms = {path.name for path in SOURCE.iterdir() if path.is_dir() and (path / "__init__.py").is_file()}
     assert {re.search(r"tutelage/(\w+)", row[0])[1] for row in table_rows(TEXTS["docs/house.md"], "room")} == rooms - {
         "system",
         "config",
@@ -298,14 +298,14 @@ def test_check_kinds_are_those_of_the_code():
 
 
 def test_counts_of_the_data_sets():
-    rows = {cells[0]: [int(one) for one in cells[1:]] for cells in table_rows(TEXTS["datasets/README.md"], "split")}
+    rows = {cells[0]: [int(cell) for cell in cells[1:]] for cells in table_rows(TEXTS["datasets/README.md"], "split")}
     for split, counts in rows.items():
         lines = (ROOT / f"datasets/support/{split}.jsonl").read_text(encoding="utf-8").splitlines()
         found = [json.loads(line) for line in lines]
         replies = [json.loads(one["messages"][-1]["content"]) for one in found]
         languages = [sum(one["language"] == code for one in found) for code in ("en", "es", "de", "fr")]
-        urgent = sum(one["urgent"] for one in replies)
-        assert counts == [len(found), *languages, urgent, sum(one["order"] is not None for one in replies)]
+        urgent = sum(reply["urgent"] for reply in replies)
+        assert counts == [len(found), *languages, urgent, sum(reply["order"] is not None for reply in replies)]
     general = (ROOT / "datasets/general.jsonl").read_text(encoding="utf-8").splitlines()
     topics = [json.loads(line)["topic"] for line in general]
     assert "80 short prompts" in TEXTS["datasets/README.md"]
@@ -317,7 +317,7 @@ def test_no_general_prompt_is_nearly_among_the_demonstrations_against_forgetting
     said = []
     for file in ("datasets/general.jsonl", "datasets/general_train.jsonl"):
         lines = [json.loads(line) for line in (ROOT / file).read_text(encoding="utf-8").splitlines()]
-        texts = [one["prompt"] if "prompt" in one else one["messages"][0]["content"] for one in lines]
+        texts = [line["prompt"] if "prompt" in line else line["messages"][0]["content"] for line in lines]
         said.append([Conversation((Message("user", text),), Address(file, n)) for n, text in enumerate(texts, 1)])
     likeness = most_similar(*said)
     assert likeness is not None

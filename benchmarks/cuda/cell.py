@@ -61,7 +61,7 @@ def predicted(settings: Settings, base: Path) -> dict[str, int]:
     checkpointing = recomputes_here(settings, prepared, processes=1, log=lambda _said: None)
     work = replace(workload_of(settings, fullest_row(settings, prepared)), checkpointing=checkpointing)
     needed = Traces(read_model_shape(str(base))).memory(work, this_machine().overhead)
-    return {one.name: one.size_bytes for one in needed.figures} | {"checkpointing": int(checkpointing)}
+    return {figure.name: figure.size_bytes for figure in needed.figures} | {"checkpointing": int(checkpointing)}
 
 
 def main(task: Task) -> None:
@@ -76,11 +76,11 @@ def main(task: Task) -> None:
         with suppress(EnoughError):
             run(settings, screen)
     free_bytes, all_bytes = torch.cuda.mem_get_info()
-    ends = [0.0, *(one.elapsed_seconds for one in screen.records)]
+    ends = [0.0, *(record.elapsed_seconds for record in screen.records)]
     found: dict[str, Any] = {
         "step_seconds": [later - earlier for earlier, later in pairwise(ends)],
-        "step_tokens": [one.tokens for one in screen.records],
-        "losses": [one.loss for one in screen.records],
+        "step_tokens": [record.tokens for record in screen.records],
+        "losses": [record.loss for record in screen.records],
         "allocated_bytes": torch.cuda.max_memory_allocated(),
         "reserved_bytes": torch.cuda.max_memory_reserved(),
         "outside_bytes": all_bytes - free_bytes - torch.cuda.memory_reserved(),

@@ -46,7 +46,7 @@ def attention_errors(dtype: torch.dtype) -> dict[str, float]:
         if packed:
             out = document_attention(torch.nn.Module(), *leaves, None, document_tokens=documents)[0]
         else:
-            split = zip(*(one.split(documents, dim=2) for one in leaves), strict=True)
+            split = zip(*(leaf.split(documents, dim=2) for leaf in leaves), strict=True)
             done = [scaled_dot_product_attention(*one, is_causal=True, enable_gqa=True) for one in split]
             out = torch.cat(done, dim=2).transpose(1, 2)
         return [out, *torch.autograd.grad(out, leaves, upstream.to(widened))]
@@ -62,11 +62,13 @@ def attention_errors(dtype: torch.dtype) -> dict[str, float]:
 def a_row(vocabulary: int) -> PackedSequence:
     """A packed row of random words; the second half of each document is trained."""
     generator = np.random.default_rng(3)
-    weights = np.concatenate([(np.arange(one) >= max(1, one // 2)).astype(np.float32) for one in DOCUMENTS])
+    weights = np.concatenate(
+        [(np.arange(document) >= max(1, document // 2)).astype(np.float32) for document in DOCUMENTS]
+    )
     return PackedSequence(
         ids=generator.integers(0, vocabulary, len(weights)).astype(np.int32),
         weights=weights,
-        positions=np.concatenate([np.arange(one, dtype=np.int32) for one in DOCUMENTS]),
+        positions=np.concatenate([np.arange(document, dtype=np.int32) for document in DOCUMENTS]),
         document_tokens=DOCUMENTS,
         addresses=(Address("made", 1),) * len(DOCUMENTS),
     )
@@ -81,7 +83,7 @@ def loss_and_gradient(folder: Path, device: str, precision: str) -> tuple[float,
     model.train()
     loss, _ = row_loss(model, a_row(49152))
     loss.backward()
-    return float(loss), torch.cat([one.grad.flatten().float().cpu() for one in model.parameters()])
+    return float(loss), torch.cat([parameter.grad.flatten().float().cpu() for parameter in model.parameters()])
 
 
 def main() -> None:
@@ -93,7 +95,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for precision in ("fp32", "bf16"):
         errors = attention_errors(DTYPES[precision])
-        print(f"| {precision} | " + " | ".join(f"{one:.1e}" for one in errors.values()) + " |", flush=True)
+        print(f"| {precision} | " + " | ".join(f"{error:.1e}" for error in errors.values()) + " |", flush=True)
         wrong = errors.pop("whole row")
         if max(errors.values()) > ALLOWED[precision] or wrong < 10 * ALLOWED[precision]:
             problems.append(f"attention in {precision}: {errors}")

@@ -139,7 +139,7 @@ def main() -> None:
     rows = write_instructions(asked.work / "rows.jsonl", count=(STEPS + 1) * 128)
     raw: list[dict[str, Any]] = []
     for name in asked.cells.split(","):
-        cells = [one for one in GROUPS[name] if not one.trl or asked.trl_python]
+        cells = [group for group in GROUPS[name] if not group.trl or asked.trl_python]
         model = write_model(cells[0].shape, asked.tokenizer, asked.work / cells[0].shape)
         parameters = sum(outputs * inputs * count for (outputs, inputs), count in linear_shapes(model).items())
         base = Task(

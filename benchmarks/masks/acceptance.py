@@ -71,7 +71,7 @@ def _spells(conversation: Conversation, control: re.Pattern[str] | None) -> bool
     if control is None:
         return False
     beside = json.dumps(
-        [[dict(one) for one in conversation.tools], dict(conversation.template_arguments)], ensure_ascii=False
+        [[dict(tool) for tool in conversation.tools], dict(conversation.template_arguments)], ensure_ascii=False
     )
     return any(control.search(text) for text in (beside, *map(all_words, conversation.messages)))
 

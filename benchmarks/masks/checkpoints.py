@@ -91,8 +91,10 @@ def write_checkpoint(
     special = tuple(dict.fromkeys((*control, BOS, EOS)))
     tokenizer.add_special_tokens([AddedToken(one, special=True, normalized=False) for one in special])
     if base.tags_are_tokens:
-        tokenizer.add_tokens([AddedToken(one, special=False, normalized=False) for one in ORDINARY_TAGS])
-    stop_ids = [_id(tokenizer, one) for one in stops]
+        tokenizer.add_tokens(
+            [AddedToken(ordinary_tag, special=False, normalized=False) for ordinary_tag in ORDINARY_TAGS]
+        )
+    stop_ids = [_id(tokenizer, stop) for stop in stops]
     size = tokenizer.get_vocab_size()
     size = max(size, 1 + max(tokenizer.get_added_tokens_decoder(), default=0))
     settings: dict[str, Any] = {

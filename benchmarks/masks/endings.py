@@ -22,7 +22,7 @@ def standing_end(
     asked = render(
         server.tokenizer,
         [QUESTION],
-        tools=[dict(one) for one in conversation.tools],
+        tools=[dict(tool) for tool in conversation.tools],
         arguments=conversation.template_arguments,
         prompt=False,
     )
@@ -31,5 +31,5 @@ def standing_end(
     same = takewhile(lambda pair: pair[0] == pair[1], zip(reversed(asked), reversed(finished), strict=False))
     shared = "".join(one for one, _ in same)[::-1]
     first = min((shared.index(one) for one in control if one in shared), default=len(shared))
-    last = max((shared.rindex(one) for one in stops if one in shared), default=first)
+    last = max((shared.rindex(stop) for stop in stops if stop in shared), default=first)
     return shared[first:last].strip()

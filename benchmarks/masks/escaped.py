@@ -22,7 +22,7 @@ def judge_escaped(
     conversation: Conversation, examples: Sequence[Example], server: Server, facts: Facts, control: re.Pattern[str]
 ) -> Opinion:
     """The opinion about Examples of a row that spells control tokens in its messages' content or reasoning."""
-    plain = replace(conversation, messages=tuple(_disarmed(one, control) for one in conversation.messages))
+    plain = replace(conversation, messages=tuple(_disarmed(message, control) for message in conversation.messages))
     findings: list[Finding] = []
     trained = sorted(turn.message for example in examples for turn in example.turns)
     if trained != trained_messages(conversation):
@@ -67,16 +67,16 @@ def _controls(
             continue
         ids = example.ids[: turn.reply_end].tolist()
         wanted = control.findall(prompt)
-        named = (_control_token(one, facts, control) for one in ids[: turn.prompt_end])
+        named = (_control_token(token_id, facts, control) for token_id in ids[: turn.prompt_end])
         found = [one for one in named if one is not None]
         if found != wanted:
             yield Finding("control ids", f"{where}: the prompt holds {found[:8]}, the same row disarmed {wanted[:8]}")
         text = facts.decode(ids)
-        for one in conversation.messages[: turn.message + 1]:
-            words = (one.content or "").strip()
+        for message in conversation.messages[: turn.message + 1]:
+            words = (message.content or "").strip()
             if control.search(words) and words not in text:
                 yield Finding("own words", f"{where}: {words[:SHOWN]!r} is not in the decoded {text[-SHOWN:]!r}")
-        if ids[-1] not in facts.stop_ids or any(one in facts.stop_ids for one in ids[turn.prompt_end : -1]):
+        if ids[-1] not in facts.stop_ids or any(token_id in facts.stop_ids for token_id in ids[turn.prompt_end : -1]):
             yield Finding("stop", f"{where}: {facts.decode(ids[turn.prompt_end :])[:SHOWN]!r}")
 
 

@@ -76,8 +76,8 @@ def behind_reasoning(conversation: Conversation, index: int, server: Server, way
 def _with_last(conversation: Conversation, index: int, server: Server, way: Way, last: dict[str, Any]) -> str | Refusal:
     return render(
         server.tokenizer,
-        [*(as_served(one, way) for one in conversation.messages[:index]), last],
-        tools=[dict(one) for one in conversation.tools],
+        [*(as_served(message, way) for message in conversation.messages[:index]), last],
+        tools=[dict(tool) for tool in conversation.tools],
         arguments=conversation.template_arguments,
         prompt=False,
     )

@@ -66,7 +66,7 @@ class Facts:
     @property
     def stops(self) -> tuple[str, ...]:
         """Stop tokens as a template spells them."""
-        return tuple(str(self.tokenizer.id_to_token(one)) for one in self.stop_ids)
+        return tuple(str(self.tokenizer.id_to_token(stop_token_id)) for stop_token_id in self.stop_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +109,11 @@ def judge(conversation: Conversation, examples: Sequence[Example], server: Serve
     for way in ways_for(conversation):
         if way.reasoning in INLINE and "</think>" not in facts.template:
             continue  # tags that the template does not know would be our invention
-        prompts = [one for example in examples for one in _prompts(conversation, example, server, facts, way)]
+        prompts = [prompt for example in examples for prompt in _prompts(conversation, example, server, facts, way)]
         if prompts:
             opinion = Opinion(None, (*always, *prompts))
         else:
-            replies = [one for example in examples for one in _replies(conversation, example, server, facts, way)]
+            replies = [reply for example in examples for reply in _replies(conversation, example, server, facts, way)]
             opinion = Opinion(way, (*always, *replies))
         if opinion.is_right:
             return opinion
@@ -130,7 +130,7 @@ def unserved(conversation: Conversation, index: int, server: Server) -> bool:
     """Whether a server cannot ask for this turn: nothing stands before it, or no way of writing it gives a prompt."""
     if index == 0:
         return True
-    asked = any(one.role in ("user", "tool") for one in conversation.messages[:index])
+    asked = any(message.role in ("user", "tool") for message in conversation.messages[:index])
     return all(_no_prompt(conversation, index, server, way, opens=not asked) for way in ways_for(conversation))
 
 
@@ -269,13 +269,15 @@ def _own_pieces(
 def _find(piece: Piece, text: str, start: int, facts: Facts) -> tuple[int, int] | None:
     found = piece.find(text, start)
     if found is None:
-        found = Piece(piece.kind, tuple(facts.through(one).strip() for one in piece.spellings)).find(text, start)
+        found = Piece(piece.kind, tuple(facts.through(spelling).strip() for spelling in piece.spellings)).find(
+            text, start
+        )
     return found
 
 
 def _as_written(turn: Turn, reply: str, body: str, tail: str, prompt: str, facts: Facts) -> Iterator[Finding]:
     """The finished turn begins with the prompt: the reply is the rest, through the first stop."""
-    ends = [tail.index(one) + len(one) for one in facts.stops if one in tail]
+    ends = [tail.index(stop) + len(stop) for stop in facts.stops if stop in tail]
     where = f"message {turn.message}"
     if ends:
         expected = tail[: min(ends)]
@@ -283,7 +285,7 @@ def _as_written(turn: Turn, reply: str, body: str, tail: str, prompt: str, facts
             yield Finding(
                 "template's text", f"{where}: trains {reply[:SHOWN]!r}, the template writes {expected[:SHOWN]!r}"
             )
-    elif not tail.startswith(body) and not any(one.startswith(body) for one in _readings(tail, prompt, facts)):
+    elif not tail.startswith(body) and not any(reading.startswith(body) for reading in _readings(tail, prompt, facts)):
         yield Finding("template's text", f"{where}: trains {body[:SHOWN]!r}, the template writes {tail[:SHOWN]!r}")
 
 
@@ -326,7 +328,7 @@ def _as_built(
     if closing and message.reasoning is None and closed_late:
         yield Finding("open block", f"{where}: the block is closed after the content: {body[:SHOWN]!r}")
     written = finished[finished.rfind(words) + len(words) :] if words in finished else ""
-    first = min((one for one in facts.stops if one in written), key=written.index, default=None)
+    first = min((stop for stop in facts.stops if stop in written), key=written.index, default=None)
     last = str(facts.tokenizer.id_to_token(int(example.ids[turn.reply_end - 1])))
     if first is not None and first != last:
         yield Finding("stop", f"{where}: ends in {last!r}, the template writes {first!r}")

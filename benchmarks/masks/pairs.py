@@ -199,7 +199,7 @@ def probe(tokenizer: PreTrainedTokenizerFast, control: Sequence[str]) -> tuple[s
     if isinstance(calling, str) and "probe" in calling[len(bare) :]:
         calling = _less_header(calling, bare, pattern) if prompt == bare else calling
         ends = [one for one in pattern.finditer(calling) if not calling[one.end() :].strip()]
-        stops += [one.group() for one in ends if not (opening and opening.group() == one.group())]
+        stops += [end.group() for end in ends if not (opening and opening.group() == end.group())]
     return finished + prompt, tuple(stops)
 
 
@@ -252,12 +252,12 @@ def _judge_vocabulary(
 def _kept(pair: Pair, case: Case, outcome: Outcome, way: Way) -> Kept:
     examples = outcome if isinstance(outcome, tuple) else ()
     turns = [
-        (turn.message, one.ids[: turn.prompt_end].tolist(), one.ids[turn.prompt_end : turn.reply_end].tolist())
-        for one in examples
-        for turn in one.turns
+        (turn.message, example.ids[: turn.prompt_end].tolist(), example.ids[turn.prompt_end : turn.reply_end].tolist())
+        for example in examples
+        for turn in example.turns
     ]
-    messages = [as_served(one, way) for one in case.conversation.messages]
-    tools = [dict(one) for one in case.conversation.tools]
+    messages = [as_served(message, way) for message in case.conversation.messages]
+    tools = [dict(tool) for tool in case.conversation.tools]
     return Kept(pair.template, case.name, pair.verdict, pair.acceptance, messages, tools, turns)
 
 
@@ -283,7 +283,7 @@ def _judged(
         ids_sha256=hash_of(outcome),
     )
     if not opinion.is_right:
-        detail = "; ".join(f"[{one.promise}] {one.detail}" for one in opinion.findings)
+        detail = "; ".join(f"[{finding.promise}] {finding.detail}" for finding in opinion.findings)
         made = replace(made, verdict="wrong", reason=opinion.findings[0].promise, detail=detail)
     elif pair.acceptance == "control token" and escaped is None:
         made = replace(made, verdict="wrong", reason="control token", detail="text spells a control token")
@@ -293,8 +293,8 @@ def _judged(
 def hash_of(examples: Sequence[Example]) -> str:
     """Hash of the ids and weights of a row's Examples, by which two runs of this benchmark are compared."""
     digest = hashlib.sha256()
-    for one in examples:
-        digest.update(one.ids.astype("<i4").tobytes() + one.weights.astype("<f4").tobytes())
+    for example in examples:
+        digest.update(example.ids.astype("<i4").tobytes() + example.weights.astype("<f4").tobytes())
     return digest.hexdigest()
 
 
@@ -314,9 +314,9 @@ def outcomes_of(conversations: Sequence[Conversation], renderer: Renderer) -> li
 
     try:
         made = run(conversations)
-        return [made[one.address.number] for one in conversations]
+        return [made[conversation.address.number] for conversation in conversations]
     except (*FAULTS, TutelageError):
-        return [_alone(run, one) for one in conversations]
+        return [_alone(run, conversation) for conversation in conversations]
 
 
 def _alone(run: Any, conversation: Conversation) -> Outcome:
@@ -331,7 +331,7 @@ def assert_same_ids(cases: Sequence[Case], checkpoint: Checkpoint, server: Serve
     """Transformers' own ids for a prompt are those of the vocabulary for its text: checked on one folder a template."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(str(checkpoint.folder))
     for case in cases[:3]:
-        messages = [{"role": one.role, "content": one.content} for one in case.conversation.messages[:-1]]
+        messages = [{"role": message.role, "content": message.content} for message in case.conversation.messages[:-1]]
         text = render(server.tokenizer, messages, prompt=True)
         if isinstance(text, Refusal):
             continue

@@ -15,8 +15,8 @@ SHOWN_EXAMPLES = 3
 
 def report(pairs: Sequence[Pair], refused: Sequence[tuple[str, Drop]], *, elapsed_seconds: float) -> str:
     """The whole page."""
-    templates = len({one.template for one in pairs})
-    cases = len({one.case for one in pairs})
+    templates = len({pair.template for pair in pairs})
+    cases = len({pair.case for pair in pairs})
     lines = [
         "# Masks, judged",
         "",
@@ -34,9 +34,9 @@ def report(pairs: Sequence[Pair], refused: Sequence[tuple[str, Drop]], *, elapse
 
 def _totals(pairs: Sequence[Pair]) -> list[str]:
     groups: dict[tuple[str, str], list[Pair]] = defaultdict(list)
-    for one in pairs:
-        groups[one.setting, one.tokenizer].append(one)
-        groups[one.setting, "all"].append(one)
+    for pair in pairs:
+        groups[pair.setting, pair.tokenizer].append(pair)
+        groups[pair.setting, "all"].append(pair)
     lines = [
         "## Totals",
         "",
@@ -53,8 +53,8 @@ def _totals(pairs: Sequence[Pair]) -> list[str]:
             f"| {setting} | {tokenizer} | {len(some)} | {sum(one.verdict == 'proven' for one in some)} "
             f"| {sum(one.verdict == 'wrong' for one in some)} | {len(accepted)} | {proven} "
             f"| {100 * proven / max(1, len(accepted)):.2f} % | {count['not accepted', 'dropped']} "
-            f"| {count['not accepted', 'proven']} | {sum(count[one, 'dropped'] for one in policies)} "
-            f"| {sum(count[one, 'proven'] for one in policies)} | {sum(one.parts > 1 for one in some)} |"
+            f"| {count['not accepted', 'proven']} | {sum(count[policy, 'dropped'] for policy in policies)} "
+            f"| {sum(count[policy, 'proven'] for policy in policies)} | {sum(one.parts > 1 for one in some)} |"
         )
     return [*lines, ""]
 
@@ -75,7 +75,7 @@ def _refused(refused: Sequence[tuple[str, Drop]]) -> list[str]:
 
 def _reasons(pairs: Sequence[Pair]) -> list[str]:
     lines = ["## Dropped though the template accepts them (both settings)", ""]
-    groups = _grouped(one for one in pairs if one.verdict == "dropped" and one.acceptance == "accepted")
+    groups = _grouped(pair for pair in pairs if pair.verdict == "dropped" and pair.acceptance == "accepted")
     for reason, some in groups:
         cases = ", ".join(f"{name} ({n})" for name, n in Counter(one.case for one in some).most_common(6))
         where = ", ".join(f"{name} ({n})" for name, n in Counter(one.template for one in some).most_common(8))
@@ -88,7 +88,9 @@ def _not_accepted(pairs: Sequence[Pair]) -> list[str]:
     lines = ["## Not accepted by the template, and why (default setting, first vocabulary)", ""]
     first = pairs[0].tokenizer if pairs else ""
     some = [
-        one for one in pairs if one.acceptance == "not accepted" and (one.setting, one.tokenizer) == ("default", first)
+        pair
+        for pair in pairs
+        if pair.acceptance == "not accepted" and (pair.setting, pair.tokenizer) == ("default", first)
     ]
     kinds = Counter(" ".join(one.why_not.split(" of message")[0].split()[:8]) for one in some)
     lines += [f"- {count}: {kind}" for kind, count in kinds.most_common(25)]
@@ -97,8 +99,8 @@ def _not_accepted(pairs: Sequence[Pair]) -> list[str]:
 
 def _per_template(pairs: Sequence[Pair]) -> list[str]:
     groups: dict[str, list[Pair]] = defaultdict(list)
-    for one in pairs:
-        groups[one.template].append(one)
+    for pair in pairs:
+        groups[pair.template].append(pair)
     lines = [
         "## Each template (all vocabularies and settings)",
         "",
@@ -119,7 +121,7 @@ def _per_template(pairs: Sequence[Pair]) -> list[str]:
 
 
 def _wrong(pairs: Sequence[Pair]) -> list[str]:
-    wrong = [one for one in pairs if one.verdict == "wrong"]
+    wrong = [pair for pair in pairs if pair.verdict == "wrong"]
     lines = [f"## WRONG: {len(wrong)}", ""]
     for reason, some in _grouped(wrong):
         cases = ", ".join(f"{name} ({n})" for name, n in Counter(one.case for one in some).most_common(8))
@@ -134,14 +136,14 @@ def _wrong(pairs: Sequence[Pair]) -> list[str]:
 
 def _grouped(pairs: Iterable[Pair]) -> list[tuple[str, list[Pair]]]:
     groups: dict[str, list[Pair]] = defaultdict(list)
-    for one in pairs:
-        groups[one.reason].append(one)
+    for pair in pairs:
+        groups[pair.reason].append(pair)
     return sorted(groups.items(), key=lambda item: -len(item[1]))
 
 
 def _spread(pairs: Sequence[Pair]) -> list[Pair]:
     """A few that differ in template."""
-    return list({one.template: one for one in pairs}.values())[:SHOWN_EXAMPLES]
+    return list({pair.template: pair for pair in pairs}.values())[:SHOWN_EXAMPLES]
 
 
 def _clean(text: str) -> str:

@@ -45,50 +45,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     began = time.monotonic()
     templates = sorted(options.templates.glob("*.jinja")) if options.templates.is_dir() else []
-    templates = [one for one in templates if options.only in one.stem]
+    templates = [template for template in templates if options.only in template.stem]
     if not templates:
         print(f"skipped: {options.templates} holds no *.jinja files")
         return 0
     cases, refused = read_cases(options.conversations)
     chosen = [one for one in cases if options.case in one.name]
-    tokenizers = [one for one in base_tokenizers() if one.name in options.tokenizers.split(",")]
+    tokenizers = [
+        base_tokenizer for base_tokenizer in base_tokenizers() if base_tokenizer.name in options.tokenizers.split(",")
+    ]
     today = datetime.date.today().isoformat()  # transformers has no other clock
     settings = (
         ("default", RenderSettings(date=today)),
         ("close", RenderSettings(date=today, empty_reasoning="close")),
         ("escape", RenderSettings(date=today, empty_reasoning="close", control_tokens="escape")),
     )
-    works = [Workload(one, tuple(chosen), tuple(tokenizers), settings) for one in templates]
+    works = [Workload(template, tuple(chosen), tuple(tokenizers), settings) for template in templates]
     results: list[TemplateResult] = []
     with get_context("spawn").Pool(options.processes) as pool:
         for result in pool.imap_unordered(pairs_of, works):
             results.append(result)
             if (done := len(results)) % 20 == 0:
                 print(f"{done} of {len(works)} templates, {time.monotonic() - began:.0f} s", file=sys.stderr)
-    results.sort(key=lambda one: one.template)
-    pairs = [one for result in results for one in result.pairs]
+    results.sort(key=lambda result: result.template)
+    pairs = [pair for result in results for pair in result.pairs]
     write_results(options.out, results)
     text = report(pairs, refused, elapsed_seconds=time.monotonic() - began)
     if options.trl is not None:
         text += comparison(options.out / "kept.jsonl", options.trl)
     (options.out / "report.md").write_text(text, encoding="utf-8")
     print(text)
-    return int(any(one.verdict == "wrong" for one in pairs))
+    return int(any(pair.verdict == "wrong" for pair in pairs))
 
 
 def write_results(folder: Path, results: Sequence[TemplateResult]) -> None:
     """results.jsonl: every pair; kept.jsonl and templates.jsonl: what a comparison with another tool needs."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = {
-        "results.jsonl": [one.as_json() for result in results for one in result.pairs],
+        "results.jsonl": [pair.as_json() for result in results for pair in result.pairs],
         "kept.jsonl": [asdict(one) for result in results for one in result.kept],
         "templates.jsonl": [
-            {"path": str(one.template.resolve()), "control": one.control, "stops": one.stops} for one in results
+            {"path": str(result.template.resolve()), "control": result.control, "stops": result.stops}
+            for result in results
         ],
     }
     for name, values in lines.items():
         with (folder / name).open("w", encoding="utf-8") as stream:
-            stream.writelines(json.dumps(one, ensure_ascii=False) + "\n" for one in values)
+            stream.writelines(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -119,7 +122,7 @@ def read_cases(path: Path) -> tuple[list[Case], list[tuple[str, Drop]]]:
 
     read = list(formats.read([str(path)], ledger=Ledger(listener=hear)))
     cases = [Case(names[one.address.number], one) for one in read]
-    return cases, [(names[one.address.number], one) for one in drops]
+    return cases, [(names[drop.address.number], drop) for drop in drops]
 
 
 def _name(line: str, number: int) -> str:

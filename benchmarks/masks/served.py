@@ -63,9 +63,9 @@ def ways_for(conversation: Conversation) -> list[Way]:
     that only `reasoning` itself fills `reasoning`.
     """
     messages = conversation.messages
-    calls = any(one.tool_calls for one in messages)
-    wordless = any(one.role == "assistant" and not one.content for one in messages)
-    reasons = any(one.reasoning for one in messages)
+    calls = any(message.tool_calls for message in messages)
+    wordless = any(message.role == "assistant" and not message.content for message in messages)
+    reasons = any(message.reasoning for message in messages)
     return [
         Way(arguments, empty, content, reasoning)  # type: ignore[arg-type] # product of the literals
         for content, reasoning, arguments, empty in product(
@@ -94,15 +94,15 @@ def as_served(message: Message, way: Way) -> dict[str, Any]:
         seen["tool_calls"] = [
             {
                 "type": "function",
-                **({} if one.id is None else {"id": one.id}),
+                **({} if tool_call.id is None else {"id": tool_call.id}),
                 "function": {
-                    "name": one.name,
-                    "arguments": dict(one.arguments)
+                    "name": tool_call.name,
+                    "arguments": dict(tool_call.arguments)
                     if way.arguments == "object"
-                    else json.dumps(dict(one.arguments), ensure_ascii=False),
+                    else json.dumps(dict(tool_call.arguments), ensure_ascii=False),
                 },
             }
-            for one in message.tool_calls
+            for tool_call in message.tool_calls
         ]
     if message.name is not None:
         seen["name"] = message.name
@@ -132,11 +132,11 @@ class Server:
         """The rendering of the first `count` messages, with the generation prompt or without."""
         key = (id(conversation), count, prompt, way)
         if key not in self._texts:
-            messages = [as_served(one, way) for one in conversation.messages[:count]]
+            messages = [as_served(message, way) for message in conversation.messages[:count]]
             self._texts[key] = render(
                 self.tokenizer,
                 messages,
-                tools=[dict(one) for one in conversation.tools],
+                tools=[dict(tool) for tool in conversation.tools],
                 arguments=conversation.template_arguments,
                 prompt=prompt,
             )

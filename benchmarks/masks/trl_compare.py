@@ -29,12 +29,12 @@ class Difference:
 
 def comparison(kept: Path, trl: Path) -> str:
     """A section of the report."""
-    ours = {(one["template"], one["case"]): one for one in _lines(kept)}
+    ours = {(line["template"], line["case"]): line for line in _lines(kept)}
     found = []
-    for one in _lines(trl):
-        if (mine := ours.get((one["template"], one["case"]))) is not None:
-            kinds = tuple(dict.fromkeys(differences(mine, one)))
-            found.append(Difference(one["template"], one["case"], one["mode"], kinds))
+    for line in _lines(trl):
+        if (mine := ours.get((line["template"], line["case"]))) is not None:
+            kinds = tuple(dict.fromkeys(differences(mine, line)))
+            found.append(Difference(line["template"], line["case"], line["mode"], kinds))
     lines = [
         "",
         "## TRL on the same pairs (first vocabulary, default setting)",
@@ -85,7 +85,7 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> Iterator[str]:
     turns = ours["turns"]
     if theirs["mode"] == "completion":
         last = max((message for message, _, _ in turns), default=None)
-        turns = [one for one in turns if one[0] == last]
+        turns = [turn for turn in turns if turn[0] == last]
     if not turns:
         yield "trains a row that tutelage drops" if trained else "trains nothing"
         return
@@ -129,7 +129,7 @@ def _extra(extra: set[int], turns: Sequence[Sequence[Any]]) -> Iterator[str]:
     for position in sorted(extra):
         if position in ends or (position - 1 in extra and position not in starts and _follows(position, extra, ends)):
             after += 1
-        elif any(all(one in extra for one in range(position, start)) for start in starts if start > position):
+        elif any(all(index in extra for index in range(position, start)) for start in starts if start > position):
             before += 1
         else:
             other += 1

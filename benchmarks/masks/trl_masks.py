@@ -108,8 +108,8 @@ def main() -> None:
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     kept: dict[str, list[PackedSequence]] = defaultdict(list)
-    for one in _lines(options.results / "kept.jsonl"):
-        kept[one["template"]].append(one)
+    for line in _lines(options.results / "kept.jsonl"):
+        kept[line["template"]].append(line)
     with options.out.open("w", encoding="utf-8") as stream, tempfile.TemporaryDirectory() as scratch:
         for facts in _lines(options.results / "templates.jsonl"):
             path = Path(facts["path"])
@@ -134,9 +134,9 @@ def _asked(folder: Path, mode: str, rows: list[PackedSequence], model: LlamaForC
         refusal = None
     except Exception as error:  # noqa: BLE001 the refusal is the finding
         refusal = {"refused": f"{type(error).__name__}: {error}"[:300]}
-    for one in rows:
-        found = refusal or trained_by(trainer, one, mode)
-        yield {"template": one["template"], "case": one["case"], "mode": mode, **found}
+    for row in rows:
+        found = refusal or trained_by(trainer, row, mode)
+        yield {"template": row["template"], "case": row["case"], "mode": mode, **found}
 
 
 if __name__ == "__main__":

@@ -31,9 +31,9 @@ class Piece:
 
     def find(self, text: str, start: int = 0) -> tuple[int, int] | None:
         """Where the first of the spellings stands at or after `start`."""
-        for one in self.spellings:
-            if (position := text.find(one, start)) >= 0:
-                return position, position + len(one)
+        for spelling in self.spellings:
+            if (position := text.find(spelling, start)) >= 0:
+                return position, position + len(spelling)
         return None
 
 
@@ -44,7 +44,7 @@ def spoken(message: Message) -> list[Piece]:
         pieces.append(Piece("reasoning", (reasoning,)))
     content = (message.content or "").strip()
     if found := INLINE_REASONING.match(content):
-        inner, rest = (one.strip() for one in found.groups())
+        inner, rest = (group.strip() for group in found.groups())
         if inner:
             pieces.append(Piece("inline reasoning", (inner,)))
         content = rest
@@ -113,7 +113,7 @@ def all_words(message: Message) -> str:
 
 def own_words(conversation: Conversation, template: str) -> list[set[str]]:
     """For each message the words that no other message, tool or template text holds."""
-    per_message = [set(WORD.findall(all_words(one))) for one in conversation.messages]
+    per_message = [set(WORD.findall(all_words(message))) for message in conversation.messages]
     counts = Counter(word for words in per_message for word in words)
-    common = set(WORD.findall(template)) | set(WORD.findall(json.dumps([dict(one) for one in conversation.tools])))
+    common = set(WORD.findall(template)) | set(WORD.findall(json.dumps([dict(tool) for tool in conversation.tools])))
     return [{word for word in words if counts[word] == 1 and word not in common} for words in per_message]

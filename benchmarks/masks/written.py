@@ -31,7 +31,7 @@ WAY_OUT = "the turn is proven with"
 
 def is_written(conversation: Conversation, server: Server) -> bool:
     """Whether the template writes all words of every turn that is to be trained, in some way."""
-    trained = [one for one in trained_messages(conversation) if one > 0]
+    trained = [trained_message for trained_message in trained_messages(conversation) if trained_message > 0]
     return bool(trained) and any(
         all(_writes(conversation, index, server, way) for index in trained)
         for way in ways_for(conversation)
@@ -55,15 +55,15 @@ def main() -> int:
     parser.add_argument("--templates", type=Path, required=True, help="the folder of *.jinja files that run was given")
     options = parser.parse_args()
     lines = (options.results / "results.jsonl").read_text(encoding="utf-8").splitlines()
-    pairs: list[dict[str, Any]] = [json.loads(one) for one in lines]
+    pairs: list[dict[str, Any]] = [json.loads(line) for line in lines]
     cases, _ = read_cases(TRAPS)
     written = set()
-    for name in sorted({one["template"] for one in pairs}):
+    for name in sorted({pair["template"] for pair in pairs}):
         server = Server(spelling_tokenizer((options.templates / f"{name}.jinja").read_text(encoding="utf-8")))
         written |= {(name, case.name) for case in cases if is_written(case.conversation, server)}
-    closed = {_key(one) for one in pairs if one["setting"] == "close" and one["verdict"] == "proven"}
+    closed = {_key(pair) for pair in pairs if pair["setting"] == "close" and pair["verdict"] == "proven"}
     for setting in ("default", "close"):
-        _print(setting, [one for one in pairs if one["setting"] == setting and _key(one)[1:] in written], closed)
+        _print(setting, [pair for pair in pairs if pair["setting"] == setting and _key(pair)[1:] in written], closed)
     return 0
 
 
@@ -72,7 +72,7 @@ def _key(pair: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def _print(setting: str, pairs: list[dict[str, Any]], closed: set[tuple[str, str, str]]) -> None:
-    counted = [one for one in pairs if one["acceptance"] != "control token"]
+    counted = [pair for pair in pairs if pair["acceptance"] != "control token"]
     policy = [one for one in counted if one["reason"] == "no_reasoning" and _key(one) in closed]
     left = [one for one in counted if one not in policy]
     proven = sum(one["verdict"] == "proven" for one in left)

@@ -74,7 +74,7 @@ def main() -> int:
     traces = Traces(read_model_shape(asked.model))
     lines, off = [], 0
     for name in asked.methods.split(","):
-        method = next(one for one in METHODS if one == name)
+        method = next(method for method in METHODS if method == name)
         for tokens in map(int, asked.lengths.split(",")):
             needed = traces.memory(single_document(method, resolve_precision("auto"), tokens), overhead)
             for batch in map(int, asked.batches.split(",")):

@@ -48,7 +48,7 @@ def settings_for(task: Task, folder: Path) -> Settings:
 def trained_weights(checkpoints: Path) -> tuple[str, int]:
     """Number formats and count of the weights in a run's newest checkpoint, read from the files' headers."""
     formats, count = set(), 0
-    newest = max(one for one in checkpoints.iterdir() if one.is_dir())
+    newest = max(path for path in checkpoints.iterdir() if path.is_dir())
     for path in newest.rglob("*.safetensors"):
         with path.open("rb") as stream:
             header = json.loads(stream.read(struct.unpack("<Q", stream.read(8))[0]))

@@ -25,7 +25,7 @@ class Watch:
 
         class Callback(TrainerCallback):
             def on_train_begin(self, *_given: Any, model: Any, **_more: Any) -> None:
-                trained = [one for one in model.parameters() if one.requires_grad]
+                trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
                 watch.trained_dtype = ", ".join(sorted({str(one.dtype).removeprefix("torch.") for one in trained}))
                 watch.trained_parameters = sum(one.numel() for one in trained)
                 watch.stopwatch.start()

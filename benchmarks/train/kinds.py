@@ -84,9 +84,9 @@ def is_copy(operation: Operation) -> bool:
 def seconds_by_kind(operations: Iterable[Operation]) -> Mapping[Kind, float]:
     """Self seconds of each kind, all kinds in the order of `KINDS`; the time of wrappers is left out."""
     totals: dict[Kind, float] = defaultdict(float)
-    for one in operations:
-        if not is_wrapper(one):
-            totals[kind_of(one)] += one.self_seconds
+    for operation in operations:
+        if not is_wrapper(operation):
+            totals[kind_of(operation)] += operation.self_seconds
     return {kind: totals[kind] for kind in KINDS}
 
 

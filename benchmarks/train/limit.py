@@ -54,8 +54,8 @@ def linear_shapes(model_folder: Path) -> Counter[tuple[int, int]]:
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_folder))
-    layers = (one for one in model.modules() if isinstance(one, torch.nn.Linear))
-    return Counter((one.out_features, one.in_features) for one in layers)
+    layers = (module for module in model.modules() if isinstance(module, torch.nn.Linear))
+    return Counter((layer.out_features, layer.in_features) for layer in layers)
 
 
 def measure(model_folder: Path, method: Method, dtype: torch.dtype) -> Limit:

@@ -69,7 +69,9 @@ def pass_over(model: Any, batch: Batch) -> tuple[float, float]:
 
 def gradient_of(model: Any) -> torch.Tensor:
     """All gradients, end to end."""
-    return torch.cat([one.grad.flatten().float() for one in model.parameters() if one.grad is not None])
+    return torch.cat(
+        [parameter.grad.flatten().float() for parameter in model.parameters() if parameter.grad is not None]
+    )
 
 
 def main() -> None:

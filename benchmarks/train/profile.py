@@ -90,13 +90,13 @@ class ProfilingScreen(Screen):
     def seconds_and_tokens(self, first: int, last: int) -> tuple[float, int]:
         """Wall time and tokens of the steps after `first` up to `last`."""
         seconds = self.steps[last - 1].elapsed_seconds - self.steps[first - 1].elapsed_seconds
-        return seconds, sum(one.tokens for one in self.steps[first:last])
+        return seconds, sum(step.tokens for step in self.steps[first:last])
 
 
 def operations_of(events: list[FunctionEvent]) -> list[Operation]:
     """The events of a profile as operations that know what they are inside of."""
     forward: dict[int, FunctionEvent] = {}
-    for event in sorted(events, key=lambda one: one.time_range.start):
+    for event in sorted(events, key=lambda event: event.time_range.start):
         if event.sequence_nr >= 0 and not any("Backward" in name or "autograd" in name for name in _names_up(event)):
             forward[event.sequence_nr] = event  # the last to begin is the one that the gradient belongs to
     made = []
@@ -157,9 +157,9 @@ def print_profile(screen: ProfilingScreen, reached: Limit, task: Task, computed:
     print("| kind of work | seconds | share |\n|---|---|---|")
     for kind, seconds in [*kinds.items(), ("between operations (Python)", wall - accounted)]:
         print(f"| {kind} | {seconds:.2f} | {seconds / wall:.1%} |")
-    moved = sum(one.self_seconds for one in operations if is_copy(one))
+    moved = sum(operation.self_seconds for operation in operations if is_copy(operation))
     print(f"\nCopies, casts and clearing of memory in all of these kinds together: {moved:.2f} s, {moved / wall:.1%}")
-    real = [one for one in operations if not is_wrapper(one)]
+    real = [operation for operation in operations if not is_wrapper(operation)]
     print(f"Longest operations: {_longest(real)}")
     print(f"Longest of kind other: {_longest([one for one in real if kind_of(one) == 'other'])}")
     speed = plain_tokens / plain_seconds
@@ -176,8 +176,8 @@ def print_profile(screen: ProfilingScreen, reached: Limit, task: Task, computed:
 
 def _longest(operations: list[Operation]) -> str:
     seconds: dict[str, float] = defaultdict(float)
-    for one in operations:
-        seconds[short(one.name)] += one.self_seconds
+    for operation in operations:
+        seconds[short(operation.name)] += operation.self_seconds
     top = sorted(seconds.items(), key=lambda entry: -entry[1])[:TOP_OPERATIONS]
     return ", ".join(f"{name} {spent:.2f} s" for name, spent in top)
 

@@ -121,7 +121,7 @@ def command(*words: object) -> str:
     Args:
         words: what follows the program's name.
     """
-    return " ".join(["tutelage", *(shell_word(str(one)) for one in words)])
+    return " ".join(["tutelage", *(shell_word(str(word)) for word in words)])
 
 
 def shell_word(word: str) -> str:

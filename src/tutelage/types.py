@@ -193,7 +193,7 @@ class PackedSequence:
             return len(self.ids)
         ends = np.cumsum(self.document_tokens)
         documents = set(range(len(ends))) - set(self.parents)
-        return sum(int(self.positions[ends[one] - 1]) + 1 for one in documents)
+        return sum(int(self.positions[ends[document] - 1]) + 1 for document in documents)
 
     def predecessors(self) -> TokenIds:
         """int32 [R]: the place of the token that each token follows; -1 for the first of a document."""

@@ -154,7 +154,10 @@ def test_control_tokens_without_training_are_an_error(folder: Path) -> None:
     embedding = read_embedding(written(folder, rows))
     assert embedding is not None
     state = embedding_state(embedding, tokenizer)
-    found = {one.key: one for one in embedding_findings(embedding, state, tokenizer, ["<|im_start|>", "<|im_end|>"])}
+    found = {
+        embedding_finding.key: embedding_finding
+        for embedding_finding in embedding_findings(embedding, state, tokenizer, ["<|im_start|>", "<|im_end|>"])
+    }
     assert found["control_tokens_untrained"].severity == "error"
     assert "<|im_end|>" in found["control_tokens_untrained"].evidence
     assert "<|im_start|>" not in found["control_tokens_untrained"].evidence
@@ -166,7 +169,10 @@ def test_a_vocabulary_size_that_is_not_that_of_the_weights(folder: Path) -> None
     (folder / "config.json").write_text(json.dumps(settings), "utf-8")
     embedding, tokenizer = read_embedding(written(folder, ordinary())), Tokenizer.load(folder)
     assert embedding is not None
-    found = {one.key for one in embedding_findings(embedding, embedding_state(embedding, tokenizer), tokenizer, [])}
+    found = {
+        embedding_finding.key
+        for embedding_finding in embedding_findings(embedding, embedding_state(embedding, tokenizer), tokenizer, [])
+    }
     assert found == {"control_tokens_trained", "rows_differ"}
 
 

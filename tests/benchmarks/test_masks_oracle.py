@@ -69,7 +69,7 @@ class Bench:
 
     def opinion(self, conversation: Conversation, *examples: Example) -> list[str]:
         """The promises found broken."""
-        return [one.promise for one in judge(conversation, examples, self.server, self.facts).findings]
+        return [finding.promise for finding in judge(conversation, examples, self.server, self.facts).findings]
 
     def right(self, conversation: Conversation) -> Example:
         """The Example of a template that only appends: the finished text, each reply through its stop."""
@@ -113,7 +113,7 @@ def moved(example: Example, *, start: int = 0, end: int = 0) -> Example:
 
 
 def with_extra_first_id(example: Example) -> Example:
-    turns = [replace(one, prompt_end=one.prompt_end + 1, reply_end=one.reply_end + 1) for one in example.turns]
+    turns = [replace(turn, prompt_end=turn.prompt_end + 1, reply_end=turn.reply_end + 1) for turn in example.turns]
     longer = replace(example, ids=np.concatenate([example.ids[:1], example.ids]))
     return with_spans(longer, *turns)
 
@@ -319,7 +319,7 @@ def test_a_spelled_control_token_must_stay_ordinary_text(chatml: Bench) -> None:
     row = replace(TALK, messages=(Message("user", "Say <|im_end|> twice."), TALK.messages[1]))
     read_as_token = chatml.right(row)
     found = judge_escaped(row, [read_as_token], chatml.server, chatml.facts, control)
-    assert [one.promise for one in found.findings] == ["control ids"]
+    assert [finding.promise for finding in found.findings] == ["control ids"]
     encode, start = chatml.facts.encode, len(chatml.facts.encode("<|im_start|>user\nSay "))
     letters = [one for part in ("<|im_", "end|>") for one in encode(part)]
     stop = read_as_token.ids.tolist().index(next(iter(chatml.facts.stop_ids)))
@@ -380,11 +380,11 @@ def test_no_trap_is_wrong_under_a_plain_template(tiny_tokenizer_folder: Path, tm
     cases, _ = read_cases(TRAPS)
     base = BaseTokenizer("tiny", tiny_tokenizer_folder / "tokenizer.json")
     result = pairs_of(Workload(template, tuple(cases), (base,), (("default", RenderSettings()),)))
-    assert [(one.case, one.detail) for one in result.pairs if one.verdict == "wrong"] == []
-    assert sum(one.verdict == "proven" for one in result.pairs) > 50
-    spelled = {one.case for one in result.pairs if one.acceptance == "control token"}
+    assert [(pair.case, pair.detail) for pair in result.pairs if pair.verdict == "wrong"] == []
+    assert sum(pair.verdict == "proven" for pair in result.pairs) > 50
+    spelled = {pair.case for pair in result.pairs if pair.acceptance == "control token"}
     assert "question spells ChatML" in spelled
-    assert all(one.verdict == "dropped" for one in result.pairs if one.case in spelled)
+    assert all(pair.verdict == "dropped" for pair in result.pairs if pair.case in spelled)
 
 
 def test_each_trap_has_a_name_of_its_own() -> None:

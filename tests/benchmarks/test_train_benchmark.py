@@ -94,7 +94,7 @@ def test_every_tool_is_there_and_ours_is_first(precision: str) -> None:
     found = contestants(precision, TOOLS)  # type: ignore[arg-type] # parametrized by text
     assert found[0].tool == OURS
     assert {one.tool for one in found} == set(TOOLS)
-    assert {one.tool for one in contestants(precision, [OURS, "trl"])} == {OURS, "trl"}  # type: ignore[arg-type] # text
+    assert {contestant.tool for contestant in contestants(precision, [OURS, "trl"])} == {OURS, "trl"}  # type: ignore[arg-type] # text
 
 
 def test_a_missing_environment_is_named(tmp_path: Path) -> None:
@@ -147,13 +147,13 @@ def test_a_gradient_belongs_to_the_module_of_its_forward_operation() -> None:
         norm(layer(torch.ones(4, 8))).tanh().sum().backward()
     operations = operations_of(list(profiler.events()))
     backward = [
-        one
-        for one in operations
-        if not is_wrapper(one) and any("evaluate_function: RsqrtBackward0" in name for name in one.inside)
+        operation
+        for operation in operations
+        if not is_wrapper(operation) and any("evaluate_function: RsqrtBackward0" in name for name in operation.inside)
     ]
     assert {kind_of(one) for one in backward} == {"norms"}
-    assert {kind_of(one) for one in operations if one.name == "aten::mm"} == {"matrix products"}
-    assert {kind_of(one) for one in operations if one.name == "aten::tanh_backward"} == {"other"}
+    assert {kind_of(operation) for operation in operations if operation.name == "aten::mm"} == {"matrix products"}
+    assert {kind_of(operation) for operation in operations if operation.name == "aten::tanh_backward"} == {"other"}
 
 
 def test_the_first_loss_is_read_off_running_means() -> None:
@@ -175,7 +175,7 @@ def test_the_limit_is_of_all_matrices_with_the_head(tiny_model_folder: Path) -> 
     from transformers import AutoConfig, AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tiny_model_folder))
-    vectors = sum(one.numel() for one in model.parameters() if one.ndim == 1)
+    vectors = sum(parameter.numel() for parameter in model.parameters() if parameter.ndim == 1)
     looked_up = 0 if model.config.tie_word_embeddings else model.get_input_embeddings().weight.numel()
     counted = sum(outputs * inputs * count for (outputs, inputs), count in linear_shapes(tiny_model_folder).items())
     assert counted == model.num_parameters() - vectors - looked_up
@@ -230,7 +230,7 @@ def test_examples_train_the_reply_through_its_stop(task: Task) -> None:
         assert (
             trained == example["input_ids"][-len(trained) :] or trained == example["input_ids"][-len(trained) - 1 : -1]
         )
-    assert workload.trained_tokens == sum(label != -100 for one in examples for label in one["labels"])
+    assert workload.trained_tokens == sum(label != -100 for example in examples for label in example["labels"])
 
 
 def test_a_folder_without_the_published_files_is_refused(tmp_path: Path) -> None:

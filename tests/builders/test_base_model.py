@@ -60,16 +60,16 @@ def by_hand(model: Any, settings: config.Settings, folder: Path) -> list[float]:
     """The mean loss of each step of a plain loop: transformers' forward, document after document, torch's AdamW."""
     prepared = prepare(settings, folder)
     order = sampler_for(settings, examples=len(prepared.train), sources=())
-    weights = [one for one in model.parameters() if one.requires_grad]
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=settings.peak_learning_rate, weight_decay=0.0)
     losses = []
     for _, _, chosen in order.indices():
         examples: Sequence[Any] = [prepared.train[index] for index in chosen]
-        count = sum(int((one.weights != 0).sum()) for one in examples)
+        count = sum(int((example.weights != 0).sum()) for example in examples)
         total = 0.0
-        for one in examples:
-            ids = torch.from_numpy(one.ids).long()
-            labels = torch.where(torch.from_numpy(one.weights) > 0, ids, -100)
+        for example in examples:
+            ids = torch.from_numpy(example.ids).long()
+            labels = torch.where(torch.from_numpy(example.weights) > 0, ids, -100)
             logits = model(input_ids=ids[None], use_cache=False).logits[0]
             loss = cross_entropy(logits[:-1], labels[1:], reduction="sum", ignore_index=-100) / count
             loss.backward()

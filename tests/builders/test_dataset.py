@@ -247,7 +247,7 @@ def test_nothing_is_kept_of_a_file_that_changes_while_it_is_read(
 
 def test_without_a_cache_nothing_is_left(prepared: Callable[..., Prepared]) -> None:
     def aside() -> set[str]:
-        return {one.name for one in Path(tempfile.gettempdir()).iterdir() if one.name.startswith(ASIDE)}
+        return {path.name for path in Path(tempfile.gettempdir()).iterdir() if path.name.startswith(ASIDE)}
 
     before = aside()
     made = prepared(mixed(60))

@@ -22,7 +22,7 @@ def base(tmp_path: Path, write_model_folder: Callable[..., Path]) -> Path:
 
 def stops(folder: Path, **settings: object) -> set[str]:
     tokenizer = renderer_for(folder, RenderSettings(**settings)).tokenizer
-    return {tokenizer.decode([one]) for one in tokenizer.stop_ids}
+    return {tokenizer.decode([stop_token_id]) for stop_token_id in tokenizer.stop_ids}
 
 
 def test_without_a_template_nothing_is_guessed_and_the_formats_are_named(base: Path) -> None:

@@ -69,7 +69,7 @@ def test_no_weights_leave_the_order_as_it_was(prepared: Prepare) -> None:
 def test_weights_count_what_is_left_after_rows_were_held_out(prepared: Prepare) -> None:
     _, found = prepared("data.validation_share=0.5", weights={"few.jsonl": 2})
     assert len(found.train) == len(found.validation) == 10
-    assert sum(len(one.places) for one in found.sources) == 10
+    assert sum(len(source.places) for source in found.sources) == 10
     for source in found.sources:
         assert {found.train[int(place)].address.file.startswith(source.name) for place in source.places} == {True}
 

@@ -57,7 +57,7 @@ def test_the_json_form(run: Callable[..., Ran], tiny_tokenizer_folder: Path) -> 
 
 
 def test_weights_are_looked_at_where_they_are(run: Callable[..., Ran], tiny_model_folder: Path) -> None:
-    keys = {one["key"] for one in json.loads(run("--model", tiny_model_folder, "--json").out)["findings"]}
+    keys = {load["key"] for load in json.loads(run("--model", tiny_model_folder, "--json").out)["findings"]}
     assert "control_tokens_trained" in keys
     assert "weights_not_looked_at" not in keys
 
@@ -65,7 +65,7 @@ def test_weights_are_looked_at_where_they_are(run: Callable[..., Ran], tiny_mode
 def test_the_loss_is_measured_on_demand(run: Callable[..., Ran], tiny_model_folder: Path) -> None:
     """The tiny model was never trained: it expects no control token anywhere."""
     ran = run("--model", tiny_model_folder, "--measure-loss", "--json")
-    found = {one["key"]: one for one in json.loads(ran.out)["findings"]}
+    found = {load["key"]: load for load in json.loads(ran.out)["findings"]}
     assert "nats per token" in found["control_tokens_unexpected"]["evidence"]
     assert ran.code == 1
 
@@ -92,7 +92,7 @@ def test_another_tokenizer_is_measured_by_the_models_embedding(
 ) -> None:
     """The tokenizer's folder says 403 rows, the model has 416: no finding, as the model's count is what holds."""
     ran = run("--model", tiny_model_folder, "--tokenizer", tiny_tokenizer_folder, "--json")
-    assert "rows_differ" not in {one["key"] for one in json.loads(ran.out)["findings"]}
+    assert "rows_differ" not in {load["key"] for load in json.loads(ran.out)["findings"]}
 
 
 def test_neither_data_nor_model_is_a_wrong_command_line(run: Callable[..., Ran]) -> None:
@@ -127,4 +127,4 @@ def test_weights_are_read_where_torch_cannot_be_imported(tiny_model_folder: Path
     command = [sys.executable, "-c", code, "check", "--model", str(tiny_model_folder), "--json"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
     assert ran.returncode == 0, ran.stderr
-    assert "control_tokens_trained" in {one["key"] for one in json.loads(ran.stdout)["findings"]}
+    assert "control_tokens_trained" in {load["key"] for load in json.loads(ran.stdout)["findings"]}

@@ -182,7 +182,7 @@ class TestShownText:
             ("see", path),
             ("check", path),
             ("check", path, "--json"),
-            *(("see", path, *one) for one in options),
+            *(("see", path, *option) for option in options),
         ):
             ran = run(*words)
             for steering in ("\x1b", "\x9b", "\u202e"):

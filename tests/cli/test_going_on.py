@@ -101,7 +101,7 @@ def test_what_does_not_go_together(run: Run, tiny_recipe: Any, tmp_path: Path, w
     folder.mkdir(parents=True)
     shutil.copy(recipe, folder / "settings.toml")
 
-    ran = run("train", *(one.replace("RECIPE", str(recipe)).replace("RUN", str(folder)) for one in words), model=None)
+    ran = run("train", *(word.replace("RECIPE", str(recipe)).replace("RUN", str(folder)) for word in words), model=None)
 
     assert ran.code == 1
     assert says in ran.err

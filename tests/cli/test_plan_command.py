@@ -52,7 +52,7 @@ def test_a_dry_run_says_what_memory_it_would_take(
 ):
     done = run("train", tiny_recipe(tmp_path), "--dry-run", model=None)
     assert done.code == 0, done.err
-    line = next(one for one in done.out.splitlines() if one.startswith("memory"))
+    line = next(line for line in done.out.splitlines() if line.startswith("memory"))
     assert "GB at the peak" in line
     assert "activation checkpointing off" in line
 

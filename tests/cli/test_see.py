@@ -129,10 +129,11 @@ class TestSeeAsJson:
 class TestShares:
     def test_of_each_row_and_of_all(self, run: Callable[..., Ran], rows: Callable[..., Path]) -> None:
         ran = run("see", rows(*GOOD[:2]))
-        lines = [one for one in ran.out.splitlines() if one.startswith("tokens by role: ")]
+        lines = [line for line in ran.out.splitlines() if line.startswith("tokens by role: ")]
         assert len(lines) == 3
         found = [
-            {name: int(count) for name, count in re.findall(r"(\w+) (\d+) \(", one.partition(": ")[2])} for one in lines
+            {name: int(count) for name, count in re.findall(r"(\w+) (\d+) \(", line.partition(": ")[2])}
+            for line in lines
         ]
         assert set(found[0]) == {"user", "assistant", "template"}
         assert found[2] == {name: found[0][name] + found[1][name] for name in found[0]}
@@ -234,7 +235,7 @@ class TestPage:
         assert ran.code == 1
         assert ran.err.startswith("error: The ")
         assert "do:" in ran.err
-        assert [one.name for one in tmp_path.iterdir()] == ["rows.jsonl"]
+        assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
 
     @pytest.mark.parametrize(
         "options", [("--json", "--html", "a.html"), ("--row", "1", "--html", "a.html"), ("--tokens", "--json")]

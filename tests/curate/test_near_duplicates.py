@@ -82,5 +82,5 @@ def test_it_is_the_highest_of_all_pairs(left: list[str], right: list[str]) -> No
     assert found is not None
     similarities = [resemblance(one, two) for one in left for two in right]
     assert found.similarity == pytest.approx(max(similarities))
-    assert found.near_duplicates == sum(one >= 0.7 for one in similarities)
+    assert found.near_duplicates == sum(similarity >= 0.7 for similarity in similarities)
     assert resemblance(left[found.first.number - 1], right[found.second.number - 1]) == pytest.approx(found.similarity)

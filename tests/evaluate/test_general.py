@@ -42,7 +42,7 @@ def item(*checks: dict[str, Any]) -> GeneralItem:
 
 def write(folder: Path, *lines: Any) -> str:
     path = folder / "general.jsonl"
-    texts = [one if isinstance(one, str) else json.dumps(one) for one in lines]
+    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
     path.write_text("\n".join(texts), encoding="utf-8")
     return str(path)
 

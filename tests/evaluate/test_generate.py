@@ -148,7 +148,7 @@ def test_a_streamed_reply_is_the_same_reply(model: Any, tokenizer: Tokenizer, pr
 
     assert found == expected
     assert collector.ids[0] == prompts[0].tolist()
-    written = [one for ids in collector.ids[1:] for one in ids if one not in tokenizer.stop_ids]
+    written = [token_id for ids in collector.ids[1:] for token_id in ids if token_id not in tokenizer.stop_ids]
     assert tokenizer.decode(written) == expected
     assert collector.ended == 1
 

@@ -18,7 +18,7 @@ OBJECTS = st.dictionaries(st.text(max_size=4), PLAIN | st.lists(PLAIN, max_size=
 
 
 def asked(*references: Any) -> list[Prompt]:
-    texts = [one if isinstance(one, str) else json.dumps(one) for one in references]
+    texts = [reference if isinstance(reference, str) else json.dumps(reference) for reference in references]
     ids = np.zeros(1, dtype=np.int32)
     return [Prompt(Address("task.jsonl", number), ids, "", text) for number, text in enumerate(texts, start=1)]
 

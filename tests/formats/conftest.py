@@ -16,7 +16,9 @@ def load(*sources: Path | str, **options: Any) -> SimpleNamespace:
     ledger = Ledger()
     conversations = list(read([str(source) for source in sources], ledger=ledger, **options))
     assert ledger.rows_in == len(conversations) + ledger.rows_dropped
-    return SimpleNamespace(conversations=conversations, ledger=ledger, texts=[texts(one) for one in conversations])
+    return SimpleNamespace(
+        conversations=conversations, ledger=ledger, texts=[texts(conversation) for conversation in conversations]
+    )
 
 
 def texts(conversation: Any) -> list[tuple[str, str | None]]:

@@ -272,7 +272,7 @@ def test_r19_the_run_ends_before_its_model_is_loaded(
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(one.relative_to(folder)): one.read_bytes() for one in folder.rglob("*") if one.is_file()}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_b16_a_refused_resume_changes_nothing(
@@ -322,4 +322,4 @@ def test_each_source_is_found_once_and_once_more_when_it_was_read(
     )
     assert sorted(sought) == sorted(2 * paths)
     assert sorted(hashed) == sorted(2 * paths)
-    assert [one.weight for one in made.sources] == [1.0, 2.0]
+    assert [source.weight for source in made.sources] == [1.0, 2.0]

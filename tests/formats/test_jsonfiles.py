@@ -24,7 +24,7 @@ def only_detail(result, reason):
 def test_lines_with_blank_ones_and_a_mark_keep_their_line_numbers(put, load):
     result = load(put("a.jsonl", "\ufeff" + LINE + "\n\n  \r\n" + LINE + "\r\n" + LINE))
     assert result.texts == [HI] * 3
-    assert [one.address.number for one in result.conversations] == [1, 4, 5]
+    assert [conversation.address.number for conversation in result.conversations] == [1, 4, 5]
     assert str(result.conversations[1].address).endswith("a.jsonl:4")
 
 
@@ -133,7 +133,7 @@ def test_objects_one_after_another_are_rows(put, load):
 
 def test_the_content_decides_not_the_name(put, load):
     lines = load(put("a.json", LINE + "\n" + LINE + "\n"))
-    assert [one.address.number for one in lines.conversations] == [1, 2]
+    assert [conversation.address.number for conversation in lines.conversations] == [1, 2]
     assert any("holds JSON lines; read as such" in note for note in lines.ledger.notes)
     array = load(put("b.jsonl", json.dumps([ROW], indent=1)))
     assert array.texts == [HI]
@@ -155,7 +155,7 @@ def test_a_damaged_item_of_a_pretty_array_costs_itself(put, load):
     text = json.dumps([ROW, ROW, ROW], indent=2).replace('"output": "hi"', '"output": hi', 1)
     result = load(put("a.json", text))
     assert result.texts == [HI, HI]
-    assert [one.address.number for one in result.conversations] == [1, 2]
+    assert [conversation.address.number for conversation in result.conversations] == [1, 2]
     assert "line 4" in only_detail(result, "bad_json")
 
 
@@ -169,7 +169,7 @@ def test_a_cut_array_keeps_the_rows_before_and_says_so(put, load):
 def test_nothing_after_an_array_is_lost_in_silence(put, load):
     text = json.dumps([ROW, ROW])
     more = load(put("a.json", text + "\n" + json.dumps([ROW], indent=1)))
-    assert [one.address.number for one in more.conversations] == [0, 1, 2]
+    assert [conversation.address.number for conversation in more.conversations] == [0, 1, 2]
     words = load(put("b.json", text + "\nand so on"))
     assert words.texts == [HI, HI]
     assert "found 'and so on'" in only_detail(words, "bad_json")
@@ -236,7 +236,7 @@ def split(text):
 def test_objects_that_follow_one_another_are_split_in_linear_time(between):
     row = json.dumps({"prompt": "q", "completion": "\\n" * 40}) + between
     rows, times = split(row * 5_000)
-    assert [one.address.number for one in rows[:2]] == [1, 2 if between == "\n" else 1]
+    assert [row.address.number for row in rows[:2]] == [1, 2 if between == "\n" else 1]
     assert len(rows) == 5_000
     assert 1 <= times < 4
 
@@ -244,5 +244,5 @@ def test_objects_that_follow_one_another_are_split_in_linear_time(between):
 def test_items_of_arrays_that_follow_one_another_are_split_in_linear_time():
     row = json.dumps({"prompt": "q", "completion": "a" * 60})
     rows, times = split(f"[{row}]" * 5_000)
-    assert [one.address.number for one in rows] == list(range(5_000))
+    assert [row.address.number for row in rows] == list(range(5_000))
     assert 1 <= times < 4

@@ -52,17 +52,26 @@ def test_published_files_are_read_whole(load, name, rows, options):
 
 def test_the_row_with_a_line_separator_in_it(load):
     result = load(MATERIAL / "gsm8k_train.jsonl")
-    holding = [one for one in result.conversations if any("\u2028" in (said.content or "") for said in one.messages)]
+    holding = [
+        conversation
+        for conversation in result.conversations
+        if any("\u2028" in (said.content or "") for said in conversation.messages)
+    ]
     assert [one.address.number for one in holding] == [2382]
 
 
 def test_reasoning_calls_and_tools(load):
     result = load(MATERIAL / "llamafactory_reason_tool_use_demo_50.jsonl")
-    turns = [message for one in result.conversations for message in one.messages if message.role == "assistant"]
+    turns = [
+        message
+        for conversation in result.conversations
+        for message in conversation.messages
+        if message.role == "assistant"
+    ]
     assert len(turns) == 112
     assert all(turn.reasoning for turn in turns)
     assert sum(len(turn.tool_calls) for turn in turns) == 41 + 9 * 2 + 3 * 3
-    assert sum(bool(one.tools) for one in result.conversations) == 48
+    assert sum(bool(conversation.tools) for conversation in result.conversations) == 48
     glaive = load(MATERIAL / "llamafactory_glaive_toolcall_en_demo.json").conversations
     assert sum(bool(message.tool_calls) for one in glaive for message in one.messages) == 211
     assert sum(message.role == "tool" for one in glaive for message in one.messages) == 211
@@ -70,7 +79,9 @@ def test_reasoning_calls_and_tools(load):
 
 def test_weights_of_turns(load):
     result = load(MATERIAL / "llamafactory_v1_sft_demo.jsonl")
-    assert {(message.role, message.weight) for one in result.conversations for message in one.messages} == {
+    assert {
+        (message.role, message.weight) for conversation in result.conversations for message in conversation.messages
+    } == {
         ("user", 0.0),
         ("assistant", 1.0),
     }

@@ -297,7 +297,7 @@ def test_a_line_whose_end_is_known_is_read_as_any_other(tmp_path, line, glance):
     good = f'{{"messages": {json.dumps(TURNS)}, "tools": {TOOLS}}}'
 
     def last_of(*lines):
-        (tmp_path / "a.jsonl").write_text("".join(f"{one}\n" for one in lines), encoding="utf-8")
+        (tmp_path / "a.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         row = list(json_lines(ByteStream(tmp_path / "a.jsonl"), "a.jsonl", glance=glance))[-1]
         return (row.reason, row.detail) if isinstance(row, Drop) else (repr(row.fields), row.text)
 

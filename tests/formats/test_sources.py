@@ -18,7 +18,7 @@ def row(text: str) -> str:
 
 
 def prompts(result):
-    return [one.messages[0].content for one in result.conversations]
+    return [conversation.messages[0].content for conversation in result.conversations]
 
 
 def test_folders_and_globs_are_sorted(put, load, tmp_path):

@@ -13,7 +13,9 @@ from tutelage.formats import describe
 
 
 def pairs(result):
-    return [(one.messages[0].content, one.messages[-1].content) for one in result.conversations]
+    return [
+        (conversation.messages[0].content, conversation.messages[-1].content) for conversation in result.conversations
+    ]
 
 
 def lines_dropped(result, reason):
@@ -26,7 +28,7 @@ def test_csv_with_quotes_commas_and_many_lines_in_a_field(put, load):
     csv.writer(buffer).writerows([["prompt", "completion"], *rows])
     result = load(put("a.csv", "\ufeff" + buffer.getvalue()))
     assert pairs(result) == [tuple(row) for row in rows]
-    assert [one.address.number for one in result.conversations] == [2, 3, 8]
+    assert [conversation.address.number for conversation in result.conversations] == [2, 3, 8]
 
 
 @pytest.mark.parametrize(
@@ -111,12 +113,12 @@ def test_gzip_tables(put, load):
 
 def test_text_is_read_by_paragraphs(put, load):
     result = load(put("a.txt", "First line\nsecond  line \n\n \nNext one.\u2028still\n"))
-    assert [one.messages[0].content for one in result.conversations] == [
+    assert [conversation.messages[0].content for conversation in result.conversations] == [
         "First line\nsecond  line ",
         "Next one.\u2028still",
     ]
-    assert [one.address.number for one in result.conversations] == [1, 5]
-    assert all(one.is_text for one in result.conversations)
+    assert [conversation.address.number for conversation in result.conversations] == [1, 5]
+    assert all(conversation.is_text for conversation in result.conversations)
     assert any("paragraph" in note for note in result.ledger.notes)
 
 
@@ -149,7 +151,7 @@ def test_parquet_nulls_inside_structs_are_absent_keys(tmp_path, load):
         }
 
     result = load(write_parquet(tmp_path / "a.parquet", [row({"x": 1}), row({"y": "z"})]))
-    calls = [one.messages[1].tool_calls[0].arguments for one in result.conversations]
+    calls = [conversation.messages[1].tool_calls[0].arguments for conversation in result.conversations]
     assert calls == [{"x": 1}, {"y": "z"}]
     assert any("read as absent" in note for note in result.ledger.notes)
     assert len(describe([str(tmp_path / "a.parquet")]).files[0].notes) == 1
@@ -198,12 +200,19 @@ def test_r23_line_ends_of_other_systems_are_no_content(put, load, end):
     text = "First line\nsecond line\n\nNext page\nof it\n\n\nLast"
     path = put("page.txt", text.replace("\n", end))
     result, plain = load(path), load(put("plain.txt", text))
-    assert [one.messages for one in result.conversations] == [one.messages for one in plain.conversations]
-    assert [one.address.number for one in result.conversations] == [one.address.number for one in plain.conversations]
+    assert [conversation.messages for conversation in result.conversations] == [
+        conversation.messages for conversation in plain.conversations
+    ]
+    assert [conversation.address.number for conversation in result.conversations] == [
+        conversation.address.number for conversation in plain.conversations
+    ]
     assert sum("carriage return" in note for note in result.ledger.notes) == 1
     assert not any("carriage return" in note for note in plain.ledger.notes)
 
 
 def test_r23_carriage_returns_of_gzip_and_marked_text(put, load):
     data = gzip.compress("\ufeffone\r\ntwo\r\n\r\nthree".encode())
-    assert [one.messages[0].content for one in load(put("a.txt.gz", data)).conversations] == ["one\ntwo", "three"]
+    assert [conversation.messages[0].content for conversation in load(put("a.txt.gz", data)).conversations] == [
+        "one\ntwo",
+        "three",
+    ]

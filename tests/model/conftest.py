@@ -51,11 +51,11 @@ def plain_loss() -> Callable[[Any, Sequence[Example]], torch.Tensor]:
     def total(model: Any, examples: Sequence[Example]) -> torch.Tensor:
         model.set_attn_implementation("eager")
         sums = []
-        for one in examples:
-            ids = torch.from_numpy(one.ids).long()
-            weights = torch.from_numpy(one.weights)
+        for example in examples:
+            ids = torch.from_numpy(example.ids).long()
+            weights = torch.from_numpy(example.weights)
             logits = model(input_ids=ids[None], use_cache=False).logits[0].float()
-            if set(np.unique(one.weights)) <= {0.0, 1.0}:
+            if set(np.unique(example.weights)) <= {0.0, 1.0}:
                 labels = torch.where(weights > 0, ids, -100)
                 sums.append(cross_entropy(logits[:-1], labels[1:], reduction="sum", ignore_index=-100))
             else:

@@ -36,8 +36,8 @@ def gradients_of(model: Any) -> dict[str, torch.Tensor]:
 def own_loss(model: Any, examples: Sequence[Example]) -> torch.Tensor:
     """Summed loss by the model's own forward, untouched, one document after the other."""
     total = torch.zeros(())
-    for one in examples:
-        ids, weights = torch.from_numpy(one.ids).long(), torch.from_numpy(one.weights)
+    for example in examples:
+        ids, weights = torch.from_numpy(example.ids).long(), torch.from_numpy(example.weights)
         logits = model(input_ids=ids[None]).logits[0].float()
         total = total + (cross_entropy(logits[:-1], ids[1:], reduction="none") * weights[1:]).sum()
     return total
@@ -175,7 +175,7 @@ def test_a_trial_leaves_no_trace(tiny_model: Any) -> None:
 
     assert torch.equal(torch.rand(3), expected)
     assert tiny_model.training
-    assert all(one.grad is None for one in tiny_model.parameters())
+    assert all(parameter.grad is None for parameter in tiny_model.parameters())
     assert architecture == Architecture()
 
 
@@ -212,7 +212,7 @@ def test_r21_the_list_of_layers_is_found_whatever_its_name(kind: str) -> None:
     _, layers = decoder_layers(model)
 
     assert len(layers) == 2
-    assert all(any(True for _ in one.parameters()) for one in layers)
+    assert all(any(True for _ in layer.parameters()) for layer in layers)
 
 
 @pytest.mark.parametrize("kind", ["llama4_text", "phimoe", "deepseek_v4"])

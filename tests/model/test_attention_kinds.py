@@ -108,7 +108,9 @@ def made(name: str, more: dict[str, Any]) -> Any:
 
 def norm_of_gradients(model: Any) -> float:
     """Of all parameters together; those are forgotten."""
-    squares = sum(float(one.grad.double().square().sum()) for one in model.parameters() if one.grad is not None)
+    squares = sum(
+        float(parameter.grad.double().square().sum()) for parameter in model.parameters() if parameter.grad is not None
+    )
     model.zero_grad()
     return math.sqrt(squares)
 
@@ -118,11 +120,11 @@ def beginning_alike(examples: Sequence[Example]) -> list[Example]:
     shared = np.arange(2, 2 + SHARED, dtype=np.int32)
     return [
         replace(
-            one,
-            ids=np.concatenate([shared, one.ids]),
-            weights=np.concatenate([np.zeros(SHARED, np.float32), one.weights]),
+            example,
+            ids=np.concatenate([shared, example.ids]),
+            weights=np.concatenate([np.zeros(SHARED, np.float32), example.weights]),
         )
-        for one in examples
+        for example in examples
     ]
 
 

@@ -41,7 +41,7 @@ def by_definition(
 ) -> list[torch.Tensor]:
     """[1, R, H, V] and gradients in double precision: each stretch as the end of a document laid down whole."""
     leaves = [one.detach().double().requires_grad_() for one in inputs]
-    query, key, value = (one.repeat_interleave(HEADS // one.shape[1], dim=1) for one in leaves[:3])
+    query, key, value = (leaf.repeat_interleave(HEADS // leaf.shape[1], dim=1) for leaf in leaves[:3])
     places = torch.arange(query.shape[2]).split(tree[0])
     ends = []
     for number, tokens in enumerate(tree[0]):

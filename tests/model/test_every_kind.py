@@ -53,7 +53,9 @@ def documents() -> list[Example]:
 
 def gradient_norm(model: Any) -> float:
     """Of all gradients, which are taken off the model."""
-    squares = [float(one.grad.double().square().sum()) for one in model.parameters() if one.grad is not None]
+    squares = [
+        float(parameter.grad.double().square().sum()) for parameter in model.parameters() if parameter.grad is not None
+    ]
     model.zero_grad(set_to_none=True)
     return sum(squares) ** 0.5
 
@@ -63,8 +65,8 @@ def of_own_forward(model: Any, examples: Sequence[Example]) -> tuple[float, floa
     model = bare_model(model)
     use_generation_attention(model)
     total = torch.zeros(())
-    for one in examples:
-        ids, weights = torch.from_numpy(one.ids).long(), torch.from_numpy(one.weights)
+    for example in examples:
+        ids, weights = torch.from_numpy(example.ids).long(), torch.from_numpy(example.weights)
         logits = model(input_ids=ids[None], **own_inputs(model, {})).logits[0].float()
         total = total + (cross_entropy(logits[:-1], ids[1:], reduction="none") * weights[1:]).sum()
     total.backward()
@@ -136,7 +138,7 @@ def line_of(kind: str, folder: Path) -> str:
 
 
 def lines_of_page() -> list[str]:
-    return [one for one in PAGE.read_text(encoding="utf-8").splitlines() if one.startswith("| `")]
+    return [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -156,9 +158,9 @@ def test_transformers_itself_makes_no_model_of_these_kinds(kind: str, said: str)
 def test_the_page_has_a_line_for_every_kind_of_this_version() -> None:
     lines = lines_of_page()
 
-    assert [one.split("`")[1] for one in lines] == KINDS
+    assert [line.split("`")[1] for line in lines] == KINDS
     assert f"transformers {transformers.__version__}" in PAGE.read_text(encoding="utf-8")
-    trained = [one for one in lines if "equal" in one]
+    trained = [line for line in lines if "equal" in line]
     assert len(trained) >= 100
     assert f"{len(trained)} of {len(lines)}" in PAGE.read_text(encoding="utf-8")
 

@@ -41,8 +41,8 @@ def test_what_matches_is_frozen_and_counted(tiny_model: Any) -> None:
     assert learns(model) == {
         name for name, _ in model.named_parameters() if ".layers.0." not in name and name != "model.norm.weight"
     }
-    assert record.trainable == sum(one.numel() for one in model.parameters() if one.requires_grad)
-    assert record.parameters == sum(one.numel() for one in model.parameters())
+    assert record.trainable == sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert record.parameters == sum(parameter.numel() for parameter in model.parameters())
     frozen = record.parameters - record.trainable
     assert record.notes == (f"Frozen by model.freeze: {frozen:,} parameters in 10 tensors",)
 

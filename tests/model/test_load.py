@@ -20,13 +20,13 @@ from tutelage.model.locate import model_folder
 
 def test_parameters_are_cast_and_buffers_are_not(tiny_model_folder: Path) -> None:
     model, _ = load(tiny_model_folder)
-    assert {one.dtype for one in model.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     before = {name: one.clone() for name, one in model.named_buffers()}
     assert before, "a Llama keeps its rotary frequencies in a buffer"
 
     cast_model(model, "bf16")
 
-    assert {one.dtype for one in model.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     for name, one in model.named_buffers():
         assert torch.equal(one, before[name]), name
 
@@ -67,7 +67,7 @@ def test_a_damaged_gguf_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(TutelageError):
         convert_gguf(gguf, tmp_path / "converted")
 
-    assert [one.name for one in tmp_path.iterdir()] == ["broken.gguf"]
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.gguf"]
 
 
 def changed_copy(folder: Path, target: Path, **changes: object) -> Path:

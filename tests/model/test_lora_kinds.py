@@ -27,7 +27,7 @@ from tutelage.types import Example
 IDS = torch.arange(3, 40)[None]
 EXACT = ("default", "gaussian", "mica", "eva")
 KINDS: list[dict[str, Any]] = [
-    *({"init": one} for one in get_args(Init) if one != "loftq"),  # see test_loftq.py
+    *({"init": get_argument} for get_argument in get_args(Init) if get_argument != "loftq"),  # see test_loftq.py
     {"rslora": True},
     {"dora": True},
     {"dora": True, "rslora": True, "init": "orthogonal"},
@@ -79,7 +79,7 @@ def test_step_0_is_the_base_and_the_saved_adapter_opens_on_it(
     plain = AutoModelForCausalLM.from_pretrained(tiny_model_folder, local_files_only=True)
     opened = PeftModel.from_pretrained(plain, tmp_path / "adapter").eval()
     torch.testing.assert_close(opened(input_ids=IDS).logits, trained, atol=1e-3, rtol=0)
-    assert not [one for one in tmp_path.iterdir() if one.name != "adapter"]
+    assert not [path for path in tmp_path.iterdir() if path.name != "adapter"]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
@@ -95,7 +95,7 @@ def test_only_what_learns_has_optimizer_state(tiny_model: Any, documents: Any, k
     learns = {name for name, one in model.named_parameters() if one.requires_grad}
     assert set(moments) == learns
     assert all("lora_" in name for name in learns)
-    assert sum(one.numel() for one in moments.values()) == record.trainable
+    assert sum(moment.numel() for moment in moments.values()) == record.trainable
     assert record.trainable_bytes == 4 * record.trainable
     if kind.get("init") == "mica":
         assert all(".lora_A." in name for name in learns)

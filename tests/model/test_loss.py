@@ -95,7 +95,7 @@ def test_count_is_that_of_trained_tokens(tiny_model: Any, documents: Documents) 
 
     _, count = row_loss(tiny_model, row)
 
-    assert count == sum(one.trained_tokens for one in examples)
+    assert count == sum(example.trained_tokens for example in examples)
 
 
 def test_chunks_change_nothing(
@@ -116,7 +116,7 @@ def test_chunks_change_nothing(
 
 def test_weights_scale_loss_and_gradient(tiny_model: Any, documents: Documents, gradients_of: GradientsOf) -> None:
     examples = documents(LENGTHS)
-    doubled = [Example(one.address, 0, one.ids, 2 * one.weights, ()) for one in examples]
+    doubled = [Example(example.address, 0, example.ids, 2 * example.weights, ()) for example in examples]
     once = packed_loss(tiny_model, examples)
     once.backward()
     once_gradients = gradients_of(tiny_model)
@@ -229,7 +229,7 @@ def test_no_gradient_reaches_untrained_documents(tiny_model: Any, documents: Doc
 
 def test_heldout_loss_is_the_same_mean(tiny_model: Any, documents: Documents, plain_loss: PlainLoss) -> None:
     examples = documents(LENGTHS)
-    trained = sum(one.trained_tokens for one in examples)
+    trained = sum(example.trained_tokens for example in examples)
     expected = plain_loss(tiny_model, examples).item() / trained
     use_packed_attention(tiny_model)
 
@@ -241,7 +241,7 @@ def test_heldout_loss_is_the_same_mean(tiny_model: Any, documents: Documents, pl
 def test_batch_and_accumulation_are_one_thing(tiny_model: Any, documents: Documents, gradients_of: GradientsOf) -> None:
     """16 examples in 1, 4 or 16 micro-batches: the same loss and the same gradients."""
     examples = documents((17, 20, 24, 32) * 4)
-    trained = sum(one.trained_tokens for one in examples)
+    trained = sum(example.trained_tokens for example in examples)
     use_packed_attention(tiny_model)
     losses, gradients = [], []
     for row_tokens, count in ((512, 1), (100, 4), (32, 16)):

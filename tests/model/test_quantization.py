@@ -48,7 +48,7 @@ def test_a_weight_counts_once_and_takes_what_the_paper_says(tiny_model_folder: P
     plain, loaded = load(tiny_model_folder)
     model, record = load(tiny_model_folder, quantisation=four_bit(cast_model=torch.float32, double_quantisation=double))
 
-    assert record.parameters == loaded.parameters == sum(one.numel() for one in plain.parameters())
+    assert record.parameters == loaded.parameters == sum(parameter.numel() for parameter in plain.parameters())
     weight = model.model.layers[0].mlp.up_proj.weight
     count = parameter_count(weight)
     assert count == 128 * 64
@@ -106,9 +106,9 @@ def test_gradients_are_those_of_the_widened_weights(quantised: Any, tiny_model: 
 def test_evaluating_changes_neither_weights_nor_what_is_learned(quantised: Any, repacks: bool) -> None:
     """As on a processor for which bitsandbytes repacks, whatever this one is."""
     model, _ = quantised
-    layers = [one for one in model.modules() if type(one).__name__ == "Linear4bit"]
-    for one in layers:
-        setattr(one, quantise.REPACKS, repacks)
+    layers = [module for module in model.modules() if type(module).__name__ == "Linear4bit"]
+    for layer in layers:
+        setattr(layer, quantise.REPACKS, repacks)
     before = {name: one.data.clone() for name, one in model.named_parameters()}
 
     assert quantise.keep_quantized(model) == (len(layers) if repacks else 0)

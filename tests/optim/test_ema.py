@@ -115,7 +115,7 @@ def test_a_run_measures_and_saves_the_average(train_tiny: Maker, record_of: Any,
 
     losses, heldout = record_of(finished.folder)
     expected, others = record_of(plain.folder)
-    assert [one["loss"] for one in losses.values()] == [one["loss"] for one in expected.values()]
+    assert [loss["loss"] for loss in losses.values()] == [one["loss"] for one in expected.values()]
     assert heldout != others
     last = max(heldout)
     assert finished.result["best_step"] == last, "the average falls steadily"

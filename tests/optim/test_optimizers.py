@@ -31,8 +31,8 @@ def test_equals_torch_adamw_in_fp32(
 ) -> None:
     ours, theirs = small_network(), small_network()
     optimizer = master_adamw(ours, weight_decay=0.1, shared=shared)
-    matrices = [one for one in theirs.parameters() if one.ndim >= 2]
-    vectors = [one for one in theirs.parameters() if one.ndim < 2]
+    matrices = [parameter for parameter in theirs.parameters() if parameter.ndim >= 2]
+    vectors = [parameter for parameter in theirs.parameters() if parameter.ndim < 2]
     reference = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
         betas=(0.9, 0.999),
@@ -79,7 +79,7 @@ def test_gradients_add_up_over_backward_passes(small_network: Maker, master_adam
         assert model.get_parameter(name).grad is None
         torch.testing.assert_close(optimizer.masters[name].grad, parameter.grad)
     optimizer.step(0.01, max_gradient_norm=1e9)
-    assert all(one.grad is None for one in optimizer.masters.values())
+    assert all(master.grad is None for master in optimizer.masters.values())
 
 
 def test_a_weight_without_a_gradient_is_stepped_as_one_with_a_gradient_of_zero(

@@ -33,7 +33,7 @@ class Net(torch.nn.Sequential):
 
 
 @pytest.mark.parametrize("averaged", [False, True])
-@pytest.mark.parametrize("name", [one for one in get_args(Optimizer) if one not in PAGED])
+@pytest.mark.parametrize("name", [get_argument for get_argument in get_args(Optimizer) if get_argument not in PAGED])
 def test_the_bytes_said_are_the_bytes_held(name: Any, averaged: bool) -> None:
     if name.endswith("_8bit") and importlib.util.find_spec("bitsandbytes") is None:
         pytest.skip("bitsandbytes is not installed (extra qlora)")

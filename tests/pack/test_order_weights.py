@@ -46,7 +46,7 @@ def test_visits_are_counted_exactly(order: Sampler) -> None:
     """After every whole epoch a source of n examples and weight w has had floor(E w n) visits, evenly spread."""
     seen = visited(order)
     for epoch in range(1, 9):
-        totals = [math.floor(epoch * Fraction(str(one.weight)) * len(one.places)) for one in order.sources]
+        totals = [math.floor(epoch * Fraction(str(source.weight)) * len(source.places)) for source in order.sources]
         if sum(totals) > len(seen):
             break
         counts = Counter(seen[: sum(totals)])
@@ -62,7 +62,7 @@ def test_the_lengths_of_the_run(order: Sampler) -> None:
     assert [step for step, _, _ in steps] == list(range(order.steps))
     assert all(len(chosen) == order.batch_examples for _, _, chosen in steps[:-1])
     assert 1 <= len(steps[-1][2]) <= order.batch_examples
-    exact = sum(Fraction(str(one.weight)) * len(one.places) for one in order.sources)
+    exact = sum(Fraction(str(source.weight)) * len(source.places) for source in order.sources)
     assert order.epoch_visits == float(exact)
     if order.max_steps is None:
         assert sum(len(chosen) for _, _, chosen in steps) == order.visits == max(1, round(order.epochs * float(exact)))
@@ -76,7 +76,7 @@ def test_a_resumed_run_sees_the_same_tail(order: Sampler, share: float) -> None:
 
 @given(order=orders())
 def test_weights_of_one_are_no_weights(order: Sampler) -> None:
-    sources = tuple(Source(one.name, one.number, one.places, 1.0) for one in order.sources)
+    sources = tuple(Source(source.name, source.number, source.places, 1.0) for source in order.sources)
     even = Sampler(order.examples, order.batch_examples, order.epochs, order.seed, order.max_steps, sources)
     plain = Sampler(order.examples, order.batch_examples, order.epochs, order.seed, order.max_steps)
     assert list(even.indices()) == list(plain.indices())
@@ -96,7 +96,7 @@ def test_half_of_a_source_each_epoch() -> None:
     halves = [{one for one in epoch if one >= 10} for epoch in (first, second)]
     assert [len(half) for half in halves] == [5, 5]
     assert halves[0] | halves[1] == set(range(10, 20))
-    assert max(first.index(one) for one in halves[0]) > 5, "among the others, not before them"
+    assert max(first.index(halve) for halve in halves[0]) > 5, "among the others, not before them"
 
 
 def test_twice_a_source_each_epoch() -> None:
@@ -111,7 +111,7 @@ def test_seeds_epochs_and_sources_draw_apart() -> None:
     source = Source("a", 0, np.arange(50, dtype=np.int32), 1.0)
     other = Source("b", 1, np.arange(50, dtype=np.int32), 1.0)
     passes = [one.visits(0, first, first + 50).tolist() for one in (source, other) for first in (0, 50)]
-    assert all(sorted(one) == list(range(50)) for one in passes)
+    assert all(sorted(pass_) == list(range(50)) for pass_ in passes)
     assert all(one != two_ for one, two_ in itertools.combinations(passes, 2))
 
 

@@ -39,7 +39,7 @@ def documents(row: PackedSequence) -> list[tuple[Address, list[int], list[float]
 class TestRows:
     @given(examples=example_lists(), spare=st.integers(0, 100))
     def test_every_document_once_whole_and_within_the_budget(self, examples: list[Example], spare: int) -> None:
-        budget = max(len(one.ids) for one in examples) + spare
+        budget = max(len(example.ids) for example in examples) + spare
         rows = pack_rows(examples, row_tokens=budget)
         packed = {}
         for row in rows:
@@ -50,19 +50,19 @@ class TestRows:
                 assert positions == list(range(len(ids)))
                 assert weights[0] == 0
                 packed[address] = (ids, weights)
-        assert packed == {one.address: (one.ids.tolist(), one.weights.tolist()) for one in examples}
+        assert packed == {example.address: (example.ids.tolist(), example.weights.tolist()) for example in examples}
 
     @given(examples=example_lists(), spare=st.integers(0, 100))
     def test_counts_and_types_are_kept(self, examples: list[Example], spare: int) -> None:
-        rows = pack_rows(examples, row_tokens=max(len(one.ids) for one in examples) + spare)
-        assert sum(row.trained_tokens for row in rows) == sum(one.trained_tokens for one in examples)
+        rows = pack_rows(examples, row_tokens=max(len(example.ids) for example in examples) + spare)
+        assert sum(row.trained_tokens for row in rows) == sum(example.trained_tokens for example in examples)
         assert {(row.ids.dtype, row.weights.dtype, row.positions.dtype) for row in rows} == {
             (np.dtype(np.int32), np.dtype(np.float32), np.dtype(np.int32))
         }
 
     @given(examples=example_lists(), spare=st.integers(0, 100))
     def test_no_two_rows_would_fit_in_one(self, examples: list[Example], spare: int) -> None:
-        budget = max(len(one.ids) for one in examples) + spare
+        budget = max(len(example.ids) for example in examples) + spare
         rows = pack_rows(examples, row_tokens=budget)
         sizes = sorted(len(row.ids) for row in rows)
         assert len(sizes) < 2 or sizes[0] + sizes[1] > budget
@@ -100,7 +100,7 @@ class TestBatches:
             assert batch.epoch == epoch
             assert batch.examples == len(chosen)
             addresses = [address for row in batch.rows for address in row.addresses]
-            assert sorted(one.number for one in addresses) == sorted(index + 1 for index in chosen)
+            assert sorted(address.number for address in addresses) == sorted(index + 1 for index in chosen)
             assert batch.trained_tokens == sum(self.EXAMPLES[index].trained_tokens for index in chosen)
             assert batch.tokens == sum(len(self.EXAMPLES[index].ids) for index in chosen)
 

@@ -118,7 +118,7 @@ def test_of_two_writers_the_first_one_stands_and_nothing_is_left_of_the_other(ca
     entry = cache.find(KEY)
     assert entry is not None
     assert len(entry.store) == 2
-    assert [one.name for one in cache.folder.iterdir()] == [KEY]
+    assert [path.name for path in cache.folder.iterdir()] == [KEY]
 
 
 WRITER = """\
@@ -142,18 +142,18 @@ def test_processes_that_write_read_and_damage_one_entry_never_meet_half_of_it(tm
     running = [subprocess.Popen([*command, *more], stderr=subprocess.PIPE, text=True) for more in ((), (), ("damage",))]
     said = [one.communicate(timeout=120)[1] for one in running]
     assert said == ["", "", ""]
-    assert {one.name for one in tmp_path.iterdir()} <= {KEY}
+    assert {path.name for path in tmp_path.iterdir()} <= {KEY}
 
 
 def test_the_least_recently_used_entries_go_when_there_are_too_many_bytes(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
-    size = sum(one.stat().st_size for one in cache.publish(written(cache), "a").iterdir())
+    size = sum(path.stat().st_size for path in cache.publish(written(cache), "a").iterdir())
     cache.publish(written(cache), "b")
     for name, age in (("a", 10), ("b", 20)):
         os.utime(tmp_path / name / SUMMARY, (time.time() - age,) * 2)
     small = Cache(tmp_path, most_bytes=int(size * 2.5))
     small.publish(written(small), "c")
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["a", "c"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c"]
     assert small.find("a") is not None
 
 
@@ -161,7 +161,7 @@ def test_the_newest_entry_stays_however_large(tmp_path: Path) -> None:
     cache = Cache(tmp_path, most_bytes=1)
     cache.publish(written(cache), "a")
     cache.publish(written(cache), "b")
-    assert [one.name for one in tmp_path.iterdir()] == ["b"]
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
 def test_a_use_counts_as_recent(cache: Cache) -> None:
@@ -175,7 +175,7 @@ def test_what_an_ended_process_left_goes_after_a_day(cache: Cache) -> None:
     left, fresh = written(cache).folder, written(cache).folder
     os.utime(left, (time.time() - 2 * 24 * 3600,) * 2)
     cache.publish(written(cache), KEY)
-    assert {one.name for one in cache.folder.iterdir()} == {KEY, fresh.name}
+    assert {path.name for path in cache.folder.iterdir()} == {KEY, fresh.name}
     assert fresh.name.startswith(ASIDE)
 
 

@@ -32,7 +32,7 @@ def whole_documents(row: PackedSequence) -> list[tuple[Address, list[int], list[
     """Each document of a row with all it continues, followed from its last token to its first."""
     before, ends = row.predecessors(), np.cumsum(row.document_tokens)
     found = []
-    leaves = [one for one in range(len(ends)) if one not in set(row.parents)]
+    leaves = [index for index in range(len(ends)) if index not in set(row.parents)]
     for address, leaf in zip(row.addresses, leaves, strict=True):
         places = []
         at = int(ends[leaf]) - 1
@@ -50,13 +50,13 @@ def test_the_same_documents_in_the_same_order(share_prefixes: bool, examples: li
     rows = pack_rows(examples, row_tokens=200, share_prefixes=share_prefixes)
     smaller = rows_within(rows, limit)
 
-    assert [one for row in smaller for one in whole_documents(row)] == [
-        one for row in rows for one in whole_documents(row)
+    assert [whole_document for row in smaller for whole_document in whole_documents(row)] == [
+        whole_document for row in rows for whole_document in whole_documents(row)
     ]
     for row in smaller:
         assert len(row.ids) == len(row.weights) == len(row.positions) == sum(row.document_tokens)
         assert len(row.ids) <= limit or len(row.addresses) == 1
-    assert sum(row.trained_tokens for row in smaller) == sum(one.trained_tokens for one in examples)
+    assert sum(row.trained_tokens for row in smaller) == sum(example.trained_tokens for example in examples)
 
 
 @pytest.mark.parametrize("share_prefixes", [False, True])

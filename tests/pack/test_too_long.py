@@ -85,7 +85,7 @@ def test_the_books_balance_and_name_every_row_that_is_not_whole(
     for conversation, examples in rows:
         same = after.get(conversation.address) is examples
         assert touched[conversation.address] == (0 if same else 1)
-        assert same == all(len(one.ids) <= max_tokens for one in examples)
+        assert same == all(len(example.ids) <= max_tokens for example in examples)
     drops = {entry.address for entry in told if isinstance(entry, Drop)}
     assert drops == {conversation.address for conversation, _ in rows} - set(after)
     if too_long == "drop":
@@ -95,13 +95,13 @@ def test_the_books_balance_and_name_every_row_that_is_not_whole(
 @given(rows=row_lists(), max_tokens=st.integers(2, 40), too_long=policies)
 def test_what_stays_fits_and_is_still_proven(rows: list[Proven], max_tokens: int, too_long: str) -> None:
     for conversation, examples in through(rows, max_tokens, too_long)[0]:
-        assert [one.part for one in examples] == list(range(len(examples)))
-        for one in examples:
-            assert 2 <= len(one.ids) <= max_tokens
-            assert one.turns
-            assert_proven(one, stop_ids=frozenset([STOP]), vocabulary_size=1000, whole=True)
-            assert conversation.is_text or all(turn.ends_with_stop for turn in one.turns)
-            assert one.turns[-1].reply_end == len(one.ids)
+        assert [example.part for example in examples] == list(range(len(examples)))
+        for example in examples:
+            assert 2 <= len(example.ids) <= max_tokens
+            assert example.turns
+            assert_proven(example, stop_ids=frozenset([STOP]), vocabulary_size=1000, whole=True)
+            assert conversation.is_text or all(turn.ends_with_stop for turn in example.turns)
+            assert example.turns[-1].reply_end == len(example.ids)
         pack_rows(examples, row_tokens=max_tokens)
 
 
@@ -115,9 +115,9 @@ def test_a_conversation_loses_whole_turns_from_its_end(
 
     def proven_turns(examples: tuple[Example, ...], limit: int) -> dict[int, tuple[bytes, bytes]]:
         return {
-            turn.message: (one.ids[: turn.reply_end].tobytes(), one.weights[: turn.reply_end].tobytes())
-            for one in examples
-            for turn in one.turns
+            turn.message: (example.ids[: turn.reply_end].tobytes(), example.weights[: turn.reply_end].tobytes())
+            for example in examples
+            for turn in example.turns
             if turn.reply_end <= limit
         }
 
@@ -126,8 +126,8 @@ def test_a_conversation_loses_whole_turns_from_its_end(
     assert (ledger.rows_dropped == 1) == (not expected)
     if not whole and kept:
         for _, examples in kept:
-            reply_tokens = sum(turn.reply_end - turn.prompt_end for one in examples for turn in one.turns)
-            assert sum(one.trained_tokens for one in examples) == reply_tokens
+            reply_tokens = sum(turn.reply_end - turn.prompt_end for example in examples for turn in example.turns)
+            assert sum(example.trained_tokens for example in examples) == reply_tokens
 
 
 @given(tokens=st.integers(2, 200), max_tokens=st.integers(2, 40))
@@ -136,12 +136,12 @@ def test_a_divided_document_trains_every_token_as_often_as_the_whole_one(tokens:
     kept, ledger, told = through([row], max_tokens, "split")
 
     (whole,), ((_, pieces),) = row[1], kept
-    trained = [id_ for one in pieces for id_ in one.ids[one.weights != 0].tolist()]
+    trained = [id_ for piece in pieces for id_ in piece.ids[piece.weights != 0].tolist()]
     assert trained == whole.ids[1:].tolist()
     for before, after in pairwise(pieces):
         assert after.ids[0] == before.ids[-1], "the context of a piece's first trained token is the token before it"
-    assert [one.turns[0].ends_with_stop for one in pieces] == [False] * (len(pieces) - 1) + [True]
-    assert all(len(one.ids) == max_tokens for one in pieces[:-1])
+    assert [piece.turns[0].ends_with_stop for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    assert all(len(piece.ids) == max_tokens for piece in pieces[:-1])
     if tokens > max_tokens:
         assert f"{tokens} tokens became {len(pieces)} sequences" in told[0].detail
         assert dict(ledger.changed) == {"document_split": 1}
@@ -173,7 +173,7 @@ def test_the_sentences() -> None:
 @pytest.mark.parametrize("too_long", ["cut", "split"])
 def test_what_was_handed_in_is_not_altered(too_long: str) -> None:
     rows = [conversation_row(1, [[(3, 3), (8, 8)]]), document_row(2, 30)]
-    before = [[(one.ids.copy(), one.weights.copy()) for one in examples] for _, examples in rows]
+    before = [[(example.ids.copy(), example.weights.copy()) for example in examples] for _, examples in rows]
     through(rows, 8, too_long)
     for (_, examples), earlier in zip(rows, before, strict=True):
         for one, (ids, weights) in zip(examples, earlier, strict=True):

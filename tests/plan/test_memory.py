@@ -62,9 +62,9 @@ def test_a_prompt_trains_one_embedding_a_virtual_token(small: ModelShape):
 @pytest.mark.parametrize("method", METHODS)
 def test_figures_add_up_to_the_peak_and_each_says_its_formula_and_source(small: ModelShape, method: Method):
     found = Traces(small).memory(single_document(method, "bf16", 128), overheads()["cpu"])
-    assert found.training_bytes == sum(one.size_bytes for one in found.figures)
+    assert found.training_bytes == sum(figure.size_bytes for figure in found.figures)
     assert found.peak_bytes >= found.training_bytes
-    assert all(one.formula and one.source for one in found.figures)
+    assert all(figure.formula and figure.source for figure in found.figures)
 
 
 def test_sharding_divides_what_stays_and_not_what_comes_and_goes(seven_b: ModelShape):
@@ -83,7 +83,7 @@ def test_p2_an_8_bit_optimizer_saves_almost_six_bytes_of_what_it_quantises(small
     )
     assert wide == 8 * small.parameters
     head = small.cut.get_output_embeddings()
-    inside = [one for one in small.cut.modules() if isinstance(one, torch.nn.Linear) and one is not head]
+    inside = [module for module in small.cut.modules() if isinstance(module, torch.nn.Linear) and module is not head]
     assert small.cut.get_decoder().layers[0].self_attn.q_proj.weight.numel() >= SMALLEST_QUANTISED
     quantised = [one.weight.numel() for one in inside if one.weight.numel() >= SMALLEST_QUANTISED]
     each_layer = sum(quantised) / small.layers_here
@@ -114,7 +114,7 @@ def test_the_rule_of_thumb_for_7b_and_70b(seven_b: ModelShape, seventy_b: ModelS
     assert small["prompt"] / 1e9 == pytest.approx(14, rel=0.05)
     assert small["qlora"] / 1e9 == pytest.approx(6, rel=0.05)
     assert large["full"] / 1e9 == pytest.approx(560, rel=0.05)
-    assert any("18 bytes" in one for one in DIFFERENCES)
+    assert any("18 bytes" in difference for difference in DIFFERENCES)
 
 
 def test_the_engine_needs_more_for_full_7b_than_the_rule_says(seven_b: ModelShape):
@@ -128,13 +128,13 @@ def test_the_engine_needs_more_for_full_7b_than_the_rule_says(seven_b: ModelShap
 
 def test_every_gpu_has_its_facts_and_a_source():
     gpus = named_gpus()
-    assert [one.memory_bytes // 10**9 for one in gpus] == [8, 16, 24, 48, 80, 141]
-    for one in gpus:
-        assert one.peak_operations_per_second is not None
-        assert 1e13 < one.peak_operations_per_second < 1e15
-        assert one.bandwidth_bytes_per_second is not None
-        assert 1e11 < one.bandwidth_bytes_per_second < 1e13
-        assert "NVIDIA" in one.source
+    assert [gpu.memory_bytes // 10**9 for gpu in gpus] == [8, 16, 24, 48, 80, 141]
+    for gpu in gpus:
+        assert gpu.peak_operations_per_second is not None
+        assert 1e13 < gpu.peak_operations_per_second < 1e15
+        assert gpu.bandwidth_bytes_per_second is not None
+        assert 1e11 < gpu.bandwidth_bytes_per_second < 1e13
+        assert "NVIDIA" in gpu.source
 
 
 def test_this_machine_has_memory_and_not_more_free_than_all():

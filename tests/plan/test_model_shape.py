@@ -24,13 +24,13 @@ def test_llama_2_70b_has_the_published_number_of_parameters(seventy_b: ModelShap
 
 
 def test_no_weight_has_memory(seventy_b: ModelShape):
-    assert {one.device.type for one in seventy_b.cut.parameters()} == {"meta"}
+    assert {parameter.device.type for parameter in seventy_b.cut.parameters()} == {"meta"}
 
 
 def test_counts_equal_those_of_the_model_itself(tiny_model_folder: Path):
     model = AutoModelForCausalLM.from_pretrained(tiny_model_folder, local_files_only=True)
     found = read_model_shape(str(tiny_model_folder))
-    assert found.parameters == sum(one.numel() for one in model.parameters())
+    assert found.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert found.head_parameters == model.get_input_embeddings().weight.numel()
     assert found.stored_bytes_per_parameter == 4
 

@@ -65,7 +65,7 @@ def test_a_trace_without_memory_equals_one_of_the_real_model(
         recompute_activations(model)
     reduce_saved_activations(model, recomputed=workload.checkpointing)
     cast_model(model, workload.precision)
-    for parameter in (one for one in model.parameters() if one.requires_grad):
+    for parameter in (parameter for parameter in model.parameters() if parameter.requires_grad):
         parameter.register_post_accumulate_grad_hook(lambda one: setattr(one, "grad", None))
     meter = Meter(memory=True, ignore=[*model.parameters(), *model.buffers()])
     with meter:

@@ -158,18 +158,18 @@ def judged() -> Iterator[Pair]:
 
 
 def test_no_pair_of_the_fixed_table_is_wrong() -> None:
-    wrong = [one.wrong for one in pairs() if one.wrong is not None]
+    wrong = [pair.wrong for pair in pairs() if pair.wrong is not None]
     assert not wrong, f"{len(wrong)} of {len(pairs())}, first {wrong[0]}"
 
 
 def test_every_choice_of_the_grammar_stands_in_the_fixed_table() -> None:
     for name, choices in CHOICES.items():
-        assert {getattr(one.grammar, name) for one in pairs()} == set(choices), name
+        assert {getattr(pair.grammar, name) for pair in pairs()} == set(choices), name
 
 
 def test_most_pairs_that_a_template_accepts_are_proven() -> None:
     """The rest is dropped; a template that cannot write reasoning or calls is right to lose rows that have them."""
-    accepted = [one for one in pairs() if one.accepted]
+    accepted = [pair for pair in pairs() if pair.accepted]
     counts = collections.Counter(one.reason for one in accepted)
     unwritten = counts["reasoning_not_in_reply"] + counts["tool_call_not_in_reply"] + counts["no_reasoning"]
     assert len(accepted) >= LEAST_ACCEPTED
@@ -178,7 +178,7 @@ def test_most_pairs_that_a_template_accepts_are_proven() -> None:
 
 
 def test_a_plain_pair_of_turns_is_proven_by_nearly_every_template() -> None:
-    plain = [one for one in pairs() if one.row is TABLE[0] and one.reason != "proven"]
+    plain = [pair for pair in pairs() if pair.row is TABLE[0] and pair.reason != "proven"]
     templates = len(pairs()) // len(TABLE)
     assert len(plain) <= (1 - LEAST_PLAIN_SHARE) * templates, collections.Counter(one.reason for one in plain)
 

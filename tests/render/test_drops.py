@@ -72,7 +72,7 @@ class TestAppendedStop:
     def test_history_has_none_so_each_turn_stands_alone(self, render_with: Callable[..., Renderer]) -> None:
         renderer = render_with(CHATML.replace("<|im_end|>", ""))
         examples = proven(renderer, talk(*pair("a", "b"), *pair("c", "d")))
-        assert [[turn.message for turn in one.turns] for one in examples] == [[3], [1]]
+        assert [[turn.message for turn in example.turns] for example in examples] == [[3], [1]]
 
     def test_a_call_keeps_the_end_that_belongs_to_it(self, render_with: Callable[..., Renderer]) -> None:
         renderer = render_with(TOOLS.replace("<|im_end|>", ""))

@@ -69,7 +69,7 @@ def rows() -> list[dict[str, str]]:
 
 def cells(row: dict[str, str], template: ChatTemplate, tokenizer: Tokenizer) -> Iterator[tuple[str, str, str]]:
     """Column, what the list says, what the findings say."""
-    keys = {one.key for one in checkpoint_findings(template, tokenizer)}
+    keys = {checkpoint_finding.key for checkpoint_finding in checkpoint_findings(template, tokenizer)}
     marks = row["special"]
     yield "system", row["system"], next((word for key, word in SYSTEM.items() if key in keys), "nothing")
     trims = {(True, True): "both", (True, False): "user", (False, True): "assistant", (False, False): ""}

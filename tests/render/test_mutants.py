@@ -250,7 +250,7 @@ def outcomes(house: Any) -> Iterator[tuple[Judge, Conversation, Outcome]]:
 
 def look_of(outcome: Outcome) -> object:
     if isinstance(outcome, Proven):
-        return [(one.ids.tolist(), one.weights.tolist(), one.turns) for one in outcome.examples]
+        return [(example.ids.tolist(), example.weights.tolist(), example.turns) for example in outcome.examples]
     return outcome.reason if isinstance(outcome, Drop) else repr(outcome)
 
 

@@ -164,7 +164,9 @@ def test_rows_that_drop_for_one_reason_do_not_each_try_every_way(
     monkeypatch.setattr(Renderer, "_tried", counting)
     rows = [replace(THINKS, address=Address("rows.jsonl", number)) for number in range(200)]
     outcomes = renderer.prove(rows)
-    ways = {one.detail.partition("; the turn is proven with ")[2] for one in outcomes if isinstance(one, Drop)}
+    ways = {
+        outcome.detail.partition("; the turn is proven with ")[2] for outcome in outcomes if isinstance(outcome, Drop)
+    }
     assert ways == {"render.template_arguments = {zzz = true}"}
     assert sum(tried) <= 200 + 200 + 10 * ROWS_WITH_ALL_WAYS
 
@@ -173,7 +175,7 @@ def test_rows_that_drop_for_one_reason_do_not_each_try_every_way(
     switches = "".join(f"{{%- if deep_{n} -%}}{{{{- 'x' -}}}}{{%- endif -%}}" for n in range(9))
     rows = [talk(*pair("a", "too long")) for _ in range(200)]
     outcomes = with_template(shortened + switches).prove(rows)
-    assert all(isinstance(one, Drop) and "proven with" not in one.detail for one in outcomes)
+    assert all(isinstance(outcome, Drop) and "proven with" not in outcome.detail for outcome in outcomes)
     assert sum(tried) <= 200 + 20 * ROWS_WITH_ALL_WAYS
 
 

@@ -52,12 +52,12 @@ def conversations(draw: st.DrawFn, words: st.SearchStrategy[str] = WORDS) -> Con
 
 
 def without_reasoning(conversation: Conversation) -> Conversation:
-    messages = tuple(dataclasses.replace(one, reasoning=None) for one in conversation.messages)
+    messages = tuple(dataclasses.replace(message, reasoning=None) for message in conversation.messages)
     return dataclasses.replace(conversation, messages=messages)
 
 
 def holds_control_token(conversation: Conversation, control_tokens: tuple[str, ...]) -> bool:
-    texts = [text for one in conversation.messages for text in (one.content, one.reasoning) if text]
+    texts = [text for message in conversation.messages for text in (message.content, message.reasoning) if text]
     return any(token in text for token in control_tokens for text in texts)
 
 
@@ -67,7 +67,7 @@ def assert_proven_or_rightly_dropped(folder: Path, name: str, conversation: Conv
     if holds_control_token(conversation, family.control_tokens):
         assert isinstance(outcome, Drop)
         assert outcome.reason == "control_token_in_text"
-    elif all(one.weight == 0 for one in conversation.messages if one.role == "assistant"):
+    elif all(message.weight == 0 for message in conversation.messages if message.role == "assistant"):
         assert isinstance(outcome, Drop)
         assert outcome.reason == "nothing_to_train"
     else:

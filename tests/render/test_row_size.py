@@ -44,7 +44,7 @@ def test_d1_a_message_beyond_the_limits_of_rendering_is_dropped(renderer: Render
     turns = {"system": Message("system", "s"), "user": Message("user", "q"), "assistant": Message("assistant", "a")}
     turns[role] = replace(turns[role], content="fox " * 30_000)
     outcomes = small.prove([GOOD, talk(*turns.values()), GOOD])
-    assert [isinstance(one, Drop) for one in outcomes] == [False, True, False]
+    assert [isinstance(outcome, Drop) for outcome in outcomes] == [False, True, False]
     assert isinstance(outcomes[1], Drop)
     assert outcomes[1].reason == "too_long"
     assert "100,000 characters" in outcomes[1].detail
@@ -55,7 +55,7 @@ def test_r20_a_row_of_twelve_million_letters_leaves_the_run_going(renderer: Rend
     ledger = Ledger()
     kept = list(proven_rows(lambda reading: _entered(reading, rows), renderer, ledger, max_tokens=512))
     assert len(kept) == 1
-    assert [str(one.address) for one in ledger.drop_samples["too_long"]] == ["rows.jsonl:7"]
+    assert [str(drop_sample.address) for drop_sample in ledger.drop_samples["too_long"]] == ["rows.jsonl:7"]
 
 
 def _entered(reading: Ledger, rows: list[Conversation]) -> Iterator[Conversation]:

@@ -90,7 +90,7 @@ def test_each_row_is_measured_once_where_it_is_sent_from(renderer: Renderer, mon
     monkeypatch.setattr(parallel, "too_deep", measuring)
     result = result_of(renderer, 2)
     assert measured == [row.address.number for row in rows() if isinstance(row, Conversation)]
-    dropped = [one.address.number for one in result.entries if one.reason == "nested_too_deep"]
+    dropped = [entry.address.number for entry in result.entries if entry.reason == "nested_too_deep"]
     assert dropped == [11]
 
 
@@ -194,7 +194,7 @@ def test_workers_end_with_their_parent_however_it_ends(script: Path, chatml_fold
         parent.send_signal(how)
         _, said = parent.communicate(timeout=30)
     deadline = time.monotonic() + 30
-    while (left := {one for one in workers if running(one)}) and time.monotonic() < deadline:
+    while (left := {worker for worker in workers if running(worker)}) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert left == set()
     assert said.count("Traceback") == (1 if how == signal.SIGINT else 0)
@@ -229,7 +229,7 @@ def children(parent: int | None = None) -> set[int]:
     for thread in listed.iterdir():
         with suppress(FileNotFoundError):  # one that has ended since has no children
             found.append(thread.joinpath("children").read_text(encoding="ascii").split())
-    return {int(one) for ids in found for one in ids}
+    return {int(token_id) for ids in found for token_id in ids}
 
 
 def running(process: int) -> bool:

@@ -86,14 +86,14 @@ def another_file(model: Path) -> None:
 def test_b8_another_model_or_tokenizer_is_refused(
     stopped: Path, model: Path, quiet_screen: Screen, change: Callable[[Path], None], named: str, where: str
 ) -> None:
-    before = {one: one.read_bytes() for one in stopped.rglob("*") if one.is_file()}
+    before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
     original = Path(shutil.copytree(model, model.with_name("original")))
     change(model)
     for act, word in ((resume, "resume"), (lambda *_: replay(str(stopped), quiet_screen), "replay")):
         with pytest.raises(CheckpointError, match=f"{named}.* is not the one.*would not be a {word}") as caught:
             act(stopped, quiet_screen)
         assert where in str(caught.value.where)
-    assert {one: one.read_bytes() for one in stopped.rglob("*") if one.is_file()} == before
+    assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
 
     shutil.rmtree(model)
     shutil.copytree(original, model)

@@ -73,14 +73,14 @@ def test_b4_a_run_in_use_is_named_and_left_alone_until_its_process_is_killed(tmp
     folder = begun(tmp_path / "runs" / "tiny")
     hold = locked if start == "old" else new_run_folder
     with another_process("old", folder) as process:
-        before = {one.name: one.read_bytes() for one in folder.iterdir()}
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
         with (
             pytest.raises(EngineError, match=f"in use by process {process} on ") as caught,
             hold(folder, log=print),
         ):
             pass
         assert caught.value.where == str(folder)
-        assert {one.name: one.read_bytes() for one in folder.iterdir()} == before
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
         assert not folder.with_name("tiny.1").exists()
         assert run_files.existing_run_folder(str(folder)) == folder, "reading is allowed"
 
@@ -93,7 +93,7 @@ def test_b4_two_starts_of_one_name_do_not_mix(tmp_path: Path) -> None:
     with another_process("new", folder):
         with pytest.raises(EngineError, match="in use"), new_run_folder(folder, log=print):
             pass
-        assert sorted(one.name for one in tmp_path.iterdir()) == ["tiny", "tiny.1"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny", "tiny.1"]
 
 
 def test_b4_one_of_many_starts_at_once_gets_the_folder(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_b4_one_of_many_starts_at_once_gets_the_folder(tmp_path: Path) -> None:
     with processes("new", folder, 4) as said:
         assert sorted(line for _, line in said) == ["held", "refused", "refused", "refused"]
     assert (folder.with_name("tiny.1") / "settings.toml").read_text(encoding="utf-8") == SETTINGS
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["tiny", "tiny.1"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny", "tiny.1"]
 
 
 def test_b4_a_start_and_a_resume_of_a_run_that_trains_are_refused(
@@ -137,7 +137,7 @@ def test_an_earlier_run_is_moved_aside_never_overwritten(tmp_path: Path) -> None
     folder, said = tmp_path / "runs" / "tiny", list[str]()
     for number in (1, 2, 3):
         with new_run_folder(folder, log=said.append):
-            assert [one.name for one in folder.iterdir()] == [run_files.LOCK]
+            assert [path.name for path in folder.iterdir()] == [run_files.LOCK]
             (folder / "settings.toml").write_text(SETTINGS, encoding="utf-8")
             (folder / "result.json").write_text(str(number), encoding="utf-8")
     for number in (1, 2):
@@ -181,7 +181,7 @@ def test_b10_what_is_no_run_is_neither_moved_nor_written_to(
         train_tiny(f"folder={tmp_path}", "name=datasets")
 
     assert caught.value.found == ", ".join(sorted(files))
-    assert {one.name: one.read_text(encoding="utf-8") for one in folder.iterdir()} == dict.fromkeys(files, SETTINGS)
+    assert {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()} == dict.fromkeys(files, SETTINGS)
     assert not (tmp_path / "datasets.1").exists()
 
 
@@ -208,7 +208,7 @@ def test_b10_a_run_does_not_begin_inside_of_another(train_tiny: TrainTiny, tmp_p
     folder = begun(tmp_path / "tiny")
     with pytest.raises(ConfigError, match="inside of another run"):
         train_tiny(f"folder={folder}", "name=other")
-    assert sorted(one.name for one in folder.iterdir()) == ["inputs.json", "settings.toml"]
+    assert sorted(path.name for path in folder.iterdir()) == ["inputs.json", "settings.toml"]
 
 
 @pytest.mark.parametrize(

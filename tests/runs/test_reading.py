@@ -13,7 +13,7 @@ def test_a_whole_folder_loads_without_a_notice(run):
     folder = load(run)
     assert folder.notices == ()
     assert len(folder.steps) == 30
-    assert [one.step for one in folder.evaluations] == [0, 10, 20, 30]
+    assert [evaluation.step for evaluation in folder.evaluations] == [0, 10, 20, 30]
     assert folder.result.after.exact_match == 0.81
     assert folder.result.before.fields == {"product": 0.104, "urgent": None}
     assert folder.books.samples["duplicate"][0].address == "train.jsonl:88"

@@ -194,9 +194,9 @@ def test_tensorboard_files_hold_the_figures(tmp_path: Path) -> None:
 
     events = EventAccumulator(str(tmp_path))
     events.Reload()
-    losses = [(one.step, one.value) for one in events.Scalars("loss")]
+    losses = [(Scalar.step, Scalar.value) for Scalar in events.Scalars("loss")]
     assert losses == [(step, pytest.approx(3.0 / step)) for step in range(1, 5)]
-    assert [one.step for one in events.Scalars("heldout_loss")] == [1, 2, 3, 4]
+    assert [Scalar.step for Scalar in events.Scalars("heldout_loss")] == [1, 2, 3, 4]
     assert events.Scalars("learning_rate")[0].value == pytest.approx(1e-3)
     (score,) = events.Scalars("after/general")
     assert (score.step, score.value) == (4, 0.75)
@@ -214,7 +214,7 @@ def test_wandb_keeps_its_files_offline(tmp_path: Path, monkeypatch: pytest.Monke
     assert (tmp_path / "identity").read_text() == identity
     files = sorted(tmp_path.glob(f"wandb/offline-run-*/run-{identity}.wandb"))
     assert files, "resumed under the same id"
-    written = b"".join(one.read_bytes() for one in files)
+    written = b"".join(file.read_bytes() for file in files)
     for word in (b"heldout_loss", b"gradient_norm", b"train.learning_rate", b"after/general", b"0.75"):
         assert word in written, word
 

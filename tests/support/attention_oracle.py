@@ -53,7 +53,7 @@ def alone_in_double(
     """The same from the definition: each stretch is the end of a document that is laid down whole, by itself."""
     leaves = [one.detach().double().requires_grad_() for one in inputs]
     query, key, value = (
-        one.repeat_interleave(HEADS // one.shape[1], dim=1).split(document_tokens, dim=2) for one in leaves
+        leaf.repeat_interleave(HEADS // leaf.shape[1], dim=1).split(document_tokens, dim=2) for leaf in leaves
     )
     ends = []
     for number, tokens in enumerate(document_tokens):

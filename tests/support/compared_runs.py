@@ -42,8 +42,8 @@ def stopped_after(folder: Path, step: int, target: Path) -> Path:
     """A copy of a finished run as it was when it had just saved `step`."""
     shutil.copytree(folder, target)
     (target / "result.json").unlink()
-    for one in (target / "checkpoints").iterdir():
-        if int(one.name.split("-")[1]) > step:
-            shutil.rmtree(one)
+    for path in (target / "checkpoints").iterdir():
+        if int(path.name.split("-")[1]) > step:
+            shutil.rmtree(path)
     assert (target / "checkpoints" / f"step-{step:06d}").is_dir()
     return target

@@ -62,7 +62,9 @@ def tokenizer_of(kind: str) -> FastTokenizer:
         trained.model = with_bytes(trained)
         steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
         trained.decoder = decoders.Sequence(steps)
-    trained.add_special_tokens([AddedToken(one, special=True, normalized=False) for one in CONTROL_TOKENS])
+    trained.add_special_tokens(
+        [AddedToken(control_token, special=True, normalized=False) for control_token in CONTROL_TOKENS]
+    )
     return trained
 
 
@@ -116,11 +118,11 @@ class Judge:
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
-        return frozenset(self.tokenizer.token_to_id(one) for one in self.grammar.stops)
+        return frozenset(self.tokenizer.token_to_id(stop) for stop in self.grammar.stops)
 
     def rendered(self, messages: Sequence[Message], *, asked: bool, tools: Sequence[Any] = ()) -> str:
         """The text a server makes of messages; raises jinja2's errors, TypeError and the like where it refuses."""
-        seen = [self.grammar.sees(one) for one in messages]
+        seen = [self.grammar.sees(message) for message in messages]
         texts, _ = chat_templates.render_jinja_template(
             [seen], tools=list(tools) or None, chat_template=self.template, add_generation_prompt=asked, **NAMED
         )
@@ -146,7 +148,7 @@ class Judge:
 
     def first_stop(self, text: str) -> int | None:
         """Where the first stop token of `text` ends."""
-        ends = [text.index(one) + len(one) for one in self.grammar.stops if one in text]
+        ends = [text.index(stop) + len(stop) for stop in self.grammar.stops if stop in text]
         return min(ends, default=None)
 
     def replies(self, conversation: Conversation, index: int) -> tuple[str, ...]:
@@ -208,7 +210,12 @@ class Judge:
         if isinstance(outcome, Drop):
             self._judge_drop(conversation, outcome)
             return
-        spelled = [one for one in CONTROL_TOKENS for text in texts_of(conversation) if one in text]
+        spelled = [
+            control_token
+            for control_token in CONTROL_TOKENS
+            for text in texts_of(conversation)
+            if control_token in text
+        ]
         must(not spelled, "control token", f"the row spells {spelled} and was kept")
         self._judge_books(conversation, outcome.examples, outcome.changes)
         for example in outcome.examples:
@@ -218,7 +225,7 @@ class Judge:
 
     def _judge_books(self, conversation: Conversation, examples: Sequence[Example], changes: Sequence[Change]) -> None:
         found = sorted(turn.message for example in examples for turn in example.turns)
-        opening = [one.detail for one in changes if one.reason == "opening_turn_not_trained"]
+        opening = [change.detail for change in changes if change.reason == "opening_turn_not_trained"]
         named = {int(number) for detail in opening for number in re.findall(r"message (\d+) opens", detail)}
         for index in named:
             earlier = conversation.messages[:index]
@@ -226,7 +233,7 @@ class Judge:
                 not any(one.role in ("user", "tool") for one in earlier), "turn once", f"{index} does not open the row"
             )
         must(found == [one for one in trained(conversation) if one not in named], "turn once", f"trained {found}")
-        must([one.part for one in examples] == list(range(len(examples))), "turn once", "parts out of order")
+        must([example.part for example in examples] == list(range(len(examples))), "turn once", "parts out of order")
 
     def _judge_weights(self, conversation: Conversation, example: Example) -> None:
         expected = [0.0] * len(example.ids)
@@ -292,7 +299,7 @@ class Judge:
         turns = [conversation.messages[index] for index in trained(conversation)]
         if reason == "control_token_in_text":
             beginnings = {word[:size] for word in CONTROL_TOKENS for size in range(1, len(word) + 1)}
-            return any(one in text for text in texts for one in CONTROL_TOKENS) or any(
+            return any(control_token in text for text in texts for control_token in CONTROL_TOKENS) or any(
                 text[-size:] in beginnings for text in texts for size in range(1, 20)
             )
         if reason == "nothing_to_train":
@@ -300,16 +307,16 @@ class Judge:
         if reason == "template_refused":
             return not self.accepts(conversation)
         if reason == "no_reasoning":
-            return self.grammar.prompt == "opens" and any(not (one.reasoning or "").strip() for one in turns)
+            return self.grammar.prompt == "opens" and any(not (turn.reasoning or "").strip() for turn in turns)
         if reason == "prompt_not_a_prefix":
             return any(not self._begins(conversation, index) for index in trained(conversation))
         if reason == "reasoning_not_in_reply":
             unwritten = self.grammar.reasoning not in REASONING_FIELDS or self.grammar.prompt == "closes"
             tags = {tag.strip() for pair in TAGS.values() for tag in pair}
-            inside = self.grammar.prompt == "closes" and any(one in text for one in tags for text in texts)
-            return inside or (unwritten and any((one.reasoning or "").strip() for one in turns))
+            inside = self.grammar.prompt == "closes" and any(tag in text for tag in tags for text in texts)
+            return inside or (unwritten and any((turn.reasoning or "").strip() for turn in turns))
         if reason == "tool_call_not_in_reply":
-            return any(one.tool_calls for one in turns)
+            return any(turn.tool_calls for turn in turns)
         if reason == "round_trip":
             # A tokenizer that writes a space as this sign reads the sign as a space.
             return self.kind == "lossy" or (self.kind.startswith("space") and any("▁" in text for text in texts))
@@ -337,8 +344,8 @@ def marks_of(message: Message) -> set[str]:
 
 def texts_of(conversation: Conversation) -> list[str]:
     """What people wrote, arguments of calls as JSON without escapes."""
-    texts = [text for one in conversation.messages for text in (one.content, one.reasoning) if text]
-    calls = [call for one in conversation.messages for call in one.tool_calls]
+    texts = [text for message in conversation.messages for text in (message.content, message.reasoning) if text]
+    calls = [call for message in conversation.messages for call in message.tool_calls]
     return texts + [str(value) for call in calls for pair in call.arguments.items() for value in pair]
 
 
@@ -349,7 +356,7 @@ def same_letters(one: str, other: str) -> bool:
 
 def asked_for(conversation: Conversation, index: int) -> bool:
     """Whether anybody spoke before message `index`: no server is asked for a turn that opens a conversation."""
-    return any(one.role in ("user", "tool") for one in conversation.messages[:index])
+    return any(message.role in ("user", "tool") for message in conversation.messages[:index])
 
 
 def trained(conversation: Conversation) -> list[int]:

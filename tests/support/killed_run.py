@@ -116,7 +116,7 @@ def child(work: Callable[[Path], None], folder: Path) -> Iterator[int]:
 
 def steps_in(run: Path) -> int:
     """Checkpoints come and go; the highest number ever seen is the way a run has come."""
-    numbers = [int(one.name.removeprefix("step-")) for one in (run / "checkpoints").glob("step-*")]
+    numbers = [int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*")]
     return max(numbers, default=0)
 
 
@@ -142,7 +142,7 @@ def kill_on_the_way(process: int, run: Path, chance: random.Random) -> bool:
 def left_behind(run: Path) -> list[str]:
     """Names that begin with a dot, in the run's folder and among its checkpoints."""
     folders = [one for one in (run, run / "checkpoints") if one.is_dir()]
-    return sorted(one.name for folder in folders for one in folder.iterdir() if one.name.startswith("."))
+    return sorted(path.name for folder in folders for path in folder.iterdir() if path.name.startswith("."))
 
 
 def warm_up(kind: str) -> None:

@@ -24,7 +24,7 @@ def main(model_folder: Path, batch: int, out: Path) -> None:
     process_group = process_group_here()
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32, local_files_only=True)
     documents = documents_for(model)
-    trained_tokens = sum(one.trained_tokens for one in documents)
+    trained_tokens = sum(document.trained_tokens for document in documents)
     share = share_of(documents, rank=process_group.rank, processes=process_group.size)
     with joined(process_group, device="cpu"):
         strategy = place_model(model, process_group, precision="fp32", sharded=True)

@@ -198,8 +198,8 @@ def as_sent(message: Message) -> dict[str, Any]:
         sent["reasoning_content"] = message.reasoning
     if message.tool_calls:
         sent["tool_calls"] = [
-            {"type": "function", "function": {"name": one.name, "arguments": dict(one.arguments)}}
-            for one in message.tool_calls
+            {"type": "function", "function": {"name": tool_call.name, "arguments": dict(tool_call.arguments)}}
+            for tool_call in message.tool_calls
         ]
     return sent
 
@@ -207,7 +207,7 @@ def as_sent(message: Message) -> dict[str, Any]:
 def served_prompt(folder: Path, conversation: Conversation, before: int, template: str | None = None) -> list[int]:
     """Ids of the prompt for the reply at message `before`; `template` None takes the folder's own."""
     encoded = server(folder).apply_chat_template(
-        [as_sent(one) for one in conversation.messages[:before]],
+        [as_sent(message) for message in conversation.messages[:before]],
         tools=[dict(tool) for tool in conversation.tools] or None,
         chat_template=template,
         add_generation_prompt=True,

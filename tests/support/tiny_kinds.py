@@ -61,12 +61,12 @@ def tiny_kind(kind: str, *, factor: float = 4.0, **more: Any) -> Any:
     """
     config = tiny_config(kind, **more)
     with torch.device("meta"):
-        size = sum(one.numel() for one in AutoModelForCausalLM.from_config(config).parameters())
+        size = sum(parameter.numel() for parameter in AutoModelForCausalLM.from_config(config).parameters())
     assert size <= MOST_PARAMETERS, f"{kind}: {size} parameters"
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).float().eval()
     with torch.no_grad():
-        for one in model.parameters():
-            if one.ndim > 1:
-                one.mul_(factor)
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(factor)
     return model

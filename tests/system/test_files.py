@@ -32,7 +32,7 @@ def test_r29_private_files_get_the_modes_of_their_neighbours(
     assert weights.stat().st_mode & 0o777 == of_files
     assert {one.stat().st_mode & 0o777 for one in (folder, folder / "inner")} == {of_folders}
     assert elsewhere.stat().st_mode & 0o777 == 0o400
-    assert sorted(one.name for one in folder.iterdir()) == ["inner", "link"]
+    assert sorted(path.name for path in folder.iterdir()) == ["inner", "link"]
 
 
 def test_a_folder_gets_its_name_when_it_is_whole_and_is_gone_where_it_fails(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(OSError, match="No space left"):
         write_bytes(path, b"third", shared=shared)
     assert path.read_bytes() == b"second"
-    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_nothing_else_renames_what_it_wrote() -> None:

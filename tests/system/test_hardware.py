@@ -100,4 +100,4 @@ def test_without_torch_there_is_no_route() -> None:
     without = replace(GOOD, torch=None, packages=GOOD.packages | {"torch": None})
 
     assert route_on(without) is None
-    assert [one.fix for one in problems(without)] == ["pip install 'tutelage[train]'"]
+    assert [problem.fix for problem in problems(without)] == ["pip install 'tutelage[train]'"]

@@ -26,7 +26,9 @@ def test_the_hash_of_a_file_is_that_of_its_bytes_and_those_that_follow(tmp_path:
 
 def test_one_place_reads_files_to_hash_them() -> None:
     by_hand = re.compile(r"file_digest\(|sha256\([^)]*read_bytes\(\)")
-    assert [one.name for one in SOURCES if by_hand.search(one.read_text(encoding="utf-8"))] == ["system/seals.py"]
+    assert [source.name for source in SOURCES if by_hand.search(source.read_text(encoding="utf-8"))] == [
+        "system/seals.py"
+    ]
 
 
 def test_files_that_differ_are_named_with_what_is_wrong(tmp_path: Path) -> None:
@@ -46,7 +48,7 @@ def test_files_that_differ_are_named_with_what_is_wrong(tmp_path: Path) -> None:
 def test_each_line_says_what_is_wrong_with_it_and_its_place() -> None:
     first, second, third = (sealed_line({"step": number, "line": number}).encode() for number in (1, 2, 3))
     lines = list(numbered_lines(b"\n".join([first, b"", third, second[:9]])))
-    assert [(one.number, one.content, one.damage, one.misplaced, one.is_ended) for one in lines] == [
+    assert [(line.number, line.content, line.damage, line.misplaced, line.is_ended) for line in lines] == [
         (1, {"step": 1}, None, None, True),
         (2, None, OTHER_BYTES, None, True),
         (3, {"step": 3}, None, None, True),
@@ -66,7 +68,7 @@ def test_a_run_and_its_page_find_the_same_damage(tmp_path: Path) -> None:
     kept, damaged = metrics_log.read_record(tmp_path / "record.jsonl")
     page = load(tmp_path)
 
-    assert [one["step"] for one in kept] == [1, 4] == [one.step for one in page.steps or ()]
+    assert [one["step"] for one in kept] == [1, 4] == [step.step for step in page.steps or ()]
     assert damaged == [
         f"record.jsonl, line 2: {OTHER_BYTES}; it is left out",
         "record.jsonl, line 3: 1 line before it is gone",
@@ -74,5 +76,5 @@ def test_a_run_and_its_page_find_the_same_damage(tmp_path: Path) -> None:
     assert "record.jsonl, line 2 is not as it was written and is left out." in page.notices
     assert "record.jsonl, line 3: 1 line before it is gone." in page.notices
     assert row_ledger.row_ledger_damage(tmp_path) == [f"rows.json: {OTHER_BYTES}"]
-    assert any(one.startswith("rows.json is not as it was written") for one in page.notices)
+    assert any(notice.startswith("rows.json is not as it was written") for notice in page.notices)
     assert page.rows is None

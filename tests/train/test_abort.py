@@ -33,7 +33,7 @@ def stopped(folder: Path) -> dict[str, Any]:
 def heavy_row(home: Path, line: int, weight: float) -> None:
     """Give the reply of one training row a weight that its loss is multiplied by."""
     path = home / "train.jsonl"
-    rows = [json.loads(one) for one in path.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     rows[line - 1]["messages"][-1]["weight"] = weight
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
@@ -70,7 +70,7 @@ def test_a_spike_stops_the_run_before_the_step(spiked: Path, record_of: Any) -> 
     assert (spiked / "checkpoints" / told["checkpoint"] / "state.json").is_file()
     addresses = [one for row in told["rows"] for one in row["addresses"]]
     assert len(addresses) == 4
-    assert any(one.endswith("train.jsonl:1") for one in addresses)
+    assert any(address.endswith("train.jsonl:1") for address in addresses)
     worst = max(told["rows"], key=lambda row: row["loss"])
     assert any(one.endswith("train.jsonl:1") for one in worst["addresses"])
     assert not (spiked / "result.json").exists()
@@ -134,7 +134,7 @@ def test_a_step_that_is_not_finite_leaves_the_last_good_state(
     assert told["reason"] == "not_finite"
     assert told["loss"] is None
     assert [row["loss"] is None for row in told["rows"]].count(True) == 1
-    assert sorted(one.name for one in (folder / "checkpoints").glob("step-*")) == [f"step-{told['step'] - 1:06d}"]
+    assert sorted(path.name for path in (folder / "checkpoints").glob("step-*")) == [f"step-{told['step'] - 1:06d}"]
 
     run(config.load(folder / "settings.toml"), quiet_screen, resume=True)
 
@@ -152,7 +152,7 @@ def test_b13_a_base_that_holds_nan_is_named_as_such(
     spoiled = tmp_path / "spoiled"
     shutil.copytree(tiny_model_folder, spoiled)
     weights = load_file(spoiled / "model.safetensors")
-    name = next(one for one in weights if one.endswith("mlp.up_proj.weight"))
+    name = next(weight for weight in weights if weight.endswith("mlp.up_proj.weight"))
     weights[name][0, 0] = math.nan
     save_file(weights, spoiled / "model.safetensors", metadata={"format": "pt"})
 
@@ -182,8 +182,8 @@ def test_b13_the_last_good_state_stays_when_weights_become_infinite(
         train_tiny(*QUICK, f"train.max_steps={steps}", "train.checkpoint_every=1", "train.keep_checkpoints=1")
 
     folder = tmp_path / "home" / "runs" / "tiny"
-    kept = sorted(one.name for one in folder.glob("checkpoints/step-*"))
-    assert kept == [f"step-{one:06d}" for one in range(max(1, steps - 1), steps)]
+    kept = sorted(path.name for path in folder.glob("checkpoints/step-*"))
+    assert kept == [f"step-{index:06d}" for index in range(max(1, steps - 1), steps)]
     assert not (folder / "adapter").exists()
     assert not (folder / "model").exists()
 
@@ -198,5 +198,5 @@ def test_no_checkpoint_is_thinned_out_at_such_an_end(train_tiny: TrainTiny, tiny
     folder = tmp_path / "home" / "runs" / "tiny"
     last = stopped(folder)["step"] - 1
     due = last - last % 2
-    kept = sorted(one.name for one in (folder / "checkpoints").glob("step-*"))
+    kept = sorted(path.name for path in (folder / "checkpoints").glob("step-*"))
     assert kept == sorted({f"step-{one:06d}" for one in (due, last) if one > 0})

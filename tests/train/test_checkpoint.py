@@ -41,7 +41,7 @@ def move(model: torch.nn.Module, optimizer: MasterWeights) -> None:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(one.name for one in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_what_is_restored_is_what_was_saved(

@@ -86,7 +86,7 @@ def test_b20_the_page_names_what_is_not_as_it_was_written(train_tiny: TrainTiny,
 
         notices = load(folder).notices
 
-        assert any(name in one and "not as it was written" in one for one in notices), (name, notices)
+        assert any(name in notice and "not as it was written" in notice for notice in notices), (name, notices)
         assert report.write(folder).is_file()
 
 

@@ -44,8 +44,8 @@ def plain_step(model: Any, documents: list[Example], trained_tokens: int) -> Ste
     model.set_attn_implementation("eager")
     model.zero_grad(set_to_none=True)
     total = 0.0
-    for one in documents:
-        ids, weights = torch.from_numpy(one.ids).long(), torch.from_numpy(one.weights)
+    for document in documents:
+        ids, weights = torch.from_numpy(document.ids).long(), torch.from_numpy(document.weights)
         logits = model(input_ids=ids[None], use_cache=False).logits[0]
         summed = cross_entropy(logits[:-1], ids[1:].masked_fill(weights[1:] == 0, -100), reduction="sum")
         (summed / trained_tokens).backward()
@@ -75,7 +75,7 @@ def test_a_step_does_not_depend_on_its_micro_batches(
 ) -> None:
     model = request.getfixturevalue(which)
     documents = documents_for(model)
-    trained_tokens = sum(one.trained_tokens for one in documents)
+    trained_tokens = sum(document.trained_tokens for document in documents)
     use_packed_attention(model)
     first: Step | None = None
     met: set[tuple[tuple[int, ...], ...]] = set()
@@ -102,7 +102,7 @@ def test_two_processes_take_the_same_step(tiny: Any, tmp_path: Path) -> None:
         tiny,
         micro_batches(documents, DOCUMENTS, packed=True),
         tmp_path / "record.jsonl",
-        trained_tokens=sum(one.trained_tokens for one in documents),
+        trained_tokens=sum(document.trained_tokens for document in documents),
     )
     tiny.zero_grad(set_to_none=True)
 
@@ -116,7 +116,7 @@ def test_two_processes_take_the_same_step(tiny: Any, tmp_path: Path) -> None:
 
 def test_a_step_is_that_of_plain_transformers(tiny: Any, tmp_path: Path) -> None:
     documents = documents_for(tiny)
-    trained_tokens = sum(one.trained_tokens for one in documents)
+    trained_tokens = sum(document.trained_tokens for document in documents)
     expected = plain_step(tiny, documents, trained_tokens)
     use_packed_attention(tiny)
 
@@ -131,7 +131,7 @@ def test_a_mean_of_means_would_be_seen(tiny: Any, tmp_path: Path) -> None:
     documents = documents_for(tiny)
     record, rows = tmp_path / "record.jsonl", micro_batches(documents, 4, packed=True)
     use_packed_attention(tiny)
-    expected = step_of(tiny, rows, record, trained_tokens=sum(one.trained_tokens for one in documents))
+    expected = step_of(tiny, rows, record, trained_tokens=sum(document.trained_tokens for document in documents))
     tiny.zero_grad(set_to_none=True)
 
     parts = []

@@ -115,7 +115,7 @@ def test_r26_a_length_that_leaves_nothing_to_do_and_any_other_setting_are_refuse
     train_tiny: TrainTiny, quiet_screen: Screen
 ) -> None:
     folder = train_tiny(*SHORT).folder
-    before = sorted(one.name for one in folder.iterdir())
+    before = sorted(path.name for path in folder.iterdir())
 
     with pytest.raises(CheckpointError, match="finished") as finished:
         going_on(folder, screen=quiet_screen)
@@ -126,7 +126,7 @@ def test_r26_a_length_that_leaves_nothing_to_do_and_any_other_setting_are_refuse
             going_on(folder, *more, screen=quiet_screen)
     with pytest.raises(ConfigError, match="keeps its settings"):
         going_on(folder, "train.learning_rate=1", screen=quiet_screen)
-    assert sorted(one.name for one in folder.iterdir()) == before
+    assert sorted(path.name for path in folder.iterdir()) == before
     assert going_on(folder, "train.epochs=2", "train.max_steps=", screen=quiet_screen).result["steps"] == 6
 
 
@@ -139,7 +139,7 @@ def test_parts_go_on_at_the_visit_after_their_end() -> None:
 
     assert [len(one) for one in seen] == [4, 4, 4, 3, 4, 4, 4, 3]
     assert [index for chosen in seen for index in chosen] == straight
-    assert [list(one[2]) for one in new.indices(5)] == seen[5:]
+    assert [list(index[2]) for index in new.indices(5)] == seen[5:]
     assert new.visits_after(8) == 30
 
 
@@ -194,7 +194,7 @@ def test_b16_a_start_killed_as_it_writes_down_what_it_begins_with_is_no_run(
             train_tiny(*SHORT)
 
     assert train_tiny(*SHORT).ended == "finished"
-    assert [one.name for one in folder.parent.iterdir()] == ["tiny"], "nothing was moved aside"
+    assert [path.name for path in folder.parent.iterdir()] == ["tiny"], "nothing was moved aside"
 
 
 def test_b7_names_that_others_use_too_are_a_beginning_beside_our_lock_alone(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_r2_a_measure_that_fails_leaves_an_empty_cell_and_can_be_taken_later(
 
 def _counting(train: Any, steps: list[Any]) -> Any:
     def counted(model: Any, batches: Any, **named: Any) -> Any:
-        return train(model, (steps.append(one) or one for one in batches), **named)
+        return train(model, (steps.append(batch) or batch for batch in batches), **named)
 
     return counted
 
@@ -112,7 +112,7 @@ def test_r2_saving_changes_nothing_of_what_is_measured(
     run_suite = run_module._sit
 
     def seen(job: Any, title: str, *, model: Any) -> Any:
-        kinds.append({one.dtype for one in model.parameters()})
+        kinds.append({parameter.dtype for parameter in model.parameters()})
         return run_suite(job, title, model=model)
 
     monkeypatch.setattr(run_module, "_sit", seen)

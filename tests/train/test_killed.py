@@ -45,7 +45,7 @@ def record(run: Path) -> list[dict[str, Any]]:
 def checkpoints(run: Path) -> dict[str, dict[str, str]]:
     """The SHA-256 of every file of every checkpoint."""
     return {
-        folder.name: {one.name: hashlib.sha256(one.read_bytes()).hexdigest() for one in sorted(folder.iterdir())}
+        folder.name: {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
         for folder in sorted((run / "checkpoints").iterdir())
     }
 

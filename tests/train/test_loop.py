@@ -61,7 +61,7 @@ class Bench:
         return train(self.model, self.batches(steps, start), **given)
 
     def saved(self) -> list[str]:
-        return sorted(one.name for one in self.checkpoints.folder.iterdir())
+        return sorted(path.name for path in self.checkpoints.folder.iterdir())
 
     def lines(self) -> list[dict[str, Any]]:
         return read_record(self.record)[0]

@@ -75,7 +75,7 @@ def test_b12_a_held_out_loss_that_fails_on_one_loses_no_step(
     assert said in done.stderr, done.stderr[-3000:]
     assert "process 1: index out of range in self" in done.stderr
     assert f"tutelage train --resume {folder} --processes 2" in done.stderr
-    assert [one.name for one in (folder / "checkpoints").glob("[.s]*")] == ["step-000002"]
+    assert [path.name for path in (folder / "checkpoints").glob("[.s]*")] == ["step-000002"]
     assert run(config.load(folder / "settings.toml"), quiet_screen, resume=True).ended == "finished"
     assert sorted(heldout_of(folder)) == [1, 3, 4]
 

@@ -54,7 +54,7 @@ METHODS = {
     "prompt_text": ("model.method=prompt", "prompt.tokens=6", "prompt.text=Answer in JSON."),
 }
 """Both precisions are in here for adapters that change the base, for 4 bits and for virtual tokens."""
-NAMES = [pytest.param(one, marks=needs_bitsandbytes) if one.startswith("q") else one for one in METHODS]
+NAMES = [pytest.param(method, marks=needs_bitsandbytes) if method.startswith("q") else method for method in METHODS]
 
 
 def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -85,7 +85,7 @@ def test_a_run_resumes_bit_for_bit_and_opens_as_it_was_measured(
     assert heldout == expected_heldout
     tensors, expected_tensors = tensors_of(resumed.folder), tensors_of(whole.folder)
     assert set(tensors) == set(expected_tensors)
-    assert all(torch.equal(tensors[one], expected_tensors[one]) for one in tensors)
+    assert all(torch.equal(tensors[tensor], expected_tensors[tensor]) for tensor in tensors)
     assert resumed.result["after"] == whole.result["after"]
 
     before, after = whole.result["before"]["heldout_loss"], whole.result["after"]["heldout_loss"]
@@ -113,7 +113,7 @@ def test_both_sides_answer_and_the_result_says_what_was_trained(
     checkpoint = finished.folder / "checkpoints" / "step-000001"
     masters, moments = load_file(checkpoint / "masters.safetensors"), load_file(checkpoint / "moments.safetensors")
     state = {key: one for key, one in moments.items() if not key.startswith("random:")}
-    trainable = sum(one.numel() for one in masters.values())
+    trainable = sum(master.numel() for master in masters.values())
     saved = json.loads((finished.folder / "result.json").read_text(encoding="utf-8"))
     assert saved["parameters"]["trainable"] == trainable
     assert saved["bytes"]["trained"] == 4 * trainable

@@ -120,7 +120,7 @@ def test_every_parameter_has_one_optimizer_and_moves(name: Optimizer) -> None:
     masters = stepped(name, model, 1)
 
     held = [id(one) for opt in masters.optimizers for group in opt.param_groups for one in group["params"]]
-    assert sorted(held) == sorted(id(one) for one in masters.masters.values())
+    assert sorted(held) == sorted(id(master) for master in masters.masters.values())
     assert all(not torch.equal(one, before[key]) for key, one in model.named_parameters())
 
 
@@ -186,7 +186,10 @@ def test_muon_steps_inner_matrices_and_adamw_the_rest() -> None:
     inner, rest = masters.optimizers
     assert isinstance(inner, torch.optim.Muon)
     assert isinstance(rest, torch.optim.AdamW)
-    assert [id(one) for one in inner.param_groups[0]["params"]] == [id(model[1].weight), id(model[4].weight)]
+    assert [id(param_group) for param_group in inner.param_groups[0]["params"]] == [
+        id(model[1].weight),
+        id(model[4].weight),
+    ]
 
     expected = [
         torch.optim.Muon([reference[1].weight, reference[4].weight], weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),

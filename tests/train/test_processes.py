@@ -122,5 +122,5 @@ def test_a_stop_request_to_one_process_stops_all_after_the_same_step(
     steps = max(record_of(folder)[0])
     assert f"Stopped after step {steps}." in said[0]
     assert "Stopped" not in said[1], "one process speaks"
-    assert max(one.name for one in (folder / "checkpoints").glob("step-*")) == f"step-{steps:06d}"
+    assert max(path.name for path in (folder / "checkpoints").glob("step-*")) == f"step-{steps:06d}"
     assert not [*(folder / "checkpoints").glob(".*")]

@@ -174,7 +174,7 @@ def test_what_killed_processes_left_is_gone_once_a_run_goes_on(
     finished = resume(folder, quiet_screen)
 
     assert finished.result["steps"] == 12
-    assert [one.name for one in folder.rglob(".*")] == []
+    assert [path.name for path in folder.rglob(".*")] == []
 
 
 def test_a_run_killed_after_it_ended_early_takes_no_step_more(

@@ -137,7 +137,7 @@ def all_of_it(process_group: ProcessGroup, folder: Path) -> None:
     for work in (save, load, save_where_one_disk_is_full):
         work(process_group, ours)
     if process_group.is_main:
-        assert sorted(one.name for one in ours.iterdir()) == ["expected.pt", "step-000002"]
+        assert sorted(path.name for path in ours.iterdir()) == ["expected.pt", "step-000002"]
         shutil.copytree(ours, folder / "damaged")
         shard = next((folder / "damaged" / "step-000002").glob("shard-00002*"))
         data = bytearray(shard.read_bytes())

@@ -80,7 +80,7 @@ def test_a_run_leaves_all_that_is_promised(
     saved = "adapter" if method == "lora" else "model"
     assert finished.ended == "finished"
     assert folder == tmp_path / "home" / "runs" / "tiny"
-    assert {one.name for one in folder.iterdir()} == {
+    assert {path.name for path in folder.iterdir()} == {
         "settings.toml", "inputs.json", "record.jsonl", "ledger.json", "ledger.jsonl", "before.json", "after.json",
         "rows.json", "result.json", "checkpoints", "report.html", "run.lock", saved,
     }  # fmt: skip
@@ -178,11 +178,11 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_does_not(train_tiny: 
     quick = ("train.max_steps=5", "lora.dropout=0.1", "evaluate.task=", "evaluate.general=")
     runs = [train_tiny(*quick, f"seed={seed}", where=where) for where, seed in (("a", 3), ("b", 3), ("c", 4))]
 
-    first, second, third = ([line["loss"] for line in record_of(one.folder)[0].values()] for one in runs)
+    first, second, third = ([line["loss"] for line in record_of(run.folder)[0].values()] for run in runs)
 
     assert first == second
     assert all(mine != other for mine, other in zip(first, third, strict=True))
-    adapters = [(one.folder / "adapter" / "adapter_model.safetensors").read_bytes() for one in runs]
+    adapters = [(run.folder / "adapter" / "adapter_model.safetensors").read_bytes() for run in runs]
     assert adapters[0] == adapters[1] != adapters[2]
 
 

@@ -25,7 +25,7 @@ def embedding_findings(
         written: control tokens that the run's template writes, as text.
     """
     ids = {token: index for token in written if (index := tokenizer.fast.token_to_id(token)) is not None}
-    ids |= {tokenizer.decode([one]): one for one in sorted(tokenizer.stop_ids)}
+    ids |= {tokenizer.decode([stop_token_id]): stop_token_id for stop_token_id in sorted(tokenizer.stop_ids)}
     here = {token: index for token, index in ids.items() if index < embedding.rows}
     untrained = [token for token, index in here.items() if state.untrained_V[index]]
     if untrained:

@@ -117,7 +117,7 @@ class Probe:
         arguments: Mapping[str, Any] | None = None,
     ) -> str | None:
         """The rendering, or None where the template refuses."""
-        seen = [self.sent(one) for one in messages]
+        seen = [self.sent(message) for message in messages]
         try:
             return self.template.render(seen, generation_prompt=prompt, tools=tools, arguments=arguments)
         except TemplateRefusal:
@@ -126,7 +126,7 @@ class Probe:
     def refusal(self, messages: Messages, *, prompt: bool) -> str:
         """What the template says as it refuses; empty where it does not."""
         try:
-            self.template.render([self.sent(one) for one in messages], generation_prompt=prompt)
+            self.template.render([self.sent(message) for message in messages], generation_prompt=prompt)
         except TemplateRefusal as refusal:
             return str(refusal)
         return ""
@@ -143,7 +143,7 @@ class Probe:
         text = self.text(messages, prompt=prompt)
         if text is None:
             return "refused"
-        return "kept" if all(one in text for one in words) else "dropped"
+        return "kept" if all(word in text for word in words) else "dropped"
 
 
 def system(words: str = SYSTEM) -> dict[str, Any]:

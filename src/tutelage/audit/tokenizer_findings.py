@@ -50,7 +50,7 @@ def _plain_texts(template: ChatTemplate, behaviour: Behaviour) -> list[str]:
         probe.text([user()], prompt=True),
         probe.text([user(), assistant()], prompt=False),
     ]
-    return [one for one in texts if one is not None]
+    return [text for text in texts if text is not None]
 
 
 def _control_tokens(
@@ -194,7 +194,7 @@ def _stops(tokenizer: Tokenizer, tail: str, *, missing_stop: str) -> Iterator[Fi
 
 
 def _spelled(tokenizer: Tokenizer) -> str:
-    return ", ".join(tokenizer.decode([one]) for one in sorted(tokenizer.stop_ids)) or "nothing"
+    return ", ".join(tokenizer.decode([stop_token_id]) for stop_token_id in sorted(tokenizer.stop_ids)) or "nothing"
 
 
 def _bos(template: ChatTemplate, tokenizer: Tokenizer, behaviour: Behaviour) -> Iterator[Finding]:

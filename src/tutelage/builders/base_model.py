@@ -210,8 +210,8 @@ def _targets_of(adapter: StartAdapter) -> str | list[str]:
     if isinstance(named, str):
         stored = [name.removeprefix(PEFT_PREFIX) for name in stored_tensors(adapter.folder)]
         pairs = {name.partition(".lora_")[0] for name in stored if ".lora_" in name}
-        holders = [one.rpartition(".")[0] for one in parameters]
-        named = [one for one in pairs if not any(one.removesuffix(".base_layer").endswith(each) for each in holders)]
+        holders = [parameter.rpartition(".")[0] for parameter in parameters]
+        named = [pair for pair in pairs if not any(pair.removesuffix(".base_layer").endswith(each) for each in holders)]
     return sorted({*named, *parameters})
 
 
@@ -287,10 +287,10 @@ def _beside(
         with new_folder(folder) as scratch:
             if fill is not None:
                 fill(scratch)
-            for one in _own_files(base):
-                written = fill is not None and not links_weights and "safetensors" in one.name
-                if not (scratch / one.name).exists() and not written:
-                    (scratch / one.name).symlink_to(one.resolve())
+            for own_file in _own_files(base):
+                written = fill is not None and not links_weights and "safetensors" in own_file.name
+                if not (scratch / own_file.name).exists() and not written:
+                    (scratch / own_file.name).symlink_to(own_file.resolve())
             if adapter is not None:
                 for name in OWN_FILES:
                     _copy_over(adapter / name, scratch / name)
@@ -308,7 +308,7 @@ def _beside(
 
 def _own_files(folder: Path) -> Iterator[Path]:
     """Files and folders of a model; those that begin with a dot are of tools that fetched it."""
-    return (one for one in sorted(folder.iterdir()) if not one.name.startswith("."))
+    return (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
 
 
 def _copy_over(source: Path, target: Path) -> None:
@@ -331,7 +331,7 @@ def _key(base: Path, adapter: Path | None, facts: str) -> str:
         for file in sorted((adapter / name).rglob("*")) if (adapter / name).is_dir() else [adapter / name]:
             if file.is_file():
                 digest.update(f"{name} {file_sha256(file)}".encode())
-    for one in _own_files(base):
-        state = one.stat()
-        digest.update(f"{one.name} {state.st_size} {state.st_mtime_ns}".encode())
+    for own_file in _own_files(base):
+        state = own_file.stat()
+        digest.update(f"{own_file.name} {state.st_size} {state.st_mtime_ns}".encode())
     return digest.hexdigest()[:16]

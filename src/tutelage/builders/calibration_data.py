@@ -31,7 +31,7 @@ def calibration_for(
             examples, row_tokens=row_tokens_here(settings), documents_isolated=architecture.documents_isolated
         )
         title = f"Before the first step: tokens that lora.init = {settings.lora.init} looks at"
-        with screen.counting(title, sum(len(one.ids) for one in rows)) as done:
+        with screen.counting(title, sum(len(row.ids) for row in rows)) as done:
             yield CalibrationData(rows, done, architecture)
 
     return look

@@ -260,7 +260,7 @@ def _task(
         if parse_object(prompt.reference) is None:
             raise _not_a_task(conversation, prompt.reference[:SHOWN_CHARACTERS])
         prompts.append(prompt)
-        asked = [one.content or "" for one in conversation.messages if one.role == "user"]
+        asked = [message.content or "" for message in conversation.messages if message.role == "user"]
         words.append(asked[-1] if asked else "")
     return tuple(prompts), tuple(words)
 

@@ -39,7 +39,7 @@ Look = Callable[[Architecture], AbstractContextManager[CalibrationData]]
 class TrainState:
     """The model with what trains it.
 
-    What was tried on the model is `strategy.architecture`. `state_bytes` is what its optimizer keeps once it has stepped.
+    `strategy.architecture` is what was tried on the model; `state_bytes` is what its optimizer keeps after a step.
     """
 
     model: Any
@@ -82,7 +82,7 @@ def train_state_for(
     model, loaded = loaded_base(settings, base, onto="cpu" if sharded else None)
     require_finite(model, base)  # before it is tried: what is tried of it compares numbers
     loaded = replace(loaded, device=device_here())
-    stored_as = next(one.dtype for one in model.parameters() if one.is_floating_point())
+    stored_as = next(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
     precision = resolve_precision(settings.model.precision)
     if look is None:
         model, adapted = adapted_model(settings, model, base)
@@ -163,7 +163,7 @@ def _add_noise(settings: Settings, model: Any) -> None:
 
 
 def _prepare_layers(model: Any, *, compiled: bool, recompute: bool) -> None:
-    """What is kept for the backward pass: one input a layer, what the compiler decides, or what `reduce_saved_activations` leaves."""
+    """Kept for backward: an input a layer, the compiler's choice, or what `reduce_saved_activations` leaves."""
     if recompute:
         recompute_activations(model)
     if compiled:
@@ -178,10 +178,10 @@ def synchronize_start(model: Any, optimizer: MasterWeights, process_group: Proce
     Raises:
         EngineError: the frozen weights differ between processes.
     """
-    frozen = (one for one in model.parameters() if not one.requires_grad)
+    frozen = (parameter for parameter in model.parameters() if not parameter.requires_grad)
     # Bytes are summed, not numbers: that sum is exact, and so the same on any processor.
     sums = (int(one.detach().reshape(-1).view(torch.uint8).sum(dtype=torch.int64)) for one in frozen)
     process_group.agree("weights of the base model", sha256(repr(list(sums)).encode()).hexdigest()[:16])
     averages = () if optimizer.average is None else optimizer.average.weights.values()
-    process_group.follow_main([one.detach() for one in (*optimizer.masters.values(), *averages)])
+    process_group.follow_main([master.detach() for master in (*optimizer.masters.values(), *averages)])
     optimizer.publish()

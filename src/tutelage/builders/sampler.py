@@ -90,4 +90,8 @@ def epoch_steps(order: Sampler) -> int:
 def epoch_tokens(train: ExampleStore, sources: tuple[Source, ...]) -> float:
     """Tokens of one epoch, those of repeated visits counted; on average, where weights make it a fraction."""
     tokens = train.column("tokens")
-    return sum(one.weight * float(tokens[one.places].sum()) for one in sources) if sources else float(tokens.sum())
+    return (
+        sum(source.weight * float(tokens[source.places].sum()) for source in sources)
+        if sources
+        else float(tokens.sum())
+    )

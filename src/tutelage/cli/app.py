@@ -132,7 +132,7 @@ def _ended(arguments: list[str]) -> int:
         raise KeyboardInterrupt from None
     except typer.TyperException as error:  # wrong options and arguments
         if said := error.format_message():  # of no arguments at all the help has been shown
-            known = arguments[:1] if set(arguments[:1]) & {one.__name__ for one in COMMANDS} else []
+            known = arguments[:1] if set(arguments[:1]) & {command.__name__ for command in COMMANDS} else []
             _tell_error(f"{said}\n  do:       {' '.join(['tutelage', *known, '--help'])}")
         status = error.exit_code
     except OSError as error:

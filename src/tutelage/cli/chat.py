@@ -106,7 +106,7 @@ def _chosen(out: Terminal, opened: TrainedModel, name: str, asked: list[str]) ->
         out.print(Text("All answer, as --compare asks; start without it to choose one.", style="dim"))
     elif name:
         out.print(Text(f"There is no '{name}' here.", style="yellow"))
-    out.print(Text("  ".join(f"[{one}]" if one in asked else one for one in opened.names), style="dim"))
+    out.print(Text("  ".join(f"[{name}]" if name in asked else name for name in opened.names), style="dim"))
     return None
 
 

@@ -219,8 +219,8 @@ def _check_rows(asked: _Asked, ledger: Ledger, *, as_json: bool) -> None:
         if (likeness := curate.most_similar(kept[left], kept[right])) is not None
     ]
     if as_json:
-        alike = {f"{one.left} ~ {one.right}": round(one.likeness.similarity, 4) for one in pairs}
-        serious = findings_as_json([one for one in findings if one.severity != "info"])
+        alike = {f"{pair.left} ~ {pair.right}": round(pair.likeness.similarity, 4) for pair in pairs}
+        serious = findings_as_json([finding for finding in findings if finding.severity != "info"])
         print_json({"ledger": ledger.as_dict(), "tokens": tally.as_dict(), "most_alike": alike, "findings": serious})
     else:
         Terminal().show(check_screen(ledger, tally, pairs, findings))
@@ -234,11 +234,11 @@ def _tally(rows: Iterable[ProvenRow], renderer: Renderer, tally: Tally, *, compa
     for conversation, sequences in rows:
         if len(kept) < compared:
             kept.append(conversation)
-        for one in sequences:
-            stops = trained_stops((one,), renderer.tokenizer.stop_ids)
-            tally.add(tokens=len(one.ids), trained=one.trained_tokens, turns=len(one.turns), stops=stops)
+        for sequence in sequences:
+            stops = trained_stops((sequence,), renderer.tokenizer.stop_ids)
+            tally.add(tokens=len(sequence.ids), trained=sequence.trained_tokens, turns=len(sequence.turns), stops=stops)
         if len(sequences) > 1 and not conversation.is_text:
-            tally.add_split([len(one.ids) for one in sequences])
+            tally.add_split([len(sequence.ids) for sequence in sequences])
     return kept
 
 
@@ -265,11 +265,11 @@ def _data_settings(
     sources: list[str], *, shape: str, columns: list[str] | None, max_rows: int | None = None
 ) -> DataSettings:
     """The section `data` as the command line gives it."""
-    if not all(one.strip() for one in sources):
+    if not all(source.strip() for source in sources):
         raise ConfigError(
             "The name of a data file is empty",
             where="the command line",
-            found=" ".join(shell_word(one) for one in sources),
+            found=" ".join(shell_word(source) for source in sources),
             expected="files, folders, globs, or a hub data set",
             fix="give it a name, or leave it out; a shell variable may be empty",
         )

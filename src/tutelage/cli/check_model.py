@@ -52,7 +52,7 @@ def check_checkpoint(
         found += _of_loss(folder, renderer)
     order = ("error", "warning", "info")
     found.sort(key=lambda one: order.index(one.severity))
-    stops = [renderer.tokenizer.decode([one]) for one in sorted(renderer.tokenizer.stop_ids)]
+    stops = [renderer.tokenizer.decode([stop_token_id]) for stop_token_id in sorted(renderer.tokenizer.stop_ids)]
     if as_json:
         facts = {"model": model, "template": renderer.template.name, "date": settings.date, "stop_tokens": stops}
         print_json({**facts, "findings": findings_as_json(found)})
@@ -77,7 +77,7 @@ def findings_of(renderer: Renderer, settings: RenderSettings) -> tuple[Finding, 
 
 def findings_as_json(findings: tuple[Finding, ...] | list[Finding]) -> list[dict[str, Any]]:
     """The same as plain values."""
-    return [dataclasses.asdict(one) for one in findings]
+    return [dataclasses.asdict(finding) for finding in findings]
 
 
 def _from_gguf(model: str) -> Finding:

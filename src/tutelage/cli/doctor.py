@@ -42,7 +42,7 @@ def _facts(found: Machine) -> dict[str, str]:
     torch = found.torch
     cores = f"{found.cores} cores" + (f", {found.quota_cores:g} granted" if found.quota_cores is not None else "")
     bf16 = "bf16 in hardware" if found.cpu_bf16 else "no bf16 in hardware"
-    gpus = [f"{one.name}, {byte_size(one.memory_bytes)}" for one in torch.gpus] if torch else []
+    gpus = [f"{gpu.name}, {byte_size(gpu.memory_bytes)}" for gpu in torch.gpus] if torch else []
     built = "" if torch is None else f", CUDA {torch.cuda}" if torch.cuda else ", CPU build"
     return {
         "system": f"{found.system}, Python {found.python}",

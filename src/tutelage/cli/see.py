@@ -54,7 +54,7 @@ def proven(
 
     def read(books: Ledger) -> Iterable[Conversation]:
         rows = formats.read(data.train, ledger=books, shape=data.shape, columns=data.columns, max_rows=data.max_rows)
-        return rows if number is None else (one for one in rows if _ordinal(one.address) == number)
+        return rows if number is None else (row for row in rows if _ordinal(row.address) == number)
 
     return proven_rows(read, renderer, ledger, max_tokens=max_tokens, too_long=too_long, workers=data.workers)
 

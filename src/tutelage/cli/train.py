@@ -298,7 +298,7 @@ def _replay(
 
 def _same(found: Replayed) -> str:
     if found.tolerance > 0.0:
-        why = "; ".join(one for one in found.causes if "processes" in one)
+        why = "; ".join(cause for cause in found.causes if "processes" in cause)
         return f"the same to {found.tolerance:g}: {found.steps} steps; not to the last bit, and without weights ({why})"
     compared = found.weights or "no weights, as the two runs have no checkpoint in common"
     return f"identical: {found.steps} steps and {compared}, to the last bit"

@@ -149,7 +149,7 @@ def _type_text(annotation: Any) -> str:
     if origin is Literal:
         return " | ".join(f'"{value}"' for value in arguments)
     if origin in (types.UnionType, Union):
-        return " | ".join(_type_text(one) for one in arguments if one is not types.NoneType)
+        return " | ".join(_type_text(argument) for argument in arguments if argument is not types.NoneType)
     if origin is list:
         return f"list of {_type_text(arguments[0])}"
     if origin is dict:

@@ -88,7 +88,9 @@ def takes_text_alone(path: str) -> bool:
     """Whether the values of a field are texts and nothing else, so that an override of it needs no quotes."""
     annotation = dict(fields())[path].annotation if path in paths() else None
     branches = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-    return all(one is str or one is NoneType or _is_text(one) for one in branches) and annotation is not None
+    return (
+        all(branch is str or branch is NoneType or _is_text(branch) for branch in branches) and annotation is not None
+    )
 
 
 def _is_text(annotation: object) -> bool:

@@ -87,8 +87,8 @@ def problems_in(values: Mapping[str, Any], error: ValidationError) -> list[Probl
         for path, parts in texts.items()
         if not any(other.startswith(f"{path}[") for other in texts)
     ]
-    for one in contradictions(_good_part(values, broken), ignore=broken):
-        problems.append(Problem(one.paths[0], one.problem))
+    for contradiction in contradictions(_good_part(values, broken), ignore=broken):
+        problems.append(Problem(contradiction.paths[0], contradiction.problem))
     return problems
 
 

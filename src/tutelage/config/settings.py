@@ -167,8 +167,8 @@ def _method_contradictions(settings: Settings) -> list[Contradiction]:
             f'is set, but model.method = "{method}" reads nothing from [{name}]; remove it, or set '
             f'model.method = "{name}"'
         )
-        fields = [one for one in type(section).model_fields if one in section.model_fields_set]
-        found += [Contradiction((f"{name}.{one}", "model.method"), problem) for one in fields]
+        fields = [model_field for model_field in type(section).model_fields if model_field in section.model_fields_set]
+        found += [Contradiction((f"{name}.{field}", "model.method"), problem) for field in fields]
     if settings.model.freeze and method != "full":
         problem = f'is set, but model.method = "{method}" freezes every weight of the model; remove it'
         found.append(Contradiction(("model.freeze", "model.method"), problem))

@@ -54,7 +54,7 @@ def most_similar(left: Sequence[Conversation], right: Sequence[Conversation]) ->
 
 
 def _shingles(conversation: Conversation) -> set[str]:
-    said = " ".join(one.content or "" for one in conversation.messages if one.role in ("user", "text"))
+    said = " ".join(message.content or "" for message in conversation.messages if message.role in ("user", "text"))
     text = re.sub(r"\s+", " ", said.casefold()).strip()
     width = SHINGLE_CHARACTERS
     return {text[start : start + width] for start in range(max(1, len(text) - width + 1))}

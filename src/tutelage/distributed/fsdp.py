@@ -163,7 +163,7 @@ class FSDPRoot(torch.nn.Module):
     def _require_room(self) -> None:
         """Take the memory of the whole model once: who fails while it is gathered leaves the others waiting."""
         parameters = list(self.model.parameters())
-        size = sum(one.numel() * (self._computes_in or one.dtype).itemsize for one in parameters)
+        size = sum(parameter.numel() * (self._computes_in or parameter.dtype).itemsize for parameter in parameters)
         torch.empty(size, dtype=torch.uint8, device=parameters[0].device)
 
     def shut(self) -> None:
@@ -174,7 +174,7 @@ class FSDPRoot(torch.nn.Module):
         self._parts()[0].reset_iter_state()
 
     def _parts(self) -> list[FSDPModule]:
-        return [one for one in self.modules() if isinstance(one, FSDPModule)]
+        return [module for module in self.modules() if isinstance(module, FSDPModule)]
 
 
 def shard(model: Any, *, process_group: ProcessGroup, device: str, precision: Precision) -> tuple[FSDPRoot, Sharded]:
@@ -200,12 +200,12 @@ def shard(model: Any, *, process_group: ProcessGroup, device: str, precision: Pr
         fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     fsdp_root = FSDPRoot(model, process_group, computes_in=computes_in)
     fully_shard(fsdp_root, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
-    parts = [one for one in fsdp_root.modules() if isinstance(one, FSDPModule)]
+    parts = [module for module in fsdp_root.modules() if isinstance(module, FSDPModule)]
     for part in parts:
         part.set_gradient_divide_factor(1.0)
         part.set_force_sum_reduction_for_comms(True)  # a plain sum: gloo has no scaled one
     fsdp_root.note_gathering()
-    kept = sum(_local(one).numel() * one.element_size() for one in model.parameters())
+    kept = sum(_local(parameter).numel() * parameter.element_size() for parameter in model.parameters())
     return fsdp_root, Sharded(process_group.size, len(parts), kept)
 
 

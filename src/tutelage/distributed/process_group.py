@@ -109,8 +109,8 @@ class ProcessGroup:
 
     def follow_main(self, tensors: Sequence[torch.Tensor]) -> None:
         """Give each tensor the numbers that it has on the main process."""
-        for one in tensors:
-            dist.broadcast(one, 0)
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
 
     def wait_for_all(self) -> None:
         """Return once every process has come here."""
@@ -121,12 +121,12 @@ class ProcessGroup:
 def _buckets(tensors: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
     bucket: list[torch.Tensor] = []
     size = 0
-    for one in tensors:
-        if bucket and size + one.nbytes > BUCKET_BYTES:
+    for tensor in tensors:
+        if bucket and size + tensor.nbytes > BUCKET_BYTES:
             yield bucket
             bucket, size = [], 0
-        bucket.append(one)
-        size += one.nbytes
+        bucket.append(tensor)
+        size += tensor.nbytes
     if bucket:
         yield bucket
 

@@ -22,7 +22,7 @@ class ContainsAny(_Check):
 
     def passes(self, text: str) -> bool:
         """Look at a stripped reply."""
-        return any(_has_word(text, one) for one in self.values)
+        return any(_has_word(text, value) for value in self.values)
 
 
 class ContainsAll(_Check):
@@ -33,7 +33,7 @@ class ContainsAll(_Check):
 
     def passes(self, text: str) -> bool:
         """Look at a stripped reply."""
-        return all(_has_word(text, one) for one in self.values)
+        return all(_has_word(text, value) for value in self.values)
 
 
 class Excludes(_Check):
@@ -44,7 +44,7 @@ class Excludes(_Check):
 
     def passes(self, text: str) -> bool:
         """Look at a stripped reply."""
-        return not any(_has_word(text, one) for one in self.values)
+        return not any(_has_word(text, value) for value in self.values)
 
 
 class Regex(_Check):
@@ -157,7 +157,9 @@ Check = (
     | EndsWith
     | PlainText
 )
-CHECKS: dict[str, type[_Check]] = {get_args(one.model_fields["kind"].annotation)[0]: one for one in get_args(Check)}
+CHECKS: dict[str, type[_Check]] = {
+    get_args(get_argument.model_fields["kind"].annotation)[0]: get_argument for get_argument in get_args(Check)
+}
 """Each kind by its name."""
 
 

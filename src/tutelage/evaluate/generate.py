@@ -98,7 +98,7 @@ def answered_together(model: Any, tokenizer: Tokenizer, *, process_group: Proces
     """
     model.eval()
     vocabulary, stops = len(model.get_input_embeddings().weight), sorted(tokenizer.stop_ids)
-    dtype = next(one.dtype for one in model.parameters() if one.is_floating_point())
+    dtype = next(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
 
     def answer(prompts: Sequence[TokenIds]) -> Sequence[torch.Tensor]:
         output, _ = _generated(
@@ -114,7 +114,7 @@ def _generate(
 ) -> list[list[int]]:
     stops = sorted(tokenizer.stop_ids)
     output, start = _generated(model, prompts, stops, max_new_tokens=max_new_tokens, streamer=streamer)
-    return [_until_stop(one[start:].tolist(), tokenizer.stop_ids) for one in output.sequences]
+    return [_until_stop(sequence[start:].tolist(), tokenizer.stop_ids) for sequence in output.sequences]
 
 
 def _generated(
@@ -124,7 +124,7 @@ def _generated(
     from peft import PeftModel
     from transformers import GenerationConfig
 
-    width = max(len(one) for one in prompts)
+    width = max(len(prompt) for prompt in prompts)
     ids = torch.full((len(prompts), width), stops[0], dtype=torch.long, device=model.device)
     mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):  # padded on the left, so that every reply starts at the same column

@@ -27,7 +27,7 @@ def write_eval_result(path: Path, eval_result: EvalResult) -> None:
 
 
 def read_eval_result(path: Path, *, log: Callable[[str], None]) -> EvalResult | None:
-    """What `write_eval_result` wrote; None where there is nothing, or it is not as it was written, which `log` is told."""
+    """What `write_eval_result` wrote; None where there is nothing, or it was changed, which is logged."""
     try:
         saved = run_files.read_json(path)
         return EvalResult(Metrics(**saved["measures"]), tuple(saved["task"]), tuple(saved["general"]), saved["failed"])

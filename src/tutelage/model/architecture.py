@@ -227,7 +227,7 @@ def _draws_noise(model: Any, ids_1T: torch.Tensor, attention: Attention) -> bool
 
 
 def _dtype(model: Any) -> torch.dtype:
-    dtype: torch.dtype = next(one.dtype for one in model.parameters() if one.is_floating_point())
+    dtype: torch.dtype = next(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
     return dtype
 
 

@@ -41,7 +41,9 @@ def require_agreement(model: Any, folder: Path, report: Mapping[str, Any]) -> tu
         raise _disagreement(folder, f"stored, and not in the model: {_named(wrong)}")
     patterns = [re.compile(one) for one in model._keys_to_ignore_on_load_unexpected or ()]
     stored = stored_tensors(folder)
-    ignored = [name for name in stored if any(one.search(name) for one in patterns) and not _belongs(model, name)]
+    ignored = [
+        name for name in stored if any(pattern.search(name) for pattern in patterns) and not _belongs(model, name)
+    ]
     left = sorted({*beside, *ignored})
     if not left:
         return ()

@@ -98,7 +98,9 @@ def require_causal(config: Any, written: dict[str, Any], *, where: str, trust_re
     if trust_remote_code and "AutoModelForCausalLM" in (written.get("auto_map") or {}):
         return
     classes = [getattr(transformers, name) for name in named if name in dir(transformers)]
-    known: list[Any] = [one for one in classes if isinstance(one, type) and issubclass(one, PreTrainedModel)]
+    known: list[Any] = [
+        class_ for class_ in classes if isinstance(class_, type) and issubclass(class_, PreTrainedModel)
+    ]
     if known and not any(one.can_generate() for one in known):
         raise _refused(where, f"{shown}; {known[0].__name__} generates no text")
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:

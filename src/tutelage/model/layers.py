@@ -22,7 +22,7 @@ def decoder_of(model: Any) -> Any:
     if _is_headless(named):
         return named
     embeddings = model.get_input_embeddings()
-    inside = (one for one in model.modules() if _is_headless(one) and _embeds_with(one, embeddings))
+    inside = (module for module in model.modules() if _is_headless(module) and _embeds_with(module, embeddings))
     return next(inside, named)
 
 
@@ -63,7 +63,7 @@ def decoder_layers(model: Any) -> tuple[str, torch.nn.ModuleList]:
             expected="a decoder that runs through a list of layers",
             fix="leave out what works on layers: processes, model.compile, train.residual_dropout, or the plan",
         )
-    return max(chosen, key=lambda pair: sum(one.numel() for one in pair[1].parameters()))
+    return max(chosen, key=lambda pair: sum(parameter.numel() for parameter in pair[1].parameters()))
 
 
 def cut_layers(model: Any, count: int) -> None:

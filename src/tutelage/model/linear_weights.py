@@ -19,7 +19,7 @@ def layer_matrices(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
     inside = tuple(f"{name}." for name, one in model.named_modules() if isinstance(one, BaseTunerLayer))
     passed = (torch.nn.Embedding, torch.nn.modules.conv._ConvNd)
-    others = {id(one.weight) for one in model.modules() if isinstance(one, passed)}
+    others = {id(module.weight) for module in model.modules() if isinstance(module, passed)}
     if (head := model.get_output_embeddings()) is not None:
         others.add(id(head.weight))
     for name, one in model.named_parameters():

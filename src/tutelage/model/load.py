@@ -67,8 +67,8 @@ def load(
     else:  # transformers has put it on the device, where it was quantised
         keep_quantized(model)
     notes = require_agreement(model, folder, report)
-    parameters = sum(parameter_count(one) for one in model.parameters())
-    weight_bytes = sum(stored_bytes(one) for one in model.parameters())
+    parameters = sum(parameter_count(parameter) for parameter in model.parameters())
+    weight_bytes = sum(stored_bytes(parameter) for parameter in model.parameters())
     return model, Loaded(parameters, weight_bytes, device, notes)
 
 

@@ -20,7 +20,7 @@ def add_to_tokenizer(base: Path, folder: Path, tokens: Sequence[str]) -> dict[st
         ConfigError: one of them is a token already.
     """
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
-    if known := [one for one in tokens if tokenizer.token_to_id(one) is not None]:
+    if known := [token for token in tokens if tokenizer.token_to_id(token) is not None]:
         raise ConfigError(
             "A token that is to be added is one already",
             where="model.add_tokens",
@@ -28,8 +28,8 @@ def add_to_tokenizer(base: Path, folder: Path, tokens: Sequence[str]) -> dict[st
             expected="texts that the tokenizer has no token of their own for",
             fix="take it out",
         )
-    pieces = {one: list(tokenizer.encode(one, add_special_tokens=False).ids) for one in tokens}
-    tokenizer.add_tokens([AddedToken(one, normalized=False) for one in tokens])
+    pieces = {token: list(tokenizer.encode(token, add_special_tokens=False).ids) for token in tokens}
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
     tokenizer.save(str(folder / "tokenizer.json"))
     return pieces
 
@@ -64,7 +64,7 @@ def add_rows(
     head = model.get_output_embeddings()
     weights = [model.get_input_embeddings().weight, *([] if head is None else [head.weight])]
     with torch.no_grad():
-        for weight_VH in {id(one): one for one in weights}.values():
+        for weight_VH in {id(weight): weight for weight in weights}.values():
             known_VH = weight_VH[:rows].float().clone()
             for token, ids in pieces.items():
                 chosen_KH = known_VH[ids] if start == "pieces" else known_VH

@@ -80,8 +80,12 @@ def _one_layer_without_memory(config: Any, *, trust_remote_code: bool) -> Any:
 def _holds_table(decoder: Any, stated: int) -> bool:
     """Whether a tensor that is not the embeddings of ids has an entry for each position that is stated."""
     words = decoder.get_input_embeddings().weight
-    held = [one for module in decoder.modules() for one in (*module._parameters.values(), *vars(module).values())]
-    held += [one for module in decoder.modules() for one in module._buffers.values()]
+    held = [
+        parameter
+        for module in decoder.modules()
+        for parameter in (*module._parameters.values(), *vars(module).values())
+    ]
+    held += [buffer for module in decoder.modules() for buffer in module._buffers.values()]
     return any(
         stated <= length <= stated + KEPT_BACK
         for one in held

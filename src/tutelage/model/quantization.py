@@ -65,7 +65,7 @@ def keep_quantized(model: Any) -> int:
     Args:
         model: as transformers quantised it, or not at all.
     """
-    repacking = [one for one in model.modules() if getattr(one, REPACKS, False)]
+    repacking = [module for module in model.modules() if getattr(module, REPACKS, False)]
     for one in repacking:
         setattr(one, REPACKS, False)
     return len(repacking)
@@ -73,7 +73,7 @@ def keep_quantized(model: Any) -> int:
 
 def quantized_count(model: torch.nn.Module) -> int:
     """How many of a model's weights are in 4 bits."""
-    return sum(parameter_count(one) for one in model.parameters() if not one.is_floating_point())
+    return sum(parameter_count(parameter) for parameter in model.parameters() if not parameter.is_floating_point())
 
 
 def hold_against_asked(model: Any) -> tuple[str, ...]:

@@ -78,7 +78,9 @@ def _prove(model: Any, layers: Sequence[torch.nn.Module], branches: list[tuple[t
     with ExitStack() as stack:
         stack.enter_context(_evaluating(model))
         handles = [layers[0].register_forward_pre_hook(entering, with_kwargs=True)]
-        handles += [module.register_forward_hook(_changing(torch.zeros_like)) for one in branches for module in one]
+        handles += [
+            module.register_forward_hook(_changing(torch.zeros_like)) for branch in branches for module in branch
+        ]
         handles.append(layers[-1].register_forward_hook(leaving))
         for handle in handles:
             stack.callback(handle.remove)

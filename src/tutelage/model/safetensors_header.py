@@ -47,7 +47,7 @@ def _is_entry(entry: Any) -> bool:
         return False
     offsets = entry.get("data_offsets")
     for numbers in (entry.get("shape"), offsets):
-        if not isinstance(numbers, list) or not all(type(one) is int and one >= 0 for one in numbers):
+        if not isinstance(numbers, list) or not all(type(number) is int and number >= 0 for number in numbers):
             return False
     return isinstance(offsets, list) and len(offsets) == 2 and offsets[0] <= offsets[1]
 

@@ -27,7 +27,7 @@ def require_trainable(model: Any, architecture: Architecture) -> None:
     Raises:
         ConfigError: its code refuses.
     """
-    learning = [one for one in model.parameters() if one.requires_grad]
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     smallest = min(learning, key=torch.Tensor.numel)
     devices = [torch.cuda.current_device()] if smallest.is_cuda else []
     trained = model.training
@@ -54,7 +54,7 @@ def require_trainable(model: Any, architecture: Architecture) -> None:
 
 def _row(model: Any, architecture: Architecture) -> PackedSequence:
     lengths = DOCUMENT_TOKENS if architecture.documents_isolated else DOCUMENT_TOKENS[-1:]
-    positions = np.concatenate([np.arange(one, dtype=np.int32) for one in lengths])
+    positions = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
     vocabulary = len(model.get_input_embeddings().weight)
     ids = ((1 + np.arange(len(positions))) % vocabulary).astype(np.int32)
     return PackedSequence(ids, (positions > 0).astype(np.float32), positions, lengths, ())

@@ -63,7 +63,7 @@ class MasterWeights:
         self.masters: dict[str, torch.Tensor]
         self._room: dict[str, torch.Tensor] = {}  # for the gradient of each master that is not a parameter itself
         if shared:
-            assert all(one.dtype == torch.float32 for one in self.parameters.values()), "masters are fp32"
+            assert all(parameter.dtype == torch.float32 for parameter in self.parameters.values()), "masters are fp32"
             self.masters = dict(self.parameters)
         else:
             self.masters = {name: one.detach().to(torch.float32, copy=True) for name, one in self.parameters.items()}
@@ -107,9 +107,9 @@ class MasterWeights:
             if self.masters[name].grad is None:
                 self.masters[name].grad = room.zero_()
         if self.add_up is not None:
-            for one in self.masters.values():  # another process may have a gradient where this one has none
-                one.grad = torch.zeros_like(one) if one.grad is None else one.grad
-        gradients = [one.grad for one in self.masters.values() if one.grad is not None]
+            for master in self.masters.values():  # another process may have a gradient where this one has none
+                master.grad = torch.zeros_like(master) if master.grad is None else master.grad
+        gradients = [master.grad for master in self.masters.values() if master.grad is not None]
         if self.add_up is not None:
             self.add_up(gradients)
         return gradients

@@ -202,8 +202,8 @@ def muon(*, weight_decay: float, betas: tuple[float, float], epsilon: float, emb
 
 def decay_groups(masters: Mapping[str, torch.Tensor], weight_decay: float) -> Groups:
     """Two parameter groups: matrices, which decay, and vectors (norms, biases), which do not."""
-    decayed = [one for one in masters.values() if one.ndim >= 2]
-    exempt = [one for one in masters.values() if one.ndim < 2]
+    decayed = [master for master in masters.values() if master.ndim >= 2]
+    exempt = [master for master in masters.values() if master.ndim < 2]
     return [
         {"params": group, "weight_decay": decay} for group, decay in ((decayed, weight_decay), (exempt, 0.0)) if group
     ]

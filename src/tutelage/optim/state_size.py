@@ -28,7 +28,7 @@ def state_bytes(
         averaged: a moving average of the masters is kept, too.
     """
     moments = sum(moment_bytes(optimizer, one.shape, is_embedding=key in embeddings) for key, one in masters.items())
-    return moments + (FP32 * sum(one.numel() for one in masters.values()) if averaged else 0)
+    return moments + (FP32 * sum(master.numel() for master in masters.values()) if averaged else 0)
 
 
 def moment_bytes(optimizer: str, shape: Sequence[int], *, is_embedding: bool) -> int:

@@ -81,12 +81,12 @@ class StoreWriter:
     def add(self, examples: Sequence[Example], *, system: str | None = None) -> None:
         """Append the Examples of one row, and the system prompt it opens with."""
         system_id = self._system_id(system)
-        for one in examples:
-            data = packed(one, vocabulary_size=self._vocabulary_size)
-            address = one.address
+        for example in examples:
+            data = packed(example, vocabulary_size=self._vocabulary_size)
+            address = example.address
             file = self._files.setdefault(address.file, len(self._files))
             place = (self._examples.size, address.number, len(data), self.rows)
-            counts = (len(one.ids), one.trained_tokens, file, UNITS.index(address.unit), system_id)
+            counts = (len(example.ids), example.trained_tokens, file, UNITS.index(address.unit), system_id)
             self._index.write(np.array([place + counts], dtype=RECORD).tobytes())
             self._examples.write(data)
         self.rows += 1

@@ -33,7 +33,7 @@ def within_limit(
             too, and divides a plain document into sequences of the limit, each token trained as often as before.
     """
     for conversation, examples in proven:
-        if max(len(one.ids) for one in examples) <= max_tokens:
+        if max(len(example.ids) for example in examples) <= max_tokens:
             ledger.keep()
             yield conversation, examples
             continue
@@ -51,7 +51,7 @@ def _shortened(
 ) -> tuple[tuple[Example, ...], Drop | Change]:
     address = conversation.address
     limit = f"the limit pack.max_tokens is {max_tokens}"
-    longest = max(len(one.ids) for one in examples)
+    longest = max(len(example.ids) for example in examples)
     if too_long == "drop":
         return (), Drop(address, "too_long", f"{longest} tokens; {limit}")
     if conversation.is_text:
@@ -60,12 +60,12 @@ def _shortened(
         pieces = tuple(_pieces(examples[0], max_tokens))
         detail = f"a document of {longest} tokens became {len(pieces)} sequences; {limit}"
         return pieces, Change(address, "document_split", detail)
-    cut = [one if len(one.ids) <= max_tokens else _cut(one, max_tokens) for one in examples]
+    cut = [example if len(example.ids) <= max_tokens else _cut(example, max_tokens) for example in examples]
     kept = tuple(replace(one, part=part) for part, one in enumerate(one for one in cut if one is not None))
     if not kept:
-        first = min(turn.reply_end for one in examples for turn in one.turns)
+        first = min(turn.reply_end for example in examples for turn in example.turns)
         return (), Drop(address, "too_long", f"the first trained turn ends after {first} tokens; {limit}")
-    turns, left = (sum(len(one.turns) for one in sequences) for sequences in (examples, kept))
+    turns, left = (sum(len(sequence.turns) for sequence in sequences) for sequences in (examples, kept))
     return kept, Change(address, "turns_cut", f"{left} of {turns} trained turns stay, the others end later; {limit}")
 
 

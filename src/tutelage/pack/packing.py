@@ -34,11 +34,11 @@ def pack_rows(
         share_prefixes: lay down a beginning that documents of a row have in common once.
         documents_isolated: False gives each example a row of its own, for a model that mixes the tokens of a row.
     """
-    for one in examples:
-        need = len(one.ids)
-        assert need <= row_tokens, f"{one.address}: {need} tokens do not fit a row of {row_tokens}"
-        assert one.weights[0] == 0, f"{one.address}: the first token of a document cannot be trained"
-    bins = _by_length(examples, row_tokens) if documents_isolated else [[one] for one in examples]
+    for example in examples:
+        need = len(example.ids)
+        assert need <= row_tokens, f"{example.address}: {need} tokens do not fit a row of {row_tokens}"
+        assert example.weights[0] == 0, f"{example.address}: the first token of a document cannot be trained"
+    bins = _by_length(examples, row_tokens) if documents_isolated else [[example] for example in examples]
     if share_prefixes and documents_isolated:
         laid = min(
             ([_shared(documents) for documents in bins], _by_content(examples, row_tokens)),
@@ -48,16 +48,16 @@ def pack_rows(
         laid = [(documents, stretches(documents, [0] * (len(documents) - 1))) for documents in bins]
     rows = tuple(_row(documents, parts) for documents, parts in laid)
     packed = sum(row.trained_tokens for row in rows)
-    assert packed == sum(one.trained_tokens for one in examples), "packing changed the number of trained tokens"
+    assert packed == sum(example.trained_tokens for example in examples), "packing changed the number of trained tokens"
     ends = sum(_trained_ends(row, documents, parts) for row, (documents, parts) in zip(rows, laid, strict=True))
-    assert ends == sum(len(one.turns) for one in examples), "packing lost the end of a trained turn"
+    assert ends == sum(len(example.turns) for example in examples), "packing lost the end of a trained turn"
     return rows
 
 
 def _by_length(examples: Sequence[Example], row_tokens: int) -> list[list[Example]]:
     bins: list[list[Example]] = []
     room: list[int] = []
-    for example in sorted(examples, key=lambda one: len(one.ids), reverse=True):
+    for example in sorted(examples, key=lambda example: len(example.ids), reverse=True):
         need = len(example.ids)
         for index, free in enumerate(room):
             if need <= free:

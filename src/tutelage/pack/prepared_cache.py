@@ -72,7 +72,7 @@ def key_of(facts: Mapping[str, Any]) -> str:
 def renderer_facts(renderer: Renderer) -> dict[str, Any]:
     """All of a renderer that decides what a row becomes: template, tokenizer, and every policy it has a field for."""
     template, tokenizer = renderer.template, renderer.tokenizer
-    policies = {one.name: getattr(renderer, one.name) for one in fields(renderer) if one.init}
+    policies = {field.name: getattr(renderer, field.name) for field in fields(renderer) if field.init}
     del policies["template"], policies["tokenizer"]
     return {
         "template": [template.source, template.tools_source],
@@ -235,7 +235,7 @@ class Cache:
                     if time.time() - folder.stat().st_mtime > ABANDONED_SECONDS:
                         shutil.rmtree(folder, ignore_errors=True)
                     continue
-                size = sum(one.stat().st_size for one in folder.iterdir())
+                size = sum(path.stat().st_size for path in folder.iterdir())
                 entries.append((folder == newest, (folder / SUMMARY).stat().st_mtime, size, folder))
         left = self._most_bytes
         for is_newest, _, size, folder in sorted(entries, reverse=True):

@@ -118,8 +118,8 @@ class Sampler:
         """Visits before `epoch`: whole ones, or on average."""
         if not self.sources:
             return epoch * self.examples
-        visits = [epoch * one.epoch_visits for one in self.sources]
-        return sum(math.floor(one) for one in visits) if rounded else sum(visits, start=Fraction(0))
+        visits = [epoch * source.epoch_visits for source in self.sources]
+        return sum(math.floor(visit) for visit in visits) if rounded else sum(visits, start=Fraction(0))
 
     def _epoch_of(self, visit: int) -> int:
         epoch = int(visit // Fraction(self._starts(1, rounded=False)))
@@ -133,8 +133,10 @@ class Sampler:
         if not self.sources:
             return shuffle.permutation(self.examples)
         parts = [
-            one.visits(self.seed, math.floor(epoch * one.epoch_visits), math.floor((epoch + 1) * one.epoch_visits))
-            for one in self.sources
+            source.visits(
+                self.seed, math.floor(epoch * source.epoch_visits), math.floor((epoch + 1) * source.epoch_visits)
+            )
+            for source in self.sources
         ]
         visited = np.sort(np.concatenate(parts))
         return visited[shuffle.permutation(len(visited))]

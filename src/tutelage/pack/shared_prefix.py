@@ -46,7 +46,7 @@ def shared_with_next(examples: Sequence[Example]) -> list[int]:
 
     A token that either of them trains, and what comes after it, is not counted.
     """
-    firsts = [_first_trained(one) for one in examples]
+    firsts = [_first_trained(example) for example in examples]
     return [
         min(_common(one.ids, other.ids), here, there)
         for (one, other), (here, there) in zip(pairwise(examples), pairwise(firsts), strict=True)
@@ -71,7 +71,10 @@ def stretches(examples: Sequence[Example], shared: Sequence[int]) -> list[Stretc
             laid.append(Stretch(low, start, len(examples[low].ids), parent, True))
             continue
         depth = min(shared[low : high - 1])
-        saved, behind = (depth - start) * (high - low - 1), sum(len(one.ids) - depth for one in examples[low:high])
+        saved, behind = (
+            (depth - start) * (high - low - 1),
+            sum(len(example.ids) - depth for example in examples[low:high]),
+        )
         if depth - start >= MIN_SHARED_TOKENS and saved >= MIN_SAVED_SHARE * behind:
             laid.append(Stretch(low, start, depth, parent, False))
             start, parent = depth, len(laid) - 1
@@ -84,7 +87,7 @@ def stretches(examples: Sequence[Example], shared: Sequence[int]) -> list[Stretc
 
 def packed_tokens(examples: Sequence[Example], shared: Sequence[int]) -> int:
     """Tokens that `examples`, sorted by content, take in a row."""
-    return sum(one.end - one.start for one in stretches(examples, shared))
+    return sum(stretch.end - stretch.start for stretch in stretches(examples, shared))
 
 
 def _first_trained(example: Example) -> int:

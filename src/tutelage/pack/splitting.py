@@ -31,8 +31,8 @@ def halved(row: PackedSequence) -> tuple[PackedSequence, PackedSequence]:
         row: of several documents; a beginning that both halves need is laid down in both.
     """
     continued = set(row.parents)
-    documents = [one for one in range(len(row.parents)) if one not in continued]
-    chains = [_chain(one, row.parents) for one in documents]
+    documents = [index for index in range(len(row.parents)) if index not in continued]
+    chains = [_chain(document, row.parents) for document in documents]
 
     def needed(first: int, last: int | None) -> list[int]:
         return sorted(set[int]().union(*chains[first:last]))
@@ -50,7 +50,7 @@ def halved(row: PackedSequence) -> tuple[PackedSequence, PackedSequence]:
 
 def _divided(row: PackedSequence, row_tokens: int) -> Iterator[PackedSequence]:
     parents = row.parents or (-1,) * len(row.document_tokens)
-    documents = [one for one in range(len(parents)) if one not in set(parents)]  # what nothing continues
+    documents = [index for index in range(len(parents)) if index not in set(parents)]  # what nothing continues
     held: set[int] = set()
     first = 0
     for number, document in enumerate(documents):
@@ -73,13 +73,15 @@ def _chain(stretch: int, parents: Sequence[int]) -> set[int]:
 
 def _taken(row: PackedSequence, stretches: Sequence[int], parents: Sequence[int], documents: slice) -> PackedSequence:
     ends = np.cumsum(row.document_tokens)
-    places = np.concatenate([np.arange(ends[one] - row.document_tokens[one], ends[one]) for one in stretches])
+    places = np.concatenate(
+        [np.arange(ends[stretch] - row.document_tokens[stretch], ends[stretch]) for stretch in stretches]
+    )
     order = {-1: -1} | {one: place for place, one in enumerate(stretches)}
     return PackedSequence(
         ids=row.ids[places],
         weights=row.weights[places],
         positions=row.positions[places],
-        document_tokens=tuple(row.document_tokens[one] for one in stretches),
+        document_tokens=tuple(row.document_tokens[stretch] for stretch in stretches),
         addresses=row.addresses[documents],
-        parents=tuple(order[parents[one]] for one in stretches) if row.parents else (),
+        parents=tuple(order[parents[stretch]] for stretch in stretches) if row.parents else (),
     )

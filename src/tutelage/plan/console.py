@@ -34,8 +34,8 @@ def explanation(plan: Plan) -> RenderableType:
     table.add_column("bytes", justify="right", no_wrap=True)
     table.add_column("formula and source")
     needed = plan.chosen.plain
-    for one in needed.figures:
-        table.add_row(one.name, gigabytes(one.size_bytes), _formula(one))
+    for figure in needed.figures:
+        table.add_row(figure.name, gigabytes(figure.size_bytes), _formula(figure))
     table.add_row("peak", gigabytes(needed.training_bytes), Text("the sum of these"))
     loading = Text("process + the checkpoint as it is stored + its copy in the precision of the computation")
     table.add_row("loading", gigabytes(needed.loading_bytes), loading)
@@ -55,9 +55,10 @@ def _head(plan: Plan) -> RenderableType:
     facts = {
         "model": f"{model.name}: {count(model.parameters)} parameters, "
         f"{model.layers} layers of width {model.hidden_width}",
-        "method": f"{workload.method} in {workload.precision}, {count(plan.chosen.traced.trainable)} parameters trained "
-        f"({percent(plan.chosen.traced.trainable / model.parameters)})",
-        "row": f"{count(workload.row_tokens)} tokens, documents: {len(workload.document_tokens)}; one pass forward and back",
+        "method": f"{workload.method} in {workload.precision}, {count(plan.chosen.traced.trainable)} parameters "
+        f"trained ({percent(plan.chosen.traced.trainable / model.parameters)})",
+        "row": f"{count(workload.row_tokens)} tokens, documents: {len(workload.document_tokens)}; "
+        "one pass forward and back",
         "device": f"{plan.device.name}: {gigabytes(plan.device.memory_bytes)} free "
         f"of {gigabytes(plan.device.total_bytes)}",
     }
@@ -94,7 +95,7 @@ def _methods(plan: Plan) -> Table:
     table.add_row("peak", *(_peak(option.plain) for option in plan.options), style="bold")
     table.add_row("recompute", *(_peak(option.recomputed) for option in plan.options))
     verdicts = [option.verdict(plan.device.memory_bytes, gpu=False) for option in plan.options]
-    table.add_row(f"in {_gb(plan.device.memory_bytes)}", *(_said(one) for one in verdicts))
+    table.add_row(f"in {_gb(plan.device.memory_bytes)}", *(_said(verdict) for verdict in verdicts))
     return table
 
 
@@ -170,10 +171,10 @@ def _rule(plan: Plan) -> Table:
 
 def _footnotes(plan: Plan) -> Text:
     lines = ["The rule differs in that"]
-    lines += [f"  - {one};" for one in DIFFERENCES]
+    lines += [f"  - {difference};" for difference in DIFFERENCES]
     lines.append("recompute: with activation checkpointing, which keeps each layer's input and runs the layer again.")
     lines.append(f"fits: at most {ROOM_SHARE:.0%} of the memory. Evaluations that generate text are not counted.")
-    if any(one.plain.loading_bytes > one.plain.training_bytes for one in plan.options):
+    if any(option.plain.loading_bytes > option.plain.training_bytes for option in plan.options):
         lines.append("*: loading is the fullest moment, not training.")
     lines.append("Every figure's formula and source: --explain.")
     return Text("\n".join(lines), style="dim")

@@ -88,16 +88,16 @@ def named_gpus() -> tuple[Device, ...]:
     overhead = overheads()["gpu"]
     return tuple(
         Device(
-            name=one["name"],
-            memory_bytes=one["memory_gb"] * 10**9,
-            total_bytes=one["memory_gb"] * 10**9,
+            name=fact["name"],
+            memory_bytes=fact["memory_gb"] * 10**9,
+            total_bytes=fact["memory_gb"] * 10**9,
             overhead=overhead,
-            peak_operations_per_second=one["bf16_teraflops"] * 1e12,
-            bandwidth_bytes_per_second=one["bandwidth_gb_per_second"] * 1e9,
+            peak_operations_per_second=fact["bf16_teraflops"] * 1e12,
+            bandwidth_bytes_per_second=fact["bandwidth_gb_per_second"] * 1e9,
             is_here=False,
-            source=one["source"],
+            source=fact["source"],
         )
-        for one in _facts("gpus.toml")["gpu"]
+        for fact in _facts("gpus.toml")["gpu"]
     )
 
 

@@ -50,7 +50,7 @@ class Memory:
     @property
     def training_bytes(self) -> int:
         """The fullest moment of a step."""
-        return sum(one.size_bytes for one in self.figures)
+        return sum(figure.size_bytes for figure in self.figures)
 
     @property
     def peak_bytes(self) -> int:
@@ -59,7 +59,7 @@ class Memory:
 
     def of(self, name: str) -> int:
         """Bytes of the figure `name`."""
-        return next(one.size_bytes for one in self.figures if one.name == name)
+        return next(figure.size_bytes for figure in self.figures if figure.name == name)
 
 
 def looking_bytes(model_shape: ModelShape, init: str) -> int:
@@ -73,7 +73,7 @@ def looking_bytes(model_shape: ModelShape, init: str) -> int:
     if init != "corda":
         return 0
     layers = decoder_of(model_shape.cut).modules()
-    inputs = sum(one.in_features**2 for one in layers if isinstance(one, torch.nn.Linear))
+    inputs = sum(layer.in_features**2 for layer in layers if isinstance(layer, torch.nn.Linear))
     return 4 * inputs * model_shape.layers // model_shape.layers_here
 
 
@@ -179,7 +179,8 @@ def _passing(
     width = COMPUTE_BYTES[workload.precision]
     activations = (
         f"{workload.row_tokens:,} tokens x {traced.activation_bytes / workload.row_tokens:,.0f} bytes, "
-        f"{traced.activation_bytes / workload.row_tokens / model_shape.layers / model_shape.hidden_width / width:.1f} x "
+        f"{traced.activation_bytes / workload.row_tokens / model_shape.layers / model_shape.hidden_width / width:.1f} "
+        "x "
         f"{model_shape.layers} layers x {model_shape.hidden_width} wide x {width}"
     )
     workspace, parts = traced.backward_bytes, ["what the backward pass holds beside the saved activations"]
@@ -201,7 +202,8 @@ def _passing(
         Figure(
             "logits",
             traced.loss_bytes,
-            f"at most {positions} positions x {model_shape.vocabulary:,} words at once, in fp32 and {workload.precision}, "
+            f"at most {positions} positions x {model_shape.vocabulary:,} tokens at once, in fp32 "
+            f"and {workload.precision}, "
             "with the head's gradient where it learns",
             f"{TRACE}; src/tutelage/model/loss.py",
         ),

@@ -85,12 +85,16 @@ def read_model_shape(name: str, *, trust_remote_code: bool = False, log: Say = p
     stored_bytes = _stored_bytes(config)  # a model made of it writes its own precision into it
     model = on_meta(config, name, trust_remote_code=trust_remote_code)
     head = model.get_output_embeddings()
-    linears = [one.weight.numel() for one in model.modules() if isinstance(one, torch.nn.Linear) and one is not head]
+    linears = [
+        module.weight.numel()
+        for module in model.modules()
+        if isinstance(module, torch.nn.Linear) and module is not head
+    ]
     text = config.get_text_config()
     _, layers = decoder_layers(model)
     shapes = [tuple((key, tuple(one.shape)) for key, one in layer.named_parameters()) for layer in layers]
     equal = len(set(shapes)) == 1
-    parameters = sum(one.numel() for one in model.parameters())
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     depth = len(layers)
     if equal:
         cut_layers(model, min(depth, CUT_LAYERS))

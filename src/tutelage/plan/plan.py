@@ -101,7 +101,7 @@ class Plan:
                 "total_bytes": self.device.total_bytes,
                 "source": self.device.source,
             },
-            "methods": {one.method: _option(one, self.device) for one in self.options},
+            "methods": {option.method: _option(option, self.device) for option in self.options},
             "chosen": _memory(self.chosen.plain) | {"method": self.chosen.method},
             "activation_checkpointing": asdict(self.choice) | {"reason": self.choice.reason},
             "long_documents": {str(tokens): asdict(one) for tokens, one in self.long_rows.items()},
@@ -110,7 +110,7 @@ class Plan:
                 gpu.name: {
                     "memory_bytes": gpu.memory_bytes,
                     "source": gpu.source,
-                    "verdict": {one.method: one.verdict(gpu.memory_bytes, gpu=True) for one in self.options},
+                    "verdict": {option.method: option.verdict(gpu.memory_bytes, gpu=True) for option in self.options},
                     "row_seconds_estimated": self.gpu_paces[gpu.name].row_seconds,
                     "run_seconds_estimated": self.run_seconds(self.gpu_paces[gpu.name]),
                 }
@@ -121,7 +121,7 @@ class Plan:
             "run_seconds": None if isinstance(self.pace, str) else self.run_seconds(self.pace),
             "rule_of_thumb": {
                 "bytes": dict(rule.size_bytes),
-                "formulas": {one: rule.text(one) for one in METHODS},
+                "formulas": {method: rule.text(method) for method in METHODS},
                 "differences": list(DIFFERENCES),
             },
         }
@@ -152,7 +152,7 @@ def make_plan(
     traces = Traces(model_shape)
     log("counting bytes on tensors without memory")
     options = tuple(_made(traces, _with_method(workload, method), device) for method in METHODS)
-    chosen = next(one for one in options if one.method == workload.method)
+    chosen = next(option for option in options if option.method == workload.method)
     ways: tuple[Suggestion, ...] = ()
     if not fits(chosen.plain, device.memory_bytes):
         log("looking for ways to need less")
@@ -207,7 +207,7 @@ def _memory(needed: Memory) -> dict[str, Any]:
         "peak_bytes": needed.peak_bytes,
         "training_bytes": needed.training_bytes,
         "loading_bytes": needed.loading_bytes,
-        "figures": [asdict(one) for one in needed.figures],
+        "figures": [asdict(figure) for figure in needed.figures],
     }
 
 

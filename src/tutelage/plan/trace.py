@@ -171,7 +171,7 @@ def _run(model_shape: ModelShape, workload: Workload, layers: int, device: str) 
             fix="train a few steps and read peak_bytes in record.jsonl",
         ) from error
     end_peak_bytes = meter.peak_since()
-    sizes = [(one.numel(), one.requires_grad) for one in model.parameters()]
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     embeddings = embedding_parameters(model)
     trained = Counter(
         (tuple(one.shape), name in embeddings) for name, one in model.named_parameters() if one.requires_grad
@@ -336,7 +336,10 @@ def _made(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, memory: b
     """What an operator gives. Without memory torch knows products in groups, those of experts, in bf16 only."""
     if memory or func is not torch.ops.aten._grouped_mm.default or args[0].dtype == torch.bfloat16:
         return func(*args, **kwargs)
-    narrow = (one.bfloat16() if isinstance(one, torch.Tensor) and one.is_floating_point() else one for one in args)
+    narrow = (
+        argument.bfloat16() if isinstance(argument, torch.Tensor) and argument.is_floating_point() else argument
+        for argument in args
+    )
     return func(*narrow, **kwargs).to(args[0].dtype)
 
 

@@ -32,7 +32,7 @@ class Draft:
     @property
     def appended(self) -> frozenset[int]:
         """Messages whose stop token is appended, as the template writes none."""
-        return frozenset(one.message for one in self.turns if not one.stop_written)
+        return frozenset(turn.message for turn in self.turns if not turn.stop_written)
 
 
 def shortened(
@@ -46,7 +46,7 @@ def shortened(
     if not draft.turns_beyond:
         return turns, ()
     assert most_tokens is not None
-    kept = [one for one in turns if len(one.prompt_ids) + len(one.reply_ids) <= most_tokens]
+    kept = [turn for turn in turns if len(turn.prompt_ids) + len(turn.reply_ids) <= most_tokens]
     limit = f"the limit pack.max_tokens is {most_tokens}"
     if not kept:
         raise Unproven("too_long", f"no trained turn ends within it; {limit}")

@@ -38,4 +38,4 @@ def assert_proven(example: Example, *, stop_ids: frozenset[int], vocabulary_size
 def trained_stops(examples: tuple[Example, ...], stop_ids: frozenset[int]) -> int:
     """Trained stop tokens; equal to the trained turns when none is cut."""
     ids = np.fromiter(stop_ids, dtype=np.int32)
-    return sum(int(np.count_nonzero(np.isin(one.ids, ids) & (one.weights != 0))) for one in examples)
+    return sum(int(np.count_nonzero(np.isin(example.ids, ids) & (example.weights != 0))) for example in examples)

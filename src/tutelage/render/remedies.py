@@ -72,7 +72,7 @@ class Remedies:
 
     @cached_property
     def _fields(self) -> tuple[ReasoningField, ...]:
-        return tuple(one for one in _FIELDS if message_format_of(self._renderer.template, one).writes_reasoning)
+        return tuple(field for field in _FIELDS if message_format_of(self._renderer.template, field).writes_reasoning)
 
     def named(
         self, conversations: Sequence[Conversation], outcomes: Sequence[Proven | Drop], prove: Try
@@ -136,11 +136,11 @@ class Remedies:
             for field in self._fields:
                 words = f'render.reasoning_field = "{field}"'
                 yield Remedy(words, self._with(turns, "reasoning_field", field), row)
-            moved = tuple(_inline(one) for one in row.messages)
+            moved = tuple(_inline(message) for message in row.messages)
             words = "the reasoning in the content, as <think>...</think>"
             yield Remedy(words, self._with(turns), replace(row, messages=moved))
         elif self._renderer.form.writes_reasoning:
-            fields = tuple(_in_field(one) for one in row.messages)
+            fields = tuple(_in_field(message) for message in row.messages)
             words = "the reasoning of the content in a field of its own"
             yield Remedy(words, self._with(turns), replace(row, messages=fields))
 

@@ -116,8 +116,8 @@ class Renderer:
         return Remedies(self)
 
     def _tried(self, conversations: Sequence[Conversation]) -> list[Proven | Drop]:
-        drafts = [self._drafted(one) for one in conversations]
-        ids = self._encoded([one for one in drafts if isinstance(one, Draft)])
+        drafts = [self._drafted(conversation) for conversation in conversations]
+        ids = self._encoded([draft for draft in drafts if isinstance(draft, Draft)])
         outcomes: list[list[ProvenTurn] | Drop] = []
         for draft in drafts:
             if isinstance(draft, Drop):
@@ -127,7 +127,7 @@ class Renderer:
                 outcomes.append([*self._turns_as_ids(draft, ids)])
             except Unproven as finding:
                 outcomes.append(Drop(draft.conversation.address, finding.reason, str(finding)))
-        spoken = self._spoken([one for one in outcomes if not isinstance(one, Drop)])
+        spoken = self._spoken([outcome for outcome in outcomes if not isinstance(outcome, Drop)])
         return [
             outcome if isinstance(outcome, Drop) else self._concluded(draft, outcome, spoken)
             for draft, outcome in zip(drafts, outcomes, strict=True)
@@ -242,7 +242,7 @@ class Renderer:
         try:
             return self._writer.turn(row, index, 1.0 if message.weight is None else message.weight)
         except Unproven as finding:
-            asked = any(one.role in ("user", "tool") for one in row.conversation.messages[:index])
+            asked = any(message.role in ("user", "tool") for message in row.conversation.messages[:index])
             if asked or finding.reason not in NO_OPENING:
                 raise
             detail = f"message {index} opens the conversation, and no prompt can be served for it: {finding}"
@@ -260,7 +260,7 @@ class Renderer:
         word = traced.text[slice(*spans[0])]
         if self.control_tokens == "drop":
             raise refuse(("two texts that meet", word))
-        if not all(traced.text.startswith(one.prompt + one.reply) for one in turns):
+        if not all(traced.text.startswith(turn.prompt + turn.reply) for turn in turns):
             raise Unproven(
                 "control_token_in_text",
                 f"the row spells {word!r}, and as the template rewrites history it cannot be escaped in every turn",

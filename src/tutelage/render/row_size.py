@@ -49,7 +49,7 @@ def size_of(conversation: Conversation) -> Size:
     """The size of a row; nothing is called inside itself, however deep the row is nested."""
     characters = nesting = 0
     items = len(conversation.messages)
-    stack: list[tuple[Any, int]] = [(one, 1) for one in conversation.tools]
+    stack: list[tuple[Any, int]] = [(tool, 1) for tool in conversation.tools]
     if conversation.template_arguments:
         stack.append((conversation.template_arguments, 1))
     for message in conversation.messages:

@@ -105,9 +105,9 @@ class SegmentEncoder:
     def _unsafe(self, tokens: dict[int, AddedToken]) -> str | None:
         if not self._guard:
             return "it has no added token that is matched on raw text and begins no other"
-        for one in tokens.values():
-            if one.lstrip or one.rstrip or one.single_word:
-                return f"the added token {one.content!r} looks at its neighbours"
+        for token in tokens.values():
+            if token.lstrip or token.rstrip or token.single_word:
+                return f"the added token {token.content!r} looks at its neighbours"
         probes = list(_probes(list(self._raw_ids)))
         for probe, pieced, whole in zip(probes, self._by_segments(probes), self._whole(probes), strict=True):
             if pieced != whole:
@@ -125,7 +125,7 @@ def _segments(pieces: list[str]) -> Iterator[Segment]:
 
 def _guard(words: list[str]) -> str:
     """An added token that is matched whatever follows it: none that is longer begins with it."""
-    return next((one for one in words if not any(other != one and other.startswith(one) for other in words)), "")
+    return next((word for word in words if not any(other != word and other.startswith(word) for other in words)), "")
 
 
 def _is_witness(text: str) -> bool:

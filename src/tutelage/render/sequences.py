@@ -50,10 +50,10 @@ def _stands_in(turn: ProvenTurn, sequence: list[int], *, less: int = 0) -> bool:
 
 def cost_of(examples: Sequence[Example], turns: Sequence[ProvenTurn], appended: frozenset[int]) -> str:
     """What it costs that a row became several sequences, and why, in words; `appended` are turns with such a stop."""
-    tokens = sum(len(one.ids) for one in examples)
-    longest = max(len(one.ids) for one in examples)
+    tokens = sum(len(example.ids) for example in examples)
+    longest = max(len(example.ids) for example in examples)
     whole = examples[0].ids.tolist()
-    apart = {turn.message for one in examples[1:] for turn in one.turns}
+    apart = {turn.message for example in examples[1:] for turn in example.turns}
     by_stop = all(
         _stands_in(turn, whole, less=int(turn.message in appended)) for turn in turns if turn.message in apart
     )

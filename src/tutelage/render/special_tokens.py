@@ -56,11 +56,11 @@ class ControlTokens:
 
     @cached_property
     def _first_letters(self) -> str:
-        return "".join(sorted({one[0] for one in self._beginnings}))
+        return "".join(sorted({beginning[0] for beginning in self._beginnings}))
 
     @cached_property
     def _longest(self) -> int:
-        return max((len(one) for one in self._beginnings), default=1)
+        return max((len(beginning) for beginning in self._beginnings), default=1)
 
     def escaped_spans(self, traced: Traced, conversation: Conversation) -> tuple[Span, ...]:
         """The control tokens in a rendering that data wrote, wholly or in part."""

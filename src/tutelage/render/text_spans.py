@@ -43,8 +43,8 @@ def owners(traced: Traced, message: int) -> NDArray[np.int8]:
     Roles are the template's business: it writes them from a message or by itself as it likes.
     """
     kinds = [
-        TEMPLATE if one.message is None or one.field == "role" else OWN if one.message == message else OTHERS
-        for one in traced.sources
+        TEMPLATE if source.message is None or source.field == "role" else OWN if source.message == message else OTHERS
+        for source in traced.sources
     ]
     # Sources below 0, the template's text, count from the end of the table.
     table = np.asarray([*kinds, *(TEMPLATE for _ in (provenance.JSON, provenance.PYTHON, provenance.OWN))], np.int8)
@@ -109,7 +109,7 @@ def require_own(traced: Traced, index: int, first: int, last: int) -> None:
 
 def has_content(traced: Traced, message: int, first: int, last: int) -> bool:
     """Whether a character of the message's content stands between two places, as far as that could be followed."""
-    said = [one.message == message and one.field.startswith("content") for one in traced.sources]
+    said = [source.message == message and source.field.startswith("content") for source in traced.sources]
     numbers = np.flatnonzero(said)
     return not traced.followed or bool(np.isin(traced.source[first:last], numbers).any())
 

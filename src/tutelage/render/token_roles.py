@@ -99,7 +99,7 @@ def _place(
     if agreed == 0:
         return
     own = [CODES["template"]] * len((provenance.JSON, provenance.PYTHON, provenance.OWN))
-    of_source = np.array([_code(one, conversation) for one in traced.sources] + own, dtype=np.int8)
+    of_source = np.array([_code(source, conversation) for source in traced.sources] + own, dtype=np.int8)
     of_character = of_source[traced.source[text_from:]]  # sources below 0, the template's own, count from the end
     found = majority(of_character, encoded.offsets[:agreed])
     codes[at : at + agreed] = np.where(codes[at : at + agreed] == UNKNOWN, found, codes[at : at + agreed])

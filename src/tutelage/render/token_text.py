@@ -92,7 +92,7 @@ class TokenTexts:
         """
         if not ids:
             return []
-        pieces = [self._piece(one) for one in ids]
+        pieces = [self._piece(token_id) for token_id in ids]
         pieces[0] = self._tokenizer.decode(ids[:1])
         whole = self._tokenizer.decode(ids)
         if "".join(pieces) == whole and self._partial.isdisjoint(ids):

@@ -103,7 +103,7 @@ class Tokenizer:
 
     def decode_all(self, sequences: Sequence[Sequence[int]]) -> list[str]:
         """The text of each of many lists of ids, control tokens spelled out."""
-        texts: list[str] = self.fast.decode_batch([list(one) for one in sequences], skip_special_tokens=False)
+        texts: list[str] = self.fast.decode_batch([list(sequence) for sequence in sequences], skip_special_tokens=False)
         return texts
 
     @property
@@ -114,12 +114,12 @@ class Tokenizer:
 
     def stop_pattern(self) -> re.Pattern[str]:
         """A pattern that finds any stop token in a text."""
-        words = sorted((self.spelling(one) for one in self.stop_ids), key=len, reverse=True)
+        words = sorted((self.spelling(stop_token_id) for stop_token_id in self.stop_ids), key=len, reverse=True)
         return re.compile("|".join(re.escape(word) for word in words if word) or r"(?!)")
 
     def stop_words(self) -> str:
         """The stop tokens, for people."""
-        return ", ".join(repr(self.spelling(one)) for one in sorted(self.stop_ids))
+        return ", ".join(repr(self.spelling(stop_token_id)) for stop_token_id in sorted(self.stop_ids))
 
     def spelling(self, token: int) -> str:
         """The letters that stand for `token` in a text: decoders write some control tokens otherwise."""
@@ -134,12 +134,12 @@ class Tokenizer:
         """
         parts: list[str] = []
         run: list[int] = []
-        for one in ids:
-            if one in self._added:
-                parts += [self.decode(run), self._added[one]]
+        for token_id in ids:
+            if token_id in self._added:
+                parts += [self.decode(run), self._added[token_id]]
                 run = []
             else:
-                run.append(one)
+                run.append(token_id)
         return "".join([*parts, self.decode(run)])
 
     @cached_property
@@ -225,7 +225,7 @@ def _stop_ids(fast: FastTokenizer, named: dict[str, str], folder: Path) -> froze
     for path in (folder / "generation_config.json", folder / "config.json"):
         value = read_object(path).get("eos_token_id")
         ids = value if isinstance(value, list) else [] if value is None else [value]
-        if not all(type(one) is int and one >= 0 for one in ids):
+        if not all(type(token_id) is int and token_id >= 0 for token_id in ids):
             raise _damaged(path, f"eos_token_id = {json.dumps(value)}, not a token's id or a list of them")
         if ids:
             return frozenset(ids)
@@ -236,7 +236,9 @@ def _stop_ids(fast: FastTokenizer, named: dict[str, str], folder: Path) -> froze
 def _own_templates(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
     path = folder / "chat_template.jinja"
     if path.is_file():
-        others = {one.stem: _read_text(one) for one in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
+        others = {
+            path.stem: _read_text(path) for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))
+        }
         return {"default": _read_text(path)} | others
     value = settings.get("chat_template")
     if isinstance(value, list):

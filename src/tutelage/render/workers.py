@@ -190,7 +190,7 @@ def _arrived(
 def _shipped(outcome: Outcome, vocabulary_size: int) -> _Shipped | Drop:
     if isinstance(outcome, Drop):
         return outcome
-    packets = tuple(packed(one, vocabulary_size=vocabulary_size) for one in outcome.examples)
+    packets = tuple(packed(example, vocabulary_size=vocabulary_size) for example in outcome.examples)
     return _Shipped(packets, outcome.changes)
 
 

@@ -28,8 +28,8 @@ class RoleShares:
     def of(cls, roles: Iterable[TokenRoles]) -> RoleShares:
         """The shares of some sequences."""
         shares = cls()
-        for one in roles:
-            shares.add(one)
+        for role in roles:
+            shares.add(role)
         return shares
 
     def add(self, roles: TokenRoles) -> None:

@@ -138,7 +138,8 @@ def require_same_inputs(
         if not rows_alone:
             other.pop(OUTCOME, None)
         raise CheckpointError(
-            f"The {' and the '.join(REQUIRED_SAME[name] for name in other)} is not the one this run began with, so this would "
+            f"The {' and the '.join(REQUIRED_SAME[name] for name in other)} is not the one this run began with, so "
+            "this would "
             f"not be a {'resume' if resume else 'replay'}",
             where="; ".join(where for where in other.values()),
             found="; ".join(differing) or None if rows_alone else None,
@@ -185,7 +186,7 @@ def _different(then: Mapping[str, Any], now: Mapping[str, Any], path: str = "") 
 def process_counts(inputs: Mapping[str, Any]) -> set[int]:
     """How many processes each session of a run had."""
     sessions = [inputs, *inputs.get("earlier_sessions", [])]
-    return {(one.get("machine") or {}).get("processes", 1) for one in sessions}
+    return {(session.get("machine") or {}).get("processes", 1) for session in sessions}
 
 
 def changed_settings(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -66,7 +66,7 @@ def holds_run(folder: Path) -> bool:
         SaveError: it cannot be read.
     """
     try:
-        names = {one.name for one in folder.iterdir()}
+        names = {path.name for path in folder.iterdir()}
         if names <= (BEGINNINGS_BESIDE_LOCK if _has_our_lock(folder) else BEGINNINGS - {LOCK}):
             return False
         if is_run(folder):
@@ -141,7 +141,7 @@ def existing_run_folder(name: str) -> Path:
         if (folder / SETTINGS).is_file():
             return folder
         beside = (
-            sorted(str(one.parent) for one in folder.parent.glob(f"*/{SETTINGS}")) if folder.parent.is_dir() else []
+            sorted(str(path.parent) for path in folder.parent.glob(f"*/{SETTINGS}")) if folder.parent.is_dir() else []
         )
     except (OSError, ValueError) as error:
         trouble, beside = cause_of(error), []

@@ -64,7 +64,7 @@ class Recorder:
 
     def __init__(self, path: Path | None, *, from_step: int = 0, log: Callable[[str], None] = print) -> None:
         lines, damaged = read_record(path) if path is not None and from_step > 0 else ([], [])
-        before = [one for one in lines if one["step"] <= from_step]
+        before = [line for line in lines if line["step"] <= from_step]
         last = max((one["step"] for one in before if "loss" in one), default=0)
         if path is not None and last < from_step:
             damaged.append(f"{path.name}: its last step is {last}, and the run had taken {from_step}")

@@ -319,7 +319,7 @@ def _result(fields: Fields) -> Result:
         total_tokens=fields.whole("total_tokens"),
         peak_bytes=fields.number("peak_bytes"),
         dropped=fields.inner("dropped").counts(),
-        examples=tuple(_sample(one) for one in fields.items("examples")),
+        examples=tuple(_sample(field) for field in fields.items("examples")),
         parameters=fields.inner("parameters").counts(),
         held_bytes=fields.inner("bytes").counts(),
         device=fields.text("device"),
@@ -351,7 +351,7 @@ def _books(fields: Fields) -> Books:
         dropped=fields.inner("dropped").counts(),
         changed=fields.inner("changed").counts(),
         notes=tuple(fields.lines("notes")),
-        samples={reason: tuple(_instance(one) for one in samples.items(reason)) for reason in samples.content},
+        samples={reason: tuple(_instance(sample) for sample in samples.items(reason)) for reason in samples.content},
     )
 
 

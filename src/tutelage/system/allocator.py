@@ -57,7 +57,9 @@ def better_allocator(environment: Mapping[str, str]) -> Path | None:
     if platform.libc_ver()[0] != "glibc" or Path("/proc/driver/nvidia/version").exists():
         return None
     packages = sysconfig.get_path("purelib")
-    folders = [Path(one.format(machine=platform.machine(), prefix=sys.prefix, packages=packages)) for one in FOLDERS]
+    folders = [
+        Path(folder.format(machine=platform.machine(), prefix=sys.prefix, packages=packages)) for folder in FOLDERS
+    ]
     places = (folder / library for folder in folders for library in LIBRARIES)
     return next((one for one in places if one.is_file()), None)
 

@@ -67,7 +67,9 @@ def _groups(root: Path, mount: Path) -> list[Path]:
     own = root / "proc/self/cgroup"
     lines = own.read_text(encoding="utf-8").splitlines() if own.is_file() else []
     wanted = "memory" if mount.name == "memory" else ""
-    paths = [path for _, controllers, path in (one.split(":", 2) for one in lines) if wanted in controllers.split(",")]
+    paths = [
+        path for _, controllers, path in (line.split(":", 2) for line in lines) if wanted in controllers.split(",")
+    ]
     inside = {mount}
     for path in paths:
         group = mount / path.lstrip("/")

@@ -84,7 +84,7 @@ def abort_out_of_memory(
     """
     tokens = len(row.ids)
     told = {"reason": "out_of_memory", "row_tokens": tokens}
-    micro_batches = [{"addresses": [str(one) for one in row.addresses]}]
+    micro_batches = [{"addresses": [str(address) for address in row.addresses]}]
     _left(batch, told, micro_batches, progress=progress, optimizer=optimizer, checkpoints=checkpoints)
     return FitError(
         f"One example of step {batch.step + 1} alone does not fit in memory; the run stops before it",
@@ -105,7 +105,7 @@ def abort_out_of_memory_on_rank(
     (`row_tokens_after_out_of_memory`).
     """
     run_folder, tokens = checkpoints.folder.parent, len(row.ids)
-    places = [str(one) for one in row.addresses]
+    places = [str(address) for address in row.addresses]
     newest = checkpoints.newest()
     told: dict[str, Any] = {"step": batch.step + 1, "reason": "out_of_memory", "process": process_group.rank}
     told |= {"row_tokens": tokens, "checkpoint": newest, "rows": [{"addresses": places}]}
@@ -117,7 +117,8 @@ def abort_out_of_memory_on_rank(
         fix = f"{go_on} with rows of at most {tokens // 2} tokens: {again}"
     run_files.write_json(run_folder / run_files.STOPPED, told)
     return FitError(
-        f"Memory ran out in step {batch.step + 1}, on process {process_group.rank} of {process_group.size}; the run ends",
+        f"Memory ran out in step {batch.step + 1}, on process {process_group.rank} of "
+        f"{process_group.size}; the run ends",
         where=_places(told["rows"], run_folder / run_files.STOPPED) or None,
         found=f"a row of {tokens} tokens",
         expected="room for the forward and backward pass of a row",
@@ -166,7 +167,10 @@ def _leave_out(run_folder: Path) -> str:
 
 
 def _told(row: PackedSequence, summed: float) -> dict[str, Any]:
-    return {"loss": _number(summed / max(1, row.trained_tokens)), "addresses": [str(one) for one in row.addresses]}
+    return {
+        "loss": _number(summed / max(1, row.trained_tokens)),
+        "addresses": [str(address) for address in row.addresses],
+    }
 
 
 def _places(rows: list[dict[str, Any]], path: Path) -> str:

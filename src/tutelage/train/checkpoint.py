@@ -208,7 +208,7 @@ class Checkpoints:
 
     def _newest_first(self, kind: str) -> list[Path]:
         begin = f"{kind}-"
-        found = [one for one in self.folder.glob(f"{begin}*") if one.name.removeprefix(begin).isdecimal()]
+        found = [path for path in self.folder.glob(f"{begin}*") if path.name.removeprefix(begin).isdecimal()]
         return sorted(found, key=lambda one: (len(one.name), one.name), reverse=True)
 
     def _forget_bests(self) -> None:
@@ -228,8 +228,8 @@ class Checkpoints:
 
     def _delete(self, folders: list[Path]) -> None:
         if self.process_group.is_main:
-            for one in folders:
-                shutil.rmtree(one)
+            for folder in folders:
+                shutil.rmtree(folder)
 
     def _write(self, target: Path, tensors: dict[str, dict[str, torch.Tensor]], progress: Progress) -> None:
         self._require_finite(tensors[MASTERS_FILE])
@@ -380,7 +380,7 @@ def _state(folder: Path) -> dict[str, Any]:
 def _checked_state(folder: Path, process_group: ProcessGroup = SINGLE) -> dict[str, Any]:
     """What `state.json` says, once each file it names, or this process's share of them, has the bytes written."""
     state = _state(folder)
-    if odd := sorted({one.name for one in folder.glob("*.safetensors")} - set(state["sha256"])):
+    if odd := sorted({path.name for path in folder.glob("*.safetensors")} - set(state["sha256"])):
         raise ValueError(f"{odd[0]} is no file of this checkpoint")
     for name, expected in sorted(state["sha256"].items())[process_group.rank :: process_group.size]:
         found = sha256_and_sync(folder / name)

@@ -37,8 +37,8 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 def trained_sha256(folder: Path) -> dict[str, str]:
     """The hash of every file in the folder of what was trained, by its path in there."""
-    files = sorted(one for one in folder.rglob("*") if one.is_file())
-    return {one.relative_to(folder).as_posix(): sha256_and_sync(one) for one in files}
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {file.relative_to(folder).as_posix(): sha256_and_sync(file) for file in files}
 
 
 def require_unfinished(folder: Path, train: TrainSettings) -> None:
@@ -68,8 +68,8 @@ def require_unfinished(folder: Path, train: TrainSettings) -> None:
 
 def longer(folder: Path, *lengths: TrainSettings) -> str:
     """The command that resumes a run with an epoch more than each of the lengths has, and no bound on its steps."""
-    epochs = max(one.epochs for one in lengths) + 1
-    is_bounded = any(one.max_steps is not None for one in lengths)
+    epochs = max(length.epochs for length in lengths) + 1
+    is_bounded = any(length.max_steps is not None for length in lengths)
     unbound = ["train.max_steps="] if is_bounded else []
     return command("train", "--resume", folder, f"train.epochs={epochs:g}", *unbound)
 

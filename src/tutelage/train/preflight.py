@@ -94,16 +94,16 @@ def pass_gates(
     met = _Met()
     added_tokens = tokenizer.fast.get_added_tokens_decoder()
     look = untrained_V is not None and bool(untrained_V.any())
-    for one in examples:
-        plain = whole or one.turns[0].prompt_end == 1  # a document is trained from its second token on
-        assert_proven(one, stop_ids=tokenizer.stop_ids, vocabulary_size=tokenizer.vocabulary_size, whole=plain)
+    for example in examples:
+        plain = whole or example.turns[0].prompt_end == 1  # a document is trained from its second token on
+        assert_proven(example, stop_ids=tokenizer.stop_ids, vocabulary_size=tokenizer.vocabulary_size, whole=plain)
         if not plain:
-            turns = sum(turn.ends_with_stop for turn in one.turns)
-            stops = trained_stops((one,), tokenizer.stop_ids)
-            assert stops == turns, f"{one.address}: {stops} trained stop tokens, {turns} trained turns"
+            turns = sum(turn.ends_with_stop for turn in example.turns)
+            stops = trained_stops((example,), tokenizer.stop_ids)
+            assert stops == turns, f"{example.address}: {stops} trained stop tokens, {turns} trained turns"
         if look:
             assert untrained_V is not None
-            met.calibration_for(one, untrained_V, added_tokens, new_ids)
+            met.calibration_for(example, untrained_V, added_tokens, new_ids)
     return _judged(met, tokenizer, fix)
 
 
@@ -144,13 +144,13 @@ def embedding_fix(settings: Settings, base: Path) -> str | None:
     if embedding is None:
         return None
     rows = [embedding.name] if (head := output_head(base)) is None else [embedding.name, head]
-    method, names = settings.model.method, [one.removesuffix(".weight") for one in rows]
+    method, names = settings.model.method, [row.removesuffix(".weight") for row in rows]
     if method == "full":
-        stuck = [pattern for pattern in settings.model.freeze for one in rows if matches(one, pattern)]
+        stuck = [pattern for pattern in settings.model.freeze for row in rows if matches(row, pattern)]
         return f'take "{stuck[0]}" out of model.freeze' if stuck else None
     if method == "prompt":
         return 'set model.method = "full"'
     whole = settings.lora.modules_to_save
-    needed = [one.rpartition(".")[2] for one in names if not any(f".{one}".endswith(f".{each}") for each in whole)]
+    needed = [name.rpartition(".")[2] for name in names if not any(f".{name}".endswith(f".{each}") for each in whole)]
     listed = ", ".join(f'"{one}"' for one in [*whole, *needed])
     return f"train the embedding beside the pairs: set lora.modules_to_save = [{listed}]" if needed else None

@@ -91,7 +91,7 @@ def replay(name: str, screen: Screen, *, into: str | None = None) -> Replayed:
     now = read_inputs(target)
     causes = changed_settings(earlier, now) + changes(earlier, now)
     for session in earlier.get("earlier_sessions", []):
-        causes += [f"before a resume, {one}" for one in changes(session, now)]
+        causes += [f"before a resume, {change}" for change in changes(session, now)]
     return Replayed(folder, target, steps, weights, recorded.difference, tuple(causes), tolerance)
 
 

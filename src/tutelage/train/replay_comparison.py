@@ -126,7 +126,7 @@ class RecordedRun:
 
     def conclude(self) -> None:
         """Note what was recorded and never met."""
-        missed = sorted(set(self.lines) - self.met, key=lambda one: one[1])
+        missed = sorted(set(self.lines) - self.met, key=lambda line: line[1])
         if missed and self.difference is None:
             kind, step = missed[0]
             self.difference = Difference(f"step {step}, {kind}", str(self.lines[missed[0]][kind]), "nothing")
@@ -144,7 +144,7 @@ def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 def first_other_tensor(then: Path, now: Path) -> Difference | None:
     """The first tensor, by file and name, that is not the same to the last bit in two folders of safetensors files."""
-    files = [sorted(one.name for one in folder.glob("*.safetensors")) for folder in (then, now)]
+    files = [sorted(path.name for path in folder.glob("*.safetensors")) for folder in (then, now)]
     if files[0] != files[1]:
         return Difference("files of the weights", ", ".join(files[0]) or "none", ", ".join(files[1]) or "none")
     for name in files[0]:

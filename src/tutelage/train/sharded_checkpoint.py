@@ -40,7 +40,7 @@ def write_shards(folder: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str,
         first, _ = next(iter(error.failures.values()))
         raise OSError(str(first).strip().split("\n")[0]) from error
     rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    names = sorted(one.name for one in folder.iterdir())[rank::size]
+    names = sorted(path.name for path in folder.iterdir())[rank::size]
     return {name: sha256_and_sync(folder / name) for name in names}
 
 

@@ -96,7 +96,7 @@ def opened(
 def _pass_gates(settings: Settings, prepared: Prepared, base: Path) -> None:
     tokenizer, whole = prepared.renderer.tokenizer, settings.render.train_on == "all"
     untrained_V, fix = untrained_tokens(base, tokenizer), embedding_fix(settings, base)
-    found = [tokenizer.fast.token_to_id(one) for one in settings.model.add_tokens]
+    found = [tokenizer.fast.token_to_id(add_token) for add_token in settings.model.add_tokens]
     new_ids = [one for one in found if one is not None]
     if untrained_V is not None:
         untrained_V[new_ids] = True

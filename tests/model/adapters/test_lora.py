@@ -49,7 +49,7 @@ def test_only_the_adapter_has_masters(tiny_model: Any) -> None:
     masters = optimiser_of(adapted).masters
 
     assert all("lora_" in name for name in masters)
-    assert sum(one.numel() for one in masters.values()) == record.trainable
+    assert sum(master.numel() for master in masters.values()) == record.trainable
     assert not any("lm_head" in name for name in masters)
 
 
@@ -79,7 +79,7 @@ def test_full_training_learns_every_parameter(tiny_model: Any) -> None:
 
     model, record = train_everything(tiny_model)
 
-    assert record.trainable == record.parameters == sum(one.numel() for one in model.parameters())
+    assert record.trainable == record.parameters == sum(parameter.numel() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

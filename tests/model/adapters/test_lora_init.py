@@ -31,10 +31,10 @@ def inputs_of(model: Any, examples: Sequence[Example], name: str, *, trained: bo
     seen = []
     hook = model.get_submodule(name).register_forward_pre_hook(lambda _layer, given: seen.append(given[0][0]))
     with torch.no_grad():
-        for one in examples:
-            model(input_ids=torch.from_numpy(one.ids).long()[None])
+        for example in examples:
+            model(input_ids=torch.from_numpy(example.ids).long()[None])
     hook.remove()
-    kept = [torch.from_numpy(one.weights != 0) | (not trained) for one in examples]
+    kept = [torch.from_numpy(example.weights != 0) | (not trained) for example in examples]
     return torch.cat([rows[keep] for rows, keep in zip(seen, kept, strict=True)])
 
 
@@ -96,10 +96,10 @@ def test_eva_brings_components_up_to_date_batch_by_batch(
 def test_eva_keeps_as_much_of_the_variance_as_pefts_own_loop(tiny_model: Any, documents: Documents) -> None:
     """PEFT's, given one batch again and again, of documents of one length that are trained throughout."""
     examples = documents([30] * 8)
-    for one in examples:
-        one.weights[:] = 1.0
-        one.weights[0] = 0.0
-    ids = torch.stack([torch.from_numpy(one.ids).long() for one in examples])
+    for example in examples:
+        example.weights[:] = 1.0
+        example.weights[0] = 0.0
+    ids = torch.stack([torch.from_numpy(example.ids).long() for example in examples])
     labels = ids.clone()
     labels[:, 0] = -100
     config = LoraConfig(
@@ -158,9 +158,9 @@ def test_lora_ga_starts_along_the_gradient_of_full_training(tiny_model: Any, doc
     """One document a row: the mean of their mean losses."""
     examples = documents((40, 50, 45))
     other = copy.deepcopy(tiny_model)
-    for one in examples:
-        ids = torch.from_numpy(one.ids).long()[None]
-        labels = torch.where(torch.from_numpy(one.weights != 0), ids, -100)
+    for example in examples:
+        ids = torch.from_numpy(example.ids).long()[None]
+        labels = torch.where(torch.from_numpy(example.weights != 0), ids, -100)
         (other(input_ids=ids, labels=labels).loss / 3).backward()
 
     adapted = started(tiny_model, examples, "lora_ga", row_tokens=50)
@@ -169,7 +169,7 @@ def test_lora_ga_starts_along_the_gradient_of_full_training(tiny_model: Any, doc
         first_KI = adapted.get_submodule(name).lora_A["default"].weight
         expected_KI = torch.linalg.svd(other.get_submodule(name).weight.grad).Vh[:RANK]
         assert overlap(first_KI, expected_KI) > 0.99
-    assert all(one.grad is None for one in adapted.parameters())
+    assert all(parameter.grad is None for parameter in adapted.parameters())
 
 
 @pytest.mark.parametrize("init", ["eva", "corda", "lora_ga"])
@@ -187,7 +187,7 @@ def test_every_token_that_was_looked_at_is_told_of_once(tiny_model: Any, documen
         sight=CalibrationData(rows, told.append),
     )
 
-    assert told == [len(one.ids) for one in rows]
+    assert told == [len(row.ids) for row in rows]
 
 
 def test_all_linear_layers_are_those_that_peft_means(tiny_model: Any) -> None:

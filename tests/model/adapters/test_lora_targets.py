@@ -72,15 +72,15 @@ def test_r15_experts_and_dense_layers_get_pairs_and_the_rest_is_named_with_its_s
     left = {name: one for name, one in matrices.items() if id(one) not in chosen}
 
     assert torch.equal(adapted(IDS).logits, base)
-    assert any(one.ndim == 3 and id(one) in chosen for one in matrices.values())
+    assert any(matrix.ndim == 3 and id(matrix) in chosen for matrix in matrices.values())
     assert all("router" in name or ".gate." in name for name in left), left
     said = [note for note in record.notes if note.startswith("No pair beside")]
     assert len(said) == bool(left)
     if left:
-        share = sum(one.numel() for one in left.values()) / sum(one.numel() for one in matrices.values())
+        share = sum(one.numel() for one in left.values()) / sum(matrix.numel() for matrix in matrices.values())
         assert f"{share:.1%}" in said[0]
     adapted(IDS).logits.square().sum().backward()
-    assert all(one.grad is not None for one in adapted.parameters() if one.requires_grad)
+    assert all(parameter.grad is not None for parameter in adapted.parameters() if parameter.requires_grad)
 
 
 def test_r15_a_pair_that_no_forward_pass_reaches_is_not_counted_as_trained() -> None:
@@ -89,7 +89,7 @@ def test_r15_a_pair_that_no_forward_pass_reaches_is_not_counted_as_trained() -> 
     adapted, record = add_lora(model, **LORA)
     adapted(IDS).logits.square().sum().backward()
 
-    assert all(one.grad is not None for one in adapted.parameters() if one.requires_grad)
+    assert all(parameter.grad is not None for parameter in adapted.parameters() if parameter.requires_grad)
     assert "mixer.dt_proj.weight" in record.notes[0]
 
 
@@ -187,4 +187,4 @@ def test_r17_a_module_that_takes_its_input_by_name_has_no_pair_of_its_own() -> N
     adapted, record = add_lora(tiny_kind("zamba"), rank=2, alpha=2, dropout=0.0, targets="all-linear")
 
     assert adapted(input_ids=IDS).logits.isfinite().all()
-    assert any("mamba.x_proj_weight" in one for one in record.notes)
+    assert any("mamba.x_proj_weight" in note for note in record.notes)

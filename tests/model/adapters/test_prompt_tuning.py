@@ -37,8 +37,8 @@ def one_document_at_a_time(model: Any, examples: Any) -> torch.Tensor:
     """Through PEFT's forward, which puts the virtual tokens in front itself."""
     model.set_attn_implementation("eager")
     sums = []
-    for one in examples:
-        ids, weights = torch.from_numpy(one.ids).long(), torch.from_numpy(one.weights)
+    for example in examples:
+        ids, weights = torch.from_numpy(example.ids).long(), torch.from_numpy(example.weights)
         logits = model(input_ids=ids[None], use_cache=False).logits[0].float()[-len(ids) :]
         sums.append((cross_entropy(logits[:-1], ids[1:], reduction="none") * weights[1:]).sum())
     return torch.stack(sums).sum()
@@ -67,7 +67,7 @@ def test_the_packed_loss_is_pefts_one_by_one(
     torch.stack(sums).sum().backward()
 
     torch.testing.assert_close(torch.stack(sums).sum(), expected, rtol=1e-6, atol=0)
-    assert sum(counts) == sum(int((one.weights != 0).sum()) for one in examples)
+    assert sum(counts) == sum(int((example.weights != 0).sum()) for example in examples)
     assert set(expected_gradients) == {"prompt_encoder.default.embedding.weight"}
     for name, value in gradients_of(model).items():
         torch.testing.assert_close(value, expected_gradients[name], rtol=1e-4, atol=1e-5)
@@ -117,7 +117,7 @@ def test_only_the_virtual_tokens_have_optimizer_state(tiny_model: Any, documents
     optimizer.step(1e-2, max_gradient_norm=1.0)
 
     moments = [one for name, one in optimizer.state().items() if name.startswith("exp_avg:")]
-    assert [one.numel() for one in moments] == [record.trainable]
+    assert [moment.numel() for moment in moments] == [record.trainable]
     assert all(torch.equal(one, before[name]) for name, one in model.get_base_model().named_parameters())
 
 
@@ -166,7 +166,7 @@ def test_replies_are_pefts_and_do_not_depend_on_the_batch(tiny_model: Any, tiny_
                 ids.append(int(model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
             if ids[-1] in stops:
                 break
-        expected.append(tokenizer.decode([one for one in ids[len(prompt) :] if one not in stops]))
+        expected.append(tokenizer.decode([token_id for token_id in ids[len(prompt) :] if token_id not in stops]))
     assert len(set(expected)) > 4
 
     for batch in (1, 3, 8):

@@ -99,7 +99,7 @@ def test_scores_are_not_rounded() -> None:
 
 
 def test_nothing_but_its_inputs_is_kept() -> None:
-    inputs = [one.requires_grad_() for one in tensors(18, torch.bfloat16)]
+    inputs = [tensor.requires_grad_() for tensor in tensors(18, torch.bfloat16)]
     kept: list[torch.Tensor] = []
 
     def keep(one: torch.Tensor) -> torch.Tensor:

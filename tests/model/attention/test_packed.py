@@ -157,7 +157,7 @@ def test_short_bf16_stretches_are_rounded_once() -> None:
 def test_only_the_row_and_the_logarithms_of_its_sums_are_kept(tree: Tree, dtype: torch.dtype) -> None:
     document_tokens, parents = tree
     tokens = sum(document_tokens)
-    inputs = [one.requires_grad_() for one in tensors(tokens, dtype)]
+    inputs = [tensor.requires_grad_() for tensor in tensors(tokens, dtype)]
     kept: list[torch.Tensor] = []
 
     def keep(one: torch.Tensor) -> torch.Tensor:
@@ -227,7 +227,7 @@ def test_r8_a_row_whose_documents_are_not_handed_on_is_one_document() -> None:
 
 
 def test_two_rows_at_once_are_refused() -> None:
-    query, key, value = (one.repeat(2, 1, 1, 1) for one in tensors(4))
+    query, key, value = (tensor.repeat(2, 1, 1, 1) for tensor in tensors(4))
 
     with pytest.raises(ValueError, match="one packed row"):
         document_attention(torch.nn.Identity(), query, key, value, None, document_tokens=(4,))

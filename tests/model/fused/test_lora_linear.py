@@ -52,7 +52,7 @@ def off(found: torch.Tensor, right: torch.Tensor) -> float:
 
 
 def lean_layers(model: Any) -> list[LeanLora]:
-    return [one for one in model.modules() if isinstance(one, LeanLora)]
+    return [module for module in model.modules() if isinstance(module, LeanLora)]
 
 
 KINDS: list[dict[str, Any]] = [

@@ -139,7 +139,7 @@ def test_the_product_is_not_kept(method: str) -> None:
         hidden = torch.randn(1, 1000, 32, requires_grad=True)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one):
             alive = mlp(hidden)
-        own = sum(one.untyped_storage().nbytes() for one in mlp.parameters())
+        own = sum(parameter.untyped_storage().nbytes() for parameter in mlp.parameters())
         kept[lean] = sum(sizes.values()) - own
         assert alive.requires_grad
     width = 1000 * SHAPE["intermediate_size"] * 4
@@ -210,6 +210,6 @@ def test_random_numbers_go_on_as_if_nothing_had_been_tried() -> None:
 def test_modes_are_taken_over() -> None:
     model = made("llama").eval()
     reduce_saved_activations(model)
-    lean = [one for one in model.modules() if isinstance(one, LeanNorm | LeanGatedUnit)]
+    lean = [module for module in model.modules() if isinstance(module, LeanNorm | LeanGatedUnit)]
     assert len(lean) == 7
     assert not any(one.training for one in lean)

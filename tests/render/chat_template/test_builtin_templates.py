@@ -116,11 +116,11 @@ def test_every_format_is_proven_on_a_tokenizer_that_has_its_tokens(
     assert sorted(turn.message for example in examples for turn in example.turns) == [2, 4]
     # This tokenizer reads a blank line at a prompt's end otherwise than before a reply, so llama3 needs two sequences.
     assert len(examples) == (2 if name == "llama3" else 1)
-    trained = "".join(tokenizer.decode(one.ids[one.weights != 0].tolist()) for one in examples)
+    trained = "".join(tokenizer.decode(example.ids[example.weights != 0].tolist()) for example in examples)
     assert trained.count(named.stop or "<e>") == 2
     assert ASKED not in trained
     findings = checkpoint_findings(template, tokenizer, text_markers=named.text_markers)
-    assert [one.key for one in findings if one.severity != "info"] == []
+    assert [finding.key for finding in findings if finding.severity != "info"] == []
 
 
 @pytest.mark.parametrize("name", ["chatml", "llama2", "llama3"])

@@ -122,7 +122,7 @@ def test_the_page_holds_every_id_weight_and_turn(renderer: Renderer, page_of: Ca
             assert (length, trained, traced) == (len(example.ids), example.trained_tokens, 1)
             assert len(spread(roles)) == length
             assert turns == [
-                number for one in example.turns for number in (one.message, one.prompt_end, one.reply_end, 1)
+                number for turn in example.turns for number in (turn.message, turn.prompt_end, turn.reply_end, 1)
             ]
 
 
@@ -160,7 +160,11 @@ def test_the_summary_is_the_sum_of_the_rows(renderer: Renderer, page_of: Callabl
     page, data = page_of(*gathered(renderer, *MIXED, drops=DROPS))
     sequences = [sequence for row in data["rows"] if isinstance(row[3], list) for sequence in row[3]]
     exact = [float(value) for value, _ in page.exact]
-    assert exact == [len(sequences), sum(one[1] for one in sequences), sum(one[2] for one in sequences)]
+    assert exact == [
+        len(sequences),
+        sum(sequence[1] for sequence in sequences),
+        sum(sequence[2] for sequence in sequences),
+    ]
     by_role = dict.fromkeys(ROLES, 0)
     for one in sequences:
         for code in spread(one[5]):
@@ -249,7 +253,7 @@ def test_a_page_takes_the_place_of_the_old_one_in_one_move(
     with pytest.raises(SaveError, match="could not be written") as caught:
         write_rows(path, *gathered(renderer, *MIXED), title="rows", origin=())
     assert caught.value.found == "No space left on device"
-    assert [one.name for one in tmp_path.iterdir()] == ["rows.html"]
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.html"]
     assert path.read_text("utf-8") == OLD
 
 
@@ -303,4 +307,6 @@ def test_the_script_unpacks_what_was_packed(renderer: Renderer, page_of: Callabl
             assert sequence["weights"] == example.weights.tolist()
             assert sequence["text"] == renderer.tokenizer.decode(example.ids.tolist())
             assert sequence["text"].lower() in row["search"]
-            assert sequence["turns"] == [[one.message, one.prompt_end, one.reply_end, True] for one in example.turns]
+            assert sequence["turns"] == [
+                [turn.message, turn.prompt_end, turn.reply_end, True] for turn in example.turns
+            ]

@@ -97,7 +97,7 @@ def add_lora(
         start_from_inputs(adapted, _needed(sight), rank=rank)
         if expert_pairs(adapted):
             notes += ("Pairs of experts start as lora.init = default, as eva looks at what goes into a layer",)
-    quantised = any(not one.is_floating_point() for one in adapted.parameters())
+    quantised = any(not parameter.is_floating_point() for parameter in adapted.parameters())
     return adapted, counted(adapted, "qlora" if quantised else "lora", notes=notes, start=_start(adapted, init))
 
 
@@ -171,7 +171,9 @@ def _check_rank(model: torch.nn.Module, rank: int, init: str) -> None:
             fix=f"set lora.rank = {rank + 1}",
         )
     narrowest = min(
-        min(one.in_features, one.out_features) for one in model.modules() if isinstance(one, torch.nn.Linear)
+        min(module.in_features, module.out_features)
+        for module in model.modules()
+        if isinstance(module, torch.nn.Linear)
     )
     if init not in ("gaussian", "orthogonal") and rank * (2 if init == "lora_ga" else 1) > narrowest:
         raise ConfigError(

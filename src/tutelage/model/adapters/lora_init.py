@@ -133,11 +133,11 @@ class _Inputs:
         self._hooks: list[Any] = []
 
     def __enter__(self) -> None:
-        self._hooks = [one.register_forward_pre_hook(self._see) for one in self._layers]
+        self._hooks = [layer.register_forward_pre_hook(self._see) for layer in self._layers]
 
     def __exit__(self, *_: object) -> None:
-        for one in self._hooks:
-            one.remove()
+        for hook in self._hooks:
+            hook.remove()
         self._last = (None, None)
 
     def _see(self, layer: Any, given: tuple[torch.Tensor, ...]) -> None:

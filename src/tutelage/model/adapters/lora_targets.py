@@ -115,9 +115,9 @@ def paired(adapted: Any) -> set[int]:
     from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 
     return {
-        id(one.get_param() if isinstance(one, ParamWrapper) else one.get_base_layer().weight)
-        for one in adapted.modules()
-        if isinstance(one, LoraLayer)
+        id(module.get_param() if isinstance(module, ParamWrapper) else module.get_base_layer().weight)
+        for module in adapted.modules()
+        if isinstance(module, LoraLayer)
     }
 
 
@@ -145,7 +145,7 @@ def _tried(model: Any, config: Any) -> Iterator[Any]:
     """PEFT's model with pairs that take no memory; `model` is as it was when the block ends, or when PEFT refuses."""
     from peft import get_peft_model
 
-    learns = [(one, one.requires_grad) for one in model.parameters()]
+    learns = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         yield get_peft_model(model, copy.deepcopy(config), low_cpu_mem_usage=True)
     finally:
@@ -223,8 +223,8 @@ def _idle_modules(model: Any) -> set[str]:
             raise
         return set()
     finally:
-        for one in hooks:
-            one.remove()
+        for hook in hooks:
+            hook.remove()
     busy = {of_any_layer(f"{name}.") for name in called}
     return {name for name in matrices if of_any_layer(f"{name}.") not in busy}
 
@@ -277,9 +277,9 @@ def _named(model: Any, targets: Sequence[str]) -> tuple[list[str], list[str]]:
     def among(names: list[str], target: str) -> bool:
         return any(name == target or name.endswith(f".{target}") for name in names)
 
-    modules = [one for one in targets if among(layers, one)]
-    parameters = [one for one in targets if one not in modules and among(weights, one)]
-    if wrong := [one for one in targets if one not in modules and one not in parameters]:
+    modules = [target for target in targets if among(layers, target)]
+    parameters = [target for target in targets if target not in modules and among(weights, target)]
+    if wrong := [target for target in targets if target not in modules and target not in parameters]:
         raise ConfigError(
             "LoRA does not find its targets in this model",
             where="lora.targets",
@@ -311,7 +311,7 @@ def _advice(model: Any, config: Any, error: Exception) -> ConfigError:
     single = target_names(model) if isinstance(asked_for, str) else sorted(asked_for)
     works = [one for one in single if _refusal(model, replace(config, **_as_targets(model, [one]))) is None]
     if works and _refusal(model, replace(config, **_as_targets(model, works))) is None:
-        fix = "set lora.targets = [" + ", ".join(f'"{one}"' for one in works) + "]"
+        fix = "set lora.targets = [" + ", ".join(f'"{work}"' for work in works) + "]"
     else:
         fix = 'set model.method = "full", or choose another model'
     return ConfigError(

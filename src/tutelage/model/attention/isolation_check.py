@@ -173,7 +173,7 @@ def _hidden(model: Any, stretches: Sequence[Sequence[int]], *, parents: tuple[in
     begins = [len(stretches[parent]) if parent >= 0 else 0 for parent in parents or (-1,) * len(stretches)]
     places = [place for begin, ids in zip(begins, stretches, strict=True) for place in range(begin, begin + len(ids))]
     hidden: torch.Tensor = decoder_of(model)(
-        input_ids=torch.tensor([[one for ids in stretches for one in ids]], device=device),
+        input_ids=torch.tensor([[token_id for ids in stretches for token_id in ids]], device=device),
         position_ids=torch.tensor([places], device=device),
         document_tokens=tuple(map(len, stretches)),
         **({"parents": parents} if parents else {}),
@@ -183,7 +183,7 @@ def _hidden(model: Any, stretches: Sequence[Sequence[int]], *, parents: tuple[in
 
 
 def _dtype(model: Any) -> torch.dtype:
-    dtype: torch.dtype = next(one.dtype for one in model.parameters() if one.is_floating_point())
+    dtype: torch.dtype = next(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
     return dtype
 
 

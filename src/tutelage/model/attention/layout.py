@@ -68,7 +68,7 @@ def reach_mask(
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The stretches of a packed row, as of `types.PackedSequence`: the tokens of each, and the one that each continues, or -1."""
+    """The stretches of a `PackedSequence`: the tokens of each, and the stretch that each continues, or -1."""
 
     document_tokens: tuple[int, ...]
     parents: tuple[int, ...] = ()

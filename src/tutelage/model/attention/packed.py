@@ -284,7 +284,7 @@ class _PackedAttention(torch.autograd.Function):
                 else:
                     grad[:, :, place].add_(part)
             del parts, part  # else they would lie beside those of the next piece
-        return (*(one.to(query_1HRK.dtype) for one in grads), None, None, None)
+        return (*(grad.to(query_1HRK.dtype) for grad in grads), None, None, None)
 
 
 def _summed_in(query_1HRK: torch.Tensor, pieces: Sequence[_Piece]) -> torch.dtype:

@@ -47,8 +47,8 @@ def reduce_saved_activations(model: torch.nn.Module, *, recomputed: bool = False
 
 def _shapes(module: torch.nn.Module) -> tuple[Any, ...]:
     """What tells modules of one class apart, as far as it matters here."""
-    own = tuple(tuple(one.shape) for one in module.parameters(recurse=False))
-    return own + tuple(type(one).__name__ for one in module.children()) if _is_gated(module) else own
+    own = tuple(tuple(parameter.shape) for parameter in module.parameters(recurse=False))
+    return own + tuple(type(child).__name__ for child in module.children()) if _is_gated(module) else own
 
 
 def _lean(module: Any, *, recomputed: bool) -> Callable[[Any], torch.nn.Module] | None:

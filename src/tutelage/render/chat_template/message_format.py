@@ -58,7 +58,7 @@ class MessageFormat:
 
     def sees(self, conversation: Conversation) -> list[Seen]:
         """The messages of a conversation as the template is handed them."""
-        return [self.message(one) for one in conversation.messages]
+        return [self.message(message) for message in conversation.messages]
 
     def message(self, message: Message) -> Seen:
         """One message as the template is handed it."""

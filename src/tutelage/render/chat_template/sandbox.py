@@ -187,7 +187,7 @@ def _method(meter: Meter, receiver: Any, callee: Any, args: tuple[Any, ...], kwa
 
 def _class_method(meter: Meter, callee: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     if callee.__name__ == "from_bytes":
-        _allow_bits(meter, 8 * max((len(one) for one in args if isinstance(one, bytes)), default=0))
+        _allow_bits(meter, 8 * max((len(argument) for argument in args if isinstance(argument, bytes)), default=0))
     return meter.charged(callee(*args, **kwargs))
 
 

@@ -26,7 +26,11 @@ def allowed_arguments(
         items = meter.listed(first)
         meter.allow(sum(len(item) + len(receiver) for item in items if isinstance(item, (str, bytes))))
         return (items, *arguments[1:])
-    elif name == "replace" and len(arguments) > 1 and all(isinstance(one, (str, bytes)) for one in arguments[:2]):
+    elif (
+        name == "replace"
+        and len(arguments) > 1
+        and all(isinstance(argument, (str, bytes)) for argument in arguments[:2])
+    ):
         old, new = arguments[:2]
         if len(new) > len(old) and isinstance(old, str) == isinstance(receiver, str):
             meter.allow(len(receiver) + receiver.count(old) * (len(new) - len(old)))

@@ -187,7 +187,7 @@ class ChatTemplate:
     def literals(self) -> tuple[str, ...]:
         """Its own pieces of text, each once, in order: text between the tags, and texts in expressions."""
         pieces = (one for tree in self._trees for one in tree.find_all((nodes.TemplateData, nodes.Const)))
-        texts = (one.data if isinstance(one, nodes.TemplateData) else one.as_const() for one in pieces)
+        texts = (piece.data if isinstance(piece, nodes.TemplateData) else piece.as_const() for piece in pieces)
         return tuple(dict.fromkeys(text for text in texts if isinstance(text, str)))
 
     @cached_property

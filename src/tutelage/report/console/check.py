@@ -91,7 +91,7 @@ def check_screen(
 ) -> RenderableType:
     """Warnings about template and tokenizer, books, drops with samples, tokens, and how alike the splits are."""
     balance = f"{count(ledger.rows_in)} rows in = {count(ledger.rows_kept)} kept + {count(ledger.rows_dropped)} dropped"
-    serious = any(one.severity != "info" for one in findings)
+    serious = any(finding.severity != "info" for finding in findings)
     parts: list[RenderableType] = [brief_findings(findings)] if serious else []
     parts.append(Text(balance, style="bold"))
     if ledger.dropped or ledger.changed:

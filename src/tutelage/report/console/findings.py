@@ -21,25 +21,29 @@ def findings_screen(findings: Sequence[Finding], *, about: str) -> RenderableTyp
         about: what they are about, for the first line.
     """
     parts: list[RenderableType] = [Text(about, style="bold")]
-    for one in findings:
-        parts.append(Text.assemble((f"{one.severity}: ", STYLES[one.severity]), one.sentence, (f" ({one.key})", "dim")))
-        parts.append(Text(f"    seen: {one.evidence}", style="dim"))
-        if one.fix is not None:
-            parts.append(Text(f"    do: {one.fix}"))
+    for finding in findings:
+        parts.append(
+            Text.assemble(
+                (f"{finding.severity}: ", STYLES[finding.severity]), finding.sentence, (f" ({finding.key})", "dim")
+            )
+        )
+        parts.append(Text(f"    seen: {finding.evidence}", style="dim"))
+        if finding.fix is not None:
+            parts.append(Text(f"    do: {finding.fix}"))
     parts.append(Text(_totals(findings), style="bold"))
     return Group(*parts)
 
 
 def brief_findings(findings: Sequence[Finding]) -> RenderableType:
     """One line for each warning and error."""
-    serious = [one for one in findings if one.severity != "info"]
+    serious = [finding for finding in findings if finding.severity != "info"]
     return Group(
-        *(Text.assemble((f"{one.severity}: ", STYLES[one.severity]), one.sentence, (f" ({one.key})", "dim"))
-          for one in serious)
+        *(Text.assemble((f"{seriou.severity}: ", STYLES[seriou.severity]), seriou.sentence, (f" ({seriou.key})", "dim"))
+          for seriou in serious)
     )  # fmt: skip
 
 
 def _totals(findings: Sequence[Finding]) -> str:
-    numbers = {name: sum(one.severity == name for one in findings) for name in STYLES}
+    numbers = {name: sum(finding.severity == name for finding in findings) for name in STYLES}
     return ", ".join(f"{count(number)} {name}{'s' if number != 1 and name != 'info' else ''}"
                      for name, number in numbers.items())  # fmt: skip

@@ -44,11 +44,11 @@ def measures_table(measured: Mapping[str, Mapping[str, Any]], *, title: str) -> 
     columns = list(measured.values())
     for key, label in names.items():
         write = loss if key == "heldout_loss" else percent
-        if any(one.get(key) is not None for one in columns):
-            table.add_row(label, *(_or_dash(one.get(key), write) for one in columns))
+        if any(column.get(key) is not None for column in columns):
+            table.add_row(label, *(_or_dash(column.get(key), write) for column in columns))
         if key == "exact_match":
             for name in columns[-1].get("fields", {}):
-                cells = (_or_dash(one.get("fields", {}).get(name), percent) for one in columns)
+                cells = (_or_dash(column.get("fields", {}).get(name), percent) for column in columns)
                 table.add_row(Text(f"  {name}", style="dim"), *cells)
     return table
 
@@ -61,9 +61,9 @@ def _examples(examples: list[Mapping[str, Any]]) -> RenderableType:
     table = Table(show_lines=True, expand=True)
     for title in ("asked", "before", "after", "wanted"):
         table.add_column(title, ratio=1, overflow="fold")
-    for one in examples:
-        cells = [_short(one.get(key)) for key in ("prompt", "before", "after", "reference")]
-        right = one.get("after") == one.get("reference")
+    for example in examples:
+        cells = [_short(example.get(key)) for key in ("prompt", "before", "after", "reference")]
+        right = example.get("after") == example.get("reference")
         cells[2].stylize("green" if right else "yellow")
         table.add_row(*cells)
     return table

@@ -155,7 +155,7 @@ def _page(folder: RunFolder) -> Page:
     lines = score_lines(result.before, result.after) if result else ()
     gained, forgot = gained_and_forgot(lines) if lines else ((), ())
     rows, rows_left_out = view_rows(folder.rows or ())
-    comparisons = tuple(compare(one) for one in result.examples[:MOST_EXAMPLES]) if result else ()
+    comparisons = tuple(compare(example) for example in result.examples[:MOST_EXAMPLES]) if result else ()
     samples = books.samples if books else {}
     dropped = books.dropped if books else result.dropped if result else {}
     return Page(
@@ -187,7 +187,7 @@ def _page(folder: RunFolder) -> Page:
 
 def _progress(folder: RunFolder) -> str:
     steps = folder.steps or ()
-    heldout = [one.heldout_loss for one in folder.evaluations if drawable(one.heldout_loss)]
+    heldout = [evaluation.heldout_loss for evaluation in folder.evaluations if drawable(evaluation.heldout_loss)]
     return progress(folder.result, len(steps), steps[-1].loss if steps else None, min(heldout, default=None))
 
 
@@ -237,7 +237,10 @@ def _table(
     steps: Sequence[Step], evaluations: Sequence[Evaluation]
 ) -> tuple[tuple[Step | None, Evaluation | None], ...]:
     """Evenly spread steps, the first and the last among them, and all evaluations as far as they fit."""
-    by_step, by_evaluation = {one.step: one for one in steps}, {one.step: one for one in evaluations}
+    by_step, by_evaluation = (
+        {step.step: step for step in steps},
+        {evaluation.step: evaluation for evaluation in evaluations},
+    )
     shown = sorted({*_spread(list(by_step)), *_spread(list(by_evaluation))})
     return tuple((by_step.get(step), by_evaluation.get(step)) for step in shown)
 

@@ -82,7 +82,7 @@ class PageRows:
             ids = example.ids.tolist()
             pairs = zip(ids, self._texts.of(ids), strict=True)
             table = self._table
-            tokens = np.fromiter((table.setdefault(one, len(table)) for one in pairs), dtype=np.int32, count=len(ids))
+            tokens = np.fromiter((table.setdefault(pair, len(table)) for pair in pairs), dtype=np.int32, count=len(ids))
             roles = token_roles(conversation, example, self.renderer)
             self.shares.add(roles)
             stops = sum(turn.ends_with_stop for turn in example.turns)
@@ -101,8 +101,8 @@ class PageRows:
 
     def in_order(self) -> list[SeenRow]:
         """The rows in the order of their files, which are in the order in which they were met."""
-        files = {name: place for place, name in enumerate(dict.fromkeys(one.address.file for one in self._rows))}
-        return sorted(self._rows, key=lambda one: (files[one.address.file], one.address.number))
+        files = {name: place for place, name in enumerate(dict.fromkeys(row.address.file for row in self._rows))}
+        return sorted(self._rows, key=lambda row: (files[row.address.file], row.address.number))
 
     @property
     def table(self) -> list[tuple[int, str]]:
@@ -208,20 +208,20 @@ def _trained(tally: Tally) -> str:
 
 def _data(seen: PageRows) -> dict[str, object]:
     rows = seen.in_order()
-    files = list(dict.fromkeys(one.address.file for one in rows))
-    entries = [entry for one in rows for entry in (*one.changes, *([one.drop] if one.drop else ()))]
-    reasons = list(dict.fromkeys(one.reason for one in entries))
+    files = list(dict.fromkeys(row.address.file for row in rows))
+    entries = [entry for row in rows for entry in (*row.changes, *([row.drop] if row.drop else ()))]
+    reasons = list(dict.fromkeys(entry.reason for entry in entries))
     table = seen.table
     counts = np.zeros(len(table), dtype=np.int64)
-    for one in rows:
-        for sequence in one.sequences:
+    for row in rows:
+        for sequence in row.sequences:
             counts += np.bincount(sequence.tokens, minlength=len(table))
     order = np.argsort(-counts, kind="stable")
     rank = np.empty(len(table), dtype=np.int64)
     rank[order] = np.arange(len(table))
     tokens = [table[index] for index in order.tolist()]
     marked = {place: mark for place, (_, text) in enumerate(tokens) if (mark := visible(text)) != text}
-    raw = raw_lines((one.address for one in rows if one.drop), characters=RAW_CHARACTERS)
+    raw = raw_lines((row.address for row in rows if row.drop), characters=RAW_CHARACTERS)
     return {
         "files": files,
         "reasons": reasons,
@@ -229,7 +229,7 @@ def _data(seen: PageRows) -> dict[str, object]:
         "ids": [token for token, _ in tokens],
         "texts": [text for _, text in tokens],
         "marked": marked,
-        "rows": [_row(one, files, reasons, rank, raw) for one in rows],
+        "rows": [_row(row, files, reasons, rank, raw) for row in rows],
     }
 
 
@@ -237,11 +237,11 @@ def _row(
     row: SeenRow, files: list[str], reasons: list[str], rank: NDArray[np.int64], raw: dict[Address, str]
 ) -> Packed:
     label = str(row.address).removeprefix(row.address.file)
-    changes: Packed = [[reasons.index(one.reason), one.detail] for one in row.changes]
+    changes: Packed = [[reasons.index(change.reason), change.detail] for change in row.changes]
     head: Packed = [files.index(row.address.file), label, changes]
     if row.drop:
         return [*head, reasons.index(row.drop.reason), row.drop.detail, raw.get(row.address, "")]
-    return [*head, [_sequence(one, rank) for one in row.sequences]]
+    return [*head, [_sequence(sequence, rank) for sequence in row.sequences]]
 
 
 def _sequence(sequence: PageSequence, rank: NDArray[np.int64]) -> Packed:

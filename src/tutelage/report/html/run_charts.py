@@ -55,7 +55,7 @@ QUANTITIES = (
 def loss_figure(steps: Sequence[Step], evaluations: Sequence[Evaluation], best_step: int | None) -> Figure | None:
     """Training loss as dots with its running mean, held-out loss as a line; None when nothing can be drawn."""
     window = min(2 * round(len(steps) / SMOOTHED_SHARE / 2) + 1, MOST_SMOOTHED)
-    kept = thin([(float(one.step), one.loss) for one in steps])
+    kept = thin([(float(step.step), step.loss) for step in steps])
     means = running_mean(steps, window)
     said = [f"step {step}: loss {numbers.loss(value)}" for step, value in _whole(kept)]
     series = [Series("training, each step", _points(kept), "dots", "a", tuple(said))]
@@ -63,14 +63,16 @@ def loss_figure(steps: Sequence[Step], evaluations: Sequence[Evaluation], best_s
         at_kept = {x for x, _ in kept}
         line = tuple((x, y) for x, y in means if x in at_kept)
         series.append(Series(f"training, mean of {window} steps", line, "line", "a"))
-    heldout = thin([(float(one.step), one.heldout_loss) for one in evaluations])
+    heldout = thin([(float(evaluation.step), evaluation.heldout_loss) for evaluation in evaluations])
     if heldout:
         titles = tuple(f"step {step}: held-out loss {numbers.loss(value)}" for step, value in _whole(heldout))
         series.append(Series("held-out", _points(heldout), "line-dots", "b", titles))
     if not any(drawable(y) for one in series for _, y in one.points):
         return None
-    lost = _lost_said([one.step for one in steps if not drawable(one.loss)], "loss")
-    lost_heldout = _lost_said([one.step for one in evaluations if not drawable(one.heldout_loss)], "held-out loss")
+    lost = _lost_said([step.step for step in steps if not drawable(step.loss)], "loss")
+    lost_heldout = _lost_said(
+        [evaluation.step for evaluation in evaluations if not drawable(evaluation.heldout_loss)], "held-out loss"
+    )
     chart = Chart(
         key="loss",
         title=f"Loss by step, {len(steps)} steps, {len(evaluations)} held-out measurements",
@@ -91,7 +93,7 @@ def loss_figure(steps: Sequence[Step], evaluations: Sequence[Evaluation], best_s
 
 def quantity_figure(quantity: Quantity, steps: Sequence[Step]) -> Figure | None:
     """One recorded quantity by step; None when no step has a finite value of it."""
-    values = [(float(one.step), quantity.read(one)) for one in steps]
+    values = [(float(step.step), quantity.read(step)) for step in steps]
     finite = [y for _, y in values if y is not None and drawable(y)]
     if not finite:
         return None
@@ -163,7 +165,7 @@ def _whole(values: Sequence[tuple[float, float | None]]) -> list[tuple[str, floa
 
 def _best(evaluations: Sequence[Evaluation], best_step: int | None) -> tuple[Mark, ...]:
     """The step whose weights the run kept; while it runs, the lowest held-out loss so far."""
-    finite = [one for one in evaluations if drawable(one.heldout_loss)]
+    finite = [evaluation for evaluation in evaluations if drawable(evaluation.heldout_loss)]
     chosen = [one for one in finite if one.step == best_step]
     if best_step is None and finite:
         lowest = min(finite, key=lambda one: one.heldout_loss)
@@ -178,7 +180,7 @@ def _loss_readings(
     window: int,
 ) -> tuple[Reading, ...]:
     losses = dict(kept)
-    heldout = {float(one.step): one.heldout_loss for one in evaluations}
+    heldout = {float(evaluation.step): evaluation.heldout_loss for evaluation in evaluations}
     lines = []
     for x in sorted(losses.keys() | heldout.keys()):
         parts = [f"loss {numbers.loss(losses[x])}"] if x in losses else []
