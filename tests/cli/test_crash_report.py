@@ -333,6 +333,6 @@ def test_what_a_run_says_in_the_end_is_never_folded(tmp_path: Path):
     folder = tmp_path / ("a long name " * 12)
     facts = {"tokens_per_second": 1.0, "peak_bytes": 1, "trained_tokens": 1, "total_tokens": 2, "elapsed_seconds": 1.0}
     out = io.StringIO()
-    for line in final_facts({**facts, "dropped": {}}, folder, app="tutelage"):
+    for line in final_facts({**facts, "dropped": {}}, folder, program="tutelage"):
         app.Terminal(file=out).print(line, soft_wrap=True)
     assert f"tutelage chat '{folder}' --compare\n" in out.getvalue()

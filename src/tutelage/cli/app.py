@@ -16,12 +16,16 @@ import typer
 from rich.text import Text
 from typer.main import get_command
 
-from tutelage.cli import check as data
-from tutelage.cli import train as runs
+from tutelage.cli.chat import chat
+from tutelage.cli.check import check
 from tutelage.cli.crash import STATUS, crash_lines, of_the_system
 from tutelage.cli.doctor import doctor
+from tutelage.cli.evaluate import evaluate
 from tutelage.cli.outlet import Outlet, OutputEndedError, open_streams
 from tutelage.cli.plan import plan
+from tutelage.cli.report import report
+from tutelage.cli.see import see
+from tutelage.cli.train import train
 from tutelage.errors import ConfigError, DependencyError, TutelageError, shell_word
 from tutelage.report.console.terminal import Terminal, printable
 
@@ -39,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS = (data.see, data.check, plan, runs.train, runs.evaluate, runs.chat, runs.report, doctor)
+COMMANDS = (see, check, plan, train, evaluate, chat, report, doctor)
 for command in COMMANDS:
     app.command()(command)
 

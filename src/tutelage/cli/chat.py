@@ -1,24 +1,58 @@
-"""The chat: reads questions from a terminal or a pipe, writes replies as they are generated."""
+"""`chat`: reads questions from a terminal or a pipe, writes replies as they are generated."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
+import typer
 from rich.table import Table
 from rich.text import Text
 
-from tutelage.builders.trained_model import TrainedModel
-from tutelage.errors import TemplateError
-from tutelage.evaluate.generate import streamed_reply
-from tutelage.model.attention.packed import use_generation_attention
+from tutelage.cli.run_options import Adapters, Run
+from tutelage.config.sections import LARGEST_COUNT
+from tutelage.errors import ConfigError, TemplateError
 from tutelage.render import Tokenizer
 from tutelage.render.chat_template.template import TemplateRefusal
 from tutelage.report.console.terminal import Terminal
 from tutelage.types import Message
+
+if TYPE_CHECKING:
+    import torch
+
+    from tutelage.builders.trained_model import TrainedModel
+
+
+def chat(
+    run: Run,
+    *,
+    base: Annotated[bool, typer.Option("--base", help="Talk to the original model.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Ask both, side by side.")] = False,
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Ask this once and stop.")] = None,
+    system: Annotated[
+        str | None, typer.Option("--system", help="System prompt; default: the one most training rows had.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", min=1, max=LARGEST_COUNT, help="Longest reply.")
+    ] = 256,
+    adapter: Adapters = None,
+) -> None:
+    """Talk to what a run trained. /reset starts over, /quit or Ctrl-D ends; questions may also come from a pipe.
+
+    With --adapter NAME=FOLDER_OR_RUN: /use NAME lets another adapter answer from here on, /adapters lists them.
+    """
+    if base and compare:
+        raise ConfigError("--base and --compare contradict each other", fix="give one of them")
+    from tutelage.builders.named_adapters import named_adapters
+    from tutelage.builders.trained_model import open_trained_model
+
+    out = Terminal()
+    added = named_adapters(adapter or [])
+    tuned = not base or bool(added)
+    opened = open_trained_model(run, tuned=tuned, base=base or compare, adapters=added, log=out.log)
+    chat_session(opened, out, compare=compare, base=base, prompt=prompt, system=system, max_new_tokens=max_new_tokens)
 
 
 class _Printer:
@@ -68,6 +102,8 @@ def chat_session(
         system: system prompt; None takes the one that most training rows had, an empty one asks for none.
         max_new_tokens: longest reply.
     """
+    from tutelage.model.attention.packed import use_generation_attention
+
     for model in (opened.tuned, opened.base):
         if model is not None:
             use_generation_attention(model)
@@ -129,6 +165,8 @@ def _questions(out: Terminal, prompt: str | None) -> Iterator[str]:
 def _reply(
     opened: TrainedModel, side: AbstractContextManager[Any], history: list[Message], out: Terminal | None, limit: int
 ) -> str:
+    from tutelage.evaluate.generate import streamed_reply
+
     tokenizer = opened.renderer.tokenizer
     try:
         ids = opened.renderer.serve(history)

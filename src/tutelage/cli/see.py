@@ -1,14 +1,33 @@
-"""What `see` shows: rows in the terminal, one row at every door, JSON for programs, a page."""
+"""`see`: rows in the terminal, one row at every door, JSON for programs, a page."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.text import Text
 
 from tutelage import formats
+from tutelage.cli.data_options import (
+    DEFAULT_MODEL,
+    AsJson,
+    Columns,
+    MaxTokens,
+    Model,
+    Settings,
+    Shape,
+    Sources,
+    Strict,
+    Template,
+    TokenizerFolder,
+    data_settings,
+    render_settings,
+    renderer_from_options,
+)
 from tutelage.config import DataSettings
+from tutelage.config.sections import LARGEST_COUNT
 from tutelage.errors import ConfigError
 from tutelage.ledger import Ledger
 from tutelage.pack import proven_rows
@@ -30,6 +49,68 @@ PAGE_ROWS = 10_000
 """Rows of a page unless told otherwise: such a page opens at once, one of a million rows would not."""
 
 TITLE_SOURCES = 3
+
+
+def see(
+    sources: Sources,
+    *,
+    model: Model = DEFAULT_MODEL,
+    tokenizer: TokenizerFolder = None,
+    template: Template = None,
+    changed: Settings = None,
+    shape: Shape = "auto",
+    columns: Columns = None,
+    row: Annotated[int | None, typer.Option("--row", help="Show the Nth row (from 1) at every door.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            "-n",
+            min=1,
+            max=LARGEST_COUNT,
+            help="How many rows: 5; with --json all, with --html up to 10,000.",
+        ),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All rows.")] = False,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Show where tokens end, and their ids.")] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write one offline page with all rows, for a browser.")
+    ] = None,
+    max_tokens: MaxTokens = 8192,
+    strict: Strict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show rows as the model will be trained on them: trained tokens in colour, context dim, stop tokens marked.
+
+    Where there is no colour, as in a pipe, trained tokens stand between signs. FORCE_COLOR=1 keeps the colours, as in
+    `FORCE_COLOR=1 tutelage see FILE --all | less -R`; NO_COLOR=1 takes them away.
+
+    Try: tutelage see datasets/support/train.jsonl --row 3
+    """
+    _refuse_pairs({"--json": as_json, "--html": html is not None, "--row": row is not None, "--tokens": tokens})
+    usual = None if as_json else PAGE_ROWS if html else SHOWN_ROWS
+    max_rows = None if everything or row is not None else limit or usual
+    data = data_settings(sources, shape=shape, columns=columns, max_rows=max_rows)
+    renderer = renderer_from_options(model, tokenizer, render_settings(template, changed))
+    out = Terminal()
+    ledger = Ledger(strict=strict)
+    if as_json:
+        print_rows(data, renderer, ledger, max_tokens=max_tokens, number=row)
+    elif html is not None:
+        write_page(out, data, renderer, ledger, target=html, model=tokenizer or model, max_tokens=max_tokens)
+    elif row is not None:
+        show_row(out, data, renderer, ledger, number=row, max_tokens=max_tokens, with_ids=tokens)
+    else:
+        show_rows(out, data, renderer, ledger, max_tokens=max_tokens, with_ids=tokens)
+
+
+def _refuse_pairs(given: dict[str, bool]) -> None:
+    """Refuse options of which each asks for another form of the same."""
+    for one, other in (("--json", "--html"), ("--row", "--html"), ("--tokens", "--html"), ("--tokens", "--json")):
+        if given[one] and given[other]:
+            raise ConfigError(
+                f"{one} and {other} do not go together", expected="one of the two", fix=f"leave out {one}"
+            )
 
 
 def proven(

@@ -1,44 +1,32 @@
-"""`train`, `evaluate`, `chat`, `report`: runs and what they leave. Torch is imported only where a model is needed."""
+"""`train`: starts, resumes, replays or explains a run. Torch is imported only where a model is needed."""
 
 from __future__ import annotations
 
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
+from typing import Annotated, TextIO, cast
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from tutelage import config
-from tutelage import report as report_room
 from tutelage.builders.dataset import Prepared
 from tutelage.cli.launch import in_processes, started_already
 from tutelage.cli.outlet import Outlet
-from tutelage.config.sections import LARGEST_COUNT
+from tutelage.cli.replay import replay_run
+from tutelage.cli.run_options import AsJson
 from tutelage.errors import ConfigError, DataError, shell_word
 from tutelage.report.console.progress import Screen
-from tutelage.report.console.result import before_after, final_facts, final_screen, measures_table
+from tutelage.report.console.result import final_facts, final_screen
 from tutelage.report.console.terminal import Terminal, print_json
 from tutelage.runs import folder as run_files
 
-if TYPE_CHECKING:
-    from tutelage.train.replay import Replayed
-
-Run = Annotated[str, typer.Argument(help="The folder of a run, for example runs/quickstart.")]
-Adapters = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--adapter", metavar="NAME=FOLDER_OR_RUN", help="Another adapter of the same base; may be given again."
-    ),
-]
 MOST_PROCESSES = 1024
 """Of one machine. Our choice: a slip of the finger must not start more than a machine can hold."""
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs; progress goes to standard error.")]
 
 
 def train(
@@ -89,7 +77,7 @@ def train(
     if replay is not None:
         options = {"--resume": resumed, "--strict": strict, "--dry-run": dry_run}
         beside = recipe or next((option for option, given in options.items() if given), None)
-        _replay(replay, into, out, beside=beside, processes=processes, as_json=as_json)
+        replay_run(replay, into, out, beside=beside, processes=processes, as_json=as_json)
         return
     settings = _settings(recipe, overrides or [], resume, strict=strict)
     if checkpoint is not None:
@@ -137,96 +125,6 @@ def _program() -> str:
     return f"{shell_word(sys.executable)} -m tutelage"
 
 
-def evaluate(
-    run: Run,
-    base: Annotated[bool, typer.Option("--base", help="Measure the original model instead.")] = False,
-    adapter: Adapters = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure a run's tuned model again, on the recipe's validation rows, task and general set.
-
-    With --adapter NAME=FOLDER_OR_RUN: base, tuned and each adapter, on one loaded base, in one table.
-    """
-    if adapter:
-        _evaluate_adapters(run, adapter, base=base, as_json=as_json)
-        return
-    from tutelage.builders.evaluation import evaluate_run
-
-    measures = asdict(evaluate_run(run, base=base, screen=Screen(Terminal(stderr=True))))
-    if as_json:
-        print_json(measures)
-        return
-    recorded = _result(Path(run)) or {}
-    nothing: dict[str, Any] = {"fields": {}}
-    before = measures if base else recorded.get("before", nothing)
-    after = recorded.get("after", nothing) if base else measures
-    Terminal().print(before_after(before, after, title=f"{run}: {'before' if base else 'after'} measured just now"))
-
-
-def _evaluate_adapters(run: str, given: list[str], *, base: bool, as_json: bool) -> None:
-    if base:
-        raise ConfigError(
-            "--base and --adapter contradict each other", fix="leave --base out; the base is measured too"
-        )
-    from tutelage.builders.evaluation import evaluate_adapters
-    from tutelage.builders.named_adapters import named_adapters
-
-    found = evaluate_adapters(run, named_adapters(given), screen=Screen(Terminal(stderr=True)))
-    measured = {name: asdict(one) for name, one in found.items()}
-    if as_json:
-        print_json(measured)
-    else:
-        Terminal().print(measures_table(measured, title=f"{run}: adapters on one base"))
-
-
-def chat(
-    run: Run,
-    *,
-    base: Annotated[bool, typer.Option("--base", help="Talk to the original model.")] = False,
-    compare: Annotated[bool, typer.Option("--compare", help="Ask both, side by side.")] = False,
-    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Ask this once and stop.")] = None,
-    system: Annotated[
-        str | None, typer.Option("--system", help="System prompt; default: the one most training rows had.")
-    ] = None,
-    max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", min=1, max=LARGEST_COUNT, help="Longest reply.")
-    ] = 256,
-    adapter: Adapters = None,
-) -> None:
-    """Talk to what a run trained. /reset starts over, /quit or Ctrl-D ends; questions may also come from a pipe.
-
-    With --adapter NAME=FOLDER_OR_RUN: /use NAME lets another adapter answer from here on, /adapters lists them.
-    """
-    if base and compare:
-        raise ConfigError("--base and --compare contradict each other", fix="give one of them")
-    from tutelage.builders.named_adapters import named_adapters
-    from tutelage.builders.trained_model import open_trained_model
-    from tutelage.cli.chat import chat_session
-
-    out = Terminal()
-    added = named_adapters(adapter or [])
-    tuned = not base or bool(added)
-    opened = open_trained_model(run, tuned=tuned, base=base or compare, adapters=added, log=out.log)
-    chat_session(opened, out, compare=compare, base=base, prompt=prompt, system=system, max_new_tokens=max_new_tokens)
-
-
-def _result(run: Path) -> dict[str, Any] | None:
-    """What `result.json` says; None where it is not there, or not as it was written, which the page says."""
-    try:
-        return run_files.read_json(run / run_files.RESULT)
-    except (OSError, ValueError):
-        return None
-
-
-def report(run: Run, as_json: AsJson = False) -> None:
-    """Write a run's page (report.html) again, also while it goes on; print where it is."""
-    path = report_room.write(run_files.existing_run_folder(run))
-    if as_json:
-        print_json({"report": str(path), "result": _result(Path(run))})
-    else:
-        Terminal().write_line(f"Report: {path}")
-
-
 def _settings(recipe: str | None, overrides: list[str], resume: str | None, *, strict: bool) -> config.Settings:
     if resume is not None:
         given = [recipe, *overrides, "--strict" if strict else None]
@@ -261,47 +159,6 @@ def _refuse_strays(options: Mapping[str, bool], goes_with: str, *, beside: bool)
             raise ConfigError(
                 f"{option} goes with {goes_with}", fix=f"tutelage train {goes_with} RUN {option}, or leave it out"
             )
-
-
-def _replay(
-    name: str, into: str | None, out: Terminal, *, beside: str | None, processes: int | None, as_json: bool
-) -> None:
-    from tutelage.distributed.process_group import first_here
-    from tutelage.train.replay import replay
-
-    if beside is not None:
-        raise ConfigError(
-            "A replayed run keeps its settings",
-            found=f"--replay {name} together with {beside}",
-            fix="give --replay alone",
-        )
-    if processes is not None and not started_already(processes):
-        in_processes(processes, sys.argv[1:], folder=None)
-        return
-    found = replay(name, Screen(out), into=into)
-    if not first_here():
-        return
-    if as_json:
-        print_json(asdict(found) | {"recorded": str(found.recorded), "folder": str(found.folder)})
-    elif found.difference is None:
-        out.write_line(_same(found))
-    else:
-        out.write_line(f"different: {found.difference}")
-    if found.difference is not None:
-        for cause in found.causes:
-            out.write_line(f"  probable cause: {cause}")
-        if not found.causes:
-            same = "versions, code, device, processor and threads are those of the record"
-            out.write_line(f"  no cause is recorded: {same}")
-        raise typer.Exit(1)
-
-
-def _same(found: Replayed) -> str:
-    if found.tolerance > 0.0:
-        why = "; ".join(cause for cause in found.causes if "processes" in cause)
-        return f"the same to {found.tolerance:g}: {found.steps} steps; not to the last bit, and without weights ({why})"
-    compared = found.weights or "no weights, as the two runs have no checkpoint in common"
-    return f"identical: {found.steps} steps and {compared}, to the last bit"
 
 
 def _dry_run(settings: config.Settings, out: Terminal) -> None:
