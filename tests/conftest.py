@@ -189,8 +189,8 @@ def tiny_recipe(tiny_model_folder: Path) -> Callable[[Path], Path]:
             "folder": str(folder / "runs"),
             "model": {"name": str(tiny_model_folder), "precision": "fp32", "threads": 1},
             "data": {"train": [str(folder / "train.jsonl")], "validation": [str(folder / "validation.jsonl")]},
-            "pack": {"max_tokens": 256, "row_tokens": 512},
-            "train": {"epochs": 4.0, "batch_examples": 8, "learning_rate": 1e-2},
+            "pack": {"max_seq_length": 256, "row_tokens": 512},
+            "train": {"epochs": 4.0, "batch_size": 8, "learning_rate": 1e-2},
             "evaluate": {
                 "task": [str(folder / "task.jsonl")],
                 "general": [str(folder / "general.jsonl")],

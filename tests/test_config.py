@@ -33,13 +33,13 @@ name = "owner/tiny"
 method = "full"
 [data]
 train = ["a.jsonl", "b.csv"]
-validation_share = 0.1
+validation_ratio = 0.1
 [data.columns]
 prompt = "question"
 response = "answer"
 [train]
 epochs = 3
-early_stop_patience = 2
+early_stopping_patience = 2
 """
 
 
@@ -176,14 +176,14 @@ class TestProblems:
             ("train", "learning_rate", 0.0, "greater than 0"),
             ("train", "learning_rate", -1e-5, "greater than 0"),
             ("train", "beta2", 1.0, "less than 1"),
-            ("train", "schedule", "cosin", '"cosine"'),
+            ("train", "lr_scheduler", "cosin", '"cosine"'),
             ("model", "name", "", "should not be empty"),
             ("model", "trust_remote_code", "yes", "true or false"),
-            ("lora", "targets", 3, '"all-linear" or a list of texts'),
-            ("lora", "targets", [], "should not be empty"),
+            ("lora", "target_modules", 3, '"all-linear" or a list of texts'),
+            ("lora", "target_modules", [], "should not be empty"),
             ("data", "train", [], "should not be empty"),
             ("data", "train", "rows.jsonl", 'such as ["rows.jsonl"]'),
-            ("data", "validation_share", 1.0, "less than 1"),
+            ("data", "validation_ratio", 1.0, "less than 1"),
             ("data", "columns", {"prompt": 3}, "should be a text"),
             ("render", "date", "01.02.2026", "YYYY-MM-DD"),
             ("render", "date", "20260102", "YYYY-MM-DD"),
@@ -198,7 +198,7 @@ class TestProblems:
         assert said in found
 
     def test_a_wrong_list_item_is_named_by_its_place(self) -> None:
-        assert refusal(with_values(lora={"targets": ["q_proj", ""]})).startswith("lora.targets[1]: ")
+        assert refusal(with_values(lora={"target_modules": ["q_proj", ""]})).startswith("lora.target_modules[1]: ")
         assert refusal(with_values(data={"train": ["a", "b", 3]})).startswith("data.train[2]: ")
 
     @pytest.mark.parametrize("name", ["a/b", "..", ".", "", "a\\b"])
@@ -220,20 +220,20 @@ class TestProblems:
     @pytest.mark.parametrize(
         ("values", "first", "others"),
         [
-            (with_values(pack={"max_tokens": 100, "row_tokens": 99}), "pack.row_tokens", ["99", "100"]),
+            (with_values(pack={"max_seq_length": 100, "row_tokens": 99}), "pack.row_tokens", ["99", "100"]),
             (
-                with_values(data={"validation": ["v.jsonl"], "validation_share": 0.1}),
-                "data.validation_share",
+                with_values(data={"validation": ["v.jsonl"], "validation_ratio": 0.1}),
+                "data.validation_ratio",
                 ["data.validation;"],
             ),
             (
-                with_values(train={"warmup_steps": 10, "warmup_share": 0.03}),
+                with_values(train={"warmup_steps": 10, "warmup_ratio": 0.03}),
                 "train.warmup_steps",
-                ["train.warmup_share"],
+                ["train.warmup_ratio"],
             ),
             (with_values(model={"method": "full"}, lora={"rank": 16}), "lora.rank", ["model.method"]),
             (with_values(model={"method": "prompt"}, lora={"rank": 16}), "lora.rank", ['"prompt"', '"lora"']),
-            (with_values(qlora={"double_quantisation": True}), "qlora.double_quantisation", ['"qlora"']),
+            (with_values(qlora={"double_quantization": True}), "qlora.double_quantization", ['"qlora"']),
             (with_values(model={"method": "qlora"}, prompt={"text": "Hi"}), "prompt.text", ['"prompt"']),
             (with_values(model={"freeze": ["norm"]}), "model.freeze", ["model.method", "lora"]),
             (with_values(model={"method": "qlora"}, lora={"init": "pissa"}), "lora.init", ["4 bits"]),
@@ -247,7 +247,11 @@ class TestProblems:
                 ["names b.jsonl", *MINIMAL["data"]["train"]],
             ),
             (with_values(train={"optimizer": "adafactor", "beta1": 0.8}), "train.beta1", ['"adafactor"']),
-            (with_values(train={"early_stop_patience": 3}), "train.early_stop_patience", ["data.validation_share"]),
+            (
+                with_values(train={"early_stopping_patience": 3}),
+                "train.early_stopping_patience",
+                ["data.validation_ratio"],
+            ),
         ],
     )
     def test_contradictions(self, values: dict[str, Any], first: str, others: list[str]) -> None:
@@ -261,7 +265,7 @@ class TestProblems:
             Settings(model=ModelSettings(name="{x}"), data=DataSettings(train=["a"]), pack=PackSettings(row_tokens=3))
 
     def test_no_contradiction_is_claimed_about_a_value_that_is_wrong_already(self) -> None:
-        found = refusal(with_values(pack={"max_tokens": 4096, "row_tokens": "8k"}))
+        found = refusal(with_values(pack={"max_seq_length": 4096, "row_tokens": "8k"}))
         assert found == 'pack.row_tokens: is "8k", should be a whole number'
 
     def test_all_problems_come_together_with_their_lines(self, tmp_path: Path) -> None:
@@ -278,7 +282,7 @@ class TestProblems:
         assert found.count("\n    - ") == 6
         assert "data.train[1]: is 3" in found
         assert "(line 4)" in found
-        assert "pack.row_tokens: is 9, less than pack.max_tokens = 4096" in found
+        assert "pack.row_tokens: is 9, less than pack.max_seq_length = 4096" in found
         assert "train.epoch: is not a known field; did you mean train.epochs? (line 9)" in found
         assert "train.beta1: is 2, should be less than 1 (line 10)" in found
         assert "evaluate.before: is 1, should be true or false (from an override)" in found
@@ -302,7 +306,7 @@ class TestNearestNames:
             ("train", "learning_rat", "train.learning_rate"),
             ("train", "epoch", "train.epochs"),
             ("lora", "learning_rate", "train.learning_rate"),
-            ("train", "max_tokens", "pack.max_tokens"),
+            ("train", "max_seq_length", "pack.max_seq_length"),
             ("data", "seed", "seed"),
             ("train", "name", "name or model.name"),
             ("train", "lr", "train.learning_rate"),
@@ -342,8 +346,8 @@ class TestOverrides:
             ("model.name='7'", "7"),
             ("name=second try", "second try"),
             ("model.method=full", "full"),
-            ('lora.targets=["q_proj", "v_proj"]', ["q_proj", "v_proj"]),
-            ("lora.targets=all-linear", "all-linear"),
+            ('lora.target_modules=["q_proj", "v_proj"]', ["q_proj", "v_proj"]),
+            ("lora.target_modules=all-linear", "all-linear"),
             ('data.train=["x=y.jsonl"]', ["x=y.jsonl"]),
             (" render.template = a=b.jinja ", "a=b.jinja"),
             ("render.date=2025-03-04", "2025-03-04"),
@@ -371,8 +375,8 @@ class TestOverrides:
         assert from_mapping(MINIMAL, ["seed=1", "seed=2"], where="a test").seed == 2
 
     def test_an_empty_value_brings_the_default_back(self) -> None:
-        values = with_values(train={"max_steps": 5, "warmup_share": 0.1})
-        settings = from_mapping(values, ["train.max_steps=", "train.warmup_share=", "train.warmup_steps=9"], where="x")
+        values = with_values(train={"max_steps": 5, "warmup_ratio": 0.1})
+        settings = from_mapping(values, ["train.max_steps=", "train.warmup_ratio=", "train.warmup_steps=9"], where="x")
         assert settings.train.max_steps is None
         assert settings.train.warmup_steps == 9
 
@@ -416,7 +420,7 @@ class TestLimits:
             ("model.threads=1" + "0" * 14, "should be less than or equal to 4096"),
             ("train.learning_rate=1e300", "is 1e+300, should be at most 3e+38"),
             ("train.epochs=1e400", "train.epochs: is inf"),
-            ("pack.max_tokens=99999999999", "should be less than or equal to 2147483647"),
+            ("pack.max_seq_length=99999999999", "should be less than or equal to 2147483647"),
             ("render.template_arguments.x=" + "[" * 3000 + "]" * 3000, "nested too deep"),
             (
                 "render.template_arguments.x=" + "[" * 40 + "]" * 40,
@@ -467,10 +471,14 @@ class TestNamesInProblems:
         assert f"train.{key}: is not a known field" in str(caught.value)
 
     def test_branches_of_a_union_are_no_part_of_the_name(self) -> None:
-        values = {"model": {"name": "m"}, "data": {"train": ["x"], "weights": {"li[st": -1}}, "lora": {"targets": [1]}}
+        values = {
+            "model": {"name": "m"},
+            "data": {"train": ["x"], "weights": {"li[st": -1}},
+            "lora": {"target_modules": [1]},
+        }
         with pytest.raises(ConfigError) as caught:
             from_mapping(values, where="here")
-        assert "lora.targets[0]: is 1" in str(caught.value)
+        assert "lora.target_modules[0]: is 1" in str(caught.value)
         assert "data.weights.li[st: is -1" in str(caught.value)
 
 

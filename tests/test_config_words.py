@@ -54,16 +54,16 @@ settings_values = st.fixed_dictionaries(
                 "epochs": st.floats(min_value=0, exclude_min=True, max_value=1e6) | st.integers(1, 9),
                 "learning_rate": st.floats(min_value=0, exclude_min=True, max_value=3e38),
                 "max_steps": st.integers(1, 2**31 - 1),
-                "minimum_ratio": st.floats(0, 1),
+                "min_lr_ratio": st.floats(0, 1),
             },
         )
         | st.fixed_dictionaries({"warmup_steps": st.integers(0, 10**6)})
-        | st.fixed_dictionaries({"warmup_share": st.floats(0, 1, exclude_max=True)}),
+        | st.fixed_dictionaries({"warmup_ratio": st.floats(0, 1, exclude_max=True)}),
     },
     optional={
         "seed": st.integers(0, 2**32 - 1),
         "lora": st.fixed_dictionaries(
-            {}, optional={"targets": st.just("all-linear") | st.lists(some_text, min_size=1, max_size=2)}
+            {}, optional={"target_modules": st.just("all-linear") | st.lists(some_text, min_size=1, max_size=2)}
         ),
         "render": st.fixed_dictionaries(
             {
@@ -103,7 +103,7 @@ class TestDump:
             with_values(train={"warmup_steps": 50}),
             with_values(train={"optimizer": "adafactor"}),
             with_values(data={"train": ["a.jsonl", "b.jsonl"], "weights": {"a.jsonl": 0.5}}),
-            with_values(data={"validation": ["v.jsonl"]}, train={"early_stop_patience": 2}),
+            with_values(data={"validation": ["v.jsonl"]}, train={"early_stopping_patience": 2}),
         ],
     )
     def test_leaves_out_what_would_contradict(self, tmp_path: Path, values: dict[str, Any]) -> None:
@@ -142,7 +142,7 @@ class TestExplain:
         assert (rank.type, rank.default, rank.usual) == ("whole number", "16", "8 to 64")
         (method,) = explain("model.method")
         assert (method.type, method.default, method.usual) == ('"full" | "lora" | "qlora" | "prompt"', '"lora"', None)
-        (targets,) = explain("targets")
+        (targets,) = explain("target_modules")
         assert targets.type == '"all-linear" | list of text'
         assert explain("model.name")[0].default == "required"
         assert explain("data.strict")[0].default == "false"
@@ -190,22 +190,22 @@ class TestQuestions:
         assert "prompt.tokens = 200 is above" in questions(from_mapping(few, where="a test"))[0]
 
     def test_each_value_outside_gets_one_line(self) -> None:
-        train = {"epochs": 20, "batch_examples": 2, "warmup_steps": 5, "max_gradient_norm": 9.0}
-        lines = questions(from_mapping(with_values(train=train, pack={"max_tokens": 64}), where="a test"))
+        train = {"epochs": 20, "batch_size": 2, "warmup_steps": 5, "max_grad_norm": 9.0}
+        lines = questions(from_mapping(with_values(train=train, pack={"max_seq_length": 64}), where="a test"))
         fields = [line.partition(" = ")[0] for line in lines]
         assert fields == [
-            "pack.max_tokens",
+            "pack.max_seq_length",
             "train.epochs",
-            "train.batch_examples",
+            "train.batch_size",
             "train.warmup_steps",
-            "train.max_gradient_norm",
+            "train.max_grad_norm",
         ]
         assert all("(source: " in line for line in lines)
 
     def test_values_without_effect(self) -> None:
-        train = {"evaluate_every": 10, "schedule": "constant", "minimum_ratio": 0.1}
+        train = {"evaluate_every": 10, "lr_scheduler": "constant", "min_lr_ratio": 0.1}
         lines = questions(from_mapping(with_values(train=train), where="a test"))
         assert len(lines) == 2
         assert all("has no effect" in line for line in lines)
-        held_out = with_values(train={"evaluate_every": 10}, data={"validation_share": 0.1})
+        held_out = with_values(train={"evaluate_every": 10}, data={"validation_ratio": 0.1})
         assert questions(from_mapping(held_out, where="a test")) == []

@@ -40,7 +40,7 @@ class Cell:
     overrides: tuple[str, ...] = ()
     trl: str = ""
     micro_examples: int = 16
-    batch_examples: int = 128
+    batch_size: int = 128
 
 
 def row_tokens(count: int) -> str:
@@ -144,7 +144,7 @@ def main() -> None:
         parameters = sum(outputs * inputs * count for (outputs, inputs), count in linear_shapes(model).items())
         base = Task(
             rows=str(rows), examples=str(asked.work / "examples.jsonl"), model_folder=str(model),
-            prepared_folder=str(asked.work), method="full", numerics="mixed", micro_examples=1, batch_examples=128,
+            prepared_folder=str(asked.work), method="full", numerics="mixed", micro_examples=1, batch_size=128,
             steps=STEPS,
         )  # fmt: skip
         workload = write_examples(base, "random words")
@@ -157,7 +157,7 @@ def main() -> None:
                 method=cell.method,
                 overrides=list(cell.overrides),
                 micro_examples=cell.micro_examples,
-                batch_examples=cell.batch_examples,
+                batch_size=cell.batch_size,
                 numerics=cell.trl or "mixed",
                 fused_kernels=bool(cell.trl),
             )

@@ -72,7 +72,7 @@ class Attempts:
         ledger = Ledger()
         try:
             read = proven_rows(
-                lambda books: formats.read([str(path)], ledger=books), self.renderer, ledger, max_tokens=MAX_TOKENS,
+                lambda books: formats.read([str(path)], ledger=books), self.renderer, ledger, max_seq_length=MAX_TOKENS,
                 workers=1,
             )  # fmt: skip
             kept = sum(1 for _ in read)

@@ -59,9 +59,9 @@ def train_once(method: str, *, tokens: int, batch: int, steps: int, extra: dict[
             "name": "measured",
             "folder": str(folder / "runs"),
             "model": {"name": name, "method": method},
-            "data": {"train": [str(data)], "shape": "text"},
-            "pack": {"max_tokens": tokens, "row_tokens": tokens},
-            "train": {"epochs": 1.0, "batch_examples": batch},
+            "data": {"train": [str(data)], "format": "text"},
+            "pack": {"max_seq_length": tokens, "row_tokens": tokens},
+            "train": {"epochs": 1.0, "batch_size": batch},
             "evaluate": {"before": False},
         }
         for path, value in extra.items():

@@ -109,7 +109,7 @@ def train(task: Task, folder: Path) -> None:
         "train": TrainArgs(
             save_interval=None,
             log_interval=1,
-            global_batch_size=task.batch_examples,
+            global_batch_size=task.batch_size,
             micro_batch_size=task.micro_examples,
             lr_warmup_steps=1,
             epochs=1,
@@ -149,7 +149,7 @@ def main(task: Task) -> None:
         lines = [line for line in csv.DictReader(log.open(encoding="utf-8")) if line.get("iter_time")]
         seen = json.loads((folder / SEEN).read_text(encoding="utf-8").splitlines()[task.steps - 1])
     seconds = [float(line["iter_time"]) for line in lines]
-    trained = [sum(label != -100 for label in row["labels"][1:]) for row in task.read_examples()[: task.batch_examples]]
+    trained = [sum(label != -100 for label in row["labels"][1:]) for row in task.read_examples()[: task.batch_size]]
     starts = range(0, task.steps * task.accumulated, task.accumulated)
     Measured(
         step_seconds=[sum(seconds[start : start + task.accumulated]) for start in starts],

@@ -30,18 +30,18 @@ def settings_for(task: Task, folder: Path) -> Settings:
         "folder": str(folder),
         "model": {"name": task.model_folder, "method": task.method, "precision": PRECISIONS[task.numerics]},
         "data": {"train": [task.rows]},
-        "pack": {"max_tokens": 1024},
+        "pack": {"max_seq_length": 1024},
         "evaluate": {"before": False},
         "train": {
-            "batch_examples": task.batch_examples,
+            "batch_size": task.batch_size,
             "max_steps": task.steps,
             "learning_rate": task.learning_rate,
-            "schedule": "constant",
+            "lr_scheduler": "constant",
             "warmup_steps": 0,
         },
     }
     if task.method == "lora":
-        values["lora"] = {"rank": task.lora_rank, "alpha": 2 * task.lora_rank, "targets": "all-linear"}
+        values["lora"] = {"rank": task.lora_rank, "alpha": 2 * task.lora_rank, "target_modules": "all-linear"}
     return config.from_mapping(values, task.overrides, where="benchmark")
 
 

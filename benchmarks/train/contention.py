@@ -110,7 +110,7 @@ def main() -> None:
             method=asked.method,
             numerics=numerics,
             micro_examples=1,
-            batch_examples=asked.batch,
+            batch_size=asked.batch,
             steps=asked.steps,
         )
         tokens = write_examples(task, about).step_tokens

@@ -102,9 +102,7 @@ def measure(contestant: Contestant, task: Task, environments: Path | None) -> Me
     Raises:
         SystemExit: the run failed.
     """
-    asked = replace(
-        task, numerics=contestant.numerics, micro_examples=min(contestant.micro_examples, task.batch_examples)
-    )
+    asked = replace(task, numerics=contestant.numerics, micro_examples=min(contestant.micro_examples, task.batch_size))
     python = python_of(contestant.tool, environments)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TQDM_DISABLE": "1"}
     if contestant.tool == OURS:

@@ -70,7 +70,7 @@ def point(rows: int, steps: int, asked: argparse.Namespace, folder: Path) -> Poi
         method=method,
         numerics="fp32",
         micro_examples=1,
-        batch_examples=asked.batch,
+        batch_size=asked.batch,
         steps=steps,
         overrides=asked.set,
     )

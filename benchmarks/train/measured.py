@@ -30,7 +30,7 @@ class Task:
         method: all weights, or LoRA on all linear layers but the output head.
         numerics: see `Numerics`.
         micro_examples: examples in one forward pass, padded to the longest.
-        batch_examples: examples an optimizer step.
+        batch_size: examples an optimizer step.
         steps: optimizer steps.
         learning_rate: the same for all, tiny: only the first step's loss is compared.
         lora_rank: rank of the adapters; alpha is twice as much.
@@ -45,7 +45,7 @@ class Task:
     method: Method
     numerics: Numerics
     micro_examples: int
-    batch_examples: int
+    batch_size: int
     steps: int
     learning_rate: float = 1e-5
     lora_rank: int = 16
@@ -55,12 +55,12 @@ class Task:
     @property
     def accumulated(self) -> int:
         """Forward passes an optimizer step, for tools that work by micro-batches."""
-        return self.batch_examples // self.micro_examples
+        return self.batch_size // self.micro_examples
 
     def read_examples(self) -> list[dict[str, list[int]]]:
         """The examples of all steps, `input_ids` and `labels`."""
         lines = Path(self.examples).read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines][: self.steps * self.batch_examples]
+        return [json.loads(line) for line in lines][: self.steps * self.batch_size]
 
 
 @dataclass(slots=True)

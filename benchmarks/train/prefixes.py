@@ -1,7 +1,8 @@
 """What sharing prefixes saves: seconds of training 300 tool-calling rows with and without it, by turns.
 
     python -m benchmarks.train.prefixes --rows gpteacher_toolformer06.json
-    python -m benchmarks.train.prefixes --rows glaive_toolcall_en_demo.json --template qwen2.5.jinja --max-tokens 2048
+    python -m benchmarks.train.prefixes --rows glaive_toolcall_en_demo.json --template qwen2.5.jinja \
+        --max-seq-length 2048
 
 Both ways see the same batches, with the same weights: forward, loss and backward passes of the engine, no optimizer
 step, so that losses and gradients can be compared batch by batch. Prints tokens, medians, their ratio, and the largest
@@ -36,7 +37,7 @@ def prepared(arguments: argparse.Namespace) -> Sequence[Example]:
     values: dict[str, Any] = {
         "model": {"name": arguments.model},
         "data": {"train": [arguments.rows], "max_rows": arguments.count},
-        "pack": {"max_tokens": arguments.max_tokens, "row_tokens": arguments.row_tokens},
+        "pack": {"max_seq_length": arguments.max_seq_length, "row_tokens": arguments.row_tokens},
     }
     if arguments.template:
         values["render"] = {"template": arguments.template}
@@ -84,7 +85,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--max-tokens", type=int, default=1024)
+    parser.add_argument("--max-seq-length", type=int, default=1024)
     parser.add_argument("--row-tokens", type=int, default=2048)
     parser.add_argument("--batches", type=int, default=6, help="how many of the batches are timed")
     arguments = parser.parse_args()

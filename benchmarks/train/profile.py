@@ -132,7 +132,7 @@ def computed_share(settings: Settings, base: Path) -> float:
     """The part of the plain steps' tokens that goes through the model: beginnings that rows share do so once."""
     train = prepare(settings, base).train
     asked = settings.train
-    order = Sampler(len(train), asked.batch_examples, asked.epochs, settings.seed, asked.max_steps)
+    order = Sampler(len(train), asked.batch_size, asked.epochs, settings.seed, asked.max_steps)
     share_prefixes = trains_on_shared_prefixes(settings)
     made = batches(train, order, row_tokens=row_tokens_here(settings), share_prefixes=share_prefixes)
     plain = list(islice(made, WARM_STEPS, WARM_STEPS + PLAIN_STEPS))
@@ -209,7 +209,7 @@ def main() -> None:
             method=asked.method,
             numerics="fp32" if precision == "fp32" else "mixed",
             micro_examples=1,
-            batch_examples=asked.batch,
+            batch_size=asked.batch,
             steps=steps,
             overrides=asked.set,
         )

@@ -125,7 +125,7 @@ def main() -> None:
                 method=method,
                 numerics="fp32",
                 micro_examples=1,
-                batch_examples=asked.batch,
+                batch_size=asked.batch,
                 steps=asked.steps,
                 overrides=asked.set,
             )

@@ -53,10 +53,10 @@ def write_examples(task: Task, about: str) -> Workload:
     model_folder = Path(task.model_folder)
     settings = settings_for(task, model_folder)
     train = prepare(settings, model_folder).train
-    needed = task.steps * task.batch_examples
+    needed = task.steps * task.batch_size
     if len(train) < needed:
         raise SystemExit(f"{len(train)} examples are kept of the rows, {needed} are needed")
-    order = Sampler(len(train), task.batch_examples, settings.train.epochs, settings.seed, task.steps)
+    order = Sampler(len(train), task.batch_size, settings.train.epochs, settings.seed, task.steps)
     step_tokens, trained_tokens = [], 0
     with Path(task.examples).open("w", encoding="utf-8") as stream:
         for _, _, chosen in order.indices():

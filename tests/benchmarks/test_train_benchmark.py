@@ -213,7 +213,7 @@ def task(tmp_path: Path, tiny_tokenizer_folder: Path) -> Task:
         method="lora",
         numerics="fp32",
         micro_examples=1,
-        batch_examples=2,
+        batch_size=2,
         steps=2,
     )
 
@@ -247,5 +247,5 @@ def test_too_few_rows_are_refused(task: Task) -> None:
 def test_ours_trains_with_the_settings_of_the_task(task: Task, tmp_path: Path) -> None:
     settings = settings_for(task, tmp_path)
     assert settings.train.max_steps == 2
-    assert settings.train.batch_examples == 2
-    assert (settings.lora.rank, settings.lora.targets, settings.model.precision) == (16, "all-linear", "fp32")
+    assert settings.train.batch_size == 2
+    assert (settings.lora.rank, settings.lora.target_modules, settings.model.precision) == (16, "all-linear", "fp32")

@@ -38,8 +38,8 @@ SHORT = (
     "train.epochs=1",
     "train.max_steps=3",
     "train.learning_rate=5e-3",
-    "train.schedule=constant",
-    "train.warmup_share=0.0",
+    "train.lr_scheduler=constant",
+    "train.warmup_ratio=0.0",
     "evaluate.task=",
     "evaluate.general=",
     "evaluate.before=false",
@@ -74,7 +74,7 @@ def by_hand(model: Any, settings: config.Settings, folder: Path) -> list[float]:
             loss = cross_entropy(logits[:-1], labels[1:], reduction="sum", ignore_index=-100) / count
             loss.backward()
             total += loss.item()
-        torch.nn.utils.clip_grad_norm_(weights, settings.train.max_gradient_norm)
+        torch.nn.utils.clip_grad_norm_(weights, settings.train.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
         losses.append(total)
@@ -108,7 +108,7 @@ def test_r26_two_stages_with_a_merge_are_the_same_steps_by_hand(
 ) -> None:
     name = first if named == "run" else first / "adapter"
     second = train_tiny(
-        *SHORT, "model.method=lora", f"model.name={name}", "lora.init=gaussian", 'lora.targets=["q_proj"]'
+        *SHORT, "model.method=lora", f"model.name={name}", "lora.init=gaussian", 'lora.target_modules=["q_proj"]'
     )
     settings = config.load(second.folder / "settings.toml")
 
@@ -219,7 +219,7 @@ def test_r26_an_adapter_whose_targets_are_a_pattern_is_trained_on_and_resumed(
 
     settings = config.load(second.folder / "settings.toml")
     model = PeftModel.from_pretrained(base_of(tiny_model_folder), tmp_path / "pattern", is_trainable=True)
-    assert settings.lora.targets == ["model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.v_proj"]
+    assert settings.lora.target_modules == ["model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.v_proj"]
     assert losses_of(second.folder) == pytest.approx(by_hand(model, settings, tiny_model_folder), abs=1e-5)
     (second.folder / "result.json").unlink()
     assert run(settings, quiet_screen, resume=True).ended == "finished"
@@ -237,7 +237,7 @@ def test_r26_each_target_of_an_adapter_is_named_once(tmp_path: Path, tiny_model_
         },
         where="here",
     )
-    assert with_adapters_own(settings).lora.targets == ["experts.down_proj", "q_proj"]
+    assert with_adapters_own(settings).lora.target_modules == ["experts.down_proj", "q_proj"]
 
 
 def test_r26_a_model_beside_a_recipe_called_settings_is_a_model(tiny_model_folder: Path, tmp_path: Path) -> None:

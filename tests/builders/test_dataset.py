@@ -109,12 +109,14 @@ def plain(made: Sequence[Example]) -> list[object]:
 def test_the_examples_are_those_of_one_pass_in_memory(
     prepared: Callable[..., Prepared], tiny_tokenizer_folder: Path, tmp_path: Path
 ) -> None:
-    from_files = prepared(mixed(150), pack={"max_tokens": 100})
+    from_files = prepared(mixed(150), pack={"max_seq_length": 100})
     ledger = Ledger()
     renderer = renderer_for(tiny_tokenizer_folder, config.RenderSettings())
     rows = formats.read([str(tmp_path / "data.jsonl")], ledger=ledger)
     in_memory = [
-        one for _, made in within_limit(examples(rows, renderer, ledger), max_tokens=100, ledger=ledger) for one in made
+        one
+        for _, made in within_limit(examples(rows, renderer, ledger), max_seq_length=100, ledger=ledger)
+        for one in made
     ]
     assert plain(from_files.train) == plain(in_memory)
     assert from_files.train_totals.tokens == sum(len(one.ids) for one in in_memory)
@@ -128,7 +130,7 @@ def test_a_second_run_reads_what_the_first_prepared_and_says_so(
     prepared: Callable[..., Prepared], tmp_path: Path, workers: int
 ) -> None:
     lines = mixed(ROWS_WORTH_WORKERS + 300)
-    options = {"pack": {"max_tokens": 100}, "data": {"validation_share": 0.1, "workers": workers}}
+    options = {"pack": {"max_seq_length": 100}, "data": {"validation_ratio": 0.1, "workers": workers}}
     without = prepared(lines, ledger="without.jsonl", **options)
     said: list[str] = []
     first = prepared(cache="cache", ledger="first.jsonl", said=said, **options)
@@ -152,7 +154,7 @@ def test_the_books_do_not_depend_on_the_number_of_processes_and_follow_the_rows(
 ) -> None:
     lines = mixed(ROWS_WORTH_WORKERS + 300)
     for workers in (1, 2):
-        prepared(lines, ledger=f"{workers}.jsonl", pack={"max_tokens": 100}, data={"workers": workers})
+        prepared(lines, ledger=f"{workers}.jsonl", pack={"max_seq_length": 100}, data={"workers": workers})
     one, two = ((tmp_path / f"{workers}.jsonl").read_text(encoding="utf-8") for workers in (1, 2))
     assert one == two
     places = [int(json.loads(line)["address"].rpartition(":")[2]) for line in one.splitlines()]
@@ -167,9 +169,9 @@ def test_preparing_in_another_way_does_not_find_the_entry(prepared: Callable[...
     said: list[str] = []
     for other in (
         {"data": {"max_rows": 50}},
-        {"data": {"shape": "messages"}},
+        {"data": {"format": "messages"}},
         {"data": {"columns": {"messages": "messages"}}},
-        {"pack": {"max_tokens": 90}},
+        {"pack": {"max_seq_length": 90}},
         {"pack": {"too_long": "cut"}},
         {"pack": {"too_long": "split"}},
         {"render": {"template": str(template)}},
@@ -189,7 +191,7 @@ def test_preparing_in_another_way_does_not_find_the_entry(prepared: Callable[...
 def test_what_does_not_decide_what_a_row_becomes_finds_the_entry(prepared: Callable[..., Prepared]) -> None:
     prepared(mixed(60), cache="cache")
     said: list[str] = []
-    prepared(cache="cache", said=said, train={"epochs": 2.0}, seed=5, data={"workers": 2, "validation_share": 0.2})
+    prepared(cache="cache", said=said, train={"epochs": 2.0}, seed=5, data={"workers": 2, "validation_ratio": 0.2})
     assert len(said) == 1
 
 
@@ -275,7 +277,7 @@ def split_rows(prepared: Callable[..., Prepared], tmp_path: Path, *, share: floa
     template = tmp_path / "template.jinja"
     template.write_text(LATEST_REASONING, encoding="utf-8")
     lines = [json.dumps(talk(number, turns=1 + number % 3)) for number in range(30)]
-    return prepared(lines, render={"template": str(template)}, data={"validation_share": share}, seed=seed)
+    return prepared(lines, render={"template": str(template)}, data={"validation_ratio": share}, seed=seed)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
@@ -339,11 +341,11 @@ def test_long_rows_are_cut_at_a_turn_and_documents_divided(prepared: Callable[..
     lines = [json.dumps(long), json.dumps(short)]
     found, parts = {}, {}
     for policy in ("drop", "cut", "split"):
-        made = prepared(lines, cache="cache", pack={"max_tokens": 64, "too_long": policy})
+        made = prepared(lines, cache="cache", pack={"max_seq_length": 64, "too_long": policy})
         made.ledger.check()
         pass_gates(made.train, made.renderer.tokenizer, untrained_V=None, whole=False, fix="change this")
         found[policy], parts[policy] = made, [one for one in made.train if one.address.number == 1]
-    (whole,) = [one for one in prepared(pack={"max_tokens": 999}).train if one.address.number == 1]
+    (whole,) = [one for one in prepared(pack={"max_seq_length": 999}).train if one.address.number == 1]
 
     assert parts["drop"] == []
     assert dict(found["drop"].ledger.dropped) == {"too_long": 1}

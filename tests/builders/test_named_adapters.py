@@ -33,7 +33,7 @@ from tutelage.train.run import run
 IDS = torch.arange(3, 40)[None]
 SHORT = ("train.max_steps=3", "evaluate.before=false", "evaluate.max_new_tokens=12", "model.precision=bf16")
 RUNS = {
-    "small": ("lora.rank=2", "lora.alpha=4", 'lora.targets=["q_proj"]'),
+    "small": ("lora.rank=2", "lora.alpha=4", 'lora.target_modules=["q_proj"]'),
     "dora": ("lora.rank=4", "lora.dora=true", "seed=3"),
     "pissa": ("lora.rank=4", "lora.init=pissa", "lora.rslora=true"),
     "prompt": ("model.method=prompt", "prompt.tokens=3", "train.learning_rate=0.1"),

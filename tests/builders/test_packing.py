@@ -42,11 +42,11 @@ def test_left_out_device_and_precision_decide(device: str, precision: str) -> No
 
 
 def test_the_longest_example_fits_into_a_row(device: str) -> None:
-    assert row_tokens_here(settings(pack={"max_tokens": 9000})) == 9000
+    assert row_tokens_here(settings(pack={"max_seq_length": 9000})) == 9000
 
 
 def test_what_is_asked_for_is_done(device: str) -> None:
-    asked = settings(pack={"max_tokens": 100, "row_tokens": 300, "share_prefixes": device != "cpu"})
+    asked = settings(pack={"max_seq_length": 100, "row_tokens": 300, "share_prefixes": device != "cpu"})
     assert row_tokens_here(asked) == 300
     assert shares_prefixes_here(asked) == (device != "cpu")
 
@@ -75,7 +75,7 @@ def test_r8_rows_are_tried_as_long_as_the_run_has_them(
         name: SimpleNamespace(column=lambda _name, tokens=tokens: np.array(tokens, dtype=np.int64))
         for name, tokens in (("train", train), ("validation", validation))
     }
-    asked = settings(pack={"max_tokens": 100, "row_tokens": 300}, train={"batch_examples": 2})
+    asked = settings(pack={"max_seq_length": 100, "row_tokens": 300}, train={"batch_size": 2})
 
     assert longest_rows(asked, SimpleNamespace(**stores)) == expected  # type: ignore[arg-type] # two of its stores
 

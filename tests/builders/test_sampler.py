@@ -67,7 +67,7 @@ def test_no_weights_leave_the_order_as_it_was(prepared: Prepare) -> None:
 
 
 def test_weights_count_what_is_left_after_rows_were_held_out(prepared: Prepare) -> None:
-    _, found = prepared("data.validation_share=0.5", weights={"few.jsonl": 2})
+    _, found = prepared("data.validation_ratio=0.5", weights={"few.jsonl": 2})
     assert len(found.train) == len(found.validation) == 10
     assert sum(len(source.places) for source in found.sources) == 10
     for source in found.sources:

@@ -69,7 +69,7 @@ class TestCheck:
         assert found["ledger"]["rows_kept"] == 4
         assert found["tokens"]["tokens"] - found["tokens"]["trained_tokens"] == 4
         assert list(found["most_alike"]) == ["train ~ task"]
-        (short,) = run("check", recipe, "pack.max_tokens=20", "--json", model=None).lines
+        (short,) = run("check", recipe, "pack.max_seq_length=20", "--json", model=None).lines
         assert short["ledger"]["dropped"] == {"too_long": 4}
 
 

@@ -104,13 +104,13 @@ def test_item7_what_a_report_leaves_out():
         "render.template_arguments.api_key=s3cr3t",
         "--hub-token",
         "tok-1",
-        "pack.max_tokens=256",
+        "pack.max_seq_length=256",
     ]
     text = report_text(error, [*arguments, "Authorization: Bearer qwertz", "hf_abcdefghijklmnop"], secrets)
     for secret in (*secrets.values(), "hunter22222", "me:sesame", "'abc'", "s3cr3t", "tok-1", "qwertz"):
         assert secret not in text, secret
     assert HIDDEN in text
-    assert "pack.max_tokens=256" in text
+    assert "pack.max_seq_length=256" in text
     assert "HF_TOKEN" not in text
     assert "versions: tutelage " in text
     assert "test_crash_report.py" in text

@@ -119,9 +119,9 @@ class TestNames:
     @pytest.mark.parametrize(
         "words",
         [
-            ("see", "x", "--max-tokens", "-5"),
-            ("check", "x", "--max-tokens", "1"),
-            ("see", "x", "--max-tokens", "9" * 30),
+            ("see", "x", "--max-seq-length", "-5"),
+            ("check", "x", "--max-seq-length", "1"),
+            ("see", "x", "--max-seq-length", "9" * 30),
             ("see", "x", "--limit", "9" * 30),
             ("plan", "--memory-gb", "nan"),
             ("plan", "--memory-gb", "inf"),

@@ -65,7 +65,7 @@ class TestSee:
         assert "answer 4" in last.out
 
     def test_long_rows_are_counted(self, run: Callable[..., Ran], rows: Callable[..., Path]) -> None:
-        ran = run("see", rows(*GOOD), "--max-tokens", "10")
+        ran = run("see", rows(*GOOD), "--max-seq-length", "10")
         assert "4 rows read, 0 proven, 4 dropped" in ran.out
         assert "too_long" in ran.out
 

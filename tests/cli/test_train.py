@@ -127,7 +127,7 @@ def wrong(*words: str, says: str) -> Any:
         wrong("train", "RECIPE", "model.name=nobody/no-such-model", says="nobody/no-such-model"),
         wrong("train", "RECIPE", "model.name=./nowhere", says="./nowhere"),
         wrong("train", "RECIPE", "data.train=[\"nowhere.jsonl\"]", says="nowhere.jsonl"),
-        wrong("train", "RECIPE", "pack.max_tokens=30", "--strict", says="train.jsonl:1"),
+        wrong("train", "RECIPE", "pack.max_seq_length=30", "--strict", says="train.jsonl:1"),
         wrong("train", "RECIPE", "--resume", "HOME/runs/tiny", says="keeps its settings"),
         wrong("train", "--resume", "no/such/run", says="is not a run"),
         wrong("evaluate", "no/such/run", says="is not a run"),

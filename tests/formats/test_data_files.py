@@ -90,7 +90,9 @@ def test_b17_rows_that_come_while_a_file_is_read_are_refused(
     while_reading(monkeypatch, append, first=first)
     with pytest.raises(DataError, match="changed while it was read") as caught:
         prepared(
-            data={"validation": [str(paths["held"])]}, evaluate={"task": [str(paths["task"])]}, pack={"max_tokens": 99}
+            data={"validation": [str(paths["held"])]},
+            evaluate={"task": [str(paths["task"])]},
+            pack={"max_seq_length": 99},
         )
     assert caught.value.where == str(changed)
 
@@ -237,11 +239,11 @@ def test_r19_a_measure_of_which_no_row_is_left_is_refused(
     long = write(tmp_path / "long.jsonl", 2, "long " * 400)
     sections = {"data": {"validation": [str(long)]}} if section == "validation" else {"evaluate": {"task": [str(long)]}}
     with pytest.raises(DataError, match=r"Nothing is left to (measure held-out loss on|ask of the task)") as caught:
-        prepared(pack={"max_tokens": 256}, **sections)
+        prepared(pack={"max_seq_length": 256}, **sections)
     assert caught.value.where == str(long)
     assert caught.value.found == "2 rows dropped: too_long"
     with pytest.raises(DataError, match="Nothing is left"):  # from the cache as well
-        prepared(pack={"max_tokens": 256}, **sections)
+        prepared(pack={"max_seq_length": 256}, **sections)
 
 
 def test_r19_a_source_of_which_no_row_is_left_beside_others_is_named(
@@ -250,7 +252,7 @@ def test_r19_a_source_of_which_no_row_is_left_beside_others_is_named(
     rows = write(tmp_path / "rows.jsonl", 5)
     long = write(tmp_path / "long.jsonl", 2, "long " * 400)
     for _ in range(2):  # the second time from the cache
-        made = prepared(pack={"max_tokens": 256}, data={"validation": [str(rows), str(long)]})
+        made = prepared(pack={"max_seq_length": 256}, data={"validation": [str(rows), str(long)]})
         assert made.ledger.notes == [f"No row of {long} is left to measure held-out loss on"]
         assert len(made.validation) == 5
 
@@ -258,8 +260,8 @@ def test_r19_a_source_of_which_no_row_is_left_beside_others_is_named(
 def test_r19_a_share_of_a_single_row_is_refused(prepared: Callable[..., Prepared], tmp_path: Path) -> None:
     write(tmp_path / "rows.jsonl", 1)
     with pytest.raises(DataError, match="No row can be held out") as caught:
-        prepared(data={"validation_share": 0.1}, train={"early_stop_patience": 2})
-    assert caught.value.where == "data.validation_share"
+        prepared(data={"validation_ratio": 0.1}, train={"early_stopping_patience": 2})
+    assert caught.value.where == "data.validation_ratio"
     assert len(prepared().train) == 1
 
 
@@ -268,7 +270,7 @@ def test_r19_the_run_ends_before_its_model_is_loaded(
 ) -> None:
     long = write(tmp_path / "long.jsonl", 1, "long " * 400)
     with pytest.raises(DataError, match="Nothing is left to measure"):
-        train_tiny(*QUICK, f'data.validation=["{long}"]', "train.early_stop_patience=2")
+        train_tiny(*QUICK, f'data.validation=["{long}"]', "train.early_stopping_patience=2")
 
 
 def contents(folder: Path) -> dict[str, bytes]:

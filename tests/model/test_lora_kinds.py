@@ -64,7 +64,7 @@ def test_step_0_is_the_base_and_the_saved_adapter_opens_on_it(
     (row,) = pack_rows(documents((20, 30)), row_tokens=64)
     for _ in range(4):
         row_loss(model, row)[0].backward()
-        optimizer.step(5e-3, max_gradient_norm=1.0)
+        optimizer.step(5e-3, max_grad_norm=1.0)
     use_generation_attention(model)
     model.eval()
     trained = model(input_ids=IDS).logits.detach()
@@ -89,7 +89,7 @@ def test_only_what_learns_has_optimizer_state(tiny_model: Any, documents: Any, k
     use_packed_attention(model)
     (row,) = pack_rows(documents((20, 30)), row_tokens=64)
     row_loss(model, row)[0].backward()
-    optimizer.step(1e-3, max_gradient_norm=1.0)
+    optimizer.step(1e-3, max_grad_norm=1.0)
 
     moments = {name.partition(":")[2]: one for name, one in optimizer.state().items() if name.startswith("exp_avg:")}
     learns = {name for name, one in model.named_parameters() if one.requires_grad}

@@ -308,7 +308,7 @@ def test_adapted_head_is_refused(tiny_model: Any) -> None:
     with pytest.raises(ConfigError, match="output head cannot be adapted") as caught:
         head_of(adapted)
 
-    assert caught.value.where == "lora.targets"
+    assert caught.value.where == "lora.target_modules"
 
 
 def with_common_beginnings(documents: Documents) -> list[Example]:

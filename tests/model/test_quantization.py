@@ -31,7 +31,7 @@ IDS = torch.arange(3, 40)[None]
 @pytest.fixture
 def quantised(tiny_model_folder: Path) -> Any:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra qlora)")
-    return load(tiny_model_folder, quantisation=four_bit(cast_model=torch.float32, double_quantisation=True))
+    return load(tiny_model_folder, quantisation=four_bit(cast_model=torch.float32, double_quantization=True))
 
 
 def test_linear_layers_are_quantised_and_head_norms_and_embeddings_are_not(quantised: Any) -> None:
@@ -46,7 +46,7 @@ def test_linear_layers_are_quantised_and_head_norms_and_embeddings_are_not(quant
 def test_a_weight_counts_once_and_takes_what_the_paper_says(tiny_model_folder: Path, double: bool) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra qlora)")
     plain, loaded = load(tiny_model_folder)
-    model, record = load(tiny_model_folder, quantisation=four_bit(cast_model=torch.float32, double_quantisation=double))
+    model, record = load(tiny_model_folder, quantisation=four_bit(cast_model=torch.float32, double_quantization=double))
 
     assert record.parameters == loaded.parameters == sum(parameter.numel() for parameter in plain.parameters())
     weight = model.model.layers[0].mlp.up_proj.weight
@@ -128,7 +128,7 @@ def test_without_the_package_the_error_says_how_to_install_it(monkeypatch: pytes
     monkeypatch.setattr(quantise.importlib.util, "find_spec", lambda _name: None)
 
     with pytest.raises(DependencyError, match="bitsandbytes") as caught:
-        four_bit(cast_model=torch.float32, double_quantisation=True)
+        four_bit(cast_model=torch.float32, double_quantization=True)
 
     assert caught.value.fix == "pip install 'tutelage[qlora]'"
 
@@ -136,7 +136,7 @@ def test_without_the_package_the_error_says_how_to_install_it(monkeypatch: pytes
 def in_four_bits(model: Any, folder: Path) -> Any:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra qlora)")
     model.save_pretrained(folder)
-    return load(folder, quantisation=four_bit(cast_model=torch.float32, double_quantisation=True))[0]
+    return load(folder, quantisation=four_bit(cast_model=torch.float32, double_quantization=True))[0]
 
 
 def test_r14_what_came_into_four_bits_is_counted(quantised: Any) -> None:
@@ -185,7 +185,7 @@ def test_r24_a_checkpoint_of_4_bits_trains_by_the_advice_alone(
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra qlora)")
     stored = tmp_path / "stored"
     shutil.copytree(tiny_model_folder, stored)
-    asked = four_bit(cast_model=torch.float32, double_quantisation=False)
+    asked = four_bit(cast_model=torch.float32, double_quantization=False)
     load(tiny_model_folder, quantisation=asked)[0].save_pretrained(stored)
     settings = (
         f"model.name={stored}",

@@ -31,7 +31,7 @@ def go(model: torch.nn.Module, masters: MasterWeights, steps: range) -> None:
     for step in steps:
         inputs = torch.randn(5, 6, generator=torch.Generator().manual_seed(step))
         model(inputs.to(next(model.parameters()).dtype)).square().sum().backward()
-        masters.step(0.05, max_gradient_norm=1.0)
+        masters.step(0.05, max_grad_norm=1.0)
 
 
 def test_it_follows_with_its_decay_and_faster_at_first() -> None:

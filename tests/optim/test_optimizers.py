@@ -25,9 +25,9 @@ def backward(model: torch.nn.Module, step: int) -> None:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("max_gradient_norm", [1.0, 1e9])
+@pytest.mark.parametrize("max_grad_norm", [1.0, 1e9])
 def test_equals_torch_adamw_in_fp32(
-    small_network: Maker, master_adamw: Maker, max_gradient_norm: float, shared: bool
+    small_network: Maker, master_adamw: Maker, max_grad_norm: float, shared: bool
 ) -> None:
     ours, theirs = small_network(), small_network()
     optimizer = master_adamw(ours, weight_decay=0.1, shared=shared)
@@ -40,10 +40,10 @@ def test_equals_torch_adamw_in_fp32(
     )
     for step in range(5):
         backward(ours, step)
-        norm = optimizer.step(0.01 * (step + 1), max_gradient_norm=max_gradient_norm)
+        norm = optimizer.step(0.01 * (step + 1), max_grad_norm=max_grad_norm)
 
         backward(theirs, step)
-        expected_norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), max_gradient_norm)
+        expected_norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), max_grad_norm)
         for group in reference.param_groups:
             group["lr"] = 0.01 * (step + 1)
         reference.step()
@@ -60,7 +60,7 @@ def test_vectors_do_not_decay(small_network: Maker, master_adamw: Maker) -> None
     before = {name: one.detach().clone() for name, one in model.named_parameters()}
     optimizer = master_adamw(model, weight_decay=0.5)
 
-    norm = optimizer.step(0.1, max_gradient_norm=1.0)  # gradients are zero: only decay moves anything
+    norm = optimizer.step(0.1, max_grad_norm=1.0)  # gradients are zero: only decay moves anything
 
     assert norm == 0.0
     for name, parameter in model.named_parameters():
@@ -78,7 +78,7 @@ def test_gradients_add_up_over_backward_passes(small_network: Maker, master_adam
     for name, parameter in summed.named_parameters():
         assert model.get_parameter(name).grad is None
         torch.testing.assert_close(optimizer.masters[name].grad, parameter.grad)
-    optimizer.step(0.01, max_gradient_norm=1e9)
+    optimizer.step(0.01, max_grad_norm=1e9)
     assert all(master.grad is None for master in optimizer.masters.values())
 
 
@@ -90,7 +90,7 @@ def test_a_weight_without_a_gradient_is_stepped_as_one_with_a_gradient_of_zero(
         one.grad = torch.zeros_like(one)
 
     for optimizer in (moved, still):
-        assert optimizer.step(0.1, max_gradient_norm=1.0) == 0.0
+        assert optimizer.step(0.1, max_grad_norm=1.0) == 0.0
 
     for name, master in moved.masters.items():
         assert torch.equal(still.masters[name], master), name
@@ -111,7 +111,7 @@ def test_bf16_masters_move_where_bf16_weights_cannot(small_network: Maker, maste
     masters = {name: one.clone() for name, one in optimizer.masters.items()}
 
     backward(model, 0)
-    optimizer.step(1e-6, max_gradient_norm=1.0)
+    optimizer.step(1e-6, max_grad_norm=1.0)
 
     still = [name for name, one in model.named_parameters() if torch.equal(one, weights[name])]
     assert "1.weight" in still, "a norm weight of 1.0 cannot move by 1e-6 in bf16"
@@ -136,14 +136,14 @@ def test_a_gradient_that_is_not_finite_changes_nothing(small_network: Maker, mas
     model = small_network()
     optimizer = master_adamw(model)
     backward(model, 0)
-    optimizer.step(0.01, max_gradient_norm=1.0)
+    optimizer.step(0.01, max_grad_norm=1.0)
     masters = {name: one.clone() for name, one in optimizer.masters.items()}
     weights = {name: one.detach().clone() for name, one in model.named_parameters()}
     moments = {name: one.clone() for name, one in optimizer.state().items()}
 
     backward(model, 1)
     optimizer.masters["0.bias"].grad[2] = bad
-    norm = optimizer.step(0.01, max_gradient_norm=1.0)
+    norm = optimizer.step(0.01, max_grad_norm=1.0)
 
     assert not math.isfinite(norm)
     assert all(torch.equal(one, masters[name]) for name, one in optimizer.masters.items())
@@ -157,7 +157,7 @@ def test_state_goes_out_and_in_again(small_network: Maker, master_adamw: Maker, 
     one, other = (master_adamw(model, weight_decay=0.1, shared=shared) for model in (first, second))
     for step in range(3):
         backward(first, step)
-        one.step(0.01, max_gradient_norm=1.0)
+        one.step(0.01, max_grad_norm=1.0)
     saved = {name: value.clone() for name, value in one.state().items()}
     assert len(saved) == 3 * len(one.masters), "two moments and a step count for each parameter"
 
@@ -165,7 +165,7 @@ def test_state_goes_out_and_in_again(small_network: Maker, master_adamw: Maker, 
     for step in range(3, 6):
         for model, optimizer in ((first, one), (second, other)):
             backward(model, step)
-            optimizer.step(0.01, max_gradient_norm=1.0)
+            optimizer.step(0.01, max_grad_norm=1.0)
 
     for found, expected in zip(second.parameters(), first.parameters(), strict=True):
         assert torch.equal(found, expected)

@@ -42,7 +42,7 @@ def test_the_bytes_said_are_the_bytes_held(name: Any, averaged: bool) -> None:
     masters = MasterWeights(model, build=build, shared=True, average_decay=0.9 if averaged else None)
     said = state_bytes(name, masters.masters, embeddings=EMBEDDINGS, averaged=averaged)
     model(torch.arange(70)).square().sum().backward()
-    masters.step(1e-3, max_gradient_norm=1.0)
+    masters.step(1e-3, max_grad_norm=1.0)
 
     held = sum(
         one.nbytes

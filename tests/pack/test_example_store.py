@@ -96,7 +96,7 @@ def test_system_prompts_are_found_by_their_numbers(folder: Path) -> None:
 
 
 def test_batches_are_those_of_examples_in_memory(folder: Path) -> None:
-    order = Sampler(len(EXAMPLES_OF_ROWS), batch_examples=8, epochs=2.0, seed=3)
+    order = Sampler(len(EXAMPLES_OF_ROWS), batch_size=8, epochs=2.0, seed=3)
     made = [list(batches(of, order, row_tokens=32)) for of in (ExampleStore(folder), EXAMPLES_OF_ROWS)]
     assert [[row.addresses for row in one.rows] for one in made[0]] == [
         [row.addresses for row in one.rows] for one in made[1]

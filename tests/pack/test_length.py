@@ -26,7 +26,7 @@ def row(number: int, *lengths: int) -> tuple[Conversation, tuple[Example, ...]]:
 
 def test_the_limit_itself_is_allowed() -> None:
     ledger = Ledger(rows_in=2)
-    kept = list(within_limit([row(1, 8), row(2, 9)], max_tokens=8, ledger=ledger))
+    kept = list(within_limit([row(1, 8), row(2, 9)], max_seq_length=8, ledger=ledger))
     assert [conversation.address.number for conversation, _ in kept] == [1]
     assert (ledger.rows_kept, dict(ledger.dropped)) == (1, {"too_long": 1})
     assert "9 tokens" in ledger.drop_samples["too_long"][0].detail
@@ -35,7 +35,7 @@ def test_the_limit_itself_is_allowed() -> None:
 
 def test_a_row_of_several_sequences_stays_or_goes_whole() -> None:
     ledger = Ledger(rows_in=2)
-    kept = list(within_limit([row(1, 4, 9, 4), row(2, 8, 8)], max_tokens=8, ledger=ledger))
+    kept = list(within_limit([row(1, 4, 9, 4), row(2, 8, 8)], max_seq_length=8, ledger=ledger))
     assert [len(examples) for _, examples in kept] == [2]
     assert ledger.rows_kept == 1
     ledger.check()
@@ -43,12 +43,12 @@ def test_a_row_of_several_sequences_stays_or_goes_whole() -> None:
 
 def test_nothing_is_cut() -> None:
     given = row(1, 8)
-    ((conversation, examples),) = within_limit([given], max_tokens=100, ledger=Ledger())
+    ((conversation, examples),) = within_limit([given], max_seq_length=100, ledger=Ledger())
     assert conversation is given[0]
     assert examples is given[1]
 
 
 def test_strict_names_the_row() -> None:
     with pytest.raises(DataError, match="too_long") as caught:
-        list(within_limit([row(7, 9)], max_tokens=8, ledger=Ledger(strict=True)))
+        list(within_limit([row(7, 9)], max_seq_length=8, ledger=Ledger(strict=True)))
     assert caught.value.where == "rows.jsonl:7"

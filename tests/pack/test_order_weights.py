@@ -29,7 +29,7 @@ def orders(draw: Any) -> Sampler:
         sources.append(Source(f"source {number}", number, places, draw(WEIGHTS)))
     return Sampler(
         examples=len(kinds),
-        batch_examples=draw(st.integers(1, 9)),
+        batch_size=draw(st.integers(1, 9)),
         epochs=draw(st.floats(0.1, 6.0)),
         seed=draw(st.integers(0, 2**32)),
         max_steps=draw(st.none() | st.integers(1, 20)),
@@ -60,8 +60,8 @@ def test_visits_are_counted_exactly(order: Sampler) -> None:
 def test_the_lengths_of_the_run(order: Sampler) -> None:
     steps = list(order.indices())
     assert [step for step, _, _ in steps] == list(range(order.steps))
-    assert all(len(chosen) == order.batch_examples for _, _, chosen in steps[:-1])
-    assert 1 <= len(steps[-1][2]) <= order.batch_examples
+    assert all(len(chosen) == order.batch_size for _, _, chosen in steps[:-1])
+    assert 1 <= len(steps[-1][2]) <= order.batch_size
     exact = sum(Fraction(str(source.weight)) * len(source.places) for source in order.sources)
     assert order.epoch_visits == float(exact)
     if order.max_steps is None:
@@ -77,8 +77,8 @@ def test_a_resumed_run_sees_the_same_tail(order: Sampler, share: float) -> None:
 @given(order=orders())
 def test_weights_of_one_are_no_weights(order: Sampler) -> None:
     sources = tuple(Source(source.name, source.number, source.places, 1.0) for source in order.sources)
-    even = Sampler(order.examples, order.batch_examples, order.epochs, order.seed, order.max_steps, sources)
-    plain = Sampler(order.examples, order.batch_examples, order.epochs, order.seed, order.max_steps)
+    even = Sampler(order.examples, order.batch_size, order.epochs, order.seed, order.max_steps, sources)
+    plain = Sampler(order.examples, order.batch_size, order.epochs, order.seed, order.max_steps)
     assert list(even.indices()) == list(plain.indices())
 
 
@@ -86,7 +86,7 @@ def two(weight: float, **changes: Any) -> Sampler:
     """Examples 0 to 9 of the first source, 10 to 19 of the second, which has the weight."""
     places = np.arange(20, dtype=np.int32)
     sources = (Source("a", 0, places[:10], 1.0), Source("b", 1, places[10:], weight))
-    return Sampler(**{"examples": 20, "batch_examples": 5, "epochs": 2.0, "seed": 3, "sources": sources} | changes)
+    return Sampler(**{"examples": 20, "batch_size": 5, "epochs": 2.0, "seed": 3, "sources": sources} | changes)
 
 
 def test_half_of_a_source_each_epoch() -> None:

@@ -91,7 +91,7 @@ class TestRows:
 
 class TestBatches:
     EXAMPLES: Final = tuple(made(number, 4 + number % 5) for number in range(1, 24))
-    ORDER = Sampler(examples=23, batch_examples=5, epochs=1.5, seed=11)
+    ORDER = Sampler(examples=23, batch_size=5, epochs=1.5, seed=11)
 
     def test_each_step_packs_what_the_order_chose(self) -> None:
         found = list(batches(self.EXAMPLES, self.ORDER, row_tokens=16))
@@ -121,7 +121,7 @@ class TestBatches:
         ]
 
     def test_an_example_visited_twice_in_one_step_stands_twice(self) -> None:
-        (batch,) = batches([made(1, 4)], Sampler(examples=1, batch_examples=3, epochs=3.0, seed=0), row_tokens=100)
+        (batch,) = batches([made(1, 4)], Sampler(examples=1, batch_size=3, epochs=3.0, seed=0), row_tokens=100)
         assert batch.rows[0].document_tokens == (4, 4, 4)
         assert batch.examples == 3
         assert batch.trained_tokens == 6

@@ -65,18 +65,18 @@ def row_lists(draw: st.DrawFn) -> list[Proven]:
     return rows
 
 
-def through(rows: list[Proven], max_tokens: int, too_long: str) -> tuple[list[Proven], Ledger, Told]:
+def through(rows: list[Proven], max_seq_length: int, too_long: str) -> tuple[list[Proven], Ledger, Told]:
     told: Told = []
     ledger = Ledger(rows_in=len(rows), listener=told.append)
-    kept = list(within_limit(rows, max_tokens=max_tokens, too_long=too_long, ledger=ledger))
+    kept = list(within_limit(rows, max_seq_length=max_seq_length, too_long=too_long, ledger=ledger))
     return kept, ledger, told
 
 
-@given(rows=row_lists(), max_tokens=st.integers(2, 40), too_long=policies)
+@given(rows=row_lists(), max_seq_length=st.integers(2, 40), too_long=policies)
 def test_the_books_balance_and_name_every_row_that_is_not_whole(
-    rows: list[Proven], max_tokens: int, too_long: str
+    rows: list[Proven], max_seq_length: int, too_long: str
 ) -> None:
-    kept, ledger, told = through(rows, max_tokens, too_long)
+    kept, ledger, told = through(rows, max_seq_length, too_long)
 
     ledger.check()
     assert ledger.rows_kept == len(kept)
@@ -85,33 +85,35 @@ def test_the_books_balance_and_name_every_row_that_is_not_whole(
     for conversation, examples in rows:
         same = after.get(conversation.address) is examples
         assert touched[conversation.address] == (0 if same else 1)
-        assert same == all(len(example.ids) <= max_tokens for example in examples)
+        assert same == all(len(example.ids) <= max_seq_length for example in examples)
     drops = {entry.address for entry in told if isinstance(entry, Drop)}
     assert drops == {conversation.address for conversation, _ in rows} - set(after)
     if too_long == "drop":
         assert not ledger.changed
 
 
-@given(rows=row_lists(), max_tokens=st.integers(2, 40), too_long=policies)
-def test_what_stays_fits_and_is_still_proven(rows: list[Proven], max_tokens: int, too_long: str) -> None:
-    for conversation, examples in through(rows, max_tokens, too_long)[0]:
+@given(rows=row_lists(), max_seq_length=st.integers(2, 40), too_long=policies)
+def test_what_stays_fits_and_is_still_proven(rows: list[Proven], max_seq_length: int, too_long: str) -> None:
+    for conversation, examples in through(rows, max_seq_length, too_long)[0]:
         assert [example.part for example in examples] == list(range(len(examples)))
         for example in examples:
-            assert 2 <= len(example.ids) <= max_tokens
+            assert 2 <= len(example.ids) <= max_seq_length
             assert example.turns
             assert_proven(example, stop_ids=frozenset([STOP]), vocabulary_size=1000, whole=True)
             assert conversation.is_text or all(turn.ends_with_stop for turn in example.turns)
             assert example.turns[-1].reply_end == len(example.ids)
-        pack_rows(examples, row_tokens=max_tokens)
+        pack_rows(examples, row_tokens=max_seq_length)
 
 
-@given(parts=part_lists, whole=st.booleans(), max_tokens=st.integers(2, 40), too_long=st.sampled_from(["cut", "split"]))
+@given(
+    parts=part_lists, whole=st.booleans(), max_seq_length=st.integers(2, 40), too_long=st.sampled_from(["cut", "split"])
+)
 def test_a_conversation_loses_whole_turns_from_its_end(
-    parts: list[list[tuple[int, int]]], whole: bool, max_tokens: int, too_long: str
+    parts: list[list[tuple[int, int]]], whole: bool, max_seq_length: int, too_long: str
 ) -> None:
     """Each turn that stays stands on its full proven prompt, and every turn that fits stays."""
     row = conversation_row(1, parts, whole=whole)
-    kept, ledger, _ = through([row], max_tokens, too_long)
+    kept, ledger, _ = through([row], max_seq_length, too_long)
 
     def proven_turns(examples: tuple[Example, ...], limit: int) -> dict[int, tuple[bytes, bytes]]:
         return {
@@ -121,7 +123,7 @@ def test_a_conversation_loses_whole_turns_from_its_end(
             if turn.reply_end <= limit
         }
 
-    expected = proven_turns(row[1], max_tokens)
+    expected = proven_turns(row[1], max_seq_length)
     assert proven_turns(kept[0][1] if kept else (), 10**9) == expected
     assert (ledger.rows_dropped == 1) == (not expected)
     if not whole and kept:
@@ -130,10 +132,10 @@ def test_a_conversation_loses_whole_turns_from_its_end(
             assert sum(example.trained_tokens for example in examples) == reply_tokens
 
 
-@given(tokens=st.integers(2, 200), max_tokens=st.integers(2, 40))
-def test_a_divided_document_trains_every_token_as_often_as_the_whole_one(tokens: int, max_tokens: int) -> None:
+@given(tokens=st.integers(2, 200), max_seq_length=st.integers(2, 40))
+def test_a_divided_document_trains_every_token_as_often_as_the_whole_one(tokens: int, max_seq_length: int) -> None:
     row = document_row(1, tokens)
-    kept, ledger, told = through([row], max_tokens, "split")
+    kept, ledger, told = through([row], max_seq_length, "split")
 
     (whole,), ((_, pieces),) = row[1], kept
     trained = [id_ for piece in pieces for id_ in piece.ids[piece.weights != 0].tolist()]
@@ -141,8 +143,8 @@ def test_a_divided_document_trains_every_token_as_often_as_the_whole_one(tokens:
     for before, after in pairwise(pieces):
         assert after.ids[0] == before.ids[-1], "the context of a piece's first trained token is the token before it"
     assert [piece.turns[0].ends_with_stop for piece in pieces] == [False] * (len(pieces) - 1) + [True]
-    assert all(len(piece.ids) == max_tokens for piece in pieces[:-1])
-    if tokens > max_tokens:
+    assert all(len(piece.ids) == max_seq_length for piece in pieces[:-1])
+    if tokens > max_seq_length:
         assert f"{tokens} tokens became {len(pieces)} sequences" in told[0].detail
         assert dict(ledger.changed) == {"document_split": 1}
 
@@ -159,7 +161,7 @@ def test_the_sentences() -> None:
         for too_long in ("drop", "cut", "split")
         for entry in through(rows, 10, too_long)[2]
     }
-    limit = "the limit pack.max_tokens is 10"
+    limit = "the limit pack.max_seq_length is 10"
     assert told["drop", 1] == ("too_long", f"18 tokens; {limit}")
     assert told["cut", 1] == ("turns_cut", f"1 of 3 trained turns stay, the others end later; {limit}")
     assert told["cut", 2] == ("too_long", f"the first trained turn ends after 12 tokens; {limit}")

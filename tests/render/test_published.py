@@ -109,7 +109,7 @@ FILES = [
 def test_published_rows_are_proven(smollm2: Path, smollm2_renderer: Renderer, published: Published) -> None:
     ledger = Ledger()
     rows = read([str(MATERIAL / "data" / published.file)], ledger=ledger, columns=published.columns)
-    kept = list(within_limit(examples(rows, smollm2_renderer, ledger), max_tokens=8192, ledger=ledger))
+    kept = list(within_limit(examples(rows, smollm2_renderer, ledger), max_seq_length=8192, ledger=ledger))
     ledger.check()
     assert ledger.rows_in == published.rows
     assert dict(ledger.dropped) == published.dropped

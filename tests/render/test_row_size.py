@@ -53,7 +53,7 @@ def test_d1_a_message_beyond_the_limits_of_rendering_is_dropped(renderer: Render
 def test_r20_a_row_of_twelve_million_letters_leaves_the_run_going(renderer: Renderer) -> None:
     rows = [Conversation(pair("q", "x" * 12_000_000), Address("rows.jsonl", 7)), GOOD]
     ledger = Ledger()
-    kept = list(proven_rows(lambda reading: _entered(reading, rows), renderer, ledger, max_tokens=512))
+    kept = list(proven_rows(lambda reading: _entered(reading, rows), renderer, ledger, max_seq_length=512))
     assert len(kept) == 1
     assert [str(drop_sample.address) for drop_sample in ledger.drop_samples["too_long"]] == ["rows.jsonl:7"]
 
@@ -119,7 +119,7 @@ def test_d2_the_turns_that_stay_are_those_that_were_cut_to_before(renderer: Rend
     row = many(200)
 
     def kept(one: Renderer) -> list[list[int]]:
-        rows = proven_rows(lambda reading: _entered(reading, [row]), one, Ledger(), max_tokens=400, too_long="cut")
+        rows = proven_rows(lambda reading: _entered(reading, [row]), one, Ledger(), max_seq_length=400, too_long="cut")
         return [example.ids.tolist() for _, made in rows for example in made]
 
     (whole,) = proven(renderer, row)
@@ -162,7 +162,7 @@ def test_d2_a_row_near_the_limit_is_left_to_the_packer(renderer: Renderer) -> No
     (one,) = proven(renderer, many(100))
     for limit in (len(one.ids), len(one.ids) - 1):
         ledger = Ledger()
-        rows = list(proven_rows(lambda reading: _entered(reading, [many(100)]), renderer, ledger, max_tokens=limit))
+        rows = list(proven_rows(lambda reading: _entered(reading, [many(100)]), renderer, ledger, max_seq_length=limit))
         assert (len(rows), ledger.rows_dropped) == ((1, 0) if limit == len(one.ids) else (0, 1))
 
 

@@ -31,7 +31,7 @@ from pathlib import Path
 from tutelage.errors import EngineError
 from tutelage.runs.lock import locked, new_run_folder
 try:
-    with (locked if sys.argv[1] == "old" else new_run_folder)(Path(sys.argv[2]), say=lambda _: None):
+    with (locked if sys.argv[1] == "old" else new_run_folder)(Path(sys.argv[2]), log=lambda _: None):
         print("held", flush=True)
         time.sleep(60)
 except EngineError:

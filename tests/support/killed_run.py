@@ -76,7 +76,7 @@ def train_in(folder: Path) -> None:
         row_loss=row_loss,
         optimizer=optimizer,
         schedule=Schedule(kind="cosine", peak=0.003, steps=STEPS, warmup_steps=5),
-        max_gradient_norm=1.0,
+        max_grad_norm=1.0,
         heldout=heldout,
         evaluate_every=EVALUATE_EVERY,
         patience=None,

@@ -106,9 +106,9 @@ def step_of(model: Any, rows: Sequence[PackedSequence], record: Path, *, trained
     seen: list[Any] = []
     arguments = {
         "row_loss": row_loss,
-        "optimiser": optimizer,
+        "optimizer": optimizer,
         "schedule": Schedule(kind="constant", peak=1.0, steps=1, warmup_steps=0),
-        "max_gradient_norm": 1e9,
+        "max_grad_norm": 1e9,
         "heldout": None,
         "evaluate_every": 1,
         "patience": None,

@@ -1,4 +1,4 @@
-"""A small regression task for optimiser and loop, and whole runs of the tiny model."""
+"""A small regression task for optimizer and loop, and whole runs of the tiny model."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def small_network() -> Callable[..., torch.nn.Module]:
 
 @pytest.fixture
 def master_adamw() -> Callable[..., MasterWeights]:
-    """A maker of optimisers with usual settings."""
+    """A maker of optimizers with usual settings."""
 
     def make(model: torch.nn.Module, *, weight_decay: float = 0.0, shared: bool = False) -> MasterWeights:
         return MasterWeights(

@@ -23,7 +23,7 @@ from tutelage.train.run import Finished, run
 
 TrainTiny = Callable[..., Finished]
 QUICK = ("evaluate.before=false", "evaluate.task=", "evaluate.general=")
-GUARD = ("train.spike_factor=3.0", "train.spike_window=2", "train.batch_examples=4", "train.epochs=2.0")
+GUARD = ("train.spike_factor=3.0", "train.spike_window=2", "train.batch_size=4", "train.epochs=2.0")
 
 
 def stopped(folder: Path) -> dict[str, Any]:

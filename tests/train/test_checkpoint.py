@@ -27,7 +27,7 @@ Maker = Callable[..., Any]
 
 @pytest.fixture
 def trained(small_network: Maker, master_adamw: Maker) -> MasterWeights:
-    """An optimiser with two steps behind it."""
+    """An optimizer with two steps behind it."""
     model = small_network()
     optimizer: MasterWeights = master_adamw(model)
     for _ in range(2):
@@ -37,7 +37,7 @@ def trained(small_network: Maker, master_adamw: Maker) -> MasterWeights:
 
 def move(model: torch.nn.Module, optimizer: MasterWeights) -> None:
     model(torch.randn(4, 6)).square().sum().backward()
-    optimizer.step(0.01, max_gradient_norm=1.0)
+    optimizer.step(0.01, max_grad_norm=1.0)
 
 
 def names(folder: Path) -> list[str]:

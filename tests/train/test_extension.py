@@ -39,7 +39,7 @@ def test_r26_a_run_of_more_epochs_is_the_one_that_had_them_from_the_start(
     train_tiny: TrainTiny, quiet_screen: Screen, record_of: Any
 ) -> None:
     """To the last bit where the rates are the same: dropout, moments, order, held-out loss."""
-    constant = (*SHORT, "train.schedule=constant", "train.warmup_steps=2")
+    constant = (*SHORT, "train.lr_scheduler=constant", "train.warmup_steps=2")
     whole = train_tiny(*constant, "train.epochs=3", where="whole")
     short = train_tiny(*constant, where="short")
     longer = going_on(short.folder, "train.epochs=2", screen=quiet_screen)
@@ -66,7 +66,7 @@ def test_r26_a_run_of_more_epochs_is_the_one_that_had_them_from_the_start(
 def test_r26_steps_that_were_taken_keep_their_rates_and_the_rest_is_laid_over_the_new_length(
     train_tiny: TrainTiny, quiet_screen: Screen, record_of: Any
 ) -> None:
-    ordered = (*SHORT, "train.batch_examples=10", "train.warmup_share=0.0")
+    ordered = (*SHORT, "train.batch_size=10", "train.warmup_ratio=0.0")
     first = train_tiny(*ordered)  # 24 examples: 10, 10, 4
     finished = going_on(first.folder, "train.epochs=2", screen=quiet_screen)
 
@@ -82,7 +82,7 @@ def test_r26_a_stopped_run_may_be_given_another_length_as_well(
     train_tiny: TrainTiny, quiet_screen: Screen, record_of: Any, stop_after: Callable[[int | None], None]
 ) -> None:
     stop_after(2)
-    stopped = train_tiny(*SHORT, "train.schedule=linear", "train.warmup_share=0.0")
+    stopped = train_tiny(*SHORT, "train.lr_scheduler=linear", "train.warmup_ratio=0.0")
     assert stopped.ended == "interrupted"
     stop_after(None)
 
@@ -97,7 +97,11 @@ def test_r26_what_patience_ended_goes_on_and_may_end_with_its_old_best(
     train_tiny: TrainTiny, quiet_screen: Screen, record_of: Any
 ) -> None:
     first = train_tiny(
-        *SHORT, "train.epochs=50", "train.learning_rate=0.3", "train.evaluate_every=1", "train.early_stop_patience=2"
+        *SHORT,
+        "train.epochs=50",
+        "train.learning_rate=0.3",
+        "train.evaluate_every=1",
+        "train.early_stopping_patience=2",
     )
     assert first.ended == "early_stop"
     best, taken = first.result["best_step"], first.result["steps"]
@@ -147,7 +151,7 @@ def test_r26_what_patience_ended_and_was_lengthened_is_replayed_and_resumed_alik
     train_tiny: TrainTiny, quiet_screen: Screen, record_of: Any
 ) -> None:
     often = ("train.evaluate_every=1", "train.checkpoint_every=1", "train.keep_checkpoints=20")
-    first = train_tiny(*SHORT, *often, "train.epochs=50", "train.learning_rate=0.3", "train.early_stop_patience=2")
+    first = train_tiny(*SHORT, *often, "train.epochs=50", "train.learning_rate=0.3", "train.early_stopping_patience=2")
     taken = first.result["steps"]
     finished = going_on(first.folder, "train.epochs=51", screen=quiet_screen)
     assert (first.ended, finished.ended) == ("early_stop", "early_stop")
@@ -170,7 +174,7 @@ def test_r26_what_patience_ended_and_was_lengthened_is_replayed_and_resumed_alik
 def test_b16_a_longer_run_killed_as_it_writes_down_its_length_is_given_it_again(
     train_tiny: TrainTiny, quiet_screen: Screen, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
-    folder = train_tiny(*SHORT, "train.batch_examples=10").folder  # 24 examples: 10, 10, 4
+    folder = train_tiny(*SHORT, "train.batch_size=10").folder  # 24 examples: 10, 10, 4
     with monkeypatch.context() as patch:
         patch.setattr(run_files, "write_text", _killed_before(file))
         with pytest.raises(KeyboardInterrupt):
@@ -220,7 +224,7 @@ def _killed_before(file: str) -> Callable[[Path, str], None]:
 def test_r26_what_is_advised_for_a_finished_run_works(
     train_tiny: TrainTiny, quiet_screen: Screen, ended_by: str
 ) -> None:
-    patience = ("train.learning_rate=0.3", "train.evaluate_every=1", "train.early_stop_patience=1")
+    patience = ("train.learning_rate=0.3", "train.evaluate_every=1", "train.early_stopping_patience=1")
     most = 2 if ended_by == "max_steps" else 100
     first = train_tiny(*SHORT, "train.epochs=40", f"train.max_steps={most}", *patience[: 0 if most == 2 else 3])
     folder, taken = first.folder, first.result["steps"]

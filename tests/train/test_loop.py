@@ -45,9 +45,9 @@ class Bench:
         start = changes.get("progress", Progress()).steps_done
         given: dict[str, Any] = {
             "row_loss": self.row_loss,
-            "optimiser": self.optimizer,
+            "optimizer": self.optimizer,
             "schedule": Schedule(kind="constant", peak=0.01, steps=steps, warmup_steps=0),
-            "max_gradient_norm": 1.0,
+            "max_grad_norm": 1.0,
             "heldout": None,
             "evaluate_every": 2,
             "patience": None,

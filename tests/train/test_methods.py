@@ -47,7 +47,7 @@ METHODS = {
     "corda": ("model.method=lora", "lora.rank=4", "lora.init=corda", "lora.init_tokens=300"),
     "lora_ga": ("model.method=lora", "lora.rank=4", "lora.init=lora_ga", "model.precision=bf16"),
     "qlora": ("model.method=qlora", "lora.dropout=0.1", "model.precision=bf16"),
-    "qdora": ("model.method=qlora", "lora.rank=4", "lora.dora=true", "qlora.double_quantisation=false"),
+    "qdora": ("model.method=qlora", "lora.rank=4", "lora.dora=true", "qlora.double_quantization=false"),
     "qloftq": ("model.method=qlora", "lora.rank=4", "lora.init=loftq", "model.precision=bf16"),
     "qeva": ("model.method=qlora", "lora.rank=4", "lora.init=eva"),
     "prompt": ("model.method=prompt", "prompt.tokens=6", "model.precision=bf16"),

@@ -64,7 +64,7 @@ def stepped(name: Optimizer, model: torch.nn.Module, steps: int) -> MasterWeight
     masters = masters_with(name, model, shared=True)
     for step in range(steps):
         backward(model, step)
-        masters.step(1e-3, max_gradient_norm=1.0)
+        masters.step(1e-3, max_grad_norm=1.0)
     return masters
 
 
@@ -76,7 +76,7 @@ def test_a_resume_goes_on_bit_for_bit(name: Optimizer, shared: bool, tmp_path: P
     def go(model: torch.nn.Module, masters: MasterWeights, steps: range) -> None:
         for step in steps:
             backward(model, step)
-            masters.step(1e-3 * (step + 1), max_gradient_norm=1.0)
+            masters.step(1e-3 * (step + 1), max_grad_norm=1.0)
 
     first, second = network(), network(seed=1)
     one, other = (masters_with(name, model, decay=0.1, shared=shared) for model in (first, second))
@@ -105,7 +105,7 @@ def test_only_matrices_decay(name: Optimizer) -> None:
     before = {key: one.detach().clone() for key, one in model.named_parameters()}
     masters = masters_with(name, model, decay=0.5)
 
-    masters.step(0.1, max_gradient_norm=1.0)  # gradients are zero: only decay moves anything
+    masters.step(0.1, max_grad_norm=1.0)  # gradients are zero: only decay moves anything
 
     for key, parameter in model.named_parameters():
         expected = before[key] * (1 - 0.1 * 0.5) if parameter.ndim >= 2 else before[key]
@@ -134,7 +134,7 @@ def test_the_loss_falls(name: Optimizer) -> None:
     before = loss()
     for _ in range(30):
         ((model(torch.arange(70)) - 0.5) ** 2).mean().backward()
-        masters.step(3e-3, max_gradient_norm=1.0)
+        masters.step(3e-3, max_grad_norm=1.0)
     assert loss() < 0.5 * before
 
 

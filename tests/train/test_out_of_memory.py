@@ -85,9 +85,9 @@ class Bench:
         progress = changes.get("progress", Progress())
         given: dict[str, Any] = {
             "row_loss": loss,
-            "optimiser": self.optimizer,
+            "optimizer": self.optimizer,
             "schedule": Schedule(kind="constant", peak=0.01, steps=STEPS, warmup_steps=0),
-            "max_gradient_norm": 1.0,
+            "max_grad_norm": 1.0,
             "heldout": None,
             "evaluate_every": 1,
             "patience": None,
@@ -149,7 +149,7 @@ def test_smaller_rows_give_the_same_gradients(bench: Callable[..., Bench], at: s
     whole, short = (bench(name, lambda masters: (Keeping(masters),)) for name in ("whole", "short"))
     largest, row_tokens = (12, 30) if at == "later" else (24, 40)
     for one, loss in ((whole, row_loss), (short, fits(largest, at=at))):
-        one.train(loss, steps=1, row_tokens=row_tokens, checkpoints=NoCheckpoints(), max_gradient_norm=1e9)
+        one.train(loss, steps=1, row_tokens=row_tokens, checkpoints=NoCheckpoints(), max_grad_norm=1e9)
 
     assert short.budgets
     assert short.losses == pytest.approx(whole.losses, rel=1e-6)
@@ -200,7 +200,7 @@ def test_one_document_that_does_not_fit_says_so(bench: Callable[..., Bench]) -> 
         one.train(fits(5), checkpoint_every=None)
 
     assert str(caught.value.where).startswith("made:")
-    assert "pack.max_tokens" in str(caught.value.fix)
+    assert "pack.max_seq_length" in str(caught.value.fix)
     assert all(torch.equal(master, before[name]) for name, master in one.optimizer.masters.items())
     told = json.loads((one.folder / "stopped.json").read_text(encoding="utf-8"))
     assert (told["reason"], told["step"], told["checkpoint"]) == ("out_of_memory", 1, "step-000000")

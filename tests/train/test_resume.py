@@ -187,7 +187,7 @@ def test_a_run_killed_after_it_ended_early_takes_no_step_more(
         "train.epochs=100",
         "train.learning_rate=0.02",
         "train.evaluate_every=4",
-        "train.early_stop_patience=1",
+        "train.early_stopping_patience=1",
         "evaluate.before=false",
         "evaluate.task=",
         "evaluate.general=",

@@ -77,7 +77,7 @@ def test_r5_virtual_tokens_count_towards_positions(settings: Callable[..., Setti
 
     positions = positions_of(asked, Path(asked.model.name))
 
-    assert positions.within(asked).pack.max_tokens == POSITIONS - 10
+    assert positions.within(asked).pack.max_seq_length == POSITIONS - 10
 
 
 def test_r5_virtual_tokens_that_fill_the_positions_are_refused(settings: Callable[..., Settings]) -> None:
@@ -106,7 +106,7 @@ def test_r5_positions_are_tried_where_a_prompt_comes_near_them(
     tried: list[int] = []
     monkeypatch.setattr(positions_module, "last_position", lambda *_given, **_named: tried.append(1))
     for new_tokens, times in ((1, 0), (190, 1)):
-        asked = settings("evaluate.task=", "pack.max_tokens=190", f"evaluate.max_new_tokens={new_tokens}")
+        asked = settings("evaluate.task=", "pack.max_seq_length=190", f"evaluate.max_new_tokens={new_tokens}")
         positions = positions_of(asked, Path(asked.model.name))
         positions.require_room(asked, prepare(positions.within(asked), Path(asked.model.name)))
 
@@ -135,7 +135,7 @@ def test_plan_check_and_dry_run_prove_the_rows_that_training_proves(
 ) -> None:
     asked = without_prompts(settings, "pack.share_prefixes=false")
     longer(asked)
-    assert asked.pack.max_tokens > POSITIONS
+    assert asked.pack.max_seq_length > POSITIONS
 
     plan = of_recipe(asked, memory_gb=None, probe=False, log=lambda _text: None)
 

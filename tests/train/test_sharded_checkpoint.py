@@ -34,7 +34,7 @@ def train_state(process_group: ProcessGroup) -> MasterWeights:
     masters = MasterWeights(model, build=adamw(weight_decay=0.1, betas=(0.9, 0.999), epsilon=1e-8), shared=True)
     for _ in range(2):
         model(torch.ones(2, 5)).square().sum().backward()
-        masters.step(0.1, max_gradient_norm=1.0)
+        masters.step(0.1, max_grad_norm=1.0)
     return masters
 
 

@@ -161,7 +161,7 @@ def test_four_rows_are_learnt_by_heart_with_their_stop_token(
         "data.validation=",
         "evaluate.general=",
         "evaluate.examples=4",
-        "train.batch_examples=4",
+        "train.batch_size=4",
         *(["train.epochs=60"] if method == "full" else ["train.epochs=120", "lora.rank=32", "lora.alpha=64"]),
     )
 
@@ -194,7 +194,7 @@ def test_early_stop_saves_the_best_weights(train_tiny: TrainTiny, record_of: Any
         "train.epochs=200",
         "train.learning_rate=0.02",
         "train.evaluate_every=4",
-        "train.early_stop_patience=2",
+        "train.early_stopping_patience=2",
         "evaluate.task=",
         "evaluate.general=",
     )
@@ -307,7 +307,7 @@ def test_a_learning_rate_of_nan_is_refused(train_tiny: TrainTiny) -> None:
 
 def test_an_unknown_target_is_refused(train_tiny: TrainTiny) -> None:
     with pytest.raises(ConfigError, match="does not find its targets"):
-        train_tiny('lora.targets=["no_such_layer"]', "evaluate.before=false")
+        train_tiny('lora.target_modules=["no_such_layer"]', "evaluate.before=false")
 
 
 def test_data_that_cannot_be_trained_is_refused_before_the_model_is_loaded(
@@ -316,7 +316,7 @@ def test_data_that_cannot_be_trained_is_refused_before_the_model_is_loaded(
     monkeypatch.setattr(method_module, "load", lambda *_, **__: pytest.fail("the model was loaded"))
 
     with pytest.raises(DataError, match="Nothing is left to train on") as caught:
-        train_tiny("pack.max_tokens=8", "data.validation=", "evaluate.task=")
+        train_tiny("pack.max_seq_length=8", "data.validation=", "evaluate.task=")
 
     assert "24 rows dropped: too_long" in str(caught.value.found)
 

@@ -61,7 +61,7 @@ def start_folder(asked: ModelSettings, *, weights: bool = True, log: Say = print
         log: told what is slow.
 
     Raises:
-        TutelageError: of the kind that fits; see `model.source.model_folder` and `start_adapter`.
+        TutelageError: of the kind that fits; see `model.locate.model_folder` and `start_adapter`.
     """
     if asked.add_tokens:
         return _with_tokens(asked, weights=weights, log=log)
@@ -193,7 +193,7 @@ def with_adapters_own(settings: Settings) -> Settings:
             "dropout": float(own.get("lora_dropout") or 0.0),
             "rslora": bool(own.get("use_rslora")),
             "dora": bool(own.get("use_dora")),
-            "targets": _targets_of(adapter),
+            "target_modules": _targets_of(adapter),
             "init": "default",
             "modules_to_save": _shortest(own.get("modules_to_save") or []),
         }

@@ -90,7 +90,7 @@ def prepare(
     if data.validation:
         train, validation = rows, desk.prepared(data.validation, purpose="measure held-out loss on")
     else:
-        train, validation = _held_out(rows, data.validation_share, settings.seed)
+        train, validation = _held_out(rows, data.validation_ratio, settings.seed)
     task, task_words = desk.task(evaluation.task)
     ledger.check()
     _require_held_out(settings, validation, rows)
@@ -182,9 +182,9 @@ class _Preparer:
         data = self.settings.data
         return {
             "files": [[file.shown, self.data.sha256[file.shown]] for file in files],
-            "reading": [data.shape, data.columns, max_rows],
+            "reading": [data.format, data.columns, max_rows],
             "renderer": renderer_facts(self.renderer),
-            "length": [self.settings.pack.max_tokens, self.settings.pack.too_long],
+            "length": [self.settings.pack.max_seq_length, self.settings.pack.too_long],
         }
 
     def _written(self, writer: EntryWriter, files: Sequence[SourceFile], max_rows: int | None) -> ExampleStore:
@@ -221,13 +221,13 @@ def _proven(
     data = settings.data
 
     def read(books: Ledger) -> Iterator[Conversation]:
-        return formats.read([], ledger=books, shape=data.shape, columns=data.columns, max_rows=max_rows, files=files)
+        return formats.read([], ledger=books, shape=data.format, columns=data.columns, max_rows=max_rows, files=files)
 
     return proven_rows(
         read,
         renderer,
         ledger,
-        max_tokens=settings.pack.max_tokens,
+        max_seq_length=settings.pack.max_seq_length,
         too_long=too_long,
         workers=data.workers,
     )
@@ -267,13 +267,13 @@ def _task(
 
 def _require_held_out(settings: Settings, validation: ExampleStore, rows: ExampleStore) -> None:
     """Refuse a run that was to measure held-out loss, and perhaps to end early by it, and holds no row out."""
-    if settings.data.validation_share > 0 and not validation:
+    if settings.data.validation_ratio > 0 and not validation:
         raise DataError(
             "No row can be held out, so held-out loss could not be measured",
-            where="data.validation_share",
+            where="data.validation_ratio",
             found=f"{rows.rows} proven row in {', '.join(settings.data.train)}",
             expected="at least two, one of them to train on",
-            fix="set data.validation_share = 0, or name rows to hold out with data.validation",
+            fix="set data.validation_ratio = 0, or name rows to hold out with data.validation",
         )
 
 

@@ -28,7 +28,7 @@ LOOKED_AT_STEPS = 20
 SURE_SHARE = 0.5
 """A run that a rough estimate puts below this share of the free memory is not counted out, which takes seconds."""
 BYTES_A_PARAMETER = 18
-"""bf16 weights, fp32 masters, gradients and two moments, see `train.masters`: more than any method keeps."""
+"""bf16 weights, fp32 masters, gradients and two moments, see `optim.master_weights`: more than any method keeps."""
 ACTIVATION_BYTES = 34
 """For each token, hidden unit and layer, in 16 bits, without the attention matrix.
 Source: Korthikanti et al. 2022 (Reducing Activation Recomputation), section 4.1; doubled below, as allocators waste."""
@@ -62,9 +62,9 @@ def workload_of(settings: Settings, row: PackedSequence) -> Workload:
         frozen=tuple(settings.model.freeze),
         lora_rank=lora.rank,
         dora=lora.dora,
-        double_quantisation=settings.qlora.double_quantisation,
+        double_quantization=settings.qlora.double_quantization,
         virtual_tokens=settings.prompt.tokens,
-        lora_targets=lora.targets if isinstance(lora.targets, str) else tuple(lora.targets),
+        lora_targets=lora.target_modules if isinstance(lora.target_modules, str) else tuple(lora.target_modules),
     )
 
 

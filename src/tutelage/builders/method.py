@@ -35,7 +35,7 @@ def loaded_base(settings: Settings, folder: Path, *, onto: str | None = None) ->
     if settings.model.method == "qlora":
         quantisation = four_bit(
             cast_model=DTYPES[resolve_precision(settings.model.precision)],
-            double_quantisation=settings.qlora.double_quantisation,
+            double_quantization=settings.qlora.double_quantization,
         )
     return load(folder, trust_remote_code=settings.model.trust_remote_code, onto=onto, quantisation=quantisation)
 
@@ -69,7 +69,7 @@ def adapted_model(
         rank=lora.rank,
         alpha=lora.alpha,
         dropout=lora.dropout,
-        targets=lora.targets,
+        targets=lora.target_modules,
         rslora=lora.rslora,
         dora=lora.dora,
         init=lora.init,

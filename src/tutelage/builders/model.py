@@ -32,7 +32,7 @@ from tutelage.optim.optimizers import optimizer_named
 from tutelage.optim.state_size import embedding_parameters, state_bytes
 
 Look = Callable[[Architecture], AbstractContextManager[CalibrationData]]
-"""Opens the data that `lora.init` looks at, told what was tried on the model; see `train.look`."""
+"""Opens the data that `lora.init` looks at, told what was tried on the model; see `builders.calibration_data`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def train_state_for(
         longest: how long its rows become.
 
     Raises:
-        TutelageError: of the kind that fits; see `train.method` and the room `model`.
+        TutelageError: of the kind that fits; see `builders.method` and the room `model`.
     """
     if settings.model.threads is not None:
         torch.set_num_threads(settings.model.threads)

@@ -18,14 +18,14 @@ def row_tokens_here(settings: Settings) -> int:
     """Most tokens in a packed row: as asked, or as the device computes well; a longest example fits in any case."""
     if (asked := settings.pack.row_tokens) is not None:
         return asked
-    return max(settings.pack.max_tokens, ROW_TOKENS[device_here(), resolve_precision(settings.model.precision)])
+    return max(settings.pack.max_seq_length, ROW_TOKENS[device_here(), resolve_precision(settings.model.precision)])
 
 
 def longest_rows(settings: Settings, prepared: Prepared) -> Longest:
     """How long the rows of this run become at most: what fits in one, and no more than a step or the validation has."""
     virtual = settings.prompt.tokens if settings.model.method == "prompt" else 0
     train, validation = (np.asarray(one.column("tokens")) + virtual for one in (prepared.train, prepared.validation))
-    step = np.sort(train)[-settings.train.batch_examples :]
+    step = np.sort(train)[-settings.train.batch_size :]
     together = max(int(step.sum()), int(validation.sum()))
     return Longest(
         row_tokens=min(row_tokens_here(settings), together),

@@ -34,12 +34,12 @@ class Positions:
     try_last: Callable[[], int | None] = field(repr=False)
 
     def within(self, settings: Settings, *, log: Callable[[str], None] = lambda _line: None) -> Settings:
-        """The settings with `pack.max_tokens` no higher than what the model computes.
+        """The settings with `pack.max_seq_length` no higher than what the model computes.
 
         Raises:
             ConfigError: virtual tokens leave no room for others.
         """
-        if self.last is None or (room := self.last - self.virtual) >= settings.pack.max_tokens:
+        if self.last is None or (room := self.last - self.virtual) >= settings.pack.max_seq_length:
             return settings
         if room < 2:
             raise ConfigError(
@@ -52,9 +52,9 @@ class Positions:
         beside = f", {self.virtual} of them for virtual tokens" if self.virtual else ""
         log(
             f"The model has {self.last} positions{beside}: sequences are held to {room} tokens, "
-            f"not to pack.max_tokens = {settings.pack.max_tokens}"
+            f"not to pack.max_seq_length = {settings.pack.max_seq_length}"
         )
-        return settings.model_copy(update={"pack": settings.pack.model_copy(update={"max_tokens": room})})
+        return settings.model_copy(update={"pack": settings.pack.model_copy(update={"max_seq_length": room})})
 
     def require_room(self, settings: Settings, prepared: Prepared) -> None:
         """Every prompt that will be asked must leave room for its reply.
@@ -96,7 +96,8 @@ class Positions:
         first = prepared.train[int(over[0])]
         return (
             f"{len(over)} of {len(tokens)} training sequences are longer than the {self.stated} positions that the "
-            f"model was made for, first {first.address} with {len(first.ids)} tokens; pack.max_tokens = {self.stated} "
+            f"model was made for, first {first.address} with {len(first.ids)} tokens; "
+            f"pack.max_seq_length = {self.stated} "
             "leaves them out"
         )
 
@@ -112,5 +113,5 @@ def positions_of(settings: Settings, base: Path) -> Positions:
     virtual = settings.prompt.tokens if settings.model.method == "prompt" else 0
     stated = stated_positions(config)
     try_last = cache(partial(last_position, config, trust_remote_code=remote))
-    beyond = comes_near(stated, settings.pack.max_tokens + virtual)
+    beyond = comes_near(stated, settings.pack.max_seq_length + virtual)
     return Positions(stated, try_last() if beyond else None, virtual, try_last)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def held_to_positions(
     settings: Settings, base: Path, *, log: Callable[[str], None]
 ) -> tuple[Settings, Positions | None]:
-    """The settings by which a run prepares its data, `pack.max_tokens` no higher than its model computes.
+    """The settings by which a run prepares its data, `pack.max_seq_length` no higher than its model computes.
 
     Args:
         settings: of the run, with what an adapter has settled (`start.with_adapters_own`).

@@ -62,7 +62,7 @@ def sampler_for(
 ) -> Sampler:
     """The order in which a run visits its examples; `laid` are the ends of its parts of other lengths."""
     asked = settings.train
-    return Sampler(examples, asked.batch_examples, asked.epochs, settings.seed, asked.max_steps, sources, laid)
+    return Sampler(examples, asked.batch_size, asked.epochs, settings.seed, asked.max_steps, sources, laid)
 
 
 def questions_of_length(settings: Settings, order: Sampler) -> list[str]:
@@ -84,7 +84,7 @@ def questions_of_length(settings: Settings, order: Sampler) -> list[str]:
 
 def epoch_steps(order: Sampler) -> int:
     """Optimizer steps of one epoch, the last one perhaps smaller."""
-    return math.ceil(order.epoch_visits / order.batch_examples)
+    return math.ceil(order.epoch_visits / order.batch_size)
 
 
 def epoch_tokens(train: ExampleStore, sources: tuple[Source, ...]) -> float:

@@ -70,7 +70,7 @@ def main() -> None:
     2 a wrong command line; 70 a fault of tutelage itself (`cli.crash`); 130 a command that Ctrl-C ended.
     """
     open_streams()
-    # On AVX512-BF16 it misses a kernel that it would fetch from the hub, and that `model.quantise` keeps it from using.
+    # On AVX512-BF16 it misses a kernel from the hub, which `model.quantization` keeps it from using.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # Rows differ in length, and oneDNN keeps up to 1,024 compiled products for past shapes; see docs/log.md.

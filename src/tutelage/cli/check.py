@@ -60,7 +60,7 @@ def check(
     changed: Settings = None,
     shape: Shape = "auto",
     columns: Columns = None,
-    max_tokens: MaxTokens = 8192,
+    max_seq_length: MaxTokens = 8192,
     strict: Strict = False,
     measure_loss: Annotated[
         bool, typer.Option("--measure-loss", help="Without data: also load the model and measure it (needs torch).")
@@ -93,7 +93,7 @@ def check(
         renderer = renderer_from_options(model or DEFAULT_MODEL, tokenizer, render)
         data = data_settings(sources, shape=shape, columns=columns)
         splits = {source: [source] for source in sources} if len(sources) > 1 else {"data": sources}
-        asked = _Asked(renderer, render, data, splits, max_tokens)
+        asked = _Asked(renderer, render, data, splits, max_seq_length)
     _check_rows(asked, Ledger(strict=strict), as_json=as_json)
 
 
@@ -105,7 +105,7 @@ class _Asked:
     render: RenderSettings
     data: DataSettings
     splits: Mapping[str, list[str]]
-    max_tokens: int
+    max_seq_length: int
     too_long: TooLong = "drop"
 
 
@@ -115,7 +115,7 @@ def _asked_by_recipe(recipe: str, overrides: list[str]) -> _Asked:
     folder = start_folder(settings.model, weights=False, log=log_to_stderr)
     pack = held_to_positions(settings, folder, log=log_to_stderr)[0].pack
     renderer = renderer_for(folder, settings.render)
-    return _Asked(renderer, settings.render, settings.data, splits, pack.max_tokens, pack.too_long)
+    return _Asked(renderer, settings.render, settings.data, splits, pack.max_seq_length, pack.too_long)
 
 
 def _check_rows(asked: _Asked, ledger: Ledger, *, as_json: bool) -> None:
@@ -125,9 +125,9 @@ def _check_rows(asked: _Asked, ledger: Ledger, *, as_json: bool) -> None:
     for name, files in splits.items():
         split = asked.data.model_copy(update={"train": files})
         compared = COMPARED_ROWS if len(splits) > 1 else 0
-        # A task row is asked whole or not at all (`train.prepare`).
+        # A task row is asked whole or not at all (`builders.dataset`).
         too_long: TooLong = "drop" if name == "task" else asked.too_long
-        rows = proven(split, asked.renderer, ledger, max_tokens=asked.max_tokens, too_long=too_long)
+        rows = proven(split, asked.renderer, ledger, max_seq_length=asked.max_seq_length, too_long=too_long)
         title = f"proving {', '.join(files)}"
         kept[name] = _tally(_counted(rows, title), asked.renderer, tally, compared=compared)
         if compared and len(kept[name]) == compared:

@@ -43,7 +43,7 @@ Columns = Annotated[
     typer.Option("--columns", help="Map columns: prompt=question,response=answer (prompt, response, system, ...)."),
 ]
 MaxTokens = Annotated[
-    int, typer.Option("--max-tokens", min=2, max=LARGEST_COUNT, help="Longer rows are dropped, and counted.")
+    int, typer.Option("--max-seq-length", min=2, max=LARGEST_COUNT, help="Longer rows are dropped, and counted.")
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop with an error at the first row that would be dropped.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -76,7 +76,7 @@ def data_settings(
             expected="files, folders, globs, or a hub data set",
             fix="give it a name, or leave it out; a shell variable may be empty",
         )
-    given: dict[str, Any] = {"train": sources, "shape": _shape(shape), "columns": _columns(columns)}
+    given: dict[str, Any] = {"train": sources, "format": _shape(shape), "columns": _columns(columns)}
     if max_rows is not None:
         given["max_rows"] = max_rows
     return config.from_mapping({"model": {"name": DEFAULT_MODEL}, "data": given}, where="the command line").data

@@ -109,5 +109,5 @@ def _amount(settings: Settings, prepared: Prepared) -> DataVolume:
         tokens=totals.tokens,
         trained_tokens=totals.trained_tokens,
         steps=order.steps,
-        step_tokens=totals.tokens / order.examples * min(asked.batch_examples, order.examples),
+        step_tokens=totals.tokens / order.examples * min(asked.batch_size, order.examples),
     )

@@ -76,7 +76,7 @@ def see(
     html: Annotated[
         Path | None, typer.Option("--html", help="Write one offline page with all rows, for a browser.")
     ] = None,
-    max_tokens: MaxTokens = 8192,
+    max_seq_length: MaxTokens = 8192,
     strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
@@ -95,13 +95,13 @@ def see(
     out = Terminal()
     ledger = Ledger(strict=strict)
     if as_json:
-        print_rows(data, renderer, ledger, max_tokens=max_tokens, number=row)
+        print_rows(data, renderer, ledger, max_seq_length=max_seq_length, number=row)
     elif html is not None:
-        write_page(out, data, renderer, ledger, target=html, model=tokenizer or model, max_tokens=max_tokens)
+        write_page(out, data, renderer, ledger, target=html, model=tokenizer or model, max_seq_length=max_seq_length)
     elif row is not None:
-        show_row(out, data, renderer, ledger, number=row, max_tokens=max_tokens, with_ids=tokens)
+        show_row(out, data, renderer, ledger, number=row, max_seq_length=max_seq_length, with_ids=tokens)
     else:
-        show_rows(out, data, renderer, ledger, max_tokens=max_tokens, with_ids=tokens)
+        show_rows(out, data, renderer, ledger, max_seq_length=max_seq_length, with_ids=tokens)
 
 
 def _refuse_pairs(given: dict[str, bool]) -> None:
@@ -118,7 +118,7 @@ def proven(
     renderer: Renderer,
     ledger: Ledger,
     *,
-    max_tokens: int,
+    max_seq_length: int,
     too_long: TooLong = "drop",
     number: int | None = None,
 ) -> Iterator[tuple[Conversation, tuple[Example, ...]]]:
@@ -128,26 +128,26 @@ def proven(
         data: the sources and how to read them.
         renderer: what proves them.
         ledger: accounts for all of them.
-        max_tokens: the longest sequence.
+        max_seq_length: the longest sequence.
         too_long: what becomes of rows with a longer one.
         number: only the row of this ordinal; the others are read and not proven.
     """
 
     def read(books: Ledger) -> Iterable[Conversation]:
-        rows = formats.read(data.train, ledger=books, shape=data.shape, columns=data.columns, max_rows=data.max_rows)
+        rows = formats.read(data.train, ledger=books, shape=data.format, columns=data.columns, max_rows=data.max_rows)
         return rows if number is None else (row for row in rows if _ordinal(row.address) == number)
 
-    return proven_rows(read, renderer, ledger, max_tokens=max_tokens, too_long=too_long, workers=data.workers)
+    return proven_rows(read, renderer, ledger, max_seq_length=max_seq_length, too_long=too_long, workers=data.workers)
 
 
 def show_rows(
-    out: Terminal, data: DataSettings, renderer: Renderer, ledger: Ledger, *, max_tokens: int, with_ids: bool
+    out: Terminal, data: DataSettings, renderer: Renderer, ledger: Ledger, *, max_seq_length: int, with_ids: bool
 ) -> None:
     """Rows one after the other, then the books and whose words the tokens were."""
     signs, id_signs = _signs(out, with_ids=with_ids)
     ledger.listener = lambda entry: _say(out, entry)
     shares, tally, texts_of = RoleShares(), Tally(), TokenTexts(renderer.tokenizer)
-    for conversation, sequences in proven(data, renderer, ledger, max_tokens=max_tokens):
+    for conversation, sequences in proven(data, renderer, ledger, max_seq_length=max_seq_length):
         for example in sequences:
             if not tally.examples:
                 _print(out, legend(signs))
@@ -178,7 +178,7 @@ def show_row(
     ledger: Ledger,
     *,
     number: int,
-    max_tokens: int,
+    max_seq_length: int,
     with_ids: bool,
 ) -> None:
     """One row at every door, or why it was dropped.
@@ -198,9 +198,11 @@ def show_row(
                     _print(out, Text(visible(line)))
 
     ledger.listener = heard
-    for conversation, sequences in proven(data, renderer, ledger, max_tokens=max_tokens, number=number):
+    for conversation, sequences in proven(data, renderer, ledger, max_seq_length=max_seq_length, number=number):
         found.append(conversation.address)
-        out.print(all_doors(conversation, sequences, renderer, row_tokens=max_tokens, signs=signs, id_signs=id_signs))
+        out.print(
+            all_doors(conversation, sequences, renderer, row_tokens=max_seq_length, signs=signs, id_signs=id_signs)
+        )
     if not found:
         raise ConfigError(
             f"There is no row {number}",
@@ -211,7 +213,9 @@ def show_row(
         )
 
 
-def print_rows(data: DataSettings, renderer: Renderer, ledger: Ledger, *, max_tokens: int, number: int | None) -> None:
+def print_rows(
+    data: DataSettings, renderer: Renderer, ledger: Ledger, *, max_seq_length: int, number: int | None
+) -> None:
     """One line for each sequence and each dropped row, then the summary; the form is described in docs/render.md."""
 
     def heard(entry: Drop | Change) -> None:
@@ -219,7 +223,7 @@ def print_rows(data: DataSettings, renderer: Renderer, ledger: Ledger, *, max_to
             print_json({"address": str(entry.address), "dropped": entry.reason, "detail": entry.detail})
 
     ledger.listener = heard
-    for _, sequences in proven(data, renderer, ledger, max_tokens=max_tokens, number=number):
+    for _, sequences in proven(data, renderer, ledger, max_seq_length=max_seq_length, number=number):
         for example in sequences:
             turns = [
                 {"message": turn.message, "prompt_end": turn.prompt_end, "reply_end": turn.reply_end}
@@ -240,7 +244,14 @@ def print_rows(data: DataSettings, renderer: Renderer, ledger: Ledger, *, max_to
 
 
 def write_page(
-    out: Terminal, data: DataSettings, renderer: Renderer, ledger: Ledger, *, target: Path, model: str, max_tokens: int
+    out: Terminal,
+    data: DataSettings,
+    renderer: Renderer,
+    ledger: Ledger,
+    *,
+    target: Path,
+    model: str,
+    max_seq_length: int,
 ) -> None:
     """All rows on one page, which names `model`, and a line that says where it is.
 
@@ -252,7 +263,7 @@ def write_page(
     seen = PageRows(renderer)
     ledger.listener = seen.hear
     with Terminal(stderr=True).status("reading and proving rows"):
-        for conversation, sequences in proven(data, renderer, ledger, max_tokens=max_tokens):
+        for conversation, sequences in proven(data, renderer, ledger, max_seq_length=max_seq_length):
             seen.keep(conversation, sequences)
         ledger.check()
         origin = (

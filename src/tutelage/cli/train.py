@@ -182,7 +182,7 @@ def _dry_run(settings: config.Settings, out: Terminal) -> None:
     asked = settings.train
     order = sampler_for(settings, examples=len(prepared.train), sources=prepared.sources)
     tokens = prepared.train_totals.tokens
-    step_tokens = epoch_tokens(prepared.train, prepared.sources) / order.epoch_visits * asked.batch_examples
+    step_tokens = epoch_tokens(prepared.train, prepared.sources) / order.epoch_visits * asked.batch_size
     ledger = prepared.ledger
     grid = Table.grid(padding=(0, 2))
     for name, value in {
@@ -192,8 +192,8 @@ def _dry_run(settings: config.Settings, out: Terminal) -> None:
         "training": f"{len(prepared.train)} sequences, {tokens:,} tokens",
         "held out": f"{len(prepared.validation)} sequences",
         "questions": f"{len(prepared.task)} task, {len(prepared.general)} general",
-        "steps": f"{order.steps} of {asked.batch_examples} sequences, about {step_tokens:,.0f} tokens",
-        "learning rate": f"{settings.peak_learning_rate:g}, {asked.schedule}",
+        "steps": f"{order.steps} of {asked.batch_size} sequences, about {step_tokens:,.0f} tokens",
+        "learning rate": f"{settings.peak_learning_rate:g}, {asked.lr_scheduler}",
         "method": f"{settings.model.method}, {settings.model.precision}",
         "memory": _memory_line(settings, prepared),
     }.items():

@@ -88,10 +88,10 @@ def questions(settings: Settings) -> list[str]:
 def _without_effect(settings: Settings) -> list[str]:
     lines = []
     train, data = settings.train, settings.data
-    if train.evaluate_every is not None and not data.validation and data.validation_share == 0:
+    if train.evaluate_every is not None and not data.validation and data.validation_ratio == 0:
         lines.append(f"train.evaluate_every = {train.evaluate_every} has no effect: no rows are held out")
-    if train.schedule == "constant" and train.minimum_ratio > 0:
-        lines.append(f'train.minimum_ratio = {train.minimum_ratio!r} has no effect: train.schedule = "constant"')
+    if train.lr_scheduler == "constant" and train.min_lr_ratio > 0:
+        lines.append(f'train.min_lr_ratio = {train.min_lr_ratio!r} has no effect: train.lr_scheduler = "constant"')
     return lines
 
 

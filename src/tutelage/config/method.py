@@ -56,7 +56,7 @@ class LoraSettings(Section):
         description="Share of the adapter's inputs set to zero at random while training.",
         json_schema_extra={"source": "Dettmers et al. 2023 (QLoRA), appendix B, uses 0.05 to 0.1", "usual": [0.0, 0.1]},
     )
-    targets: Literal["all-linear"] | TextList = Field(
+    target_modules: Literal["all-linear"] | TextList = Field(
         default="all-linear",
         description="Layers that get an adapter: all-linear (all but the output layer), or a list of layer names.",
         json_schema_extra={
@@ -106,7 +106,7 @@ class LoraSettings(Section):
 class QloraSettings(Section):
     """The 4-bit weights (NF4) under the adapter; read only when model.method is qlora."""
 
-    double_quantisation: bool = Field(
+    double_quantization: bool = Field(
         default=True,
         description="Quantise the scales of the 4-bit blocks too, which saves about 0.37 bits a weight.",
         json_schema_extra={"source": "Dettmers et al. 2023 (QLoRA), section 3, paragraph Double Quantization"},

@@ -76,14 +76,14 @@ def dump(settings: Settings) -> str:
     """The resolved settings as TOML; `from_mapping` and `load` read it back to equal settings.
 
     Fields without a value are left out, as TOML has none, and so is what the rest switches off: sections of
-    other methods, `train.warmup_share` where `train.warmup_steps` is set, what `train.optimizer` or `lora.init` leaves
+    other methods, `train.warmup_ratio` where `train.warmup_steps` is set, what `train.optimizer` or `lora.init` leaves
     unread.
     """
     values = settings.resolved().model_dump(exclude_none=True)
     for name in {"lora", "qlora", "prompt"} - set(READS[settings.model.method]):
         del values[name]
     if settings.train.warmup_steps is not None:
-        del values["train"]["warmup_share"]
+        del values["train"]["warmup_ratio"]
     for name in unread_by_optimizer(settings.train):
         del values["train"][name]
     if settings.lora.init not in LOOKS_AT_DATA and "lora" in values:

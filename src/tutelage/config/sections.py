@@ -128,14 +128,14 @@ class DataSettings(Section):
         description="Files, folders or hub data sets held out to measure loss on, never trained on.",
         json_schema_extra={"source": "the user's choice; none by default"},
     )
-    validation_share: float = Field(
+    validation_ratio: float = Field(
         default=0.0,
         ge=0,
         lt=1,
         description="Share of the training rows held out to measure loss on, where data.validation is empty.",
         json_schema_extra={"source": "common practice, not from a paper; off by default", "usual": [0.0, 0.2]},
     )
-    shape: Literal["auto", "alpaca", "sharegpt", "messages", "prompt_completion", "text"] = Field(
+    format: Literal["auto", "alpaca", "sharegpt", "messages", "prompt_completion", "text"] = Field(
         default="auto",
         description="How a row is laid out; auto looks at the keys of the rows and says what it found.",
         json_schema_extra={"source": "layouts in common use: Alpaca, ShareGPT, chat messages, prompt and completion"},
@@ -259,7 +259,7 @@ class RenderSettings(Section):
 class PackSettings(Section):
     """How long one example and one packed row may be."""
 
-    max_tokens: int = Field(
+    max_seq_length: int = Field(
         default=1024,
         gt=1,
         le=LARGEST_COUNT,
@@ -282,7 +282,7 @@ class PackSettings(Section):
         gt=1,
         le=LARGEST_COUNT,
         description="Most tokens in one packed row, which is one forward pass and sets the memory a step needs; left "
-        "out, 1,024 on a CPU and 4,096 on a GPU, or pack.max_tokens where that is more.",
+        "out, 1,024 on a CPU and 4,096 on a GPU, or pack.max_seq_length where that is more.",
         json_schema_extra={
             "source": "Krell et al. 2021 (packing without cross-contamination); as large as memory allows"
         },

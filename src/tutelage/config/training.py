@@ -29,7 +29,7 @@ class TrainSettings(Section):
         description="Stop after this many optimizer steps, even if train.epochs are not done; left out, no limit.",
         json_schema_extra={"source": "for trials; no limit by default"},
     )
-    batch_examples: int = Field(
+    batch_size: int = Field(
         default=16,
         gt=0,
         le=LARGEST_COUNT,
@@ -62,12 +62,12 @@ class TrainSettings(Section):
             "paged); Shazeer and Stern 2018 (Adafactor); Jordan et al. 2024 and Liu et al. 2025 (Muon)"
         },
     )
-    schedule: Literal["cosine", "linear", "constant"] = Field(
+    lr_scheduler: Literal["cosine", "linear", "constant"] = Field(
         default="cosine",
         description="Shape of the learning rate after the warm-up: falls along a cosine, falls in a line, or stays.",
         json_schema_extra={"source": "Loshchilov and Hutter 2017 (SGDR), equation 5; Alpaca uses cosine, LIMA linear"},
     )
-    warmup_share: float = Field(
+    warmup_ratio: float = Field(
         default=0.03,
         ge=0,
         lt=1,
@@ -78,10 +78,10 @@ class TrainSettings(Section):
         default=None,
         ge=0,
         le=LARGEST_COUNT,
-        description="Steps over which the learning rate climbs to its peak; takes the place of train.warmup_share.",
+        description="Steps over which the learning rate climbs to its peak; takes the place of train.warmup_ratio.",
         json_schema_extra={"source": "common practice for supervised fine-tuning", "usual": [50, 200]},
     )
-    minimum_ratio: float = Field(
+    min_lr_ratio: float = Field(
         default=0.0,
         ge=0,
         le=1,
@@ -119,7 +119,7 @@ class TrainSettings(Section):
         description="AdamW's small number that keeps its division away from zero; Adafactor has none.",
         json_schema_extra={"source": "PyTorch's AdamW default; Kingma and Ba 2015", "usual": [1e-8, 1e-6]},
     )
-    max_gradient_norm: float = Field(
+    max_grad_norm: float = Field(
         default=1.0,
         gt=0,
         le=LARGEST_FACTOR,
@@ -193,7 +193,7 @@ class TrainSettings(Section):
         description="Steps between measurements of held-out loss; left out, a quarter of an epoch, rounded up.",
         json_schema_extra={"source": "our choice: four points an epoch show where the loss turns up again"},
     )
-    early_stop_patience: int | None = Field(
+    early_stopping_patience: int | None = Field(
         default=None,
         gt=0,
         le=LARGEST_COUNT,

@@ -44,7 +44,7 @@ def greedy_replies(
     """One reply for each prompt, in order, without its stop token; at most `max_new_tokens` long.
 
     Args:
-        model: attends as served (`model.attention.attend_as_served`).
+        model: attends as served (`model.attention.packed.use_generation_attention`).
         tokenizer: its stop tokens end a reply.
         prompts: ids of served prompts.
         max_new_tokens: where a reply that never stops is cut.
@@ -54,7 +54,7 @@ def greedy_replies(
         process_group: processes that share the batches of prompts, each with the whole model; all get all replies.
 
     Raises:
-        MemoryError, AgreedError: on all of several processes, as one could not answer (`model.agreed`).
+        MemoryError, AgreedError: on all of several processes, as one could not answer (`collective_errors`).
     """
     model.eval()
     replies: dict[int, str] = {}
@@ -92,7 +92,7 @@ def answered_together(model: Any, tokenizer: Tokenizer, *, process_group: Proces
     """Which prompts this model may answer together, tried on it; every process gets what the main one found.
 
     Args:
-        model: attends as served (`model.attention.attend_as_served`).
+        model: attends as served (`model.attention.packed.use_generation_attention`).
         tokenizer: its first stop token is what pads prompts, in the trial, too: a model may pass over another.
         process_group: processes that share the prompts.
     """

@@ -60,7 +60,8 @@ def heldout_loss(
                 where=", ".join(map(str, longest.addresses)),
                 found=f"{len(longest.ids)} tokens in a row of its own",
                 expected="room for its forward pass",
-                fix=f"start a new run with pack.max_tokens below {len(longest.ids)}, or leave this row out of the data",
+                fix=f"start a new run with pack.max_seq_length below {len(longest.ids)}, or leave this row out of "
+                "the data",
             )
         rows = smaller
         log(f"Memory ran out in the held-out loss: it is taken again with rows of {len(longest.ids) // 2:,} tokens")

@@ -36,7 +36,7 @@ def score_json(prompts: Sequence[Prompt], replies: Sequence[str]) -> JsonScores:
     """Compare each reply with its prompt's reference, field by field and whole.
 
     Args:
-        prompts: their references are JSON objects; `train.prepare` has seen to it.
+        prompts: their references are JSON objects; `builders.dataset` has seen to it.
         replies: one for each prompt.
     """
     valid = exact = 0

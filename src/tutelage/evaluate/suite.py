@@ -81,7 +81,7 @@ def run_suite(
         eval_suite: what to ask.
         done: called with the number of replies finished since the last call.
         row_loss: (model, row) -> (summed loss, trained tokens).
-        attention: that of its training, see `model.anatomy`.
+        attention: that of its training, see `model.architecture`.
         whole: opens a block in which the model generates without other processes.
         process_group: processes that share the questions; all get all answers.
         excused: a measure that fails is left out, and named in `failed`; of several processes, by all.

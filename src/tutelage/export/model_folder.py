@@ -48,7 +48,7 @@ def save_trained(
         stored_as: precision on disk.
         process_group: the main one of these processes writes.
         sharded: each of them keeps a part of the model.
-        start: `model.adapt.Adapted.start`: what the adapter took out of the base before the first step. It is
+        start: `model.adapters.lora.Trainable.start`: what the adapter took out of the base before the first step. It is
             subtracted, so that the saved adapter (of twice the rank) belongs to the original base.
         untouched: a fresh copy of the model, whose frozen weights are saved in place of the rounded ones that were
             computed with.

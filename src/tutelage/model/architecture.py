@@ -32,7 +32,7 @@ ID_STEP = 13
 """Ids of the trial, spread over the vocabulary."""
 
 Attention = Literal["documents", "own"]
-"""Which attention a model trains with: `model.attention.document_attention`, or its own with one document a row."""
+"""Which attention a model trains with: `document_attention`, or its own with one document a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ class Architecture:
     """What was tried on a model.
 
     Attributes:
-        attention: "documents" where `model.attention.document_attention` gives what the model's own attention gives;
+        attention: "documents" where `document_attention` gives what the model's own attention gives;
             "own" where only the model's own does, one document a row.
-        head: who makes its logits, see `model.head`.
+        head: who makes its logits, see `model.output_head`.
         documents_isolated: documents of a row are kept apart, so that they can share one.
         shares_prefixes: documents of a row can continue one beginning that is laid down once.
         draws_noise: two passes in training mode differ: dropout of the checkpoint's, or of its adapter.
@@ -206,7 +206,7 @@ def document_inputs(ids_1T: torch.Tensor) -> dict[str, Any]:
 
 
 def one_token(device: torch.device) -> dict[str, Any]:
-    """What the decoder is given beside its id for one token that stands for nothing (`model.head.own_logits`)."""
+    """What the decoder is given beside its id for one token that stands for nothing (`own_logits`)."""
     named = document_inputs(torch.zeros(1, 1, dtype=torch.long, device=device))
     return {name: one for name, one in named.items() if name != "input_ids"}
 

@@ -42,13 +42,13 @@ def load(
 ) -> tuple[Any, Loaded]:
     """Load the model in `folder` in the precision its weights are stored in, from safetensors only.
 
-    From then on this process looks whether other programs want the cores it computes on (`model.waiting`).
+    From then on this process looks whether other programs want the cores it computes on (`system.openmp_wait`).
 
     Args:
         folder: configuration and safetensors.
         trust_remote_code: the folder's own Python code may run.
         onto: where its weights go; None takes what `device_here` says.
-        quantisation: what `model.quantise.four_bit` gave; None leaves the weights as they are.
+        quantisation: what `model.quantization.four_bit` gave; None leaves the weights as they are.
 
     Raises:
         DataError: the folder holds no causal language model that transformers reads, or one whose weights are not

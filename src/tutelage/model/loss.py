@@ -33,7 +33,7 @@ def hidden_states(
     """What the decoder makes of a packed row, [1, R, D], and what it was fed.
 
     Args:
-        model: a causal language model that attends as it trains (`model.anatomy.attend_as_trained`).
+        model: a causal language model that attends as it trains (`model.architecture.use_training_attention`).
         row: ids [R].
         architecture: what was tried on the model.
         as_on: as in `row_loss`.
@@ -64,9 +64,9 @@ def row_loss(
     """Summed weighted cross-entropy of a packed row, and how many tokens it was summed over.
 
     Args:
-        model: a causal language model that attends as it trains (`model.anatomy.attend_as_trained`).
+        model: a causal language model that attends as it trains (`model.architecture.use_training_attention`).
         row: ids and weights [R].
-        architecture: what was tried on the model (`model.anatomy.anatomy_of`).
+        architecture: what was tried on the model (`model.architecture.architecture_of`).
         as_on: compute as on this kind of device, at which the planner looks from another; None: as on its own.
 
     Returns:

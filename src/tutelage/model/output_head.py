@@ -1,6 +1,6 @@
 """How a model turns hidden states into logits: a plain product that is rebuilt here, or the model's own way.
 
-Whether the product is right is tried (`model.anatomy`), never taken from a name.
+Whether the product is right is tried (`model.architecture`), never taken from a name.
 
 Shape legend: D = hidden width, V = vocabulary, C = positions.
 """
@@ -34,7 +34,7 @@ class Head:
 def head_of(model: Any) -> Head:
     """Read the output head of a transformers causal language model, with or without PEFT around it.
 
-    What else a model does to its logits is not read here: `model.anatomy` compares the two.
+    What else a model does to its logits is not read here: `model.architecture` compares the two.
 
     Raises:
         ConfigError: the head is itself adapted, which the chunked loss would ignore.
@@ -43,10 +43,10 @@ def head_of(model: Any) -> Head:
     if type(layer) is not torch.nn.Linear:
         raise ConfigError(
             "The output head cannot be adapted",
-            where="lora.targets",
+            where="lora.target_modules",
             found=type(layer).__name__,
             expected="a plain linear output head",
-            fix='leave lm_head out of lora.targets, or use "all-linear"',
+            fix='leave lm_head out of lora.target_modules, or use "all-linear"',
         )
     settings = model.config.get_text_config()
     scale = 1.0

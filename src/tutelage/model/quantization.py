@@ -34,12 +34,12 @@ def require_bitsandbytes() -> None:
         )
 
 
-def four_bit(*, cast_model: torch.dtype, double_quantisation: bool) -> Any:
+def four_bit(*, cast_model: torch.dtype, double_quantization: bool) -> Any:
     """How transformers is asked for NF4 weights.
 
     Args:
         cast_model: what a weight is widened to for each product.
-        double_quantisation: quantise the scales of the blocks of 64 weights too.
+        double_quantization: quantise the scales of the blocks of 64 weights too.
 
     Raises:
         DependencyError: bitsandbytes is not installed.
@@ -50,7 +50,7 @@ def four_bit(*, cast_model: torch.dtype, double_quantisation: bool) -> Any:
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=double_quantisation,
+        bnb_4bit_use_double_quant=double_quantization,
         bnb_4bit_compute_dtype=cast_model,
     )
 

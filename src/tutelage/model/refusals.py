@@ -6,4 +6,4 @@ of the model: every place that catches them raises it again (`model.out_of_memor
 
 FAILURES = (*REFUSALS, ArithmeticError, MemoryError)
 """What may be raised as a model is measured: it does not take an input, or memory runs out. Where several processes
-measure together, `model.agreed.failures` are caught instead."""
+measure together, `distributed.collective_errors.failures` are caught instead."""

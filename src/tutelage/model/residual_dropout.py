@@ -33,7 +33,7 @@ def drop_residuals(model: Any, *, last: float) -> tuple[float, ...]:
     """Zero, in training only, a share of what each layer's attention and feed-forward add to the residual stream.
 
     Args:
-        model: a causal language model that attends inside documents (`model.attention.isolate_documents`).
+        model: a causal language model that attends inside documents (`model.attention.packed.use_packed_attention`).
         last: probability at the last layer; layer i of n has last * i / (n - 1).
 
     Returns:

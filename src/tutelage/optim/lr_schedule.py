@@ -12,11 +12,11 @@ class Schedule:
     """Learning rates of a run of `steps` steps.
 
     The first step already learns (rate peak / warmup). The fall ends after the last step, which learns as well: of n
-    steps after the warm-up, the k-th from 0 is at the fraction k / n of it; `minimum_ratio * peak` would be step n.
+    steps after the warm-up, the k-th from 0 is at the fraction k / n of it; `min_lr_ratio * peak` would be step n.
     Source: `get_scheduler` of transformers, with a warm-up that is one step ahead; for cosine SGDR, Loshchilov and
     Hutter 2017, eq. 5, without restarts.
 
-    `earlier` are schedules of other lengths with the step, counted from 0, until which each holds (`train.parts`);
+    `earlier` are schedules of other lengths with the step, counted from 0, until which each holds (`train.extension`);
     `ends` are the numbers of steps after which a length was at its end.
     """
 
@@ -24,7 +24,7 @@ class Schedule:
     peak: float
     steps: int
     warmup_steps: int
-    minimum_ratio: float = 0.0
+    min_lr_ratio: float = 0.0
     earlier: tuple[tuple[int, Schedule], ...] = ()
     ends: frozenset[int] = frozenset()
 
@@ -48,7 +48,7 @@ class Schedule:
         after = self.steps - self.warmup_steps
         progress = min(1.0, (step - self.warmup_steps) / max(1, after))
         falling = 0.5 * (1.0 + math.cos(math.pi * progress)) if self.kind == "cosine" else 1.0 - progress
-        return self.peak * (self.minimum_ratio + (1.0 - self.minimum_ratio) * falling)
+        return self.peak * (self.min_lr_ratio + (1.0 - self.min_lr_ratio) * falling)
 
 
 def warmup_steps(*, steps: int, share: float, exact: int | None) -> int:

@@ -18,7 +18,7 @@ from tutelage.errors import CheckpointError, TrainingError
 from tutelage.optim.ema import Average
 
 Build = Callable[[Mapping[str, torch.Tensor]], Sequence[torch.optim.Optimizer]]
-"""Master weights by name -> the optimizers that step them; each master has exactly one. See `train.optimiser`."""
+"""Master weights by name -> the optimizers that step them; each master has exactly one. See `optim.optimizers`."""
 
 MOST_NAMES = 4
 """Weights that an error names."""
@@ -79,7 +79,7 @@ class MasterWeights:
         return self.masters if self.average is None else self.average.weights
 
     @torch.no_grad()
-    def step(self, learning_rate: float, *, max_gradient_norm: float) -> float:
+    def step(self, learning_rate: float, *, max_grad_norm: float) -> float:
         """Clip, update masters, copy them into the model, clear gradients; return the norm before clipping.
 
         A norm that is not finite changes nothing: neither weights nor moments.
@@ -88,9 +88,9 @@ class MasterWeights:
         norm = float(whole_tensor(torch.nn.utils.get_total_norm(gradients)))
         if not math.isfinite(norm):
             return norm
-        if norm > max_gradient_norm:
+        if norm > max_grad_norm:
             for gradient in gradients:
-                gradient.mul_(max_gradient_norm / norm)
+                gradient.mul_(max_grad_norm / norm)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate

@@ -79,7 +79,7 @@ def optimizer_named(
         weight_decay: decoupled decay.
         betas: decay rates of AdamW's two moments; Adafactor reads none.
         epsilon: added to the root of AdamW's second moment; Adafactor reads none.
-        embeddings: names of the parameters of embeddings and output head (see `plan.state_bytes.embedding_parameters`).
+        embeddings: names of the parameters of embeddings and output head (see `optim.state_size.embedding_parameters`).
     """
     given: Any = {"weight_decay": weight_decay, "betas": betas, "epsilon": epsilon}
     match name:

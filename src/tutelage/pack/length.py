@@ -19,25 +19,25 @@ TooLong = Literal["drop", "cut", "split"]
 def within_limit(
     proven: Iterable[tuple[Conversation, tuple[Example, ...]]],
     *,
-    max_tokens: int,
+    max_seq_length: int,
     ledger: Ledger,
     too_long: TooLong = "drop",
 ) -> Iterator[tuple[Conversation, tuple[Example, ...]]]:
-    """Pass on rows whose every sequence has at most `max_tokens` tokens; the last door, so it also keeps the books.
+    """Pass on rows whose every sequence has at most `max_seq_length` tokens; the last door, so it also keeps the books.
 
     Args:
         proven: rows with their Examples.
-        max_tokens: the limit; at least 2.
+        max_seq_length: the limit; at least 2.
         ledger: counts every row, and every row that was dropped, cut or divided.
         too_long: "drop" lets a row go whole; "cut" keeps the trained turns that end within the limit; "split" does so
             too, and divides a plain document into sequences of the limit, each token trained as often as before.
     """
     for conversation, examples in proven:
-        if max(len(example.ids) for example in examples) <= max_tokens:
+        if max(len(example.ids) for example in examples) <= max_seq_length:
             ledger.keep()
             yield conversation, examples
             continue
-        kept, entry = _shortened(conversation, examples, max_tokens, too_long)
+        kept, entry = _shortened(conversation, examples, max_seq_length, too_long)
         if isinstance(entry, Drop):
             ledger.drop(entry)
             continue
@@ -47,20 +47,20 @@ def within_limit(
 
 
 def _shortened(
-    conversation: Conversation, examples: Sequence[Example], max_tokens: int, too_long: TooLong
+    conversation: Conversation, examples: Sequence[Example], max_seq_length: int, too_long: TooLong
 ) -> tuple[tuple[Example, ...], Drop | Change]:
     address = conversation.address
-    limit = f"the limit pack.max_tokens is {max_tokens}"
+    limit = f"the limit pack.max_seq_length is {max_seq_length}"
     longest = max(len(example.ids) for example in examples)
     if too_long == "drop":
         return (), Drop(address, "too_long", f"{longest} tokens; {limit}")
     if conversation.is_text:
         if too_long == "cut":
             return (), Drop(address, "too_long", f"a document of {longest} tokens has no turn to cut at; {limit}")
-        pieces = tuple(_pieces(examples[0], max_tokens))
+        pieces = tuple(_pieces(examples[0], max_seq_length))
         detail = f"a document of {longest} tokens became {len(pieces)} sequences; {limit}"
         return pieces, Change(address, "document_split", detail)
-    cut = [example if len(example.ids) <= max_tokens else _cut(example, max_tokens) for example in examples]
+    cut = [example if len(example.ids) <= max_seq_length else _cut(example, max_seq_length) for example in examples]
     kept = tuple(replace(one, part=part) for part, one in enumerate(one for one in cut if one is not None))
     if not kept:
         first = min(turn.reply_end for example in examples for turn in example.turns)
@@ -69,20 +69,20 @@ def _shortened(
     return kept, Change(address, "turns_cut", f"{left} of {turns} trained turns stay, the others end later; {limit}")
 
 
-def _cut(example: Example, max_tokens: int) -> Example | None:
+def _cut(example: Example, max_seq_length: int) -> Example | None:
     """The Example up to the end of its last turn within the limit; None where no turn ends there."""
-    turns = tuple(turn for turn in example.turns if turn.reply_end <= max_tokens)
+    turns = tuple(turn for turn in example.turns if turn.reply_end <= max_seq_length)
     if not turns:
         return None
     end = turns[-1].reply_end
     return replace(example, ids=example.ids[:end], weights=example.weights[:end], turns=turns)
 
 
-def _pieces(document: Example, max_tokens: int) -> Iterator[Example]:
+def _pieces(document: Example, max_seq_length: int) -> Iterator[Example]:
     """Consecutive pieces; each begins with the last token of the one before, untrained: its first needs a context."""
     (turn,) = document.turns
-    for part, start in enumerate(range(0, len(document.ids) - 1, max_tokens - 1)):
-        end = min(start + max_tokens, len(document.ids))
+    for part, start in enumerate(range(0, len(document.ids) - 1, max_seq_length - 1)):
+        end = min(start + max_seq_length, len(document.ids))
         weights = document.weights[start:end].copy()
         weights[0] = 0.0
         last = end == len(document.ids)

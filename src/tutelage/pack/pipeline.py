@@ -17,7 +17,7 @@ def proven_rows(
     renderer: Renderer,
     ledger: Ledger,
     *,
-    max_tokens: int,
+    max_seq_length: int,
     too_long: TooLong = "drop",
     workers: int | None = None,
 ) -> Generator[tuple[Conversation, tuple[Example, ...]]]:
@@ -30,7 +30,7 @@ def proven_rows(
         read: gives the conversations, and keeps its books in the ledger it is handed.
         renderer: proves them.
         ledger: takes every row, drop, change and note.
-        max_tokens: the longest sequence.
+        max_seq_length: the longest sequence.
         too_long: what becomes of a row with a longer one; see `tutelage.pack.length`.
         workers: processes that prove; see `tutelage.render.examples`.
     """
@@ -44,9 +44,9 @@ def proven_rows(
             yield conversation
         yield from met
 
-    bounded = replace(renderer, most_tokens=max_tokens, too_long=too_long)
+    bounded = replace(renderer, most_tokens=max_seq_length, too_long=too_long)
     with closing(examples(stream(), bounded, ledger, workers=workers)) as proven:
-        yield from within_limit(proven, max_tokens=max_tokens, too_long=too_long, ledger=ledger)
+        yield from within_limit(proven, max_seq_length=max_seq_length, too_long=too_long, ledger=ledger)
     ledger.enter(reading.rows_in)
     for note in reading.notes:
         ledger.note(note)

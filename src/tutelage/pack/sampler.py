@@ -51,11 +51,11 @@ class Sampler:
     """Which examples each optimizer step sees.
 
     Epoch e visits the examples in a permutation drawn from (seed, e); the epochs are laid end to end and cut into
-    steps of `batch_examples`. Only the last step may be smaller.
+    steps of `batch_size`. Only the last step may be smaller.
 
     Args:
         examples: how many there are; at least 1.
-        batch_examples: examples an optimizer step averages over (the effective batch).
+        batch_size: examples an optimizer step averages over (the effective batch).
         epochs: passes over the data; fractions are allowed.
         seed: fixes every permutation.
         max_steps: an upper bound on steps; None for none.
@@ -66,7 +66,7 @@ class Sampler:
     """
 
     examples: int
-    batch_examples: int
+    batch_size: int
     epochs: float
     seed: int
     max_steps: int | None = None
@@ -87,7 +87,7 @@ class Sampler:
     def steps(self) -> int:
         """Optimizer steps of the whole run."""
         done, visited = self.laid[-1] if self.laid else (0, 0)
-        steps = done + math.ceil(max(0, self.visits - visited) / self.batch_examples)
+        steps = done + math.ceil(max(0, self.visits - visited) / self.batch_size)
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
     def visits_after(self, steps: int) -> int:
@@ -95,9 +95,9 @@ class Sampler:
         begin = (0, 0)
         for end in self.laid:
             if steps <= end[0]:
-                return min(begin[1] + (steps - begin[0]) * self.batch_examples, end[1])
+                return min(begin[1] + (steps - begin[0]) * self.batch_size, end[1])
             begin = end
-        return min(begin[1] + (steps - begin[0]) * self.batch_examples, max(begin[1], self.visits))
+        return min(begin[1] + (steps - begin[0]) * self.batch_size, max(begin[1], self.visits))
 
     def indices(self, start_step: int = 0) -> Iterator[tuple[int, float, list[int]]]:
         """Yield (step, epochs completed before it, example indices) from `start_step` on."""

@@ -132,7 +132,7 @@ def _kept(model_shape: ModelShape, workload: Workload, traced: Trace, shards: in
     width, trained, all_of = COMPUTE_BYTES[workload.precision], traced.trainable, traced.parameters
     by = f" / {shards} devices" if shards > 1 else ""
     if workload.method == "qlora":
-        bits = NF4_BITS[workload.double_quantisation]
+        bits = NF4_BITS[workload.double_quantization]
         wide = all_of - model_shape.linear_parameters
         weight_bytes = model_shape.linear_parameters * bits / 8 + wide * width
         text = f"{model_shape.linear_parameters:,} in 4 bits x {bits} / 8 + {wide:,} others x {width}{by}"

@@ -72,7 +72,7 @@ def read_model_shape(name: str, *, trust_remote_code: bool = False, log: Say = p
     """Count what the model `name` is made of.
 
     Args:
-        name: a config.json, a folder that holds one, or any name that `model.source` knows.
+        name: a config.json, a folder that holds one, or any name that `model.locate` knows.
         trust_remote_code: let the model's own Python code run.
         log: told when something slow happens.
 

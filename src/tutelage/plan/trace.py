@@ -262,7 +262,7 @@ def give_tensors(
 ) -> None:
     """Replace the meta tensors of `model`; tied ones stay tied, and gradients are forgotten as soon as they are made.
 
-    `train.masters` keeps gradients elsewhere, in fp32.
+    `optim.master_weights` keeps gradients elsewhere, in fp32.
     """
     made: dict[int, torch.nn.Parameter] = {}
     for module in model.modules():

@@ -26,7 +26,7 @@ class Workload:
         lora_rank: inner width of an adapter.
         lora_targets: "all-linear", or names of layers.
         dora: learn the length of each output's weights apart.
-        double_quantisation: of QLoRA: the scales of 4-bit weights are quantised themselves.
+        double_quantization: of QLoRA: the scales of 4-bit weights are quantised themselves.
         frozen: patterns of parameters that full fine-tuning leaves as they are.
         averaged: keep a moving average of what is trained.
         virtual_tokens: of prompt tuning, in front of each document.
@@ -42,7 +42,7 @@ class Workload:
     lora_rank: int = 16
     lora_targets: str | tuple[str, ...] = "all-linear"
     dora: bool = False
-    double_quantisation: bool = True
+    double_quantization: bool = True
     frozen: tuple[str, ...] = ()
     averaged: bool = False
     virtual_tokens: int = 20

@@ -216,7 +216,7 @@ class Renderer:
     def _require_short(self, text: str) -> None:
         if self.most_tokens is not None and longer_than(text, self.most_tokens, self.tokenizer):
             raise Unproven(
-                "too_long", f"more than {self.most_tokens} tokens; the limit pack.max_tokens is {self.most_tokens}"
+                "too_long", f"more than {self.most_tokens} tokens; the limit pack.max_seq_length is {self.most_tokens}"
             )
 
     def _within_reach(self, row: SeenRow, trained: list[int], size: Size) -> list[int]:

@@ -136,5 +136,7 @@ def within(row: SeenRow, trained: Sequence[int], most_tokens: int, tokenizer: To
         elif beyond == BEYOND_TURNS:
             break
     if not kept:
-        raise Unproven("too_long", f"the first trained turn begins later; the limit pack.max_tokens is {most_tokens}")
+        raise Unproven(
+            "too_long", f"the first trained turn begins later; the limit pack.max_seq_length is {most_tokens}"
+        )
     return kept

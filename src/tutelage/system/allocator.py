@@ -2,7 +2,7 @@
 
 torch asks for aligned memory, and before glibc 2.38 a freed piece of the heap is not found again for an aligned request
 (glibc bug 14581). tcmalloc and mimalloc find it, and keep pages that glibc would give back and fetch again. Either must
-be there before the first request, so `model.startup` starts the program again with it. Source: docs/log.md, "Another
+be there before the first request, so `system.startup` starts the program again with it. Source: docs/log.md, "Another
 allocator".
 """
 

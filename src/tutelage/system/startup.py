@@ -17,7 +17,7 @@ STARTED_AGAIN = "TUTELAGE_STARTED_AGAIN"
 
 
 def environment_to_compute_in(environment: Mapping[str, str]) -> dict[str, str]:
-    """`environment` with the better allocator, if one is here, and the bounds between which `model.waiting` changes.
+    """`environment` with the better allocator, if it is here, and the bounds that `system.openmp_wait` changes.
 
     Args:
         environment: variables, as in `os.environ`.

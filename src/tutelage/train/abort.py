@@ -91,7 +91,7 @@ def abort_out_of_memory(
         where=", ".join(map(str, row.addresses)),
         found=f"{tokens} tokens in a row of its own",
         expected="room for its forward and backward pass",
-        fix=f"{_leave_out(checkpoints.folder.parent)}; or start a new run with pack.max_tokens below {tokens}, or "
+        fix=f"{_leave_out(checkpoints.folder.parent)}; or start a new run with pack.max_seq_length below {tokens}, or "
         "another model.method or model.precision",
     )
 
@@ -110,7 +110,7 @@ def abort_out_of_memory_on_rank(
     told: dict[str, Any] = {"step": batch.step + 1, "reason": "out_of_memory", "process": process_group.rank}
     told |= {"row_tokens": tokens, "checkpoint": newest, "rows": [{"addresses": places}]}
     go_on = f"go on from {newest or 'the start'}"
-    fix = f"{_leave_out(run_folder)}; or start a new run with pack.max_tokens below {tokens}"
+    fix = f"{_leave_out(run_folder)}; or start a new run with pack.max_seq_length below {tokens}"
     if len(places) > 1:
         told[NEXT_ROW_TOKENS] = tokens // 2
         again = command("train", "--resume", run_folder, "--processes", process_group.size)

@@ -66,11 +66,11 @@ def schedule_of(settings: Settings, order: Sampler, parts: tuple[Part, ...]) -> 
     def planned(steps: int) -> Schedule:
         asked = settings.train
         return Schedule(
-            kind=asked.schedule,
+            kind=asked.lr_scheduler,
             peak=settings.peak_learning_rate,
             steps=steps,
-            warmup_steps=warmup_steps(steps=steps, share=asked.warmup_share, exact=asked.warmup_steps),
-            minimum_ratio=asked.minimum_ratio,
+            warmup_steps=warmup_steps(steps=steps, share=asked.warmup_ratio, exact=asked.warmup_steps),
+            min_lr_ratio=asked.min_lr_ratio,
         )
 
     whole = planned(order.steps)
@@ -79,7 +79,7 @@ def schedule_of(settings: Settings, order: Sampler, parts: tuple[Part, ...]) -> 
         peak=whole.peak,
         steps=whole.steps,
         warmup_steps=whole.warmup_steps,
-        minimum_ratio=whole.minimum_ratio,
+        min_lr_ratio=whole.min_lr_ratio,
         earlier=tuple((one.steps, planned(one.planned_steps)) for one in parts),
         ends=frozenset({order.steps, *(one.steps for one in parts if one.finished)}),
     )

@@ -1,7 +1,7 @@
 """The training loop: one function, the same for every method, precision and device.
 
 Read it from top to bottom: batches come in, each row's summed loss is divided by the batch's one count and sent
-backward, the optimiser steps, and every so often the model is tested on held-out rows and saved. A step that memory is
+backward, the optimizer steps, and every so often the model is tested on held-out rows and saved. A step that memory is
 too small for starts again with smaller rows; one that would spoil the weights is not taken, and ends the run.
 """
 
@@ -52,7 +52,7 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
     row_loss: RowLoss,
     optimizer: MasterWeights,
     schedule: Schedule,
-    max_gradient_norm: float,
+    max_grad_norm: float,
     heldout: Callable[[], float] | None,
     evaluate_every: int,
     patience: int | None,
@@ -73,7 +73,7 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
         row_loss: (model, row) -> (summed loss, trained tokens).
         optimizer: owns the master weights.
         schedule: learning rate by step; at the end of each earlier length patience is counted anew.
-        max_gradient_norm: gradients longer than this are scaled down to it.
+        max_grad_norm: gradients longer than this are scaled down to it.
         heldout: mean loss on held-out rows, or None.
         evaluate_every: steps between evaluations; the last step is always evaluated.
         patience: evaluations without improvement before stopping; None never stops early.
@@ -134,7 +134,7 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
         spike = spike_guard is not None and spike_guard.is_spike(loss, progress.recent_losses)
         norm = math.nan
         if math.isfinite(loss) and not spike:
-            norm = optimizer.step(learning_rate, max_gradient_norm=max_gradient_norm)
+            norm = optimizer.step(learning_rate, max_grad_norm=max_grad_norm)
         if not math.isfinite(norm):
             restore_rng_state(before)
             raise abort_before_step(

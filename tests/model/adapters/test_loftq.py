@@ -24,7 +24,7 @@ def started(tiny_model_folder: Path) -> Any:
 
     def make(**more: Any) -> tuple[Any, Any]:
         chosen = {"rank": 8, "alpha": 12, "dropout": 0.0, "targets": "all-linear", "init": "loftq"} | more
-        model, _ = load(tiny_model_folder, quantisation=four_bit(cast_model=torch.float32, double_quantisation=True))
+        model, _ = load(tiny_model_folder, quantisation=four_bit(cast_model=torch.float32, double_quantization=True))
         adapted, _ = add_lora(model, **chosen)
         original, _ = load(tiny_model_folder)
         assert fill_with_rounding(adapted, original) == len(quantized_layers(adapted)) > 0

@@ -23,7 +23,7 @@ from tutelage.render import ChatTemplate, Renderer, Tokenizer
 IDS = torch.arange(3, 40)[None]
 
 
-def optimiser_of(model: Any) -> MasterWeights:
+def optimizer_of(model: Any) -> MasterWeights:
     return MasterWeights(model, build=adamw(weight_decay=0.0, betas=(0.9, 0.999), epsilon=1e-8))
 
 
@@ -46,7 +46,7 @@ def test_at_step_0_the_output_is_the_bases(tiny_model: Any) -> None:
 def test_only_the_adapter_has_masters(tiny_model: Any) -> None:
     adapted, record = add_lora(tiny_model, rank=4, alpha=8, dropout=0.0, targets="all-linear")
 
-    masters = optimiser_of(adapted).masters
+    masters = optimizer_of(adapted).masters
 
     assert all("lora_" in name for name in masters)
     assert sum(master.numel() for master in masters.values()) == record.trainable
@@ -56,7 +56,7 @@ def test_only_the_adapter_has_masters(tiny_model: Any) -> None:
 def test_named_targets_are_kept_to(tiny_model: Any) -> None:
     adapted, _ = add_lora(tiny_model, rank=4, alpha=8, dropout=0.0, targets=["q_proj", "v_proj"])
 
-    names = {name.split(".lora_")[0].rsplit(".", 1)[1] for name in optimiser_of(adapted).masters}
+    names = {name.split(".lora_")[0].rsplit(".", 1)[1] for name in optimizer_of(adapted).masters}
 
     assert names == {"q_proj", "v_proj"}
 
@@ -65,7 +65,7 @@ def test_an_unknown_target_is_a_config_error(tiny_model: Any) -> None:
     with pytest.raises(ConfigError, match="does not find its targets") as caught:
         add_lora(tiny_model, rank=4, alpha=8, dropout=0.0, targets=["no_such_layer"])
 
-    assert caught.value.where == "lora.targets"
+    assert caught.value.where == "lora.target_modules"
     assert "q_proj" in str(caught.value)
 
 
@@ -89,13 +89,13 @@ def test_a_saved_adapter_says_the_same_again(
     model, loaded = load(tiny_model_folder)
     assert (loaded.device, loaded.weight_bytes) == ("cpu", 4 * loaded.parameters)
     model, _ = add_lora(model, rank=4, alpha=8, dropout=0.0, targets="all-linear")
-    optimizer = optimiser_of(model)
+    optimizer = optimizer_of(model)
     cast_model(model, precision)
     use_packed_attention(model)
     (row,) = pack_rows(documents((20, 30)), row_tokens=64)
     for _ in range(3):
         row_loss(model, row)[0].backward()
-        optimizer.step(1e-2, max_gradient_norm=1.0)
+        optimizer.step(1e-2, max_grad_norm=1.0)
     use_generation_attention(model)
     model.eval()
     trained = model(input_ids=IDS).logits

@@ -135,7 +135,7 @@ def test_r17_of_named_targets_those_that_peft_takes_are_advised_and_the_model_st
     with pytest.raises(ConfigError) as caught:
         add_lora(model, **(LORA | {"targets": ["q_proj", "out_proj", "in_proj"]}))
 
-    assert caught.value.fix == 'set lora.targets = ["in_proj", "q_proj"]'
+    assert caught.value.fix == 'set lora.target_modules = ["in_proj", "q_proj"]'
     assert [name for name, _ in model.named_parameters()] == names
     _, record = add_lora(model, **(LORA | {"targets": ["in_proj", "q_proj"]}))
     assert record.trainable > 0

@@ -29,7 +29,7 @@ TEXT_IDS = (5, 77, 301)
 IDS = torch.arange(3, 40)[None]
 
 
-def optimiser_of(model: Any, *, shared: bool = False) -> MasterWeights:
+def optimizer_of(model: Any, *, shared: bool = False) -> MasterWeights:
     return MasterWeights(model, build=adamw(weight_decay=0.0, betas=(0.9, 0.999), epsilon=1e-8), shared=shared)
 
 
@@ -110,11 +110,11 @@ def test_a_text_without_tokens_is_a_config_error(tiny_model: Any) -> None:
 def test_only_the_virtual_tokens_have_optimizer_state(tiny_model: Any, documents: Any) -> None:
     model, record = add_prompt(tiny_model, tokens=4)
     before = {name: one.clone() for name, one in model.get_base_model().named_parameters()}
-    optimizer = optimiser_of(model, shared=True)
+    optimizer = optimizer_of(model, shared=True)
     use_packed_attention(model)
     (row,) = pack_rows(documents((20, 30)), row_tokens=64)
     row_loss(model, row)[0].backward()
-    optimizer.step(1e-2, max_gradient_norm=1.0)
+    optimizer.step(1e-2, max_grad_norm=1.0)
 
     moments = [one for name, one in optimizer.state().items() if name.startswith("exp_avg:")]
     assert [moment.numel() for moment in moments] == [record.trainable]
@@ -126,13 +126,13 @@ def test_plain_peft_opens_what_was_saved(
     tiny_model_folder: Path, documents: Any, tmp_path: Path, precision: Any
 ) -> None:
     model, _ = add_prompt(load(tiny_model_folder)[0], tokens=4, text_ids=TEXT_IDS)
-    optimizer = optimiser_of(model)
+    optimizer = optimizer_of(model)
     cast_model(model, precision)
     use_packed_attention(model)
     (row,) = pack_rows(documents((20, 30)), row_tokens=64)
     for _ in range(3):
         row_loss(model, row)[0].backward()
-        optimizer.step(0.1, max_gradient_norm=1.0)
+        optimizer.step(0.1, max_grad_norm=1.0)
     use_generation_attention(model)
     trained = model.eval()(input_ids=IDS).logits
     assert not torch.equal(without_prompt(model)(input_ids=IDS).logits, trained[:, 4:])

@@ -21,7 +21,7 @@ def add_adapter(model: Any, folder: Path, *, slot: str) -> None:
     """Load the adapter in `folder` beside those that `model` has; it answers only inside `adapter_in_use`.
 
     Args:
-        model: from `model.adapt.put_adapter`.
+        model: from `model.adapters.lora.put_adapter`.
         folder: an adapter folder of PEFT.
         slot: PEFT's name for it; no other adapter of `model` has it.
 

@@ -31,7 +31,7 @@ def fill_with_rounding(adapted: Any, original: Any, *, done: Callable[[int], Non
 
     Args:
         adapted: PEFT's model with one adapter over weights of 4 bits, no layer narrower than its rank (see
-            `model.adapt.add_lora`).
+            `model.adapters.lora.add_lora`).
         original: the same model before that, on any device.
         done: told after each layer, with 1.
 

@@ -58,14 +58,14 @@ def add_lora(
     Exactly so where one of the pair is zero (default, gaussian, mica, eva), else within rounding.
 
     Args:
-        model: a transformers causal language model; its weights may be in 4 bits (`model.quantise`).
+        model: a transformers causal language model; its weights may be in 4 bits (`model.quantization`).
         rank: inner width r of each pair.
         alpha: the pair's output is scaled by alpha / rank.
         dropout: share of the pair's inputs zeroed in training.
         targets: "all-linear" (every linear layer but the output head), or names of layers.
         rslora: scale by alpha / sqrt(rank) instead (Kalajdzievski 2023, section 3).
         dora: learn the norm of each row of W + BA apart (Liu et al. 2024, section 4).
-        init: "default", or another of PEFT's names but "loftq", which starts as the default (see `model.loftq`).
+        init: "default", or another of PEFT's names but "loftq", which starts as the default (see `loftq`).
         sight: the data that "eva", "corda" and "lora_ga" look at.
         whole: modules that are trained whole beside the pairs, each by its name or the end of it from a dot on.
 
@@ -142,7 +142,7 @@ def _no_start(init: str, *, found: str) -> ConfigError:
         f"The {init} initialisation does not fit some of the weights that were chosen",
         where="lora.init",
         found=found.strip().split("\n")[0],
-        expected='lora.init = "default", or lora.targets without them',
+        expected='lora.init = "default", or lora.target_modules without them',
         fix='set lora.init = "default"',
     )
 

@@ -282,16 +282,16 @@ def _named(model: Any, targets: Sequence[str]) -> tuple[list[str], list[str]]:
     if wrong := [target for target in targets if target not in modules and target not in parameters]:
         raise ConfigError(
             "LoRA does not find its targets in this model",
-            where="lora.targets",
+            where="lora.target_modules",
             found=", ".join(wrong),
             expected=f'"{EVERY}", or some of: {", ".join(target_names(model))}',
-            fix=f'set lora.targets = "{EVERY}"',
+            fix=f'set lora.target_modules = "{EVERY}"',
         )
     return modules, parameters
 
 
 def target_names(model: Any) -> list[str]:
-    """What `lora.targets` can name: the last part of each linear layer's name, and experts with what holds them."""
+    """What `lora.target_modules` can name: the last part of each linear layer's name; experts with what holds them."""
     layers = {name.rpartition(".")[2] for name in linear_layers(model)}
     experts = {".".join(name.split(".")[-2:]) for name, one in layer_matrices(model) if one.ndim == 3}
     return [*sorted(layers), *sorted(experts)]
@@ -311,12 +311,12 @@ def _advice(model: Any, config: Any, error: Exception) -> ConfigError:
     single = target_names(model) if isinstance(asked_for, str) else sorted(asked_for)
     works = [one for one in single if _refusal(model, replace(config, **_as_targets(model, [one]))) is None]
     if works and _refusal(model, replace(config, **_as_targets(model, works))) is None:
-        fix = "set lora.targets = [" + ", ".join(f'"{work}"' for work in works) + "]"
+        fix = "set lora.target_modules = [" + ", ".join(f'"{work}"' for work in works) + "]"
     else:
         fix = 'set model.method = "full", or choose another model'
     return ConfigError(
         "PEFT does not adapt some of the layers that were chosen",
-        where="lora.targets",
+        where="lora.target_modules",
         found=text,
         expected="layers that PEFT adapts in this model" + (f": {', '.join(works)}" if works else ""),
         fix=fix,

@@ -26,7 +26,7 @@ class Trainable:
         four_bit: how many parameters are stored in 4 bits.
         notes: what a user should know about it.
         start: an adapter's tensors before the first step, in fp32 and PEFT's names, where its initialisation has
-            changed the base; empty elsewhere. `train.save` subtracts them.
+            changed the base; empty elsewhere. `export.model_folder` subtracts them.
     """
 
     method: Method

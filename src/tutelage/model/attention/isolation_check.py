@@ -1,6 +1,6 @@
 """Whether a model really keeps the documents of a packed row apart, asked of the model itself.
 
-Attention goes through `model.attention`, but some models also mix tokens elsewhere: convolutions, linear attention and
+Attention goes through `packed`, but some models also mix tokens elsewhere: convolutions, linear attention and
 state-space layers run over the whole row, and some scale by the place in the row or turn by its longest document. No
 list of architectures is trusted; the model is tried, on rows as long as the run's.
 """
@@ -63,7 +63,7 @@ def documents_are_isolated(model: Any, longest: Longest = SHORT) -> bool:
     over the whole row, whatever it is told, differs by more.
 
     Args:
-        model: a causal language model after `model.attention.isolate_documents`; its training mode is left as it was.
+        model: a causal language model after `use_packed_attention`; its training mode is left as it was.
         longest: how far apart places of a row are tried. Where memory runs out over that many tokens, half as many are
             tried: such rows cannot be trained on, either.
 

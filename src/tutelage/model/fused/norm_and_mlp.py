@@ -1,6 +1,6 @@
 """Norms and feed-forward parts that keep less for the backward pass: what is cheap to compute again is.
 
-Of a Llama layer autograd keeps 20 numbers for each hidden unit of a token; with these and `model.attention` it keeps
+Of a Llama layer autograd keeps 20 numbers for each hidden unit of a token; with these and `packed` it keeps
 12. What they compute is what the model's own modules compute, bit for bit: each kind is tried on random numbers first,
 and stays as it is where a bit differs.
 

@@ -19,7 +19,7 @@ class NamedTemplate:
     """A chat format written down with its facts.
 
     Attributes:
-        name: what `render.template` calls it.
+        name: what `render.chat_template.template` calls it.
         source: the Jinja text.
         stop: the token that ends a reply; None is the model's own end token.
         control_tokens: what the tokenizer must hold as single tokens.
@@ -77,7 +77,7 @@ def named_templates() -> Mapping[str, NamedTemplate]:
 
 
 def is_a_path(template: str) -> bool:
-    """Whether `render.template` names a file rather than a format."""
+    """Whether `render.chat_template.template` names a file rather than a format."""
     return "/" in template or "\\" in template or template.lower().endswith((".jinja", ".jinja2", ".j2", ".txt"))
 
 

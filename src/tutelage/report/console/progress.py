@@ -32,7 +32,7 @@ class Screen:
     """Where a run reports to.
 
     Args:
-        console: a `report.terminal.Terminal`, or any rich console; one that is quiet makes the whole screen quiet.
+        console: a `Terminal`, or any rich console; one that is quiet makes the whole screen quiet.
             Where it is not a terminal, bars become plain lines, so that a log file stays readable.
     """
 
