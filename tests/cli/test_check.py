@@ -157,7 +157,7 @@ class TestTorchWall:
         return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
 
     def test_the_rooms_of_data_work_import_no_torch(self) -> None:
-        rooms = ("formats", "render", "pack", "curate", "config", "report", "hub", "train.prepare", "cli")
+        rooms = ("formats", "render", "pack", "curate", "config", "report", "system.hub", "builders.dataset", "cli")
         imports = ", ".join(f"tutelage.{room}" for room in rooms)
         ran = self.python(f"import {imports}; import sys; assert 'torch' not in sys.modules")
         assert ran.returncode == 0, ran.stderr
