@@ -200,7 +200,7 @@ def test_r28_a_model_that_takes_padding_in_answers_as_it_does_alone(
 ) -> None:
     asked: dict[str, Any] = {"max_new_tokens": 8}
     alone = greedy_replies(taking_padding_in, tokenizer, prompts, batch_prompts=1, **asked)
-    padded = greedy_replies(taking_padding_in, tokenizer, prompts, batch_prompts=8, which="padded", **asked)
+    padded = greedy_replies(taking_padding_in, tokenizer, prompts, batch_prompts=8, batching="padded", **asked)
 
     assert padded != alone, "else this model shows nothing"
     assert greedy_replies(taking_padding_in, tokenizer, prompts, batch_prompts=8, **asked) == alone
@@ -223,7 +223,9 @@ def test_r28_what_a_model_may_answer_together_is_tried_and_said(
 
 def test_r28_batches_hold_what_may_be_answered_together(prompts: list[TokenIds]) -> None:
     lengths = {
-        which: [[len(prompts[place]) for place in batch] for batch in batches_of(prompts, batch_prompts=3, which=which)]
+        which: [
+            [len(prompts[place]) for place in batch] for batch in batches_of(prompts, batch_prompts=3, batching=which)
+        ]
         for which in ("padded", "equal", "alone")
     }
     assert lengths["padded"] == [[40, 31, 17], [17, 9, 5], [2, 1]]

@@ -305,7 +305,7 @@ def test_b12_prompts_are_asked_fewer_at_once(monkeypatch: pytest.MonkeyPatch) ->
         Mock(),
         [np.arange(3)] * 8,
         eval_suite,
-        which="padded",
+        batching="padded",
         done=counted.append,
         process_group=SINGLE,
         log=said.append,

@@ -81,9 +81,9 @@ def run_suite_on_ranks(
         done=lambda replies: done(replies * strategy.process_group.size),
         row_loss=strategy.row_loss,
         attention=strategy.architecture.attention,
-        whole=nullcontext if strategy.fsdp_root is None else strategy.fsdp_root.whole,
+        unsharded=nullcontext if strategy.fsdp_root is None else strategy.fsdp_root.whole,
         process_group=strategy.process_group,
-        excused=True,
+        tolerate_failures=True,
         log=log,
     )
 

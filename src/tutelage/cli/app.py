@@ -48,8 +48,8 @@ for command in COMMANDS:
     app.command()(command)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         Terminal().write_line(f"tutelage {metadata.version('tutelage')}")
         raise typer.Exit
 
@@ -82,14 +82,14 @@ def main() -> None:
     sys.exit(status)
 
 
-def _note_of(said: set[str]) -> Callable[..., None]:
+def _note_of(printed_texts: set[str]) -> Callable[..., None]:
     """What shows a library's warning: one line, once, without the line of code that it came from."""
 
     def show(message: Warning | str, _category: type[Warning], filename: str, *_where: object) -> None:
         text = " ".join(str(message).split())
-        if text not in said and _speaks_for_all():
-            said.add(text)
-            library = next((one for one in reversed(Path(filename).parts) if one in LIBRARIES), "a library")
+        if text not in printed_texts and _speaks_for_all():
+            printed_texts.add(text)
+            library = next((part for part in reversed(Path(filename).parts) if part in LIBRARIES), "a library")
             _tell(f"note, from {library}: {text[:LONGEST_NOTE]}")
 
     return show
@@ -135,15 +135,15 @@ def _ended(arguments: list[str]) -> int:
     except typer.Abort:  # a question of ours, answered by Ctrl-C or the end of the input
         raise KeyboardInterrupt from None
     except typer.TyperException as error:  # wrong options and arguments
-        if said := error.format_message():  # of no arguments at all the help has been shown
-            known = arguments[:1] if set(arguments[:1]) & {command.__name__ for command in COMMANDS} else []
-            _tell_error(f"{said}\n  do:       {' '.join(['tutelage', *known, '--help'])}")
+        if message := error.format_message():  # of no arguments at all the help has been shown
+            command_words = arguments[:1] if set(arguments[:1]) & {command.__name__ for command in COMMANDS} else []
+            _tell_error(f"{message}\n  do:       {' '.join(['tutelage', *command_words, '--help'])}")
         status = error.exit_code
     except OSError as error:
-        told = of_the_system(error)
-        if told is None:
+        system_error_report = of_the_system(error)
+        if system_error_report is None:
             raise
-        raise told from error
+        raise system_error_report from error
     except ModuleNotFoundError as error:
         if error.name not in TRAINING_PACKAGES:
             raise
@@ -160,11 +160,11 @@ def _speaks_for_all() -> bool:
 
 
 def _tell_error(text: str) -> None:
-    first, *rest = text.split("\n")
+    first, *further_lines = text.split("\n")
     with suppress(OSError):
         errors = Terminal(stderr=True)
         errors.print(Text.assemble(("error: ", "bold red"), printable(first)), soft_wrap=True)
-        for line in rest:
+        for line in further_lines:
             errors.write_line(line)
 
 

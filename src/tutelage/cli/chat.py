@@ -49,10 +49,12 @@ def chat(
     from tutelage.builders.trained_model import open_trained_model
 
     out = Terminal()
-    added = named_adapters(adapter or [])
-    tuned = not base or bool(added)
-    opened = open_trained_model(run, tuned=tuned, base=base or compare, adapters=added, log=out.log)
-    chat_session(opened, out, compare=compare, base=base, prompt=prompt, system=system, max_new_tokens=max_new_tokens)
+    named = named_adapters(adapter or [])
+    tuned = not base or bool(named)
+    trained_model = open_trained_model(run, tuned=tuned, base=base or compare, adapters=named, log=out.log)
+    chat_session(
+        trained_model, out, compare=compare, base=base, prompt=prompt, system=system, max_new_tokens=max_new_tokens
+    )
 
 
 class _Printer:
@@ -69,7 +71,7 @@ class _Printer:
         if not self._prompt_seen:
             self._prompt_seen = True
             return
-        self._ids += [one for one in value.flatten().tolist() if one not in self._tokenizer.stop_ids]
+        self._ids += [token_id for token_id in value.flatten().tolist() if token_id not in self._tokenizer.stop_ids]
         text = self._tokenizer.decode(self._ids)
         if self._out is not None and not text.endswith("\ufffd"):
             self._out.print(Text(text[self._shown :]), end="", soft_wrap=True)
@@ -82,7 +84,7 @@ class _Printer:
 
 
 def chat_session(
-    opened: TrainedModel,
+    trained_model: TrainedModel,
     out: Terminal,
     *,
     compare: bool,
@@ -94,7 +96,7 @@ def chat_session(
     """Ask and answer until the questions end.
 
     Args:
-        opened: the run's models.
+        trained_model: the run's models.
         out: where replies go.
         compare: ask all models, side by side.
         base: ask the original one first.
@@ -104,45 +106,45 @@ def chat_session(
     """
     from tutelage.model.attention.packed import use_generation_attention
 
-    for model in (opened.tuned, opened.base):
+    for model in (trained_model.tuned, trained_model.base):
         if model is not None:
             use_generation_attention(model)
-    words = opened.system_prompt if system is None else system
-    start = [Message("system", words)] if words else []
-    if words and prompt is None:
-        out.print(Text(f"system: {words}", style="dim"))
-    asked = list(opened.names) if compare else ["base" if base else "tuned"]
-    histories = {name: list(start) for name in asked}
+    system_prompt = trained_model.system_prompt if system is None else system
+    opening_messages = [Message("system", system_prompt)] if system_prompt else []
+    if system_prompt and prompt is None:
+        out.print(Text(f"system: {system_prompt}", style="dim"))
+    answering = list(trained_model.names) if compare else ["base" if base else "tuned"]
+    histories = {name: list(opening_messages) for name in answering}
     for question in _questions(out, prompt):
-        command, _, chosen = question.partition(" ")
+        command, _, argument = question.partition(" ")
         if command == "/reset":
-            histories = {name: list(start) for name in asked}
+            histories = {name: list(opening_messages) for name in answering}
             continue
         if command in ("/use", "/adapters"):
-            if (name := _chosen(out, opened, chosen, asked)) is not None:
-                histories = {name: histories[asked[0]]}  # the conversation goes on with another at the table
-                asked = [name]
+            if (name := _chosen(out, trained_model, argument, answering)) is not None:
+                histories = {name: histories[answering[0]]}  # the conversation goes on with another at the table
+                answering = [name]
             continue
         replies = {}
-        for name in asked:
+        for name in answering:
             histories[name].append(Message("user", question))
-            shown = None if compare else out
-            replies[name] = _reply(opened, opened.as_named(name), histories[name], shown, max_new_tokens)
+            stream = None if compare else out
+            replies[name] = _reply(trained_model, trained_model.as_named(name), histories[name], stream, max_new_tokens)
             histories[name].append(Message("assistant", replies[name]))
         if compare:
             _side_by_side(out, replies)
 
 
-def _chosen(out: Terminal, opened: TrainedModel, name: str, asked: list[str]) -> str | None:
+def _chosen(out: Terminal, trained_model: TrainedModel, name: str, answering: list[str]) -> str | None:
     """The one who answers from here on; None where the list of names is all that was wanted, or can be said."""
     name = name.strip()
-    if len(asked) == 1 and name in opened.names:
+    if len(answering) == 1 and name in trained_model.names:
         return name
-    if len(asked) > 1:
+    if len(answering) > 1:
         out.print(Text("All answer, as --compare asks; start without it to choose one.", style="dim"))
     elif name:
         out.print(Text(f"There is no '{name}' here.", style="yellow"))
-    out.print(Text("  ".join(f"[{name}]" if name in asked else name for name in opened.names), style="dim"))
+    out.print(Text("  ".join(f"[{name}]" if name in answering else name for name in trained_model.names), style="dim"))
     return None
 
 
@@ -163,21 +165,25 @@ def _questions(out: Terminal, prompt: str | None) -> Iterator[str]:
 
 
 def _reply(
-    opened: TrainedModel, side: AbstractContextManager[Any], history: list[Message], out: Terminal | None, limit: int
+    trained_model: TrainedModel,
+    opened_model: AbstractContextManager[Any],
+    history: list[Message],
+    out: Terminal | None,
+    limit: int,
 ) -> str:
     from tutelage.evaluate.generate import streamed_reply
 
-    tokenizer = opened.renderer.tokenizer
+    tokenizer = trained_model.renderer.tokenizer
     try:
-        ids = opened.renderer.serve(history)
+        ids = trained_model.renderer.serve(history)
     except TemplateRefusal as refusal:
         raise TemplateError(
             "The model's chat template does not accept this conversation",
-            where=opened.renderer.template.name,
+            where=trained_model.renderer.template.name,
             found=str(refusal),
             fix="leave out --system, or start over with /reset",
         ) from refusal
-    with side as model:
+    with opened_model as model:
         return streamed_reply(model, tokenizer, ids, max_new_tokens=limit, streamer=_Printer(out, tokenizer))
 
 

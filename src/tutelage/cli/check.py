@@ -87,14 +87,14 @@ def check(
         )
         return
     if sources[0].endswith(".toml"):
-        asked = _asked_by_recipe(sources[0], sources[1:])
+        inputs = _asked_by_recipe(sources[0], sources[1:])
     else:
         render = render_settings(template, changed)
         renderer = renderer_from_options(model or DEFAULT_MODEL, tokenizer, render)
         data = data_settings(sources, shape=shape, columns=columns)
         splits = {source: [source] for source in sources} if len(sources) > 1 else {"data": sources}
-        asked = _Asked(renderer, render, data, splits, max_seq_length)
-    _check_rows(asked, Ledger(strict=strict), as_json=as_json)
+        inputs = _Asked(renderer, render, data, splits, max_seq_length)
+    _check_rows(inputs, Ledger(strict=strict), as_json=as_json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,48 +118,55 @@ def _asked_by_recipe(recipe: str, overrides: list[str]) -> _Asked:
     return _Asked(renderer, settings.render, settings.data, splits, pack.max_seq_length, pack.too_long)
 
 
-def _check_rows(asked: _Asked, ledger: Ledger, *, as_json: bool) -> None:
-    findings = findings_of(asked.renderer, asked.render)
-    tally, kept = Tally(), {}
-    splits = {name: files for name, files in asked.splits.items() if files}
+def _check_rows(inputs: _Asked, ledger: Ledger, *, as_json: bool) -> None:
+    findings = findings_of(inputs.renderer, inputs.render)
+    tally, conversations = Tally(), {}
+    splits = {name: files for name, files in inputs.splits.items() if files}
     for name, files in splits.items():
-        split = asked.data.model_copy(update={"train": files})
-        compared = COMPARED_ROWS if len(splits) > 1 else 0
+        split = inputs.data.model_copy(update={"train": files})
+        compared_rows = COMPARED_ROWS if len(splits) > 1 else 0
         # A task row is asked whole or not at all (`builders.dataset`).
-        too_long: TooLong = "drop" if name == "task" else asked.too_long
-        rows = proven(split, asked.renderer, ledger, max_seq_length=asked.max_seq_length, too_long=too_long)
+        too_long: TooLong = "drop" if name == "task" else inputs.too_long
+        rows = proven(split, inputs.renderer, ledger, max_seq_length=inputs.max_seq_length, too_long=too_long)
         title = f"proving {', '.join(files)}"
-        kept[name] = _tally(_counted(rows, title), asked.renderer, tally, compared=compared)
-        if compared and len(kept[name]) == compared:
-            ledger.note(f"{name}: how alike the splits are was measured on its first {compared:,} rows")
+        conversations[name] = _tally(_counted(rows, title), inputs.renderer, tally, compared_rows=compared_rows)
+        if compared_rows and len(conversations[name]) == compared_rows:
+            ledger.note(f"{name}: how alike the splits are was measured on its first {compared_rows:,} rows")
     ledger.check()
     pairs = [
-        SplitPair(left, right, likeness)
-        for left, right in combinations(kept, 2)
-        if (likeness := curate.most_similar(kept[left], kept[right])) is not None
+        SplitPair(first, second, similarity)
+        for first, second in combinations(conversations, 2)
+        if (similarity := curate.most_similar(conversations[first], conversations[second])) is not None
     ]
     if as_json:
-        alike = {f"{pair.left} ~ {pair.right}": round(pair.likeness.similarity, 4) for pair in pairs}
-        serious = findings_as_json([finding for finding in findings if finding.severity != "info"])
-        print_json({"ledger": ledger.as_dict(), "tokens": tally.as_dict(), "most_alike": alike, "findings": serious})
+        similarities = {f"{pair.left} ~ {pair.right}": round(pair.likeness.similarity, 4) for pair in pairs}
+        reported_findings = findings_as_json([finding for finding in findings if finding.severity != "info"])
+        print_json(
+            {
+                "ledger": ledger.as_dict(),
+                "tokens": tally.as_dict(),
+                "most_alike": similarities,
+                "findings": reported_findings,
+            }
+        )
     else:
         Terminal().show(check_screen(ledger, tally, pairs, findings))
     if tally.examples == 0:
         raise typer.Exit(1)
 
 
-def _tally(rows: Iterable[ProvenRow], renderer: Renderer, tally: Tally, *, compared: int) -> list[Conversation]:
-    """Count all rows; give back the first `compared` of those kept, and no more: a data set need not fit in memory."""
-    kept: list[Conversation] = []
+def _tally(rows: Iterable[ProvenRow], renderer: Renderer, tally: Tally, *, compared_rows: int) -> list[Conversation]:
+    """Count all rows; return the first `compared_rows` of those kept: a data set need not fit in memory."""
+    conversations: list[Conversation] = []
     for conversation, sequences in rows:
-        if len(kept) < compared:
-            kept.append(conversation)
+        if len(conversations) < compared_rows:
+            conversations.append(conversation)
         for sequence in sequences:
             stops = trained_stops((sequence,), renderer.tokenizer.stop_ids)
             tally.add(tokens=len(sequence.ids), trained=sequence.trained_tokens, turns=len(sequence.turns), stops=stops)
         if len(sequences) > 1 and not conversation.is_text:
             tally.add_split([len(sequence.ids) for sequence in sequences])
-    return kept
+    return conversations
 
 
 def _counted(rows: Iterable[ProvenRow], title: str) -> Iterator[ProvenRow]:

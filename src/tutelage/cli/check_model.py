@@ -43,35 +43,35 @@ def check_checkpoint(
     renderer = renderer_for(folder if tokenizer is None else model_folder(tokenizer, weights=False, log=log), settings)
     embedding = read_embedding(folder)
     if embedding is not None and tokenizer is not None:
-        of_model = dataclasses.replace(renderer.tokenizer, vocabulary_size=embedding.rows)
-        renderer = dataclasses.replace(renderer, tokenizer=of_model)
-    found = [*findings_of(renderer, settings), *_of_weights(renderer, embedding)]
+        model_tokenizer = dataclasses.replace(renderer.tokenizer, vocabulary_size=embedding.rows)
+        renderer = dataclasses.replace(renderer, tokenizer=model_tokenizer)
+    findings = [*findings_of(renderer, settings), *_of_weights(renderer, embedding)]
     if model in embedded_models() or model.lower().endswith(".gguf"):
-        found.append(_from_gguf(model))
+        findings.append(_from_gguf(model))
     if measure_loss:
-        found += _of_loss(folder, renderer)
+        findings += _of_loss(folder, renderer)
     order = ("error", "warning", "info")
-    found.sort(key=lambda one: order.index(one.severity))
+    findings.sort(key=lambda finding: order.index(finding.severity))
     stops = [renderer.tokenizer.decode([stop_token_id]) for stop_token_id in sorted(renderer.tokenizer.stop_ids)]
     if as_json:
         facts = {"model": model, "template": renderer.template.name, "date": settings.date, "stop_tokens": stops}
-        print_json({**facts, "findings": findings_as_json(found)})
+        print_json({**facts, "findings": findings_as_json(findings)})
     else:
-        about = f"{model}, with {renderer.template.name}; replies end in {', '.join(stops)}"
-        Terminal().show(findings_screen(found, about=about))
-    if any(one.severity == "error" for one in found):
+        subject = f"{model}, with {renderer.template.name}; replies end in {', '.join(stops)}"
+        Terminal().show(findings_screen(findings, about=subject))
+    if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(1)
 
 
 def findings_of(renderer: Renderer, settings: RenderSettings) -> tuple[Finding, ...]:
     """What template and tokenizer of a run do to training, errors first."""
-    chosen = settings.template
-    by_name = None if chosen is None or is_a_path(chosen) else find_named(chosen)
+    template_name = settings.template
+    builtin_template = None if template_name is None or is_a_path(template_name) else find_named(template_name)
     return checkpoint_findings(
         renderer.template,
         renderer.tokenizer,
         missing_stop=settings.missing_stop,
-        text_markers=() if by_name is None else by_name.text_markers,
+        text_markers=() if builtin_template is None else builtin_template.text_markers,
     )
 
 
@@ -103,8 +103,8 @@ def _of_weights(renderer: Renderer, embedding: Embedding | None) -> list[Finding
             )
         ]
     state = embedding_state(embedding, renderer.tokenizer)
-    written = template_tokens(renderer.template, observe(renderer.template))
-    return list(embedding_findings(embedding, state, renderer.tokenizer, written))
+    template_token_ids = template_tokens(renderer.template, observe(renderer.template))
+    return list(embedding_findings(embedding, state, renderer.tokenizer, template_token_ids))
 
 
 def _of_loss(folder: Path, renderer: Renderer) -> list[Finding]:

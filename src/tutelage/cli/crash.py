@@ -97,7 +97,7 @@ def report_text(error: BaseException, arguments: Sequence[str], environment: Map
         arguments: of the command line.
         environment: whose secrets are to be taken out; it is not written down.
     """
-    parts = [
+    lines = [
         "A fault of tutelage. Names of files, and words of a row that an error quotes, may stand here: read it before",
         "it goes to anybody.",
         "",
@@ -108,7 +108,7 @@ def report_text(error: BaseException, arguments: Sequence[str], environment: Map
         "",
         *_chain(error),
     ]
-    text = printable("\n".join(parts) + "\n")
+    text = printable("\n".join(lines) + "\n")
     for name, value in environment.items():
         if _SECRET_WORD.search(name) and len(value) >= SHORTEST_SECRET:
             text = text.replace(value, HIDDEN)
@@ -132,15 +132,15 @@ def _chain(error: BaseException) -> Iterator[str]:
 def _command(arguments: Sequence[str]) -> str:
     """The command line, without the values of options and settings whose names call them secret."""
     words = ["tutelage"]
-    for before, word in zip(["", *arguments], arguments, strict=False):
-        secret = before.startswith("-") and "=" not in before and _SECRET_OPTION.search(before)
+    for previous, word in zip(["", *arguments], arguments, strict=False):
+        secret = previous.startswith("-") and "=" not in previous and _SECRET_OPTION.search(previous)
         words.append(HIDDEN if secret else _without_named(word))
     return shlex.join(words)
 
 
 def _without_named(text: str) -> str:
     """The text without values that a name before them calls a token, a key or a password."""
-    return _NAMED.sub(lambda found: found["name"] + HIDDEN, text)
+    return _NAMED.sub(lambda match: match["name"] + HIDDEN, text)
 
 
 def crash_lines(error: BaseException, arguments: Sequence[str]) -> tuple[str, ...]:
@@ -151,12 +151,12 @@ def crash_lines(error: BaseException, arguments: Sequence[str]) -> tuple[str, ..
         what = "Something is nested too deep, and tutelage did not foresee it"
     else:
         what = f"A fault of tutelage itself ({type(error).__name__})"
-    said = _without_named(str(error).strip().split("\n")[0])[:200]
+    message = _without_named(str(error).strip().split("\n")[0])[:200]
     try:
         report = str(write_report(error, arguments))
     except Exception as refused:  # noqa: BLE001 - what fails here must not hide what failed before
         report = f"could not be written ({cause_of(refused)}); TUTELAGE_CACHE=FOLDER names another place for it"
-    lines = [what, f"  found:    {said}"] if said else [what]
+    lines = [what, f"  found:    {message}"] if message else [what]
     return (
         *lines,
         f"  report:   {report}",
@@ -166,14 +166,14 @@ def crash_lines(error: BaseException, arguments: Sequence[str]) -> tuple[str, ..
 
 def of_the_system(error: OSError) -> TutelageError | None:
     """What the system refuses, as an error for people, where it names a file or says what is full; else None."""
-    fix = REMEDIES.get(error.errno or 0)
-    if fix is None:
+    remedy = REMEDIES.get(error.errno or 0)
+    if remedy is None:
         return None
     return TutelageError(
         "The system refuses a file or folder",
         where=None if error.filename is None else str(error.filename),
         found=cause_of(error),
-        fix=fix,
+        fix=remedy,
     )
 
 
@@ -193,5 +193,5 @@ def take_over() -> None:
 
 def tell(error: BaseException) -> None:
     """The same lines on standard error, for a fault that no command can end with: one of a thread."""
-    first, *rest = crash_lines(error, sys.argv[1:])
-    sys.stderr.write("\n".join(printable(one) for one in (f"error: {first}", *rest)) + "\n")
+    first, *further_lines = crash_lines(error, sys.argv[1:])
+    sys.stderr.write("\n".join(printable(line) for line in (f"error: {first}", *further_lines)) + "\n")

@@ -76,10 +76,10 @@ def data_settings(
             expected="files, folders, globs, or a hub data set",
             fix="give it a name, or leave it out; a shell variable may be empty",
         )
-    given: dict[str, Any] = {"train": sources, "format": _shape(shape), "columns": _columns(columns)}
+    section: dict[str, Any] = {"train": sources, "format": _shape(shape), "columns": _columns(columns)}
     if max_rows is not None:
-        given["max_rows"] = max_rows
-    return config.from_mapping({"model": {"name": DEFAULT_MODEL}, "data": given}, where="the command line").data
+        section["max_rows"] = max_rows
+    return config.from_mapping({"model": {"name": DEFAULT_MODEL}, "data": section}, where="the command line").data
 
 
 def render_settings(template: str | None, changed: list[str] | None) -> RenderSettings:
@@ -88,17 +88,17 @@ def render_settings(template: str | None, changed: list[str] | None) -> RenderSe
     Raises:
         ConfigError: a setting is of another section, or cannot be set so.
     """
-    for one in changed or []:
-        if not one.startswith("render."):
+    for setting in changed or []:
+        if not setting.startswith("render."):
             raise ConfigError(
                 "Only settings of rendering can be set here",
-                found=one,
+                found=setting,
                 expected="render.FIELD=VALUE",
                 fix="tutelage train --explain render lists them",
             )
-    given = {"render": {} if template is None else {"template": template}}
-    needed = {"model": {"name": DEFAULT_MODEL}, "data": {"train": ["-"]}}
-    return config.from_mapping(needed | given, changed or [], where="--set").render
+    section = {"render": {} if template is None else {"template": template}}
+    required_sections = {"model": {"name": DEFAULT_MODEL}, "data": {"train": ["-"]}}
+    return config.from_mapping(required_sections | section, changed or [], where="--set").render
 
 
 def _shape(name: str) -> Any:
@@ -114,7 +114,7 @@ def _shape(name: str) -> Any:
 
 def _columns(pairs: list[str] | None) -> dict[str, str]:
     mapped = {}
-    for pair in (one for given in pairs or [] for one in given.split(",")):
+    for pair in (item for argument in pairs or [] for item in argument.split(",")):
         key, equals, column = pair.partition("=")
         if not equals or not key or not column:
             raise ConfigError(

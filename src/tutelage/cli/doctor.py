@@ -18,43 +18,45 @@ from tutelage.system.openmp_wait import waiting_here
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False) -> None:
     """Say what this machine has, which path a run takes on it, and what to do about each problem."""
-    found = machine()
-    route, listed = route_on(found), problems(found)
+    hardware = machine()
+    route, found_problems = route_on(hardware), problems(hardware)
     if as_json:
-        shown = {
-            "machine": asdict(found),
+        record = {
+            "machine": asdict(hardware),
             "route": asdict(route) if route else None,
-            "problems": [asdict(one) for one in listed],
+            "problems": [asdict(problem) for problem in found_problems],
         }
-        print_json(shown)
+        print_json(record)
         return
     out = Terminal()
-    out.print(_table("This machine", _facts(found)))
+    out.print(_table("This machine", _facts(hardware)))
     out.print(_table("A run here", _steps(route)))
-    for one in listed:
-        out.print(Text.assemble(("warning: ", "yellow"), one.what))
-        out.print(Text(f"  do: {one.fix}"))
-    if not listed:
+    for problem in found_problems:
+        out.print(Text.assemble(("warning: ", "yellow"), problem.what))
+        out.print(Text(f"  do: {problem.fix}"))
+    if not found_problems:
         out.print(Text("No problem found."))
 
 
-def _facts(found: Machine) -> dict[str, str]:
-    torch = found.torch
-    cores = f"{found.cores} cores" + (f", {found.quota_cores:g} granted" if found.quota_cores is not None else "")
-    bf16 = "bf16 in hardware" if found.cpu_bf16 else "no bf16 in hardware"
+def _facts(hardware: Machine) -> dict[str, str]:
+    torch = hardware.torch
+    cores = f"{hardware.cores} cores" + (
+        f", {hardware.quota_cores:g} granted" if hardware.quota_cores is not None else ""
+    )
+    bf16 = "bf16 in hardware" if hardware.cpu_bf16 else "no bf16 in hardware"
     gpus = [f"{gpu.name}, {byte_size(gpu.memory_bytes)}" for gpu in torch.gpus] if torch else []
     built = "" if torch is None else f", CUDA {torch.cuda}" if torch.cuda else ", CPU build"
     return {
-        "system": f"{found.system}, Python {found.python}",
-        "processor": f"{found.cpu or 'unknown'}, {cores}, {bf16}",
-        "memory": f"{byte_size(found.memory_bytes)}, {byte_size(found.available_bytes)} free",
-        "disk": f"{byte_size(found.disk_free_bytes)} free",
+        "system": f"{hardware.system}, Python {hardware.python}",
+        "processor": f"{hardware.cpu or 'unknown'}, {cores}, {bf16}",
+        "memory": f"{byte_size(hardware.memory_bytes)}, {byte_size(hardware.available_bytes)} free",
+        "disk": f"{byte_size(hardware.disk_free_bytes)} free",
         "torch": f"{torch.version}{built}, {torch.threads} threads" if torch else "not installed",
         "GPUs": "; ".join(gpus) or "none",
-        "allocator": f"{found.allocator}, in training",
+        "allocator": f"{hardware.allocator}, in training",
         "threads that wait": waiting_here(os.environ),
-        "compiler": found.compiler or "none, so torch.compile cannot run on the CPU",
-    } | {name: version or "not installed" for name, version in found.packages.items() if name != "torch"}
+        "compiler": hardware.compiler or "none, so torch.compile cannot run on the CPU",
+    } | {name: version or "not installed" for name, version in hardware.packages.items() if name != "torch"}
 
 
 def _steps(route: Route | None) -> dict[str, str]:

@@ -31,18 +31,18 @@ def evaluate(
         return
     from tutelage.builders.evaluation import evaluate_run
 
-    measures = asdict(evaluate_run(run, base=base, screen=Screen(Terminal(stderr=True))))
+    metrics = asdict(evaluate_run(run, base=base, screen=Screen(Terminal(stderr=True))))
     if as_json:
-        print_json(measures)
+        print_json(metrics)
         return
-    recorded = read_result(Path(run)) or {}
-    nothing: dict[str, Any] = {"fields": {}}
-    before = measures if base else recorded.get("before", nothing)
-    after = recorded.get("after", nothing) if base else measures
-    Terminal().print(before_after(before, after, title=f"{run}: {'before' if base else 'after'} measured just now"))
+    result = read_result(Path(run)) or {}
+    no_metrics: dict[str, Any] = {"fields": {}}
+    baseline = metrics if base else result.get("before", no_metrics)
+    tuned = result.get("after", no_metrics) if base else metrics
+    Terminal().print(before_after(baseline, tuned, title=f"{run}: {'before' if base else 'after'} measured just now"))
 
 
-def _evaluate_adapters(run: str, given: list[str], *, base: bool, as_json: bool) -> None:
+def _evaluate_adapters(run: str, adapters: list[str], *, base: bool, as_json: bool) -> None:
     if base:
         raise ConfigError(
             "--base and --adapter contradict each other", fix="leave --base out; the base is measured too"
@@ -50,9 +50,9 @@ def _evaluate_adapters(run: str, given: list[str], *, base: bool, as_json: bool)
     from tutelage.builders.evaluation import evaluate_adapters
     from tutelage.builders.named_adapters import named_adapters
 
-    found = evaluate_adapters(run, named_adapters(given), screen=Screen(Terminal(stderr=True)))
-    measured = {name: asdict(one) for name, one in found.items()}
+    metrics_by_name = evaluate_adapters(run, named_adapters(adapters), screen=Screen(Terminal(stderr=True)))
+    rows = {name: asdict(metrics) for name, metrics in metrics_by_name.items()}
     if as_json:
-        print_json(measured)
+        print_json(rows)
     else:
-        Terminal().print(measures_table(measured, title=f"{run}: adapters on one base"))
+        Terminal().print(measures_table(rows, title=f"{run}: adapters on one base"))

@@ -50,15 +50,16 @@ def in_processes(count: int, arguments: Sequence[str], *, folder: Path | None) -
     try:
         elastic_launch(launch, sys.executable)("-m", "tutelage", *arguments)
     except ChildFailedError as failed:
-        rank, first = failed.get_first_failure()
-        if first.exitcode < 0:  # it could say nothing itself
+        rank, failure = failed.get_first_failure()
+        if failure.exitcode < 0:  # it could say nothing itself
             raise EngineError(
                 f"Process {rank} of {count} was ended by the system",
-                found=f"signal {-first.exitcode}" + (", as where memory runs out" if first.exitcode == -KILLED else ""),
+                found=f"signal {-failure.exitcode}"
+                + (", as where memory runs out" if failure.exitcode == -KILLED else ""),
                 expected="as many processes as were started",
                 fix=_once_there_is_room(count, folder),
             ) from None
-        raise typer.Exit(first.exitcode) from None
+        raise typer.Exit(failure.exitcode) from None
     except SignalException:
         raise typer.Exit(130) from None
 

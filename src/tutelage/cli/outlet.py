@@ -71,8 +71,8 @@ class Outlet(io.TextIOBase):
         self._failed = True
         _write_nowhere(self._stream)
         if self._lasting:
-            below = error.__cause__ if isinstance(error.__cause__, OSError) else error
-            reason = "nobody reads it" if isinstance(below, OutputEndedError | BrokenPipeError) else cause_of(below)
+            cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+            reason = "nobody reads it" if isinstance(cause, OutputEndedError | BrokenPipeError) else cause_of(cause)
             with suppress(OSError):
                 sys.stderr.write(
                     f"note: the output cannot be written any more ({reason}); "
@@ -95,9 +95,9 @@ class Outlet(io.TextIOBase):
 def _write_nowhere(stream: TextIO) -> None:
     """Point the stream's descriptor at nothing: what is left in its buffer is written when Python ends."""
     with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, stream.fileno())
+        os.close(devnull)
 
 
 def open_streams() -> None:

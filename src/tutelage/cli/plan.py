@@ -58,13 +58,13 @@ def plan(
 
         if recipe is not None:
             settings = config.load(recipe, overrides or [])
-            made = of_recipe(settings, memory_gb=memory_gb, probe=probe, log=log)
+            memory_plan = of_recipe(settings, memory_gb=memory_gb, probe=probe, log=log)
         else:
             assert model is not None
-            made = of_model(model, method, tokens, precision, memory_gb=memory_gb, probe=probe, log=log)
+            memory_plan = of_model(model, method, tokens, precision, memory_gb=memory_gb, probe=probe, log=log)
     if as_json:
-        print_json(made.as_dict())
+        print_json(memory_plan.as_dict())
         return
-    out.print(plan_screen(made))
+    out.print(plan_screen(memory_plan))
     if explain:
-        out.print(explanation(made))
+        out.print(explanation(memory_plan))

@@ -48,11 +48,11 @@ def of_recipe(
         fitting, _ = held_to_positions(settings, folder, log=log)
         log("proving the data")
         prepared = prepare(fitting, folder, cache=prepared_cache(), log=lambda _text: None)
-    named = start_name(settings.model, log=log)
-    model_shape = read_model_shape(named, trust_remote_code=settings.model.trust_remote_code, log=log)
+    model_name = start_name(settings.model, log=log)
+    model_shape = read_model_shape(model_name, trust_remote_code=settings.model.trust_remote_code, log=log)
     workload = workload_of(settings, fullest_row(settings, prepared))
-    if settings.model.method == "lora" and (looking := looking_bytes(model_shape, settings.lora.init)):
-        log(f"lora.init = {settings.lora.init} takes {gigabytes(looking)} beside the weights before the first step")
+    if settings.model.method == "lora" and (extra_bytes := looking_bytes(model_shape, settings.lora.init)):
+        log(f"lora.init = {settings.lora.init} takes {gigabytes(extra_bytes)} beside the weights before the first step")
     amount = _amount(settings, prepared)
     return make_plan(model_shape, workload, _device(memory_gb), amount=amount, probe=probe, log=log)
 
@@ -76,18 +76,18 @@ def of_model(
         ConfigError: there is no such method or precision.
         TutelageError: the model cannot be used.
     """
-    known = next((one for one in METHODS if one == method), None)
-    asked = next((one for one in PRECISIONS if one == precision), None)
-    if known is None or asked is None:
+    known_method = next((choice for choice in METHODS if choice == method), None)
+    known_precision = next((choice for choice in PRECISIONS if choice == precision), None)
+    if known_method is None or known_precision is None:
         raise ConfigError(
-            "There is no such method" if known is None else "There is no such precision",
-            where="--method" if known is None else "--precision",
-            found=method if known is None else precision,
-            expected=", ".join(METHODS if known is None else PRECISIONS),
+            "There is no such method" if known_method is None else "There is no such precision",
+            where="--method" if known_method is None else "--precision",
+            found=method if known_method is None else precision,
+            expected=", ".join(METHODS if known_method is None else PRECISIONS),
             fix="give one of them",
         )
     model_shape = read_model_shape(model, log=log)
-    workload = single_document(known, resolve_precision(asked), tokens)
+    workload = single_document(known_method, resolve_precision(known_precision), tokens)
     return make_plan(model_shape, workload, _device(memory_gb), probe=probe, log=log)
 
 
@@ -102,12 +102,12 @@ def _device(memory_gb: float | None) -> Device:
 
 def _amount(settings: Settings, prepared: Prepared) -> DataVolume:
     """What a run goes through."""
-    asked, totals = settings.train, prepared.train_totals
-    order = sampler_for(settings, examples=len(prepared.train), sources=prepared.sources)
+    train_settings, totals = settings.train, prepared.train_totals
+    sampler = sampler_for(settings, examples=len(prepared.train), sources=prepared.sources)
     return DataVolume(
-        examples=order.examples,
+        examples=sampler.examples,
         tokens=totals.tokens,
         trained_tokens=totals.trained_tokens,
-        steps=order.steps,
-        step_tokens=totals.tokens / order.examples * min(asked.batch_size, order.examples),
+        steps=sampler.steps,
+        step_tokens=totals.tokens / sampler.examples * min(train_settings.batch_size, sampler.examples),
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def replay_run(
-    name: str, into: str | None, out: Terminal, *, beside: str | None, processes: int | None, as_json: bool
+    name: str, into: str | None, out: Terminal, *, conflicting: str | None, processes: int | None, as_json: bool
 ) -> None:
     """Replay the run `name` and print how it compares; ends with status 1 where the two differ.
 
@@ -26,47 +26,48 @@ def replay_run(
         name: the folder of a run, or its name.
         into: the folder of the replay; None takes RUN.replay.
         out: where the comparison is printed.
-        beside: another option or a recipe that was given too, which is refused.
+        conflicting: another option, or the recipe, that was given too; it is refused.
         processes: start so many processes; None replays in this one.
         as_json: print one JSON object.
 
     Raises:
-        ConfigError: something was given beside it.
+        ConfigError: another option or a recipe was given too.
         TutelageError: the run cannot be replayed.
     """
     from tutelage.distributed.process_group import first_here
     from tutelage.train.replay import replay
 
-    if beside is not None:
+    if conflicting is not None:
         raise ConfigError(
             "A replayed run keeps its settings",
-            found=f"--replay {name} together with {beside}",
+            found=f"--replay {name} together with {conflicting}",
             fix="give --replay alone",
         )
     if processes is not None and not started_already(processes):
         in_processes(processes, sys.argv[1:], folder=None)
         return
-    found = replay(name, Screen(out), into=into)
+    replayed = replay(name, Screen(out), into=into)
     if not first_here():
         return
     if as_json:
-        print_json(asdict(found) | {"recorded": str(found.recorded), "folder": str(found.folder)})
-    elif found.difference is None:
-        out.write_line(_same(found))
+        print_json(asdict(replayed) | {"recorded": str(replayed.recorded), "folder": str(replayed.folder)})
+    elif replayed.difference is None:
+        out.write_line(_same(replayed))
     else:
-        out.write_line(f"different: {found.difference}")
-    if found.difference is not None:
-        for cause in found.causes:
+        out.write_line(f"different: {replayed.difference}")
+    if replayed.difference is not None:
+        for cause in replayed.causes:
             out.write_line(f"  probable cause: {cause}")
-        if not found.causes:
-            same = "versions, code, device, processor and threads are those of the record"
-            out.write_line(f"  no cause is recorded: {same}")
+        if not replayed.causes:
+            unchanged = "versions, code, device, processor and threads are those of the record"
+            out.write_line(f"  no cause is recorded: {unchanged}")
         raise typer.Exit(1)
 
 
-def _same(found: Replayed) -> str:
-    if found.tolerance > 0.0:
-        why = "; ".join(cause for cause in found.causes if "processes" in cause)
-        return f"the same to {found.tolerance:g}: {found.steps} steps; not to the last bit, and without weights ({why})"
-    compared = found.weights or "no weights, as the two runs have no checkpoint in common"
-    return f"identical: {found.steps} steps and {compared}, to the last bit"
+def _same(replayed: Replayed) -> str:
+    if replayed.tolerance > 0.0:
+        why = "; ".join(cause for cause in replayed.causes if "processes" in cause)
+        steps = f"the same to {replayed.tolerance:g}: {replayed.steps} steps"
+        return f"{steps}; not to the last bit, and without weights ({why})"
+    compared_weights = replayed.weights or "no weights, as the two runs have no checkpoint in common"
+    return f"identical: {replayed.steps} steps and {compared_weights}, to the last bit"

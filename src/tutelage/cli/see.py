@@ -88,8 +88,8 @@ def see(
     Try: tutelage see datasets/support/train.jsonl --row 3
     """
     _refuse_pairs({"--json": as_json, "--html": html is not None, "--row": row is not None, "--tokens": tokens})
-    usual = None if as_json else PAGE_ROWS if html else SHOWN_ROWS
-    max_rows = None if everything or row is not None else limit or usual
+    default_rows = None if as_json else PAGE_ROWS if html else SHOWN_ROWS
+    max_rows = None if everything or row is not None else limit or default_rows
     data = data_settings(sources, shape=shape, columns=columns, max_rows=max_rows)
     renderer = renderer_from_options(model, tokenizer, render_settings(template, changed))
     out = Terminal()
@@ -104,12 +104,17 @@ def see(
         show_rows(out, data, renderer, ledger, max_seq_length=max_seq_length, with_ids=tokens)
 
 
-def _refuse_pairs(given: dict[str, bool]) -> None:
+def _refuse_pairs(options: dict[str, bool]) -> None:
     """Refuse options of which each asks for another form of the same."""
-    for one, other in (("--json", "--html"), ("--row", "--html"), ("--tokens", "--html"), ("--tokens", "--json")):
-        if given[one] and given[other]:
+    for option, conflicting in (
+        ("--json", "--html"),
+        ("--row", "--html"),
+        ("--tokens", "--html"),
+        ("--tokens", "--json"),
+    ):
+        if options[option] and options[conflicting]:
             raise ConfigError(
-                f"{one} and {other} do not go together", expected="one of the two", fix=f"leave out {one}"
+                f"{option} and {conflicting} do not go together", expected="one of the two", fix=f"leave out {option}"
             )
 
 
@@ -133,8 +138,10 @@ def proven(
         number: only the row of this ordinal; the others are read and not proven.
     """
 
-    def read(books: Ledger) -> Iterable[Conversation]:
-        rows = formats.read(data.train, ledger=books, shape=data.format, columns=data.columns, max_rows=data.max_rows)
+    def read(reader_ledger: Ledger) -> Iterable[Conversation]:
+        rows = formats.read(
+            data.train, ledger=reader_ledger, shape=data.format, columns=data.columns, max_rows=data.max_rows
+        )
         return rows if number is None else (row for row in rows if _ordinal(row.address) == number)
 
     return proven_rows(read, renderer, ledger, max_seq_length=max_seq_length, too_long=too_long, workers=data.workers)
@@ -144,13 +151,13 @@ def show_rows(
     out: Terminal, data: DataSettings, renderer: Renderer, ledger: Ledger, *, max_seq_length: int, with_ids: bool
 ) -> None:
     """Rows one after the other, then the books and whose words the tokens were."""
-    signs, id_signs = _signs(out, with_ids=with_ids)
+    markers, id_markers = _signs(out, with_ids=with_ids)
     ledger.listener = lambda entry: _say(out, entry)
     shares, tally, texts_of = RoleShares(), Tally(), TokenTexts(renderer.tokenizer)
     for conversation, sequences in proven(data, renderer, ledger, max_seq_length=max_seq_length):
         for example in sequences:
             if not tally.examples:
-                _print(out, legend(signs))
+                _print(out, legend(markers))
             roles = token_roles(conversation, example, renderer)
             shares.add(roles)
             tally.add(tokens=len(example.ids), trained=example.trained_tokens, turns=len(example.turns), stops=0)
@@ -158,7 +165,7 @@ def show_rows(
             _print(out, headline(example))
             _print(out, role_line(RoleShares.of([roles])))
             texts = texts_of.of(example.ids.tolist())
-            _print(out, coloured(example, renderer.tokenizer, texts=texts, signs=signs, id_signs=id_signs))
+            _print(out, coloured(example, renderer.tokenizer, texts=texts, signs=markers, id_signs=id_markers))
     _print(out, Text())
     for note in ledger.notes:
         _print(out, Text(f"note: {note}", style="yellow"))
@@ -186,24 +193,24 @@ def show_row(
     Raises:
         ConfigError: there is no such row.
     """
-    found = []
-    signs, id_signs = _signs(out, with_ids=with_ids)
+    addresses = []
+    markers, id_markers = _signs(out, with_ids=with_ids)
 
-    def heard(entry: Drop | Change) -> None:
+    def on_entry(entry: Drop | Change) -> None:
         if _ordinal(entry.address) == number:
-            found.append(entry.address)
+            addresses.append(entry.address)
             _say(out, entry)
             if isinstance(entry, Drop):
                 for line in raw_lines([entry.address]).values():
                     _print(out, Text(visible(line)))
 
-    ledger.listener = heard
+    ledger.listener = on_entry
     for conversation, sequences in proven(data, renderer, ledger, max_seq_length=max_seq_length, number=number):
-        found.append(conversation.address)
+        addresses.append(conversation.address)
         out.print(
-            all_doors(conversation, sequences, renderer, row_tokens=max_seq_length, signs=signs, id_signs=id_signs)
+            all_doors(conversation, sequences, renderer, row_tokens=max_seq_length, signs=markers, id_signs=id_markers)
         )
-    if not found:
+    if not addresses:
         raise ConfigError(
             f"There is no row {number}",
             where=", ".join(data.train),
@@ -218,11 +225,11 @@ def print_rows(
 ) -> None:
     """One line for each sequence and each dropped row, then the summary; the form is described in docs/render.md."""
 
-    def heard(entry: Drop | Change) -> None:
+    def on_entry(entry: Drop | Change) -> None:
         if isinstance(entry, Drop) and number in (None, _ordinal(entry.address)):
             print_json({"address": str(entry.address), "dropped": entry.reason, "detail": entry.detail})
 
-    ledger.listener = heard
+    ledger.listener = on_entry
     for _, sequences in proven(data, renderer, ledger, max_seq_length=max_seq_length, number=number):
         for example in sequences:
             turns = [
@@ -260,17 +267,17 @@ def write_page(
         SaveError: the page could not be written.
     """
     require_page_target(target)
-    seen = PageRows(renderer)
-    ledger.listener = seen.hear
+    page_rows = PageRows(renderer)
+    ledger.listener = page_rows.hear
     with Terminal(stderr=True).status("reading and proving rows"):
         for conversation, sequences in proven(data, renderer, ledger, max_seq_length=max_seq_length):
-            seen.keep(conversation, sequences)
+            page_rows.keep(conversation, sequences)
         ledger.check()
         origin = (
             Fact("Tokenizer of", model),
             Fact("Chat template", f"{renderer.template.name}, SHA-256 {renderer.template.sha256()[:12]}…"),
         )
-        size = write_rows(target, seen, ledger, title=_title(data.train), origin=origin)
+        size = write_rows(target, page_rows, ledger, title=_title(data.train), origin=origin)
     _print(
         out,
         Text(
@@ -284,14 +291,14 @@ def write_page(
 
 def _signs(out: Terminal, *, with_ids: bool) -> tuple[Markers | None, Markers | None]:
     """Signs for trained tokens, where there are no colours, and for ids, where they are wanted."""
-    known = markers_for(out)
-    return None if has_colour(out) else known, known if with_ids else None
+    markers = markers_for(out)
+    return None if has_colour(out) else markers, markers if with_ids else None
 
 
 def _title(sources: Sequence[str]) -> str:
     """The sources by name, as far as a heading can hold them."""
-    few = ", ".join(sources[:TITLE_SOURCES])
-    return few if len(sources) <= TITLE_SOURCES else f"{few} and {len(sources) - TITLE_SOURCES} more"
+    names = ", ".join(sources[:TITLE_SOURCES])
+    return names if len(sources) <= TITLE_SOURCES else f"{names} and {len(sources) - TITLE_SOURCES} more"
 
 
 def _ordinal(address: Address) -> int:

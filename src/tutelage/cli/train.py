@@ -70,14 +70,14 @@ def train(
         _explain(None if explain == "all" else explain)
         return
     resumed = resume is not None
-    _refuse_strays({"--from": checkpoint is not None, "--skip-step": skip_step}, "--resume", beside=resumed)
-    _refuse_strays({"--into": into is not None}, "--replay", beside=replay is not None)
+    _refuse_strays({"--from": checkpoint is not None, "--skip-step": skip_step}, "--resume", partner_given=resumed)
+    _refuse_strays({"--into": into is not None}, "--replay", partner_given=replay is not None)
     stream = sys.stderr if as_json else sys.stdout
     out = Terminal(file=cast(TextIO, Outlet(stream, lasting=not dry_run)))
     if replay is not None:
         options = {"--resume": resumed, "--strict": strict, "--dry-run": dry_run}
-        beside = recipe or next((option for option, given in options.items() if given), None)
-        replay_run(replay, into, out, beside=beside, processes=processes, as_json=as_json)
+        conflicting = recipe or next((option for option, is_given in options.items() if is_given), None)
+        replay_run(replay, into, out, conflicting=conflicting, processes=processes, as_json=as_json)
         return
     settings = _settings(recipe, overrides or [], resume, strict=strict)
     if checkpoint is not None:
@@ -127,8 +127,10 @@ def _program() -> str:
 
 def _settings(recipe: str | None, overrides: list[str], resume: str | None, *, strict: bool) -> config.Settings:
     if resume is not None:
-        given = [recipe, *overrides, "--strict" if strict else None]
-        return _settings_of_resumed(run_files.existing_run_folder(resume), [one for one in given if one])
+        arguments = [recipe, *overrides, "--strict" if strict else None]
+        return _settings_of_resumed(
+            run_files.existing_run_folder(resume), [argument for argument in arguments if argument]
+        )
     if recipe is None:
         raise ConfigError(
             "No recipe given", expected="tutelage train RECIPE.toml", fix="try: tutelage train recipes/quickstart.toml"
@@ -136,11 +138,11 @@ def _settings(recipe: str | None, overrides: list[str], resume: str | None, *, s
     return config.load(recipe, [*overrides, *(["data.strict=true"] if strict else [])])
 
 
-def _settings_of_resumed(folder: Path, given: list[str]) -> config.Settings:
+def _settings_of_resumed(folder: Path, arguments: list[str]) -> config.Settings:
     """The settings of a run that goes on; of those only its length may be given anew."""
     from tutelage.train.extension import LENGTH  # which needs torch
 
-    if strays := [one for one in given if one.partition("=")[0] not in LENGTH]:
+    if strays := [argument for argument in arguments if argument.partition("=")[0] not in LENGTH]:
         raise ConfigError(
             "A resumed run keeps its settings",
             found=f"--resume {folder} together with {', '.join(strays)}",
@@ -148,14 +150,14 @@ def _settings_of_resumed(folder: Path, given: list[str]) -> config.Settings:
             fix=f"leave out {', '.join(strays)}",
         )
     run_files.read_settings(folder)  # says what is wrong with them better than a recipe's error
-    found = config.load(folder / run_files.SETTINGS, given)
-    return found.model_copy(update={"folder": str(folder.parent), "name": folder.name})
+    settings = config.load(folder / run_files.SETTINGS, arguments)
+    return settings.model_copy(update={"folder": str(folder.parent), "name": folder.name})
 
 
-def _refuse_strays(options: Mapping[str, bool], goes_with: str, *, beside: bool) -> None:
+def _refuse_strays(options: Mapping[str, bool], goes_with: str, *, partner_given: bool) -> None:
     """Refuse an option (name: whether it was given) without the one that it `goes_with`."""
-    for option, given in options.items():
-        if given and not beside:
+    for option, is_given in options.items():
+        if is_given and not partner_given:
             raise ConfigError(
                 f"{option} goes with {goes_with}", fix=f"tutelage train {goes_with} RUN {option}, or leave it out"
             )
@@ -179,10 +181,10 @@ def _dry_run(settings: config.Settings, out: Terminal) -> None:
     if positions is not None:
         positions.require_room(settings, prepared)
         questions += filter(None, [positions.question(prepared)])
-    asked = settings.train
-    order = sampler_for(settings, examples=len(prepared.train), sources=prepared.sources)
+    train_settings = settings.train
+    sampler = sampler_for(settings, examples=len(prepared.train), sources=prepared.sources)
     tokens = prepared.train_totals.tokens
-    step_tokens = epoch_tokens(prepared.train, prepared.sources) / order.epoch_visits * asked.batch_size
+    step_tokens = epoch_tokens(prepared.train, prepared.sources) / sampler.epoch_visits * train_settings.batch_size
     ledger = prepared.ledger
     grid = Table.grid(padding=(0, 2))
     for name, value in {
@@ -192,14 +194,14 @@ def _dry_run(settings: config.Settings, out: Terminal) -> None:
         "training": f"{len(prepared.train)} sequences, {tokens:,} tokens",
         "held out": f"{len(prepared.validation)} sequences",
         "questions": f"{len(prepared.task)} task, {len(prepared.general)} general",
-        "steps": f"{order.steps} of {asked.batch_size} sequences, about {step_tokens:,.0f} tokens",
-        "learning rate": f"{settings.peak_learning_rate:g}, {asked.lr_scheduler}",
+        "steps": f"{sampler.steps} of {train_settings.batch_size} sequences, about {step_tokens:,.0f} tokens",
+        "learning rate": f"{settings.peak_learning_rate:g}, {train_settings.lr_scheduler}",
         "method": f"{settings.model.method}, {settings.model.precision}",
         "memory": _memory_line(settings, prepared),
     }.items():
         grid.add_row(Text(name, style="bold"), Text(value))
     out.print(grid)
-    for question in [*questions, *questions_of_length(settings, order)]:
+    for question in [*questions, *questions_of_length(settings, sampler)]:
         out.write_line(f"Is this meant? {question}", style="yellow")
 
 
@@ -216,9 +218,9 @@ def _memory_line(settings: config.Settings, prepared: Prepared) -> str:
 
 def _explain(name: str | None) -> None:
     out = Terminal()
-    for one in config.explain(name):
-        out.print(Text.assemble((one.path, "bold"), f" ({one.type}; default {one.default})"))
-        out.print(Text(f"  {one.description}"))
-        if one.usual:
-            out.print(Text(f"  usual: {one.usual}", style="dim"))
-        out.print(Text(f"  source: {one.source}", style="dim"))
+    for setting in config.explain(name):
+        out.print(Text.assemble((setting.path, "bold"), f" ({setting.type}; default {setting.default})"))
+        out.print(Text(f"  {setting.description}"))
+        if setting.usual:
+            out.print(Text(f"  usual: {setting.usual}", style="dim"))
+        out.print(Text(f"  source: {setting.source}", style="dim"))

@@ -45,47 +45,47 @@ def together(answer: Answer, *, vocabulary: int, dtype: torch.dtype) -> Together
     Raises:
         RuntimeError, MemoryError: memory runs out (`model.out_of_memory`), which says nothing of the model.
     """
-    long, short, other = (
+    long_prompt, short_prompt, second_short_prompt = (
         ((first + torch.arange(tokens) * ID_STEP) % vocabulary).int().numpy()
         for first, tokens in ((1, LONG_TOKENS), (2, SHORT_TOKENS), (5, SHORT_TOKENS))
     )
     try:
-        (alone,) = answer([short])
-        if _alike(answer([long, short])[1], alone, dtype):
+        (reference,) = answer([short_prompt])
+        if _alike(answer([long_prompt, short_prompt])[1], reference, dtype):
             return "padded"
     except REFUSALS as error:  # it may still take prompts that need no padding
         if is_out_of_memory(error):
             raise
     try:
-        (alone,) = answer([short])
-        return "equal" if _alike(answer([other, short])[1], alone, dtype) else "alone"
+        (reference,) = answer([short_prompt])
+        return "equal" if _alike(answer([second_short_prompt, short_prompt])[1], reference, dtype) else "alone"
     except REFUSALS as error:
         if is_out_of_memory(error):
             raise
         return "alone"
 
 
-def _alike(one_SV: torch.Tensor, other_SV: torch.Tensor, dtype: torch.dtype) -> bool:
+def _alike(logits_SV: torch.Tensor, expected_SV: torch.Tensor, dtype: torch.dtype) -> bool:
     """Whether what is said step by step differs by rounding alone, up to where that leads to another token."""
-    for said_V, other_V in zip(one_SV, other_SV, strict=True):
-        if not equal_but_for_rounding(said_V, other_V, dtype):
+    for logits_V, expected_V in zip(logits_SV, expected_SV, strict=True):
+        if not equal_but_for_rounding(logits_V, expected_V, dtype):
             return False
-        if said_V.argmax() != other_V.argmax():
+        if logits_V.argmax() != expected_V.argmax():
             return True
     return True
 
 
-def batches_of(prompts: Sequence[TokenIds], *, batch_prompts: int, which: Together) -> list[list[int]]:
+def batches_of(prompts: Sequence[TokenIds], *, batch_prompts: int, batching: Together) -> list[list[int]]:
     """Places of prompts that are answered together, longest first, so that a batch holds like lengths.
 
     Args:
         prompts: all of them.
         batch_prompts: at most so many in a batch.
-        which: may share one.
+        batching: may share one.
     """
-    longest_first = sorted(range(len(prompts)), key=lambda place: len(prompts[place]), reverse=True)
-    size = 1 if which == "alone" else batch_prompts
-    groups = [longest_first]
-    if which == "equal":
-        groups = [list(group) for _, group in groupby(longest_first, key=lambda place: len(prompts[place]))]
-    return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
+    longest_first = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
+    size = 1 if batching == "alone" else batch_prompts
+    groups_ = [longest_first]
+    if batching == "equal":
+        groups_ = [list(group) for _, group in groupby(longest_first, key=lambda index: len(prompts[index]))]
+    return [group[start : start + size] for group in groups_ for start in range(0, len(group), size)]

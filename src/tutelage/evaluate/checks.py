@@ -98,7 +98,7 @@ class Lines(_Check):
 
     def passes(self, text: str) -> bool:
         """Look at a stripped reply."""
-        return self.min <= sum(bool(one.strip()) for one in text.split("\n")) <= self.max
+        return self.min <= sum(bool(line.strip()) for line in text.split("\n")) <= self.max
 
 
 class Case(_Check):
@@ -158,7 +158,7 @@ Check = (
     | PlainText
 )
 CHECKS: dict[str, type[_Check]] = {
-    get_args(get_argument.model_fields["kind"].annotation)[0]: get_argument for get_argument in get_args(Check)
+    get_args(check_type.model_fields["kind"].annotation)[0]: check_type for check_type in get_args(Check)
 }
 """Each kind by its name."""
 

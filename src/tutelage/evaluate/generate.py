@@ -37,7 +37,7 @@ def greedy_replies(
     *,
     max_new_tokens: int,
     batch_prompts: int,
-    which: Together | None = None,
+    batching: Together | None = None,
     done: Callable[[int], None] = lambda _: None,
     process_group: ProcessGroup = SINGLE,
 ) -> list[str]:
@@ -49,7 +49,7 @@ def greedy_replies(
         prompts: ids of served prompts.
         max_new_tokens: where a reply that never stops is cut.
         batch_prompts: prompts generated together, longest first so that a batch holds like lengths.
-        which: prompts may be, as `answered_together` found; None: it is tried.
+        batching: prompts may be, as `answered_together` found; None: it is tried.
         done: called with the number of replies finished since the last call.
         process_group: processes that share the batches of prompts, each with the whole model; all get all replies.
 
@@ -58,24 +58,26 @@ def greedy_replies(
     """
     model.eval()
     replies: dict[int, str] = {}
-    if which is None:
-        which = (
+    if batching is None:
+        batching = (
             answered_together(model, tokenizer, process_group=process_group)
             if batch_prompts > 1 < len(prompts)
             else "padded"
         )
-    batches = batches_of(prompts, batch_prompts=batch_prompts, which=which)
+    batches = batches_of(prompts, batch_prompts=batch_prompts, batching=batching)
 
     def answer_share() -> None:
-        for chosen in batches[process_group.rank :: process_group.size]:
-            ids = _generate(model, tokenizer, [prompts[index] for index in chosen], max_new_tokens, None)
-            for index, reply in zip(chosen, ids, strict=True):
+        for batch in batches[process_group.rank :: process_group.size]:
+            ids = _generate(model, tokenizer, [prompts[index] for index in batch], max_new_tokens, None)
+            for index, reply in zip(batch, ids, strict=True):
                 replies[index] = tokenizer.decode(reply)
-            done(len(chosen))
+            done(len(batch))
 
     agreed(process_group, answer_share)
-    of_all = {index: reply for of_one in process_group.gather(replies) for index, reply in of_one.items()}
-    return [of_all[index] for index in range(len(prompts))]
+    all_replies = {
+        index: reply for rank_replies in process_group.gather(replies) for index, reply in rank_replies.items()
+    }
+    return [all_replies[index] for index in range(len(prompts))]
 
 
 @torch.inference_mode()
@@ -130,7 +132,7 @@ def _generated(
     for row, prompt in enumerate(prompts):  # padded on the left, so that every reply starts at the same column
         ids[row, width - len(prompt) :] = torch.from_numpy(prompt)
         mask[row, width - len(prompt) :] = 1
-    chosen = GenerationConfig(
+    generation_config = GenerationConfig(
         do_sample=False,
         eos_token_id=stops,
         pad_token_id=stops[0],
@@ -141,14 +143,14 @@ def _generated(
     # PEFT's own generate computes logits for the whole prompt; the model it wraps, which holds the adapter's layers
     # too, computes them for the last position only.
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    given = feed_generation(model, ids, mask)
+    model_inputs = feed_generation(model, ids, mask)
     output = inner.generate(
-        **given,
-        generation_config=chosen,
+        **model_inputs,
+        generation_config=generation_config,
         streamer=streamer,
         synced_gpus=False,  # each process may generate something else: its model is whole here
     )
-    return output, width if "input_ids" in given else 0  # from embeddings, generate returns new ids only
+    return output, width if "input_ids" in model_inputs else 0  # from embeddings, generate returns new ids only
 
 
 def _until_stop(ids: list[int], stop_ids: frozenset[int]) -> list[int]:

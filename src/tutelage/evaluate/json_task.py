@@ -40,20 +40,20 @@ def score_json(prompts: Sequence[Prompt], replies: Sequence[str]) -> JsonScores:
         replies: one for each prompt.
     """
     valid = exact = 0
-    right: dict[str, int] = {}
-    wanted: dict[str, int] = {}
+    correct: dict[str, int] = {}
+    totals: dict[str, int] = {}
     for prompt, reply in zip(prompts, replies, strict=True):
         reference = parse_object(prompt.reference)
         assert reference is not None, f"{prompt.address}: the reference is not a JSON object"
-        found = parse_object(reply)
-        valid += found is not None
-        exact += found is not None and _written(found) == _written(reference)
+        parsed = parse_object(reply)
+        valid += parsed is not None
+        exact += parsed is not None and _written(parsed) == _written(reference)
         for key, value in reference.items():
-            wanted[key] = wanted.get(key, 0) + 1
-            same = found is not None and key in found and _written(found[key]) == _written(value)
-            right[key] = right.get(key, 0) + same
+            totals[key] = totals.get(key, 0) + 1
+            same = parsed is not None and key in parsed and _written(parsed[key]) == _written(value)
+            correct[key] = correct.get(key, 0) + same
     rows = len(prompts)
-    return JsonScores(valid / rows, exact / rows, {key: right[key] / count for key, count in wanted.items()})
+    return JsonScores(valid / rows, exact / rows, {key: correct[key] / count for key, count in totals.items()})
 
 
 def _written(value: Any) -> str:

@@ -68,9 +68,9 @@ def run_suite(
     done: Callable[[int], None] = lambda _: None,
     row_loss: RowLoss = loss.row_loss,
     attention: Attention = "documents",
-    whole: Callable[[], AbstractContextManager[None]] = nullcontext,
+    unsharded: Callable[[], AbstractContextManager[None]] = nullcontext,
     process_group: ProcessGroup = SINGLE,
-    excused: bool = False,
+    tolerate_failures: bool = False,
     log: Callable[[str], None] = lambda _: None,
 ) -> EvalResult:
     """Measure `model`; it attends as it trains again when this returns.
@@ -82,13 +82,13 @@ def run_suite(
         done: called with the number of replies finished since the last call.
         row_loss: (model, row) -> (summed loss, trained tokens).
         attention: that of its training, see `model.architecture`.
-        whole: opens a block in which the model generates without other processes.
+        unsharded: opens a block in which the model generates without other processes.
         process_group: processes that share the questions; all get all answers.
-        excused: a measure that fails is left out, and named in `failed`; of several processes, by all.
+        tolerate_failures: a measure that fails is left out, and named in `failed`; of several processes, by all.
         log: told where memory runs out, and less is computed at once, and where the model wants its prompts apart.
     """
     failed: dict[str, str] = {}
-    caught = failures(process_group) if excused else ()
+    tolerated = failures(process_group) if tolerate_failures else ()
     use_training_attention(model, attention)
     heldout = None
     try:
@@ -96,28 +96,35 @@ def run_suite(
             heldout = heldout_loss(
                 model, eval_suite.heldout_rows, row_loss=row_loss, process_group=process_group, log=log
             )
-    except caught as error:
+    except tolerated as error:
         failed["heldout_loss"] = cause_of(error)
     use_generation_attention(model)
     replies: dict[str, list[str]] = {"task": [], "general": []}
-    asked: dict[str, Callable[[], Sequence[TokenIds]]] = {}
+    prompts_by_set: dict[str, Callable[[], Sequence[TokenIds]]] = {}
     if eval_suite.task:
-        asked["task"] = lambda: [one.ids for one in eval_suite.task]
+        prompts_by_set["task"] = lambda: [prompt.ids for prompt in eval_suite.task]
     if eval_suite.general:
-        asked["general"] = lambda: _served(renderer, eval_suite)
+        prompts_by_set["general"] = lambda: _served(renderer, eval_suite)
     try:
-        with whole() if asked else nullcontext():
-            which = _together(model, renderer, eval_suite, log, process_group)
-            for name, prompts in asked.items():
+        with unsharded() if prompts_by_set else nullcontext():
+            batching = _together(model, renderer, eval_suite, log, process_group)
+            for name, prompts in prompts_by_set.items():
                 try:
                     ids = agreed(process_group, prompts)
                     replies[name] = _ask(
-                        model, renderer, ids, eval_suite, which=which, done=done, process_group=process_group, log=log
+                        model,
+                        renderer,
+                        ids,
+                        eval_suite,
+                        batching=batching,
+                        done=done,
+                        process_group=process_group,
+                        log=log,
                     )
-                except caught as error:
+                except tolerated as error:
                     failed[name] = cause_of(error)
-    except caught as error:  # nothing can be asked
-        failed |= dict.fromkeys(asked, cause_of(error))
+    except tolerated as error:  # nothing can be asked
+        failed |= dict.fromkeys(prompts_by_set, cause_of(error))
     use_training_attention(model, attention)
     return EvalResult(
         _measures(eval_suite, replies, heldout, failed), tuple(replies["task"]), tuple(replies["general"]), failed
@@ -140,18 +147,18 @@ def _measures(
 
 
 def _served(renderer: Renderer, eval_suite: EvalSuite) -> list[TokenIds]:
-    return [renderer.serve([Message("user", one.prompt)]) for one in eval_suite.general]
+    return [renderer.serve([Message("user", item.prompt)]) for item in eval_suite.general]
 
 
 def _together(
     model: Any, renderer: Renderer, eval_suite: EvalSuite, log: Callable[[str], None], process_group: ProcessGroup
 ) -> Together:
     """Which prompts the model may answer together, which it is only asked where some would be."""
-    which: Together = "padded"
+    batching: Together = "padded"
     trial_fits = True
     if eval_suite.replies > 1 < eval_suite.batch_prompts:
         try:
-            which = answered_together(model, renderer.tokenizer, process_group=process_group)
+            batching = answered_together(model, renderer.tokenizer, process_group=process_group)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -160,9 +167,9 @@ def _together(
             return_memory()
             log("Memory ran out as a batch of prompts was tried: they are answered one at a time")
             return "alone"
-    if which in SAID:
-        log(f"  {SAID[which]}")
-    return which
+    if batching in SAID:
+        log(f"  {SAID[batching]}")
+    return batching
 
 
 def _ask(
@@ -171,7 +178,7 @@ def _ask(
     prompts: Sequence[TokenIds],
     eval_suite: EvalSuite,
     *,
-    which: Together,
+    batching: Together,
     done: Callable[[int], None],
     process_group: ProcessGroup,
     log: Callable[[str], None],
@@ -193,7 +200,7 @@ def _ask(
                 prompts,
                 max_new_tokens=eval_suite.max_new_tokens,
                 batch_prompts=batch_prompts,
-                which=which,
+                batching=batching,
                 done=count,
                 process_group=process_group,
             )

@@ -35,7 +35,7 @@ def save_trained(
     process_group: ProcessGroup = SINGLE,
     sharded: bool = False,
     start: Mapping[str, torch.Tensor] | None = None,
-    untouched: Any | None = None,
+    original_model: Any | None = None,
 ) -> None:
     """Write the trained weights, the tokenizer and the template that was trained with, aside and renamed.
 
@@ -50,20 +50,20 @@ def save_trained(
         sharded: each of them keeps a part of the model.
         start: `model.adapters.lora.Trainable.start`: what the adapter took out of the base before the first step. It is
             subtracted, so that the saved adapter (of twice the rank) belongs to the original base.
-        untouched: a fresh copy of the model, whose frozen weights are saved in place of the rounded ones that were
+        original_model: a fresh copy of the model, whose frozen weights are saved in place of the rounded ones that were
             computed with.
 
     Raises:
         SaveError: the disk is full or refuses; nothing of that name is left.
     """
-    given = {"state_dict": _gathered(model, stored_as, process_group)} if sharded else {}
+    save_arguments = {"state_dict": _gathered(model, stored_as, process_group)} if sharded else {}
     if not process_group.is_main:
         return
-    computed_in = {name: (one.device, one.dtype) for name, one in model.named_parameters()}
+    computed_placements = {name: (parameter.device, parameter.dtype) for name, parameter in model.named_parameters()}
     try:
         if not sharded:
-            _put_back(model, optimizer, torch.float32 if start else stored_as, untouched)
-        _write_folder(model, renderer, folder, start=start or {}, given=given)
+            _put_back(model, optimizer, torch.float32 if start else stored_as, original_model)
+        _write_folder(model, renderer, folder, start=start or {}, save_arguments=save_arguments)
     except (OSError, SafetensorError) as error:  # a full disk reaches us as either
         raise SaveError(
             "The trained model could not be saved; the checkpoints are untouched",
@@ -72,17 +72,25 @@ def save_trained(
             fix=f"{remedy(error)}, then go on: {command('train', '--resume', folder.parent)}",
         ) from error
     finally:
-        for name, one in model.named_parameters():
-            if (place := computed_in.get(name)) is not None and place != (one.device, one.dtype):
-                one.data = one.data.to(*place)
+        for name, parameter in model.named_parameters():
+            if (placement := computed_placements.get(name)) is not None and placement != (
+                parameter.device,
+                parameter.dtype,
+            ):
+                parameter.data = parameter.data.to(*placement)
 
 
 def _write_folder(
-    model: Any, renderer: Renderer, folder: Path, *, start: Mapping[str, torch.Tensor], given: Mapping[str, Any]
+    model: Any,
+    renderer: Renderer,
+    folder: Path,
+    *,
+    start: Mapping[str, torch.Tensor],
+    save_arguments: Mapping[str, Any],
 ) -> None:
     with new_folder(folder, replace=True) as scratch:  # left by a run that was killed before it was marked finished
         with no_progress_bars():
-            _save_weights(model, scratch, start, given)
+            _save_weights(model, scratch, start, save_arguments)
         _copy_tokenizer(renderer, scratch)
         write_serving_files(renderer, scratch)
         (scratch / "README.md").unlink(missing_ok=True)  # PEFT's card speaks of things nobody filled in
@@ -95,12 +103,12 @@ def _copy_tokenizer(renderer: Renderer, folder: Path) -> None:
             shutil.copyfile(source, folder / name)
 
 
-def _put_back(model: Any, optimizer: MasterWeights, stored_as: torch.dtype, untouched: Any | None) -> None:
-    """Give the model its masters, and the frozen weights of `untouched` as they came."""
+def _put_back(model: Any, optimizer: MasterWeights, stored_as: torch.dtype, original_model: Any | None) -> None:
+    """Give the model its masters, and the frozen weights of `original_model` as they came."""
     for name, parameter in optimizer.parameters.items():
         parameter.data = optimizer.masters[name].to(stored_as)
-    if untouched is not None:
-        for name, parameter in untouched.named_parameters():
+    if original_model is not None:
+        for name, parameter in original_model.named_parameters():
             if name not in optimizer.parameters:
                 model.get_parameter(name).data = parameter.data
 
@@ -110,35 +118,43 @@ def _gathered(model: Any, stored_as: torch.dtype, process_group: ProcessGroup) -
 
     Of a model with an adapter only what was trained, as the base is not saved.
     """
-    gathered, seen = {}, {}
+    gathered, saved_by_id = {}, {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if isinstance(model, PeftModel) and not tensor.requires_grad:
             continue
-        if id(tensor) not in seen:  # a tied head is the same tensor under a second name
-            whole = whole_tensor(tensor.detach())
-            kept = whole.to("cpu", stored_as if whole.is_floating_point() else None) if process_group.is_main else None
-            seen[id(tensor)] = kept
-        if (kept := seen[id(tensor)]) is not None:
-            gathered[name] = kept
+        if id(tensor) not in saved_by_id:  # a tied head is the same tensor under a second name
+            full_tensor = whole_tensor(tensor.detach())
+            saved_tensor = (
+                full_tensor.to("cpu", stored_as if full_tensor.is_floating_point() else None)
+                if process_group.is_main
+                else None
+            )
+            saved_by_id[id(tensor)] = saved_tensor
+        if (saved_tensor := saved_by_id[id(tensor)]) is not None:
+            gathered[name] = saved_tensor
     return gathered
 
 
-def _save_weights(model: Any, folder: Path, start: Mapping[str, torch.Tensor], given: Mapping[str, Any]) -> None:
+def _save_weights(
+    model: Any, folder: Path, start: Mapping[str, torch.Tensor], save_arguments: Mapping[str, Any]
+) -> None:
     """PEFT's own way from an adapter of a changed base to one of the original: it wants the first one on disk."""
     if not start:
-        model.save_pretrained(folder, **given)
+        model.save_pretrained(folder, **save_arguments)
         return
-    with tempfile.TemporaryDirectory(prefix=".start-", dir=folder.parent) as beside, warnings.catch_warnings():
-        first = Path(beside) / "start"
-        first.mkdir()
-        save_file(dict(start), first / "adapter_model.safetensors")
+    with tempfile.TemporaryDirectory(prefix=".start-", dir=folder.parent) as scratch, warnings.catch_warnings():
+        start_adapter = Path(scratch) / "start"
+        start_adapter.mkdir()
+        save_file(dict(start), start_adapter / "adapter_model.safetensors")
         # The first advises to do what is done here, the second speaks of its doing.
-        changed = "(PiSSA|OLoRA|CorDA|LoRA-GA) changes the base|`(corda|lora_ga)_config` specified but will be ignored"
-        warnings.filterwarnings("ignore", message=changed, category=UserWarning)
-        model.save_pretrained(folder, path_initial_model_for_weight_conversion=str(first))
+        expected_warnings = (
+            "(PiSSA|OLoRA|CorDA|LoRA-GA) changes the base|`(corda|lora_ga)_config` specified but will be ignored"
+        )
+        warnings.filterwarnings("ignore", message=expected_warnings, category=UserWarning)
+        model.save_pretrained(folder, path_initial_model_for_weight_conversion=str(start_adapter))
     path = folder / "adapter_config.json"  # of an ordinary pair now; PEFT would warn of these whenever it opens it
-    ordinary = json.loads(path.read_text(encoding="utf-8")) | {"corda_config": None, "lora_ga_config": None}
-    path.write_text(json.dumps(ordinary, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    adapter_config = json.loads(path.read_text(encoding="utf-8")) | {"corda_config": None, "lora_ga_config": None}
+    path.write_text(json.dumps(adapter_config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def write_serving_files(renderer: Renderer, folder: Path) -> None:
@@ -148,16 +164,18 @@ def write_serving_files(renderer: Renderer, folder: Path) -> None:
     checkpoint stay only where the run used the checkpoint's own.
     """
     (folder / "chat_template.jinja").write_text(renderer.template.source, encoding="utf-8")
-    others = dict(renderer.tokenizer.templates) if renderer.template.source == renderer.tokenizer.template else {}
-    others.pop("default", None)
+    extra_templates = (
+        dict(renderer.tokenizer.templates) if renderer.template.source == renderer.tokenizer.template else {}
+    )
+    extra_templates.pop("default", None)
     if renderer.template.tools_source is not None:
-        others["tool_use"] = renderer.template.tools_source
-    for name, source in others.items():
+        extra_templates["tool_use"] = renderer.template.tools_source
+    for name, source in extra_templates.items():
         (folder / "additional_chat_templates").mkdir(exist_ok=True)
         (folder / "additional_chat_templates" / f"{name}.jinja").write_text(source, encoding="utf-8")
-    settings = folder / "tokenizer_config.json"
-    if settings.is_file():
-        _write_without(settings, "chat_template")
+    tokenizer_config = folder / "tokenizer_config.json"
+    if tokenizer_config.is_file():
+        _write_without(tokenizer_config, "chat_template")
     _write_stops(folder / "generation_config.json", renderer.tokenizer.stop_ids)
 
 
@@ -170,8 +188,12 @@ def _write_without(path: Path, key: str) -> None:
 def _write_stops(path: Path, stop_ids: frozenset[int]) -> None:
     """Set `eos_token_id` to all stop ids; those that were there keep their order, as the first is the usual one."""
     value = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    known = value.get("eos_token_id", [])
-    listed = [one for one in (known if isinstance(known, list) else [known]) if one in stop_ids]
-    listed += sorted(stop_ids - set(listed))
-    value["eos_token_id"] = listed if len(listed) > 1 else listed[0]
+    recorded_ids = value.get("eos_token_id", [])
+    eos_ids = [
+        token_id
+        for token_id in (recorded_ids if isinstance(recorded_ids, list) else [recorded_ids])
+        if token_id in stop_ids
+    ]
+    eos_ids += sorted(stop_ids - set(eos_ids))
+    value["eos_token_id"] = eos_ids if len(eos_ids) > 1 else eos_ids[0]
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -228,7 +228,7 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
         process_group=process_group,
         sharded=sharded,
         start=job.train_state.adapted.start,
-        untouched=loaded_base(settings, job.base)[0] if settings.model.freeze and not sharded else None,
+        original_model=loaded_base(settings, job.base)[0] if settings.model.freeze and not sharded else None,
     )  # before all that is measured of them: what was trained is not lost when a measure fails
     after = _sit(job, "After training", model=job.train_state.model)
     if process_group.is_main:
