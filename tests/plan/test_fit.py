@@ -7,9 +7,9 @@ import pytest
 
 from tutelage.errors import FitError
 from tutelage.plan.devices import Device
-from tutelage.plan.fit import ROOM_SHARE, Traces, choose_checkpointing, fits, require_fit, suggestions
+from tutelage.plan.fit import USABLE_MEMORY_FRACTION, Traces, choose_checkpointing, fits, require_fit, suggestions
 from tutelage.plan.model_shape import ModelShape
-from tutelage.plan.workload import Workload, documents_of, single_document
+from tutelage.plan.workload import Workload, document_lengths, single_document
 
 
 def test_checkpointing_is_off_where_all_fits_and_on_where_it_would_not(
@@ -23,7 +23,7 @@ def test_checkpointing_is_off_where_all_fits_and_on_where_it_would_not(
         small, workload, device(roomy.without_bytes)
     )  # without the room that a prediction needs
     assert tight.on
-    just = choose_checkpointing(small, workload, device(1.01 * roomy.without_bytes / ROOM_SHARE))
+    just = choose_checkpointing(small, workload, device(1.01 * roomy.without_bytes / USABLE_MEMORY_FRACTION))
     assert not just.on
     assert "GB" in roomy.reason
     assert "off" in roomy.reason
@@ -43,11 +43,11 @@ def test_8192_tokens_of_smollm2_run_with_checkpointing_in_5_gb(
     assert model_shape.parameters == 134_515_008
     choice = choose_checkpointing(model_shape, single_document("full", "bf16", 8192), device(5e9))
     assert choice.on
-    assert choice.without_bytes > 5e9 > choice.with_bytes / ROOM_SHARE
+    assert choice.without_bytes > 5e9 > choice.with_bytes / USABLE_MEMORY_FRACTION
 
 
 def test_ways_that_keep_the_mathematics_come_first(seven_b: ModelShape, device: Callable[[float], Device]):
-    workload = Workload("full", "bf16", documents_of(2048, 256), 1024)
+    workload = Workload("full", "bf16", document_lengths(2048, 256), 1024)
     target = device(24e9)
     found = suggestions(Traces(seven_b), workload, target.overhead, target.memory_bytes)
     assert [one.what for one in found][:5] == [
@@ -102,16 +102,16 @@ def test_a_row_is_never_shorter_than_its_longest_document(seven_b: ModelShape, d
 def test_what_does_not_fit_stops_with_the_first_way_that_does(seven_b: ModelShape, device: Callable[[float], Device]):
     workload, here = single_document("full", "bf16", 512), device(24e9)
     traces = Traces(seven_b)
-    ways = suggestions(traces, workload, here.overhead, here.memory_bytes)
+    alternatives = suggestions(traces, workload, here.overhead, here.memory_bytes)
     with pytest.raises(FitError, match="does not fit") as caught:
-        require_fit(traces.memory(workload, here.overhead), here, ways)
+        require_fit(traces.memory(workload, here.overhead), here, alternatives)
     assert "model.method=lora" in str(caught.value)
-    require_fit(traces.memory(replace(workload, method="qlora"), here.overhead), here, ways)
+    require_fit(traces.memory(replace(workload, method="qlora"), here.overhead), here, alternatives)
 
 
 def test_rows_are_filled_with_equal_documents():
-    assert documents_of(1000, 300) == (300, 300, 300, 100)
-    assert documents_of(200, 300) == (200,)
+    assert document_lengths(1000, 300) == (300, 300, 300, 100)
+    assert document_lengths(200, 300) == (200,)
     workload = Workload("full", "fp32", (300, 300, 300, 100), 500).with_row(500)
     assert workload.document_tokens == (300, 200)
     assert workload.trained_tokens == 250

@@ -9,7 +9,7 @@ import torch
 from tutelage.optim.state_size import SMALLEST_QUANTISED
 from tutelage.plan.devices import Device, Overhead, named_gpus, overheads, this_machine
 from tutelage.plan.fit import Traces
-from tutelage.plan.memory import NF4_BITS, looking_bytes
+from tutelage.plan.memory import NF4_BITS, lora_init_bytes
 from tutelage.plan.model_shape import ModelShape
 from tutelage.plan.rule_of_thumb import DIFFERENCES, rule_of_thumb
 from tutelage.plan.workload import METHODS, Method, Precision, single_document
@@ -40,9 +40,9 @@ def test_lora_keeps_masters_and_moments_of_its_pairs_only(small: ModelShape):
 
 
 def test_what_looks_at_data_takes_a_covariance_or_a_gradient_for_each_layer(small: ModelShape, seven_b: ModelShape):
-    assert looking_bytes(seven_b, "corda") == 4 * 32 * (6 * 4096**2 + 11008**2)
-    assert looking_bytes(seven_b, "lora_ga") == seven_b.linear_parameters * seven_b.stored_bytes_per_parameter
-    assert looking_bytes(small, "eva") == looking_bytes(small, "default") == 0
+    assert lora_init_bytes(seven_b, "corda") == 4 * 32 * (6 * 4096**2 + 11008**2)
+    assert lora_init_bytes(seven_b, "lora_ga") == seven_b.linear_parameters * seven_b.stored_bytes_per_parameter
+    assert lora_init_bytes(small, "eva") == lora_init_bytes(small, "default") == 0
 
 
 def test_qlora_packs_linear_layers_and_widens_one_at_a_time(seven_b: ModelShape):
@@ -86,7 +86,7 @@ def test_p2_an_8_bit_optimizer_saves_almost_six_bytes_of_what_it_quantises(small
     inside = [module for module in small.cut.modules() if isinstance(module, torch.nn.Linear) and module is not head]
     assert small.cut.get_decoder().layers[0].self_attn.q_proj.weight.numel() >= SMALLEST_QUANTISED
     quantised = [one.weight.numel() for one in inside if one.weight.numel() >= SMALLEST_QUANTISED]
-    each_layer = sum(quantised) / small.layers_here
+    each_layer = sum(quantised) / small.cut_layer_count
     assert (wide - narrow) / (each_layer * small.layers) == pytest.approx(6 - 2 * 4 / 256, rel=1e-3)
 
 
@@ -139,6 +139,6 @@ def test_every_gpu_has_its_facts_and_a_source():
 
 def test_this_machine_has_memory_and_not_more_free_than_all():
     found = this_machine()
-    assert found.is_here
+    assert found.is_this_machine
     assert 0 < found.memory_bytes <= found.total_bytes
     assert found.source

@@ -18,7 +18,7 @@ AMOUNT = DataVolume(examples=100, tokens=25_600, trained_tokens=9_000, steps=50,
 
 @pytest.fixture(scope="module")
 def plan(small: ModelShape, device: Callable[[float], Device]) -> Plan:
-    return make_plan(small, single_document("full", "bf16", 256), device(1e9), amount=AMOUNT, probe=False)
+    return make_plan(small, single_document("full", "bf16", 256), device(1e9), data_volume=AMOUNT, probe=False)
 
 
 def printed(made: object) -> str:
@@ -60,7 +60,7 @@ def test_what_does_not_fit_is_followed_by_ways(small: ModelShape, device: Callab
     text = printed(plan_screen(tight))
     assert "What would make it fit" in text
     assert "activation checkpointing" in text
-    assert tight.ways[0].setting == "train.activation_checkpointing=on"
+    assert tight.alternatives[0].setting == "train.activation_checkpointing=on"
 
 
 def test_the_explanation_has_a_formula_and_a_source_for_each_figure(plan: Plan):

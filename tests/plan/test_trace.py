@@ -17,18 +17,18 @@ from tutelage.model.load import cast_model
 from tutelage.model.loss import row_loss
 from tutelage.plan import trace as trace_module
 from tutelage.plan.model_shape import ModelShape, read_model_shape
-from tutelage.plan.trace import Meter, adapted, row_of, trace
-from tutelage.plan.workload import Method, Workload, documents_of, single_document
+from tutelage.plan.trace import Meter, row_of, trace, with_trainable_parameters
+from tutelage.plan.workload import Method, Workload, document_lengths, single_document
 
 
 def whole(model_shape: ModelShape, write_config: Callable[..., Path]) -> ModelShape:
     """The same model with all its layers kept, so that all of them are run."""
     from transformers import AutoConfig
 
-    from tutelage.plan.model_shape import on_meta
+    from tutelage.plan.model_shape import build_on_meta
 
     config = AutoConfig.from_pretrained(str(write_config()))
-    return replace(model_shape, equal_layers=False, cut=on_meta(config, "whole"))
+    return replace(model_shape, equal_layers=False, cut=build_on_meta(config, "whole"))
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -48,7 +48,7 @@ def test_three_layers_tell_what_five_need(
     single_document("full", "fp32", 300),
     single_document("lora", "fp32", 300),
     replace(single_document("full", "fp32", 300), checkpointing=True),
-    Workload("full", "fp32", documents_of(300, 70), 120),
+    Workload("full", "fp32", document_lengths(300, 70), 120),
     Workload("full", "fp32", (60, 50, 40, 30, 70, 50), 150, parents=(-1, 0, 1, 1, 0, -1)),
     single_document("lora", "bf16", 300),
     Workload("full", "bf16", (60, 50, 40, 30, 270, 50), 150, parents=(-1, 0, 1, 1, 0, -1)),
@@ -58,7 +58,7 @@ def test_a_trace_without_memory_equals_one_of_the_real_model(
 ):
     monkeypatch.setattr(cpu_bf16, "runs_here", lambda: True)
     found = trace(read_model_shape(str(tiny_model_folder)), workload)
-    model = adapted(tiny_model, workload)
+    model = with_trainable_parameters(tiny_model, workload)
     use_packed_attention(model)
     model.train()
     if workload.checkpointing:
@@ -200,9 +200,9 @@ def test_tensors_are_counted_while_they_are_alive():
         third = torch.zeros(500)
         del second
         fourth = torch.zeros(100)
-    assert meter.now_bytes == 4 * 600
+    assert meter.live_bytes == 4 * 600
     assert meter.peak_since() == 4 * 1500
-    assert meter.peak_since() == meter.now_bytes
+    assert meter.peak_since() == meter.live_bytes
     assert len(third) + len(fourth) == 600
 
 

@@ -139,8 +139,8 @@ def test_plan_check_and_dry_run_prove_the_rows_that_training_proves(
 
     plan = of_recipe(asked, memory_gb=None, probe=False, log=lambda _text: None)
 
-    assert plan.amount is not None
-    assert plan.amount.examples == 24
+    assert plan.data_volume is not None
+    assert plan.data_volume.examples == 24
     recipe = str(Path(asked.data.train[0]).with_name("recipe.toml"))
     overrides = (f"model.name={asked.model.name}", "evaluate.task=", "evaluate.general=")
     monkeypatch.setenv("COLUMNS", "200")

@@ -17,7 +17,7 @@ from tutelage.errors import ConfigError
 from tutelage.model.load import resolve_precision
 from tutelage.plan.console import gigabytes
 from tutelage.plan.devices import Device, this_machine
-from tutelage.plan.memory import looking_bytes
+from tutelage.plan.memory import lora_init_bytes
 from tutelage.plan.model_shape import read_model_shape
 from tutelage.plan.plan import DataVolume, Plan, make_plan
 from tutelage.plan.workload import METHODS, single_document
@@ -51,10 +51,10 @@ def of_recipe(
     model_name = start_name(settings.model, log=log)
     model_shape = read_model_shape(model_name, trust_remote_code=settings.model.trust_remote_code, log=log)
     workload = workload_of(settings, fullest_row(settings, prepared))
-    if settings.model.method == "lora" and (extra_bytes := looking_bytes(model_shape, settings.lora.init)):
-        log(f"lora.init = {settings.lora.init} takes {gigabytes(extra_bytes)} beside the weights before the first step")
-    amount = _amount(settings, prepared)
-    return make_plan(model_shape, workload, _device(memory_gb), amount=amount, probe=probe, log=log)
+    if settings.model.method == "lora" and (init_bytes := lora_init_bytes(model_shape, settings.lora.init)):
+        log(f"lora.init = {settings.lora.init} takes {gigabytes(init_bytes)} beside the weights before the first step")
+    data_volume = _data_volume(settings, prepared)
+    return make_plan(model_shape, workload, _device(memory_gb), data_volume=data_volume, probe=probe, log=log)
 
 
 def memory_line(settings: Settings, prepared: Prepared, *, log: Say) -> str:
@@ -100,7 +100,7 @@ def _device(memory_gb: float | None) -> Device:
     return replace(device, name=name, memory_bytes=size_bytes, total_bytes=size_bytes, source="--memory-gb")
 
 
-def _amount(settings: Settings, prepared: Prepared) -> DataVolume:
+def _data_volume(settings: Settings, prepared: Prepared) -> DataVolume:
     """What a run goes through."""
     train_settings, totals = settings.train, prepared.train_totals
     sampler = sampler_for(settings, examples=len(prepared.train), sources=prepared.sources)

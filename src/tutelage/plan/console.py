@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tutelage.plan.devices import named_gpus
-from tutelage.plan.fit import ROOM_SHARE
+from tutelage.plan.fit import USABLE_MEMORY_FRACTION
 from tutelage.plan.memory import Figure, Memory
 from tutelage.plan.plan import Plan
 from tutelage.plan.rule_of_thumb import DIFFERENCES, rule_of_thumb
@@ -15,16 +15,16 @@ from tutelage.plan.seconds import Pace
 from tutelage.report.numbers import count, duration, percent
 
 STYLES = {"fits": "green", "with checkpointing": "yellow", "no": "red"}
-WORDS = {"fits": "fits", "with checkpointing": "recompute", "no": "no"}
+VERDICT_LABELS = {"fits": "fits", "with checkpointing": "recompute", "no": "no"}
 
 
 def plan_screen(plan: Plan) -> RenderableType:
     """What it needs, whether that fits, how long it takes, and what would make it fit."""
-    parts: list[RenderableType] = [_head(plan), _methods(plan)]
-    if plan.ways:
-        parts.append(_ways(plan))
-    parts += [_gpus(plan), _long(plan), _rule(plan), _footnotes(plan)]
-    return Group(*(line for part in parts for line in (part, Text())))
+    sections: list[RenderableType] = [_head(plan), _methods(plan)]
+    if plan.alternatives:
+        sections.append(_alternatives(plan))
+    sections += [_gpus(plan), _long_documents(plan), _rule_of_thumb(plan), _footnotes(plan)]
+    return Group(*(line for section in sections for line in (section, Text())))
 
 
 def explanation(plan: Plan) -> RenderableType:
@@ -62,11 +62,10 @@ def _head(plan: Plan) -> RenderableType:
         "device": f"{plan.device.name}: {gigabytes(plan.device.memory_bytes)} free "
         f"of {gigabytes(plan.device.total_bytes)}",
     }
-    if plan.amount is not None:
-        facts["data"] = (
-            f"{count(plan.amount.tokens)} tokens an epoch, {count(plan.amount.trained_tokens)} of them trained"
-        )
-        facts["steps"] = f"{count(plan.amount.steps)}, about {count(plan.amount.step_tokens)} tokens each"
+    if plan.data_volume is not None:
+        volume = plan.data_volume
+        facts["data"] = f"{count(volume.tokens)} tokens an epoch, {count(volume.trained_tokens)} of them trained"
+        facts["steps"] = f"{count(volume.steps)}, about {count(volume.step_tokens)} tokens each"
     facts["time"] = _time(plan)
     for name, value in facts.items():
         grid.add_row(Text(name, style="bold"), Text(value))
@@ -77,9 +76,13 @@ def _time(plan: Plan) -> str:
     if isinstance(plan.pace, str):
         return plan.pace
     speed = plan.workload.row_tokens / plan.pace.row_seconds
-    whole = plan.run_seconds(plan.pace)
-    said = f"{duration(plan.pace.row_seconds)} a row ({speed:,.0f} tokens/s)"
-    return f"{said}, {plan.pace.how}" if whole is None else f"{duration(whole)} for all steps; {said}, {plan.pace.how}"
+    total_seconds = plan.run_seconds(plan.pace)
+    row_time = f"{duration(plan.pace.row_seconds)} a row ({speed:,.0f} tokens/s)"
+    return (
+        f"{row_time}, {plan.pace.how}"
+        if total_seconds is None
+        else f"{duration(total_seconds)} for all steps; {row_time}, {plan.pace.how}"
+    )
 
 
 def _methods(plan: Plan) -> Table:
@@ -95,12 +98,12 @@ def _methods(plan: Plan) -> Table:
     table.add_row("peak", *(_peak(option.plain) for option in plan.options), style="bold")
     table.add_row("recompute", *(_peak(option.recomputed) for option in plan.options))
     verdicts = [option.verdict(plan.device.memory_bytes, gpu=False) for option in plan.options]
-    table.add_row(f"in {_gb(plan.device.memory_bytes)}", *(_said(verdict) for verdict in verdicts))
+    table.add_row(f"in {_gb(plan.device.memory_bytes)}", *(_verdict(verdict) for verdict in verdicts))
     return table
 
 
-def _said(verdict: str) -> Text:
-    return Text(WORDS[verdict], style=STYLES[verdict])
+def _verdict(verdict: str) -> Text:
+    return Text(VERDICT_LABELS[verdict], style=STYLES[verdict])
 
 
 def _peak(needed: Memory) -> str:
@@ -111,15 +114,20 @@ def _gb(size_bytes: int) -> str:
     return f"{size_bytes / 1e9:,.2f}"
 
 
-def _ways(plan: Plan) -> Table:
+def _alternatives(plan: Plan) -> Table:
     table = Table(title="What would make it fit, those first that change least", title_justify="left")
     table.add_column("way")
     table.add_column("peak", justify="right", no_wrap=True)
     table.add_column("fits")
     table.add_column("price")
-    for one in plan.ways:
-        what = Text.assemble((one.what, "bold"), "\n", (one.setting, "dim"))
-        table.add_row(what, gigabytes(one.peak_bytes), _said("fits" if one.fits else "no"), one.cost)
+    for suggestion in plan.alternatives:
+        description = Text.assemble((suggestion.what, "bold"), "\n", (suggestion.setting, "dim"))
+        table.add_row(
+            description,
+            gigabytes(suggestion.peak_bytes),
+            _verdict("fits" if suggestion.fits else "no"),
+            suggestion.cost,
+        )
     return table
 
 
@@ -129,34 +137,38 @@ def _gpus(plan: Plan) -> Table:
     for option in plan.options:
         table.add_column(option.method, justify="right")
     table.add_column(
-        f"{plan.workload.method}, time" if plan.amount else f"{plan.workload.method}, tokens/s", justify="right"
+        f"{plan.workload.method}, time" if plan.data_volume else f"{plan.workload.method}, tokens/s", justify="right"
     )
     table.add_row("peak", *(_gb(option.on_gpu.peak_bytes) for option in plan.options), style="bold")
     table.add_row("recompute", *(_gb(option.on_gpu_recomputed.peak_bytes) for option in plan.options))
     table.add_section()
     for gpu in named_gpus():
-        verdicts = [_said(option.verdict(gpu.memory_bytes, gpu=True)) for option in plan.options]
+        verdicts = [_verdict(option.verdict(gpu.memory_bytes, gpu=True)) for option in plan.options]
         pace = plan.gpu_paces[gpu.name]
-        whole = plan.run_seconds(pace)
-        speed = duration(whole) if whole is not None else f"{plan.workload.row_tokens / pace.row_seconds:,.0f}"
+        total_seconds = plan.run_seconds(pace)
+        speed = (
+            duration(total_seconds)
+            if total_seconds is not None
+            else f"{plan.workload.row_tokens / pace.row_seconds:,.0f}"
+        )
         table.add_row(f"{gpu.name}, {gpu.memory_bytes // 10**9} GB", *verdicts, speed)
     return table
 
 
-def _long(plan: Plan) -> Text:
+def _long_documents(plan: Plan) -> Text:
     lines = []
-    for tokens, one in plan.long_rows.items():
-        verdict = "with" if one.on else "without"
-        if one.on and one.with_bytes > ROOM_SHARE * one.memory_bytes:
+    for tokens, choice in plan.long_rows.items():
+        verdict = "with" if choice.on else "without"
+        if choice.on and choice.with_bytes > USABLE_MEMORY_FRACTION * choice.memory_bytes:
             verdict = "not even with"
         lines.append(
-            f"A document of {count(tokens)} tokens, {plan.workload.method}: {gigabytes(one.without_bytes)}, or "
-            f"{gigabytes(one.with_bytes)} with activation checkpointing. Here it runs {verdict} it."
+            f"A document of {count(tokens)} tokens, {plan.workload.method}: {gigabytes(choice.without_bytes)}, or "
+            f"{gigabytes(choice.with_bytes)} with activation checkpointing. Here it runs {verdict} it."
         )
     return Text("\n".join(lines))
 
 
-def _rule(plan: Plan) -> Table:
+def _rule_of_thumb(plan: Plan) -> Table:
     rule = rule_of_thumb(plan.model_shape.parameters)
     table = Table(title="The usual rule of thumb, and this engine on a GPU in bf16", title_justify="left")
     for name in ("method", "the rule says"):
@@ -173,12 +185,14 @@ def _footnotes(plan: Plan) -> Text:
     lines = ["The rule differs in that"]
     lines += [f"  - {difference};" for difference in DIFFERENCES]
     lines.append("recompute: with activation checkpointing, which keeps each layer's input and runs the layer again.")
-    lines.append(f"fits: at most {ROOM_SHARE:.0%} of the memory. Evaluations that generate text are not counted.")
+    lines.append(
+        f"fits: at most {USABLE_MEMORY_FRACTION:.0%} of the memory. Evaluations that generate text are not counted."
+    )
     if any(option.plain.loading_bytes > option.plain.training_bytes for option in plan.options):
         lines.append("*: loading is the fullest moment, not training.")
     lines.append("Every figure's formula and source: --explain.")
     return Text("\n".join(lines), style="dim")
 
 
-def _formula(one: Figure) -> Text:
-    return Text.assemble(one.formula, "\n", (one.source, "dim"))
+def _formula(figure: Figure) -> Text:
+    return Text.assemble(figure.formula, "\n", (figure.source, "dim"))

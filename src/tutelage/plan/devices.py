@@ -48,9 +48,9 @@ class Device:
         memory_bytes: all of it for a named GPU; what is free for this machine.
         total_bytes: all of it.
         overhead: beside tensors.
-        peak_operations_per_second: of bf16 products; None where it is not known.
+        peak_operations_per_second: of bf16 matmuls; None where it is not known.
         bandwidth_bytes_per_second: of its memory; None where it is not known.
-        is_here: this machine.
+        is_this_machine: it is the machine that this process runs on.
         source: where the figures come from.
     """
 
@@ -60,7 +60,7 @@ class Device:
     overhead: Overhead
     peak_operations_per_second: float | None
     bandwidth_bytes_per_second: float | None
-    is_here: bool
+    is_this_machine: bool
     source: str
 
 
@@ -88,16 +88,16 @@ def named_gpus() -> tuple[Device, ...]:
     overhead = overheads()["gpu"]
     return tuple(
         Device(
-            name=fact["name"],
-            memory_bytes=fact["memory_gb"] * 10**9,
-            total_bytes=fact["memory_gb"] * 10**9,
+            name=gpu["name"],
+            memory_bytes=gpu["memory_gb"] * 10**9,
+            total_bytes=gpu["memory_gb"] * 10**9,
             overhead=overhead,
-            peak_operations_per_second=fact["bf16_teraflops"] * 1e12,
-            bandwidth_bytes_per_second=fact["bandwidth_gb_per_second"] * 1e9,
-            is_here=False,
-            source=fact["source"],
+            peak_operations_per_second=gpu["bf16_teraflops"] * 1e12,
+            bandwidth_bytes_per_second=gpu["bandwidth_gb_per_second"] * 1e9,
+            is_this_machine=False,
+            source=gpu["source"],
         )
-        for fact in _facts("gpus.toml")["gpu"]
+        for gpu in _facts("gpus.toml")["gpu"]
     )
 
 

@@ -14,7 +14,7 @@ from tutelage.plan.trace import Trace, trace
 from tutelage.plan.workload import Method, Workload
 from tutelage.system.allocator import INSTALL
 
-ROOM_SHARE = 0.9
+USABLE_MEMORY_FRACTION = 0.9
 """Share of the free memory that a plan may fill: predictions are held to 10 % of what is measured (benchmarks/plan)."""
 
 SMALLEST_ROW = 256
@@ -26,15 +26,15 @@ class Traces:
     """Traces of one model, each made once."""
 
     model_shape: ModelShape
-    _made: dict[tuple[Workload, str], Trace] = field(default_factory=dict)
+    _traces: dict[tuple[Workload, str], Trace] = field(default_factory=dict)
 
     def of(self, workload: Workload, device: str = "cpu") -> Trace:
-        """The trace of `workload`; QLoRA computes as LoRA does, on weights that it widens for each product."""
+        """The trace of `workload`; QLoRA computes as LoRA does, on weights that it dequantizes for each matmul."""
         as_run = replace(workload, method="lora") if workload.method == "qlora" else workload
         as_run = replace(as_run, optimizer="adamw", averaged=False, double_quantization=True)
-        if (as_run, device) not in self._made:
-            self._made[as_run, device] = trace(self.model_shape, as_run, device=device)
-        return self._made[as_run, device]
+        if (as_run, device) not in self._traces:
+            self._traces[as_run, device] = trace(self.model_shape, as_run, device=device)
+        return self._traces[as_run, device]
 
     def memory(self, workload: Workload, overhead: Overhead, *, shards: int = 1) -> Memory:
         """The bytes of `workload` on a device."""
@@ -42,8 +42,8 @@ class Traces:
 
 
 def fits(needed: Memory, memory_bytes: int) -> bool:
-    """Whether it fits with the room that a prediction needs."""
-    return needed.peak_bytes <= ROOM_SHARE * memory_bytes
+    """Whether the peak fits with the margin that a prediction needs."""
+    return needed.peak_bytes <= USABLE_MEMORY_FRACTION * memory_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,11 @@ class Choice:
     @property
     def reason(self) -> str:
         """One sentence for the run's screen."""
-        gb = [f"{one / 1e9:.1f} GB" for one in (self.without_bytes, self.with_bytes, self.memory_bytes)]
+        gb = [f"{size_bytes / 1e9:.1f} GB" for size_bytes in (self.without_bytes, self.with_bytes, self.memory_bytes)]
         if not self.on:
             return f"activation checkpointing off: {gb[0]} of {gb[2]} free"
-        end = "" if self.with_bytes <= self.memory_bytes else ", which may still be too much"
-        return f"activation checkpointing on: {gb[0]} without it, {gb[1]} with it, {gb[2]} free{end}"
+        caution = "" if self.with_bytes <= self.memory_bytes else ", which may still be too much"
+        return f"activation checkpointing on: {gb[0]} without it, {gb[1]} with it, {gb[2]} free{caution}"
 
 
 def choose_checkpointing(model_shape: ModelShape, workload: Workload, device: Device) -> Choice:
@@ -74,7 +74,7 @@ def choose_checkpointing(model_shape: ModelShape, workload: Workload, device: De
     without, recomputed = (
         traces.memory(replace(workload, checkpointing=on), device.overhead).peak_bytes for on in (False, True)
     )
-    on = without > ROOM_SHARE * device.memory_bytes and recomputed < without
+    on = without > USABLE_MEMORY_FRACTION * device.memory_bytes and recomputed < without
     return Choice(on, without, recomputed, device.memory_bytes)
 
 
@@ -103,30 +103,30 @@ def suggestions(traces: Traces, workload: Workload, overhead: Overhead, memory_b
         needed = traces.memory(changed, overhead, shards=shards)
         return Suggestion(what, setting, needed.peak_bytes, fits(needed, memory_bytes), cost)
 
-    found = [suggestion(*one) for one in _alone(workload)]
+    candidates = [suggestion(*change) for change in _single_changes(workload)]
     if overhead == overheads()["cpu"]:
         needed = traces.memory(workload, overheads()["cpu_tcmalloc"])
-        price = "nothing: it is faster, too; the same mathematics"
-        found.insert(0, Suggestion("tcmalloc", INSTALL, needed.peak_bytes, fits(needed, memory_bytes), price))
-    found += [suggestion(*one) for one in _together(workload)]
+        cost_text = "nothing: it is faster, too; the same mathematics"
+        candidates.insert(0, Suggestion("tcmalloc", INSTALL, needed.peak_bytes, fits(needed, memory_bytes), cost_text))
+    candidates += [suggestion(*change) for change in _combined_changes(workload)]
     if workload.method not in SHARDED_METHODS or workload.optimizer not in SHARDED_OPTIMIZERS:
-        return tuple(found)
+        return tuple(candidates)
     recomputed = replace(workload, checkpointing=True)
     for shards in _powers_of_two():
-        one = suggestion(
+        candidate = suggestion(
             f"{workload.method}, checkpointing, sharded over {shards} devices",
             f"torchrun --nproc-per-node {shards}",
             recomputed,
             "needs the devices; the same mathematics",
             shards=shards,
         )
-        if one.fits or shards == MOST_SHARDS:
-            found.append(one)
+        if candidate.fits or shards == MOST_SHARDS:
+            candidates.append(candidate)
             break
-    return tuple(found)
+    return tuple(candidates)
 
 
-def require_fit(needed: Memory, device: Device, ways: tuple[Suggestion, ...]) -> None:
+def require_fit(needed: Memory, device: Device, alternatives: tuple[Suggestion, ...]) -> None:
     """Stop before anything is loaded where the peak is above what is free.
 
     Raises:
@@ -134,29 +134,31 @@ def require_fit(needed: Memory, device: Device, ways: tuple[Suggestion, ...]) ->
     """
     if needed.peak_bytes <= device.memory_bytes:
         return
-    way = next((one for one in ways if one.fits), None)
+    remedy = next((alternative for alternative in alternatives if alternative.fits), None)
     raise FitError(
         "This run does not fit in memory",
         where=device.name,
         found=f"{needed.peak_bytes / 1e9:.1f} GB needed, {device.memory_bytes / 1e9:.1f} GB free",
         expected="a peak below what is free",
-        fix="use a smaller model" if way is None else f"{way.what}: {way.setting} ({way.peak_bytes / 1e9:.1f} GB)",
+        fix="use a smaller model"
+        if remedy is None
+        else f"{remedy.what}: {remedy.setting} ({remedy.peak_bytes / 1e9:.1f} GB)",
     )
 
 
-_Way = tuple[str, str, Workload, str]
+_Change = tuple[str, str, Workload, str]
 
 
-def _alone(workload: Workload) -> Iterator[_Way]:
+def _single_changes(workload: Workload) -> Iterator[_Change]:
     if not workload.checkpointing:
         yield _checkpointing(workload)
     if max(workload.document_tokens) < workload.row_tokens:
-        half = max(SMALLEST_ROW, *workload.document_tokens, workload.row_tokens // 2)
-        if half < workload.row_tokens:
+        half_row_tokens = max(SMALLEST_ROW, *workload.document_tokens, workload.row_tokens // 2)
+        if half_row_tokens < workload.row_tokens:
             yield (
                 "smaller rows",
-                f"pack.row_tokens={half}",
-                workload.with_row(half),
+                f"pack.row_tokens={half_row_tokens}",
+                workload.with_row(half_row_tokens),
                 "a little slower; the same mathematics",
             )
     if workload.method == "full" and workload.optimizer == "adamw":
@@ -172,19 +174,19 @@ def _alone(workload: Workload) -> Iterator[_Way]:
         yield ("QLoRA", "model.method=qlora", replace(workload, method="qlora"), "base rounded to 4 bits; slower")
 
 
-def _together(workload: Workload) -> Iterator[_Way]:
+def _combined_changes(workload: Workload) -> Iterator[_Change]:
     if workload.method == "full":
         both = replace(workload, optimizer="adamw_8bit", checkpointing=True)
         yield ("8-bit optimizer and checkpointing", "both of these", both, "both of these")
-    others: tuple[tuple[Method, str], ...] = (("lora", "LoRA"), ("qlora", "QLoRA"))
-    for method, name in others:
+    adapter_methods: tuple[tuple[Method, str], ...] = (("lora", "LoRA"), ("qlora", "QLoRA"))
+    for method, name in adapter_methods:
         if workload.method == "full" or (workload.method == "lora" and method == "qlora"):
             setting = f"model.method={method} train.activation_checkpointing=on"
             changed = replace(workload, method=method, checkpointing=True)
             yield (f"{name} and checkpointing", setting, changed, "both of these")
 
 
-def _checkpointing(workload: Workload) -> _Way:
+def _checkpointing(workload: Workload) -> _Change:
     return (
         "activation checkpointing",
         "train.activation_checkpointing=on",

@@ -15,7 +15,7 @@ from tutelage.plan.trace import Trace
 from tutelage.plan.workload import COMPUTE_BYTES, Workload
 
 NF4_BITS = {True: 4 + 0.127, False: 4 + 0.5}
-"""Bits of a weight in NF4, with and without double quantisation. Source: Dettmers et al. 2023 (QLoRA), section 3."""
+"""Bits of a weight in NF4, with and without double quantization. Source: Dettmers et al. 2023 (QLoRA), section 3."""
 
 AVERAGE_BYTES = 4
 
@@ -62,8 +62,8 @@ class Memory:
         return next(figure.size_bytes for figure in self.figures if figure.name == name)
 
 
-def looking_bytes(model_shape: ModelShape, init: str) -> int:
-    """What an initialisation of LoRA on all linear layers takes beside the weights while it looks at data.
+def lora_init_bytes(model_shape: ModelShape, init: str) -> int:
+    """What an initialization of LoRA on all linear layers takes beside the weights during its calibration pass.
 
     CorDA keeps the covariance of each layer's inputs in fp32, LoRA-GA the gradient of each weight as it is stored.
     Source: PEFT 0.21, `preprocess_corda` and `preprocess_loraga`.
@@ -73,8 +73,8 @@ def looking_bytes(model_shape: ModelShape, init: str) -> int:
     if init != "corda":
         return 0
     layers = decoder_of(model_shape.cut).modules()
-    inputs = sum(layer.in_features**2 for layer in layers if isinstance(layer, torch.nn.Linear))
-    return 4 * inputs * model_shape.layers // model_shape.layers_here
+    input_covariance_numbers = sum(layer.in_features**2 for layer in layers if isinstance(layer, torch.nn.Linear))
+    return 4 * input_covariance_numbers * model_shape.layers // model_shape.cut_layer_count
 
 
 def memory(
@@ -82,26 +82,32 @@ def memory(
 ) -> Memory:
     """What each device of `shards` needs.
 
-    Sharding divides parameters, masters, gradients and moments (fully sharded data parallel); every device still runs
-    rows of its own, and holds one layer's weights whole, twice: the one at work and the one being fetched.
+    Sharding divides parameters, master weights, gradients and moments (fully sharded data parallel); every device still
+    runs rows of its own, and holds the full weights of two layers: the one being computed and the one being gathered.
 
     Source: Rajbhandari et al. 2020 (ZeRO), section 5, stage 3; Zhao et al. 2023 (PyTorch FSDP), section 3.2.
     """
-    kept = _kept(model_shape, workload, traced, shards)
-    passing = _passing(model_shape, workload, traced, shards, CHUNK_POSITIONS[overhead.device])
-    needed = sum(one.size_bytes for one in passing)
-    waste = Figure(
+    persistent = _persistent_figures(model_shape, workload, traced, shards)
+    transient = _transient_figures(model_shape, workload, traced, shards, CHUNK_POSITIONS[overhead.device])
+    transient_bytes = sum(figure.size_bytes for figure in transient)
+    allocator = Figure(
         "allocator",
-        round(needed * overhead.heap_share),
+        round(transient_bytes * overhead.heap_share),
         f"{overhead.heap_share:g} x (activations + logits + workspace): free memory in pieces too small to use again",
         overhead.source,
     )
-    mapped = _mapped_bytes(model_shape, workload, overhead)
-    said = "Python with torch and transformers"
-    if mapped:
-        said += f" + {mapped:,} bytes of the checkpoint's file, which embeddings keep mapped; the system may drop them"
-    process = Figure("process", overhead.process_bytes + mapped, said, overhead.source)
-    return Memory((*kept, *passing, process, waste), _loading_bytes(model_shape, workload, kept[0], overhead, shards))
+    mapped_bytes = _mapped_bytes(model_shape, workload, overhead)
+    process_formula = "Python with torch and transformers"
+    if mapped_bytes:
+        process_formula += (
+            f" + {mapped_bytes:,} bytes of the checkpoint's file, which embeddings keep mapped; "
+            "the system may drop them"
+        )
+    process = Figure("process", overhead.process_bytes + mapped_bytes, process_formula, overhead.source)
+    return Memory(
+        (*persistent, *transient, process, allocator),
+        _loading_bytes(model_shape, workload, persistent[0], overhead, shards),
+    )
 
 
 def _mapped_bytes(model_shape: ModelShape, workload: Workload, overhead: Overhead) -> int:
@@ -127,44 +133,47 @@ def _loading_bytes(
     return overhead.process_bytes + stored + (weights.size_bytes if is_converted else 0)
 
 
-def _kept(model_shape: ModelShape, workload: Workload, traced: Trace, shards: int) -> tuple[Figure, ...]:
-    """What stays from step to step."""
-    width, trained, all_of = COMPUTE_BYTES[workload.precision], traced.trainable, traced.parameters
-    by = f" / {shards} devices" if shards > 1 else ""
+def _persistent_figures(model_shape: ModelShape, workload: Workload, traced: Trace, shards: int) -> tuple[Figure, ...]:
+    """Figures of what stays from step to step."""
+    compute_bytes, trainable, parameters = COMPUTE_BYTES[workload.precision], traced.trainable, traced.parameters
+    per_device = f" / {shards} devices" if shards > 1 else ""
     if workload.method == "qlora":
-        bits = NF4_BITS[workload.double_quantization]
-        wide = all_of - model_shape.linear_parameters
-        weight_bytes = model_shape.linear_parameters * bits / 8 + wide * width
-        text = f"{model_shape.linear_parameters:,} in 4 bits x {bits} / 8 + {wide:,} others x {width}{by}"
-        source = "NF4 and its scales, Dettmers et al. 2023 (QLoRA), section 3"
+        nf4_bits = NF4_BITS[workload.double_quantization]
+        unquantized = parameters - model_shape.linear_parameters
+        weight_bytes = model_shape.linear_parameters * nf4_bits / 8 + unquantized * compute_bytes
+        weight_formula = (
+            f"{model_shape.linear_parameters:,} in 4 bits x {nf4_bits} / 8 + {unquantized:,} others x {compute_bytes}"
+            f"{per_device}"
+        )
+        weight_source = "NF4 and its scales, Dettmers et al. 2023 (QLoRA), section 3"
     else:
-        weight_bytes = all_of * width
-        text = f"{all_of:,} parameters x {width} ({workload.precision}){by}"
-        source = "src/tutelage/model/load.py: every parameter is cast to the precision of the computation"
-    masters = 0 if workload.precision == "fp32" else MASTER_BYTES * trained
-    said = (
+        weight_bytes = parameters * compute_bytes
+        weight_formula = f"{parameters:,} parameters x {compute_bytes} ({workload.precision}){per_device}"
+        weight_source = "src/tutelage/model/load.py: every parameter is cast to the precision of the computation"
+    master_bytes = 0 if workload.precision == "fp32" else MASTER_BYTES * trainable
+    master_formula = (
         "0: fp32 parameters are their own masters"
-        if masters == 0
-        else f"{trained:,} trained x {MASTER_BYTES} (fp32){by}"
+        if master_bytes == 0
+        else f"{trainable:,} trained x {MASTER_BYTES} (fp32){per_device}"
     )
-    moments = (AVERAGE_BYTES * trained if workload.averaged else 0) + sum(
+    moments_bytes = (AVERAGE_BYTES * trainable if workload.averaged else 0) + sum(
         count * moment_bytes(workload.optimizer, shape, is_embedding=is_embedding)
         for shape, is_embedding, count in traced.trained
     )
     return (
-        Figure("weights", round(weight_bytes / shards), text, source),
-        Figure("masters", masters // shards, said, f"Micikevicius et al. 2018, section 3.1; {ENGINE}"),
+        Figure("weights", round(weight_bytes / shards), weight_formula, weight_source),
+        Figure("masters", master_bytes // shards, master_formula, f"Micikevicius et al. 2018, section 3.1; {ENGINE}"),
         Figure(
             "gradients",
-            GRADIENT_BYTES * trained // shards,
-            f"{trained:,} trained x {GRADIENT_BYTES} (fp32){by}",
+            GRADIENT_BYTES * trainable // shards,
+            f"{trainable:,} trained x {GRADIENT_BYTES} (fp32){per_device}",
             ENGINE,
         ),
         Figure(
             "moments",
-            round(moments / shards),
-            f"{trained:,} trained x {moments / max(1, trained):.6g} "
-            f"({workload.optimizer}{', and the average' if workload.averaged else ''}){by}",
+            round(moments_bytes / shards),
+            f"{trainable:,} trained x {moments_bytes / max(1, trainable):.6g} "
+            f"({workload.optimizer}{', and the average' if workload.averaged else ''}){per_device}",
             "Loshchilov and Hutter 2019 (AdamW), algorithm 2: two fp32 numbers for each parameter"
             if workload.optimizer == "adamw"
             else "src/tutelage/optim/state_size.py, parameter by parameter",
@@ -172,31 +181,34 @@ def _kept(model_shape: ModelShape, workload: Workload, traced: Trace, shards: in
     )
 
 
-def _passing(
+def _transient_figures(
     model_shape: ModelShape, workload: Workload, traced: Trace, shards: int, positions: int
 ) -> tuple[Figure, ...]:
-    """What comes and goes with each row."""
-    width = COMPUTE_BYTES[workload.precision]
-    activations = (
-        f"{workload.row_tokens:,} tokens x {traced.activation_bytes / workload.row_tokens:,.0f} bytes, "
-        f"{traced.activation_bytes / workload.row_tokens / model_shape.layers / model_shape.hidden_width / width:.1f} "
-        "x "
-        f"{model_shape.layers} layers x {model_shape.hidden_width} wide x {width}"
+    """Figures of what is allocated and freed with each row."""
+    compute_bytes = COMPUTE_BYTES[workload.precision]
+    token_bytes = traced.activation_bytes / workload.row_tokens
+    activation_formula = (
+        f"{workload.row_tokens:,} tokens x {token_bytes:,.0f} bytes, "
+        f"{token_bytes / model_shape.layers / model_shape.hidden_width / compute_bytes:.1f} "
+        f"x {model_shape.layers} layers x {model_shape.hidden_width} wide x {compute_bytes}"
     )
-    workspace, parts = traced.backward_bytes, ["what the backward pass holds beside the saved activations"]
+    workspace_bytes, workspace_terms = (
+        traced.backward_bytes,
+        ["what the backward pass holds beside the saved activations"],
+    )
     if workload.method == "qlora":
-        workspace += model_shape.largest_linear * width
-        parts.append(f"the largest layer widened, {model_shape.largest_linear:,} x {width}")
+        workspace_bytes += model_shape.largest_linear * compute_bytes
+        workspace_terms.append(f"the largest layer widened, {model_shape.largest_linear:,} x {compute_bytes}")
     if shards > 1:
-        layer = (model_shape.linear_parameters // model_shape.layers) * width
-        workspace += 2 * layer
-        parts.append(f"two layers gathered, 2 x {layer:,} bytes")
+        layer_bytes = (model_shape.linear_parameters // model_shape.layers) * compute_bytes
+        workspace_bytes += 2 * layer_bytes
+        workspace_terms.append(f"two layers gathered, 2 x {layer_bytes:,} bytes")
     checkpointed = "; with checkpointing, each layer's input" if workload.checkpointing else ""
     return (
         Figure(
             "activations",
             traced.activation_bytes,
-            activations + checkpointed,
+            activation_formula + checkpointed,
             f"{TRACE}; compare Korthikanti et al. 2022, section 4",
         ),
         Figure(
@@ -207,5 +219,5 @@ def _passing(
             "with the head's gradient where it learns",
             f"{TRACE}; src/tutelage/model/loss.py",
         ),
-        Figure("workspace", workspace, " + ".join(parts), TRACE),
+        Figure("workspace", workspace_bytes, " + ".join(workspace_terms), TRACE),
     )

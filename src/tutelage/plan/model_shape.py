@@ -28,7 +28,7 @@ class ModelShape:
         name: what was asked for.
         kind: the model's class.
         parameters: all of them; a head tied to the embeddings counts once.
-        linear_parameters: weights of linear layers but the output head: what 4-bit quantisation shrinks.
+        linear_parameters: weights of linear layers but the output head: what 4-bit quantization shrinks.
         head_parameters: of the output head, or of the embeddings that it is tied to.
         layers: decoder layers.
         hidden_width: numbers per token between layers.
@@ -53,7 +53,7 @@ class ModelShape:
     cut: Any
 
     @property
-    def layers_here(self) -> int:
+    def cut_layer_count(self) -> int:
         """How many layers `cut` has."""
         return min(self.layers, CUT_LAYERS) if self.equal_layers else self.layers
 
@@ -83,38 +83,38 @@ def read_model_shape(name: str, *, trust_remote_code: bool = False, log: Say = p
     """
     config = causal_configuration(_config_file(name, log), trust_remote_code=trust_remote_code)
     stored_bytes = _stored_bytes(config)  # a model made of it writes its own precision into it
-    model = on_meta(config, name, trust_remote_code=trust_remote_code)
+    model = build_on_meta(config, name, trust_remote_code=trust_remote_code)
     head = model.get_output_embeddings()
     linears = [
         module.weight.numel()
         for module in model.modules()
         if isinstance(module, torch.nn.Linear) and module is not head
     ]
-    text = config.get_text_config()
+    text_config = config.get_text_config()
     _, layers = decoder_layers(model)
-    shapes = [tuple((key, tuple(one.shape)) for key, one in layer.named_parameters()) for layer in layers]
-    equal = len(set(shapes)) == 1
+    shapes = [tuple((key, tuple(parameter.shape)) for key, parameter in layer.named_parameters()) for layer in layers]
+    equal_layers = len(set(shapes)) == 1
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    depth = len(layers)
-    if equal:
-        cut_layers(model, min(depth, CUT_LAYERS))
+    layer_count = len(layers)
+    if equal_layers:
+        cut_layers(model, min(layer_count, CUT_LAYERS))
     return ModelShape(
         name=name,
         kind=type(model).__name__,
         parameters=parameters,
         linear_parameters=sum(linears),
         head_parameters=head.weight.numel(),
-        layers=depth,
-        hidden_width=int(text.hidden_size),
+        layers=layer_count,
+        hidden_width=int(text_config.hidden_size),
         vocabulary=len(head.weight),
         largest_linear=max(linears, default=0),
         stored_bytes_per_parameter=stored_bytes,
-        equal_layers=equal,
+        equal_layers=equal_layers,
         cut=model,
     )
 
 
-def on_meta(config: Any, name: str, *, trust_remote_code: bool = False) -> Any:
+def build_on_meta(config: Any, name: str, *, trust_remote_code: bool = False) -> Any:
     """A model whose tensors have shapes and no memory.
 
     Raises:
@@ -124,7 +124,7 @@ def on_meta(config: Any, name: str, *, trust_remote_code: bool = False) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
-        with torch.device("meta"), _quiet():
+        with torch.device("meta"), _transformers_warnings_disabled():
             return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
     except ImportError as error:
         raise DependencyError("This model needs another package", where=name, found=cause_of(error)) from error
@@ -148,7 +148,7 @@ def _config_file(name: str, log: Say) -> Path:
             raise DataError(
                 f"The folder '{name}' holds no {CONFIG_FILE}",
                 where=name,
-                found=", ".join(sorted(one.name for one in path.iterdir())[:8]) or "an empty folder",
+                found=", ".join(sorted(child.name for child in path.iterdir())[:8]) or "an empty folder",
                 expected=CONFIG_FILE,
                 fix="give the folder of a model, or its config.json",
             )
@@ -162,13 +162,13 @@ def _stored_bytes(config: Any) -> int:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _transformers_warnings_disabled() -> Iterator[None]:
     """Keep transformers from warning about weights that nobody asked it to load."""
     from transformers.utils import logging
 
-    before = logging.get_verbosity()
+    verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        logging.set_verbosity(verbosity)

@@ -11,14 +11,14 @@ from tutelage.plan.fit import Choice, Suggestion, Traces, choose_checkpointing, 
 from tutelage.plan.memory import Memory
 from tutelage.plan.model_shape import ModelShape
 from tutelage.plan.rule_of_thumb import DIFFERENCES, rule_of_thumb
-from tutelage.plan.seconds import Pace, probed_pace, supposed_pace
+from tutelage.plan.seconds import Pace, estimated_pace, measured_pace
 from tutelage.plan.trace import Trace
 from tutelage.plan.workload import METHODS, Method, Workload
 
 LONG_ROWS = (8192,)
 """Lengths of one document for which the choice of checkpointing is shown."""
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,10 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that a plan says; `as_dict` is what `--json` prints. `ways` is empty where the work fits as it is."""
+    """Everything that a plan says; `as_dict` is what `--json` prints.
+
+    `alternatives` is empty where the workload fits as it is.
+    """
 
     model_shape: ModelShape
     workload: Workload
@@ -69,18 +72,18 @@ class Plan:
     chosen: Option
     options: tuple[Option, ...]
     choice: Choice
-    ways: tuple[Suggestion, ...]
+    alternatives: tuple[Suggestion, ...]
     long_rows: dict[int, Choice]
-    amount: DataVolume | None
+    data_volume: DataVolume | None
     pace: Pace | str
     gpu_paces: dict[str, Pace]
 
     def run_seconds(self, pace: Pace) -> float | None:
         """The steps of the run at that pace, evaluations left out."""
-        if self.amount is None:
+        if self.data_volume is None:
             return None
-        rows = self.amount.steps * self.amount.step_tokens / self.workload.row_tokens
-        return rows * pace.row_seconds + self.amount.steps * pace.optimizer_seconds
+        rows = self.data_volume.steps * self.data_volume.step_tokens / self.workload.row_tokens
+        return rows * pace.row_seconds + self.data_volume.steps * pace.optimizer_seconds
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, bytes and seconds."""
@@ -104,8 +107,8 @@ class Plan:
             "methods": {option.method: _option(option, self.device) for option in self.options},
             "chosen": _memory(self.chosen.plain) | {"method": self.chosen.method},
             "activation_checkpointing": asdict(self.choice) | {"reason": self.choice.reason},
-            "long_documents": {str(tokens): asdict(one) for tokens, one in self.long_rows.items()},
-            "ways_to_need_less": [asdict(one) for one in self.ways],
+            "long_documents": {str(tokens): asdict(choice) for tokens, choice in self.long_rows.items()},
+            "ways_to_need_less": [asdict(alternative) for alternative in self.alternatives],
             "gpus": {
                 gpu.name: {
                     "memory_bytes": gpu.memory_bytes,
@@ -116,7 +119,7 @@ class Plan:
                 }
                 for gpu in named_gpus()
             },
-            "amount": None if self.amount is None else asdict(self.amount),
+            "amount": None if self.data_volume is None else asdict(self.data_volume),
             "pace": self.pace if isinstance(self.pace, str) else asdict(self.pace),
             "run_seconds": None if isinstance(self.pace, str) else self.run_seconds(self.pace),
             "rule_of_thumb": {
@@ -132,9 +135,9 @@ def make_plan(
     workload: Workload,
     device: Device,
     *,
-    amount: DataVolume | None = None,
+    data_volume: DataVolume | None = None,
     probe: bool = True,
-    log: Say = lambda _text: None,
+    log: Log = lambda _text: None,
 ) -> Plan:
     """Plan `workload` on `device`, beside the other methods and named GPUs.
 
@@ -142,7 +145,7 @@ def make_plan(
         model_shape: the model.
         workload: what the run would do.
         device: where.
-        amount: what it goes through, where its data is known.
+        data_volume: what it goes through, where its data is known.
         probe: time a few layers for about ten seconds.
         log: told what goes on.
 
@@ -151,12 +154,12 @@ def make_plan(
     """
     traces = Traces(model_shape)
     log("counting bytes on tensors without memory")
-    options = tuple(_made(traces, _with_method(workload, method), device) for method in METHODS)
+    options = tuple(_option_for(traces, _with_method(workload, method), device) for method in METHODS)
     chosen = next(option for option in options if option.method == workload.method)
-    ways: tuple[Suggestion, ...] = ()
+    alternatives: tuple[Suggestion, ...] = ()
     if not fits(chosen.plain, device.memory_bytes):
         log("looking for ways to need less")
-        ways = suggestions(traces, workload, device.overhead, device.memory_bytes)
+        alternatives = suggestions(traces, workload, device.overhead, device.memory_bytes)
     long_rows = {
         tokens: choose_checkpointing(
             model_shape, replace(workload, document_tokens=(tokens,), parents=(), trained_tokens=tokens - 1), device
@@ -164,10 +167,10 @@ def make_plan(
         for tokens in LONG_ROWS
     }
     pace: Pace | str = "no probe asked for"
-    if probe and device.is_here:
+    if probe and device.is_this_machine:
         log("timing layers for about ten seconds")
-        pace = probed_pace(model_shape, workload, chosen.traced, device)
-    on_gpus = replace(workload, precision="bf16")
+        pace = measured_pace(model_shape, workload, chosen.traced, device)
+    on_gpu = replace(workload, precision="bf16")
     return Plan(
         model_shape=model_shape,
         workload=workload,
@@ -175,11 +178,11 @@ def make_plan(
         chosen=chosen,
         options=options,
         choice=choose_checkpointing(model_shape, replace(workload, checkpointing=False), device),
-        ways=ways,
+        alternatives=alternatives,
         long_rows=long_rows,
-        amount=amount,
+        data_volume=data_volume,
         pace=pace,
-        gpu_paces={gpu.name: supposed_pace(traces.of(on_gpus), gpu) for gpu in named_gpus()},
+        gpu_paces={gpu.name: estimated_pace(traces.of(on_gpu), gpu) for gpu in named_gpus()},
     )
 
 
@@ -188,15 +191,15 @@ def _with_method(workload: Workload, method: Method) -> Workload:
     return workload if workload.method == method else replace(workload, method=method, frozen=())
 
 
-def _made(traces: Traces, workload: Workload, device: Device) -> Option:
+def _option_for(traces: Traces, workload: Workload, device: Device) -> Option:
     gpu = named_gpus()[0].overhead
     on_gpu = replace(workload, precision="bf16")
-    again = replace(workload, checkpointing=True)
+    recomputed = replace(workload, checkpointing=True)
     return Option(
         method=workload.method,
         traced=traces.of(workload),
         plain=traces.memory(workload, device.overhead),
-        recomputed=traces.memory(again, device.overhead),
+        recomputed=traces.memory(recomputed, device.overhead),
         on_gpu=traces.memory(on_gpu, gpu),
         on_gpu_recomputed=traces.memory(replace(on_gpu, checkpointing=True), gpu),
     )

@@ -1,4 +1,4 @@
-"""Seconds of a step: measured on a few layers here, or told from counted operations for a GPU that is not here."""
+"""Seconds of a step: measured on a few layers on this machine, or estimated from counted operations for another GPU."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import torch
 from tutelage.model.loss import row_loss
 from tutelage.plan.devices import Device
 from tutelage.plan.model_shape import ModelShape
-from tutelage.plan.trace import Trace, give_tensors, prepared_model, row_of
+from tutelage.plan.trace import Trace, materialize, prepared_model, row_of
 from tutelage.plan.workload import COMPUTE_BYTES, Workload
 
 PROBE_SECONDS = 10.0
 PROBE_LAYERS = (1, 2)
 FIRST_TOKENS = 64
-PROBE_MEMORY_SHARE = 0.5
+PROBE_MEMORY_FRACTION = 0.5
 """Share of the free memory that a probe may take."""
 
-UTILISATION = 0.4
+UTILIZATION = 0.4
 """Share of a GPU's peak that training reaches. Source: Grattafiori et al. 2024 (Llama 3), table 4: 38 to 43 % on H100s;
 small models and short rows reach less."""
 
@@ -40,7 +40,7 @@ class Pace:
         row_seconds: forward and backward of the fullest row.
         optimizer_seconds: one step of the optimizer.
         how: where it comes from, in a sentence.
-        measured: on this machine, not told from operations.
+        measured: on this machine, not estimated from operations.
     """
 
     row_seconds: float
@@ -49,19 +49,19 @@ class Pace:
     measured: bool
 
 
-def supposed_pace(traced: Trace, device: Device) -> Pace:
+def estimated_pace(traced: Trace, device: Device) -> Pace:
     """Operations over peak, and bytes of the optimizer over bandwidth: an estimate, not a measurement."""
     assert device.peak_operations_per_second is not None
     assert device.bandwidth_bytes_per_second is not None
     return Pace(
-        traced.operations / (UTILISATION * device.peak_operations_per_second),
+        traced.operations / (UTILIZATION * device.peak_operations_per_second),
         OPTIMIZER_BYTES * traced.trainable / device.bandwidth_bytes_per_second,
-        f"estimated: operations / ({UTILISATION:.0%} of {device.peak_operations_per_second / 1e12:g} TFLOP/s)",
+        f"estimated: operations / ({UTILIZATION:.0%} of {device.peak_operations_per_second / 1e12:g} TFLOP/s)",
         measured=False,
     )
 
 
-def probed_pace(
+def measured_pace(
     model_shape: ModelShape, workload: Workload, traced: Trace, device: Device, *, seconds: float = PROBE_SECONDS
 ) -> Pace | str:
     """Time one and two layers with random weights on this machine, for about `seconds`, and extrapolate to all.
@@ -69,34 +69,40 @@ def probed_pace(
     Returns:
         The pace, or why there is none.
     """
-    width = COMPUTE_BYTES[workload.precision]
-    layer = model_shape.linear_parameters // max(1, model_shape.layers)
-    needed = (
-        2 * width * (2 * layer + 2 * model_shape.head_parameters) + traced.activation_bytes // model_shape.layers * 2
+    compute_bytes = COMPUTE_BYTES[workload.precision]
+    layer_parameters = model_shape.linear_parameters // max(1, model_shape.layers)
+    needed_bytes = (
+        2 * compute_bytes * (2 * layer_parameters + 2 * model_shape.head_parameters)
+        + traced.activation_bytes // model_shape.layers * 2
     )
-    if needed > PROBE_MEMORY_SHARE * device.memory_bytes:
-        return f"no probe: two layers and the head alone need {needed / 1e9:.1f} GB"
+    if needed_bytes > PROBE_MEMORY_FRACTION * device.memory_bytes:
+        return f"no probe: two layers and the head alone need {needed_bytes / 1e9:.1f} GB"
     if not model_shape.equal_layers or model_shape.layers < max(PROBE_LAYERS):
         return "no probe: the layers of this model are not alike"
-    began = time.perf_counter()
-    one, two = (_runner(model_shape, workload, layers, device) for layers in PROBE_LAYERS)
-    small = workload.with_row(min(FIRST_TOKENS, workload.row_tokens))
-    two(small)  # compiles kernels
-    first_seconds = two(small)
-    affordable = int(seconds / 6 / first_seconds * small.row_tokens)
-    tried = workload if affordable >= workload.row_tokens else workload.with_row(max(small.row_tokens, affordable))
-    shortest = [one(tried), two(tried)]
-    while time.perf_counter() - began < seconds - sum(shortest):
-        shortest = [min(shortest[0], one(tried)), min(shortest[1], two(tried))]
-    layer_seconds = max(shortest[1] - shortest[0], 0.0)
-    rest_seconds = max(shortest[0] - layer_seconds, 0.0)
-    row_seconds = (rest_seconds + model_shape.layers * layer_seconds) * workload.row_tokens / tried.row_tokens
-    slower = "; widening 4-bit weights not counted" if workload.method == "qlora" else ""
+    start_seconds = time.perf_counter()
+    run_one_layer, run_two_layers = (_runner(model_shape, workload, layers, device) for layers in PROBE_LAYERS)
+    small_workload = workload.with_row(min(FIRST_TOKENS, workload.row_tokens))
+    run_two_layers(small_workload)  # compiles kernels
+    first_seconds = run_two_layers(small_workload)
+    affordable = int(seconds / 6 / first_seconds * small_workload.row_tokens)
+    probe_workload = (
+        workload if affordable >= workload.row_tokens else workload.with_row(max(small_workload.row_tokens, affordable))
+    )
+    shortest_seconds = [run_one_layer(probe_workload), run_two_layers(probe_workload)]
+    while time.perf_counter() - start_seconds < seconds - sum(shortest_seconds):
+        shortest_seconds = [
+            min(shortest_seconds[0], run_one_layer(probe_workload)),
+            min(shortest_seconds[1], run_two_layers(probe_workload)),
+        ]
+    layer_seconds = max(shortest_seconds[1] - shortest_seconds[0], 0.0)
+    fixed_seconds = max(shortest_seconds[0] - layer_seconds, 0.0)
+    row_seconds = (fixed_seconds + model_shape.layers * layer_seconds) * workload.row_tokens / probe_workload.row_tokens
+    caution = "; widening 4-bit weights not counted" if workload.method == "qlora" else ""
     return Pace(
         row_seconds,
         _optimizer_seconds(device) * traced.trainable,
-        f"measured in {time.perf_counter() - began:.0f} s: one and two layers, rows of {tried.row_tokens} tokens, "
-        f"{torch.get_num_threads()} threads{slower}",
+        f"measured in {time.perf_counter() - start_seconds:.0f} s: one and two layers, "
+        f"rows of {probe_workload.row_tokens} tokens, {torch.get_num_threads()} threads{caution}",
         measured=True,
     )
 
@@ -110,28 +116,28 @@ def _runner(model_shape: ModelShape, workload: Workload, layers: int, device: De
     def random(shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
         return torch.empty(shape).normal_(std=0.02, generator=generator).to(target, dtype)
 
-    give_tensors(model, parameter=random, buffer=lambda shape, dtype: torch.zeros(shape, dtype=dtype, device=target))
-    assert device.is_here
+    materialize(model, parameter=random, buffer=lambda shape, dtype: torch.zeros(shape, dtype=dtype, device=target))
+    assert device.is_this_machine
 
-    def run(one: Workload) -> float:
-        began = time.perf_counter()
-        loss, count = row_loss(model, row_of(one))
+    def run(row_workload: Workload) -> float:
+        start_seconds = time.perf_counter()
+        loss, count = row_loss(model, row_of(row_workload))
         (loss / count).backward()
         loss.item()
-        return time.perf_counter() - began
+        return time.perf_counter() - start_seconds
 
     return run
 
 
 def _optimizer_seconds(device: Device) -> float:
     """Seconds of fused AdamW for each trained parameter here."""
-    assert device.is_here
+    assert device.is_this_machine
     target = "cuda" if torch.cuda.is_available() else "cpu"
     weights = torch.nn.Parameter(torch.zeros(TIMED_PARAMETERS, device=target))
     weights.grad = torch.ones_like(weights)
     optimizer = torch.optim.AdamW([weights], fused=True)
     optimizer.step()  # makes the moments
-    began = time.perf_counter()
+    start_seconds = time.perf_counter()
     optimizer.step()
     float(weights.detach()[0])  # waits for a GPU
-    return (time.perf_counter() - began) / TIMED_PARAMETERS
+    return (time.perf_counter() - start_seconds) / TIMED_PARAMETERS

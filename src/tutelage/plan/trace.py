@@ -43,8 +43,8 @@ from tutelage.types import Address, PackedSequence
 FAKE_TENSORS_LOG = "torch._subclasses.fake_tensor"
 """Where torch writes a traceback for each operator that fails, before it raises the same."""
 
-Trained = Counter[tuple[tuple[int, ...], bool]]
-"""How many parameters learn of each shape, and of each of the two kinds: in an embedding or the head, or inside."""
+TrainableShapes = Counter[tuple[tuple[int, ...], bool]]
+"""How many parameters are trained of each shape, and of each kind: in an embedding or the head (True), or inside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,9 @@ class Trace:
         loss_bytes: more than that at the fullest moment of the loss, with its logits.
         backward_bytes: more than those two together, where a moment inside of a layer is fuller still.
         operations: floating-point operations of matrix products and attention, forward and backward.
-        trainable: parameters that learn.
+        trainable: how many parameters are trained.
         parameters: all of them, adapters included.
-        trained: shapes of the parameters that learn, whether each belongs to an embedding or the head, and how many
+        trained: shapes of the trainable parameters, whether each belongs to an embedding or the head, and how many
             there are.
     """
 
@@ -93,7 +93,7 @@ class _Depth:
     parameters: int
     end_peak_bytes: int
 
-    def result(self, trained: Trained) -> Trace:
+    def result(self, trained: TrainableShapes) -> Trace:
         peak = max(self.forward_peak_bytes, self.loss_peak_bytes, self.backward_peak_bytes, self.end_peak_bytes)
         loss = max(self.loss_peak_bytes - self.held_bytes, 0)
         return Trace(
@@ -103,14 +103,14 @@ class _Depth:
             operations=self.operations,
             trainable=self.trainable,
             parameters=self.parameters,
-            trained=tuple((*one, count) for one, count in sorted(trained.items())),
+            trained=tuple((*kind, count) for kind, count in sorted(trained.items())),
         )
 
 
 def trace(model_shape: ModelShape, workload: Workload, *, device: str = "cpu") -> Trace:
     """Run one row of `workload` through the model.
 
-    Layers that are alike are not all run: what the third adds to the second is what every further one adds.
+    Equal layers are not all run: what the third adds to the second is what every further one adds.
 
     Args:
         model_shape: of the model.
@@ -121,33 +121,38 @@ def trace(model_shape: ModelShape, workload: Workload, *, device: str = "cpu") -
         ConfigError: the model or row cannot be run so, or what it does depends on the data.
     """
     if not model_shape.equal_layers or model_shape.layers <= CUT_LAYERS:
-        whole, trained = _run(model_shape, workload, model_shape.layers, device)
-        return whole.result(trained)
-    (two, fewer), (three, trained) = (
+        depth, trained = _run(model_shape, workload, model_shape.layers, device)
+        return depth.result(trained)
+    (two_layers, two_layers_trained), (three_layers, trained) = (
         _run(model_shape, workload, layers, device) for layers in (CUT_LAYERS - 1, CUT_LAYERS)
     )
-    more = model_shape.layers - CUT_LAYERS
-    grown = [last + more * (last - first) for first, last in zip(astuple(two), astuple(three), strict=True)]
-    of_all = Counter({one: count + more * (count - fewer[one]) for one, count in trained.items()})
-    return replace(_Depth(*grown), end_peak_bytes=three.end_peak_bytes).result(of_all)
+    further_layers = model_shape.layers - CUT_LAYERS
+    extrapolated = [
+        last + further_layers * (last - first)
+        for first, last in zip(astuple(two_layers), astuple(three_layers), strict=True)
+    ]
+    all_trained = Counter(
+        {kind: count + further_layers * (count - two_layers_trained[kind]) for kind, count in trained.items()}
+    )
+    return replace(_Depth(*extrapolated), end_peak_bytes=three_layers.end_peak_bytes).result(all_trained)
 
 
-def _run(model_shape: ModelShape, workload: Workload, layers: int, device: str) -> tuple[_Depth, Trained]:
+def _run(model_shape: ModelShape, workload: Workload, layers: int, device: str) -> tuple[_Depth, TrainableShapes]:
     model = prepared_model(model_shape.with_layers(layers), workload)
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    with fake:
-        give_tensors(model, parameter=_without_memory, buffer=_without_memory)
+    fake_tensors = FakeTensorMode(allow_non_fake_inputs=True)
+    with fake_tensors:
+        materialize(model, parameter=_without_memory, buffer=_without_memory)
     row = row_of(workload)
     meter = Meter(memory=False, ignore=[*model.parameters(), *model.buffers()])
     marks: dict[str, int] = {}
 
     def decoder_done(*_: Any) -> None:
-        marks["held"], marks["forward"] = meter.now_bytes, meter.peak_since()
+        marks["held"], marks["forward"] = meter.live_bytes, meter.peak_since()
 
-    def first_layer_done(_module: Any, _inputs: Any, made: Any) -> None:
-        tensor = made if isinstance(made, torch.Tensor) else made[0]
-        if tensor.requires_grad:
-            tensor.register_hook(backward_came_to_first_layer)
+    def first_layer_done(_module: Any, _inputs: Any, output: Any) -> None:
+        hidden = output if isinstance(output, torch.Tensor) else output[0]
+        if hidden.requires_grad:
+            hidden.register_hook(backward_came_to_first_layer)
 
     def backward_came_to_first_layer(_gradient: torch.Tensor) -> None:
         marks["backward"] = meter.peak_since()
@@ -156,7 +161,7 @@ def _run(model_shape: ModelShape, workload: Workload, layers: int, device: str) 
     decoder.register_forward_hook(decoder_done)
     decoder_layers(model)[1][0].register_forward_hook(first_layer_done)
     try:
-        with _torch_quiet(), fake, meter:
+        with _fake_tensor_log_disabled(), fake_tensors, meter:
             loss, _ = row_loss(model, row, as_on=device)
             loss_peak_bytes = meter.peak_since()
             loss.backward()
@@ -171,10 +176,12 @@ def _run(model_shape: ModelShape, workload: Workload, layers: int, device: str) 
             fix="train a few steps and read peak_bytes in record.jsonl",
         ) from error
     end_peak_bytes = meter.peak_since()
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     embeddings = embedding_parameters(model)
     trained = Counter(
-        (tuple(one.shape), name in embeddings) for name, one in model.named_parameters() if one.requires_grad
+        (tuple(parameter.shape), name in embeddings)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
     )
     depth = _Depth(
         held_bytes=marks["held"],
@@ -182,27 +189,27 @@ def _run(model_shape: ModelShape, workload: Workload, layers: int, device: str) 
         loss_peak_bytes=loss_peak_bytes,
         backward_peak_bytes=marks.get("backward", end_peak_bytes),
         operations=meter.operations,
-        trainable=sum(size for size, learns in sizes if learns),
-        parameters=sum(size for size, _ in sizes),
+        trainable=sum(count for count, is_trainable in counts if is_trainable),
+        parameters=sum(count for count, _ in counts),
         end_peak_bytes=end_peak_bytes,
     )
     return depth, trained
 
 
 @contextmanager
-def _torch_quiet() -> Iterator[None]:
-    """Keep torch from logging what is caught and told in one sentence."""
-    log = logging.getLogger(FAKE_TENSORS_LOG)
-    before, log.disabled = log.disabled, True
+def _fake_tensor_log_disabled() -> Iterator[None]:
+    """Keep torch from logging what is caught and reported in one sentence."""
+    fake_tensor_log = logging.getLogger(FAKE_TENSORS_LOG)
+    was_disabled, fake_tensor_log.disabled = fake_tensor_log.disabled, True
     try:
         yield
     finally:
-        log.disabled = before
+        fake_tensor_log.disabled = was_disabled
 
 
 def prepared_model(model: Any, workload: Workload) -> Any:
     """The meta model in the state in which the loop sees it."""
-    model = adapted(model, workload)
+    model = with_trainable_parameters(model, workload)
     if workload.checkpointing:
         recompute_activations(model)
     reduce_saved_activations(model, recomputed=workload.checkpointing)
@@ -212,8 +219,8 @@ def prepared_model(model: Any, workload: Workload) -> Any:
     return model
 
 
-def adapted(model: Any, workload: Workload) -> Any:
-    """`model` with that learning which the method trains.
+def with_trainable_parameters(model: Any, workload: Workload) -> Any:
+    """`model` with the trainable parameters of the method.
 
     Raises:
         ConfigError: a target or a pattern does not fit this model.
@@ -229,7 +236,7 @@ def adapted(model: Any, workload: Workload) -> Any:
 
 
 def row_of(workload: Workload) -> PackedSequence:
-    """A packed row of the lengths of `workload`; its words mean nothing, the last of them are trained."""
+    """A packed row of the lengths of `workload`; its token ids mean nothing, the last of them are trained."""
     parents = workload.parents or (-1,) * len(workload.document_tokens)
     lengths = workload.document_tokens
     starts: list[int] = []  # positions, which go on from the parent's
@@ -242,7 +249,7 @@ def row_of(workload: Workload) -> PackedSequence:
         ids=np.zeros(len(weights), np.int32),
         weights=weights,
         positions=np.concatenate(
-            [np.arange(start, start + one, dtype=np.int32) for start, one in zip(starts, lengths, strict=True)]
+            [np.arange(start, start + length, dtype=np.int32) for start, length in zip(starts, lengths, strict=True)]
         ),
         document_tokens=lengths,
         addresses=(Address("planned", 1),) * len(lengths),
@@ -250,32 +257,35 @@ def row_of(workload: Workload) -> PackedSequence:
     )
 
 
-def _forget(parameter: torch.Tensor) -> None:
+def _drop_gradient(parameter: torch.Tensor) -> None:
     parameter.grad = None
 
 
-def give_tensors(
+def materialize(
     model: torch.nn.Module,
     *,
     parameter: Callable[[torch.Size, torch.dtype], torch.Tensor],
     buffer: Callable[[torch.Size, torch.dtype], torch.Tensor],
 ) -> None:
-    """Replace the meta tensors of `model`; tied ones stay tied, and gradients are forgotten as soon as they are made.
+    """Replace the meta tensors of `model`; tied ones stay tied, and gradients are dropped as soon as they are computed.
 
     `optim.master_weights` keeps gradients elsewhere, in fp32.
     """
-    made: dict[int, torch.nn.Parameter] = {}
+    materialized: dict[int, torch.nn.Parameter] = {}
     for module in model.modules():
-        for name, one in module._parameters.items():
-            if one is not None:
-                if id(one) not in made:
-                    made[id(one)] = torch.nn.Parameter(parameter(one.shape, one.dtype), requires_grad=one.requires_grad)
-                    if one.requires_grad:
-                        made[id(one)].register_post_accumulate_grad_hook(_forget)
-                module._parameters[name] = made[id(one)]
-        for name, found in module._buffers.items():
-            if found is not None:
-                module._buffers[name] = buffer(found.shape, found.dtype)
+        for name, meta_parameter in module._parameters.items():
+            if meta_parameter is not None:
+                if id(meta_parameter) not in materialized:
+                    materialized[id(meta_parameter)] = torch.nn.Parameter(
+                        parameter(meta_parameter.shape, meta_parameter.dtype),
+                        requires_grad=meta_parameter.requires_grad,
+                    )
+                    if meta_parameter.requires_grad:
+                        materialized[id(meta_parameter)].register_post_accumulate_grad_hook(_drop_gradient)
+                module._parameters[name] = materialized[id(meta_parameter)]
+        for name, meta_buffer in module._buffers.items():
+            if meta_buffer is not None:
+                module._buffers[name] = buffer(meta_buffer.shape, meta_buffer.dtype)
 
 
 def _without_memory(shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
@@ -284,87 +294,87 @@ def _without_memory(shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
 
 
 class Meter(TorchDispatchMode):
-    """Counts bytes alive now and at most, and the operations of products.
+    """Counts bytes alive now and at most, and the operations of matmuls.
 
     Args:
-        memory: whether tensors have numbers; where they have none, each that is asked for is taken for 0.
+        memory: whether tensors have values; where they have none, each value that is read counts as 0.
         ignore: tensors counted elsewhere.
     """
 
     def __init__(self, *, memory: bool, ignore: Iterable[torch.Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # torch leaves it untyped
-        self.now_bytes = 0
+        self.live_bytes = 0
         self._peak_bytes = 0
         self.operations = 0
         self._memory = memory
-        self._alive: dict[int, int] = {one.untyped_storage()._cdata: 0 for one in ignore}
+        self._live_bytes_by_storage: dict[int, int] = {tensor.untyped_storage()._cdata: 0 for tensor in ignore}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if not self._memory and func is torch.ops.aten._local_scalar_dense.default:
             return 0.0
-        made = _made(func, args, kwargs or {}, memory=self._memory)
-        count = _OPERATIONS.get(func._overloadpacket)
+        output = _operator_output(func, args, kwargs or {}, memory=self._memory)
+        count = _FLOP_COUNTERS.get(func._overloadpacket)
         if count is not None:
-            self.operations += count(*args, **(kwargs or {}), out_val=made)
-        for one in tree_iter(made):
-            if isinstance(one, torch.Tensor):
-                self._watch(one)
-        return made
+            self.operations += count(*args, **(kwargs or {}), out_val=output)
+        for leaf in tree_iter(output):
+            if isinstance(leaf, torch.Tensor):
+                self._watch(leaf)
+        return output
 
     def _watch(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
-        if key in self._alive:
+        if key in self._live_bytes_by_storage:
             return
-        self._alive[key] = storage.nbytes()
-        self.now_bytes += self._alive[key]
-        self._peak_bytes = max(self._peak_bytes, self.now_bytes)
-        weakref.finalize(storage, self._gone, key)
+        self._live_bytes_by_storage[key] = storage.nbytes()
+        self.live_bytes += self._live_bytes_by_storage[key]
+        self._peak_bytes = max(self._peak_bytes, self.live_bytes)
+        weakref.finalize(storage, self._release, key)
 
     def peak_since(self) -> int:
-        """Most bytes alive at once since the last time this was asked."""
-        peak, self._peak_bytes = self._peak_bytes, self.now_bytes
+        """Most bytes alive at once since the last call."""
+        peak, self._peak_bytes = self._peak_bytes, self.live_bytes
         return peak
 
-    def _gone(self, key: int) -> None:
-        self.now_bytes -= self._alive.pop(key, 0)
+    def _release(self, key: int) -> None:
+        self.live_bytes -= self._live_bytes_by_storage.pop(key, 0)
 
 
-def _made(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, memory: bool) -> Any:
-    """What an operator gives. Without memory torch knows products in groups, those of experts, in bf16 only."""
+def _operator_output(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, memory: bool) -> Any:
+    """What an operator returns. Without memory torch knows grouped matmuls, those of experts, in bf16 only."""
     if memory or func is not torch.ops.aten._grouped_mm.default or args[0].dtype == torch.bfloat16:
         return func(*args, **kwargs)
-    narrow = (
+    bf16_args = (
         argument.bfloat16() if isinstance(argument, torch.Tensor) and argument.is_floating_point() else argument
         for argument in args
     )
-    return func(*narrow, **kwargs).to(args[0].dtype)
+    return func(*bf16_args, **kwargs).to(args[0].dtype)
 
 
-def _grouped_products(left: Any, right: Any, *_: Any, out_val: Any, **__: Any) -> int:
-    """Operations of products in groups: two for each number of the output and each number summed for it.
+def _grouped_mm_flops(mat1: Any, mat2: Any, *_: Any, out_val: Any, **__: Any) -> int:
+    """Operations of a grouped matmul: two for each number of the output and each number summed for it.
 
-    Where groups are parts of the summed width, each number of the output sums its own part: all of it once for all.
+    Where groups split the summed dimension, each number of the output sums its own group: the dimension once for all.
     """
-    if left.ndim == right.ndim == 2:
-        return 2 * int(left.numel()) * int(right.shape[1])
-    return 2 * int(out_val.numel()) * int(left.shape[-1])
+    if mat1.ndim == mat2.ndim == 2:
+        return 2 * int(mat1.numel()) * int(mat2.shape[1])
+    return 2 * int(out_val.numel()) * int(mat1.shape[-1])
 
 
-def _cpu_attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+def _cpu_attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
     return int(sdpa_flop_count(query.shape, key.shape, value.shape))
 
 
-def _cpu_attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+def _cpu_attention_backward_flops(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
     return int(sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape))
 
 
-_OPERATIONS: dict[Any, Callable[..., int]] = {
+_FLOP_COUNTERS: dict[Any, Callable[..., int]] = {
     **flop_registry,
-    torch.ops.aten._grouped_mm: _grouped_products,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
+    torch.ops.aten._grouped_mm: _grouped_mm_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward_flops,
 }
-"""torch's own counts, with those of the CPU's attention and of products in groups, which it leaves out."""
+"""torch's own counts, with those of the CPU's attention and of grouped matmuls, which it leaves out."""

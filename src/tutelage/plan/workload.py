@@ -26,7 +26,7 @@ class Workload:
         lora_rank: inner width of an adapter.
         lora_targets: "all-linear", or names of layers.
         dora: learn the length of each output's weights apart.
-        double_quantization: of QLoRA: the scales of 4-bit weights are quantised themselves.
+        double_quantization: of QLoRA: the scales of 4-bit weights are quantized themselves.
         frozen: patterns of parameters that full fine-tuning leaves as they are.
         averaged: keep a moving average of what is trained.
         virtual_tokens: of prompt tuning, in front of each document.
@@ -55,20 +55,20 @@ class Workload:
 
     def with_row(self, row_tokens: int) -> Workload:
         """The same on rows of another budget, with documents in the same proportions."""
-        share = row_tokens / self.row_tokens
+        ratio = row_tokens / self.row_tokens
         longest = min(max(self.document_tokens), row_tokens)
         return replace(
             self,
-            document_tokens=documents_of(row_tokens, longest),
+            document_tokens=document_lengths(row_tokens, longest),
             parents=(),
-            trained_tokens=max(1, round(self.trained_tokens * share)),
+            trained_tokens=max(1, round(self.trained_tokens * ratio)),
         )
 
 
-def documents_of(row_tokens: int, document_tokens: int) -> tuple[int, ...]:
+def document_lengths(row_tokens: int, document_tokens: int) -> tuple[int, ...]:
     """A full row of equal documents, the last one shorter where they do not divide it."""
-    whole, rest = divmod(row_tokens, min(document_tokens, row_tokens))
-    return (min(document_tokens, row_tokens),) * whole + ((rest,) if rest else ())
+    full_documents, remainder = divmod(row_tokens, min(document_tokens, row_tokens))
+    return (min(document_tokens, row_tokens),) * full_documents + ((remainder,) if remainder else ())
 
 
 def single_document(
