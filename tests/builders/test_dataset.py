@@ -21,7 +21,7 @@ from tutelage.errors import DataError, SaveError
 from tutelage.ledger import Ledger
 from tutelage.pack import within_limit
 from tutelage.pack.example_store import EXAMPLES
-from tutelage.pack.prepared_cache import ASIDE
+from tutelage.pack.prepared_cache import SCRATCH_PREFIX
 from tutelage.render import examples
 from tutelage.render.workers import ROWS_WORTH_WORKERS
 from tutelage.train.preflight import pass_gates
@@ -249,7 +249,7 @@ def test_nothing_is_kept_of_a_file_that_changes_while_it_is_read(
 
 def test_without_a_cache_nothing_is_left(prepared: Callable[..., Prepared]) -> None:
     def aside() -> set[str]:
-        return {path.name for path in Path(tempfile.gettempdir()).iterdir() if path.name.startswith(ASIDE)}
+        return {path.name for path in Path(tempfile.gettempdir()).iterdir() if path.name.startswith(SCRATCH_PREFIX)}
 
     before = aside()
     made = prepared(mixed(60))

@@ -48,8 +48,8 @@ def test_a_source_is_a_file_or_all_files_of_a_folder(prepared: Prepare, tmp_path
     settings, found = prepared("train.epochs=2", weights={"more": 1.5})
 
     few, more = found.sources
-    assert (few.name, few.weight, len(few.places)) == (str(tmp_path / "few.jsonl"), 1.0, 10)
-    assert (more.name, more.weight, len(more.places)) == (str(tmp_path / "more"), 1.5, 10)
+    assert (few.name, few.weight, len(few.indices)) == (str(tmp_path / "few.jsonl"), 1.0, 10)
+    assert (more.name, more.weight, len(more.indices)) == (str(tmp_path / "more"), 1.5, 10)
     order = sampler_for(settings, examples=len(found.train), sources=found.sources)
     counts = Counter(Path(found.train[place].address.file).parent.name for _, _, chosen in order.indices()
                      for place in chosen)  # fmt: skip
@@ -69,9 +69,9 @@ def test_no_weights_leave_the_order_as_it_was(prepared: Prepare) -> None:
 def test_weights_count_what_is_left_after_rows_were_held_out(prepared: Prepare) -> None:
     _, found = prepared("data.validation_ratio=0.5", weights={"few.jsonl": 2})
     assert len(found.train) == len(found.validation) == 10
-    assert sum(len(source.places) for source in found.sources) == 10
+    assert sum(len(source.indices) for source in found.sources) == 10
     for source in found.sources:
-        assert {found.train[int(place)].address.file.startswith(source.name) for place in source.places} == {True}
+        assert {found.train[int(place)].address.file.startswith(source.name) for place in source.indices} == {True}
 
 
 def test_a_source_that_is_not_trained_on_is_refused_with_those_that_are(prepared: Prepare, tmp_path: Path) -> None:

@@ -46,12 +46,12 @@ def test_visits_are_counted_exactly(order: Sampler) -> None:
     """After every whole epoch a source of n examples and weight w has had floor(E w n) visits, evenly spread."""
     seen = visited(order)
     for epoch in range(1, 9):
-        totals = [math.floor(epoch * Fraction(str(source.weight)) * len(source.places)) for source in order.sources]
+        totals = [math.floor(epoch * Fraction(str(source.weight)) * len(source.indices)) for source in order.sources]
         if sum(totals) > len(seen):
             break
         counts = Counter(seen[: sum(totals)])
         for source, total in zip(order.sources, totals, strict=True):
-            each = [counts[place] for place in source.places.tolist()]
+            each = [counts[place] for place in source.indices.tolist()]
             assert sum(each) == total
             assert max(each) - min(each) <= 1
 
@@ -62,7 +62,7 @@ def test_the_lengths_of_the_run(order: Sampler) -> None:
     assert [step for step, _, _ in steps] == list(range(order.steps))
     assert all(len(chosen) == order.batch_size for _, _, chosen in steps[:-1])
     assert 1 <= len(steps[-1][2]) <= order.batch_size
-    exact = sum(Fraction(str(source.weight)) * len(source.places) for source in order.sources)
+    exact = sum(Fraction(str(source.weight)) * len(source.indices) for source in order.sources)
     assert order.epoch_visits == float(exact)
     if order.max_steps is None:
         assert sum(len(chosen) for _, _, chosen in steps) == order.visits == max(1, round(order.epochs * float(exact)))
@@ -76,7 +76,7 @@ def test_a_resumed_run_sees_the_same_tail(order: Sampler, share: float) -> None:
 
 @given(order=orders())
 def test_weights_of_one_are_no_weights(order: Sampler) -> None:
-    sources = tuple(Source(source.name, source.number, source.places, 1.0) for source in order.sources)
+    sources = tuple(Source(source.name, source.number, source.indices, 1.0) for source in order.sources)
     even = Sampler(order.examples, order.batch_size, order.epochs, order.seed, order.max_steps, sources)
     plain = Sampler(order.examples, order.batch_size, order.epochs, order.seed, order.max_steps)
     assert list(even.indices()) == list(plain.indices())

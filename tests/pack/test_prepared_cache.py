@@ -21,7 +21,7 @@ from tutelage.errors import DataError
 from tutelage.ledger import Ledger
 from tutelage.pack import Cache
 from tutelage.pack.example_store import EXAMPLES, INDEX, SUMMARY, SYSTEMS
-from tutelage.pack.prepared_cache import ASIDE, BOOKS, LEDGER, EntryWriter, key_of, renderer_facts
+from tutelage.pack.prepared_cache import COUNTS, LEDGER, SCRATCH_PREFIX, EntryWriter, key_of, renderer_facts
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
 from tutelage.types import Address, Change, Drop, Example, Turn
 
@@ -73,7 +73,7 @@ def test_the_books_are_told_again_in_their_order(cache: Cache) -> None:
     ledger = Ledger(listener=heard.append)
     entry = cache.find(KEY)
     assert entry is not None
-    entry.tell(ledger)
+    entry.replay_into(ledger)
     assert heard == ENTRIES
     assert (ledger.rows_in, ledger.rows_kept, ledger.notes) == (7, 5, ["a note"])
     ledger.check()
@@ -84,7 +84,7 @@ def test_a_strict_ledger_refuses_what_it_would_have_refused_before(cache: Cache)
     entry = cache.find(KEY)
     assert entry is not None
     with pytest.raises(DataError, match=r"f\.jsonl:3"):
-        entry.tell(Ledger(strict=True))
+        entry.replay_into(Ledger(strict=True))
 
 
 def test_nothing_is_found_before_it_is_published_or_after_it_is_abandoned(cache: Cache) -> None:
@@ -94,7 +94,7 @@ def test_nothing_is_found_before_it_is_published_or_after_it_is_abandoned(cache:
     assert list(cache.folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", [EXAMPLES, INDEX, SYSTEMS, SUMMARY, LEDGER, BOOKS])
+@pytest.mark.parametrize("name", [EXAMPLES, INDEX, SYSTEMS, SUMMARY, LEDGER, COUNTS])
 @pytest.mark.parametrize("damage", ["cut", "altered", "gone"])
 def test_a_damaged_entry_is_not_found_and_makes_room_for_a_new_one(cache: Cache, name: str, damage: str) -> None:
     folder = cache.publish(written(cache), KEY)
@@ -176,7 +176,7 @@ def test_what_an_ended_process_left_goes_after_a_day(cache: Cache) -> None:
     os.utime(left, (time.time() - 2 * 24 * 3600,) * 2)
     cache.publish(written(cache), KEY)
     assert {path.name for path in cache.folder.iterdir()} == {KEY, fresh.name}
-    assert fresh.name.startswith(ASIDE)
+    assert fresh.name.startswith(SCRATCH_PREFIX)
 
 
 def test_others_may_read_an_entry(cache: Cache) -> None:

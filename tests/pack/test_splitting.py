@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutelage.pack import pack_rows
-from tutelage.pack.splitting import rows_within
+from tutelage.pack.splitting import split_rows
 from tutelage.types import Address, Example, PackedSequence, Turn
 
 OPENINGS = [list(range(30)), list(range(20)) + list(range(50, 70)), [7] * 18]
@@ -48,7 +48,7 @@ def whole_documents(row: PackedSequence) -> list[tuple[Address, list[int], list[
 @given(examples=example_lists(), limit=st.integers(1, 160))
 def test_the_same_documents_in_the_same_order(share_prefixes: bool, examples: list[Example], limit: int) -> None:
     rows = pack_rows(examples, row_tokens=200, share_prefixes=share_prefixes)
-    smaller = rows_within(rows, limit)
+    smaller = split_rows(rows, limit)
 
     assert [whole_document for row in smaller for whole_document in whole_documents(row)] == [
         whole_document for row in rows for whole_document in whole_documents(row)
@@ -64,7 +64,7 @@ def test_the_same_documents_in_the_same_order(share_prefixes: bool, examples: li
 def test_rows_that_fit_stay_as_they_are(share_prefixes: bool, examples: list[Example]) -> None:
     rows = pack_rows(examples, row_tokens=200, share_prefixes=share_prefixes)
     for limit in (None, 200):
-        assert all(one is other for one, other in zip(rows_within(rows, limit), rows, strict=True))
+        assert all(one is other for one, other in zip(split_rows(rows, limit), rows, strict=True))
 
 
 @pytest.mark.parametrize("share_prefixes", [False, True])
@@ -77,6 +77,6 @@ def test_halving_ends(share_prefixes: bool, examples: list[Example]) -> None:
         if not several:
             break
         fewer = len(rows)
-        rows = rows_within(rows, max(len(row.ids) for row in several) // 2)
+        rows = split_rows(rows, max(len(row.ids) for row in several) // 2)
         assert len(rows) > fewer
     assert all(len(row.addresses) == 1 for row in rows)

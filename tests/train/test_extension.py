@@ -137,7 +137,7 @@ def test_r26_a_length_that_leaves_nothing_to_do_and_any_other_setting_are_refuse
 def test_parts_go_on_at_the_visit_after_their_end() -> None:
     old = Sampler(10, 4, 1.5, 3)
     assert (old.steps, old.visits) == (4, 15)
-    new = replace(old, epochs=3.0, laid=((4, 15),))
+    new = replace(old, epochs=3.0, part_ends=((4, 15),))
     seen = [chosen for _, _, chosen in new.indices()]
     straight = [index for _, _, chosen in replace(old, epochs=3.0).indices() for index in chosen]
 

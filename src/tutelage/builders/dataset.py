@@ -133,7 +133,7 @@ class _Preparer:
         files = self.data.of(sources)
         key = key_of(self._facts(files, max_rows))
         if self.cache is not None and (entry := self.cache.find(key)) is not None:
-            entry.tell(self.ledger)
+            entry.replay_into(self.ledger)
             self.log(f"Prepared before: {entry.rows_in:,} rows of {', '.join(sources)} ({self.cache.folder / key})")
             store = entry.store
         else:

@@ -58,11 +58,11 @@ def weighted_sources(
 
 
 def sampler_for(
-    settings: Settings, *, examples: int, sources: tuple[Source, ...], laid: tuple[tuple[int, int], ...] = ()
+    settings: Settings, *, examples: int, sources: tuple[Source, ...], part_ends: tuple[tuple[int, int], ...] = ()
 ) -> Sampler:
-    """The order in which a run visits its examples; `laid` are the ends of its parts of other lengths."""
+    """The order in which a run visits its examples; `part_ends` as in `Sampler`."""
     asked = settings.train
-    return Sampler(examples, asked.batch_size, asked.epochs, settings.seed, asked.max_steps, sources, laid)
+    return Sampler(examples, asked.batch_size, asked.epochs, settings.seed, asked.max_steps, sources, part_ends)
 
 
 def questions_of_length(settings: Settings, order: Sampler) -> list[str]:
@@ -91,7 +91,7 @@ def epoch_tokens(train: ExampleStore, sources: tuple[Source, ...]) -> float:
     """Tokens of one epoch, those of repeated visits counted; on average, where weights make it a fraction."""
     tokens = train.column("tokens")
     return (
-        sum(source.weight * float(tokens[source.places].sum()) for source in sources)
+        sum(source.weight * float(tokens[source.indices].sum()) for source in sources)
         if sources
         else float(tokens.sum())
     )

@@ -14,7 +14,7 @@ from tutelage.errors import FitError
 from tutelage.model import loss
 from tutelage.model.out_of_memory import is_out_of_memory, return_memory
 from tutelage.pack import split_over_ranks
-from tutelage.pack.splitting import rows_within
+from tutelage.pack.splitting import split_rows
 from tutelage.types import PackedSequence
 
 RowLoss = Callable[[Any, PackedSequence], tuple[torch.Tensor, int]]
@@ -53,7 +53,7 @@ def heldout_loss(
         # Not inside the except block: until it ends, the error keeps what the failed pass had allocated.
         return_memory()
         longest = max(rows, key=lambda row: len(row.ids))
-        smaller = rows_within(rows, len(longest.ids) // 2)
+        smaller = split_rows(rows, len(longest.ids) // 2)
         if len(smaller) == len(rows):
             raise FitError(
                 "One held-out example alone does not fit in memory",

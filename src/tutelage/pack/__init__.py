@@ -1,8 +1,8 @@
-"""Example -> Row -> Batch: who is in, in which order, packed how.
+"""Example -> PackedSequence -> Batch: which examples, in which order, packed how.
 
 Length is decided here and nowhere else (`within_limit`), order and resume position too (`Sampler`), and document
-boundaries and positions (`pack_rows`). Prepared Examples lie in files (`ExampleStore`) and are found again by their
-content (`Cache`). Imports without torch.
+boundaries and positions (`pack_rows`). Prepared Examples are kept in files (`ExampleStore`), whose key is
+their content (`Cache`). Imports without torch.
 """
 
 from tutelage.pack.example_store import ExampleStore

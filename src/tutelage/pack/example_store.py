@@ -1,10 +1,10 @@
-"""Examples in files: a sequence that holds nothing in memory but its place in them.
+"""Examples in files: a sequence that holds nothing in memory but its index.
 
 Four files in one folder: `examples.bin`, the Examples one after another (layout: `tutelage.render.example_codec`);
 `index.bin`, one record each (`RECORD`); `systems.jsonl`, the different system prompts; `store.json`, the names of the
-data files, and the size and SHA-256 of the others. They are read where they lie, a few hundred bytes at a time, so that
+data files, and the size and SHA-256 of the others. They are read on access, a few hundred bytes at a time, so that
 a million Examples cost the memory of one. A mapping of the files would do the same, but its pages would count as this
-process's memory. Reading at a place without moving there (`pread`) is POSIX.
+process's memory. Reading at an offset without seeking (`pread`) is POSIX.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ RECORD = np.dtype(
 """One Example: where its bytes are, its address, which row of the store it came from, its counts of tokens, and which
 system prompt its row opens with (-1: none)."""
 
-HASHED_BYTES = 1 << 20
-HELD_BYTES = 1 << 20
-"""Written bytes gathered before they go to the file."""
+CHUNK_BYTES = 1 << 20
+BUFFER_BYTES = 1 << 20
+"""Buffer of a written file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +84,10 @@ class StoreWriter:
         for example in examples:
             data = packed(example, vocabulary_size=self._vocabulary_size)
             address = example.address
-            file = self._files.setdefault(address.file, len(self._files))
-            place = (self._examples.size, address.number, len(data), self.rows)
-            counts = (len(example.ids), example.trained_tokens, file, UNITS.index(address.unit), system_id)
-            self._index.write(np.array([place + counts], dtype=RECORD).tobytes())
+            file_number = self._files.setdefault(address.file, len(self._files))
+            location = (self._examples.size, address.number, len(data), self.rows)
+            counts = (len(example.ids), example.trained_tokens, file_number, UNITS.index(address.unit), system_id)
+            self._index.write(np.array([location + counts], dtype=RECORD).tobytes())
             self._examples.write(data)
         self.rows += 1
 
@@ -95,11 +95,11 @@ class StoreWriter:
         if system is None:
             return NO_SYSTEM_PROMPT
         digest = hashlib.blake2b(system.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        known = self._system_ids.get(digest)
-        if known is None:
-            known = self._system_ids[digest] = len(self._system_ids)
+        system_id = self._system_ids.get(digest)
+        if system_id is None:
+            system_id = self._system_ids[digest] = len(self._system_ids)
             self._systems.write(json.dumps(system).encode() + b"\n")
-        return known
+        return system_id
 
     def finish(self) -> None:
         """Write what is still held, and the summary that makes it a store."""
@@ -134,14 +134,14 @@ class ExampleStore(Sequence[Example]):
     def __init__(self, folder: Path, *, verify: bool = False) -> None:
         summary = read_sealed(folder / SUMMARY)
         for name, written in summary["written"].items():
-            require_whole(folder / name, written, verify=verify)
+            require_intact(folder / name, written, verify=verify)
         self.rows: int = summary["rows"]
         self._bytes_sha256: str = summary["written"][EXAMPLES]["sha256"]
         self._files: list[str] = summary["files"]
         self._examples = (folder / EXAMPLES).open("rb", buffering=0)
         self._index = (folder / INDEX).open("rb", buffering=0)
         self._systems = (folder / SYSTEMS).open("rb")
-        self._chosen: NDArray[np.int32] | None = None
+        self._selected: NDArray[np.int32] | None = None
         self._length: int = self._index_length
 
     def __len__(self) -> int:
@@ -154,41 +154,41 @@ class ExampleStore(Sequence[Example]):
     def __getitem__(self, index: int | slice) -> Example | ExampleStore:
         if isinstance(index, slice):
             return self.select(np.arange(*index.indices(self._length), dtype=np.int32))
-        place = range(self._length)[index]  # negative places and the error are those of any sequence
-        if self._chosen is not None:
-            place = int(self._chosen[place])
-        record = np.frombuffer(_read(self._index, place * RECORD.itemsize, RECORD.itemsize), dtype=RECORD)[0]
-        start, number, size, _, _, _, file, unit, _ = record.tolist()
-        address = Address(self._files[file], number, UNITS[unit])
-        return unpacked(_read(self._examples, start, size), address)
+        record_index = range(self._length)[index]  # negative indices and the error are those of any sequence
+        if self._selected is not None:
+            record_index = int(self._selected[record_index])
+        record = np.frombuffer(_read(self._index, record_index * RECORD.itemsize, RECORD.itemsize), dtype=RECORD)[0]
+        start, number, size_bytes, _, _, _, file_number, unit, _ = record.tolist()
+        address = Address(self._files[file_number], number, UNITS[unit])
+        return unpacked(_read(self._examples, start, size_bytes), address)
 
     def __iter__(self) -> Iterator[Example]:
         return (self[index] for index in range(self._length))
 
-    def select(self, places: NDArray[np.integer[Any]]) -> ExampleStore:
-        """The Examples at these places, in that order, of the same files."""
-        other = object.__new__(ExampleStore)
-        other.__dict__ |= self.__dict__
-        other._chosen = places.astype(np.int32) if self._chosen is None else self._chosen[places]
-        other._length = len(places)
-        return other
+    def select(self, indices: NDArray[np.integer[Any]]) -> ExampleStore:
+        """The Examples at these indices, in that order, of the same files."""
+        selection = object.__new__(ExampleStore)
+        selection.__dict__ |= self.__dict__
+        selection._selected = indices.astype(np.int32) if self._selected is None else self._selected[indices]
+        selection._length = len(indices)
+        return selection
 
     def sha256(self) -> str:
         """Hash of these Examples in this order: ids, weights and turns, without their addresses."""
         digest = hashlib.sha256(self._bytes_sha256.encode())
-        if self._chosen is not None:
-            digest.update(self._chosen.astype("<i4").tobytes())
+        if self._selected is not None:
+            digest.update(self._selected.astype("<i4").tobytes())
         return digest.hexdigest()
 
     def column(self, name: str) -> NDArray[np.int64]:
         """One field of every Example's record, such as `row` or `tokens`; 8 bytes an Example."""
         column = np.empty(self._index_length, dtype=np.int64)
-        step = HASHED_BYTES // RECORD.itemsize
-        for first in range(0, self._index_length, step):
-            count = min(step, self._index_length - first)
-            data = _read(self._index, first * RECORD.itemsize, count * RECORD.itemsize)
-            column[first : first + count] = np.frombuffer(data, dtype=RECORD)[name]
-        return column if self._chosen is None else column[self._chosen]
+        chunk_records = CHUNK_BYTES // RECORD.itemsize
+        for first_record in range(0, self._index_length, chunk_records):
+            count = min(chunk_records, self._index_length - first_record)
+            data = _read(self._index, first_record * RECORD.itemsize, count * RECORD.itemsize)
+            column[first_record : first_record + count] = np.frombuffer(data, dtype=RECORD)[name]
+        return column if self._selected is None else column[self._selected]
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -200,7 +200,7 @@ class ExampleStore(Sequence[Example]):
         return Totals(self._length, int(self.column("tokens").sum()), int(self.column("trained").sum()))
 
     def system_prompt(self, system_id: int) -> str:
-        """The text behind a number of the column `system`."""
+        """The text that a number of the column `system` stands for."""
         self._systems.seek(0)
         line = next(islice(self._systems, system_id, None))
         text: str = json.loads(line)
@@ -215,7 +215,7 @@ class HashedFile:
     """A file written once from its start, hashed on the way."""
 
     def __init__(self, path: Path) -> None:
-        self._stream = path.open("wb", buffering=HELD_BYTES)
+        self._stream = path.open("wb", buffering=BUFFER_BYTES)
         self._digest = hashlib.sha256()
         self.size = 0
 
@@ -263,7 +263,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
         raise _damaged(path, cause_of(error)) from error
 
 
-def require_whole(path: Path, written: dict[str, Any], *, verify: bool) -> None:
+def require_intact(path: Path, written: dict[str, Any], *, verify: bool) -> None:
     """Check a file against what `HashedFile.finish` said of it: its size, and with `verify` its bytes.
 
     Raises:
@@ -276,11 +276,11 @@ def require_whole(path: Path, written: dict[str, Any], *, verify: bool) -> None:
         raise _damaged(path, OTHER_BYTES)
 
 
-def _damaged(path: Path, found: str) -> DataError:
+def _damaged(path: Path, damage: str) -> DataError:
     return DataError(
         "The prepared Examples are damaged",
         where=str(path),
-        found=found,
+        found=damage,
         expected="the files as they were written",
         fix=f"delete {path.parent}; they are prepared again",
     )

@@ -1,6 +1,6 @@
-"""Length policy: what becomes of a row with a sequence of more tokens than the limit. No other place cuts anything.
+"""Length policy: what becomes of a row with a sequence of more tokens than the limit. No other module cuts anything.
 
-A conversation is only ever cut behind a whole trained turn: what stays begins with the very ids that were proven, and
+A conversation is only ever cut after a complete trained turn: what stays begins with the very ids that were proven, and
 every reply in it is trained to its stop. Only a plain document, which is no reply, is divided between its tokens.
 """
 
@@ -23,7 +23,7 @@ def within_limit(
     ledger: Ledger,
     too_long: TooLong = "drop",
 ) -> Iterator[tuple[Conversation, tuple[Example, ...]]]:
-    """Pass on rows whose every sequence has at most `max_seq_length` tokens; the last door, so it also keeps the books.
+    """Pass on rows whose every sequence has at most `max_seq_length` tokens; the last filter, which fills the ledger.
 
     Args:
         proven: rows with their Examples.
@@ -37,16 +37,16 @@ def within_limit(
             ledger.keep()
             yield conversation, examples
             continue
-        kept, entry = _shortened(conversation, examples, max_seq_length, too_long)
+        kept_examples, entry = _shorten(conversation, examples, max_seq_length, too_long)
         if isinstance(entry, Drop):
             ledger.drop(entry)
             continue
         ledger.change(entry)
         ledger.keep()
-        yield conversation, kept
+        yield conversation, kept_examples
 
 
-def _shortened(
+def _shorten(
     conversation: Conversation, examples: Sequence[Example], max_seq_length: int, too_long: TooLong
 ) -> tuple[tuple[Example, ...], Drop | Change]:
     address = conversation.address
@@ -57,19 +57,26 @@ def _shortened(
     if conversation.is_text:
         if too_long == "cut":
             return (), Drop(address, "too_long", f"a document of {longest} tokens has no turn to cut at; {limit}")
-        pieces = tuple(_pieces(examples[0], max_seq_length))
+        pieces = tuple(_split_document(examples[0], max_seq_length))
         detail = f"a document of {longest} tokens became {len(pieces)} sequences; {limit}"
         return pieces, Change(address, "document_split", detail)
-    cut = [example if len(example.ids) <= max_seq_length else _cut(example, max_seq_length) for example in examples]
-    kept = tuple(replace(one, part=part) for part, one in enumerate(one for one in cut if one is not None))
-    if not kept:
-        first = min(turn.reply_end for example in examples for turn in example.turns)
-        return (), Drop(address, "too_long", f"the first trained turn ends after {first} tokens; {limit}")
-    turns, left = (sum(len(sequence.turns) for sequence in sequences) for sequences in (examples, kept))
-    return kept, Change(address, "turns_cut", f"{left} of {turns} trained turns stay, the others end later; {limit}")
+    truncated = [
+        example if len(example.ids) <= max_seq_length else _truncate(example, max_seq_length) for example in examples
+    ]
+    kept_examples = tuple(
+        replace(example, part=index)
+        for index, example in enumerate(example for example in truncated if example is not None)
+    )
+    if not kept_examples:
+        first_turn_end = min(turn.reply_end for example in examples for turn in example.turns)
+        return (), Drop(address, "too_long", f"the first trained turn ends after {first_turn_end} tokens; {limit}")
+    turns, turns_kept = (sum(len(sequence.turns) for sequence in sequences) for sequences in (examples, kept_examples))
+    return kept_examples, Change(
+        address, "turns_cut", f"{turns_kept} of {turns} trained turns stay, the others end later; {limit}"
+    )
 
 
-def _cut(example: Example, max_seq_length: int) -> Example | None:
+def _truncate(example: Example, max_seq_length: int) -> Example | None:
     """The Example up to the end of its last turn within the limit; None where no turn ends there."""
     turns = tuple(turn for turn in example.turns if turn.reply_end <= max_seq_length)
     if not turns:
@@ -78,13 +85,13 @@ def _cut(example: Example, max_seq_length: int) -> Example | None:
     return replace(example, ids=example.ids[:end], weights=example.weights[:end], turns=turns)
 
 
-def _pieces(document: Example, max_seq_length: int) -> Iterator[Example]:
+def _split_document(document: Example, max_seq_length: int) -> Iterator[Example]:
     """Consecutive pieces; each begins with the last token of the one before, untrained: its first needs a context."""
     (turn,) = document.turns
-    for part, start in enumerate(range(0, len(document.ids) - 1, max_seq_length - 1)):
+    for index, start in enumerate(range(0, len(document.ids) - 1, max_seq_length - 1)):
         end = min(start + max_seq_length, len(document.ids))
         weights = document.weights[start:end].copy()
         weights[0] = 0.0
-        last = end == len(document.ids)
-        piece = Turn(turn.message, 1, end - start, ends_with_stop=last and turn.ends_with_stop)
-        yield Example(document.address, part, document.ids[start:end], weights, (piece,))
+        is_last = end == len(document.ids)
+        piece = Turn(turn.message, 1, end - start, ends_with_stop=is_last and turn.ends_with_stop)
+        yield Example(document.address, index, document.ids[start:end], weights, (piece,))

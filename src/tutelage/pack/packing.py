@@ -1,6 +1,6 @@
 """Packing by token budget: documents side by side in a row, boundaries kept, positions restarting.
 
-Which examples share a step is the order's business; packing only decides which of them share a micro-batch, so the
+Which examples share a step is decided by the sampler; packing only decides which of them share a micro-batch, so the
 loss and its gradient do not depend on it.
 """
 
@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from tutelage.pack.sampler import Sampler
-from tutelage.pack.shared_prefix import Stretch, by_content, packed_tokens, shared_with_next, stretches
-from tutelage.pack.splitting import halved, rows_within
+from tutelage.pack.shared_prefix import Segment, common_tokens_with_next, packed_tokens, segments_of, sorted_by_content
+from tutelage.pack.splitting import split_rows, split_shared_row
 from tutelage.types import Batch, Example, PackedSequence
 
-Laid = tuple[Sequence[Example], Sequence[Stretch]]
-"""The documents of a row and the stretches in which they are laid down."""
+RowLayout = tuple[Sequence[Example], Sequence[Segment]]
+"""The documents of a row and the segments in which they are packed."""
 
 
 def pack_rows(
@@ -31,66 +31,76 @@ def pack_rows(
     Args:
         examples: none longer than `row_tokens`.
         row_tokens: budget of one row (one micro-batch).
-        share_prefixes: lay down a beginning that documents of a row have in common once.
+        share_prefixes: pack a prefix that documents of a row have in common once.
         documents_isolated: False gives each example a row of its own, for a model that mixes the tokens of a row.
     """
     for example in examples:
-        need = len(example.ids)
-        assert need <= row_tokens, f"{example.address}: {need} tokens do not fit a row of {row_tokens}"
+        length = len(example.ids)
+        assert length <= row_tokens, f"{example.address}: {length} tokens do not fit a row of {row_tokens}"
         assert example.weights[0] == 0, f"{example.address}: the first token of a document cannot be trained"
-    bins = _by_length(examples, row_tokens) if documents_isolated else [[example] for example in examples]
+    bins = _first_fit_decreasing(examples, row_tokens) if documents_isolated else [[example] for example in examples]
     if share_prefixes and documents_isolated:
-        laid = min(
-            ([_shared(documents) for documents in bins], _by_content(examples, row_tokens)),
-            key=lambda rows: sum(part.end - part.start for _, parts in rows for part in parts),
+        layouts = min(
+            ([_with_shared_prefixes(documents) for documents in bins], _fill_by_content(examples, row_tokens)),
+            key=lambda rows: sum(segment.end - segment.start for _, segments in rows for segment in segments),
         )
     else:
-        laid = [(documents, stretches(documents, [0] * (len(documents) - 1))) for documents in bins]
-    rows = tuple(_row(documents, parts) for documents, parts in laid)
-    packed = sum(row.trained_tokens for row in rows)
-    assert packed == sum(example.trained_tokens for example in examples), "packing changed the number of trained tokens"
-    ends = sum(_trained_ends(row, documents, parts) for row, (documents, parts) in zip(rows, laid, strict=True))
-    assert ends == sum(len(example.turns) for example in examples), "packing lost the end of a trained turn"
+        layouts = [(documents, segments_of(documents, [0] * (len(documents) - 1))) for documents in bins]
+    rows = tuple(_packed_sequence(documents, segments) for documents, segments in layouts)
+    packed_trained_tokens = sum(row.trained_tokens for row in rows)
+    assert packed_trained_tokens == sum(example.trained_tokens for example in examples), (
+        "packing changed the number of trained tokens"
+    )
+    packed_turn_ends = sum(
+        _count_trained_turn_ends(row, documents, segments)
+        for row, (documents, segments) in zip(rows, layouts, strict=True)
+    )
+    assert packed_turn_ends == sum(len(example.turns) for example in examples), "packing lost the end of a trained turn"
     return rows
 
 
-def _by_length(examples: Sequence[Example], row_tokens: int) -> list[list[Example]]:
+def _first_fit_decreasing(examples: Sequence[Example], row_tokens: int) -> list[list[Example]]:
     bins: list[list[Example]] = []
-    room: list[int] = []
+    free_tokens: list[int] = []
     for example in sorted(examples, key=lambda example: len(example.ids), reverse=True):
-        need = len(example.ids)
-        for index, free in enumerate(room):
-            if need <= free:
+        length = len(example.ids)
+        for index, free_in_row in enumerate(free_tokens):
+            if length <= free_in_row:
                 bins[index].append(example)
-                room[index] -= need
+                free_tokens[index] -= length
                 break
         else:
             bins.append([example])
-            room.append(row_tokens - need)
+            free_tokens.append(row_tokens - length)
     return bins
 
 
-def _shared(documents: Sequence[Example]) -> Laid:
-    ordered = [documents[index] for index in by_content(documents)]
-    return ordered, stretches(ordered, shared_with_next(ordered))
+def _with_shared_prefixes(documents: Sequence[Example]) -> RowLayout:
+    sorted_documents = [documents[index] for index in sorted_by_content(documents)]
+    return sorted_documents, segments_of(sorted_documents, common_tokens_with_next(sorted_documents))
 
 
-def _by_content(examples: Sequence[Example], row_tokens: int) -> list[Laid]:
+def _fill_by_content(examples: Sequence[Example], row_tokens: int) -> list[RowLayout]:
     """Rows filled in order of content, each as far as it goes."""
-    ordered = [examples[index] for index in by_content(examples)]
-    shared = shared_with_next(ordered)
-    rows: list[Laid] = []
+    sorted_examples = [examples[index] for index in sorted_by_content(examples)]
+    shared_tokens = common_tokens_with_next(sorted_examples)
+    rows: list[RowLayout] = []
     low = 0
-    for high in range(1, len(ordered) + 1):
-        if high == len(ordered) or packed_tokens(ordered[low : high + 1], shared[low:high]) > row_tokens:
-            rows.append((ordered[low:high], stretches(ordered[low:high], shared[low : high - 1])))
+    for high in range(1, len(sorted_examples) + 1):
+        if (
+            high == len(sorted_examples)
+            or packed_tokens(sorted_examples[low : high + 1], shared_tokens[low:high]) > row_tokens
+        ):
+            rows.append(
+                (sorted_examples[low:high], segments_of(sorted_examples[low:high], shared_tokens[low : high - 1]))
+            )
             low = high
     return rows
 
 
 def batches(
     examples: Sequence[Example],
-    order: Sampler,
+    sampler: Sampler,
     *,
     row_tokens: int,
     start_step: int = 0,
@@ -98,32 +108,32 @@ def batches(
     documents_isolated: bool = True,
     rank: int = 0,
     world_size: int = 1,
-    within: int | None = None,
+    max_row_tokens: int | None = None,
 ) -> Iterator[Batch]:
     """The batches of a run from `start_step` on, each with the one count its loss is divided by.
 
     Of several processes each gets its share of a batch's rows, the same number of them; the count is that of all.
-    Rows of more than `within` tokens are divided before they are dealt (`rows_within`), so all have as many.
+    Rows of more than `max_row_tokens` tokens are split first (`split_rows`), by all processes alike.
     """
-    for step, epoch, chosen in order.indices(start_step):
+    for step, epoch, indices in sampler.indices(start_step):
         rows = pack_rows(
-            [examples[index] for index in chosen],
+            [examples[index] for index in indices],
             row_tokens=row_tokens,
             share_prefixes=share_prefixes,
             documents_isolated=documents_isolated,
         )
-        rows = rows_within(rows, within)
+        rows = split_rows(rows, max_row_tokens)
         yield Batch(
             step=step,
             epoch=epoch,
             rows=rows if world_size == 1 else split_over_ranks(rows, rank=rank, world_size=world_size),
             trained_tokens=sum(row.trained_tokens for row in rows),
-            examples=len(chosen),
+            examples=len(indices),
         )
 
 
 def split_over_ranks(rows: Sequence[PackedSequence], *, rank: int, world_size: int) -> tuple[PackedSequence, ...]:
-    """The rows of one process: every process gets equally many, and those of one place are of like length.
+    """The rows of one process: every process gets equally many, and those computed at the same time are of like length.
 
     The longest rows that hold several documents are halved until the rows divide evenly; what is missing then are rows
     in which nothing is trained.
@@ -133,59 +143,73 @@ def split_over_ranks(rows: Sequence[PackedSequence], *, rank: int, world_size: i
         rank: which process, from 0.
         world_size: how many processes.
     """
-    spread = list(rows)
-    while len(spread) % world_size and (several := [row for row in spread if len(row.addresses) > 1]):
-        fullest = max(several, key=lambda row: len(row.ids))
-        halves = halved(fullest) if fullest.parents else _halves(fullest)
-        spread = [row for row in spread if row is not fullest] + list(halves)
-    spread.sort(key=lambda row: len(row.ids), reverse=True)
-    spread += [_untrained(spread[-1])] * (-len(spread) % world_size)
-    return tuple(spread[rank::world_size])
+    assigned = list(rows)
+    while len(assigned) % world_size and (divisible := [row for row in assigned if len(row.addresses) > 1]):
+        fullest = max(divisible, key=lambda row: len(row.ids))
+        halves = split_shared_row(fullest) if fullest.parents else _split_between_documents(fullest)
+        assigned = [row for row in assigned if row is not fullest] + list(halves)
+    assigned.sort(key=lambda row: len(row.ids), reverse=True)
+    assigned += [_dummy_row(assigned[-1])] * (-len(assigned) % world_size)
+    return tuple(assigned[rank::world_size])
 
 
-def _halves(row: PackedSequence) -> tuple[PackedSequence, PackedSequence]:
+def _split_between_documents(row: PackedSequence) -> tuple[PackedSequence, PackedSequence]:
     """The same documents in two rows; the cut is the one between documents that is nearest to the middle."""
     ends = np.cumsum(row.document_tokens)[:-1]
-    first = int(np.abs(2 * ends - len(row.ids)).argmin()) + 1
-    at = int(ends[first - 1])
+    document_count = int(np.abs(2 * ends - len(row.ids)).argmin()) + 1
+    cut_token = int(ends[document_count - 1])
     return (
         PackedSequence(
-            row.ids[:at], row.weights[:at], row.positions[:at], row.document_tokens[:first], row.addresses[:first]
+            row.ids[:cut_token],
+            row.weights[:cut_token],
+            row.positions[:cut_token],
+            row.document_tokens[:document_count],
+            row.addresses[:document_count],
         ),
         PackedSequence(
-            row.ids[at:], row.weights[at:], row.positions[at:], row.document_tokens[first:], row.addresses[first:]
+            row.ids[cut_token:],
+            row.weights[cut_token:],
+            row.positions[cut_token:],
+            row.document_tokens[document_count:],
+            row.addresses[document_count:],
         ),
     )
 
 
-def _untrained(row: PackedSequence) -> PackedSequence:
-    """Two tokens to compute on where there is nothing to learn, so that a process keeps step with the others."""
+def _dummy_row(row: PackedSequence) -> PackedSequence:
+    """A dummy row of two tokens with zero loss weight, so that a process computes as many rows as the others."""
     return PackedSequence(row.ids[:2], np.zeros_like(row.weights[:2]), row.positions[:2], (len(row.ids[:2]),), ())
 
 
-def _trained_ends(row: PackedSequence, documents: Sequence[Example], laid: Sequence[Stretch]) -> int:
-    """Turns whose last token stands trained at its place in the row, behind the tokens it was proven behind."""
-    count, begins = 0, np.cumsum((0, *row.document_tokens))
-    before = row.predecessors()
-    for part, begin in zip(laid, begins, strict=False):
-        if not part.is_document:
+def _count_trained_turn_ends(row: PackedSequence, documents: Sequence[Example], segments: Sequence[Segment]) -> int:
+    """Turns whose last token is trained at its position in the row, after the token that it was proven after."""
+    count, segment_starts = 0, np.cumsum((0, *row.document_tokens))
+    predecessors = row.predecessors()
+    for segment, segment_start in zip(segments, segment_starts, strict=False):
+        if not segment.is_document:
             continue
-        one = documents[part.example]
-        for turn in one.turns:
-            at = int(begin) + turn.reply_end - 1 - part.start
-            same = row.ids[at] == one.ids[turn.reply_end - 1] and row.positions[at] == turn.reply_end - 1
-            behind = before[at] >= 0 and row.ids[before[at]] == one.ids[turn.reply_end - 2]
-            count += bool(same and behind and row.weights[at] != 0)
+        example = documents[segment.example]
+        for turn in example.turns:
+            position = int(segment_start) + turn.reply_end - 1 - segment.start
+            is_unchanged = (
+                row.ids[position] == example.ids[turn.reply_end - 1] and row.positions[position] == turn.reply_end - 1
+            )
+            follows_context = (
+                predecessors[position] >= 0 and row.ids[predecessors[position]] == example.ids[turn.reply_end - 2]
+            )
+            count += bool(is_unchanged and follows_context and row.weights[position] != 0)
     return count
 
 
-def _row(documents: Sequence[Example], laid: Sequence[Stretch]) -> PackedSequence:
-    shares = any(part.parent >= 0 for part in laid)
+def _packed_sequence(documents: Sequence[Example], segments: Sequence[Segment]) -> PackedSequence:
+    has_shared_prefix = any(segment.parent >= 0 for segment in segments)
     return PackedSequence(
-        ids=np.concatenate([documents[part.example].ids[part.start : part.end] for part in laid]),
-        weights=np.concatenate([documents[part.example].weights[part.start : part.end] for part in laid]),
-        positions=np.concatenate([np.arange(part.start, part.end, dtype=np.int32) for part in laid]),
-        document_tokens=tuple(part.end - part.start for part in laid),
-        addresses=tuple(documents[part.example].address for part in laid if part.is_document),
-        parents=tuple(part.parent for part in laid) if shares else (),
+        ids=np.concatenate([documents[segment.example].ids[segment.start : segment.end] for segment in segments]),
+        weights=np.concatenate(
+            [documents[segment.example].weights[segment.start : segment.end] for segment in segments]
+        ),
+        positions=np.concatenate([np.arange(segment.start, segment.end, dtype=np.int32) for segment in segments]),
+        document_tokens=tuple(segment.end - segment.start for segment in segments),
+        addresses=tuple(documents[segment.example].address for segment in segments if segment.is_document),
+        parents=tuple(segment.parent for segment in segments) if has_shared_prefix else (),
     )

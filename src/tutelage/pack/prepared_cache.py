@@ -1,7 +1,7 @@
 """Prepared data by its content: the same rows, read and proven in the same way, are prepared once.
 
 An entry is a folder named by a key: a store with the ledger's entries beside it. It is written aside and renamed, so
-that a reader meets a whole entry or none, and two writers of one key do not meet.
+that a reader opens a complete entry or none, and two writers of one key do not disturb each other.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from tutelage.pack.example_store import (
     HashedFile,
     StoreWriter,
     read_sealed,
-    require_whole,
+    require_intact,
     write_sealed,
 )
 from tutelage.render import Renderer
 from tutelage.types import Address, Change, Drop, Example
 
-LEDGER, BOOKS = "ledger.jsonl", "books.json"
+LEDGER, COUNTS = "ledger.jsonl", "books.json"
 MOST_BYTES = 10 << 30
 """What all entries may hold together; the least recently used go first."""
 ABANDONED_SECONDS = 24 * 3600.0
 """A folder aside that nobody has finished in this time was left by a process that was ended."""
-ASIDE = ".aside-"
-DECIDING_ROOMS = (
+SCRATCH_PREFIX = ".aside-"
+DECIDING_PACKAGES = (
     "tutelage.formats",
     "tutelage.render",
     "tutelage.render.chat_template",
@@ -62,10 +62,10 @@ def key_of(facts: Mapping[str, Any]) -> str:
     """
     deciding = {
         "facts": facts,
-        "code": _own_code(),
+        "code": _source_code_sha256(),
         "libraries": {name: importlib.metadata.version(name) for name in DECIDING_LIBRARIES},
     }
-    text = json.dumps(deciding, sort_keys=True, default=_spelled)
+    text = json.dumps(deciding, sort_keys=True, default=_json_default)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -88,7 +88,7 @@ def renderer_facts(renderer: Renderer) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Prepared data: the Examples, and the books about the rows they came from; `entries` is the open ledger file."""
+    """Prepared data: the Examples, and the ledger of the rows they came from; `entries` is the open ledger file."""
 
     store: ExampleStore
     rows_in: int
@@ -96,7 +96,7 @@ class Entry:
     notes: tuple[str, ...]
     entries: IO[str]
 
-    def tell(self, ledger: Ledger) -> None:
+    def replay_into(self, ledger: Ledger) -> None:
         """Enter in the ledger what preparing these rows entered, in the same order.
 
         Raises:
@@ -130,15 +130,15 @@ class EntryWriter:
     def __init__(self, parent: Path | None, *, vocabulary_size: int) -> None:
         self._variable = "TMPDIR" if parent is None else "TUTELAGE_CACHE"
         self._parent = Path(tempfile.gettempdir()) if parent is None else parent
-        with self._writing():
+        with self._save_errors():
             self._parent.mkdir(parents=True, exist_ok=True)
-            self.folder = Path(tempfile.mkdtemp(prefix=ASIDE, dir=self._parent))
+            self.folder = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=self._parent))
             self.folder.chmod(0o755)  # mkdtemp makes it private; a cache may be shared
             self._store = StoreWriter(self.folder, vocabulary_size=vocabulary_size)
             self._ledger = HashedFile(self.folder / LEDGER)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _save_errors(self) -> Iterator[None]:
         """What the disk says here concerns prepared data, and no other file of the run."""
         try:
             yield
@@ -152,28 +152,33 @@ class EntryWriter:
 
     def add(self, examples: tuple[Example, ...], *, system: str | None) -> None:
         """Append the Examples of one row, and the system prompt it opens with."""
-        with self._writing():
+        with self._save_errors():
             self._store.add(examples, system=system)
 
     def record(self, entry: Drop | Change) -> None:
         """Append an entry of the ledger."""
-        at = entry.address
-        line = [type(entry).__name__, at.file, at.number, at.unit, entry.reason, entry.detail]
-        with self._writing():
+        address = entry.address
+        line = [type(entry).__name__, address.file, address.number, address.unit, entry.reason, entry.detail]
+        with self._save_errors():
             self._ledger.write(json.dumps(line).encode() + b"\n")
 
-    def finish(self, books: Ledger) -> ExampleStore:
+    def finish(self, ledger: Ledger) -> ExampleStore:
         """Complete the folder with the counts and notes of these rows' own ledger; open the store."""
-        with self._writing():
+        with self._save_errors():
             self._store.finish()
             written = {LEDGER: self._ledger.finish()}
-            counts = {"rows_in": books.rows_in, "rows_kept": books.rows_kept, "notes": books.notes, "written": written}
-            write_sealed(self.folder / BOOKS, counts)
+            counts = {
+                "rows_in": ledger.rows_in,
+                "rows_kept": ledger.rows_kept,
+                "notes": ledger.notes,
+                "written": written,
+            }
+            write_sealed(self.folder / COUNTS, counts)
             return ExampleStore(self.folder)
 
     def move_to(self, target: Path) -> None:
         """Give the finished folder its name; if another process was first, its folder stands."""
-        with self._writing():
+        with self._save_errors():
             try:
                 self.folder.rename(target)
             except OSError:
@@ -182,7 +187,7 @@ class EntryWriter:
                 self.abandon()
 
     def abandon(self) -> None:
-        """Leave nothing behind."""
+        """Delete what was written."""
         with suppress(OSError):  # a full disk refuses what was still held; it goes anyway
             self._store.abandon()
         with suppress(OSError):
@@ -207,7 +212,7 @@ class Cache:
         try:
             if not folder.is_dir():
                 return None
-            entry = _opened(folder)
+            entry = _open_entry(folder)
         except (DataError, OSError, KeyError, TypeError):  # the last two: sealed, and of another version
             self._remove(folder)
             return None
@@ -231,51 +236,51 @@ class Cache:
         entries = []
         for folder in self.folder.iterdir():
             with suppress(OSError):  # another process may be pruning, too
-                if folder.name.startswith(ASIDE):
+                if folder.name.startswith(SCRATCH_PREFIX):
                     if time.time() - folder.stat().st_mtime > ABANDONED_SECONDS:
                         shutil.rmtree(folder, ignore_errors=True)
                     continue
-                size = sum(path.stat().st_size for path in folder.iterdir())
-                entries.append((folder == newest, (folder / SUMMARY).stat().st_mtime, size, folder))
-        left = self._most_bytes
-        for is_newest, _, size, folder in sorted(entries, reverse=True):
-            left -= size
-            if left < 0 and not is_newest:
+                size_bytes = sum(path.stat().st_size for path in folder.iterdir())
+                entries.append((folder == newest, (folder / SUMMARY).stat().st_mtime, size_bytes, folder))
+        remaining_bytes = self._most_bytes
+        for is_newest, _, size_bytes, folder in sorted(entries, reverse=True):
+            remaining_bytes -= size_bytes
+            if remaining_bytes < 0 and not is_newest:
                 self._remove(folder)
 
     def _remove(self, folder: Path) -> None:
-        """Out of sight first: nobody must meet an entry with half of its files gone."""
+        """Renamed first: no reader must open an entry with half of its files deleted."""
         with suppress(OSError):  # another process was first, or this cache may only be read
-            aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=self.folder))
+            scratch = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=self.folder))
             with suppress(OSError):
-                folder.rename(aside / folder.name)
-            shutil.rmtree(aside, ignore_errors=True)
+                folder.rename(scratch / folder.name)
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _opened(folder: Path) -> Entry:
+def _open_entry(folder: Path) -> Entry:
     store = ExampleStore(folder, verify=True)
-    books = read_sealed(folder / BOOKS)
-    require_whole(folder / LEDGER, books["written"][LEDGER], verify=True)
+    counts = read_sealed(folder / COUNTS)
+    require_intact(folder / LEDGER, counts["written"][LEDGER], verify=True)
     entries = (folder / LEDGER).open(encoding="utf-8")
-    return Entry(store, books["rows_in"], books["rows_kept"], tuple(books["notes"]), entries)
+    return Entry(store, counts["rows_in"], counts["rows_kept"], tuple(counts["notes"]), entries)
 
 
-def _own_code() -> str:
+def _source_code_sha256() -> str:
     """Hash of our own files that decide: a change of the proof cannot forget to make the key another."""
     digest = hashlib.sha256()
-    for room in DECIDING_ROOMS:
-        for file in sorted(files(room).iterdir(), key=_name_of):
+    for package in DECIDING_PACKAGES:
+        for file in sorted(files(package).iterdir(), key=_file_name):
             if file.name.endswith((".py", ".json", ".toml")) and file.is_file():
                 data = file.read_bytes()
-                digest.update(f"{room}/{file.name} {len(data)}\n".encode() + data)
+                digest.update(f"{package}/{file.name} {len(data)}\n".encode() + data)
     return digest.hexdigest()
 
 
-def _name_of(file: Traversable) -> str:
+def _file_name(file: Traversable) -> str:
     return file.name
 
 
-def _spelled(value: Any) -> Any:
+def _json_default(value: Any) -> Any:
     if isinstance(value, set | frozenset):
         return sorted(value)
     if isinstance(value, date | datetime):

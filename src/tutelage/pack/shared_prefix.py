@@ -1,7 +1,7 @@
-"""Shared prefixes: a beginning that several documents of a row have in common is laid down, and computed, once.
+"""Shared prefixes: a prefix that several documents of a row have in common is packed, and computed, once.
 
 Causal attention makes this exact: what the model computes for a token depends on the tokens before it only, so equal
-beginnings have equal hidden states, and the gradients of all documents add up in the one copy.
+prefixes have equal hidden states, and the gradients of all documents add up in the one copy.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import numpy as np
 from tutelage.types import Example
 
 MIN_SHARED_TOKENS = 16
-"""Shorter beginnings are laid down again: each shared stretch costs an attention call of its own in every layer.
+"""Shorter prefixes are packed again: each shared segment costs an attention call of its own in every layer.
 Source: our choice; 16 tokens of a small model cost far more than that call, see benchmarks/train/prefixes.py."""
 MIN_SAVED_SHARE = 1 / 12
-"""Tokens that sharing saves, for each token behind what is shared: attention to it is another piece for all of those.
+"""Tokens that sharing saves, for each token after the shared prefix: each of those attends to it in a call of its own.
 Source: docs/log.md, "What sharing a beginning costs"."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
-    """Tokens `start` to `end` of an example, laid down behind those of the stretch `parent` (-1: behind nothing).
+class Segment:
+    """Tokens `start` to `end` of an example, which continue those of the segment `parent` (-1: of none).
 
-    `is_document` is False for a stretch that several documents share: it is context, never trained.
+    `is_document` is False for a segment that several documents share: it is context, never trained.
     """
 
     example: int
@@ -36,58 +36,60 @@ class Stretch:
     is_document: bool
 
 
-def by_content(examples: Sequence[Example]) -> list[int]:
-    """Indices of `examples` sorted by their ids, so that common beginnings stand side by side."""
+def sorted_by_content(examples: Sequence[Example]) -> list[int]:
+    """Indices of `examples` sorted by their ids, so that common prefixes are neighbors."""
     return sorted(range(len(examples)), key=lambda index: examples[index].ids.astype(">i4").tobytes())
 
 
-def shared_with_next(examples: Sequence[Example]) -> list[int]:
-    """For each example but the last: how many tokens it begins with in common with the next one.
+def common_tokens_with_next(examples: Sequence[Example]) -> list[int]:
+    """For each example but the last: tokens of the prefix that it has in common with the next example.
 
-    A token that either of them trains, and what comes after it, is not counted.
+    The prefix ends before the first token that either of them trains.
     """
-    firsts = [_first_trained(example) for example in examples]
+    first_trained_positions = [_first_trained(example) for example in examples]
     return [
-        min(_common(one.ids, other.ids), here, there)
-        for (one, other), (here, there) in zip(pairwise(examples), pairwise(firsts), strict=True)
+        min(_common_prefix_tokens(example.ids, next_example.ids), first_trained, next_first_trained)
+        for (example, next_example), (first_trained, next_first_trained) in zip(
+            pairwise(examples), pairwise(first_trained_positions), strict=True
+        )
     ]
 
 
-def stretches(examples: Sequence[Example], shared: Sequence[int]) -> list[Stretch]:
-    """The stretches in which `examples` are laid down: a parent stands before its children.
+def segments_of(examples: Sequence[Example], common_tokens: Sequence[int]) -> list[Segment]:
+    """The segments in which `examples` are packed: a parent precedes its children.
 
-    The last stretch of each example is a document of its own and never empty, as it trains something.
+    The last segment of each example is a document of its own and never empty, as it trains something.
 
     Args:
         examples: sorted by content.
-        shared: what `shared_with_next` says of them; all zero lays each document down alone.
+        common_tokens: what `common_tokens_with_next` says of them; all zero packs each document alone.
     """
-    laid: list[Stretch] = []
-    # Each entry: examples low..high-1 have the same first `start` tokens, which end with stretch `parent`.
-    waiting = [(0, len(examples), 0, -1)]
-    while waiting:
-        low, high, start, parent = waiting.pop()
+    segments: list[Segment] = []
+    # Each entry: examples low..high-1 have the same first `start` tokens, which end with segment `parent`.
+    stack = [(0, len(examples), 0, -1)]
+    while stack:
+        low, high, start, parent = stack.pop()
         if high - low == 1:
-            laid.append(Stretch(low, start, len(examples[low].ids), parent, True))
+            segments.append(Segment(low, start, len(examples[low].ids), parent, True))
             continue
-        depth = min(shared[low : high - 1])
-        saved, behind = (
-            (depth - start) * (high - low - 1),
-            sum(len(example.ids) - depth for example in examples[low:high]),
+        shared_end = min(common_tokens[low : high - 1])
+        saved_tokens, remaining_tokens = (
+            (shared_end - start) * (high - low - 1),
+            sum(len(example.ids) - shared_end for example in examples[low:high]),
         )
-        if depth - start >= MIN_SHARED_TOKENS and saved >= MIN_SAVED_SHARE * behind:
-            laid.append(Stretch(low, start, depth, parent, False))
-            start, parent = depth, len(laid) - 1
-        least = max(start + MIN_SHARED_TOKENS, depth + 1)  # neighbours with less in common part here
-        cuts = [at + 1 for at in range(low, high - 1) if shared[at] < least]
-        edges = [low, *cuts, high]
-        waiting += [(a, b, start, parent) for a, b in reversed(list(pairwise(edges)))]
-    return laid
+        if shared_end - start >= MIN_SHARED_TOKENS and saved_tokens >= MIN_SAVED_SHARE * remaining_tokens:
+            segments.append(Segment(low, start, shared_end, parent, False))
+            start, parent = shared_end, len(segments) - 1
+        min_common_tokens = max(start + MIN_SHARED_TOKENS, shared_end + 1)  # neighbors with less are separated
+        group_starts = [index + 1 for index in range(low, high - 1) if common_tokens[index] < min_common_tokens]
+        edges = [low, *group_starts, high]
+        stack += [(group_start, group_end, start, parent) for group_start, group_end in reversed(list(pairwise(edges)))]
+    return segments
 
 
-def packed_tokens(examples: Sequence[Example], shared: Sequence[int]) -> int:
+def packed_tokens(examples: Sequence[Example], common_tokens: Sequence[int]) -> int:
     """Tokens that `examples`, sorted by content, take in a row."""
-    return sum(stretch.end - stretch.start for stretch in stretches(examples, shared))
+    return sum(segment.end - segment.start for segment in segments_of(examples, common_tokens))
 
 
 def _first_trained(example: Example) -> int:
@@ -95,7 +97,7 @@ def _first_trained(example: Example) -> int:
     return int(trained[0]) if len(trained) else 0
 
 
-def _common(one: np.ndarray, other: np.ndarray) -> int:
-    length = min(len(one), len(other))
-    different = np.flatnonzero(one[:length] != other[:length])
+def _common_prefix_tokens(ids: np.ndarray, next_ids: np.ndarray) -> int:
+    length = min(len(ids), len(next_ids))
+    different = np.flatnonzero(ids[:length] != next_ids[:length])
     return int(different[0]) if len(different) else length

@@ -24,7 +24,7 @@ def announce_data(screen: Screen, prepared: Prepared) -> None:
     for reason, count in ledger.changed.most_common():
         screen.log(f"  changed {count}: {reason}, first {ledger.change_samples[reason][0].address}")
     for source in prepared.sources:
-        screen.log(f"  {source.weight:g} x {len(source.places)} sequences an epoch: {source.name}")
+        screen.log(f"  {source.weight:g} x {len(source.indices)} sequences an epoch: {source.name}")
     for note in ledger.notes:
         screen.log(f"  note: {note}")
 

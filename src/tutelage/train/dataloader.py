@@ -29,7 +29,7 @@ def rank_batches(
     row_tokens: int,
     start_step: int,
     share_prefixes: bool,
-    within: int | None = None,
+    max_row_tokens: int | None = None,
 ) -> Iterator[Batch]:
     """This process's share of every batch, packed as the model allows; those for a GPU are made ahead.
 
@@ -40,7 +40,7 @@ def rank_batches(
         row_tokens: most tokens of a row.
         start_step: steps already taken.
         share_prefixes: compute once what documents of a row begin with alike, where the model allows it.
-        within: a smaller budget of a row, once memory ran out.
+        max_row_tokens: a smaller budget of a row, once memory ran out.
     """
     architecture = strategy.architecture
     made = batches(
@@ -52,7 +52,7 @@ def rank_batches(
         documents_isolated=architecture.documents_isolated,
         rank=strategy.process_group.rank,
         world_size=strategy.process_group.size,
-        within=within,
+        max_row_tokens=max_row_tokens,
     )
     return ahead(made, pin=True) if device_here() == "cuda" else made
 

@@ -125,7 +125,7 @@ def parts_of(
     before = order_over_parts(run_files.read_settings(folder), prepared, parts)
     order = order_over_parts(settings, prepared, parts)
     part = Part(steps_done, before.visits_after(steps_done), before.steps, steps_done == before.steps)
-    if replace(order, laid=(*order.laid, (part.steps, part.visits))).steps <= steps_done:
+    if replace(order, part_ends=(*order.part_ends, (part.steps, part.visits))).steps <= steps_done:
         raise ConfigError(
             "The run has taken as many steps already as it is given",
             where=str(folder),
@@ -138,5 +138,5 @@ def parts_of(
 
 def order_over_parts(settings: Settings, prepared: Prepared, parts: tuple[Part, ...]) -> Sampler:
     """The order in which a run of these parts visits its examples."""
-    laid = tuple((one.steps, one.visits) for one in parts)
-    return sampler_for(settings, examples=len(prepared.train), sources=prepared.sources, laid=laid)
+    part_ends = tuple((one.steps, one.visits) for one in parts)
+    return sampler_for(settings, examples=len(prepared.train), sources=prepared.sources, part_ends=part_ends)

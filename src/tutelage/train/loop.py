@@ -22,7 +22,7 @@ from tutelage.model.heap import GIVE_BACK_EVERY_STEPS, trim_heap
 from tutelage.model.out_of_memory import is_out_of_memory, return_memory
 from tutelage.optim.lr_schedule import Schedule
 from tutelage.optim.master_weights import MasterWeights
-from tutelage.pack.splitting import rows_within
+from tutelage.pack.splitting import split_rows
 from tutelage.runs.metrics_log import HeldoutRecord, Record, Recorder, RowsRecord, StepRecord
 from tutelage.system.hardware import peak_bytes
 from tutelage.train.abort import abort_before_step, abort_out_of_memory, abort_out_of_memory_on_rank
@@ -101,7 +101,7 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
         started = time.perf_counter()
         before = rng_state()
         while True:  # once, unless memory runs out
-            rows = rows_within(batch.rows, progress.row_tokens)
+            rows = split_rows(batch.rows, progress.row_tokens)
             losses: list[float] = []
             try:
                 for row in rows:

@@ -333,7 +333,7 @@ def _train(job: Job) -> Outcome:
         row_tokens=row_tokens_here(job.settings),
         start_step=progress.steps_done,
         share_prefixes=trains_on_shared_prefixes(job.settings),
-        within=progress.row_tokens,
+        max_row_tokens=progress.row_tokens,
     )
     recorded = job.recorded
     with (
