@@ -270,7 +270,7 @@ class TestProblems:
 
     def test_all_problems_come_together_with_their_lines(self, tmp_path: Path) -> None:
         text = (
-            '[model]\nname = "x"\n[data]\ntrain = ["a", 3]\n[pack]\nmax_tokens = 4096\nrow_tokens = 9\n'
+            '[model]\nname = "x"\n[data]\ntrain = ["a", 3]\n[pack]\nmax_seq_length = 4096\nrow_tokens = 9\n'
             "[train]\nepoch = 1\nbeta1 = 2\n"
         )
         path = write(tmp_path, text)

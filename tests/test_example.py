@@ -54,7 +54,7 @@ def test_it_stays_one_page_and_needs_only_torch_and_transformers():
     imported = re.findall(r"^(?:from|import) (\w+)(.*)", text, re.MULTILINE)
     assert {name for name, _ in imported} - set(sys.stdlib_module_names) == {"torch", "transformers", "tutelage"}
     assert [rest.split("#")[0].strip() for name, rest in imported if name == "tutelage"] == [
-        ".model.source import model_folder"
+        ".model.locate import model_folder"
     ]
 
 

@@ -114,7 +114,7 @@ def recipe(folder: Path, model: Path, *, name: str, method: str = "lora") -> Pat
         f'name = "{name}"\nfolder = "{folder / "runs"}"\n'
         f'[model]\nname = "{model}"\nmethod = "{method}"\nprecision = "fp32"\n'
         f'[data]\ntrain = ["{rows}"]\nvalidation = ["{rows}"]\nworkers = 1\n'
-        "[train]\nepochs = 6\nbatch_examples = 5\ncheckpoint_every = 2\n[evaluate]\nbefore = false\n",
+        "[train]\nepochs = 6\nbatch_size = 5\ncheckpoint_every = 2\n[evaluate]\nbefore = false\n",
         encoding="utf-8",
     )
     return path

@@ -16,6 +16,7 @@ from tutelage.distributed.strategy import Strategy
 from tutelage.model.architecture import Architecture
 from tutelage.model.attention.isolation_check import Longest
 from tutelage.pack import Sampler
+from tutelage.train.dataloader import rank_batches
 from tutelage.types import Address, Example
 
 
@@ -89,6 +90,8 @@ def test_r8_a_model_that_shares_no_beginning_gets_rows_without(shares: bool) -> 
     ]
     strategy = Strategy(SINGLE, architecture=Architecture(shares_prefixes=shares))
 
-    (batch,) = strategy.batches(examples, Sampler(4, 4, 1.0, 0), row_tokens=400, start_step=0, share_prefixes=True)
+    (batch,) = rank_batches(
+        strategy, examples, Sampler(4, 4, 1.0, 0), row_tokens=400, start_step=0, share_prefixes=True
+    )
 
     assert any(row.parents for row in batch.rows) is shares

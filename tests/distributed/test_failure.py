@@ -30,9 +30,9 @@ with ending_together(store, rank=0, grace_seconds=0.5):
 """
 ALWAYS_ASKING = """
 import torch.distributed as dist
-from tutelage.model import ending
-ending.POLL_SECONDS = 0
-with ending.ending_together(dist.TCPStore("127.0.0.1", 0, is_master=True), rank=0):
+from tutelage.distributed import failure
+failure.POLL_SECONDS = 0
+with failure.ending_together(dist.TCPStore("127.0.0.1", 0, is_master=True), rank=0):
     pass
 """
 

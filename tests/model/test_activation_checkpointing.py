@@ -27,9 +27,9 @@ import resource, sys
 import numpy, torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from tutelage.model.activation_checkpointing import recompute_activations
-from tutelage.model.attention.packed import isolate_documents
+from tutelage.model.attention.packed import use_packed_attention
 from tutelage.model.loss import row_loss
-from tutelage.types import Row
+from tutelage.types import PackedSequence
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
@@ -37,7 +37,7 @@ model = LlamaForCausalLM(LlamaConfig(
     vocab_size=416, hidden_size=64, intermediate_size=512, num_hidden_layers=8, num_attention_heads=1,
     num_key_value_heads=1, max_position_embeddings=8192,
 )).train()
-isolate_documents(model)
+use_packed_attention(model)
 if sys.argv[1] == "on":
     recompute_activations(model)
 
@@ -45,7 +45,7 @@ def learn(tokens):
     ids = numpy.random.default_rng(0).integers(0, 416, tokens).astype(numpy.int32)
     weights = numpy.ones(tokens, dtype=numpy.float32)
     weights[0] = 0
-    loss, count = row_loss(model, Row(ids, weights, numpy.arange(tokens, dtype=numpy.int32), (tokens,), ()))
+    loss, count = row_loss(model, PackedSequence(ids, weights, numpy.arange(tokens, dtype=numpy.int32), (tokens,), ()))
     (loss / count).backward()
     return loss, count
 

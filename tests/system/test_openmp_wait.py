@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.system import openmp_wait as waiting
+from tutelage.system import openmp_wait
 from tutelage.system.openmp_wait import BOUNDS, CROWDED_SHARE, FREE_SHARE, Watch, bounds_of_waiting, waiting_here
 
 MOST = 400
 SLEEPS = f"""
 import ctypes, os, time, torch
 from pathlib import Path
-from tutelage.model import waiting
+from tutelage.system import openmp_wait
 torch.set_num_threads(2)
 values = torch.ones(400_000)
 
@@ -44,9 +44,9 @@ def slept():
     return sleeps() - before
 
 main = str(os.getpid())
-openmp = waiting.loaded_openmp()
+openmp = openmp_wait.loaded_openmp()
 spinning = min(slept(), slept())  # what else runs may send a thread to sleep, and not keep it awake
-held = waiting.SleepSoon(openmp, waiting.threads_to_hold())
+held = openmp_wait.SleepSoon(openmp, openmp_wait.threads_to_hold())
 soon = max(slept(), slept())
 held.end()
 time.sleep(0.2)  # the threads of its team end by themselves
@@ -54,7 +54,7 @@ print(spinning, soon, min(slept(), slept()))
 """
 
 needs_linux = pytest.mark.skipif(
-    not waiting.OWN_SCHEDULE.exists() or len(os.sched_getaffinity(0)) < 2,
+    not openmp_wait.OWN_SCHEDULE.exists() or len(os.sched_getaffinity(0)) < 2,
     reason="Linux with two cores says what waits, and lets two threads spin",
 )
 
@@ -84,9 +84,9 @@ class Held:
 
 def test_p3_threads_sleep_soon_from_when_they_stand_in_line_until_they_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     teams: list[Held] = []
-    monkeypatch.setattr(waiting, "SleepSoon", lambda _openmp, _threads: Held(teams))
+    monkeypatch.setattr(openmp_wait, "SleepSoon", lambda _openmp, _threads: Held(teams))
     monkeypatch.setattr(Watch, "_look_on", lambda _self: None)
-    monkeypatch.setattr(waiting, "threads_to_hold", lambda: 2)
+    monkeypatch.setattr(openmp_wait, "threads_to_hold", lambda: 2)
     watch = Watch(ctypes.CDLL(None))
     held = []
     between = (CROWDED_SHARE + FREE_SHARE) / 2
@@ -98,14 +98,14 @@ def test_p3_threads_sleep_soon_from_when_they_stand_in_line_until_they_do_not(mo
 
 
 def test_p3_no_team_of_more_threads_than_a_system_gives_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    cores = waiting.MOST_HELD + 40
+    cores = openmp_wait.MOST_HELD + 40
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(cores)), raising=False)
     monkeypatch.setattr("torch.get_num_threads", lambda: 2)
-    assert waiting.threads_to_hold() is None
+    assert openmp_wait.threads_to_hold() is None
     monkeypatch.setattr("torch.get_num_threads", lambda: cores - 3)
-    assert waiting.threads_to_hold() == 5
+    assert openmp_wait.threads_to_hold() == 5
     monkeypatch.setattr("torch.get_num_threads", lambda: cores)
-    assert waiting.threads_to_hold() == 2
+    assert openmp_wait.threads_to_hold() == 2
 
 
 @needs_linux
@@ -132,13 +132,13 @@ def test_p3_what_the_user_chose_stands(chosen: dict[str, str], monkeypatch: pyte
         monkeypatch.delenv(name, raising=False)
     for name, value in chosen.items():
         monkeypatch.setenv(name, value)
-    assert waiting.watch_the_cores.__wrapped__() is None
+    assert openmp_wait.watch_the_cores.__wrapped__() is None
     ((name, value),) = chosen.items()
     assert waiting_here(chosen) == f"as {name}={value} says"
 
 
 def test_p3_the_way_of_waiting_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(waiting, "OWN_SCHEDULE", tmp_path / "none")
+    monkeypatch.setattr(openmp_wait, "OWN_SCHEDULE", tmp_path / "none")
     assert "as long as the OpenMP runtime lets them" in waiting_here(BOUNDS)
-    monkeypatch.setattr(waiting, "OWN_SCHEDULE", tmp_path)
+    monkeypatch.setattr(openmp_wait, "OWN_SCHEDULE", tmp_path)
     assert "sleep soon while other programs want the cores" in waiting_here(bounds_of_waiting({}))
