@@ -52,26 +52,26 @@ class StartAdapter:
         return str(self.config.get("peft_type", ""))
 
 
-def start_folder(asked: ModelSettings, *, weights: bool = True, log: Say = print) -> Path:
+def start_folder(model_settings: ModelSettings, *, weights: bool = True, log: Say = print) -> Path:
     """The folder of model, tokenizer and template that a run with these settings starts from.
 
     Args:
-        asked: `[model]`.
+        model_settings: `[model]`.
         weights: False leaves an adapter unmerged, for what looks at configuration, tokenizer and template alone.
         log: told what is slow.
 
     Raises:
         TutelageError: of the kind that fits; see `model.locate.model_folder` and `start_adapter`.
     """
-    if asked.add_tokens:
-        return _with_tokens(asked, weights=weights, log=log)
-    path = Path(asked.name).expanduser()
-    adapter = start_adapter(asked)
+    if model_settings.add_tokens:
+        return _with_tokens(model_settings, weights=weights, log=log)
+    path = Path(model_settings.name).expanduser()
+    adapter = start_adapter(model_settings)
     if adapter is None:
         trained = path / run_files.MODEL
-        return model_folder(str(trained if names_a_run(path) else asked.name), weights=weights, log=log)
+        return model_folder(str(trained if names_a_run(path) else model_settings.name), weights=weights, log=log)
     base = start_folder(adapter.base, weights=weights, log=log)
-    if asked.adapter == "continue" or not weights:
+    if model_settings.adapter == "continue" or not weights:
         return _beside(base, adapter.folder, label="start", fill=None)
     if adapter.kind != "LORA":
         raise ConfigError(
@@ -86,70 +86,70 @@ def start_folder(asked: ModelSettings, *, weights: bool = True, log: Say = print
         from tutelage.model.adapters.merge import merge_adapter
 
         log(f"Merging {adapter.folder} into its base, once ...")
-        merge_adapter(base, adapter.folder, folder, trust_remote_code=asked.trust_remote_code)
+        merge_adapter(base, adapter.folder, folder, trust_remote_code=model_settings.trust_remote_code)
 
     return _beside(base, adapter.folder, label="merged", fill=merge)
 
 
-def _with_tokens(asked: ModelSettings, *, weights: bool, log: Say) -> Path:
+def _with_tokens(model_settings: ModelSettings, *, weights: bool, log: Say) -> Path:
     """The start with the tokens that are to be added; without weights the tokenizer alone has them.
 
     Raises:
         ConfigError: the start is an adapter that is trained on; or one of them is a token already.
     """
-    if asked.adapter == "continue" and (adapter := start_adapter(asked)) is not None:
+    if model_settings.adapter == "continue" and (adapter := start_adapter(model_settings)) is not None:
         raise ConfigError(
             "An adapter that is trained on cannot learn new tokens, as what it trains is settled",
             where="model.add_tokens",
-            found=f'model.adapter = "continue", and {", ".join(asked.add_tokens)}',
+            found=f'model.adapter = "continue", and {", ".join(model_settings.add_tokens)}',
             expected='model.adapter = "merge", or no new tokens',
             fix='set model.adapter = "merge"' if adapter.kind == "LORA" else "leave model.add_tokens out",
         )
-    base = start_folder(asked.model_copy(update={"add_tokens": []}), weights=weights, log=log)
+    base = start_folder(model_settings.model_copy(update={"add_tokens": []}), weights=weights, log=log)
 
     def grow(folder: Path) -> None:
         from tutelage.model.new_tokens import add_rows, add_to_tokenizer
 
         if not weights:
-            add_to_tokenizer(base, folder, asked.add_tokens)
+            add_to_tokenizer(base, folder, model_settings.add_tokens)
             return
-        log(f"Adding {len(asked.add_tokens)} tokens to the model, once ...")
-        start, trust = asked.add_tokens_start, asked.trust_remote_code
-        add_rows(base, folder, asked.add_tokens, start=start, trust_remote_code=trust)
+        log(f"Adding {len(model_settings.add_tokens)} tokens to the model, once ...")
+        start, trust = model_settings.add_tokens_start, model_settings.trust_remote_code
+        add_rows(base, folder, model_settings.add_tokens, start=start, trust_remote_code=trust)
 
-    facts = json.dumps([weights, asked.add_tokens, asked.add_tokens_start])
+    facts = json.dumps([weights, model_settings.add_tokens, model_settings.add_tokens_start])
     return _beside(base, None, label="grown", fill=grow, links_weights=not weights, facts=facts)
 
 
-def start_name(asked: ModelSettings, *, log: Say = print) -> str:
+def start_name(model_settings: ModelSettings, *, log: Say = print) -> str:
     """`model.name`, or, where that is an adapter or a run, a folder that a plan of it can be read from."""
-    path = Path(asked.name).expanduser()
-    plain = start_adapter(asked) is None and not names_a_run(path) and not asked.add_tokens
-    return asked.name if plain else str(start_folder(asked, weights=False, log=log))
+    path = Path(model_settings.name).expanduser()
+    plain = start_adapter(model_settings) is None and not names_a_run(path) and not model_settings.add_tokens
+    return model_settings.name if plain else str(start_folder(model_settings, weights=False, log=log))
 
 
-def start_adapter(asked: ModelSettings) -> StartAdapter | None:
+def start_adapter(model_settings: ModelSettings) -> StartAdapter | None:
     """The adapter that `model.name` is, or that the run it names trained; None for a whole model.
 
     Raises:
         SourceNotFoundError: the run has not trained anything yet.
         DataError: the adapter's configuration cannot be read, or names no base.
     """
-    path = Path(asked.name).expanduser()
+    path = Path(model_settings.name).expanduser()
     if not names_a_run(path):
         if not (path / ADAPTER_FILES[0]).is_file():
             return None
         run = path.parent if path.name == run_files.ADAPTER and names_a_run(path.parent) else None
-        return _adapter_in(path, None if run is None else run_files.read_settings(run).model, asked)
+        return _adapter_in(path, None if run is None else run_files.read_settings(run).model, model_settings)
     settings = run_files.read_settings(path)
     trained = path / run_files.trained_name(settings)
     if not trained.is_dir():
         raise SourceNotFoundError(
-            f"The run '{asked.name}' has no trained weights yet, so nothing can start from it",
+            f"The run '{model_settings.name}' has no trained weights yet, so nothing can start from it",
             where=str(trained),
             fix=f"let it finish: {command('train', '--resume', path)}",
         )
-    return None if settings.model.method == "full" else _adapter_in(trained, settings.model, asked)
+    return None if settings.model.method == "full" else _adapter_in(trained, settings.model, model_settings)
 
 
 def continued(settings: Settings) -> StartAdapter | None:
@@ -182,20 +182,20 @@ def with_adapters_own(settings: Settings) -> Settings:
     adapter = continued(settings)
     if adapter is None:
         return settings
-    own = adapter.config
+    adapter_config = adapter.config
     if adapter.kind == "PROMPT_TUNING":
-        prompt = settings.prompt.model_copy(update={"tokens": own["num_virtual_tokens"], "text": None})
+        prompt = settings.prompt.model_copy(update={"tokens": adapter_config["num_virtual_tokens"], "text": None})
         return settings.model_copy(update={"prompt": prompt})
     lora = settings.lora.model_copy(
         update={
-            "rank": own["r"],
-            "alpha": own["lora_alpha"],
-            "dropout": float(own.get("lora_dropout") or 0.0),
-            "rslora": bool(own.get("use_rslora")),
-            "dora": bool(own.get("use_dora")),
+            "rank": adapter_config["r"],
+            "alpha": adapter_config["lora_alpha"],
+            "dropout": float(adapter_config.get("lora_dropout") or 0.0),
+            "rslora": bool(adapter_config.get("use_rslora")),
+            "dora": bool(adapter_config.get("use_dora")),
             "target_modules": _targets_of(adapter),
             "init": "default",
-            "modules_to_save": _shortest(own.get("modules_to_save") or []),
+            "modules_to_save": _shortest(adapter_config.get("modules_to_save") or []),
         }
     )
     return settings.model_copy(update={"lora": lora})
@@ -203,21 +203,23 @@ def with_adapters_own(settings: Settings) -> Settings:
 
 def _targets_of(adapter: StartAdapter) -> str | list[str]:
     """What an adapter of LoRA has its pairs at; where its configuration has a pattern, the layers that it met."""
-    named = adapter.config.get("target_modules") or []
+    target_modules = adapter.config.get("target_modules") or []
     parameters = adapter.config.get("target_parameters") or []
-    if named == "all-linear" and not parameters:
-        return str(named)
-    if isinstance(named, str):
+    if target_modules == "all-linear" and not parameters:
+        return str(target_modules)
+    if isinstance(target_modules, str):
         stored = [name.removeprefix(PEFT_PREFIX) for name in stored_tensors(adapter.folder)]
         pairs = {name.partition(".lora_")[0] for name in stored if ".lora_" in name}
         holders = [parameter.rpartition(".")[0] for parameter in parameters]
-        named = [pair for pair in pairs if not any(pair.removesuffix(".base_layer").endswith(each) for each in holders)]
-    return sorted({*named, *parameters})
+        target_modules = [
+            pair for pair in pairs if not any(pair.removesuffix(".base_layer").endswith(each) for each in holders)
+        ]
+    return sorted({*target_modules, *parameters})
 
 
 def _shortest(names: list[str]) -> list[str]:
     """Without those that end in another: PEFT adds the whole name of a tied embedding to the one that it was given."""
-    return sorted(name for name in names if not any(name.endswith(f".{other}") for other in names))
+    return sorted(name for name in names if not any(name.endswith(f".{suffix}") for suffix in names))
 
 
 def names_a_run(path: Path) -> bool:
@@ -228,15 +230,15 @@ def names_a_run(path: Path) -> bool:
         return False
 
 
-def _adapter_in(folder: Path, base: ModelSettings | None, asked: ModelSettings) -> StartAdapter:
+def _adapter_in(folder: Path, base: ModelSettings | None, model_settings: ModelSettings) -> StartAdapter:
     try:
-        found = json.loads((folder / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
-        named = found.get("base_model_name_or_path")
+        adapter_config = json.loads((folder / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
+        base_name = adapter_config.get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError) as error:
         raise _unreadable(folder, cause_of(error)) from error
     if not (folder / ADAPTER_FILES[1]).is_file():
         raise _unreadable(folder, f"no {ADAPTER_FILES[1]}")
-    if base is None and not named:
+    if base is None and not base_name:
         raise DataError(
             "The adapter does not say which model it belongs to",
             where=str(folder / ADAPTER_FILES[0]),
@@ -244,15 +246,15 @@ def _adapter_in(folder: Path, base: ModelSettings | None, asked: ModelSettings) 
             expected="the folder or hub id of its base",
             fix="write it into that file",
         )
-    known = base or ModelSettings(name=str(named), trust_remote_code=asked.trust_remote_code)
-    return StartAdapter(folder, found, known)
+    base_settings = base or ModelSettings(name=str(base_name), trust_remote_code=model_settings.trust_remote_code)
+    return StartAdapter(folder, adapter_config, base_settings)
 
 
-def _unreadable(folder: Path, found: str) -> DataError:
+def _unreadable(folder: Path, cause: str) -> DataError:
     return DataError(
         "The adapter cannot be read",
         where=str(folder),
-        found=found,
+        found=cause,
         expected=" and ".join(ADAPTER_FILES),
         fix="save it again with PEFT: model.save_pretrained(folder)",
     )
@@ -287,10 +289,10 @@ def _beside(
         with new_folder(folder) as scratch:
             if fill is not None:
                 fill(scratch)
-            for own_file in _own_files(base):
-                written = fill is not None and not links_weights and "safetensors" in own_file.name
-                if not (scratch / own_file.name).exists() and not written:
-                    (scratch / own_file.name).symlink_to(own_file.resolve())
+            for model_file in _own_files(base):
+                written = fill is not None and not links_weights and "safetensors" in model_file.name
+                if not (scratch / model_file.name).exists() and not written:
+                    (scratch / model_file.name).symlink_to(model_file.resolve())
             if adapter is not None:
                 for name in OWN_FILES:
                     _copy_over(adapter / name, scratch / name)
@@ -331,7 +333,7 @@ def _key(base: Path, adapter: Path | None, facts: str) -> str:
         for file in sorted((adapter / name).rglob("*")) if (adapter / name).is_dir() else [adapter / name]:
             if file.is_file():
                 digest.update(f"{name} {file_sha256(file)}".encode())
-    for own_file in _own_files(base):
-        state = own_file.stat()
-        digest.update(f"{own_file.name} {state.st_size} {state.st_mtime_ns}".encode())
+    for model_file in _own_files(base):
+        state = model_file.stat()
+        digest.update(f"{model_file.name} {state.st_size} {state.st_mtime_ns}".encode())
     return digest.hexdigest()[:16]

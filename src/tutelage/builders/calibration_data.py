@@ -25,28 +25,28 @@ def calibration_for(
         return None
 
     @contextmanager
-    def look(architecture: Architecture) -> Iterator[CalibrationData]:
+    def open_calibration(architecture: Architecture) -> Iterator[CalibrationData]:
         examples = first_examples(settings, prepared)
         rows = pack_rows(
             examples, row_tokens=row_tokens_here(settings), documents_isolated=architecture.documents_isolated
         )
         title = f"Before the first step: tokens that lora.init = {settings.lora.init} looks at"
-        with screen.counting(title, sum(len(row.ids) for row in rows)) as done:
-            yield CalibrationData(rows, done, architecture)
+        with screen.counting(title, sum(len(row.ids) for row in rows)) as advance:
+            yield CalibrationData(rows, advance, architecture)
 
-    return look
+    return open_calibration
 
 
 def first_examples(settings: Settings, prepared: Prepared) -> list[Example]:
     """Whole examples in the order in which they are trained, of about `lora.init_tokens` tokens."""
-    order = sampler_for(settings, examples=len(prepared.train), sources=prepared.sources)
+    sampler = sampler_for(settings, examples=len(prepared.train), sources=prepared.sources)
     chosen: dict[int, Example] = {}
     tokens = 0
-    for _, _, places in order.indices():
-        for place in places:
+    for _, _, indices in sampler.indices():
+        for index in indices:
             if tokens >= settings.lora.init_tokens:
                 return list(chosen.values())
-            if place not in chosen:
-                chosen[place] = prepared.train[place]
-                tokens += len(chosen[place].ids)
+            if index not in chosen:
+                chosen[index] = prepared.train[index]
+                tokens += len(chosen[index].ids)
     return list(chosen.values())

@@ -84,17 +84,17 @@ def prepare(
     ledger = Ledger(strict=settings.data.strict, path=ledger_path)
     renderer = renderer_for(model_folder, settings.render)
     data, evaluation = settings.data, settings.evaluate
-    kept = None if cache is None else Cache(cache)
-    desk = _Preparer(settings, renderer, ledger, kept, log, DataFiles(ledger.note))
-    rows = desk.prepared(data.train, max_rows=data.max_rows, purpose="train on")
+    data_cache = None if cache is None else Cache(cache)
+    preparer = _Preparer(settings, renderer, ledger, data_cache, log, DataFiles(ledger.note))
+    rows = preparer.prepared(data.train, max_rows=data.max_rows, purpose="train on")
     if data.validation:
-        train, validation = rows, desk.prepared(data.validation, purpose="measure held-out loss on")
+        train, validation = rows, preparer.prepared(data.validation, purpose="measure held-out loss on")
     else:
         train, validation = _held_out(rows, data.validation_ratio, settings.seed)
-    task, task_words = desk.task(evaluation.task)
+    task, task_words = preparer.task(evaluation.task)
     ledger.check()
     _require_held_out(settings, validation, rows)
-    general = desk.general(evaluation.general)
+    general = preparer.general(evaluation.general)
     return Prepared(
         renderer=renderer,
         train=train,
@@ -105,9 +105,9 @@ def prepare(
         general=general,
         system_prompt=_common_system_prompt(train),
         ledger=ledger,
-        data_sha256=desk.data.sha256,
+        data_sha256=preparer.data.sha256,
         examples_sha256={"train": train.sha256(), "validation": validation.sha256()},
-        sources=weighted_sources(data.train, data.weights, train, files_of=desk.data.of),
+        sources=weighted_sources(data.train, data.weights, train, files_of=preparer.data.of),
     )
 
 
@@ -129,7 +129,7 @@ class _Preparer:
 
     def prepared(self, sources: Sequence[str], *, purpose: str, max_rows: int | None = None) -> ExampleStore:
         """The Examples of all rows of the sources: those prepared before, else read and proven now."""
-        before = self.ledger.dropped.copy()
+        dropped_before = self.ledger.dropped.copy()
         files = self.data.of(sources)
         key = key_of(self._facts(files, max_rows))
         if self.cache is not None and (entry := self.cache.find(key)) is not None:
@@ -139,7 +139,7 @@ class _Preparer:
         else:
             store = self._prepared_now(sources, files, key, max_rows)
         if not store:
-            raise _nothing_left(sources, self.ledger.dropped - before, purpose)
+            raise _nothing_left(sources, self.ledger.dropped - dropped_before, purpose)
         for source in sources if len(sources) > 1 else ():
             if not {file.shown for file in self.data.of([source])} & set(store.files):
                 self.ledger.note(f"No row of {source} is left to {purpose}")
@@ -161,13 +161,13 @@ class _Preparer:
 
     def task(self, sources: Sequence[str]) -> tuple[tuple[Prompt, ...], tuple[str, ...]]:
         """The task prompts of all rows of the sources, and what their users said last."""
-        before = self.ledger.dropped.copy()
+        dropped_before = self.ledger.dropped.copy()
         files = self.data.of(sources)
         with self.data.reading(files, sources):
-            prompts, words = _task(files, self.settings, self.renderer, self.ledger)
+            prompts, questions = _task(files, self.settings, self.renderer, self.ledger)
         if sources and not prompts:
-            raise _nothing_left(sources, self.ledger.dropped - before, "ask of the task")
-        return prompts, words
+            raise _nothing_left(sources, self.ledger.dropped - dropped_before, "ask of the task")
+        return prompts, questions
 
     def general(self, paths: Sequence[str]) -> tuple[GeneralItem, ...]:
         """The items of the general sets."""
@@ -188,25 +188,27 @@ class _Preparer:
         }
 
     def _written(self, writer: EntryWriter, files: Sequence[SourceFile], max_rows: int | None) -> ExampleStore:
-        def heard(entry: Drop | Change) -> None:
+        def record_entry(entry: Drop | Change) -> None:
             writer.record(entry)
             if isinstance(entry, Drop):
                 self.ledger.drop(entry)
             else:
                 self.ledger.change(entry)
 
-        books = Ledger(listener=heard)
+        writer_ledger = Ledger(listener=record_entry)
         pack = self.settings.pack
-        found = _proven(files, self.settings, self.renderer, books, too_long=pack.too_long, max_rows=max_rows)
-        with closing(found) as proven:
+        proven_stream = _proven(
+            files, self.settings, self.renderer, writer_ledger, too_long=pack.too_long, max_rows=max_rows
+        )
+        with closing(proven_stream) as proven:
             for conversation, examples in proven:
                 first = conversation.messages[0]
                 writer.add(examples, system=first.content if first.role == "system" else None)
-        self.ledger.enter(books.rows_in)
-        self.ledger.keep(books.rows_kept)
-        for note in books.notes:
+        self.ledger.enter(writer_ledger.rows_in)
+        self.ledger.keep(writer_ledger.rows_kept)
+        for note in writer_ledger.notes:
             self.ledger.note(note)
-        return writer.finish(books)
+        return writer.finish(writer_ledger)
 
 
 def _proven(
@@ -220,8 +222,10 @@ def _proven(
 ) -> Generator[ProvenRow]:
     data = settings.data
 
-    def read(books: Ledger) -> Iterator[Conversation]:
-        return formats.read([], ledger=books, shape=data.format, columns=data.columns, max_rows=max_rows, files=files)
+    def read(reader_ledger: Ledger) -> Iterator[Conversation]:
+        return formats.read(
+            [], ledger=reader_ledger, shape=data.format, columns=data.columns, max_rows=max_rows, files=files
+        )
 
     return proven_rows(
         read,
@@ -233,16 +237,16 @@ def _proven(
     )
 
 
-def _held_out(rows: ExampleStore, share: float, seed: int) -> tuple[ExampleStore, ExampleStore]:
+def _held_out(rows: ExampleStore, fraction: float, seed: int) -> tuple[ExampleStore, ExampleStore]:
     """Whole rows, never single turns of a row: a split row must not stand on both sides."""
-    if share == 0.0 or rows.rows < 2:
+    if fraction == 0.0 or rows.rows < 2:
         return rows, rows[:0]
     order = np.random.default_rng([seed, rows.rows]).permutation(rows.rows)
-    count = min(rows.rows - 1, max(1, round(share * rows.rows)))
-    is_held = np.zeros(rows.rows, dtype=bool)
-    is_held[order[:count]] = True
-    held = is_held[rows.column("row")]
-    return rows.select(np.flatnonzero(~held)), rows.select(np.flatnonzero(held))
+    count = min(rows.rows - 1, max(1, round(fraction * rows.rows)))
+    is_validation = np.zeros(rows.rows, dtype=bool)
+    is_validation[order[:count]] = True
+    in_validation = is_validation[rows.column("row")]
+    return rows.select(np.flatnonzero(~in_validation)), rows.select(np.flatnonzero(in_validation))
 
 
 def _task(
@@ -250,7 +254,7 @@ def _task(
 ) -> tuple[tuple[Prompt, ...], tuple[str, ...]]:
     if not files:
         return (), ()
-    prompts, words = [], []
+    prompts, questions = [], []
     # The question is the whole conversation up to its last reply, so one that is too long is never asked in part.
     for conversation, _ in _proven(files, settings, renderer, ledger, too_long="drop"):
         if conversation.is_text:
@@ -260,9 +264,9 @@ def _task(
         if parse_object(prompt.reference) is None:
             raise _not_a_task(conversation, prompt.reference[:SHOWN_CHARACTERS])
         prompts.append(prompt)
-        asked = [message.content or "" for message in conversation.messages if message.role == "user"]
-        words.append(asked[-1] if asked else "")
-    return tuple(prompts), tuple(words)
+        user_texts = [message.content or "" for message in conversation.messages if message.role == "user"]
+        questions.append(user_texts[-1] if user_texts else "")
+    return tuple(prompts), tuple(questions)
 
 
 def _require_held_out(settings: Settings, validation: ExampleStore, rows: ExampleStore) -> None:
@@ -287,11 +291,11 @@ def _nothing_left(sources: Sequence[str], dropped: Counter[str], purpose: str) -
     )
 
 
-def _not_a_task(conversation: Conversation, found: str) -> DataError:
+def _not_a_task(conversation: Conversation, reply: str) -> DataError:
     return DataError(
         "A task row's reply is not a JSON object",
         where=str(conversation.address),
-        found=found,
+        found=reply,
         expected="one JSON object, nothing around it",
         fix="evaluate.task is for data whose replies are JSON; leave it out for other data",
     )

@@ -94,9 +94,9 @@ def evaluate_run(run: str, *, base: bool, screen: Screen) -> Metrics:
     Raises:
         SourceNotFoundError: not a run, or not finished.
     """
-    opened = open_trained_model(run, tuned=not base, base=base, log=screen.log)
-    (measures,) = _examine(opened, ("base" if base else "tuned",), screen).values()
-    return measures
+    trained_model = open_trained_model(run, tuned=not base, base=base, log=screen.log)
+    (metrics,) = _examine(trained_model, ("base" if base else "tuned",), screen).values()
+    return metrics
 
 
 def evaluate_adapters(run: str, adapters: Sequence[NamedAdapter], *, screen: Screen) -> dict[str, Metrics]:
@@ -107,32 +107,32 @@ def evaluate_adapters(run: str, adapters: Sequence[NamedAdapter], *, screen: Scr
         ConfigError: an adapter that cannot be beside the run's.
         DataError: an adapter of another base.
     """
-    opened = open_trained_model(run, tuned=True, base=False, adapters=adapters, log=screen.log)
-    return _examine(opened, opened.names, screen)
+    trained_model = open_trained_model(run, tuned=True, base=False, adapters=adapters, log=screen.log)
+    return _examine(trained_model, trained_model.names, screen)
 
 
-def _examine(opened: TrainedModel, names: Sequence[str], screen: Screen) -> dict[str, Metrics]:
-    folder = opened.renderer.tokenizer.folder
-    positions = positions_of(opened.settings, folder)
-    prepared = prepare(positions.within(opened.settings), folder, cache=prepared_cache())
-    positions.require_room(opened.settings, prepared)
-    with opened.as_named(names[0]) as model:
-        architecture = architecture_of(model, longest_rows(opened.settings, prepared))
-        eval_suite = eval_suite_for(opened.settings, prepared, architecture=architecture)
-    found = {}
+def _examine(trained_model: TrainedModel, names: Sequence[str], screen: Screen) -> dict[str, Metrics]:
+    folder = trained_model.renderer.tokenizer.folder
+    positions = positions_of(trained_model.settings, folder)
+    prepared = prepare(positions.within(trained_model.settings), folder, cache=prepared_cache())
+    positions.require_room(trained_model.settings, prepared)
+    with trained_model.as_named(names[0]) as model:
+        architecture = architecture_of(model, longest_rows(trained_model.settings, prepared))
+        eval_suite = eval_suite_for(trained_model.settings, prepared, architecture=architecture)
+    metrics_by_name = {}
     for name in names:
         title = f"Asking {name}" if len(names) > 1 else "Asking"
         with (
             screen.counting(f"{title} {eval_suite.replies} prompts", eval_suite.replies) as done,
-            opened.as_named(name) as model,
+            trained_model.as_named(name) as model,
         ):
-            found[name] = run_suite(
+            metrics_by_name[name] = run_suite(
                 model,
-                opened.renderer,
+                trained_model.renderer,
                 eval_suite,
                 done=done,
                 log=screen.log,
                 row_loss=partial(row_loss, architecture=architecture),
                 attention=architecture.attention,
             ).measures
-    return found
+    return metrics_by_name

@@ -36,14 +36,14 @@ Source: Korthikanti et al. 2022 (Reducing Activation Recomputation), section 4.1
 
 def fullest_row(settings: Settings, prepared: Prepared) -> PackedSequence:
     """The row with the most tokens among those of a run's first steps."""
-    order = sampler_for(settings, examples=len(prepared.train), sources=prepared.sources)
-    given = batches(
+    sampler = sampler_for(settings, examples=len(prepared.train), sources=prepared.sources)
+    run_batches = batches(
         prepared.train,
-        order,
+        sampler,
         row_tokens=row_tokens_here(settings),
         share_prefixes=trains_on_shared_prefixes(settings),
     )
-    rows = (row for batch in islice(given, LOOKED_AT_STEPS) for row in batch.rows)
+    rows = (row for batch in islice(run_batches, LOOKED_AT_STEPS) for row in batch.rows)
     return max(rows, key=lambda row: len(row.ids))
 
 
@@ -92,18 +92,18 @@ def recomputes_here(settings: Settings, prepared: Prepared, *, processes: int, l
         processes: how many share the model.
         log: told the figures where activations are computed again, and why there is no plan where there is none.
     """
-    asked, row_tokens = settings.train.activation_checkpointing, row_tokens_here(settings)
-    if asked != "auto" or processes > 1:
-        return recomputes(asked, row_tokens=row_tokens)
+    requested, row_tokens = settings.train.activation_checkpointing, row_tokens_here(settings)
+    if requested != "auto" or processes > 1:
+        return recomputes(requested, row_tokens=row_tokens)
     try:
         return _planned_here(settings, prepared, log=log)
     except (TutelageError, *REFUSALS) as error:  # the planner runs the model's own code on tensors without numbers
         if is_out_of_memory(error):
             raise
-        on = recomputes(asked, row_tokens=row_tokens)
-        why = error.found or error.what if isinstance(error, TutelageError) else cause_of(error)
-        log(f"  no plan of its memory ({why}): activation checkpointing {'on' if on else 'off'}")
-        return on
+        recompute = recomputes(requested, row_tokens=row_tokens)
+        cause = error.found or error.what if isinstance(error, TutelageError) else cause_of(error)
+        log(f"  no plan of its memory ({cause}): activation checkpointing {'on' if recompute else 'off'}")
+        return recompute
 
 
 def _planned_here(settings: Settings, prepared: Prepared, *, log: Callable[[str], Any]) -> bool:
@@ -112,8 +112,8 @@ def _planned_here(settings: Settings, prepared: Prepared, *, log: Callable[[str]
         start_name(settings.model, log=log), trust_remote_code=settings.model.trust_remote_code, log=log
     )
     device = this_machine()
-    enough = SURE_SHARE * device.memory_bytes
-    if device.overhead.process_bytes + _rough_bytes(model_shape, row_tokens_here(settings)) < enough:
+    certain_bytes = SURE_SHARE * device.memory_bytes
+    if device.overhead.process_bytes + _rough_bytes(model_shape, row_tokens_here(settings)) < certain_bytes:
         return False
     choice = checkpointing_choice(settings, prepared, log=log)
     if choice.on:

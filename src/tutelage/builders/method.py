@@ -41,7 +41,7 @@ def loaded_base(settings: Settings, folder: Path, *, onto: str | None = None) ->
 
 
 def adapted_model(
-    settings: Settings, model: Any, base: Path, *, sight: CalibrationData | None = None
+    settings: Settings, model: Any, base: Path, *, calibration: CalibrationData | None = None
 ) -> tuple[Any, Trainable]:
     """Mark or add what the method trains.
 
@@ -50,21 +50,21 @@ def adapted_model(
         model: from `loaded_base`.
         base: its folder, whose tokenizer reads `prompt.text`, and whose weights tell `lora.init = "loftq"` what was
             rounded.
-        sight: the data that `lora.init` looks at, where it does.
+        calibration: the data that `lora.init` looks at, where it does.
 
     Raises:
         ConfigError: a target, a pattern or a text that does not fit this model.
     """
     method, lora, prompt = settings.model.method, settings.lora, settings.prompt
-    if (given := continued(settings)) is not None:
-        adapted = put_adapter(model, given.folder, learns=True)
-        return adapted, counted(adapted, method, notes=(*_notes_of_base(settings, model), _trained_on(given)))
+    if (adapter := continued(settings)) is not None:
+        peft_model = put_adapter(model, adapter.folder, learns=True)
+        return peft_model, counted(peft_model, method, notes=(*_notes_of_base(settings, model), _trained_on(adapter)))
     if method == "full":
         return train_everything(model, frozen=settings.model.freeze)
     if method == "prompt":
         ids = None if prompt.text is None else Tokenizer.load(base).encode([prompt.text])[0]
         return add_prompt(model, tokens=prompt.tokens, text_ids=ids)
-    adapted, record = add_lora(
+    peft_model, record = add_lora(
         model,
         rank=lora.rank,
         alpha=lora.alpha,
@@ -73,24 +73,24 @@ def adapted_model(
         rslora=lora.rslora,
         dora=lora.dora,
         init=lora.init,
-        sight=sight,
+        sight=calibration,
         whole=lora.modules_to_save,
     )
     if lora.init == "loftq":
         original, _ = load(base, trust_remote_code=settings.model.trust_remote_code, onto="cpu")
-        fill_with_rounding(adapted, original)
-    return adapted, replace(record, notes=(*_notes_of_base(settings, model), *record.notes))
+        fill_with_rounding(peft_model, original)
+    return peft_model, replace(record, notes=(*_notes_of_base(settings, model), *record.notes))
 
 
 def _notes_of_base(settings: Settings, model: Any) -> tuple[str, ...]:
     return hold_against_asked(model) if settings.model.method == "qlora" else ()
 
 
-def _trained_on(given: StartAdapter) -> str:
-    own = given.config
-    what = (
-        f"{own['num_virtual_tokens']} virtual tokens"
-        if given.kind == "PROMPT_TUNING"
-        else f"rank {own['r']}, alpha {own['lora_alpha']}, dropout {own.get('lora_dropout') or 0.0:g}"
+def _trained_on(adapter: StartAdapter) -> str:
+    adapter_config = adapter.config
+    summary = (
+        f"{adapter_config['num_virtual_tokens']} virtual tokens"
+        if adapter.kind == "PROMPT_TUNING"
+        else f"rank {adapter_config['r']}, alpha {adapter_config['lora_alpha']}, dropout {adapter_config.get('lora_dropout') or 0.0:g}"
     )
-    return f"The adapter of {given.folder} is trained on as it is: {what}; its optimizer starts anew"
+    return f"The adapter of {adapter.folder} is trained on as it is: {summary}; its optimizer starts anew"

@@ -58,7 +58,7 @@ def train_state_for(
     process_group: ProcessGroup,
     *,
     recompute: bool = False,
-    look: Look | None = None,
+    open_calibration: Look | None = None,
     longest: Longest = SHORT,
 ) -> TrainState:
     """Load the model in `base` and make it ready to train.
@@ -68,7 +68,7 @@ def train_state_for(
         base: the folder of the model it starts from.
         process_group: the processes that share it.
         recompute: keep one input for each layer and compute its activations again in the backward pass.
-        look: where `lora.init` looks at data.
+        open_calibration: where `lora.init` looks at data.
         longest: how long its rows become.
 
     Raises:
@@ -84,10 +84,10 @@ def train_state_for(
     loaded = replace(loaded, device=device_here())
     stored_as = next(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
     precision = resolve_precision(settings.model.precision)
-    if look is None:
-        model, adapted = adapted_model(settings, model, base)
+    if open_calibration is None:
+        model, trainable = adapted_model(settings, model, base)
     else:
-        model, adapted = _adapted_to_data(settings, model, base, look, longest)
+        model, trainable = _adapted_to_data(settings, model, base, open_calibration, longest)
     _prepare_layers(model, compiled=settings.model.compile, recompute=recompute)
     strategy = place_model(model, process_group, precision=precision, sharded=sharded)
     embeddings = embedding_parameters(model)
@@ -108,16 +108,20 @@ def train_state_for(
     averaged = settings.train.ema_decay is not None
     state = state_bytes(settings.train.optimizer, optimizer.masters, embeddings=embeddings, averaged=averaged)
     torch.manual_seed(settings.seed + process_group.rank)  # other rows want other dropout
-    return TrainState(model, loaded, adapted, saved_dtype(stored_as, precision), precision, optimizer, strategy, state)
+    return TrainState(
+        model, loaded, trainable, saved_dtype(stored_as, precision), precision, optimizer, strategy, state
+    )
 
 
-def _adapted_to_data(settings: Settings, model: Any, base: Path, look: Look, longest: Longest) -> tuple[Any, Trainable]:
+def _adapted_to_data(
+    settings: Settings, model: Any, base: Path, open_calibration: Look, longest: Longest
+) -> tuple[Any, Trainable]:
     """`adapted_model`, by what the model sees in the data; it computes as it will in training."""
     precision = resolve_precision(settings.model.precision)
     if precision == "fp32":  # else this pass would be in the checkpoint's bf16, slow where fp32 was chosen
         cast_model(model, precision)
-    with look(architecture_of(model, longest)) as sight:
-        return adapted_model(settings, model, base, sight=sight)
+    with open_calibration(architecture_of(model, longest)) as calibration:
+        return adapted_model(settings, model, base, calibration=calibration)
 
 
 def _masters(
@@ -180,7 +184,7 @@ def synchronize_start(model: Any, optimizer: MasterWeights, process_group: Proce
     """
     frozen = (parameter for parameter in model.parameters() if not parameter.requires_grad)
     # Bytes are summed, not numbers: that sum is exact, and so the same on any processor.
-    sums = (int(one.detach().reshape(-1).view(torch.uint8).sum(dtype=torch.int64)) for one in frozen)
+    sums = (int(weight.detach().reshape(-1).view(torch.uint8).sum(dtype=torch.int64)) for weight in frozen)
     process_group.agree("weights of the base model", sha256(repr(list(sums)).encode()).hexdigest()[:16])
     averages = () if optimizer.average is None else optimizer.average.weights.values()
     process_group.follow_main([master.detach() for master in (*optimizer.masters.values(), *averages)])

@@ -25,59 +25,59 @@ class NamedAdapter:
     settings: Settings | None
 
 
-def named_adapters(given: Sequence[str]) -> tuple[NamedAdapter, ...]:
+def named_adapters(arguments: Sequence[str]) -> tuple[NamedAdapter, ...]:
     """Read `NAME=FOLDER_OR_RUN`, one for each adapter.
 
     Raises:
         ConfigError: not of that form, a name twice or reserved, or a run that has no adapter.
         SourceNotFoundError: no adapter is there.
     """
-    found: dict[str, NamedAdapter] = {}
-    for one in given:
-        name, equals, place = one.partition("=")
-        if not equals or not place or not _NAME.fullmatch(name):
+    adapters: dict[str, NamedAdapter] = {}
+    for argument in arguments:
+        name, equals, location = argument.partition("=")
+        if not equals or not location or not _NAME.fullmatch(name):
             raise ConfigError(
                 "An adapter needs a name and a folder",
                 where="--adapter",
-                found=one,
+                found=argument,
                 expected="NAME=FOLDER_OR_RUN, the name of letters, digits, - and _",
-                fix=f"write --adapter {'french' if not equals else 'name'}={place or one}",
+                fix=f"write --adapter {'french' if not equals else 'name'}={location or argument}",
             )
-        if name in RESERVED or name in found:
+        if name in RESERVED or name in adapters:
             raise ConfigError(
                 f"The name '{name}' is taken",
                 where="--adapter",
-                found=one,
+                found=argument,
                 expected=f"a name of its own; {' and '.join(RESERVED)} are the run's",
                 fix="choose another name",
             )
-        found[name] = _adapter_at(name, Path(place))
-    return tuple(found.values())
+        adapters[name] = _adapter_at(name, Path(location))
+    return tuple(adapters.values())
 
 
-def _adapter_at(name: str, place: Path) -> NamedAdapter:
-    if (place / run_files.SETTINGS).is_file():
-        settings = config.load(place / run_files.SETTINGS)
+def _adapter_at(name: str, location: Path) -> NamedAdapter:
+    if (location / run_files.SETTINGS).is_file():
+        settings = config.load(location / run_files.SETTINGS)
         if settings.model.method == "full":
             raise ConfigError(
-                f"The run '{place}' trained every weight, so it has no adapter",
+                f"The run '{location}' trained every weight, so it has no adapter",
                 where="--adapter",
-                found=f"{name}={place}",
+                found=f"{name}={location}",
                 expected="a run of lora, qlora or prompt, or an adapter folder",
-                fix=f"talk to it alone: {command('chat', place)}",
+                fix=f"talk to it alone: {command('chat', location)}",
             )
-        place = place / run_files.ADAPTER
+        location = location / run_files.ADAPTER
     else:
         settings = None
-    if not all((place / one).is_file() for one in ("adapter_config.json", "adapter_model.safetensors")):
+    if not all((location / file_name).is_file() for file_name in ("adapter_config.json", "adapter_model.safetensors")):
         raise SourceNotFoundError(
-            f"There is no adapter at '{place}'",
+            f"There is no adapter at '{location}'",
             where="--adapter",
-            found=f"{name}={place}",
+            found=f"{name}={location}",
             expected="a finished run, or a folder with adapter_config.json and adapter_model.safetensors",
             fix="check the folder; an unfinished run goes on with tutelage train --resume",
         )
-    return NamedAdapter(name, place, settings)
+    return NamedAdapter(name, location, settings)
 
 
 def differences(adapter: NamedAdapter, run: Settings, template: str) -> Iterator[str]:
@@ -93,6 +93,6 @@ def differences(adapter: NamedAdapter, run: Settings, template: str) -> Iterator
         yield f"{adapter.name} was trained from {trained.model.name}, not from {run.model.name}"
     if trained is not None and (trained.model.method == "qlora") != (run.model.method == "qlora"):
         yield f"{adapter.name} was trained by {trained.model.method}; here the base is that of {run.model.method}"
-    own = adapter.folder / "chat_template.jinja"
-    if own.is_file() and own.read_text(encoding="utf-8") != template:
+    own_template = adapter.folder / "chat_template.jinja"
+    if own_template.is_file() and own_template.read_text(encoding="utf-8") != template:
         yield f"{adapter.name} was trained with another chat template; it is asked through this run's"

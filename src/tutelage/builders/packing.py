@@ -16,19 +16,21 @@ bf16 a tenth, for 0.4 GB. A GPU wants longer ones to be kept busy; 4,096 is not 
 
 def row_tokens_here(settings: Settings) -> int:
     """Most tokens in a packed row: as asked, or as the device computes well; a longest example fits in any case."""
-    if (asked := settings.pack.row_tokens) is not None:
-        return asked
+    if (requested := settings.pack.row_tokens) is not None:
+        return requested
     return max(settings.pack.max_seq_length, ROW_TOKENS[device_here(), resolve_precision(settings.model.precision)])
 
 
 def longest_rows(settings: Settings, prepared: Prepared) -> Longest:
     """How long the rows of this run become at most: what fits in one, and no more than a step or the validation has."""
     virtual = settings.prompt.tokens if settings.model.method == "prompt" else 0
-    train, validation = (np.asarray(one.column("tokens")) + virtual for one in (prepared.train, prepared.validation))
+    train, validation = (
+        np.asarray(examples.column("tokens")) + virtual for examples in (prepared.train, prepared.validation)
+    )
     step = np.sort(train)[-settings.train.batch_size :]
-    together = max(int(step.sum()), int(validation.sum()))
+    total_tokens = max(int(step.sum()), int(validation.sum()))
     return Longest(
-        row_tokens=min(row_tokens_here(settings), together),
+        row_tokens=min(row_tokens_here(settings), total_tokens),
         document_tokens=int(max(train.max(initial=1), validation.max(initial=1))),
     )
 
@@ -39,8 +41,8 @@ def shares_prefixes_here(settings: Settings) -> bool:
     A GPU computes a row of plain documents in one call of flash attention for each layer, and a row with shared
     beginnings document by document: far slower than what is saved where beginnings are short.
     """
-    asked = settings.pack.share_prefixes
-    return device_here() == "cpu" if asked is None else asked
+    requested = settings.pack.share_prefixes
+    return device_here() == "cpu" if requested is None else requested
 
 
 def trains_on_shared_prefixes(settings: Settings) -> bool:

@@ -39,9 +39,9 @@ class Positions:
         Raises:
             ConfigError: virtual tokens leave no room for others.
         """
-        if self.last is None or (room := self.last - self.virtual) >= settings.pack.max_seq_length:
+        if self.last is None or (available_tokens := self.last - self.virtual) >= settings.pack.max_seq_length:
             return settings
-        if room < 2:
+        if available_tokens < 2:
             raise ConfigError(
                 "The virtual tokens leave no room for a row",
                 where="prompt.tokens",
@@ -49,12 +49,14 @@ class Positions:
                 expected=f"fewer than the model's {self.last} positions",
                 fix=f"set prompt.tokens = {max(1, self.last // 8)}",
             )
-        beside = f", {self.virtual} of them for virtual tokens" if self.virtual else ""
+        virtual_note = f", {self.virtual} of them for virtual tokens" if self.virtual else ""
         log(
-            f"The model has {self.last} positions{beside}: sequences are held to {room} tokens, "
+            f"The model has {self.last} positions{virtual_note}: sequences are held to {available_tokens} tokens, "
             f"not to pack.max_seq_length = {settings.pack.max_seq_length}"
         )
-        return settings.model_copy(update={"pack": settings.pack.model_copy(update={"max_seq_length": room})})
+        return settings.model_copy(
+            update={"pack": settings.pack.model_copy(update={"max_seq_length": available_tokens})}
+        )
 
     def require_room(self, settings: Settings, prepared: Prepared) -> None:
         """Every prompt that will be asked must leave room for its reply.
@@ -62,26 +64,30 @@ class Positions:
         Raises:
             DataError: one does not, with its address.
         """
-        asked = settings.evaluate.max_new_tokens
-        lengths = [(len(one.ids), one.address) for one in prepared.task]
+        max_new_tokens = settings.evaluate.max_new_tokens
+        lengths = [(len(prompt.ids), prompt.address) for prompt in prepared.task]
         for item in prepared.general:
             ids = prepared.renderer.serve([Message("user", item.prompt)])
             lengths.append((len(ids), item.address))
-        most = max((tokens for tokens, _ in lengths), default=0) + asked + self.virtual
-        last = self.try_last() if comes_near(self.stated, most) else None
+        longest_tokens = max((tokens for tokens, _ in lengths), default=0) + max_new_tokens + self.virtual
+        last = self.try_last() if comes_near(self.stated, longest_tokens) else None
         if last is None:
             return
-        room = last - self.virtual
-        over = [(tokens, address) for tokens, address in lengths if tokens + asked > room]
-        if not over:
+        available_tokens = last - self.virtual
+        too_long = [(tokens, address) for tokens, address in lengths if tokens + max_new_tokens > available_tokens]
+        if not too_long:
             return
-        longest, address = max(over, key=lambda pair: pair[0])
-        fix = f"set evaluate.max_new_tokens = {room - longest}" if longest < room else "leave this prompt out"
+        longest, address = max(too_long, key=lambda pair: pair[0])
+        fix = (
+            f"set evaluate.max_new_tokens = {available_tokens - longest}"
+            if longest < available_tokens
+            else "leave this prompt out"
+        )
         raise DataError(
             "A prompt and its reply are longer than the model's positions",
             where=str(address),
-            found=f"{longest} tokens and up to {asked} new ones; {len(over)} of {len(lengths)} prompts are too long",
-            expected=f"at most {room} tokens together",
+            found=f"{longest} tokens and up to {max_new_tokens} new ones; {len(too_long)} of {len(lengths)} prompts are too long",
+            expected=f"at most {available_tokens} tokens together",
             fix=fix,
         )
 
@@ -90,12 +96,12 @@ class Positions:
         if self.stated is None or self.last is not None:
             return None
         tokens = np.asarray(prepared.train.column("tokens"))
-        over = np.flatnonzero(tokens + self.virtual > self.stated)
-        if not len(over):
+        too_long = np.flatnonzero(tokens + self.virtual > self.stated)
+        if not len(too_long):
             return None
-        first = prepared.train[int(over[0])]
+        first = prepared.train[int(too_long[0])]
         return (
-            f"{len(over)} of {len(tokens)} training sequences are longer than the {self.stated} positions that the "
+            f"{len(too_long)} of {len(tokens)} training sequences are longer than the {self.stated} positions that the "
             f"model was made for, first {first.address} with {len(first.ids)} tokens; "
             f"pack.max_seq_length = {self.stated} "
             "leaves them out"

@@ -57,35 +57,35 @@ def renderer_for(model_folder: Path, settings: RenderSettings) -> Renderer:
     )
 
 
-def chosen_template(tokenizer: Tokenizer, asked: str | None) -> ChosenTemplate:
-    """The template that `asked` names, a file or a format of ours; without it the checkpoint's own.
+def chosen_template(tokenizer: Tokenizer, requested: str | None) -> ChosenTemplate:
+    """The template that `requested` names, a file or a format of ours; without it the checkpoint's own.
 
     Raises:
         TemplateError: the checkpoint has none, or no format has that name.
         SourceNotFoundError: the file is missing.
     """
-    if asked is None:
+    if requested is None:
         if tokenizer.template is None:
             raise _no_template(tokenizer)
-        own = f"{tokenizer.folder.name}/chat_template"
-        return ChosenTemplate(tokenizer.template, tokenizer.templates.get("tool_use"), own)
-    if not is_a_path(asked):
-        named = find_named(asked)
-        return ChosenTemplate(named.source, None, f"the format '{asked}'", named)
-    path = Path(asked)
+        own_name = f"{tokenizer.folder.name}/chat_template"
+        return ChosenTemplate(tokenizer.template, tokenizer.templates.get("tool_use"), own_name)
+    if not is_a_path(requested):
+        named = find_named(requested)
+        return ChosenTemplate(named.source, None, f"the format '{requested}'", named)
+    path = Path(requested)
     if not path.is_file():
         raise SourceNotFoundError(
             "The chat template is missing",
-            where=asked,
+            where=requested,
             expected=f"a Jinja file, or one of {', '.join(named_templates())}",
             fix="check render.template (--template)",
         )
     try:
-        return ChosenTemplate(path.read_text(encoding="utf-8"), None, asked)
+        return ChosenTemplate(path.read_text(encoding="utf-8"), None, requested)
     except UnicodeDecodeError as error:
         raise TemplateError(
             "The chat template is not text",
-            where=asked,
+            where=requested,
             found=f"bytes that are not UTF-8, at {error.start}",
             expected="a Jinja file in UTF-8",
             fix="convert it with iconv, or check that it is the file you mean",
@@ -99,7 +99,7 @@ def with_stops(tokenizer: Tokenizer, tokens: Sequence[str]) -> Tokenizer:
         ConfigError: one of them is not a single token.
     """
     ids = {token: tokenizer.fast.token_to_id(token) for token in tokens}
-    unknown = [token for token, index in ids.items() if index is None]
+    unknown = [token for token, token_id in ids.items() if token_id is None]
     if unknown:
         raise ConfigError(
             "A stop token is not a token of this tokenizer",
@@ -108,7 +108,7 @@ def with_stops(tokenizer: Tokenizer, tokens: Sequence[str]) -> Tokenizer:
             expected="tokens such as " + ", ".join(list(tokenizer.control_tokens)[:6]),
             fix="name a token that the template writes after a reply",
         )
-    added = {index for index in ids.values() if index is not None}
+    added = {token_id for token_id in ids.values() if token_id is not None}
     return tokenizer if added <= tokenizer.stop_ids else replace(tokenizer, stop_ids=tokenizer.stop_ids | added)
 
 

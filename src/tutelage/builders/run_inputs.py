@@ -85,15 +85,15 @@ def base_sha256(settings: Settings, base: Path, *, log: Callable[[str], None]) -
     Raises:
         DataError: one of them cannot be read.
     """
-    cache, given = cache_folder() / "sha256", continued(settings)
+    cache, adapter = cache_folder() / "sha256", continued(settings)
     files = model_sha256(base, cache=cache, log=log)
-    if given is not None:
-        of_adapter = model_sha256(given.folder, cache=cache, log=log)
-        files |= {f"{run_files.ADAPTER}/{name}": sha256 for name, sha256 in of_adapter.items()}
+    if adapter is not None:
+        adapter_sha256 = model_sha256(adapter.folder, cache=cache, log=log)
+        files |= {f"{run_files.ADAPTER}/{name}": sha256 for name, sha256 in adapter_sha256.items()}
     return files
 
 
-def starts_of(asked: ModelSettings, *, log: Callable[[str], None]) -> list[dict[str, Any]]:
+def starts_of(model_settings: ModelSettings, *, log: Callable[[str], None]) -> list[dict[str, Any]]:
     """Where the weights come from that a run with these settings starts with, the nearest first.
 
     Each entry has the `name` as it was given, from the folder where that run was started; an adapter `used` as
@@ -103,13 +103,13 @@ def starts_of(asked: ModelSettings, *, log: Callable[[str], None]) -> list[dict[
     Raises:
         DataError: a file of the adapter cannot be read.
     """
-    path, adapter = Path(asked.name).expanduser(), start_adapter(asked)
-    entry: dict[str, Any] = {"name": asked.name}
-    if asked.add_tokens:
-        entry["add_tokens"] = list(asked.add_tokens)
+    path, adapter = Path(model_settings.name).expanduser(), start_adapter(model_settings)
+    entry: dict[str, Any] = {"name": model_settings.name}
+    if model_settings.add_tokens:
+        entry["add_tokens"] = list(model_settings.add_tokens)
     if adapter is not None:
         sha256 = model_sha256(adapter.folder, cache=cache_folder() / "sha256", log=log)
-        entry |= {"used": asked.adapter, "sha256": sha256}
+        entry |= {"used": model_settings.adapter, "sha256": sha256}
     run = path.parent if adapter is not None and adapter.folder == path else path
     if not names_a_run(run):
         return [entry] if adapter is None else [entry, *starts_of(adapter.base, log=log)]

@@ -41,11 +41,11 @@ def weighted_sources(
             owner.setdefault(file.shown, number)
     owner_of_file = np.array([owner[name] for name in train.files], dtype=np.int64)
     owners = owner_of_file[train.column("file")]
-    found = []
+    weighted = []
     for number, source in enumerate(sources):
-        places = np.flatnonzero(owners == number).astype(np.int32)
-        if len(places):
-            found.append(Source(source, number, places, weights.get(source, 1.0)))
+        indices = np.flatnonzero(owners == number).astype(np.int32)
+        if len(indices):
+            weighted.append(Source(source, number, indices, weights.get(source, 1.0)))
         elif source in weights:
             raise DataError(
                 "A weight was given to a source of which nothing is left to train on",
@@ -54,37 +54,45 @@ def weighted_sources(
                 expected="at least one proven row",
                 fix=f"look at its rows and the reasons: {command('check', source)}; or take it out of data.train",
             )
-    return tuple(found)
+    return tuple(weighted)
 
 
 def sampler_for(
     settings: Settings, *, examples: int, sources: tuple[Source, ...], part_ends: tuple[tuple[int, int], ...] = ()
 ) -> Sampler:
-    """The order in which a run visits its examples; `part_ends` as in `Sampler`."""
-    asked = settings.train
-    return Sampler(examples, asked.batch_size, asked.epochs, settings.seed, asked.max_steps, sources, part_ends)
+    """The order in which a run visits its examples; `part_ends` are the ends of its parts of other lengths."""
+    train_settings = settings.train
+    return Sampler(
+        examples,
+        train_settings.batch_size,
+        train_settings.epochs,
+        settings.seed,
+        train_settings.max_steps,
+        sources,
+        part_ends,
+    )
 
 
-def questions_of_length(settings: Settings, order: Sampler) -> list[str]:
+def questions_of_length(settings: Settings, sampler: Sampler) -> list[str]:
     """What the settings ask for that a run of this length cannot give, as questions."""
-    asked, found = settings.train, []
-    if asked.warmup_steps is not None and asked.warmup_steps >= order.steps:
-        found.append(
-            f"train.warmup_steps is {asked.warmup_steps}, and the run has {order.steps} steps: its rate climbs to "
+    train_settings, questions = settings.train, []
+    if train_settings.warmup_steps is not None and train_settings.warmup_steps >= sampler.steps:
+        questions.append(
+            f"train.warmup_steps is {train_settings.warmup_steps}, and the run has {sampler.steps} steps: its rate climbs to "
             "the end, and never falls"
         )
-    without_bound = replace(order, max_steps=None).steps
-    if asked.max_steps is not None and asked.max_steps > without_bound:
-        found.append(
-            f"train.max_steps is {asked.max_steps}, and the run ends after {without_bound} steps, as train.epochs is "
-            f"{asked.epochs:g}; it is a bound, and more steps take more epochs"
+    without_bound = replace(sampler, max_steps=None).steps
+    if train_settings.max_steps is not None and train_settings.max_steps > without_bound:
+        questions.append(
+            f"train.max_steps is {train_settings.max_steps}, and the run ends after {without_bound} steps, as train.epochs is "
+            f"{train_settings.epochs:g}; it is a bound, and more steps take more epochs"
         )
-    return found
+    return questions
 
 
-def epoch_steps(order: Sampler) -> int:
+def epoch_steps(sampler: Sampler) -> int:
     """Optimizer steps of one epoch, the last one perhaps smaller."""
-    return math.ceil(order.epoch_visits / order.batch_size)
+    return math.ceil(sampler.epoch_visits / sampler.batch_size)
 
 
 def epoch_tokens(train: ExampleStore, sources: tuple[Source, ...]) -> float:

@@ -99,7 +99,7 @@ def open_trained_model(
     folder = run_files.existing_run_folder(name)
     settings = run_files.read_settings(folder)
     start = start_folder(settings.model, log=log)
-    beside = settings.model.method != "full"
+    has_adapter = settings.model.method != "full"
     trained = folder / run_files.trained_name(settings)
     if tuned and not trained.is_dir():
         raise SourceNotFoundError(
@@ -109,25 +109,25 @@ def open_trained_model(
         )
     if tuned:
         require_as_trained(folder, trained)
-    if adapters and not beside:
+    if adapters and not has_adapter:
         raise _no_base_to_stand_on(name, adapters[0])
     assert tuned or not adapters, "adapters stand beside the run's own"
     renderer = renderer_for(start, settings.render)
     inputs = _recorded(folder, log)
     if inputs is not None:
-        _require_same_start(inputs, settings, start, renderer, weights=base or beside)
+        _require_same_start(inputs, settings, start, renderer, weights=base or has_adapter)
     tuned_model = base_model = start_slot = None
-    if tuned and beside:
+    if tuned and has_adapter:
         tuned_model = put_adapter(_opened(start, settings), trained)
         start_slot = _add_others(tuned_model, settings, adapters, template=renderer.template.source, log=log)
     elif tuned:
         tuned_model = _opened(trained, settings)
-    if base and not (tuned and beside):
+    if base and not (tuned and has_adapter):
         base_model = _opened(start, settings)
-        if (given := continued(settings)) is not None:
-            base_model = put_adapter(base_model, given.folder)
+        if (start_adapter := continued(settings)) is not None:
+            base_model = put_adapter(base_model, start_adapter.folder)
             cast_model(base_model, resolve_precision(settings.model.precision))
-    slots = {one.name: f"added{number}" for number, one in enumerate(adapters)}
+    slots = {adapter.name: f"added{number}" for number, adapter in enumerate(adapters)}
     system_prompt = None if inputs is None else inputs["system_prompt"]
     return TrainedModel(settings, renderer, system_prompt, tuned_model, base_model, slots, start_slot)
 
@@ -146,15 +146,15 @@ def _add_others(
     model: Any, settings: Settings, adapters: Sequence[NamedAdapter], *, template: str, log: Callable[[str], None]
 ) -> str | None:
     """Load the adapters that were given by name, and the one that the run trained on, whose slot is returned."""
-    for number, one in enumerate(adapters):
-        add_adapter(model, one.folder, slot=f"added{number}")
-        for line in differences(one, settings, template):
+    for number, adapter in enumerate(adapters):
+        add_adapter(model, adapter.folder, slot=f"added{number}")
+        for line in differences(adapter, settings, template):
             log(line)
-    given = continued(settings)
-    if given is not None:
-        add_adapter(model, given.folder, slot=START_SLOT)
+    start_adapter = continued(settings)
+    if start_adapter is not None:
+        add_adapter(model, start_adapter.folder, slot=START_SLOT)
     cast_model(model, resolve_precision(settings.model.precision))
-    return None if given is None else START_SLOT
+    return None if start_adapter is None else START_SLOT
 
 
 def _opened(folder: Path, settings: Settings) -> Any:
@@ -176,13 +176,13 @@ def _require_same_start(
     inputs: Mapping[str, Any], settings: Settings, start: Path, renderer: Renderer, *, weights: bool
 ) -> None:
     """Refuse another tokenizer and, where the weights it started from are needed, other ones than the run had."""
-    now: dict[str, Any] = {"tokenizer_sha256": renderer.tokenizer.sha256()}
+    current: dict[str, Any] = {"tokenizer_sha256": renderer.tokenizer.sha256()}
     if weights:
-        now["base_sha256"] = base_sha256(settings, start, log=lambda _text: None)
-    other = [REQUIRED_SAME[name] for name, sha256 in now.items() if sha256 != inputs[name]]
-    if other:
+        current["base_sha256"] = base_sha256(settings, start, log=lambda _text: None)
+    changed = [REQUIRED_SAME[name] for name, sha256 in current.items() if sha256 != inputs[name]]
+    if changed:
         raise CheckpointError(
-            f"The {' and the '.join(other)} is not the one this run began with, so what it trained does not fit",
+            f"The {' and the '.join(changed)} is not the one this run began with, so what it trained does not fit",
             where=str(start),
             expected="the same bytes",
             fix="restore the model that the run began with",
@@ -205,14 +205,14 @@ def require_as_trained(run: Path, trained: Path) -> None:
         return
     for name, expected in hashes.items():
         try:
-            found = file_sha256(trained / name)
+            actual = file_sha256(trained / name)
         except OSError as error:
-            found = cause_of(error)
-        if found != expected:
+            actual = cause_of(error)
+        if actual != expected:
             raise CheckpointError(
                 "What this run trained is damaged, or was changed since",
                 where=str(trained / name),
-                found=found[:60],
+                found=actual[:60],
                 expected=f"the file as the run wrote it, sha256 {expected[:12]}",
                 fix="put the file back as it was, or train again: "
                 + command("train", str(run / run_files.SETTINGS), f"name={run.name}-again"),

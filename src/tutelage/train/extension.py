@@ -138,5 +138,5 @@ def parts_of(
 
 def order_over_parts(settings: Settings, prepared: Prepared, parts: tuple[Part, ...]) -> Sampler:
     """The order in which a run of these parts visits its examples."""
-    part_ends = tuple((one.steps, one.visits) for one in parts)
-    return sampler_for(settings, examples=len(prepared.train), sources=prepared.sources, part_ends=part_ends)
+    laid = tuple((one.steps, one.visits) for one in parts)
+    return sampler_for(settings, examples=len(prepared.train), sources=prepared.sources, part_ends=laid)

@@ -183,7 +183,7 @@ def _learner(
 ) -> TrainState:
     recompute = recomputes_here(settings, prepared, processes=process_group.size, log=screen.log)
     look, longest = calibration_for(settings, prepared, screen), longest_rows(settings, prepared)
-    return train_state_for(settings, base, process_group, recompute=recompute, look=look, longest=longest)
+    return train_state_for(settings, base, process_group, recompute=recompute, open_calibration=look, longest=longest)
 
 
 def _say_learner(screen: Screen, train_state: TrainState) -> None:
