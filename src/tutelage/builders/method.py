@@ -91,6 +91,7 @@ def _trained_on(adapter: StartAdapter) -> str:
     summary = (
         f"{adapter_config['num_virtual_tokens']} virtual tokens"
         if adapter.kind == "PROMPT_TUNING"
-        else f"rank {adapter_config['r']}, alpha {adapter_config['lora_alpha']}, dropout {adapter_config.get('lora_dropout') or 0.0:g}"
+        else f"rank {adapter_config['r']}, alpha {adapter_config['lora_alpha']}, "
+        f"dropout {adapter_config.get('lora_dropout') or 0.0:g}"
     )
     return f"The adapter of {adapter.folder} is trained on as it is: {summary}; its optimizer starts anew"

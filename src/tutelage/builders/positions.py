@@ -86,7 +86,8 @@ class Positions:
         raise DataError(
             "A prompt and its reply are longer than the model's positions",
             where=str(address),
-            found=f"{longest} tokens and up to {max_new_tokens} new ones; {len(too_long)} of {len(lengths)} prompts are too long",
+            found=f"{longest} tokens and up to {max_new_tokens} new ones; "
+            f"{len(too_long)} of {len(lengths)} prompts are too long",
             expected=f"at most {available_tokens} tokens together",
             fix=fix,
         )

@@ -78,13 +78,15 @@ def questions_of_length(settings: Settings, sampler: Sampler) -> list[str]:
     train_settings, questions = settings.train, []
     if train_settings.warmup_steps is not None and train_settings.warmup_steps >= sampler.steps:
         questions.append(
-            f"train.warmup_steps is {train_settings.warmup_steps}, and the run has {sampler.steps} steps: its rate climbs to "
+            f"train.warmup_steps is {train_settings.warmup_steps}, and the run has {sampler.steps} steps: its rate "
+            "climbs to "
             "the end, and never falls"
         )
     without_bound = replace(sampler, max_steps=None).steps
     if train_settings.max_steps is not None and train_settings.max_steps > without_bound:
         questions.append(
-            f"train.max_steps is {train_settings.max_steps}, and the run ends after {without_bound} steps, as train.epochs is "
+            f"train.max_steps is {train_settings.max_steps}, and the run ends after {without_bound} steps, as "
+            "train.epochs is "
             f"{train_settings.epochs:g}; it is a bound, and more steps take more epochs"
         )
     return questions
