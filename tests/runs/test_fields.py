@@ -14,10 +14,10 @@ def fields(**content):
 def test_values_of_the_right_kind_pass_unchanged():
     one = fields(a=1.5, b=3, c="x", d=True, e=[{"f": 1}], g={"h": 2}, n=["line"])
     assert one.number("a") == 1.5
-    assert one.whole("b") == 3
+    assert one.integer("b") == 3
     assert one.text("c") == "x"
     assert one.flag("d") is True
-    assert one.items("e")[0].whole("f") == 1
+    assert one.items("e")[0].integer("f") == 1
     assert one.inner("g").counts() == {"h": 2}
     assert one.lines("n") == ["line"]
     assert one.notices == []
@@ -40,8 +40,8 @@ def test_absent_and_null_are_none_and_need_no_notice():
         (Fields.number, "0.5"),
         (Fields.number, True),
         (Fields.number, 10**400),
-        (Fields.whole, 1.5),
-        (Fields.whole, math.nan),
+        (Fields.integer, 1.5),
+        (Fields.integer, math.nan),
         (Fields.text, ["x"]),
         (Fields.flag, 1),
         (Fields.items, {"a": 1}),
@@ -59,7 +59,7 @@ def test_a_value_of_another_kind_is_left_out_and_named(read, value):
 def test_a_number_can_stand_where_a_text_is_wanted_and_a_whole_float_where_a_count_is():
     one = fields(seed=17, steps=30.0)
     assert one.text("seed") == "17"
-    assert one.whole("steps") == 30
+    assert one.integer("steps") == 30
 
 
 def test_a_value_that_is_no_object_reads_as_empty():

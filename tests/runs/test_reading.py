@@ -6,7 +6,7 @@ import math
 import pytest
 
 from tutelage.errors import SourceNotFoundError
-from tutelage.runs.reading import EXPECTED, MOST_NOTICES, load
+from tutelage.runs.reading import MOST_NOTICES, RUN_FILES, load
 
 
 def test_a_whole_folder_loads_without_a_notice(run):
@@ -16,12 +16,12 @@ def test_a_whole_folder_loads_without_a_notice(run):
     assert [evaluation.step for evaluation in folder.evaluations] == [0, 10, 20, 30]
     assert folder.result.after.exact_match == 0.81
     assert folder.result.before.fields == {"product": 0.104, "urgent": None}
-    assert folder.books.samples["duplicate"][0].address == "train.jsonl:88"
+    assert folder.ledger_counts.samples["duplicate"][0].address == "train.jsonl:88"
     assert folder.rows[0].tokens[3].stop
     assert folder.settings == "[train]\nepochs = 3\n"
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize("name", RUN_FILES)
 def test_each_missing_file_is_named(run, name):
     (run / name).unlink()
     notices = load(run).notices
@@ -75,7 +75,7 @@ def test_a_folder_where_a_file_should_be_is_named(run):
     (run / "ledger.json").unlink()
     (run / "ledger.json").mkdir()
     folder = load(run)
-    assert folder.books is None
+    assert folder.ledger_counts is None
     assert folder.notices[0].startswith("ledger.json could not be read")
 
 

@@ -14,10 +14,10 @@ import pytest
 
 from tests.support import ROOT
 from tutelage.errors import ConfigError, DependencyError, TrainingError
-from tutelage.runs import tracker_process as tracker_process_module
+from tutelage.runs import tracker_group as tracker_group_module
 from tutelage.runs import trackers
 from tutelage.runs.metrics_log import HeldoutRecord, StepRecord
-from tutelage.runs.tracker_process import TrackerProcess, flattened, numbers_in
+from tutelage.runs.tracker_group import TrackerGroup, flattened, numbers_in
 from tutelage.runs.trackers import TrackerName, require_tracker, tracker
 from tutelage.train import startup
 
@@ -74,9 +74,9 @@ class Told:
 
 def drive(folder: Path, name: TrackerName, steps: range = range(1, 3), result: Mapping[str, Any] = RESULT) -> None:
     said: list[str] = []
-    tracking = TrackerProcess({name: tracker(name, folder)}, log=said.append)
+    tracking = TrackerGroup({name: tracker(name, folder)}, log=said.append)
     tracking.start(SETTINGS, "tiny")
-    with tracking.beside(lambda _record: None) as watch:
+    with tracking.attach_to(lambda _record: None) as watch:
         for step in steps:
             watch(StepRecord(**{**_fields(STEP), "step": step, "loss": 3.0 / step}))
             watch(HeldoutRecord(step, 2.0 / step, 3.0))
@@ -91,9 +91,9 @@ def _fields(record: StepRecord) -> dict[str, Any]:
 def test_what_trackers_are_told() -> None:
     one = Told()
     seen: list[Any] = []
-    tracking = TrackerProcess({"wandb": one}, log=seen.append)
+    tracking = TrackerGroup({"wandb": one}, log=seen.append)
     tracking.start(SETTINGS, "tiny")
-    with tracking.beside(seen.append) as watch:
+    with tracking.attach_to(seen.append) as watch:
         watch(STEP)
         watch(HeldoutRecord(1, float("nan"), 3.0))
     tracking.finish(RESULT)
@@ -112,9 +112,9 @@ def test_what_trackers_are_told() -> None:
 def test_one_that_fails_is_announced_once_and_the_others_go_on(fails_in: str) -> None:
     bad, good = Told(fails_in=fails_in), Told()
     said: list[str] = []
-    tracking = TrackerProcess({"mlflow": bad, "wandb": good}, log=said.append)
+    tracking = TrackerGroup({"mlflow": bad, "wandb": good}, log=said.append)
     tracking.start(SETTINGS, "tiny")
-    with tracking.beside(lambda _record: None) as watch:
+    with tracking.attach_to(lambda _record: None) as watch:
         for _ in range(3):
             watch(STEP)
     tracking.finish(RESULT)
@@ -126,7 +126,7 @@ def test_one_that_fails_is_announced_once_and_the_others_go_on(fails_in: str) ->
 
 
 def test_one_that_does_not_start_ends_the_run_before_a_model_is_loaded() -> None:
-    tracking = TrackerProcess({"wandb": Told(fails_in="start")}, log=print)
+    tracking = TrackerGroup({"wandb": Told(fails_in="start")}, log=print)
     with pytest.raises(ConfigError, match="wandb does not start") as caught:
         tracking.start(SETTINGS, "tiny")
     assert caught.value.found == "no network in start"
@@ -134,8 +134,8 @@ def test_one_that_does_not_start_ends_the_run_before_a_model_is_loaded() -> None
 
 def test_an_error_of_the_run_closes_them_without_scores() -> None:
     one = Told()
-    tracking = TrackerProcess({"wandb": one}, log=print)
-    with pytest.raises(TrainingError), tracking.beside(lambda _record: None):
+    tracking = TrackerGroup({"wandb": one}, log=print)
+    with pytest.raises(TrainingError), tracking.attach_to(lambda _record: None):
         raise TrainingError("Step 3 is not finite")
     tracking.finish(RESULT)
     assert one.heard == [("finish", {})], "closed once"
@@ -143,7 +143,7 @@ def test_an_error_of_the_run_closes_them_without_scores() -> None:
 
 def test_numbers_and_paths() -> None:
     assert numbers_in({"a": 1, "b": True, "c": None, "d": float("inf"), "e": "x", "f": 0.5}) == {"a": 1.0, "f": 0.5}
-    assert flattened({"a": {"b": {"c": 1}}, "d": 2}, between="/") == {"a/b/c": 1, "d": 2}
+    assert flattened({"a": {"b": {"c": 1}}, "d": 2}, separator="/") == {"a/b/c": 1, "d": 2}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -169,7 +169,7 @@ def test_a_run_tells_its_tracker_and_outlives_it(
     """The JSONL goes on without it, and so does everything else."""
     one = Told(fails_in="finish")
     monkeypatch.setattr(startup, "require_tracker", lambda _name: None)
-    monkeypatch.setattr(tracker_process_module, "tracker", lambda _name, _folder: one)
+    monkeypatch.setattr(tracker_group_module, "tracker", lambda _name, _folder: one)
 
     finished = train_tiny('train.trackers=["wandb"]', "train.epochs=1", "evaluate.task=", "evaluate.before=false")
 

@@ -57,12 +57,12 @@ def test_what_stands_in_the_way_of_putting_a_result_aside_is_moved_and_the_run_g
     in_the_way.write_text("a note", encoding="utf-8")
 
     with pytest.raises(SaveError, match="could not be put aside") as caught:
-        run_files.set_aside_finished(tmp_path, steps=12)
+        run_files.move_finished_aside(tmp_path, steps=12)
 
     assert caught.value.where == str(in_the_way)
     assert str(caught.value.fix).startswith("move it out of the run's folder, then resume: tutelage train --resume")
     in_the_way.rename(tmp_path.parent / f"{tmp_path.name}-note")
-    aside = run_files.set_aside_finished(tmp_path, steps=12)
+    aside = run_files.move_finished_aside(tmp_path, steps=12)
     assert (aside / run_files.RESULT).is_file()
 
 
@@ -74,7 +74,7 @@ def test_no_error_of_a_resume_asks_for_another_folder(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(run_files.os, "replace", refused)
     with pytest.raises(SaveError) as caught:
-        run_files.set_aside_finished(tmp_path, steps=12)
+        run_files.move_finished_aside(tmp_path, steps=12)
     assert caught.value.fix == "copy the run to another disk, and resume the copy"
 
 
@@ -92,7 +92,7 @@ def test_the_record_keeps_steps_before_a_resume_and_drops_later_ones(tmp_path: P
 
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 1.0), (3, 9.0)]
-    assert second.elapsed_before_seconds == 4.0
+    assert second.previous_elapsed_seconds == 4.0
 
 
 def test_a_new_run_begins_an_empty_record(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_new_run_begins_an_empty_record(tmp_path: Path) -> None:
 
     (line,) = path.read_text(encoding="utf-8").splitlines()
     assert json.loads(line)["loss"] is None
-    assert recorder.elapsed_before_seconds == 0.0
+    assert recorder.previous_elapsed_seconds == 0.0
 
 
 def test_a_recorder_without_a_file_writes_nothing(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_recorder_without_a_file_writes_nothing(tmp_path: Path) -> None:
     recorder.write(a_step(3))
     recorder.close()
 
-    assert recorder.elapsed_before_seconds == 0.0
+    assert recorder.previous_elapsed_seconds == 0.0
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-LONGEST_SHOWN = 60
+MAX_SHOWN_CHARACTERS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Fields:
         """Wrap a decoded JSON value; one that is no object is named and read as empty."""
         if isinstance(value, dict):
             return cls(value, where, notices)
-        notices.append(f"{where} holds {_shown(value)} where an object was expected.")
+        notices.append(f"{where} holds {_abbreviated(value)} where an object was expected.")
         return cls({}, where, notices)
 
     def number(self, key: str) -> float | None:
@@ -41,7 +41,7 @@ class Fields:
             return None
         return value
 
-    def whole(self, key: str) -> int | None:
+    def integer(self, key: str) -> int | None:
         """A whole number, or None; 3.0 counts as 3."""
         value = self.number(key)
         if value is None or isinstance(value, int):
@@ -100,16 +100,16 @@ class Fields:
 
     def counts(self) -> dict[str, int]:
         """Every field as a whole number; fields that hold none are left out (and named)."""
-        found = {key: self.whole(key) for key in self.content}
-        return {key: value for key, value in found.items() if value is not None}
+        values = {key: self.integer(key) for key in self.content}
+        return {key: value for key, value in values.items() if value is not None}
 
     def texts(self) -> dict[str, str]:
         """Every field as a text; null fields are left out."""
-        found = {key: self.text(key) for key in self.content}
-        return {key: value for key, value in found.items() if value is not None}
+        values = {key: self.text(key) for key in self.content}
+        return {key: value for key, value in values.items() if value is not None}
 
     def _refuse(self, key: str, value: Any, expected: str) -> None:
-        self.notices.append(f"{self.where}: {key} is {_shown(value)}, expected {expected}; it is left out.")
+        self.notices.append(f"{self.where}: {key} is {_abbreviated(value)}, expected {expected}; it is left out.")
 
 
 def _fits_float(value: float) -> bool:
@@ -120,8 +120,8 @@ def _fits_float(value: float) -> bool:
     return True
 
 
-def _shown(value: Any) -> str:
+def _abbreviated(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and not _fits_float(value):
         return "a number too large to read"
     text = repr(value)
-    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…"
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else text[:MAX_SHOWN_CHARACTERS] + "…"

@@ -1,4 +1,4 @@
-"""`inputs.json`: what decided a run's numbers, and what it means that something of it is another now."""
+"""`inputs.json`: what decided a run's numbers, and what it means that something of it differs now."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ REQUIRED_SAME = {
     "settings": "set of settings",
     (OUTCOME := "examples_sha256"): "outcome of preparing the data",
 }
-"""Entries that a resume and a replay must find as they were, in words, the causes before what they lead to."""
-CHANGE_NOTHING = (
+"""Entries that must be the same in a resume and a replay, as users call them, causes before their effects."""
+NEUTRAL_SETTINGS = (
     "name",
     "folder",
     "data.workers",
@@ -31,18 +31,18 @@ CHANGE_NOTHING = (
     "train.keep_checkpoints",
     "train.trackers",
 )
-"""Settings that may be others. Of them only `model.threads` reaches the last bits, as a fact of the machine."""
+"""Settings that may differ. Of them only `model.threads` reaches the last bits, as a fact of the machine."""
 STARTED_IN = "started_in"
 STARTS = "starts"
 """Entry with what a run starts from, and that from, down to the model that nobody here trained (`starts_of`)."""
-DECIDING = ("versions", "machine")
+DECIDING_FACTS = ("versions", "machine")
 """Entries that may differ from one session of a run to the next, and then change the last bits of its numbers."""
 
 
 def deciding_settings(settings: Settings) -> dict[str, Any]:
     """The settings as nested mappings, without those that change nothing of what is learned."""
     values = tomllib.loads(config.dump(settings))
-    for path in CHANGE_NOTHING:
+    for path in NEUTRAL_SETTINGS:
         section, _, key = path.rpartition(".")
         (values.get(section, {}) if section else values).pop(key, None)
     return values
@@ -67,26 +67,26 @@ def read_inputs(folder: Path) -> dict[str, Any]:
     try:
         inputs = run_files.read_json(path)
     except (OSError, ValueError) as error:
-        raise _unknown(folder, cause_of(error)) from error
+        raise _unreadable_inputs(folder, cause_of(error)) from error
     if missing := [name for name in REQUIRED_SAME if name not in inputs]:
-        raise _unknown(folder, f"a record of another version, without {', '.join(missing)}")
+        raise _unreadable_inputs(folder, f"a record of another version, without {', '.join(missing)}")
     return inputs
 
 
-def _unknown(folder: Path, found: str) -> CheckpointError:
-    again = command("train", str(folder / run_files.SETTINGS), f"name={folder.name}-again")
+def _unreadable_inputs(folder: Path, damage: str) -> CheckpointError:
+    new_run = command("train", str(folder / run_files.SETTINGS), f"name={folder.name}-again")
     return CheckpointError(
         "Cannot tell whether data, template and model are those that this run began with",
         where=str(folder / run_files.INPUTS),
-        found=found,
+        found=damage,
         expected="the file as the run wrote it",
-        fix=f"put the file back, or train anew with the same settings: {again}",
+        fix=f"put the file back, or train anew with the same settings: {new_run}",
     )
 
 
 @contextmanager
-def paths_of(folder: Path | None) -> Iterator[None]:
-    """What is missing in the block is perhaps looked for from another folder than a run's paths start from.
+def explain_missing_paths(folder: Path | None) -> Iterator[None]:
+    """Explain a source that is missing in the block by the folder that a run's relative paths start from.
 
     Args:
         folder: of the run that is resumed or repeated; None for a new one.
@@ -112,75 +112,83 @@ def paths_of(folder: Path | None) -> Iterator[None]:
 
 
 def require_same_inputs(
-    earlier: Mapping[str, Any], now: Mapping[str, Any], *, resume: bool, log: Callable[[str], None]
+    recorded: Mapping[str, Any], current: Mapping[str, Any], *, resume: bool, log: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Check that data, template, tokenizer, model and settings are what they were, and say which other facts are not.
+    """Check that data, template, tokenizer, model and settings are those recorded, and log which other facts differ.
 
     Args:
-        earlier: what was recorded.
-        now: the same entries as they are.
+        recorded: what was recorded.
+        current: the same entries as they are.
         resume: the run goes on, rather than being repeated.
-        log: told of each fact that is another.
+        log: receives a line for each fact that differs.
 
     Returns:
-        Entries that `now` lacks: for a resumed run `earlier_sessions`, the facts of earlier parts of it.
+        Entries that `current` lacks: for a resumed run `earlier_sessions`, the facts of earlier parts of it.
 
     Raises:
-        CheckpointError: one of `REQUIRED_SAME` is another; in a replay the settings may be.
+        CheckpointError: one of `REQUIRED_SAME` differs; in a replay the settings may.
     """
-    other = {name: where for name in REQUIRED_SAME if (where := _others(name, earlier[name], now[name]))}
-    if not resume and (settings := other.pop("settings", None)):  # a replay finds out what they do
+    different_inputs = {
+        name: difference
+        for name in REQUIRED_SAME
+        if (difference := _difference_text(name, recorded[name], current[name]))
+    }
+    if not resume and (settings := different_inputs.pop("settings", None)):  # a replay finds out what they do
         log(f"  note: the settings are not those of the record: {settings}")
-        other.pop(OUTCOME, None)
-    differing = changes(earlier, now)
-    if other:
-        rows_alone = list(other) == [OUTCOME]  # files and settings are the same, so the code must be another
-        if not rows_alone:
-            other.pop(OUTCOME, None)
+        different_inputs.pop(OUTCOME, None)
+    fact_changes = changed_facts(recorded, current)
+    if different_inputs:
+        only_outcome = list(different_inputs) == [OUTCOME]  # files and settings are the same, so the code must differ
+        if not only_outcome:
+            different_inputs.pop(OUTCOME, None)
         raise CheckpointError(
-            f"The {' and the '.join(REQUIRED_SAME[name] for name in other)} is not the one this run began with, so "
-            "this would "
-            f"not be a {'resume' if resume else 'replay'}",
-            where="; ".join(where for where in other.values()),
-            found="; ".join(differing) or None if rows_alone else None,
-            expected="sequences of the same tokens" if rows_alone else "the same bytes",
+            f"The {' and the '.join(REQUIRED_SAME[name] for name in different_inputs)} is not the one this run began "
+            f"with, so this would not be a {'resume' if resume else 'replay'}",
+            where="; ".join(difference for difference in different_inputs.values()),
+            found="; ".join(fact_changes) or None if only_outcome else None,
+            expected="sequences of the same tokens" if only_outcome else "the same bytes",
             fix="go on with the versions the run began with, or start a new run"
-            if rows_alone
+            if only_outcome
             else "restore what is another, or start a new run",
         )
-    for change in differing:
+    for change in fact_changes:
         log(f"  note: the last bits of a number may differ from here on, as {change}")
     if not resume:
         return {}
-    sessions: list[dict[str, Any]] = list(earlier.get("earlier_sessions", []))
-    if differing:
-        sessions.append({key: earlier.get(key) for key in DECIDING})
-    return {"earlier_sessions": sessions}
+    earlier_sessions: list[dict[str, Any]] = list(recorded.get("earlier_sessions", []))
+    if fact_changes:
+        earlier_sessions.append({key: recorded.get(key) for key in DECIDING_FACTS})
+    return {"earlier_sessions": earlier_sessions}
 
 
-def _others(name: str, then: Any, now: Any) -> str:
-    """What differs of an entry, for people; empty where nothing does."""
+def _difference_text(name: str, recorded: Any, current: Any) -> str:
+    """What differs in an entry, for people; empty where nothing does."""
     if name == "settings":
-        here = now
+        current_settings = current
         try:
-            there = deciding_settings(config.from_mapping(then, where=run_files.INPUTS))  # with defaults of today
+            # With defaults of today.
+            recorded_settings = deciding_settings(config.from_mapping(recorded, where=run_files.INPUTS))
         except ConfigError:
-            there = then
-        return ", ".join(f"{path} = {old} then, {new} now" for path, old, new in _different(there, here))
-    if isinstance(then, dict) and isinstance(now, dict):
-        return ", ".join(sorted(key for key in {*then, *now} if then.get(key) != now.get(key)))
-    return "" if then == now else REQUIRED_SAME[name]
+            recorded_settings = recorded
+        return ", ".join(
+            f"{path} = {old} then, {new} now" for path, old, new in _changed_paths(recorded_settings, current_settings)
+        )
+    if isinstance(recorded, dict) and isinstance(current, dict):
+        return ", ".join(sorted(key for key in {*recorded, *current} if recorded.get(key) != current.get(key)))
+    return "" if recorded == current else REQUIRED_SAME[name]
 
 
-def _different(then: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[tuple[str, Any, Any]]:
-    found: list[tuple[str, Any, Any]] = []
-    for key in sorted({*then, *now}):
-        old, new = then.get(key, "not set"), now.get(key, "not set")
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += _different(old, new, f"{path}{key}.")
-        elif old != new:
-            found.append((f"{path}{key}", old, new))
-    return found
+def _changed_paths(
+    recorded: Mapping[str, Any], current: Mapping[str, Any], path: str = ""
+) -> list[tuple[str, Any, Any]]:
+    differences: list[tuple[str, Any, Any]] = []
+    for key in sorted({*recorded, *current}):
+        old_value, new_value = recorded.get(key, "not set"), current.get(key, "not set")
+        if isinstance(old_value, dict) and isinstance(new_value, dict):
+            differences += _changed_paths(old_value, new_value, f"{path}{key}.")
+        elif old_value != new_value:
+            differences.append((f"{path}{key}", old_value, new_value))
+    return differences
 
 
 def process_counts(inputs: Mapping[str, Any]) -> set[int]:
@@ -189,26 +197,26 @@ def process_counts(inputs: Mapping[str, Any]) -> set[int]:
     return {(session.get("machine") or {}).get("processes", 1) for session in sessions}
 
 
-def changed_settings(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The settings that are others now, in one line; empty where none is."""
-    return [text] if (text := _others("settings", earlier["settings"], now["settings"])) else []
+def changed_settings(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """The settings that differ now, in one line; empty where none does."""
+    return [text] if (text := _difference_text("settings", recorded["settings"], current["settings"])) else []
 
 
-def changes(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Each of the `DECIDING` facts that is another now, as a few words."""
-    then, here = _flat(earlier), _flat(now)
+def changed_facts(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """Each of the `DECIDING_FACTS` facts that differs now, in a few words."""
+    recorded_facts, current_facts = _flat(recorded), _flat(current)
     return [
-        f"{name}: {then.get(name, 'not recorded')} then, {here.get(name, 'none')} now"
-        for name in sorted({*then, *here})
-        if then.get(name) != here.get(name)
+        f"{name}: {recorded_facts.get(name, 'not recorded')} then, {current_facts.get(name, 'none')} now"
+        for name in sorted({*recorded_facts, *current_facts})
+        if recorded_facts.get(name) != current_facts.get(name)
     ]
 
 
 def _flat(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key in DECIDING:
-        flat |= inputs.get(key, {})
-    return {"processes": 1} | flat
+    facts: dict[str, Any] = {}
+    for key in DECIDING_FACTS:
+        facts |= inputs.get(key, {})
+    return {"processes": 1} | facts
 
 
 def skipped_steps(folder: Path, *, leave_out: bool) -> list[int]:
@@ -217,9 +225,9 @@ def skipped_steps(folder: Path, *, leave_out: bool) -> list[int]:
     Raises:
         CheckpointError: there is no such step.
     """
-    known: list[int] = read_inputs(folder)["skipped_steps"]
+    steps: list[int] = read_inputs(folder)["skipped_steps"]
     if not leave_out:
-        return known
+        return steps
     path = folder / run_files.STOPPED
     if not path.is_file():
         raise CheckpointError(
@@ -239,4 +247,4 @@ def skipped_steps(folder: Path, *, leave_out: bool) -> list[int]:
             expected="the file as the run wrote it",
             fix="resume without --skip-step; the run stops at the same step and writes it anew",
         ) from error
-    return sorted({*known, step})
+    return sorted({*steps, step})

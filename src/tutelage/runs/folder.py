@@ -37,9 +37,9 @@ CHECKPOINTS = "checkpoints"
 TRACKERS = "trackers"
 MODEL = "model"
 ADAPTER = "adapter"
-BEGINNINGS = {LOCK, f".{DROPS}", f".{INPUTS}", f".{SETTINGS}"}
+STARTUP_FILES = {LOCK, f".{DROPS}", f".{INPUTS}", f".{SETTINGS}"}
 """What a start leaves that ended before its settings were written: no run began there."""
-BEGINNINGS_BESIDE_LOCK = {*BEGINNINGS, DROPS, INPUTS}
+STARTUP_FILES_WITH_LOCK = {*STARTUP_FILES, DROPS, INPUTS}
 """The same with names that others use as well: ours where our lock is beside them."""
 SETTINGS_TABLES = ("model", "data", "train")
 """Tables that every run's settings have."""
@@ -55,7 +55,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:  # a name with a NUL, or that no file system can spell
-        raise not_written("The run folder cannot be made", folder, error) from error
+        raise save_error("The run folder cannot be made", folder, error) from error
 
 
 def holds_run(folder: Path) -> bool:
@@ -67,12 +67,12 @@ def holds_run(folder: Path) -> bool:
     """
     try:
         names = {path.name for path in folder.iterdir()}
-        if names <= (BEGINNINGS_BESIDE_LOCK if _has_our_lock(folder) else BEGINNINGS - {LOCK}):
+        if names <= (STARTUP_FILES_WITH_LOCK if _has_our_lock(folder) else STARTUP_FILES - {LOCK}):
             return False
         if is_run(folder):
             return True
     except OSError as error:
-        raise not_written("The run folder cannot be read", folder, error) from error
+        raise save_error("The run folder cannot be read", folder, error) from error
     raise ConfigError(
         "The folder for this run holds something else, which a run must not move",
         where=str(folder),
@@ -97,32 +97,32 @@ def is_run(folder: Path) -> bool:
         return False
     except ValueError:  # no UTF-8, or no TOML
         return _has_our_lock(folder)
-    of_a_run = all(isinstance(tables.get(name), dict) for name in SETTINGS_TABLES)
-    return of_a_run and ((folder / INPUTS).is_file() or _has_our_lock(folder))
+    has_run_tables = all(isinstance(tables.get(name), dict) for name in SETTINGS_TABLES)
+    return has_run_tables and ((folder / INPUTS).is_file() or _has_our_lock(folder))
 
 
 def _has_our_lock(folder: Path) -> bool:
     try:
-        begin = (folder / LOCK).read_bytes()[: len(LOCK_MARK)]
+        first_bytes = (folder / LOCK).read_bytes()[: len(LOCK_MARK)]
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return False
-    return begin in (b"", LOCK_MARK.encode())  # empty: killed before it wrote the first word
+    return first_bytes in (b"", LOCK_MARK.encode())  # empty: killed before it wrote the first word
 
 
-def require_no_run_around(folder: Path) -> None:
+def require_not_inside_run(folder: Path) -> None:
     """Refuse a place for a run inside of another one, which would be moved aside, or searched, with it.
 
     Raises:
         ConfigError: there is a run above.
     """
-    around = None
+    outer_run = None
     with suppress(OSError, ValueError):  # what is wrong with the path itself is said where the folder is made
-        around = next((above for above in Path(os.path.abspath(folder)).parents if is_run(above)), None)
-    if around is not None:
+        outer_run = next((parent for parent in Path(os.path.abspath(folder)).parents if is_run(parent)), None)
+    if outer_run is not None:
         raise ConfigError(
             "A run cannot stand inside of another run",
             where=str(folder),
-            found=f"the run {around}",
+            found=f"the run {outer_run}",
             expected="a folder outside of it",
             fix="give the run another place: folder=PATH",
         )
@@ -134,21 +134,22 @@ def existing_run_folder(name: str) -> Path:
     Raises:
         SourceNotFoundError: it is not there, holds no settings, or cannot be looked into.
     """
-    folder, trouble = Path(name), None
+    folder, cause = Path(name), None
     if folder.name in ("", ".."):
         folder = folder.resolve()
     try:
         if (folder / SETTINGS).is_file():
             return folder
-        beside = (
+        sibling_runs = (
             sorted(str(path.parent) for path in folder.parent.glob(f"*/{SETTINGS}")) if folder.parent.is_dir() else []
         )
     except (OSError, ValueError) as error:
-        trouble, beside = cause_of(error), []
+        cause, sibling_runs = cause_of(error), []
     raise SourceNotFoundError(
         f"'{name}' is not a run",
         where=name,
-        found=trouble or (("runs beside it: " + ", ".join(beside[:5])) if beside else "no settings.toml in it"),
+        found=cause
+        or (("runs beside it: " + ", ".join(sibling_runs[:5])) if sibling_runs else "no settings.toml in it"),
         expected="a folder that `tutelage train` wrote",
         fix="give the folder of a run, for example runs/quickstart",
     )
@@ -206,18 +207,18 @@ def write_text(path: Path, text: str) -> None:
     try:
         write_bytes(path, text.encode("utf-8"))
     except (OSError, UnicodeEncodeError) as error:
-        raise not_written(f"{path.name} could not be written", path, error) from error
+        raise save_error(f"{path.name} could not be written", path, error) from error
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """Where a file is written line by line while the block runs; `put_in_place` gives it its name, or it is gone."""
+def scratch_file(path: Path) -> Iterator[Path]:
+    """Where a file is written line by line while the block runs; `put_in_place` renames it, else it is deleted."""
     scratch = name_aside(path)
-    _take_away(scratch)
+    _delete(scratch)
     try:
         yield scratch
     finally:
-        _take_away(scratch)
+        _delete(scratch)
 
 
 def put_in_place(path: Path) -> None:
@@ -228,52 +229,52 @@ def put_in_place(path: Path) -> None:
     """
     scratch = name_aside(path)
     if not scratch.exists():
-        _take_away(path)
+        _delete(path)
         return
     try:
         files.put_in_place(scratch, path)
     except OSError as error:
-        raise not_written(f"{path.name} could not be written", path, error) from error
+        raise save_error(f"{path.name} could not be written", path, error) from error
 
 
-def _take_away(path: Path) -> None:
+def _delete(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise not_written(f"{path.name} could not be deleted", path, error) from error
+        raise save_error(f"{path.name} could not be deleted", path, error) from error
 
 
-def not_written(what: str, where: Path, error: Exception) -> SaveError:
-    """What the system said of a write, with the one thing to do about it."""
+def save_error(what: str, where: Path, error: Exception) -> SaveError:
+    """The error of a write that the system refused, with the one thing to do about it."""
     return SaveError(what, where=str(where), found=cause_of(error), fix=remedy(error))
 
 
-def set_aside_finished(folder: Path, *, steps: int) -> Path:
+def move_finished_aside(folder: Path, *, steps: int) -> Path:
     """Move what a finished run ended with into a folder inside it, as the run goes on; `RESULT` last.
 
     Raises:
         SaveError: the disk refuses; called again it moves the rest.
     """
-    aside = folder / f"finished-{steps:06d}"
+    finished = folder / f"finished-{steps:06d}"
     try:
-        aside.mkdir(exist_ok=True)
+        finished.mkdir(exist_ok=True)
         for name in (MODEL, ADAPTER, AFTER, REPORT, RESULT):
             if (folder / name).exists():
-                os.replace(folder / name, aside / name)
-        sync(aside)
+                os.replace(folder / name, finished / name)
+        sync(finished)
         sync(folder)
     except OSError as error:
         # A resume keeps its settings, so another folder= cannot be given.
-        again = "copy the run to another disk, and resume the copy"
+        remedy_elsewhere = "copy the run to another disk, and resume the copy"
         if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ENOTEMPTY):
-            again = f"move it out of the run's folder, then resume: {command('train', '--resume', folder)}"
+            remedy_elsewhere = f"move it out of the run's folder, then resume: {command('train', '--resume', folder)}"
         raise SaveError(
             "What the run ended with could not be put aside",
-            where=str(aside),
+            where=str(finished),
             found=cause_of(error),
-            fix=remedy(error, elsewhere=again),
+            fix=remedy(error, elsewhere=remedy_elsewhere),
         ) from error
-    return aside
+    return finished
 
 
 def clear_scratch(folder: Path) -> None:
@@ -287,13 +288,13 @@ def clear_scratch(folder: Path) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that decide a run's numbers."""
-    found = {}
+    installed = {}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def git_commit() -> str | None:

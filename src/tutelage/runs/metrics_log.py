@@ -59,29 +59,31 @@ class Recorder:
     Args:
         path: the file; None writes nothing. (Not the null device: the file is renamed into place, and root may.)
         from_step: keep earlier lines up to this step and drop later ones, which a resumed run writes again.
-        log: told of lines that are damaged; they alone are left out.
+        log: receives a line for each damaged line; only those are left out.
     """
 
     def __init__(self, path: Path | None, *, from_step: int = 0, log: Callable[[str], None] = print) -> None:
         lines, damaged = read_record(path) if path is not None and from_step > 0 else ([], [])
-        before = [line for line in lines if line["step"] <= from_step]
-        last = max((one["step"] for one in before if "loss" in one), default=0)
-        if path is not None and last < from_step:
-            damaged.append(f"{path.name}: its last step is {last}, and the run had taken {from_step}")
-        kept = [sealed_line(one | {LINE_NUMBER: number}) + "\n" for number, one in enumerate(before, start=1)]
-        self._lines = len(kept)
-        for one in damaged:
-            log(f"  note: {one}")
-        self.elapsed_before_seconds = max((float(one["elapsed_seconds"]) for one in before), default=0.0)
+        kept_lines = [line for line in lines if line["step"] <= from_step]
+        last_step = max((line["step"] for line in kept_lines if "loss" in line), default=0)
+        if path is not None and last_step < from_step:
+            damaged.append(f"{path.name}: its last step is {last_step}, and the run had taken {from_step}")
+        sealed_lines = [
+            sealed_line(line | {LINE_NUMBER: number}) + "\n" for number, line in enumerate(kept_lines, start=1)
+        ]
+        self._lines = len(sealed_lines)
+        for damage in damaged:
+            log(f"  note: {damage}")
+        self.previous_elapsed_seconds = max((float(line["elapsed_seconds"]) for line in kept_lines), default=0.0)
         self.path = path
         self._stream: TextIO | None = None
         if path is None:
             return
         try:
-            write_text(path, "".join(kept))  # renamed into place: a kill here must not lose what was recorded
+            write_text(path, "".join(sealed_lines))  # renamed into place: a kill here must not lose what was recorded
             self._stream = path.open("a", encoding="utf-8")
         except OSError as error:
-            raise self._not_written(error) from error
+            raise self._save_error(error) from error
 
     def write(self, record: Record) -> None:
         """Write one line; a value that is not finite becomes null, as JSON has no NaN.
@@ -100,14 +102,14 @@ class Recorder:
             self._stream.flush()
             self._lines += 1
         except OSError as error:
-            raise self._not_written(error) from error
+            raise self._save_error(error) from error
 
     def close(self) -> None:
         """Close the file."""
         if self._stream is not None:
             self._stream.close()
 
-    def _not_written(self, error: OSError) -> SaveError:
+    def _save_error(self, error: OSError) -> SaveError:
         return SaveError(
             "The record could not be written",
             where=str(self.path),

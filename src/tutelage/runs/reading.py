@@ -14,7 +14,7 @@ from tutelage.system.seals import OTHER_BYTES, SEAL, differing_files, numbered_l
 
 MOST_NOTICES = 20
 
-EXPECTED = {
+RUN_FILES = {
     "record.jsonl": "the figures of each step",
     "result.json": "the outcome, written when the run ends",
     "ledger.json": "which rows were kept and dropped",
@@ -22,7 +22,7 @@ EXPECTED = {
     "settings.toml": "the settings of the run",
 }
 """The files of a run folder, and what each holds."""
-BESIDE_LEDGER = {"ledger.jsonl": "every dropped and changed row", "rows.json": EXPECTED["rows.json"]}
+LEDGER_HASHED_FILES = {"ledger.jsonl": "every dropped and changed row", "rows.json": RUN_FILES["rows.json"]}
 """Files whose hashes `ledger.json` has."""
 
 
@@ -109,7 +109,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
+class LedgerSample:
     """One row of data that stands for a reason: where it is, and what was seen there."""
 
     address: str
@@ -117,7 +117,7 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
+class LedgerCounts:
     """What the ledger counted."""
 
     rows_in: int | None
@@ -126,7 +126,7 @@ class Books:
     dropped: dict[str, int]
     changed: dict[str, int]
     notes: tuple[str, ...]
-    samples: dict[str, tuple[Instance, ...]]
+    samples: dict[str, tuple[LedgerSample, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ class RunFolder:
     steps: tuple[Step, ...] | None
     evaluations: tuple[Evaluation, ...]
     result: Result | None
-    books: Books | None
+    ledger_counts: LedgerCounts | None
     rows: tuple[RenderedRow, ...] | None
     settings: str | None
     notices: tuple[str, ...]
@@ -179,13 +179,13 @@ def load(run: Path) -> RunFolder:
     record = _read(run, "record.jsonl", notices)
     steps, evaluations = (None, ()) if record is None else _record(record, notices)
     result, ledger, rows = (_json(run, name, notices) for name in ("result.json", "ledger.json", "rows.json"))
-    if "rows.json" in _books_as_written(run, ledger, notices):
+    if "rows.json" in _damaged_ledger_files(run, ledger, notices):
         rows = None
     settings = _read(run, "settings.toml", notices)
     # Evaluated before the notices are counted, as reading adds to them.
-    parts = (
+    contents = (
         None if result is None else _result(Fields.of(result, "result.json", notices)),
-        None if ledger is None else _books(Fields.of(ledger, "ledger.json", notices)),
+        None if ledger is None else _ledger_counts(Fields.of(ledger, "ledger.json", notices)),
         None if rows is None else _rows(rows, notices),
     )
     if len(notices) > MOST_NOTICES:
@@ -194,9 +194,9 @@ def load(run: Path) -> RunFolder:
         folder_name=run.resolve().name,
         steps=steps,
         evaluations=evaluations,
-        result=parts[0],
-        books=parts[1],
-        rows=parts[2],
+        result=contents[0],
+        ledger_counts=contents[1],
+        rows=contents[2],
         settings=None if settings is None else settings.decode("utf-8", errors="replace"),
         notices=tuple(notices),
     )
@@ -206,9 +206,9 @@ def _read(run: Path, name: str, notices: list[str]) -> bytes | None:
     try:
         return (run / name).read_bytes()
     except FileNotFoundError:
-        notices.append(f"{name} is not there yet ({EXPECTED[name]}).")
+        notices.append(f"{name} is not there yet ({RUN_FILES[name]}).")
     except OSError as error:
-        notices.append(f"{name} could not be read: {error.strerror} ({EXPECTED[name]}).")
+        notices.append(f"{name} could not be read: {error.strerror} ({RUN_FILES[name]}).")
     return None
 
 
@@ -219,7 +219,7 @@ def _json(run: Path, name: str, notices: list[str]) -> Any:
     try:
         return _decoded(content, unsealed)
     except ValueError as error:
-        notices.append(f"{name} is not {error}, so it is left out ({EXPECTED[name]}).")
+        notices.append(f"{name} is not {error}, so it is left out ({RUN_FILES[name]}).")
         return None
 
 
@@ -232,14 +232,16 @@ def _decoded(content: bytes, unseal: Callable[[bytes], Any]) -> Any:
         raise ValueError("as it was written" if is_sealed else "whole JSON") from error
 
 
-def _books_as_written(run: Path, ledger: Any, notices: list[str]) -> set[str]:
-    """The files beside `ledger.json` that are not as it says they were written."""
+def _damaged_ledger_files(run: Path, ledger: Any, notices: list[str]) -> set[str]:
+    """The files whose hashes differ from those in `ledger.json`."""
     hashes = ledger.get("sha256") if isinstance(ledger, dict) else None
-    known = {name: hashes[name] for name in BESIDE_LEDGER if name in hashes} if isinstance(hashes, dict) else {}
-    # What is missing, or cannot be read, is said where it is read.
-    damaged = {name for name, damage in differing_files(run, known).items() if damage == OTHER_BYTES}
+    known_hashes = (
+        {name: hashes[name] for name in LEDGER_HASHED_FILES if name in hashes} if isinstance(hashes, dict) else {}
+    )
+    # A file that is missing, or cannot be read, is named where it is read.
+    damaged = {name for name, damage in differing_files(run, known_hashes).items() if damage == OTHER_BYTES}
     for name in sorted(damaged):
-        notices.append(f"{name} is not as it was written, so it is left out ({BESIDE_LEDGER[name]}).")
+        notices.append(f"{name} is not as it was written, so it is left out ({LEDGER_HASHED_FILES[name]}).")
     return damaged
 
 
@@ -248,7 +250,7 @@ def _record(content: bytes, notices: list[str]) -> tuple[tuple[Step, ...], tuple
     steps: dict[int, Step] = {}
     evaluations: dict[int, Evaluation] = {}
     repeated = 0
-    for line in numbered_lines(content, decode=lambda one: _decoded(one, unsealed_line)):
+    for line in numbered_lines(content, decode=lambda text: _decoded(text, unsealed_line)):
         where = f"record.jsonl, line {line.number}"
         if line.damage is not None:
             last = " It is the last one: a run that is still writing leaves such a line."
@@ -257,7 +259,7 @@ def _record(content: bytes, notices: list[str]) -> tuple[tuple[Step, ...], tuple
         if line.misplaced is not None:
             notices.append(f"{where}: {line.misplaced}.")
         fields = Fields.of(line.content, where, notices)
-        step = fields.whole("step")
+        step = fields.integer("step")
         if step is None:
             notices.append(f"{where} has no step and is left out.")
             continue
@@ -281,8 +283,8 @@ def _step(step: int, fields: Fields) -> Step:
         loss=fields.number("loss"),
         learning_rate=fields.number("learning_rate"),
         gradient_norm=fields.number("gradient_norm"),
-        tokens=fields.whole("tokens"),
-        trained_tokens=fields.whole("trained_tokens"),
+        tokens=fields.integer("tokens"),
+        trained_tokens=fields.integer("trained_tokens"),
         tokens_per_second=fields.number("tokens_per_second"),
         elapsed_seconds=fields.number("elapsed_seconds"),
         peak_bytes=fields.number("peak_bytes"),
@@ -290,14 +292,14 @@ def _step(step: int, fields: Fields) -> Step:
 
 
 def _scores(fields: Fields) -> Scores:
-    known = ("exact_match", "valid_json", "heldout_loss", "general", "fields")
+    named_keys = ("exact_match", "valid_json", "heldout_loss", "general", "fields")
     return Scores(
         exact_match=fields.number("exact_match"),
         valid_json=fields.number("valid_json"),
         heldout_loss=fields.number("heldout_loss"),
         general=fields.number("general"),
         fields=fields.inner("fields").numbers(),
-        others={key: fields.number(key) for key in fields.content if key not in known},
+        others={key: fields.number(key) for key in fields.content if key not in named_keys},
     )
 
 
@@ -308,15 +310,15 @@ def _result(fields: Fields) -> Result:
         method=fields.text("method"),
         started=fields.text("started"),
         elapsed_seconds=fields.number("elapsed_seconds"),
-        steps=fields.whole("steps"),
+        steps=fields.integer("steps"),
         epochs=fields.number("epochs"),
         stopped_early=fields.flag("stopped_early"),
-        best_step=fields.whole("best_step"),
+        best_step=fields.integer("best_step"),
         before=_scores(fields.inner("before")),
         after=_scores(fields.inner("after")),
         tokens_per_second=fields.number("tokens_per_second"),
-        trained_tokens=fields.whole("trained_tokens"),
-        total_tokens=fields.whole("total_tokens"),
+        trained_tokens=fields.integer("trained_tokens"),
+        total_tokens=fields.integer("total_tokens"),
         peak_bytes=fields.number("peak_bytes"),
         dropped=fields.inner("dropped").counts(),
         examples=tuple(_sample(field) for field in fields.items("examples")),
@@ -324,7 +326,7 @@ def _result(fields: Fields) -> Result:
         held_bytes=fields.inner("bytes").counts(),
         device=fields.text("device"),
         versions=fields.inner("versions").texts(),
-        seed=fields.whole("seed"),
+        seed=fields.integer("seed"),
         settings_sha256=fields.text("settings_sha256"),
         template_sha256=fields.text("template_sha256"),
         data_sha256=fields.inner("data_sha256").texts(),
@@ -342,34 +344,36 @@ def _sample(fields: Fields) -> Sample:
     )
 
 
-def _books(fields: Fields) -> Books:
+def _ledger_counts(fields: Fields) -> LedgerCounts:
     samples = fields.inner("samples")
-    return Books(
-        rows_in=fields.whole("rows_in"),
-        rows_kept=fields.whole("rows_kept"),
-        rows_dropped=fields.whole("rows_dropped"),
+    return LedgerCounts(
+        rows_in=fields.integer("rows_in"),
+        rows_kept=fields.integer("rows_kept"),
+        rows_dropped=fields.integer("rows_dropped"),
         dropped=fields.inner("dropped").counts(),
         changed=fields.inner("changed").counts(),
         notes=tuple(fields.lines("notes")),
-        samples={reason: tuple(_instance(sample) for sample in samples.items(reason)) for reason in samples.content},
+        samples={
+            reason: tuple(_ledger_sample(sample) for sample in samples.items(reason)) for reason in samples.content
+        },
     )
 
 
-def _instance(fields: Fields) -> Instance:
-    return Instance(address=fields.text("address") or "", detail=fields.text("detail") or "")
+def _ledger_sample(fields: Fields) -> LedgerSample:
+    return LedgerSample(address=fields.text("address") or "", detail=fields.text("detail") or "")
 
 
 def _rows(value: Any, notices: list[str]) -> tuple[RenderedRow, ...]:
-    listed = Fields({"rows": value}, "rows.json", notices).items("rows")
+    rows = Fields({"rows": value}, "rows.json", notices).items("rows")
     return tuple(
-        RenderedRow(one.text("address") or "", tuple(_token(token) for token in one.items("tokens"))) for one in listed
+        RenderedRow(row.text("address") or "", tuple(_token(token) for token in row.items("tokens"))) for row in rows
     )
 
 
 def _token(fields: Fields) -> Token:
     return Token(
         text=fields.text("text") or "",
-        id=fields.whole("id"),
+        id=fields.integer("id"),
         weight=fields.number("weight") or 0.0,
         stop=bool(fields.flag("stop")),
     )

@@ -19,7 +19,7 @@ from tutelage.errors import DependencyError
 
 TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 PROJECT = "tutelage"
-"""Where runs are gathered, unless an environment variable of the tracker names another place."""
+"""Where runs are gathered, unless an environment variable of the tracker names another project."""
 
 
 class Tracker(Protocol):
@@ -77,7 +77,7 @@ class TensorBoard:
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Write scalars, and see them onto the disk."""
-        writer = self._opened(step)
+        writer = self._writer_from(step)
         for name, value in values.items():
             writer.add_scalar(name, value, step)
         writer.flush()
@@ -85,18 +85,18 @@ class TensorBoard:
 
     def finish(self, scores: Mapping[str, float]) -> None:
         """Write the scores at the last step."""
-        writer = self._opened(self.last_step)
+        writer = self._writer_from(self.last_step)
         for name, value in scores.items():
             writer.add_scalar(name, value, self.last_step)
         writer.close()
 
-    def _opened(self, step: int) -> Any:
+    def _writer_from(self, step: int) -> Any:
         if self.writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
             # Steps that a killed run had taken after its checkpoint are taken again.
             self.writer = SummaryWriter(str(self.folder), purge_step=step)
-            self.writer.add_text("settings", "\n".join(f"    {key} = {one}" for key, one in self.settings.items()))
+            self.writer.add_text("settings", "\n".join(f"    {key} = {value}" for key, value in self.settings.items()))
         return self.writer
 
 
@@ -111,7 +111,7 @@ class WeightsAndBiases:
         """Make the run, or go on with the one whose id is in the folder."""
         import wandb
 
-        identity = _remembered(self.folder) or uuid.uuid4().hex
+        identity = _read_identity(self.folder) or uuid.uuid4().hex
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             name=name,
@@ -120,7 +120,7 @@ class WeightsAndBiases:
             config=dict(settings),
             dir=str(self.folder),
         )
-        _remember(self.folder, identity)
+        _write_identity(self.folder, identity)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Send values of a step."""
@@ -146,24 +146,26 @@ class MLflow:
         from mlflow.entities import Param
 
         self.client = MlflowClient()
-        known = _remembered(self.folder)
-        if known is not None:
-            self.run_id = known
-            self.client.update_run(known, status="RUNNING")
+        run_id = _read_identity(self.folder)
+        if run_id is not None:
+            self.run_id = run_id
+            self.client.update_run(run_id, status="RUNNING")
             return
-        experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
-        found = self.client.get_experiment_by_name(experiment)
-        place = self.client.create_experiment(experiment) if found is None else found.experiment_id
-        self.run_id = self.client.create_run(place, run_name=name).info.run_id
-        self.client.log_batch(self.run_id, params=[Param(key, json.dumps(one)) for key, one in settings.items()])
-        _remember(self.folder, self.run_id)
+        experiment_name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
+        experiment = self.client.get_experiment_by_name(experiment_name)
+        experiment_id = (
+            self.client.create_experiment(experiment_name) if experiment is None else experiment.experiment_id
+        )
+        self.run_id = self.client.create_run(experiment_id, run_name=name).info.run_id
+        self.client.log_batch(self.run_id, params=[Param(key, json.dumps(value)) for key, value in settings.items()])
+        _write_identity(self.folder, self.run_id)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Send values of a step."""
         from mlflow.entities import Metric
 
         now_ms = int(time.time() * 1000)
-        self.client.log_batch(self.run_id, metrics=[Metric(key, one, now_ms, step) for key, one in values.items()])
+        self.client.log_batch(self.run_id, metrics=[Metric(key, value, now_ms, step) for key, value in values.items()])
 
     def finish(self, scores: Mapping[str, float]) -> None:
         """Send the scores, and say how the run ended."""
@@ -183,17 +185,17 @@ class Trackio:
         """Make the run, or go on with the one whose name is in the folder."""
         import trackio
 
-        known = _remembered(self.folder)
+        saved_name = _read_identity(self.folder)
         self.run = trackio.init(
             PROJECT,
-            name=known or name,
+            name=saved_name or name,
             config=dict(settings),
-            resume="never" if known is None else "must",
+            resume="never" if saved_name is None else "must",
             embed=False,
             auto_log_cpu=False,
             auto_log_gpu=False,
         )
-        _remember(self.folder, self.run.name)
+        _write_identity(self.folder, self.run.name)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Send values of a step."""
@@ -207,11 +209,11 @@ class Trackio:
         self.run.finish()
 
 
-def _remembered(folder: Path) -> str | None:
+def _read_identity(folder: Path) -> str | None:
     path = folder / "identity"
     return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
-def _remember(folder: Path, identity: str) -> None:
+def _write_identity(folder: Path, identity: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "identity").write_text(identity, encoding="utf-8")

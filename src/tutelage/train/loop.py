@@ -92,7 +92,7 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
         FitError: one example alone is too large for the memory; what was learned before it is saved.
         SaveError: a checkpoint could not be written.
     """
-    began = time.perf_counter() - recorder.elapsed_before_seconds
+    began = time.perf_counter() - recorder.previous_elapsed_seconds
     step_seconds, saved_at = 0.0, -1
     progress = _patient_anew(progress, schedule)
     ended: Ending = "early_stop" if _is_out(progress, patience) else "finished"  # of a run killed after its last step

@@ -11,7 +11,7 @@ from tutelage.distributed.process_group import first_here, processes_here
 from tutelage.errors import ConfigError, SourceNotFoundError, command
 from tutelage.report.console.progress import Screen
 from tutelage.runs import folder as run_files
-from tutelage.runs.fingerprint import changed_settings, changes, process_counts, read_inputs
+from tutelage.runs.fingerprint import changed_facts, changed_settings, process_counts, read_inputs
 from tutelage.train.checkpoint import Checkpoints
 from tutelage.train.replay_comparison import OTHER_PROCESSES, Difference, RecordedRun, first_other_tensor
 from tutelage.train.run import run
@@ -89,9 +89,9 @@ def replay(name: str, screen: Screen, *, into: str | None = None) -> Replayed:
             recorded.difference = first_other_tensor(folder / weights, target / weights)
     steps = sum(kind == "loss" for kind, _ in recorded.met)
     now = read_inputs(target)
-    causes = changed_settings(earlier, now) + changes(earlier, now)
+    causes = changed_settings(earlier, now) + changed_facts(earlier, now)
     for session in earlier.get("earlier_sessions", []):
-        causes += [f"before a resume, {change}" for change in changes(session, now)]
+        causes += [f"before a resume, {change}" for change in changed_facts(session, now)]
     return Replayed(folder, target, steps, weights, recorded.difference, tuple(causes), tolerance)
 
 

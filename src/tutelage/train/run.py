@@ -33,9 +33,9 @@ from tutelage.model.load import device_here
 from tutelage.report.console.progress import Screen
 from tutelage.report.console.terminal import Terminal
 from tutelage.runs import folder as run_files
-from tutelage.runs.fingerprint import paths_of, read_inputs, skipped_steps
+from tutelage.runs.fingerprint import explain_missing_paths, read_inputs, skipped_steps
 from tutelage.runs.metrics_log import Recorder, RowsRecord
-from tutelage.runs.tracker_process import TrackerProcess
+from tutelage.runs.tracker_group import TrackerGroup
 from tutelage.system.allocator import cost_of_allocator
 from tutelage.train.abort import row_tokens_after_out_of_memory
 from tutelage.train.announcement import announce_architecture, announce_model
@@ -84,7 +84,7 @@ class Job:
     eval_suite: EvalSuite
     screen: Screen
     resume: bool
-    tracking: TrackerProcess
+    tracking: TrackerGroup
     checkpoint: str | None = None
     skipped: frozenset[int] = frozenset()
     recorded: RecordedRun | None = None
@@ -135,7 +135,7 @@ def run(
     skipped = skipped_steps(source, leave_out=skip_step) if resume or recorded is not None else []
     if resume and (checkpoint is not None or row_tokens_after_out_of_memory(source, log=screen.log) is None):
         Checkpoints(source / run_files.CHECKPOINTS, keep=1).newest_to_oldest(chosen=checkpoint)  # or says so now
-    with paths_of(source if resume or recorded is not None else None):
+    with explain_missing_paths(source if resume or recorded is not None else None):
         base, prepared, held = process_group.after_leader(
             "data",
             lambda: opened(
@@ -151,7 +151,7 @@ def run(
     with held, joined(process_group, device=device_here()):
         process_group.agree("settings", config.dump(settings))
         process_group.agree("data", json.dumps(prepared.data_sha256 | prepared.examples_sha256))
-        tracking = TrackerProcess.of(
+        tracking = TrackerGroup.of(
             settings.train.trackers if process_group.is_main else (), settings.run_folder, log=screen.log
         )
         tracking.start(tomllib.loads(config.dump(settings)), settings.run_folder.name)
@@ -338,11 +338,11 @@ def _train(job: Job) -> Outcome:
     recorded = job.recorded
     with (
         job.screen.training(order.steps, progress.steps_done) as shown,
-        job.tracking.beside(shown) as watch,
+        job.tracking.attach_to(shown) as watch,
         stop_requests(job.screen.log) as asked_to_stop,
     ):
         if lowered is not None:
-            smaller = RowsRecord(progress.steps_done + 1, lowered, recorder.elapsed_before_seconds)
+            smaller = RowsRecord(progress.steps_done + 1, lowered, recorder.previous_elapsed_seconds)
             recorder.write(smaller)
             watch(smaller)
         outcome = train(

@@ -78,7 +78,7 @@ def opened(
         slow = slow_here(settings.train.optimizer, native_bf16=native_bf16)
         for question in [*config.questions(settings), *([slow] if slow else [])]:
             screen.log(f"Is this meant? {question}")
-        with run_files.written_aside(folder / run_files.DROPS) as drops:
+        with run_files.scratch_file(folder / run_files.DROPS) as drops:
             fitting = positions.within(settings, log=screen.log)
             prepared = prepare(fitting, base, ledger_path=drops, cache=prepared_cache(), log=screen.log)
             positions.require_room(settings, prepared)
@@ -128,7 +128,7 @@ def _write_inputs(
         inputs |= require_same_inputs(then, inputs, resume=resume, log=screen.log)
     inputs |= as_entry(parts)
     if resume and has_other_length(folder, settings) and (folder / run_files.RESULT).is_file():
-        aside = run_files.set_aside_finished(folder, steps=parts[-1].steps)
+        aside = run_files.move_finished_aside(folder, steps=parts[-1].steps)
         steps = order_over_parts(settings, prepared, parts).steps
         screen.log(f"What the run ended with is now in {aside}; it goes on to step {steps}")
     for damage in row_ledger_damage(folder) if resume else ():

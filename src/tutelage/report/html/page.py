@@ -16,7 +16,7 @@ from tutelage.report.html.offline import own_parts, require_free_or_own, script_
 from tutelage.report.html.run_charts import QUANTITIES, Figure, loss_figure, quantity_figure
 from tutelage.report.html.scores import ScoreLine, gained_and_forgot, outcome, progress, score_lines
 from tutelage.report.html.token_view import RowView, view_rows
-from tutelage.runs.reading import Books, Evaluation, Instance, Result, RunFolder, Step, load
+from tutelage.runs.reading import Evaluation, LedgerCounts, LedgerSample, Result, RunFolder, Step, load
 
 FILE_NAME = "report.html"
 
@@ -61,7 +61,7 @@ class Reason:
 
     name: str
     rows: int
-    samples: tuple[Instance, ...]
+    samples: tuple[LedgerSample, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Page:
     token_share: TokenShare | None
     table: tuple[tuple[Step | None, Evaluation | None], ...]
     steps_recorded: int
-    books: Books | None
+    ledger_counts: LedgerCounts | None
     balance: Balance | None
     dropped: tuple[Reason, ...]
     changed: tuple[Reason, ...]
@@ -151,29 +151,29 @@ def render(folder: RunFolder) -> str:
 
 
 def _page(folder: RunFolder) -> Page:
-    result, steps, books = folder.result, folder.steps or (), folder.books
+    result, steps, ledger_counts = folder.result, folder.steps or (), folder.ledger_counts
     lines = score_lines(result.before, result.after) if result else ()
     gained, forgot = gained_and_forgot(lines) if lines else ((), ())
     rows, rows_left_out = view_rows(folder.rows or ())
     comparisons = tuple(compare(example) for example in result.examples[:MOST_EXAMPLES]) if result else ()
-    samples = books.samples if books else {}
-    dropped = books.dropped if books else result.dropped if result else {}
+    samples = ledger_counts.samples if ledger_counts else {}
+    dropped = ledger_counts.dropped if ledger_counts else result.dropped if result else {}
     return Page(
         name=(result.name if result else None) or folder.folder_name,
         sentence=outcome(lines) or _progress(folder),
         gained=gained,
         forgot=forgot,
-        notices=(*folder.notices, *_contradictions(result, books)),
+        notices=(*folder.notices, *_contradictions(result, ledger_counts)),
         lines=lines,
         facts=_facts(result),
         figures=_figures(folder),
         token_share=_token_share(result, steps),
         table=_table(steps, folder.evaluations),
         steps_recorded=len(steps),
-        books=books,
-        balance=_balance(books),
+        ledger_counts=ledger_counts,
+        balance=_balance(ledger_counts),
         dropped=_reasons(dropped, samples),
-        changed=_reasons(books.changed if books else {}, samples),
+        changed=_reasons(ledger_counts.changed if ledger_counts else {}, samples),
         comparisons=comparisons,
         examples_left_out=len(result.examples) - len(comparisons) if result else 0,
         rows=None if folder.rows is None else rows,
@@ -191,15 +191,19 @@ def _progress(folder: RunFolder) -> str:
     return progress(folder.result, len(steps), steps[-1].loss if steps else None, min(heldout, default=None))
 
 
-def _contradictions(result: Result | None, books: Books | None) -> list[str]:
+def _contradictions(result: Result | None, ledger_counts: LedgerCounts | None) -> list[str]:
     """Where two files, or a file and its own sums, do not agree."""
     said = []
-    if result and books and result.dropped and result.dropped != books.dropped:
+    if result and ledger_counts and result.dropped and result.dropped != ledger_counts.dropped:
         said.append("result.json and ledger.json count the dropped rows differently; the ledger's counts are shown.")
-    if books and books.rows_dropped is not None and sum(books.dropped.values()) != books.rows_dropped:
+    if (
+        ledger_counts
+        and ledger_counts.rows_dropped is not None
+        and sum(ledger_counts.dropped.values()) != ledger_counts.rows_dropped
+    ):
         said.append(
-            f"ledger.json says {books.rows_dropped:,} rows were dropped, but its reasons sum to "
-            f"{sum(books.dropped.values()):,}."
+            f"ledger.json says {ledger_counts.rows_dropped:,} rows were dropped, but its reasons sum to "
+            f"{sum(ledger_counts.dropped.values()):,}."
         )
     return said
 
@@ -252,13 +256,18 @@ def _spread(numbers: list[int]) -> list[int]:
     return [numbers[round(index * last / (MOST_TABLE_STEPS - 1))] for index in range(MOST_TABLE_STEPS)]
 
 
-def _balance(books: Books | None) -> Balance | None:
-    if books is None or books.rows_in is None or books.rows_kept is None or books.rows_dropped is None:
+def _balance(ledger_counts: LedgerCounts | None) -> Balance | None:
+    if (
+        ledger_counts is None
+        or ledger_counts.rows_in is None
+        or ledger_counts.rows_kept is None
+        or ledger_counts.rows_dropped is None
+    ):
         return None
-    return Balance(books.rows_in, books.rows_kept, books.rows_dropped)
+    return Balance(ledger_counts.rows_in, ledger_counts.rows_kept, ledger_counts.rows_dropped)
 
 
-def _reasons(counts: dict[str, int], samples: dict[str, tuple[Instance, ...]]) -> tuple[Reason, ...]:
+def _reasons(counts: dict[str, int], samples: dict[str, tuple[LedgerSample, ...]]) -> tuple[Reason, ...]:
     """Reasons, the most frequent first."""
     return tuple(
         Reason(name, rows, samples.get(name, ())) for name, rows in sorted(counts.items(), key=lambda item: -item[1])

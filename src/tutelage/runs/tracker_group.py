@@ -1,4 +1,4 @@
-"""A run's figures on their way to trackers: what they are told, and that none of them can end a run."""
+"""A run's figures on their way to trackers: what each receives, and that none of them can end a run."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tutelage.runs import folder as run_files
 from tutelage.runs.metrics_log import Record
 from tutelage.runs.trackers import Tracker, TrackerName, tracker
 
-Watch = Callable[[Record], None]
-FINAL = ("steps", "epochs", "best_step", "tokens_per_second", "trained_tokens", "total_tokens", "peak_bytes")
-"""Figures of `result.json` that are told in the end, beside the measures before and after."""
+RecordListener = Callable[[Record], None]
+FINAL_NUMBERS = ("steps", "epochs", "best_step", "tokens_per_second", "trained_tokens", "total_tokens", "peak_bytes")
+"""Figures of `result.json` that are logged at the end, besides the measures before and after."""
 
 
-class TrackerProcess:
-    """Tells trackers what happens; one that fails on the way is announced once and left out from there on.
+class TrackerGroup:
+    """Logs to several trackers; one that fails is announced once and left out from then on.
 
     Args:
         trackers: by name; started by `start`.
-        log: told when one fails.
+        log: receives a line when one fails.
     """
 
     def __init__(self, trackers: Mapping[str, Tracker], *, log: Callable[[str], None]) -> None:
@@ -33,7 +33,7 @@ class TrackerProcess:
         self.log = log
 
     @classmethod
-    def of(cls, names: Iterable[TrackerName], run_folder: Path, *, log: Callable[[str], None]) -> TrackerProcess:
+    def of(cls, names: Iterable[TrackerName], run_folder: Path, *, log: Callable[[str], None]) -> TrackerGroup:
         """The trackers of these names, each with a folder of its own in the run's."""
         return cls({name: tracker(name, run_folder / run_files.TRACKERS / name) for name in names}, log=log)
 
@@ -47,9 +47,9 @@ class TrackerProcess:
         Raises:
             ConfigError: one of them cannot start.
         """
-        flat = flattened(settings)
-        for kind, one in self.trackers.items():
-            error = _error_of(partial(one.start, flat, name))
+        flat_settings = flattened(settings)
+        for kind, destination in self.trackers.items():
+            error = _error_from(partial(destination.start, flat_settings, name))
             if error is not None:
                 raise ConfigError(
                     f"The tracker {kind} does not start",
@@ -60,58 +60,61 @@ class TrackerProcess:
                 ) from error
 
     @contextmanager
-    def beside(self, watch: Watch) -> Iterator[Watch]:
-        """Yield a watcher that tells `watch` and all trackers; an error inside the block closes these."""
+    def attach_to(self, watch: RecordListener) -> Iterator[RecordListener]:
+        """Yield a listener that passes records on to `watch` and all trackers; an error in the block closes these."""
 
-        def told(record: Record) -> None:
+        def log_record(record: Record) -> None:
             watch(record)
             values = numbers_in(asdict(record))
             step = int(values.pop("step"))
-            self._tell(lambda one: one.log(step, values))
+            self._for_each_tracker(lambda destination: destination.log(step, values))
 
         try:
-            yield told
+            yield log_record
         except BaseException:
             self.finish({})
             raise
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Close all of them, with what `result.json` says; empty where the run stopped before its end."""
-        scores = numbers_in({key: result.get(key) for key in FINAL})
-        for when in ("before", "after"):
-            scores |= numbers_in(flattened({when: result.get(when, {})}, between="/"))
-        self._tell(lambda one: one.finish(scores))
+        scores = numbers_in({key: result.get(key) for key in FINAL_NUMBERS})
+        for phase in ("before", "after"):
+            scores |= numbers_in(flattened({phase: result.get(phase, {})}, separator="/"))
+        self._for_each_tracker(lambda destination: destination.finish(scores))
         self.trackers.clear()
 
-    def _tell(self, tell: Callable[[Tracker], None]) -> None:
-        for kind, one in list(self.trackers.items()):
-            error = _error_of(partial(tell, one))
+    def _for_each_tracker(self, act: Callable[[Tracker], None]) -> None:
+        for kind, destination in list(self.trackers.items()):
+            error = _error_from(partial(act, destination))
             if error is not None:
                 del self.trackers[kind]
                 self.log(f"The tracker {kind} failed and is left out now; record.jsonl goes on: {cause_of(error)}")
 
 
-def flattened(values: Mapping[str, Any], *, between: str = ".") -> dict[str, Any]:
+def flattened(values: Mapping[str, Any], *, separator: str = ".") -> dict[str, Any]:
     """Values of nested mappings by their path."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found |= {f"{key}{between}{inner}": one for inner, one in flattened(value, between=between).items()}
+            flat |= {
+                f"{key}{separator}{inner}": inner_value
+                for inner, inner_value in flattened(value, separator=separator).items()
+            }
         else:
-            found[key] = value
-    return found
+            flat[key] = value
+    return flat
 
 
 def numbers_in(values: Mapping[str, Any]) -> dict[str, float]:
     """Those of the values that are finite numbers."""
     return {
-        key: float(one)
-        for key, one in values.items()
-        if isinstance(one, (int, float)) and not isinstance(one, bool) and math.isfinite(one)
+        key: float(value)
+        for key, value in values.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     }
 
 
-def _error_of(act: Callable[[], None]) -> Exception | None:
+def _error_from(act: Callable[[], None]) -> Exception | None:
     try:
         act()
     except Exception as error:  # noqa: BLE001 packages raise errors of many families here, and a run must outlive each
