@@ -22,7 +22,7 @@ from tutelage.plan.devices import FIXED_THRESHOLD, TUNABLES, overheads
 from tutelage.plan.fit import Traces
 from tutelage.plan.model_shape import read_model_shape
 from tutelage.plan.workload import METHODS, Method, single_document
-from tutelage.system.allocator import INSTALL, better_allocator, preloading
+from tutelage.system.allocator import INSTALL, better_allocator, preload_environment
 
 MEASURE = Path(__file__).with_name("measure.py")
 WITHIN = 0.10
@@ -41,7 +41,7 @@ def environment_with(allocator: str) -> dict[str, str]:
         library = better_allocator(environment)
         if library is None:
             raise SystemExit(f"There is no tcmalloc here: {INSTALL}; or --allocator fixed")
-        environment = preloading(library, environment)
+        environment = preload_environment(library, environment)
     return environment
 
 

@@ -15,8 +15,8 @@ from typing import Any
 from benchmarks.train.measured import Measured, Numerics, Task
 
 from tutelage.model.load import Precision
-from tutelage.system.allocator import better_allocator, preloading
-from tutelage.system.startup import environment_to_compute_in
+from tutelage.system.allocator import better_allocator, preload_environment
+from tutelage.system.startup import training_environment
 
 ROOT = Path(__file__).parents[2]
 OURS = "tutelage"
@@ -106,12 +106,12 @@ def measure(contestant: Contestant, task: Task, environments: Path | None) -> Me
     python = python_of(contestant.tool, environments)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TQDM_DISABLE": "1"}
     if contestant.tool == OURS:
-        environment = environment_to_compute_in(environment)  # as `tutelage train` starts itself again
+        environment = training_environment(environment)  # as `tutelage train` starts itself again
     else:
         environment.pop("PYTHONPATH", None)
         library = better_allocator(environment)
         if contestant.preloaded and library is not None:
-            environment = preloading(library, environment)
+            environment = preload_environment(library, environment)
     environment |= contestant.environment
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "task.json"

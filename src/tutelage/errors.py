@@ -91,7 +91,7 @@ def cause_of(error: Exception) -> str:
     return str(error).strip().split("\n")[0] or type(error).__name__
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -102,7 +102,7 @@ def remedy(error: Exception, *, elsewhere: str = "") -> str:
         error: of the system, or of a library that has the system's words in its own.
         elsewhere: how another place is chosen; left out, as for a run's folder.
     """
-    if _is_of(error, _FULL):
+    if _is_of(error, _NO_SPACE):
         return f"free some space, or {elsewhere}" if elsewhere else "free some space"
     if _is_of(error, _FORBIDDEN):
         return f"make the folder writable for this user, or {elsewhere or 'choose another with folder=PATH'}"
@@ -128,9 +128,11 @@ def shell_word(word: str) -> str:
     """One word, quoted where a shell would read it otherwise; characters that show nothing are written by number."""
     if word.isprintable():
         return shlex.quote(word)
-    shown = word.replace("\\", "\\\\").replace("'", "\\'")
-    return "$'" + "".join(one if one.isprintable() else _by_number(one) for one in shown) + "'"
+    escaped = word.replace("\\", "\\\\").replace("'", "\\'")
+    return (
+        "$'" + "".join(character if character.isprintable() else _hex_escapes(character) for character in escaped) + "'"
+    )
 
 
-def _by_number(character: str) -> str:
+def _hex_escapes(character: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))

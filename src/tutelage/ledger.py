@@ -72,7 +72,7 @@ class Ledger:
         samples = self.drop_samples.setdefault(drop.reason, [])
         if len(samples) < SAMPLES_KEPT:
             samples.append(drop)
-        self._tell(drop, {"dropped": drop.reason, "address": str(drop.address), "detail": drop.detail})
+        self._publish(drop, {"dropped": drop.reason, "address": str(drop.address), "detail": drop.detail})
 
     def change(self, change: Change) -> None:
         """Record a row that goes on altered.
@@ -84,7 +84,7 @@ class Ledger:
         samples = self.change_samples.setdefault(change.reason, [])
         if len(samples) < SAMPLES_KEPT:
             samples.append(change)
-        self._tell(change, {"changed": change.reason, "address": str(change.address), "detail": change.detail})
+        self._publish(change, {"changed": change.reason, "address": str(change.address), "detail": change.detail})
 
     @property
     def rows_dropped(self) -> int:
@@ -108,14 +108,14 @@ class Ledger:
             "notes": list(self.notes),
             "samples": {
                 reason: [
-                    {"address": str(one.address), "detail": one.detail}
-                    for one in (*self.drop_samples.get(reason, ()), *self.change_samples.get(reason, ()))
+                    {"address": str(entry.address), "detail": entry.detail}
+                    for entry in (*self.drop_samples.get(reason, ()), *self.change_samples.get(reason, ()))
                 ]
                 for reason in (self.drop_samples | self.change_samples)
             },
         }
 
-    def _tell(self, entry: Drop | Change, record: dict[str, str]) -> None:
+    def _publish(self, entry: Drop | Change, record: dict[str, str]) -> None:
         if self.listener is not None:
             self.listener(entry)
         if self.path is not None:

@@ -197,11 +197,11 @@ class PackedSequence:
 
     def predecessors(self) -> TokenIds:
         """int32 [R]: the place of the token that each token follows; -1 for the first of a document."""
-        before = np.arange(-1, len(self.ids) - 1, dtype=np.int32)
+        previous = np.arange(-1, len(self.ids) - 1, dtype=np.int32)
         starts = np.cumsum((0, *self.document_tokens[:-1]))
         ends = starts + self.document_tokens
-        before[starts] = [-1 if parent < 0 else ends[parent] - 1 for parent in self.parents] or -1
-        return before
+        previous[starts] = [-1 if parent < 0 else ends[parent] - 1 for parent in self.parents] or -1
+        return previous
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from tutelage.formats.jsonfiles import json_lines
 from tutelage.formats.nested import (
     DEPTH_MAX,
     ExactDecoder,
-    SharedEnds,
+    SharedEndings,
     SharedValues,
-    doubled_within,
+    duplicate_key_in,
     holds_null,
     json_of_python,
 )
@@ -197,10 +197,10 @@ def test_d13_a_decoder_notices_a_key_that_stands_twice(text, doubled):
     for _ in range(2):
         value = decoder.decode(text)
         assert value == json.loads(text)
-        assert decoder.has_doubled is (doubled is not None)
-        assert doubled_within(value) == doubled
+        assert decoder.has_duplicate_key is (doubled is not None)
+        assert duplicate_key_in(value) == doubled
         decoder.decode("{}")
-        assert not decoder.has_doubled
+        assert not decoder.has_duplicate_key
 
 
 @pytest.mark.parametrize("innermost", ['"a"', "1", "", "{}", '{"a": "b"}'])
@@ -252,7 +252,7 @@ def test_d13_words_that_look_like_keys_are_words(put, load):
     line = json.dumps(row, ensure_ascii=False)
     decoder = ExactDecoder()
     assert decoder.decode(line) == row
-    assert not decoder.has_doubled
+    assert not decoder.has_duplicate_key
     assert load(put("a.jsonl", line)).texts == [[("user", text), ("assistant", text)]]
 
 
@@ -290,15 +290,15 @@ TOOLS = json.dumps([{"name": "f", "parameters": {"tools": {"x": 1}}}])
         '{"messages": [NaN, 1e999], "tools": T}',
     ],
 )
-@pytest.mark.parametrize("glance", [False, True])
-def test_a_line_whose_end_is_known_is_read_as_any_other(tmp_path, line, glance):
+@pytest.mark.parametrize("counts_only", [False, True])
+def test_a_line_whose_end_is_known_is_read_as_any_other(tmp_path, line, counts_only):
     """Rows before it teach how lines of the file end; by itself, the line is read without."""
     line = line.replace("M", json.dumps(TURNS)).replace("T", TOOLS)
     good = f'{{"messages": {json.dumps(TURNS)}, "tools": {TOOLS}}}'
 
     def last_of(*lines):
         (tmp_path / "a.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        row = list(json_lines(ByteStream(tmp_path / "a.jsonl"), "a.jsonl", glance=glance))[-1]
+        row = list(json_lines(ByteStream(tmp_path / "a.jsonl"), "a.jsonl", counts_only=counts_only))[-1]
         return (row.reason, row.detail) if isinstance(row, Drop) else (repr(row.fields), row.text)
 
     assert last_of(good, good, good, line) == last_of(line.replace("T", TOOLS)) == last_of("{}", "{}", "{}", line)
@@ -313,7 +313,7 @@ def test_equal_ends_are_one_value_and_ends_of_each_rows_own_are_given_up(tmp_pat
     shared = rows_of(40)
     assert all(shared[number] is shared[number % 40] for number in range(600))
     assert [one[0]["name"] for one in rows_of(600)] == [f"f{number}" for number in range(600)]
-    ends = SharedEnds()
+    ends = SharedEndings()
     for number in range(600):
-        ends.learn(f'{{"a": 1, "tools": [{number}]}}', {"a": 1, "tools": [number]})
+        ends.add(f'{{"a": 1, "tools": [{number}]}}', {"a": 1, "tools": [number]})
     assert 0 < len(ends._known) < 300

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tutelage.formats.nulls import is_filled, meant_arguments
+from tutelage.formats.nulls import is_filled, without_filled_nulls
 
 
 def tool(name, **properties):
@@ -126,11 +126,11 @@ def test_r13_nulls_inside_arguments_are_held_to_the_schema_of_their_place():
     item = {"type": "object", "properties": {"a": {"type": ["string", "null"]}}}
     schema = {"properties": {"many": {"type": "array", "items": {"$ref": "#/$defs/item"}}}, "$defs": {"item": item}}
     given = {"many": [{"a": None, "b": None}]}
-    assert meant_arguments(given, schema, as_written=False) == {"many": [{"a": None}]}
+    assert without_filled_nulls(given, schema, as_written=False) == {"many": [{"a": None}]}
     circle = {"properties": {"x": {"$ref": "#/properties/x"}}}
-    assert meant_arguments({"x": {"y": None}}, circle, as_written=False) == {"x": {}}
+    assert without_filled_nulls({"x": {"y": None}}, circle, as_written=False) == {"x": {}}
     odd = {"properties": {"x": 3}, "required": True, "anyOf": 5}
-    assert meant_arguments({"x": None}, odd, as_written=True) == {}
+    assert without_filled_nulls({"x": None}, odd, as_written=True) == {}
 
 
 def test_r13_a_default_of_null_is_part_of_a_description(put, load):

@@ -94,8 +94,8 @@ def test_headers(put, load):
         columns={"prompt": "The question (en)", "response": "My answer!"},
     )
     assert pairs(mapped) == [("a", "b")]
-    by_place = load(put("c.csv", "question,answer\na,b\n"), columns={"prompt": "1", "response": "0"})
-    assert pairs(by_place) == [("b", "a")]
+    by_index = load(put("c.csv", "question,answer\na,b\n"), columns={"prompt": "1", "response": "0"})
+    assert pairs(by_index) == [("b", "a")]
     short_cells = load(put("d.csv", "yes,no\nleft,right\n"), columns={"prompt": "0", "response": "1"})
     assert pairs(short_cells) == [("yes", "no"), ("left", "right")]
 

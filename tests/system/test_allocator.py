@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tutelage.system import allocator
-from tutelage.system.allocator import allocator_here, allocator_of_runs, better_allocator, preloading
-from tutelage.system.startup import STARTED_AGAIN
+from tutelage.system.allocator import allocator_here, better_allocator, preload_environment, training_allocator
+from tutelage.system.startup import RESTARTED
 
 HERE = better_allocator({})
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="libraries are preloaded on Linux alone")
@@ -54,13 +54,13 @@ def test_other_c_libraries_keep_theirs(installed: Path, monkeypatch: pytest.Monk
 
 
 def test_what_was_preloaded_stays() -> None:
-    made = preloading(Path("/lib/one.so"), {"LD_PRELOAD": "/lib/two.so", "A": "1"})
+    made = preload_environment(Path("/lib/one.so"), {"LD_PRELOAD": "/lib/two.so", "A": "1"})
     assert made == {"A": "1", "LD_PRELOAD": "/lib/one.so /lib/two.so"}
-    assert better_allocator(preloading(Path("/lib/libtcmalloc.so.4"), {})) is None
+    assert better_allocator(preload_environment(Path("/lib/libtcmalloc.so.4"), {})) is None
 
 
 def program(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    inherited = {key: value for key, value in os.environ.items() if key not in ("LD_PRELOAD", STARTED_AGAIN)}
+    inherited = {key: value for key, value in os.environ.items() if key not in ("LD_PRELOAD", RESTARTED)}
     return subprocess.run(
         [sys.executable, "-c", PROGRAM, *arguments],
         env={**inherited, **environment},
@@ -125,8 +125,8 @@ def test_p4_the_better_allocator_really_gives_out_the_memory() -> None:
         name: subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=120
         ).stdout.strip()
-        for name, environment in (("plain", dict(os.environ)), ("with", preloading(HERE, os.environ)))
+        for name, environment in (("plain", dict(os.environ)), ("with", preload_environment(HERE, os.environ)))
     }
     assert told["plain"] == allocator_here()
     assert told["with"] in HERE.name
-    assert allocator_of_runs() == told["with"]
+    assert training_allocator() == told["with"]

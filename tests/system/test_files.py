@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tutelage.system import files
-from tutelage.system.files import give_usual_modes, new_folder, write_bytes
+from tutelage.system.files import apply_default_modes, new_folder, write_bytes
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_r29_private_files_get_the_modes_of_their_neighbours(
     (folder / "link").symlink_to(elsewhere)
     before = os.umask(umask)
     try:
-        give_usual_modes(folder)
+        apply_default_modes(folder)
     finally:
         os.umask(before)
     assert weights.stat().st_mode & 0o777 == of_files

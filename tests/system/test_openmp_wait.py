@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.system import openmp_wait
-from tutelage.system.openmp_wait import BOUNDS, CROWDED_SHARE, FREE_SHARE, Watch, bounds_of_waiting, waiting_here
+from tutelage.system import openmp_wait as waiting
+from tutelage.system.openmp_wait import CROWDED_SHARE, FREE_SHARE, SPIN_SETTINGS, Watch, spin_settings, waiting_here
 
 MOST = 400
 SLEEPS = f"""
 import ctypes, os, time, torch
 from pathlib import Path
-from tutelage.system import openmp_wait
+from tutelage.system import openmp_wait as waiting
 torch.set_num_threads(2)
 values = torch.ones(400_000)
 
@@ -46,7 +46,7 @@ def slept():
 main = str(os.getpid())
 openmp = openmp_wait.loaded_openmp()
 spinning = min(slept(), slept())  # what else runs may send a thread to sleep, and not keep it awake
-held = openmp_wait.SleepSoon(openmp, openmp_wait.threads_to_hold())
+held = waiting.ShortSpin(openmp, waiting.idle_team_threads())
 soon = max(slept(), slept())
 held.end()
 time.sleep(0.2)  # the threads of its team end by themselves
@@ -60,9 +60,9 @@ needs_linux = pytest.mark.skipif(
 
 
 @needs_linux
-@pytest.mark.parametrize("environment", [{}, BOUNDS], ids=["as it comes", "as a command starts itself"])
+@pytest.mark.parametrize("environment", [{}, SPIN_SETTINGS], ids=["as it comes", "as a command starts itself"])
 def test_p3_a_held_team_makes_threads_sleep_soon_and_its_end_lets_them_spin(environment: dict[str, str]) -> None:
-    unset = {name: value for name, value in os.environ.items() if name not in {*BOUNDS, "OMP_NUM_THREADS"}}
+    unset = {name: value for name, value in os.environ.items() if name not in {*SPIN_SETTINGS, "OMP_NUM_THREADS"}}
     done = subprocess.run(
         [sys.executable, "-c", SLEEPS], env=unset | environment, capture_output=True, text=True, check=True, timeout=240
     )
@@ -84,41 +84,41 @@ class Held:
 
 def test_p3_threads_sleep_soon_from_when_they_stand_in_line_until_they_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     teams: list[Held] = []
-    monkeypatch.setattr(openmp_wait, "SleepSoon", lambda _openmp, _threads: Held(teams))
-    monkeypatch.setattr(Watch, "_look_on", lambda _self: None)
-    monkeypatch.setattr(openmp_wait, "threads_to_hold", lambda: 2)
+    monkeypatch.setattr(waiting, "ShortSpin", lambda _openmp, _threads: Held(teams))
+    monkeypatch.setattr(Watch, "_poll", lambda _self: None)
+    monkeypatch.setattr(waiting, "idle_team_threads", lambda: 2)
     watch = Watch(ctypes.CDLL(None))
     held = []
     between = (CROWDED_SHARE + FREE_SHARE) / 2
     for share in (0, between, 2 * CROWDED_SHARE, between, FREE_SHARE / 2, between, 1):
-        watch.look(share, 0.5)
+        watch.adjust(share, 0.5)
         held.append([team.held for team in teams])
     assert held == [[], [], [True], [True], [False], [False], [False, True]]
     assert watch.crowded_seconds == 1.0
 
 
 def test_p3_no_team_of_more_threads_than_a_system_gives_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    cores = openmp_wait.MOST_HELD + 40
+    cores = waiting.MAX_IDLE_THREADS + 40
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(cores)), raising=False)
     monkeypatch.setattr("torch.get_num_threads", lambda: 2)
-    assert openmp_wait.threads_to_hold() is None
+    assert waiting.idle_team_threads() is None
     monkeypatch.setattr("torch.get_num_threads", lambda: cores - 3)
-    assert openmp_wait.threads_to_hold() == 5
+    assert waiting.idle_team_threads() == 5
     monkeypatch.setattr("torch.get_num_threads", lambda: cores)
-    assert openmp_wait.threads_to_hold() == 2
+    assert waiting.idle_team_threads() == 2
 
 
 @needs_linux
 def test_p3_time_in_line_grows_where_two_threads_want_one_core() -> None:
     code = (
-        "import os, hashlib, threading; from tutelage.system.openmp_wait import time_in_line\n"
-        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); block, before = bytes(20_000_000), time_in_line()\n"
+        "import os, hashlib, threading; from tutelage.system.openmp_wait import run_queue_wait_ns\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); block, before = bytes(20_000_000), run_queue_wait_ns()\n"
         "def work():\n    for _ in range(10): hashlib.sha256(block)\n"
         "threads = [threading.Thread(target=work) for _ in range(2)]\n"
         "for thread in threads: thread.start()\n"
         "most = 0\n"
         "while any(thread.is_alive() for thread in threads):\n"
-        "    most = max(most, sum(time_in_line().values()) - sum(before.values()))\n"
+        "    most = max(most, sum(run_queue_wait_ns().values()) - sum(before.values()))\n"
         "print(most)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
@@ -127,18 +127,18 @@ def test_p3_time_in_line_grows_where_two_threads_want_one_core() -> None:
 
 @pytest.mark.parametrize("chosen", [{"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "7"}])
 def test_p3_what_the_user_chose_stands(chosen: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert bounds_of_waiting(chosen) == {}
-    for name in BOUNDS:
+    assert spin_settings(chosen) == {}
+    for name in SPIN_SETTINGS:
         monkeypatch.delenv(name, raising=False)
     for name, value in chosen.items():
         monkeypatch.setenv(name, value)
-    assert openmp_wait.watch_the_cores.__wrapped__() is None
+    assert waiting.start_contention_watch.__wrapped__() is None
     ((name, value),) = chosen.items()
     assert waiting_here(chosen) == f"as {name}={value} says"
 
 
 def test_p3_the_way_of_waiting_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(openmp_wait, "OWN_SCHEDULE", tmp_path / "none")
-    assert "as long as the OpenMP runtime lets them" in waiting_here(BOUNDS)
-    monkeypatch.setattr(openmp_wait, "OWN_SCHEDULE", tmp_path)
-    assert "sleep soon while other programs want the cores" in waiting_here(bounds_of_waiting({}))
+    monkeypatch.setattr(waiting, "OWN_SCHEDULE", tmp_path / "none")
+    assert "as long as the OpenMP runtime lets them" in waiting_here(SPIN_SETTINGS)
+    monkeypatch.setattr(waiting, "OWN_SCHEDULE", tmp_path)
+    assert "sleep soon while other programs want the cores" in waiting_here(spin_settings({}))

@@ -21,7 +21,7 @@ def test_the_hash_of_a_file_is_that_of_its_bytes_and_those_that_follow(tmp_path:
     data = bytes(number % 251 for number in range(size))
     (tmp_path / "file").write_bytes(data)
     assert file_sha256(tmp_path / "file") == hashlib.sha256(data).hexdigest()
-    assert file_sha256(tmp_path / "file", then=b"converter 3") == hashlib.sha256(data + b"converter 3").hexdigest()
+    assert file_sha256(tmp_path / "file", suffix=b"converter 3") == hashlib.sha256(data + b"converter 3").hexdigest()
 
 
 def test_one_place_reads_files_to_hash_them() -> None:

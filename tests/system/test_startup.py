@@ -8,15 +8,15 @@ import sys
 
 import pytest
 
-from tutelage.system.openmp_wait import BOUNDS
-from tutelage.system.startup import STARTED_AGAIN, environment_to_compute_in
+from tutelage.system.openmp_wait import SPIN_SETTINGS
+from tutelage.system.startup import RESTARTED, training_environment
 
 
 def test_p3_a_command_starts_with_the_bounds_that_a_watch_changes_between() -> None:
-    assert environment_to_compute_in({"TUTELAGE_ALLOCATOR": "system"}) == {
+    assert training_environment({"TUTELAGE_ALLOCATOR": "system"}) == {
         "TUTELAGE_ALLOCATOR": "system",
-        **BOUNDS,
-        STARTED_AGAIN: "1",
+        **SPIN_SETTINGS,
+        RESTARTED: "1",
     }
 
 
@@ -31,9 +31,9 @@ def test_p3_commands_that_compute_start_again_with_the_bounds(command: str, boun
         "import tutelage.cli; tutelage.cli.main = lambda: print(open('/proc/self/environ').read())\n"
         "from tutelage.__main__ import program; program()"
     )
-    unset = {key: value for key, value in os.environ.items() if key not in (STARTED_AGAIN, *BOUNDS)}
+    unset = {key: value for key, value in os.environ.items() if key not in (RESTARTED, *SPIN_SETTINGS)}
     done = subprocess.run(
         [sys.executable, "-c", code], env=unset, capture_output=True, text=True, check=True, timeout=120
     )
     begun_with = done.stdout.split("\0")
-    assert [f"{name}={value}" in begun_with for name, value in BOUNDS.items()] == [bounded] * len(BOUNDS)
+    assert [f"{name}={value}" in begun_with for name, value in SPIN_SETTINGS.items()] == [bounded] * len(SPIN_SETTINGS)

@@ -9,7 +9,7 @@ from tutelage.builders.dataset import Prepared
 from tutelage.builders.packing import row_tokens_here
 from tutelage.builders.sampler import sampler_for
 from tutelage.config import Settings
-from tutelage.config.method import LOOKS_AT_DATA
+from tutelage.config.method import DATA_DRIVEN_INITS
 from tutelage.model.adapters.lora_init import CalibrationData
 from tutelage.model.architecture import Architecture
 from tutelage.pack import pack_rows
@@ -20,8 +20,8 @@ from tutelage.types import Example
 def calibration_for(
     settings: Settings, prepared: Prepared, screen: Screen
 ) -> Callable[[Architecture], AbstractContextManager[CalibrationData]] | None:
-    """A function for `builders.model`, which shows how far it has looked; None where the run looks at nothing."""
-    if "lora" not in settings.model.method or settings.lora.init not in LOOKS_AT_DATA:
+    """A function for `train.learner`, which shows how far it has looked; None where the run looks at nothing."""
+    if "lora" not in settings.model.method or settings.lora.init not in DATA_DRIVEN_INITS:
         return None
 
     @contextmanager

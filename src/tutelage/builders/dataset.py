@@ -141,7 +141,7 @@ class _Preparer:
         if not store:
             raise _nothing_left(sources, self.ledger.dropped - dropped_before, purpose)
         for source in sources if len(sources) > 1 else ():
-            if not {file.shown for file in self.data.of([source])} & set(store.files):
+            if not {file.display_name for file in self.data.of([source])} & set(store.files):
                 self.ledger.note(f"No row of {source} is left to {purpose}")
         return store
 
@@ -181,8 +181,8 @@ class _Preparer:
     def _facts(self, files: Sequence[SourceFile], max_rows: int | None) -> dict[str, Any]:
         data = self.settings.data
         return {
-            "files": [[file.shown, self.data.sha256[file.shown]] for file in files],
-            "reading": [data.format, data.columns, max_rows],
+            "files": [[file.display_name, self.data.sha256[file.display_name]] for file in files],
+            "reading": [data.shape, data.columns, max_rows],
             "renderer": renderer_facts(self.renderer),
             "length": [self.settings.pack.max_seq_length, self.settings.pack.too_long],
         }

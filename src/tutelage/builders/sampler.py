@@ -38,7 +38,7 @@ def weighted_sources(
     owner: dict[str, int] = {}
     for number, source in enumerate(sources):
         for file in files_of([source]):
-            owner.setdefault(file.shown, number)
+            owner.setdefault(file.display_name, number)
     owner_of_file = np.array([owner[name] for name in train.files], dtype=np.int64)
     owners = owner_of_file[train.column("file")]
     weighted = []

@@ -48,12 +48,12 @@ def explain(name: str | None = None) -> list[FieldHelp]:
     Raises:
         ConfigError: nothing has that name; the nearest right one is in the error.
     """
-    everything = [_help(path, field) for path, field in fields()]
+    all_fields = [_help(path, field) for path, field in fields()]
     if name is None:
-        return everything
-    chosen = [one for one in everything if one.path == name]
-    chosen = chosen or [one for one in everything if one.path.startswith(f"{name}.")]
-    chosen = chosen or [one for one in everything if one.path.endswith(f".{name}")]
+        return all_fields
+    chosen = [field_help for field_help in all_fields if field_help.path == name]
+    chosen = chosen or [field_help for field_help in all_fields if field_help.path.startswith(f"{name}.")]
+    chosen = chosen or [field_help for field_help in all_fields if field_help.path.endswith(f".{name}")]
     if not chosen:
         raise ConfigError(
             f"There is no field or section '{name}'",
@@ -108,8 +108,8 @@ def _value_at(settings: Settings, path: str) -> Any:
     if path == "train.learning_rate":
         return settings.peak_learning_rate
     value: Any = settings
-    for part in path.split("."):
-        value = getattr(value, part)
+    for name in path.split("."):
+        value = getattr(value, name)
     return value
 
 

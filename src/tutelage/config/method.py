@@ -24,7 +24,7 @@ Init = Literal[
 ]
 """PEFT's names, default apart. Tests prove of each that the first step starts at the base (loftq: nearer to the
 original's weights than 4 bits are), and that plain PEFT opens on the base what was saved."""
-LOOKS_AT_DATA = ("eva", "corda", "lora_ga")
+DATA_DRIVEN_INITS = ("eva", "corda", "lora_ga")
 """Those that pass over training data before the first step."""
 
 

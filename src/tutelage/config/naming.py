@@ -130,11 +130,11 @@ earlier names of our own."""
 
 def section_types() -> dict[str, type[Section]]:
     """The sections by name, in recipe order."""
-    found: dict[str, type[Section]] = {}
+    sections: dict[str, type[Section]] = {}
     for name, field in Settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            found[name] = field.annotation
-    return found
+            sections[name] = field.annotation
+    return sections
 
 
 def fields() -> Iterator[tuple[str, FieldInfo]]:
@@ -153,7 +153,7 @@ def paths() -> list[str]:
     return [path for path, _ in fields()]
 
 
-def takes_text_alone(path: str) -> bool:
+def is_text_field(path: str) -> bool:
     """Whether the values of a field are texts and nothing else, so that an override of it needs no quotes."""
     annotation = dict(fields())[path].annotation if path in paths() else None
     branches = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
@@ -164,10 +164,10 @@ def takes_text_alone(path: str) -> bool:
 
 def _is_text(annotation: object) -> bool:
     """Annotated text, or a choice of texts."""
-    inner = get_args(annotation)
+    arguments = get_args(annotation)
     if get_origin(annotation) is Literal:
-        return all(isinstance(one, str) for one in inner)
-    return get_origin(annotation) is Annotated and inner[0] is str
+        return all(isinstance(argument, str) for argument in arguments)
+    return get_origin(annotation) is Annotated and arguments[0] is str
 
 
 def nearest(unknown: str) -> list[str]:
@@ -175,21 +175,21 @@ def nearest(unknown: str) -> list[str]:
 
     First the same key in another section, then what other trainers call by this name, then similar spelling.
     """
-    known = paths()
+    field_paths = paths()
     key = unknown.rpartition(".")[2]
-    same_key = [path for path in known if path.rpartition(".")[2] == key]
+    same_key = [path for path in field_paths if path.rpartition(".")[2] == key]
     if same_key:
         return same_key
     if key.lower() in OTHER_TOOLS_NAMES:
         return [OTHER_TOOLS_NAMES[key.lower()]]
-    similar = difflib.get_close_matches(unknown, known, n=1, cutoff=0.75)
+    similar = difflib.get_close_matches(unknown, field_paths, n=1, cutoff=0.75)
     if similar:
         return similar
-    keys = {path.rpartition(".")[2]: path for path in known}
+    keys = {path.rpartition(".")[2]: path for path in field_paths}
     similar = difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
     if similar:
         return [keys[similar[0]]]
-    return difflib.get_close_matches(unknown, known, n=1, cutoff=0.6)
+    return difflib.get_close_matches(unknown, field_paths, n=1, cutoff=0.6)
 
 
 def did_you_mean(unknown: str) -> str:

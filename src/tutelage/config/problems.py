@@ -55,8 +55,8 @@ class Origin:
 
     def line(self, path: str) -> int | None:
         """The line of a field or list item, where the file is what set it."""
-        whole = path.partition("[")[0]
-        return None if whole in self.overridden else self.lines.get(whole)
+        field_path = path.partition("[")[0]
+        return None if field_path in self.overridden else self.lines.get(field_path)
 
     def remark(self, path: str) -> str:
         """A closing remark on where the value of a field was set; empty where that is not known."""
@@ -78,21 +78,21 @@ def problems_in(values: Mapping[str, Any], error: ValidationError) -> list[Probl
     for detail in error.errors(include_url=False):
         if detail["type"] == CONTRADICTION:
             continue
-        broken.add(".".join(str(part) for part in detail["loc"][:2]))
-        for problem in _problems_of(_dotted(detail["loc"], values), detail):
+        broken.add(".".join(str(phrase) for phrase in detail["loc"][:2]))
+        for problem in _problems_of(_dotted_path(detail["loc"], values), detail):
             texts.setdefault(problem.path, []).append(problem.text)
     # A value that fits no branch of a union fails once for each: say the value once, and the innermost place only.
     problems = [
-        Problem(path, " or ".join([parts[0], *(part.rpartition(", should be ")[2] for part in parts[1:])]))
-        for path, parts in texts.items()
-        if not any(other.startswith(f"{path}[") for other in texts)
+        Problem(path, " or ".join([phrases[0], *(phrase.rpartition(", should be ")[2] for phrase in phrases[1:])]))
+        for path, phrases in texts.items()
+        if not any(other_path.startswith(f"{path}[") for other_path in texts)
     ]
-    for contradiction in contradictions(_good_part(values, broken), ignore=broken):
+    for contradiction in contradictions(_valid_settings(values, broken), ignore=broken):
         problems.append(Problem(contradiction.paths[0], contradiction.problem))
     return problems
 
 
-def raise_together(problems: list[Problem], origin: Origin) -> None:
+def raise_problems(problems: list[Problem], origin: Origin) -> None:
     """Raise one ConfigError for all problems; do nothing where there are none.
 
     Raises:
@@ -101,38 +101,38 @@ def raise_together(problems: list[Problem], origin: Origin) -> None:
     if not problems:
         return
     count = len(problems)
-    shown = [f"{problem.path}: {problem.text}{origin.remark(problem.path)}" for problem in problems]
+    listing = [f"{problem.path}: {problem.text}{origin.remark(problem.path)}" for problem in problems]
     line = origin.line(problems[0].path) if count == 1 else None
     raise ConfigError(
         f"{count} problem{'s' if count > 1 else ''} in {origin.where}",
         where=origin.where if line is None else f"{origin.where}:{line}",
-        found=shown[0] if count == 1 else "".join(f"\n    - {one}" for one in shown),
+        found=listing[0] if count == 1 else "".join(f"\n    - {entry}" for entry in listing),
         expected="known fields, each with a value that it accepts, and no two that contradict each other",
         fix="correct what is listed above; `tutelage train --explain all` describes every field",
     )
 
 
 def _problems_of(path: str, detail: ErrorDetails) -> list[Problem]:
-    found = detail["input"]
+    value = detail["input"]
     if detail["type"] == "extra_forbidden":
-        return _unknown(path, found)
+        return _unknown_field(path, value)
     if detail["type"] == "missing":
         required = section_types()[path].model_fields.items() if path in section_types() else ()
         names = [f"{path}.{name}" for name, inner in required if inner.is_required()]
         return [Problem(name, "is missing and has no default") for name in names or [path]]
     if detail["type"] == "model_type":
-        return [Problem(path, f"is {_shown(found)}, should be a table: a line [{path}] with its fields below")]
+        return [Problem(path, f"is {_toml_text(value)}, should be a table: a line [{path}] with its fields below")]
     text = MESSAGES.get(detail["type"])
     if detail["type"] == "less_than_equal" and isinstance(most := detail.get("ctx", {}).get("le"), float):
         text = f"should be at most {most:g}"
     if text is None:
         text = detail["msg"].removeprefix("Value error, ").removeprefix("Input ").replace("'", '"')
-    if detail["type"] == "list_type" and isinstance(found, str):
-        text += f", such as [{_shown(found)}]"
-    return [Problem(path, f"is {_shown(found)}, {text}")]
+    if detail["type"] == "list_type" and isinstance(value, str):
+        text += f", such as [{_toml_text(value)}]"
+    return [Problem(path, f"is {_toml_text(value)}, {text}")]
 
 
-def _unknown(path: str, value: object) -> list[Problem]:
+def _unknown_field(path: str, value: object) -> list[Problem]:
     """One problem for an unknown key; for an unknown section one for each of its keys."""
     if "." not in path and isinstance(value, Mapping) and value:
         return [
@@ -141,7 +141,7 @@ def _unknown(path: str, value: object) -> list[Problem]:
     return [Problem(path, f"is not a known field; {did_you_mean(path)}")]
 
 
-def _dotted(location: tuple[int | str, ...], values: Any) -> str:
+def _dotted_path(location: tuple[int | str, ...], values: Any) -> str:
     """`("data", "train", 0)` as `data.train[0]`.
 
     Args:
@@ -150,18 +150,18 @@ def _dotted(location: tuple[int | str, ...], values: Any) -> str:
         values: what failed.
     """
     text, last = "", len(location) - 1
-    for place, part in enumerate(location):
-        if isinstance(part, int):
-            text += f"[{part}]"
-            values = values[part] if isinstance(values, list) and part < len(values) else None
+    for index, step in enumerate(location):
+        if isinstance(step, int):
+            text += f"[{step}]"
+            values = values[step] if isinstance(values, list) and step < len(values) else None
         elif isinstance(values, Mapping):  # a key that is missing is the last part
-            assert part in values or place == last, "only a missing key is not in the table"
-            text += f".{part}" if text else part
-            values = values.get(part)
+            assert step in values or index == last, "only a missing key is not in the table"
+            text += f".{step}" if text else step
+            values = values.get(step)
     return text
 
 
-def _shown(value: object) -> str:
+def _toml_text(value: object) -> str:
     """A value as TOML writes it, shortened; as Python writes it where TOML cannot."""
     try:
         text = tomli_w.dumps({"v": value}).removeprefix("v = ").rstrip("\n")
@@ -172,17 +172,17 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _good_part(values: Mapping[str, Any], broken: set[str]) -> Settings:
+def _valid_settings(values: Mapping[str, Any], broken: set[str]) -> Settings:
     """Settings, unchecked, from the fields that are valid on their own; defaults stand in for the others."""
-    parts: dict[str, Any] = {}
+    sections: dict[str, Any] = {}
     for name, section in section_types().items():
-        given = values.get(name, {})
-        good = {}
-        if isinstance(given, Mapping):
-            good = {
+        section_values = values.get(name, {})
+        valid_values = {}
+        if isinstance(section_values, Mapping):
+            valid_values = {
                 key: value
-                for key, value in given.items()
+                for key, value in section_values.items()
                 if key in section.model_fields and f"{name}.{key}" not in broken
             }
-        parts[name] = section.model_construct(None, **good)
-    return Settings.model_construct(None, **parts)
+        sections[name] = section.model_construct(None, **valid_values)
+    return Settings.model_construct(None, **sections)

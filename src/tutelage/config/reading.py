@@ -12,15 +12,15 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
-from tutelage.config.limits import MOST_RECIPE_BYTES, beyond_limits
-from tutelage.config.method import LOOKS_AT_DATA
-from tutelage.config.naming import MAPPING_FIELDS, did_you_mean, paths, section_types, takes_text_alone
-from tutelage.config.problems import Origin, Problem, problems_in, raise_together
+from tutelage.config.limits import MAX_RECIPE_BYTES, limit_problems
+from tutelage.config.method import DATA_DRIVEN_INITS
+from tutelage.config.naming import MAPPING_FIELDS, did_you_mean, is_text_field, paths, section_types
+from tutelage.config.problems import Origin, Problem, problems_in, raise_problems
 from tutelage.config.sections import Section
 from tutelage.config.settings import READS, Settings, unread_by_optimizer
 from tutelage.errors import ConfigError, SourceNotFoundError, cause_of
 
-SHOWN_CHARACTERS = 120
+EXCERPT_CHARACTERS = 120
 UNREADABLE = ("a number of more digits than can be read", "tables or lists that are nested too deep to be read")
 """By whether Python ran out of calls."""
 
@@ -55,7 +55,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
             expected="numbers of 64 bits, and tables and lists a few deep",
             fix="correct the value, or begin with a recipe that works",
         ) from error
-    return _build(values, overrides, Origin(str(path), _lines_of_keys(text)), name=path.stem)
+    return _build(values, overrides, Origin(str(path), _key_lines(text)), name=path.stem)
 
 
 def from_mapping(values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str) -> Settings:
@@ -86,39 +86,39 @@ def dump(settings: Settings) -> str:
         del values["train"]["warmup_ratio"]
     for name in unread_by_optimizer(settings.train):
         del values["train"][name]
-    if settings.lora.init not in LOOKS_AT_DATA and "lora" in values:
+    if settings.lora.init not in DATA_DRIVEN_INITS and "lora" in values:
         del values["lora"]["init_tokens"]
     return tomli_w.dumps(values)
 
 
 def _build(values: Mapping[str, Any], overrides: Sequence[str], origin: Origin, *, name: str | None) -> Settings:
-    merged = {key: _plain(value) for key, value in values.items()}
+    merged = {key: _as_dict(value) for key, value in values.items()}
     problems: list[Problem] = []
     for override in overrides:
-        problem = _apply(override, merged, origin)
+        problem = _apply_override(override, merged, origin)
         if problem is not None:
             problems.append(problem)
     if name is not None:
         merged.setdefault("name", name)
-    raise_together(beyond_limits(merged) and [*beyond_limits(merged), *problems], origin)
+    raise_problems(limit_problems(merged) and [*limit_problems(merged), *problems], origin)
     settings = None
     try:
         settings = Settings.model_validate(merged)
     except ValidationError as error:
         problems = problems_in(merged, error) + problems
-    raise_together(problems, origin)
+    raise_problems(problems, origin)
     assert settings is not None, "a failed validation names at least one problem"
     return settings.resolved()
 
 
-def _plain(value: Any) -> Any:
+def _as_dict(value: Any) -> Any:
     """A section as a dict of its own, so that overrides change only this copy."""
     if isinstance(value, Section):
         return value.model_dump(exclude_unset=True)
     return dict(value) if isinstance(value, Mapping) else value
 
 
-def _apply(override: str, values: dict[str, Any], origin: Origin) -> Problem | None:
+def _apply_override(override: str, values: dict[str, Any], origin: Origin) -> Problem | None:
     """Write one override into `values` and note it in `origin`; return what is wrong with the override itself."""
     path, equals, text = override.partition("=")
     path = path.strip()
@@ -126,29 +126,31 @@ def _apply(override: str, values: dict[str, Any], origin: Origin) -> Problem | N
         return Problem(f"override '{override}'", "has no name and value; write it as section.field=value")
     if path in section_types():
         return Problem(f"override '{override}'", f"names a whole section; write {path}.field=value")
-    users_own = path.startswith(tuple(f"{field}." for field in MAPPING_FIELDS)) and "" not in path.split(".")
-    if path not in paths() and not users_own:
+    is_user_key = path.startswith(tuple(f"{field}." for field in MAPPING_FIELDS)) and "" not in path.split(".")
+    if path not in paths() and not is_user_key:
         return Problem(f"override '{override}'", f"{path} is not a known field; {did_you_mean(path)}")
     *outer, key = path.split(".")
-    place = values
-    for part in outer:
-        inner = place.setdefault(part, {})
+    table = values
+    for section in outer:
+        inner = table.setdefault(section, {})
         if not isinstance(inner, Mapping):
-            return Problem(f"override '{override}'", f"{part} is set to a value, not a table, so nothing fits below it")
-        place[part] = dict(inner)
-        place = place[part]
+            return Problem(
+                f"override '{override}'", f"{section} is set to a value, not a table, so nothing fits below it"
+            )
+        table[section] = dict(inner)
+        table = table[section]
     origin.overridden.add(path)
     if text.strip():
         try:
-            place[key] = _value(text.strip(), text_alone=takes_text_alone(path))
+            table[key] = _override_value(text.strip(), text_alone=is_text_field(path))
         except (ValueError, RecursionError) as error:
             return Problem(f"override '{path}=...'", f"has {UNREADABLE[type(error) is RecursionError]}")
     else:
-        place.pop(key, None)
+        table.pop(key, None)
     return None
 
 
-def _value(text: str, *, text_alone: bool) -> object:
+def _override_value(text: str, *, text_alone: bool) -> object:
     """The value that an override gives.
 
     Args:
@@ -172,16 +174,18 @@ def _value(text: str, *, text_alone: bool) -> object:
 def _read_text(path: Path) -> str:
     try:
         with path.open("rb") as stream:
-            content = stream.read(MOST_RECIPE_BYTES + 1)
+            content = stream.read(MAX_RECIPE_BYTES + 1)
     except FileNotFoundError as error:
-        siblings = [one.name for one in path.parent.glob("*.toml")] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, siblings, n=1)
+        siblings = [sibling.name for sibling in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+        similar_names = difflib.get_close_matches(path.name, siblings, n=1)
         raise SourceNotFoundError(
             f"There is no recipe {path}",
             where=str(path),
             found="no such file",
             expected="a TOML file",
-            fix=f"did you mean {path.parent / near[0]}?" if near else "check the path; it starts from this folder",
+            fix=f"did you mean {path.parent / similar_names[0]}?"
+            if similar_names
+            else "check the path; it starts from this folder",
         ) from error
     except OSError as error:
         raise SourceNotFoundError(
@@ -191,11 +195,11 @@ def _read_text(path: Path) -> str:
             expected="a TOML file that may be read",
             fix="give the path of the file itself",
         ) from error
-    if len(content) > MOST_RECIPE_BYTES:
+    if len(content) > MAX_RECIPE_BYTES:
         raise ConfigError(
             f"{path} is too large to be a recipe",
             where=str(path),
-            found=f"more than {MOST_RECIPE_BYTES // 2**20} MiB",
+            found=f"more than {MAX_RECIPE_BYTES // 2**20} MiB",
             expected="a TOML file",
             fix="give the recipe; data goes into its data.train",
         )
@@ -221,22 +225,22 @@ def _syntax_error(path: Path, text: str, error: tomllib.TOMLDecodeError) -> Conf
     return ConfigError(
         f"The recipe {path} is not valid TOML",
         where=f"{path}:{number}",
-        found=f"{line[:SHOWN_CHARACTERS] or 'an empty line'}  ({message[: at.start()] if at else message})",
+        found=f"{line[:EXCERPT_CHARACTERS] or 'an empty line'}  ({message[: at.start()] if at else message})",
         expected='lines such as  key = "text",  key = 3  or  [section]',
         fix=f"correct line {number}; text needs quotes, and no field may be given twice",
     )
 
 
-def _lines_of_keys(text: str) -> dict[str, int]:
+def _key_lines(text: str) -> dict[str, int]:
     """Line number (from 1) by dotted path, for keys written in the plain way; only used to point at problems."""
-    found: dict[str, int] = {}
+    line_numbers: dict[str, int] = {}
     section = ""
     for number, line in enumerate(text.splitlines(), start=1):
         header = re.match(r"\s*\[\s*([\w.\-]+)\s*\]", line)
         pair = re.match(r"\s*([\w.\-]+)\s*=", line)
         if header:
             section = header[1]
-            found.setdefault(section, number)
+            line_numbers.setdefault(section, number)
         elif pair:
-            found.setdefault(f"{section}.{pair[1]}" if section else pair[1], number)
-    return found
+            line_numbers.setdefault(f"{section}.{pair[1]}" if section else pair[1], number)
+    return line_numbers

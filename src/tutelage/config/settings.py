@@ -10,7 +10,7 @@ from typing import Annotated, Self
 from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from tutelage.config.method import LOOKS_AT_DATA, LoraSettings, PromptSettings, QloraSettings
+from tutelage.config.method import DATA_DRIVEN_INITS, LoraSettings, PromptSettings, QloraSettings
 from tutelage.config.sections import (
     DataSettings,
     EvaluateSettings,
@@ -95,10 +95,10 @@ class Settings(Section):
         return self.model_copy(update={"name": self.name or UNNAMED_RUN, "train": train})
 
     @model_validator(mode="after")
-    def _does_not_contradict_itself(self) -> Self:
-        found = contradictions(self)
-        if found:
-            text = "; ".join(f"{one.paths[0]}: {one.problem}" for one in found)
+    def _has_no_contradictions(self) -> Self:
+        conflicts = contradictions(self)
+        if conflicts:
+            text = "; ".join(f"{conflict.paths[0]}: {conflict.problem}" for conflict in conflicts)
             # Braces would be read as a message template.
             raise PydanticCustomError(CONTRADICTION, "{text}", {"text": text})
         return self
@@ -120,33 +120,31 @@ def contradictions(settings: Settings, *, ignore: Collection[str] = ()) -> list[
         ignore: dotted paths whose values are wrong already; contradictions that involve them are left out.
     """
     data, pack, train = settings.data, settings.pack, settings.train
-    found = _method_contradictions(settings)
-    if strangers := [name for name in data.weights if name not in data.train]:
-        problem = f"names {', '.join(strangers)}; the sources in data.train are {', '.join(data.train)}"
-        found.append(Contradiction(("data.weights", "data.train"), problem))
-    if data.validation and data.validation_ratio > 0:
+    conflicts = _method_contradictions(settings)
+    if unknown_sources := [name for name in data.weights if name not in data.train]:
+        problem = f"names {', '.join(unknown_sources)}; the sources in data.train are {', '.join(data.train)}"
+        conflicts.append(Contradiction(("data.weights", "data.train"), problem))
+    if data.validation and data.validation_share > 0:
         problem = "is set, and so is data.validation; keep one of them"
-        found.append(Contradiction(("data.validation_ratio", "data.validation"), problem))
-    if pack.row_tokens is not None and pack.row_tokens < pack.max_seq_length:
-        problem = (
-            f"is {pack.row_tokens}, less than pack.max_seq_length = {pack.max_seq_length}; raise it at least to that"
-        )
-        found.append(Contradiction(("pack.row_tokens", "pack.max_seq_length"), problem))
-    if train.warmup_steps is not None and "warmup_ratio" in train.model_fields_set:
-        problem = "is set, and so is train.warmup_ratio; keep one of them"
-        found.append(Contradiction(("train.warmup_steps", "train.warmup_ratio"), problem))
-    if train.early_stopping_patience is not None and not data.validation and data.validation_ratio == 0:
-        problem = "is set, but nothing is held out; set data.validation or data.validation_ratio"
-        paths = ("train.early_stopping_patience", "data.validation", "data.validation_ratio")
-        found.append(Contradiction(paths, problem))
-    found += [
+        conflicts.append(Contradiction(("data.validation_share", "data.validation"), problem))
+    if pack.row_tokens is not None and pack.row_tokens < pack.max_tokens:
+        problem = f"is {pack.row_tokens}, less than pack.max_tokens = {pack.max_tokens}; raise it at least to that"
+        conflicts.append(Contradiction(("pack.row_tokens", "pack.max_tokens"), problem))
+    if train.warmup_steps is not None and "warmup_share" in train.model_fields_set:
+        problem = "is set, and so is train.warmup_share; keep one of them"
+        conflicts.append(Contradiction(("train.warmup_steps", "train.warmup_share"), problem))
+    if train.early_stop_patience is not None and not data.validation and data.validation_share == 0:
+        problem = "is set, but nothing is held out; set data.validation or data.validation_share"
+        paths = ("train.early_stop_patience", "data.validation", "data.validation_share")
+        conflicts.append(Contradiction(paths, problem))
+    conflicts += [
         Contradiction(
             (f"train.{name}", "train.optimizer"), 'is set, but train.optimizer = "adafactor" does not read it'
         )
         for name in unread_by_optimizer(train)
         if name in train.model_fields_set
     ]
-    return [one for one in found if not set(one.paths) & set(ignore)]
+    return [conflict for conflict in conflicts if not set(conflict.paths) & set(ignore)]
 
 
 def unread_by_optimizer(train: TrainSettings) -> tuple[str, ...]:
@@ -160,7 +158,7 @@ def unread_by_optimizer(train: TrainSettings) -> tuple[str, ...]:
 def _method_contradictions(settings: Settings) -> list[Contradiction]:
     """Settings that the chosen method does not read, or that its parts cannot do together."""
     method, lora = settings.model.method, settings.lora
-    found: list[Contradiction] = []
+    conflicts: list[Contradiction] = []
     sections: dict[str, Section] = {"lora": lora, "qlora": settings.qlora, "prompt": settings.prompt}
     for name, section in sections.items():
         if name in READS[method]:
@@ -170,21 +168,21 @@ def _method_contradictions(settings: Settings) -> list[Contradiction]:
             f'model.method = "{name}"'
         )
         fields = [model_field for model_field in type(section).model_fields if model_field in section.model_fields_set]
-        found += [Contradiction((f"{name}.{field}", "model.method"), problem) for field in fields]
+        conflicts += [Contradiction((f"{name}.{field}", "model.method"), problem) for field in fields]
     if settings.model.freeze and method != "full":
         problem = f'is set, but model.method = "{method}" freezes every weight of the model; remove it'
-        found.append(Contradiction(("model.freeze", "model.method"), problem))
+        conflicts.append(Contradiction(("model.freeze", "model.method"), problem))
     kind = "pissa" if lora.init.startswith("pissa") else lora.init
     if method == "qlora" and kind in ("pissa", "olora", "mica", "corda", "lora_ga"):
         problem = f'is "{lora.init}", which reads the weights that qlora has rounded to 4 bits; choose another'
-        found.append(Contradiction(("lora.init", "model.method"), problem))
+        conflicts.append(Contradiction(("lora.init", "model.method"), problem))
     if method == "lora" and kind == "loftq":
         problem = 'is "loftq", which makes up for what qlora rounds; choose another, or set model.method = "qlora"'
-        found.append(Contradiction(("lora.init", "model.method"), problem))
-    if "init_tokens" in lora.model_fields_set and kind not in LOOKS_AT_DATA and "lora" in READS[method]:
+        conflicts.append(Contradiction(("lora.init", "model.method"), problem))
+    if "init_tokens" in lora.model_fields_set and kind not in DATA_DRIVEN_INITS and "lora" in READS[method]:
         problem = f'is set, but lora.init = "{lora.init}" looks at no data; remove it'
-        found.append(Contradiction(("lora.init_tokens", "lora.init"), problem))
+        conflicts.append(Contradiction(("lora.init_tokens", "lora.init"), problem))
     if lora.dora and kind in ("pissa", "olora", "mica", "corda", "lora_ga", "loftq"):
         problem = f'is set, and so is lora.init = "{lora.init}"; with both the start is not the base, choose one'
-        found.append(Contradiction(("lora.dora", "lora.init"), problem))
-    return found
+        conflicts.append(Contradiction(("lora.dora", "lora.init"), problem))
+    return conflicts

@@ -28,33 +28,33 @@ class Similarity:
     near_duplicates: int
 
 
-def most_similar(left: Sequence[Conversation], right: Sequence[Conversation]) -> Similarity | None:
+def most_similar(first_split: Sequence[Conversation], second_split: Sequence[Conversation]) -> Similarity | None:
     """Compare what the users of two splits say; None when either is empty.
 
     Cost grows with the pairs that share a shingle, not with all pairs.
     """
-    if not left or not right:
+    if not first_split or not second_split:
         return None
-    sets = [_shingles(one) for one in left]
+    sets = [_shingles(conversation) for conversation in first_split]
     holders: dict[str, list[int]] = defaultdict(list)
     for index, shingles in enumerate(sets):
         for shingle in shingles:
             holders[shingle].append(index)
-    best, pair, near = -1.0, (0, 0), 0
-    for index, conversation in enumerate(right):
+    best, best_pair, near_duplicates = -1.0, (0, 0), 0
+    for index, conversation in enumerate(second_split):
         shingles = _shingles(conversation)
         shared = Counter(holder for shingle in shingles for holder in holders.get(shingle, ()))
         shared.setdefault(0, 0)
         for holder, count in shared.items():
             similarity = count / max(1, len(shingles) + len(sets[holder]) - count)
-            near += similarity >= NEAR_DUPLICATE
+            near_duplicates += similarity >= NEAR_DUPLICATE
             if similarity > best:
-                best, pair = similarity, (holder, index)
-    return Similarity(best, left[pair[0]].address, right[pair[1]].address, near)
+                best, best_pair = similarity, (holder, index)
+    return Similarity(best, first_split[best_pair[0]].address, second_split[best_pair[1]].address, near_duplicates)
 
 
 def _shingles(conversation: Conversation) -> set[str]:
-    said = " ".join(message.content or "" for message in conversation.messages if message.role in ("user", "text"))
-    text = re.sub(r"\s+", " ", said.casefold()).strip()
+    user_text = " ".join(message.content or "" for message in conversation.messages if message.role in ("user", "text"))
+    text = re.sub(r"\s+", " ", user_text.casefold()).strip()
     width = SHINGLE_CHARACTERS
     return {text[start : start + width] for start in range(max(1, len(text) - width + 1))}

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from tutelage.config.method import LOOKS_AT_DATA
+from tutelage.config.method import DATA_DRIVEN_INITS
 from tutelage.distributed.fsdp import SHARDED_METHODS, SHARDED_OPTIMIZERS, FSDPRoot, shard
 from tutelage.distributed.process_group import ProcessGroup
 from tutelage.errors import ConfigError
@@ -76,7 +76,7 @@ def is_sharded(asked: Parallel, *, optimizer: str, method: str, init: str, whole
         ("train.optimizer", optimizer, optimizer in SHARDED_OPTIMIZERS, '"adamw"'),
         ("model.method", method, method in SHARDED_METHODS, '"lora"'),
         ("lora.modules_to_save", ", ".join(whole), not whole, "[]"),
-        ("lora.init", init, not init.startswith((*CHANGES_THE_BASE, *LOOKS_AT_DATA)), '"default"'),
+        ("lora.init", init, not init.startswith((*CHANGES_THE_BASE, *DATA_DRIVEN_INITS)), '"default"'),
     ]
     for where, found, works, instead in refused:
         if works:

@@ -16,7 +16,7 @@ from tutelage.formats.remarks import FileRemarks, RowContext
 from tutelage.formats.shapes import ShapeTable, conversation_from
 from tutelage.formats.sniff import sniff
 from tutelage.formats.sources import SourceFile, find_files
-from tutelage.formats.survey import raw_rows, remarks, settle, survey
+from tutelage.formats.survey import raw_rows, resolve_shape, survey, survey_notes
 from tutelage.ledger import Ledger
 from tutelage.types import Conversation, Drop
 
@@ -124,25 +124,27 @@ def describe(sources: Sequence[str], *, shape: str = "auto", columns: Mapping[st
     summaries = []
     for file, kind in request.files:
         notes: list[str] = []
-        found = survey(raw_rows(file, kind, table=table, columns=columns, note=notes.append, glance=True), table)
-        forced = request.shape if found.fitting[request.shape] else None
-        settled = found.shape if request.shape == "auto" else forced
-        if settled is not None:
-            notes += remarks(found, settled, table, file.shown, auto=request.shape == "auto")
-            context = RowContext(FileRemarks(file.shown, notes.append))
+        file_survey = survey(
+            raw_rows(file, kind, table=table, columns=columns, note=notes.append, counts_only=True), table
+        )
+        forced_shape = request.shape if file_survey.fitting[request.shape] else None
+        file_shape = file_survey.shape if request.shape == "auto" else forced_shape
+        if file_shape is not None:
+            notes += survey_notes(file_survey, file_shape, table, file.display_name, auto=request.shape == "auto")
+            context = RowContext(FileRemarks(file.display_name, notes.append))
             for row in raw_rows(file, kind, table=table, columns=columns, note=lambda _: None):
                 if isinstance(row, RawRow):
                     with suppress(RowError):  # `read` drops it; here only what is said of the file counts
-                        conversation_from(row, _shape_of(row, settled, request, table), request.fields, context)
+                        conversation_from(row, _shape_of(row, file_shape, request, table), request.fields, context)
         summaries.append(
             FileSummary(
-                file=file.shown,
+                file=file.display_name,
                 kind=kind,
-                rows=found.rows,
-                shape=settled,
-                shapes=dict(found.shapes),
-                keys=dict(found.keys),
-                broken=dict(found.broken),
+                rows=file_survey.rows,
+                shape=file_shape,
+                shapes=dict(file_survey.shapes),
+                keys=dict(file_survey.keys),
+                broken=dict(file_survey.broken),
                 notes=tuple(notes),
             )
         )
@@ -153,18 +155,18 @@ def _request(
     sources: Sequence[str],
     shape: str,
     columns: Mapping[str, str] | None,
-    known: Sequence[SourceFile] | None = None,
+    located_files: Sequence[SourceFile] | None = None,
 ) -> _Request:
     fields = fields_for(columns)  # first: a misspelt name is a better finding than the shape it fails to make
-    wanted = shape_for(shape, columns)
+    requested_shape = shape_for(shape, columns)
     notes: list[str] = []
     files: list[tuple[SourceFile, FileKind]] = []
-    for file in find_files(sources, notes.append) if known is None else known:
-        sniffed = sniff(file.path, file.shown)
+    for file in find_files(sources, notes.append) if located_files is None else located_files:
+        sniffed = sniff(file.path, file.display_name)
         files.append((file, sniffed.kind))
         if sniffed.note is not None:
             notes.append(sniffed.note)
-    return _Request(tuple(files), wanted, fields, columns, tuple(notes))
+    return _Request(tuple(files), requested_shape, fields, columns, tuple(notes))
 
 
 def _shape_of(row: RawRow, file_shape: str, request: _Request, table: ShapeTable) -> str:
@@ -173,20 +175,22 @@ def _shape_of(row: RawRow, file_shape: str, request: _Request, table: ShapeTable
 
 def _conversations(request: _Request, ledger: Ledger, max_rows: int | None) -> Iterator[Conversation]:
     table = ShapeTable(request.fields)
-    left = max_rows
+    remaining_rows = max_rows
     for file, kind in request.files:
-        if left is not None and left <= 0:
+        if remaining_rows is not None and remaining_rows <= 0:
             return
-        found = survey(raw_rows(file, kind, table=table, columns=request.columns, note=ledger.note, glance=True), table)
-        file_shape = settle(found, request.shape, request.columns, file.shown)
-        for note in remarks(found, file_shape, table, file.shown, auto=request.shape == "auto"):
+        file_survey = survey(
+            raw_rows(file, kind, table=table, columns=request.columns, note=ledger.note, counts_only=True), table
+        )
+        file_shape = resolve_shape(file_survey, request.shape, request.columns, file.display_name)
+        for note in survey_notes(file_survey, file_shape, table, file.display_name, auto=request.shape == "auto"):
             ledger.note(note)
-        context = RowContext(FileRemarks(file.shown, ledger.note))
+        context = RowContext(FileRemarks(file.display_name, ledger.note))
         for row in raw_rows(file, kind, table=table, columns=request.columns, note=ledger.note):
-            if left is not None:
-                if left <= 0:
+            if remaining_rows is not None:
+                if remaining_rows <= 0:
                     return
-                left -= 1
+                remaining_rows -= 1
             ledger.enter()
             if isinstance(row, Drop):
                 ledger.drop(row)

@@ -11,7 +11,7 @@ from pathlib import Path
 from tutelage.errors import DataError, cause_of
 from tutelage.types import Address, Drop
 
-UTF8_MARK = b"\xef\xbb\xbf"
+UTF8_BOM = b"\xef\xbb\xbf"
 GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK_BYTES = 1 << 18
 _TRAILER_BYTES = 18
@@ -30,7 +30,7 @@ class ByteStream:
 
     Args:
         path: the file.
-        shown: its name in errors; the path itself unless given.
+        display_name: its name in errors; the path itself unless given.
 
     Attributes:
         damage: how the gzip stream broke off, once a pass met it.
@@ -39,52 +39,52 @@ class ByteStream:
         DataError: from each pass, where the checksum fails or the file cannot be opened.
     """
 
-    def __init__(self, path: Path, shown: str | None = None) -> None:
-        self.path, self.shown = path, shown or str(path)
+    def __init__(self, path: Path, display_name: str | None = None) -> None:
+        self.path, self.display_name = path, display_name or str(path)
         self.damage: str | None = None
 
     def lines(self) -> Iterator[bytes]:
         r"""Physical lines, split on b"\n" only and with it: U+2028, U+0085 and \r inside a string are content."""
         with self._open() as stream:
             try:
-                first = stream.readline()
-                yield first.removeprefix(UTF8_MARK)
+                first_line = stream.readline()
+                yield first_line.removeprefix(UTF8_BOM)
                 yield from stream
             except (EOFError, zlib.error, OSError) as error:
-                self._broken(error, stream)
+                self._record_damage(error, stream)
 
-    def first_packed(self, most_bytes: int) -> bytes:
+    def read_compressed(self, max_bytes: int) -> bytes:
         """The first bytes as the file has them, unpacked or not."""
         try:
             with self.path.open("rb") as stream:
-                return stream.read(most_bytes)
+                return stream.read(max_bytes)
         except OSError as error:
-            raise self._unreadable(error) from error
+            raise self._read_error(error) from error
 
     def read_all(self) -> bytes:
         """All bytes up to the end or the damage."""
         return self.read_first(None)
 
-    def read_first(self, most_bytes: int | None) -> bytes:
-        """The first bytes, at least `most_bytes` of them where there are as many; None gives all."""
+    def read_first(self, max_bytes: int | None) -> bytes:
+        """The first bytes, at least `max_bytes` of them where there are as many; None gives all."""
         chunks: list[bytes] = []
         size = 0
         with self._open() as stream:
             try:
                 # read1: a plain read that meets the damage would lose the good bytes it had gathered.
-                while (most_bytes is None or size < most_bytes) and (chunk := stream.read1(_CHUNK_BYTES)):
+                while (max_bytes is None or size < max_bytes) and (chunk := stream.read1(_CHUNK_BYTES)):
                     chunks.append(chunk)
                     size += len(chunk)
             except (EOFError, zlib.error, OSError) as error:
-                self._broken(error, stream)
-        return b"".join(chunks).removeprefix(UTF8_MARK)
+                self._record_damage(error, stream)
+        return b"".join(chunks).removeprefix(UTF8_BOM)
 
     def damage_drop(self, address: Address) -> Drop:
         """The one Drop that stands for all that the damaged end held."""
         detail = f"the gzip stream is damaged here ({self.damage}); nothing after this point can be read"
         return Drop(address, "damaged_gzip", detail)
 
-    def _broken(self, error: Exception, stream: io.BufferedReader | gzip.GzipFile) -> None:
+    def _record_damage(self, error: Exception, stream: io.BufferedReader | gzip.GzipFile) -> None:
         """Record a stream that breaks off.
 
         Raises:
@@ -94,33 +94,33 @@ class ByteStream:
             self.damage = str(error)
             return
         if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
-            raise self._unreadable(error) from error
+            raise self._read_error(error) from error
         raise DataError(
             "The gzip file is damaged",
-            where=self.shown,
+            where=self.display_name,
             found=str(error),
             expected="content that agrees with its checksum; no row of the file can be trusted",
             fix="copy or download it again",
         ) from error
 
-    def _has_trailer(self, bytes_given: int) -> bool:
+    def _has_trailer(self, decompressed_bytes: int) -> bool:
         """Whether a stream that ended too early is whole: its last four bytes then state about the length it gave.
 
         A damaged stream may run on over its own end. The bounds are wide, as the wrong answer here only refuses a file
         that must be copied again anyway.
         """
-        with self.path.open("rb") as packed:
-            packed.seek(0, io.SEEK_END)
-            if packed.tell() < _TRAILER_BYTES:
+        with self.path.open("rb") as compressed:
+            compressed.seek(0, io.SEEK_END)
+            if compressed.tell() < _TRAILER_BYTES:
                 return False
-            packed.seek(-4, io.SEEK_END)
-            stated = int.from_bytes(packed.read(4), "little")
-        return abs(stated - bytes_given % (1 << 32)) <= bytes_given // 2 + _LENGTH_SLACK
+            compressed.seek(-4, io.SEEK_END)
+            stated_bytes = int.from_bytes(compressed.read(4), "little")
+        return abs(stated_bytes - decompressed_bytes % (1 << 32)) <= decompressed_bytes // 2 + _LENGTH_SLACK
 
-    def _unreadable(self, error: OSError) -> DataError:
+    def _read_error(self, error: OSError) -> DataError:
         return DataError(
             "The file cannot be read",
-            where=self.shown,
+            where=self.display_name,
             found=cause_of(error),
             fix=READ_RIGHTS if isinstance(error, PermissionError) else "check the disk, or copy the file again",
         )
@@ -128,7 +128,7 @@ class ByteStream:
     def _open(self) -> io.BufferedReader | gzip.GzipFile:
         try:
             with self.path.open("rb") as stream:
-                packed = stream.read(2) == GZIP_MAGIC
-            return gzip.open(self.path, "rb") if packed else self.path.open("rb")
+                is_gzip = stream.read(2) == GZIP_MAGIC
+            return gzip.open(self.path, "rb") if is_gzip else self.path.open("rb")
         except OSError as error:
-            raise self._unreadable(error) from error
+            raise self._read_error(error) from error

@@ -51,8 +51,8 @@ class DataFiles:
             DataError: one of them cannot be read.
         """
         for file in files:
-            if file.shown not in self.sha256:
-                self.sha256[file.shown] = _sha256(file)
+            if file.display_name not in self.sha256:
+                self.sha256[file.display_name] = _sha256(file)
 
     @contextmanager
     def reading(self, files: Sequence[SourceFile], sources: Sequence[str] = ()) -> Iterator[Reading]:
@@ -65,7 +65,7 @@ class DataFiles:
         Raises:
             DataError: a file was written to, came or went while the block ran, or the system cannot read it.
         """
-        states = [_state(file) for file in files]
+        states = [_size_and_mtime(file) for file in files]
         outcome = Reading()
         try:
             yield outcome
@@ -76,54 +76,56 @@ class DataFiles:
             self._require_unchanged(files, sources)
             raise DataError(
                 "The data could not be read",
-                where=str(error.filename or ", ".join(file.shown for file in files)),
+                where=str(error.filename or ", ".join(file.display_name for file in files)),
                 found=cause_of(error),
                 expected="files that stay readable until all rows are proven",
                 fix="check the disk that holds them, then start again",
             ) from error
         self._require_unchanged(files, sources)
-        outcome.touched = states != [_state(file) for file in files]
+        outcome.touched = states != [_size_and_mtime(file) for file in files]
 
     def _require_unchanged(self, files: Sequence[SourceFile], sources: Sequence[str]) -> None:
-        local = all(file.shown == str(file.path) for file in files)  # the hub's are fixed by their revision
-        if sources and local and (now := find_files(sources, lambda _note: None)) != list(files):
-            other = sorted({file.shown for file in now} ^ {file.shown for file in files})
-            raise _changed(", ".join(other), "a file that came or went")
+        are_local = all(file.display_name == str(file.path) for file in files)  # the hub's are fixed by their revision
+        if sources and are_local and (current_files := find_files(sources, lambda _note: None)) != list(files):
+            differing_names = sorted(
+                {file.display_name for file in current_files} ^ {file.display_name for file in files}
+            )
+            raise _changed_error(", ".join(differing_names), "a file that came or went")
         for file in files:
-            if _sha256(file) != self.sha256[file.shown]:
-                raise _changed(file.shown, "other bytes than when it was hashed")
+            if _sha256(file) != self.sha256[file.display_name]:
+                raise _changed_error(file.display_name, "other bytes than when it was hashed")
 
 
-def _changed(where: str, found: str) -> DataError:
+def _changed_error(where: str, change: str) -> DataError:
     return DataError(
         "The data changed while it was read, so no hash says what was trained on",
         where=where,
-        found=found,
+        found=change,
         expected="the same bytes until all rows are proven",
         fix="start again once nothing writes there, or name a copy of the file",
     )
 
 
-def _state(file: SourceFile) -> tuple[int, int]:
+def _size_and_mtime(file: SourceFile) -> tuple[int, int]:
     """Size and time of change: whether a file was written to while it was read."""
     try:
-        found = file.path.stat()
+        status = file.path.stat()
     except OSError as error:
-        raise _unreadable(file.shown, error) from error
-    return found.st_size, found.st_mtime_ns
+        raise _read_error(file.display_name, error) from error
+    return status.st_size, status.st_mtime_ns
 
 
 def _sha256(file: SourceFile) -> str:
     try:
         return file_sha256(file.path)
     except OSError as error:
-        raise _unreadable(file.shown, error) from error
+        raise _read_error(file.display_name, error) from error
 
 
-def _unreadable(shown: str, error: OSError) -> DataError:
+def _read_error(display_name: str, error: OSError) -> DataError:
     return DataError(
         "The data file cannot be read",
-        where=shown,
+        where=display_name,
         found=cause_of(error),
         expected="a file that this user may read",
         fix="check its path and permissions",

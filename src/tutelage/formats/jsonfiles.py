@@ -10,65 +10,67 @@ from typing import Any
 from tutelage.formats.bytestream import ByteStream
 from tutelage.formats.names import TURN_KEYS
 from tutelage.formats.nested import (
-    DoubledObject,
+    DuplicateKeyObject,
     ExactDecoder,
-    SharedEnds,
+    SharedEndings,
     SharedValues,
-    doubled_within,
-    stands_twice,
+    duplicate_key_in,
+    duplicate_key_sentence,
 )
 from tutelage.formats.rawrow import RawRow, RawRows, bad_bytes, may_hold_surrogate, row_or_drop
 from tutelage.types import Address, Drop
 
 _DECODER = json.JSONDecoder()
-_SPACE = re.compile(r"[ \t\n\r]*")
+_WHITESPACE = re.compile(r"[ \t\n\r]*")
 _ROW_START = re.compile(r"\n([ \t]*)\{")
-_SPACE_BEFORE = re.compile(r"[ \t\r\n]*\n([ \t]*)\Z")
-_MARK = "\ufeff"
+_ITEM_INDENT = re.compile(r"[ \t\r\n]*\n([ \t]*)\Z")
+_BOM = "\ufeff"
 _LINE_ENDS = frozenset({"\n", "", "\r\n"})
 
 
-def json_lines(stream: ByteStream, shown: str, *, glance: bool = False) -> RawRows:
+def json_lines(stream: ByteStream, display_name: str, *, counts_only: bool = False) -> RawRows:
     """Rows of a JSON lines file, in constant memory; blank lines are no rows.
 
     Args:
         stream: the file.
-        shown: its name in addresses.
-        glance: leave out the search for keys that stand twice, and the addresses of good rows, for a pass that only
+        display_name: its name in addresses.
+        counts_only: leave out the search for keys that stand twice, and the addresses of good rows, for a pass that only
             counts columns.
     """
-    number, shared, whole = 0, SharedValues(), Address(shown, 1)
-    decoder, ends = _DECODER if glance else ExactDecoder(), SharedEnds()
+    line_number, shared_values, survey_address = 0, SharedValues(), Address(display_name, 1)
+    decoder, shared_endings = _DECODER if counts_only else ExactDecoder(), SharedEndings()
     for line in stream.lines():
-        number += 1
+        line_number += 1
         if line.isspace() or not line:
             continue
         try:
             text = line.decode("utf-8")
-            ended = ends.decoded(text, decoder)
-            value = _value(text, decoder) if ended is None else ended
+            cached_value = shared_endings.decoded(text, decoder)
+            value = _decoded_value(text, decoder) if cached_value is None else cached_value
         except (ValueError, RecursionError) as error:
-            yield _second_look(line, Address(shown, number), error)
+            yield _retry_without_bom(line, Address(display_name, line_number), error)
             continue
-        halves = may_hold_surrogate(text)
+        escapes_surrogate = may_hold_surrogate(text)
         if isinstance(decoder, ExactDecoder):
-            row = checked_row(Address(shown, number), value, text, decoder, look_for_surrogates=halves)
-            if ended is None and isinstance(row, RawRow):
-                shared.share(value)
-                ends.learn(text, value)
+            row = checked_row(
+                Address(display_name, line_number), value, text, decoder, check_surrogates=escapes_surrogate
+            )
+            if cached_value is None and isinstance(row, RawRow):
+                shared_values.share(value)
+                shared_endings.add(text, value)
             yield row
             continue
-        if ended is None:
-            ends.learn(text, value)
-        if type(value) is dict and not halves:
-            yield RawRow(whole, value)
+        if cached_value is None:
+            shared_endings.add(text, value)
+        if type(value) is dict and not escapes_surrogate:
+            yield RawRow(survey_address, value)
         else:
-            yield row_or_drop(Address(shown, number), value, look_for_surrogates=halves)
+            yield row_or_drop(Address(display_name, line_number), value, check_surrogates=escapes_surrogate)
     if stream.damage is not None:
-        yield stream.damage_drop(Address(shown, number + 1))
+        yield stream.damage_drop(Address(display_name, line_number + 1))
 
 
-def _value(text: str, decoder: json.JSONDecoder) -> Any:
+def _decoded_value(text: str, decoder: json.JSONDecoder) -> Any:
     """What `json.loads` gives, a little sooner for a line that begins with its value and ends right after it."""
     try:
         value, end = decoder.raw_decode(text)
@@ -78,7 +80,7 @@ def _value(text: str, decoder: json.JSONDecoder) -> Any:
 
 
 def checked_row(
-    address: Address, value: Any, text: str, decoder: ExactDecoder, *, look_for_surrogates: bool
+    address: Address, value: Any, text: str, decoder: ExactDecoder, *, check_surrogates: bool
 ) -> RawRow | Drop:
     """A decoded JSON text as a row, or the Drop that says why it is none: no object, no text, or a key lost in it.
 
@@ -87,63 +89,63 @@ def checked_row(
         value: what the text decodes to.
         text: as the file has it.
         decoder: that decoded it last.
-        look_for_surrogates: the text escapes half of a surrogate pair.
+        check_surrogates: the text escapes half of a surrogate pair.
     """
-    row = row_or_drop(address, value, look_for_surrogates=look_for_surrogates)
+    row = row_or_drop(address, value, check_surrogates=check_surrogates)
     if isinstance(row, RawRow):
-        if decoder.has_doubled and (key := doubled_within(value)) is not None:
-            return Drop(address, "duplicate_key", stands_twice(key))
+        if decoder.has_duplicate_key and (key := duplicate_key_in(value)) is not None:
+            return Drop(address, "duplicate_key", duplicate_key_sentence(key))
         row.text = text if decoder.is_finite else None
     return row
 
 
-def _second_look(line: bytes, address: Address, error: Exception) -> RawRow | Drop:
+def _retry_without_bom(line: bytes, address: Address, error: Exception) -> RawRow | Drop:
     """A line that did not decode: the reason, or the row where a byte-order mark stood before it."""
     if isinstance(error, UnicodeDecodeError):
         return Drop(address, "invalid_utf8", bad_bytes(line.decode("utf-8", "surrogateescape")) or str(error))
     text = line.decode("utf-8")
-    if text.startswith(_MARK):
+    if text.startswith(_BOM):
         decoder = ExactDecoder()
         try:
             value = decoder.decode(text[1:])
-            return checked_row(address, value, text[1:], decoder, look_for_surrogates=True)
-        except (ValueError, RecursionError) as inner:
-            text, error = text[1:], inner
-    cut = not text.endswith("\n")
-    tail = "; the file ends in this line, so it was probably cut short" if cut else ""
-    return Drop(address, "bad_json", _sentence(text, error, of_line=True) + tail)
+            return checked_row(address, value, text[1:], decoder, check_surrogates=True)
+        except (ValueError, RecursionError) as inner_error:
+            text, error = text[1:], inner_error
+    is_truncated = not text.endswith("\n")
+    tail = "; the file ends in this line, so it was probably cut short" if is_truncated else ""
+    return Drop(address, "bad_json", _decode_error_text(text, error, of_line=True) + tail)
 
 
-def _sentence(text: str, error: Exception, *, of_line: bool) -> str:
+def _decode_error_text(text: str, error: Exception, *, of_line: bool) -> str:
     if isinstance(error, json.JSONDecodeError):
-        place = f"column {error.colno}" if of_line else f"line {error.lineno}, column {error.colno}"
-        found = text[error.pos : error.pos + 30].strip()
-        return f"{place}: {error.msg}, found {found!r}" if found else f"{place}: {error.msg}, found the end"
+        position = f"column {error.colno}" if of_line else f"line {error.lineno}, column {error.colno}"
+        excerpt = text[error.pos : error.pos + 30].strip()
+        return f"{position}: {error.msg}, found {excerpt!r}" if excerpt else f"{position}: {error.msg}, found the end"
     if isinstance(error, RecursionError):
         return "lists or objects are nested too deep to read"
     return str(error)
 
 
 def json_document(
-    stream: ByteStream, shown: str, *, is_row: Callable[[Mapping[str, Any]], bool], note: Callable[[str], None]
+    stream: ByteStream, display_name: str, *, is_row: Callable[[Mapping[str, Any]], bool], note: Callable[[str], None]
 ) -> RawRows:
     """Rows of a JSON document, held in memory whole.
 
     Args:
         stream: the file.
-        shown: its name in addresses; list items count from 0.
+        display_name: its name in addresses; list items count from 0.
         is_row: whether an object is a row by itself, and so no wrapper around a list of rows.
         note: told what cannot be said of one row.
     """
     text = stream.read_all().decode("utf-8", "surrogateescape")
     if stream.damage is not None:
-        note(f"{shown} is a damaged gzip file; only the rows before the damage were read")
+        note(f"{display_name} is a damaged gzip file; only the rows before the damage were read")
     checks = _Checks(escaped=bad_bytes(text) is not None, surrogates=may_hold_surrogate(text), damaged=stream.damage)
-    start = _skip(text, 0)
+    start = _skip_whitespace(text, 0)
     if text[start : start + 1] == "[":
-        yield from _arrays(text, start, shown, checks, note)
+        yield from _arrays(text, start, display_name, checks, note)
         return
-    yield from _objects(text, start, shown, checks, is_row)
+    yield from _objects(text, start, display_name, checks, is_row)
 
 
 class _Checks:
@@ -157,109 +159,114 @@ class _Checks:
         """The row that was decoded last."""
         if self.escaped and (detail := bad_bytes(source)) is not None:
             return Drop(address, "invalid_utf8", detail)
-        row = checked_row(address, value, source, self.decoder, look_for_surrogates=self.surrogates)
+        row = checked_row(address, value, source, self.decoder, check_surrogates=self.surrogates)
         if isinstance(row, RawRow):
             self.shared.share(value)
         return row
 
-    def failure(self, address: Address, text: str, error: Exception, where: int) -> Drop:
-        at_end = _skip(text, where) == len(text) or (isinstance(error, ValueError) and "Unterminated" in str(error))
+    def failure(self, address: Address, text: str, error: Exception, position: int) -> Drop:
+        at_end = _skip_whitespace(text, position) == len(text) or (
+            isinstance(error, ValueError) and "Unterminated" in str(error)
+        )
         if at_end and self.damaged is not None:
             return Drop(address, "damaged_gzip", f"the gzip stream is damaged ({self.damaged}); the rest is lost")
         tail = "; the file ends here, so it was probably cut short" if at_end else ""
-        return Drop(address, "bad_json", _sentence(text, error, of_line=False) + tail)
+        return Drop(address, "bad_json", _decode_error_text(text, error, of_line=False) + tail)
 
 
-def _arrays(text: str, start: int, shown: str, checks: _Checks, note: Callable[[str], None]) -> RawRows:
+def _arrays(text: str, start: int, display_name: str, checks: _Checks, note: Callable[[str], None]) -> RawRows:
     """Items of an array, and of those that follow it; anything else after an array is one Drop."""
-    index, place = 0, start
-    while place < len(text):
-        if text[place] != "[":
-            address = Address(shown, text.count("\n", 0, place) + 1)
-            yield Drop(address, "bad_json", f"after the end of the array, found {text[place : place + 30]!r}")
+    index, position = 0, start
+    while position < len(text):
+        if text[position] != "[":
+            address = Address(display_name, text.count("\n", 0, position) + 1)
+            yield Drop(address, "bad_json", f"after the end of the array, found {text[position : position + 30]!r}")
             return
-        index, place = yield from _array(text, (place, index), shown, checks, note)
+        index, position = yield from _array(text, (position, index), display_name, checks, note)
 
 
 def _array(
-    text: str, start: tuple[int, int], shown: str, checks: _Checks, note: Callable[[str], None]
+    text: str, start: tuple[int, int], display_name: str, checks: _Checks, note: Callable[[str], None]
 ) -> Generator[RawRow | Drop, None, tuple[int, int]]:
     """Items of an array one by one, so that a damaged item costs itself and not the file.
 
     Starts at the place of its `[` with the index of its first item; returns the index and place after it.
     """
     opening, index = start
-    place = _skip(text, opening + 1)
-    before = _SPACE_BEFORE.match(text, opening + 1, place)
-    indent = "" if before is None else before[1]
-    own_lines = before is not None
-    while text[place : place + 1] != "]":
-        address = Address(shown, index, "item")
+    position = _skip_whitespace(text, opening + 1)
+    indent_match = _ITEM_INDENT.match(text, opening + 1, position)
+    indent = "" if indent_match is None else indent_match[1]
+    items_on_own_lines = indent_match is not None
+    while text[position : position + 1] != "]":
+        address = Address(display_name, index, "item")
         try:
-            value, end = checks.decoder.raw_decode(text, place)
-            after = _skip(text, end)
-            if text[after : after + 1] not in {",", "]"}:
-                raise json.JSONDecodeError("Expecting ',' or ']' after an item", text, after)
+            value, end = checks.decoder.raw_decode(text, position)
+            next_position = _skip_whitespace(text, end)
+            if text[next_position : next_position + 1] not in {",", "]"}:
+                raise json.JSONDecodeError("Expecting ',' or ']' after an item", text, next_position)
         except (ValueError, RecursionError) as error:
-            where = error.pos if isinstance(error, json.JSONDecodeError) else place
-            yield checks.failure(address, text, error, where)
-            resumed = _next_row(text, place, indent) if own_lines else None
-            if resumed is None:
-                line = text.count("\n", 0, where) + 1
-                note(f"{shown} is damaged at line {line}: nothing after item {index} could be read")
+            error_position = error.pos if isinstance(error, json.JSONDecodeError) else position
+            yield checks.failure(address, text, error, error_position)
+            resume_position = _next_row_position(text, position, indent) if items_on_own_lines else None
+            if resume_position is None:
+                line = text.count("\n", 0, error_position) + 1
+                note(f"{display_name} is damaged at line {line}: nothing after item {index} could be read")
                 return index, len(text)
-            index, place = index + 1, resumed
+            index, position = index + 1, resume_position
             continue
-        yield checks.row(address, value, text[place:end])
+        yield checks.row(address, value, text[position:end])
         index += 1
-        place = _skip(text, after + 1) if text[after] == "," else after
-    return index, _skip(text, place + 1)
+        position = _skip_whitespace(text, next_position + 1) if text[next_position] == "," else next_position
+    return index, _skip_whitespace(text, position + 1)
 
 
-def _next_row(text: str, place: int, indent: str) -> int | None:
+def _next_row_position(text: str, position: int, indent: str) -> int | None:
     """Where the next line with a `{` at the array's own indent stands."""
-    for match in _ROW_START.finditer(text, place):
+    for match in _ROW_START.finditer(text, position):
         if match[1] == indent:
             return match.end() - 1
     return None
 
 
 def _objects(
-    text: str, start: int, shown: str, checks: _Checks, is_row: Callable[[Mapping[str, Any]], bool]
+    text: str, start: int, display_name: str, checks: _Checks, is_row: Callable[[Mapping[str, Any]], bool]
 ) -> RawRows:
     """One object, or several one after another; a single one that is no row may wrap a list of rows."""
-    place, counted, line = start, 0, 1
-    while place < len(text):
-        line, counted = line + text.count("\n", counted, place), place
-        address = Address(shown, line)
+    position, counted_position, line = start, 0, 1
+    while position < len(text):
+        line, counted_position = line + text.count("\n", counted_position, position), position
+        address = Address(display_name, line)
         try:
-            value, end = checks.decoder.raw_decode(text, place)
+            value, end = checks.decoder.raw_decode(text, position)
         except (ValueError, RecursionError) as error:
-            where = error.pos if isinstance(error, json.JSONDecodeError) else place
-            yield checks.failure(address, text, error, where)
-            resumed = _next_row(text, place, "")
-            if resumed is None:
+            error_position = error.pos if isinstance(error, json.JSONDecodeError) else position
+            yield checks.failure(address, text, error, error_position)
+            resume_position = _next_row_position(text, position, "")
+            if resume_position is None:
                 return
-            place = resumed
+            position = resume_position
             continue
-        source = text[place:end]
-        alone, place = place == start and _skip(text, end) == len(text), _skip(text, end)
-        if not alone or _wrapped(value, is_row) is None:
+        source = text[position:end]
+        is_only_value, position = (
+            position == start and _skip_whitespace(text, end) == len(text),
+            _skip_whitespace(text, end),
+        )
+        if not is_only_value or _wrapped_list(value, is_row) is None:
             yield checks.row(address, value, source)
         else:
             yield from _wrapped_rows(value, address, is_row, checks)
 
 
-def _wrapped(value: Any, is_row: Callable[[Mapping[str, Any]], bool]) -> list[Any] | None:
+def _wrapped_list(value: Any, is_row: Callable[[Mapping[str, Any]], bool]) -> list[Any] | None:
     """The one list of objects inside an object that is no row itself."""
     if not isinstance(value, dict):
         return None
-    lists = [one for one in value.values() if isinstance(one, list) and one and isinstance(one[0], dict)]
+    lists = [member for member in value.values() if isinstance(member, list) and member and isinstance(member[0], dict)]
     if len(lists) != 1:
         return None
-    first = lists[0][0]
-    items_are_turns = any(key in first for key in TURN_KEYS["role"])
-    if is_row(value) and (items_are_turns or not is_row(first)):
+    first_item = lists[0][0]
+    items_are_turns = any(key in first_item for key in TURN_KEYS["role"])
+    if is_row(value) and (items_are_turns or not is_row(first_item)):
         return None
     return list(lists[0])
 
@@ -267,20 +274,20 @@ def _wrapped(value: Any, is_row: Callable[[Mapping[str, Any]], bool]) -> list[An
 def _wrapped_rows(
     value: Any, address: Address, is_row: Callable[[Mapping[str, Any]], bool], checks: _Checks
 ) -> Iterator[RawRow | Drop]:
-    if isinstance(value, DoubledObject):
-        yield Drop(address, "duplicate_key", stands_twice(value.key))
+    if isinstance(value, DuplicateKeyObject):
+        yield Drop(address, "duplicate_key", duplicate_key_sentence(value.key))
         return
-    for index, item in enumerate(_wrapped(value, is_row) or ()):
-        place = Address(address.file, index, "item")
-        if (key := doubled_within(item)) is not None:
-            yield Drop(place, "duplicate_key", stands_twice(key))
+    for index, item in enumerate(_wrapped_list(value, is_row) or ()):
+        item_address = Address(address.file, index, "item")
+        if (key := duplicate_key_in(item)) is not None:
+            yield Drop(item_address, "duplicate_key", duplicate_key_sentence(key))
         elif checks.escaped and (detail := bad_bytes(json.dumps(item, ensure_ascii=False))) is not None:
-            yield Drop(place, "invalid_utf8", detail)
+            yield Drop(item_address, "invalid_utf8", detail)
         else:
-            yield row_or_drop(place, item, look_for_surrogates=checks.surrogates)
+            yield row_or_drop(item_address, item, check_surrogates=checks.surrogates)
 
 
-def _skip(text: str, place: int) -> int:
-    match = _SPACE.match(text, place)
+def _skip_whitespace(text: str, position: int) -> int:
+    match = _WHITESPACE.match(text, position)
     assert match is not None
     return match.end()

@@ -35,7 +35,7 @@ def weight_of(turn: Mapping[str, Any], names: Sequence[str], where: str, *, mask
         value = turn[name]
         if value is None:
             continue
-        factor = _factor(MARKS[name], name, value, where, mask_hides=mask_hides)
+        factor = _turn_weight(MARKS[name], name, value, where, mask_hides=mask_hides)
         if factor is not None:
             weight = factor if weight is None else weight * factor
     return weight
@@ -47,7 +47,7 @@ def mask_hides(turns: Sequence[Any], roles: Mapping[str, str], role_keys: Sequen
     Without such a turn the word has two senses: others write the mask of what counts, true on the replies.
     """
     for turn in turns:
-        if isinstance(turn, dict) and _truth(turn.get("mask")) is True:
+        if isinstance(turn, dict) and _as_bool(turn.get("mask")) is True:
             name = next((turn[key] for key in role_keys if isinstance(turn.get(key), str)), "")
             if roles.get(name.strip().lower()) in _CONTEXT_ROLES:
                 return True
@@ -78,7 +78,7 @@ def row_weight_of(raw: Mapping[str, Any], names: Sequence[str], remarks: FileRem
                     "unclear_mark", f"`{name}` marks parts of the row; only whole turns and rows are weighed"
                 )
             continue
-        factor = _row_factor(name, value)
+        factor = _row_weight(name, value)
         if factor is None:
             remarks.unread("row", [name])
             continue
@@ -87,7 +87,7 @@ def row_weight_of(raw: Mapping[str, Any], names: Sequence[str], remarks: FileRem
     return weight
 
 
-def _row_factor(name: str, value: Any) -> float | None:
+def _row_weight(name: str, value: Any) -> float | None:
     if MARKS[name] == "weight":
         if isinstance(value, str):  # as tables have it
             value = float(value) if _NUMBER.fullmatch(value.strip()) else None
@@ -98,23 +98,23 @@ def _row_factor(name: str, value: Any) -> float | None:
         truth = {"true": True, "false": False}.get(value.strip().lower())
     else:
         # A number named so is more likely what some model lost on the row.
-        truth = None if name == "loss" and not isinstance(value, bool) else _truth(value)
+        truth = None if name == "loss" and not isinstance(value, bool) else _as_bool(value)
     return None if truth is None else float(truth if MARKS[name] == "trained" else not truth)
 
 
-def _factor(sense: str, name: str, value: Any, where: str, *, mask_hides: bool) -> float | None:
+def _turn_weight(sense: str, name: str, value: Any, where: str, *, mask_hides: bool) -> float | None:
     if sense == "weight":
         return _number(name, value, where)
     if sense == "parts":
         if value in ([], "", {}):
             return None
         raise RowError("unclear_mark", f"{where}: `{name}` marks parts of a turn; only whole turns are weighed")
-    truth = _truth(value)
+    truth = _as_bool(value)
     if sense == "label" and truth is None:
         return None
     if truth is None:
         expected = "true or false" if isinstance(value, str | list | dict) else "true, false, 1 or 0"
-        raise RowError("wrong_type", f"{where}: `{name}` must be {expected}, found {_shown(value)}")
+        raise RowError("wrong_type", f"{where}: `{name}` must be {expected}, found {_value_text(value)}")
     if sense == "mask" and not mask_hides:
         raise RowError(
             "unclear_mark",
@@ -123,12 +123,12 @@ def _factor(sense: str, name: str, value: Any, where: str, *, mask_hides: bool) 
     return float(truth if sense in {"trained", "label"} else not truth)
 
 
-def is_read(name: str, value: Any) -> bool:
+def is_mark(name: str, value: Any) -> bool:
     """Whether this key with this value is a mark; `label` holds other things, too."""
-    return MARKS[name] != "label" or value is None or _truth(value) is not None
+    return MARKS[name] != "label" or value is None or _as_bool(value) is not None
 
 
-def _truth(value: Any) -> bool | None:
+def _as_bool(value: Any) -> bool | None:
     if isinstance(value, bool):
         return value
     return bool(value) if isinstance(value, int | float) and value in (0, 1) else None
@@ -138,9 +138,9 @@ def _number(name: str, value: Any, where: str) -> float:
     number = isinstance(value, int | float) and not (isinstance(value, bool) and name != "loss_scale")
     # Compared before it is converted: a whole number of 400 digits cannot become a float.
     if not number or not 0 <= value <= _WEIGHT_MAX or not math.isfinite(value):
-        raise RowError("wrong_type", f"{where}: `{name}` must be a number from 0 up, found {_shown(value)}")
+        raise RowError("wrong_type", f"{where}: `{name}` must be a number from 0 up, found {_value_text(value)}")
     return float(value)
 
 
-def _shown(value: Any) -> str:
+def _value_text(value: Any) -> str:
     return repr(value)[:40] if isinstance(value, int | float) else json_type(value)

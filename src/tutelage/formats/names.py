@@ -61,20 +61,20 @@ class Fields:
     masked_role: tuple[str, ...]
     media: tuple[str, ...]
     marks: tuple[str, ...] = tuple(name for name, sense in MARKS.items() if sense in {"trained", "weight", "hidden"})
-    beside: frozenset[str] = field(init=False)
+    side_columns: frozenset[str] = field(init=False)
     """The columns that may stand beside a conversation; most rows have none of them."""
 
-    rare: frozenset[str] = field(init=False)
+    rare_columns: frozenset[str] = field(init=False)
     """Those of them that are no tools."""
 
-    marked: frozenset[str] = field(init=False)
+    weight_columns: frozenset[str] = field(init=False)
     """Those of them that may say how much the whole row is trained."""
 
     def __post_init__(self) -> None:
         names = ("tools", "template_arguments", "verdict", "masked_role", "media", "system", "history", "marks")
-        object.__setattr__(self, "beside", frozenset(name for kind in names for name in getattr(self, kind)))
-        object.__setattr__(self, "rare", self.beside.difference(self.tools))
-        object.__setattr__(self, "marked", frozenset(self.marks))
+        object.__setattr__(self, "side_columns", frozenset(name for kind in names for name in getattr(self, kind)))
+        object.__setattr__(self, "rare_columns", self.side_columns.difference(self.tools))
+        object.__setattr__(self, "weight_columns", frozenset(self.marks))
 
     def required(self, shape: str) -> list[tuple[str, ...]]:
         """The groups of columns of which a row of this shape holds at least one each."""
@@ -101,7 +101,7 @@ def fields_for(columns: Mapping[str, str] | None) -> Fields:
     """
     if not columns:
         return DEFAULT_FIELDS
-    changed: dict[str, Any] = {}
+    replacements: dict[str, Any] = {}
     for key, column in columns.items():
         if key not in COLUMN_KEYS:
             raise ConfigError(
@@ -111,12 +111,12 @@ def fields_for(columns: Mapping[str, str] | None) -> Fields:
                 expected=", ".join(COLUMN_KEYS),
                 fix="write --columns prompt=KEY,response=KEY",
             )
-        changed[key] = (column,)
+        replacements[key] = (column,)
         if key == "prompt":
-            changed["instruction"] = (column,)
-    named = set(columns.values())
-    changed["marks"] = tuple(name for name in DEFAULT_FIELDS.marks if name not in named)
-    return replace(DEFAULT_FIELDS, **changed)
+            replacements["instruction"] = (column,)
+    named_columns = set(columns.values())
+    replacements["marks"] = tuple(name for name in DEFAULT_FIELDS.marks if name not in named_columns)
+    return replace(DEFAULT_FIELDS, **replacements)
 
 
 def shape_for(shape: str, columns: Mapping[str, str] | None) -> str:
@@ -133,37 +133,37 @@ def shape_for(shape: str, columns: Mapping[str, str] | None) -> str:
             expected="auto, " + ", ".join(SHAPES),
             fix="leave --format out and the rows decide",
         )
-    named = set(columns or ())
-    wanted = _shape_of_columns(named)
-    if wanted == "auto" or shape in {"auto", wanted}:
-        return shape if wanted == "auto" else wanted
-    if {wanted, shape} == {"alpaca", "prompt_completion"}:
+    named_columns = set(columns or ())
+    column_shape = _shape_of_columns(named_columns)
+    if column_shape == "auto" or shape in {"auto", column_shape}:
+        return shape if column_shape == "auto" else column_shape
+    if {column_shape, shape} == {"alpaca", "prompt_completion"}:
         return shape
     raise ConfigError(
-        f"The columns make the shape '{wanted}', but the shape asked for is '{shape}'",
+        f"The columns make the shape '{column_shape}', but the shape asked for is '{shape}'",
         where="shape and columns",
         fix=f"leave out --format, or name columns for '{shape}'",
     )
 
 
-def _shape_of_columns(named: set[str]) -> str:
-    main = [keys for keys in ({"messages"}, {"text"}, {"prompt", "response", "input"}) if keys & named]
-    if not main:
+def _shape_of_columns(named_columns: set[str]) -> str:
+    main_groups = [keys for keys in ({"messages"}, {"text"}, {"prompt", "response", "input"}) if keys & named_columns]
+    if not main_groups:
         return "auto"
-    if len(main) > 1 or (main[0] >= {"prompt"} and not named >= {"prompt", "response"}):
+    if len(main_groups) > 1 or (main_groups[0] >= {"prompt"} and not named_columns >= {"prompt", "response"}):
         raise ConfigError(
             "These columns do not make a conversation",
             where="columns",
-            found=", ".join(sorted(named)),
+            found=", ".join(sorted(named_columns)),
             expected="prompt and response (input besides, if there is one), or messages, or text",
             fix="write --columns prompt=KEY,response=KEY",
         )
-    if "messages" in named or "text" in named:
-        return "messages" if "messages" in named else "text"
-    return "alpaca" if "input" in named else "prompt_completion"
+    if "messages" in named_columns or "text" in named_columns:
+        return "messages" if "messages" in named_columns else "text"
+    return "alpaca" if "input" in named_columns else "prompt_completion"
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
+def nearest(name: str, candidates: Sequence[str]) -> str:
     """` (nearest: 'x')` for a misspelt name, or nothing."""
-    matches = get_close_matches(name.lower(), known, n=1, cutoff=0.6)
+    matches = get_close_matches(name.lower(), candidates, n=1, cutoff=0.6)
     return f" (nearest: '{matches[0]}')" if matches else ""

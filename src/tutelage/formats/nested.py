@@ -28,7 +28,7 @@ _PLAIN = frozenset({str, int, bool})
 _PYTHON_TOKEN = re.compile(
     r"\s++|[{}\[\]:,]|'(?:[^'\\\n]|\\.)*+'|\"(?:[^\"\\\n]|\\.)*+\"|-?\d++(?:\.\d++)?(?:[eE][+-]?\d++)?|[A-Za-z]++"
 )
-_PYTHON_WORDS = {"True": "true", "False": "false", "None": "null", "true": "true", "false": "false", "null": "null"}
+_PYTHON_LITERALS = {"True": "true", "False": "false", "None": "null", "true": "true", "false": "false", "null": "null"}
 _PYTHON_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _PYTHON_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "a": "\a", "v": "\v", "0": "\0"}
 
@@ -50,14 +50,14 @@ def document(text: str, reason: str, where: str, *, not_json: str | None = None)
     except ValueError as error:
         raise RowError(reason, f"{where}: not JSON ({error}): {text[:60]!r}") from error
     except RecursionError as error:
-        raise RowError("nested_too_deep", _too_deep(where)) from error
-    has_doubled, is_finite = _DECODER.has_doubled, _DECODER.is_finite
+        raise RowError("nested_too_deep", _depth_sentence(where)) from error
+    has_duplicate_key, is_finite = _DECODER.has_duplicate_key, _DECODER.is_finite
     if may_hold_surrogate(text) and has_surrogate(value):
         raise RowError("lone_surrogate", f"{where}: {LONE_SURROGATE}")
     if not (is_finite and is_simple(text)):
         holds_null(value, where, not_json=not_json)
-    if has_doubled and (key := doubled_within(value)) is not None:
-        raise RowError("duplicate_key", f"{where}: {stands_twice(key)}")
+    if has_duplicate_key and (key := duplicate_key_in(value)) is not None:
+        raise RowError("duplicate_key", f"{where}: {duplicate_key_sentence(key)}")
     return value
 
 
@@ -76,22 +76,22 @@ def holds_null(value: Any, where: str, *, not_json: str | None = None) -> bool:
     level = [value]
     nulls = False
     for levels_left in range(DEPTH_MAX, -1, -1):
-        below: list[Any] = []
+        next_level: list[Any] = []
         for inner in level:
-            kind = type(inner)
-            if kind is str:
+            value_type = type(inner)
+            if value_type is str:
                 continue
-            if kind is dict or kind is list or kind is DoubledObject:
+            if value_type is dict or value_type is list or value_type is DuplicateKeyObject:
                 if not levels_left:
-                    raise RowError("nested_too_deep", _too_deep(where))
-                below += inner if kind is list else inner.values()
+                    raise RowError("nested_too_deep", _depth_sentence(where))
+                next_level += inner if value_type is list else inner.values()
             elif inner is None:
                 nulls = True
-            elif not_json is not None and kind not in _PLAIN:
+            elif not_json is not None and value_type not in _PLAIN:
                 _require_number(inner, not_json, where)
-        if not below:
+        if not next_level:
             break
-        level = below
+        level = next_level
     return nulls
 
 
@@ -110,7 +110,7 @@ def _require_number(value: Any, reason: str, where: str) -> None:
         raise RowError(reason, f"{where}: {value} is a number that JSON cannot write")
 
 
-def _too_deep(where: str) -> str:
+def _depth_sentence(where: str) -> str:
     return f"{where}: lists or objects are nested more than {DEPTH_MAX} deep"
 
 
@@ -118,17 +118,17 @@ class ExactDecoder(json.JSONDecoder):
     """Decodes JSON as `json.loads` does, and notices what that passes over: a key that stands twice in one object.
 
     Attributes:
-        has_doubled: whether one did in the last value; each such object is a `DoubledObject`.
+        has_duplicate_key: whether one did in the last value; each such object is a `DuplicateKeyObject`.
         is_finite: whether the last value holds finite numbers alone.
     """
 
     def __init__(self) -> None:
-        def made_of(items: list[tuple[str, Any]]) -> dict[str, Any]:
-            made = dict(items)
-            return made if len(made) == len(items) else self._doubled(items)
+        def object_from(items: list[tuple[str, Any]]) -> dict[str, Any]:
+            fields = dict(items)
+            return fields if len(fields) == len(items) else self._duplicate_key_object(items)
 
-        super().__init__(object_pairs_hook=made_of, parse_float=self._number, parse_constant=self._number)
-        self.has_doubled, self.is_finite = False, True
+        super().__init__(object_pairs_hook=object_from, parse_float=self._number, parse_constant=self._number)
+        self.has_duplicate_key, self.is_finite = False, True
 
     def raw_decode(self, s: str, idx: int = 0) -> tuple[Any, int]:
         """The value that begins at `idx`, and where it ends.
@@ -136,7 +136,7 @@ class ExactDecoder(json.JSONDecoder):
         Raises:
             JSONDecodeError: there is none.
         """
-        self.has_doubled, self.is_finite = False, True
+        self.has_duplicate_key, self.is_finite = False, True
         return super().raw_decode(s, idx)
 
     def _number(self, text: str) -> float:
@@ -144,12 +144,12 @@ class ExactDecoder(json.JSONDecoder):
         self.is_finite &= math.isfinite(number)
         return number
 
-    def _doubled(self, items: list[tuple[str, Any]]) -> DoubledObject:
-        self.has_doubled = True
-        doubled = DoubledObject(items)
+    def _duplicate_key_object(self, items: list[tuple[str, Any]]) -> DuplicateKeyObject:
+        self.has_duplicate_key = True
+        duplicate = DuplicateKeyObject(items)
         counts = Counter(key for key, _ in items)
-        doubled.key = next(key for key, count in counts.items() if count > 1)
-        return doubled
+        duplicate.key = next(key for key, count in counts.items() if count > 1)
+        return duplicate
 
 
 class SharedValues:
@@ -159,7 +159,7 @@ class SharedValues:
     """
 
     def __init__(self) -> None:
-        self._known: dict[bytes, Any] = {}
+        self._cache: dict[bytes, Any] = {}
         self._bytes_left = SHARED_BYTES_KEPT
         self._unshared = 0
 
@@ -170,25 +170,25 @@ class SharedValues:
         for name in _SHARED_COLUMNS:
             value = fields.get(name)
             if type(value) in _CONTAINERS:
-                fields[name] = self._known_for(value)
+                fields[name] = self._shared(value)
 
-    def _known_for(self, value: Any) -> Any:
+    def _shared(self, value: Any) -> Any:
         try:
             key = marshal.dumps(value, 2)  # tells 1 from True, which `==` does not
         except ValueError:  # nested too deep
             return value
-        known = self._known.get(key)
-        if known is not None:
+        shared_value = self._cache.get(key)
+        if shared_value is not None:
             self._unshared = max(0, self._unshared - 1)
-            return known
+            return shared_value
         self._unshared += 1
         if len(key) <= self._bytes_left:
             self._bytes_left -= len(key)
-            self._known[key] = value
+            self._cache[key] = value
         return value
 
 
-class SharedEnds:
+class SharedEndings:
     """Ends that many lines of a file have alike, such as `"tools": [...]}`: decoded once, and cut off later lines.
 
     An end begins with a key and closes one object and no more. So a line that ends in it, and that without it and with
@@ -196,19 +196,19 @@ class SharedEnds:
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, Any] = {}
-        self._name, self._mark = "", ""
+        self._cache: dict[str, Any] = {}
+        self._name, self._key_text = "", ""
         self._bytes_left = SHARED_BYTES_KEPT
         self._unshared = 0
 
     def decoded(self, text: str, decoder: json.JSONDecoder) -> dict[str, Any] | None:
         """The row of a line that ends in a known way; None where it does not, or is not plainly such a row."""
-        if not self._mark or self._unshared > UNSHARED_MAX or (place := text.rfind(self._mark)) < 0:
+        if not self._key_text or self._unshared > UNSHARED_MAX or (position := text.rfind(self._key_text)) < 0:
             return None
-        known = self._known.get(text[place:])
-        if known is None:
+        ending_value = self._cache.get(text[position:])
+        if ending_value is None:
             return None
-        head = text[:place].rstrip(" \t\r\n")
+        head = text[:position].rstrip(" \t\r\n")
         try:
             value, end = decoder.raw_decode(f"{head[:-1]}}}")
         except (ValueError, RecursionError):
@@ -216,10 +216,10 @@ class SharedEnds:
         if head[-1:] != "," or end != len(head) or type(value) is not dict or not value or self._name in value:
             return None
         self._unshared = max(0, self._unshared - 1)
-        value[self._name] = known
+        value[self._name] = ending_value
         return value
 
-    def learn(self, text: str, value: Any) -> None:
+    def add(self, text: str, value: Any) -> None:
         """Keep how a line ends whose row has been decoded whole."""
         if self._unshared > UNSHARED_MAX or type(value) is not dict or not value:
             return
@@ -227,23 +227,23 @@ class SharedEnds:
         if name not in _SHARED_COLUMNS or type(value[name]) not in _CONTAINERS:
             return
         self._unshared += 1
-        mark = f'"{name}":'
-        end = text[max(0, text.rfind(mark)) :]
-        if len(end) > self._bytes_left or (self._name and name != self._name) or not self._is_end(end, name):
+        key_text = f'"{name}":'
+        ending = text[max(0, text.rfind(key_text)) :]
+        if len(ending) > self._bytes_left or (self._name and name != self._name) or not self._is_ending(ending, name):
             return
-        self._name, self._mark = name, mark
-        self._bytes_left -= len(end)
-        self._known[end] = value[name]
+        self._name, self._key_text = name, key_text
+        self._bytes_left -= len(ending)
+        self._cache[ending] = value[name]
 
-    def _is_end(self, end: str, name: str) -> bool:
+    def _is_ending(self, ending: str, name: str) -> bool:
         try:
-            alone = _DECODER.decode("{" + end)
+            parsed = _DECODER.decode("{" + ending)
         except (ValueError, RecursionError):
             return False
-        return list(alone) == [name] and _DECODER.is_finite and not _DECODER.has_doubled
+        return list(parsed) == [name] and _DECODER.is_finite and not _DECODER.has_duplicate_key
 
 
-class DoubledObject(dict[str, Any]):
+class DuplicateKeyObject(dict[str, Any]):
     """A JSON object in which a key stood twice; it holds the last of the two.
 
     Attributes:
@@ -253,23 +253,23 @@ class DoubledObject(dict[str, Any]):
     key: str = ""
 
 
-def doubled_within(value: Any) -> str | None:
-    """The key of the outermost `DoubledObject` inside a value; None where there is none."""
+def duplicate_key_in(value: Any) -> str | None:
+    """The key of the outermost `DuplicateKeyObject` inside a value; None where there is none."""
     level = [value]
     while level:
-        below: list[Any] = []
+        next_level: list[Any] = []
         for inner in level:
-            if isinstance(inner, DoubledObject):
+            if isinstance(inner, DuplicateKeyObject):
                 return inner.key
             if isinstance(inner, dict):
-                below += inner.values()
+                next_level += inner.values()
             elif isinstance(inner, list):
-                below += inner
-        level = below
+                next_level += inner
+        level = next_level
     return None
 
 
-def stands_twice(key: str) -> str:
+def duplicate_key_sentence(key: str) -> str:
     """The sentence for a key that stands twice."""
     return f"`{key[:60]}` stands twice in one object, and a reader of JSON keeps the last alone"
 
@@ -280,19 +280,19 @@ _DECODER: Final = ExactDecoder()
 def json_of_python(text: str) -> str | None:
     """A value in Python's notation (single quotes, True, None) as JSON text; None where it is something else."""
     pieces: list[str] = []
-    place = 0
-    while place < len(text):
-        match = _PYTHON_TOKEN.match(text, place)
+    position = 0
+    while position < len(text):
+        match = _PYTHON_TOKEN.match(text, position)
         if match is None:
             return None
-        token, place = match[0], match.end()
+        token, position = match[0], match.end()
         if token[0] in "'\"":
             pieces.append(json.dumps(_PYTHON_ESCAPE.sub(_unescaped, token[1:-1])))
         elif token[0].isalpha():
-            word = _PYTHON_WORDS.get(token)
-            if word is None:
+            literal = _PYTHON_LITERALS.get(token)
+            if literal is None:
                 return None
-            pieces.append(word)
+            pieces.append(literal)
         else:
             pieces.append(token)
     return "".join(pieces)

@@ -40,7 +40,7 @@ def is_filled(schema: Any) -> bool:
     return False
 
 
-def meant_arguments(arguments: Mapping[str, Any], schema: Any, *, as_written: bool) -> dict[str, Any]:
+def without_filled_nulls(arguments: Mapping[str, Any], schema: Any, *, as_written: bool) -> dict[str, Any]:
     """The arguments of a call without the nulls that stand for an argument which is not given.
 
     A null is meant where the tool's own schema has that property, or one for further properties that takes null.
@@ -50,78 +50,103 @@ def meant_arguments(arguments: Mapping[str, Any], schema: Any, *, as_written: bo
         schema: the JSON Schema of the tool's parameters; None where it is not known.
         as_written: keep what no schema speaks of; right for arguments that are JSON text, into which nothing is filled.
     """
-    return _meant(arguments, schema, schema, as_written)
+    return _without_filled(arguments, schema, schema, as_written)
 
 
-def _meant(given: Mapping[str, Any], schema: Any, root: Any, as_written: bool) -> dict[str, Any]:
-    parts = _alternatives(schema, root)
-    objects = [part for part in parts if isinstance(part.get("properties"), dict)]
+def _without_filled(arguments: Mapping[str, Any], schema: Any, root: Any, as_written: bool) -> dict[str, Any]:
+    subschemas = _subschemas(schema, root)
+    object_schemas = [subschema for subschema in subschemas if isinstance(subschema.get("properties"), dict)]
     # A table of any names has a schema for its values alone.
-    objects += [
-        {"properties": {}, "additionalProperties": part["additionalProperties"]}
-        for part in parts
-        if part.get("additionalProperties") and not isinstance(part.get("properties"), dict)
+    object_schemas += [
+        {"properties": {}, "additionalProperties": subschema["additionalProperties"]}
+        for subschema in subschemas
+        if subschema.get("additionalProperties") and not isinstance(subschema.get("properties"), dict)
     ]
-    further = [part["additionalProperties"] for part in objects if part.get("additionalProperties")]
-    kept: dict[str, Any] = {}
-    for key, value in given.items():
-        definitions = [part["properties"][key] for part in objects if isinstance(part["properties"].get(key), dict)]
+    additional_schemas = [
+        subschema["additionalProperties"] for subschema in object_schemas if subschema.get("additionalProperties")
+    ]
+    remaining: dict[str, Any] = {}
+    for key, value in arguments.items():
+        definitions = [
+            subschema["properties"][key]
+            for subschema in object_schemas
+            if isinstance(subschema["properties"].get(key), dict)
+        ]
         if value is not None:
-            kept[key] = _meant_inside(value, {"anyOf": definitions or further}, root, as_written)
-        elif definitions or (as_written if not objects else _takes_further(further, root, as_written=as_written)):
-            kept[key] = None
-    return kept
+            remaining[key] = _nested_without_filled(
+                value, {"anyOf": definitions or additional_schemas}, root, as_written
+            )
+        elif definitions or (
+            as_written
+            if not object_schemas
+            else _additional_takes_null(additional_schemas, root, as_written=as_written)
+        ):
+            remaining[key] = None
+    return remaining
 
 
-def _takes_further(further: list[Any], root: Any, *, as_written: bool) -> bool:
+def _additional_takes_null(additional_schemas: list[Any], root: Any, *, as_written: bool) -> bool:
     """Whether a property that is not listed may be null; "anything" says so only of what nothing was filled into."""
-    return any(as_written if schema is True else _takes_null(schema, root) for schema in further)
+    return any(as_written if schema is True else _takes_null(schema, root) for schema in additional_schemas)
 
 
-def _meant_inside(value: Any, schema: Any, root: Any, as_written: bool) -> Any:
+def _nested_without_filled(value: Any, schema: Any, root: Any, as_written: bool) -> Any:
     if isinstance(value, dict):
-        return _meant(value, schema, root, as_written)
+        return _without_filled(value, schema, root, as_written)
     if isinstance(value, list):
-        items = {"anyOf": [part["items"] for part in _alternatives(schema, root) if "items" in part]}
-        return [_meant_inside(item, items, root, as_written) for item in value]
+        items = {"anyOf": [subschema["items"] for subschema in _subschemas(schema, root) if "items" in subschema]}
+        return [_nested_without_filled(item, items, root, as_written) for item in value]
     return value
 
 
-def _alternatives(schema: Any, root: Any) -> list[Mapping[str, Any]]:
+def _subschemas(schema: Any, root: Any) -> list[Mapping[str, Any]]:
     """The schema and all that it refers to or offers as alternatives at the same place."""
-    waiting: list[Any] = [schema]
-    all_parts: dict[int, Mapping[str, Any]] = {}  # by identity: a schema that refers to itself comes up again
+    pending: list[Any] = [schema]
+    subschemas: dict[int, Mapping[str, Any]] = {}  # by identity: a schema that refers to itself comes up again
     for _ in range(_REFERENCES_MAX):
-        parts = [part for part in waiting if isinstance(part, dict) and id(part) not in all_parts]
-        if not parts:
+        new_subschemas = [
+            subschema for subschema in pending if isinstance(subschema, dict) and id(subschema) not in subschemas
+        ]
+        if not new_subschemas:
             break
-        all_parts |= {id(part): part for part in parts}
-        waiting = [_referred(part["$ref"], root) for part in parts if isinstance(part.get("$ref"), str)]
+        subschemas |= {id(subschema): subschema for subschema in new_subschemas}
+        pending = [
+            _resolve_reference(subschema["$ref"], root)
+            for subschema in new_subschemas
+            if isinstance(subschema.get("$ref"), str)
+        ]
         for key in ("anyOf", "oneOf", "allOf"):
-            waiting += [inner for part in parts if isinstance(part.get(key), list) for inner in part[key]]
-    return list(all_parts.values())
+            pending += [
+                alternative
+                for subschema in new_subschemas
+                if isinstance(subschema.get(key), list)
+                for alternative in subschema[key]
+            ]
+    return list(subschemas.values())
 
 
-def _referred(reference: str, root: Any) -> Any:
-    place = root
+def _resolve_reference(reference: str, root: Any) -> Any:
+    node = root
     for name in reference.removeprefix("#/").split("/"):
-        place = place.get(name) if isinstance(place, dict) else None
-    return place
+        node = node.get(name) if isinstance(node, dict) else None
+    return node
 
 
 def _takes_null(definition: Any, root: Any) -> bool:
-    for part in _alternatives(definition, root):
-        kind = part.get("type")
-        listed = part.get("enum")
-        says_nothing = not {"type", "enum", "const", "$ref", "anyOf", "oneOf", "allOf", "properties"} & part.keys()
+    for subschema in _subschemas(definition, root):
+        json_types = subschema.get("type")
+        enum_values = subschema.get("enum")
+        is_unconstrained = (
+            not {"type", "enum", "const", "$ref", "anyOf", "oneOf", "allOf", "properties"} & subschema.keys()
+        )
         if (
-            says_nothing
-            or kind == "null"
-            or (isinstance(kind, list) and "null" in kind)
-            or (isinstance(listed, list) and None in listed)
-            or part.get("nullable") is True
-            or part.get("default", ...) is None
-            or part.get("const", ...) is None
+            is_unconstrained
+            or json_types == "null"
+            or (isinstance(json_types, list) and "null" in json_types)
+            or (isinstance(enum_values, list) and None in enum_values)
+            or subschema.get("nullable") is True
+            or subschema.get("default", ...) is None
+            or subschema.get("const", ...) is None
         ):
             return True
     return False

@@ -47,45 +47,50 @@ class Parts:
         return "".join(self.thoughts) if self.thoughts else None
 
 
-def parts_of(parts: Sequence[Any], where: str, context: RowContext) -> Parts:
+def parts_of(content: Sequence[Any], where: str, context: RowContext) -> Parts:
     """Read a list of content parts.
 
     Raises:
         RowError: `unsupported_content`, `wrong_type`, `unclear_mark`, or a reason of the calls in it.
     """
-    read = Parts()
-    for number, part in enumerate(parts):
-        place = f"{where}, part {number}"
-        if isinstance(part, str):
-            read.texts.append(part)
+    parts = Parts()
+    for part_index, content_part in enumerate(content):
+        location = f"{where}, part {part_index}"
+        if isinstance(content_part, str):
+            parts.texts.append(content_part)
             continue
-        if not isinstance(part, dict):
-            raise RowError("wrong_type", f"{place}: a content part must be an object, found {json_type(part)}")
-        kind, value, known = _kind(part, place)
+        if not isinstance(content_part, dict):
+            raise RowError(
+                "wrong_type", f"{location}: a content part must be an object, found {json_type(content_part)}"
+            )
+        kind, value, read_keys = _part_kind(content_part, location)
         if kind == "call":
-            read.calls += calls_from(part if value is None else value, place, context)
+            parts.calls += calls_from(content_part if value is None else value, location, context)
         elif kind == "result":
-            read.results.append(_result(part if value is None else value, place, context))
+            parts.results.append(_tool_result(content_part if value is None else value, location, context))
         elif isinstance(value, str):
-            (read.texts if kind == "text" else read.thoughts).append(value)
+            (parts.texts if kind == "text" else parts.thoughts).append(value)
         elif kind != "nothing":
-            raise RowError("wrong_type", f"{place}: the text must be a string, found {json_type(value)}")
-        if not known >= part.keys():
-            _pass_over(part, known, place, context)
-    return read
+            raise RowError("wrong_type", f"{location}: the text must be a string, found {json_type(value)}")
+        if not read_keys >= content_part.keys():
+            _note_unread_keys(content_part, read_keys, location, context)
+    return parts
 
 
 def is_parts(value: Sequence[Any]) -> bool:
     """Whether a list is made of content parts, not of a tool's own data."""
     return all(
-        isinstance(part, str)
-        or (isinstance(part, dict) and (_is_part_type(part.get("type")) or any(key in BLOCK_TYPES for key in part)))
-        for part in value
+        isinstance(content_part, str)
+        or (
+            isinstance(content_part, dict)
+            and (_is_part_type(content_part.get("type")) or any(key in BLOCK_TYPES for key in content_part))
+        )
+        for content_part in value
     )
 
 
-def _is_part_type(kind: Any) -> bool:
-    return isinstance(kind, str) and (kind in PART_TYPES or kind in MEDIA_TYPES)
+def _is_part_type(part_type: Any) -> bool:
+    return isinstance(part_type, str) and (part_type in PART_TYPES or part_type in MEDIA_TYPES)
 
 
 def result_text(value: Any, where: str, context: RowContext) -> str | None:
@@ -98,50 +103,52 @@ def result_text(value: Any, where: str, context: RowContext) -> str | None:
         return value
     if isinstance(value, list) and value and is_parts(value):
         return parts_of(value, where, context).text
-    nulls = holds_null(value, where, not_json="wrong_type")
-    if context.filled and nulls and (whole := without_nulls(value)) != value:
+    has_null = holds_null(value, where, not_json="wrong_type")
+    if context.filled and has_null and (without_filled := without_nulls(value)) != value:
         context.remarks.nulls("the results of tools")
-        value = whole
+        value = without_filled
     return json.dumps(value, ensure_ascii=False)
 
 
-def _kind(part: Mapping[str, Any], place: str) -> tuple[str, Any, frozenset[str]]:
+def _part_kind(content_part: Mapping[str, Any], where: str) -> tuple[str, Any, frozenset[str]]:
     """What a part is, the value that holds it (None: the part itself), and the keys that are read of it."""
-    named = part.get("type")
-    if named:
-        kind = PART_TYPES.get(named) if isinstance(named, str) else None
+    part_type = content_part.get("type")
+    if part_type:
+        kind = PART_TYPES.get(part_type) if isinstance(part_type, str) else None
         if kind is None:
-            raise RowError("unsupported_content", f"{place}: {named!r} is not text; only text is trained")
+            raise RowError("unsupported_content", f"{where}: {part_type!r} is not text; only text is trained")
         if kind == "result":
             return kind, None, _RESULT_KEYS
-        value = next((part[key] for key in PART_KEYS if part.get(key) is not None), None)
+        value = next((content_part[key] for key in PART_KEYS if content_part.get(key) is not None), None)
         return kind, value, _CALL_KEYS if kind == "call" else _TEXT_KEYS
-    held = [key for key, value in part.items() if value is not None and key != "type"]
-    for key in held:
+    filled_keys = [key for key, value in content_part.items() if value is not None and key != "type"]
+    for key in filled_keys:
         if key in BLOCK_TYPES:
-            kind, value = BLOCK_TYPES[key], part[key]
+            kind, value = BLOCK_TYPES[key], content_part[key]
             if kind == "reasoning" and isinstance(value, dict):
                 inner = value.get("reasoningText")
                 value = inner.get("text") if isinstance(inner, dict) else inner
             return kind, value, frozenset({"type", key})
-    value = next((part[key] for key in PART_KEYS if part.get(key) is not None), None)
-    if value is None and held:
-        raise RowError("unsupported_content", f"{place}: a block of `{'`, `'.join(held)}` is not text; only text is")
+    value = next((content_part[key] for key in PART_KEYS if content_part.get(key) is not None), None)
+    if value is None and filled_keys:
+        raise RowError(
+            "unsupported_content", f"{where}: a block of `{'`, `'.join(filled_keys)}` is not text; only text is"
+        )
     return "text", value, _TEXT_KEYS
 
 
-def _result(part: Any, place: str, context: RowContext) -> Message:
-    if not isinstance(part, dict):
-        raise RowError("wrong_type", f"{place}: a result must be an object, found {json_type(part)}")
-    content = next((part[key] for key in RESULT_KEYS["content"] if part.get(key) is not None), "")
+def _tool_result(content_part: Any, where: str, context: RowContext) -> Message:
+    if not isinstance(content_part, dict):
+        raise RowError("wrong_type", f"{where}: a result must be an object, found {json_type(content_part)}")
+    content = next((content_part[key] for key in RESULT_KEYS["content"] if content_part.get(key) is not None), "")
     if isinstance(content, list):
-        content = parts_of([_bare(item) for item in content], place, context).text
-    numbered = next((part[key] for key in RESULT_KEYS["id"] if part.get(key) is not None), None)
-    text = result_text(content, place, context)
-    return Message("tool", text or "", tool_call_id=call_id(numbered, "the id of a result", place))
+        content = parts_of([_block_text(item) for item in content], where, context).text
+    result_id = next((content_part[key] for key in RESULT_KEYS["id"] if content_part.get(key) is not None), None)
+    text = result_text(content, where, context)
+    return Message("tool", text or "", tool_call_id=call_id(result_id, "the id of a result", where))
 
 
-def _bare(item: Any) -> Any:
+def _block_text(item: Any) -> Any:
     """A block `{"json": value}` of a Bedrock result as the text of its value; any other as it is."""
     if isinstance(item, dict) and [key for key, value in item.items() if value is not None] == ["json"]:
         holds_null(item, "a result", not_json="wrong_type")
@@ -149,9 +156,11 @@ def _bare(item: Any) -> Any:
     return item
 
 
-def _pass_over(part: Mapping[str, Any], known: frozenset[str], place: str, context: RowContext) -> None:
-    unread = [key for key, value in part.items() if value is not None and key not in known]
-    for key in unread:
-        if key in MARKS and part[key] not in (True, 1):
-            raise RowError("unclear_mark", f"{place}: `{key}` marks a part of a turn; only whole turns are weighed")
-    context.remarks.unread("content part", unread)
+def _note_unread_keys(
+    content_part: Mapping[str, Any], read_keys: frozenset[str], where: str, context: RowContext
+) -> None:
+    unread_keys = [key for key, value in content_part.items() if value is not None and key not in read_keys]
+    for key in unread_keys:
+        if key in MARKS and content_part[key] not in (True, 1):
+            raise RowError("unclear_mark", f"{where}: `{key}` marks a part of a turn; only whole turns are weighed")
+    context.remarks.unread("content part", unread_keys)

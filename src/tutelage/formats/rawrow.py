@@ -28,7 +28,7 @@ class RawRow:
 
 RawRows = Iterator[RawRow | Drop]
 
-_HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 LONE_SURROGATE: Final = "a \\ud800-\\udfff escape without its other half: not text"
 
 
@@ -42,7 +42,7 @@ class RowError(Exception):
 
 def may_hold_surrogate(text: str) -> bool:
     """Whether a JSON text escapes half of a surrogate pair, which alone is no text; the other half may follow it."""
-    return "\\u" in text and _HALF_ESCAPED.search(text) is not None  # `in` alone is many times faster
+    return "\\u" in text and _SURROGATE_ESCAPE.search(text) is not None  # `in` alone is many times faster
 
 
 def has_surrogate(value: Any) -> bool:
@@ -52,11 +52,11 @@ def has_surrogate(value: Any) -> bool:
         for text in level:
             if type(text) is str and not text.isascii() and bad_bytes(text) is not None:
                 return True
-        level = [inner for outer in level for inner in _parts_of(outer)]
+        level = [inner for outer in level for inner in _members(outer)]
     return False
 
 
-def _parts_of(value: Any) -> Iterable[Any]:
+def _members(value: Any) -> Iterable[Any]:
     if type(value) is dict:
         return chain(value, value.values())
     return value if type(value) is list else ()
@@ -70,17 +70,17 @@ def bad_bytes(text: str) -> str | None:
         byte = ord(text[error.start]) - 0xDC00
         if not 0 <= byte <= 255:
             return f"half a surrogate pair, \\u{ord(text[error.start]):04x}"
-        before = text[max(0, error.start - 20) : error.start].encode("utf-8", "replace").decode("utf-8")
-        return f"byte 0x{byte:02x} after {before!r} is not UTF-8"
+        prefix_text = text[max(0, error.start - 20) : error.start].encode("utf-8", "replace").decode("utf-8")
+        return f"byte 0x{byte:02x} after {prefix_text!r} is not UTF-8"
     return None
 
 
-def row_or_drop(address: Address, value: Any, *, look_for_surrogates: bool) -> RawRow | Drop:
+def row_or_drop(address: Address, value: Any, *, check_surrogates: bool) -> RawRow | Drop:
     """A decoded JSON value as a row, or the Drop that says why it is none."""
     if not isinstance(value, dict):
-        shown = "" if isinstance(value, list) else f": {json.dumps(value)[:60]}"
-        return Drop(address, "not_an_object", f"a row must be a JSON object, found {json_type(value)}{shown}")
-    if look_for_surrogates and has_surrogate(value):
+        excerpt = "" if isinstance(value, list) else f": {json.dumps(value)[:60]}"
+        return Drop(address, "not_an_object", f"a row must be a JSON object, found {json_type(value)}{excerpt}")
+    if check_surrogates and has_surrogate(value):
         return Drop(address, "lone_surrogate", LONE_SURROGATE)
     return RawRow(address, value)
 

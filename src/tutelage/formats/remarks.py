@@ -27,7 +27,7 @@ class FileRemarks:
     """Notes about one file, each given once, as soon as a row gives cause for it.
 
     Args:
-        shown: the file's name as addresses show it.
+        display_name: the file's name as addresses show it.
         note: takes each sentence.
 
     Attributes:
@@ -36,9 +36,9 @@ class FileRemarks:
         tools_unshared: how many more were read than had been read before.
     """
 
-    def __init__(self, shown: str, note: Callable[[str], None]) -> None:
-        self.shown, self._note = shown, note
-        self._said: set[str] = set()
+    def __init__(self, display_name: str, note: Callable[[str], None]) -> None:
+        self.display_name, self._note = display_name, note
+        self._sentences: set[str] = set()
         self._keys = 0
         self.tools: dict[tuple[bool, str | int], tuple[Any, ToolList]] = {}
         self.tool_bytes_left = TOOL_BYTES_KEPT
@@ -46,15 +46,15 @@ class FileRemarks:
 
     def note(self, sentence: str) -> None:
         """Note this of the file, unless it was."""
-        if sentence not in self._said:
-            self._said.add(sentence)
-            self._note(f"{self.shown}: {sentence}")
+        if sentence not in self._sentences:
+            self._sentences.add(sentence)
+            self._note(f"{self.display_name}: {sentence}")
 
-    def unread(self, place: str, keys: Iterable[object]) -> None:
-        """Name keys of `place` (a turn, a call) that nothing reads, the first 20 of the file."""
+    def unread(self, container: str, keys: Iterable[object]) -> None:
+        """Name keys of `container` (a turn, a call) that nothing reads, the first 20 of the file."""
         for key in sorted(map(str, keys)):
-            sentence = f"`{key[:_KEY_CHARACTERS]}` of a {place} is not used"
-            if sentence in self._said:
+            sentence = f"`{key[:_KEY_CHARACTERS]}` of a {container} is not used"
+            if sentence in self._sentences:
                 continue
             self._keys += 1
             if self._keys > KEYS_NAMED:
@@ -62,9 +62,9 @@ class FileRemarks:
                 return
             self.note(sentence)
 
-    def nulls(self, place: str) -> None:
-        """Say that nulls in `place` are read as keys that are not there."""
-        self.note(f"nulls inside {place} are read as absent; Arrow and Parquet write both alike")
+    def nulls(self, container: str) -> None:
+        """Say that nulls in `container` are read as keys that are not there."""
+        self.note(f"nulls inside {container} are read as absent; Arrow and Parquet write both alike")
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from tutelage.formats.calltext import calls_out_of_text, is_call_text
+from tutelage.formats.calltext import extract_calls, is_call_text
 from tutelage.formats.marks import row_weight_of
 from tutelage.formats.names import SHAPES_BY_PRIORITY, TURN_KEYS, Fields
 from tutelage.formats.nested import holds_null
@@ -17,7 +17,7 @@ from tutelage.formats.rawrow import RawRow, RowError, json_type
 from tutelage.formats.remarks import FileRemarks, RowContext
 from tutelage.formats.toolcalls import calls_from
 from tutelage.formats.toolspecs import tools_from
-from tutelage.formats.turns import decoded, first_of, role_of, turns_from
+from tutelage.formats.turns import first_value, json_cell, role_of, turns_from
 from tutelage.types import Address, Change, Conversation, Message
 
 
@@ -32,7 +32,7 @@ class ShapeTable:
         """Whether the row holds all that the shape needs."""
         return all(any(row.get(name) is not None for name in names) for names in self._required[shape])
 
-    def touches(self, row: Mapping[str, Any], shape: str) -> bool:
+    def holds_any(self, row: Mapping[str, Any], shape: str) -> bool:
         """Whether the row holds something that the shape needs."""
         return any(row.get(name) is not None for names in self._required[shape] for name in names)
 
@@ -40,12 +40,12 @@ class ShapeTable:
         """The most telling shape the row fits. A row with a role is a turn on its own: never taken for a document."""
         for shape in SHAPES_BY_PRIORITY:
             if self.fits(row, shape):
-                return None if shape == "text" and first_of(row, TURN_KEYS["role"]) is not None else shape
+                return None if shape == "text" and first_value(row, TURN_KEYS["role"]) is not None else shape
         return None
 
     def choose(self, row: Mapping[str, Any], file_shape: str) -> str:
         """The shape to read a row by: its file's, unless it holds nothing of that and fits another."""
-        if self.touches(row, file_shape):
+        if self.holds_any(row, file_shape):
             return file_shape
         return self.best(row) or file_shape
 
@@ -66,64 +66,66 @@ def conversation_from(
     """
     raw = row.fields
     context.begin(filled=row.filled, text=row.text)
-    beside = not fields.beside.isdisjoint(raw)
-    rare = beside and not fields.rare.isdisjoint(raw)
-    if rare:
-        _require_text(raw, fields)
+    has_side_columns = not fields.side_columns.isdisjoint(raw)
+    has_rare_columns = has_side_columns and not fields.rare_columns.isdisjoint(raw)
+    if has_rare_columns:
+        _refuse_media(raw, fields)
     if shape == "text":
-        return Conversation((_document(raw, fields),), row.address), ()
+        return Conversation((_text_message(raw, fields),), row.address), ()
     tools: tuple[Mapping[str, Any], ...] = ()
     removed: tuple[Change, ...] = ()
     weight: float | None = None
-    if rare:
-        _require_wanted(raw, fields, context.remarks)
-        weight = row_weight_of(raw, fields.marks, context.remarks) if not fields.marked.isdisjoint(raw) else None
-    if beside:
-        tools = tools_from(first_of(raw, fields.tools), context)
+    if has_rare_columns:
+        _refuse_rejected_reply(raw, fields, context.remarks)
+        weight = (
+            row_weight_of(raw, fields.marks, context.remarks) if not fields.weight_columns.isdisjoint(raw) else None
+        )
+    if has_side_columns:
+        tools = tools_from(first_value(raw, fields.tools), context)
     messages = _READERS[shape](raw, fields, context)
     if weight is not None:
-        messages = [_weighed(message, weight) for message in messages]
+        messages = [_scaled(message, weight) for message in messages]
     if tools or context.wrapped_results:
-        messages, removed = calls_out_of_text(messages, context, row.address, offers_tools=bool(tools))
-    if not rare:
-        messages, changes = _ended(messages, row.address)
+        messages, removed = extract_calls(messages, context, row.address, offers_tools=bool(tools))
+    if not has_rare_columns:
+        messages, changes = _up_to_last_reply(messages, row.address)
         return Conversation(tuple(messages), row.address, tools=tools), removed + changes
     if shape in {"messages", "sharegpt"}:
-        _hide_role(messages, first_of(raw, fields.masked_role))
-    messages, changes = _ended(messages, row.address)
-    arguments = _template_arguments(first_of(raw, fields.template_arguments), context)
+        _mask_role(messages, first_value(raw, fields.masked_role))
+    messages, changes = _up_to_last_reply(messages, row.address)
+    arguments = _template_arguments(first_value(raw, fields.template_arguments), context)
     conversation = Conversation(tuple(messages), row.address, tools=tools, template_arguments=arguments)
     return conversation, removed + changes
 
 
-def _require_text(raw: Mapping[str, Any], fields: Fields) -> None:
+def _refuse_media(raw: Mapping[str, Any], fields: Fields) -> None:
     for name in fields.media:
         if raw.get(name):
             raise RowError("unsupported_content", f"`{name}` holds something; only text is trained")
 
 
-def _ended(messages: list[Message], address: Address) -> tuple[list[Message], tuple[Change, ...]]:
+def _up_to_last_reply(messages: list[Message], address: Address) -> tuple[list[Message], tuple[Change, ...]]:
     """The messages up to the last assistant turn, each of whose turns says something."""
     changes: tuple[Change, ...] = ()
-    last = -1
-    for index, said in enumerate(messages):
-        if said.role == "assistant":
-            last = index
-            if not (_holds(said.content) or _holds(said.reasoning) or said.tool_calls):
+    last_reply = -1
+    for index, message in enumerate(messages):
+        if message.role == "assistant":
+            last_reply = index
+            if not (_has_text(message.content) or _has_text(message.reasoning) or message.tool_calls):
                 raise RowError(
                     "empty_reply", f"turn {index}: the assistant says nothing, thinks nothing, calls nothing"
                 )
-    if last < 0:
-        roles = ", ".join(dict.fromkeys(said.role for said in messages))
+    if last_reply < 0:
+        roles = ", ".join(dict.fromkeys(message.role for message in messages))
         raise RowError("no_reply", f"no assistant turn; the roles are {roles}")
-    if last + 1 < len(messages):
-        roles = ", ".join(said.role for said in messages[last + 1 :])
+    if last_reply + 1 < len(messages):
+        roles = ", ".join(message.role for message in messages[last_reply + 1 :])
         changes = (Change(address, "trailing_turns_removed", f"after the last assistant turn: {roles}"),)
-        del messages[last + 1 :]
+        del messages[last_reply + 1 :]
     return messages, changes
 
 
-def _require_wanted(raw: Mapping[str, Any], fields: Fields, remarks: FileRemarks) -> None:
+def _refuse_rejected_reply(raw: Mapping[str, Any], fields: Fields, remarks: FileRemarks) -> None:
     """Refuse a reply that the row itself calls a bad one, as rows for KTO do: this training learns what it is shown."""
     for name in fields.verdict:
         value = raw.get(name)
@@ -136,14 +138,14 @@ def _require_wanted(raw: Mapping[str, Any], fields: Fields, remarks: FileRemarks
             remarks.unread("row", [name])
 
 
-def _weighed(message: Message, factor: float) -> Message:
+def _scaled(message: Message, factor: float) -> Message:
     """The message with the weight that its row gives it: what is trained anyway is weighed, and nothing else."""
     if factor == 1 or (message.role != "assistant" and message.weight is None):
         return message
     return replace(message, weight=(1.0 if message.weight is None else message.weight) * factor)
 
 
-def _hide_role(messages: list[Message], role_name: Any) -> None:
+def _mask_role(messages: list[Message], role_name: Any) -> None:
     """Take the turns of the role that a column `mask` names out of what is trained."""
     if role_name is None or role_name == "":
         return
@@ -155,11 +157,11 @@ def _hide_role(messages: list[Message], role_name: Any) -> None:
             messages[index] = replace(message, weight=0.0)
 
 
-def _holds(text: str | None) -> bool:
+def _has_text(text: str | None) -> bool:
     return bool(text) and not str(text).isspace()
 
 
-def _named(raw: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, Any]:
+def _column_value(raw: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, Any]:
     """The first of the names that holds a value, and the value; the first name and None where none does."""
     for name in names:
         value = raw.get(name)
@@ -168,57 +170,57 @@ def _named(raw: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, Any]:
     return names[0], None
 
 
-def _string(raw: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, str]:
-    name, value = _named(raw, names)
+def _required_text(raw: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, str]:
+    name, value = _column_value(raw, names)
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        raise _missing(raw, names)
+        raise _missing_field(raw, names)
     if not isinstance(value, str):
         raise RowError("wrong_type", f"`{name}` must be a string, found {json_type(value)}")
     return name, value
 
 
-def _missing(raw: Mapping[str, Any], names: tuple[str, ...]) -> RowError:
-    found = ", ".join(sorted(map(str, raw))[:12])
-    return RowError("missing_field", f"no `{'` or `'.join(names)}`; the row has {found or 'no columns'}")
+def _missing_field(raw: Mapping[str, Any], names: tuple[str, ...]) -> RowError:
+    columns = ", ".join(sorted(map(str, raw))[:12])
+    return RowError("missing_field", f"no `{'` or `'.join(names)}`; the row has {columns or 'no columns'}")
 
 
-def _optional(raw: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    name, value = _named(raw, names)
+def _optional_text(raw: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    name, value = _column_value(raw, names)
     if value is None:
         return ""
     if not isinstance(value, str):
         raise RowError("wrong_type", f"`{name}` must be a string, found {json_type(value)}")
-    return value if _holds(value) else ""
+    return value if _has_text(value) else ""
 
 
-def _document(raw: Mapping[str, Any], fields: Fields) -> Message:
-    name, text = _string(raw, fields.text)
-    if not _holds(text):
+def _text_message(raw: Mapping[str, Any], fields: Fields) -> Message:
+    name, text = _required_text(raw, fields.text)
+    if not _has_text(text):
         raise RowError("missing_field", f"`{name}` is empty")
     return Message("text", text)
 
 
 def _system(raw: Mapping[str, Any], fields: Fields, context: RowContext) -> str:
     """The text of the system column, or of the list of its text parts."""
-    name, value = _named(raw, fields.system)
+    name, value = _column_value(raw, fields.system)
     if value is None or value == "":
         return ""
     if not isinstance(value, list):
-        return _optional(raw, fields.system)
+        return _optional_text(raw, fields.system)
     parts = parts_of(value, f"`{name}`", context)
     if parts.thoughts or parts.calls or parts.results:
         raise RowError("unsupported_content", f"`{name}` holds more than text")
-    return parts.text if parts.text and _holds(parts.text) else ""
+    return parts.text if parts.text and _has_text(parts.text) else ""
 
 
-def _before(raw: Mapping[str, Any], fields: Fields, context: RowContext) -> list[Message]:
+def _context_turns(raw: Mapping[str, Any], fields: Fields, context: RowContext) -> list[Message]:
     """The system turn and the earlier turns that stand in columns of their own."""
     messages = []
     if system := _system(raw, fields, context):
         messages.append(Message("system", system))
-    name, history = _named(raw, fields.history)
+    name, history = _column_value(raw, fields.history)
     if isinstance(history, str):
-        history = decoded(history, name) if history.strip() else None
+        history = json_cell(history, name) if history.strip() else None
     if history is None:
         return messages
     if not isinstance(history, list):
@@ -233,22 +235,22 @@ def _before(raw: Mapping[str, Any], fields: Fields, context: RowContext) -> list
 
 
 def _alpaca(raw: Mapping[str, Any], fields: Fields, context: RowContext) -> list[Message]:
-    name, instruction = _string(raw, fields.instruction)
-    prompt = "\n\n".join(text for text in (instruction, _optional(raw, fields.input)) if _holds(text))
+    name, instruction = _required_text(raw, fields.instruction)
+    prompt = "\n\n".join(text for text in (instruction, _optional_text(raw, fields.input)) if _has_text(text))
     if not prompt:
         raise RowError("missing_field", f"`{name}` and `{fields.input[0]}` are both empty")
-    return [*_before(raw, fields, context), Message("user", prompt), *_reply(raw, fields, context)]
+    return [*_context_turns(raw, fields, context), Message("user", prompt), *_reply(raw, fields, context)]
 
 
 def _prompt_completion(raw: Mapping[str, Any], fields: Fields, context: RowContext) -> list[Message]:
-    messages = _before(raw, fields, context)
-    name, prompt = _named(raw, fields.prompt)
+    messages = _context_turns(raw, fields, context)
+    name, prompt = _column_value(raw, fields.prompt)
     if isinstance(prompt, list):
         # A prompt is context: what the assistant says in it is not what the row asks to learn.
-        messages += [_context(message) for message in turns_from(prompt, name, context)]
+        messages += [_untrained(message) for message in turns_from(prompt, name, context)]
     else:
-        name, text = _string(raw, fields.prompt)
-        if not _holds(text):
+        name, text = _required_text(raw, fields.prompt)
+        if not _has_text(text):
             raise RowError("missing_field", f"`{name}` is empty")
         messages.append(Message("user", text))
     return messages + _reply(raw, fields, context)
@@ -256,7 +258,7 @@ def _prompt_completion(raw: Mapping[str, Any], fields: Fields, context: RowConte
 
 def _reply(raw: Mapping[str, Any], fields: Fields, context: RowContext) -> list[Message]:
     """The reply: text, turns, or, in a row that offers tools, the list of its calls."""
-    name, reply = _named(raw, fields.response)
+    name, reply = _column_value(raw, fields.response)
     if context.schemas and is_call_text(reply):
         calls = calls_from(reply, f"`{name}`", context)
         context.remarks.note(f"`{name}` holds calls of the tools as JSON; they are read as calls")
@@ -265,10 +267,10 @@ def _reply(raw: Mapping[str, Any], fields: Fields, context: RowContext) -> list[
         reply = [reply]
     if isinstance(reply, list):
         return turns_from(reply, name, context)
-    return [Message("assistant", _string(raw, fields.response)[1])]
+    return [Message("assistant", _required_text(raw, fields.response)[1])]
 
 
-def _context(message: Message) -> Message:
+def _untrained(message: Message) -> Message:
     if message.role != "assistant" or message.weight is not None:
         return message
     return replace(message, weight=0.0)
@@ -283,9 +285,9 @@ def _sharegpt(raw: Mapping[str, Any], fields: Fields, context: RowContext) -> li
 
 
 def _turns(raw: Mapping[str, Any], fields: Fields, context: RowContext, names: tuple[str, ...]) -> list[Message]:
-    name, value = _named(raw, names)
+    name, value = _column_value(raw, names)
     if value is None:
-        raise _missing(raw, names)
+        raise _missing_field(raw, names)
     messages = turns_from(value, name, context)
     system = _system(raw, fields, context)
     if system and messages[0] != Message("system", system):
@@ -298,16 +300,16 @@ def _template_arguments(value: Any, context: RowContext) -> Mapping[str, Any]:
         return {}
     name = "`chat_template_kwargs`"
     if isinstance(value, str):
-        value = decoded(value, "chat_template_kwargs") if value.strip() else {}
+        value = json_cell(value, "chat_template_kwargs") if value.strip() else {}
     if not isinstance(value, dict):
         raise RowError("wrong_type", f"{name} must be an object, found {json_type(value)}")
     if not holds_null(value, name, not_json="wrong_type"):
         return value
     # A template asks whether an argument is defined: a null that Arrow filled in would answer for the user.
-    whole: Mapping[str, Any] = without_nulls(value)
-    if whole != value:
+    without_filled: Mapping[str, Any] = without_nulls(value)
+    if without_filled != value:
         context.remarks.nulls(name)
-    return whole
+    return without_filled
 
 
 _READERS: dict[str, Callable[[Mapping[str, Any], Fields, RowContext], list[Message]]] = {

@@ -27,10 +27,10 @@ class SourceFile:
     """A file to read, and the name that addresses show for it."""
 
     path: Path
-    shown: str
+    display_name: str
 
 
-def shown_path(path: Path | str) -> str:
+def path_text(path: Path | str) -> str:
     r"""A path as text that any file can hold: a byte of it that is no UTF-8 is named, as `\xe9`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
@@ -45,22 +45,22 @@ def find_files(sources: Sequence[str], note: Callable[[str], None]) -> list[Sour
     """
     if not sources:
         raise SourceNotFoundError("No data was named", expected="a file, folder, glob or hub id", fix="name one")
-    found: list[SourceFile] = []
+    files: list[SourceFile] = []
     for source in sources:
         path = Path(source).expanduser()
         kind = _kind_of(path, source)
         if kind == "folder":
-            found += _of_folder(path, note)
+            files += _folder_files(path, note)
         elif kind == "file":
-            found.append(SourceFile(path, shown_path(path)))
-        elif any(letter in source for letter in "*?["):
-            found += _of_glob(source, note)
+            files.append(SourceFile(path, path_text(path)))
+        elif any(character in source for character in "*?["):
+            files += _glob_files(source, note)
         else:
-            found += _of_hub_or_missing(source, path, note)
-    for file in found:
+            files += _hub_files_or_error(source, path, note)
+    for file in files:
         if not os.access(file.path, os.R_OK):
-            raise _forbidden(file.path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
-    return found
+            raise _permission_error(file.path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    return files
 
 
 def _kind_of(path: Path, source: str) -> Literal["folder", "file", "nothing"]:
@@ -74,14 +74,14 @@ def _kind_of(path: Path, source: str) -> Literal["folder", "file", "nothing"]:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         if path.is_symlink():
-            raise _dangling(path) from None
+            raise _dangling_link_error(path) from None
         return "nothing"
     except PermissionError as error:
-        raise _forbidden(path, error) from error
+        raise _permission_error(path, error) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in it
         raise SourceNotFoundError(
             "No file can have this path",
-            where=shown_path(source)[:200],
+            where=path_text(source)[:200],
             found=cause_of(error),
             expected="a file, folder or glob here, or a hub id owner/name or owner/name:split",
             fix="check the path",
@@ -92,59 +92,59 @@ def _kind_of(path: Path, source: str) -> Literal["folder", "file", "nothing"]:
         return "file"
     raise DataError(
         "This is no file that can be read twice",
-        where=shown_path(path),
+        where=path_text(path),
         found="a pipe or a device",
         expected="a file: its rows are counted before they are read",
         fix="write it to a file first: cat PIPE > rows.jsonl",
     )
 
 
-def _dangling(path: Path) -> SourceNotFoundError:
+def _dangling_link_error(path: Path) -> SourceNotFoundError:
     return SourceNotFoundError(
         "The link leads to nothing",
-        where=shown_path(path),
-        found=f"a link to {shown_path(os.readlink(path))}",
+        where=path_text(path),
+        found=f"a link to {path_text(os.readlink(path))}",
         fix="make the link again, or name the file itself",
     )
 
 
-def _forbidden(path: Path, error: OSError) -> DataError:
+def _permission_error(path: Path, error: OSError) -> DataError:
     return DataError(
-        "The data cannot be opened", where=shown_path(path), found=cause_of(error),
+        "The data cannot be opened", where=path_text(path), found=cause_of(error),
         fix="give yourself the right to read it: chmod -R u+rX PATH",
     )  # fmt: skip
 
 
 def _is_data(relative: Path) -> bool:
     name = relative.name.lower()
-    hidden = any(part.startswith(".") for part in relative.parts)
+    hidden = any(path_component.startswith(".") for path_component in relative.parts)
     return ending(relative) in ENDINGS and not hidden and name not in NOT_DATA and not name.startswith(NOT_DATA_STEMS)
 
 
-def _of_folder(folder: Path, note: Callable[[str], None]) -> list[SourceFile]:
-    def cannot(error: OSError) -> None:
-        place = Path(error.filename)
-        if place == folder:
-            raise _forbidden(place, error) from error
-        note(f"{shown_path(place)} is passed over: {cause_of(error)}")
+def _folder_files(folder: Path, note: Callable[[str], None]) -> list[SourceFile]:
+    def on_walk_error(error: OSError) -> None:
+        subfolder = Path(error.filename)
+        if subfolder == folder:
+            raise _permission_error(subfolder, error) from error
+        note(f"{path_text(subfolder)} is passed over: {cause_of(error)}")
 
     paths = []
-    for above, inner, names in os.walk(folder, onerror=cannot):
-        for name in inner:
-            place = Path(above) / name
-            if place.is_symlink() and not name.startswith("."):
-                note(f"{shown_path(place)} is passed over: a link to a folder; name it to read it")
-        for path in (Path(above) / name for name in names):
+    for parent, folder_names, names in os.walk(folder, onerror=on_walk_error):
+        for name in folder_names:
+            subfolder = Path(parent) / name
+            if subfolder.is_symlink() and not name.startswith("."):
+                note(f"{path_text(subfolder)} is passed over: a link to a folder; name it to read it")
+        for path in (Path(parent) / name for name in names):
             if _is_data(path.relative_to(folder)) and _is_file(path, note):
                 paths.append(path)
     if not paths:
         raise DataError(
             "The folder holds no data files",
-            where=shown_path(folder),
+            where=path_text(folder),
             expected="files ending in " + " ".join(ENDINGS) + ", plain or .gz",
             fix="name the folder that holds them, or the files themselves",
         )
-    return [SourceFile(path, shown_path(path)) for path in sorted(paths)]
+    return [SourceFile(path, path_text(path)) for path in sorted(paths)]
 
 
 def _is_file(path: Path, note: Callable[[str], None]) -> bool:
@@ -155,23 +155,23 @@ def _is_file(path: Path, note: Callable[[str], None]) -> bool:
         cause = "no file"
     except OSError as error:
         cause = "a link to nothing" if path.is_symlink() else cause_of(error)
-    note(f"{shown_path(path)} is passed over: {cause}")
+    note(f"{path_text(path)} is passed over: {cause}")
     return False
 
 
-def _of_glob(pattern: str, note: Callable[[str], None]) -> list[SourceFile]:
+def _glob_files(pattern: str, note: Callable[[str], None]) -> list[SourceFile]:
     try:
         names = glob(_with_literal_folder(str(Path(pattern).expanduser())), recursive=True)
     except (re.error, ValueError, OSError) as error:
         raise SourceNotFoundError(
-            "The pattern cannot be read", where=shown_path(pattern)[:200], found=cause_of(error), fix="check it"
+            "The pattern cannot be read", where=path_text(pattern)[:200], found=cause_of(error), fix="check it"
         ) from error
     files = [path for path in sorted(map(Path, names)) if not os.path.isdir(path) and _is_file(path, note)]
     if not files:
         raise SourceNotFoundError(
-            "No file matches", where=shown_path(pattern), fix="check the pattern, quoted as it reached here"
+            "No file matches", where=path_text(pattern), fix="check the pattern, quoted as it reached here"
         )
-    return [SourceFile(path, shown_path(path)) for path in files]
+    return [SourceFile(path, path_text(path)) for path in files]
 
 
 def _with_literal_folder(pattern: str) -> str:
@@ -179,44 +179,46 @@ def _with_literal_folder(pattern: str) -> str:
     parts = Path(pattern).parts
     for end in range(len(parts) - 1, 0, -1):
         folder = Path(*parts[:end])
-        if any(letter in str(folder) for letter in "*?[") and os.path.isdir(folder):
+        if any(character in str(folder) for character in "*?[") and os.path.isdir(folder):
             return str(Path(escape(str(folder)), *parts[end:]))
     return pattern
 
 
-def _of_hub_or_missing(source: str, path: Path, note: Callable[[str], None]) -> list[SourceFile]:
+def _hub_files_or_error(source: str, path: Path, note: Callable[[str], None]) -> list[SourceFile]:
     repository, _, selection = source.partition(":")
-    near = _near(path)
+    similar_paths = _similar_paths(path)
     if repository.count("/") == 1 and hub.looks_like_repository(repository):
         try:
-            return _of_hub(repository, selection, note)
+            return _hub_files(repository, selection, note)
         except SourceNotFoundError:
-            if not near:
+            if not similar_paths:
                 raise
     raise SourceNotFoundError(
         "There is no such file",
-        where=shown_path(source),
-        found=("near it: " + ", ".join(near)) if near else f"nothing of a like name in {shown_path(path.parent)}",
+        where=path_text(source),
+        found=("near it: " + ", ".join(similar_paths))
+        if similar_paths
+        else f"nothing of a like name in {path_text(path.parent)}",
         expected="a file, folder or glob here, or a hub id owner/name or owner/name:split",
-        fix=f"write {near[0]}" if near else "check the path",
+        fix=f"write {similar_paths[0]}" if similar_paths else "check the path",
     )
 
 
-def _near(path: Path) -> list[str]:
+def _similar_paths(path: Path) -> list[str]:
     try:
-        names = [beside.name for beside in path.parent.iterdir() if beside.exists()]
+        names = [sibling.name for sibling in path.parent.iterdir() if sibling.exists()]
     except OSError:  # no folder, or none that may be listed: then nothing is near
         return []
-    return [shown_path(path.parent / name) for name in get_close_matches(path.name, names, n=3)]
+    return [path_text(path.parent / name) for name in get_close_matches(path.name, names, n=3)]
 
 
-def _of_hub(repository: str, selection: str, note: Callable[[str], None]) -> list[SourceFile]:
-    patterns = [f"*{kind}{packed}" for kind in HUB_ENDINGS for packed in ("", ".gz")]
+def _hub_files(repository: str, selection: str, note: Callable[[str], None]) -> list[SourceFile]:
+    patterns = [f"*{ending_}{compression}" for ending_ in HUB_ENDINGS for compression in ("", ".gz")]
     folder = hub.snapshot(repository, kind="dataset", patterns=patterns)
-    names = _data_names(folder)
+    names = _data_paths(folder)
     if not names:
         folder = hub.snapshot(repository, kind="dataset", patterns=patterns, revision=CONVERTED_REVISION)
-        names = _data_names(folder)
+        names = _data_paths(folder)
     if not names:
         raise SourceNotFoundError(
             f"The data set '{repository}' holds no files that can be read",
@@ -224,26 +226,28 @@ def _of_hub(repository: str, selection: str, note: Callable[[str], None]) -> lis
             expected="files ending in " + " ".join(HUB_ENDINGS),
             fix="download it and convert it to JSON lines",
         )
-    chosen = _one_form(_one_part(repository, selection, names), repository, note)
+    chosen = _files_of_best_format(_split_files(repository, selection, names), repository, note)
     return [SourceFile(folder / name, f"{repository}/{name.as_posix()}") for name in chosen]
 
 
-def _data_names(folder: Path) -> list[Path]:
+def _data_paths(folder: Path) -> list[Path]:
     inside = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return sorted(name for name in inside if ending(name) in HUB_ENDINGS and _is_data(name))
 
 
-def _carries(name: Path, word: str) -> bool:
+def _names_split(name: Path, word: str) -> bool:
     return re.search(rf"(?<![a-z0-9]){re.escape(word.lower())}(?![a-z])", name.as_posix().lower()) is not None
 
 
-def _one_part(repository: str, selection: str, names: list[Path]) -> list[Path]:
+def _split_files(repository: str, selection: str, names: list[Path]) -> list[Path]:
     """The files of one split of one configuration; `selection` is `split`, `configuration/split` or nothing."""
-    part, _, split = selection.rpartition("/")
-    inside = [name for name in names if not part or name.as_posix().startswith(part + "/")]
-    chosen = [name for name in inside if _carries(name, split or "train")]
+    configuration, _, split = selection.rpartition("/")
+    configuration_names = [
+        name for name in names if not configuration or name.as_posix().startswith(configuration + "/")
+    ]
+    chosen = [name for name in configuration_names if _names_split(name, split or "train")]
     if not chosen and not split:
-        chosen = [name for name in inside if not any(_carries(name, word) for word in SPLIT_WORDS)]
+        chosen = [name for name in configuration_names if not any(_names_split(name, word) for word in SPLIT_WORDS)]
     if not chosen:
         raise SourceNotFoundError(
             f"The data set '{repository}' has no files for '{selection or 'train'}'",
@@ -252,26 +256,26 @@ def _one_part(repository: str, selection: str, names: list[Path]) -> list[Path]:
             expected="a split that stands in a file's name or folder",
             fix=f"write {repository}:SPLIT or {repository}:FOLDER/SPLIT",
         )
-    parts = sorted({_configuration(name, split or "train") for name in chosen})
-    if len(parts) > 1:
+    configurations = sorted({_configuration(name, split or "train") for name in chosen})
+    if len(configurations) > 1:
         raise DataError(
             f"The data set '{repository}' has several parts, and none was named",
             where=repository,
-            found=", ".join(parts),
+            found=", ".join(configurations),
             expected="one of them",
-            fix=f"write {repository}:{parts[0] if parts[0] != '.' else parts[1]}/{split or 'train'}",
+            fix=f"write {repository}:{configurations[0] if configurations[0] != '.' else configurations[1]}/{split or 'train'}",
         )
     return chosen
 
 
 def _configuration(name: Path, split: str) -> str:
-    kept = [part for part in name.parent.parts if not _carries(Path(part), split)]
-    return "/".join(kept) or "."
+    folder_names = [folder_name for folder_name in name.parent.parts if not _names_split(Path(folder_name), split)]
+    return "/".join(folder_names) or "."
 
 
-def _one_form(names: list[Path], repository: str, note: Callable[[str], None]) -> list[Path]:
+def _files_of_best_format(names: list[Path], repository: str, note: Callable[[str], None]) -> list[Path]:
     """The files of the preferred ending, as several endings are copies of the same rows."""
-    present = [kind for kind in HUB_ENDINGS if any(ending(name) == kind for name in names)]
+    present = [ending_ for ending_ in HUB_ENDINGS if any(ending(name) == ending_ for name in names)]
     if len(present) > 1:
         note(f"{repository} holds {' and '.join(present)} files; the {present[0]} files were read")
     return [name for name in names if ending(name) == present[0]]

@@ -56,22 +56,22 @@ def raw_rows(
     table: ShapeTable,
     columns: Mapping[str, str] | None,
     note: Callable[[str], None],
-    glance: bool = False,
+    counts_only: bool = False,
 ) -> RawRows:
-    """One pass over the rows of a file; `glance` leaves out what only the pass that reads them must find."""
-    stream = ByteStream(file.path, file.shown)
+    """One pass over the rows of a file; `counts_only` leaves out what only the pass that reads them must find."""
+    stream = ByteStream(file.path, file.display_name)
     if kind == "json_lines":
-        return json_lines(stream, file.shown, glance=glance)
+        return json_lines(stream, file.display_name, counts_only=counts_only)
     if kind == "json_document":
-        return json_document(stream, file.shown, is_row=lambda row: table.best(row) is not None, note=note)
+        return json_document(stream, file.display_name, is_row=lambda row: table.best(row) is not None, note=note)
     if kind == "parquet":
-        return parquet_rows(file.path, file.shown)
+        return parquet_rows(file.path, file.display_name)
     if kind == "text":
-        return text_rows(stream, file.shown, note)
-    named = set((columns or {}).values())
-    by_place = bool(named) and all(name.isdigit() for name in named)
-    names = ColumnNames(DEFAULT_FIELDS.all_columns(), named, by_place)
-    return (csv_rows if kind == "csv" else tsv_rows)(stream, file.shown, names, note)
+        return text_rows(stream, file.display_name, note)
+    named_columns = set((columns or {}).values())
+    by_index = bool(named_columns) and all(name.isdigit() for name in named_columns)
+    names = ColumnNames(DEFAULT_FIELDS.all_columns(), named_columns, by_index)
+    return (csv_rows if kind == "csv" else tsv_rows)(stream, file.display_name, names, note)
 
 
 def survey(rows: RawRows, table: ShapeTable) -> Survey:
@@ -99,82 +99,88 @@ def survey(rows: RawRows, table: ShapeTable) -> Survey:
     return result
 
 
-def settle(found: Survey, wanted: str, columns: Mapping[str, str] | None, shown: str) -> str:
+def resolve_shape(
+    file_survey: Survey, requested_shape: str, columns: Mapping[str, str] | None, display_name: str
+) -> str:
     """The shape to read the file by.
 
     Raises:
         DataError: no rows; none readable; a named column that no row has; or no row that fits the shape.
     """
-    if not found.rows:
-        raise DataError("The file holds no rows", where=shown, fix="check how it was written or copied")
-    if not found.keys:
-        first = found.first_broken
+    if not file_survey.rows:
+        raise DataError("The file holds no rows", where=display_name, fix="check how it was written or copied")
+    if not file_survey.keys:
+        first_drop = file_survey.first_broken
         fixes = {
             "invalid_utf8": "convert it: iconv -f ENCODING -t UTF-8 OLD > NEW",
             "damaged_gzip": "copy or download it again",
         }
         raise DataError(
             "No row of the file can be read",
-            where=str(first.address) if first else shown,
-            found=f"{first.reason}: {first.detail}" if first else "rows without a value",
+            where=str(first_drop.address) if first_drop else display_name,
+            found=f"{first_drop.reason}: {first_drop.detail}" if first_drop else "rows without a value",
             expected="rows that are objects, or lines of a table",
-            fix=fixes.get(first.reason if first else "", "mend the file, from that row on"),
+            fix=fixes.get(first_drop.reason if first_drop else "", "mend the file, from that row on"),
         )
     for column in (columns or {}).values():
-        if column not in found.keys:
+        if column not in file_survey.keys:
             raise DataError(
                 f"No row has the column '{column}'",
-                where=shown,
-                found=_counted(found.keys) + nearest(column, list(found.keys)),
+                where=display_name,
+                found=_key_counts(file_survey.keys) + nearest(column, list(file_survey.keys)),
                 fix="name one of the columns found",
             )
-    shape = found.shape if wanted == "auto" else wanted
-    if shape is None or (wanted != "auto" and not found.fitting[shape]):
+    shape = file_survey.shape if requested_shape == "auto" else requested_shape
+    if shape is None or (requested_shape != "auto" and not file_survey.fitting[shape]):
         raise DataError(
-            "No row fits a known shape" if wanted == "auto" else f"No row fits the shape '{wanted}'",
-            where=shown,
-            found="keys " + _counted(found.keys),
+            "No row fits a known shape" if requested_shape == "auto" else f"No row fits the shape '{requested_shape}'",
+            where=display_name,
+            found="keys " + _key_counts(file_survey.keys),
             expected=", ".join(SHAPES),
             fix="say which columns are meant: --columns prompt=KEY,response=KEY; or --format NAME",
         )
     return shape
 
 
-def remarks(found: Survey, shape: str, table: ShapeTable, shown: str, *, auto: bool) -> list[str]:
+def survey_notes(file_survey: Survey, shape: str, table: ShapeTable, display_name: str, *, auto: bool) -> list[str]:
     """What is worth saying of the file as a whole: rows of other shapes, and columns passed over or not used.
 
     Args:
-        found: what its rows hold.
+        file_survey: what its rows hold.
         shape: the shape of the file.
         table: the names of columns.
-        shown: the file's name.
+        display_name: the file's name.
         auto: whether a row that holds nothing of the file's shape is read by its own.
     """
-    said: list[str] = []
-    others = {name: count for name, count in found.shapes.items() if name != shape}
-    if auto and found.shapes[shape] and others:
+    notes: list[str] = []
+    others = {name: count for name, count in file_survey.shapes.items() if name != shape}
+    if auto and file_survey.shapes[shape] and others:
         kinds = ", ".join(f"{count} {name}" for name, count in others.items())
-        said.append(f"{shown} is mixed: {found.shapes[shape]} rows are {shape}, {kinds}; each is read by its own shape")
+        notes.append(
+            f"{display_name} is mixed: {file_survey.shapes[shape]} rows are {shape}, {kinds}; each is read by its own shape"
+        )
     unused: dict[str, None] = {}
-    held: dict[str, set[str]] = {}
-    for pattern in found.patterns:
+    columns_by_shape: dict[str, set[str]] = {}
+    for pattern in file_survey.patterns:
         present: dict[str, Any] = dict.fromkeys(pattern, True)
-        chosen = table.choose(present, shape) if auto else shape
-        held.setdefault(chosen, set()).update(pattern)
-        used = table.fields.used(chosen)
+        row_shape = table.choose(present, shape) if auto else shape
+        columns_by_shape.setdefault(row_shape, set()).update(pattern)
+        used = table.fields.used(row_shape)
         unused.update(dict.fromkeys(key for key in pattern if key not in used))
-    for chosen in sorted(held.keys() & {"alpaca", "prompt_completion"}):
-        for group in table.fields.required(chosen):
-            first, *rest = [f"`{name}`" for name in group if name in held[chosen]] or [""]
-            if rest:
-                said.append(f"{shown}: {first} is used where it holds a value, {', '.join(rest)} otherwise")
+    for row_shape in sorted(columns_by_shape.keys() & {"alpaca", "prompt_completion"}):
+        for group in table.fields.required(row_shape):
+            first, *fallbacks = [f"`{name}`" for name in group if name in columns_by_shape[row_shape]] or [""]
+            if fallbacks:
+                notes.append(
+                    f"{display_name}: {first} is used where it holds a value, {', '.join(fallbacks)} otherwise"
+                )
     names = list(unused)
     if names:
-        more = f" and {len(names) - KEYS_SHOWN} more" if len(names) > KEYS_SHOWN else ""
-        said.append(f"{shown}: columns not used: {', '.join(names[:KEYS_SHOWN])}{more}")
-    return said
+        remainder = f" and {len(names) - KEYS_SHOWN} more" if len(names) > KEYS_SHOWN else ""
+        notes.append(f"{display_name}: columns not used: {', '.join(names[:KEYS_SHOWN])}{remainder}")
+    return notes
 
 
-def _counted(keys: Counter[str]) -> str:
-    shown = ", ".join(f"{key} ({count})" for key, count in keys.most_common(KEYS_SHOWN))
-    return shown + (f" and {len(keys) - KEYS_SHOWN} more" if len(keys) > KEYS_SHOWN else "")
+def _key_counts(keys: Counter[str]) -> str:
+    listing = ", ".join(f"{key} ({count})" for key, count in keys.most_common(KEYS_SHOWN))
+    return listing + (f" and {len(keys) - KEYS_SHOWN} more" if len(keys) > KEYS_SHOWN else "")

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from tutelage.formats.names import CALL_KEYS
 from tutelage.formats.nested import document, holds_null, json_of_python
-from tutelage.formats.nulls import meant_arguments
+from tutelage.formats.nulls import without_filled_nulls
 from tutelage.formats.rawrow import RowError, json_type
 from tutelage.formats.remarks import RowContext
 from tutelage.types import ToolCall
@@ -17,9 +17,9 @@ _CALL_KEYS: Final = frozenset(name for names in CALL_KEYS.values() for name in n
 _PLAIN_VALUES: Final = frozenset({str, int, bool})
 """Types of values that hold nothing else, are no null, and can always be written as JSON."""
 
-_SPOKEN_START: Final = "<tool_call>"
-_SPOKEN_END: Final = "</tool_call>"
-_SPOKEN_CALL: Final = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+_CALL_START: Final = "<tool_call>"
+_CALL_END: Final = "</tool_call>"
+_TAGGED_CALL: Final = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 
 
 def calls_from(value: Any, where: str, context: RowContext) -> tuple[ToolCall, ...]:
@@ -40,42 +40,42 @@ def _call(item: Any, where: str, context: RowContext) -> ToolCall:
         item = document(item, "bad_tool_arguments", where)
     if not isinstance(item, dict):
         raise RowError("bad_tool_arguments", f"{where}: a call must be an object, found {json_type(item)}")
-    inner = item.get("function")
-    body = inner if isinstance(inner, dict) else item
+    function = item.get("function")
+    body = function if isinstance(function, dict) else item
     name = body.get("name")
     if not isinstance(name, str) or not name:
         raise RowError("bad_tool_arguments", f"{where}: the call names no function; its keys are {_keys(body)}")
     if not item.keys() <= _CALL_KEYS or not body.keys() <= _CALL_KEYS:
-        held = [key for part in (item, body) for key, value in part.items() if value is not None]
-        context.remarks.unread("call", set(held) - _CALL_KEYS)
-    numbered = next((item[key] for key in CALL_KEYS["id"] if item.get(key) is not None), None)
-    return ToolCall(name, _arguments(body, name, where, context), call_id(numbered, "the id of a call", where))
+        filled_keys = [key for container in (item, body) for key, value in container.items() if value is not None]
+        context.remarks.unread("call", set(filled_keys) - _CALL_KEYS)
+    identifier = next((item[key] for key in CALL_KEYS["id"] if item.get(key) is not None), None)
+    return ToolCall(name, _arguments(body, name, where, context), call_id(identifier, "the id of a call", where))
 
 
 def _arguments(body: Mapping[str, Any], name: str, where: str, context: RowContext) -> Mapping[str, Any]:
-    given: Any = next((body[key] for key in CALL_KEYS["arguments"] if body.get(key) is not None), {})
-    as_written, nulls = isinstance(given, str), False
-    if isinstance(given, str):
-        text = given
-        given = (
+    arguments: Any = next((body[key] for key in CALL_KEYS["arguments"] if body.get(key) is not None), {})
+    as_written, has_null = isinstance(arguments, str), False
+    if isinstance(arguments, str):
+        text = arguments
+        arguments = (
             document(text, "bad_tool_arguments", f"{where}, arguments of {name}", not_json="bad_tool_arguments")
             if text.strip()
             else {}
         )
-        nulls = "null" in text
-    if not isinstance(given, dict):
-        found = json_type(given)
-        raise RowError("bad_tool_arguments", f"{where}: the arguments of {name} must be an object, found {found}")
-    if not given:
+        has_null = "null" in text
+    if not isinstance(arguments, dict):
+        found_type = json_type(arguments)
+        raise RowError("bad_tool_arguments", f"{where}: the arguments of {name} must be an object, found {found_type}")
+    if not arguments:
         return {}
-    if not as_written and not _PLAIN_VALUES.issuperset(map(type, given.values())):
-        nulls = holds_null(given, f"{where}, arguments of {name}", not_json="bad_tool_arguments")
-    if not nulls:
-        return given
-    meant = meant_arguments(given, context.schemas.get(name), as_written=as_written)
-    if meant != given:
+    if not as_written and not _PLAIN_VALUES.issuperset(map(type, arguments.values())):
+        has_null = holds_null(arguments, f"{where}, arguments of {name}", not_json="bad_tool_arguments")
+    if not has_null:
+        return arguments
+    without_filled = without_filled_nulls(arguments, context.schemas.get(name), as_written=as_written)
+    if without_filled != arguments:
         context.remarks.nulls("the arguments of calls")
-    return meant
+    return without_filled
 
 
 def call_id(value: Any, name: str, where: str) -> str | None:
@@ -93,7 +93,7 @@ def call_id(value: Any, name: str, where: str) -> str | None:
     return str(value)
 
 
-def spoken_calls(text: str, where: str, context: RowContext) -> tuple[str, tuple[ToolCall, ...]]:
+def parse_tagged_calls(text: str, where: str, context: RowContext) -> tuple[str, tuple[ToolCall, ...]]:
     """The words of a reply and the calls it spells between `<tool_call>` and `</tool_call>`.
 
     Each call may be JSON or Python's notation of it.
@@ -104,18 +104,18 @@ def spoken_calls(text: str, where: str, context: RowContext) -> tuple[str, tuple
     """
     matches = []
     # Counted first: an opening without an end would be followed to the end of the text, each of them again.
-    if text.count(_SPOKEN_START) == text.count(_SPOKEN_END):
-        matches = list(_SPOKEN_CALL.finditer(text))
+    if text.count(_CALL_START) == text.count(_CALL_END):
+        matches = list(_TAGGED_CALL.finditer(text))
     if not matches:
         raise RowError("calls_in_text", f"{where}: not each `<tool_call>` has its `</tool_call>`")
-    words, after = text[: matches[0].start()].rstrip(), _SPOKEN_CALL.sub("", text[matches[0].end() :])
-    if after.strip():
-        raise RowError("calls_in_text", f"{where}: words stand behind a `<tool_call>`: {after.strip()[:40]!r}")
-    calls = [_spoken(match[1].strip(), where, context) for match in matches]
-    return words, tuple(calls)
+    prefix_text, suffix_text = text[: matches[0].start()].rstrip(), _TAGGED_CALL.sub("", text[matches[0].end() :])
+    if suffix_text.strip():
+        raise RowError("calls_in_text", f"{where}: words stand behind a `<tool_call>`: {suffix_text.strip()[:40]!r}")
+    calls = [_parse_call(match[1].strip(), where, context) for match in matches]
+    return prefix_text, tuple(calls)
 
 
-def _spoken(text: str, where: str, context: RowContext) -> ToolCall:
+def _parse_call(text: str, where: str, context: RowContext) -> ToolCall:
     try:
         return calls_from(text, where, context)[0]
     except RowError as error:

@@ -38,16 +38,16 @@ def tools_from(value: Any, context: RowContext) -> tuple[Mapping[str, Any], ...]
     key = (context.filled, value if isinstance(value, str) else id(value))
     entry = remarks.tools.get(key)
     if entry is not None and (isinstance(value, str) or entry[0] is value):
-        read = entry[1]
+        tool_list = entry[1]
         remarks.tools_unshared = max(0, remarks.tools_unshared - 1)
     else:
-        read = _read(value, context)
+        tool_list = _parsed_tools(value, context)
         remarks.tools_unshared += 1
         if remarks.tools_unshared <= UNSHARED_MAX and (size_bytes := _size_bytes(value)) <= remarks.tool_bytes_left:
             remarks.tool_bytes_left -= size_bytes
-            remarks.tools[key] = value, read
-    context.schemas = read.schemas
-    return read.tools
+            remarks.tools[key] = value, tool_list
+    context.schemas = tool_list.schemas
+    return tool_list.tools
 
 
 def _size_bytes(value: Any) -> int:
@@ -60,7 +60,7 @@ def _size_bytes(value: Any) -> int:
         return TOOL_BYTES_KEPT + 1
 
 
-def _read(value: Any, context: RowContext) -> ToolList:
+def _parsed_tools(value: Any, context: RowContext) -> ToolList:
     filled = context.filled and not isinstance(value, str)
     text = value if isinstance(value, str) else context.text
     if isinstance(value, str):
@@ -77,17 +77,17 @@ def _read(value: Any, context: RowContext) -> ToolList:
             document(item, "bad_tools", f"tool {index}") if isinstance(item, str) else item
             for index, item in enumerate(items)
         ]
-    looked_at = text is not None and is_simple(text)
-    if not looked_at and holds_null(items, "`tools`", not_json="bad_tools") and (filled or is_filled(items)):
+    is_null_free = text is not None and is_simple(text)
+    if not is_null_free and holds_null(items, "`tools`", not_json="bad_tools") and (filled or is_filled(items)):
         context.remarks.nulls("tools")
         items = without_nulls(items)
-    kept = [item for item in items if not (isinstance(item, dict) and list(item) == ["cachePoint"])]
-    tools = tuple(_tool(item, index, context) for index, item in enumerate(kept))
+    tool_items = [item for item in items if not (isinstance(item, dict) and list(item) == ["cachePoint"])]
+    tools = tuple(_tool(item, index, context) for index, item in enumerate(tool_items))
     bodies = [tool["function"] for tool in tools if isinstance(tool.get("function"), dict)]
     return ToolList(tools, {body["name"]: body.get("parameters") for body in bodies})
 
 
-def lists_tools(text: str) -> bool:
+def has_tool_listing(text: str) -> bool:
     """Whether a system text spells a list of tools between `<tools>` and `</tools>`."""
     end = text.rfind(_CLOSING)
     pieces = text[:end].split(_OPENING)[1:] if end >= 0 else []
@@ -98,7 +98,7 @@ def _tool(item: Any, index: int, context: RowContext) -> Mapping[str, Any]:
     if not isinstance(item, dict):
         raise RowError("bad_tools", f"tool {index} must be an object, found {json_type(item)}")
     if isinstance(item.get("toolSpec"), dict):
-        item = _of_bedrock(item["toolSpec"])
+        item = _from_bedrock(item["toolSpec"])
     body = item.get("function", item)
     if not isinstance(body, dict):
         raise RowError("bad_tools", f"tool {index}: `function` must be an object, found {json_type(body)}")
@@ -110,28 +110,28 @@ def _tool(item: Any, index: int, context: RowContext) -> Mapping[str, Any]:
         return item  # a tool of the server's own, such as {"type": "web_search"}
     if not isinstance(item.get("type", ""), str):
         raise RowError("bad_tools", f"tool {index}: `type` must be a string, found {json_type(item['type'])}")
-    described = _described(body, f"tool {index}", context)
+    function = _with_json_schema(body, f"tool {index}", context)
     if body is not item:
-        return item if described is body else {**item, "function": described}
+        return item if function is body else {**item, "function": function}
     # Templates are written for the wrapped form; a bare {"name", "parameters"} means the same.
-    if "type" not in item or described is not body:
-        return {"type": "function", "function": {key: value for key, value in described.items() if key != "type"}}
+    if "type" not in item or function is not body:
+        return {"type": "function", "function": {key: value for key, value in function.items() if key != "type"}}
     return item
 
 
-def _of_bedrock(spec: Mapping[str, Any]) -> dict[str, Any]:
+def _from_bedrock(spec: Mapping[str, Any]) -> dict[str, Any]:
     schema = spec.get("inputSchema")
     parameters = schema.get("json") if isinstance(schema, dict) else schema
-    rest = {key: value for key, value in spec.items() if key != "inputSchema"}
-    return rest if parameters is None else {**rest, "parameters": parameters}
+    members = {key: value for key, value in spec.items() if key != "inputSchema"}
+    return members if parameters is None else {**members, "parameters": parameters}
 
 
-def _described(body: Mapping[str, Any], where: str, context: RowContext) -> Mapping[str, Any]:
+def _with_json_schema(body: Mapping[str, Any], where: str, context: RowContext) -> Mapping[str, Any]:
     """A function's description with its parameters as a JSON Schema under that name; `body` itself if it is so."""
     parameters = body.get("parameters")
     if parameters is None and "input_schema" in body:
-        rest = {key: value for key, value in body.items() if key not in {"input_schema", "parameters"}}
-        body, parameters = {**rest, "parameters": body["input_schema"]}, body["input_schema"]
+        members = {key: value for key, value in body.items() if key not in {"input_schema", "parameters"}}
+        body, parameters = {**members, "parameters": body["input_schema"]}, body["input_schema"]
     if isinstance(parameters, str):
         parameters = document(parameters, "bad_tools", f"{where}, parameters") if parameters.strip() else {}
         body = {**body, "parameters": parameters}
@@ -155,29 +155,31 @@ def _is_flat(parameters: Mapping[str, Any]) -> bool:
 
 def _schema_of(table: Mapping[str, Mapping[str, Any]], where: str) -> dict[str, Any]:
     properties, required = {}, []
-    for name, described in table.items():
-        text, *options = (part.strip() for part in _outside_brackets(described["type"]))
+    for name, parameter in table.items():
+        text, *options = (piece.strip() for piece in _split_outside_brackets(parameter["type"]))
         optional = "optional" in (option.lower() for option in options) or text.lower().startswith("optional[")
-        inner = text[text.index("[") + 1 : -1] if optional and text.endswith("]") and "[" in text else text
-        json_kind = _json_type(inner if text.lower().startswith("optional[") else text, f"{where}, parameter {name}")
+        inner_type = text[text.index("[") + 1 : -1] if optional and text.endswith("]") and "[" in text else text
+        json_kind = _json_type(
+            inner_type if text.lower().startswith("optional[") else text, f"{where}, parameter {name}"
+        )
         properties[name] = ({"type": json_kind} if json_kind else {}) | {
-            key: value for key, value in described.items() if key != "type"
+            key: value for key, value in parameter.items() if key != "type"
         }
-        if not optional and "default" not in described:
+        if not optional and "default" not in parameter:
             required.append(name)
     return {"type": "object", "properties": properties} | ({"required": required} if required else {})
 
 
-def _outside_brackets(text: str) -> list[str]:
+def _split_outside_brackets(text: str) -> list[str]:
     """The parts of `Dict[str, int], optional` between the commas that stand outside brackets."""
-    parts, depth = [""], 0
-    for letter in text:
-        depth += (letter == "[") - (letter == "]")
-        if letter == "," and depth == 0:
-            parts.append("")
+    pieces, depth = [""], 0
+    for character in text:
+        depth += (character == "[") - (character == "]")
+        if character == "," and depth == 0:
+            pieces.append("")
         else:
-            parts[-1] += letter
-    return parts
+            pieces[-1] += character
+    return pieces
 
 
 def _json_type(text: str, where: str) -> str | None:

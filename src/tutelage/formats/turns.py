@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from tutelage.formats.marks import is_read, mask_hides, weight_of
+from tutelage.formats.marks import is_mark, mask_hides, weight_of
 from tutelage.formats.names import CALL_ROLES, MARKS, ROLES, TURN_KEYS, nearest
 from tutelage.formats.nested import document
 from tutelage.formats.parts import Parts, parts_of, result_text
@@ -36,7 +36,7 @@ def turns_from(value: Any, field: str, context: RowContext) -> list[Message]:
             `unsupported_content`, `unclear_mark`, or a reason of `nested.document`.
     """
     if isinstance(value, str):
-        value = decoded(value, field)
+        value = json_cell(value, field)
     if not isinstance(value, list):
         raise RowError("wrong_type", f"`{field}` must be a list of turns, found {json_type(value)}")
     if not value:
@@ -44,28 +44,28 @@ def turns_from(value: Any, field: str, context: RowContext) -> list[Message]:
     messages: list[Message] = []
     context.mask_hides = None
     for index, turn in enumerate(value):
-        if type(turn) is dict and len(turn) == 2 and (plain := _plain(turn, context)) is not None:
+        if type(turn) is dict and len(turn) == 2 and (plain := _plain_message(turn, context)) is not None:
             messages.append(plain)
             continue
         where = f"{field}[{index}]"
         if not isinstance(turn, dict):
             raise RowError("wrong_type", f"{where}: a turn must be an object, found {json_type(turn)}")
-        role_name = first_of(turn, TURN_KEYS["role"])
+        role_name = first_value(turn, TURN_KEYS["role"])
         if role_name is None:
-            messages += _pair(turn, where, context, value)
+            messages += _pair_messages(turn, where, context, value)
             continue
-        content = first_of(turn, TURN_KEYS["content"])
+        content = first_value(turn, TURN_KEYS["content"])
         parts = None
         if type(content) is list and _holds_parts(role_name, content):
             parts = parts_of(content, where, context)
         if parts is not None and parts.results:
-            messages += _results(turn, role_name, parts, where)
+            messages += _result_messages(turn, role_name, parts, where)
         else:
             messages.append(_message(turn, role_name, (content, parts), (where, value), context))
     return messages
 
 
-def _plain(turn: Mapping[str, Any], context: RowContext) -> Message | None:
+def _plain_message(turn: Mapping[str, Any], context: RowContext) -> Message | None:
     """The message of a turn that is a role and its text, as most are; None for any other."""
     for role_key, content_key in _PLAIN_KEYS:
         content = turn.get(content_key)
@@ -81,7 +81,7 @@ def _plain(turn: Mapping[str, Any], context: RowContext) -> Message | None:
     return None
 
 
-def decoded(text: str, field: str) -> Any:
+def json_cell(text: str, field: str) -> Any:
     """The JSON value a cell holds as text.
 
     Raises:
@@ -96,7 +96,7 @@ def decoded(text: str, field: str) -> Any:
         raise
 
 
-def first_of(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+def first_value(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     """The value of the first of these names that is there and not null, else None."""
     for name in names:
         value = fields.get(name)
@@ -105,20 +105,20 @@ def first_of(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     return None
 
 
-def _pair(turn: Mapping[str, Any], where: str, context: RowContext, turns: Sequence[Any]) -> list[Message]:
-    asked = first_of(turn, TURN_KEYS["pair_user"])
-    reply = first_of(turn, TURN_KEYS["pair_assistant"])
-    if asked is None or reply is None:
+def _pair_messages(turn: Mapping[str, Any], where: str, context: RowContext, turns: Sequence[Any]) -> list[Message]:
+    prompt = first_value(turn, TURN_KEYS["pair_user"])
+    reply = first_value(turn, TURN_KEYS["pair_assistant"])
+    if prompt is None or reply is None:
         keys = ", ".join(sorted(map(str, turn))[:8]) or "none"
         raise RowError("missing_field", f"{where}: no `role` or `from`; its keys are {keys}")
-    for text in (asked, reply):
+    for text in (prompt, reply):
         if not isinstance(text, str):
             raise RowError("wrong_type", f"{where}: the text of a turn must be a string, found {json_type(text)}")
     weight = _weight(turn, _PAIR_KEYS, (where, turns), context) if len(turn) > 2 else None
-    return [Message("user", _asked(asked, where)), Message("assistant", reply, weight=weight)]
+    return [Message("user", _user_text(prompt, where)), Message("assistant", reply, weight=weight)]
 
 
-def _asked(text: str, where: str) -> str:
+def _user_text(text: str, where: str) -> str:
     if not text or text.isspace():
         raise RowError("missing_field", f"{where}: the user's turn is empty")
     return text
@@ -134,12 +134,13 @@ def _holds_parts(role_name: Any, content: list[Any]) -> bool:
 
 def _has_results(content: list[Any]) -> bool:
     return any(
-        isinstance(part, dict) and (part.get("type") == "tool_result" or part.get("toolResult") is not None)
-        for part in content
+        isinstance(content_part, dict)
+        and (content_part.get("type") == "tool_result" or content_part.get("toolResult") is not None)
+        for content_part in content
     )
 
 
-def _results(turn: Mapping[str, Any], role_name: Any, parts: Parts, where: str) -> list[Message]:
+def _result_messages(turn: Mapping[str, Any], role_name: Any, parts: Parts, where: str) -> list[Message]:
     """The tool turns of the results that stand in a user's or tool's turn, and the user's words after them."""
     role = role_of(role_name, where)
     if role not in {"user", "tool"} or parts.calls:
@@ -147,19 +148,19 @@ def _results(turn: Mapping[str, Any], role_name: Any, parts: Parts, where: str) 
     text = parts.text
     if text is None or text.isspace():
         return parts.results
-    return [*parts.results, Message(role, text, name=_text(turn.get("name"), "name", where))]
+    return [*parts.results, Message(role, text, name=_optional_text(turn.get("name"), "name", where))]
 
 
 def _message(
     turn: Mapping[str, Any],
     role_name: Any,
-    given: tuple[Any, Parts | None],
-    place: tuple[str, Sequence[Any]],
+    content_parts: tuple[Any, Parts | None],
+    location: tuple[str, Sequence[Any]],
     context: RowContext,
 ) -> Message:
-    where = place[0]
+    where = location[0]
     role = role_of(role_name, where)
-    value, parts = given
+    value, parts = content_parts
     content: str | None
     reasoning: str | None = None
     calls = _NO_CALLS
@@ -176,7 +177,7 @@ def _message(
     if role == "tool" and content is not None and "<tool_response>" in content:
         context.wrapped_results = True
     if role == "user":
-        content = _asked(content or "", where)
+        content = _user_text(content or "", where)
     elif content is None and role != "assistant":
         raise RowError("missing_field", f"{where}: the {role} turn has no text")
     if value is not None and len(turn) == 2:
@@ -184,11 +185,11 @@ def _message(
     return Message(
         role,
         content,
-        reasoning=_text(first_of(turn, TURN_KEYS["reasoning"]), "reasoning", where) or reasoning,
+        reasoning=_optional_text(first_value(turn, TURN_KEYS["reasoning"]), "reasoning", where) or reasoning,
         tool_calls=calls + _calls_beside(turn, where, context),
-        name=_text(turn.get("name"), "name", where),
+        name=_optional_text(turn.get("name"), "name", where),
         tool_call_id=call_id(turn.get("tool_call_id"), "`tool_call_id`", where),
-        weight=_weight(turn, _TURN_KEYS, place, context, trained=role == "assistant"),
+        weight=_weight(turn, _TURN_KEYS, location, context, trained=role == "assistant"),
     )
 
 
@@ -217,7 +218,7 @@ def _calls_beside(turn: Mapping[str, Any], where: str, context: RowContext) -> t
     return calls
 
 
-def _text(value: Any, key: str, where: str) -> str | None:
+def _optional_text(value: Any, key: str, where: str) -> str | None:
     if value is None or isinstance(value, str):
         return value
     raise RowError("wrong_type", f"{where}: `{key}` must be a string, found {json_type(value)}")
@@ -225,24 +226,24 @@ def _text(value: Any, key: str, where: str) -> str | None:
 
 def _weight(
     turn: Mapping[str, Any],
-    known: frozenset[str],
-    place: tuple[str, Sequence[Any]],
+    read_keys: frozenset[str],
+    location: tuple[str, Sequence[Any]],
     context: RowContext,
     *,
     trained: bool = True,
 ) -> float | None:
     """The weight that the turn's marks give it; keys that are neither known nor marks are named in a note."""
-    more = turn.keys() - known
-    if not more:
+    extra_keys = turn.keys() - read_keys
+    if not extra_keys:
         return None
-    marks = [key for key in turn if key in more and key in MARKS and is_read(key, turn[key])]
-    unread = [key for key in more.difference(marks) if turn[key] is not None]
-    if unread:
-        context.remarks.unread("turn", unread)
+    marks = [key for key in turn if key in extra_keys and key in MARKS and is_mark(key, turn[key])]
+    unread_keys = [key for key in extra_keys.difference(marks) if turn[key] is not None]
+    if unread_keys:
+        context.remarks.unread("turn", unread_keys)
     if "mask" in marks and not trained:
         marks.remove("mask")  # on a turn that is never trained either sense says the same
     if not marks:
         return None
     if "mask" in marks and context.mask_hides is None:
-        context.mask_hides = mask_hides(place[1], ROLES, TURN_KEYS["role"])
-    return weight_of(turn, marks, place[0], mask_hides=context.mask_hides is True)
+        context.mask_hides = mask_hides(location[1], ROLES, TURN_KEYS["role"])
+    return weight_of(turn, marks, location[0], mask_hides=context.mask_hides is True)

@@ -17,7 +17,7 @@ from tutelage.model.configuration import CONFIG_FILE, causal_configuration
 from tutelage.model.quantization import keep_quantized, parameter_count, stored_bytes
 from tutelage.render.tokenizer import read_object
 from tutelage.system.hardware import cpu_multiplies_bf16
-from tutelage.system.openmp_wait import watch_the_cores
+from tutelage.system.openmp_wait import start_contention_watch
 
 Precision = Literal["fp32", "bf16"]
 NO_SUCH_ATTENTION = "does not support an attention implementation through torch.nn.functional"
@@ -56,7 +56,7 @@ def load(
         DependencyError: a package that this model needs is missing.
     """
     device = onto or device_here()
-    watch_the_cores()
+    start_contention_watch()
     causal_configuration(folder / CONFIG_FILE, trust_remote_code=trust_remote_code)
     if quantisation is None:
         _require_ordinary_weights(folder, read_object(folder / CONFIG_FILE).get("quantization_config"))

@@ -148,7 +148,7 @@ def _is_weights_here(folder: Path, name: str) -> bool:
 
 
 def _converted(gguf: Path, *, label: str, log: Say) -> Path:
-    digest = file_sha256(gguf, then=f"converter {CONVERTER_VERSION}".encode())
+    digest = file_sha256(gguf, suffix=f"converter {CONVERTER_VERSION}".encode())
     folder = cache_folder() / "models" / f"{label}-{digest[:16]}"
     if folder.is_dir():
         return folder

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from tutelage.system.allocator import allocator_of_runs
+from tutelage.system.allocator import training_allocator
 from tutelage.system.main_memory import main_memory
 
 TUNABLES = "GLIBC_TUNABLES"
@@ -78,7 +78,7 @@ def this_machine() -> Device:
 
 def _kind_of_runs() -> str:
     """The entry of `overheads.toml` for a training run on this machine's processor."""
-    if allocator_of_runs() != "glibc":
+    if training_allocator() != "glibc":
         return "cpu_tcmalloc"
     return "cpu_fixed" if FIXED_THRESHOLD in os.environ.get(TUNABLES, "") else "cpu"
 

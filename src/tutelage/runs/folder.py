@@ -17,7 +17,7 @@ from typing import Any
 from tutelage import config
 from tutelage.errors import CheckpointError, ConfigError, SaveError, SourceNotFoundError, cause_of, command, remedy
 from tutelage.system import files
-from tutelage.system.files import name_aside, sync, write_bytes
+from tutelage.system.files import scratch_path, sync, write_bytes
 from tutelage.system.seals import sealed, unsealed
 
 LOCK = "run.lock"
@@ -211,28 +211,28 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def scratch_file(path: Path) -> Iterator[Path]:
-    """Where a file is written line by line while the block runs; `put_in_place` renames it, else it is deleted."""
-    scratch = name_aside(path)
-    _delete(scratch)
+def written_aside(path: Path) -> Iterator[Path]:
+    """Where a file is written line by line while the block runs; `publish` gives it its name, or it is gone."""
+    scratch = scratch_path(path)
+    _take_away(scratch)
     try:
         yield scratch
     finally:
         _delete(scratch)
 
 
-def put_in_place(path: Path) -> None:
+def publish(path: Path) -> None:
     """Give what was written aside its name; where nothing was, nothing of that name stays.
 
     Raises:
         SaveError: the disk refuses.
     """
-    scratch = name_aside(path)
+    scratch = scratch_path(path)
     if not scratch.exists():
         _delete(path)
         return
     try:
-        files.put_in_place(scratch, path)
+        files.publish(scratch, path)
     except OSError as error:
         raise save_error(f"{path.name} could not be written", path, error) from error
 

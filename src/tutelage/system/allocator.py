@@ -60,11 +60,11 @@ def better_allocator(environment: Mapping[str, str]) -> Path | None:
     folders = [
         Path(folder.format(machine=platform.machine(), prefix=sys.prefix, packages=packages)) for folder in FOLDERS
     ]
-    places = (folder / library for folder in folders for library in LIBRARIES)
-    return next((one for one in places if one.is_file()), None)
+    candidates = (folder / library for folder in folders for library in LIBRARIES)
+    return next((one for one in candidates if one.is_file()), None)
 
 
-def cost_of_allocator(device: str) -> str | None:
+def allocator_warning(device: str) -> str | None:
     """One sentence where this process computes on a CPU with glibc's own allocator; None where it has a better one.
 
     Args:
@@ -75,14 +75,14 @@ def cost_of_allocator(device: str) -> str | None:
     return f"Memory comes from glibc's allocator, which takes up to 1.6 times as much of it. Better: {INSTALL}"
 
 
-def allocator_of_runs() -> str:
+def training_allocator() -> str:
     """What `tutelage train` would give out memory with if it were started now, as `allocator_here` names it."""
     library = better_allocator(os.environ)
-    named = "" if library is None else library.name
-    return next((name for name in KNOWN if name in named), allocator_here())
+    file_name = "" if library is None else library.name
+    return next((name for name in KNOWN if name in file_name), allocator_here())
 
 
-def preloading(library: Path, environment: Mapping[str, str]) -> dict[str, str]:
+def preload_environment(library: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of a program that has `library` in it from the start.
 
     Args:

@@ -26,12 +26,12 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def name_aside(path: Path) -> Path:
+def scratch_path(path: Path) -> Path:
     """Where `path` is written before it gets its name, by the one process that writes it: hidden, beside it."""
     return path.with_name(f".{path.name}")
 
 
-def put_in_place(scratch: Path, path: Path) -> None:
+def publish(scratch: Path, path: Path) -> None:
     """Give a file or folder that is written its name; an older file of that name is replaced, an older folder is not.
 
     Raises:
@@ -54,10 +54,10 @@ def write_bytes(path: Path, content: bytes, *, shared: bool = False) -> None:
     Raises:
         OSError: the disk is full or refuses.
     """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}") if shared else name_aside(path)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}") if shared else scratch_path(path)
     try:
         scratch.write_bytes(content)
-        put_in_place(scratch, path)
+        publish(scratch, path)
     except BaseException:
         with suppress(OSError):
             scratch.unlink(missing_ok=True)
@@ -81,18 +81,18 @@ def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         yield scratch
-        give_usual_modes(scratch)
+        apply_default_modes(scratch)
         for path in scratch.rglob("*"):
             if not path.is_symlink():
                 sync(path)
         if replace:
             shutil.rmtree(folder, ignore_errors=True)
-        put_in_place(scratch, folder)
+        publish(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def give_usual_modes(folder: Path) -> None:
+def apply_default_modes(folder: Path) -> None:
     """Give a folder, and all in it, the modes that new files and folders of this process get.
 
     safetensors makes its files 0600 and `tempfile.mkdtemp` its folders 0700, whatever the umask says.

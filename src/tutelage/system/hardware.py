@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from tutelage.system.allocator import INSTALL, allocator_of_runs
+from tutelage.system.allocator import INSTALL, training_allocator
 from tutelage.system.main_memory import main_memory
 
 NATIVE_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
@@ -113,16 +113,16 @@ def machine() -> Machine:
         nvidia_driver=Path("/proc/driver/nvidia/version").exists(),
         packages={name: _version(name) for name in TRAINING_PACKAGES + OPTIONAL_PACKAGES},
         compiler=_compiler(),
-        allocator=allocator_of_runs(),
+        allocator=training_allocator(),
     )
 
 
-def route_on(found: Machine) -> Route | None:
+def route_on(hardware: Machine) -> Route | None:
     """Which path a run takes by default; None where it cannot run."""
-    if found.torch is None:
+    if hardware.torch is None:
         return None
-    gpu = found.torch.gpus[0] if found.torch.gpus else None
-    bf16 = found.cpu_bf16 if gpu is None else gpu.bf16
+    gpu = hardware.torch.gpus[0] if hardware.torch.gpus else None
+    bf16 = hardware.cpu_bf16 if gpu is None else gpu.bf16
     flash = gpu is not None and bf16 and gpu.capability >= FLASH_CAPABILITY
     kernel = "products in bf16" if gpu is None and bf16 else "torch's own"
     return Route(
@@ -133,31 +133,37 @@ def route_on(found: Machine) -> Route | None:
     )
 
 
-def problems(found: Machine) -> list[Problem]:
+def problems(hardware: Machine) -> list[Problem]:
     """What is wrong here, the worst first."""
-    listed = []
-    missing = [name for name in TRAINING_PACKAGES if found.packages[name] is None]
-    if found.torch_trouble is not None:
-        listed.append(Problem(f"torch cannot be imported: {found.torch_trouble}", "install it again"))
+    detected = []
+    missing = [name for name in TRAINING_PACKAGES if hardware.packages[name] is None]
+    if hardware.torch_trouble is not None:
+        detected.append(Problem(f"torch cannot be imported: {hardware.torch_trouble}", "install it again"))
     elif missing:
-        listed.append(Problem(f"Not installed: {', '.join(missing)}", "pip install 'tutelage[train]'"))
-    if found.torch is not None and found.nvidia_driver and not found.torch.gpus:
-        built = "built for the CPU" if found.torch.cuda is None else f"built for CUDA {found.torch.cuda}"
+        detected.append(Problem(f"Not installed: {', '.join(missing)}", "pip install 'tutelage[train]'"))
+    if hardware.torch is not None and hardware.nvidia_driver and not hardware.torch.gpus:
+        built = "built for the CPU" if hardware.torch.cuda is None else f"built for CUDA {hardware.torch.cuda}"
         what = f"There is an NVIDIA driver, but torch, {built}, sees no GPU"
-        listed.append(Problem(what, "install the torch build that fits the driver; see pytorch.org, Get started"))
-    if found.torch is not None and not found.torch.gpus and found.torch.threads < _usable_cores(found):
-        what = f"torch computes with {found.torch.threads} of {_usable_cores(found)} cores"
-        listed.append(Problem(what, "unset OMP_NUM_THREADS, or set model.threads in the recipe"))
-    if found.quota_cores is not None and found.torch is not None and found.torch.threads > found.quota_cores + 1:
-        what = f"torch starts {found.torch.threads} threads, and this container may use {found.quota_cores:g} cores"
-        listed.append(Problem(what, f"set model.threads = {max(1, int(found.quota_cores))} in the recipe"))
-    if found.allocator == "glibc" and found.torch is not None and not found.torch.gpus:
-        listed.append(Problem("With glibc's allocator training takes up to 1.6 times the memory", INSTALL))
-    if found.disk_free_bytes < LOW_DISK_BYTES:
-        listed.append(Problem("Little disk is free here", "free some, or set folder=PATH in the recipe"))
-    if found.available_bytes is not None and found.available_bytes < LOW_MEMORY_BYTES:
-        listed.append(Problem("Little memory is free", 'end other programs; prefer model.method = "lora"'))
-    return listed
+        detected.append(Problem(what, "install the torch build that fits the driver; see pytorch.org, Get started"))
+    if hardware.torch is not None and not hardware.torch.gpus and hardware.torch.threads < _usable_cores(hardware):
+        what = f"torch computes with {hardware.torch.threads} of {_usable_cores(hardware)} cores"
+        detected.append(Problem(what, "unset OMP_NUM_THREADS, or set model.threads in the recipe"))
+    if (
+        hardware.quota_cores is not None
+        and hardware.torch is not None
+        and hardware.torch.threads > hardware.quota_cores + 1
+    ):
+        what = (
+            f"torch starts {hardware.torch.threads} threads, and this container may use {hardware.quota_cores:g} cores"
+        )
+        detected.append(Problem(what, f"set model.threads = {max(1, int(hardware.quota_cores))} in the recipe"))
+    if hardware.allocator == "glibc" and hardware.torch is not None and not hardware.torch.gpus:
+        detected.append(Problem("With glibc's allocator training takes up to 1.6 times the memory", INSTALL))
+    if hardware.disk_free_bytes < LOW_DISK_BYTES:
+        detected.append(Problem("Little disk is free here", "free some, or set folder=PATH in the recipe"))
+    if hardware.available_bytes is not None and hardware.available_bytes < LOW_MEMORY_BYTES:
+        detected.append(Problem("Little memory is free", 'end other programs; prefer model.method = "lora"'))
+    return detected
 
 
 def cpu_multiplies_bf16() -> bool:
@@ -166,8 +172,8 @@ def cpu_multiplies_bf16() -> bool:
     return cpu.is_file() and bool(set(cpu.read_text(encoding="utf-8").split()) & NATIVE_BF16_FLAGS)
 
 
-def _usable_cores(found: Machine) -> int:
-    return found.cores if found.quota_cores is None else max(1, min(found.cores, int(found.quota_cores)))
+def _usable_cores(hardware: Machine) -> int:
+    return hardware.cores if hardware.quota_cores is None else max(1, min(hardware.cores, int(hardware.quota_cores)))
 
 
 def _torch() -> tuple[Torch | None, str | None]:
@@ -189,8 +195,8 @@ def processor_name() -> str | None:
     """What the processor calls itself; None where nothing says it."""
     file = Path("/proc/cpuinfo")
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    named = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
-    return named[1] if named else platform.processor() or None
+    match = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
+    return match[1] if match else platform.processor() or None
 
 
 def _quota_cores() -> float | None:
@@ -211,7 +217,7 @@ def _compiler() -> str | None:
     if path is None:
         return None
     try:
-        said = subprocess.run(  # noqa: S603 one of the compilers named above
+        version_text = subprocess.run(  # noqa: S603 one of the compilers named above
             [path, "--version"],
             capture_output=True,
             text=True,
@@ -220,7 +226,7 @@ def _compiler() -> str | None:
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    return said.split("\n")[0]
+    return version_text.split("\n")[0]
 
 
 def peak_bytes() -> int:

@@ -44,43 +44,45 @@ def main_memory(root: Path = Path("/")) -> MainMemory:
     text = facts.read_text(encoding="utf-8")
     kib = {name: int(value) for name, value in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
     total, available, source = kib["MemTotal"] << 10, kib["MemAvailable"] << 10, MACHINE
-    for limit, left in _granted(root):
+    for limit, group_available in _group_limits(root):
         total = min(total, limit)
-        if left < available:
-            available, source = left, GROUP
+        if group_available < available:
+            available, source = group_available, GROUP
     return MainMemory(total, available, source)
 
 
-def _granted(root: Path) -> list[tuple[int, int]]:
+def _group_limits(root: Path) -> list[tuple[int, int]]:
     """What each control group that this process is in grants, and what is left of it."""
-    found = []
+    limits = []
     for mount, limit_file, used_file, idle_name in GROUP_FILES:
         for group in _groups(root, root / mount):
             limit, used = _number(group / limit_file), _number(group / used_file)
             if limit is not None and used is not None:
-                found.append((limit, max(0, limit - max(0, used - _idle(group / "memory.stat", idle_name)))))
-    return found
+                limits.append(
+                    (limit, max(0, limit - max(0, used - _reclaimable_bytes(group / "memory.stat", idle_name))))
+                )
+    return limits
 
 
 def _groups(root: Path, mount: Path) -> list[Path]:
     """The folders of a process's own group and of those above it; in a container the mount itself is often its own."""
-    own = root / "proc/self/cgroup"
-    lines = own.read_text(encoding="utf-8").splitlines() if own.is_file() else []
-    wanted = "memory" if mount.name == "memory" else ""
+    membership = root / "proc/self/cgroup"
+    lines = membership.read_text(encoding="utf-8").splitlines() if membership.is_file() else []
+    controller = "memory" if mount.name == "memory" else ""
     paths = [
-        path for _, controllers, path in (line.split(":", 2) for line in lines) if wanted in controllers.split(",")
+        path for _, controllers, path in (line.split(":", 2) for line in lines) if controller in controllers.split(",")
     ]
-    inside = {mount}
+    groups = {mount}
     for path in paths:
         group = mount / path.lstrip("/")
-        inside |= {group, *(above for above in group.parents if above.is_relative_to(mount))}
-    return sorted(inside)
+        groups |= {group, *(parent for parent in group.parents if parent.is_relative_to(mount))}
+    return sorted(groups)
 
 
-def _idle(stat: Path, name: str) -> int:
+def _reclaimable_bytes(stat: Path, name: str) -> int:
     text = stat.read_text(encoding="utf-8") if stat.is_file() else ""
-    found = re.search(rf"^{name} (\d+)$", text, re.MULTILINE)
-    return int(found[1]) if found else 0
+    match = re.search(rf"^{name} (\d+)$", text, re.MULTILINE)
+    return int(match[1]) if match else 0
 
 
 def _number(file: Path) -> int | None:

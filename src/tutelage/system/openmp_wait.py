@@ -19,14 +19,14 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-BOUNDS = {"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "300000"}
+SPIN_SETTINGS = {"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "300000"}
 """The long bound that the runtime has by itself, with a short one of 1,000 spins instead of 100: so few cost a third
 more of the time beside other work. The runtime reads both as it is loaded."""
-LOOK_EVERY_SECONDS = 0.25
+POLL_SECONDS = 0.25
 CROWDED_SHARE, FREE_SHARE = 0.10, 0.04
 """Time in line for a core, as a share of a core's time, from which on threads sleep soon, and below which they spin
 again. A process alone stands in line for 0.01 to 0.04 of it, beside as many busy programs as cores for 0.5 and more."""
-MOST_HELD = 16
+MAX_IDLE_THREADS = 16
 """Threads that are started at most to bring the short bound, which takes one more than the cores without a thread."""
 THREADS = Path("/proc/self/task")
 OWN_SCHEDULE = Path("/proc/self/schedstat")
@@ -35,34 +35,34 @@ LOADED_FILES = Path("/proc/self/maps")
 
 def waiting_here(environment: Mapping[str, str]) -> str:
     """In a few words, how waiting threads of a process with this environment go about it."""
-    if chosen := _chosen(environment):
+    if chosen := _user_settings(environment):
         return f"as {' '.join(f'{name}={value}' for name, value in chosen.items())} says"
-    if time_in_line() is None:
+    if run_queue_wait_ns() is None:
         return "spin as long as the OpenMP runtime lets them: this system does not say what else wants the cores"
     return "spin, and sleep soon while other programs want the cores"
 
 
-def bounds_of_waiting(environment: Mapping[str, str]) -> dict[str, str]:
+def spin_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """What to add to the environment so that a watch can do its best; nothing where the user has chosen.
 
     Args:
         environment: variables, as in `os.environ`.
     """
-    return {} if _chosen(environment) else BOUNDS
+    return {} if _user_settings(environment) else SPIN_SETTINGS
 
 
-def _chosen(environment: Mapping[str, str]) -> dict[str, str]:
-    """The user's own choice: what is set and is not what `bounds_of_waiting` gave."""
-    values = {name: environment[name] for name in BOUNDS if environment.get(name)}
-    return {} if values == BOUNDS else values
+def _user_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """The user's own choice: what is set and is not what `spin_settings` gave."""
+    values = {name: environment[name] for name in SPIN_SETTINGS if environment.get(name)}
+    return {} if values == SPIN_SETTINGS else values
 
 
-class SleepSoon:
+class ShortSpin:
     """While held, GNU's OpenMP threads of this process sleep after a short spin, whoever started them."""
 
     def __init__(self, openmp: ctypes.CDLL, threads: int) -> None:
         self._openmp, self._threads = openmp, threads
-        self._let_go = threading.Event()
+        self._released = threading.Event()
         self._holder = threading.Thread(target=self._hold, name="tutelage-sleep-soon", daemon=True)
         self._holder.start()
 
@@ -71,11 +71,11 @@ class SleepSoon:
         # The work is a function of the runtime's own that changes nothing, as Python must not run in such threads.
         nothing = ctypes.cast(self._openmp.omp_get_level, ctypes.c_void_p)
         self._openmp.GOMP_parallel(nothing, None, ctypes.c_uint(self._threads), ctypes.c_uint(0))
-        self._let_go.wait()
+        self._released.wait()
 
     def end(self) -> None:
         """Let the threads spin again as they did."""
-        self._let_go.set()
+        self._released.set()
         self._holder.join()
 
 
@@ -89,38 +89,38 @@ class Watch:
     def __init__(self, openmp: ctypes.CDLL) -> None:
         self.crowded_seconds = 0.0
         self._openmp = openmp
-        self._sleep_soon: SleepSoon | None = None
-        threading.Thread(target=self._look_on, name="tutelage-watch", daemon=True).start()
+        self._sleep_soon: ShortSpin | None = None
+        threading.Thread(target=self._poll, name="tutelage-watch", daemon=True).start()
 
-    def _look_on(self) -> None:
-        before, then = time_in_line() or {}, time.monotonic()
+    def _poll(self) -> None:
+        previous_waits, previous_time = run_queue_wait_ns() or {}, time.monotonic()
         while True:
-            time.sleep(LOOK_EVERY_SECONDS)
-            waits, now = time_in_line() or {}, time.monotonic()
-            more = sum(wait - before.get(thread, 0) for thread, wait in waits.items())
-            self.look(more / 1e9 / (now - then), now - then)
-            before, then = waits, now
+            time.sleep(POLL_SECONDS)
+            waits, current_time = run_queue_wait_ns() or {}, time.monotonic()
+            waited_ns = sum(wait - previous_waits.get(thread, 0) for thread, wait in waits.items())
+            self.adjust(waited_ns / 1e9 / (current_time - previous_time), current_time - previous_time)
+            previous_waits, previous_time = waits, current_time
 
-    def look(self, share: float, seconds: float) -> None:
+    def adjust(self, share: float, seconds: float) -> None:
         """Go by what was seen in the last `seconds`: threads stood in line for `share` of a core's time."""
         if self._sleep_soon is not None:
             self.crowded_seconds += seconds
             if share < FREE_SHARE:
                 self._sleep_soon.end()
                 self._sleep_soon = None
-        elif share > CROWDED_SHARE and (threads := threads_to_hold()) is not None:
-            self._sleep_soon = SleepSoon(self._openmp, threads)
+        elif share > CROWDED_SHARE and (threads := idle_team_threads()) is not None:
+            self._sleep_soon = ShortSpin(self._openmp, threads)
 
 
-def threads_to_hold() -> int | None:
+def idle_team_threads() -> int | None:
     """Threads of a team with which the process has more of them than the cores it may use; None where that is many."""
     import torch
 
     threads = max(2, len(os.sched_getaffinity(0)) - torch.get_num_threads() + 2)
-    return threads if threads <= MOST_HELD else None
+    return threads if threads <= MAX_IDLE_THREADS else None
 
 
-def time_in_line() -> dict[int, int] | None:
+def run_queue_wait_ns() -> dict[int, int] | None:
     """Nanoseconds that each thread of this process has stood in line for a core; None where the system does not say."""
     if not OWN_SCHEDULE.exists():
         return None
@@ -134,9 +134,9 @@ def time_in_line() -> dict[int, int] | None:
 
 
 @cache
-def watch_the_cores() -> Watch | None:
+def start_contention_watch() -> Watch | None:
     """Look on from now on, once in a process; None where the user has chosen or there is nothing to go by or to do."""
-    if _chosen(os.environ) or time_in_line() is None:
+    if _user_settings(os.environ) or run_queue_wait_ns() is None:
         return None
     openmp = loaded_openmp()
     return None if openmp is None else Watch(openmp)

@@ -18,7 +18,7 @@ _LINE = re.compile(rb'(\{.+), "' + SEAL.encode() + rb'": "([0-9a-f]{64})"\}')
 _SEALED = re.compile(rb'(\{.+),\n "' + SEAL.encode() + rb'": "([0-9a-f]{64})"\n\}\n', re.DOTALL)
 
 
-def file_sha256(path: Path, *, then: bytes = b"") -> str:
+def file_sha256(path: Path, *, suffix: bytes = b"") -> str:
     """SHA-256 of a file's bytes, and of those that follow, as 64 hexadecimal digits.
 
     Raises:
@@ -26,7 +26,7 @@ def file_sha256(path: Path, *, then: bytes = b"") -> str:
     """
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256")
-    digest.update(then)
+    digest.update(suffix)
     return digest.hexdigest()
 
 
@@ -40,14 +40,14 @@ def differing_files(folder: Path, hashes: Mapping[str, str | None]) -> dict[str,
     wrong = {}
     for name, expected in hashes.items():
         try:
-            found = file_sha256(folder / name)
+            actual = file_sha256(folder / name)
         except FileNotFoundError:
-            found = None
+            actual = None
         except OSError as error:
             wrong[name] = error.strerror or str(error)
             continue
-        if found != expected:
-            wrong[name] = "no such file" if found is None else OTHER_BYTES
+        if actual != expected:
+            wrong[name] = "no such file" if actual is None else OTHER_BYTES
     return wrong
 
 
@@ -82,15 +82,15 @@ class LineNumbers:
     def __init__(self) -> None:
         self._missing = 0
 
-    def taken_from(self, content: dict[str, Any], place: int) -> str | None:
-        """Take the number out of the line that is at `place`, counted from 1, and say what is wrong with it.
+    def pop_number(self, content: dict[str, Any], position: int) -> str | None:
+        """Take the number out of the line that is at `position`, counted from 1, and say what is wrong with it.
 
         A line without a number, as an earlier version wrote it, is as it should be.
         """
-        found = content.pop(LINE_NUMBER, None)
-        if not isinstance(found, int):
+        number = content.pop(LINE_NUMBER, None)
+        if not isinstance(number, int):
             return None
-        missing, self._missing = found - place - self._missing, found - place
+        missing, self._missing = number - position - self._missing, number - position
         if missing > 0:
             return f"{missing} line{'' if missing == 1 else 's'} before it {'is' if missing == 1 else 'are'} gone"
         return "it is not in its place" if missing else None
@@ -123,15 +123,15 @@ def numbered_lines(data: bytes, *, decode: Callable[[bytes], Any] | None = None)
         decode: reads a line, and raises ValueError where it is damaged; `unsealed_line` unless given.
     """
     numbers = LineNumbers()
-    *ended, rest = data.split(b"\n")
-    for number, line in enumerate([*ended, rest] if rest else ended, start=1):
+    *ended, unended_line = data.split(b"\n")
+    for number, line in enumerate([*ended, unended_line] if unended_line else ended, start=1):
         is_ended = number <= len(ended)
         try:
             content = (decode or unsealed_line)(line)
         except ValueError as error:
             yield NumberedLine(number, None, str(error), None, is_ended)
             continue
-        misplaced = numbers.taken_from(content, number) if isinstance(content, dict) else None
+        misplaced = numbers.pop_number(content, number) if isinstance(content, dict) else None
         yield NumberedLine(number, content, None, misplaced, is_ended)
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import CheckpointError, SaveError, TrainingError, cause_of, command, remedy
 from tutelage.optim.master_weights import MasterWeights, not_finite
-from tutelage.system.files import give_usual_modes, put_in_place
+from tutelage.system.files import apply_default_modes, publish
 from tutelage.system.seals import sealed, unsealed
 from tutelage.train.rng_state import PREFIX, restore_rng_state, rng_state
 from tutelage.train.sharded_checkpoint import of_rank, read_shards, sha256_and_sync, with_rank, write_shards
@@ -334,8 +334,8 @@ def _seal(scratch: Path, target: Path, hashes: dict[str, str], progress: Progres
     state = scratch / STATE_FILE
     state.write_text(sealed({"progress": asdict(progress), "sha256": hashes}), encoding="utf-8")
     sha256_and_sync(state)
-    give_usual_modes(scratch)
-    put_in_place(scratch, target)
+    apply_default_modes(scratch)
+    publish(scratch, target)
 
 
 def _from(found: list[Path], chosen: str, folder: Path) -> list[Path]:

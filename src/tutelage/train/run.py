@@ -35,8 +35,8 @@ from tutelage.report.console.terminal import Terminal
 from tutelage.runs import folder as run_files
 from tutelage.runs.fingerprint import explain_missing_paths, read_inputs, skipped_steps
 from tutelage.runs.metrics_log import Recorder, RowsRecord
-from tutelage.runs.tracker_group import TrackerGroup
-from tutelage.system.allocator import cost_of_allocator
+from tutelage.runs.tracker_process import TrackerProcess
+from tutelage.system.allocator import allocator_warning
 from tutelage.train.abort import row_tokens_after_out_of_memory
 from tutelage.train.announcement import announce_architecture, announce_model
 from tutelage.train.checkpoint import Checkpoints, Progress
@@ -195,7 +195,7 @@ def _say_learner(screen: Screen, train_state: TrainState) -> None:
         state_bytes=train_state.state_bytes,
         layout=train_state.strategy.layout,
     )
-    if (cost := cost_of_allocator(train_state.loaded.device)) is not None:
+    if (cost := allocator_warning(train_state.loaded.device)) is not None:
         screen.log(f"  {cost}")
     announce_architecture(screen, train_state.strategy.architecture)
 

@@ -133,7 +133,7 @@ def _write_inputs(
         screen.log(f"What the run ended with is now in {aside}; it goes on to step {steps}")
     for damage in row_ledger_damage(folder) if resume else ():
         screen.log(f"  note: the books were damaged ({damage}); they are written again, from the same data")
-    run_files.put_in_place(folder / run_files.DROPS)
+    run_files.publish(folder / run_files.DROPS)
     run_files.clear_scratch(folder)
     write_inputs(folder, inputs)  # before the settings, whose length is new for a resume until they have it
     run_files.write_text(folder / run_files.SETTINGS, config.dump(settings))
