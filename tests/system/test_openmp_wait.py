@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.system import openmp_wait as waiting
+from tutelage.system import openmp_wait
 from tutelage.system.openmp_wait import CROWDED_SHARE, FREE_SHARE, SPIN_SETTINGS, Watch, spin_settings, waiting_here
 
 MOST = 400
 SLEEPS = f"""
 import ctypes, os, time, torch
 from pathlib import Path
-from tutelage.system import openmp_wait as waiting
+from tutelage.system import openmp_wait
 torch.set_num_threads(2)
 values = torch.ones(400_000)
 
@@ -46,7 +46,7 @@ def slept():
 main = str(os.getpid())
 openmp = openmp_wait.loaded_openmp()
 spinning = min(slept(), slept())  # what else runs may send a thread to sleep, and not keep it awake
-held = waiting.ShortSpin(openmp, waiting.idle_team_threads())
+held = openmp_wait.ShortSpin(openmp, openmp_wait.idle_team_threads())
 soon = max(slept(), slept())
 held.end()
 time.sleep(0.2)  # the threads of its team end by themselves
@@ -84,9 +84,9 @@ class Held:
 
 def test_p3_threads_sleep_soon_from_when_they_stand_in_line_until_they_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     teams: list[Held] = []
-    monkeypatch.setattr(waiting, "ShortSpin", lambda _openmp, _threads: Held(teams))
+    monkeypatch.setattr(openmp_wait, "ShortSpin", lambda _openmp, _threads: Held(teams))
     monkeypatch.setattr(Watch, "_poll", lambda _self: None)
-    monkeypatch.setattr(waiting, "idle_team_threads", lambda: 2)
+    monkeypatch.setattr(openmp_wait, "idle_team_threads", lambda: 2)
     watch = Watch(ctypes.CDLL(None))
     held = []
     between = (CROWDED_SHARE + FREE_SHARE) / 2
@@ -98,21 +98,22 @@ def test_p3_threads_sleep_soon_from_when_they_stand_in_line_until_they_do_not(mo
 
 
 def test_p3_no_team_of_more_threads_than_a_system_gives_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    cores = waiting.MAX_IDLE_THREADS + 40
+    cores = openmp_wait.MAX_IDLE_THREADS + 40
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(cores)), raising=False)
     monkeypatch.setattr("torch.get_num_threads", lambda: 2)
-    assert waiting.idle_team_threads() is None
+    assert openmp_wait.idle_team_threads() is None
     monkeypatch.setattr("torch.get_num_threads", lambda: cores - 3)
-    assert waiting.idle_team_threads() == 5
+    assert openmp_wait.idle_team_threads() == 5
     monkeypatch.setattr("torch.get_num_threads", lambda: cores)
-    assert waiting.idle_team_threads() == 2
+    assert openmp_wait.idle_team_threads() == 2
 
 
 @needs_linux
 def test_p3_time_in_line_grows_where_two_threads_want_one_core() -> None:
     code = (
         "import os, hashlib, threading; from tutelage.system.openmp_wait import run_queue_wait_ns\n"
-        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); block, before = bytes(20_000_000), run_queue_wait_ns()\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); block, before = bytes(20_000_000), "
+        "run_queue_wait_ns()\n"
         "def work():\n    for _ in range(10): hashlib.sha256(block)\n"
         "threads = [threading.Thread(target=work) for _ in range(2)]\n"
         "for thread in threads: thread.start()\n"
@@ -132,13 +133,13 @@ def test_p3_what_the_user_chose_stands(chosen: dict[str, str], monkeypatch: pyte
         monkeypatch.delenv(name, raising=False)
     for name, value in chosen.items():
         monkeypatch.setenv(name, value)
-    assert waiting.start_contention_watch.__wrapped__() is None
+    assert openmp_wait.start_contention_watch.__wrapped__() is None
     ((name, value),) = chosen.items()
     assert waiting_here(chosen) == f"as {name}={value} says"
 
 
 def test_p3_the_way_of_waiting_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(waiting, "OWN_SCHEDULE", tmp_path / "none")
+    monkeypatch.setattr(openmp_wait, "OWN_SCHEDULE", tmp_path / "none")
     assert "as long as the OpenMP runtime lets them" in waiting_here(SPIN_SETTINGS)
-    monkeypatch.setattr(waiting, "OWN_SCHEDULE", tmp_path)
+    monkeypatch.setattr(openmp_wait, "OWN_SCHEDULE", tmp_path)
     assert "sleep soon while other programs want the cores" in waiting_here(spin_settings({}))

@@ -182,7 +182,7 @@ class _Preparer:
         data = self.settings.data
         return {
             "files": [[file.display_name, self.data.sha256[file.display_name]] for file in files],
-            "reading": [data.shape, data.columns, max_rows],
+            "reading": [data.format, data.columns, max_rows],
             "renderer": renderer_facts(self.renderer),
             "length": [self.settings.pack.max_seq_length, self.settings.pack.too_long],
         }

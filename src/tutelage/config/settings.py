@@ -124,18 +124,20 @@ def contradictions(settings: Settings, *, ignore: Collection[str] = ()) -> list[
     if unknown_sources := [name for name in data.weights if name not in data.train]:
         problem = f"names {', '.join(unknown_sources)}; the sources in data.train are {', '.join(data.train)}"
         conflicts.append(Contradiction(("data.weights", "data.train"), problem))
-    if data.validation and data.validation_share > 0:
+    if data.validation and data.validation_ratio > 0:
         problem = "is set, and so is data.validation; keep one of them"
-        conflicts.append(Contradiction(("data.validation_share", "data.validation"), problem))
-    if pack.row_tokens is not None and pack.row_tokens < pack.max_tokens:
-        problem = f"is {pack.row_tokens}, less than pack.max_tokens = {pack.max_tokens}; raise it at least to that"
-        conflicts.append(Contradiction(("pack.row_tokens", "pack.max_tokens"), problem))
-    if train.warmup_steps is not None and "warmup_share" in train.model_fields_set:
-        problem = "is set, and so is train.warmup_share; keep one of them"
-        conflicts.append(Contradiction(("train.warmup_steps", "train.warmup_share"), problem))
-    if train.early_stop_patience is not None and not data.validation and data.validation_share == 0:
-        problem = "is set, but nothing is held out; set data.validation or data.validation_share"
-        paths = ("train.early_stop_patience", "data.validation", "data.validation_share")
+        conflicts.append(Contradiction(("data.validation_ratio", "data.validation"), problem))
+    if pack.row_tokens is not None and pack.row_tokens < pack.max_seq_length:
+        problem = (
+            f"is {pack.row_tokens}, less than pack.max_seq_length = {pack.max_seq_length}; raise it at least to that"
+        )
+        conflicts.append(Contradiction(("pack.row_tokens", "pack.max_seq_length"), problem))
+    if train.warmup_steps is not None and "warmup_ratio" in train.model_fields_set:
+        problem = "is set, and so is train.warmup_ratio; keep one of them"
+        conflicts.append(Contradiction(("train.warmup_steps", "train.warmup_ratio"), problem))
+    if train.early_stopping_patience is not None and not data.validation and data.validation_ratio == 0:
+        problem = "is set, but nothing is held out; set data.validation or data.validation_ratio"
+        paths = ("train.early_stopping_patience", "data.validation", "data.validation_ratio")
         conflicts.append(Contradiction(paths, problem))
     conflicts += [
         Contradiction(

@@ -105,7 +105,8 @@ def _strip_tool_listing(message: Message, where: str, address: Address) -> tuple
         passage for passage in (prefix_text.rstrip(), suffix_text.lstrip()) if passage and not passage.isspace()
     )
     removed_text = text[len(prefix_text) :] if text.startswith(prefix_text) else text
-    detail = f"{where}: tools and the way to call them, left to the template: {removed_text.lstrip()[:_EXCERPT_CHARACTERS]!r}"
+    detail = f"{where}: tools and the way to call them, left to the template: "
+    detail += repr(removed_text.lstrip()[:_EXCERPT_CHARACTERS])
     return remaining_text, Change(address, "system_text_removed", detail)
 
 

@@ -34,7 +34,7 @@ def json_lines(stream: ByteStream, display_name: str, *, counts_only: bool = Fal
     Args:
         stream: the file.
         display_name: its name in addresses.
-        counts_only: leave out the search for keys that stand twice, and the addresses of good rows, for a pass that only
+        counts_only: leave out the search for keys that stand twice, and addresses of good rows, for a pass that only
             counts columns.
     """
     line_number, shared_values, survey_address = 0, SharedValues(), Address(display_name, 1)

@@ -263,7 +263,8 @@ def _split_files(repository: str, selection: str, names: list[Path]) -> list[Pat
             where=repository,
             found=", ".join(configurations),
             expected="one of them",
-            fix=f"write {repository}:{configurations[0] if configurations[0] != '.' else configurations[1]}/{split or 'train'}",
+            fix=f"write {repository}:"
+            f"{configurations[0] if configurations[0] != '.' else configurations[1]}/{split or 'train'}",
         )
     return chosen
 

@@ -157,7 +157,8 @@ def survey_notes(file_survey: Survey, shape: str, table: ShapeTable, display_nam
     if auto and file_survey.shapes[shape] and others:
         kinds = ", ".join(f"{count} {name}" for name, count in others.items())
         notes.append(
-            f"{display_name} is mixed: {file_survey.shapes[shape]} rows are {shape}, {kinds}; each is read by its own shape"
+            f"{display_name} is mixed: {file_survey.shapes[shape]} rows are {shape}, {kinds}; "
+            "each is read by its own shape"
         )
     unused: dict[str, None] = {}
     columns_by_shape: dict[str, set[str]] = {}
