@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tutelage.audit.embedding_findings import embedding_findings
-from tutelage.audit.embedding_rows import embedding_state, read_embedding, surely_unused, untrained_tokens
+from tutelage.audit.embedding_rows import embedding_state, read_embedding, untrained_tokens, unused_rows
 from tutelage.errors import DataError
 from tutelage.model.locate import cache_folder
 from tutelage.render import Tokenizer
@@ -150,7 +150,7 @@ def test_two_equal_rows_are_no_evidence(folder: Path) -> None:
 def test_control_tokens_without_training_are_an_error(folder: Path) -> None:
     tokenizer = Tokenizer.load(folder)
     rows = ordinary()
-    rows[tokenizer.control_tokens["<|im_end|>"]] = 0
+    rows[tokenizer.special_tokens["<|im_end|>"]] = 0
     embedding = read_embedding(written(folder, rows))
     assert embedding is not None
     state = embedding_state(embedding, tokenizer)
@@ -178,8 +178,8 @@ def test_a_vocabulary_size_that_is_not_that_of_the_weights(folder: Path) -> None
 
 def test_candidates_are_rows_that_exist(folder: Path) -> None:
     tokenizer = Tokenizer.load(folder)
-    assert set(range(403, ROWS)) <= set(surely_unused(tokenizer, ROWS))
-    assert max(surely_unused(tokenizer, 401)) < 401
+    assert set(range(403, ROWS)) <= set(unused_rows(tokenizer, ROWS))
+    assert max(unused_rows(tokenizer, 401)) < 401
 
 
 @pytest.mark.skipif(not SMOLLM2, reason="SmolLM2-135M-Instruct was not converted here yet")

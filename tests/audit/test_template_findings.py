@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tutelage.audit.template_findings import checkpoint_findings
-from tutelage.audit.template_probe import Probe, content_form, observe, opened_reasoning
-from tutelage.audit.tool_findings import observe_tools
+from tutelage.audit.template_probe import Probe, content_form, opened_reasoning, probe_template
+from tutelage.audit.tool_findings import probe_tools
 from tutelage.render import ChatTemplate, Tokenizer
 from tutelage.types import Finding
 
@@ -188,7 +188,7 @@ def test_a_reply_without_an_end_says_what_happens_to_it(found: Callable[..., dic
 def test_a_terminator_that_is_no_stop_is_suggested_as_one(
     found: Callable[..., dict[str, Finding]], tokenizer: Tokenizer
 ) -> None:
-    other = frozenset({tokenizer.control_tokens["<|endoftext|>"]})
+    other = frozenset({tokenizer.special_tokens["<|endoftext|>"]})
     finding = found(PLAIN, dataclasses.replace(tokenizer, stop_ids=other))["no_stop_after_reply"]
     assert finding.fix is not None
     assert "render.stop_tokens = ['<|im_end|>']" in finding.fix
@@ -242,7 +242,7 @@ def test_a_padding_token_that_stops_is_harmless_and_said(
 def test_control_tokens_without_a_row_in_the_embedding(
     found: Callable[..., dict[str, Finding]], tokenizer: Tokenizer
 ) -> None:
-    small = dataclasses.replace(tokenizer, vocabulary_size=tokenizer.control_tokens["<|im_end|>"])
+    small = dataclasses.replace(tokenizer, vocabulary_size=tokenizer.special_tokens["<|im_end|>"])
     assert found(PLAIN, small)["control_tokens_without_embedding"].severity == "error"
     assert found(PLAIN).keys().isdisjoint({"control_tokens_without_embedding", "ids_without_embedding"})
 
@@ -350,7 +350,7 @@ class TestTools:
         ],
     )
     def test_spellings_of_arguments(self, arguments: str, as_object: str, as_text: str) -> None:
-        seen = observe_tools(Probe(ChatTemplate(self.template(arguments), named_tokens={})))
+        seen = probe_tools(Probe(ChatTemplate(self.template(arguments), named_tokens={})))
         assert (seen.object_arguments, seen.text_arguments) == (as_object, as_text)
 
     def test_each_spelling_has_its_finding(self, found: Callable[..., dict[str, Finding]]) -> None:
@@ -363,7 +363,7 @@ class TestTools:
 
 
 def test_the_whole_of_what_is_observed_is_refused_together() -> None:
-    seen = observe(ChatTemplate("{{ raise_exception('never') }}", named_tokens={}))
+    seen = probe_template(ChatTemplate("{{ raise_exception('never') }}", named_tokens={}))
     assert (seen.content, seen.refusal, seen.system) == ("neither", "never", "refused")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tutelage.audit.template_loss import SAID, TemplateLoss, loss_finding, template_loss
+from tutelage.audit.template_loss import PROBE_CONVERSATION, TemplateLoss, loss_finding, template_loss
 from tutelage.builders.renderer import renderer_for
 from tutelage.config import RenderSettings
 from tutelage.model.load import load
@@ -18,14 +18,14 @@ def test_losses_are_those_of_the_served_conversation(tiny_model_folder: Path) ->
     model, _ = load(tiny_model_folder)
     measured = template_loss(model, renderer)
     assert measured is not None
-    ids = torch.from_numpy(renderer.serve(SAID)).long()
+    ids = torch.from_numpy(renderer.serve(PROBE_CONVERSATION)).long()
     with torch.inference_mode():
         logits = model(input_ids=ids[None]).logits[0, :-1].float()
     losses = -logits.log_softmax(-1).gather(1, ids[1:, None])[:, 0]
     for token in ("<|im_start|>", "<|im_end|>"):
-        here = ids[1:] == renderer.tokenizer.control_tokens[token]
+        here = ids[1:] == renderer.tokenizer.special_tokens[token]
         assert measured.control[token] == pytest.approx(losses[here].mean().item(), rel=1e-4)
-    control = torch.isin(ids[1:], torch.tensor(list(renderer.tokenizer.control_tokens.values())))
+    control = torch.isin(ids[1:], torch.tensor(list(renderer.tokenizer.special_tokens.values())))
     assert measured.control_mean == pytest.approx(losses[control].mean().item(), rel=1e-4)
     assert measured.text_mean == pytest.approx(losses[~control].mean().item(), rel=1e-4)
 

@@ -10,7 +10,7 @@ import pytest
 from tutelage.builders.renderer import renderer_for
 from tutelage.config import RenderSettings
 from tutelage.errors import ConfigError, SourceNotFoundError, TemplateError
-from tutelage.render.chat_template.builtin_templates import find_named
+from tutelage.render.chat_template.builtin_templates import find_builtin
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_without_a_template_nothing_is_guessed_and_the_formats_are_named(base: P
 
 def test_a_format_by_name_brings_its_stop_token(base: Path) -> None:
     renderer = renderer_for(base, RenderSettings(template="chatml"))
-    assert renderer.template.source == find_named("chatml").source
+    assert renderer.template.source == find_builtin("chatml").source
     assert stops(base, template="chatml") == {"<|im_end|>", "<|endoftext|>"}
     assert stops(base, template="plain") == {"<|endoftext|>"}
 
@@ -51,7 +51,7 @@ def test_a_file_wins_only_when_it_is_written_as_a_path(
         (tmp_path / name).write_text("{{ messages[0].content }}", "utf-8")
         own = renderer_for(base, RenderSettings(template=f"./{name}")).template.source
         assert own == "{{ messages[0].content }}"
-    assert renderer_for(base, RenderSettings(template="chatml")).template.source == find_named("chatml").source
+    assert renderer_for(base, RenderSettings(template="chatml")).template.source == find_builtin("chatml").source
 
 
 def test_a_missing_file_names_the_formats(base: Path) -> None:

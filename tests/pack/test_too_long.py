@@ -99,7 +99,7 @@ def test_what_stays_fits_and_is_still_proven(rows: list[Proven], max_seq_length:
         for example in examples:
             assert 2 <= len(example.ids) <= max_seq_length
             assert example.turns
-            assert_proven(example, stop_ids=frozenset([STOP]), vocabulary_size=1000, whole=True)
+            assert_proven(example, stop_ids=frozenset([STOP]), vocabulary_size=1000, trains_all_tokens=True)
             assert conversation.is_text or all(turn.ends_with_stop for turn in example.turns)
             assert example.turns[-1].reply_end == len(example.ids)
         pack_rows(examples, row_tokens=max_seq_length)
@@ -112,8 +112,8 @@ def test_a_conversation_loses_whole_turns_from_its_end(
     parts: list[list[tuple[int, int]]], whole: bool, max_seq_length: int, too_long: str
 ) -> None:
     """Each turn that stays stands on its full proven prompt, and every turn that fits stays."""
-    row = conversation_row(1, parts, whole=whole)
-    kept, ledger, _ = through([row], max_seq_length, too_long)
+    row = conversation_row(1, parts, trains_all_tokens=whole)
+    kept, ledger, _ = through([row], max_tokens, too_long)
 
     def proven_turns(examples: tuple[Example, ...], limit: int) -> dict[int, tuple[bytes, bytes]]:
         return {

@@ -273,7 +273,7 @@ class TestControlTokens:
         conversation = talk(*pair(SPELLED, "b"))
         examples = proven(renderer, conversation)
         assert_served(chatml_folder, conversation, examples, stop="<|im_end|>")
-        assert examples[0].ids.tolist().count(renderer.tokenizer.control_tokens["<|im_start|>"]) == 3
+        assert examples[0].ids.tolist().count(renderer.tokenizer.special_tokens["<|im_start|>"]) == 3
 
     def test_keep_never_trains_past_the_stop(self, chatml_folder: Path) -> None:
         renderer = renderer_of(chatml_folder, control_tokens="keep")
@@ -282,7 +282,7 @@ class TestControlTokens:
     def test_escape_keeps_the_text_and_makes_letters_of_it(self, chatml_folder: Path) -> None:
         renderer = renderer_of(chatml_folder, control_tokens="escape")
         (one,) = proven(renderer, talk(*pair(f"say {SPELLED}", f"b {SPELLED} c"), *pair("d", "e")))
-        ids, control = one.ids.tolist(), renderer.tokenizer.control_tokens
+        ids, control = one.ids.tolist(), renderer.tokenizer.special_tokens
         assert [ids.count(control[word]) for word in ("<|im_start|>", "<|im_end|>")] == [4, 4]
         first = one.turns[0]
         text = renderer.tokenizer.decode(ids[first.prompt_end : first.reply_end])

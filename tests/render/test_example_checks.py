@@ -89,7 +89,9 @@ MASK_MUTANTS = [
 
 def gate(example: Example, folder: Path, *, train_on_all: bool = False) -> None:
     tokenizer = Tokenizer.load(folder)
-    assert_proven(example, stop_ids=tokenizer.stop_ids, vocabulary_size=tokenizer.vocabulary_size, whole=train_on_all)
+    assert_proven(
+        example, stop_ids=tokenizer.stop_ids, vocabulary_size=tokenizer.vocabulary_size, trains_all_tokens=train_on_all
+    )
 
 
 def oracle(example: Example, folder: Path) -> None:

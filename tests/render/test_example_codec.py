@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.render.example_codec import packed, unpacked
+from tutelage.render.example_codec import example_from_bytes, example_to_bytes
 from tutelage.types import Address, Example, Turn
 
 ADDRESS = Address("rows.jsonl", 7)
@@ -38,12 +38,12 @@ def assert_equal(one: Example, other: Example) -> None:
 
 @given(an_example(), st.sampled_from([65_536, 65_537, 200_000]))
 def test_an_example_comes_back_as_it_was(example: Example, vocabulary_size: int) -> None:
-    assert_equal(unpacked(packed(example, vocabulary_size=vocabulary_size), ADDRESS), example)
+    assert_equal(example_from_bytes(example_to_bytes(example, vocabulary_size=vocabulary_size), ADDRESS), example)
 
 
 @given(an_example(most_id=2**31 - 1))
 def test_large_ids_come_back_from_a_large_vocabulary(example: Example) -> None:
-    assert_equal(unpacked(packed(example, vocabulary_size=2**31 - 1), ADDRESS), example)
+    assert_equal(example_from_bytes(example_to_bytes(example, vocabulary_size=2**31 - 1), ADDRESS), example)
 
 
 @pytest.mark.parametrize(("vocabulary_size", "bytes_each"), [(65_536, 2), (65_537, 4)])
@@ -51,13 +51,13 @@ def test_an_id_takes_two_bytes_where_the_vocabulary_allows(vocabulary_size: int,
     short, long = (
         Example(ADDRESS, 0, np.ones(size, dtype=np.int32), np.zeros(size, dtype=np.float32), ()) for size in (10, 110)
     )
-    sizes = [len(packed(one, vocabulary_size=vocabulary_size)) for one in (short, long)]
+    sizes = [len(example_to_bytes(one, vocabulary_size=vocabulary_size)) for one in (short, long)]
     assert sizes[1] - sizes[0] == 100 * bytes_each
 
 
 def test_what_comes_back_can_be_written_to() -> None:
     example = Example(ADDRESS, 0, np.ones(3, dtype=np.int32), np.ones(3, dtype=np.float32), ())
-    back = unpacked(packed(example, vocabulary_size=10), ADDRESS)
+    back = example_from_bytes(example_to_bytes(example, vocabulary_size=10), ADDRESS)
     back.ids[0], back.weights[0] = 5, 0.0
     assert back.ids.tolist() == [5, 1, 1]
     assert back.weights.tolist() == [0.0, 1.0, 1.0]

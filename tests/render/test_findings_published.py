@@ -17,7 +17,7 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from tutelage.audit.template_findings import checkpoint_findings
 from tutelage.audit.template_probe import Probe, content_form, control_like
-from tutelage.audit.tool_findings import observe_tools
+from tutelage.audit.tool_findings import probe_tools
 from tutelage.render import ChatTemplate, Tokenizer
 
 MATERIAL = Path(__file__).resolve().parents[2].parent / "shared/material/templates"
@@ -82,7 +82,7 @@ def cells(row: dict[str, str], template: ChatTemplate, tokenizer: Tokenizer) -> 
         ("gen_prompt_opens_think", {"prompt_opens_reasoning", "prompt_closes_reasoning"}),
     ):
         yield mark, str(mark in marks), str(bool(own & keys))
-    seen = observe_tools(Probe(template, content_form(template)))
+    seen = probe_tools(Probe(template, content_form(template)))
     yield "tools", row["tools"], "yes" if seen.shown == "kept" else "no"
     yield "tool_call_args_dict", row["tool_call_args_dict"], CALLS[seen.object_arguments]
     yield "tool_call_args_str", row["tool_call_args_str"], CALLS[seen.text_arguments]

@@ -57,32 +57,36 @@ MUTANTS = (
         "body = finished[start - 1 : ",
         "judge",
     ),
-    Mutant("the stop is left out", "turns", "reply.after[: found.end()]", "reply.after[: found.start()]", "witness"),
+    Mutant("the stop is left out", "turns", "reply.suffix[: match.end()]", "reply.suffix[: match.start()]", "witness"),
     Mutant(
-        "the line end after the stop is trained", "turns", "after[: found.end()]", "after[: found.end() + 1]", "witness"
+        "the line end after the stop is trained",
+        "turns",
+        "suffix[: match.end()]",
+        "suffix[: match.end() + 1]",
+        "witness",
     ),
     Mutant("the stop has no weight", "renderer", "weights[start:end] = ", "weights[start : end - 1] = ", "gate"),
     Mutant(
         "every reply begins behind the prompt",
         "text_spans",
-        "    if not given.strip():\n        return None\n",
+        "    if not ending.strip():\n        return None\n",
         '    return ""\n',
     ),
     Mutant(
-        "a mark of history is part of the reply", "text_spans", "    if not given.strip():\n        return None\n", ""
+        "a mark of history is part of the reply", "text_spans", "    if not ending.strip():\n        return None\n", ""
     ),
-    Mutant("no words are foreign", "text_spans", "if len(other) else None", "if len(other) < 0 else None"),
-    Mutant("words may stand twice", "text_spans", "np.any(np.diff(seen) < 0)", "np.any(np.diff(seen) < -1e6)"),
+    Mutant("no words are foreign", "text_spans", "if len(positions) else None", "if len(positions) < 0 else None"),
+    Mutant("words may stand twice", "text_spans", "np.any(np.diff(offsets) < 0)", "np.any(np.diff(offsets) < -1e6)"),
     Mutant(
         "the prompt is cut as the whole text is",
-        *("renderer", "prompt_ids, whole_ids = ids[turn.prompt], ids[whole]"),
-        "prompt_ids, whole_ids = ids[whole][: len(ids[turn.prompt])], ids[whole]",
+        *("renderer", "prompt_ids, full_ids = ids[turn.prompt], ids[full_text]"),
+        "prompt_ids, full_ids = ids[full_text][: len(ids[turn.prompt])], ids[full_text]",
         "witness",
     ),
     Mutant(
         "a border that moves is not seen",
         "prompt_boundary",
-        "if whole_ids[: len(prompt_ids)] == prompt_ids:",
+        "if full_ids[: len(prompt_ids)] == prompt_ids:",
         "if True:",
         "witness",
     ),
@@ -93,15 +97,15 @@ MUTANTS = (
     Mutant(
         "a missing stop is appended twice",
         "renderer",
-        "[*after, self.tokenizer.stop_id]",
-        "[*after, *[self.tokenizer.stop_id] * 2]",
+        "[*emitted_ids, self.tokenizer.stop_id]",
+        "[*emitted_ids, *[self.tokenizer.stop_id] * 2]",
         "witness",
     ),
     Mutant("a missing stop stays away", "renderer", "if not turn.stop_written:", "if False:", "witness"),
     Mutant(
         "words are found by their looks",
-        *("text_spans", "first, last = start + int(own[0]), start + int(own[-1]) + 1"),
-        'found = "".join(traced.text[start + int(one)] for one in own)\n'
+        *("text_spans", "first, last = start + int(own_positions[0]), start + int(own_positions[-1]) + 1"),
+        'found = "".join(traced.text[start + int(one)] for one in own_positions)\n'
         "    first = traced.text.find(found)\n    last = first + len(found)",
         "any",
     ),
@@ -120,10 +124,10 @@ MUTANTS = (
     Mutant(
         "a spelled control token is not seen",
         "special_tokens",
-        "if found := self.pattern.search(text):",
-        "if found := None:",
+        "if match := self.pattern.search(text):",
+        "if match := None:",
     ),
-    Mutant("a text that is not decoded again", "renderer", "if spoken[id(turn)] != turn.text:", "if False:"),
+    Mutant("a text that is not decoded again", "renderer", "if decoded[id(turn)] != turn.text:", "if False:"),
     Mutant(
         "the opened block is not closed",
         "chat_template.reasoning",
@@ -133,13 +137,13 @@ MUTANTS = (
     Mutant(
         "a shape is believed too soon",
         "turns",
-        "if words == content or words in (",
-        "if content.strip() in words or words in (",
+        "if text == content or text in (",
+        "if content.strip() in text or text in (",
     ),
     Mutant(
         "no turn is an opening turn",
         "renderer",
-        "if asked or finding.reason not in NO_OPENING:",
+        "if has_question or finding.reason not in NO_OPENING:",
         "if finding.reason:",
         "witness",
     ),

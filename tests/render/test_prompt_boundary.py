@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.support.judge import NAMED, TOKENIZERS, tokenizer_of
 from tutelage.render import Tokenizer
-from tutelage.render.prompt_boundary import decoded_behind, reply_ids
+from tutelage.render.prompt_boundary import decoded_after, reply_ids
 
 PROMPTS = (
     "<s>user\nhi\n",
@@ -48,7 +48,7 @@ def test_ids_of_the_prompt_stay_and_the_reply_says_its_text(kind: str, prompt: s
             continue
         found += 1
         assert tokenizer_of(kind).decode(served + ids, skip_special_tokens=False).endswith(reply)
-        assert decoded_behind(tokenizer, [(served, ids)]) == [reply]
+        assert decoded_after(tokenizer, [(served, ids)]) == [reply]
     assert found >= len(REPLIES) - 2
 
 
@@ -86,6 +86,6 @@ def test_whatever_is_said_is_read_back(kind: str, prompt: str, reply: str) -> No
     whole = fast.decode(served + ids, skip_special_tokens=False)
     before = fast.decode(served, skip_special_tokens=False)
     assert whole.startswith(before)
-    assert decoded_behind(tokenizer, [(served, ids)])[0] == whole[len(before) :]
+    assert decoded_after(tokenizer, [(served, ids)])[0] == whole[len(before) :]
     if not kind.startswith("space"):
         assert whole[len(before) :] == reply

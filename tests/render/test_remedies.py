@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.serving_oracle import CHATML, LATEST_REASONING, dropped, pair, proven, remarks, talk
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
-from tutelage.render.remedies import ROWS_WITH_ALL_WAYS
+from tutelage.render.remedies import ROWS_WITH_ALL_REMEDIES
 from tutelage.types import Address, Conversation, Drop, Message
 
 THINKS = talk(Message("user", "2+3?"), Message("assistant", "5", reasoning="add them"))
@@ -155,20 +155,20 @@ def test_rows_that_drop_for_one_reason_do_not_each_try_every_way(
 ) -> None:
     renderer = with_template(SWITCHED.replace("NAME", "zzz"))
     tried: list[int] = []
-    prove = Renderer._tried
+    prove = Renderer._prove_without_remedies
 
     def counting(given: Renderer, rows: list[Conversation]) -> list[Any]:
         tried.append(len(rows))
         return prove(given, rows)
 
-    monkeypatch.setattr(Renderer, "_tried", counting)
+    monkeypatch.setattr(Renderer, "_prove_without_remedies", counting)
     rows = [replace(THINKS, address=Address("rows.jsonl", number)) for number in range(200)]
     outcomes = renderer.prove(rows)
     ways = {
         outcome.detail.partition("; the turn is proven with ")[2] for outcome in outcomes if isinstance(outcome, Drop)
     }
     assert ways == {"render.template_arguments = {zzz = true}"}
-    assert sum(tried) <= 200 + 200 + 10 * ROWS_WITH_ALL_WAYS
+    assert sum(tried) <= 200 + 200 + 10 * ROWS_WITH_ALL_REMEDIES
 
     tried.clear()
     shortened = CHATML.replace("message['content']", "message['content'][:3]")
@@ -176,7 +176,7 @@ def test_rows_that_drop_for_one_reason_do_not_each_try_every_way(
     rows = [talk(*pair("a", "too long")) for _ in range(200)]
     outcomes = with_template(shortened + switches).prove(rows)
     assert all(isinstance(outcome, Drop) and "proven with" not in outcome.detail for outcome in outcomes)
-    assert sum(tried) <= 200 + 20 * ROWS_WITH_ALL_WAYS
+    assert sum(tried) <= 200 + 20 * ROWS_WITH_ALL_REMEDIES
 
 
 def test_a_way_out_of_an_earlier_row_is_tried_before_it_is_said_of_another(with_template: Build) -> None:

@@ -133,17 +133,17 @@ def test_the_ids_are_those_of_the_whole_texts(name: str, data: st.DataObject) ->
 
 @pytest.mark.parametrize("name", CUT)
 def test_these_tokenizers_are_cut(name: str) -> None:
-    assert encoder_named(name).whole_because is None
+    assert encoder_named(name).fallback_reason is None
 
 
 @needs_embedded
 def test_the_embedded_model_is_cut() -> None:
-    assert encoder_named("smollm2").whole_because is None
+    assert encoder_named("smollm2").fallback_reason is None
 
 
 @pytest.mark.parametrize("name", UNSAFE)
 def test_tokens_that_look_at_their_neighbours_are_not_cut_at(name: str) -> None:
-    assert "<tool>" in str(encoder_named(name).whole_because)
+    assert "<tool>" in str(encoder_named(name).fallback_reason)
 
 
 def test_without_added_tokens_texts_are_encoded_whole() -> None:
@@ -152,7 +152,7 @@ def test_without_added_tokens_texts_are_encoded_whole() -> None:
     trainer = trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
     tokenizer.train_from_iterator(CORPUS, trainer)
     encoder = SegmentEncoder(tokenizer)
-    assert encoder.whole_because is not None
+    assert encoder.fallback_reason is not None
     assert encoder.encode(["hello world"]) == whole(tokenizer, ["hello world"])
 
 

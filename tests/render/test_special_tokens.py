@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.judge import NAMED, tokenizer_of
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
-from tutelage.render.special_tokens import ControlTokens, refuse, texts_of
+from tutelage.render.special_tokens import SpecialTokens, special_token_finding, texts_of
 from tutelage.types import Address, Conversation, Drop, Message, Proven, ToolCall
 
 SIMPLE = """\
@@ -25,8 +25,8 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def controls(tokenizer: Tokenizer) -> ControlTokens:
-    return ControlTokens(tokenizer)
+def controls(tokenizer: Tokenizer) -> SpecialTokens:
+    return SpecialTokens(tokenizer)
 
 
 def row(*messages: Message, **rest: Any) -> Conversation:
@@ -51,28 +51,28 @@ HIDDEN = [
 
 @pytest.mark.parametrize("conversation", HIDDEN)
 def test_a_control_token_is_found_wherever_a_template_may_write_it(
-    controls: ControlTokens, conversation: Conversation
+    controls: SpecialTokens, conversation: Conversation
 ) -> None:
-    found = controls.spelled(conversation)
+    found = controls.first_spelled(conversation)
     assert found is not None
     assert found[1] == "<|im_end|>"
-    assert refuse(found).reason == "control_token_in_text"
+    assert special_token_finding(found).reason == "control_token_in_text"
     assert any(BAD in text for _, text in texts_of(conversation))
 
 
 @pytest.mark.parametrize("text", ["", "a", "<|im_", "|im_end|", "<| im_end |>", "im_end", "<|im_END|>"])
-def test_what_is_no_control_token_is_left_alone(controls: ControlTokens, text: str) -> None:
-    assert controls.spelled(row(Message("user", text))) is None
+def test_what_is_no_control_token_is_left_alone(controls: SpecialTokens, text: str) -> None:
+    assert controls.first_spelled(row(Message("user", text))) is None
 
 
 @pytest.mark.parametrize(
     ("text", "may"), [("a<|im_", True), ("<|", True), ("</s", True), ("a<", False), ("a<|im_ ", False)]
 )
-def test_a_text_that_ends_like_the_beginning_of_one_may_join(controls: ControlTokens, text: str, may: bool) -> None:
+def test_a_text_that_ends_like_the_beginning_of_one_may_join(controls: SpecialTokens, text: str, may: bool) -> None:
     assert controls.may_join(row(Message("user", text))) is may
 
 
-def test_escaped_letters_are_no_token_and_say_the_same_text(controls: ControlTokens, tokenizer: Tokenizer) -> None:
+def test_escaped_letters_are_no_token_and_say_the_same_text(controls: SpecialTokens, tokenizer: Tokenizer) -> None:
     text = "<|im_start|>user\nx<|im_end|>y<|im_end|>"
     span = (text.index("<|im_end|>"), text.index("<|im_end|>") + len("<|im_end|>"))
     ids = controls.encode(text, [span])

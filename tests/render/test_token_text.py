@@ -17,15 +17,15 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from tests.support.serving_oracle import pair, proven, renderer_of, talk
 from tutelage.render import Tokenizer
 from tutelage.render.token_text import (
-    ASCII_SIGNS,
+    ASCII_MARKERS,
     CONTEXT,
-    SIGNS,
+    MARKERS,
     STOP,
     TRAINED,
     TokenTexts,
-    coloured,
-    coloured_rows,
-    has_colour,
+    colored,
+    colored_rows,
+    has_color,
     markers_for,
     token_texts,
     visible,
@@ -171,7 +171,7 @@ def test_the_work_is_linear_in_the_length(kind: str) -> None:
 def test_colours(chatml_folder: Path) -> None:
     renderer = renderer_of(chatml_folder)
     (example,) = proven(renderer, talk(*pair("hi [bold]", "yes 🙂")))
-    text = coloured(example, renderer.tokenizer)
+    text = colored(example, renderer.tokenizer)
     assert text.plain == "<|im_start|>user\nhi [bold]<|im_end|>\n<|im_start|>assistant\nyes 🙂<|im_end|>"
     words = {style: "".join(text.plain[span.start : span.end] for span in text.spans if span.style == style)
              for style in (TRAINED, CONTEXT, STOP)}  # fmt: skip
@@ -183,7 +183,7 @@ def test_colours(chatml_folder: Path) -> None:
 def test_plain_values_for_a_page(chatml_folder: Path) -> None:
     renderer = renderer_of(chatml_folder)
     examples = proven(renderer, talk(*pair("a", "b")))
-    (row,) = coloured_rows(examples, renderer.tokenizer)
+    (row,) = colored_rows(examples, renderer.tokenizer)
     assert row["address"] == "rows.jsonl:1"
     assert [token["id"] for token in row["tokens"]] == examples[0].ids.tolist()
     assert [token["weight"] for token in row["tokens"]] == examples[0].weights.tolist()
@@ -193,22 +193,22 @@ def test_plain_values_for_a_page(chatml_folder: Path) -> None:
 def marked(folder: Path, **options: Any) -> str:
     renderer = renderer_of(folder)
     (example,) = proven(renderer, talk(*pair("hi", "yes\nno"), *pair("so", "do")))
-    return coloured(example, renderer.tokenizer, **options).plain
+    return colored(example, renderer.tokenizer, **options).plain
 
 
 def test_signs_say_without_colour_what_is_trained(chatml_folder: Path) -> None:
     start, end = "<|im_start|>", "<|im_end|>"
-    assert marked(chatml_folder, signs=SIGNS) == (
+    assert marked(chatml_folder, signs=MARKERS) == (
         f"{start}user\nhi{end}\n{start}assistant\n⟦yes\nno{end}■⟧\n{start}user\nso{end}\n{start}assistant\n⟦do{end}■⟧"
     )
-    assert marked(chatml_folder, signs=ASCII_SIGNS).endswith("assistant\n[[do<|im_end|>{stop}]]")
+    assert marked(chatml_folder, signs=ASCII_MARKERS).endswith("assistant\n[[do<|im_end|>{stop}]]")
     assert "⟦" not in marked(chatml_folder)
 
 
 def test_every_id_stands_behind_its_token(chatml_folder: Path) -> None:
     renderer = renderer_of(chatml_folder)
     (example,) = proven(renderer, talk(*pair("hi", "yes\nno")))
-    shown = coloured(example, renderer.tokenizer, id_signs=SIGNS).plain
+    shown = colored(example, renderer.tokenizer, id_signs=MARKERS).plain
     ids = [int(part.split("⟩")[0]) for part in shown.split("⟨")[1:]]
     assert ids == example.ids.tolist()
     newline = renderer.tokenizer.encode(["\n"])[0][0]
@@ -230,13 +230,15 @@ def test_colour_needs_a_terminal_that_has_it(monkeypatch: pytest.MonkeyPatch) ->
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    assert not has_colour(Console(file=io.StringIO()))
-    assert has_colour(Console(file=io.StringIO(), force_terminal=True))
+    assert not has_color(Console(file=io.StringIO()))
+    assert has_color(Console(file=io.StringIO(), force_terminal=True))
     monkeypatch.setenv("NO_COLOR", "1")
-    assert not has_colour(Console(file=io.StringIO(), force_terminal=True))
+    assert not has_color(Console(file=io.StringIO(), force_terminal=True))
 
 
-@pytest.mark.parametrize(("encoding", "signs"), [("utf-8", SIGNS), ("ascii", ASCII_SIGNS), ("latin-1", ASCII_SIGNS)])
+@pytest.mark.parametrize(
+    ("encoding", "signs"), [("utf-8", MARKERS), ("ascii", ASCII_MARKERS), ("latin-1", ASCII_MARKERS)]
+)
 def test_signs_are_ones_that_can_be_written(encoding: str, signs: Any) -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     assert markers_for(Console(file=stream)) == signs

@@ -31,8 +31,8 @@ def edit(path: Path, **changes: Any) -> None:
 class TestFacts:
     def test_of_the_tiny_tokenizer(self, tiny_tokenizer_folder: Path) -> None:
         tokenizer = Tokenizer.load(tiny_tokenizer_folder)
-        assert tokenizer.control_tokens.keys() == {"<|im_start|>", "<|im_end|>", "<|endoftext|>"}
-        assert tokenizer.stop_ids == {tokenizer.control_tokens["<|im_end|>"]}
+        assert tokenizer.special_tokens.keys() == {"<|im_start|>", "<|im_end|>", "<|endoftext|>"}
+        assert tokenizer.stop_ids == {tokenizer.special_tokens["<|im_end|>"]}
         assert tokenizer.vocabulary_size == 403
         assert tokenizer.named_tokens == {"eos_token": "<|im_end|>"}
         assert "<|im_start|>" in str(tokenizer.template)
@@ -45,7 +45,9 @@ class TestFacts:
         self, tmp_path: Path, write_model_folder: Callable[..., Path]
     ) -> None:
         control = ("<s", "<s>", "<s>>", "</s>")
-        pattern = Tokenizer.load(write_model_folder(tmp_path, control_tokens=control, stop="</s>")).control_pattern()
+        pattern = Tokenizer.load(
+            write_model_folder(tmp_path, control_tokens=control, stop="</s>")
+        ).special_token_pattern()
         assert pattern is not None
         assert [found.group() for found in pattern.finditer("a<s>>b<s>c<sd")] == ["<s>>", "<s>", "<s"]
 

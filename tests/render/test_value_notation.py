@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.serving_oracle import CHATML, dropped, proven, remarks, talk
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
-from tutelage.render.chat_template.builtin_templates import find_named
+from tutelage.render.chat_template.builtin_templates import find_builtin
 from tutelage.render.chat_template.message_format import message_format_of
 from tutelage.types import Message, ToolCall
 
@@ -36,12 +36,12 @@ def call(**arguments: Any) -> Message:
 
 @pytest.mark.parametrize("name", ["chatml", "zephyr", "plain", "alpaca", "vicuna", "llama2", "llama3"])
 def test_m1_reasoning_as_a_part_where_the_template_writes_no_parts(chatml_folder: Path, name: str) -> None:
-    renderer = renderer_with(chatml_folder, find_named(name).source, reasoning_field="content")
+    renderer = renderer_with(chatml_folder, find_builtin(name).source, reasoning_field="content")
     assert dropped(renderer, THINKS).reason in ("reasoning_not_in_reply", "template_refused")
 
 
 def test_m1_the_shown_case_is_dropped_for_its_reasoning(chatml_folder: Path) -> None:
-    renderer = renderer_with(chatml_folder, find_named("chatml").source, reasoning_field="content")
+    renderer = renderer_with(chatml_folder, find_builtin("chatml").source, reasoning_field="content")
     drop = dropped(renderer, THINKS)
     assert drop.reason == "reasoning_not_in_reply"
     assert not renderer.form.writes_reasoning

@@ -33,7 +33,7 @@ def flags(*untrained: int) -> np.ndarray:
 
 
 def test_a_control_token_without_a_trained_row_is_refused(tokenizer: Tokenizer) -> None:
-    stop = tokenizer.control_tokens["<|im_end|>"]
+    stop = tokenizer.special_tokens["<|im_end|>"]
     rows = [example(2, [5, 6, stop], [0, 0, 1]), example(3, [5, 6, stop], [0, 0, 0.5])]
     with pytest.raises(DataError, match="never trained on") as caught:
         pass_gates(rows, tokenizer, untrained_V=flags(stop), whole=False, fix="change this")
@@ -43,7 +43,7 @@ def test_a_control_token_without_a_trained_row_is_refused(tokenizer: Tokenizer) 
 
 
 def test_a_word_without_one_is_remarked(tokenizer: Tokenizer) -> None:
-    stop = tokenizer.control_tokens["<|im_end|>"]
+    stop = tokenizer.special_tokens["<|im_end|>"]
     turn = Turn(1, 2, 4)
     row = Example(ADDRESS, 0, np.array([5, 6, 7, stop], np.int32), np.array([0, 0, 1, 1], np.float32), (turn,))
     (note,) = pass_gates([row], tokenizer, untrained_V=flags(7), whole=False, fix="change this")
@@ -51,7 +51,7 @@ def test_a_word_without_one_is_remarked(tokenizer: Tokenizer) -> None:
 
 
 def test_context_may_hold_such_tokens(tokenizer: Tokenizer) -> None:
-    stop = tokenizer.control_tokens["<|im_end|>"]
+    stop = tokenizer.special_tokens["<|im_end|>"]
     assert (
         pass_gates(
             [example(1, [9, 6, stop], [0, 0, 1])], tokenizer, untrained_V=flags(9, 6), whole=False, fix="change this"
@@ -63,7 +63,7 @@ def test_context_may_hold_such_tokens(tokenizer: Tokenizer) -> None:
 def test_r12_a_control_token_of_the_prompt_without_a_trained_row_is_remarked_and_a_new_one_refused(
     tokenizer: Tokenizer,
 ) -> None:
-    start, stop = tokenizer.control_tokens["<|im_start|>"], tokenizer.control_tokens["<|im_end|>"]
+    start, stop = tokenizer.special_tokens["<|im_start|>"], tokenizer.special_tokens["<|im_end|>"]
     rows = [example(1, [start, 6, stop], [0, 0, 1])]
     (note,) = pass_gates(rows, tokenizer, untrained_V=flags(start), whole=False, fix="change this")
     assert "prompts hold tokens that the model was never trained on, and their embedding does not learn" in note
@@ -79,6 +79,6 @@ def test_r12_a_control_token_of_the_prompt_without_a_trained_row_is_remarked_and
     ids=["no stop", "nothing trained", "a token before the reply", "a stop before the reply"],
 )
 def test_a_mask_that_is_not_as_proven_never_passes(tokenizer: Tokenizer, ids: list[int], weights: list[float]) -> None:
-    assert tokenizer.control_tokens["<|im_end|>"] == STOP
+    assert tokenizer.special_tokens["<|im_end|>"] == STOP
     with pytest.raises(AssertionError):
         pass_gates([example(1, ids, weights)], tokenizer, untrained_V=None, whole=False, fix="change this")

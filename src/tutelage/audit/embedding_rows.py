@@ -61,16 +61,16 @@ class Embedding:
 
     def read(self, rows: slice | Sequence[int]) -> Values:
         """Some rows as float32 [K, H]."""
-        part = np.asarray(self.stored_VH[rows if isinstance(rows, slice) else list(rows)])
+        stored = np.asarray(self.stored_VH[rows if isinstance(rows, slice) else list(rows)])
         if self.dtype == "BF16":
-            return (part.astype(np.uint32) << np.uint32(16)).view(np.float32)
-        return part.astype(np.float32)
+            return (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return stored.astype(np.float32)
 
     def chunks(self) -> Iterator[tuple[slice, Values]]:
         """All rows in order, CHUNK_ROWS at a time."""
         for start in range(0, self.rows, CHUNK_ROWS):
-            part = slice(start, min(start + CHUNK_ROWS, self.rows))
-            yield part, self.read(part)
+            chunk = slice(start, min(start + CHUNK_ROWS, self.rows))
+            yield chunk, self.read(chunk)
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,9 @@ def read_embedding(folder: Path) -> Embedding | None:
     """
     settings = folder / "config.json"
     config = read_object(settings)
-    known = tomllib.loads(files("tutelage.audit").joinpath("embedding_names.toml").read_text(encoding="utf-8"))
+    names_by_role = tomllib.loads(files("tutelage.audit").joinpath("embedding_names.toml").read_text(encoding="utf-8"))
     headers = {path: read_header(path) for path in sorted(folder.glob("*.safetensors"))}
-    for ending in known["input"]:
+    for ending in names_by_role["input"]:
         for path, (header, offset) in headers.items():
             for name, entry in header.items():
                 if name == ending or name.endswith("." + ending):
@@ -110,7 +110,7 @@ def read_embedding(folder: Path) -> Embedding | None:
     shape = [config.get("vocab_size"), config.get("hidden_size")]
     for path, (header, offset) in headers.items():
         for name, entry in header.items():
-            if entry.get("shape") == shape and not name.endswith(tuple(known["output"])):
+            if entry.get("shape") == shape and not name.endswith(tuple(names_by_role["output"])):
                 return _mapped(path, name, entry, offset)
     return None
 
@@ -121,9 +121,9 @@ def output_head(folder: Path) -> str | None:
     Raises:
         DataError: a safetensors file is damaged.
     """
-    known = tomllib.loads(files("tutelage.audit").joinpath("embedding_names.toml").read_text(encoding="utf-8"))
+    names_by_role = tomllib.loads(files("tutelage.audit").joinpath("embedding_names.toml").read_text(encoding="utf-8"))
     names = [name for path in sorted(folder.glob("*.safetensors")) for name in read_header(path)[0]]
-    return next((name for name in names if name.endswith(tuple(known["output"]))), None)
+    return next((name for name in names if name.endswith(tuple(names_by_role["output"]))), None)
 
 
 def _mapped(path: Path, name: str, entry: dict[str, Any], offset: int) -> Embedding | None:
@@ -143,8 +143,8 @@ def embedding_state(embedding: Embedding, tokenizer: Tokenizer) -> EmbeddingStat
     """Look for rows that training never told apart: at zero, at the mean, or at one point with rows surely unused."""
     norms = np.zeros(embedding.rows, dtype=np.float32)
     total = np.zeros(embedding.stored_VH.shape[1], dtype=np.float64)
-    for part, rows in embedding.chunks():
-        norms[part] = np.linalg.norm(rows, axis=1)
+    for chunk, rows in embedding.chunks():
+        norms[chunk] = np.linalg.norm(rows, axis=1)
         total += rows.sum(axis=0, dtype=np.float64)
     mean = (total / embedding.rows).astype(np.float32)
     untrained = norms <= NEAR * float(np.median(norms))
@@ -153,7 +153,7 @@ def embedding_state(embedding: Embedding, tokenizer: Tokenizer) -> EmbeddingStat
     if at_mean.any():
         why.append(f"{int(at_mean.sum())} rows lie at the mean of all rows, where resizing puts new ones")
     untrained |= at_mean
-    reference = _agreeing(embedding, surely_unused(tokenizer, embedding.rows))
+    reference = _agreeing(embedding, unused_rows(tokenizer, embedding.rows))
     distance = np.full(embedding.rows, np.nan, dtype=np.float32)
     if len(reference):
         distance = _shares(embedding, np.median(embedding.read(reference.tolist()), axis=0).astype(np.float32))
@@ -173,19 +173,19 @@ def untrained_tokens(folder: Path, tokenizer: Tokenizer) -> Flags | None:
     return None if embedding is None else embedding_state(embedding, tokenizer).untrained_V
 
 
-def surely_unused(tokenizer: Tokenizer, rows: int) -> list[int]:
+def unused_rows(tokenizer: Tokenizer, rows: int) -> list[int]:
     """Rows to compare with: special tokens, names such as reserved, impossible bytes, rows beyond the tokenizer.
 
     Special tokens are only candidates: those in use do not agree with each other.
     """
     fast = tokenizer.fast
     added = fast.get_added_tokens_decoder()
-    found = [index for index, token in added.items() if token.special or _UNUSED_NAME.search(token.content)]
+    unused_ids = [index for index, token in added.items() if token.special or _UNUSED_NAME.search(token.content)]
     for byte in _IMPOSSIBLE_BYTES:
-        spelled = (f"<0x{byte:02X}>", chr(byte))  # byte fallback, and the letters that byte-level BPE gives them
-        found += [index for one in spelled if (index := fast.token_to_id(one)) is not None]
-    found += range(fast.get_vocab_size(), rows)
-    return sorted({index for index in found if index < rows})[:MOST_REFERENCES]
+        spellings = (f"<0x{byte:02X}>", chr(byte))  # byte fallback, and the letters that byte-level BPE gives them
+        unused_ids += [index for spelling in spellings if (index := fast.token_to_id(spelling)) is not None]
+    unused_ids += range(fast.get_vocab_size(), rows)
+    return sorted({index for index in unused_ids if index < rows})[:MOST_REFERENCES]
 
 
 def _agreeing(embedding: Embedding, candidates: Sequence[int]) -> NDArray[np.int64]:
@@ -198,8 +198,8 @@ def _agreeing(embedding: Embedding, candidates: Sequence[int]) -> NDArray[np.int
     apart = np.sqrt(np.maximum(squares[:, None] + squares[None, :] - 2.0 * (rows @ rows.T).astype(np.float64), 0.0))
     scale = float(np.median(np.linalg.norm(_sample(embedding) - rows[0], axis=1)))
     close = apart <= NEAR * scale
-    centre = int(close.sum(axis=1).argmax())
-    group = np.asarray(candidates, dtype=np.int64)[close[centre]]
+    center = int(close.sum(axis=1).argmax())
+    group = np.asarray(candidates, dtype=np.int64)[close[center]]
     return group if len(group) >= SMALLEST_GROUP else empty
 
 
@@ -210,7 +210,7 @@ def _sample(embedding: Embedding) -> Values:
 def _shares(embedding: Embedding, point: Values) -> Values:
     """Distance of each row from `point`, as a share of the median distance."""
     distance = np.zeros(embedding.rows, dtype=np.float32)
-    for part, rows in embedding.chunks():
-        distance[part] = np.linalg.norm(rows - point, axis=1)
+    for chunk, rows in embedding.chunks():
+        distance[chunk] = np.linalg.norm(rows - point, axis=1)
     median = float(np.median(distance))
     return distance / np.float32(median) if median > 0 else np.full_like(distance, np.inf)

@@ -10,14 +10,14 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from tutelage.audit.template_probe import Behaviour, Probe, assistant, observe, user
+from tutelage.audit.template_probe import Behavior, Probe, assistant, probe_template, user
 from tutelage.audit.tokenizer_findings import token_findings
-from tutelage.audit.tool_findings import observe_tools, tool_findings
+from tutelage.audit.tool_findings import probe_tools, tool_findings
 from tutelage.render.chat_template.template import ChatTemplate
 from tutelage.render.tokenizer import NAMED_TOKENS, Tokenizer
 from tutelage.types import Finding
 
-SHOWN_CHARACTERS = 200
+EXCERPT_CHARACTERS = 200
 _SEVERITIES = ("error", "warning", "info")
 _GLOBALS = frozenset({"raise_exception", "strftime_now", "namespace", "range", "dict", "lipsum", "cycler", "joiner"})
 _MARKER = re.compile(r"\{%-?\s*generation\b")
@@ -35,45 +35,45 @@ def checkpoint_findings(
         missing_stop: what the run does where the template ends no reply (`render.missing_stop`).
         text_markers: what the template writes as ordinary text by design, though it looks like control tokens.
     """
-    behaviour = observe(template)
-    found = [*_refusals(behaviour, template), *_markers(template)]
-    if behaviour.content != "neither":
-        probe = Probe(template, behaviour.content)
+    behavior = probe_template(template)
+    findings = [*_refusals(behavior, template), *_markers(template)]
+    if behavior.content != "neither":
+        probe = Probe(template, behavior.content)
         for section in (_system, _default_prompt, _white_space, _prompt, _reasoning, _history, _order):
-            found += section(behaviour)
-        found += _clock(behaviour, template)
-        found += _arguments(probe)
-        found += tool_findings(observe_tools(probe))
-        found += token_findings(template, tokenizer, behaviour, missing_stop=missing_stop, text_markers=text_markers)
-    return tuple(sorted(found, key=lambda one: _SEVERITIES.index(one.severity)))
+            findings += section(behavior)
+        findings += _clock(behavior, template)
+        findings += _arguments(probe)
+        findings += tool_findings(probe_tools(probe))
+        findings += token_findings(template, tokenizer, behavior, missing_stop=missing_stop, text_markers=text_markers)
+    return tuple(sorted(findings, key=lambda finding: _SEVERITIES.index(finding.severity)))
 
 
-def shown(text: str, length: int = SHOWN_CHARACTERS) -> str:
+def excerpt(text: str, length: int = EXCERPT_CHARACTERS) -> str:
     """`text` as evidence: on one line, quoted, cut where it is long."""
     return repr(text if len(text) <= length else text[:length] + " ...")
 
 
-def _refusals(seen: Behaviour, template: ChatTemplate) -> Iterator[Finding]:
-    if seen.content == "neither":
-        needs_tools = observe_tools(Probe(template)).needs_tools
+def _refusals(behavior: Behavior, template: ChatTemplate) -> Iterator[Finding]:
+    if behavior.content == "neither":
+        needs_tools = probe_tools(Probe(template)).needs_tools
         yield Finding(
             "plain_chat_refused",
             "error",
             "This template accepts no chat without tools, so rows without tools will be dropped."
             if needs_tools
             else "This template does not write a user's words, so no row can be proven with it.",
-            f"one user turn gives: {seen.refusal}" if seen.refusal else "one user turn leaves its words out",
+            f"one user turn gives: {behavior.refusal}" if behavior.refusal else "one user turn leaves its words out",
             "name the template that the model is served with: --template",
         )
-    elif seen.reply_refusal is not None:
+    elif behavior.reply_refusal is not None:
         yield Finding(
             "reply_refused",
             "error",
             "This template refuses a user turn with its reply, so no row can be proven with it.",
-            f"it says: {seen.reply_refusal}",
+            f"it says: {behavior.reply_refusal}",
             "name the template that the model is served with: --template",
         )
-    elif seen.reply_tail is None:
+    elif behavior.reply_tail is None:
         yield Finding(
             "reply_not_written",
             "error",
@@ -81,7 +81,7 @@ def _refusals(seen: Behaviour, template: ChatTemplate) -> Iterator[Finding]:
             "a user turn and its reply come out without the reply",
             "name the template that the model is served with: --template",
         )
-    if seen.content == "parts":
+    if behavior.content == "parts":
         yield Finding(
             "content_as_parts",
             "info",
@@ -90,18 +90,18 @@ def _refusals(seen: Behaviour, template: ChatTemplate) -> Iterator[Finding]:
         )
 
 
-def _system(seen: Behaviour) -> Iterator[Finding]:
-    if seen.system == "kept":
+def _system(behavior: Behavior) -> Iterator[Finding]:
+    if behavior.system == "kept":
         evidence = "it stands before the mark that opens the user's turn"
         yield Finding("system_kept", "info", "A system turn is written as a turn of its own.", evidence)
-    elif seen.system == "merged":
+    elif behavior.system == "merged":
         yield Finding(
             "system_merged",
             "info",
             "A system turn is written into the user's turn; it is context either way, and never trained.",
             "no user header stands between the system text and the user's words",
         )
-    elif seen.system == "refused":
+    elif behavior.system == "refused":
         yield Finding(
             "system_refused",
             "warning",
@@ -109,7 +109,7 @@ def _system(seen: Behaviour) -> Iterator[Finding]:
             "a system turn and a user turn end in a refusal; the user turn alone does not",
             "put the instruction into the first user turn of the data",
         )
-    elif seen.system == "dropped":
+    elif behavior.system == "dropped":
         yield Finding(
             "system_dropped",
             "warning",
@@ -125,14 +125,14 @@ def _system(seen: Behaviour) -> Iterator[Finding]:
             "show what was served; each reply is built on its served prompt, which has it.",
             "the system text is in the rendering that ends with the user, not in the one that ends with the reply",
         )
-    if seen.system_copies > 1:
+    if behavior.system_copies > 1:
         yield Finding(
             "system_repeated",
             "info",
-            f"The system text is written {seen.system_copies} times; it is context each time, and served so.",
+            f"The system text is written {behavior.system_copies} times; it is context each time, and served so.",
             "a system turn and a user turn were rendered",
         )
-    if seen.system_moves:
+    if behavior.system_moves:
         yield Finding(
             "system_moves",
             "warning",
@@ -141,10 +141,10 @@ def _system(seen: Behaviour) -> Iterator[Finding]:
             "with two user turns it stands after the first",
             'render.turns = "last" trains one reply of each row',
         )
-    if seen.system not in ("refused", "dropped") and seen.late_system != "kept":
-        word = "refused" if seen.late_system == "refused" else "left out without a word"
+    if behavior.system not in ("refused", "dropped") and behavior.late_system != "kept":
+        word = "refused" if behavior.late_system == "refused" else "left out without a word"
         yield Finding(
-            f"late_system_{seen.late_system}",
+            f"late_system_{behavior.late_system}",
             "info",
             f"A system turn between other turns is {word}"
             + (", and its row dropped." if word == "refused" else ": what follows is learned without it."),
@@ -152,31 +152,33 @@ def _system(seen: Behaviour) -> Iterator[Finding]:
         )
 
 
-def _default_prompt(seen: Behaviour) -> Iterator[Finding]:
-    if seen.default_system is None:
+def _default_prompt(behavior: Behavior) -> Iterator[Finding]:
+    if behavior.default_system is None:
         return
-    after = "as well as a row's own system turn" if seen.default_stays else "when a row has no system turn"
+    condition = "as well as a row's own system turn" if behavior.default_stays else "when a row has no system turn"
     yield Finding(
         "default_system",
         "info",
-        f"This template writes a system prompt of its own {after}: replies are learned under it, and it is served.",
-        shown(seen.default_system),
-        None if seen.default_stays else "give rows their own system turn if they should not be learned under this one",
+        f"This template writes a system prompt of its own {condition}: replies are learned under it, and it is served.",
+        excerpt(behavior.default_system),
+        None
+        if behavior.default_stays
+        else "give rows their own system turn if they should not be learned under this one",
     )
 
 
-def _clock(seen: Behaviour, template: ChatTemplate) -> Iterator[Finding]:
-    if seen.dated is not None:
+def _clock(behavior: Behavior, template: ChatTemplate) -> Iterator[Finding]:
+    if behavior.dated is not None:
         yield Finding(
             "date_in_prompt",
             "warning",
             f"The prompt holds today's date. All rows are trained as of {template.date.isoformat()} (render.date), "
             "while a server writes the day it is asked.",
-            shown(seen.dated),
+            excerpt(behavior.dated),
             "set render.date to a day like those it will be served on, or give rows a system turn if that removes it",
         )
         return
-    if template.asks_date:
+    if template.uses_date:
         yield Finding(
             "date_sometimes",
             "info",
@@ -184,13 +186,13 @@ def _clock(seen: Behaviour, template: ChatTemplate) -> Iterator[Finding]:
             f"trained as of {template.date.isoformat()} (render.date).",
             "strftime_now is in the template's text",
         )
-    written = _WRITTEN_DAY.search(seen.default_system or "")
+    written = _WRITTEN_DAY.search(behavior.default_system or "")
     if written is not None:
         yield Finding(
             "date_written",
             "info",
             "The template holds a day as fixed text, whatever the clock says; it is trained and served as it is.",
-            shown(written.group()),
+            excerpt(written.group()),
         )
 
 
@@ -222,10 +224,10 @@ def _served_and_finished(probe: Probe, arguments: dict[str, Any]) -> tuple[str |
     )
 
 
-def _white_space(seen: Behaviour) -> Iterator[Finding]:
+def _white_space(behavior: Behavior) -> Iterator[Finding]:
     for key, who, sides in (
-        ("trims_user", "a user's words", seen.trims_user),
-        ("trims_assistant", "a reply", seen.trims_assistant),
+        ("trims_user", "a user's words", behavior.trims_user),
+        ("trims_assistant", "a reply", behavior.trims_assistant),
     ):
         if sides:
             where = {"both": "around", "left": "before", "right": "after"}[sides]
@@ -235,16 +237,17 @@ def _white_space(seen: Behaviour) -> Iterator[Finding]:
             )
 
 
-def _prompt(seen: Behaviour) -> Iterator[Finding]:
-    if seen.ignores_generation_prompt:
+def _prompt(behavior: Behavior) -> Iterator[Finding]:
+    if behavior.ignores_generation_prompt:
         yield Finding(
             "ignores_generation_prompt",
             "info",
             "Asking for a generation prompt changes nothing: whatever the template writes between the end of that "
             "prompt and the reply is the model's to emit, and is trained.",
-            f"with and without it the prompt ends in {shown(seen.prompt_tail)}; then comes {shown(seen.reply_lead)}",
+            f"with and without it the prompt ends in {excerpt(behavior.prompt_tail)}; "
+            f"then comes {excerpt(behavior.reply_lead)}",
         )
-    if seen.rewrites_without_prompt:
+    if behavior.rewrites_without_prompt:
         yield Finding(
             "ends_without_prompt",
             "info",
@@ -254,25 +257,25 @@ def _prompt(seen: Behaviour) -> Iterator[Finding]:
         )
 
 
-def _reasoning(seen: Behaviour) -> Iterator[Finding]:
-    if seen.opens_reasoning is not None and not seen.closes_reasoning:
+def _reasoning(behavior: Behavior) -> Iterator[Finding]:
+    if behavior.opens_reasoning is not None and not behavior.closes_reasoning:
         yield Finding(
             "prompt_opens_reasoning",
             "warning",
             "The served prompt opens a block of reasoning, so every reply must begin inside it; for rows without "
             "reasoning, render.empty_reasoning decides: dropped, or trained to close the block at once.",
-            f"the prompt ends in {shown(seen.prompt_tail)}",
+            f"the prompt ends in {excerpt(behavior.prompt_tail)}",
             'data with reasoning, or render.empty_reasoning = "close", or template arguments that turn it off',
         )
-    elif seen.opens_reasoning is not None:
+    elif behavior.opens_reasoning is not None:
         yield Finding(
             "prompt_closes_reasoning",
             "info",
             "The served prompt opens and closes an empty block of reasoning: replies are learned without reasoning, "
             "unless a template argument turns it on.",
-            f"the prompt ends in {shown(seen.prompt_tail)}",
+            f"the prompt ends in {excerpt(behavior.prompt_tail)}",
         )
-    if seen.reasoning_field == "dropped" and seen.inline_reasoning in ("dropped", "refused"):
+    if behavior.reasoning_field == "dropped" and behavior.inline_reasoning in ("dropped", "refused"):
         yield Finding(
             "reasoning_dropped",
             "warning",
@@ -280,14 +283,14 @@ def _reasoning(seen: Behaviour) -> Iterator[Finding]:
             "would have to emit is not written.",
             "neither a reasoning field nor a <think> block in the content comes out",
         )
-    elif seen.reasoning_field == "dropped":
+    elif behavior.reasoning_field == "dropped":
         yield Finding(
             "no_reasoning_field",
             "info",
             "The template does not read reasoning from a field of its own; it writes it where the content holds it.",
             "reasoning in a field does not come out",
         )
-    if "dropped_from_history" in (seen.reasoning_field, seen.inline_reasoning):
+    if "dropped_from_history" in (behavior.reasoning_field, behavior.inline_reasoning):
         yield Finding(
             "reasoning_dropped_from_history",
             "warning",
@@ -298,16 +301,16 @@ def _reasoning(seen: Behaviour) -> Iterator[Finding]:
         )
 
 
-def _history(seen: Behaviour) -> Iterator[Finding]:
-    if seen.prompt_stays is False and seen.reply_tail is not None:
+def _history(behavior: Behavior) -> Iterator[Finding]:
+    if behavior.prompt_stays is False and behavior.reply_tail is not None:
         yield Finding(
             "prompt_rewritten",
             "warning",
             "The finished turn does not begin with the prompt it is served on, so replies are built from that prompt "
             "and the turn's own words where that is unambiguous, and the row is dropped where it is not.",
-            f"the served prompt ends in {shown(seen.prompt_tail)}; the finished turn reads otherwise",
+            f"the served prompt ends in {excerpt(behavior.prompt_tail)}; the finished turn reads otherwise",
         )
-    if seen.history_stays is False:
+    if behavior.history_stays is False:
         yield Finding(
             "history_rewritten",
             "warning",
@@ -318,11 +321,11 @@ def _history(seen: Behaviour) -> Iterator[Finding]:
         )
 
 
-def _order(seen: Behaviour) -> Iterator[Finding]:
+def _order(behavior: Behavior) -> Iterator[Finding]:
     cases = (
-        ("two_users", "two user turns in a row", seen.two_users),
-        ("assistant_first", "a reply before any user turn", seen.assistant_first),
-        ("two_assistants", "two replies in a row", seen.two_assistants),
+        ("two_users", "two user turns in a row", behavior.two_users),
+        ("assistant_first", "a reply before any user turn", behavior.assistant_first),
+        ("two_assistants", "two replies in a row", behavior.two_assistants),
     )
     for word, sentence in (
         ("refused", "The template refuses {}; such rows will be dropped."),

@@ -11,7 +11,7 @@ import torch
 from tutelage.render import Renderer
 from tutelage.types import Finding, Message
 
-SAID = (
+PROBE_CONVERSATION = (
     Message("user", "What is the capital of France?"),
     Message("assistant", "The capital of France is Paris."),
     Message("user", "How many legs does a spider have?"),
@@ -50,20 +50,20 @@ def template_loss(model: Any, renderer: Renderer) -> TemplateLoss | None:
     Raises:
         TemplateRefusal: the template does not accept plain turns.
     """
-    ids = torch.from_numpy(renderer.serve(SAID)).long().to(next(model.parameters()).device)
+    ids = torch.from_numpy(renderer.serve(PROBE_CONVERSATION)).long().to(next(model.parameters()).device)
     with torch.inference_mode():
         logits_SV = model(input_ids=ids[None]).logits[0, :-1].float()
     losses = torch.nn.functional.cross_entropy(logits_SV, ids[1:], reduction="none").tolist()
-    names = {index: token for token, index in renderer.tokenizer.control_tokens.items()}
+    names = {index: token for token, index in renderer.tokenizer.special_tokens.items()}
     control: dict[str, list[float]] = defaultdict(list)
     text: list[float] = []
     for index, loss in zip(ids[1:].tolist(), losses, strict=True):
         (control[names[index]] if index in names else text).append(loss)
     if not control or not text:
         return None
-    every = [one for many in control.values() for one in many]
-    means = {token: sum(many) / len(many) for token, many in control.items()}
-    return TemplateLoss(means, sum(every) / len(every), sum(text) / len(text))
+    control_losses = [loss for token_losses in control.values() for loss in token_losses]
+    means = {token: sum(token_losses) / len(token_losses) for token, token_losses in control.items()}
+    return TemplateLoss(means, sum(control_losses) / len(control_losses), sum(text) / len(text))
 
 
 def loss_finding(measured: TemplateLoss) -> Finding:

@@ -15,8 +15,8 @@ from typing import Any, Literal
 from tutelage.render.chat_template.message_format import REASONING_KEYS
 from tutelage.render.chat_template.template import ChatTemplate, TemplateRefusal
 
-SYSTEM, ASKED, ASKED_AGAIN = "xsystemx", "xaskedx", "xaskedagainx"
-REPLY, REPLY_AGAIN, REASONED, REASONED_AGAIN = "xreplyx", "xreplyagainx", "xwhyx", "xwhyagainx"
+SYSTEM, QUESTION, SECOND_QUESTION = "xsystemx", "xaskedx", "xaskedagainx"
+REPLY, SECOND_REPLY, REASONING, SECOND_REASONING = "xreplyx", "xreplyagainx", "xwhyx", "xwhyagainx"
 PADDING = " \n"
 OTHER_DAY = datetime.date(1987, 11, 23)
 """A day that no template names, to see whether a rendering moves with the clock."""
@@ -41,7 +41,7 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Behaviour:
+class Behavior:
     """What a template does, as rendering shows it. None means that the probe was refused.
 
     Attributes:
@@ -117,21 +117,21 @@ class Probe:
         arguments: Mapping[str, Any] | None = None,
     ) -> str | None:
         """The rendering, or None where the template refuses."""
-        seen = [self.sent(message) for message in messages]
+        formatted = [self.formatted(message) for message in messages]
         try:
-            return self.template.render(seen, generation_prompt=prompt, tools=tools, arguments=arguments)
+            return self.template.render(formatted, generation_prompt=prompt, tools=tools, arguments=arguments)
         except TemplateRefusal:
             return None
 
     def refusal(self, messages: Messages, *, prompt: bool) -> str:
         """What the template says as it refuses; empty where it does not."""
         try:
-            self.template.render([self.sent(message) for message in messages], generation_prompt=prompt)
+            self.template.render([self.formatted(message) for message in messages], generation_prompt=prompt)
         except TemplateRefusal as refusal:
             return str(refusal)
         return ""
 
-    def sent(self, message: Mapping[str, Any]) -> dict[str, Any]:
+    def formatted(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """The message with its content in this probe's form."""
         words = message.get("content")
         if self.content == "parts" and isinstance(words, str):
@@ -151,56 +151,66 @@ def system(words: str = SYSTEM) -> dict[str, Any]:
     return {"role": "system", "content": words}
 
 
-def user(words: str = ASKED) -> dict[str, Any]:
+def user(words: str = QUESTION) -> dict[str, Any]:
     """A user turn."""
     return {"role": "user", "content": words}
 
 
-def assistant(words: str = REPLY, **more: Any) -> dict[str, Any]:
+def assistant(words: str = REPLY, **fields: Any) -> dict[str, Any]:
     """A reply."""
-    return {"role": "assistant", "content": words, **more}
+    return {"role": "assistant", "content": words, **fields}
 
 
-def observe(template: ChatTemplate) -> Behaviour:
+def probe_template(template: ChatTemplate) -> Behavior:
     """Everything that probes without tools show."""
     form = content_form(template)
     probe = Probe(template, form)
-    asked = probe.text([user()], prompt=True)
-    unasked = probe.text([user()], prompt=False)
+    prompt_text = probe.text([user()], prompt=True)
+    history_text = probe.text([user()], prompt=False)
     finished = probe.text([user(), assistant()], prompt=False)
-    tail = "" if asked is None else asked[asked.rfind(ASKED) + len(ASKED) :] if ASKED in asked else ""
-    opens, closes = opened_reasoning(tail)
+    prompt_tail = (
+        ""
+        if prompt_text is None
+        else prompt_text[prompt_text.rfind(QUESTION) + len(QUESTION) :]
+        if QUESTION in prompt_text
+        else ""
+    )
+    opens, closes = opened_reasoning(prompt_tail)
     kind, moves = _system(probe)
-    default = None if asked is None else _default_system(probe, asked)
+    default = None if prompt_text is None else _default_system(probe, prompt_text)
     with_system = probe.text([system(), user()], prompt=True) or ""
-    prompt_stays = None if asked is None or finished is None else finished.startswith(asked)
-    return Behaviour(
+    prompt_stays = None if prompt_text is None or finished is None else finished.startswith(prompt_text)
+    return Behavior(
         content=form,
         refusal=Probe(template).refusal([user()], prompt=True) if form == "neither" else "",
         reply_refusal=None if finished is not None else probe.refusal([user(), assistant()], prompt=False),
         system=kind,
         system_moves=moves,
         system_copies=with_system.count(SYSTEM),
-        late_system=probe.outcome([user(), assistant(), system(), user(ASKED_AGAIN)], SYSTEM, prompt=True),
+        late_system=probe.outcome([user(), assistant(), system(), user(SECOND_QUESTION)], SYSTEM, prompt=True),
         default_system=default,
         default_stays=default is not None and default in with_system,
         dated=_dated(probe),
-        trims_user=_trimmed(probe, [user(PADDING + ASKED + PADDING)], ASKED, prompt=True),
+        trims_user=_trimmed(probe, [user(PADDING + QUESTION + PADDING)], QUESTION, prompt=True),
         trims_assistant=_trimmed(probe, [user(), assistant(PADDING + REPLY + PADDING)], REPLY, prompt=False),
-        prompt_tail=tail,
-        ignores_generation_prompt=asked == unasked,
-        rewrites_without_prompt=asked is not None and unasked is not None and not asked.startswith(unasked),
+        prompt_tail=prompt_tail,
+        ignores_generation_prompt=prompt_text == history_text,
+        rewrites_without_prompt=prompt_text is not None
+        and history_text is not None
+        and not prompt_text.startswith(history_text),
         opens_reasoning=opens,
         closes_reasoning=closes,
-        reply_lead=finished[len(asked) : finished.rfind(REPLY)] if prompt_stays and asked and finished else "",
+        reply_lead=finished[len(prompt_text) : finished.rfind(REPLY)]
+        if prompt_stays and prompt_text and finished
+        else "",
         reply_tail=finished[finished.rfind(REPLY) + len(REPLY) :] if finished and REPLY in finished else None,
         reasoning_field=_reasoning(probe, lambda why, words: assistant(words, **dict.fromkeys(REASONING_KEYS, why))),
         inline_reasoning=_reasoning(probe, lambda why, words: assistant(f"<think>\n{why}\n</think>\n\n{words}")),
         prompt_stays=prompt_stays,
         history_stays=_history_stays(probe, finished),
-        two_users=probe.outcome([user(), user(ASKED_AGAIN)], ASKED, ASKED_AGAIN, prompt=True),
-        assistant_first=probe.outcome([assistant(), user()], ASKED, REPLY, prompt=True),
-        two_assistants=probe.outcome([user(), assistant(), assistant(REPLY_AGAIN)], REPLY, REPLY_AGAIN, prompt=False),
+        two_users=probe.outcome([user(), user(SECOND_QUESTION)], QUESTION, SECOND_QUESTION, prompt=True),
+        assistant_first=probe.outcome([assistant(), user()], QUESTION, REPLY, prompt=True),
+        two_assistants=probe.outcome([user(), assistant(), assistant(SECOND_REPLY)], REPLY, SECOND_REPLY, prompt=False),
     )
 
 
@@ -208,7 +218,7 @@ def content_form(template: ChatTemplate) -> ContentForm:
     """The form of content in which the template writes the user's words."""
     forms: tuple[ContentForm, ContentForm] = ("text", "parts")
     for form in forms:
-        if ASKED in (Probe(template, form).text([user()], prompt=True) or ""):
+        if QUESTION in (Probe(template, form).text([user()], prompt=True) or ""):
             return form
     return "neither"
 
@@ -223,7 +233,7 @@ def opened_reasoning(prompt_tail: str) -> tuple[str | None, bool]:
 
 def control_like(text: str) -> list[str]:
     """What looks like a control token in `text`, once each, in order."""
-    return list(dict.fromkeys(one.group() for one in CONTROL_LIKE.finditer(text)))
+    return list(dict.fromkeys(match.group() for match in CONTROL_LIKE.finditer(text)))
 
 
 def _system(probe: Probe) -> tuple[SystemTurn, bool]:
@@ -233,40 +243,42 @@ def _system(probe: Probe) -> tuple[SystemTurn, bool]:
         return "refused", False
     if SYSTEM not in served:
         return "dropped", False
-    longer = probe.text([system(), user(), assistant(), user(ASKED_AGAIN)], prompt=True) or ""
-    moves = SYSTEM in longer and longer.find(SYSTEM) > longer.find(ASKED)
+    longer = probe.text([system(), user(), assistant(), user(SECOND_QUESTION)], prompt=True) or ""
+    moves = SYSTEM in longer and longer.find(SYSTEM) > longer.find(QUESTION)
     if finished is not None and SYSTEM not in finished:
         return "dropped_after_reply", moves
     header = _user_header(probe)
-    between = served[served.find(SYSTEM) + len(SYSTEM) : served.rfind(ASKED)]
+    between = served[served.find(SYSTEM) + len(SYSTEM) : served.rfind(QUESTION)]
     return ("kept" if header and header in between else "merged"), moves
 
 
 def _user_header(probe: Probe) -> str:
     """What the template writes before any user's words: what the first two user turns have in common."""
-    text = probe.text([user(), assistant(), user(ASKED_AGAIN)], prompt=True)
-    if text is None or REPLY not in text or ASKED_AGAIN not in text or ASKED not in text:
-        alone = probe.text([user()], prompt=True) or ""
-        return alone[: max(0, alone.find(ASKED))].strip()
-    first = text[: text.find(ASKED)]
-    second = text[text.find(REPLY) + len(REPLY) : text.find(ASKED_AGAIN)]
+    text = probe.text([user(), assistant(), user(SECOND_QUESTION)], prompt=True)
+    if text is None or REPLY not in text or SECOND_QUESTION not in text or QUESTION not in text:
+        single_turn = probe.text([user()], prompt=True) or ""
+        return single_turn[: max(0, single_turn.find(QUESTION))].strip()
+    first = text[: text.find(QUESTION)]
+    second = text[text.find(REPLY) + len(REPLY) : text.find(SECOND_QUESTION)]
     common = _common_end(first, second)
-    whole = CONTROL_LIKE.search(common)
-    return common[whole.start() if whole is not None and not common[: whole.start()].strip().isalnum() else 0 :].strip()
+    first_token = CONTROL_LIKE.search(common)
+    return common[
+        first_token.start() if first_token is not None and not common[: first_token.start()].strip().isalnum() else 0 :
+    ].strip()
 
 
-def _common_end(left: str, right: str) -> str:
+def _common_end(first: str, second: str) -> str:
     length = 0
-    while length < min(len(left), len(right)) and left[-1 - length] == right[-1 - length]:
+    while length < min(len(first), len(second)) and first[-1 - length] == second[-1 - length]:
         length += 1
-    return left[len(left) - length :]
+    return first[len(first) - length :]
 
 
-def _default_system(probe: Probe, asked: str) -> str | None:
+def _default_system(probe: Probe, prompt_text: str) -> str | None:
     """Words before the first user turn that belong to no user header and to no control token."""
-    before = asked[: max(0, asked.find(ASKED))].rstrip()
-    own = before.removesuffix(_user_header(probe))
-    words = CONTROL_LIKE.sub(" ", own)
+    preceding = prompt_text[: max(0, prompt_text.find(QUESTION))].rstrip()
+    own_text = preceding.removesuffix(_user_header(probe))
+    words = CONTROL_LIKE.sub(" ", own_text)
     for name in ("bos_token", "eos_token"):
         token = probe.template.arguments.get(name)
         words = words.replace(token, " ") if isinstance(token, str) and token else words
@@ -275,7 +287,7 @@ def _default_system(probe: Probe, asked: str) -> str | None:
 
 def _dated(probe: Probe) -> str | None:
     template = probe.template
-    other = Probe(
+    other_probe = Probe(
         ChatTemplate(
             template.source,
             tools_source=template.tools_source,
@@ -287,10 +299,12 @@ def _dated(probe: Probe) -> str | None:
         probe.content,
     )
     for messages in ([user()], [system(), user()]):
-        here, there = probe.text(messages, prompt=True), other.text(messages, prompt=True)
-        if here is not None and there is not None and here != there:
-            mine, theirs = here.split("\n"), there.split("\n")
-            return next((line for line, its in zip(mine, theirs, strict=False) if line != its), mine[-1])
+        text, other_text = probe.text(messages, prompt=True), other_probe.text(messages, prompt=True)
+        if text is not None and other_text is not None and text != other_text:
+            lines, other_lines = text.split("\n"), other_text.split("\n")
+            return next(
+                (line for line, other_line in zip(lines, other_lines, strict=False) if line != other_line), lines[-1]
+            )
     return None
 
 
@@ -298,26 +312,28 @@ def _trimmed(probe: Probe, messages: Messages, word: str, *, prompt: bool) -> st
     text = probe.text(messages, prompt=prompt)
     if text is None or word not in text:
         return ""
-    left, right = PADDING + word in text, word + PADDING in text
-    return {(True, True): "", (False, True): "left", (True, False): "right", (False, False): "both"}[left, right]
+    keeps_left, keeps_right = PADDING + word in text, word + PADDING in text
+    return {(True, True): "", (False, True): "left", (True, False): "right", (False, False): "both"}[
+        keeps_left, keeps_right
+    ]
 
 
 def _reasoning(probe: Probe, reply: Any) -> Reasoning:
     """What becomes of the reasoning of the last reply, and of an earlier one."""
-    last = probe.text([user(), reply(REASONED, REPLY)], prompt=False)
+    last = probe.text([user(), reply(REASONING, REPLY)], prompt=False)
     if last is None:
         return "refused"
-    if REASONED not in last:
+    if REASONING not in last:
         return "dropped"
-    both = probe.text(
-        [user(), reply(REASONED, REPLY), user(ASKED_AGAIN), reply(REASONED_AGAIN, REPLY_AGAIN)], prompt=False
+    conversation_text = probe.text(
+        [user(), reply(REASONING, REPLY), user(SECOND_QUESTION), reply(SECOND_REASONING, SECOND_REPLY)], prompt=False
     )
-    return "dropped_from_history" if both is not None and REASONED not in both else "kept"
+    return "dropped_from_history" if conversation_text is not None and REASONING not in conversation_text else "kept"
 
 
 def _history_stays(probe: Probe, finished: str | None) -> bool | None:
     """Whether the reply, and the first mark that ends it, read the same once another turn follows."""
-    longer = probe.text([user(), assistant(), user(ASKED_AGAIN)], prompt=True)
+    longer = probe.text([user(), assistant(), user(SECOND_QUESTION)], prompt=True)
     if finished is None or longer is None or REPLY not in finished:
         return None
     end = finished.rfind(REPLY) + len(REPLY)

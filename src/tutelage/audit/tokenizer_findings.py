@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Collection, Iterator
 
-from tutelage.audit.template_probe import ASKED_AGAIN, Behaviour, Probe, assistant, control_like, system, user
+from tutelage.audit.template_probe import SECOND_QUESTION, Behavior, Probe, assistant, control_like, system, user
 from tutelage.audit.tool_findings import tool
 from tutelage.render.chat_template.template import ChatTemplate
 from tutelage.render.tokenizer import NAMED_TOKENS, Tokenizer
@@ -15,38 +15,38 @@ from tutelage.types import Finding
 CONTROL_FORM = re.compile(r"<[|｜].*[|｜]>|\[\|.*\|\]|<\|\w+>|<\w+\|>|</?s>|<(?:start|end)_of_\w+>")
 """Spellings that are only ever meant as one token; `[INST]` and `<think>` are ordinary text to some models."""
 
-SHOWN_TOKENS = 8
+EXCERPT_TOKENS = 8
 
 
-def template_tokens(template: ChatTemplate, behaviour: Behaviour) -> tuple[str, ...]:
+def template_tokens(template: ChatTemplate, behavior: Behavior) -> tuple[str, ...]:
     """What looks like a control token in plain conversations as the template writes them, once each, in order."""
-    return tuple(control_like("\n".join(_plain_texts(template, behaviour))))
+    return tuple(control_like("\n".join(_plain_texts(template, behavior))))
 
 
 def token_findings(
     template: ChatTemplate,
     tokenizer: Tokenizer,
-    behaviour: Behaviour,
+    behavior: Behavior,
     *,
     missing_stop: str,
     text_markers: Collection[str],
 ) -> Iterator[Finding]:
     """Findings about this tokenizer under this template."""
-    yield from _control_tokens(template, tokenizer, behaviour, text_markers)
+    yield from _control_tokens(template, tokenizer, behavior, text_markers)
     yield from _named_tokens(template, tokenizer)
-    if behaviour.reply_tail is not None:
-        yield from _stops(tokenizer, behaviour.reply_tail, missing_stop=missing_stop)
-    yield from _bos(template, tokenizer, behaviour)
-    yield from _stripping(template, tokenizer, behaviour)
+    if behavior.reply_tail is not None:
+        yield from _stops(tokenizer, behavior.reply_tail, missing_stop=missing_stop)
+    yield from _bos(template, tokenizer, behavior)
+    yield from _stripping(template, tokenizer, behavior)
     yield from _padding(tokenizer)
     yield from _stored_templates(template, tokenizer)
 
 
-def _plain_texts(template: ChatTemplate, behaviour: Behaviour) -> list[str]:
-    probe = Probe(template, behaviour.content)
-    first = [system()] if behaviour.system in ("kept", "merged", "dropped_after_reply") else []
+def _plain_texts(template: ChatTemplate, behavior: Behavior) -> list[str]:
+    probe = Probe(template, behavior.content)
+    first = [system()] if behavior.system in ("kept", "merged", "dropped_after_reply") else []
     texts = [
-        probe.text([*first, user(), assistant(), user(ASKED_AGAIN)], prompt=True),
+        probe.text([*first, user(), assistant(), user(SECOND_QUESTION)], prompt=True),
         probe.text([user()], prompt=True),
         probe.text([user(), assistant()], prompt=False),
     ]
@@ -54,13 +54,13 @@ def _plain_texts(template: ChatTemplate, behaviour: Behaviour) -> list[str]:
 
 
 def _control_tokens(
-    template: ChatTemplate, tokenizer: Tokenizer, behaviour: Behaviour, text_markers: Collection[str]
+    template: ChatTemplate, tokenizer: Tokenizer, behavior: Behavior, text_markers: Collection[str]
 ) -> Iterator[Finding]:
-    plain = template_tokens(template, behaviour)
+    plain = template_tokens(template, behavior)
     pieces = {token: len(tokenizer.encode([token])[0]) for token in plain}
     split = [token for token in plain if pieces[token] > 1]
     broken = [token for token in split if CONTROL_FORM.fullmatch(token) and token not in text_markers]
-    ends = control_like(behaviour.reply_tail or "")[:1]
+    ends = control_like(behavior.reply_tail or "")[:1]
     if broken and (ends and ends[0] in broken):
         yield Finding(
             "control_tokens_split",
@@ -88,26 +88,26 @@ def _control_tokens(
             _in_pieces(words, pieces),
         )
     yield from _beyond_embedding(tokenizer, plain)
-    tools = Probe(template, behaviour.content).text([user()], prompt=True, tools=[tool()]) or ""
-    more = [token for token in control_like(tools) if token not in plain and CONTROL_FORM.fullmatch(token)]
-    loose = [token for token in more if len(tokenizer.encode([token])[0]) > 1]
+    tools = Probe(template, behavior.content).text([user()], prompt=True, tools=[tool()]) or ""
+    tool_tokens = [token for token in control_like(tools) if token not in plain and CONTROL_FORM.fullmatch(token)]
+    loose = [token for token in tool_tokens if len(tokenizer.encode([token])[0]) > 1]
     if loose and not broken:
         yield Finding(
             "tool_tokens_split",
             "warning",
             "Control tokens that this template writes around tools are not tokens of this tokenizer.",
-            ", ".join(loose[:SHOWN_TOKENS]),
+            ", ".join(loose[:EXCERPT_TOKENS]),
             "train on rows without tools, or name the template that the model was made with: --template",
         )
 
 
 def _in_pieces(tokens: list[str], pieces: dict[str, int]) -> str:
-    return ", ".join(f"{token} is {pieces[token]} tokens" for token in tokens[:SHOWN_TOKENS])
+    return ", ".join(f"{token} is {pieces[token]} tokens" for token in tokens[:EXCERPT_TOKENS])
 
 
 def _beyond_embedding(tokenizer: Tokenizer, plain: tuple[str, ...]) -> Iterator[Finding]:
     rows = tokenizer.vocabulary_size
-    beyond = {token: index for token, index in tokenizer.control_tokens.items() if index >= rows}
+    beyond = {token: index for token, index in tokenizer.special_tokens.items() if index >= rows}
     written = [token for token in beyond if token in plain]
     if written:
         yield Finding(
@@ -115,7 +115,8 @@ def _beyond_embedding(tokenizer: Tokenizer, plain: tuple[str, ...]) -> Iterator[
             "error",
             "Control tokens that this template writes have no row in the model's embedding: rows with them are "
             "dropped, so nothing can be trained.",
-            f"{', '.join(f'{token} is id {beyond[token]}' for token in written[:SHOWN_TOKENS])}; the model has {rows}",
+            f"{', '.join(f'{token} is id {beyond[token]}' for token in written[:EXCERPT_TOKENS])}; "
+            f"the model has {rows}",
             "use the tokenizer that belongs to this model, or resize its embedding and train the new rows",
         )
     elif beyond:
@@ -145,11 +146,12 @@ def _stops(tokenizer: Tokenizer, tail: str, *, missing_stop: str) -> Iterator[Fi
     first = next((index for index, token in enumerate(ids) if token in tokenizer.stop_ids), None)
     candidates = [token for token in control_like(tail) if len(tokenizer.encode([token])[0]) == 1]
     if first is None:
-        then = "that token is appended to each trained reply" if missing_stop == "append" else "rows are dropped"
+        consequence = "that token is appended to each trained reply" if missing_stop == "append" else "rows are dropped"
         yield Finding(
             "no_stop_after_reply",
             "warning",
-            f"The template ends a reply without a token that the model stops on, so {then} (render.missing_stop).",
+            f"The template ends a reply without a token that the model stops on, so {consequence} "
+            "(render.missing_stop).",
             f"after the reply it writes {tail!r}; the model stops on {stops}",
             f"if the model is to be served with {candidates[0]} as a stop: render.stop_tokens = [{candidates[0]!r}]"
             if candidates
@@ -157,31 +159,31 @@ def _stops(tokenizer: Tokenizer, tail: str, *, missing_stop: str) -> Iterator[Fi
         )
         return
     ending = tokenizer.decode([ids[first]])
-    before, after = tail[: tail.find(ending)], tail[tail.find(ending) + len(ending) :]
-    if before.strip():
+    prefix_text, suffix_text = tail[: tail.find(ending)], tail[tail.find(ending) + len(ending) :]
+    if prefix_text.strip():
         yield Finding(
             "text_before_stop",
             "warning",
             "Between the reply and its stop token the template writes more, which the model must emit and learns.",
-            f"before {ending} it writes {before!r}",
+            f"before {ending} it writes {prefix_text!r}",
             f"if a server stops earlier, at {candidates[0]}: render.stop_tokens = [{candidates[0]!r}]"
             if candidates and candidates[0] != ending
             else None,
         )
-    elif before:
+    elif prefix_text:
         yield Finding(
             "space_before_stop",
             "info",
             "The template writes white space between the reply and its stop token; the model is trained to emit it.",
-            f"before {ending} it writes {before!r}",
+            f"before {ending} it writes {prefix_text!r}",
         )
-    if after:
+    if suffix_text:
         yield Finding(
             "text_after_stop",
             "info",
             "What the template writes after the stop token never comes from the model: it is context of the next turn "
             "and is not trained.",
-            f"after {ending} it writes {after!r}",
+            f"after {ending} it writes {suffix_text!r}",
         )
     eos = tokenizer.named_tokens.get("eos_token")
     if eos is not None and eos != ending:
@@ -197,11 +199,11 @@ def _spelled(tokenizer: Tokenizer) -> str:
     return ", ".join(tokenizer.decode([stop_token_id]) for stop_token_id in sorted(tokenizer.stop_ids)) or "nothing"
 
 
-def _bos(template: ChatTemplate, tokenizer: Tokenizer, behaviour: Behaviour) -> Iterator[Finding]:
+def _bos(template: ChatTemplate, tokenizer: Tokenizer, behavior: Behavior) -> Iterator[Finding]:
     bos = tokenizer.named_tokens.get("bos_token")
     if bos is None:
         return
-    served = Probe(template, behaviour.content).text([user()], prompt=True) or ""
+    served = Probe(template, behavior.content).text([user()], prompt=True) or ""
     written = 0
     while served[written * len(bos) :].startswith(bos):
         written += 1
@@ -232,14 +234,14 @@ def _bos(template: ChatTemplate, tokenizer: Tokenizer, behaviour: Behaviour) -> 
         )
 
 
-def _stripping(template: ChatTemplate, tokenizer: Tokenizer, behaviour: Behaviour) -> Iterator[Finding]:
-    text = "\n".join(_plain_texts(template, behaviour))
+def _stripping(template: ChatTemplate, tokenizer: Tokenizer, behavior: Behavior) -> Iterator[Finding]:
+    text = "\n".join(_plain_texts(template, behavior))
     for token in tokenizer.fast.get_added_tokens_decoder().values():
         swallowed = [
-            one.group()
+            match.group()
             for sides, pattern in ((token.lstrip, rf"\s+{re.escape(token.content)}"),
                                    (token.rstrip, rf"{re.escape(token.content)}\s+"))
-            if sides and (one := re.search(pattern, text))
+            if sides and (match := re.search(pattern, text))
         ]  # fmt: skip
         if swallowed:
             yield Finding(
@@ -266,8 +268,8 @@ def _padding(tokenizer: Tokenizer) -> Iterator[Finding]:
 
 def _stored_templates(template: ChatTemplate, tokenizer: Tokenizer) -> Iterator[Finding]:
     others = sorted(name for name in tokenizer.templates if name not in ("default", "tool_use"))
-    own = template.source == tokenizer.template
-    if own and template.tools_source is not None:
+    is_own_template = template.source == tokenizer.template
+    if is_own_template and template.tools_source is not None:
         yield Finding(
             "two_templates",
             "info",
@@ -285,7 +287,7 @@ def _stored_templates(template: ChatTemplate, tokenizer: Tokenizer) -> Iterator[
     path = tokenizer.folder / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     older = settings.get("chat_template") if isinstance(settings, dict) else None
-    if isinstance(older, str) and own and older != template.source:
+    if isinstance(older, str) and is_own_template and older != template.source:
         yield Finding(
             "stored_twice",
             "warning",

@@ -21,11 +21,11 @@ Calls = Literal["kept", "twice_encoded", "python", "dropped", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
-class ToolBehaviour:
+class ToolBehavior:
     """What a template does with tools.
 
     Attributes:
-        shown: the tools on offer are in the served prompt.
+        offered: the tools on offer are in the served prompt.
         needs_tools: it refuses requests that offer no tools.
         object_arguments: what becomes of a call whose arguments are an object.
         text_arguments: what becomes of a call whose arguments are JSON text.
@@ -34,7 +34,7 @@ class ToolBehaviour:
         history: an earlier call is still there once the last turn has replied and the user asked again.
     """
 
-    shown: TurnOrder
+    offered: TurnOrder
     needs_tools: bool
     object_arguments: Calls
     text_arguments: Calls
@@ -59,7 +59,7 @@ def tool() -> dict[str, Any]:
     return {"type": "function", "function": {"name": TOOL, "description": "looks around", "parameters": schema}}
 
 
-def observe_tools(probe: Probe) -> ToolBehaviour:
+def probe_tools(probe: Probe) -> ToolBehavior:
     """Everything that probes with tools show."""
     offered = probe.text([user()], prompt=True, tools=[tool()])
     refuses_none = probe.text([user()], prompt=True) is None and offered is not None
@@ -69,8 +69,8 @@ def observe_tools(probe: Probe) -> ToolBehaviour:
     turn = _turn(best, content="")
     result = {"role": "tool", "content": RESULT, "name": TOOL, "tool_call_id": CALL_ID}
     answered = [user(), turn, result]
-    return ToolBehaviour(
-        shown="refused" if offered is None else "kept" if TOOL in offered else "dropped",
+    return ToolBehavior(
+        offered="refused" if offered is None else "kept" if TOOL in offered else "dropped",
         needs_tools=refuses_none,
         object_arguments=objects,
         text_arguments=texts,
@@ -89,11 +89,11 @@ def _call(probe: Probe, arguments: Mapping[str, Any] | str, *, content: str | No
     """What a template writes of a call that is answered; alone, where it has no place for the answer."""
     turn = _turn(arguments, content=content)
     result = {"role": "tool", "content": RESULT, "name": TOOL, "tool_call_id": CALL_ID}
-    whole = _first_text(probe, [user(), turn, result, assistant(REPLY)], prompt=False)
-    if whole is not None:
-        return _written(whole)
-    alone = _first_text(probe, [user(), turn], prompt=False)
-    written = "refused" if alone is None else _written(alone)
+    full_text = _first_text(probe, [user(), turn, result, assistant(REPLY)], prompt=False)
+    if full_text is not None:
+        return _written(full_text)
+    call_text = _first_text(probe, [user(), turn], prompt=False)
+    written = "refused" if call_text is None else _written(call_text)
     return "refused" if written == "dropped" else written
 
 
@@ -107,7 +107,7 @@ def _written(text: str) -> Calls:
     if TOOL not in text or PLACE not in text:
         return "dropped"
     once = [json.dumps(QUOTED, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)]
-    if '\\"where\\"' in text or any(json.dumps(one)[1:-1] in text for one in once):
+    if '\\"where\\"' in text or any(json.dumps(encoded)[1:-1] in text for encoded in once):
         return "twice_encoded"
     if "'where':" in text:
         return "python"
@@ -119,35 +119,36 @@ def _outcome(probe: Probe, messages: list[dict[str, Any]], word: str) -> TurnOrd
     return "refused" if text is None else "kept" if word in text else "dropped"
 
 
-def tool_findings(seen: ToolBehaviour) -> Iterator[Finding]:
+def tool_findings(behavior: ToolBehavior) -> Iterator[Finding]:
     """What that does to rows with tools."""
-    if seen.shown != "kept" and not seen.writes_calls:
+    if behavior.offered != "kept" and not behavior.writes_calls:
         yield Finding(
             "no_tools",
             "info",
             "The template has no place for tools: rows with tool calls will be dropped, and tools on offer are not "
             "shown to the model.",
-            f"a tool on offer: {seen.shown}; a call: {seen.object_arguments}; a tool's result: {seen.result}",
+            f"a tool on offer: {behavior.offered}; a call: {behavior.object_arguments}; "
+            f"a tool's result: {behavior.result}",
         )
         return
-    if seen.shown != "kept":
+    if behavior.offered != "kept":
         yield Finding(
             "tools_not_shown",
             "warning",
             "The template does not show the model the tools on offer, though it writes their calls.",
-            f"a tool on offer is {seen.shown}",
+            f"a tool on offer is {behavior.offered}",
         )
-    yield from _call_findings(seen)
-    if seen.result != "kept":
+    yield from _call_findings(behavior)
+    if behavior.result != "kept":
         yield Finding(
-            "tool_result_" + seen.result,
+            "tool_result_" + behavior.result,
             "warning",
             "Results of tools are refused: rows with them will be dropped."
-            if seen.result == "refused"
+            if behavior.result == "refused"
             else "Results of tools are left out without a word: replies are learned without what they rest on.",
-            f"a tool turn after its call is {seen.result}",
+            f"a tool turn after its call is {behavior.result}",
         )
-    elif seen.writes_calls and seen.history == "dropped":
+    elif behavior.writes_calls and behavior.history == "dropped":
         yield Finding(
             "calls_dropped_from_history",
             "warning",
@@ -156,16 +157,16 @@ def tool_findings(seen: ToolBehaviour) -> Iterator[Finding]:
         )
 
 
-def _call_findings(seen: ToolBehaviour) -> Iterator[Finding]:
-    evidence = f"arguments as an object: {seen.object_arguments}; as JSON text: {seen.text_arguments}"
-    if not seen.writes_calls:
+def _call_findings(behavior: ToolBehavior) -> Iterator[Finding]:
+    evidence = f"arguments as an object: {behavior.object_arguments}; as JSON text: {behavior.text_arguments}"
+    if not behavior.writes_calls:
         yield Finding(
             "calls_not_written",
             "warning",
             "No spelling of a tool call is written rightly: rows that train one will be dropped.",
             evidence,
         )
-    elif seen.object_arguments != "kept":
+    elif behavior.object_arguments != "kept":
         yield Finding(
             "calls_as_text",
             "info",
@@ -173,7 +174,7 @@ def _call_findings(seen: ToolBehaviour) -> Iterator[Finding]:
             "so. A server that hands over objects gets another text.",
             evidence,
         )
-    elif seen.text_arguments != "kept":
+    elif behavior.text_arguments != "kept":
         yield Finding(
             "calls_as_object",
             "info",
@@ -181,10 +182,10 @@ def _call_findings(seen: ToolBehaviour) -> Iterator[Finding]:
             "so. A server that hands over JSON text gets another text.",
             evidence,
         )
-    if seen.writes_calls and seen.null_content != "kept":
+    if behavior.writes_calls and behavior.null_content != "kept":
         yield Finding(
-            "null_content_" + seen.null_content,
+            "null_content_" + behavior.null_content,
             "info",
             "A tool call beside content null does not come out; it is handed over with empty text.",
-            f"content null: {seen.null_content}",
+            f"content null: {behavior.null_content}",
         )

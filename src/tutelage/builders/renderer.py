@@ -10,7 +10,7 @@ from pathlib import Path
 from tutelage.config import RenderSettings
 from tutelage.errors import ConfigError, SourceNotFoundError, TemplateError
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
-from tutelage.render.chat_template.builtin_templates import NamedTemplate, find_named, is_a_path, named_templates
+from tutelage.render.chat_template.builtin_templates import BuiltinTemplate, builtin_templates, find_builtin, is_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class ChosenTemplate:
     source: str
     tools_source: str | None
     name: str
-    named: NamedTemplate | None = None
+    named: BuiltinTemplate | None = None
 
 
 def renderer_for(model_folder: Path, settings: RenderSettings) -> Renderer:
@@ -67,17 +67,17 @@ def chosen_template(tokenizer: Tokenizer, requested: str | None) -> ChosenTempla
     if requested is None:
         if tokenizer.template is None:
             raise _no_template(tokenizer)
-        own_name = f"{tokenizer.folder.name}/chat_template"
-        return ChosenTemplate(tokenizer.template, tokenizer.templates.get("tool_use"), own_name)
-    if not is_a_path(requested):
-        named = find_named(requested)
-        return ChosenTemplate(named.source, None, f"the format '{requested}'", named)
-    path = Path(requested)
+        own = f"{tokenizer.folder.name}/chat_template"
+        return ChosenTemplate(tokenizer.template, tokenizer.templates.get("tool_use"), own)
+    if not is_path(asked):
+        named = find_builtin(asked)
+        return ChosenTemplate(named.source, None, f"the format '{asked}'", named)
+    path = Path(asked)
     if not path.is_file():
         raise SourceNotFoundError(
             "The chat template is missing",
-            where=requested,
-            expected=f"a Jinja file, or one of {', '.join(named_templates())}",
+            where=asked,
+            expected=f"a Jinja file, or one of {', '.join(builtin_templates())}",
             fix="check render.template (--template)",
         )
     try:
@@ -105,7 +105,7 @@ def with_stops(tokenizer: Tokenizer, tokens: Sequence[str]) -> Tokenizer:
             "A stop token is not a token of this tokenizer",
             where="render.stop_tokens",
             found=", ".join(unknown),
-            expected="tokens such as " + ", ".join(list(tokenizer.control_tokens)[:6]),
+            expected="tokens such as " + ", ".join(list(tokenizer.special_tokens)[:6]),
             fix="name a token that the template writes after a reply",
         )
     added = {token_id for token_id in ids.values() if token_id is not None}
@@ -121,5 +121,5 @@ def _no_template(tokenizer: Tokenizer) -> TemplateError:
         found=", ".join(sorted(tokenizer.templates)) or None,
         expected="chat_template.jinja, or chat_template in tokenizer_config.json",
         fix="give the template it will be served with: --template FILE (render.template), or choose a format by name: "
-        + ", ".join(named_templates()),
+        + ", ".join(builtin_templates()),
     )

@@ -34,7 +34,7 @@ from tutelage.pack import proven_rows
 from tutelage.pack.length import TooLong
 from tutelage.render import Renderer
 from tutelage.render.token_roles import token_roles
-from tutelage.render.token_text import Markers, TokenTexts, coloured, has_colour, markers_for, visible
+from tutelage.render.token_text import Markers, TokenTexts, colored, has_color, markers_for, visible
 from tutelage.report import numbers
 from tutelage.report.console.check import Tally
 from tutelage.report.console.row import all_doors, headline, legend, raw_lines, role_line
@@ -165,7 +165,7 @@ def show_rows(
             _print(out, headline(example))
             _print(out, role_line(RoleShares.of([roles])))
             texts = texts_of.of(example.ids.tolist())
-            _print(out, coloured(example, renderer.tokenizer, texts=texts, signs=markers, id_signs=id_markers))
+            _print(out, colored(example, renderer.tokenizer, texts=texts, signs=signs, id_signs=id_signs))
     _print(out, Text())
     for note in ledger.notes:
         _print(out, Text(f"note: {note}", style="yellow"))
@@ -291,8 +291,8 @@ def write_page(
 
 def _signs(out: Terminal, *, with_ids: bool) -> tuple[Markers | None, Markers | None]:
     """Signs for trained tokens, where there are no colours, and for ids, where they are wanted."""
-    markers = markers_for(out)
-    return None if has_colour(out) else markers, markers if with_ids else None
+    known = markers_for(out)
+    return None if has_color(out) else known, known if with_ids else None
 
 
 def _title(sources: Sequence[str]) -> str:

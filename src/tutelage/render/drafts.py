@@ -20,14 +20,14 @@ class Draft:
         turns: its trained turns.
         escaped: the control tokens in it that are to be letters.
         changes: remarks for the ledger.
-        turns_beyond: how many more turns were to be trained, and begin beyond the limit of tokens.
+        turns_over_limit: how many more turns were to be trained, and begin beyond the limit of tokens.
     """
 
     conversation: Conversation
     turns: tuple[RenderedTurn, ...]
     escaped: tuple[Span, ...]
     changes: tuple[Change, ...]
-    turns_beyond: int = 0
+    turns_over_limit: int = 0
 
     @property
     def appended(self) -> frozenset[int]:
@@ -35,7 +35,7 @@ class Draft:
         return frozenset(turn.message for turn in self.turns if not turn.stop_written)
 
 
-def shortened(
+def cut_to_limit(
     draft: Draft, turns: list[ProvenTurn], most_tokens: int | None
 ) -> tuple[list[ProvenTurn], tuple[Change, ...]]:
     """Of a row that was not rendered to its end the turns within the limit, which is all that may be kept of it.
@@ -43,12 +43,14 @@ def shortened(
     Raises:
         Unproven: there are none.
     """
-    if not draft.turns_beyond:
+    if not draft.turns_over_limit:
         return turns, ()
     assert most_tokens is not None
-    kept = [turn for turn in turns if len(turn.prompt_ids) + len(turn.reply_ids) <= most_tokens]
-    limit = f"the limit pack.max_seq_length is {most_tokens}"
-    if not kept:
+    kept_turns = [turn for turn in turns if len(turn.prompt_ids) + len(turn.reply_ids) <= most_tokens]
+    limit = f"the limit pack.max_tokens is {most_tokens}"
+    if not kept_turns:
         raise Unproven("too_long", f"no trained turn ends within it; {limit}")
-    detail = f"{len(kept)} of {len(turns) + draft.turns_beyond} trained turns stay, the others end later; {limit}"
-    return kept, (Change(draft.conversation.address, "turns_cut", detail),)
+    detail = (
+        f"{len(kept_turns)} of {len(turns) + draft.turns_over_limit} trained turns stay, the others end later; {limit}"
+    )
+    return kept_turns, (Change(draft.conversation.address, "turns_cut", detail),)

@@ -7,14 +7,15 @@ import numpy as np
 from tutelage.types import Example
 
 
-def assert_proven(example: Example, *, stop_ids: frozenset[int], vocabulary_size: int, whole: bool) -> None:
+def assert_proven(example: Example, *, stop_ids: frozenset[int], vocabulary_size: int, trains_all_tokens: bool) -> None:
     """Assert what the proof promises about one Example; a failure is our bug, so it is an AssertionError.
 
     Args:
         example: the Example.
         stop_ids: ids that end a generation.
         vocabulary_size: rows of the model's embedding.
-        whole: the loss runs over everything (`train_on = "all"` or a plain document), so weights may lie outside turns.
+        trains_all_tokens: the loss runs over every token (`train_on = "all"` or a plain document), so weights may lie
+            outside turns.
     """
     where = f"{example.address} part {example.part}"
     assert len(example.ids) == len(example.weights), f"{where}: {len(example.ids)} ids, {len(example.weights)} weights"
@@ -30,7 +31,7 @@ def assert_proven(example: Example, *, stop_ids: frozenset[int], vocabulary_size
         previous_end = turn.reply_end
         if turn.ends_with_stop:
             assert int(example.ids[turn.reply_end - 1]) in stop_ids, f"{where}: reply does not end in a stop token"
-    if not whole:
+    if not trains_all_tokens:
         assert not np.any(example.weights[~inside]), f"{where}: a trained token outside every reply"
         assert np.all(example.weights[inside] != 0), f"{where}: an untrained token inside a trained reply"
 

@@ -18,7 +18,7 @@ SMALL_IDS = 1 << 16
 """Vocabularies up to this size fit two bytes an id."""
 
 
-def packed(example: Example, *, vocabulary_size: int) -> bytes:
+def example_to_bytes(example: Example, *, vocabulary_size: int) -> bytes:
     """The bytes of one Example; `vocabulary_size` decides between two and four bytes an id."""
     weights = example.weights
     edges = np.flatnonzero(weights[1:] != weights[:-1]) + 1
@@ -43,14 +43,16 @@ def packed(example: Example, *, vocabulary_size: int) -> bytes:
     )
 
 
-def unpacked(data: bytes, address: Address) -> Example:
+def example_from_bytes(data: bytes, address: Address) -> Example:
     """The Example of these bytes, with arrays of its own."""
-    tokens, turn_count, run_count, part, id_bytes, _ = np.frombuffer(data, dtype=_INT, count=_HEADER_INTS).tolist()
-    place = _HEADER_INTS * _INT.itemsize
-    numbers = np.frombuffer(data, dtype=_INT, count=4 * turn_count + 2 * run_count, offset=place).tolist()
-    place += len(numbers) * _INT.itemsize
-    values = np.frombuffer(data, dtype=_FLOAT, count=run_count, offset=place).tolist()
-    place += run_count * _FLOAT.itemsize
+    tokens, turn_count, run_count, part_index, id_bytes, _ = np.frombuffer(
+        data, dtype=_INT, count=_HEADER_INTS
+    ).tolist()
+    offset = _HEADER_INTS * _INT.itemsize
+    numbers = np.frombuffer(data, dtype=_INT, count=4 * turn_count + 2 * run_count, offset=offset).tolist()
+    offset += len(numbers) * _INT.itemsize
+    values = np.frombuffer(data, dtype=_FLOAT, count=run_count, offset=offset).tolist()
+    offset += run_count * _FLOAT.itemsize
     turns = tuple(
         Turn(message, prompt_end, reply_end, bool(stops))
         for message, prompt_end, reply_end, stops in zip(*[iter(numbers[: 4 * turn_count])] * 4, strict=True)
@@ -59,8 +61,8 @@ def unpacked(data: bytes, address: Address) -> Example:
     runs = iter(numbers[4 * turn_count :])
     for start, end, value in zip(runs, runs, values, strict=True):
         weights[start:end] = value
-    ids = np.frombuffer(data, dtype=_id_type(id_bytes), count=tokens, offset=place).astype(np.int32)
-    return Example(address, part, ids, weights, turns)
+    ids = np.frombuffer(data, dtype=_id_type(id_bytes), count=tokens, offset=offset).astype(np.int32)
+    return Example(address, part_index, ids, weights, turns)
 
 
 def _id_type(id_bytes: int) -> np.dtype[np.uint16] | np.dtype[np.int32]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-from tutelage.render.required_text import SHOWN_CHARACTERS
+from tutelage.render.required_text import EXCERPT_CHARACTERS
 from tutelage.types import Change, Conversation
 
 
-def not_shown(conversation: Conversation, prompt: str, message: int) -> list[Change]:
+def hidden_field_changes(conversation: Conversation, prompt: str, message: int) -> list[Change]:
     """What of a row's tools, and of the messages before `message`, the served prompt of that message leaves out."""
     changes = []
     offered = [tool["function"] if isinstance(tool.get("function"), dict) else tool for tool in conversation.tools]
@@ -20,12 +20,12 @@ def not_shown(conversation: Conversation, prompt: str, message: int) -> list[Cha
     if any(str(dict(tool)) in prompt for tool in offered):
         detail = "the template prints the tools on offer in Python's notation; so will a server"
         changes.append(Change(conversation.address, "tools_as_python", detail))
-    for index, one in enumerate(conversation.messages[:message]):
-        words = (one.content or "").strip()
-        if one.role == "assistant" or not words or words in prompt:
+    for index, turn in enumerate(conversation.messages[:message]):
+        text = (turn.content or "").strip()
+        if turn.role == "assistant" or not text or text in prompt:
             continue
-        if json.dumps(words)[1:-1] in prompt or json.dumps(words, ensure_ascii=False)[1:-1] in prompt:
+        if json.dumps(text)[1:-1] in prompt or json.dumps(text, ensure_ascii=False)[1:-1] in prompt:
             continue
-        detail = f"message {index} ({one.role}): the template leaves out or alters {words[:SHOWN_CHARACTERS]!r}"
+        detail = f"message {index} ({turn.role}): the template leaves out or alters {text[:EXCERPT_CHARACTERS]!r}"
         changes.append(Change(conversation.address, "message_not_shown", detail))
     return changes

@@ -6,10 +6,10 @@ import json
 import re
 from itertools import takewhile
 
-from tutelage.render.chat_template.message_format import Seen
-from tutelage.render.rendered_row import SeenRow
-from tutelage.render.required_text import SHOWN_CHARACTERS, Unproven
-from tutelage.render.text_spans import place_of
+from tutelage.render.chat_template.message_format import TemplateMessage
+from tutelage.render.rendered_row import RenderedRow
+from tutelage.render.required_text import EXCERPT_CHARACTERS, Unproven
+from tutelage.render.text_spans import span_of
 from tutelage.types import Message
 
 PROBE = "qqprobeqq"
@@ -17,7 +17,7 @@ COMPARED_CHARACTERS = 32
 """So many of a turn's last characters must stand before a stop in both texts. Our choice: no two places by chance."""
 
 
-def stop_of_next(row: SeenRow, index: int, text: str, stop: re.Pattern[str]) -> str | None:
+def stop_of_next_turn(row: RenderedRow, index: int, text: str, stop: re.Pattern[str]) -> str | None:
     """The stop token that the template writes right behind a reply once there is a next message; None if none.
 
     So with GLM's templates: a reply has no end of its own, and the model emits `<|user|>` or `<|observation|>`. A
@@ -38,83 +38,85 @@ def stop_of_next(row: SeenRow, index: int, text: str, stop: re.Pattern[str]) -> 
     try:
         longer = row.render(index + 1, generation_prompt=False, following=following)
         if longer.startswith(text):
-            found = stop.match(longer, len(text))
-            return None if found is None else found.group()
-        return _behind_words(row, index, text, stop, following)
+            match = stop.match(longer, len(text))
+            return None if match is None else match.group()
+        return _stop_after_text(row, index, text, stop, following)
     except Unproven:
         return None
 
 
-def _behind_words(row: SeenRow, index: int, text: str, stop: re.Pattern[str], following: list[Seen]) -> str | None:
+def _stop_after_text(
+    row: RenderedRow, index: int, text: str, stop: re.Pattern[str], following: list[TemplateMessage]
+) -> str | None:
     message = row.conversation.messages[index]
     traced = row.trace(index + 1, generation_prompt=False, following=following)
-    place = place_of(traced, index)
-    if place is None and not message.tool_calls:  # nothing of the turn stays: a turn of plain words shows its end
+    span = span_of(traced, index)
+    if span is None and not message.tool_calls:  # nothing of the turn stays: a turn of plain words shows its end
         plain = row.form.message(Message("assistant", PROBE))
         traced = row.trace(index + 1, generation_prompt=False, last=plain, following=following)
-        place = place_of(traced, index)
-        found = None if place is None else stop.match(traced.text, place.last)
-        return None if found is None else found.group()
-    if place is None:
+        span = span_of(traced, index)
+        match = None if span is None else stop.match(traced.text, span.end)
+        return None if match is None else match.group()
+    if span is None:
         return None
-    found = stop.search(traced.text, place.last)
-    if found is None:
+    match = stop.search(traced.text, span.end)
+    if match is None:
         return None
-    first = max(place.first, place.last - COMPARED_CHARACTERS)
-    return found.group() if text.endswith(traced.text[first : found.start()]) else None
+    start = max(span.start, span.end - COMPARED_CHARACTERS)
+    return match.group() if text.endswith(traced.text[start : match.start()]) else None
 
 
-def without_end(row: SeenRow, index: int, body: str, after: str) -> str:
+def without_separator(row: RenderedRow, index: int, body: str, suffix: str) -> str:
     """A reply less what the template writes between turns, where it writes no stop token.
 
-    `body` is the reply through its last words, `after` what the finished conversation has behind them.
+    `body` is the reply through its last words, `suffix` what the finished conversation has behind them.
     """
     message = row.conversation.messages[index]
     if not message.tool_calls and (message.content or "").strip():
         return body
     plain = row.form.message(Message("assistant", PROBE))
     traced = row.trace(index + 1, generation_prompt=False, last=plain)
-    place = place_of(traced, index)
-    end = traced.text[place.last :] if place is not None else ""
-    if end and after.endswith(end):
-        return body + after[: len(after) - len(end)]
-    return (body + after).rstrip()
+    span = span_of(traced, index)
+    end = traced.text[span.end :] if span is not None else ""
+    if end and suffix.endswith(end):
+        return body + suffix[: len(suffix) - len(end)]
+    return (body + suffix).rstrip()
 
 
 def require_own_stop(
-    row: SeenRow, index: int, after: str, stop: re.Match[str], control: re.Pattern[str] | None
+    row: RenderedRow, index: int, suffix: str, stop: re.Match[str], special_token: re.Pattern[str] | None
 ) -> None:
     """The stop of a reply must be its own, not one that stands in what the template writes behind every conversation.
 
     Args:
         row: with the turn.
         index: the turn's message.
-        after: what the finished turn has behind the reply's last words.
-        stop: the first stop token in `after`.
-        control: finds control tokens; None where there are none.
+        suffix: what the finished turn has behind the reply's last words.
+        stop: the first stop token in `suffix`.
+        special_token: finds control tokens; None where there are none.
 
     Raises:
         Unproven: the reply would hold a control token of that ending before its stop.
     """
-    if control is None or not control.search(after[: stop.start()]):
+    if special_token is None or not special_token.search(suffix[: stop.start()]):
         return
     finished = row.render(index + 1, generation_prompt=False)
-    asked = row.render(index, generation_prompt=False)
-    pairs = zip(reversed(finished), reversed(asked), strict=False)
-    shared = "".join(letter for letter, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))[::-1]
-    first = control.search(shared)
-    if first is None or len(shared) - first.start() <= len(after) - stop.start():
+    history = row.render(index, generation_prompt=False)
+    pairs = zip(reversed(finished), reversed(history), strict=False)
+    shared = "".join(character for character, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))[::-1]
+    first = special_token.search(shared)
+    if first is None or len(shared) - first.start() <= len(suffix) - stop.start():
         return
     raise Unproven(
         "no_stop_token",
         f"message {index}: the first stop token ({stop.group()!r}) stands in what the template writes behind every "
-        f"conversation, {shared[first.start() :][:SHOWN_CHARACTERS]!r}; render.stop_tokens could name one before it",
+        f"conversation, {shared[first.start() :][:EXCERPT_CHARACTERS]!r}; render.stop_tokens could name one before it",
     )
 
 
-def own_end(after: str, control: re.Pattern[str] | None) -> str:
-    """The control token that the template writes behind a reply, `after`, as a setting; empty where it writes none."""
-    found = control.search(after) if control is not None else None
-    if found is None:
+def stop_hint(suffix: str, special_token: re.Pattern[str] | None) -> str:
+    """The control token that the template writes behind a reply, `suffix`, as a setting; empty where it writes none."""
+    match = special_token.search(suffix) if special_token is not None else None
+    if match is None:
         return ""
-    return f"; if the model is to stop at {found.group()}: render.stop_tokens = [{json.dumps(found.group())}]"
+    return f"; if the model is to stop at {match.group()}: render.stop_tokens = [{json.dumps(match.group())}]"

@@ -15,51 +15,51 @@ CONTEXT_TOKENS = 6
 """Tokens of context that a reply is decoded behind: decoders look back at most over one character's bytes."""
 
 
-def reply_ids(tokenizer: Tokenizer, prompt_ids: list[int], whole_ids: list[int], reply: str) -> list[int] | None:
+def reply_ids(tokenizer: Tokenizer, prompt_ids: list[int], full_ids: list[int], reply: str) -> list[int] | None:
     """Ids of `reply` behind `prompt_ids`; None when no tokenization gives back the text.
 
     Args:
         tokenizer: encodes and decodes.
         prompt_ids: of the served prompt.
-        whole_ids: of prompt and reply encoded as one text.
+        full_ids: of prompt and reply encoded as one text.
         reply: the text that the ids must decode to behind the prompt.
     """
-    if whole_ids[: len(prompt_ids)] == prompt_ids:
-        return whole_ids[len(prompt_ids) :]
-    for ids in _behind_a_border(tokenizer, reply):
-        if reply in (decoded_behind(tokenizer, [(prompt_ids, ids)])[0], spelled_behind(tokenizer, prompt_ids, ids)):
+    if full_ids[: len(prompt_ids)] == prompt_ids:
+        return full_ids[len(prompt_ids) :]
+    for ids in _after_border(tokenizer, reply):
+        if reply in (decoded_after(tokenizer, [(prompt_ids, ids)])[0], spelled_after(tokenizer, prompt_ids, ids)):
             return ids
     return None
 
 
-def decoded_behind(tokenizer: Tokenizer, pairs: Sequence[tuple[list[int], list[int]]]) -> list[str]:
+def decoded_after(tokenizer: Tokenizer, pairs: Sequence[tuple[list[int], list[int]]]) -> list[str]:
     """The text that each second list adds behind the first.
 
     Decoders drop a leading space at the very start of a text and join bytes to characters, so a reply is decoded
     together with the last few tokens before it.
     """
-    contexts = [before[-CONTEXT_TOKENS:] for before, _ in pairs]
-    alone = dict(zip(map(tuple, contexts), tokenizer.decode_all(contexts), strict=True))
-    both = tokenizer.decode_all([context + ids for context, (_, ids) in zip(contexts, pairs, strict=True)])
+    contexts = [prefix_ids[-CONTEXT_TOKENS:] for prefix_ids, _ in pairs]
+    context_texts = dict(zip(map(tuple, contexts), tokenizer.decode_all(contexts), strict=True))
+    full_texts = tokenizer.decode_all([context + ids for context, (_, ids) in zip(contexts, pairs, strict=True)])
     texts = []
-    for context, together, (before, ids) in zip(contexts, both, pairs, strict=True):
-        start = alone[tuple(context)]
-        if together.startswith(start):
-            texts.append(together[len(start) :])
+    for context, full_text, (prefix_ids, ids) in zip(contexts, full_texts, pairs, strict=True):
+        start = context_texts[tuple(context)]
+        if full_text.startswith(start):
+            texts.append(full_text[len(start) :])
         else:  # the context began inside a character
-            texts.append(tokenizer.decode(before + ids)[len(tokenizer.decode(before)) :])
+            texts.append(tokenizer.decode(prefix_ids + ids)[len(tokenizer.decode(prefix_ids)) :])
     return texts
 
 
-def spelled_behind(tokenizer: Tokenizer, before: list[int], ids: list[int]) -> str:
+def spelled_after(tokenizer: Tokenizer, prefix_ids: list[int], ids: list[int]) -> str:
     """The same, part by part between added tokens (`Tokenizer.spell`)."""
-    context = before[-CONTEXT_TOKENS:]
+    context = prefix_ids[-CONTEXT_TOKENS:]
     return tokenizer.spell(context + ids)[len(tokenizer.spell(context)) :]
 
 
-def _behind_a_border(tokenizer: Tokenizer, reply: str) -> Iterator[list[int]]:
+def _after_border(tokenizer: Tokenizer, reply: str) -> Iterator[list[int]]:
     yield tokenizer.encode([reply])[0]
     for border in ("\n", ".", "a"):  # some tokenizers put a space before the first letter of any text
-        alone, behind = tokenizer.encode([border, border + reply])
-        if behind[: len(alone)] == alone:
-            yield behind[len(alone) :]
+        border_ids, joined_ids = tokenizer.encode([border, border + reply])
+        if joined_ids[: len(border_ids)] == border_ids:
+            yield joined_ids[len(border_ids) :]

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from tutelage.render.chat_template.message_format import ReasoningField, message_format_of
 from tutelage.render.chat_template.reasoning import leading_block
 from tutelage.render.chat_template.template import ChatTemplate, TemplateRefusal
-from tutelage.render.special_tokens import ControlTokens
+from tutelage.render.special_tokens import SpecialTokens
 from tutelage.render.tokenizer import NAMED_TOKENS
 from tutelage.types import Conversation, Drop, Message, Proven
 
 if TYPE_CHECKING:
     from tutelage.render.renderer import Renderer
 
-Try = Callable[["Renderer", Sequence[Conversation]], list[Proven | Drop]]
+Prove = Callable[["Renderer", Sequence[Conversation]], list[Proven | Drop]]
 
 _NOT_ARGUMENTS = frozenset({*NAMED_TOKENS, "raise_exception", "strftime_now", "namespace", "range", "dict", "lipsum"})
 _INDEX = re.compile(r"message (\d+)")
@@ -35,10 +35,10 @@ _BY_POLICY = {
     "no_stop_token": ("missing_stop", "append"),
 }
 _FIELDS: tuple[ReasoningField, ...] = ("reasoning_content", "reasoning", "thinking", "content")
-ROWS_WITH_ALL_WAYS = 8
+ROWS_WITH_ALL_REMEDIES = 8
 """Of the rows that are proven together and dropped for one reason. Our choice: ten ways for each row of a file that
 drops whole would take ten times as long as the proof."""
-MOST_MESSAGES = 64
+MAX_MESSAGES = 64
 """Longer rows are not tried anew. Our choice: a way out is found with short ones."""
 PROBES = (
     ({"role": "user", "content": "a"},),
@@ -50,7 +50,7 @@ PROBES = (
 class Remedy:
     """What to do, in words, and the renderer and row to try it with."""
 
-    words: str
+    text: str
     renderer: Renderer
     row: Conversation
 
@@ -68,14 +68,14 @@ class Remedies:
 
     @cached_property
     def _arguments(self) -> tuple[tuple[str, bool], ...]:
-        return moving_arguments(self._renderer.template)
+        return effective_arguments(self._renderer.template)
 
     @cached_property
     def _fields(self) -> tuple[ReasoningField, ...]:
         return tuple(field for field in _FIELDS if message_format_of(self._renderer.template, field).writes_reasoning)
 
     def named(
-        self, conversations: Sequence[Conversation], outcomes: Sequence[Proven | Drop], prove: Try
+        self, conversations: Sequence[Conversation], outcomes: Sequence[Proven | Drop], prove: Prove
     ) -> list[Proven | Drop]:
         """The outcomes, each drop with a way out in its sentence where one of a few proves the turn that was not.
 
@@ -84,113 +84,120 @@ class Remedies:
         proven together with it, and on nothing else.
         """
         rows_tried: Counter[str] = Counter()
-        found: dict[str, set[str]] = {}
-        named: list[Proven | Drop] = []
+        remedies_by_reason: dict[str, set[str]] = {}
+        results: list[Proven | Drop] = []
         for conversation, outcome in zip(conversations, outcomes, strict=True):
             row, turns = None, self._renderer.turns
             if isinstance(outcome, Drop):
-                row, turns = _up_to_the_turn(conversation, outcome, turns)
+                row, turns = _through_failed_turn(conversation, outcome, turns)
             if row is None or not isinstance(outcome, Drop):
-                named.append(outcome)
+                results.append(outcome)
                 continue
-            known = found.setdefault(outcome.reason, set())
+            worked = remedies_by_reason.setdefault(outcome.reason, set())
             rows_tried[outcome.reason] += 1
-            among = None if rows_tried[outcome.reason] <= ROWS_WITH_ALL_WAYS else known
-            words = self._way_out(row, outcome.reason, turns, among, prove)
-            if words is None:
-                named.append(outcome)
+            candidates = None if rows_tried[outcome.reason] <= ROWS_WITH_ALL_REMEDIES else worked
+            remedy = self._first_remedy(row, outcome.reason, turns, candidates, prove)
+            if remedy is None:
+                results.append(outcome)
             else:
-                known.add(words)
-                named.append(replace(outcome, detail=f"{outcome.detail}; the turn is proven with {words}"))
-        return named
+                worked.add(remedy)
+                results.append(replace(outcome, detail=f"{outcome.detail}; the turn is proven with {remedy}"))
+        return results
 
-    def _way_out(
-        self, row: Conversation, reason: str, turns: Literal["all", "last"], among: Container[str] | None, prove: Try
+    def _first_remedy(
+        self,
+        row: Conversation,
+        reason: str,
+        turns: Literal["all", "last"],
+        candidates: Container[str] | None,
+        prove: Prove,
     ) -> str | None:
         """The words of the first way, among those given, that proves the row; None where none does."""
-        for way in self._ways(row, reason, turns) if among is None or among else ():
-            if (among is None or way.words in among) and isinstance(prove(way.renderer, [way.row])[0], Proven):
-                return way.words
+        for remedy in self._candidates(row, reason, turns) if candidates is None or candidates else ():
+            if (candidates is None or remedy.text in candidates) and isinstance(
+                prove(remedy.renderer, [remedy.row])[0], Proven
+            ):
+                return remedy.text
         return None
 
-    def _with(self, turns: Literal["all", "last"], name: str = "", value: str = "") -> Renderer:
+    def _variant(self, turns: Literal["all", "last"], name: str = "", value: str = "") -> Renderer:
         key = (("turns", turns), (name, value))
         if key not in self._variants:
             changed: dict[str, Any] = {"turns": turns} | ({name: value} if name else {})
             self._variants[key] = replace(self._renderer, **changed)
         return self._variants[key]
 
-    def _ways(self, row: Conversation, reason: str, turns: Literal["all", "last"]) -> Iterator[Remedy]:
+    def _candidates(self, row: Conversation, reason: str, turns: Literal["all", "last"]) -> Iterator[Remedy]:
         if reason in _BY_POLICY:
             name, value = _BY_POLICY[reason]
-            yield Remedy(f'render.{name} = "{value}"', self._with(turns, name, value), row)
+            yield Remedy(f'render.{name} = "{value}"', self._variant(turns, name, value), row)
         if reason == "stop_inside_reply":
-            yield from self._with_fewer_stops(row, turns)
+            yield from self._without_one_stop(row, turns)
         if reason not in _BY_ARGUMENTS:
             return
-        for name, given in self._arguments:
-            words = f"render.template_arguments = {{{name} = {json.dumps(given)}}}"
-            arguments = {**row.template_arguments, name: given}
-            yield Remedy(words, self._with(turns), replace(row, template_arguments=arguments))
+        for name, flag in self._arguments:
+            text = f"render.template_arguments = {{{name} = {json.dumps(flag)}}}"
+            arguments = {**row.template_arguments, name: flag}
+            yield Remedy(text, self._variant(turns), replace(row, template_arguments=arguments))
         if reason == "reasoning_not_in_reply":
             for field in self._fields:
-                words = f'render.reasoning_field = "{field}"'
-                yield Remedy(words, self._with(turns, "reasoning_field", field), row)
-            moved = tuple(_inline(message) for message in row.messages)
-            words = "the reasoning in the content, as <think>...</think>"
-            yield Remedy(words, self._with(turns), replace(row, messages=moved))
+                text = f'render.reasoning_field = "{field}"'
+                yield Remedy(text, self._variant(turns, "reasoning_field", field), row)
+            moved = tuple(_reasoning_in_content(message) for message in row.messages)
+            text = "the reasoning in the content, as <think>...</think>"
+            yield Remedy(text, self._variant(turns), replace(row, messages=moved))
         elif self._renderer.form.writes_reasoning:
-            fields = tuple(_in_field(message) for message in row.messages)
-            words = "the reasoning of the content in a field of its own"
-            yield Remedy(words, self._with(turns), replace(row, messages=fields))
+            fields = tuple(_reasoning_in_field(message) for message in row.messages)
+            text = "the reasoning of the content in a field of its own"
+            yield Remedy(text, self._variant(turns), replace(row, messages=fields))
 
-    def _with_fewer_stops(self, row: Conversation, turns: Literal["all", "last"]) -> Iterator[Remedy]:
+    def _without_one_stop(self, row: Conversation, turns: Literal["all", "last"]) -> Iterator[Remedy]:
         """For templates that write a stop token inside a turn: a model that is to write on must not stop there."""
         tokenizer = self._renderer.tokenizer
-        if ControlTokens(tokenizer).spelled(row) is not None:
+        if SpecialTokens(tokenizer).first_spelled(row) is not None:
             return  # then the words of the row are at fault
         for token in sorted(tokenizer.stop_ids) if len(tokenizer.stop_ids) > 1 else ():
             key = (("turns", turns), ("without", str(token)))
             if key not in self._variants:
                 fewer = replace(tokenizer, stop_ids=tokenizer.stop_ids - {token})
                 self._variants[key] = replace(self._renderer, turns=turns, tokenizer=fewer)
-            words = f"{tokenizer.spelling(token)!r} left out of eos_token_id in generation_config.json"
-            yield Remedy(words, self._variants[key], row)
+            text = f"{tokenizer.spelling(token)!r} left out of eos_token_id in generation_config.json"
+            yield Remedy(text, self._variants[key], row)
 
 
-def moving_arguments(template: ChatTemplate) -> tuple[tuple[str, bool], ...]:
+def effective_arguments(template: ChatTemplate) -> tuple[tuple[str, bool], ...]:
     """Arguments of a template, and their values, that change what it writes for a short conversation.
 
     Those whose names speak of reasoning come first.
     """
     names = sorted(template.variables - _NOT_ARGUMENTS, key=lambda name: ("think" not in name, name))
-    plain = _probed(template, {})
+    plain = _probe_texts(template, {})
     return tuple(
         (name, value)
         for name in names
         for value in (True, False)
-        if (texts := _probed(template, {name: value})) != plain and None not in texts
+        if (texts := _probe_texts(template, {name: value})) != plain and None not in texts
     )
 
 
-def _probed(template: ChatTemplate, arguments: dict[str, Any]) -> tuple[str | None, ...]:
+def _probe_texts(template: ChatTemplate, arguments: dict[str, Any]) -> tuple[str | None, ...]:
     texts: list[str | None] = []
     for messages in PROBES:
         try:
-            asks = len(messages) == 1
-            texts.append(template.render(messages, generation_prompt=asks, arguments=arguments))
+            awaits_reply = len(messages) == 1
+            texts.append(template.render(messages, generation_prompt=awaits_reply, arguments=arguments))
         except TemplateRefusal:
             texts.append(None)
     return tuple(texts)
 
 
-def _up_to_the_turn(
+def _through_failed_turn(
     conversation: Conversation, drop: Drop, turns: Literal["all", "last"]
 ) -> tuple[Conversation | None, Literal["all", "last"]]:
     """The row up to the turn that was not proven, and which of its turns to train; None where nothing is tried."""
     if (
         drop.reason not in {*_BY_ARGUMENTS, *_BY_POLICY, "stop_inside_reply"}
-        or len(conversation.messages) > MOST_MESSAGES
+        or len(conversation.messages) > MAX_MESSAGES
     ):
         return None, turns
     index = _INDEX.match(drop.detail)
@@ -199,14 +206,14 @@ def _up_to_the_turn(
     return replace(conversation, messages=conversation.messages[: int(index[1]) + 1]), "last"
 
 
-def _inline(message: Message) -> Message:
+def _reasoning_in_content(message: Message) -> Message:
     if not (message.reasoning or "").strip():
         return message
     thought = (message.reasoning or "").strip()
     return replace(message, reasoning=None, content=f"<think>\n{thought}\n</think>\n\n{message.content or ''}")
 
 
-def _in_field(message: Message) -> Message:
+def _reasoning_in_field(message: Message) -> Message:
     block = leading_block(message.content or "")
     if block is None or (message.reasoning or "").strip():
         return message

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from tutelage.render.chat_template.message_format import MessageFormat, Seen
+from tutelage.render.chat_template.message_format import MessageFormat, TemplateMessage
 from tutelage.render.chat_template.reasoning import leading_block
 from tutelage.render.chat_template.template import ChatTemplate, TemplateRefusal
 from tutelage.render.chat_template.tracing import Traced
@@ -15,7 +15,7 @@ from tutelage.render.required_text import Unproven
 from tutelage.types import Conversation
 
 
-def said_once(conversation: Conversation, form: MessageFormat) -> tuple[Conversation, tuple[int, ...]]:
+def without_repeated_reasoning(conversation: Conversation, form: MessageFormat) -> tuple[Conversation, tuple[int, ...]]:
     """The row with reasoning said once where a turn says it twice, in its field and in a block before the content.
 
     It stays in the field where the template writes one, else in the content.
@@ -23,21 +23,21 @@ def said_once(conversation: Conversation, form: MessageFormat) -> tuple[Conversa
     Returns:
         The row, and the indices of the messages that said it twice.
     """
-    twice = {}
+    repeated = {}
     for index, message in enumerate(conversation.messages):
         thought = (message.reasoning or "").strip()
         block = leading_block(message.content or "") if thought else None
         if block is not None and block[0].strip() == thought:
             by_field = replace(message, content=block[1].lstrip())
-            twice[index] = by_field if form.writes_reasoning else replace(message, reasoning=None)
-    if not twice:
+            repeated[index] = by_field if form.writes_reasoning else replace(message, reasoning=None)
+    if not repeated:
         return conversation, ()
-    messages = tuple(twice.get(index, message) for index, message in enumerate(conversation.messages))
-    return replace(conversation, messages=messages), tuple(twice)
+    messages = tuple(repeated.get(index, message) for index, message in enumerate(conversation.messages))
+    return replace(conversation, messages=messages), tuple(repeated)
 
 
 @dataclass(frozen=True)
-class SeenRow:
+class RenderedRow:
     """A conversation as one template is handed it, and its renderings."""
 
     conversation: Conversation
@@ -45,9 +45,9 @@ class SeenRow:
     form: MessageFormat
 
     @cached_property
-    def messages(self) -> list[Seen]:
+    def messages(self) -> list[TemplateMessage]:
         """All messages as the template sees them."""
-        return self.form.sees(self.conversation)
+        return self.form.messages(self.conversation)
 
     @cached_property
     def tools(self) -> list[dict[str, Any]]:
@@ -57,10 +57,10 @@ class SeenRow:
     @cached_property
     def documents(self) -> list[dict[str, Any]] | None:
         """The documents that the row's template arguments bring along."""
-        given = self.conversation.template_arguments.get("documents")
-        return given if isinstance(given, list) and given else None
+        documents = self.conversation.template_arguments.get("documents")
+        return documents if isinstance(documents, list) and documents else None
 
-    def render(self, count: int, *, generation_prompt: bool, following: Sequence[Seen] = ()) -> str:
+    def render(self, count: int, *, generation_prompt: bool, following: Sequence[TemplateMessage] = ()) -> str:
         """The text of the first `count` messages, and of `following` behind them.
 
         Raises:
@@ -78,7 +78,12 @@ class SeenRow:
             raise Unproven("template_refused", f"the template does not accept this row: {refusal}") from refusal
 
     def trace(
-        self, count: int, *, generation_prompt: bool, last: Seen | None = None, following: Sequence[Seen] = ()
+        self,
+        count: int,
+        *,
+        generation_prompt: bool,
+        last: TemplateMessage | None = None,
+        following: Sequence[TemplateMessage] = (),
     ) -> Traced:
         """The same with the origin of each character; `last` stands in for the last of the first `count` messages.
 

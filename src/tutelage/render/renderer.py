@@ -21,27 +21,27 @@ import numpy as np
 from tutelage.errors import TemplateError
 from tutelage.render.chat_template.message_format import MessageFormat, ReasoningField, message_format_of
 from tutelage.render.chat_template.template import ChatTemplate, TemplateRefusal
-from tutelage.render.drafts import Draft, shortened
+from tutelage.render.drafts import Draft, cut_to_limit
 from tutelage.render.example_checks import assert_proven
-from tutelage.render.hidden_fields import not_shown
-from tutelage.render.prompt_boundary import decoded_behind, reply_ids
+from tutelage.render.hidden_fields import hidden_field_changes
+from tutelage.render.prompt_boundary import decoded_after, reply_ids
 from tutelage.render.remedies import Remedies
-from tutelage.render.rendered_row import SeenRow, said_once
+from tutelage.render.rendered_row import RenderedRow, without_repeated_reasoning
 from tutelage.render.replies import RenderedTurn
-from tutelage.render.required_text import SHOWN_CHARACTERS, Unproven
+from tutelage.render.required_text import EXCERPT_CHARACTERS, Unproven
 from tutelage.render.row_size import (
     FEW_TURNS,
     LIKELY_CHARACTERS,
     Size,
     is_large,
     longer_than,
-    require_few,
+    require_prompts_fit,
     size_of,
     too_deep,
-    within,
+    turns_within_limit,
 )
-from tutelage.render.sequences import ProvenTurn, cost_of, said_otherwise, sequences
-from tutelage.render.special_tokens import ControlTokens, Span, refuse
+from tutelage.render.sequences import ProvenTurn, decoding_difference, sequences, split_cost
+from tutelage.render.special_tokens import Span, SpecialTokens, special_token_finding
 from tutelage.render.tokenizer import Tokenizer
 from tutelage.render.turns import TurnWriter
 from tutelage.types import Address, Change, Conversation, Drop, Example, Message, Prompt, Proven, TokenIds, Turn
@@ -94,30 +94,32 @@ class Renderer:
     def _writer(self) -> TurnWriter:
         return TurnWriter(
             self.tokenizer.stop_pattern(),
-            self.tokenizer.stop_words(),
+            self.tokenizer.stop_tokens_text(),
             self.missing_stop,
             self.empty_reasoning,
-            self._controls.pattern,
+            self._special_tokens.pattern,
         )
 
     @cached_property
-    def _controls(self) -> ControlTokens:
-        return ControlTokens(self.tokenizer)
+    def _special_tokens(self) -> SpecialTokens:
+        return SpecialTokens(self.tokenizer)
 
     def prove(self, conversations: Sequence[Conversation]) -> list[Proven | Drop]:
         """One outcome for each conversation, in order: its Examples with remarks, or why there are none.
 
         A drop names a way out where one was found by trying.
         """
-        return self._ways_out.named(conversations, self._tried(conversations), Renderer._tried)
+        return self._remedies.named(
+            conversations, self._prove_without_remedies(conversations), Renderer._prove_without_remedies
+        )
 
     @cached_property
-    def _ways_out(self) -> Remedies:
+    def _remedies(self) -> Remedies:
         return Remedies(self)
 
-    def _tried(self, conversations: Sequence[Conversation]) -> list[Proven | Drop]:
-        drafts = [self._drafted(conversation) for conversation in conversations]
-        ids = self._encoded([draft for draft in drafts if isinstance(draft, Draft)])
+    def _prove_without_remedies(self, conversations: Sequence[Conversation]) -> list[Proven | Drop]:
+        drafts = [self._draft_or_drop(conversation) for conversation in conversations]
+        ids = self._encode_drafts([draft for draft in drafts if isinstance(draft, Draft)])
         outcomes: list[list[ProvenTurn] | Drop] = []
         for draft in drafts:
             if isinstance(draft, Drop):
@@ -127,9 +129,9 @@ class Renderer:
                 outcomes.append([*self._turns_as_ids(draft, ids)])
             except Unproven as finding:
                 outcomes.append(Drop(draft.conversation.address, finding.reason, str(finding)))
-        spoken = self._spoken([outcome for outcome in outcomes if not isinstance(outcome, Drop)])
+        decoded = self._decoded_replies([outcome for outcome in outcomes if not isinstance(outcome, Drop)])
         return [
-            outcome if isinstance(outcome, Drop) else self._concluded(draft, outcome, spoken)
+            outcome if isinstance(outcome, Drop) else self._proven_or_drop(draft, outcome, decoded)
             for draft, outcome in zip(drafts, outcomes, strict=True)
         ]
 
@@ -139,12 +141,12 @@ class Renderer:
             return deep
         try:
             last = self._trained_messages(conversation)[-1]
-            conversation, _ = said_once(conversation, self.form)
-            text = SeenRow(conversation, self.template, self.form).render(last, generation_prompt=True)
+            conversation, _ = without_repeated_reasoning(conversation, self.form)
+            text = RenderedRow(conversation, self.template, self.form).render(last, generation_prompt=True)
         except Unproven as finding:
             return Drop(conversation.address, finding.reason, str(finding))
         except TemplateError as error:
-            return self._overrun(conversation, error)
+            return self._limit_drop(conversation, error)
         ids = np.asarray(self.tokenizer.encode([text])[0], dtype=np.int32)
         return Prompt(conversation.address, ids, text, conversation.messages[last].content or "")
 
@@ -154,11 +156,11 @@ class Renderer:
         Raises:
             TemplateRefusal: the template does not accept these messages.
         """
-        row = SeenRow(Conversation(tuple(messages), Address("", 0), tuple(tools)), self.template, self.form)
+        row = RenderedRow(Conversation(tuple(messages), Address("", 0), tuple(tools)), self.template, self.form)
         text = self.template.render(row.messages, generation_prompt=True, tools=row.tools)
         return np.asarray(self.tokenizer.encode([text])[0], dtype=np.int32)
 
-    def _drafted(self, conversation: Conversation) -> Draft | Drop:
+    def _draft_or_drop(self, conversation: Conversation) -> Draft | Drop:
         size = size_of(conversation)
         if (deep := too_deep(conversation, size)) is not None:
             return deep
@@ -167,16 +169,16 @@ class Renderer:
         except Unproven as finding:
             return Drop(conversation.address, finding.reason, str(finding))
         except TemplateError as error:
-            return self._overrun(conversation, error)
+            return self._limit_drop(conversation, error)
 
-    def _overrun(self, conversation: Conversation, error: TemplateError) -> Drop:
+    def _limit_drop(self, conversation: Conversation, error: TemplateError) -> Drop:
         """A large row that meets the limits of rendering goes; a template that meets them by itself ends the run."""
-        if not (is_large(size_of(conversation), self.template.limits) and self._writes_little):
+        if not (is_large(size_of(conversation), self.template.limits) and self._renders_short_rows):
             raise error
         return Drop(conversation.address, "too_long", f"rendering the row takes {error.found}; {error.expected}")
 
     @cached_property
-    def _writes_little(self) -> bool:
+    def _renders_short_rows(self) -> bool:
         try:
             self.template.render([{"role": "user", "content": "a"}], generation_prompt=True)
         except TemplateRefusal:
@@ -186,84 +188,85 @@ class Renderer:
         return True
 
     def _draft(self, conversation: Conversation, size: Size) -> Draft:
-        spelled = None if self.control_tokens == "keep" else self._controls.spelled(conversation)
-        if spelled is not None and self.control_tokens == "drop":
-            raise refuse(spelled)
+        spelled_token = None if self.control_tokens == "keep" else self._special_tokens.first_spelled(conversation)
+        if spelled_token is not None and self.control_tokens == "drop":
+            raise special_token_finding(spelled_token)
         if conversation.is_text:
             if self.too_long != "split":
-                self._require_short(conversation.messages[0].content or "")
+                self._require_within_limit(conversation.messages[0].content or "")
             return Draft(conversation, (), (), ())
-        conversation, twice = said_once(conversation, self.form)
-        row = SeenRow(conversation, self.template, self.form)
+        conversation, repeated = without_repeated_reasoning(conversation, self.form)
+        row = RenderedRow(conversation, self.template, self.form)
         trained = self._trained_messages(conversation)
-        reached = self._within_reach(row, trained, size)
+        rendered_turns = self._turns_in_reach(row, trained, size)
         changes = [
             Change(conversation.address, "reasoning_said_twice", f"message {index}: field and content hold the same")
-            for index in twice
+            for index in repeated
         ]
         turns = []
-        for index in reached:
+        for index in rendered_turns:
             turn = self._turn(row, index, changes)
             if turn is not None:
                 turns.append(turn)
                 changes += turn.remarks
         if not turns:
             raise Unproven("nothing_to_train", changes[-1].detail)
-        changes += not_shown(conversation, turns[-1].prompt, turns[-1].message)
-        escaped = self._escaped(row, turns, spelled is not None)
-        return Draft(conversation, tuple(turns), escaped, tuple(changes), len(trained) - len(reached))
+        changes += hidden_field_changes(conversation, turns[-1].prompt, turns[-1].message)
+        escaped = self._escaped_spans(row, turns, spelled_token is not None)
+        return Draft(conversation, tuple(turns), escaped, tuple(changes), len(trained) - len(rendered_turns))
 
-    def _require_short(self, text: str) -> None:
+    def _require_within_limit(self, text: str) -> None:
         if self.most_tokens is not None and longer_than(text, self.most_tokens, self.tokenizer):
             raise Unproven(
                 "too_long", f"more than {self.most_tokens} tokens; the limit pack.max_seq_length is {self.most_tokens}"
             )
 
-    def _within_reach(self, row: SeenRow, trained: list[int], size: Size) -> list[int]:
+    def _turns_in_reach(self, row: RenderedRow, trained: list[int], size: Size) -> list[int]:
         """The trained turns to render: all, unless the row is known to be too long by its whole text.
 
         Raises:
             Unproven: it is, and no turn of it is to be kept; or the template does not take it.
         """
-        most, few = self.most_tokens, len(trained) <= FEW_TURNS
-        if few and (most is None or size.characters <= LIKELY_CHARACTERS * most):
+        max_tokens, has_few_turns = self.most_tokens, len(trained) <= FEW_TURNS
+        if has_few_turns and (max_tokens is None or size.characters <= LIKELY_CHARACTERS * max_tokens):
             return trained
-        whole = row.render(trained[-1] + 1, generation_prompt=False)
-        if most is None or not longer_than(whole, most, self.tokenizer):
-            require_few(trained, whole)
+        full_text = row.render(trained[-1] + 1, generation_prompt=False)
+        if max_tokens is None or not longer_than(full_text, max_tokens, self.tokenizer):
+            require_prompts_fit(trained, full_text)
             return trained
         if self.too_long == "drop":
-            self._require_short(whole)
-        return within(row, trained, most, self.tokenizer)
+            self._require_within_limit(full_text)
+        return turns_within_limit(row, trained, max_tokens, self.tokenizer)
 
-    def _turn(self, row: SeenRow, index: int, changes: list[Change]) -> RenderedTurn | None:
+    def _turn(self, row: RenderedRow, index: int, changes: list[Change]) -> RenderedTurn | None:
         """The turn of message `index`; None for an opening turn that no server would ask for."""
         message = row.conversation.messages[index]
         try:
             return self._writer.turn(row, index, 1.0 if message.weight is None else message.weight)
         except Unproven as finding:
-            asked = any(message.role in ("user", "tool") for message in row.conversation.messages[:index])
-            if asked or finding.reason not in NO_OPENING:
+            has_question = any(message.role in ("user", "tool") for message in row.conversation.messages[:index])
+            if has_question or finding.reason not in NO_OPENING:
                 raise
             detail = f"message {index} opens the conversation, and no prompt can be served for it: {finding}"
             changes.append(Change(row.conversation.address, "opening_turn_not_trained", detail))
             return None
 
-    def _escaped(self, row: SeenRow, turns: Sequence[RenderedTurn], spelled: bool) -> tuple[Span, ...]:
+    def _escaped_spans(self, row: RenderedRow, turns: Sequence[RenderedTurn], spelled: bool) -> tuple[Span, ...]:
         """Where control tokens that data wrote stand in the last turn's text; each earlier text is a prefix of it."""
-        if self.control_tokens == "keep" or not (spelled or self._controls.may_join(row.conversation)):
+        if self.control_tokens == "keep" or not (spelled or self._special_tokens.may_join(row.conversation)):
             return ()
         traced = row.trace(turns[-1].message + 1, generation_prompt=False)
-        spans = self._controls.escaped_spans(traced, row.conversation)
+        spans = self._special_tokens.escaped_spans(traced, row.conversation)
         if not spans:
             return ()
-        word = traced.text[slice(*spans[0])]
+        token_text = traced.text[slice(*spans[0])]
         if self.control_tokens == "drop":
-            raise refuse(("two texts that meet", word))
+            raise special_token_finding(("two texts that meet", token_text))
         if not all(traced.text.startswith(turn.prompt + turn.reply) for turn in turns):
             raise Unproven(
                 "control_token_in_text",
-                f"the row spells {word!r}, and as the template rewrites history it cannot be escaped in every turn",
+                f"the row spells {token_text!r}, and as the template rewrites history it cannot be escaped in every "
+                "turn",
             )
         return spans
 
@@ -282,7 +285,7 @@ class Renderer:
             raise Unproven("nothing_to_train", "no assistant turn with a weight above 0")
         return trained[-1:] if self.turns == "last" else trained
 
-    def _encoded(self, drafts: Sequence[Draft]) -> dict[str, list[int]]:
+    def _encode_drafts(self, drafts: Sequence[Draft]) -> dict[str, list[int]]:
         """Ids of every prompt, and of every prompt with its reply, of rows of few turns without escaped letters."""
         texts = dict.fromkeys(
             text
@@ -295,38 +298,40 @@ class Renderer:
 
     def _turns_as_ids(self, draft: Draft, ids: dict[str, list[int]]) -> Iterator[ProvenTurn]:
         for turn in draft.turns:
-            whole = turn.prompt + turn.reply
+            full_text = turn.prompt + turn.reply
             if draft.escaped:
-                prompt_ids = self._controls.encode(turn.prompt, draft.escaped)
-                whole_ids = self._controls.encode(whole, draft.escaped)
-            elif turn.prompt in ids and whole in ids:
-                prompt_ids, whole_ids = ids[turn.prompt], ids[whole]
+                prompt_ids = self._special_tokens.encode(turn.prompt, draft.escaped)
+                full_ids = self._special_tokens.encode(full_text, draft.escaped)
+            elif turn.prompt in ids and full_text in ids:
+                prompt_ids, full_ids = ids[turn.prompt], ids[full_text]
             else:
-                prompt_ids, whole_ids = self.tokenizer.encode([turn.prompt, whole])
-            after = reply_ids(self.tokenizer, prompt_ids, whole_ids, turn.reply)
-            if after is None:
+                prompt_ids, full_ids = self.tokenizer.encode([turn.prompt, full_text])
+            emitted_ids = reply_ids(self.tokenizer, prompt_ids, full_ids, turn.reply)
+            if emitted_ids is None:
                 raise Unproven(
                     "round_trip",
-                    f"message {turn.message}: no ids behind the prompt decode to {turn.reply[:SHOWN_CHARACTERS]!r}",
+                    f"message {turn.message}: no ids behind the prompt decode to {turn.reply[:EXCERPT_CHARACTERS]!r}",
                 )
             if not turn.stop_written:
-                after = [*after, self.tokenizer.stop_id]
-            stop = next((at for at, token in enumerate(after) if token in self.tokenizer.stop_ids), None)
-            shown = f"message {turn.message}: the ids of the reply {turn.reply[-SHOWN_CHARACTERS:]!r}"
+                emitted_ids = [*emitted_ids, self.tokenizer.stop_id]
+            stop = next(
+                (position for position, token in enumerate(emitted_ids) if token in self.tokenizer.stop_ids), None
+            )
+            subject = f"message {turn.message}: the ids of the reply {turn.reply[-EXCERPT_CHARACTERS:]!r}"
             if stop is None:
-                raise Unproven("no_stop_token", f"{shown} hold no stop token")
-            if stop != len(after) - 1:
-                raise Unproven("stop_inside_reply", f"{shown} hold a stop token before their end")
-            text = turn.reply if turn.stop_written else turn.reply + self.tokenizer.spelling(after[-1])
-            yield ProvenTurn(turn.message, turn.weight, prompt_ids, after, text)
+                raise Unproven("no_stop_token", f"{subject} hold no stop token")
+            if stop != len(emitted_ids) - 1:
+                raise Unproven("stop_inside_reply", f"{subject} hold a stop token before their end")
+            text = turn.reply if turn.stop_written else turn.reply + self.tokenizer.spelling(emitted_ids[-1])
+            yield ProvenTurn(turn.message, turn.weight, prompt_ids, emitted_ids, text)
 
-    def _spoken(self, rows: Sequence[Sequence[ProvenTurn]]) -> dict[int, str]:
+    def _decoded_replies(self, rows: Sequence[Sequence[ProvenTurn]]) -> dict[int, str]:
         """What the ids of each turn decode to behind their prompt, by the identity of the turn."""
         turns = [turn for row in rows for turn in row]
-        texts = decoded_behind(self.tokenizer, [(turn.prompt_ids, turn.reply_ids) for turn in turns])
+        texts = decoded_after(self.tokenizer, [(turn.prompt_ids, turn.reply_ids) for turn in turns])
         return {id(turn): text for turn, text in zip(turns, texts, strict=True)}
 
-    def _concluded(self, draft: Draft | Drop, turns: list[ProvenTurn], spoken: dict[int, str]) -> Proven | Drop:
+    def _proven_or_drop(self, draft: Draft | Drop, turns: list[ProvenTurn], decoded: dict[int, str]) -> Proven | Drop:
         """The last witness (the ids decode to what was rendered), then the Examples."""
         assert isinstance(draft, Draft)
         address = draft.conversation.address
@@ -335,34 +340,35 @@ class Renderer:
                 return Proven((self._document(draft.conversation),))
             changes = draft.changes
             for turn in turns:
-                if spoken[id(turn)] != turn.text:
-                    changes += said_otherwise(self.tokenizer, address, turn, spoken[id(turn)])
-            turns, cut = shortened(draft, turns, self.most_tokens)
+                if decoded[id(turn)] != turn.text:
+                    changes += decoding_difference(self.tokenizer, address, turn, decoded[id(turn)])
+            turns, cut = cut_to_limit(draft, turns, self.most_tokens)
             changes += cut
             examples = tuple(
-                self._example(draft.conversation, part, ids, held) for part, (ids, held) in enumerate(sequences(turns))
+                self._example(draft.conversation, part_index, ids, held_turns)
+                for part_index, (ids, held_turns) in enumerate(sequences(turns))
             )
         except Unproven as finding:
             return Drop(address, finding.reason, str(finding))
         if len(examples) > 1:
-            changes += (Change(address, "split", cost_of(examples, turns, draft.appended)),)
+            changes += (Change(address, "split", split_cost(examples, turns, draft.appended)),)
         return Proven(examples, changes)
 
-    def _example(self, conversation: Conversation, part: int, ids: list[int], turns: list[ProvenTurn]) -> Example:
-        whole = self.train_on == "all"
-        weights = np.full(len(ids), 1.0 if whole else 0.0, dtype=np.float32)
+    def _example(self, conversation: Conversation, part_index: int, ids: list[int], turns: list[ProvenTurn]) -> Example:
+        trains_all_tokens = self.train_on == "all"
+        weights = np.full(len(ids), 1.0 if trains_all_tokens else 0.0, dtype=np.float32)
         weights[0] = 0.0
         spans = []
         for turn in turns:
             start, end = len(turn.prompt_ids), len(turn.prompt_ids) + len(turn.reply_ids)
             weights[start:end] = turn.weight
             spans.append(Turn(turn.message, start, end))
-        example = Example(conversation.address, part, np.asarray(ids, dtype=np.int32), weights, tuple(spans))
-        self._gate(example, whole=whole)
+        example = Example(conversation.address, part_index, np.asarray(ids, dtype=np.int32), weights, tuple(spans))
+        self._check_example(example, trains_all_tokens=trains_all_tokens)
         return example
 
     def _document(self, conversation: Conversation) -> Example:
-        encoder = self._controls if self.control_tokens == "escape" else self.tokenizer
+        encoder = self._special_tokens if self.control_tokens == "escape" else self.tokenizer
         ids = encoder.encode_document(conversation.messages[0].content or "")
         if not ids or ids[-1] not in self.tokenizer.stop_ids:
             ids.append(self.tokenizer.stop_id)
@@ -372,10 +378,10 @@ class Renderer:
         weights[0] = 0.0
         turn = Turn(message=0, prompt_end=1, reply_end=len(ids))
         example = Example(conversation.address, 0, np.asarray(ids, dtype=np.int32), weights, (turn,))
-        self._gate(example, whole=True)
+        self._check_example(example, trains_all_tokens=True)
         return example
 
-    def _gate(self, example: Example, *, whole: bool) -> None:
+    def _check_example(self, example: Example, *, trains_all_tokens: bool) -> None:
         highest = int(example.ids.max())
         if highest >= self.tokenizer.vocabulary_size:
             raise Unproven(
@@ -387,5 +393,5 @@ class Renderer:
             example,
             stop_ids=self.tokenizer.stop_ids,
             vocabulary_size=self.tokenizer.vocabulary_size,
-            whole=whole,
+            trains_all_tokens=trains_all_tokens,
         )

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tutelage.render.chat_template.reasoning import without_empty_block
-from tutelage.render.rendered_row import SeenRow
+from tutelage.render.rendered_row import RenderedRow
 from tutelage.types import Change
+
+Remarks = tuple[Change, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class RenderedTurn:
     prompt: str
     reply: str
     stop_written: bool
-    remarks: tuple[Change, ...] = ()
+    remarks: Remarks = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,11 @@ class Reply:
     """A reply taken apart: its words with all that the template writes before and among them, and what comes after."""
 
     body: str
-    after: str
-    remarks: tuple[Change, ...] = ()
+    suffix: str
+    remarks: Remarks = ()
 
 
-def with_block_remark(row: SeenRow, index: int, reply: Reply) -> Reply:
+def with_block_remark(row: RenderedRow, index: int, reply: Reply) -> Reply:
     """The reply, with a remark where the content begins with an empty block of reasoning that the reply leaves out."""
     content = (row.conversation.messages[index].content or "").lstrip()
     bare = without_empty_block(content)

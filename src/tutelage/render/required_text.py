@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from tutelage.render.chat_template.reasoning import holds_pieces, without_empty_block
+from tutelage.render.chat_template.reasoning import contains_pieces, without_empty_block
 from tutelage.types import Message
 
-SHOWN_CHARACTERS = 160
+EXCERPT_CHARACTERS = 160
 
 
 class Unproven(ValueError):  # noqa: N818 a finding about a row, turned into a Drop where it is caught
@@ -20,46 +20,62 @@ class Unproven(ValueError):  # noqa: N818 a finding about a row, turned into a D
         super().__init__(detail)
 
 
-def require_words(index: int, message: Message, text: str) -> None:
+def require_text(index: int, message: Message, text: str) -> None:
     """Check that `text` holds all words of message `index`.
 
     Raises:
         Unproven: some are not there.
     """
-    thought, said = (message.reasoning or "").strip(), (message.content or "").strip()
-    if thought and said and (at := text.rfind(said)) >= 0 and thought not in text[:at] + "\0" + text[at + len(said) :]:
+    reasoning, content = (message.reasoning or "").strip(), (message.content or "").strip()
+    if (
+        reasoning
+        and content
+        and (start := text.rfind(content)) >= 0
+        and reasoning not in text[:start] + "\0" + text[start + len(content) :]
+    ):
         raise Unproven(
             "reasoning_not_in_reply",
-            f"message {index}: the template's reply {text[:SHOWN_CHARACTERS]!r} lacks {thought[:SHOWN_CHARACTERS]!r}",
+            f"message {index}: the template's reply {text[:EXCERPT_CHARACTERS]!r} "
+            f"lacks {reasoning[:EXCERPT_CHARACTERS]!r}",
         )
-    for reason, ways in words_of(message):
+    for reason, spellings in required_texts(message):
         # Templates that take reasoning out of the content write its tags with white space of their own.
-        if not any(way in text or holds_pieces(text, way) for way in ways):
+        if not any(spelling in text or contains_pieces(text, spelling) for spelling in spellings):
             raise Unproven(
                 reason,
-                f"message {index}: the template's reply {text[:SHOWN_CHARACTERS]!r} "
-                f"lacks {ways[0][:SHOWN_CHARACTERS]!r}",
+                f"message {index}: the template's reply {text[:EXCERPT_CHARACTERS]!r} "
+                f"lacks {spellings[0][:EXCERPT_CHARACTERS]!r}",
             )
 
 
-def no_prefix(index: int, prompt: str, finished: str) -> Unproven:
+def prompt_mismatch(index: int, prompt: str, finished: str) -> Unproven:
     """The finding that a finished turn does not begin with its served prompt, with both texts where they part."""
-    same = next((at for at, (a, b) in enumerate(zip(prompt, finished, strict=False)) if a != b), len(prompt))
-    start = max(0, same - 40)
-    shown = slice(start, start + SHOWN_CHARACTERS)
+    common_length = next(
+        (position for position, (a, b) in enumerate(zip(prompt, finished, strict=False)) if a != b), len(prompt)
+    )
+    start = max(0, common_length - 40)
+    excerpt = slice(start, start + EXCERPT_CHARACTERS)
     return Unproven(
         "prompt_not_a_prefix",
-        f"message {index}: the finished turn does not begin with its served prompt; the prompt has {prompt[shown]!r}, "
-        f"the finished turn {finished[shown]!r}",
+        f"message {index}: the finished turn does not begin with its served prompt; the prompt has "
+        f"{prompt[excerpt]!r}, the finished turn {finished[excerpt]!r}",
     )
 
 
-def end_of_words(message: Message, text: str) -> int:
+def required_text_end(message: Message, text: str) -> int:
     """Where a turn's words end in `text`, where their origin could not be followed: after the last that is found."""
-    return max((text.rfind(way) + len(way) for _, ways in words_of(message) for way in ways if way in text), default=0)
+    return max(
+        (
+            text.rfind(spelling) + len(spelling)
+            for _, spellings in required_texts(message)
+            for spelling in spellings
+            if spelling in text
+        ),
+        default=0,
+    )
 
 
-def words_of(message: Message) -> Iterator[tuple[str, tuple[str, ...]]]:
+def required_texts(message: Message) -> Iterator[tuple[str, tuple[str, ...]]]:
     """What a reply must contain, with the reason to give if it does not and the spellings that count.
 
     Templates may trim content, so its outer white space is not compared; arguments may be written as JSON. An empty

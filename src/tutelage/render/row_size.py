@@ -8,7 +8,7 @@ from typing import Any
 
 from tutelage.formats.nested import DEPTH_MAX
 from tutelage.render.chat_template.limits import Limits
-from tutelage.render.rendered_row import SeenRow
+from tutelage.render.rendered_row import RenderedRow
 from tutelage.render.required_text import Unproven
 from tutelage.render.tokenizer import Tokenizer
 from tutelage.types import Conversation, Drop
@@ -65,9 +65,9 @@ def size_of(conversation: Conversation) -> Size:
             characters += len(value)
         elif isinstance(value, dict):
             characters += sum(map(len, value))
-            stack.extend((inner, depth + 1) for inner in value.values())
+            stack.extend((nested, depth + 1) for nested in value.values())
         elif isinstance(value, (list, tuple)):
-            stack.extend((inner, depth + 1) for inner in value)
+            stack.extend((nested, depth + 1) for nested in value)
     return Size(characters, items, nesting)
 
 
@@ -103,7 +103,7 @@ def longer_than(text: str, most_tokens: int, tokenizer: Tokenizer) -> bool:
         characters *= 4
 
 
-def require_few(trained: Sequence[int], text: str) -> None:
+def require_prompts_fit(trained: Sequence[int], text: str) -> None:
     """Check that the prompts of a row's trained turns, on the average half of `text` each, are not too much together.
 
     Raises:
@@ -118,25 +118,23 @@ def require_few(trained: Sequence[int], text: str) -> None:
         )
 
 
-def within(row: SeenRow, trained: Sequence[int], most_tokens: int, tokenizer: Tokenizer) -> list[int]:
+def turns_within_limit(row: RenderedRow, trained: Sequence[int], most_tokens: int, tokenizer: Tokenizer) -> list[int]:
     """Of a row that is too long the trained turns whose prompts are not.
 
     Raises:
         Unproven: there is none.
     """
-    kept, beyond = [], 0
+    kept_turns, too_long_in_a_row = [], 0
     for index in trained:
         try:
             prompt = row.render(index, generation_prompt=True)
         except Unproven:  # of an opening turn, say; the proof knows what to make of it
             prompt = ""
-        beyond = beyond + 1 if longer_than(prompt, most_tokens, tokenizer) else 0
-        if not beyond:
-            kept.append(index)
-        elif beyond == BEYOND_TURNS:
+        too_long_in_a_row = too_long_in_a_row + 1 if longer_than(prompt, most_tokens, tokenizer) else 0
+        if not too_long_in_a_row:
+            kept_turns.append(index)
+        elif too_long_in_a_row == BEYOND_TURNS:
             break
-    if not kept:
-        raise Unproven(
-            "too_long", f"the first trained turn begins later; the limit pack.max_seq_length is {most_tokens}"
-        )
-    return kept
+    if not kept_turns:
+        raise Unproven("too_long", f"the first trained turn begins later; the limit pack.max_tokens is {most_tokens}")
+    return kept_turns

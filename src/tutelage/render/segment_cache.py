@@ -41,76 +41,82 @@ class SegmentEncoder:
         memo_ids: how many ids to remember from call to call.
 
     Attributes:
-        whole_because: why this tokenizer's texts are encoded whole; None when they are cut at added tokens.
+        fallback_reason: why this tokenizer's texts are encoded whole; None when they are cut at added tokens.
         remembered_ids: ids remembered now.
     """
 
     def __init__(self, fast: FastTokenizer, *, memo_ids: int = MEMO_IDS) -> None:
         self._fast, self._memo_limit = fast, memo_ids
         tokens: dict[int, AddedToken] = fast.get_added_tokens_decoder()
-        self._raw_ids = {one.content: index for index, one in tokens.items() if not one.normalized and one.content}
+        self._raw_ids = {
+            token.content: index for index, token in tokens.items() if not token.normalized and token.content
+        }
         words = sorted(self._raw_ids, key=len, reverse=True)  # the longest of those that start at a place wins
         self._split = re.compile("(" + "|".join(re.escape(word) for word in words) + ")").split
         self._guard = _guard(words)
         self._memo: dict[Segment, list[int]] = {}
         self.remembered_ids = 0
-        self.whole_because = self._unsafe(tokens)
+        self.fallback_reason = self._reason_against_segments(tokens)
 
     def __reduce__(self) -> tuple[type[SegmentEncoder], tuple[FastTokenizer]]:
         return SegmentEncoder, (self._fast,)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, added tokens recognised, nothing put around them; a list of its own for each text."""
-        if self.whole_because is not None or self._fast.encode_special_tokens:
-            return self._whole(texts)
+        if self.fallback_reason is not None or self._fast.encode_special_tokens:
+            return self._encode_whole(texts)
         ids = self._by_segments(texts)
-        chosen = [index for index, text in enumerate(texts) if _is_witness(text)]
-        for index, whole in zip(chosen, self._whole([texts[index] for index in chosen]), strict=True):
-            assert ids[index] == whole, f"piecewise and whole encoding differ for {texts[index]!r}"
+        witnesses = [index for index, text in enumerate(texts) if _is_witness(text)]
+        for index, full_ids in zip(witnesses, self._encode_whole([texts[index] for index in witnesses]), strict=True):
+            assert ids[index] == full_ids, f"piecewise and whole encoding differ for {texts[index]!r}"
         return ids
 
-    def _whole(self, texts: Sequence[str]) -> list[list[int]]:
-        return [one.ids for one in self._fast.encode_batch_fast(list(texts), add_special_tokens=False)]
+    def _encode_whole(self, texts: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._fast.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def _by_segments(self, texts: Sequence[str]) -> list[list[int]]:
         cut = [self._split(text) for text in texts]  # text, token, text, token, ..., text
-        known = self._known({segment for pieces in cut for segment in _segments(pieces)})
+        segment_ids = self._ids_by_segment({segment for pieces in cut for segment in _segments(pieces)})
         result = []
         for pieces in cut:
-            ids = list(known[True, pieces[0]]) if pieces[0] else []
+            ids = list(segment_ids[True, pieces[0]]) if pieces[0] else []
             for index in range(1, len(pieces), 2):
                 ids.append(self._raw_ids[pieces[index]])
-                if after := pieces[index + 1]:
-                    ids += known[False, after]
+                if text_piece := pieces[index + 1]:
+                    ids += segment_ids[False, text_piece]
             result.append(ids)
         return result
 
-    def _known(self, wanted: set[Segment]) -> dict[Segment, list[int]]:
+    def _ids_by_segment(self, segments: set[Segment]) -> dict[Segment, list[int]]:
         """Ids of all wanted segments: remembered, or encoded now, behind an added token where they stand behind one."""
         memo = self._memo
-        known: dict[Segment, list[int]] = {}
-        for segment in wanted:
+        ids_by_segment: dict[Segment, list[int]] = {}
+        for segment in segments:
             ids = memo.pop(segment, None)
             if ids is not None:
-                known[segment] = memo[segment] = ids  # put back at the end: the least recently used stands first
-        missing = [segment for segment in wanted if segment not in known]
-        encoded = self._whole([text if is_first else self._guard + text for is_first, text in missing])
+                ids_by_segment[segment] = memo[segment] = (
+                    ids  # put back at the end: the least recently used stands first
+                )
+        missing = [segment for segment in segments if segment not in ids_by_segment]
+        encoded = self._encode_whole([text if is_first else self._guard + text for is_first, text in missing])
         for segment, ids in zip(missing, encoded, strict=True):
-            known[segment] = memo[segment] = ids if segment[0] else ids[1:]
-            self.remembered_ids += len(known[segment])
+            ids_by_segment[segment] = memo[segment] = ids if segment[0] else ids[1:]
+            self.remembered_ids += len(ids_by_segment[segment])
         while self.remembered_ids > self._memo_limit:
             self.remembered_ids -= len(memo.pop(next(iter(memo))))
-        return known
+        return ids_by_segment
 
-    def _unsafe(self, tokens: dict[int, AddedToken]) -> str | None:
+    def _reason_against_segments(self, tokens: dict[int, AddedToken]) -> str | None:
         if not self._guard:
             return "it has no added token that is matched on raw text and begins no other"
         for token in tokens.values():
             if token.lstrip or token.rstrip or token.single_word:
                 return f"the added token {token.content!r} looks at its neighbours"
         probes = list(_probes(list(self._raw_ids)))
-        for probe, pieced, whole in zip(probes, self._by_segments(probes), self._whole(probes), strict=True):
-            if pieced != whole:
+        for probe, joined_ids, full_ids in zip(
+            probes, self._by_segments(probes), self._encode_whole(probes), strict=True
+        ):
+            if joined_ids != full_ids:
                 return f"its pieces are not independent: {probe!r}"
         return None
 
@@ -125,7 +131,7 @@ def _segments(pieces: list[str]) -> Iterator[Segment]:
 
 def _guard(words: list[str]) -> str:
     """An added token that is matched whatever follows it: none that is longer begins with it."""
-    return next((word for word in words if not any(other != word and other.startswith(word) for other in words)), "")
+    return next((word for word in words if not any(longer != word and longer.startswith(word) for longer in words)), "")
 
 
 def _is_witness(text: str) -> bool:
@@ -135,12 +141,12 @@ def _is_witness(text: str) -> bool:
 def _probes(words: list[str]) -> Iterator[str]:
     """Texts with added tokens at all kinds of places, beside all kinds of neighbours."""
     yield from words
-    chosen = list(dict.fromkeys([*words[:PROBED_TOKENS], *words[-PROBED_TOKENS:]]))
-    for word, other in pairwise([*chosen, chosen[0]]):
-        yield word[:-1] + other
+    sample = list(dict.fromkeys([*words[:PROBED_TOKENS], *words[-PROBED_TOKENS:]]))
+    for word, next_word in pairwise([*sample, sample[0]]):
+        yield word[:-1] + next_word
         yield word + word[1:]
-        yield word + other + word
+        yield word + next_word + word
         for text in PROBED_TEXTS:
             yield text + word
-            yield word + text + other
-            yield text + word + text + other + text + word + other + text
+            yield word + text + next_word
+            yield text + word + text + next_word + text + word + next_word + text

@@ -22,7 +22,7 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class ControlTokens:
+class SpecialTokens:
     """The control tokens of one tokenizer, as seen from the side of the data."""
 
     tokenizer: Tokenizer
@@ -30,32 +30,32 @@ class ControlTokens:
     @cached_property
     def pattern(self) -> re.Pattern[str] | None:
         """Finds a control token in text; None when the tokenizer has none."""
-        return self.tokenizer.control_pattern()
+        return self.tokenizer.special_token_pattern()
 
-    def spelled(self, conversation: Conversation) -> tuple[str, str] | None:
+    def first_spelled(self, conversation: Conversation) -> tuple[str, str] | None:
         """The first control token that one of a row's texts spells, with the place it stands in; None if none does."""
         if self.pattern is None:
             return None
-        for where, text in texts_of(conversation):
-            if found := self.pattern.search(text):
-                return where, found.group()
+        for location, text in texts_of(conversation):
+            if match := self.pattern.search(text):
+                return location, match.group()
         return None
 
     def may_join(self, conversation: Conversation) -> bool:
         """Whether a text ends in the beginning of a control token, which what follows it could complete."""
         return any(
-            at >= 0 and text[at:] in self._beginnings
+            start >= 0 and text[start:] in self._beginnings
             for _, text in texts_of(conversation)
-            for at in (text.rfind(letter, -self._longest) for letter in self._first_letters)
+            for start in (text.rfind(character, -self._longest) for character in self._first_characters)
         )
 
     @cached_property
     def _beginnings(self) -> frozenset[str]:
-        words = (word for word in self.tokenizer.control_tokens if word.strip())
+        words = (word for word in self.tokenizer.special_tokens if word.strip())
         return frozenset(word[:size] for word in words for size in range(2, len(word)))
 
     @cached_property
-    def _first_letters(self) -> str:
+    def _first_characters(self) -> str:
         return "".join(sorted({beginning[0] for beginning in self._beginnings}))
 
     @cached_property
@@ -66,11 +66,11 @@ class ControlTokens:
         """The control tokens in a rendering that data wrote, wholly or in part."""
         if self.pattern is None:
             return ()
-        data = {at for at, one in enumerate(traced.sources) if _is_data(one, conversation)}
+        data = {number for number, source in enumerate(traced.sources) if _is_data(source, conversation)}
         return tuple(
-            found.span()
-            for found in self.pattern.finditer(traced.text)
-            if any(int(one) in data for one in traced.source[found.start() : found.end()])
+            match.span()
+            for match in self.pattern.finditer(traced.text)
+            if any(int(number) in data for number in traced.source[match.start() : match.end()])
         )
 
     def encode(self, text: str, escaped: Sequence[Span]) -> list[int]:
@@ -78,21 +78,21 @@ class ControlTokens:
         assert self.pattern is not None
         ids: list[int] = []
         start = 0
-        numbers = self.tokenizer.control_tokens
-        for found in self.pattern.finditer(text):
-            if any(found.start() < end and begin < found.end() for begin, end in escaped):
+        numbers = self.tokenizer.special_tokens
+        for match in self.pattern.finditer(text):
+            if any(match.start() < end and begin < match.end() for begin, end in escaped):
                 continue
-            ids += self._letters(text[start : found.start()])
-            ids.append(numbers[found.group()])
-            start = found.end()
-        return ids + self._letters(text[start:])
+            ids += self._encode_plain(text[start : match.start()])
+            ids.append(numbers[match.group()])
+            start = match.end()
+        return ids + self._encode_plain(text[start:])
 
     def encode_document(self, text: str) -> list[int]:
         """Ids of a plain document whose control tokens are ordinary letters, with what the tokenizer puts around it."""
         ids: list[int] = self._plain.encode(text, add_special_tokens=True).ids
         return ids
 
-    def _letters(self, text: str) -> list[int]:
+    def _encode_plain(self, text: str) -> list[int]:
         ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
         return ids
 
@@ -106,24 +106,25 @@ class ControlTokens:
 def texts_of(conversation: Conversation) -> Iterator[tuple[str, str]]:
     """Every text that a template may write, with what to call it."""
     for index, message in enumerate(conversation.messages):
-        where = f"message {index} ({message.role})"
+        location = f"message {index} ({message.role})"
         for text in (message.content, message.reasoning, message.name, message.tool_call_id):
             if text:
-                yield where, text
+                yield location, text
         for call in message.tool_calls:
             for text in (call.name, call.id or "", *strings_in(dict(call.arguments))):
-                yield where, text
+                yield location, text
     for text in strings_in([dict(tool) for tool in conversation.tools]):
         yield "a tool's description", text
     for text in strings_in(dict(conversation.template_arguments)):
         yield "a template argument", text
 
 
-def refuse(found: tuple[str, str]) -> Unproven:
+def special_token_finding(spelled: tuple[str, str]) -> Unproven:
     """The finding about a row that spells a control token."""
-    where, word = found
+    location, token_text = spelled
     return Unproven(
-        "control_token_in_text", f"{where} spells the control token {word!r}, which the tokenizer would read as one"
+        "control_token_in_text",
+        f"{location} spells the control token {token_text!r}, which the tokenizer would read as one",
     )
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.render.chat_template import tracing as provenance
+from tutelage.render.chat_template import tracing
 from tutelage.render.chat_template.tracing import Source, Traced
-from tutelage.render.rendered_row import SeenRow, said_once
+from tutelage.render.rendered_row import RenderedRow, without_repeated_reasoning
 from tutelage.render.renderer import Renderer
 from tutelage.render.required_text import Unproven
 from tutelage.types import Conversation, Example
@@ -49,21 +49,23 @@ def token_roles(conversation: Conversation, example: Example, renderer: Renderer
         return TokenRoles(np.full(len(example.ids), CODES["text"], dtype=np.int8), traced=True)
     codes = np.full(len(example.ids), UNKNOWN, dtype=np.int8)
     turn = example.turns[-1]
-    row = SeenRow(said_once(conversation, renderer.form)[0], renderer.template, renderer.form)
-    finished = _traced(row, turn.message + 1, generation_prompt=False)
+    row = RenderedRow(without_repeated_reasoning(conversation, renderer.form)[0], renderer.template, renderer.form)
+    finished = _trace(row, turn.message + 1, generation_prompt=False)
     if finished is not None:
-        _place(codes, example, renderer, finished, conversation)
+        _assign_roles(codes, example, renderer, finished, conversation)
     if np.any(codes[:-1] == UNKNOWN):
-        prompt = _traced(row, turn.message, generation_prompt=True)
+        prompt = _trace(row, turn.message, generation_prompt=True)
         if prompt is not None:
-            _place(codes, example, renderer, prompt, conversation)
+            _assign_roles(codes, example, renderer, prompt, conversation)
         if prompt is not None and finished is not None and finished.text.startswith(prompt.text):
-            _place(codes, example, renderer, finished, conversation, at=turn.prompt_end, text_from=len(prompt.text))
-    left = codes == UNKNOWN
-    codes[left] = CODES["template"]  # among them a stop token that the template does not write and we append
-    traced = not left[:-1].any()
+            _assign_roles(
+                codes, example, renderer, finished, conversation, at=turn.prompt_end, text_from=len(prompt.text)
+            )
+    unassigned = codes == UNKNOWN
+    codes[unassigned] = CODES["template"]  # among them a stop token that the template does not write and we append
+    traced = not unassigned[:-1].any()
     if not traced:
-        codes[left & (example.weights != 0)] = CODES["assistant"]
+        codes[unassigned & (example.weights != 0)] = CODES["assistant"]
     return TokenRoles(codes, traced)
 
 
@@ -73,7 +75,7 @@ def role_counts(roles: TokenRoles) -> dict[str, int]:
     return {name: int(count) for name, count in zip(ROLES, counts, strict=True) if count}
 
 
-def _traced(row: SeenRow, messages: int, *, generation_prompt: bool) -> Traced | None:
+def _trace(row: RenderedRow, messages: int, *, generation_prompt: bool) -> Traced | None:
     try:
         traced = row.trace(messages, generation_prompt=generation_prompt)
     except Unproven:
@@ -81,7 +83,7 @@ def _traced(row: SeenRow, messages: int, *, generation_prompt: bool) -> Traced |
     return traced if traced.followed else None
 
 
-def _place(
+def _assign_roles(
     codes: Codes,
     example: Example,
     renderer: Renderer,
@@ -93,29 +95,31 @@ def _place(
 ) -> None:
     """Give roles to the tokens from `at` that the text from `text_from` encodes to, as far as the ids agree."""
     encoded = renderer.tokenizer.fast.encode(traced.text[text_from:], add_special_tokens=False)
-    most = min(len(encoded.ids), len(codes) - at)
-    same = np.asarray(encoded.ids[:most], dtype=np.int32) == example.ids[at : at + most]
-    agreed = most if same.all() else int(np.argmin(same))
-    if agreed == 0:
+    compared_tokens = min(len(encoded.ids), len(codes) - at)
+    agrees = np.asarray(encoded.ids[:compared_tokens], dtype=np.int32) == example.ids[at : at + compared_tokens]
+    agreed_tokens = compared_tokens if agrees.all() else int(np.argmin(agrees))
+    if agreed_tokens == 0:
         return
-    own = [CODES["template"]] * len((provenance.JSON, provenance.PYTHON, provenance.OWN))
-    of_source = np.array([_code(source, conversation) for source in traced.sources] + own, dtype=np.int8)
-    of_character = of_source[traced.source[text_from:]]  # sources below 0, the template's own, count from the end
-    found = majority(of_character, encoded.offsets[:agreed])
-    codes[at : at + agreed] = np.where(codes[at : at + agreed] == UNKNOWN, found, codes[at : at + agreed])
+    template_codes = [CODES["template"]] * len((tracing.JSON, tracing.PYTHON, tracing.TEMPLATE_TEXT))
+    source_codes = np.array([_code(source, conversation) for source in traced.sources] + template_codes, dtype=np.int8)
+    character_codes = source_codes[traced.source[text_from:]]  # sources below 0, the template's own, count from the end
+    majority_codes = majority(character_codes, encoded.offsets[:agreed_tokens])
+    codes[at : at + agreed_tokens] = np.where(
+        codes[at : at + agreed_tokens] == UNKNOWN, majority_codes, codes[at : at + agreed_tokens]
+    )
 
 
-def majority(of_character: Codes, spans: Sequence[tuple[int, int]]) -> Codes:
+def majority(character_codes: Codes, spans: Sequence[tuple[int, int]]) -> Codes:
     """For each span of characters the code that most of them have; of equals the first of ROLES.
 
     Args:
-        of_character: int8 [characters].
+        character_codes: int8 [characters].
         spans: start and end of each token; an empty one is the template's.
     """
     bounds = np.asarray(spans, dtype=np.int64).reshape(-1, 2)
-    before = np.zeros((len(ROLES), len(of_character) + 1), dtype=np.int32)
-    np.cumsum(of_character == np.arange(len(ROLES), dtype=np.int8)[:, None], axis=1, out=before[:, 1:])
-    counts = before[:, bounds[:, 1]] - before[:, bounds[:, 0]]
+    cumulative = np.zeros((len(ROLES), len(character_codes) + 1), dtype=np.int32)
+    np.cumsum(character_codes == np.arange(len(ROLES), dtype=np.int8)[:, None], axis=1, out=cumulative[:, 1:])
+    counts = cumulative[:, bounds[:, 1]] - cumulative[:, bounds[:, 0]]
     codes: Codes = np.argmax(counts, axis=0).astype(np.int8)
     codes[bounds[:, 0] == bounds[:, 1]] = CODES["template"]
     return codes

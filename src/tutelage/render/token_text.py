@@ -20,7 +20,7 @@ from tutelage.types import Example
 
 TRAINED, CONTEXT, STOP = "bold green", "dim", "bold black on green"
 
-HALF = "\ufffd"
+REPLACEMENT_CHARACTER = "\ufffd"
 """What decoders write for bytes that are no whole character."""
 
 BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
@@ -55,17 +55,17 @@ class Markers:
     id_closing: str
 
 
-SIGNS = Markers("⟦", "⟧", "■", "⟨", "⟩")
-ASCII_SIGNS = Markers("[[", "]]", "{stop}", "{", "}")
+MARKERS = Markers("⟦", "⟧", "■", "⟨", "⟩")
+ASCII_MARKERS = Markers("[[", "]]", "{stop}", "{", "}")
 """For terminals and pipes that cannot write the others."""
 
 
 def markers_for(console: Console) -> Markers:
     """The signs that this console can write."""
-    return SIGNS if console.encoding.lower().startswith("utf") else ASCII_SIGNS
+    return MARKERS if console.encoding.lower().startswith("utf") else ASCII_MARKERS
 
 
-def has_colour(console: Console) -> bool:
+def has_color(console: Console) -> bool:
     """Whether colours reach the reader: a terminal that has them, or FORCE_COLOR; and no NO_COLOR."""
     return console.color_system is not None and not console.no_color
 
@@ -94,22 +94,22 @@ class TokenTexts:
             return []
         pieces = [self._piece(token_id) for token_id in ids]
         pieces[0] = self._tokenizer.decode(ids[:1])
-        whole = self._tokenizer.decode(ids)
-        if "".join(pieces) == whole and self._partial.isdisjoint(ids):
+        full_text = self._tokenizer.decode(ids)
+        if "".join(pieces) == full_text and self._partial.isdisjoint(ids):
             return pieces
-        return self._laid_against(whole, list(self._groups(ids, pieces)))
+        return self._aligned_to(full_text, list(self._groups(ids, pieces)))
 
-    def _piece(self, token: int) -> str:
-        known = self._pieces.get(token)
-        if known is None:
-            known = self._pieces[token] = self._behind_anchor([token])
-            name = self._tokenizer.fast.id_to_token(token) or ""
-            is_byte = BYTE_TOKEN.fullmatch(name) is not None and known != name
-            if HALF in known or not known or is_byte:
-                self._partial.add(token)
-        return known
+    def _piece(self, token_id: int) -> str:
+        text = self._pieces.get(token_id)
+        if text is None:
+            text = self._pieces[token_id] = self._decode_after_anchor([token_id])
+            name = self._tokenizer.fast.id_to_token(token_id) or ""
+            is_byte = BYTE_TOKEN.fullmatch(name) is not None and text != name
+            if REPLACEMENT_CHARACTER in text or not text or is_byte:
+                self._partial.add(token_id)
+        return text
 
-    def _behind_anchor(self, ids: Sequence[int]) -> str:
+    def _decode_after_anchor(self, ids: Sequence[int]) -> str:
         text = self._tokenizer.decode([*self._anchor, *ids])
         if text.startswith(self._anchor_text):
             return text[len(self._anchor_text) :]
@@ -126,44 +126,44 @@ class TokenTexts:
                 yield [pieces[position]]
                 position += 1
             else:
-                yield self._letters(ids[position:end], first=position == 0)
+                yield self._split_characters(ids[position:end], first=position == 0)
                 position = end
 
-    def _letters(self, ids: Sequence[int], *, first: bool) -> list[str]:
-        whole = self._tokenizer.decode(ids) if first else self._behind_anchor(ids)
-        texts, start, done = [""] * len(ids), 0, 0
+    def _split_characters(self, ids: Sequence[int], *, first: bool) -> list[str]:
+        full_text = self._tokenizer.decode(ids) if first else self._decode_after_anchor(ids)
+        texts, start, done_characters = [""] * len(ids), 0, 0
         for end in range(1, len(ids)):
-            part = ids[start:end]
-            text = self._tokenizer.decode(part) if first and start == 0 else self._behind_anchor(part)
-            if text and HALF not in text and whole.startswith(text, done):
+            token_ids = ids[start:end]
+            text = self._tokenizer.decode(token_ids) if first and start == 0 else self._decode_after_anchor(token_ids)
+            if text and REPLACEMENT_CHARACTER not in text and full_text.startswith(text, done_characters):
                 texts[end - 1] = text
-                start, done = end, done + len(text)
+                start, done_characters = end, done_characters + len(text)
             elif end - start > LONGEST_CHARACTER:
                 break
-        texts[-1] = whole[done:]
+        texts[-1] = full_text[done_characters:]
         return texts
 
-    def _laid_against(self, whole: str, groups: list[list[str]]) -> list[str]:
-        """The texts of the groups where they stand in `whole`; what fits nowhere goes to the token before."""
+    def _aligned_to(self, full_text: str, groups: list[list[str]]) -> list[str]:
+        """The texts of the groups where they stand in `full_text`; what fits nowhere goes to the token before."""
         joined = ["".join(group) for group in groups]
         texts: list[str] = []
-        lost, at = 0, 0  # characters of the groups since the place was lost; the place in `whole`
+        lost_characters, position = 0, 0  # characters of the groups since the place was lost; the place in `whole`
         for index, group in enumerate(groups):
-            if lost == 0 and whole.startswith(joined[index], at):
+            if lost_characters == 0 and full_text.startswith(joined[index], position):
                 texts += group
-                at += len(joined[index])
+                position += len(joined[index])
                 continue
             probe = "".join(islice(joined, index, index + LOOK_AHEAD))
-            search = min(LONGEST_SEARCH, 2 * lost + LONGEST_CHARACTER) + len(probe)
-            found = whole.find(probe, at, at + search) if probe and texts else -1
-            if found >= 0:
-                texts[-1] += whole[at:found]
+            search = min(LONGEST_SEARCH, 2 * lost_characters + LONGEST_CHARACTER) + len(probe)
+            match_start = full_text.find(probe, position, position + search) if probe and texts else -1
+            if match_start >= 0:
+                texts[-1] += full_text[position:match_start]
                 texts += group
-                lost, at = 0, found + len(joined[index])
+                lost_characters, position = 0, match_start + len(joined[index])
             else:
                 texts += [""] * len(group)
-                lost += max(1, len(joined[index]))
-        texts[-1] += whole[at:]
+                lost_characters += max(1, len(joined[index]))
+        texts[-1] += full_text[position:]
         return texts
 
 
@@ -189,7 +189,7 @@ def visible(text: str, *, line_ends: bool = True) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(_visible_character(one, line_ends=line_ends) for one in text)
+    return "".join(_visible_character(character, line_ends=line_ends) for character in text)
 
 
 def _visible_character(character: str, *, line_ends: bool) -> str:
@@ -202,7 +202,7 @@ def _visible_character(character: str, *, line_ends: bool) -> str:
     return character
 
 
-def coloured(
+def colored(
     example: Example,
     tokenizer: Tokenizer,
     *,
@@ -220,10 +220,10 @@ def coloured(
         id_signs: puts each token's id behind it, and so shows where tokens end; None shows no ids.
     """
     texts = token_texts(example, tokenizer) if texts is None else texts
-    shown = Text()
+    styled = Text()
     for style, pieces in groupby(_styled(example, texts, signs, id_signs), key=lambda piece: piece[1]):
-        shown.append("".join(text for text, _ in pieces), style=style)
-    return shown
+        styled.append("".join(text for text, _ in pieces), style=style)
+    return styled
 
 
 def _styled(
@@ -236,17 +236,17 @@ def _styled(
         style = (STOP if position in stops else TRAINED) if trained[position] else CONTEXT
         if signs and trained[position] and (position == 0 or not trained[position - 1]):
             yield signs.opening, TRAINED
-        seen = visible(text, line_ends=id_signs is not None)
-        body = seen.removesuffix("\n") if id_signs else seen  # the id stays on the line of its token
+        visible_text = visible(text, line_ends=id_signs is not None)
+        body = visible_text.removesuffix("\n") if id_signs else visible_text  # the id stays on the line of its token
         yield body, style
         if id_signs:
-            yield f"{id_signs.id_opening}{token}{id_signs.id_closing}{seen[len(body) :]}", CONTEXT
+            yield f"{id_signs.id_opening}{token}{id_signs.id_closing}{visible_text[len(body) :]}", CONTEXT
         if signs and trained[position]:
             last = position == len(trained) - 1 or not trained[position + 1]
             yield (signs.stop if position in stops else "") + (signs.closing if last else ""), style
 
 
-def coloured_rows(examples: Sequence[Example], tokenizer: Tokenizer) -> list[dict[str, Any]]:
+def colored_rows(examples: Sequence[Example], tokenizer: Tokenizer) -> list[dict[str, Any]]:
     """The same as plain values, for the report's page."""
     rows, texts_of = [], TokenTexts(tokenizer)
     for example in examples:

@@ -52,9 +52,11 @@ class Tokenizer:
         Raises:
             DataError: a file is damaged, or nothing says which token ends a generation.
         """
-        alone = source.is_file()
-        path = source if alone else source / "tokenizer.json"
-        folder = source.with_suffix("") if alone else source  # beside a file alone lies nothing that belongs to it
+        is_single_file = source.is_file()
+        path = source if is_single_file else source / "tokenizer.json"
+        folder = (
+            source.with_suffix("") if is_single_file else source
+        )  # beside a file alone lies nothing that belongs to it
         try:
             fast = FastTokenizer.from_file(str(path))
         except Exception as error:
@@ -68,11 +70,11 @@ class Tokenizer:
         fast.no_padding()  # what a training script once saved must not pad or cut what a server would feed
         fast.no_truncation()
         settings = read_object(folder / "tokenizer_config.json")
-        named = _named_tokens(settings, read_object(folder / "special_tokens_map.json"))
+        named_tokens = _named_tokens(settings, read_object(folder / "special_tokens_map.json"))
         model = read_object(folder / "config.json")
-        stop_ids = _stop_ids(fast, named, folder)
+        stop_ids = _stop_ids(fast, named_tokens, folder)
         if not stop_ids:
-            stop_ids = frozenset(one for one in map(fast.token_to_id, stop_tokens) if one is not None)
+            stop_ids = frozenset(token_id for token_id in map(fast.token_to_id, stop_tokens) if token_id is not None)
         if not stop_ids:
             raise DataError(
                 "Nothing says which token ends a generation",
@@ -81,7 +83,7 @@ class Tokenizer:
                 fix="add eos_token_id to generation_config.json, or name the token with render.stop_tokens",
             )
         size = _vocabulary_size(fast, model, folder / "config.json")
-        return cls(fast, named, stop_ids, size, _own_templates(folder, settings), folder)
+        return cls(fast, named_tokens, stop_ids, size, _chat_templates(folder, settings), folder)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, control tokens recognised, nothing added (templates write their own BOS)."""
@@ -117,13 +119,13 @@ class Tokenizer:
         words = sorted((self.spelling(stop_token_id) for stop_token_id in self.stop_ids), key=len, reverse=True)
         return re.compile("|".join(re.escape(word) for word in words if word) or r"(?!)")
 
-    def stop_words(self) -> str:
+    def stop_tokens_text(self) -> str:
         """The stop tokens, for people."""
         return ", ".join(repr(self.spelling(stop_token_id)) for stop_token_id in sorted(self.stop_ids))
 
     def spelling(self, token: int) -> str:
         """The letters that stand for `token` in a text: decoders write some control tokens otherwise."""
-        added = self._added.get(token)
+        added = self._added_tokens.get(token)
         return self.decode([token]) if added is None else added
 
     def spell(self, ids: Sequence[int]) -> str:
@@ -135,25 +137,25 @@ class Tokenizer:
         parts: list[str] = []
         run: list[int] = []
         for token_id in ids:
-            if token_id in self._added:
-                parts += [self.decode(run), self._added[token_id]]
+            if token_id in self._added_tokens:
+                parts += [self.decode(run), self._added_tokens[token_id]]
                 run = []
             else:
                 run.append(token_id)
         return "".join([*parts, self.decode(run)])
 
     @cached_property
-    def _added(self) -> dict[int, str]:
+    def _added_tokens(self) -> dict[int, str]:
         return {index: token.content for index, token in self.fast.get_added_tokens_decoder().items()}
 
     @property
-    def control_tokens(self) -> dict[str, int]:
+    def special_tokens(self) -> dict[str, int]:
         """Special tokens by their text: those that text from a user must not be able to spell."""
         return {token.content: index for index, token in self.fast.get_added_tokens_decoder().items() if token.special}
 
-    def control_pattern(self) -> re.Pattern[str] | None:
+    def special_token_pattern(self) -> re.Pattern[str] | None:
         """A pattern that finds any control token in a text; None when there are none."""
-        words = sorted((word for word in self.control_tokens if word.strip()), key=len, reverse=True)
+        words = sorted((word for word in self.special_tokens if word.strip()), key=len, reverse=True)
         if not words:
             return None
         # Hundreds of reserved tokens start alike: one look at the first letter spares trying each at every place.
@@ -189,8 +191,8 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _damaged(path: Path, found: str) -> DataError:
-    return DataError(f"{path.name} is damaged", where=str(path), found=found, fix="restore the file from its source")
+def _damaged(path: Path, problem: str) -> DataError:
+    return DataError(f"{path.name} is damaged", where=str(path), found=problem, fix="restore the file from its source")
 
 
 def _read_text(path: Path) -> str:
@@ -210,17 +212,17 @@ def _vocabulary_size(fast: FastTokenizer, model: dict[str, Any], path: Path) -> 
 
 
 def _named_tokens(*sources: dict[str, Any]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    tokens: dict[str, str] = {}
     for name in NAMED_TOKENS:
         for source in sources:
             value = source.get(name)
             text = value.get("content") if isinstance(value, dict) else value
-            if isinstance(text, str) and name not in found:
-                found[name] = text
-    return found
+            if isinstance(text, str) and name not in tokens:
+                tokens[name] = text
+    return tokens
 
 
-def _stop_ids(fast: FastTokenizer, named: dict[str, str], folder: Path) -> frozenset[int]:
+def _stop_ids(fast: FastTokenizer, named_tokens: dict[str, str], folder: Path) -> frozenset[int]:
     """Generation settings first: they are what a server stops on. The tokenizer's EOS is the last resort."""
     for path in (folder / "generation_config.json", folder / "config.json"):
         value = read_object(path).get("eos_token_id")
@@ -229,11 +231,11 @@ def _stop_ids(fast: FastTokenizer, named: dict[str, str], folder: Path) -> froze
             raise _damaged(path, f"eos_token_id = {json.dumps(value)}, not a token's id or a list of them")
         if ids:
             return frozenset(ids)
-    eos = fast.token_to_id(named["eos_token"]) if "eos_token" in named else None
+    eos = fast.token_to_id(named_tokens["eos_token"]) if "eos_token" in named_tokens else None
     return frozenset() if eos is None else frozenset({eos})
 
 
-def _own_templates(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
+def _chat_templates(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
     path = folder / "chat_template.jinja"
     if path.is_file():
         others = {
@@ -242,8 +244,8 @@ def _own_templates(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
         return {"default": _read_text(path)} | others
     value = settings.get("chat_template")
     if isinstance(value, list):
-        named = [one for one in value if isinstance(one, dict)]
-        if not all(isinstance(one.get(key), str) for one in named for key in ("name", "template")):
+        named = [entry for entry in value if isinstance(entry, dict)]
+        if not all(isinstance(entry.get(key), str) for entry in named for key in ("name", "template")):
             raise _damaged(folder / "tokenizer_config.json", "a chat_template without a name or without its text")
-        return {one["name"]: one["template"] for one in named}
+        return {entry["name"]: entry["template"] for entry in named}
     return {"default": value} if isinstance(value, str) else {}

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from tutelage.render.chat_template.tracing import JSON, PYTHON, Traced
-from tutelage.render.required_text import SHOWN_CHARACTERS, Unproven
+from tutelage.render.required_text import EXCERPT_CHARACTERS, Unproven
 from tutelage.types import Message
 
 _PART = re.compile(r"""["']type["']:\s*["'](?:text|thinking)["']""")
 _TYPE_OF_PART = re.compile(r"content\[\d+\]\.type")
-_SAID = re.compile(r"content|reasoning|thinking")
+_TEXT_FIELD = re.compile(r"content|reasoning|thinking")
 
 
 def prints_parts(text: str) -> bool:
@@ -29,13 +29,13 @@ def prints_parts(text: str) -> bool:
 
 
 def require_written(
-    index: int, handed: dict[str, Any], message: Message, traced: Traced, first: int, last: int
+    index: int, template_message: dict[str, Any], message: Message, traced: Traced, first: int, last: int
 ) -> None:
     """Check that the words of message `index` between two characters are written, not printed as a value.
 
     Args:
         index: of the message.
-        handed: the message as the template was handed it.
+        template_message: the message as the template was handed it.
         message: the message.
         traced: the rendering.
         first: the first character of the reply.
@@ -45,51 +45,58 @@ def require_written(
         Unproven: a list or an object is printed there.
     """
     text = traced.text[first:last]
-    said = _quoted(traced, index, first, last)
-    called = not _is_python_call(message, text) and (
+    text_is_quoted = _is_quoted(traced, index, first, last)
+    prints_call = not _is_python_call(message, text) and (
         bool(np.any(traced.source[first:last] == PYTHON))
-        or any(str(one) in text for one in _objects(handed.get("tool_calls")))
+        or any(str(value) in text for value in _objects(template_message.get("tool_calls")))
     )
-    unseen = not traced.followed and (prints_parts(text) or any(str(one) in text for one in _objects(handed)))
-    if not (said or called or unseen):
+    prints_untraced = not traced.followed and (
+        prints_parts(text) or any(str(value) in text for value in _objects(template_message))
+    )
+    if not (text_is_quoted or prints_call or prints_untraced):
         return
     detail = (
         f"message {index}: the template prints a list or an object where it should write words: "
-        f"{text[:SHOWN_CHARACTERS]!r}"
+        f"{text[:EXCERPT_CHARACTERS]!r}"
     )
-    if not said and message.tool_calls:
+    if not text_is_quoted and message.tool_calls:
         raise Unproven("tool_call_not_in_reply", detail)
-    if message.reasoning and isinstance(handed["content"], list):
+    if message.reasoning and isinstance(template_message["content"], list):
         raise Unproven("reasoning_not_in_reply", detail)
     raise Unproven("content_not_in_reply", detail)
 
 
-def require_parts_read(row_texts: Traced) -> None:
+def require_parts_read(traced: Traced) -> None:
     """Check that no message's content is printed as the list of parts that it was handed over in.
 
     Raises:
         Unproven: one is.
     """
-    types = [number for number, one in enumerate(row_texts.sources) if _TYPE_OF_PART.fullmatch(one.field)]
+    types = [number for number, source in enumerate(traced.sources) if _TYPE_OF_PART.fullmatch(source.field)]
     if not types:
         return
-    printed = np.flatnonzero(np.isin(row_texts.source, types))
+    printed = np.flatnonzero(np.isin(traced.source, types))
     if len(printed):
-        at = int(printed[0])
+        position = int(printed[0])
         raise Unproven(
             "message_as_data",
-            f"message {row_texts.sources[int(row_texts.source[at])].message}: the template reads other content as a "
-            f"list of parts, and prints this list: {row_texts.text[max(0, at - 20) : at + SHOWN_CHARACTERS]!r}",
+            f"message {traced.sources[int(traced.source[position])].message}: the template reads other content as a "
+            f"list of parts, and prints this list: "
+            f"{traced.text[max(0, position - 20) : position + EXCERPT_CHARACTERS]!r}",
         )
 
 
-def _quoted(traced: Traced, index: int, first: int, last: int) -> bool:
+def _is_quoted(traced: Traced, index: int, first: int, last: int) -> bool:
     """Whether what the message says or thinks begins behind a quote or bracket of a language there."""
-    said = [at for at, one in enumerate(traced.sources) if one.message == index and _SAID.match(one.field)]
+    text_sources = [
+        number
+        for number, source in enumerate(traced.sources)
+        if source.message == index and _TEXT_FIELD.match(source.field)
+    ]
     second = max(first, 1)
-    before = traced.source[second - 1 : last - 1]
-    behind = second + np.flatnonzero((before == PYTHON) | (before == JSON))
-    return bool(np.isin(traced.source[behind], said).any())
+    preceding = traced.source[second - 1 : last - 1]
+    following = second + np.flatnonzero((preceding == PYTHON) | (preceding == JSON))
+    return bool(np.isin(traced.source[following], text_sources).any())
 
 
 def _is_python_call(message: Message, text: str) -> bool:

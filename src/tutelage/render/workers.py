@@ -26,7 +26,7 @@ from typing import IO, Any
 
 from tutelage.errors import FitError
 from tutelage.ledger import Ledger
-from tutelage.render.example_codec import packed, unpacked
+from tutelage.render.example_codec import example_from_bytes, example_to_bytes
 from tutelage.render.renderer import Renderer
 from tutelage.render.row_size import too_deep
 from tutelage.types import Change, Conversation, Drop, Example, Proven
@@ -35,7 +35,7 @@ CHUNK_ROWS = 256
 """Rows proven together: enough to keep a tokenizer's threads busy, few enough to stream."""
 ROWS_WORTH_WORKERS = 4000
 """Fewer rows are proven sooner than workers start (about 0.3 s)."""
-MOST_DEFAULT_WORKERS = 4
+MAX_DEFAULT_WORKERS = 4
 """A worker holds about 100 MB; more of them are started only when asked for."""
 CHUNKS_AHEAD = 3
 """Chunks under way for each worker, so that none waits for another's slow row."""
@@ -53,7 +53,7 @@ _START = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Shipped:
+class _PackedOutcome:
     """What a proven row became: its Examples as bytes, and the ledger's remarks."""
 
     examples: tuple[bytes, ...]
@@ -68,7 +68,7 @@ class _Failure:
     trace: str
 
 
-Answer = list[_Shipped | Drop] | _Failure
+Answer = list[_PackedOutcome | Drop] | _Failure
 
 
 def examples(
@@ -92,17 +92,21 @@ def examples(
     enough = len(first) == ROWS_WORTH_WORKERS
     chunks = _chunks(chain(first, source))
     del first, source  # or the first rows would stay in memory to the end
-    wanted = default_workers() if workers is None else workers
-    outcomes = _by_workers(chunks, renderer, wanted) if enough and wanted > 1 else _here(chunks, renderer)
+    process_count = default_workers() if workers is None else workers
+    outcomes = (
+        _by_workers(chunks, renderer, process_count)
+        if enough and process_count > 1
+        else _in_this_process(chunks, renderer)
+    )
     with closing(outcomes):  # a traceback that someone keeps would keep the processes as well
         for chunk, proven in outcomes:
-            yield from _told(chunk, iter(proven), ledger)
+            yield from _record_outcomes(chunk, iter(proven), ledger)
 
 
 def default_workers() -> int:
-    """One for each core this process may use, up to `MOST_DEFAULT_WORKERS`."""
+    """One for each core this process may use, up to `MAX_DEFAULT_WORKERS`."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return min(cores, MOST_DEFAULT_WORKERS)
+    return min(cores, MAX_DEFAULT_WORKERS)
 
 
 def serve() -> None:
@@ -112,22 +116,24 @@ def serve() -> None:
     renderer = _receive(inward)
     with suppress(BrokenPipeError):
         while (conversations := _receive(inward)) is not None:
-            _send(outward, _answered(renderer, conversations))
+            _send(outward, _prove_chunk(renderer, conversations))
     os._exit(0)  # nothing to tidy; an ordinary exit would try once more to write to a parent that is gone
 
 
-def _answered(renderer: Renderer, conversations: list[Conversation]) -> Answer:
-    size = renderer.tokenizer.vocabulary_size
+def _prove_chunk(renderer: Renderer, conversations: list[Conversation]) -> Answer:
+    vocabulary_size = renderer.tokenizer.vocabulary_size
     try:
-        return [_shipped(one, size) for one in renderer.prove(conversations)]
+        return [_pack_outcome(outcome, vocabulary_size) for outcome in renderer.prove(conversations)]
     except Exception as error:  # noqa: BLE001 it is raised again where the rows came from
-        return _Failure(_portable(error), traceback.format_exc())
+        return _Failure(_picklable(error), traceback.format_exc())
 
 
-def _told(chunk: Sequence[Conversation | Entry], outcomes: Iterator[Outcome], ledger: Ledger) -> Iterator[ProvenRow]:
+def _record_outcomes(
+    chunk: Sequence[Conversation | Entry], outcomes: Iterator[Outcome], ledger: Ledger
+) -> Iterator[ProvenRow]:
     for row in chunk:
         if not isinstance(row, Conversation):
-            _tell(ledger, row)
+            _add_entry(ledger, row)
             continue
         outcome = next(outcomes)
         if isinstance(outcome, Drop):
@@ -138,7 +144,7 @@ def _told(chunk: Sequence[Conversation | Entry], outcomes: Iterator[Outcome], le
         yield row, outcome.examples
 
 
-def _tell(ledger: Ledger, entry: Entry) -> None:
+def _add_entry(ledger: Ledger, entry: Entry) -> None:
     if isinstance(entry, Drop):
         ledger.drop(entry)
     else:
@@ -154,44 +160,46 @@ def _conversations(chunk: Sequence[Conversation | Entry]) -> list[Conversation]:
     return [row for row in chunk if isinstance(row, Conversation)]
 
 
-def _here(chunks: Iterable[Chunk], renderer: Renderer) -> Generator[tuple[Chunk, list[Outcome]]]:
+def _in_this_process(chunks: Iterable[Chunk], renderer: Renderer) -> Generator[tuple[Chunk, list[Outcome]]]:
     for chunk in chunks:
         yield chunk, renderer.prove(_conversations(chunk))
 
 
 def _by_workers(chunks: Iterable[Chunk], renderer: Renderer, workers: int) -> Generator[tuple[Chunk, list[Outcome]]]:
     with _Workers(renderer, workers) as pool:
-        under_way: deque[tuple[Chunk, list[Drop | None], Future[list[_Shipped | Drop]]]] = deque()
+        under_way: deque[tuple[Chunk, list[Drop | None], Future[list[_PackedOutcome | Drop]]]] = deque()
         for chunk in chunks:
             rows = _conversations(chunk)
             deep = [too_deep(row) for row in rows]  # these do not pass the pipe, and are dropped anyway
-            travelling = [row for row, drop in zip(rows, deep, strict=True) if drop is None]
-            under_way.append((chunk, deep, pool.submit(travelling)))
+            sent_rows = [row for row, drop in zip(rows, deep, strict=True) if drop is None]
+            under_way.append((chunk, deep, pool.submit(sent_rows)))
             if len(under_way) > CHUNKS_AHEAD * workers:
-                yield _arrived(*under_way.popleft())
+                yield _chunk_outcomes(*under_way.popleft())
         while under_way:
-            yield _arrived(*under_way.popleft())
+            yield _chunk_outcomes(*under_way.popleft())
 
 
-def _arrived(
-    chunk: Chunk, deep: Sequence[Drop | None], answer: Future[list[_Shipped | Drop]]
+def _chunk_outcomes(
+    chunk: Chunk, deep: Sequence[Drop | None], answer: Future[list[_PackedOutcome | Drop]]
 ) -> tuple[Chunk, list[Outcome]]:
     outcomes: list[Outcome] = []
     shipped = iter(answer.result())
     for row, drop in zip(_conversations(chunk), deep, strict=True):
-        one = drop or next(shipped)
-        if isinstance(one, Drop):
-            outcomes.append(one)
+        result = drop or next(shipped)
+        if isinstance(result, Drop):
+            outcomes.append(result)
         else:
-            outcomes.append(Proven(tuple(unpacked(data, row.address) for data in one.examples), one.changes))
+            outcomes.append(
+                Proven(tuple(example_from_bytes(data, row.address) for data in result.examples), result.changes)
+            )
     return chunk, outcomes
 
 
-def _shipped(outcome: Outcome, vocabulary_size: int) -> _Shipped | Drop:
+def _pack_outcome(outcome: Outcome, vocabulary_size: int) -> _PackedOutcome | Drop:
     if isinstance(outcome, Drop):
         return outcome
-    packets = tuple(packed(example, vocabulary_size=vocabulary_size) for example in outcome.examples)
-    return _Shipped(packets, outcome.changes)
+    packets = tuple(example_to_bytes(example, vocabulary_size=vocabulary_size) for example in outcome.examples)
+    return _PackedOutcome(packets, outcome.changes)
 
 
 class _Workers:
@@ -203,11 +211,11 @@ class _Workers:
 
     def __enter__(self) -> _Workers:
         self._threads = ThreadPoolExecutor(self._count)
-        self._processes = [_started() for _ in range(self._count)]
+        self._processes = [_start_process() for _ in range(self._count)]
         self._idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
         for process in self._processes:
             self._idle.put(process)
-        self._greeted: set[int] = set()
+        self._initialized: set[int] = set()
         return self
 
     def __exit__(
@@ -219,14 +227,14 @@ class _Workers:
         for process in self._processes:
             process.communicate()  # closes both pipes and collects the process
 
-    def submit(self, conversations: list[Conversation]) -> Future[list[_Shipped | Drop]]:
+    def submit(self, conversations: list[Conversation]) -> Future[list[_PackedOutcome | Drop]]:
         """Have a chunk proven by the next idle worker."""
-        return self._threads.submit(self._ask, conversations)
+        return self._threads.submit(self._prove_when_idle, conversations)
 
-    def _ask(self, conversations: list[Conversation]) -> list[_Shipped | Drop]:
+    def _prove_when_idle(self, conversations: list[Conversation]) -> list[_PackedOutcome | Drop]:
         process = self._idle.get()
         try:
-            answer = _asked(process, self._first_words(process), conversations)
+            answer = _prove_in_process(process, self._startup_message(process), conversations)
         finally:
             self._idle.put(process)
         if isinstance(answer, _Failure):
@@ -234,14 +242,16 @@ class _Workers:
             raise answer.error
         return answer
 
-    def _first_words(self, process: subprocess.Popen[bytes]) -> bytes:
-        if process.pid in self._greeted:
+    def _startup_message(self, process: subprocess.Popen[bytes]) -> bytes:
+        if process.pid in self._initialized:
             return b""
-        self._greeted.add(process.pid)
-        return _framed(self._renderer)
+        self._initialized.add(process.pid)
+        return _with_length(self._renderer)
 
 
-def _asked(process: subprocess.Popen[bytes], first_words: bytes, conversations: list[Conversation]) -> Answer:
+def _prove_in_process(
+    process: subprocess.Popen[bytes], first_words: bytes, conversations: list[Conversation]
+) -> Answer:
     assert process.stdin is not None
     assert process.stdout is not None
     answer: Answer | None = None
@@ -261,18 +271,18 @@ def _asked(process: subprocess.Popen[bytes], first_words: bytes, conversations: 
     raise RuntimeError(f"a worker process ended with status {status} at {conversations[0].address}")
 
 
-def _started() -> subprocess.Popen[bytes]:
+def _start_process() -> subprocess.Popen[bytes]:
     environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}  # one thread each: the workers are the threads
     command = [sys.executable, "-c", _START, json.dumps(sys.path)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)  # noqa: S603 our own code
 
 
-def _framed(data: bytes) -> bytes:
+def _with_length(data: bytes) -> bytes:
     return len(data).to_bytes(_LENGTH_BYTES, "little") + data
 
 
 def _send(stream: IO[bytes], value: Any) -> None:
-    stream.write(_framed(pickle.dumps(value, pickle.HIGHEST_PROTOCOL)))
+    stream.write(_with_length(pickle.dumps(value, pickle.HIGHEST_PROTOCOL)))
     stream.flush()
 
 
@@ -286,7 +296,7 @@ def _receive(stream: IO[bytes]) -> Any:
     return pickle.loads(data) if len(data) == size else None  # noqa: S301 from a process of ours
 
 
-def _portable(error: Exception) -> Exception:
+def _picklable(error: Exception) -> Exception:
     """The error itself where it survives the journey, else its words."""
     try:
         same = pickle.loads(pickle.dumps(error))  # noqa: S301 our own bytes

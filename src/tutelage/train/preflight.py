@@ -96,7 +96,9 @@ def pass_gates(
     look = untrained_V is not None and bool(untrained_V.any())
     for example in examples:
         plain = whole or example.turns[0].prompt_end == 1  # a document is trained from its second token on
-        assert_proven(example, stop_ids=tokenizer.stop_ids, vocabulary_size=tokenizer.vocabulary_size, whole=plain)
+        assert_proven(
+            example, stop_ids=tokenizer.stop_ids, vocabulary_size=tokenizer.vocabulary_size, trains_all_tokens=plain
+        )
         if not plain:
             turns = sum(turn.ends_with_stop for turn in example.turns)
             stops = trained_stops((example,), tokenizer.stop_ids)

@@ -19,7 +19,7 @@ from tutelage.distributed.process_group import ProcessGroup
 from tutelage.model.load import device_here, resolve_precision
 from tutelage.model.quantization import require_bitsandbytes
 from tutelage.optim.optimizers import require_optimizer, slow_here
-from tutelage.render.token_text import coloured_rows
+from tutelage.render.token_text import colored_rows
 from tutelage.report.console.progress import Screen
 from tutelage.runs import folder as run_files
 from tutelage.runs.fingerprint import read_inputs, require_same_inputs, write_inputs
@@ -137,4 +137,4 @@ def _write_inputs(
     run_files.clear_scratch(folder)
     write_inputs(folder, inputs)  # before the settings, whose length is new for a resume until they have it
     run_files.write_text(folder / run_files.SETTINGS, config.dump(settings))
-    write_row_ledger(folder, prepared.ledger, coloured_rows(prepared.train[:ROWS_SHOWN], prepared.renderer.tokenizer))
+    write_row_ledger(folder, prepared.ledger, colored_rows(prepared.train[:ROWS_SHOWN], prepared.renderer.tokenizer))

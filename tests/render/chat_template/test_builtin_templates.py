@@ -10,7 +10,7 @@ import pytest
 from tutelage.audit.template_findings import checkpoint_findings
 from tutelage.errors import TemplateError
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
-from tutelage.render.chat_template.builtin_templates import find_named, is_a_path, named_templates
+from tutelage.render.chat_template.builtin_templates import builtin_templates, find_builtin, is_path
 from tutelage.types import Address, Conversation, Drop, Message
 
 NAMES = ("chatml", "llama2", "llama3", "alpaca", "vicuna", "zephyr", "plain")
@@ -28,7 +28,7 @@ AGAIN = [*CHAT, {"role": "user", "content": "And of Spain?"}]
 
 
 def rendered(name: str, messages: list[dict[str, str]], *, prompt: bool = False) -> str:
-    template = ChatTemplate(find_named(name).source, named_tokens={"eos_token": "</e>"})
+    template = ChatTemplate(find_builtin(name).source, named_tokens={"eos_token": "</e>"})
     return template.render(messages, generation_prompt=prompt)
 
 
@@ -90,10 +90,10 @@ def test_without_a_system_turn_two_formats_open_with_their_own_sentences() -> No
 
 
 def test_every_format_has_its_file_and_its_facts() -> None:
-    known = named_templates()
+    known = builtin_templates()
     assert tuple(known) == NAMES
     for one in known.values():
-        assert one.about.endswith(".")
+        assert one.description.endswith(".")
         assert all(token in one.source or "eos_token" in one.source for token in one.control_tokens)
 
 
@@ -101,7 +101,7 @@ def test_every_format_has_its_file_and_its_facts() -> None:
 def test_every_format_is_proven_on_a_tokenizer_that_has_its_tokens(
     name: str, tmp_path: Path, write_model_folder: Callable[..., Path]
 ) -> None:
-    named = find_named(name)
+    named = find_builtin(name)
     tokens = named.control_tokens or ("<e>",)
     folder = write_model_folder(tmp_path / name, template=None, control_tokens=tokens, stop=named.stop or "<e>")
     tokenizer = Tokenizer.load(folder)
@@ -129,8 +129,8 @@ def test_control_tokens_are_never_added_silently(
 ) -> None:
     folder = write_model_folder(tmp_path / "base", template=None, control_tokens=("<e>",), stop="<e>")
     with pytest.raises(TemplateError, match="needs control tokens") as caught:
-        find_named(name).check(Tokenizer.load(folder))
-    assert find_named(name).control_tokens[0] in str(caught.value.found)
+        find_builtin(name).check(Tokenizer.load(folder))
+    assert find_builtin(name).control_tokens[0] in str(caught.value.found)
     assert "plain" in str(caught.value.fix)
 
 
@@ -143,14 +143,14 @@ def test_roles_that_a_format_does_not_know_are_refused() -> None:
 @pytest.mark.parametrize(("wrong", "near"), [("chatmll", "chatml"), ("Llama-3", "llama3"), ("ALPACA", "alpaca")])
 def test_the_nearest_name_is_given(wrong: str, near: str) -> None:
     with pytest.raises(TemplateError, match="no chat format named") as caught:
-        find_named(wrong)
+        find_builtin(wrong)
     assert f"did you mean '{near}'" in str(caught.value.fix)
     assert "vicuna" in str(caught.value.expected)
 
 
 def test_what_is_a_path_and_what_a_name() -> None:
-    assert all(is_a_path(one) for one in ("./chatml", "chatml.jinja", "x.j2", "a/b", "notes.TXT", "a\\b"))
-    assert not any(is_a_path(one) for one in ("chatml", "my.template", "llama3"))
+    assert all(is_path(one) for one in ("./chatml", "chatml.jinja", "x.j2", "a/b", "notes.TXT", "a\\b"))
+    assert not any(is_path(one) for one in ("chatml", "my.template", "llama3"))
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def form(body: str) -> MessageFormat:
 
 
 def seen(form: MessageFormat) -> list[dict[str, Any]]:
-    return form.sees(Conversation(TURNS, Address("rows.jsonl", 1)))
+    return form.messages(Conversation(TURNS, Address("rows.jsonl", 1)))
 
 
 class TestContent:

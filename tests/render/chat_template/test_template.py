@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tutelage.errors import TemplateError
 from tutelage.render import ChatTemplate
-from tutelage.render.chat_template.template import TemplateRefusal, as_template_sees
+from tutelage.render.chat_template.template import TemplateRefusal, template_message
 from tutelage.types import Message, ToolCall
 
 MATERIAL = Path(__file__).resolve().parents[3].parent / "shared/material/templates"
@@ -218,10 +218,10 @@ class TestWhatATemplateAsksFor:
 
     def test_the_date(self) -> None:
         asks = ChatTemplate("{{ strftime_now('%Y') }}", named_tokens={}, date=datetime.date(2024, 2, 29))
-        assert asks.asks_date
+        assert asks.uses_date
         assert asks.date == datetime.date(2024, 2, 29)
-        assert not ChatTemplate("strftime_now", named_tokens={}).asks_date
-        assert ChatTemplate("a", tools_source="{{ strftime_now('%Y') }}", named_tokens={}).asks_date
+        assert not ChatTemplate("strftime_now", named_tokens={}).uses_date
+        assert ChatTemplate("a", tools_source="{{ strftime_now('%Y') }}", named_tokens={}).uses_date
 
     def test_its_variables(self) -> None:
         source = "{% set a = 1 %}{{ a }}{{ bos_token }}{% if enable_thinking %}{{ messages }}{{ tools }}{% endif %}"
@@ -269,15 +269,15 @@ def test_every_published_template_renders_as_a_server_renders_it(path: Path) -> 
 
 
 def test_a_message_as_the_template_sees_it() -> None:
-    assert as_template_sees(Message("user", "a", weight=0.5)) == {"role": "user", "content": "a"}
+    assert template_message(Message("user", "a", weight=0.5)) == {"role": "user", "content": "a"}
     call = ToolCall("f", {"x": 1}, id="7")
-    assert as_template_sees(Message("assistant", None, reasoning="hm", tool_calls=(call,))) == {
+    assert template_message(Message("assistant", None, reasoning="hm", tool_calls=(call,))) == {
         "role": "assistant",
         "content": "",
         "reasoning_content": "hm",
         "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}, "id": "7"}],
     }
-    assert as_template_sees(Message("tool", "a", name="f", tool_call_id="7")) == {
+    assert template_message(Message("tool", "a", name="f", tool_call_id="7")) == {
         "role": "tool",
         "content": "a",
         "name": "f",

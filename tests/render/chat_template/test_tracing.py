@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.render.chat_template.test_template import MATERIAL, NAMED_TOKENS, TALKS, needs_material
 from tutelage.render import ChatTemplate
 from tutelage.render.chat_template.template import TemplateRefusal
-from tutelage.render.chat_template.tracing import OWN, Source, Traced, TracedText, joined, runs_of
+from tutelage.render.chat_template.tracing import TEMPLATE_TEXT, Source, Traced, TracedText, joined, runs_of
 
 CONTENT = "  Hello <b>wörld</b>\n"
 WEATHER = {"city": 'Zü"rich\n', "days": [1, "two"]}
@@ -46,7 +46,7 @@ def from_content(shown: Traced, content: str = CONTENT) -> str:
             assert content[offset] == character
             kept += character
         elif field == "":
-            assert offset == OWN
+            assert offset == TEMPLATE_TEXT
     return kept
 
 
@@ -138,7 +138,7 @@ class TestOperations:
 
     def test_numbers_and_loop_counters_are_the_templates_own(self) -> None:
         shown = traced("{% for m in messages %}{{ loop.index }}{{ m.content | length }}{% endfor %}", "abc")
-        assert set(shown.source) == {OWN}
+        assert set(shown.source) == {TEMPLATE_TEXT}
 
     def test_thinking_is_split_from_the_answer(self) -> None:
         source = (
@@ -171,7 +171,7 @@ class TestOperations:
         )
         shown = traced(source, "ab", "cd")
         assert shown.text == "ab;cd;abcd"
-        assert [shown.sources[source].message for source in shown.source if source != OWN] == [0, 0, 1, 1] * 2
+        assert [shown.sources[source].message for source in shown.source if source != TEMPLATE_TEXT] == [0, 0, 1, 1] * 2
 
 
 class TestSources:
@@ -249,7 +249,7 @@ class TestNotations:
         shown = traced("{{ messages[0].content | tojson(" + names + ") }}", value, **options)
         assert shown.text == json.dumps(value, **options)
         for _, field, offset in origins(shown):
-            assert (offset == OWN) == (field == "")
+            assert (offset == TEMPLATE_TEXT) == (field == "")
 
     def test_each_character_of_a_json_escape_has_the_place_of_its_character(self) -> None:
         shown = traced("{{ messages[0].content | tojson }}", WEATHER)
@@ -280,7 +280,7 @@ class TestNotations:
     @given(text=st.text(alphabet="ab'\"\\\n\x00é\u2028😀", min_size=1))
     def test_each_character_of_a_python_escape_has_the_place_of_its_character(self, text: str) -> None:
         shown = traced("{{ messages[0].content }}", [text])
-        assert shown.offset[0] == shown.offset[-1] == OWN
+        assert shown.offset[0] == shown.offset[-1] == TEMPLATE_TEXT
         assert set(shown.offset[2:-2].tolist()) == set(range(len(text)))
         assert (np.diff(shown.offset[2:-2]) >= 0).all()
 
@@ -322,7 +322,7 @@ class TestTracedText:
         at = 0
         for source, start, length in runs:
             assert length > 0
-            if source != OWN:
+            if source != TEMPLATE_TEXT:
                 assert made[at : at + length] == text[start : start + length]
             at += length
 
@@ -348,7 +348,7 @@ class TestTracedText:
         assert all(name.startswith("_") for name in set(dir(TracedText)) - set(dir(str)))
 
     def test_joining_plain_texts_gives_no_origin(self) -> None:
-        assert runs_of(joined("-", ["a", "b"])) == ((OWN, OWN, 3),)
+        assert runs_of(joined("-", ["a", "b"])) == ((TEMPLATE_TEXT, TEMPLATE_TEXT, 3),)
 
 
 @needs_material

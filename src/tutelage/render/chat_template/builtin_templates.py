@@ -15,7 +15,7 @@ MODELS_OWN_STOP = "eos"
 
 
 @dataclass(frozen=True, slots=True)
-class NamedTemplate:
+class BuiltinTemplate:
     """A chat format written down with its facts.
 
     Attributes:
@@ -24,7 +24,7 @@ class NamedTemplate:
         stop: the token that ends a reply; None is the model's own end token.
         control_tokens: what the tokenizer must hold as single tokens.
         text_markers: marks of roles that are ordinary text to most tokenizers.
-        about: one sentence on the format.
+        description: one sentence on the format.
     """
 
     name: str
@@ -32,7 +32,7 @@ class NamedTemplate:
     stop: str | None
     control_tokens: tuple[str, ...]
     text_markers: tuple[str, ...]
-    about: str
+    description: str
 
     def check(self, tokenizer: Tokenizer) -> None:
         """Refuse a tokenizer to which this format's control tokens are loose letters.
@@ -59,41 +59,41 @@ class NamedTemplate:
             )
 
 
-def named_templates() -> Mapping[str, NamedTemplate]:
+def builtin_templates() -> Mapping[str, BuiltinTemplate]:
     """All formats by name, in the order of the file."""
     folder = files("tutelage.render.chat_template")
     facts = tomllib.loads(folder.joinpath("builtin_templates.toml").read_text(encoding="utf-8"))
     return {
-        name: NamedTemplate(
+        name: BuiltinTemplate(
             name,
             folder.joinpath("builtin", f"{name}.jinja").read_text(encoding="utf-8"),
-            None if one["stop"] == MODELS_OWN_STOP else str(one["stop"]),
-            tuple(one["control_tokens"]),
-            tuple(one["text_markers"]),
-            str(one["about"]),
+            None if entry["stop"] == MODELS_OWN_STOP else str(entry["stop"]),
+            tuple(entry["control_tokens"]),
+            tuple(entry["text_markers"]),
+            str(entry["about"]),
         )
-        for name, one in facts.items()
+        for name, entry in facts.items()
     }
 
 
-def is_a_path(template: str) -> bool:
-    """Whether `render.chat_template.template` names a file rather than a format."""
+def is_path(template: str) -> bool:
+    """Whether `render.template` names a file rather than a format."""
     return "/" in template or "\\" in template or template.lower().endswith((".jinja", ".jinja2", ".j2", ".txt"))
 
 
-def find_named(name: str) -> NamedTemplate:
+def find_builtin(name: str) -> BuiltinTemplate:
     """The format of that name.
 
     Raises:
         TemplateError: there is none; the nearest name is given.
     """
-    known = named_templates()
-    if name in known:
-        return known[name]
-    near = get_close_matches(name.lower(), known, n=1)
+    templates = builtin_templates()
+    if name in templates:
+        return templates[name]
+    near = get_close_matches(name.lower(), templates, n=1)
     raise TemplateError(
         f"There is no chat format named '{name}'",
         found=name,
-        expected=f"one of {', '.join(known)}; or the path of a Jinja file",
+        expected=f"one of {', '.join(templates)}; or the path of a Jinja file",
         fix=f"did you mean '{near[0]}'?" if near else f"for a file of that name write ./{name}",
     )

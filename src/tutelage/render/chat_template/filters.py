@@ -128,8 +128,8 @@ def _join(context: Context, value: Any, d: Any = "", attribute: str | int | None
 def _replace(context: Context, s: Any, old: Any, new: Any, count: int | None = None) -> str:
     text, old, new = _text(context, s), _text(context, old), _text(context, new)
     if len(new) > len(old):
-        found = text.count(old) if count is None or count < 0 else min(count, len(text) + 1)
-        _meter(context).allow(len(text) + found * (len(new) - len(old)))
+        occurrences = text.count(old) if count is None or count < 0 else min(count, len(text) + 1)
+        _meter(context).allow(len(text) + occurrences * (len(new) - len(old)))
     if _meter(context).tracing and not isinstance(text, Markup):
         text = TracedText(text, runs_of(text))
     return _counted(context, text.replace(old, new, -1 if count is None else count))
@@ -148,7 +148,7 @@ def _indent(context: Context, s: str, width: int | str = 4, first: bool = False,
         return _counted(context, Markup("\n").join(shifted))
     if not meter.tracing:
         return _counted(context, "\n".join(shifted))
-    breaks = [whole[len(line) :] for whole, line in zip(s.splitlines(True), lines, strict=False)]
+    breaks = [full_line[len(line) :] for full_line, line in zip(s.splitlines(True), lines, strict=False)]
     pieces = [shifted[0]]
     for line, ended in zip(shifted[1:], breaks, strict=False):
         pieces += [ended if ended == "\n" else "\n", line]

@@ -94,9 +94,9 @@ class Meter:
         self._tick += count
         if self._tick >= _TICK_STEPS:
             self._tick = 0
-            self.look_at_the_clock()
+            self.check_time()
 
-    def look_at_the_clock(self) -> None:
+    def check_time(self) -> None:
         """End the rendering if its time is over."""
         if time.monotonic() > self._deadline:
             self.overrun("it is still running", f"at most {self._limits.seconds:g} s")
@@ -106,7 +106,7 @@ class Meter:
         if characters > self._limits.characters:
             self.overrun(f"a value of {characters:,} characters", f"at most {self._limits.characters:,} characters")
         if characters > self._large:
-            self.look_at_the_clock()
+            self.check_time()
 
     def built(self, characters: int) -> None:
         """A value of this size was made."""
@@ -186,7 +186,7 @@ class Meter:
         kind = type(value)
         if kind is str or kind is TracedText:
             if len(value) > self._large:
-                self.look_at_the_clock()
+                self.check_time()
         elif kind in (list, tuple, dict):
             self.allow(self.size(value))
         elif isinstance(value, Iterator):
@@ -205,7 +205,7 @@ class Meter:
         limit = self._limits.characters
         total, depth, level = NODE_CHARACTERS, 0, [value]
         while level and total <= limit:
-            below: list[Any] = []
+            nested: list[Any] = []
             for item in level:
                 if isinstance(item, (str, bytes)):
                     total += len(item)
@@ -213,16 +213,16 @@ class Meter:
                     total += 2 * NODE_CHARACTERS * len(item)
                     if total > limit:
                         break
-                    below += item
-                    below += item.values()
+                    nested += item
+                    nested += item.values()
                 elif isinstance(item, (list, tuple, set, frozenset)):
                     total += NODE_CHARACTERS * len(item)
                     if total > limit:  # before what it holds is put aside, which may be all that memory has
                         break
-                    below += item
+                    nested += item
                 elif isinstance(item, int):
                     total += item.bit_length() // 3
-            level, depth = below, depth + 1
+            level, depth = nested, depth + 1
         return total, depth - 1
 
 

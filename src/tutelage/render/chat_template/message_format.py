@@ -21,12 +21,12 @@ from tutelage.types import Conversation, Message
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 """Source: the fields that chat servers (vLLM, SGLang) and published templates use for a turn's reasoning."""
 
-ASKED, ANSWERED, THOUGHT = "qqaskedqq", "qqansweredqq", "qqthoughtqq"
-SAID = ({"user": ASKED, "assistant": ANSWERED}, {"system": "qqtoldqq", "user": ASKED, "assistant": ANSWERED})
+QUESTION, ANSWER, THOUGHT = "qqaskedqq", "qqansweredqq", "qqthoughtqq"
+PROBE_TURNS = ({"user": QUESTION, "assistant": ANSWER}, {"system": "qqtoldqq", "user": QUESTION, "assistant": ANSWER})
 FUNCTION, ARGUMENT, VALUE = "qqfunctionqq", "qqargumentqq", "qqvalueqq"
 CALL_ID = "qqcallqq1"  # nine letters and digits: some templates refuse any other length
 
-Seen = dict[str, Any]
+TemplateMessage = dict[str, Any]
 ReasoningField = Literal["auto", "reasoning_content", "reasoning", "thinking", "content"]
 
 
@@ -56,32 +56,32 @@ class MessageFormat:
         """Whether content may be handed over as a list of parts."""
         return self.parts or self.reasoning == "content"
 
-    def sees(self, conversation: Conversation) -> list[Seen]:
+    def messages(self, conversation: Conversation) -> list[TemplateMessage]:
         """The messages of a conversation as the template is handed them."""
         return [self.message(message) for message in conversation.messages]
 
-    def message(self, message: Message) -> Seen:
+    def message(self, message: Message) -> TemplateMessage:
         """One message as the template is handed it."""
         content: Any = message.content or (None if self.null_content and message.tool_calls else "")
         if self.parts and content is not None:
             content = [{"type": "text", "text": content}]
         if message.reasoning is not None and self.reasoning == "content":
-            spoken = [{"type": "text", "text": message.content}] if message.content else []
-            content = [{"type": "thinking", "thinking": message.reasoning}, *spoken]
-        seen: Seen = {"role": message.role, "content": content}
+            text_parts = [{"type": "text", "text": message.content}] if message.content else []
+            content = [{"type": "thinking", "thinking": message.reasoning}, *text_parts]
+        formatted: TemplateMessage = {"role": message.role, "content": content}
         if message.reasoning is not None and self.reasoning != "content":
-            seen[self.reasoning] = message.reasoning
+            formatted[self.reasoning] = message.reasoning
         if message.tool_calls:
-            seen["tool_calls"] = [
+            formatted["tool_calls"] = [
                 ({"id": call.id} if call.id is not None else {})
                 | {"type": "function", "function": {"name": call.name, "arguments": self._arguments(call.arguments)}}
                 for call in message.tool_calls
             ]
         if message.name is not None:
-            seen["name"] = message.name
+            formatted["name"] = message.name
         if message.tool_call_id is not None:
-            seen["tool_call_id"] = message.tool_call_id
-        return seen
+            formatted["tool_call_id"] = message.tool_call_id
+        return formatted
 
     def _arguments(self, arguments: Mapping[str, Any]) -> Any:
         return dict(arguments) if self.arguments == "object" else json.dumps(arguments, ensure_ascii=False)
@@ -96,43 +96,43 @@ def message_format_of(template: ChatTemplate, reasoning: ReasoningField = "auto"
     """
     form = MessageFormat()
     in_parts = replace(form, parts=True)
-    if any(not _writes(template, form, roles) and _writes(template, in_parts, roles) for roles in SAID):
+    if any(not _writes(template, form, roles) and _writes(template, in_parts, roles) for roles in PROBE_TURNS):
         form = in_parts
     form = _with_calls(template, form)
     return _with_reasoning(template, form, reasoning)
 
 
-def _writes(template: ChatTemplate, form: MessageFormat, said: Mapping[str, str]) -> bool:
-    text = _rendered(template, [_said(form, role, words) for role, words in said.items()])
-    return text is not None and all(words in text for words in said.values()) and not prints_parts(text)
+def _writes(template: ChatTemplate, form: MessageFormat, turns: Mapping[str, str]) -> bool:
+    text = _render(template, [_probe_message(form, role, content) for role, content in turns.items()])
+    return text is not None and all(content in text for content in turns.values()) and not prints_parts(text)
 
 
 def _with_calls(template: ChatTemplate, form: MessageFormat) -> MessageFormat:
     for null_content in (False, True):
         for arguments in ("object", "text"):
-            tried = replace(form, null_content=null_content, arguments=arguments, writes_calls=True)
-            if _writes_call(template, tried):
-                return tried
+            candidate = replace(form, null_content=null_content, arguments=arguments, writes_calls=True)
+            if _writes_call(template, candidate):
+                return candidate
     return form
 
 
 def _writes_call(template: ChatTemplate, form: MessageFormat) -> bool:
-    given = {ARGUMENT: VALUE}
+    arguments = {ARGUMENT: VALUE}
     call = {
         "id": CALL_ID,
         "type": "function",
-        "function": {"name": FUNCTION, "arguments": given if form.arguments == "object" else json.dumps(given)},
+        "function": {"name": FUNCTION, "arguments": arguments if form.arguments == "object" else json.dumps(arguments)},
     }
-    turn: Seen = {"role": "assistant", "content": None if form.null_content else "", "tool_calls": [call]}
+    turn: TemplateMessage = {"role": "assistant", "content": None if form.null_content else "", "tool_calls": [call]}
     if form.parts and not form.null_content:
         turn["content"] = [{"type": "text", "text": ""}]
-    result = _said(form, "tool", "qqresultqq") | {"tool_call_id": CALL_ID, "name": FUNCTION}
-    asked, answer = _said(form, "user", ASKED), _said(form, "assistant", ANSWERED)
+    result = _probe_message(form, "tool", "qqresultqq") | {"tool_call_id": CALL_ID, "name": FUNCTION}
+    question, answer = _probe_message(form, "user", QUESTION), _probe_message(form, "assistant", ANSWER)
     tool = {"name": FUNCTION, "description": FUNCTION, "parameters": {"type": "object", "properties": {}}}
-    for messages in ([asked, turn], [asked, turn, result, answer]):
-        text = _rendered(template, messages, tools=[{"type": "function", "function": tool}])
+    for messages in ([question, turn], [question, turn, result, answer]):
+        text = _render(template, messages, tools=[{"type": "function", "function": tool}])
         # A content of null that is printed is the word that Python has for it.
-        if text is not None and _holds_call(text) and not (form.null_content and "None" in text.split(ASKED)[-1]):
+        if text is not None and _holds_call(text) and not (form.null_content and "None" in text.split(QUESTION)[-1]):
             return True
     return False
 
@@ -143,23 +143,29 @@ def _holds_call(text: str) -> bool:
     return FUNCTION in text and ARGUMENT in text and VALUE in text and twice not in text and python not in text
 
 
-def _with_reasoning(template: ChatTemplate, form: MessageFormat, chosen: ReasoningField) -> MessageFormat:
+def _with_reasoning(template: ChatTemplate, form: MessageFormat, requested_field: ReasoningField) -> MessageFormat:
     source = template.source + (template.tools_source or "")
-    known = [key for key in REASONING_KEYS if re.search(rf"\b{key}\b", source)] if chosen == "auto" else [chosen]
-    for key in known:
-        tried = replace(form, reasoning=key, writes_reasoning=True)
-        turn = tried.message(Message("assistant", ANSWERED, reasoning=THOUGHT))
-        text = _rendered(template, [_said(form, "user", ASKED), turn])
+    reasoning_fields = (
+        [key for key in REASONING_KEYS if re.search(rf"\b{key}\b", source)]
+        if requested_field == "auto"
+        else [requested_field]
+    )
+    for key in reasoning_fields:
+        candidate = replace(form, reasoning=key, writes_reasoning=True)
+        turn = candidate.message(Message("assistant", ANSWER, reasoning=THOUGHT))
+        text = _render(template, [_probe_message(form, "user", QUESTION), turn])
         if text is not None and THOUGHT in text and not prints_parts(text):
-            return tried
-    return replace(form, reasoning=known[0]) if known else form
+            return candidate
+    return replace(form, reasoning=reasoning_fields[0]) if reasoning_fields else form
 
 
-def _said(form: MessageFormat, role: str, text: str) -> Seen:
+def _probe_message(form: MessageFormat, role: str, text: str) -> TemplateMessage:
     return {"role": role, "content": [{"type": "text", "text": text}] if form.parts else text}
 
 
-def _rendered(template: ChatTemplate, messages: Sequence[Seen], tools: Sequence[Seen] = ()) -> str | None:
+def _render(
+    template: ChatTemplate, messages: Sequence[TemplateMessage], tools: Sequence[TemplateMessage] = ()
+) -> str | None:
     for offered in (tools, ()):  # some templates refuse a list of tools, a few refuse its absence
         try:
             return template.render(messages, generation_prompt=False, tools=offered or None)

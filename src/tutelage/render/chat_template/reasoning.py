@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-LOOKED_BACK = 120
+TAIL_CHARACTERS = 120
 """Characters at the end of a prompt in which an opening tag and the white space behind it must fit."""
 
 
@@ -43,11 +43,13 @@ def tags() -> Tags:
     """The tags of `reasoning.toml`."""
     facts = tomllib.loads(files("tutelage.render.chat_template").joinpath("reasoning.toml").read_text(encoding="utf-8"))
     name = rf"(?i:[\w:]*(?:{'|'.join(facts['words'])})[\w:]*)"
-    written = [(re.escape(one).replace(r"\{\}", "{}"), other) for one, other in (*facts["shapes"], *facts["pairs"])]
-    opens = "|".join(one.replace("{}", name) for one, _ in written)
-    closes = "|".join(re.escape(other).replace(r"\{\}", name) for _, other in written)
+    written = [
+        (re.escape(opening).replace(r"\{\}", "{}"), closing) for opening, closing in (*facts["shapes"], *facts["pairs"])
+    ]
+    opens = "|".join(opening.replace("{}", name) for opening, _ in written)
+    closes = "|".join(re.escape(closing).replace(r"\{\}", name) for _, closing in written)
     return Tags(
-        shapes=tuple((re.compile(one.replace("{}", f"({name})")), other) for one, other in written),
+        shapes=tuple((re.compile(opening.replace("{}", f"({name})")), closing) for opening, closing in written),
         opened_end=re.compile(rf"({opens})(\s*)\Z"),
         closed_end=re.compile(rf"(?:(?:{opens})\s*)?(?:{closes})\s*\Z"),
         empty_start=re.compile(rf"\A\s*(?:(?:{opens})\s*)?(?:{closes})\s*"),
@@ -60,8 +62,8 @@ def tags() -> Tags:
 def closing_of(tag: str) -> str:
     """The tag that closes a block which `tag` opens."""
     for shape, closing in tags().shapes:
-        if found := shape.fullmatch(tag):
-            return closing.replace("{}", "".join(found.groups()))
+        if match := shape.fullmatch(tag):
+            return closing.replace("{}", "".join(match.groups()))
     raise AssertionError(f"{tag!r} opens no block")
 
 
@@ -90,73 +92,73 @@ class OpenBlock:
             return f"{inner}{self.closing}"
         return f"{inner}\n{self.closing}\n\n"
 
-    def continued(self, content: str) -> str | None:
+    def continuation(self, content: str) -> str | None:
         """`content` without the opening tag it begins with, as the prompt has it already; None if it begins otherwise.
 
         The content must close the block, or the reply would never leave it.
         """
-        words = content.lstrip()
-        if not words.startswith(self.tag) or self.closing not in words:
+        text = content.lstrip()
+        if not text.startswith(self.tag) or self.closing not in text:
             return None
-        after = words[len(self.tag) :]
-        return after[len(self.gap) :] if after.startswith(self.gap) else after.lstrip()
+        remainder = text[len(self.tag) :]
+        return remainder[len(self.gap) :] if remainder.startswith(self.gap) else remainder.lstrip()
 
 
-def opened_by(text: str) -> OpenBlock | None:
+def open_block_at_end(text: str) -> OpenBlock | None:
     """The block that `text` (a prompt, or its end) leaves open at its very end; None if it leaves none open."""
-    found = tags().opened_end.search(text[-LOOKED_BACK:])
-    if found is None:
+    match = tags().opened_end.search(text[-TAIL_CHARACTERS:])
+    if match is None:
         return None
-    tag, gap = found.groups()
+    tag, gap = match.groups()
     return OpenBlock(tag, closing_of(tag), gap)
 
 
-def before_closed(text: str) -> str | None:
+def text_before_closed_block(text: str) -> str | None:
     """`text` less the closed block that it ends with, an empty one say; None if it ends with none."""
-    start = max(0, len(text) - LOOKED_BACK)
-    found = tags().closed_end.search(text, start)
-    return None if found is None else text[: found.start()]
+    start = max(0, len(text) - TAIL_CHARACTERS)
+    match = tags().closed_end.search(text, start)
+    return None if match is None else text[: match.start()]
 
 
-def less_empty_block(text: str) -> str:
+def strip_empty_block(text: str) -> str:
     """`text` less an empty block at its very beginning, and the white space around that."""
     return tags().empty_start.sub("", text)
 
 
 def without_empty_block(content: str) -> str:
     """`content` less the empty block that it begins with, if it begins with one: it holds no words."""
-    found = tags().empty_block.match(content)
-    return content if found is None else content[found.end() :]
+    match = tags().empty_block.match(content)
+    return content if match is None else content[match.end() :]
 
 
 def leading_block(content: str) -> tuple[str, str] | None:
     """What the block of reasoning holds that `content` begins with, and what follows it; None if there is none."""
-    words = content.lstrip()
+    text = content.lstrip()
     for shape, closing in tags().shapes:
-        if found := shape.match(words):
-            inner, tag, rest = words[found.end() :].partition(closing.replace("{}", "".join(found.groups())))
-            return (inner, rest) if tag else None
+        if match := shape.match(text):
+            inner, tag, remainder = text[match.end() :].partition(closing.replace("{}", "".join(match.groups())))
+            return (inner, remainder) if tag else None
     return None
 
 
-def speaks_of_reasoning(text: str) -> bool:
+def names_reasoning(text: str) -> bool:
     """Whether `text` names reasoning with one of the words that tags of reasoning are made of."""
     return tags().word.search(text) is not None
 
 
-def has_tags(text: str) -> bool:
+def has_reasoning_tags(text: str) -> bool:
     """Whether a tag of reasoning stands in `text`."""
     return tags().any.search(text) is not None
 
 
-def holds_pieces(text: str, words: str) -> bool:
-    """Whether `text` holds `words`, which have tags of reasoning, tag by tag and piece by piece, white space aside."""
-    if not has_tags(words):
+def contains_pieces(text: str, required: str) -> bool:
+    """Whether `text` contains `required`, which has reasoning tags, piece by piece, white space around each aside."""
+    if not has_reasoning_tags(required):
         return False
     position = 0
-    for piece in tags().any.split(words):
-        found = text.find(piece.strip(), position)
-        if found < 0:
+    for piece in tags().any.split(required):
+        start = text.find(piece.strip(), position)
+        if start < 0:
             return False
-        position = found + len(piece.strip())
+        position = start + len(piece.strip())
     return True

@@ -38,7 +38,7 @@ MAX_SOURCE_CHARACTERS = 200_000
 _MAX_DATE_PATTERN_CHARACTERS = 1_000
 _PLAIN = frozenset({str, TracedText, dict, list, tuple, int, float, bool, type(None)})
 """Types of which jinja2's rules look at nothing but the type and the name of the attribute."""
-_MOST_REMEMBERED = 1_000
+_MAX_CACHED = 1_000
 
 
 class TemplateRefusal(ValueError):  # noqa: N818 a refusal is the template's answer, not a fault
@@ -93,7 +93,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         safe = self._safe.get(key)
         if safe is None:
             safe = super().is_safe_attribute(obj, attr, value)
-            if type(obj) in _PLAIN and len(self._safe) < _MOST_REMEMBERED:
+            if type(obj) in _PLAIN and len(self._safe) < _MAX_CACHED:
                 self._safe[key] = safe
         return safe
 
@@ -109,9 +109,9 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
 
     def concat(self, pieces: Iterable[str]) -> str:
         """What a block called by name (`self.name()`) writes, as one text."""
-        held = list(pieces)
-        meter = Meter(self.limits, tracing=any(isinstance(piece, TracedText) for piece in held))
-        return meter.concat(held)
+        text_pieces = list(pieces)
+        meter = Meter(self.limits, tracing=any(isinstance(piece, TracedText) for piece in text_pieces))
+        return meter.concat(text_pieces)
 
     def wrap_str_format(self, value: Any) -> Any:
         """`format` and `format_map` of a text, sandboxed and metered."""
@@ -172,17 +172,17 @@ def _method(meter: Meter, receiver: Any, callee: Any, args: tuple[Any, ...], kwa
     if isinstance(receiver, (dict, list, tuple)):
         if name in ("count", "index"):
             meter.comparable(receiver)
-        made = callee(*args, **kwargs)
-        return meter.charged(made) if name == "copy" else made
+        result = callee(*args, **kwargs)
+        return meter.charged(result) if name == "copy" else result
     if isinstance(receiver, type):
         return _class_method(meter, callee, args, kwargs)
     args = allowed_arguments(meter, receiver, name, args, kwargs)
     if meter.tracing and type(receiver) is str and name in ("join", "replace"):
         # A plain text would forget where the words that are put into it came from.
-        made = getattr(TracedText(receiver, runs_of(receiver)), name)(*args, **kwargs)
+        result = getattr(TracedText(receiver, runs_of(receiver)), name)(*args, **kwargs)
     else:
-        made = callee(*args, **kwargs)
-    return made if made is receiver else meter.charged(made)
+        result = callee(*args, **kwargs)
+    return result if result is receiver else meter.charged(result)
 
 
 def _class_method(meter: Meter, callee: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -223,8 +223,8 @@ def _comparable(context: MeteredContext, value: Any) -> Any:
 
 def _comparing(test: Any) -> Callable[..., Any]:
     @pass_context
-    def tested(context: MeteredContext, value: Any, other: Any) -> Any:
-        return test(context.meter.comparable(value), context.meter.comparable(other))
+    def tested(context: MeteredContext, left: Any, right: Any) -> Any:
+        return test(context.meter.comparable(left), context.meter.comparable(right))
 
     return tested
 
@@ -270,7 +270,10 @@ class _Metering(NodeTransformer):
 
     def visit_Output(self, node: nodes.Output) -> nodes.Node:  # noqa: N802 the jinja2 interface
         """What is printed is counted there; a sum needs no second look."""
-        node.nodes = [self._inside(one) if isinstance(one, nodes.Add) else self.visit(one) for one in node.nodes]
+        node.nodes = [
+            self._inside(expression) if isinstance(expression, nodes.Add) else self.visit(expression)
+            for expression in node.nodes
+        ]
         return node
 
     def visit_Add(self, node: nodes.Add) -> nodes.Node:  # noqa: N802 the jinja2 interface
@@ -278,8 +281,8 @@ class _Metering(NodeTransformer):
         is_number = any(
             isinstance(side, nodes.Const) and not isinstance(side.value, str) for side in (node.left, node.right)
         )
-        whole = self._inside(node)
-        return whole if is_number else _through(_COUNTED_VALUE, whole)
+        chain = self._inside(node)
+        return chain if is_number else _through(_COUNTED_VALUE, chain)
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802 the jinja2 interface
         """Comparing with a text or number of the template's own is quick, and so is looking into its own lists."""
@@ -332,11 +335,11 @@ class _Namespace(Namespace):
     """`namespace` whose names never begin with an underscore: those are Python's."""
 
     def __init__(*args: Any, **kwargs: Any) -> None:
-        self, *given = args
-        named = dict(*given, **kwargs)
-        for name in named:
+        self, *positional = args
+        variables = dict(*positional, **kwargs)
+        for name in variables:
             _check_name(name)
-        Namespace.__init__(self, named)
+        Namespace.__init__(self, variables)
 
     def __setitem__(self, name: str, value: Any) -> None:
         _check_name(name)

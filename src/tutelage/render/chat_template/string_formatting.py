@@ -42,14 +42,14 @@ def percent(meter: Meter, template: str, values: Any) -> str:
 def _filled(meter: Meter, template: str, items: tuple[Any, ...], fields: list[re.Match[str]]) -> list[str]:
     """The pieces of the simple case: `%s` and `%%` only."""
     pieces: list[str] = []
-    at, left = 0, iter(items)
+    position, remaining = 0, iter(items)
     for field in fields:
-        pieces.append(template[at : field.start()])
+        pieces.append(template[position : field.start()])
         if field.group() not in ("%s", "%%"):
             return []
-        pieces.append("%" if field.group() == "%%" else meter.printed(next(left, "")))
-        at = field.end()
-    return [*pieces, template[at:]]
+        pieces.append("%" if field.group() == "%%" else meter.printed(next(remaining, "")))
+        position = field.end()
+    return [*pieces, template[position:]]
 
 
 class BraceFormat:

@@ -39,7 +39,7 @@ def allowed_arguments(
         tabs = receiver.count("\t" if isinstance(receiver, str) else b"\t")
         meter.allow(len(receiver) + tabs * width)
     elif name == "translate" and isinstance(first, Mapping):
-        widest = max((len(one) for one in first.values() if isinstance(one, str)), default=1)
+        widest = max((len(replacement) for replacement in first.values() if isinstance(replacement, str)), default=1)
         meter.allow(len(receiver) * widest)
     elif name in _SPLITTING and len(receiver) > _UNCOUNTED_SPLIT_CHARACTERS:
         meter.allow(len(receiver) // 2 * ITEM_CHARACTERS // 10)

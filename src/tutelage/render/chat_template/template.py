@@ -19,12 +19,12 @@ from jinja2 import meta, nodes
 from tutelage.errors import TemplateError
 from tutelage.render.chat_template.limits import MAX_CHARACTERS, MAX_SECONDS, Limits, Meter
 from tutelage.render.chat_template.sandbox import MeteredContext, MeteredEnvironment, TemplateRefusal
-from tutelage.render.chat_template.tracing import OWN, Source, Traced, marked, origins
+from tutelage.render.chat_template.tracing import TEMPLATE_TEXT, Source, Traced, origins, with_origins
 from tutelage.types import Message
 
-__all__ = ["ChatTemplate", "TemplateRefusal", "as_template_sees"]
+__all__ = ["ChatTemplate", "TemplateRefusal", "template_message"]
 
-ALWAYS_GIVEN = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
+STANDARD_VARIABLES = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
 
 
 class ChatTemplate:
@@ -118,13 +118,13 @@ class ChatTemplate:
         try:
             traced = self._run(
                 {
-                    name: marked(value, None, f"argument.{name}", sources)
+                    name: with_origins(value, None, f"argument.{name}", sources)
                     for name, value in {**self.arguments, **(arguments or {})}.items()
                 },
                 {
-                    "messages": [marked(message, index, "", sources) for index, message in enumerate(messages)],
-                    "tools": marked(list(tools), None, "tools", sources) if tools else None,
-                    "documents": marked(list(documents), None, "documents", sources) if documents else None,
+                    "messages": [with_origins(message, index, "", sources) for index, message in enumerate(messages)],
+                    "tools": with_origins(list(tools), None, "tools", sources) if tools else None,
+                    "documents": with_origins(list(documents), None, "documents", sources) if documents else None,
                     "add_generation_prompt": generation_prompt,
                 },
                 tracing=True,
@@ -132,7 +132,7 @@ class ChatTemplate:
         except (TemplateRefusal, TemplateError):
             traced = ""
         if traced != text:
-            unknown = np.full(len(text), OWN, dtype=np.int32)
+            unknown = np.full(len(text), TEMPLATE_TEXT, dtype=np.int32)
             return Traced(text, tuple(sources), unknown, unknown, followed=False)
         source, offset = origins(traced)
         return Traced(text, tuple(sources), source, offset)
@@ -161,22 +161,25 @@ class ChatTemplate:
         return hashlib.sha256((self.source + (self.tools_source or "")).encode()).hexdigest()
 
     @cached_property
-    def asks_date(self) -> bool:
+    def uses_date(self) -> bool:
         """Whether the template names `strftime_now`: then what it writes may hold `date`."""
         return any(name.name == "strftime_now" for tree in self._trees for name in tree.find_all(nodes.Name))
 
     @cached_property
     def variables(self) -> frozenset[str]:
         """Variables it reads and does not set, without messages, tools, documents and add_generation_prompt."""
-        return frozenset(name for tree in self._trees for name in meta.find_undeclared_variables(tree)) - ALWAYS_GIVEN
+        return (
+            frozenset(name for tree in self._trees for name in meta.find_undeclared_variables(tree))
+            - STANDARD_VARIABLES
+        )
 
     @cached_property
     def message_fields(self) -> frozenset[str]:
         """Names it reads from anything: `.name`, `["name"]` and `.get("name")`."""
         names: set[str] = set()
         for tree in self._trees:
-            names |= {one.attr for one in tree.find_all(nodes.Getattr)}
-            keys = [one.arg for one in tree.find_all(nodes.Getitem)]
+            names |= {attribute.attr for attribute in tree.find_all(nodes.Getattr)}
+            keys = [item.arg for item in tree.find_all(nodes.Getitem)]
             for call in tree.find_all(nodes.Call):
                 if isinstance(call.node, nodes.Getattr) and call.node.attr == "get":
                     keys += call.args[:1]
@@ -186,20 +189,20 @@ class ChatTemplate:
     @cached_property
     def literals(self) -> tuple[str, ...]:
         """Its own pieces of text, each once, in order: text between the tags, and texts in expressions."""
-        pieces = (one for tree in self._trees for one in tree.find_all((nodes.TemplateData, nodes.Const)))
+        pieces = (node for tree in self._trees for node in tree.find_all((nodes.TemplateData, nodes.Const)))
         texts = (piece.data if isinstance(piece, nodes.TemplateData) else piece.as_const() for piece in pieces)
         return tuple(dict.fromkeys(text for text in texts if isinstance(text, str)))
 
     @cached_property
     def _trees(self) -> list[nodes.Template]:
-        return [self._environment.parse(one) for one in (self.source, self.tools_source) if one is not None]
+        return [self._environment.parse(source) for source in (self.source, self.tools_source) if source is not None]
 
-    def _run(self, arguments: dict[str, Any], given: dict[str, Any], *, tracing: bool) -> str:
-        if clash := given.keys() & arguments.keys():
+    def _run(self, arguments: dict[str, Any], standard: dict[str, Any], *, tracing: bool) -> str:
+        if clash := standard.keys() & arguments.keys():
             raise TemplateRefusal(f"a template argument is called {min(clash)!r}, as what every template is given")
         meter = Meter(self._limits, tracing=tracing)
-        template = self._tools_template if given["tools"] else self._template
-        context = template.new_context({**arguments, **given})
+        template = self._tools_template if standard["tools"] else self._template
+        context = template.new_context({**arguments, **standard})
         assert isinstance(context, MeteredContext)
         context.meter = meter
         try:
@@ -218,33 +221,33 @@ def _compiled(environment: MeteredEnvironment, source: str, name: str) -> jinja2
     try:
         return environment.from_string(environment.metered(source))
     except jinja2.TemplateSyntaxError as error:
-        line, found = error.lineno, error.message
+        line, problem = error.lineno, error.message
         cause: Exception = error
     except (SyntaxError, RecursionError, ValueError, OverflowError, MemoryError) as error:
-        line, found = 1, f"{type(error).__name__}: {error}"
+        line, problem = 1, f"{type(error).__name__}: {error}"
         cause = error
     raise TemplateError(
         "The chat template does not parse",
         where=f"{name}, line {line}",
-        found=found,
+        found=problem,
         expected="a Jinja chat template",
         fix="compare it with the model's own chat_template.jinja",
     ) from cause
 
 
-def as_template_sees(message: Message) -> dict[str, Any]:
+def template_message(message: Message) -> dict[str, Any]:
     """The mapping a server hands to the template for one message; absent fields stay absent."""
-    seen: dict[str, Any] = {"role": message.role, "content": message.content or ""}
+    formatted: dict[str, Any] = {"role": message.role, "content": message.content or ""}
     if message.reasoning is not None:
-        seen["reasoning_content"] = message.reasoning
+        formatted["reasoning_content"] = message.reasoning
     if message.tool_calls:
-        seen["tool_calls"] = [
+        formatted["tool_calls"] = [
             {"type": "function", "function": {"name": call.name, "arguments": dict(call.arguments)}}
             | ({"id": call.id} if call.id is not None else {})
             for call in message.tool_calls
         ]
     if message.name is not None:
-        seen["name"] = message.name
+        formatted["name"] = message.name
     if message.tool_call_id is not None:
-        seen["tool_call_id"] = message.tool_call_id
-    return seen
+        formatted["tool_call_id"] = message.tool_call_id
+    return formatted

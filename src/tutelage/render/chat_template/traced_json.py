@@ -62,7 +62,7 @@ def _python(value: Any) -> Iterator[str]:
     if isinstance(value, TracedText):
         quote = '"' if "'" in value and '"' not in value else "'"
         yield quote
-        yield expanded(value, _MAYBE_ESCAPED, lambda part: _inside_quotes(part, quote))
+        yield expanded(value, _MAYBE_ESCAPED, lambda fragment: _inside_quotes(fragment, quote))
         yield quote
     elif isinstance(value, dict):
         yield "{"
@@ -82,10 +82,10 @@ def _python(value: Any) -> Iterator[str]:
         yield repr(value)
 
 
-def _inside_quotes(part: str, quote: str) -> str:
+def _inside_quotes(fragment: str, quote: str) -> str:
     """What Python writes for a part of a text between these quotes."""
     # With both kinds of quotes in it, repr takes ' and escapes it; the added ones fix what it takes.
-    return repr(part + "'\"")[1:-4] if quote == "'" else repr(part + "'")[1:-2]
+    return repr(fragment + "'\"")[1:-4] if quote == "'" else repr(fragment + "'")[1:-2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class _Writer:
         elif isinstance(value, (list, tuple)) and value:
             yield "["
             for index, item in enumerate(value):
-                yield self._before(index, depth + 1)
+                yield self._item_prefix(index, depth + 1)
                 yield from self.value(item, depth + 1)
             yield self._line(depth) + "]"
         else:
@@ -113,13 +113,13 @@ class _Writer:
     def _object(self, value: dict[Any, Any], depth: int) -> Iterator[str]:
         yield "{"
         for index, (key, item) in enumerate(sorted(value.items()) if self.sort_keys else value.items()):
-            yield self._before(index, depth + 1)
+            yield self._item_prefix(index, depth + 1)
             yield from self._string(key if isinstance(key, str) else json.dumps(key))
             yield self.key_separator
             yield from self.value(item, depth + 1)
         yield self._line(depth) + "}"
 
-    def _before(self, index: int, depth: int) -> str:
+    def _item_prefix(self, index: int, depth: int) -> str:
         return (self.item_separator if index else "") + self._line(depth)
 
     def _line(self, depth: int) -> str:
@@ -131,5 +131,5 @@ class _Writer:
             return
         yield '"'
         pattern = _SPECIAL_OR_NOT_ASCII if self.ensure_ascii else _SPECIAL
-        yield expanded(text, pattern, lambda part: _QUOTED[self.ensure_ascii](part)[1:-1])
+        yield expanded(text, pattern, lambda fragment: _QUOTED[self.ensure_ascii](fragment)[1:-1])
         yield '"'

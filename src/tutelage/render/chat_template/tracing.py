@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 Run = tuple[int, int, int]
 Runs = tuple[Run, ...]
 
-OWN, PYTHON, JSON = -1, -2, -3
+TEMPLATE_TEXT, PYTHON, JSON = -1, -2, -3
 MAX_RUNS = 100_000
 """A string in more pieces than this counts as the template's own. Our choice: 100,000 runs take about 10 MB."""
 
@@ -50,8 +50,8 @@ class Traced:
     Attributes:
         text: exactly what `ChatTemplate.render` gives.
         sources: the strings the template was given.
-        source: int32 [C], an index into `sources`; below 0 is the template's own text (OWN, also for an unknown
-            origin), and among it what Python (PYTHON) or JSON (JSON) writes around the items of a list or an object.
+        source: int32 [C], an index into `sources`; below 0 is text that the template writes itself (TEMPLATE_TEXT, also
+            for an unknown origin), or what Python (PYTHON) or JSON (JSON) writes around the items of a list or object.
         offset: int32 [C], the position inside that string; -1 where there is none.
         followed: False where tracing met something it could not follow and every origin is unknown.
     """
@@ -71,9 +71,9 @@ class TracedText(str):
 
     def __new__(cls, text: str, runs: Runs) -> TracedText:
         """`runs` [runs] cover `text` from its first character to its last."""
-        made = super().__new__(cls, text)
-        made._runs = runs if len(runs) <= MAX_RUNS else _own(len(text))
-        return made
+        instance = super().__new__(cls, text)
+        instance._runs = runs if len(runs) <= MAX_RUNS else _template_runs(len(text))
+        return instance
 
     def __str__(self) -> str:
         return self
@@ -132,25 +132,25 @@ class TracedText(str):
         return self[: len(str.removesuffix(self, suffix))]
 
     def split(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:
-        return self._found_in_order(str.split(self, sep, maxsplit), sep)
+        return self._pieces_in_order(str.split(self, sep, maxsplit), sep)
 
     def rsplit(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:
-        return self._found_in_order(str.rsplit(self, sep, maxsplit), sep)
+        return self._pieces_in_order(str.rsplit(self, sep, maxsplit), sep)
 
     def splitlines(self, keepends: Any = False) -> list[str]:
         lines, spans, start = str.splitlines(self, keepends), [], 0
-        for line, whole in zip(lines, str.splitlines(self, True), strict=True):
+        for line, full_line in zip(lines, str.splitlines(self, True), strict=True):
             spans.append((start, start + len(line)))
-            start += len(whole)
-        return self._at(lines, spans)
+            start += len(full_line)
+        return self._pieces_at(lines, spans)
 
     def partition(self, sep: str, /) -> tuple[str, str, str]:
-        before, found, after = self._found_in_order(list(str.partition(self, sep)), "")
-        return before, found, after
+        head, separator, tail = self._pieces_in_order(list(str.partition(self, sep)), "")
+        return head, separator, tail
 
     def rpartition(self, sep: str, /) -> tuple[str, str, str]:
-        before, found, after = self._found_in_order(list(str.rpartition(self, sep)), "")
-        return before, found, after
+        head, separator, tail = self._pieces_in_order(list(str.rpartition(self, sep)), "")
+        return head, separator, tail
 
     def replace(self, old: str, new: str, count: SupportsIndex = -1, /) -> str:
         text = str.replace(self, old, new, count)
@@ -163,22 +163,22 @@ class TracedText(str):
         return joined(self, list(pieces))
 
     def upper(self) -> str:
-        return self._character_by_character(str.upper)
+        return self._mapped_characters(str.upper)
 
     def lower(self) -> str:
-        return self._character_by_character(str.lower)
+        return self._mapped_characters(str.lower)
 
     def title(self) -> str:
-        return self._character_by_character(str.title)
+        return self._mapped_characters(str.title)
 
     def capitalize(self) -> str:
-        return self._character_by_character(str.capitalize)
+        return self._mapped_characters(str.capitalize)
 
     def casefold(self) -> str:
-        return self._character_by_character(str.casefold)
+        return self._mapped_characters(str.casefold)
 
     def swapcase(self) -> str:
-        return self._character_by_character(str.swapcase)
+        return self._mapped_characters(str.swapcase)
 
     def ljust(self, width: SupportsIndex, fillchar: str = " ", /) -> str:
         return self._padded(str.ljust(self, width, fillchar), 0)
@@ -192,30 +192,35 @@ class TracedText(str):
         padding = len(text) - len(self)
         return self._padded(text, padding // 2 + (padding & width.__index__() & 1))
 
-    def _padded(self, text: str, before: int) -> str:
-        return TracedText(text, _merged((_own(before), self._runs, _own(len(text) - len(self) - before))))
+    def _padded(self, text: str, left_padding: int) -> str:
+        return TracedText(
+            text,
+            _merged((_template_runs(left_padding), self._runs, _template_runs(len(text) - len(self) - left_padding))),
+        )
 
-    def _character_by_character(self, change: Callable[[str], str]) -> str:
+    def _mapped_characters(self, change: Callable[[str], str]) -> str:
         text = change(self)
         if len(text) == len(self):
             return TracedText(text, self._runs)
         # Some letters have no single counterpart: they become several characters of the same origin.
-        lengths = [len(change(one)) for one in str.__iter__(self)]
+        lengths = [len(change(character)) for character in str.__iter__(self)]
         if sum(lengths) != len(text):
             return text
-        ones = cuts(self._runs, [(at, at + 1) for at in range(len(self))])
-        return TracedText(text, tuple(run for runs, length in zip(ones, lengths, strict=True) for run in runs * length))
+        character_runs = cuts(self._runs, [(at, at + 1) for at in range(len(self))])
+        return TracedText(
+            text, tuple(run for runs, length in zip(character_runs, lengths, strict=True) for run in runs * length)
+        )
 
-    def _found_in_order(self, pieces: list[str], separator: str | None) -> list[str]:
+    def _pieces_in_order(self, pieces: list[str], separator: str | None) -> list[str]:
         """`pieces` stand in this text in this order, `separator` between them; None is any white space."""
         spans, at = [], 0
         for piece in pieces:
             start = str.find(self, piece, at) if separator is None else at
             spans.append((start, start + len(piece)))
             at = start + len(piece) + len(separator or "")
-        return self._at(pieces, spans)
+        return self._pieces_at(pieces, spans)
 
-    def _at(self, pieces: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[str]:
+    def _pieces_at(self, pieces: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[str]:
         return [TracedText(piece, runs) for piece, runs in zip(pieces, cuts(self._runs, spans), strict=True)]
 
 
@@ -226,9 +231,9 @@ class TracedMarkup(Markup):
     _runs: Runs
 
     def __new__(cls, text: Any = "", encoding: str | None = None, errors: str = "strict") -> TracedMarkup:
-        made = super().__new__(cls, text, encoding, errors)
-        made._runs = runs_of(text) if isinstance(text, str) else _own(len(made))
-        return made
+        instance = super().__new__(cls, text, encoding, errors)
+        instance._runs = runs_of(text) if isinstance(text, str) else _template_runs(len(instance))
+        return instance
 
     def __str__(self) -> str:
         return TracedText(str.__str__(self), self._runs)
@@ -248,7 +253,7 @@ def runs_of(text: str) -> Runs:
     """Runs that cover `text`."""
     if isinstance(text, (TracedText, TracedMarkup)):
         return text._runs
-    return _own(len(text))
+    return _template_runs(len(text))
 
 
 def joined(separator: str, pieces: Sequence[str]) -> str:
@@ -257,20 +262,20 @@ def joined(separator: str, pieces: Sequence[str]) -> str:
     return TracedText(text, _merged(_between(runs_of(separator), pieces)))
 
 
-def expanded(text: str, pattern: re.Pattern[str], written: Callable[[str], str]) -> str:
+def expanded(text: str, pattern: re.Pattern[str], rewrite: Callable[[str], str]) -> str:
     """`written(text)`, which writes each character that `pattern` matches otherwise and leaves the rest.
 
     Each character of what stands for another has that one's origin. With more than MAX_RUNS such characters the result
     is of unknown origin.
     """
     if next(islice(pattern.finditer(text), MAX_RUNS, None), None) is not None:
-        return written(str.__str__(text))
+        return rewrite(str.__str__(text))
     spans: list[tuple[int, int]] = []
     outputs: list[str | None] = []
     at = 0
     for match in pattern.finditer(text):
         spans += [(at, match.start()), match.span()]
-        outputs += [None, written(match.group())]
+        outputs += [None, rewrite(match.group())]
         at = match.end()
     spans.append((at, len(text)))
     outputs.append(None)
@@ -297,21 +302,21 @@ def escaped(text: Any) -> Markup:
         return text
     if not isinstance(text, TracedText):
         return markupsafe.escape(text)
-    return TracedMarkup(expanded(text, _HTML_SPECIAL, lambda part: str(markupsafe.escape(part))))
+    return TracedMarkup(expanded(text, _HTML_SPECIAL, lambda fragment: str(markupsafe.escape(fragment))))
 
 
-def marked(value: Any, message: int | None, field: str, sources: list[Source]) -> Any:
+def with_origins(value: Any, message: int | None, field: str, sources: list[Source]) -> Any:
     """`value` with each str in it replaced by one that knows where it stands; dict keys stay as they are."""
     if type(value) is str:
         sources.append(Source(message, field))
         return TracedText(value, ((len(sources) - 1, 0, len(value)),) if value else ())
     if type(value) is dict:
-        below = f"{field}." if field else ""
-        return {key: marked(item, message, f"{below}{key}", sources) for key, item in value.items()}
+        prefix = f"{field}." if field else ""
+        return {key: with_origins(item, message, f"{prefix}{key}", sources) for key, item in value.items()}
     if type(value) is list:
-        return [marked(item, message, f"{field}[{index}]", sources) for index, item in enumerate(value)]
+        return [with_origins(item, message, f"{field}[{index}]", sources) for index, item in enumerate(value)]
     if type(value) is tuple:
-        return tuple(marked(item, message, f"{field}[{index}]", sources) for index, item in enumerate(value))
+        return tuple(with_origins(item, message, f"{field}[{index}]", sources) for index, item in enumerate(value))
     return value
 
 
@@ -322,14 +327,14 @@ def origins(text: str) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     source = np.repeat(table[:, 0], lengths)
     first = table[:, 1] - (np.cumsum(lengths, dtype=np.int32) - lengths)
     offset = np.repeat(first, lengths) + np.arange(len(source), dtype=np.int32)
-    offset[source < 0] = OWN
+    offset[source < 0] = TEMPLATE_TEXT
     return source, offset
 
 
 def in_notation(text: str, notation: int) -> str:
     """`text`, the print of a list or an object, with all that came from no source as `notation` (PYTHON, JSON)."""
     runs = runs_of(text)
-    return TracedText(text, tuple((notation, notation, run[2]) if run[0] == OWN else run for run in runs))
+    return TracedText(text, tuple((notation, notation, run[2]) if run[0] == TEMPLATE_TEXT else run for run in runs))
 
 
 def cuts(runs: Runs, spans: Iterable[tuple[int, int]]) -> Iterator[Runs]:
@@ -339,24 +344,24 @@ def cuts(runs: Runs, spans: Iterable[tuple[int, int]]) -> Iterator[Runs]:
         while index < len(runs) and position + runs[index][2] <= start:
             position += runs[index][2]
             index += 1
-        kept: list[Run] = []
-        at, here = position, index
-        while here < len(runs) and at < stop:
-            source, origin, length = runs[here]
+        piece_runs: list[Run] = []
+        at, run_index = position, index
+        while run_index < len(runs) and at < stop:
+            source, origin, length = runs[run_index]
             first, last = max(start - at, 0), min(stop - at, length)
             if last > first:
-                kept.append((source, origin if source < 0 else origin + first, last - first))
+                piece_runs.append((source, origin if source < 0 else origin + first, last - first))
             at += length
-            here += 1
-        yield tuple(kept)
+            run_index += 1
+        yield tuple(piece_runs)
 
 
 def _cut(runs: Runs, start: int, stop: int) -> Runs:
     return next(cuts(runs, ((start, stop),)))
 
 
-def _own(length: int) -> Runs:
-    return ((OWN, OWN, length),) if length > 0 else ()
+def _template_runs(length: int) -> Runs:
+    return ((TEMPLATE_TEXT, TEMPLATE_TEXT, length),) if length > 0 else ()
 
 
 def _between(separator: Runs, pieces: Iterable[str]) -> Iterator[Runs]:
