@@ -113,7 +113,7 @@ def test_a_conversation_loses_whole_turns_from_its_end(
 ) -> None:
     """Each turn that stays stands on its full proven prompt, and every turn that fits stays."""
     row = conversation_row(1, parts, trains_all_tokens=whole)
-    kept, ledger, _ = through([row], max_tokens, too_long)
+    kept, ledger, _ = through([row], max_seq_length, too_long)
 
     def proven_turns(examples: tuple[Example, ...], limit: int) -> dict[int, tuple[bytes, bytes]]:
         return {

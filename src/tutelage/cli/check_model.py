@@ -66,7 +66,7 @@ def check_checkpoint(
 def findings_of(renderer: Renderer, settings: RenderSettings) -> tuple[Finding, ...]:
     """What template and tokenizer of a run do to training, errors first."""
     chosen = settings.template
-    by_name = None if chosen is None or is_path(chosen) else find_builtin(chosen)
+    builtin_template = None if chosen is None or is_path(chosen) else find_builtin(chosen)
     return checkpoint_findings(
         renderer.template,
         renderer.tokenizer,

@@ -165,7 +165,7 @@ def show_rows(
             _print(out, headline(example))
             _print(out, role_line(RoleShares.of([roles])))
             texts = texts_of.of(example.ids.tolist())
-            _print(out, colored(example, renderer.tokenizer, texts=texts, signs=signs, id_signs=id_signs))
+            _print(out, colored(example, renderer.tokenizer, texts=texts, signs=markers, id_signs=id_markers))
     _print(out, Text())
     for note in ledger.notes:
         _print(out, Text(f"note: {note}", style="yellow"))

@@ -154,13 +154,13 @@ class ExampleStore(Sequence[Example]):
     def __getitem__(self, index: int | slice) -> Example | ExampleStore:
         if isinstance(index, slice):
             return self.select(np.arange(*index.indices(self._length), dtype=np.int32))
-        place = range(self._length)[index]  # negative places and the error are those of any sequence
-        if self._chosen is not None:
-            place = int(self._chosen[place])
-        record = np.frombuffer(_read(self._index, place * RECORD.itemsize, RECORD.itemsize), dtype=RECORD)[0]
-        start, number, size, _, _, _, file, unit, _ = record.tolist()
-        address = Address(self._files[file], number, UNITS[unit])
-        return example_from_bytes(_read(self._examples, start, size), address)
+        record_index = range(self._length)[index]  # negative indices and the error are those of any sequence
+        if self._selected is not None:
+            record_index = int(self._selected[record_index])
+        record = np.frombuffer(_read(self._index, record_index * RECORD.itemsize, RECORD.itemsize), dtype=RECORD)[0]
+        start, number, size_bytes, _, _, _, file_number, unit, _ = record.tolist()
+        address = Address(self._files[file_number], number, UNITS[unit])
+        return example_from_bytes(_read(self._examples, start, size_bytes), address)
 
     def __iter__(self) -> Iterator[Example]:
         return (self[index] for index in range(self._length))

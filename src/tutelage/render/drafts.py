@@ -47,7 +47,7 @@ def cut_to_limit(
         return turns, ()
     assert most_tokens is not None
     kept_turns = [turn for turn in turns if len(turn.prompt_ids) + len(turn.reply_ids) <= most_tokens]
-    limit = f"the limit pack.max_tokens is {most_tokens}"
+    limit = f"the limit pack.max_seq_length is {most_tokens}"
     if not kept_turns:
         raise Unproven("too_long", f"no trained turn ends within it; {limit}")
     detail = (

@@ -227,16 +227,16 @@ class Renderer:
         Raises:
             Unproven: it is, and no turn of it is to be kept; or the template does not take it.
         """
-        max_tokens, has_few_turns = self.most_tokens, len(trained) <= FEW_TURNS
-        if has_few_turns and (max_tokens is None or size.characters <= LIKELY_CHARACTERS * max_tokens):
+        max_seq_length, has_few_turns = self.most_tokens, len(trained) <= FEW_TURNS
+        if has_few_turns and (max_seq_length is None or size.characters <= LIKELY_CHARACTERS * max_seq_length):
             return trained
         full_text = row.render(trained[-1] + 1, generation_prompt=False)
-        if max_tokens is None or not longer_than(full_text, max_tokens, self.tokenizer):
+        if max_seq_length is None or not longer_than(full_text, max_seq_length, self.tokenizer):
             require_prompts_fit(trained, full_text)
             return trained
         if self.too_long == "drop":
             self._require_within_limit(full_text)
-        return turns_within_limit(row, trained, max_tokens, self.tokenizer)
+        return turns_within_limit(row, trained, max_seq_length, self.tokenizer)
 
     def _turn(self, row: RenderedRow, index: int, changes: list[Change]) -> RenderedTurn | None:
         """The turn of message `index`; None for an opening turn that no server would ask for."""

@@ -136,5 +136,7 @@ def turns_within_limit(row: RenderedRow, trained: Sequence[int], most_tokens: in
         elif too_long_in_a_row == BEYOND_TURNS:
             break
     if not kept_turns:
-        raise Unproven("too_long", f"the first trained turn begins later; the limit pack.max_tokens is {most_tokens}")
+        raise Unproven(
+            "too_long", f"the first trained turn begins later; the limit pack.max_seq_length is {most_tokens}"
+        )
     return kept_turns
