@@ -69,14 +69,14 @@ def chosen_template(tokenizer: Tokenizer, requested: str | None) -> ChosenTempla
             raise _no_template(tokenizer)
         own = f"{tokenizer.folder.name}/chat_template"
         return ChosenTemplate(tokenizer.template, tokenizer.templates.get("tool_use"), own)
-    if not is_path(asked):
-        named = find_builtin(asked)
-        return ChosenTemplate(named.source, None, f"the format '{asked}'", named)
-    path = Path(asked)
+    if not is_path(requested):
+        named = find_builtin(requested)
+        return ChosenTemplate(named.source, None, f"the format '{requested}'", named)
+    path = Path(requested)
     if not path.is_file():
         raise SourceNotFoundError(
             "The chat template is missing",
-            where=asked,
+            where=requested,
             expected=f"a Jinja file, or one of {', '.join(builtin_templates())}",
             fix="check render.template (--template)",
         )

@@ -211,10 +211,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def scratch_file(path: Path) -> Iterator[Path]:
     """Where a file is written line by line while the block runs; `publish` gives it its name, or it is gone."""
     scratch = scratch_path(path)
-    _take_away(scratch)
+    _delete(scratch)
     try:
         yield scratch
     finally:

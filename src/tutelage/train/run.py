@@ -35,7 +35,7 @@ from tutelage.report.console.terminal import Terminal
 from tutelage.runs import folder as run_files
 from tutelage.runs.fingerprint import explain_missing_paths, read_inputs, skipped_steps
 from tutelage.runs.metrics_log import Recorder, RowsRecord
-from tutelage.runs.tracker_process import TrackerProcess
+from tutelage.runs.tracker_group import TrackerGroup
 from tutelage.system.allocator import allocator_warning
 from tutelage.train.abort import row_tokens_after_out_of_memory
 from tutelage.train.announcement import announce_architecture, announce_model
