@@ -93,7 +93,7 @@ def write_model_folder(
 @pytest.fixture(scope="session", autouse=True)
 def a_cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Runs of tests keep prepared data away from the user's cache; converted models are shared with it."""
-    from tutelage.model.locate import cache_folder
+    from tutelage.system.files import cache_folder
 
     folder, before = tmp_path_factory.mktemp("cache"), os.environ.get("TUTELAGE_CACHE")
     models = cache_folder() / "models"

@@ -32,7 +32,8 @@ from benchmarks.masks.trl_compare import comparison
 from tutelage import formats
 from tutelage.config import RenderSettings
 from tutelage.ledger import Ledger
-from tutelage.model.locate import cache_folder, model_folder
+from tutelage.model.locate import model_folder
+from tutelage.system.files import cache_folder
 from tutelage.types import Change, Drop
 
 ROOT = Path(__file__).resolve().parents[2]

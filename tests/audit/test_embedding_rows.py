@@ -12,8 +12,8 @@ import pytest
 from tutelage.audit.embedding_findings import embedding_findings
 from tutelage.audit.embedding_rows import embedding_state, read_embedding, untrained_tokens, unused_rows
 from tutelage.errors import DataError
-from tutelage.model.locate import cache_folder
 from tutelage.render import Tokenizer
+from tutelage.system.files import cache_folder
 
 ROWS, WIDTH = 416, 32
 SMOLLM2 = sorted((cache_folder() / "models").glob("smollm2-135m-*"))

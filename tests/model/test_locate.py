@@ -9,8 +9,9 @@ import pytest
 
 from tutelage.errors import DataError, DependencyError, SourceNotFoundError
 from tutelage.model import locate as source
-from tutelage.model.locate import cache_folder, embedded_models, model_folder
+from tutelage.model.locate import embedded_models, model_folder
 from tutelage.system import hub
+from tutelage.system.files import cache_folder
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from typing import Any
 from tutelage.config import Settings
 from tutelage.config.sections import ModelSettings
 from tutelage.errors import ConfigError, DataError, SaveError, SourceNotFoundError, cause_of, command, remedy
-from tutelage.model.locate import cache_folder, model_folder
+from tutelage.model.locate import model_folder
 from tutelage.model.safetensors_header import stored_tensors
 from tutelage.runs import folder as run_files
-from tutelage.system.files import new_folder
+from tutelage.system.files import cache_folder, new_folder
 from tutelage.system.seals import file_sha256
 
 PEFT_PREFIX = "base_model.model."

@@ -21,13 +21,13 @@ from tutelage.evaluate.json_task import parse_object
 from tutelage.formats.data_files import DataFiles
 from tutelage.formats.sources import SourceFile
 from tutelage.ledger import Ledger
-from tutelage.model.locate import cache_folder
 from tutelage.pack import Cache, ExampleStore, proven_rows
 from tutelage.pack.example_store import NO_SYSTEM_PROMPT, Totals
 from tutelage.pack.length import TooLong
 from tutelage.pack.prepared_cache import EntryWriter, key_of, renderer_facts
 from tutelage.pack.sampler import Source
 from tutelage.render import Renderer
+from tutelage.system.files import cache_folder
 from tutelage.types import Change, Conversation, Drop, Example, Prompt
 
 SHOWN_CHARACTERS = 80

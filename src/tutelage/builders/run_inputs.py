@@ -18,10 +18,10 @@ from tutelage.config.sections import ModelSettings
 from tutelage.distributed.process_group import processes_here
 from tutelage.errors import CheckpointError
 from tutelage.model.checksums import model_sha256
-from tutelage.model.locate import cache_folder
 from tutelage.runs import folder as run_files
 from tutelage.runs.fingerprint import STARTED_IN, STARTS, deciding_settings, read_inputs
 from tutelage.system.allocator import allocator_here
+from tutelage.system.files import cache_folder
 from tutelage.system.hardware import processor_name
 
 

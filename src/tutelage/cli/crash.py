@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tutelage.errors import TutelageError, cause_of
-from tutelage.model.locate import cache_folder
 from tutelage.report.console.terminal import printable
 from tutelage.runs.folder import versions
+from tutelage.system.files import cache_folder
 
 STATUS = 70
 """Source: EX_SOFTWARE of sysexits.h, an internal error of the program."""

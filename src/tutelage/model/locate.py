@@ -8,7 +8,6 @@ A name is one of: a short name of `embedded.toml`, a local folder, a local GGUF 
 from __future__ import annotations
 
 import importlib.util
-import os
 import tomllib
 from collections.abc import Callable
 from importlib.resources import files
@@ -18,6 +17,7 @@ from typing import Any
 from tutelage.errors import DataError, DependencyError, SourceNotFoundError
 from tutelage.render.tokenizer import read_object
 from tutelage.system import hub
+from tutelage.system.files import cache_folder
 from tutelage.system.seals import file_sha256
 
 CONVERTER_VERSION = 2
@@ -29,14 +29,6 @@ INDEX_FILE = "model.safetensors.index.json"
 WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json")
 
 Say = Callable[[str], None]
-
-
-def cache_folder() -> Path:
-    """Where converted models live: $TUTELAGE_CACHE, else $XDG_CACHE_HOME/tutelage, else ~/.cache/tutelage."""
-    if chosen := os.environ.get("TUTELAGE_CACHE"):
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "tutelage"
 
 
 def embedded_models() -> dict[str, dict[str, Any]]:

@@ -14,6 +14,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept: $TUTELAGE_CACHE, else $XDG_CACHE_HOME/tutelage, else ~/.cache/tutelage."""
+    if chosen := os.environ.get("TUTELAGE_CACHE"):
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "tutelage"
+
+
 def sync(path: Path) -> None:
     """See a file's bytes, or a folder's names, onto the disk: a rename alone may be undone by a power cut.
 
