@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage import Address, Ledger, Message
+from tutelage import Ledger, Message
 from tutelage.errors import DataError
 from tutelage.ledger import SAMPLES_KEPT
-from tutelage.types import Change, Conversation, Drop
+from tutelage.types import Address, Change, Conversation, Drop
 
 
 def drop(number: int, reason: str = "too_long") -> Drop:

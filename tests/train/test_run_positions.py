@@ -17,9 +17,9 @@ from tutelage import config
 from tutelage.builders import positions as positions_module
 from tutelage.builders import row_limit
 from tutelage.builders.dataset import prepare
+from tutelage.builders.planning import of_recipe
 from tutelage.builders.positions import positions_of
 from tutelage.cli import main
-from tutelage.cli.plan_inputs import of_recipe
 from tutelage.config import Settings
 from tutelage.errors import ConfigError, DataError
 from tutelage.train.run import run

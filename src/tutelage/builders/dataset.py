@@ -19,7 +19,7 @@ from tutelage.errors import DataError, command
 from tutelage.evaluate.general import GeneralItem, read_general
 from tutelage.evaluate.json_task import parse_object
 from tutelage.formats.data_files import DataFiles
-from tutelage.formats.sources import SourceFile
+from tutelage.formats.sources import SourceFile, rows_in_memory
 from tutelage.ledger import Ledger
 from tutelage.pack import Cache, ExampleStore, proven_rows
 from tutelage.pack.example_store import NO_SYSTEM_PROMPT, Totals
@@ -111,6 +111,28 @@ def prepare(
     )
 
 
+def prepared_examples(
+    settings: Settings, renderer: Renderer, ledger: Ledger, *, cache: Path | None, log: Say = lambda _text: None
+) -> ExampleStore:
+    """The Examples of `data.train` alone, without anything held out or measured.
+
+    Args:
+        settings: `data` and `pack` are read.
+        renderer: proves them.
+        ledger: takes the rows.
+        cache: as for `prepare`.
+        log: as for `prepare`.
+
+    Raises:
+        DataError: no row is left; a file changed while it was read; or, where the ledger is strict, one was dropped.
+    """
+    kept = None if cache is None else Cache(cache)
+    desk = _Preparer(settings, renderer, ledger, kept, log, DataFiles(ledger.note))
+    store = desk.prepared(settings.data.train, max_rows=settings.data.max_rows, purpose="train on")
+    ledger.check()
+    return store
+
+
 def prepared_cache() -> Path:
     """Where prepared data is kept, beside the converted models."""
     return cache_folder() / "prepared"
@@ -171,12 +193,14 @@ class _Preparer:
 
     def general(self, paths: Sequence[str]) -> tuple[GeneralItem, ...]:
         """The items of the general sets."""
-        files = [SourceFile(Path(path), path) for path in paths]
-        if missing := [path for path in paths if not Path(path).is_file()]:
-            read_general(missing[0])  # says so
+        files = [rows_in_memory(path) or SourceFile(Path(path), path) for path in paths]
+        if missing := [file for file in files if not file.path.is_file()]:
+            read_general(missing[0].shown)  # says so
         self.data.take(files)
         with self.data.reading(files):
-            return tuple(item for path in paths for item in read_general(path))
+            return tuple(
+                item for file in files for item in read_general(str(file.path), shown=file.shown, unit=file.unit)
+            )
 
     def _facts(self, files: Sequence[SourceFile], max_rows: int | None) -> dict[str, Any]:
         data = self.settings.data

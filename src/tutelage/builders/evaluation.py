@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -111,14 +112,52 @@ def evaluate_adapters(run: str, adapters: Sequence[NamedAdapter], *, screen: Scr
     return _examine(trained_model, trained_model.names, screen)
 
 
+def evaluate_opened(trained_model: TrainedModel, *, name: str, screen: Screen) -> Metrics:
+    """Measure one of a run's models, which are open already, on the files its settings name."""
+    return _examine(trained_model, (name,), screen)[name]
+
+
+def evaluate_rows(
+    trained_model: TrainedModel, settings: Settings, *, name: str, screen: Screen, measures_loss: bool = True
+) -> Metrics:
+    """Measure an open model on other data than its run's.
+
+    Args:
+        trained_model: the models.
+        settings: `data.train` are the rows to measure loss on; with them the task and the general set.
+        name: which of the models.
+        screen: told what happens.
+        measures_loss: False leaves the loss out.
+
+    Raises:
+        DataError: no row is left, or a prompt leaves no room for its reply.
+    """
+    asked = settings.model_copy(
+        update={"model": trained_model.settings.model, "render": trained_model.settings.render, "prompt": trained_model.settings.prompt}
+    )
+    folder = trained_model.renderer.tokenizer.folder
+    positions = positions_of(asked, folder)
+    prepared = prepare(positions.within(asked), folder, cache=prepared_cache())
+    positions.require_room(asked, prepared)
+    if measures_loss:
+        prepared = replace(prepared, validation=prepared.train)
+    return _measured(trained_model, (name,), asked, prepared, screen)[name]
+
+
 def _examine(trained_model: TrainedModel, names: Sequence[str], screen: Screen) -> dict[str, Metrics]:
     folder = trained_model.renderer.tokenizer.folder
     positions = positions_of(trained_model.settings, folder)
     prepared = prepare(positions.within(trained_model.settings), folder, cache=prepared_cache())
     positions.require_room(trained_model.settings, prepared)
+    return _measured(trained_model, names, trained_model.settings, prepared, screen)
+
+
+def _measured(
+    trained_model: TrainedModel, names: Sequence[str], settings: Settings, prepared: Prepared, screen: Screen
+) -> dict[str, Metrics]:
     with trained_model.as_named(names[0]) as model:
-        architecture = architecture_of(model, longest_rows(trained_model.settings, prepared))
-        eval_suite = eval_suite_for(trained_model.settings, prepared, architecture=architecture)
+        architecture = architecture_of(model, longest_rows(settings, prepared))
+        eval_suite = eval_suite_for(settings, prepared, architecture=architecture)
     metrics_by_name = {}
     for name in names:
         title = f"Asking {name}" if len(names) > 1 else "Asking"

@@ -132,6 +132,16 @@ def open_trained_model(
     return TrainedModel(settings, renderer, system_prompt, tuned_model, base_model, slots, start_slot)
 
 
+def open_model(settings: Settings, *, log: Callable[[str], None] = print) -> TrainedModel:
+    """Load the model that settings start from, as a base that nothing was trained on.
+
+    Raises:
+        TutelageError: it cannot be loaded.
+    """
+    start = start_folder(settings.model, log=log)
+    return TrainedModel(settings, renderer_for(start, settings.render), None, None, _opened(start, settings))
+
+
 def _no_base_to_stand_on(name: str, adapter: NamedAdapter) -> ConfigError:
     return ConfigError(
         "Adapters need their original base model, and this run trained all of its weights",

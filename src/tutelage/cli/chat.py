@@ -13,9 +13,8 @@ from rich.text import Text
 
 from tutelage.cli.run_options import Adapters, Run
 from tutelage.config.sections import LARGEST_COUNT
-from tutelage.errors import ConfigError, TemplateError
+from tutelage.errors import ConfigError
 from tutelage.render import Tokenizer
-from tutelage.render.chat_template.template import TemplateRefusal
 from tutelage.report.console.terminal import Terminal
 from tutelage.types import Message
 
@@ -171,18 +170,10 @@ def _reply(
     out: Terminal | None,
     limit: int,
 ) -> str:
-    from tutelage.evaluate.generate import streamed_reply
+    from tutelage.evaluate.generate import served_ids, streamed_reply
 
     tokenizer = trained_model.renderer.tokenizer
-    try:
-        ids = trained_model.renderer.serve(history)
-    except TemplateRefusal as refusal:
-        raise TemplateError(
-            "The model's chat template does not accept this conversation",
-            where=trained_model.renderer.template.name,
-            found=str(refusal),
-            fix="leave out --system, or start over with /reset",
-        ) from refusal
+    ids = served_ids(trained_model.renderer, history)
     with opened_model as model:
         return streamed_reply(model, tokenizer, ids, max_new_tokens=limit, streamer=_Printer(out, tokenizer))
 

@@ -12,9 +12,10 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 
 from tutelage import config, curate
 from tutelage.builders.base_model import start_folder, with_adapters_own
+from tutelage.builders.checkpoint import findings_of
 from tutelage.builders.renderer import renderer_for
 from tutelage.builders.row_limit import held_to_positions
-from tutelage.cli.check_model import check_checkpoint, findings_as_json, findings_of
+from tutelage.cli.check_model import check_checkpoint, findings_as_json
 from tutelage.cli.data_options import (
     DEFAULT_MODEL,
     AsJson,

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import typer
 
-from tutelage.audit.embedding_findings import embedding_findings
-from tutelage.audit.embedding_rows import Embedding, embedding_state, read_embedding
-from tutelage.audit.template_findings import checkpoint_findings
-from tutelage.audit.template_probe import probe_template
-from tutelage.audit.tokenizer_findings import template_tokens
-from tutelage.builders.renderer import renderer_for
+from tutelage.builders.checkpoint import checkpoint_report
 from tutelage.config import RenderSettings
-from tutelage.model.locate import embedded_models, model_folder
-from tutelage.render import Renderer
-from tutelage.render.chat_template.builtin_templates import find_builtin, is_path
 from tutelage.report.console.findings import findings_screen
 from tutelage.report.console.terminal import Terminal, print_json
 from tutelage.types import Finding
@@ -29,29 +20,9 @@ Say = Callable[[str], None]
 def check_checkpoint(
     model: str, settings: RenderSettings, *, tokenizer: str | None, measure_loss: bool, as_json: bool, log: Say
 ) -> None:
-    """Print all findings about `model`; ends with status 1 if one of them is an error.
-
-    Args:
-        model: name or folder of the checkpoint; its weights are looked at where they are at hand.
-        settings: the section `render`.
-        tokenizer: a folder in place of the model's tokenizer.
-        measure_loss: load the model and measure its loss on the template's control tokens, which needs torch.
-        as_json: print one JSON object.
-        log: hears when something slow happens.
-    """
-    folder = model_folder(model, weights=measure_loss, log=log)
-    renderer = renderer_for(folder if tokenizer is None else model_folder(tokenizer, weights=False, log=log), settings)
-    embedding = read_embedding(folder)
-    if embedding is not None and tokenizer is not None:
-        model_tokenizer = dataclasses.replace(renderer.tokenizer, vocabulary_size=embedding.rows)
-        renderer = dataclasses.replace(renderer, tokenizer=model_tokenizer)
-    findings = [*findings_of(renderer, settings), *_of_weights(renderer, embedding)]
-    if model in embedded_models() or model.lower().endswith(".gguf"):
-        findings.append(_from_gguf(model))
-    if measure_loss:
-        findings += _of_loss(folder, renderer)
-    order = ("error", "warning", "info")
-    findings.sort(key=lambda finding: order.index(finding.severity))
+    """Print all findings about `model` (`builders.checkpoint`); ends with status 1 if one of them is an error."""
+    report = checkpoint_report(model, settings, tokenizer=tokenizer, measure_loss=measure_loss, log=log)
+    renderer, findings = report.renderer, report.findings
     stops = [renderer.tokenizer.decode([stop_token_id]) for stop_token_id in sorted(renderer.tokenizer.stop_ids)]
     if as_json:
         facts = {"model": model, "template": renderer.template.name, "date": settings.date, "stop_tokens": stops}
@@ -63,54 +34,6 @@ def check_checkpoint(
         raise typer.Exit(1)
 
 
-def findings_of(renderer: Renderer, settings: RenderSettings) -> tuple[Finding, ...]:
-    """What template and tokenizer of a run do to training, errors first."""
-    chosen = settings.template
-    builtin_template = None if chosen is None or is_path(chosen) else find_builtin(chosen)
-    return checkpoint_findings(
-        renderer.template,
-        renderer.tokenizer,
-        missing_stop=settings.missing_stop,
-        text_markers=() if builtin_template is None else builtin_template.text_markers,
-    )
-
-
 def findings_as_json(findings: tuple[Finding, ...] | list[Finding]) -> list[dict[str, Any]]:
     """The same as plain values."""
     return [dataclasses.asdict(finding) for finding in findings]
-
-
-def _from_gguf(model: str) -> Finding:
-    return Finding(
-        "from_gguf",
-        "info",
-        "Template and tokenizer are those that were written into the GGUF file when it was made; the checkpoint it was "
-        "made from may have newer ones, and weights of more than a few bits.",
-        f"{model} is a GGUF file",
-        "for a model that is served from another file, give that file's folder",
-    )
-
-
-def _of_weights(renderer: Renderer, embedding: Embedding | None) -> list[Finding]:
-    if embedding is None:
-        return [
-            Finding(
-                "weights_not_looked_at",
-                "info",
-                "Whether the model was trained on this template's control tokens was not looked at.",
-                "there are no safetensors with an input embedding in the folder",
-                "give a folder that holds the weights",
-            )
-        ]
-    state = embedding_state(embedding, renderer.tokenizer)
-    written = template_tokens(renderer.template, probe_template(renderer.template))
-    return list(embedding_findings(embedding, state, renderer.tokenizer, written))
-
-
-def _of_loss(folder: Path, renderer: Renderer) -> list[Finding]:
-    from tutelage.audit.template_loss import loss_finding, template_loss
-    from tutelage.model.load import load
-
-    model, _ = load(folder)
-    measured = template_loss(model.eval(), renderer)
-    return [] if measured is None else [loss_finding(measured)]

@@ -47,7 +47,7 @@ def plan(
             expected="tutelage plan RECIPE.toml, or tutelage plan --model NAME",
             fix="give one of them",
         )
-    from tutelage.cli.plan_inputs import of_model, of_recipe
+    from tutelage.builders.planning import of_model, of_recipe
     from tutelage.plan.console import explanation, plan_screen
 
     out = Terminal(stderr=as_json)

@@ -208,7 +208,7 @@ def _dry_run(settings: config.Settings, out: Terminal) -> None:
 def _memory_line(settings: config.Settings, prepared: Prepared) -> str:
     if find_spec("torch") is None:
         return "not planned: it needs torch; pip install 'tutelage[train]'"
-    from tutelage.cli.plan_inputs import memory_line
+    from tutelage.builders.planning import memory_line
 
     try:
         return memory_line(settings, prepared, log=lambda _text: None)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tutelage.errors import DataError, SourceNotFoundError
 from tutelage.evaluate.checks import CHECKS, Check
-from tutelage.types import Address
+from tutelage.types import Address, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,13 @@ def score_general(items: Sequence[GeneralItem], replies: Sequence[str]) -> float
     return sum(passes(item, reply) for item, reply in zip(items, replies, strict=True)) / len(items)
 
 
-def read_general(path: str) -> list[GeneralItem]:
+def read_general(path: str, *, shown: str | None = None, unit: Unit = "line") -> list[GeneralItem]:
     """Read a general set: JSONL with `prompt`, `checks` and optionally `topic`.
+
+    Args:
+        path: of the file.
+        shown: what addresses call it; None for its path.
+        unit: what they count, lines from 1 or items from 0.
 
     Raises:
         SourceNotFoundError: no such file.
@@ -54,10 +59,11 @@ def read_general(path: str) -> list[GeneralItem]:
     if not file.is_file():
         raise SourceNotFoundError("The general set is missing", where=path, fix="check evaluate.general")
     items = []
-    for number, line in enumerate(file.read_bytes().split(b"\n"), start=1):
+    shown = path if shown is None else shown
+    for number, line in enumerate(file.read_bytes().split(b"\n"), start=1 if unit == "line" else 0):
         if not line.strip():
             continue
-        address = Address(path, number)
+        address = Address(shown, number, unit)
         try:
             row = _Line.model_validate_json(line)
         except ValidationError as error:
@@ -71,5 +77,5 @@ def read_general(path: str) -> list[GeneralItem]:
             ) from error
         items.append(GeneralItem(address, row.topic, row.prompt, tuple(row.checks)))
     if not items:
-        raise DataError("The general set is empty", where=path, expected="one JSON object a line", fix="add prompts")
+        raise DataError("The general set is empty", where=shown, expected="one JSON object a line", fix="add prompts")
     return items

@@ -9,14 +9,21 @@ import torch
 
 from tutelage.distributed.collective_errors import agreed
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
+from tutelage.errors import TemplateError
 from tutelage.evaluate.batch_check import Together, batches_of, together
 from tutelage.model.adapters.prompt_tuning import feed_generation
-from tutelage.render import Tokenizer
-from tutelage.types import TokenIds
+from tutelage.model.attention.packed import use_generation_attention
+from tutelage.render import Renderer, Tokenizer
+from tutelage.render.chat_template.template import TemplateRefusal
+from tutelage.types import Message, TokenIds
 
 TRIED_STEPS = 3
 """Tokens that are generated to see which prompts may be answered together: the first of the prompts, the others of a
 cache."""
+
+
+PROMPTS_TOGETHER = 32
+"""As `evaluate.batch_prompts` has it: what fits small models on one device."""
 
 
 class Streamer(Protocol):
@@ -78,6 +85,38 @@ def greedy_replies(
         index: reply for rank_replies in process_group.gather(replies) for index, reply in rank_replies.items()
     }
     return [all_replies[index] for index in range(len(prompts))]
+
+
+def served_ids(renderer: Renderer, messages: Sequence[Message]) -> TokenIds:
+    """The served prompt of a conversation, from outside of any data.
+
+    Raises:
+        TemplateError: the model's template refuses it.
+    """
+    try:
+        return renderer.serve(messages)
+    except TemplateRefusal as refusal:
+        raise TemplateError(
+            "The model's chat template does not accept this conversation",
+            where=renderer.template.name,
+            found=str(refusal),
+            fix="leave out the system prompt, or begin a new conversation with a user's message",
+        ) from refusal
+
+
+def replies_to(
+    model: Any, renderer: Renderer, conversations: Sequence[Sequence[Message]], *, max_new_tokens: int
+) -> list[str]:
+    """One greedy reply to each conversation, the model attending as a server would; it does so from here on.
+
+    Raises:
+        TemplateError: the model's template refuses one of them.
+    """
+    prompts = [served_ids(renderer, messages) for messages in conversations]
+    use_generation_attention(model)
+    return greedy_replies(
+        model, renderer.tokenizer, prompts, max_new_tokens=max_new_tokens, batch_prompts=PROMPTS_TOGETHER
+    )
 
 
 @torch.inference_mode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import warnings
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from tutelage.distributed.process_group import SINGLE, ProcessGroup, whole_tensor
-from tutelage.errors import SaveError, cause_of, command, remedy
+from tutelage.errors import ConfigError, SaveError, cause_of, command, remedy
 from tutelage.model.load import no_progress_bars
 from tutelage.optim.master_weights import MasterWeights
 from tutelage.render import Renderer
@@ -155,6 +156,39 @@ def _save_weights(
     path = folder / "adapter_config.json"  # of an ordinary pair now; PEFT would warn of these whenever it opens it
     adapter_config = json.loads(path.read_text(encoding="utf-8")) | {"corda_config": None, "lora_ga_config": None}
     path.write_text(json.dumps(adapter_config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def copy_model(source: Path, folder: Path) -> Path:
+    """Write a model's or adapter's folder again, what it links to included; returns where.
+
+    Args:
+        source: as a run or a merge left it.
+        folder: made; an empty one is taken.
+
+    Raises:
+        ConfigError: it holds something.
+        SaveError: the disk refuses.
+    """
+    try:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        if os.path.lexists(folder):
+            raise ConfigError(
+                "The folder to export to holds something already",
+                where=str(folder),
+                expected="no such folder, or an empty one",
+                fix="name another folder",
+            )
+        with new_folder(folder) as scratch:
+            shutil.copytree(source, scratch, dirs_exist_ok=True)
+    except (OSError, shutil.Error) as error:
+        raise SaveError(
+            "The model could not be exported",
+            where=str(folder),
+            found=cause_of(error),
+            fix=remedy(error, elsewhere="name another folder"),
+        ) from error
+    return folder
 
 
 def write_serving_files(renderer: Renderer, folder: Path) -> None:

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Literal
 
 from tutelage.errors import DataError, SourceNotFoundError, cause_of
+from tutelage.formats.memory import kept_rows
 from tutelage.formats.names import ENDINGS, HUB_ENDINGS, NOT_DATA, NOT_DATA_STEMS, SPLIT_WORDS
 from tutelage.formats.sniff import ending
 from tutelage.system import hub
+from tutelage.types import Unit
 
 CONVERTED_REVISION = "refs/convert/parquet"
 """Where the hub keeps its own Parquet copy of data sets whose files are in another form."""
@@ -24,10 +26,11 @@ CONVERTED_REVISION = "refs/convert/parquet"
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file to read, and the name that addresses show for it."""
+    """A file to read, the name that addresses show for it, and what they count: `item` for rows handed in."""
 
     path: Path
     display_name: str
+    unit: Unit = "line"
 
 
 def path_text(path: Path | str) -> str:
@@ -47,6 +50,9 @@ def find_files(sources: Sequence[str], note: Callable[[str], None]) -> list[Sour
         raise SourceNotFoundError("No data was named", expected="a file, folder, glob or hub id", fix="name one")
     files: list[SourceFile] = []
     for source in sources:
+        if (kept := rows_in_memory(source)) is not None:
+            found.append(kept)
+            continue
         path = Path(source).expanduser()
         kind = _kind_of(path, source)
         if kind == "folder":
@@ -61,6 +67,16 @@ def find_files(sources: Sequence[str], note: Callable[[str], None]) -> list[Sour
         if not os.access(file.path, os.R_OK):
             raise _permission_error(file.path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
     return files
+
+
+def rows_in_memory(source: str) -> SourceFile | None:
+    """The file of rows that a program handed in, by the name that stands in its settings; None for another source.
+
+    Raises:
+        SourceNotFoundError: it is not in the cache any more.
+    """
+    kept = kept_rows(source)
+    return None if kept is None else SourceFile(*kept, unit="item")
 
 
 def _kind_of(path: Path, source: str) -> Literal["folder", "file", "nothing"]:

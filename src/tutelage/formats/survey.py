@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from tutelage.errors import DataError
@@ -12,11 +12,11 @@ from tutelage.formats.bytestream import ByteStream
 from tutelage.formats.jsonfiles import json_document, json_lines
 from tutelage.formats.names import DEFAULT_FIELDS, SHAPES, SHAPES_BY_PRIORITY, FileKind, nearest
 from tutelage.formats.parquetfiles import parquet_rows
-from tutelage.formats.rawrow import RawRows
+from tutelage.formats.rawrow import RawRow, RawRows
 from tutelage.formats.shapes import ShapeTable
 from tutelage.formats.sources import SourceFile
 from tutelage.formats.tables import ColumnNames, csv_rows, text_rows, tsv_rows
-from tutelage.types import Drop
+from tutelage.types import Address, Drop
 
 KEYS_SHOWN: Final = 20
 
@@ -61,7 +61,8 @@ def raw_rows(
     """One pass over the rows of a file; `counts_only` leaves out what only the pass that reads them must find."""
     stream = ByteStream(file.path, file.display_name)
     if kind == "json_lines":
-        return json_lines(stream, file.display_name, counts_only=counts_only)
+        rows = json_lines(stream, file.display_name, counts_only=counts_only)
+        return _counted_as_items(rows) if file.unit == "item" else rows
     if kind == "json_document":
         return json_document(stream, file.display_name, is_row=lambda row: table.best(row) is not None, note=note)
     if kind == "parquet":
@@ -72,6 +73,17 @@ def raw_rows(
     by_index = bool(named_columns) and all(name.isdigit() for name in named_columns)
     names = ColumnNames(DEFAULT_FIELDS.all_columns(), named_columns, by_index)
     return (csv_rows if kind == "csv" else tsv_rows)(stream, file.display_name, names, note)
+
+
+def _counted_as_items(rows: RawRows) -> RawRows:
+    """Rows that a program handed in, a line each: their addresses count from 0, as its list does."""
+    for row in rows:
+        address = Address(row.address.file, row.address.number - 1, "item")
+        if isinstance(row, RawRow):
+            row.address = address
+            yield row
+        else:
+            yield replace(row, address=address)
 
 
 def survey(rows: RawRows, table: ShapeTable) -> Survey:

@@ -34,10 +34,11 @@ class Screen:
     Args:
         console: a `Terminal`, or any rich console; one that is quiet makes the whole screen quiet.
             Where it is not a terminal, bars become plain lines, so that a log file stays readable.
+        most_lines: of these about as many for all steps; None writes one every few steps, however many they are.
     """
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, *, most_lines: int | None = None) -> None:
+        self.console, self._most_lines = console, most_lines
 
     def log(self, text: str) -> None:
         """One line, printed as it is and never folded."""
@@ -107,12 +108,14 @@ class Screen:
         )
 
     def _plain_line(self, steps: int) -> Callable[[Record], None]:
+        every = PLAIN_LINE_EVERY if self._most_lines is None else max(PLAIN_LINE_EVERY, steps // self._most_lines)
+
         def watch(record: Record) -> None:
             if isinstance(record, RowsRecord):
                 self._say_smaller(record)
             elif isinstance(record, HeldoutRecord):
                 self.log(f"step {record.step}/{steps}  held-out loss {record.heldout_loss:.4f}")
-            elif record.step % PLAIN_LINE_EVERY == 0 or record.step in (1, steps):
+            elif record.step % every == 0 or record.step in (1, steps):
                 left = record.elapsed_seconds / record.step * (steps - record.step)
                 self.log(
                     f"step {record.step}/{steps}  loss {record.loss:.4f}  lr {record.learning_rate:.2e}  "

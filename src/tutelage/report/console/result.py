@@ -35,6 +35,14 @@ def measures_table(measured: Mapping[str, Mapping[str, Any]], *, title: str) -> 
     table.add_column("")
     for name in measured:
         table.add_column(name, justify="right")
+    for label, values in measure_rows(measured):
+        table.add_row(Text(label, style="dim" if label.startswith(" ") else ""), *values)
+    return table
+
+
+def measure_rows(measured: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    """The rows of that table: what was measured, and for each model its number for people; fields are indented."""
+    rows: list[tuple[str, list[str]]] = []
     names = {
         "exact_match": "whole row exact",
         "valid_json": "valid JSON",
@@ -45,12 +53,12 @@ def measures_table(measured: Mapping[str, Mapping[str, Any]], *, title: str) -> 
     for key, label in names.items():
         write = loss if key == "heldout_loss" else percent
         if any(column.get(key) is not None for column in columns):
-            table.add_row(label, *(_or_dash(column.get(key), write) for column in columns))
+            rows.append((label, [_or_dash(column.get(key), write) for column in columns]))
         if key == "exact_match":
             for name in columns[-1].get("fields", {}):
-                cells = (_or_dash(column.get("fields", {}).get(name), percent) for column in columns)
-                table.add_row(Text(f"  {name}", style="dim"), *cells)
-    return table
+                values = [_or_dash(column.get("fields", {}).get(name), percent) for column in columns]
+                rows.append((f"  {name}", values))
+    return rows
 
 
 def _or_dash(value: Any, write: Any) -> str:

@@ -27,10 +27,22 @@ class Terminal(Console):
         stderr: write to standard error.
         file: write there.
         quiet: write nothing.
+        width: in columns; None takes the terminal's.
     """
 
-    def __init__(self, *, stderr: bool = False, file: IO[str] | None = None, quiet: bool = False) -> None:
-        super().__init__(stderr=stderr, file=file, quiet=quiet, markup=False, emoji=False, highlight=False)
+    def __init__(
+        self, *, stderr: bool = False, file: IO[str] | None = None, quiet: bool = False, width: int | None = None
+    ) -> None:
+        super().__init__(
+            stderr=stderr,
+            file=file,
+            quiet=quiet,
+            width=width,
+            markup=False,
+            emoji=False,
+            highlight=False,
+            force_jupyter=False,  # a notebook would get a block of HTML for every line
+        )
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """What rich makes of it, with every text printable."""

@@ -1,0 +1,254 @@
+"""A run as a Python object: its table, its model's replies, its folder. Torch is imported where a model is asked."""
+
+from __future__ import annotations
+
+import html
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from tutelage.api.data import Data, data_keywords
+from tutelage.api.messages import Prompts, conversations_of
+from tutelage.config.keywords import from_keywords
+from tutelage.config.settings import Settings
+from tutelage.errors import CheckpointError, SourceNotFoundError, command
+from tutelage.report.console.progress import Screen
+from tutelage.report.console.result import before_after, measure_rows
+from tutelage.report.console.terminal import Terminal
+from tutelage.runs import folder as run_files
+from tutelage.types import Message
+
+if TYPE_CHECKING:
+    from tutelage.builders.trained_model import TrainedModel
+    from tutelage.evaluate.suite import Metrics
+
+TABLE_COLUMNS = 100
+
+
+def screen_here(*, stderr: bool = False) -> Screen:
+    """Where calls from Python report to: bars on a terminal; elsewhere, as in a notebook, lines of bounded number."""
+    return Screen(Terminal(stderr=stderr), most_lines=40)
+
+
+class Run:
+    """A run that was started before, by its folder; `train` returns one.
+
+    >>> Run(run.folder).result["name"] == run.folder.name
+    True
+
+    Attributes:
+        folder: holds all of it.
+        settings: that it was started with.
+        result: what `result.json` says; empty until the run is finished.
+
+    Raises:
+        SourceNotFoundError: there is no run.
+        CheckpointError: its settings or result cannot be read.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder: Path = run_files.existing_run_folder(os.fspath(folder))
+        self.settings: Settings = run_files.read_settings(self.folder)
+        self.result: dict[str, Any] = self._read_result()
+        self._opened: dict[str, TrainedModel] = {}
+
+    def _read_result(self) -> dict[str, Any]:
+        path = self.folder / run_files.RESULT
+        try:
+            return run_files.read_json(path) if path.is_file() else {}
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                "The result of this run is damaged",
+                where=str(path),
+                found=str(error)[:80],
+                expected="the file as the run wrote it",
+                fix="put the file back as it was, or train again",
+            ) from error
+
+    @property
+    def ledger(self) -> Mapping[str, Any]:
+        """Rows in, kept and dropped, with reasons and samples, as `ledger.json` has them.
+
+        >>> run.ledger["rows_in"] == run.ledger["rows_kept"] + run.ledger["rows_dropped"]
+        True
+        """
+        return run_files.read_json(self.folder / run_files.LEDGER)
+
+    @property
+    def report(self) -> Path:
+        """The run's page, written anew where it is missing; it needs no network.
+
+        >>> run.report.name
+        'report.html'
+        """
+        path = self.folder / run_files.REPORT
+        if not path.is_file():
+            from tutelage import report
+
+            return report.write(self.folder)
+        return path
+
+    @overload
+    def generate(
+        self, prompt: str | Sequence[Message | Mapping[str, Any]], *, max_new_tokens: int = ..., base: bool = ...
+    ) -> str: ...
+    @overload
+    def generate(self, prompt: list[str], *, max_new_tokens: int = ..., base: bool = ...) -> list[str]: ...
+    def generate(self, prompt: Prompts, *, max_new_tokens: int = 256, base: bool = False) -> str | list[str]:
+        """Reply to a prompt as a server would: the model's own template, greedy, until a stop token.
+
+        >>> isinstance(run.generate("Where is my parcel?", max_new_tokens=4), str)
+        True
+        >>> len(run.generate(["Hello", "Bye"], max_new_tokens=2))
+        2
+
+        Args:
+            prompt: what a user says; or messages (`Message`, or dicts with role and content); or a list of texts, which
+                are answered each for itself. Before a text stands the system prompt that most training rows had.
+            max_new_tokens: where a reply that never stops is cut.
+            base: ask the model that the run started from.
+
+        Raises:
+            SourceNotFoundError: nothing was trained yet.
+            TemplateError: the model's template refuses the messages.
+        """
+        from tutelage.evaluate.generate import replies_to
+
+        opened = self._open(base=base)
+        conversations, several = conversations_of(prompt, system=opened.system_prompt)
+        with opened.as_named("base" if base else "tuned") as model:
+            replies = replies_to(model, opened.renderer, conversations, max_new_tokens=max_new_tokens)
+        return replies if several else replies[0]
+
+    def evaluate(
+        self, data: Data | None = None, *, task: Data | None = None, general: Data | None = None, base: bool = False
+    ) -> Metrics:
+        """Measure what the run trained: on other rows, or again on those that its settings name.
+
+        >>> run.evaluate(rows[:4]).heldout_loss > 0
+        True
+
+        Args:
+            data: rows to measure the loss on, as for `train`.
+            task: rows whose JSON replies are generated and compared.
+            general: prompts with checks.
+            base: measure the model that the run started from.
+
+        Raises:
+            TutelageError: the run is not finished, or the data cannot be used.
+        """
+        from tutelage.builders.evaluation import evaluate_opened, evaluate_rows
+
+        opened, name = self._open(base=base), "base" if base else "tuned"
+        if data is None and task is None and general is None:
+            return evaluate_opened(opened, name=name, screen=screen_here(stderr=True))
+        given = data_keywords(data=data if data is not None else task, task=task, general=general)
+        if "data.train" not in given:
+            given["data.train"] = list(self.settings.data.train)
+        kept = self.settings.model_dump(exclude_unset=True)
+        shape = {key: value for key, value in kept["data"].items() if key in ("shape", "columns", "workers")}
+        kept["evaluate"] = {
+            key: value for key, value in kept.get("evaluate", {}).items() if key not in ("task", "general")
+        }
+        asked = from_keywords(kept | {"data": shape} | given, where="Run.evaluate(...)")
+        measures_loss = data is not None
+        return evaluate_rows(opened, asked, name=name, screen=screen_here(stderr=True), measures_loss=measures_loss)
+
+    def export(self, folder: str | os.PathLike[str], *, merged: bool = True) -> Path:
+        """Write what was trained as a folder that `AutoModelForCausalLM.from_pretrained` loads; returns it.
+
+        >>> sorted(path.name for path in run.export(folder + "/whole").glob("config.json"))
+        ['config.json']
+
+        Args:
+            folder: made; refused where it holds something.
+            merged: fold a LoRA adapter into its base; False writes the adapter alone, as PEFT loads it. A run of all
+                weights is written as it is.
+
+        Raises:
+            ConfigError: the folder holds something; or virtual tokens were trained, which cannot be merged.
+            SourceNotFoundError: nothing was trained yet.
+            SaveError: the disk refuses.
+        """
+        from tutelage.builders.base_model import start_folder
+        from tutelage.config.sections import ModelSettings
+        from tutelage.export.model_folder import copy_model
+
+        trained = self._trained()
+        whole = ModelSettings(
+            name=str(self.folder), adapter="merge", trust_remote_code=self.settings.model.trust_remote_code
+        )
+        source = start_folder(whole, log=screen_here(stderr=True).log) if merged else trained
+        return copy_model(source, Path(folder))
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """The same as `export(folder)`: one plain model, merged where an adapter was trained.
+
+        >>> run.save(folder + "/saved").name
+        'saved'
+
+        Args:
+            folder: made; refused where it holds something.
+
+        Raises:
+            TutelageError: as `export`.
+        """
+        return self.export(folder)
+
+    def _trained(self) -> Path:
+        trained = self.folder / run_files.trained_name(self.settings)
+        if not trained.is_dir():
+            raise SourceNotFoundError(
+                "This run has no trained weights yet",
+                where=str(trained),
+                fix=f"let it finish: {command('train', '--resume', self.folder)}",
+            )
+        if self._read_result().get("started") != self.result.get("started"):
+            raise CheckpointError(
+                "Another run is in this folder now",
+                where=str(self.folder),
+                found="another result.json",
+                expected="the run that this object was made for",
+                fix="open it again with tutelage.Run(folder)",
+            )
+        return trained
+
+    def _open(self, *, base: bool) -> TrainedModel:
+        """The model that answers, kept for the next question; with an adapter one object is both."""
+        from tutelage.builders.trained_model import open_trained_model
+
+        self._trained()
+        both = self.settings.model.method != "full"
+        name = "both" if both else "base" if base else "tuned"
+        if name not in self._opened:
+            self._opened[name] = open_trained_model(
+                str(self.folder), tuned=both or not base, base=base and not both, log=screen_here(stderr=True).log
+            )
+        return self._opened[name]
+
+    def __repr__(self) -> str:
+        if not self.result:
+            return f"Run({str(self.folder)!r}), not finished: go on with resume=True"
+        stream = io.StringIO()
+        console = Terminal(file=stream, width=TABLE_COLUMNS)
+        console.print(before_after(self.result["before"], self.result["after"], title=self.folder.name))
+        return stream.getvalue().rstrip("\n")
+
+    def _repr_html_(self) -> str:
+        """The before/after table, for a notebook."""
+        if not self.result:
+            return f"<p>{html.escape(repr(self))}</p>"
+        rows = measure_rows({"before": self.result["before"], "after": self.result["after"]})
+        cell = 'style="text-align:right"'
+        body = "".join(
+            f'<tr><td style="text-align:left">{html.escape(label)}</td>'
+            + "".join(f"<td {cell}>{html.escape(value)}</td>" for value in values)
+            + "</tr>"
+            for label, values in rows
+        )
+        return (
+            f"<table><caption>{html.escape(self.folder.name)}</caption>"
+            f"<thead><tr><th></th><th {cell}>before</th><th {cell}>after</th></tr></thead><tbody>{body}</tbody></table>"
+        )
