@@ -18,6 +18,7 @@ import pytest
 
 import tutelage as tt
 from tests.conftest import tiny_rows
+from tests.support import ROOT
 from tutelage.errors import ConfigError, DataError, SourceNotFoundError, TutelageError
 from tutelage.formats.memory import keep_rows
 from tutelage.runs.fingerprint import read_inputs
@@ -42,7 +43,7 @@ def run(tiny_model_folder: Path, rows: list[dict[str, Any]], tmp_path_factory: p
     folder = tmp_path_factory.mktemp("api") / "runs"
     return tt.train(
         tiny_model_folder, data=rows, validation=rows[:4], task=iter(rows[:3]), folder=folder, epochs=2,
-        learning_rate=1e-2, batch_examples=8, **QUICK,
+        learning_rate=1e-2, batch_size=8, **QUICK,
     )  # fmt: skip
 
 
@@ -170,7 +171,7 @@ def test_what_is_no_data_is_refused(data: Any, tiny_model_folder: Path):
     [
         ({"lr": 1.0}, "train.learning_rate"),
         ({"lora": {"rnk": 2}}, "lora.rank"),
-        ({"pack.max_token": 2}, "pack.max_tokens"),
+        ({"pack.max_seq_len": 2}, "pack.max_seq_length"),
     ],
 )
 def test_a_wrong_keyword_is_answered_with_the_nearest(keywords: dict[str, Any], near: str):
@@ -223,7 +224,7 @@ def test_the_trainer_has_the_losses_of_a_run(run: tt.Run, rows: list[dict[str, A
 def test_a_run_of_rows_in_memory_is_resumed_and_replayed(
     rows: list[dict[str, Any]], tiny_model_folder: Path, tmp_path: Path, stop_after: Callable[[int | None], None]
 ):
-    keywords = {"name": "again", "folder": tmp_path / "runs", "epochs": 2, "batch_examples": 8, **QUICK}
+    keywords = {"name": "again", "folder": tmp_path / "runs", "epochs": 2, "batch_size": 8, **QUICK}
     stop_after(2)
     stopped = tt.train(tiny_model_folder, data=rows, **keywords)
     assert not stopped.result
@@ -250,3 +251,36 @@ def test_runs_without_a_name_get_one_each(run: tt.Run):
 
 def test_every_error_of_ours_is_a_tutelage_error():
     assert issubclass(ConfigError, TutelageError)
+
+
+def test_the_example_of_a_loop_is_short_and_runs(tiny_model_folder: Path, rows: list[dict[str, Any]], tmp_path: Path):
+    example, data = ROOT / "examples" / "own_loop.py", tmp_path / "rows.jsonl"
+    assert len(example.read_text(encoding="utf-8").splitlines()) <= 40
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    options = ["--model", str(tiny_model_folder), "--data", str(data), "--steps", "2", "--out", str(tmp_path / "own")]
+    done = subprocess.run(
+        [sys.executable, str(example), *options], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert "step 2/2  loss" in done.stdout
+    assert (tmp_path / "own" / "adapter_model.safetensors").is_file()
+
+
+def test_the_notebook_runs_from_top_to_bottom(
+    tiny_model_folder: Path, rows: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    nbclient = pytest.importorskip("nbclient", reason="nbclient, of the extra dev, is not installed")
+    nbformat = pytest.importorskip("nbformat", reason="nbformat comes with nbclient")
+    pytest.importorskip("ipykernel", reason="ipykernel, of the extra dev, is not installed")
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *tiny_rows(24, 48)]), encoding="utf-8")
+    for name, value in {"MODEL": tiny_model_folder, "DATA": data, "STEPS": 2, "RUNS": tmp_path / "runs"}.items():
+        monkeypatch.setenv(f"TUTELAGE_EXAMPLE_{name}", str(value))
+    notebook = nbformat.read(ROOT / "examples" / "notebook.ipynb", as_version=4)
+    nbclient.NotebookClient(
+        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert any("<table>" in output.get("data", {}).get("text/html", "") for output in shown)
+    progress = "".join(output.get("text", "") for output in shown if output.output_type == "stream")
+    assert "step 2/2  loss" in progress
+    assert len(progress.splitlines()) < 60

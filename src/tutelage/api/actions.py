@@ -44,7 +44,7 @@ def train(
         general: prompts with checks, away from the task.
         resume: go on with the run of this `name` and `folder` from its last checkpoint; the same data and settings are
             required.
-        settings: the recipe's names as keywords: `epochs=2`, `lora={"rank": 16}`, `**{"pack.max_tokens": 512}`. The
+        settings: the recipe's names as keywords: `epochs=2`, `lora={"rank": 16}`, `**{"pack.max_seq_length": 512}`. The
             last part of a name is enough where no other field ends so. Without `name`, the run gets a free one.
 
     Raises:

@@ -177,7 +177,7 @@ class Examples(Sequence[types.Example]):
 def load_data(data: Data, renderer: Renderer | str | os.PathLike[str], **settings: Any) -> Examples:
     """Read rows, prove which of their tokens are trained and on which context, and account for those that are not.
 
-    >>> examples = load_data(rows, Renderer(model), max_tokens=256)
+    >>> examples = load_data(rows, Renderer(model), max_seq_length=256)
     >>> examples.ledger.rows_dropped
     0
 
@@ -185,7 +185,7 @@ def load_data(data: Data, renderer: Renderer | str | os.PathLike[str], **setting
         data: as for `train`.
         renderer: of the model that will train on them, or its name.
         settings: of `[data]` and `[pack]`, by keyword: `shape="alpaca"`, `columns={"prompt": "question"}`,
-            `max_tokens=512`, `too_long="cut"`, `max_rows=100`, `strict=True`.
+            `max_seq_length=512`, `too_long="cut"`, `max_rows=100`, `strict=True`.
 
     Raises:
         ConfigError: a wrong setting.

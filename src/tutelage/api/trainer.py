@@ -108,7 +108,7 @@ class Trainer:
             losses.append(loss_sum.item())
         return float(sum(losses) / trained_tokens)
 
-    def optim_step(self, learning_rate: float | None = None, *, max_gradient_norm: float | None = None) -> float:
+    def optim_step(self, learning_rate: float | None = None, *, max_grad_norm: float | None = None) -> float:
         """Clip the gradient, take a step, forget the gradient; returns its norm before clipping.
 
         >>> trainer = Trainer(model, lora={"rank": 4})
@@ -118,15 +118,15 @@ class Trainer:
 
         Args:
             learning_rate: of this step; None takes the one of the settings.
-            max_gradient_norm: None takes the one of the settings.
+            max_grad_norm: None takes the one of the settings.
 
         Raises:
             TrainingError: the gradient is not finite; the weights are as they were, and the gradient is forgotten.
         """
         optimizer = self._state.optimizer
         rate = self.settings.peak_learning_rate if learning_rate is None else learning_rate
-        most = self.settings.train.max_gradient_norm if max_gradient_norm is None else max_gradient_norm
-        norm = optimizer.step(rate, max_gradient_norm=most)
+        most = self.settings.train.max_grad_norm if max_grad_norm is None else max_grad_norm
+        norm = optimizer.step(rate, max_grad_norm=most)
         if not math.isfinite(norm):
             optimizer.forget_gradients()
             raise TrainingError(
@@ -189,6 +189,6 @@ class Trainer:
             path,
             stored_as=state.stored_as,
             start=state.adapted.start,
-            untouched=loaded_base(self.settings, self._start)[0] if frozen else None,
+            original_model=loaded_base(self.settings, self._start)[0] if frozen else None,
         )
         return path

@@ -1,4 +1,4 @@
-"""Keyword arguments -> settings: `train(model, epochs=2, lora={"rank": 16}, **{"pack.max_tokens": 512})`.
+"""Keyword arguments -> settings: `train(model, epochs=2, lora={"rank": 16}, **{"pack.max_seq_length": 512})`.
 
 A keyword is a dotted name of the recipe; or the last part of one, where no other field ends so; or a section with a
 mapping of its fields. What is none of these is answered as a recipe's unknown key is: with the nearest right name.
