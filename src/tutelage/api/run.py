@@ -29,7 +29,9 @@ TABLE_COLUMNS = 100
 
 def screen_here(*, stderr: bool = False) -> Screen:
     """Where calls from Python report to: bars on a terminal; elsewhere, as in a notebook, lines of bounded number."""
-    return Screen(Terminal(stderr=stderr), most_lines=40)
+    terminal = Terminal(stderr=stderr)
+    # A notebook's kernel asks for colors by FORCE_COLOR, which rich takes for a terminal.
+    return Screen(terminal, most_lines=40, bars=terminal.file.isatty())
 
 
 class Run:

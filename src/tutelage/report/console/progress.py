@@ -35,10 +35,11 @@ class Screen:
         console: a `Terminal`, or any rich console; one that is quiet makes the whole screen quiet.
             Where it is not a terminal, bars become plain lines, so that a log file stays readable.
         most_lines: of these about as many for all steps; None writes one every few steps, however many they are.
+        bars: False draws none, as where colors are shown and a line cannot be gone back to.
     """
 
-    def __init__(self, console: Console, *, most_lines: int | None = None) -> None:
-        self.console, self._most_lines = console, most_lines
+    def __init__(self, console: Console, *, most_lines: int | None = None, bars: bool = True) -> None:
+        self.console, self._most_lines, self._bars = console, most_lines, bars
 
     def log(self, text: str) -> None:
         """One line, printed as it is and never folded."""
@@ -47,7 +48,12 @@ class Screen:
     @property
     def _draws_bars(self) -> bool:
         """Whether a bar can be drawn over and over: not in a file, nor where a line cannot be gone back to."""
-        return self.console.is_terminal and not self.console.is_dumb_terminal and self.console.width >= NARROWEST_BAR
+        return (
+            self._bars
+            and self.console.is_terminal
+            and not self.console.is_dumb_terminal
+            and self.console.width >= NARROWEST_BAR
+        )
 
     @contextmanager
     def counting(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
