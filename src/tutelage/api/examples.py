@@ -19,7 +19,7 @@ from tutelage.config.keywords import from_keywords
 from tutelage.errors import ConfigError
 from tutelage.ledger import Ledger
 from tutelage.pack import ExampleStore, Sampler
-from tutelage.render.token_text import SIGNS, coloured, coloured_rows
+from tutelage.render.token_text import MARKERS, colored, colored_rows
 from tutelage.report.console.terminal import Terminal
 from tutelage.types import TokenIds
 
@@ -100,14 +100,14 @@ class Example(types.Example):
         """
         screen = Terminal()
         screen.write_line(f"{self.address}: {len(self.ids)} tokens, {self.trained_tokens} trained")
-        screen.print(coloured(self, self.tokenizer, signs=None if screen.is_terminal else SIGNS))
+        screen.print(colored(self, self.tokenizer, signs=None if screen.is_terminal else MARKERS))
 
     def __repr__(self) -> str:
         return f"<Example {self.address}, {len(self.ids)} tokens, {self.trained_tokens} trained>"
 
     def _repr_html_(self) -> str:
         """The same for a notebook."""
-        (row,) = coloured_rows([self], self.tokenizer)
+        (row,) = colored_rows([self], self.tokenizer)
         pieces = []
         for token in row["tokens"]:
             style = "background:#fd8" if token["stop"] else "background:#cec" if token["weight"] else "color:#888"

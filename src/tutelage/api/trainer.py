@@ -16,7 +16,7 @@ from tutelage.builders.model import TrainState, train_state_for
 from tutelage.builders.packing import row_tokens_here, trains_on_shared_prefixes
 from tutelage.builders.renderer import renderer_for
 from tutelage.config.keywords import from_keywords
-from tutelage.config.method import LOOKS_AT_DATA
+from tutelage.config.method import DATA_DRIVEN_INITS
 from tutelage.config.settings import Settings
 from tutelage.distributed.process_group import SINGLE
 from tutelage.errors import ConfigError, TrainingError
@@ -51,7 +51,7 @@ class Trainer:
     def __init__(self, model: str | os.PathLike[str], **settings: Any) -> None:
         given = {"model.name": os.fspath(model)} | NO_DATA | settings
         asked = with_adapters_own(from_keywords(given, where="tutelage.Trainer(...)"))
-        if "lora" in asked.model.method and asked.lora.init in LOOKS_AT_DATA:
+        if "lora" in asked.model.method and asked.lora.init in DATA_DRIVEN_INITS:
             raise ConfigError(
                 "This start of LoRA looks at the data of a run, and a Trainer has none yet",
                 where="lora.init",

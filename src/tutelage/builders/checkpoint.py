@@ -10,13 +10,13 @@ from pathlib import Path
 from tutelage.audit.embedding_findings import embedding_findings
 from tutelage.audit.embedding_rows import Embedding, embedding_state, read_embedding
 from tutelage.audit.template_findings import checkpoint_findings
-from tutelage.audit.template_probe import observe
+from tutelage.audit.template_probe import probe_template
 from tutelage.audit.tokenizer_findings import template_tokens
 from tutelage.builders.renderer import renderer_for
 from tutelage.config import RenderSettings
 from tutelage.model.locate import embedded_models, model_folder
 from tutelage.render import Renderer
-from tutelage.render.chat_template.builtin_templates import find_named, is_a_path
+from tutelage.render.chat_template.builtin_templates import find_builtin, is_path
 from tutelage.types import Finding
 
 Say = Callable[[str], None]
@@ -64,7 +64,7 @@ def checkpoint_report(
 def findings_of(renderer: Renderer, settings: RenderSettings) -> tuple[Finding, ...]:
     """What template and tokenizer of a run do to training, errors first."""
     template_name = settings.template
-    builtin_template = None if template_name is None or is_a_path(template_name) else find_named(template_name)
+    builtin_template = None if template_name is None or is_path(template_name) else find_builtin(template_name)
     return checkpoint_findings(
         renderer.template,
         renderer.tokenizer,
@@ -96,7 +96,7 @@ def _of_weights(renderer: Renderer, embedding: Embedding | None) -> list[Finding
             )
         ]
     state = embedding_state(embedding, renderer.tokenizer)
-    template_token_ids = template_tokens(renderer.template, observe(renderer.template))
+    template_token_ids = template_tokens(renderer.template, probe_template(renderer.template))
     return list(embedding_findings(embedding, state, renderer.tokenizer, template_token_ids))
 
 

@@ -195,11 +195,11 @@ class _Preparer:
         """The items of the general sets."""
         files = [rows_in_memory(path) or SourceFile(Path(path), path) for path in paths]
         if missing := [file for file in files if not file.path.is_file()]:
-            read_general(missing[0].shown)  # says so
+            read_general(missing[0].display_name)  # says so
         self.data.take(files)
         with self.data.reading(files):
             return tuple(
-                item for file in files for item in read_general(str(file.path), shown=file.shown, unit=file.unit)
+                item for file in files for item in read_general(str(file.path), shown=file.display_name, unit=file.unit)
             )
 
     def _facts(self, files: Sequence[SourceFile], max_rows: int | None) -> dict[str, Any]:

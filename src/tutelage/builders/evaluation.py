@@ -133,7 +133,11 @@ def evaluate_rows(
         DataError: no row is left, or a prompt leaves no room for its reply.
     """
     asked = settings.model_copy(
-        update={"model": trained_model.settings.model, "render": trained_model.settings.render, "prompt": trained_model.settings.prompt}
+        update={
+            "model": trained_model.settings.model,
+            "render": trained_model.settings.render,
+            "prompt": trained_model.settings.prompt,
+        }
     )
     folder = trained_model.renderer.tokenizer.folder
     positions = positions_of(asked, folder)

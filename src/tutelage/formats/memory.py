@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from tutelage.errors import DataError, SaveError, SourceNotFoundError, cause_of, remedy
-from tutelage.system.files import cache_folder, put_in_place
+from tutelage.system.files import cache_folder, publish
 from tutelage.types import Address
 
 HASH_LETTERS: Final = 16
@@ -53,7 +53,7 @@ def keep_rows(rows: Iterable[Any], label: str) -> str:
         if not size_bytes:
             raise DataError("No rows were handed in", where=f"<{label}>", found="an empty one", fix="hand in some rows")
         source = digest.hexdigest()[:HASH_LETTERS]
-        put_in_place(scratch, folder / f"{source}.jsonl")
+        publish(scratch, folder / f"{source}.jsonl")
     except OSError as error:
         if isinstance(error, SaveError):
             raise

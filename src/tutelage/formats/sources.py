@@ -51,7 +51,7 @@ def find_files(sources: Sequence[str], note: Callable[[str], None]) -> list[Sour
     files: list[SourceFile] = []
     for source in sources:
         if (kept := rows_in_memory(source)) is not None:
-            found.append(kept)
+            files.append(kept)
             continue
         path = Path(source).expanduser()
         kind = _kind_of(path, source)
