@@ -243,7 +243,7 @@ def _reasons_in_source() -> dict[tuple[str, str], set[str]]:
                     found[reason.value, "changed" if node.func.id == "Change" else "dropped"].add(file)
                 else:  # handed on from where it was given
                     assert ast.unparse(reason) in {"error.reason", "finding.reason", "reason"}, ast.unparse(node)
-            elif isinstance(node, ast.FunctionDef) and node.name == "words_of":
+            elif isinstance(node, ast.FunctionDef) and node.name == "required_texts":
                 yields = [one.value for one in ast.walk(node) if isinstance(one, ast.Yield)]
                 for value in yields:
                     assert isinstance(value, ast.Tuple)
