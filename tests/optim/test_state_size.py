@@ -18,7 +18,7 @@ from tutelage.optim.state_size import embedding_parameters, state_bytes
 from tutelage.plan.devices import Overhead
 from tutelage.plan.fit import Traces
 from tutelage.plan.model_shape import read_model_shape
-from tutelage.plan.trace import adapted
+from tutelage.plan.trace import with_trainable_parameters
 from tutelage.plan.workload import single_document
 
 TABLES = ("qmap1", "qmap2", "step")
@@ -70,7 +70,7 @@ def test_p2_a_plan_counts_the_state_that_a_run_announces(tmp_path: Path, method:
     asked = replace(single_document(method, "fp32", 8), averaged=True, lora_rank=4)
     model_shape = read_model_shape(str(tmp_path / "config.json"), log=lambda _text: None)
     traces, nothing = Traces(model_shape), Overhead(0, 0.0, False, "a test")
-    model = adapted(LlamaForCausalLM(config), asked)
+    model = with_trainable_parameters(LlamaForCausalLM(config), asked)
     masters = {key: one for key, one in model.named_parameters() if one.requires_grad}
     for name in get_args(Optimizer):
         planned = traces.memory(replace(asked, optimizer=name), nothing).of("moments")

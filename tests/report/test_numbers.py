@@ -14,7 +14,7 @@ def plain(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("say", "value", "expected"),
+    ("as_text", "value", "expected"),
     [
         (numbers.percent, 0.81, "81.0 %"),
         (numbers.percent, 0, "0.0 %"),
@@ -50,19 +50,19 @@ def plain(text: str) -> str:
         (numbers.duration, -5, "-5.0 s"),
     ],
 )
-def test_numbers_read_as_people_say_them(log, value, expected):
-    assert plain(log(value)) == expected
+def test_numbers_read_as_people_say_them(as_text, value, expected):
+    assert plain(as_text(value)) == expected
 
 
 @pytest.mark.parametrize(
-    "log",
+    "as_text",
     [numbers.percent, numbers.loss, numbers.count, numbers.significant, numbers.byte_size, numbers.duration],
 )
-def test_what_is_no_finite_number_is_said_in_words(log):
-    assert log(None) == "not recorded"
-    assert log(math.nan) == "NaN"
-    assert log(math.inf) == "infinity"
-    assert plain(log(-math.inf)) == "-infinity"
+def test_what_is_no_finite_number_is_said_in_words(as_text):
+    assert as_text(None) == "not recorded"
+    assert as_text(math.nan) == "NaN"
+    assert as_text(math.inf) == "infinity"
+    assert plain(as_text(-math.inf)) == "-infinity"
 
 
 def test_exact_gives_the_value_back():
@@ -79,4 +79,4 @@ def test_percent_is_within_half_of_its_last_digit(share):
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_every_finite_number_has_words(value):
     for log in (numbers.significant, numbers.byte_size, numbers.duration, numbers.count, numbers.loss):
-        assert log(value)
+        assert as_text(value)
