@@ -225,7 +225,7 @@ def test_shared_values_are_bounded_and_given_up_where_rows_have_their_own():
     shared = SharedValues()
     for number in range(600):
         shared.share({"tools": [{"name": f"f{number}", "parameters": {"x": 1}}]})
-    assert 0 < len(shared._known) < 300
+    assert 0 < len(shared._cache) < 300
     shared, repeated = SharedValues(), []
     for number in range(600):
         fields = {"tools": [{"name": f"f{number % 200}", "parameters": {"x": 1}}]}
@@ -316,4 +316,4 @@ def test_equal_ends_are_one_value_and_ends_of_each_rows_own_are_given_up(tmp_pat
     ends = SharedEndings()
     for number in range(600):
         ends.add(f'{{"a": 1, "tools": [{number}]}}', {"a": 1, "tools": [number]})
-    assert 0 < len(ends._known) < 300
+    assert 0 < len(ends._cache) < 300

@@ -112,7 +112,7 @@ def test_a_conversation_loses_whole_turns_from_its_end(
     parts: list[list[tuple[int, int]]], whole: bool, max_seq_length: int, too_long: str
 ) -> None:
     """Each turn that stays stands on its full proven prompt, and every turn that fits stays."""
-    row = conversation_row(1, parts, trains_all_tokens=whole)
+    row = conversation_row(1, parts, whole=whole)
     kept, ledger, _ = through([row], max_seq_length, too_long)
 
     def proven_turns(examples: tuple[Example, ...], limit: int) -> dict[int, tuple[bytes, bytes]]:

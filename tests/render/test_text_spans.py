@@ -33,13 +33,13 @@ class TestPlace:
     def test_the_words_of_each_message_are_told_apart_even_where_they_are_the_same(self) -> None:
         rendering = traced(PLAIN, "yes", "yes", "yes", "yes")
         places = [span_of(rendering, index) for index in range(4)]
-        assert [one.first for one in places if one] == [6, 21, 31, 46]
+        assert [one.start for one in places if one] == [6, 21, 31, 46]
         assert [words(rendering, index) for index in range(4)] == ["yes"] * 4
 
     def test_words_that_look_like_the_templates_own_are_the_messages(self) -> None:
         rendering = traced(PLAIN, "[assistant]", "[user]$")
         assert words(rendering, 1) == "[user]$"
-        assert rendering.text[: span_of(rendering, 1).first] == "[user][assistant]$[assistant]"
+        assert rendering.text[: span_of(rendering, 1).start] == "[user][assistant]$[assistant]"
 
     def test_what_stands_before_is_the_templates_text_after_the_words_of_others(self) -> None:
         place = span_of(traced(PLAIN, "hello", "yes"), 1)

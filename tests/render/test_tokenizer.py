@@ -55,7 +55,7 @@ class TestFacts:
         fast = FastTokenizer.from_file(str(folder / "tokenizer.json"))
         fast.add_tokens(["<think>"])
         fast.save(str(folder / "tokenizer.json"))
-        assert "<think>" not in Tokenizer.load(folder).control_tokens
+        assert "<think>" not in Tokenizer.load(folder).special_tokens
 
 
 class TestStops:

@@ -78,5 +78,5 @@ def test_percent_is_within_half_of_its_last_digit(share):
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_every_finite_number_has_words(value):
-    for log in (numbers.significant, numbers.byte_size, numbers.duration, numbers.count, numbers.loss):
+    for as_text in (numbers.significant, numbers.byte_size, numbers.duration, numbers.count, numbers.loss):
         assert as_text(value)
