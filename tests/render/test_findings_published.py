@@ -83,7 +83,7 @@ def cells(row: dict[str, str], template: ChatTemplate, tokenizer: Tokenizer) -> 
     ):
         yield mark, str(mark in marks), str(bool(own & keys))
     seen = probe_tools(Probe(template, content_form(template)))
-    yield "tools", row["tools"], "yes" if seen.shown == "kept" else "no"
+    yield "tools", row["tools"], "yes" if seen.offered == "kept" else "no"
     yield "tool_call_args_dict", row["tool_call_args_dict"], CALLS[seen.object_arguments]
     yield "tool_call_args_str", row["tool_call_args_str"], CALLS[seen.text_arguments]
     yield "tool_call_content_None", row["tool_call_content_None"], CALLS[seen.null_content]

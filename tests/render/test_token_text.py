@@ -198,17 +198,17 @@ def marked(folder: Path, **options: Any) -> str:
 
 def test_signs_say_without_colour_what_is_trained(chatml_folder: Path) -> None:
     start, end = "<|im_start|>", "<|im_end|>"
-    assert marked(chatml_folder, signs=MARKERS) == (
+    assert marked(chatml_folder, markers=MARKERS) == (
         f"{start}user\nhi{end}\n{start}assistant\n⟦yes\nno{end}■⟧\n{start}user\nso{end}\n{start}assistant\n⟦do{end}■⟧"
     )
-    assert marked(chatml_folder, signs=ASCII_MARKERS).endswith("assistant\n[[do<|im_end|>{stop}]]")
+    assert marked(chatml_folder, markers=ASCII_MARKERS).endswith("assistant\n[[do<|im_end|>{stop}]]")
     assert "⟦" not in marked(chatml_folder)
 
 
 def test_every_id_stands_behind_its_token(chatml_folder: Path) -> None:
     renderer = renderer_of(chatml_folder)
     (example,) = proven(renderer, talk(*pair("hi", "yes\nno")))
-    shown = colored(example, renderer.tokenizer, id_signs=MARKERS).plain
+    shown = colored(example, renderer.tokenizer, id_markers=MARKERS).plain
     ids = [int(part.split("⟩")[0]) for part in shown.split("⟨")[1:]]
     assert ids == example.ids.tolist()
     newline = renderer.tokenizer.encode(["\n"])[0][0]

@@ -182,7 +182,7 @@ def unused_rows(tokenizer: Tokenizer, rows: int) -> list[int]:
     added = fast.get_added_tokens_decoder()
     unused_ids = [index for index, token in added.items() if token.special or _UNUSED_NAME.search(token.content)]
     for byte in _IMPOSSIBLE_BYTES:
-        spellings = (f"<0x{byte:02X}>", chr(byte))  # byte fallback, and the letters that byte-level BPE gives them
+        spellings = (f"<0x{byte:02X}>", chr(byte))  # byte fallback, and the characters that byte-level BPE gives them
         unused_ids += [index for spelling in spellings if (index := fast.token_to_id(spelling)) is not None]
     unused_ids += range(fast.get_vocab_size(), rows)
     return sorted({index for index in unused_ids if index < rows})[:MOST_REFERENCES]

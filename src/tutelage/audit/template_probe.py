@@ -1,6 +1,6 @@
 """Probes a chat template with conversations of marked words and says what it did to each. No tokenizer is needed.
 
-Everything here is seen from outside, by rendering: no template is read or recognised, so a template nobody has met
+Everything here is observed by rendering: no template is read or recognized, so a template nobody has met
 yet is described as well as a known one.
 """
 
@@ -133,32 +133,32 @@ class Probe:
 
     def formatted(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """The message with its content in this probe's form."""
-        words = message.get("content")
-        if self.content == "parts" and isinstance(words, str):
-            return {**message, "content": [{"type": "text", "text": words}]}
+        content = message.get("content")
+        if self.content == "parts" and isinstance(content, str):
+            return {**message, "content": [{"type": "text", "text": content}]}
         return dict(message)
 
-    def outcome(self, messages: Messages, *words: str, prompt: bool) -> TurnOrder:
-        """Whether all `words` are in the rendering, some are missing, or there is none."""
+    def outcome(self, messages: Messages, *expected_texts: str, prompt: bool) -> TurnOrder:
+        """Whether all `expected_texts` are in the rendering, some are missing, or there is none."""
         text = self.text(messages, prompt=prompt)
         if text is None:
             return "refused"
-        return "kept" if all(word in text for word in words) else "dropped"
+        return "kept" if all(expected_text in text for expected_text in expected_texts) else "dropped"
 
 
-def system(words: str = SYSTEM) -> dict[str, Any]:
+def system(content: str = SYSTEM) -> dict[str, Any]:
     """A system turn."""
-    return {"role": "system", "content": words}
+    return {"role": "system", "content": content}
 
 
-def user(words: str = QUESTION) -> dict[str, Any]:
+def user(content: str = QUESTION) -> dict[str, Any]:
     """A user turn."""
-    return {"role": "user", "content": words}
+    return {"role": "user", "content": content}
 
 
-def assistant(words: str = REPLY, **fields: Any) -> dict[str, Any]:
+def assistant(content: str = REPLY, **fields: Any) -> dict[str, Any]:
     """A reply."""
-    return {"role": "assistant", "content": words, **fields}
+    return {"role": "assistant", "content": content, **fields}
 
 
 def probe_template(template: ChatTemplate) -> Behavior:
@@ -204,8 +204,12 @@ def probe_template(template: ChatTemplate) -> Behavior:
         if prompt_stays and prompt_text and finished
         else "",
         reply_tail=finished[finished.rfind(REPLY) + len(REPLY) :] if finished and REPLY in finished else None,
-        reasoning_field=_reasoning(probe, lambda why, words: assistant(words, **dict.fromkeys(REASONING_KEYS, why))),
-        inline_reasoning=_reasoning(probe, lambda why, words: assistant(f"<think>\n{why}\n</think>\n\n{words}")),
+        reasoning_field=_reasoning(
+            probe, lambda reasoning, content: assistant(content, **dict.fromkeys(REASONING_KEYS, reasoning))
+        ),
+        inline_reasoning=_reasoning(
+            probe, lambda reasoning, content: assistant(f"<think>\n{reasoning}\n</think>\n\n{content}")
+        ),
         prompt_stays=prompt_stays,
         history_stays=_history_stays(probe, finished),
         two_users=probe.outcome([user(), user(SECOND_QUESTION)], QUESTION, SECOND_QUESTION, prompt=True),
@@ -278,11 +282,11 @@ def _default_system(probe: Probe, prompt_text: str) -> str | None:
     """Words before the first user turn that belong to no user header and to no control token."""
     preceding = prompt_text[: max(0, prompt_text.find(QUESTION))].rstrip()
     own_text = preceding.removesuffix(_user_header(probe))
-    words = CONTROL_LIKE.sub(" ", own_text)
+    text = CONTROL_LIKE.sub(" ", own_text)
     for name in ("bos_token", "eos_token"):
         token = probe.template.arguments.get(name)
-        words = words.replace(token, " ") if isinstance(token, str) and token else words
-    return words.strip() if len(re.findall(r"[^\W\d_]{2,}", words)) >= DEFAULT_PROMPT_WORDS else None
+        text = text.replace(token, " ") if isinstance(token, str) and token else text
+    return text.strip() if len(re.findall(r"[^\W\d_]{2,}", text)) >= DEFAULT_PROMPT_WORDS else None
 
 
 def _dated(probe: Probe) -> str | None:
@@ -308,11 +312,11 @@ def _dated(probe: Probe) -> str | None:
     return None
 
 
-def _trimmed(probe: Probe, messages: Messages, word: str, *, prompt: bool) -> str:
+def _trimmed(probe: Probe, messages: Messages, content: str, *, prompt: bool) -> str:
     text = probe.text(messages, prompt=prompt)
-    if text is None or word not in text:
+    if text is None or content not in text:
         return ""
-    keeps_left, keeps_right = PADDING + word in text, word + PADDING in text
+    keeps_left, keeps_right = PADDING + content in text, content + PADDING in text
     return {(True, True): "", (False, True): "left", (True, False): "right", (False, False): "both"}[
         keeps_left, keeps_right
     ]

@@ -79,13 +79,13 @@ def _control_tokens(
             _in_pieces(broken, pieces),
             "if the model was made with another template, name that: --template",
         )
-    words = [token for token in split if token not in broken]
-    if words:
+    ordinary_texts = [token for token in split if token not in broken]
+    if ordinary_texts:
         yield Finding(
             "markers_are_text",
             "info",
             "Some markers of this template are ordinary text to this tokenizer, as is usual for formats made of text.",
-            _in_pieces(words, pieces),
+            _in_pieces(ordinary_texts, pieces),
         )
     yield from _beyond_embedding(tokenizer, plain)
     tools = Probe(template, behavior.content).text([user()], prompt=True, tools=[tool()]) or ""

@@ -165,7 +165,7 @@ def show_rows(
             _print(out, headline(example))
             _print(out, role_line(RoleShares.of([roles])))
             texts = texts_of.of(example.ids.tolist())
-            _print(out, colored(example, renderer.tokenizer, texts=texts, signs=markers, id_signs=id_markers))
+            _print(out, colored(example, renderer.tokenizer, texts=texts, markers=markers, id_markers=id_markers))
     _print(out, Text())
     for note in ledger.notes:
         _print(out, Text(f"note: {note}", style="yellow"))
@@ -208,7 +208,7 @@ def show_row(
     for conversation, sequences in proven(data, renderer, ledger, max_seq_length=max_seq_length, number=number):
         addresses.append(conversation.address)
         out.print(
-            all_doors(conversation, sequences, renderer, row_tokens=max_seq_length, signs=markers, id_signs=id_markers)
+            all_doors(conversation, sequences, renderer, row_tokens=max_seq_length, markers=markers, id_markers=id_markers)
         )
     if not addresses:
         raise ConfigError(

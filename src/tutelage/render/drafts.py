@@ -18,7 +18,7 @@ class Draft:
     Attributes:
         conversation: the row.
         turns: its trained turns.
-        escaped: the control tokens in it that are to be letters.
+        escaped: the special tokens in it that are to be encoded as ordinary characters.
         changes: remarks for the ledger.
         turns_over_limit: how many more turns were to be trained, and begin beyond the limit of tokens.
     """

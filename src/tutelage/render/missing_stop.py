@@ -93,10 +93,10 @@ def require_own_stop(
         index: the turn's message.
         suffix: what the finished turn has behind the reply's last words.
         stop: the first stop token in `suffix`.
-        special_token: finds control tokens; None where there are none.
+        special_token: finds special tokens; None where there are none.
 
     Raises:
-        Unproven: the reply would hold a control token of that ending before its stop.
+        Unproven: the reply would hold a special token of that ending before its stop.
     """
     if special_token is None or not special_token.search(suffix[: stop.start()]):
         return
@@ -115,7 +115,7 @@ def require_own_stop(
 
 
 def stop_hint(suffix: str, special_token: re.Pattern[str] | None) -> str:
-    """The control token that the template writes behind a reply, `suffix`, as a setting; empty where it writes none."""
+    """The special token that the template writes behind a reply, `suffix`, as a setting; empty where it writes none."""
     match = special_token.search(suffix) if special_token is not None else None
     if match is None:
         return ""

@@ -16,12 +16,12 @@ from tutelage.types import Conversation
 
 
 def without_repeated_reasoning(conversation: Conversation, form: MessageFormat) -> tuple[Conversation, tuple[int, ...]]:
-    """The row with reasoning said once where a turn says it twice, in its field and in a block before the content.
+    """The row with reasoning once where a turn has it twice, in its field and in a block before the content.
 
     It stays in the field where the template writes one, else in the content.
 
     Returns:
-        The row, and the indices of the messages that said it twice.
+        The row, and the indices of the messages that had it twice.
     """
     repeated = {}
     for index, message in enumerate(conversation.messages):

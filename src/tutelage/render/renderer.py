@@ -63,7 +63,7 @@ class Renderer:
         template: the template the model will be served with.
         train_on: "replies" trains what the model must emit; "all" trains every token after the first.
         turns: train every assistant turn, or the last one only.
-        control_tokens: "drop" a row whose text spells a control token, "escape" it (its letters are encoded as
+        control_tokens: "drop" a row whose text spells a control token, "escape" it (its characters are encoded as
             ordinary text), or "keep" it as the tokenizer reads it.
         missing_stop: "append" the stop token where the template writes none, or "drop" the row.
         reasoning_field: in which field the template is handed a turn's reasoning; "auto" asks the template.
@@ -252,7 +252,7 @@ class Renderer:
             return None
 
     def _escaped_spans(self, row: RenderedRow, turns: Sequence[RenderedTurn], spelled: bool) -> tuple[Span, ...]:
-        """Where control tokens that data wrote stand in the last turn's text; each earlier text is a prefix of it."""
+        """Where special tokens that data wrote stand in the last turn's text; each earlier text is a prefix of it."""
         if self.control_tokens == "keep" or not (spelled or self._special_tokens.may_join(row.conversation)):
             return ()
         traced = row.trace(turns[-1].message + 1, generation_prompt=False)
@@ -286,7 +286,7 @@ class Renderer:
         return trained[-1:] if self.turns == "last" else trained
 
     def _encode_drafts(self, drafts: Sequence[Draft]) -> dict[str, list[int]]:
-        """Ids of every prompt, and of every prompt with its reply, of rows of few turns without escaped letters."""
+        """Ids of every prompt, and of every prompt with its reply, of rows with few turns and nothing escaped."""
         texts = dict.fromkeys(
             text
             for draft in drafts
@@ -326,7 +326,7 @@ class Renderer:
             yield ProvenTurn(turn.message, turn.weight, prompt_ids, emitted_ids, text)
 
     def _decoded_replies(self, rows: Sequence[Sequence[ProvenTurn]]) -> dict[int, str]:
-        """What the ids of each turn decode to behind their prompt, by the identity of the turn."""
+        """What the ids of each turn decode to behind their prompt, by the id() of the turn."""
         turns = [turn for row in rows for turn in row]
         texts = decoded_after(self.tokenizer, [(turn.prompt_ids, turn.reply_ids) for turn in turns])
         return {id(turn): text for turn, text in zip(turns, texts, strict=True)}

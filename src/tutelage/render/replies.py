@@ -34,7 +34,7 @@ class RenderedTurn:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A reply taken apart: its words with all that the template writes before and among them, and what comes after."""
+    """A reply in two parts: its content with all that the template writes before and in it, and the text after it."""
 
     body: str
     suffix: str

@@ -1,4 +1,4 @@
-"""The words of a turn: what a reply must hold, whatever the template puts around them."""
+"""The required text of a turn: what a reply must contain, whatever the template puts around it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Unproven(ValueError):  # noqa: N818 a finding about a row, turned into a D
 
 
 def require_text(index: int, message: Message, text: str) -> None:
-    """Check that `text` holds all words of message `index`.
+    """Check that `text` contains all content of message `index`.
 
     Raises:
         Unproven: some are not there.
@@ -63,7 +63,7 @@ def prompt_mismatch(index: int, prompt: str, finished: str) -> Unproven:
 
 
 def required_text_end(message: Message, text: str) -> int:
-    """Where a turn's words end in `text`, where their origin could not be followed: after the last that is found."""
+    """Where a turn's required text ends in `text`, where its origin could not be traced."""
     return max(
         (
             text.rfind(spelling) + len(spelling)

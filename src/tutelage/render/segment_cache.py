@@ -51,9 +51,9 @@ class SegmentEncoder:
         self._raw_ids = {
             token.content: index for index, token in tokens.items() if not token.normalized and token.content
         }
-        words = sorted(self._raw_ids, key=len, reverse=True)  # the longest of those that start at a place wins
-        self._split = re.compile("(" + "|".join(re.escape(word) for word in words) + ")").split
-        self._guard = _guard(words)
+        token_texts = sorted(self._raw_ids, key=len, reverse=True)  # the longest of those that start at a place wins
+        self._split = re.compile("(" + "|".join(re.escape(token_text) for token_text in token_texts) + ")").split
+        self._guard = _guard(token_texts)
         self._memo: dict[Segment, list[int]] = {}
         self.remembered_ids = 0
         self.fallback_reason = self._reason_against_segments(tokens)
@@ -62,7 +62,7 @@ class SegmentEncoder:
         return SegmentEncoder, (self._fast,)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, added tokens recognised, nothing put around them; a list of its own for each text."""
+        """Ids of each text, added tokens recognized, nothing put around them; a list of its own for each text."""
         if self.fallback_reason is not None or self._fast.encode_special_tokens:
             return self._encode_whole(texts)
         ids = self._by_segments(texts)
@@ -88,7 +88,7 @@ class SegmentEncoder:
         return result
 
     def _ids_by_segment(self, segments: set[Segment]) -> dict[Segment, list[int]]:
-        """Ids of all wanted segments: remembered, or encoded now, behind an added token where they stand behind one."""
+        """Ids of all `segments`: cached, or encoded now, after an added token where they follow one."""
         memo = self._memo
         ids_by_segment: dict[Segment, list[int]] = {}
         for segment in segments:
@@ -129,24 +129,31 @@ def _segments(pieces: list[str]) -> Iterator[Segment]:
             yield False, text
 
 
-def _guard(words: list[str]) -> str:
+def _guard(token_texts: list[str]) -> str:
     """An added token that is matched whatever follows it: none that is longer begins with it."""
-    return next((word for word in words if not any(longer != word and longer.startswith(word) for longer in words)), "")
+    return next(
+        (
+            token_text
+            for token_text in token_texts
+            if not any(longer != token_text and longer.startswith(token_text) for longer in token_texts)
+        ),
+        "",
+    )
 
 
 def _is_witness(text: str) -> bool:
     return zlib.crc32(text.encode("utf-8", "surrogatepass")) % WITNESS_EVERY == 0
 
 
-def _probes(words: list[str]) -> Iterator[str]:
-    """Texts with added tokens at all kinds of places, beside all kinds of neighbours."""
-    yield from words
-    sample = list(dict.fromkeys([*words[:PROBED_TOKENS], *words[-PROBED_TOKENS:]]))
-    for word, next_word in pairwise([*sample, sample[0]]):
-        yield word[:-1] + next_word
-        yield word + word[1:]
-        yield word + next_word + word
+def _probes(token_texts: list[str]) -> Iterator[str]:
+    """Texts with added tokens at all kinds of places, beside all kinds of neighbors."""
+    yield from token_texts
+    sample = list(dict.fromkeys([*token_texts[:PROBED_TOKENS], *token_texts[-PROBED_TOKENS:]]))
+    for token_text, next_token in pairwise([*sample, sample[0]]):
+        yield token_text[:-1] + next_token
+        yield token_text + token_text[1:]
+        yield token_text + next_token + token_text
         for text in PROBED_TEXTS:
-            yield text + word
-            yield word + text + next_word
-            yield text + word + text + next_word + text + word + next_word + text
+            yield text + token_text
+            yield token_text + text + next_token
+            yield text + token_text + text + next_token + text + token_text + next_token + text

@@ -1,7 +1,7 @@
-"""Control tokens that data spells out: found, and where asked for encoded as the ordinary letters they are in a text.
+"""Special tokens that data spells out: found, and on request encoded as the ordinary characters they are in a text.
 
 A tokenizer reads `<|im_end|>` in a user's text as the real token: a turn that nobody wrote. So such a row is dropped,
-or the letters are escaped: the text stays as it is, and its ids are those of plain letters.
+or they are escaped: the text stays as it is, and its ids are those of plain characters.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """The control tokens of one tokenizer, as seen from the side of the data."""
+    """The special tokens of one tokenizer, as data may spell them."""
 
     tokenizer: Tokenizer
 
     @cached_property
     def pattern(self) -> re.Pattern[str] | None:
-        """Finds a control token in text; None when the tokenizer has none."""
+        """Finds a special token in text; None when the tokenizer has none."""
         return self.tokenizer.special_token_pattern()
 
     def first_spelled(self, conversation: Conversation) -> tuple[str, str] | None:
-        """The first control token that one of a row's texts spells, with the place it stands in; None if none does."""
+        """The first special token that one of a row's texts spells, and what that text is; None if none does."""
         if self.pattern is None:
             return None
         for location, text in texts_of(conversation):
@@ -42,7 +42,7 @@ class SpecialTokens:
         return None
 
     def may_join(self, conversation: Conversation) -> bool:
-        """Whether a text ends in the beginning of a control token, which what follows it could complete."""
+        """Whether a text ends in the beginning of a special token, which what follows it could complete."""
         return any(
             start >= 0 and text[start:] in self._beginnings
             for _, text in texts_of(conversation)
@@ -51,8 +51,8 @@ class SpecialTokens:
 
     @cached_property
     def _beginnings(self) -> frozenset[str]:
-        words = (word for word in self.tokenizer.special_tokens if word.strip())
-        return frozenset(word[:size] for word in words for size in range(2, len(word)))
+        token_texts = (token_text for token_text in self.tokenizer.special_tokens if token_text.strip())
+        return frozenset(token_text[:size] for token_text in token_texts for size in range(2, len(token_text)))
 
     @cached_property
     def _first_characters(self) -> str:
@@ -63,7 +63,7 @@ class SpecialTokens:
         return max((len(beginning) for beginning in self._beginnings), default=1)
 
     def escaped_spans(self, traced: Traced, conversation: Conversation) -> tuple[Span, ...]:
-        """The control tokens in a rendering that data wrote, wholly or in part."""
+        """The special tokens in a rendering that data wrote, wholly or in part."""
         if self.pattern is None:
             return ()
         data = {number for number, source in enumerate(traced.sources) if _is_data(source, conversation)}
@@ -74,7 +74,7 @@ class SpecialTokens:
         )
 
     def encode(self, text: str, escaped: Sequence[Span]) -> list[int]:
-        """Ids of `text`, with the control tokens at the `escaped` spans taken for ordinary letters."""
+        """Ids of `text`, with the special tokens at the `escaped` spans encoded as ordinary characters."""
         assert self.pattern is not None
         ids: list[int] = []
         start = 0
@@ -88,7 +88,7 @@ class SpecialTokens:
         return ids + self._encode_plain(text[start:])
 
     def encode_document(self, text: str) -> list[int]:
-        """Ids of a plain document whose control tokens are ordinary letters, with what the tokenizer puts around it."""
+        """Ids of a document whose special tokens are ordinary characters, with what the tokenizer adds around it."""
         ids: list[int] = self._plain.encode(text, add_special_tokens=True).ids
         return ids
 
@@ -120,7 +120,7 @@ def texts_of(conversation: Conversation) -> Iterator[tuple[str, str]]:
 
 
 def special_token_finding(spelled: tuple[str, str]) -> Unproven:
-    """The finding about a row that spells a control token."""
+    """The finding about a row that spells a special token."""
     location, token_text = spelled
     return Unproven(
         "control_token_in_text",

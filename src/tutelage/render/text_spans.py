@@ -1,4 +1,4 @@
-"""Where the words of a turn lie in a rendering, by the origin of each character; and what stands around them.
+"""Where the content of a turn lies in a rendering, by the origin of each character; and what stands around them.
 
 The template's own text around a turn is compared with what the served prompt ends with, so that a reply can be found
 even where the template writes a finished conversation otherwise than the prompt it is served with.
@@ -22,7 +22,7 @@ OWN, OTHERS, TEMPLATE = 1, 2, 0
 
 @dataclass(frozen=True, slots=True)
 class TextSpan:
-    """Where one message's words lie in a rendering.
+    """Where one message's content lies in a rendering.
 
     Attributes:
         start: the first of its characters.
@@ -38,7 +38,7 @@ class TextSpan:
 
 
 def character_owners(traced: Traced, message: int) -> NDArray[np.int8]:
-    """int8 [C]: 1 for the words of `message`, 2 for those of other messages, 0 for the template's own text.
+    """int8 [C]: 1 for content of `message`, 2 for content of other messages, 0 for the template's own text.
 
     Roles are the template's business: it writes them from a message or by itself as it likes.
     """
@@ -52,7 +52,7 @@ def character_owners(traced: Traced, message: int) -> NDArray[np.int8]:
 
 
 def span_of(traced: Traced, message: int, *, start: int = 0) -> TextSpan | None:
-    """The place of a message's words from character `start` on; None when the template writes none there."""
+    """The span of a message's content from character `start` on; None when the template writes none there."""
     owners = character_owners(traced, message)
     own_positions = np.flatnonzero(owners[start:] == OWN)
     if not len(own_positions):
@@ -67,14 +67,14 @@ def end_of_prompt(traced: Traced) -> tuple[str, tuple[int, str, int] | None]:
 
 
 def foreign_text(traced: Traced, message: int, first: int, last: int) -> str | None:
-    """Words of another message between two characters; None when there are none."""
+    """Content of another message between two characters; None when there are none."""
     owners = character_owners(traced, message)[first:last]
     positions = np.flatnonzero(owners == OTHERS)
     return traced.text[first + int(positions[0]) : first + int(positions[-1]) + 1] if len(positions) else None
 
 
 def in_order(traced: Traced, message: int, first: int, last: int) -> bool:
-    """Whether the words of a message, said or thought, stand in their own order, each at most once.
+    """Whether the content and reasoning of a message stand in their own order, each at most once.
 
     Names and arguments of calls may stand in several places.
     """
@@ -89,7 +89,7 @@ def in_order(traced: Traced, message: int, first: int, last: int) -> bool:
 
 
 def require_own_text(traced: Traced, index: int, first: int, last: int) -> None:
-    """Check that a reply holds no words of another message, and its own in their order.
+    """Check that a reply holds no content of another message, and its own in its order.
 
     Raises:
         Unproven: it does not.

@@ -1,6 +1,6 @@
-"""Shows an Example to people: trained tokens in colour, the served prompt dim, the stop token marked.
+"""Shows an Example to people: trained tokens in color, the served prompt dim, the stop token marked.
 
-Where there is no colour (a pipe, NO_COLOR), signs around the trained tokens say the same.
+Where there is no color (a pipe, NO_COLOR), markers around the trained tokens say the same.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ JOINERS = "\u200c\u200d"
 
 @dataclass(frozen=True, slots=True)
 class Markers:
-    """What says without colour which tokens are trained.
+    """What says without color which tokens are trained.
 
     Attributes:
         opening: before a run of trained tokens.
@@ -61,21 +61,21 @@ ASCII_MARKERS = Markers("[[", "]]", "{stop}", "{", "}")
 
 
 def markers_for(console: Console) -> Markers:
-    """The signs that this console can write."""
+    """The markers that this console can write."""
     return MARKERS if console.encoding.lower().startswith("utf") else ASCII_MARKERS
 
 
 def has_color(console: Console) -> bool:
-    """Whether colours reach the reader: a terminal that has them, or FORCE_COLOR; and no NO_COLOR."""
+    """Whether colors reach the reader: a terminal that has them, or FORCE_COLOR; and no NO_COLOR."""
     return console.color_system is not None and not console.no_color
 
 
 class TokenTexts:
     """The text of each token of a sequence, for any tokenizer, in time linear in its length.
 
-    A token's text depends on its neighbours: one letter may be spread over several tokens, and many decoders take the
-    space before the first word away. So each token is decoded behind another one, tokens that hold parts of letters are
-    decoded together, and everything is laid against the text of the whole sequence, which decides.
+    A token's text depends on its neighbors: one character may be spread over several tokens, and many decoders take the
+    space before the first word away. So each token is decoded after another one, tokens that hold parts of characters
+    are decoded together, and everything is aligned to the text of the whole sequence, which decides.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -116,7 +116,7 @@ class TokenTexts:
         return self._tokenizer.decode(ids)
 
     def _groups(self, ids: Sequence[int], pieces: list[str]) -> Iterator[list[str]]:
-        """Whole tokens one by one; neighbours that hold parts of letters together, each letter at its last token."""
+        """Whole tokens one by one; neighbors that hold parts of characters together, each at its last token."""
         position = 0
         while position < len(ids):
             end = position
@@ -207,8 +207,8 @@ def colored(
     tokenizer: Tokenizer,
     *,
     texts: Sequence[str] | None = None,
-    signs: Markers | None = None,
-    id_signs: Markers | None = None,
+    markers: Markers | None = None,
+    id_markers: Markers | None = None,
 ) -> Text:
     """One Example as rich text.
 
@@ -216,34 +216,34 @@ def colored(
         example: the sequence.
         tokenizer: whose ids they are.
         texts: the tokens' texts where the caller has them.
-        signs: marks trained runs and stop tokens for readers without colour; None marks nothing.
-        id_signs: puts each token's id behind it, and so shows where tokens end; None shows no ids.
+        markers: marks trained runs and stop tokens for readers without color; None marks nothing.
+        id_markers: puts each token's id behind it, and so shows where tokens end; None shows no ids.
     """
     texts = token_texts(example, tokenizer) if texts is None else texts
     styled = Text()
-    for style, pieces in groupby(_styled(example, texts, signs, id_signs), key=lambda piece: piece[1]):
+    for style, pieces in groupby(_styled(example, texts, markers, id_markers), key=lambda piece: piece[1]):
         styled.append("".join(text for text, _ in pieces), style=style)
     return styled
 
 
 def _styled(
-    example: Example, texts: Sequence[str], signs: Markers | None, id_signs: Markers | None
+    example: Example, texts: Sequence[str], markers: Markers | None, id_markers: Markers | None
 ) -> Iterator[tuple[str, str]]:
     """Pieces of text with the style of each."""
     stops = stop_positions(example)
     trained = (example.weights != 0).tolist()
     for position, (text, token) in enumerate(zip(texts, example.ids.tolist(), strict=True)):
         style = (STOP if position in stops else TRAINED) if trained[position] else CONTEXT
-        if signs and trained[position] and (position == 0 or not trained[position - 1]):
-            yield signs.opening, TRAINED
-        visible_text = visible(text, line_ends=id_signs is not None)
-        body = visible_text.removesuffix("\n") if id_signs else visible_text  # the id stays on the line of its token
+        if markers and trained[position] and (position == 0 or not trained[position - 1]):
+            yield markers.opening, TRAINED
+        visible_text = visible(text, line_ends=id_markers is not None)
+        body = visible_text.removesuffix("\n") if id_markers else visible_text  # the id stays on the line of its token
         yield body, style
-        if id_signs:
-            yield f"{id_signs.id_opening}{token}{id_signs.id_closing}{visible_text[len(body) :]}", CONTEXT
-        if signs and trained[position]:
+        if id_markers:
+            yield f"{id_markers.id_opening}{token}{id_markers.id_closing}{visible_text[len(body) :]}", CONTEXT
+        if markers and trained[position]:
             last = position == len(trained) - 1 or not trained[position + 1]
-            yield (signs.stop if position in stops else "") + (signs.closing if last else ""), style
+            yield (markers.stop if position in stops else "") + (markers.closing if last else ""), style
 
 
 def colored_rows(examples: Sequence[Example], tokenizer: Tokenizer) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The tokenizer of a checkpoint, read from its folder: ids, text, control tokens, and what ends a generation."""
+"""The tokenizer of a checkpoint, read from its folder: ids, text, special tokens, and what ends a generation."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Tokenizer:
         return cls(fast, named_tokens, stop_ids, size, _chat_templates(folder, settings), folder)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, control tokens recognised, nothing added (templates write their own BOS)."""
+        """Ids of each text, special tokens recognized, nothing added (templates write their own BOS)."""
         return self._segments.encode(texts)
 
     @cached_property
@@ -99,12 +99,12 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, control tokens spelled out."""
+        """The text of `ids`, special tokens spelled out."""
         text: str = self.fast.decode(list(ids), skip_special_tokens=False)
         return text
 
     def decode_all(self, sequences: Sequence[Sequence[int]]) -> list[str]:
-        """The text of each of many lists of ids, control tokens spelled out."""
+        """The text of each of many lists of ids, special tokens spelled out."""
         texts: list[str] = self.fast.decode_batch([list(sequence) for sequence in sequences], skip_special_tokens=False)
         return texts
 
@@ -116,23 +116,23 @@ class Tokenizer:
 
     def stop_pattern(self) -> re.Pattern[str]:
         """A pattern that finds any stop token in a text."""
-        words = sorted((self.spelling(stop_token_id) for stop_token_id in self.stop_ids), key=len, reverse=True)
-        return re.compile("|".join(re.escape(word) for word in words if word) or r"(?!)")
+        spellings = sorted((self.spelling(stop_token_id) for stop_token_id in self.stop_ids), key=len, reverse=True)
+        return re.compile("|".join(re.escape(spelling) for spelling in spellings if spelling) or r"(?!)")
 
     def stop_tokens_text(self) -> str:
         """The stop tokens, for people."""
         return ", ".join(repr(self.spelling(stop_token_id)) for stop_token_id in sorted(self.stop_ids))
 
     def spelling(self, token: int) -> str:
-        """The letters that stand for `token` in a text: decoders write some control tokens otherwise."""
+        """The text that stands for `token`: decoders write some special tokens otherwise."""
         added = self._added_tokens.get(token)
         return self.decode([token]) if added is None else added
 
     def spell(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, part by part: added tokens by their letters, what stands between them decoded alone.
+        """The text of `ids`, part by part: added tokens as they are spelled, what stands between them decoded alone.
 
         The inverse of an encoding that cuts a text at its added tokens and begins each part anew, as tokenizers of the
-        Llama kind do, which put a space before the first letter of every part.
+        Llama kind do, which put a space before the first character of every part.
         """
         parts: list[str] = []
         run: list[int] = []
@@ -154,13 +154,13 @@ class Tokenizer:
         return {token.content: index for index, token in self.fast.get_added_tokens_decoder().items() if token.special}
 
     def special_token_pattern(self) -> re.Pattern[str] | None:
-        """A pattern that finds any control token in a text; None when there are none."""
-        words = sorted((word for word in self.special_tokens if word.strip()), key=len, reverse=True)
-        if not words:
+        """A pattern that finds any special token in a text; None when there are none."""
+        spellings = sorted((spelling for spelling in self.special_tokens if spelling.strip()), key=len, reverse=True)
+        if not spellings:
             return None
-        # Hundreds of reserved tokens start alike: one look at the first letter spares trying each at every place.
-        first = "".join(sorted({re.escape(word[0]) for word in words}))
-        return re.compile(f"(?=[{first}])(?:{'|'.join(re.escape(word) for word in words)})")
+        # Hundreds of reserved tokens start alike: testing the first character spares trying each at every place.
+        first_characters = "".join(sorted({re.escape(spelling[0]) for spelling in spellings}))
+        return re.compile(f"(?=[{first_characters}])(?:{'|'.join(re.escape(spelling) for spelling in spellings)})")
 
     @property
     def template(self) -> str | None:
@@ -168,7 +168,7 @@ class Tokenizer:
         return self.templates.get("default")
 
     def sha256(self) -> str:
-        """Hash of the tokenizer's own serialisation."""
+        """Hash of the tokenizer's own serialization."""
         return hashlib.sha256(self.fast.to_str().encode()).hexdigest()
 
 

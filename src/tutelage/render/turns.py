@@ -51,7 +51,7 @@ class TurnWriter:
         stop_tokens_text: the stop tokens, for people.
         missing_stop: what to do where the template writes no stop token.
         empty_reasoning: what to do where the prompt opens a block of reasoning and the turn has none.
-        special_token: finds a control token in text; None where there are none.
+        special_token: finds a special token in text; None where there are none.
     """
 
     stop: re.Pattern[str]

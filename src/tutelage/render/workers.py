@@ -250,13 +250,13 @@ class _Workers:
 
 
 def _prove_in_process(
-    process: subprocess.Popen[bytes], first_words: bytes, conversations: list[Conversation]
+    process: subprocess.Popen[bytes], startup_message: bytes, conversations: list[Conversation]
 ) -> Answer:
     assert process.stdin is not None
     assert process.stdout is not None
     answer: Answer | None = None
     with suppress(BrokenPipeError):
-        process.stdin.write(first_words)
+        process.stdin.write(startup_message)
         _send(process.stdin, conversations)
         answer = _receive(process.stdout)
     if answer is not None:

@@ -35,7 +35,7 @@ class BuiltinTemplate:
     description: str
 
     def check(self, tokenizer: Tokenizer) -> None:
-        """Refuse a tokenizer to which this format's control tokens are loose letters.
+        """Refuse a tokenizer to which this format's control tokens are not single tokens.
 
         Raises:
             TemplateError: some of `control_tokens` are not tokens; adding them would need rows nobody trained.

@@ -202,7 +202,7 @@ class TracedText(str):
         text = change(self)
         if len(text) == len(self):
             return TracedText(text, self._runs)
-        # Some letters have no single counterpart: they become several characters of the same origin.
+        # Some characters have no single counterpart: they become several characters of the same origin.
         lengths = [len(change(character)) for character in str.__iter__(self)]
         if sum(lengths) != len(text):
             return text

@@ -75,7 +75,7 @@ def all_doors(
     for example in examples:
         parts.append(Rule(f"3. render: the proven example {example.part}", align="left"))
         parts += [headline(example), role_line(RoleShares.of([token_roles(conversation, example, renderer)]))]
-        parts += [legend(signs), colored(example, renderer.tokenizer, signs=signs, id_signs=id_signs)]
+        parts += [legend(signs), colored(example, renderer.tokenizer, markers=signs, id_markers=id_signs)]
         parts.append(Rule("4. render: ids and weights of each trained turn", align="left"))
         parts.append(_turns(example, renderer))
     parts.append(Rule("5. pack: the row a model would be fed, this example alone", align="left"))
