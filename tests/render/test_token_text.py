@@ -237,8 +237,8 @@ def test_colour_needs_a_terminal_that_has_it(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    ("encoding", "signs"), [("utf-8", MARKERS), ("ascii", ASCII_MARKERS), ("latin-1", ASCII_MARKERS)]
+    ("encoding", "markers"), [("utf-8", MARKERS), ("ascii", ASCII_MARKERS), ("latin-1", ASCII_MARKERS)]
 )
-def test_signs_are_ones_that_can_be_written(encoding: str, signs: Any) -> None:
+def test_markers_are_those_that_can_be_written(encoding: str, markers: Any) -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    assert markers_for(Console(file=stream)) == signs
+    assert markers_for(Console(file=stream)) == markers

@@ -100,7 +100,7 @@ class Example(types.Example):
         """
         screen = Terminal()
         screen.write_line(f"{self.address}: {len(self.ids)} tokens, {self.trained_tokens} trained")
-        screen.print(colored(self, self.tokenizer, signs=None if screen.is_terminal else MARKERS))
+        screen.print(colored(self, self.tokenizer, markers=None if screen.is_terminal else MARKERS))
 
     def __repr__(self) -> str:
         return f"<Example {self.address}, {len(self.ids)} tokens, {self.trained_tokens} trained>"

@@ -151,7 +151,7 @@ def show_rows(
     out: Terminal, data: DataSettings, renderer: Renderer, ledger: Ledger, *, max_seq_length: int, with_ids: bool
 ) -> None:
     """Rows one after the other, then the books and whose words the tokens were."""
-    markers, id_markers = _signs(out, with_ids=with_ids)
+    markers, id_markers = _markers(out, with_ids=with_ids)
     ledger.listener = lambda entry: _say(out, entry)
     shares, tally, texts_of = RoleShares(), Tally(), TokenTexts(renderer.tokenizer)
     for conversation, sequences in proven(data, renderer, ledger, max_seq_length=max_seq_length):
@@ -194,7 +194,7 @@ def show_row(
         ConfigError: there is no such row.
     """
     addresses = []
-    markers, id_markers = _signs(out, with_ids=with_ids)
+    markers, id_markers = _markers(out, with_ids=with_ids)
 
     def on_entry(entry: Drop | Change) -> None:
         if _ordinal(entry.address) == number:
@@ -208,7 +208,9 @@ def show_row(
     for conversation, sequences in proven(data, renderer, ledger, max_seq_length=max_seq_length, number=number):
         addresses.append(conversation.address)
         out.print(
-            all_doors(conversation, sequences, renderer, row_tokens=max_seq_length, markers=markers, id_markers=id_markers)
+            all_doors(
+                conversation, sequences, renderer, row_tokens=max_seq_length, markers=markers, id_markers=id_markers
+            )
         )
     if not addresses:
         raise ConfigError(
@@ -289,10 +291,10 @@ def write_page(
         _print(out, Text(f"There may be more rows than these {numbers.count(data.max_rows)}: --limit N, or --all."))
 
 
-def _signs(out: Terminal, *, with_ids: bool) -> tuple[Markers | None, Markers | None]:
-    """Signs for trained tokens, where there are no colours, and for ids, where they are wanted."""
-    known = markers_for(out)
-    return None if has_color(out) else known, known if with_ids else None
+def _markers(out: Terminal, *, with_ids: bool) -> tuple[Markers | None, Markers | None]:
+    """Markers for trained tokens, where there are no colors, and for ids, on request."""
+    markers = markers_for(out)
+    return None if has_color(out) else markers, markers if with_ids else None
 
 
 def _title(sources: Sequence[str]) -> str:

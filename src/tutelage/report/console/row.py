@@ -22,11 +22,11 @@ from tutelage.types import Address, Conversation, Example
 RAW_CHARACTERS = 2000
 
 
-def legend(signs: Markers | None = None) -> Text:
-    """What the colours mean, or the signs where there are no colours."""
-    if signs is None:
+def legend(markers: Markers | None = None) -> Text:
+    """What the colors mean, or the markers where there are no colors."""
+    if markers is None:
         return Text.assemble(("trained", TRAINED), "  ", ("stop token", STOP), "  ", ("context", CONTEXT))
-    return Text(f"{signs.opening}trained{signs.closing}  stop token{signs.stop}  context")
+    return Text(f"{markers.opening}trained{markers.closing}  stop token{markers.stop}  context")
 
 
 def headline(example: Example) -> Text:
@@ -55,8 +55,8 @@ def all_doors(
     renderer: Renderer,
     *,
     row_tokens: int,
-    signs: Markers | None = None,
-    id_signs: Markers | None = None,
+    markers: Markers | None = None,
+    id_markers: Markers | None = None,
 ) -> RenderableType:
     """The way of one proven row, door by door.
 
@@ -65,8 +65,8 @@ def all_doors(
         examples: its sequences.
         renderer: what proved them.
         row_tokens: the length of a packed row.
-        signs: marks trained tokens where there is no colour.
-        id_signs: shows the id of each token.
+        markers: marks trained tokens where there is no color.
+        id_markers: shows the id of each token.
     """
     parts: list[RenderableType] = [Rule("1. the bytes, as they lie in the file", align="left")]
     parts.append(_plain(_raw(conversation.address)))
@@ -75,7 +75,7 @@ def all_doors(
     for example in examples:
         parts.append(Rule(f"3. render: the proven example {example.part}", align="left"))
         parts += [headline(example), role_line(RoleShares.of([token_roles(conversation, example, renderer)]))]
-        parts += [legend(signs), colored(example, renderer.tokenizer, markers=signs, id_markers=id_signs)]
+        parts += [legend(markers), colored(example, renderer.tokenizer, markers=markers, id_markers=id_markers)]
         parts.append(Rule("4. render: ids and weights of each trained turn", align="left"))
         parts.append(_turns(example, renderer))
     parts.append(Rule("5. pack: the row a model would be fed, this example alone", align="left"))
