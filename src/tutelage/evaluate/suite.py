@@ -90,37 +90,23 @@ def run_suite(
     failed: dict[str, str] = {}
     tolerated = failures(process_group) if tolerate_failures else ()
     use_training_attention(model, attention)
-    heldout = None
+    heldout, rows = None, eval_suite.heldout_rows
     try:
-        if eval_suite.heldout_rows:
-            heldout = heldout_loss(
-                model, eval_suite.heldout_rows, row_loss=row_loss, process_group=process_group, log=log
-            )
+        if rows:
+            heldout = heldout_loss(model, rows, row_loss=row_loss, process_group=process_group, log=log)
     except tolerated as error:
         failed["heldout_loss"] = cause_of(error)
     use_generation_attention(model)
     replies: dict[str, list[str]] = {"task": [], "general": []}
-    prompts_by_set: dict[str, Callable[[], Sequence[TokenIds]]] = {}
-    if eval_suite.task:
-        prompts_by_set["task"] = lambda: [prompt.ids for prompt in eval_suite.task]
-    if eval_suite.general:
-        prompts_by_set["general"] = lambda: _served(renderer, eval_suite)
+    prompts_by_set = _prompts_by_set(renderer, eval_suite)
     try:
         with unsharded() if prompts_by_set else nullcontext():
             batching = _together(model, renderer, eval_suite, log, process_group)
+            how: dict[str, Any] = {"batching": batching, "done": done, "process_group": process_group, "log": log}
             for name, prompts in prompts_by_set.items():
                 try:
                     ids = agreed(process_group, prompts)
-                    replies[name] = _ask(
-                        model,
-                        renderer,
-                        ids,
-                        eval_suite,
-                        batching=batching,
-                        done=done,
-                        process_group=process_group,
-                        log=log,
-                    )
+                    replies[name] = _ask(model, renderer, ids, eval_suite, **how)
                 except tolerated as error:
                     failed[name] = cause_of(error)
     except tolerated as error:  # nothing can be asked
@@ -129,6 +115,16 @@ def run_suite(
     return EvalResult(
         _measures(eval_suite, replies, heldout, failed), tuple(replies["task"]), tuple(replies["general"]), failed
     )
+
+
+def _prompts_by_set(renderer: Renderer, eval_suite: EvalSuite) -> dict[str, Callable[[], Sequence[TokenIds]]]:
+    """What makes the prompts of each set that has any."""
+    prompts: dict[str, Callable[[], Sequence[TokenIds]]] = {}
+    if eval_suite.task:
+        prompts["task"] = lambda: [prompt.ids for prompt in eval_suite.task]
+    if eval_suite.general:
+        prompts["general"] = lambda: _served(renderer, eval_suite)
+    return prompts
 
 
 def _measures(

@@ -126,8 +126,7 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
             row_tokens = len(failed.ids) // 2
             progress = replace(progress, row_tokens=row_tokens)
             smaller = RowsRecord(batch.step + 1, row_tokens, time.perf_counter() - began)
-            recorder.write(smaller)
-            watch(smaller)
+            _tell(smaller, recorder, watch)
         loss_sum, tokens = process_group.sum(sum(losses), batch.tokens)
         loss = loss_sum / batch.trained_tokens
         learning_rate = schedule.rate(batch.step)
@@ -169,8 +168,7 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
             elapsed_seconds=time.perf_counter() - began,
             peak_bytes=peak_bytes(),
         )
-        recorder.write(record)
-        watch(record)
+        _tell(record, recorder, watch)
 
         if progress.steps_done % GIVE_BACK_EVERY_STEPS == 0:
             trim_heap()
@@ -180,8 +178,7 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
             value = _measured(heldout, optimizer, progress, checkpoints)
             model.train()
             finding = HeldoutRecord(progress.steps_done, value, time.perf_counter() - began)
-            recorder.write(finding)
-            watch(finding)
+            _tell(finding, recorder, watch)
             if math.isfinite(value) and (progress.best_loss is None or value < progress.best_loss):
                 progress = replace(progress, best_loss=value, best_step=progress.steps_done, evaluations_since_best=0)
                 checkpoints.save_best(optimizer, progress)
@@ -198,6 +195,12 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
     if saved_at != progress.steps_done:
         checkpoints.save(optimizer, progress)
     return Outcome(progress, ended, step_seconds)
+
+
+def _tell(record: Record, recorder: Recorder, watch: Watch) -> None:
+    """To the disk first: what a watcher shows is recorded."""
+    recorder.write(record)
+    watch(record)
 
 
 def _is_out(progress: Progress, patience: int | None) -> bool:

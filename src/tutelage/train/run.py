@@ -8,6 +8,7 @@ import time
 import tomllib
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,59 +124,40 @@ def run(
     settings = with_adapters_own(settings)
     process_group = process_group_here()
     screen = screen if process_group.is_main else Screen(Terminal(quiet=True))
-    goes_on = resume and has_other_length(settings.run_folder, settings)
-    if (
-        resume
-        and not goes_on
-        and process_group.size == 1
-        and (result := complete(settings.run_folder, screen)) is not None
-    ):
+    if resume and (result := _completed(settings, screen, process_group)) is not None:
         return Finished(settings.run_folder, "finished", result)
     source = settings.run_folder if recorded is None else recorded.folder
     skipped = skipped_steps(source, leave_out=skip_step) if resume or recorded is not None else []
     if resume and (checkpoint is not None or row_tokens_after_out_of_memory(source, log=screen.log) is None):
         Checkpoints(source / run_files.CHECKPOINTS, keep=1).newest_to_oldest(chosen=checkpoint)  # or says so now
+    resumption: dict[str, Any] = {"resume": resume, "checkpoint": checkpoint}
     with explain_missing_paths(source if resume or recorded is not None else None):
         base, prepared, held = process_group.after_leader(
             "data",
-            lambda: opened(
-                settings,
-                screen,
-                process_group,
-                resume=resume,
-                checkpoint=checkpoint,
-                skipped=skipped,
-                recorded=recorded,
-            ),
+            partial(opened, settings, screen, process_group, **resumption, skipped=skipped, recorded=recorded),
         )
     with held, joined(process_group, device=device_here()):
         process_group.agree("settings", config.dump(settings))
         process_group.agree("data", json.dumps(prepared.data_sha256 | prepared.examples_sha256))
-        tracking = TrackerGroup.of(
-            settings.train.trackers if process_group.is_main else (), settings.run_folder, log=screen.log
-        )
+        trackers = settings.train.trackers if process_group.is_main else ()
+        tracking = TrackerGroup.of(trackers, settings.run_folder, log=screen.log)
         tracking.start(tomllib.loads(config.dump(settings)), settings.run_folder.name)
         train_state = _learner(settings, base, prepared, process_group, screen)
         eval_suite = eval_suite_for(settings, prepared, architecture=train_state.strategy.architecture)
-        left_out, parts = frozenset(skipped), parts_in(read_inputs(settings.run_folder))
-        job = Job(
-            settings,
-            base,
-            prepared,
-            train_state,
-            eval_suite,
-            screen,
-            resume,
-            tracking,
-            checkpoint,
-            left_out,
-            recorded,
-            parts,
-        )
+        job = Job(settings, base, prepared, train_state, eval_suite, screen, tracking=tracking, **resumption)
+        parts = parts_in(read_inputs(settings.run_folder))
+        job = replace(job, skipped=frozenset(skipped), recorded=recorded, parts=parts)
         _say_learner(screen, train_state)
         finished = _run(job, started, began)
         process_group.wait_for_all()
     return finished
+
+
+def _completed(settings: Settings, screen: Screen, process_group: ProcessGroup) -> dict[str, Any] | None:
+    """The result of a run that a resume has nothing left to train in, its page written; None where it has."""
+    if process_group.size > 1 or has_other_length(settings.run_folder, settings):
+        return None
+    return complete(settings.run_folder, screen)
 
 
 def _learner(
