@@ -14,6 +14,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import nbclient
+import nbformat
 import pytest
 
 import tutelage as tt
@@ -268,9 +270,6 @@ def test_the_example_of_a_loop_is_short_and_runs(tiny_model_folder: Path, rows: 
 def test_the_notebook_runs_from_top_to_bottom(
     tiny_model_folder: Path, rows: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    nbclient = pytest.importorskip("nbclient", reason="nbclient, of the extra dev, is not installed")
-    nbformat = pytest.importorskip("nbformat", reason="nbformat comes with nbclient")
-    pytest.importorskip("ipykernel", reason="ipykernel, of the extra dev, is not installed")
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *tiny_rows(24, 48)]), encoding="utf-8")
     for name, value in {"MODEL": tiny_model_folder, "DATA": data, "STEPS": 2, "RUNS": tmp_path / "runs"}.items():
