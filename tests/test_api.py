@@ -122,6 +122,20 @@ def test_rows_in_memory_are_trained_on_and_recorded(run: tt.Run, rows: list[dict
     assert [path for path in run.settings.data.train if path.startswith("<data:")]
 
 
+def test_a_run_reads_rows_to_measure_as_it_read_those_it_trained_on(tiny_model_folder: Path, tmp_path: Path):
+    """They fit two shapes, of which the run's setting names the one that would not be taken by itself."""
+    plain = [{"prompt": f"Order {number}?", "completion": "It is on its way."} for number in range(8)]
+    other = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    both = [row | {"messages": other} for row in plain]
+    settings = QUICK | {"folder": tmp_path, "format": "prompt_completion", "max_steps": 1}
+    run = tt.train(tiny_model_folder, data=both, **settings)
+
+    loss = run.evaluate(both).heldout_loss
+
+    assert loss == run.evaluate(plain).heldout_loss
+    assert loss != tt.evaluate(run.save(tmp_path / "whole"), data=both, **QUICK).heldout_loss
+
+
 def test_the_same_rows_are_the_same_source_whatever_holds_them(rows: list[dict[str, Any]]):
     class Table:
         def __iter__(self) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tutelage.api.data import Data, data_keywords
+from tutelage.api.data import NO_DATA, Data, data_keywords
 from tutelage.api.run import Run, screen_here
 from tutelage.config.keywords import from_keywords
 from tutelage.config.settings import UNNAMED_RUN, Settings
@@ -123,8 +123,7 @@ def plan(
     from tutelage.builders.planning import of_model, of_recipe
 
     if data is None and not isinstance(model, Settings):
-        placeholder = {"data.train": ["<none>"]}
-        asked = from_keywords({"model.name": os.fspath(model)} | placeholder | settings, where="tutelage.plan(...)")
+        asked = from_keywords({"model.name": os.fspath(model)} | NO_DATA | settings, where="tutelage.plan(...)")
         method, precision = asked.model.method, asked.model.precision
         return of_model(
             asked.model.name, method, tokens, precision, memory_gb=memory_gb, probe=probe, log=lambda _text: None
@@ -148,9 +147,7 @@ def audit(model: str | os.PathLike[str], **settings: Any) -> tuple[Finding, ...]
     """
     from tutelage.builders.checkpoint import checkpoint_report
 
-    asked = from_keywords(
-        {"model.name": os.fspath(model), "data.train": ["<none>"]} | settings, where="tutelage.audit(...)"
-    )
+    asked = from_keywords({"model.name": os.fspath(model)} | NO_DATA | settings, where="tutelage.audit(...)")
     return checkpoint_report(asked.model.name, asked.render, log=lambda _text: None).findings
 
 

@@ -18,6 +18,8 @@ PLACES = {
     "general": "evaluate.general",
 }
 """Which setting each argument fills."""
+NO_DATA = {"data.train": ["<none>"]}
+"""Stands where settings name data, for those that read none."""
 
 
 def sources_of(data: Data, label: str) -> list[str]:

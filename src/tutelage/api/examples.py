@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, overload
 
 from tutelage import render, types
-from tutelage.api.data import Data, data_keywords
+from tutelage.api.data import NO_DATA, Data, data_keywords
 from tutelage.api.messages import Prompts, conversations_of
 from tutelage.builders.base_model import start_folder, with_adapters_own
 from tutelage.builders.dataset import prepared_cache, prepared_examples
@@ -22,9 +22,6 @@ from tutelage.pack import ExampleStore, Sampler
 from tutelage.render.token_text import MARKERS, colored, colored_rows
 from tutelage.report.console.terminal import Terminal
 from tutelage.types import TokenIds
-
-NO_DATA = {"data.train": ["<none>"]}
-"""Stands where settings name data, for those that read none."""
 
 
 class Renderer:
@@ -184,7 +181,7 @@ def load_data(data: Data, renderer: Renderer | str | os.PathLike[str], **setting
     Args:
         data: as for `train`.
         renderer: of the model that will train on them, or its name.
-        settings: of `[data]` and `[pack]`, by keyword: `shape="alpaca"`, `columns={"prompt": "question"}`,
+        settings: of `[data]` and `[pack]`, by keyword: `format="alpaca"`, `columns={"prompt": "question"}`,
             `max_seq_length=512`, `too_long="cut"`, `max_rows=100`, `strict=True`.
 
     Raises:

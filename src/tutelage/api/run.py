@@ -150,11 +150,11 @@ class Run:
         if "data.train" not in given:
             given["data.train"] = list(self.settings.data.train)
         kept = self.settings.model_dump(exclude_unset=True)
-        shape = {key: value for key, value in kept["data"].items() if key in ("shape", "columns", "workers")}
+        reading = {key: value for key, value in kept["data"].items() if key in ("format", "columns", "workers")}
         kept["evaluate"] = {
             key: value for key, value in kept.get("evaluate", {}).items() if key not in ("task", "general")
         }
-        asked = from_keywords(kept | {"data": shape} | given, where="Run.evaluate(...)")
+        asked = from_keywords(kept | {"data": reading} | given, where="Run.evaluate(...)")
         measures_loss = data is not None
         return evaluate_rows(opened, asked, name=name, screen=screen_here(stderr=True), measures_loss=measures_loss)
 

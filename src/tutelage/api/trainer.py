@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tutelage.api.examples import NO_DATA
+from tutelage.api.data import NO_DATA
 from tutelage.api.messages import Prompts, conversations_of
 from tutelage.builders.base_model import start_folder, with_adapters_own
 from tutelage.builders.method import loaded_base
