@@ -1,7 +1,7 @@
 """What a checkpoint's chat template and tokenizer do to training: each finding a sentence with its evidence.
 
-Nothing is looked up: the template is probed by rendering (`findings_probe.py`, `findings_tools.py`), the tokenizer by
-encoding what the template wrote (`findings_tokens.py`).
+Nothing is looked up: the template is probed by rendering (`template_probe.py`, `tool_findings.py`), the tokenizer by
+encoding what the template wrote (`tokenizer_findings.py`).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from tutelage.types import Example
 def calibration_for(
     settings: Settings, prepared: Prepared, screen: Screen
 ) -> Callable[[Architecture], AbstractContextManager[CalibrationData]] | None:
-    """A function for `train.learner`, which shows how far it has looked; None where the run looks at nothing."""
+    """A function for `builders.model`, which shows how far it has looked; None where the run looks at nothing."""
     if "lora" not in settings.model.method or settings.lora.init not in DATA_DRIVEN_INITS:
         return None
 

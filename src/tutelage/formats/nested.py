@@ -40,7 +40,7 @@ def document(text: str, reason: str, where: str, *, not_json: str | None = None)
         text: the document.
         reason: why the row is dropped where the text is no JSON.
         where: what holds it, for the sentence.
-        not_json: as in `extent_of`; decoding itself takes NaN and numbers that become infinite.
+        not_json: as in `holds_null`; decoding itself takes NaN and numbers that become infinite.
 
     Raises:
         RowError: `reason`; `lone_surrogate`, `duplicate_key` or `nested_too_deep` for a document that is JSON.

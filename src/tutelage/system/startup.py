@@ -17,7 +17,7 @@ RESTARTED = "TUTELAGE_STARTED_AGAIN"
 
 
 def training_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """`environment` with the better allocator, if one is here, and the bounds between which `model.waiting` changes.
+    """`environment` with the better allocator, if it is here, and the bounds between which `openmp_wait` changes.
 
     Args:
         environment: variables, as in `os.environ`.

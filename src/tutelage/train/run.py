@@ -142,12 +142,12 @@ def run(
         trackers = settings.train.trackers if process_group.is_main else ()
         tracking = TrackerGroup.of(trackers, settings.run_folder, log=screen.log)
         tracking.start(tomllib.loads(config.dump(settings)), settings.run_folder.name)
-        train_state = _learner(settings, base, prepared, process_group, screen)
+        train_state = _train_state(settings, base, prepared, process_group, screen)
         eval_suite = eval_suite_for(settings, prepared, architecture=train_state.strategy.architecture)
         job = Job(settings, base, prepared, train_state, eval_suite, screen, tracking=tracking, **resumption)
         parts = parts_in(read_inputs(settings.run_folder))
         job = replace(job, skipped=frozenset(skipped), recorded=recorded, parts=parts)
-        _say_learner(screen, train_state)
+        _announce(screen, train_state)
         finished = _run(job, started, began)
         process_group.wait_for_all()
     return finished
@@ -160,7 +160,7 @@ def _completed(settings: Settings, screen: Screen, process_group: ProcessGroup) 
     return complete(settings.run_folder, screen)
 
 
-def _learner(
+def _train_state(
     settings: Settings, base: Path, prepared: Prepared, process_group: ProcessGroup, screen: Screen
 ) -> TrainState:
     recompute = recomputes_here(settings, prepared, processes=process_group.size, log=screen.log)
@@ -168,7 +168,7 @@ def _learner(
     return train_state_for(settings, base, process_group, recompute=recompute, open_calibration=look, longest=longest)
 
 
-def _say_learner(screen: Screen, train_state: TrainState) -> None:
+def _announce(screen: Screen, train_state: TrainState) -> None:
     announce_model(
         screen,
         train_state.loaded,
