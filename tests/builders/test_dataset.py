@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.serving_oracle import LATEST_REASONING
 from tutelage import config, formats
 from tutelage.builders.dataset import Prepared, prepare
 from tutelage.builders.renderer import renderer_for
@@ -26,21 +27,6 @@ from tutelage.render import examples
 from tutelage.render.workers import ROWS_WORTH_WORKERS
 from tutelage.train.preflight import pass_gates
 from tutelage.types import Example
-
-LATEST_REASONING = """\
-{%- set asked = namespace(last=-1) -%}
-{%- for message in messages -%}
-{%- if message['role'] == 'user' -%}{%- set asked.last = loop.index0 -%}{%- endif -%}
-{%- endfor -%}
-{%- for message in messages -%}
-{{- '<|im_start|>' + message['role'] + '\\n' -}}
-{%- if message['reasoning_content'] and loop.index0 > asked.last -%}
-{{- '<think>\\n' + message['reasoning_content'] + '\\n</think>\\n\\n' -}}
-{%- endif -%}
-{{- message['content'] + '<|im_end|>\\n' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
-"""
 
 
 def talk(number: int, *, system: str | None = None, turns: int = 1) -> dict[str, Any]:
