@@ -57,17 +57,7 @@ class Run:
         self._opened: dict[str, TrainedModel] = {}
 
     def _read_result(self) -> dict[str, Any]:
-        path = self.folder / run_files.RESULT
-        try:
-            return run_files.read_json(path) if path.is_file() else {}
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                "The result of this run is damaged",
-                where=str(path),
-                found=str(error)[:80],
-                expected="the file as the run wrote it",
-                fix="put the file back as it was, or train again",
-            ) from error
+        return run_files.read_result(self.folder) if (self.folder / run_files.RESULT).is_file() else {}
 
     @property
     def ledger(self) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tutelage.cli.report import read_result
+from tutelage.cli.report import result_or_none
 from tutelage.cli.run_options import Adapters, AsJson, Run
 from tutelage.errors import ConfigError
 from tutelage.report.console.progress import Screen
@@ -35,7 +35,7 @@ def evaluate(
     if as_json:
         print_json(metrics)
         return
-    result = read_result(Path(run)) or {}
+    result = result_or_none(Path(run)) or {}
     no_metrics: dict[str, Any] = {"fields": {}}
     baseline = metrics if base else result.get("before", no_metrics)
     tuned = result.get("after", no_metrics) if base else metrics

@@ -15,12 +15,12 @@ def report(run: Run, as_json: AsJson = False) -> None:
     """Write a run's page (report.html) again, also while it goes on; print where it is."""
     path = report_room.write(run_files.existing_run_folder(run))
     if as_json:
-        print_json({"report": str(path), "result": read_result(Path(run))})
+        print_json({"report": str(path), "result": result_or_none(Path(run))})
     else:
         Terminal().write_line(f"Report: {path}")
 
 
-def read_result(run: Path) -> dict[str, Any] | None:
+def result_or_none(run: Path) -> dict[str, Any] | None:
     """The run's `result.json`; None where it is missing or damaged, which the page reports."""
     try:
         return run_files.read_json(run / run_files.RESULT)

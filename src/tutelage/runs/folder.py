@@ -198,6 +198,25 @@ def read_json(path: Path) -> dict[str, Any]:
     return unsealed(path.read_bytes())
 
 
+def read_result(folder: Path) -> dict[str, Any]:
+    """What a finished run's `result.json` says.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    path = folder / RESULT
+    try:
+        return read_json(path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            "This run is finished, and what it wrote of its result is damaged",
+            where=str(path),
+            found=cause_of(error),
+            expected="the file as the run wrote it",
+            fix=f"its weights are there: {command('evaluate', folder)} measures them again",
+        ) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file aside and rename it.
 

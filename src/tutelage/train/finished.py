@@ -7,32 +7,13 @@ from typing import Any
 
 from tutelage import report
 from tutelage.config import TrainSettings
-from tutelage.errors import CheckpointError, cause_of, command
+from tutelage.errors import CheckpointError, command
 from tutelage.report.console.progress import Screen
 from tutelage.report.html.page import FILE_NAME
 from tutelage.runs import folder as run_files
 from tutelage.runs.lock import locked
 from tutelage.train.checkpoint import Checkpoints
 from tutelage.train.sharded_checkpoint import sha256_and_sync
-
-
-def read_result(folder: Path) -> dict[str, Any]:
-    """What a finished run's `result.json` says.
-
-    Raises:
-        CheckpointError: it is damaged.
-    """
-    path = folder / run_files.RESULT
-    try:
-        return run_files.read_json(path)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            "This run is finished, and what it wrote of its result is damaged",
-            where=str(path),
-            found=cause_of(error),
-            expected="the file as the run wrote it",
-            fix=f"its weights are there: {command('evaluate', folder)} measures them again",
-        ) from error
 
 
 def trained_sha256(folder: Path) -> dict[str, str]:
@@ -51,7 +32,7 @@ def require_unfinished(folder: Path, train: TrainSettings) -> None:
     Raises:
         CheckpointError: it is finished, or its result is damaged.
     """
-    if not (folder / run_files.RESULT).is_file() or (result := read_result(folder)).get("unmeasured"):
+    if not (folder / run_files.RESULT).is_file() or (result := run_files.read_result(folder)).get("unmeasured"):
         return
     length = f"train.epochs = {train.epochs:g}"
     if train.max_steps is not None:
@@ -85,9 +66,9 @@ def complete(folder: Path, screen: Screen) -> dict[str, Any] | None:
         EngineError: another process works in the folder.
         SaveError: the disk is full or refuses.
     """
-    if not (folder / run_files.RESULT).is_file() or read_result(folder).get("unmeasured"):
+    if not (folder / run_files.RESULT).is_file() or run_files.read_result(folder).get("unmeasured"):
         return None
-    result = read_result(folder)
+    result = run_files.read_result(folder)
     checkpoints = Checkpoints(folder / run_files.CHECKPOINTS, keep=1)
     # Others belong to the last checkpoint: a run that is given more epochs may still end with them.
     left_over = checkpoints.has_best() and result.get("best_step") == result.get("steps")
@@ -98,4 +79,4 @@ def complete(folder: Path, screen: Screen) -> dict[str, Any] | None:
             checkpoints.forget_best()
         page = report.write(folder)
     screen.log(f"This run had its result and was ended before its page was written; now it is: {page}")
-    return read_result(folder)
+    return run_files.read_result(folder)
