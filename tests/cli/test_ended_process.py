@@ -1,7 +1,9 @@
-"""A command that was started again in several processes, one of which the system ended."""
+"""A command that is started again in several processes, and what is said where the system ends one of them."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher import api
 
+from tutelage.cli import main
 from tutelage.cli.launch import KILLED, in_processes
 from tutelage.errors import EngineError
 
@@ -42,3 +45,25 @@ def test_b12_where_memory_ran_out_what_is_advised_is_what_a_resume_takes(
 
     assert caught.value.fix == advice.replace("RUN", str(tmp_path))
     assert caught.value.found == "signal 9, as where memory runs out"
+
+
+@pytest.mark.parametrize("words", [("--replay",), ("--resume",)])
+def test_a_run_is_replayed_or_resumed_in_as_many_processes_as_were_asked_for(
+    train_tiny: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    folder = train_tiny("train.max_steps=1", "evaluate.before=false", "evaluate.task=", "evaluate.general=").folder
+    asked: list[Any] = []
+
+    def start(config: Any, *_executable: str) -> Callable[..., None]:
+        return lambda *given: asked.append((config.nproc_per_node, given))
+
+    monkeypatch.setattr(api, "elastic_launch", start)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    command = ("train", *words, str(folder), "--processes", "2")
+    monkeypatch.setattr(sys, "argv", ["tutelage", *command])
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert ended.value.code in (0, None)
+    assert asked == [(2, ("-m", "tutelage", *command))]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.support.cli_process import LIMIT_SECONDS, QUIET, environment, tutelage
+from tests.support.cli_process import LIMIT_SECONDS, QUIET, environment, start, tutelage
 from tests.support.compared_runs import OFTEN, Record, assert_same_course, assert_same_weights, stopped_after
 
 
@@ -73,7 +73,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
     alone = train_tiny(*settings, where="alone").folder
 
     from_one = stopped_after(alone, 2, tmp_path / "from_one")
-    done = tutelage("train", "--resume", str(from_one), "--processes", "2")
+    done = start("train", "--resume", str(from_one), "--processes", "2")
     assert done.returncode == 0, done.stderr[-4000:]
     assert_same_course(record_of(alone), record_of(from_one))
     assert_same_weights(alone, from_one)

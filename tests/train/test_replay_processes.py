@@ -30,11 +30,11 @@ def test_a_run_of_two_processes_is_repeated(
 ) -> None:
     recipe, folder = tiny_recipe(tmp_path / "home"), tmp_path / "home" / "runs" / "tiny"
     settings = ("model.method=full", "train.epochs=1", *QUIET)
-    done = tutelage("train", str(recipe), *settings, "--processes", "2")
+    done = tutelage("train", str(recipe), *settings, torchrun=2)
     assert done.returncode == 0, done.stderr[-4000:]
     assert json.loads((folder / "inputs.json").read_text(encoding="utf-8"))["machine"]["processes"] == 2
 
-    done = tutelage("train", "--replay", str(folder), "--processes", "2")
+    done = tutelage("train", "--replay", str(folder), "--processes", "2", torchrun=2)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.count("identical: 3 steps and model, to the last bit") == 1, done.stdout
 
