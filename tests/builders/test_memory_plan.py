@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.tiny_kinds import tiny_config
 from tutelage import config
 from tutelage.builders import memory_plan as planned
 from tutelage.builders.dataset import Prepared, prepare
@@ -20,6 +21,7 @@ from tutelage.config import Settings
 from tutelage.distributed.process_group import SINGLE
 from tutelage.errors import ConfigError, DataError
 from tutelage.plan.devices import this_machine
+from tutelage.plan.model_shape import read_model_shape
 
 
 @pytest.fixture
@@ -86,9 +88,22 @@ def test_several_processes_decide_alike(
 
 
 def test_the_fullest_row_is_a_row_of_the_run(settings: Settings, prepared: Prepared) -> None:
-    row = fullest_row(settings, prepared)
+    row = fullest_row(settings, prepared, read_model_shape(settings.model.name))
 
     assert max(len(one.ids) for one in prepared.train) <= len(row.ids) <= row_tokens_here(settings)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1])
+def test_r3_a_model_with_dropout_of_its_own_is_planned_on_the_rows_it_trains_on(
+    settings: Settings, prepared: Prepared, tmp_path: Path, share: float
+) -> None:
+    dropout = {"attn_pdrop": share, "resid_pdrop": share, "embd_pdrop": share}
+    tiny_config("gpt2", **dropout).save_pretrained(tmp_path / "gpt2")
+    sharing = settings.model_copy(update={"pack": settings.pack.model_copy(update={"share_prefixes": True})})
+
+    row = fullest_row(sharing, prepared, read_model_shape(str(tmp_path / "gpt2")))
+
+    assert bool(row.parents) is (share == 0.0), "documents that share a beginning would share its dropout"
 
 
 def test_a_learner_computes_again_when_told(settings: Settings) -> None:

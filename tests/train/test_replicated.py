@@ -24,6 +24,11 @@ needs_bitsandbytes = pytest.mark.skipif(
     "settings",
     [
         pytest.param(("model.method=qlora", "train.optimizer=adamw_8bit"), marks=needs_bitsandbytes, id="qlora, 8 bit"),
+        pytest.param(
+            ("model.method=qlora", 'lora.modules_to_save=["embed_tokens"]'),
+            marks=needs_bitsandbytes,
+            id="r12, qlora and modules trained whole",
+        ),
         pytest.param(("model.method=prompt", "prompt.tokens=3", "train.ema_decay=0.9"), id="prompt, average"),
         pytest.param(
             ("model.method=full", "train.optimizer=adafactor", 'model.freeze=["embed_tokens"]'), id="full, frozen"

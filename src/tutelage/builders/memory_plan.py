@@ -20,6 +20,7 @@ from tutelage.pack import batches
 from tutelage.plan.devices import this_machine
 from tutelage.plan.fit import Choice, choose_checkpointing
 from tutelage.plan.model_shape import ModelShape, read_model_shape
+from tutelage.plan.noise import draws_noise
 from tutelage.plan.workload import Workload
 from tutelage.types import PackedSequence
 
@@ -34,14 +35,14 @@ ACTIVATION_BYTES = 34
 Source: Korthikanti et al. 2022 (Reducing Activation Recomputation), section 4.1; doubled below, as allocators waste."""
 
 
-def fullest_row(settings: Settings, prepared: Prepared) -> PackedSequence:
-    """The row with the most tokens among those of a run's first steps."""
+def fullest_row(settings: Settings, prepared: Prepared, model_shape: ModelShape) -> PackedSequence:
+    """The row with the most tokens among those of a run's first steps, packed as that run packs them."""
     sampler = sampler_for(settings, examples=len(prepared.train), sources=prepared.sources)
     run_batches = batches(
         prepared.train,
         sampler,
         row_tokens=row_tokens_here(settings),
-        share_prefixes=trains_on_shared_prefixes(settings),
+        share_prefixes=trains_on_shared_prefixes(settings) and not draws_noise(model_shape),
     )
     rows = (row for batch in islice(run_batches, LOOKED_AT_STEPS) for row in batch.rows)
     return max(rows, key=lambda row: len(row.ids))
@@ -77,7 +78,8 @@ def checkpointing_choice(settings: Settings, prepared: Prepared, *, log: Callabl
     model_shape = read_model_shape(
         start_name(settings.model, log=log), trust_remote_code=settings.model.trust_remote_code, log=log
     )
-    return choose_checkpointing(model_shape, workload_of(settings, fullest_row(settings, prepared)), this_machine())
+    workload = workload_of(settings, fullest_row(settings, prepared, model_shape))
+    return choose_checkpointing(model_shape, workload, this_machine())
 
 
 def recomputes_here(settings: Settings, prepared: Prepared, *, processes: int, log: Callable[[str], Any]) -> bool:

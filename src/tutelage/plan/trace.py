@@ -141,7 +141,7 @@ def _run(model_shape: ModelShape, workload: Workload, layers: int, device: str) 
     model = prepared_model(model_shape.with_layers(layers), workload)
     fake_tensors = FakeTensorMode(allow_non_fake_inputs=True)
     with fake_tensors:
-        materialize(model, parameter=_without_memory, buffer=_without_memory)
+        materialize(model, parameter=without_memory, buffer=without_memory)
     row = row_of(workload)
     meter = Meter(memory=False, ignore=[*model.parameters(), *model.buffers()])
     marks: dict[str, int] = {}
@@ -161,7 +161,7 @@ def _run(model_shape: ModelShape, workload: Workload, layers: int, device: str) 
     decoder.register_forward_hook(decoder_done)
     decoder_layers(model)[1][0].register_forward_hook(first_layer_done)
     try:
-        with _fake_tensor_log_disabled(), fake_tensors, meter:
+        with fake_tensor_log_disabled(), fake_tensors, meter:
             loss, _ = row_loss(model, row, as_on=device)
             loss_peak_bytes = meter.peak_since()
             loss.backward()
@@ -197,7 +197,7 @@ def _run(model_shape: ModelShape, workload: Workload, layers: int, device: str) 
 
 
 @contextmanager
-def _fake_tensor_log_disabled() -> Iterator[None]:
+def fake_tensor_log_disabled() -> Iterator[None]:
     """Keep torch from logging what is caught and reported in one sentence."""
     fake_tensor_log = logging.getLogger(FAKE_TENSORS_LOG)
     was_disabled, fake_tensor_log.disabled = fake_tensor_log.disabled, True
@@ -288,8 +288,8 @@ def materialize(
                 module._buffers[name] = buffer(meta_buffer.shape, meta_buffer.dtype)
 
 
-def _without_memory(shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
-    """On the CPU, as attention chooses its kernel by the device."""
+def without_memory(shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor for `FakeTensorMode`, on the CPU, as attention chooses its kernel by the device."""
     return torch.empty(shape, dtype=dtype, device="cpu")
 
 
