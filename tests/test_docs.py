@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from tests.support import warm_processes
 from tutelage import config
 from tutelage.cli.app import app
 from tutelage.config.naming import paths
@@ -85,7 +86,14 @@ COMMANDS = list(dict.fromkeys(line for _, line in shell_lines() if line.startswi
 SHORT = [line for line in COMMANDS if not line.endswith(LONG)]
 
 
-def tutelage(command: str, columns: int = 80) -> subprocess.CompletedProcess[str]:
+def tutelage(command: str, *program: str, columns: int = 80) -> subprocess.CompletedProcess[str]:
+    """Run a line of a page.
+
+    Args:
+        command: the line.
+        program: what Python runs, in a process that has imported torch already; nothing starts Python itself anew.
+        columns: of its terminal.
+    """
     environment = {key: value for key, value in os.environ.items() if key not in {"FORCE_COLOR", "TTY_COMPATIBLE"}}
     environment |= {
         "COLUMNS": str(columns),
@@ -95,6 +103,8 @@ def tutelage(command: str, columns: int = 80) -> subprocess.CompletedProcess[str
     }
     arguments = shlex.split(command, comments=True)
     assert arguments[0] == "tutelage"
+    if program:
+        return warm_processes.run([*program, *arguments[1:]], [environment], limit_seconds=120)
     return subprocess.run(
         [sys.executable, "-m", "tutelage.cli", *arguments[1:]],
         cwd=ROOT,
@@ -102,13 +112,21 @@ def tutelage(command: str, columns: int = 80) -> subprocess.CompletedProcess[str
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=240,
     )
 
 
 @needs_model
 @pytest.mark.parametrize("command", SHORT)
 def test_command_runs(command: str):
+    done = tutelage(command, str(ROOT / "tests" / "support" / "short_plans.py"))
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
+@needs_model
+@pytest.mark.nightly
+@pytest.mark.parametrize("command", [line for line in SHORT if line.startswith("tutelage plan ")])
+def test_a_whole_plan_is_made_as_a_person_asks_for_it(command: str):
     done = tutelage(command)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
@@ -141,7 +159,7 @@ def test_the_way_of_a_row_is_what_the_command_prints():
     text = TEXTS["docs/the_way_of_a_row.md"]
     (command,) = [line for block in blocks(text, "bash") for line in block.split("\n") if line]
     shown = "".join(blocks(text, "text"))
-    printed = tutelage(command, columns=120).stdout
+    printed = tutelage(command, "-m", "tutelage.cli", columns=120).stdout
     assert shown.splitlines() == [line.rstrip() for line in printed.splitlines()]
 
 

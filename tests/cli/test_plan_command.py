@@ -7,6 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import Ran
+from tests.support.short_plans import LONG_ROWS
+from tutelage.plan import plan
+
+
+@pytest.fixture(autouse=True)
+def short_long_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer tokens than `LONG_ROWS` has: counting those in bf16 takes longer than all the rest."""
+    monkeypatch.setattr(plan, "LONG_ROWS", LONG_ROWS)
 
 
 def test_a_recipe_is_planned_with_its_tokens_and_steps(
