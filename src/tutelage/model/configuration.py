@@ -97,7 +97,7 @@ def require_causal(config: Any, written: dict[str, Any], *, where: str, trust_re
         raise _refused(where, f"{shown}; its encoder reads what its decoder answers")
     if trust_remote_code and "AutoModelForCausalLM" in (written.get("auto_map") or {}):
         return
-    classes = [getattr(transformers, name) for name in named if name in dir(transformers)]
+    classes = [getattr(transformers, name) for name in named if name in transformers.__all__]
     known: list[Any] = [
         class_ for class_ in classes if isinstance(class_, type) and issubclass(class_, PreTrainedModel)
     ]
