@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,13 @@ pytest_plugins = ("tests.support.tiny_runs", "tests.support.written_run")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def pytest_collection_finish() -> None:
+    """Whatever was imported stays: a collection of garbage in a test need not walk through all of torch again."""
+    gc.collect()
+    gc.freeze()
+
 
 CHATML = """\
 {%- for message in messages -%}

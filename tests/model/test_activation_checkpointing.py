@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from tests.support import ROOT
+from tests.support.cli_process import launch
 from tutelage.errors import ConfigError
 from tutelage.model.activation_checkpointing import recompute_activations, recomputes
 from tutelage.model.adapters.lora import add_lora
@@ -22,42 +22,7 @@ from tutelage.pack import pack_rows
 from tutelage.types import Example
 
 Documents = Callable[..., list[Example]]
-LONG = """
-import sys
-import numpy, torch
-from transformers import LlamaConfig, LlamaForCausalLM
-from tutelage.model.activation_checkpointing import recompute_activations
-from tutelage.model.attention.packed import use_packed_attention
-from tutelage.model.loss import row_loss
-from tutelage.types import PackedSequence
-
-torch.set_num_threads(1)
-torch.manual_seed(0)
-model = LlamaForCausalLM(LlamaConfig(
-    vocab_size=416, hidden_size=64, intermediate_size=512, num_hidden_layers=8, num_attention_heads=1,
-    num_key_value_heads=1, max_position_embeddings=8192,
-)).train()
-use_packed_attention(model)
-if sys.argv[1] == "on":
-    recompute_activations(model)
-
-def peak_bytes():  # the kernel's own mark; getrusage counts the parent's memory at the start of this process as well
-    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-    return int(status["VmHWM"].split()[0]) * 1024
-
-def learn(tokens):
-    ids = numpy.random.default_rng(0).integers(0, 416, tokens).astype(numpy.int32)
-    weights = numpy.ones(tokens, dtype=numpy.float32)
-    weights[0] = 0
-    loss, count = row_loss(model, PackedSequence(ids, weights, numpy.arange(tokens, dtype=numpy.int32), (tokens,), ()))
-    (loss / count).backward()
-    return loss, count
-
-learn(64)  # libraries that load late are no activations
-before = peak_bytes()
-loss, count = learn(8192)
-print(peak_bytes() - before, loss.item(), count)
-"""
+SCRIPT = ROOT / "tests/support/long_row.py"
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -108,9 +73,7 @@ def test_a_layer_keeps_its_input_alone(tiny_model: Any, documents: Documents) ->
 def test_a_row_of_8192_tokens_takes_a_bounded_part_of_the_memory() -> None:
     grown, losses = {}, set()
     for again in ("on", "off"):
-        done = subprocess.run(
-            [sys.executable, "-c", LONG, again], capture_output=True, text=True, check=False, timeout=240
-        )
+        done = launch(str(SCRIPT), again, "8192")
         assert done.returncode == 0, done.stderr
         size, loss, count = done.stdout.split()
         grown[again] = int(size)

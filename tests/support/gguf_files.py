@@ -9,6 +9,7 @@ import json
 import random
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ def ids_by_llama_cpp(gguf: Path, texts: list[str], *, add_special: bool = False)
     return found
 
 
+@cache
 def byte_level_vocabulary() -> tuple[list[str], list[str]]:
     """Tokens and merges of a byte-level vocabulary that never cuts a text."""
     trained = Tokenizer(models.BPE())
@@ -93,6 +95,7 @@ def byte_level_vocabulary() -> tuple[list[str], list[str]]:
     return _trained(trained, alphabet=pre_tokenizers.ByteLevel.alphabet(), control=CONTROL, space=" ")
 
 
+@cache
 def sentencepiece_vocabulary() -> tuple[list[str], list[str]]:
     """Tokens and merges of a vocabulary of letters, with spaces written as sentencepiece writes them."""
     return _trained(Tokenizer(models.BPE()), alphabet=[], control=[], space="\u2581")

@@ -9,6 +9,7 @@ does, with `cli_process.start`.
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -109,6 +110,8 @@ def _serve() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     for name in IMPORTED:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
     for line in sys.stdin:
         answers.write(f"{json.dumps(_status(json.loads(line)))}\n")
         answers.flush()
