@@ -51,7 +51,7 @@ def train(
         ConfigError: a wrong or missing setting; all problems together, with the nearest right names.
         TutelageError: of the kind that fits: data, model or run that cannot be used.
     """
-    asked = settings_of(model, "train", settings, data=data, validation=validation, task=task, general=general)
+    run_settings = settings_of(model, "train", settings, data=data, validation=validation, task=task, general=general)
     if "name" not in settings and not isinstance(model, Settings):
         if resume:
             raise ConfigError(
@@ -61,10 +61,10 @@ def train(
                 expected="the name that the run began with",
                 fix="add name=NAME, and folder=FOLDER if it had one",
             )
-        asked = asked.model_copy(update={"name": _free_name(Path(asked.folder))})
+        run_settings = run_settings.model_copy(update={"name": _free_name(Path(run_settings.folder))})
     from tutelage.train.run import run
 
-    finished = run(asked, screen_here(), resume=resume)
+    finished = run(run_settings, screen_here(), resume=resume)
     return Run(finished.folder)
 
 
@@ -77,14 +77,16 @@ def settings_of(
     if isinstance(model, Settings):
         if not keywords and not sources:
             return model.resolved()
-        given = model.model_dump(exclude_unset=True)
+        set_values = model.model_dump(exclude_unset=True)
         named = {
             f"{name}.{key}": value
-            for name, part in given.items()
-            if isinstance(part, dict)
-            for key, value in part.items()
+            for name, section in set_values.items()
+            if isinstance(section, dict)
+            for key, value in section.items()
         }
-        plain = {name: value for name, part in given.items() if not isinstance(part, dict) for value in [part]}
+        plain = {
+            name: value for name, section in set_values.items() if not isinstance(section, dict) for value in [section]
+        }
         return from_keywords(plain | named | sources | keywords, where=where)
     return from_keywords({"model.name": os.fspath(model)} | sources | keywords, where=where)
 
@@ -123,13 +125,13 @@ def plan(
     from tutelage.builders.planning import of_model, of_recipe
 
     if data is None and not isinstance(model, Settings):
-        asked = from_keywords({"model.name": os.fspath(model)} | NO_DATA | settings, where="tutelage.plan(...)")
-        method, precision = asked.model.method, asked.model.precision
+        run_settings = from_keywords({"model.name": os.fspath(model)} | NO_DATA | settings, where="tutelage.plan(...)")
+        method, precision = run_settings.model.method, run_settings.model.precision
         return of_model(
-            asked.model.name, method, tokens, precision, memory_gb=memory_gb, probe=probe, log=lambda _text: None
+            run_settings.model.name, method, tokens, precision, memory_gb=memory_gb, probe=probe, log=lambda _text: None
         )
-    asked = settings_of(model, "plan", settings, data=data)
-    return of_recipe(asked, memory_gb=memory_gb, probe=probe, log=lambda _text: None)
+    run_settings = settings_of(model, "plan", settings, data=data)
+    return of_recipe(run_settings, memory_gb=memory_gb, probe=probe, log=lambda _text: None)
 
 
 def audit(model: str | os.PathLike[str], **settings: Any) -> tuple[Finding, ...]:
@@ -147,8 +149,8 @@ def audit(model: str | os.PathLike[str], **settings: Any) -> tuple[Finding, ...]
     """
     from tutelage.builders.checkpoint import checkpoint_report
 
-    asked = from_keywords({"model.name": os.fspath(model)} | NO_DATA | settings, where="tutelage.audit(...)")
-    return checkpoint_report(asked.model.name, asked.render, log=lambda _text: None).findings
+    run_settings = from_keywords({"model.name": os.fspath(model)} | NO_DATA | settings, where="tutelage.audit(...)")
+    return checkpoint_report(run_settings.model.name, run_settings.render, log=lambda _text: None).findings
 
 
 def evaluate(
@@ -190,8 +192,8 @@ def evaluate(
     from tutelage.builders.trained_model import open_model
 
     screen = screen_here(stderr=True)
-    asked = settings_of(model, "evaluate", settings, data=data, task=task, general=general)
-    return evaluate_rows(open_model(asked, log=screen.log), asked, name="base", screen=screen)
+    run_settings = settings_of(model, "evaluate", settings, data=data, task=task, general=general)
+    return evaluate_rows(open_model(run_settings, log=screen.log), run_settings, name="base", screen=screen)
 
 
 def export(run: str | os.PathLike[str] | Run, folder: str | os.PathLike[str], *, merged: bool = True) -> Path:

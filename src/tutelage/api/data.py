@@ -11,7 +11,7 @@ from tutelage.formats.memory import keep_rows
 
 Data = str | os.PathLike[str] | Iterable[Any]
 """A path, glob, folder or hub id, or a list of them; or rows: a list of dicts, a `datasets.Dataset`, any iterable."""
-PLACES = {
+DATA_SETTINGS = {
     "data": "data.train",
     "validation": "data.validation",
     "task": "evaluate.task",
@@ -55,6 +55,8 @@ def sources_of(data: Data, label: str) -> list[str]:
     return [keep_rows(data, label)]
 
 
-def data_keywords(**given: Data | None) -> dict[str, list[str]]:
+def data_keywords(**data_arguments: Data | None) -> dict[str, list[str]]:
     """The settings for data that was given by argument: `data=`, `validation=`, `task=`, `general=`."""
-    return {PLACES[label]: sources_of(value, label) for label, value in given.items() if value is not None}
+    return {
+        DATA_SETTINGS[label]: sources_of(value, label) for label, value in data_arguments.items() if value is not None
+    }

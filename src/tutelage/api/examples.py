@@ -41,12 +41,12 @@ class Renderer:
     """
 
     def __init__(self, model: str | os.PathLike[str], **settings: Any) -> None:
-        given = {"model.name": os.fspath(model)} | NO_DATA | settings
-        asked = from_keywords(given, where="tutelage.Renderer(...)")
-        self.model: str = asked.model.name
-        self._settings = asked
-        folder = start_folder(asked.model, weights=False, log=Terminal(stderr=True).write_line)
-        self._renderer: render.Renderer = renderer_for(folder, asked.render)
+        keywords = {"model.name": os.fspath(model)} | NO_DATA | settings
+        renderer_settings = from_keywords(keywords, where="tutelage.Renderer(...)")
+        self.model: str = renderer_settings.model.name
+        self._settings = renderer_settings
+        folder = start_folder(renderer_settings.model, weights=False, log=Terminal(stderr=True).write_line)
+        self._renderer: render.Renderer = renderer_for(folder, renderer_settings.render)
 
     def prompt(self, prompt: Prompts) -> TokenIds:
         """The ids that a server would feed the model: int32 [S].
@@ -189,9 +189,9 @@ def load_data(data: Data, renderer: Renderer | str | os.PathLike[str], **setting
         DataError: no row is left; or, with strict, one was dropped.
     """
     renderer = renderer if isinstance(renderer, Renderer) else Renderer(renderer)
-    given: Mapping[str, Any] = {"model.name": renderer.model} | data_keywords(data=data) | settings
-    asked = with_adapters_own(from_keywords(given, where="tutelage.load_data(...)"))
-    if "render" in asked.model_fields_set:
+    keywords: Mapping[str, Any] = {"model.name": renderer.model} | data_keywords(data=data) | settings
+    data_settings = with_adapters_own(from_keywords(keywords, where="tutelage.load_data(...)"))
+    if "render" in data_settings.model_fields_set:
         raise ConfigError(
             "The renderer has its own settings",
             where="tutelage.load_data(...)",
@@ -199,7 +199,7 @@ def load_data(data: Data, renderer: Renderer | str | os.PathLike[str], **setting
             fix="give it to tutelage.Renderer(...)",
         )
     inner = renderer._renderer
-    asked, _ = held_to_positions(asked, inner.tokenizer.folder, log=Terminal(stderr=True).write_line)
-    ledger = Ledger(strict=asked.data.strict)
-    store = prepared_examples(asked, inner, ledger, cache=prepared_cache())
+    data_settings, _ = held_to_positions(data_settings, inner.tokenizer.folder, log=Terminal(stderr=True).write_line)
+    ledger = Ledger(strict=data_settings.data.strict)
+    store = prepared_examples(data_settings, inner, ledger, cache=prepared_cache())
     return Examples(store, renderer, ledger)

@@ -136,17 +136,23 @@ class Run:
         opened, name = self._open(base=base), "base" if base else "tuned"
         if data is None and task is None and general is None:
             return evaluate_opened(opened, name=name, screen=screen_here(stderr=True))
-        given = data_keywords(data=data if data is not None else task, task=task, general=general)
-        if "data.train" not in given:
-            given["data.train"] = list(self.settings.data.train)
-        kept = self.settings.model_dump(exclude_unset=True)
-        reading = {key: value for key, value in kept["data"].items() if key in ("format", "columns", "workers")}
-        kept["evaluate"] = {
-            key: value for key, value in kept.get("evaluate", {}).items() if key not in ("task", "general")
+        data_settings = data_keywords(data=data if data is not None else task, task=task, general=general)
+        if "data.train" not in data_settings:
+            data_settings["data.train"] = list(self.settings.data.train)
+        set_values = self.settings.model_dump(exclude_unset=True)
+        format_settings = {
+            key: value for key, value in set_values["data"].items() if key in ("format", "columns", "workers")
         }
-        asked = from_keywords(kept | {"data": reading} | given, where="Run.evaluate(...)")
+        set_values["evaluate"] = {
+            key: value for key, value in set_values.get("evaluate", {}).items() if key not in ("task", "general")
+        }
+        evaluation_settings = from_keywords(
+            set_values | {"data": format_settings} | data_settings, where="Run.evaluate(...)"
+        )
         measures_loss = data is not None
-        return evaluate_rows(opened, asked, name=name, screen=screen_here(stderr=True), measures_loss=measures_loss)
+        return evaluate_rows(
+            opened, evaluation_settings, name=name, screen=screen_here(stderr=True), measures_loss=measures_loss
+        )
 
     def export(self, folder: str | os.PathLike[str], *, merged: bool = True) -> Path:
         """Write what was trained as a folder that `AutoModelForCausalLM.from_pretrained` loads; returns it.
@@ -169,10 +175,10 @@ class Run:
         from tutelage.export.model_folder import copy_model
 
         trained = self._trained()
-        whole = ModelSettings(
+        merged_model = ModelSettings(
             name=str(self.folder), adapter="merge", trust_remote_code=self.settings.model.trust_remote_code
         )
-        source = start_folder(whole, log=screen_here(stderr=True).log) if merged else trained
+        source = start_folder(merged_model, log=screen_here(stderr=True).log) if merged else trained
         return copy_model(source, Path(folder))
 
     def save(self, folder: str | os.PathLike[str]) -> Path:

@@ -49,21 +49,21 @@ class Trainer:
     """
 
     def __init__(self, model: str | os.PathLike[str], **settings: Any) -> None:
-        given = {"model.name": os.fspath(model)} | NO_DATA | settings
-        asked = with_adapters_own(from_keywords(given, where="tutelage.Trainer(...)"))
-        if "lora" in asked.model.method and asked.lora.init in DATA_DRIVEN_INITS:
+        keywords = {"model.name": os.fspath(model)} | NO_DATA | settings
+        trainer_settings = with_adapters_own(from_keywords(keywords, where="tutelage.Trainer(...)"))
+        if "lora" in trainer_settings.model.method and trainer_settings.lora.init in DATA_DRIVEN_INITS:
             raise ConfigError(
                 "This start of LoRA looks at the data of a run, and a Trainer has none yet",
                 where="lora.init",
-                found=asked.lora.init,
+                found=trainer_settings.lora.init,
                 expected="one that looks at no data",
                 fix="leave it out, or use tutelage.train",
             )
-        self.settings: Settings = asked
-        start = start_folder(asked.model, log=Terminal(stderr=True).write_line)
+        self.settings: Settings = trainer_settings
+        start = start_folder(trainer_settings.model, log=Terminal(stderr=True).write_line)
         self._start = start
-        self._renderer = renderer_for(start, asked.render)
-        self._state: TrainState = train_state_for(asked, start, SINGLE)
+        self._renderer = renderer_for(start, trainer_settings.render)
+        self._state: TrainState = train_state_for(trainer_settings, start, SINGLE)
         self._attention = self._state.strategy.architecture.attention
 
     def forward_backward(self, batch: Sequence[Example]) -> float:
@@ -125,8 +125,8 @@ class Trainer:
         """
         optimizer = self._state.optimizer
         rate = self.settings.peak_learning_rate if learning_rate is None else learning_rate
-        most = self.settings.train.max_grad_norm if max_grad_norm is None else max_grad_norm
-        norm = optimizer.step(rate, max_grad_norm=most)
+        norm_limit = self.settings.train.max_grad_norm if max_grad_norm is None else max_grad_norm
+        norm = optimizer.step(rate, max_grad_norm=norm_limit)
         if not math.isfinite(norm):
             optimizer.forget_gradients()
             raise TrainingError(
