@@ -18,10 +18,10 @@ quickstart: $(VENV)/.train  ## Fine-tune a real model on real data and show what
 	$(BIN)/tutelage train recipes/quickstart.toml
 
 test: $(VENV)/.dev  ## Install what the tests need and run them, without the sweeps of `nightly`
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 nightly: $(VENV)/.dev  ## The sweeps that are too long for `test`: every kind of model, whole plans, a real model's step
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m nightly
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m nightly
 
 fuzz: $(VENV)/.dev  ## Damaged data, run folders, model folders and settings: for the night, about an hour
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.fuzz.run
