@@ -23,7 +23,8 @@ from benchmarks.masks.checkpoints import (
     write_checkpoint,
 )
 from benchmarks.masks.escaped import judge_escaped
-from benchmarks.masks.oracle import Facts, judge
+from benchmarks.masks.oracle import Facts
+from benchmarks.masks.rewritten import judge_rewritten, reasons
 from benchmarks.masks.served import Refusal, Server, Way, as_served, render
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.models import WordLevel
@@ -87,7 +88,11 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One template's share. Settings differ from the first in `empty_reasoning` and `control_tokens` alone."""
+    """One template's share.
+
+    Settings differ from the first in three policies alone: `empty_reasoning`, `closed_reasoning` (asked of rows with
+    reasoning) and `control_tokens` (asked of rows that spell one).
+    """
 
     template: Path
     cases: tuple[Case, ...]
@@ -221,13 +226,19 @@ def _judge_vocabulary(
     accepted = [accepts(one.conversation, server, control) for one in work.cases]
     renderer = renderer_for(checkpoint.folder, work.settings[0][1])  # once a folder: reading a vocabulary is slow
     for setting, values in work.settings:
-        escapes = values.control_tokens == "escape"
+        escapes, opens = values.control_tokens == "escape", values.closed_reasoning == "open"
         asked = [
             (case, acceptance)
             for case, acceptance in zip(work.cases, accepted, strict=True)
             if not escapes or acceptance.kind == "control token"
+            if not opens or any(map(reasons, case.conversation.messages))
         ]
-        renderer = replace(renderer, empty_reasoning=values.empty_reasoning, control_tokens=values.control_tokens)
+        renderer = replace(
+            renderer,
+            empty_reasoning=values.empty_reasoning,
+            closed_reasoning=values.closed_reasoning,
+            control_tokens=values.control_tokens,
+        )
         outcomes = outcomes_of([case.conversation for case, _ in asked], renderer)
         for (case, acceptance), outcome in zip(asked, outcomes, strict=True):
             kind = acceptance.kind
@@ -243,7 +254,7 @@ def _judge_vocabulary(
                 why_not=acceptance.why,
                 renders=acceptance.renders,
             )
-            pair, way = _judged(pair, case, outcome, server, facts, control if escapes else None)
+            pair, way = _judged(pair, case, outcome, server, facts, escaped=control if escapes else None, opens=opens)
             result.pairs.append(pair)
             if (setting, name) == (work.settings[0][0], work.tokenizers[0].name):
                 result.kept.append(_kept(pair, case, outcome, way or acceptance.way or Way()))
@@ -262,7 +273,14 @@ def _kept(pair: Pair, case: Case, outcome: Outcome, way: Way) -> Kept:
 
 
 def _judged(
-    pair: Pair, case: Case, outcome: Outcome, server: Server, facts: Facts, escaped: re.Pattern[str] | None
+    pair: Pair,
+    case: Case,
+    outcome: Outcome,
+    server: Server,
+    facts: Facts,
+    *,
+    escaped: re.Pattern[str] | None,
+    opens: bool,
 ) -> tuple[Pair, Way | None]:
     """The pair with its verdict, and the way the oracle had to write the messages; `escaped` finds control tokens."""
     if isinstance(outcome, Drop):
@@ -272,7 +290,7 @@ def _judged(
     if escaped is not None:
         opinion = judge_escaped(case.conversation, outcome, server, facts, escaped)
     else:
-        opinion = judge(case.conversation, outcome, server, facts)
+        opinion = judge_rewritten(case.conversation, outcome, server, facts, opens=opens)
     made = replace(
         pair,
         verdict="proven",

@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = (
         ("default", RenderSettings(date=today)),
         ("close", RenderSettings(date=today, empty_reasoning="close")),
+        ("open", RenderSettings(date=today, empty_reasoning="close", closed_reasoning="open")),
         ("escape", RenderSettings(date=today, empty_reasoning="close", control_tokens="escape")),
     )
     works = [Workload(template, tuple(chosen), tuple(tokenizers), settings) for template in templates]

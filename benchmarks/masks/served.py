@@ -127,6 +127,12 @@ class Server:
 
     tokenizer: PreTrainedTokenizerFast
     _texts: dict[tuple[int, int, bool, Way], str | Refusal] = field(default_factory=dict)
+    _kept: list[Conversation] = field(default_factory=list)
+
+    def keep(self, conversation: Conversation) -> Conversation:
+        """The conversation, kept alive: texts are known by its identity."""
+        self._kept.append(conversation)
+        return conversation
 
     def text(self, conversation: Conversation, count: int, way: Way, *, prompt: bool) -> str | Refusal:
         """The rendering of the first `count` messages, with the generation prompt or without."""

@@ -2,9 +2,10 @@
 
 A pair is *written* when, in some way of handing the messages over (reasoning stays in its field), every trained turn
 behind another message has a served prompt and a finished turn, both render, and the finished turn holds all words of
-the turn: reasoning, content, names and arguments of calls. Nothing is asked of earlier messages, of open or closed
-blocks, or of stops. Rows that spell a control token are left out. Under the default setting a pair that is dropped for
-`no_reasoning` and proven with `empty_reasoning = "close"` is the policy's, and counted apart.
+the turn: reasoning, content, names and arguments of calls, behind what is written without the turn, as the tools on
+offer have the same names. Nothing is asked of earlier messages, of open or closed blocks, or of stops. Rows that spell
+a control token are left out. Under the default setting a pair that is dropped for `no_reasoning` and proven with
+`empty_reasoning = "close"` is the policy's, and counted apart. The setting "open" has `closed_reasoning = "open"`, too.
 
     python -m benchmarks.masks.written runs/masks --templates DIR
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +47,14 @@ def _writes(conversation: Conversation, index: int, server: Server, way: Way) ->
     if not (isinstance(prompt, str) and prompt and isinstance(finished, str)):
         return False
     message = conversation.messages[index]
-    return all(piece.find(finished) is not None for piece in [*spoken(message), *called(message)])
+    before = server.text(conversation, index, way, prompt=False)
+    letters = zip(before if isinstance(before, str) else "", finished, strict=False)
+    start = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], letters))
+    return all(piece.find(finished, start) is not None for piece in [*spoken(message), *called(message)])
 
 
 def main() -> int:
-    """Print the shares of both settings, and what is lost by template and reason."""
+    """Print the shares of each setting, and what is lost by template and reason."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help="the folder that run wrote")
     parser.add_argument("--templates", type=Path, required=True, help="the folder of *.jinja files that run was given")
@@ -62,8 +67,13 @@ def main() -> int:
         server = Server(spelling_tokenizer((options.templates / f"{name}.jinja").read_text(encoding="utf-8")))
         written |= {(name, case.name) for case in cases if is_written(case.conversation, server)}
     closed = {_key(pair) for pair in pairs if pair["setting"] == "close" and pair["verdict"] == "proven"}
-    for setting in ("default", "close"):
-        _print(setting, [pair for pair in pairs if pair["setting"] == setting and _key(pair)[1:] in written], closed)
+    by_setting = {
+        setting: {_key(pair): pair for pair in pairs if pair["setting"] == setting and _key(pair)[1:] in written}
+        for setting in ("default", "close", "open")
+    }
+    by_setting["open"] = by_setting["close"] | by_setting["open"]  # which only rows with reasoning are asked
+    for setting, asked in by_setting.items():
+        _print(setting, list(asked.values()), closed)
     return 0
 
 

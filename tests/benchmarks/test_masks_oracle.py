@@ -17,9 +17,11 @@ from benchmarks.masks.checkpoints import BaseTokenizer, control_tokens_in, liter
 from benchmarks.masks.escaped import judge_escaped
 from benchmarks.masks.oracle import Facts, judge
 from benchmarks.masks.pairs import Workload, pairs_of, spelling_tokenizer, tokens_of
+from benchmarks.masks.rewritten import judge_rewritten
 from benchmarks.masks.run import TRAPS, main, read_cases
 from benchmarks.masks.served import Server, Way
 from benchmarks.masks.trl_compare import differences
+from benchmarks.masks.written import is_written
 from tokenizers import Tokenizer as FastTokenizer
 
 from tutelage.config import RenderSettings
@@ -283,6 +285,65 @@ def test_m7_reasoning_in_words_is_left_as_the_template_leaves_it(
     worded = bench(template, tiny_tokenizer_folder)
     row = Conversation((Message("user", "Say."), Message("assistant", "Two tickets.")), ADDRESS)
     assert (worded.opinion(row, built(worded, row, reply)) == []) is is_right
+
+
+@pytest.mark.parametrize(
+    ("reply", "is_right"),
+    [
+        ("The driver.\nSo:\nTwo tickets.<|im_end|>", True),
+        ("The driver.\nThus:\nTwo tickets.<|im_end|>", False),
+        ("\nSo:\nTwo tickets.<|im_end|>", False),
+        ("Two tickets.\nSo:\nThe driver.<|im_end|>", False),
+        ("<think>The driver.</think>\nSo:\nTwo tickets.<|im_end|>", False),
+    ],
+)
+def test_m7_reasoning_of_the_content_may_be_handed_over_in_its_field(
+    tiny_tokenizer_folder: Path, reply: str, is_right: bool
+) -> None:
+    worded = bench(IN_WORDS, tiny_tokenizer_folder)
+    row = Conversation(
+        (Message("user", "Say."), Message("assistant", "<think>The driver.</think>Two tickets.")), ADDRESS
+    )
+    example = built(worded, row, reply)
+    assert judge_rewritten(row, [example], worded.server, worded.facts, opens=False).is_right is is_right
+    assert worded.opinion(row, example) != []
+
+
+def test_m6_a_block_may_be_opened_by_an_argument_where_that_is_asked(tiny_tokenizer_folder: Path) -> None:
+    template = CHATML.replace(
+        "(message['content'] or '')",
+        "('<think>' + message['reasoning_content'] + '</think>' "
+        "if message['reasoning_content'] else '') + message['content']",
+    ).replace(
+        "assistant\\n' -}}{%- endif", "assistant\\n' + ('' if enable_thinking else '<think></think>') -}}{%- endif"
+    )
+    switched = bench(template, tiny_tokenizer_folder)
+    row = Conversation(
+        (Message("user", "Say."), Message("assistant", "Two tickets.", reasoning="The driver.")), ADDRESS
+    )
+    asked = switched.server.keep(replace(row, template_arguments={"enable_thinking": True}))
+    example = built(switched, asked, "<think>The driver.</think>Two tickets.<|im_end|>")
+
+    def is_right(*, opens: bool) -> bool:
+        return judge_rewritten(row, [example], switched.server, switched.facts, opens=opens).is_right
+
+    assert is_right(opens=True)
+    assert not is_right(opens=False)
+    unreasoned = built(switched, asked, "Two tickets.<|im_end|>")
+    assert not judge_rewritten(row, [unreasoned], switched.server, switched.facts, opens=True).is_right
+    open_anyway = bench(template.replace("'<think></think>'", "'<br>'"), tiny_tokenizer_folder)
+    other = built(open_anyway, open_anyway.server.keep(asked), "<think>The driver.</think>Two tickets.<|im_end|>")
+    assert not judge_rewritten(row, [other], open_anyway.server, open_anyway.facts, opens=True).is_right
+
+
+def test_a_name_in_the_list_of_tools_is_no_written_call(tiny_tokenizer_folder: Path) -> None:
+    tools = ({"type": "function", "function": {"name": "refund", "parameters": {}}},)
+    caller = Message("assistant", "", tool_calls=(ToolCall("refund", {}),))
+    row = Conversation((Message("user", "Say."), caller), ADDRESS, tools)
+    listed = "{%- if tools -%}{{- tools | tojson -}}{%- endif -%}" + CHATML
+    assert is_written(row, bench(listed, tiny_tokenizer_folder).server)
+    mute = listed.replace("message['tool_calls'] or []", "[]")
+    assert not is_written(row, bench(mute, tiny_tokenizer_folder).server)
 
 
 def test_what_ends_every_conversation_is_no_part_of_a_reply(tiny_tokenizer_folder: Path) -> None:

@@ -218,6 +218,7 @@ CHANGES: dict[str, Callable[[Renderer, Path], Renderer]] = {
     "missing_stop": lambda one, _: replace(one, missing_stop="drop"),
     "reasoning_field": lambda one, _: replace(one, reasoning_field="thinking"),
     "empty_reasoning": lambda one, _: replace(one, empty_reasoning="close"),
+    "closed_reasoning": lambda one, _: replace(one, closed_reasoning="open"),
     "most_tokens": lambda one, _: replace(one, most_tokens=512),
     "too_long": lambda one, _: replace(one, too_long="cut"),
 }

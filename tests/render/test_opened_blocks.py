@@ -50,8 +50,8 @@ class TestOpenedInOtherWords:
         self, with_template: Build, policy: str
     ) -> None:
         row = talk(*pair("2+3?", "<think>\nadd them\n</think>\n\n5"))
-        for template in (self.SENTENCE, self.JUDGE):
-            assert dropped(with_template(template, empty_reasoning=policy), row).reason == "prompt_not_a_prefix"
+        assert dropped(with_template(self.JUDGE, empty_reasoning=policy), row).reason == "prompt_not_a_prefix"
+        assert replies(with_template(self.SENTENCE, empty_reasoning=policy), row) == ["add them\n[FINAL]\n5<|im_end|>"]
 
     @pytest.mark.parametrize("words", ["Answer:\\n", "[FINAL]\\n", "My reasoning is over. [FINAL]\\n"])
     def test_m7_other_words_open_no_reasoning(self, with_template: Build, words: str) -> None:

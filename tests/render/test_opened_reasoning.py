@@ -181,6 +181,14 @@ class TestWithoutItsHeader:
         assert last == "There.<|im_end|>"
         assert first.startswith("<call>")
 
+    def test_m7_a_later_call_that_is_written_as_a_first_one(self, with_template: Build) -> None:
+        calls = [Message("assistant", "", tool_calls=(ToolCall("find", {"at": at}),)) for at in ("x", "y")]
+        row = talk(ASKED, calls[0], Message("tool", "found"), calls[1])
+        first, last = replies(with_template(JOINED), row)
+        assert last == first.replace('"x"', '"y"')
+        assert last.startswith("<call>")
+        assert last.endswith("</call><|im_end|>")
+
     def test_m7_a_later_call_that_is_joined_is_no_first_one(self, with_template: Build) -> None:
         template = JOINED.replace("{{- '<call>' +", "{{- ('<more>' if ns.open else '<call>') +")
         assert template != JOINED

@@ -14,7 +14,7 @@ import pytest
 from tests.support.serving_oracle import CHATML, LATEST_REASONING, dropped, pair, proven, remarks, talk
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
 from tutelage.render.remedies import ROWS_WITH_ALL_REMEDIES
-from tutelage.types import Address, Conversation, Drop, Message
+from tutelage.types import Address, Conversation, Drop, Message, ToolCall
 
 THINKS = talk(Message("user", "2+3?"), Message("assistant", "5", reasoning="add them"))
 PLAIN = talk(*pair("2+3?", "5"))
@@ -121,13 +121,52 @@ def test_m7_a_template_that_takes_the_closing_tag_out_is_not_told_so(with_templa
     assert way(with_template(inside), PLAIN) == ""
 
 
-def test_m6_reasoning_in_the_content_that_the_template_loses_goes_into_its_field(with_template: Build) -> None:
-    lost = LATEST_REASONING.replace("{{- message['content']", "{{- message['content'].split('</think>')[-1]")
-    row = talk(*pair("2+3?", "<think>\nadd them\n</think>\n\n5"))
-    renderer = with_template(lost)
-    assert dropped(renderer, row).reason == "content_not_in_reply"
-    assert way(renderer, row) == "the reasoning of the content in a field of its own"
-    proven(renderer, THINKS)
+CALLER = Message("assistant", "Let me.", tool_calls=(ToolCall("find", {"at": {"x": True}}),))
+WITH_CALLS = CHATML.replace(
+    "message['content'] + '<|im_end|>\\n' -}}",
+    "(message['content'] or '') -}}{%- for c in message['tool_calls'] or [] -%}{{- c.function.name -}}"
+    "{%- for k, v in c.function.arguments.items() -%}{{- ' ' + k + '=' + v | string -}}{%- endfor -%}{%- endfor -%}"
+    "{{- '<|im_end|>\\n' -}}",
+)
+
+
+def test_m6_arguments_that_are_printed_as_python_are_text_in_the_data(with_template: Build) -> None:
+    renderer = with_template(WITH_CALLS)
+    assert way(renderer, talk(Message("user", "Where?"), CALLER)) == "nested arguments as JSON text"
+    flat = replace(CALLER, tool_calls=(ToolCall("find", {"at": '{"x": true}'}),))
+    assert len(proven(renderer, talk(Message("user", "Where?"), flat))) == 1
+
+
+def test_m6_replies_in_a_row_that_the_prompt_goes_on_with_are_said_at_once(with_template: Build) -> None:
+    goes_on = CHATML.replace(
+        "assistant\\n' -}}", "assistant\\n' + (messages[-1].content if messages[-1].role == 'assistant' else '') -}}"
+    )
+    renderer = with_template(goes_on)
+    row = talk(*pair("Say.", "It is deep."), Message("assistant", "And flooded."))
+    assert way(renderer, row) == "the reply before it in the same message"
+    proven(renderer, talk(*pair("Say.", "It is deep.\n\nAnd flooded.")))
+
+
+def test_m6_words_beside_calls_that_a_template_moves_behind_results_are_named(with_template: Build) -> None:
+    late = (
+        "{%- set ns = namespace(late='') -%}{%- for m in messages -%}"
+        "{%- if m.role == 'tool' -%}{{- '<r>' + m.content + '</r>' + ns.late -}}"
+        "{%- elif m.tool_calls -%}{{- '<|im_start|>assistant\\n<c>' + m.tool_calls[0].function.name + ' at=y</c>' -}}"
+        "{%- set ns.late = m.content or '' -%}{%- if loop.last -%}{{- ns.late + '<|im_end|>' -}}{%- endif -%}"
+        "{%- elif m.role == 'assistant' and ns.late -%}{{- m.content + '<|im_end|>' -}}"
+        "{%- else -%}{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>' -}}{%- endif -%}{%- endfor -%}"
+        "{%- if add_generation_prompt -%}{{- '<|im_end|>' if ns.late else '<|im_start|>assistant\\n' -}}{%- endif -%}"
+    )
+    call = Message("assistant", "Let me.", tool_calls=(ToolCall("find", {"at": "y"}),))
+    row = talk(Message("user", "Where?"), call, Message("tool", "found"), Message("assistant", "There."))
+    renderer = with_template(late, turns="last")
+    assert way(renderer, row) == "no words beside the calls before it"
+
+
+def test_m6_reasoning_that_has_no_place_at_all_is_to_be_left_out(with_template: Build) -> None:
+    closed = CHATML.replace("assistant\\n' -}}{%- endif", "assistant\\n<think>\\n\\n</think>\\n\\n' -}}{%- endif")
+    assert way(with_template(closed), talk(*pair("2+3?", "<think>add</think>5"))) == "its reasoning left out"
+    assert len(proven(with_template(closed), PLAIN)) == 1
 
 
 def test_m6_a_stop_inside_a_turn_names_the_token_that_must_not_be_one(

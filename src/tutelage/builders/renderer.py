@@ -53,6 +53,7 @@ def renderer_for(model_folder: Path, settings: RenderSettings) -> Renderer:
         control_tokens=settings.control_tokens,
         missing_stop=settings.missing_stop,
         empty_reasoning=settings.empty_reasoning,
+        closed_reasoning=settings.closed_reasoning,
         reasoning_field=settings.reasoning_field,
     )
 

@@ -207,6 +207,12 @@ class RenderSettings(Section):
         "block empty and train that.",
         json_schema_extra={"source": "our choice: whether a model should learn to skip reasoning is for people to say"},
     )
+    closed_reasoning: Literal["drop", "open"] = Field(
+        default="drop",
+        description="When the served prompt closes the block of reasoning that a turn needs: drop the row, or render "
+        "it with the template's argument that leaves the block open, which its server must then be asked with.",
+        json_schema_extra={"source": "our choice: which requests a server is to reason on is for people to say"},
+    )
     reasoning_field: Literal["auto", "reasoning_content", "reasoning", "thinking", "content"] = Field(
         default="auto",
         description="The field in which the template is handed a turn's reasoning: auto finds the one it writes; "

@@ -11,8 +11,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from tutelage.render.chat_template.message_format import ReasoningField, message_format_of
-from tutelage.render.chat_template.reasoning import leading_block
 from tutelage.render.chat_template.template import ChatTemplate, TemplateRefusal
+from tutelage.render.rewrites import with_reasoning_in_field
 from tutelage.render.special_tokens import SpecialTokens
 from tutelage.render.tokenizer import NAMED_TOKENS
 from tutelage.types import Conversation, Drop, Message, Proven
@@ -65,10 +65,6 @@ class Remedies:
     def __init__(self, renderer: Renderer) -> None:
         self._renderer = renderer
         self._variants: dict[tuple[tuple[str, str], ...], Renderer] = {}
-
-    @cached_property
-    def _arguments(self) -> tuple[tuple[str, bool], ...]:
-        return effective_arguments(self._renderer.template)
 
     @cached_property
     def _fields(self) -> tuple[ReasoningField, ...]:
@@ -135,7 +131,7 @@ class Remedies:
             yield from self._without_one_stop(row, turns)
         if reason not in _BY_ARGUMENTS:
             return
-        for name, flag in self._arguments:
+        for name, flag in self._renderer.effective_arguments:
             text = f"render.template_arguments = {{{name} = {json.dumps(flag)}}}"
             arguments = {**row.template_arguments, name: flag}
             yield Remedy(text, self._variant(turns), replace(row, template_arguments=arguments))
@@ -147,9 +143,11 @@ class Remedies:
             text = "the reasoning in the content, as <think>...</think>"
             yield Remedy(text, self._variant(turns), replace(row, messages=moved))
         elif self._renderer.form.writes_reasoning:
-            fields = tuple(_reasoning_in_field(message) for message in row.messages)
+            fields = tuple(with_reasoning_in_field(message) for message in row.messages)
             text = "the reasoning of the content in a field of its own"
             yield Remedy(text, self._variant(turns), replace(row, messages=fields))
+        for text, messages in _other_messages(row.messages, reason):
+            yield Remedy(text, self._variant(turns), replace(row, messages=messages))
 
     def _without_one_stop(self, row: Conversation, turns: Literal["all", "last"]) -> Iterator[Remedy]:
         """For templates that write a stop token inside a turn: a model that is to write on must not stop there."""
@@ -213,8 +211,29 @@ def _reasoning_in_content(message: Message) -> Message:
     return replace(message, reasoning=None, content=f"<think>\n{thought}\n</think>\n\n{message.content or ''}")
 
 
-def _reasoning_in_field(message: Message) -> Message:
-    block = leading_block(message.content or "")
-    if block is None or (message.reasoning or "").strip():
-        return message
-    return replace(message, reasoning=block[0].strip(), content=block[1].lstrip())
+def _other_messages(messages: tuple[Message, ...], reason: str) -> Iterator[tuple[str, tuple[Message, ...]]]:
+    """What else the data could hold, for what the template never writes; the last message is the turn."""
+    *earlier, last = messages
+    if reason == "tool_call_not_in_reply":
+        yield "nested arguments as JSON text", tuple(map(_with_flat_arguments, messages))
+    if reason == "prompt_not_a_prefix":
+        if earlier and earlier[-1].role == last.role == "assistant" and not earlier[-1].tool_calls:
+            joined = "\n\n".join(content for content in (earlier[-1].content, last.content) if content)
+            yield "the reply before it in the same message", (*earlier[:-1], replace(last, content=joined))
+        bare = (replace(message, content=None) if message.tool_calls else message for message in earlier)
+        yield "no words beside the calls before it", (*bare, last)
+    if reason == "reasoning_not_in_reply":
+        without = (replace(with_reasoning_in_field(message), reasoning=None) for message in messages)
+        yield "its reasoning left out", tuple(without)
+
+
+def _with_flat_arguments(message: Message) -> Message:
+    calls = (
+        replace(call, arguments={name: _as_text(value) for name, value in call.arguments.items()})
+        for call in message.tool_calls
+    )
+    return replace(message, tool_calls=tuple(calls))
+
+
+def _as_text(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value

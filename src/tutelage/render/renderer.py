@@ -12,7 +12,8 @@ any of whose trained turns is not proven goes, with the reason.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -25,10 +26,11 @@ from tutelage.render.drafts import Draft, cut_to_limit
 from tutelage.render.example_checks import assert_proven
 from tutelage.render.hidden_fields import hidden_field_changes
 from tutelage.render.prompt_boundary import decoded_after, reply_ids
-from tutelage.render.remedies import Remedies
+from tutelage.render.remedies import Remedies, effective_arguments
 from tutelage.render.rendered_row import RenderedRow, without_repeated_reasoning
 from tutelage.render.replies import RenderedTurn
 from tutelage.render.required_text import EXCERPT_CHARACTERS, Unproven
+from tutelage.render.rewrites import rewritten
 from tutelage.render.row_size import (
     FEW_TURNS,
     LIKELY_CHARACTERS,
@@ -43,11 +45,9 @@ from tutelage.render.row_size import (
 from tutelage.render.sequences import ProvenTurn, decoding_difference, sequences, split_cost
 from tutelage.render.special_tokens import Span, SpecialTokens, special_token_finding
 from tutelage.render.tokenizer import Tokenizer
+from tutelage.render.trained_turns import trained_messages
 from tutelage.render.turns import TurnWriter
 from tutelage.types import Address, Change, Conversation, Drop, Example, Message, Prompt, Proven, TokenIds, Turn
-
-SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-6, 1e6
-"""A weight below the smallest is taken for 0; fp32 gradients have no use for one beyond the largest."""
 
 NO_OPENING = ("template_refused", "no_prompt", "prompt_not_a_prefix")
 """Why an assistant turn that opens a conversation cannot be asked for: no server has such a prompt, or the template
@@ -69,6 +69,8 @@ class Renderer:
         reasoning_field: in which field the template is handed a turn's reasoning; "auto" asks the template.
         empty_reasoning: where the served prompt opens a block of reasoning and a turn has none, "drop" the row or
             "close" the block empty.
+        closed_reasoning: where the served prompt closes the block of a turn that has reasoning, "drop" the row or
+            "open" the block with an argument of the template.
         most_tokens: the longest sequence that will be kept. A row that is surely longer goes before its turns are
             rendered; None renders every row, up to limits of its own (`tutelage.render.row_size`).
         too_long: what becomes of such a row: "drop", or keep the turns that begin within the limit ("cut", "split").
@@ -81,6 +83,7 @@ class Renderer:
     control_tokens: Literal["drop", "escape", "keep"] = "drop"
     missing_stop: Literal["append", "drop"] = "append"
     empty_reasoning: Literal["drop", "close"] = "drop"
+    closed_reasoning: Literal["drop", "open"] = "drop"
     reasoning_field: ReasoningField = "auto"
     most_tokens: int | None = None
     too_long: Literal["drop", "cut", "split"] = "drop"
@@ -114,6 +117,11 @@ class Renderer:
         )
 
     @cached_property
+    def effective_arguments(self) -> tuple[tuple[str, bool], ...]:
+        """Arguments of the template, and their values, that change what it writes."""
+        return effective_arguments(self.template)
+
+    @cached_property
     def _remedies(self) -> Remedies:
         return Remedies(self)
 
@@ -140,8 +148,8 @@ class Renderer:
         if (deep := too_deep(conversation)) is not None:
             return deep
         try:
-            last = self._trained_messages(conversation)[-1]
-            conversation, _ = without_repeated_reasoning(conversation, self.form)
+            last = trained_messages(conversation, self.turns)[-1]
+            conversation = self.as_proven(conversation)
             text = RenderedRow(conversation, self.template, self.form).render(last, generation_prompt=True)
         except Unproven as finding:
             return Drop(conversation.address, finding.reason, str(finding))
@@ -149,6 +157,14 @@ class Renderer:
             return self._limit_drop(conversation, error)
         ids = np.asarray(self.tokenizer.encode([text])[0], dtype=np.int32)
         return Prompt(conversation.address, ids, text, conversation.messages[last].content or "")
+
+    def as_proven(self, conversation: Conversation) -> Conversation:
+        """The row as the template is handed it: reasoning written once, and rewritten where only that is proven."""
+        if next(rewritten(conversation, self), None) is not None:
+            draft = self._draft_or_drop(conversation)
+            if isinstance(draft, Draft):
+                return draft.conversation
+        return without_repeated_reasoning(conversation, self.form)[0]
 
     def serve(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> TokenIds:
         """Ids [S] of the served prompt for a conversation in progress.
@@ -167,9 +183,14 @@ class Renderer:
         try:
             return self._draft(conversation, size)
         except Unproven as finding:
-            return Drop(conversation.address, finding.reason, str(finding))
+            drop = Drop(conversation.address, finding.reason, str(finding))
         except TemplateError as error:
             return self._limit_drop(conversation, error)
+        for other, change in rewritten(conversation, self, drop.reason):
+            with suppress(Unproven, TemplateError):
+                draft = self._draft(other, size)
+                return replace(draft, changes=(change, *draft.changes))
+        return drop
 
     def _limit_drop(self, conversation: Conversation, error: TemplateError) -> Drop:
         """A large row that meets the limits of rendering goes; a template that meets them by itself ends the run."""
@@ -197,7 +218,7 @@ class Renderer:
             return Draft(conversation, (), (), ())
         conversation, repeated = without_repeated_reasoning(conversation, self.form)
         row = RenderedRow(conversation, self.template, self.form)
-        trained = self._trained_messages(conversation)
+        trained = trained_messages(conversation, self.turns)
         rendered_turns = self._turns_in_reach(row, trained, size)
         changes = [
             Change(conversation.address, "reasoning_said_twice", f"message {index}: field and content hold the same")
@@ -269,21 +290,6 @@ class Renderer:
                 "turn",
             )
         return spans
-
-    def _trained_messages(self, conversation: Conversation) -> list[int]:
-        for index, message in enumerate(conversation.messages):
-            if message.weight is not None and not 0 <= message.weight <= LARGEST_WEIGHT:
-                raise Unproven(
-                    "weight_out_of_range", f"message {index}: weight {message.weight}, beyond {LARGEST_WEIGHT}"
-                )
-        trained = [
-            index
-            for index, message in enumerate(conversation.messages)
-            if message.role == "assistant" and (message.weight is None or message.weight >= SMALLEST_WEIGHT)
-        ]
-        if not trained:
-            raise Unproven("nothing_to_train", "no assistant turn with a weight above 0")
-        return trained[-1:] if self.turns == "last" else trained
 
     def _encode_drafts(self, drafts: Sequence[Draft]) -> dict[str, list[int]]:
         """Ids of every prompt, and of every prompt with its reply, of rows with few turns and nothing escaped."""
@@ -382,16 +388,10 @@ class Renderer:
         return example
 
     def _check_example(self, example: Example, *, trains_all_tokens: bool) -> None:
-        highest = int(example.ids.max())
-        if highest >= self.tokenizer.vocabulary_size:
-            raise Unproven(
-                "id_without_embedding",
-                f"token {self.tokenizer.decode([highest])!r} has id {highest}, but the model has "
-                f"{self.tokenizer.vocabulary_size} embeddings",
-            )
-        assert_proven(
-            example,
-            stop_ids=self.tokenizer.stop_ids,
-            vocabulary_size=self.tokenizer.vocabulary_size,
-            trains_all_tokens=trains_all_tokens,
-        )
+        highest, size = int(example.ids.max()), self.tokenizer.vocabulary_size
+        if highest >= size:
+            token = self.tokenizer.decode([highest])
+            detail = f"token {token!r} has id {highest}, but the model has {size} embeddings"
+            raise Unproven("id_without_embedding", detail)
+        stop_ids = self.tokenizer.stop_ids
+        assert_proven(example, stop_ids=stop_ids, vocabulary_size=size, trains_all_tokens=trains_all_tokens)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tutelage.render.chat_template import tracing
 from tutelage.render.chat_template.tracing import Source, Traced
-from tutelage.render.rendered_row import RenderedRow, without_repeated_reasoning
+from tutelage.render.rendered_row import RenderedRow
 from tutelage.render.renderer import Renderer
 from tutelage.render.required_text import Unproven
 from tutelage.types import Conversation, Example
@@ -49,7 +49,7 @@ def token_roles(conversation: Conversation, example: Example, renderer: Renderer
         return TokenRoles(np.full(len(example.ids), CODES["text"], dtype=np.int8), traced=True)
     codes = np.full(len(example.ids), UNKNOWN, dtype=np.int8)
     turn = example.turns[-1]
-    row = RenderedRow(without_repeated_reasoning(conversation, renderer.form)[0], renderer.template, renderer.form)
+    row = RenderedRow(renderer.as_proven(conversation), renderer.template, renderer.form)
     finished = _trace(row, turn.message + 1, generation_prompt=False)
     if finished is not None:
         _assign_roles(codes, example, renderer, finished, conversation)

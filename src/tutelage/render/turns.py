@@ -225,8 +225,12 @@ class TurnWriter:
                 raise
             reply = self._reply_to_question(row, index, prompt)
             span = span_of(row.trace(index + 1, generation_prompt=False), index)
-            # Here, too, the template must write these very words.
-            if reply is None or span is None or finished[span.start : span.end].strip() not in reply.body:
+            if reply is None or span is None:
+                raise
+            # Here, too, the template must write these very words; a later call, all that it writes for a first one.
+            text, suffix = finished[: span.end], finished[span.end :]
+            whole = text.endswith(reply.body) and suffix == reply.suffix
+            if not (whole if row.conversation.messages[index].tool_calls else text[span.start :].strip() in reply.body):
                 raise
             return reply
 
@@ -378,11 +382,8 @@ class TurnWriter:
         So with templates that write a reply without its header behind another reply or a tool's result: the prompt
         that is served has the header, and what follows it is what follows it after a question.
         """
-        message = row.conversation.messages[index]
-        if message.tool_calls:  # templates that join turns write a later call otherwise than a first one
-            return None
-        question = Message("user", PROBE)
-        conversation = replace(row.conversation, messages=(question, message))
+        turn_alone = (Message("user", PROBE), row.conversation.messages[index])
+        conversation = replace(row.conversation, messages=turn_alone)
         probe_row = RenderedRow(conversation, row.template, row.form)
         try:
             history = probe_row.render(1, generation_prompt=False)
