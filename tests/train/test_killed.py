@@ -15,7 +15,7 @@ import pytest
 
 from tests.support import ROOT
 from tutelage.system.seals import SEAL
-from tutelage.train.replay_comparison import first_other_tensor
+from tutelage.train.replay_comparison import first_different_tensor
 
 KILLS_OF_THE_LOOP, KILLS_OF_THE_PROGRAM = 20, 4
 TIMES = ("tokens_per_second", "elapsed_seconds", "peak_bytes")
@@ -80,7 +80,7 @@ def test_killed_commands_change_nothing(tiny_recipe: Callable[[Path], Path], tmp
 
     assert record(runs["killed"]) == record(runs["whole"])
     assert checkpoints(runs["killed"]) == checkpoints(runs["whole"])
-    assert first_other_tensor(runs["whole"] / "adapter", runs["killed"] / "adapter") is None
+    assert first_different_tensor(runs["whole"] / "adapter", runs["killed"] / "adapter") is None
     results = [json.loads((run / "result.json").read_text(encoding="utf-8")) for run in runs.values()]
     assert results[0]["after"] == results[1]["after"]
     assert results[0]["steps"] == results[1]["steps"] == 18

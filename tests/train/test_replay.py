@@ -75,7 +75,7 @@ def test_the_first_number_that_differs_is_named(finished: Path, quiet_screen: Sc
 
     assert found.difference is not None
     assert found.difference.what == f"step 4, {key}"
-    assert found.difference.then == str(value)
+    assert found.difference.recorded == str(value)
     assert not (found.folder / "result.json").exists(), "it ended there"
 
 
@@ -91,7 +91,7 @@ def test_weights_that_differ_are_named(finished: Path, quiet_screen: Screen) -> 
 
     assert found.difference is not None
     assert found.difference.what == f"adapter_model.safetensors, {name}"
-    assert "away" in found.difference.now
+    assert "away" in found.difference.repeated
 
 
 def test_what_has_changed_is_offered_as_the_cause(finished: Path, quiet_screen: Screen) -> None:

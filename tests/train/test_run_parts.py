@@ -22,7 +22,7 @@ from tutelage.report.console.progress import Screen
 from tutelage.runs import folder as run_files
 from tutelage.runs.metrics_log import HeldoutRecord, Recorder, StepRecord, read_record
 from tutelage.system.seals import sealed_line, unsealed, unsealed_line
-from tutelage.train.replay_comparison import RecordedRun, first_other_tensor
+from tutelage.train.replay_comparison import RecordedRun, first_different_tensor
 from tutelage.train.signals import stop_requests
 
 
@@ -321,7 +321,7 @@ def test_b18_norms_of_another_number_of_processes_are_alike_to_a_thousandth(now:
         Path(), True, {("loss", 1): asdict(replace(a_step(1), gradient_norm=2.463532))}, tolerance=1e-5
     )
 
-    recorded.see(replace(a_step(1), gradient_norm=now))
+    recorded.compare(replace(a_step(1), gradient_norm=now))
 
     assert (recorded.difference is None) == alike
 
@@ -329,7 +329,7 @@ def test_b18_norms_of_another_number_of_processes_are_alike_to_a_thousandth(now:
 def test_b18_one_process_is_still_compared_to_the_last_bit() -> None:
     recorded = RecordedRun(Path(), True, {("loss", 1): asdict(replace(a_step(1), gradient_norm=2.463532))})
 
-    recorded.see(replace(a_step(1), gradient_norm=2.4635321))
+    recorded.compare(replace(a_step(1), gradient_norm=2.4635321))
 
     assert recorded.difference is not None
 
@@ -339,8 +339,8 @@ def test_b18_a_nan_in_the_weights_equals_itself(tmp_path: Path) -> None:
     for name in ("then", "now"):
         (tmp_path / name).mkdir()
         save_file(weights, tmp_path / name / "w.safetensors")
-    assert first_other_tensor(tmp_path / "then", tmp_path / "now") is None
+    assert first_different_tensor(tmp_path / "then", tmp_path / "now") is None
 
     save_file(weights | {"a": torch.tensor([float("nan"), 1.0])}, tmp_path / "now" / "w.safetensors")
 
-    assert str(first_other_tensor(tmp_path / "then", tmp_path / "now")).startswith("w.safetensors, a: ")
+    assert str(first_different_tensor(tmp_path / "then", tmp_path / "now")).startswith("w.safetensors, a: ")

@@ -50,26 +50,32 @@ def abort_before_step(
     """
     optimizer.forget_gradients()
     loss = process_group.sum(sum(losses))[0] / batch.trained_tokens
-    usual = median(progress.recent_losses) if spike else None
-    told = {
+    median_loss = median(progress.recent_losses) if spike else None
+    stop_report = {
         "reason": "loss_spike" if spike else "not_finite",
         "loss": _number(loss),
         "gradient_norm": _number(norm),
-        "median_loss": usual,
+        "median_loss": median_loss,
     }
-    of_each = process_group.gather([_told(row, summed) for row, summed in zip(rows, losses, strict=True)])
-    micro_batches = [one for of_one in of_each for one in of_one]
-    saved = _left(batch, told, micro_batches, progress=progress, optimizer=optimizer, checkpoints=checkpoints)
+    records_by_rank = process_group.gather(
+        [_micro_batch_record(row, summed) for row, summed in zip(rows, losses, strict=True)]
+    )
+    micro_batches = [record for rank_records in records_by_rank for record in rank_records]
+    saved = _save_and_write_stop_report(
+        batch, stop_report, micro_batches, progress=progress, optimizer=optimizer, checkpoints=checkpoints
+    )
     run_folder = checkpoints.folder.parent
     lower = "start a new run with a lower train.learning_rate"
     fix = f"the weights themselves are no longer finite: {lower}"
     if saved:
-        fix = f"look at these rows; then {_leave_out(run_folder)}, or {lower}"
+        fix = f"look at these rows; then {_skip_step_phrase(run_folder)}, or {lower}"
     return TrainingError(
         f"Step {batch.step + 1} {'is a loss spike' if spike else 'is not finite'}; the run stops before it",
-        where=_places(micro_batches, run_folder / run_files.STOPPED),
-        found=f"loss {loss}, gradient norm {norm}" if usual is None else f"loss {loss:.4g}; the median was {usual:.4g}",
-        expected="finite numbers" if usual is None else "a loss near those of the steps before it",
+        where=_named_addresses(micro_batches, run_folder / run_files.STOPPED),
+        found=f"loss {loss}, gradient norm {norm}"
+        if median_loss is None
+        else f"loss {loss:.4g}; the median was {median_loss:.4g}",
+        expected="finite numbers" if median_loss is None else "a loss near those of the steps before it",
         fix=fix,
     )
 
@@ -83,16 +89,18 @@ def abort_out_of_memory(
         SaveError: the disk is full or refuses.
     """
     tokens = len(row.ids)
-    told = {"reason": "out_of_memory", "row_tokens": tokens}
+    stop_report = {"reason": "out_of_memory", "row_tokens": tokens}
     micro_batches = [{"addresses": [str(address) for address in row.addresses]}]
-    _left(batch, told, micro_batches, progress=progress, optimizer=optimizer, checkpoints=checkpoints)
+    _save_and_write_stop_report(
+        batch, stop_report, micro_batches, progress=progress, optimizer=optimizer, checkpoints=checkpoints
+    )
     return FitError(
         f"One example of step {batch.step + 1} alone does not fit in memory; the run stops before it",
         where=", ".join(map(str, row.addresses)),
         found=f"{tokens} tokens in a row of its own",
         expected="room for its forward and backward pass",
-        fix=f"{_leave_out(checkpoints.folder.parent)}; or start a new run with pack.max_seq_length below {tokens}, or "
-        "another model.method or model.precision",
+        fix=f"{_skip_step_phrase(checkpoints.folder.parent)}; or start a new run with pack.max_seq_length below "
+        f"{tokens}, or another model.method or model.precision",
     )
 
 
@@ -105,21 +113,21 @@ def abort_out_of_memory_on_rank(
     (`row_tokens_after_out_of_memory`).
     """
     run_folder, tokens = checkpoints.folder.parent, len(row.ids)
-    places = [str(address) for address in row.addresses]
+    addresses = [str(address) for address in row.addresses]
     newest = checkpoints.newest()
-    told: dict[str, Any] = {"step": batch.step + 1, "reason": "out_of_memory", "process": process_group.rank}
-    told |= {"row_tokens": tokens, "checkpoint": newest, "rows": [{"addresses": places}]}
-    go_on = f"go on from {newest or 'the start'}"
-    fix = f"{_leave_out(run_folder)}; or start a new run with pack.max_seq_length below {tokens}"
-    if len(places) > 1:
-        told[NEXT_ROW_TOKENS] = tokens // 2
-        again = command("train", "--resume", run_folder, "--processes", process_group.size)
-        fix = f"{go_on} with rows of at most {tokens // 2} tokens: {again}"
-    run_files.write_json(run_folder / run_files.STOPPED, told)
+    stop_report: dict[str, Any] = {"step": batch.step + 1, "reason": "out_of_memory", "process": process_group.rank}
+    stop_report |= {"row_tokens": tokens, "checkpoint": newest, "rows": [{"addresses": addresses}]}
+    resume_phrase = f"go on from {newest or 'the start'}"
+    fix = f"{_skip_step_phrase(run_folder)}; or start a new run with pack.max_seq_length below {tokens}"
+    if len(addresses) > 1:
+        stop_report[NEXT_ROW_TOKENS] = tokens // 2
+        resume_command = command("train", "--resume", run_folder, "--processes", process_group.size)
+        fix = f"{resume_phrase} with rows of at most {tokens // 2} tokens: {resume_command}"
+    run_files.write_json(run_folder / run_files.STOPPED, stop_report)
     return FitError(
         f"Memory ran out in step {batch.step + 1}, on process {process_group.rank} of "
         f"{process_group.size}; the run ends",
-        where=_places(told["rows"], run_folder / run_files.STOPPED) or None,
+        where=_named_addresses(stop_report["rows"], run_folder / run_files.STOPPED) or None,
         found=f"a row of {tokens} tokens",
         expected="room for the forward and backward pass of a row",
         fix=f'{fix}; train.activation_checkpointing = "on" saves memory in a new run',
@@ -135,18 +143,18 @@ def row_tokens_after_out_of_memory(run_folder: Path, *, log: Callable[[str], Non
     """
     path = run_folder / run_files.STOPPED
     try:
-        found: int | None = run_files.read_json(path).get(NEXT_ROW_TOKENS)
+        row_tokens: int | None = run_files.read_json(path).get(NEXT_ROW_TOKENS)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         log(f"  note: {path.name} is damaged ({cause_of(error)}); rows are as long as the newest checkpoint has them")
         return None
-    return found
+    return row_tokens
 
 
-def _left(
+def _save_and_write_stop_report(
     batch: Batch,
-    told: dict[str, Any],
+    stop_report: dict[str, Any],
     rows: list[dict[str, Any]],
     *,
     progress: Progress,
@@ -156,27 +164,29 @@ def _left(
     """Save the state unless it is itself not finite, write `stopped.json`; whether it was saved."""
     finite = not checkpoints.process_group.any(bool(not_finite(optimizer.masters)))
     saved = checkpoints.save(optimizer, progress, keep_older=True).name if finite else None
-    content = {"step": batch.step + 1, **told, "checkpoint": saved, "rows": rows}
+    content = {"step": batch.step + 1, **stop_report, "checkpoint": saved, "rows": rows}
     if checkpoints.process_group.is_main:
         run_files.write_json(checkpoints.folder.parent / run_files.STOPPED, content)
     return finite
 
 
-def _leave_out(run_folder: Path) -> str:
+def _skip_step_phrase(run_folder: Path) -> str:
     return f"{command('train', '--resume', run_folder, '--skip-step')} leaves this step out"
 
 
-def _told(row: PackedSequence, summed: float) -> dict[str, Any]:
+def _micro_batch_record(row: PackedSequence, summed: float) -> dict[str, Any]:
     return {
         "loss": _number(summed / max(1, row.trained_tokens)),
         "addresses": [str(address) for address in row.addresses],
     }
 
 
-def _places(rows: list[dict[str, Any]], path: Path) -> str:
+def _named_addresses(rows: list[dict[str, Any]], path: Path) -> str:
     addresses = [address for row in rows for address in row["addresses"]]
-    more = len(addresses) - SHOWN_ADDRESSES
-    return ", ".join(addresses[:SHOWN_ADDRESSES]) + (f" and {more} more rows, all in {path}" if more > 0 else "")
+    omitted_count = len(addresses) - SHOWN_ADDRESSES
+    return ", ".join(addresses[:SHOWN_ADDRESSES]) + (
+        f" and {omitted_count} more rows, all in {path}" if omitted_count > 0 else ""
+    )
 
 
 def _number(value: float) -> float | None:

@@ -96,7 +96,7 @@ class Checkpoints:
 
     def names(self) -> list[str]:
         """The names of those that a resume can go on from, newest first."""
-        return [one.name for one in self._newest_first("step")]
+        return [checkpoint.name for checkpoint in self._newest_first("step")]
 
     def newest_to_oldest(self, *, chosen: str | None) -> list[Path]:
         """The checkpoints that a run can go on from: the newest or the `chosen` one, and those before it.
@@ -104,17 +104,17 @@ class Checkpoints:
         Raises:
             CheckpointError: there is none, or none of that name.
         """
-        found = self._newest_first("step")
+        checkpoints = self._newest_first("step")
         if chosen is not None:
-            return _from(found, chosen, self.folder)
-        if not found:
+            return _chosen_and_older(checkpoints, chosen, self.folder)
+        if not checkpoints:
             raise CheckpointError(
                 "There is no checkpoint to resume from",
                 where=str(self.folder),
                 expected="step-000001 or later",
                 fix="start the run again without --resume",
             )
-        return found
+        return checkpoints
 
     def restore_newest(
         self, optimizer: MasterWeights, *, chosen: str | None = None, log: Callable[[str], None] = print
@@ -133,22 +133,22 @@ class Checkpoints:
         Raises:
             CheckpointError: there is none, or it, or the best weights, are damaged; the error says how to go on.
         """
-        found = self.newest_to_oldest(chosen=chosen)
-        tensors, progress = self._read(found[0], optimizer, others=found[1:])
-        random = {name: tensors.pop(name) for name in [*tensors] if name.startswith(PREFIX)}
+        checkpoints = self.newest_to_oldest(chosen=chosen)
+        tensors, progress = self._read(checkpoints[0], optimizer, others=checkpoints[1:])
+        rng_tensors = {name: tensors.pop(name) for name in [*tensors] if name.startswith(PREFIX)}
         moments = {name: tensors.pop(name) for name in [*tensors] if ":" in name}
         optimizer.restore(tensors, moments)
-        restore_rng_state(of_rank(random, self.process_group))
+        restore_rng_state(of_rank(rng_tensors, self.process_group))
         self.process_group.wait_for_all()
         self._forget_after(progress.steps_done)
-        wrong = self._best_damage(optimizer, progress)
-        if wrong is None:
+        damage = self._best_damage(optimizer, progress)
+        if damage is None:
             return progress
         if chosen is None:
-            raise self._no_best(self.folder / f"best-{progress.best_step:06d}", wrong)
-        self._delete([one for one in self._newest_first("best") if one.name == f"best-{progress.best_step:06d}"])
+            raise self._best_weights_error(self.folder / f"best-{progress.best_step:06d}", damage)
+        self._delete([best for best in self._newest_first("best") if best.name == f"best-{progress.best_step:06d}"])
         log(
-            f"The best weights so far, of step {progress.best_step}, are left out ({wrong}): the best count anew; "
+            f"The best weights so far, of step {progress.best_step}, are left out ({damage}): the best count anew; "
             "where no evaluation follows, the run ends with its last weights"
         )
         return replace(progress, best_step=None, best_loss=None)
@@ -158,32 +158,32 @@ class Checkpoints:
         if progress.best_step is None:
             return None
         folder = self.folder / f"best-{progress.best_step:06d}"
-        wrong = self._damage(folder)
-        if wrong is not None and progress.best_step == progress.steps_done:
+        damage = self._checkpoint_damage(folder)
+        if damage is not None and progress.best_step == progress.steps_done:
             self._delete([folder] if folder.exists() else [])
             self.process_group.wait_for_all()
             self.save_best(optimizer, progress)
             return None
-        return wrong
+        return damage
 
-    def _no_best(self, folder: Path, wrong: str) -> CheckpointError:
+    def _best_weights_error(self, folder: Path, damage: str) -> CheckpointError:
         return CheckpointError(
             "The best weights so far are damaged, or gone",
             where=str(folder),
-            found=wrong,
+            found=damage,
             expected="whole files",
             fix="go on without them: "
             + command("train", "--resume", self.folder.parent, "--from", self.newest() or "step-000001"),
         )
 
-    def _damage(self, folder: Path) -> str | None:
+    def _checkpoint_damage(self, folder: Path) -> str | None:
         """What is wrong with a checkpoint; every process looks at a share of its files, and all get the answer."""
-        found = ""
+        problem = ""
         try:
             _checked_state(folder, self.process_group)
         except _DAMAGE as error:
-            found = str(error) or repr(error)
-        return next(filter(None, self.process_group.gather(found)), None)
+            problem = str(error) or repr(error)
+        return next(filter(None, self.process_group.gather(problem)), None)
 
     def restore_best(self, optimizer: MasterWeights, *, step: int) -> Progress:
         """Load the best weights, of `step`, into `optimizer` and its model; the moments stay as they are.
@@ -192,11 +192,11 @@ class Checkpoints:
             CheckpointError: they are gone, or damaged; the error says how to end without them.
         """
         folder = self.folder / f"best-{step:06d}"
-        if (wrong := self._damage(folder)) is not None:
-            raise self._no_best(folder, wrong)
-        tensors, found = self._read(folder, optimizer, others=[])
-        optimizer.restore_masters({name: one for name, one in tensors.items() if ":" not in name})
-        return found
+        if (damage := self._checkpoint_damage(folder)) is not None:
+            raise self._best_weights_error(folder, damage)
+        tensors, progress = self._read(folder, optimizer, others=[])
+        optimizer.restore_masters({name: tensor for name, tensor in tensors.items() if ":" not in name})
+        return progress
 
     def has_best(self) -> bool:
         """Whether there are best weights."""
@@ -207,9 +207,9 @@ class Checkpoints:
         self._delete(self._newest_first("best"))
 
     def _newest_first(self, kind: str) -> list[Path]:
-        begin = f"{kind}-"
-        found = [path for path in self.folder.glob(f"{begin}*") if path.name.removeprefix(begin).isdecimal()]
-        return sorted(found, key=lambda one: (len(one.name), one.name), reverse=True)
+        prefix = f"{kind}-"
+        paths = [path for path in self.folder.glob(f"{prefix}*") if path.name.removeprefix(prefix).isdecimal()]
+        return sorted(paths, key=lambda path: (len(path.name), path.name), reverse=True)
 
     def _forget_bests(self) -> None:
         """Delete all best weights but the newest and those that a checkpoint counts on, if the run goes on from it."""
@@ -223,7 +223,7 @@ class Checkpoints:
     def _forget_after(self, step: int) -> None:
         for kind in ("step", "best"):
             last = f"{kind}-{step:06d}"
-            self._delete([one for one in self._newest_first(kind) if (len(one.name), one.name) > (len(last), last)])
+            self._delete([path for path in self._newest_first(kind) if (len(path.name), path.name) > (len(last), last)])
             self._delete(list(self.folder.glob(f".{kind}-*")))
 
     def _delete(self, folders: list[Path]) -> None:
@@ -234,7 +234,7 @@ class Checkpoints:
     def _write(self, target: Path, tensors: dict[str, dict[str, torch.Tensor]], progress: Progress) -> None:
         self._require_finite(tensors[MASTERS_FILE])
         if self.process_group.size > 1:
-            self._write_together(target, tensors, progress)
+            self._write_shards(target, tensors, progress)
             return
         if target.exists():  # a resumed run comes to the same step again, with the same bits
             return
@@ -242,7 +242,7 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=self.folder))
         except OSError as error:
-            raise _not_saved(target, error) from error
+            raise _save_error(target, error) from error
         try:
             hashes = {}
             for name, group in tensors.items():
@@ -250,83 +250,84 @@ class Checkpoints:
                 hashes[name] = sha256_and_sync(scratch / name)
             _seal(scratch, target, hashes, progress)
         except (OSError, SafetensorError) as error:  # a full disk reaches us as either
-            raise _not_saved(target, error) from error
+            raise _save_error(target, error) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _require_finite(self, weights: Mapping[str, torch.Tensor]) -> None:
-        found = next(filter(None, self.process_group.gather(not_finite(weights))), [])
-        if found:
-            good = self.newest()
+        names = next(filter(None, self.process_group.gather(not_finite(weights))), [])
+        if names:
+            newest = self.newest()
             raise TrainingError(
                 "The weights are no longer finite, so they are not saved",
-                where=", ".join(found[:3]) + (f" and {len(found) - 3} more parameters" if len(found) > 3 else ""),
+                where=", ".join(names[:3]) + (f" and {len(names) - 3} more parameters" if len(names) > 3 else ""),
                 found="NaN or infinity",
-                expected="finite numbers" + ("" if good is None else f", as in {self.folder / good}, which stays"),
+                expected="finite numbers" + ("" if newest is None else f", as in {self.folder / newest}, which stays"),
                 fix="start a new run with a lower train.learning_rate",
             )
 
-    def _write_together(self, target: Path, tensors: dict[str, dict[str, torch.Tensor]], progress: Progress) -> None:
+    def _write_shards(self, target: Path, tensors: dict[str, dict[str, torch.Tensor]], progress: Progress) -> None:
         """Every process writes what it keeps; the main one makes the folder and gives it its name."""
         process_group, scratch = self.process_group, target.with_name(f".{target.name}-shards")
         if process_group.any(process_group.is_main and target.exists()):
             return
-        trouble: Exception | None = None
+        failure: Exception | None = None
         hashes = {}
         try:
             if process_group.is_main:
                 shutil.rmtree(scratch, ignore_errors=True)  # left by a run that was killed
                 scratch.mkdir(parents=True)
         except OSError as error:
-            trouble = error
-        self._all_well(target, trouble)
+            failure = error
+        self._raise_on_every_rank(target, failure)
         try:
-            hashes = write_shards(scratch, {name: one for group in tensors.values() for name, one in group.items()})
+            hashes = write_shards(scratch, {name: value for group in tensors.values() for name, value in group.items()})
         except (OSError, SafetensorError) as error:
-            trouble = error
-        of_all = {name: one for of_one in process_group.gather(hashes) for name, one in of_one.items()}
+            failure = error
+        all_hashes = {name: sha256 for shard in process_group.gather(hashes) for name, sha256 in shard.items()}
         try:
-            self._all_well(target, trouble)
+            self._raise_on_every_rank(target, failure)
             if process_group.is_main:
-                _seal(scratch, target, of_all, progress)
+                _seal(scratch, target, all_hashes, progress)
         except SaveError:
             raise
         except OSError as error:
-            trouble = error
+            failure = error
         finally:
             if process_group.is_main:
                 shutil.rmtree(scratch, ignore_errors=True)
-        self._all_well(target, trouble)
+        self._raise_on_every_rank(target, failure)
 
-    def _all_well(self, target: Path, trouble: Exception | None) -> None:
+    def _raise_on_every_rank(self, target: Path, failure: Exception | None) -> None:
         """Raise on every process what went wrong on one of them."""
-        number = trouble.errno if isinstance(trouble, OSError) else None
-        mine = None if trouble is None else (number, cause_of(trouble))
-        if found := next(filter(None, self.process_group.gather(mine)), None):
-            raise _not_saved(target, OSError(found[1]) if found[0] is None else OSError(*found)) from trouble
+        number = failure.errno if isinstance(failure, OSError) else None
+        cause = None if failure is None else (number, cause_of(failure))
+        if first := next(filter(None, self.process_group.gather(cause)), None):
+            raise _save_error(target, OSError(first[1]) if first[0] is None else OSError(*first)) from failure
 
     def _read(
         self, folder: Path, optimizer: MasterWeights, *, others: list[Path]
     ) -> tuple[dict[str, torch.Tensor], Progress]:
         """All tensors and the progress, the bytes checked first, by every process a share."""
-        wrong: Exception | None = None
+        damage: Exception | None = None
         try:
             state = _checked_state(folder, self.process_group)
             progress = Progress(**state["progress"])
         except _DAMAGE as error:
-            wrong = error
-        found = next(filter(None, self.process_group.gather("" if wrong is None else str(wrong) or repr(wrong))), None)
-        if found is not None:
+            damage = error
+        own = "" if damage is None else str(damage) or repr(damage)
+        problem = next(filter(None, self.process_group.gather(own)), None)
+        if problem is not None:
             raise CheckpointError(
                 "The checkpoint is damaged",
                 where=str(folder),
-                found=found,
+                found=problem,
                 expected="whole files",
-                fix=_instead(folder, others),
-            ) from wrong
+                fix=_older_checkpoint_remedy(folder, others),
+            ) from damage
         if self.process_group.size > 1 or not {MASTERS_FILE, MOMENTS_FILE} & set(state["sha256"]):
             return read_shards(folder, optimizer.masters, self.process_group), progress
-        return {key: one for name in state["sha256"] for key, one in load_file(folder / name).items()}, progress
+        return {key: tensor for name in state["sha256"] for key, tensor in load_file(folder / name).items()}, progress
 
 
 def _seal(scratch: Path, target: Path, hashes: dict[str, str], progress: Progress) -> None:
@@ -338,9 +339,9 @@ def _seal(scratch: Path, target: Path, hashes: dict[str, str], progress: Progres
     publish(scratch, target)
 
 
-def _from(found: list[Path], chosen: str, folder: Path) -> list[Path]:
+def _chosen_and_older(checkpoints: list[Path], chosen: str, folder: Path) -> list[Path]:
     """The chosen checkpoint and those before it, newest first."""
-    names = [one.name for one in found]
+    names = [checkpoint.name for checkpoint in checkpoints]
     if chosen not in names:
         raise CheckpointError(
             f"There is no checkpoint '{chosen}'",
@@ -351,27 +352,27 @@ def _from(found: list[Path], chosen: str, folder: Path) -> list[Path]:
             if names
             else "start the run again without --resume",
         )
-    return found[names.index(chosen) :]
+    return checkpoints[names.index(chosen) :]
 
 
-def _instead(damaged: Path, others: list[Path]) -> str:
+def _older_checkpoint_remedy(damaged: Path, candidates: list[Path]) -> str:
     """The newest checkpoint before the damaged one that is whole, as something to do."""
-    for other in others:
+    for candidate in candidates:
         with suppress(*_DAMAGE):
-            best = _checked_state(other)["progress"]["best_step"]
-            if best is not None and best != int(other.name.partition("-")[2]):
-                _checked_state(other.with_name(f"best-{best:06d}"))
-            again = command("train", "--resume", damaged.parent.parent, "--from", other.name)
-            return f"go on from the one before: {again}"
+            best = _checked_state(candidate)["progress"]["best_step"]
+            if best is not None and best != int(candidate.name.partition("-")[2]):
+                _checked_state(candidate.with_name(f"best-{best:06d}"))
+            resume_command = command("train", "--resume", damaged.parent.parent, "--from", candidate.name)
+            return f"go on from the one before: {resume_command}"
     return "start the run again"
 
 
 def _state(folder: Path) -> dict[str, Any]:
     """What `state.json` says, once it is as it was written, and of this folder."""
     state = unsealed((folder / STATE_FILE).read_bytes())
-    named = int(folder.name.partition("-")[2])
-    if (done := state["progress"]["steps_done"]) != named:
-        raise ValueError(f"{STATE_FILE} is of step {done}, and the folder of step {named}")
+    folder_step = int(folder.name.partition("-")[2])
+    if (recorded_step := state["progress"]["steps_done"]) != folder_step:
+        raise ValueError(f"{STATE_FILE} is of step {recorded_step}, and the folder of step {folder_step}")
     if not state["sha256"]:
         raise ValueError(f"{STATE_FILE} names no file")
     return state
@@ -380,16 +381,16 @@ def _state(folder: Path) -> dict[str, Any]:
 def _checked_state(folder: Path, process_group: ProcessGroup = SINGLE) -> dict[str, Any]:
     """What `state.json` says, once each file it names, or this process's share of them, has the bytes written."""
     state = _state(folder)
-    if odd := sorted({path.name for path in folder.glob("*.safetensors")} - set(state["sha256"])):
-        raise ValueError(f"{odd[0]} is no file of this checkpoint")
+    if unlisted := sorted({path.name for path in folder.glob("*.safetensors")} - set(state["sha256"])):
+        raise ValueError(f"{unlisted[0]} is no file of this checkpoint")
     for name, expected in sorted(state["sha256"].items())[process_group.rank :: process_group.size]:
-        found = sha256_and_sync(folder / name)
-        if found != expected:
-            raise ValueError(f"{name} has sha256 {found[:12]}, expected {expected[:12]}")
+        sha256 = sha256_and_sync(folder / name)
+        if sha256 != expected:
+            raise ValueError(f"{name} has sha256 {sha256[:12]}, expected {expected[:12]}")
     return state
 
 
-def _not_saved(target: Path, error: Exception) -> SaveError:
+def _save_error(target: Path, error: Exception) -> SaveError:
     earlier = any(target.parent.glob("step-*"))
     return SaveError(
         "The checkpoint could not be saved" + ("; earlier ones are untouched" if earlier else ""),

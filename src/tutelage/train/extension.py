@@ -42,12 +42,12 @@ class Part:
 
 def parts_in(inputs: Mapping[str, Any]) -> tuple[Part, ...]:
     """The parts that a run's `inputs.json` names."""
-    return tuple(Part(**one) for one in inputs.get(PARTS, ()))
+    return tuple(Part(**entry) for entry in inputs.get(PARTS, ()))
 
 
 def as_entry(parts: tuple[Part, ...]) -> dict[str, Any]:
     """What `inputs.json` says of them; nothing for a run of one length."""
-    return {PARTS: [asdict(one) for one in parts]} if parts else {}
+    return {PARTS: [asdict(part) for part in parts]} if parts else {}
 
 
 def with_length(inputs: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
@@ -64,31 +64,33 @@ def schedule_of(settings: Settings, order: Sampler, parts: tuple[Part, ...]) -> 
     """Learning rates of a run: those of each part as long as it lasted, then those of the whole length."""
 
     def planned(steps: int) -> Schedule:
-        asked = settings.train
+        train_settings = settings.train
         return Schedule(
-            kind=asked.lr_scheduler,
+            kind=train_settings.lr_scheduler,
             peak=settings.peak_learning_rate,
             steps=steps,
-            warmup_steps=warmup_steps(steps=steps, share=asked.warmup_ratio, exact=asked.warmup_steps),
-            min_lr_ratio=asked.min_lr_ratio,
+            warmup_steps=warmup_steps(
+                steps=steps, share=train_settings.warmup_ratio, exact=train_settings.warmup_steps
+            ),
+            min_lr_ratio=train_settings.min_lr_ratio,
         )
 
-    whole = planned(order.steps)
+    full_schedule = planned(order.steps)
     return Schedule(
-        kind=whole.kind,
-        peak=whole.peak,
-        steps=whole.steps,
-        warmup_steps=whole.warmup_steps,
-        min_lr_ratio=whole.min_lr_ratio,
-        earlier=tuple((one.steps, planned(one.planned_steps)) for one in parts),
-        ends=frozenset({order.steps, *(one.steps for one in parts if one.finished)}),
+        kind=full_schedule.kind,
+        peak=full_schedule.peak,
+        steps=full_schedule.steps,
+        warmup_steps=full_schedule.warmup_steps,
+        min_lr_ratio=full_schedule.min_lr_ratio,
+        earlier=tuple((part.steps, planned(part.planned_steps)) for part in parts),
+        ends=frozenset({order.steps, *(part.steps for part in parts if part.finished)}),
     )
 
 
 def has_other_length(folder: Path, settings: Settings) -> bool:
     """Whether a run that is resumed is given another length than it had."""
-    before = run_files.read_settings(folder).train
-    return (before.epochs, before.max_steps) != (settings.train.epochs, settings.train.max_steps)
+    recorded = run_files.read_settings(folder).train
+    return (recorded.epochs, recorded.max_steps) != (settings.train.epochs, settings.train.max_steps)
 
 
 def require_more(folder: Path, settings: Settings) -> None:
@@ -119,12 +121,14 @@ def parts_of(
     parts, folder = parts_in(inputs), settings.run_folder
     if not resume or not has_other_length(folder, settings):
         return parts
-    begin = checkpoint or Checkpoints(folder / run_files.CHECKPOINTS, keep=1).newest() or "step-0"
-    steps_done = int(begin.rpartition("-")[2])
-    parts = tuple(one for one in parts if one.steps < steps_done)
-    before = order_over_parts(run_files.read_settings(folder), prepared, parts)
+    checkpoint_name = checkpoint or Checkpoints(folder / run_files.CHECKPOINTS, keep=1).newest() or "step-0"
+    steps_done = int(checkpoint_name.rpartition("-")[2])
+    parts = tuple(earlier_part for earlier_part in parts if earlier_part.steps < steps_done)
+    previous_order = order_over_parts(run_files.read_settings(folder), prepared, parts)
     order = order_over_parts(settings, prepared, parts)
-    part = Part(steps_done, before.visits_after(steps_done), before.steps, steps_done == before.steps)
+    part = Part(
+        steps_done, previous_order.visits_after(steps_done), previous_order.steps, steps_done == previous_order.steps
+    )
     if replace(order, part_ends=(*order.part_ends, (part.steps, part.visits))).steps <= steps_done:
         raise ConfigError(
             "The run has taken as many steps already as it is given",
@@ -138,5 +142,5 @@ def parts_of(
 
 def order_over_parts(settings: Settings, prepared: Prepared, parts: tuple[Part, ...]) -> Sampler:
     """The order in which a run of these parts visits its examples."""
-    laid = tuple((one.steps, one.visits) for one in parts)
-    return sampler_for(settings, examples=len(prepared.train), sources=prepared.sources, part_ends=laid)
+    part_ends = tuple((part.steps, part.visits) for part in parts)
+    return sampler_for(settings, examples=len(prepared.train), sources=prepared.sources, part_ends=part_ends)

@@ -43,25 +43,25 @@ class _Untrained:
 
 
 @dataclass(slots=True)
-class _Met:
-    """What was met of them: tokens that someone added to a vocabulary, in replies or prompts alone, and words."""
+class _UntrainedTokens:
+    """Untrained tokens of the rows: added to the vocabulary, in replies or in prompts alone, and of plain text."""
 
     added: _Untrained = field(default_factory=_Untrained)
-    prompts: _Untrained = field(default_factory=_Untrained)
-    words: _Untrained = field(default_factory=_Untrained)
+    prompt_tokens: _Untrained = field(default_factory=_Untrained)
+    text_tokens: _Untrained = field(default_factory=_Untrained)
 
-    def calibration_for(
-        self, one: Example, untrained_V: NDArray[np.bool_], added_tokens: Container[int], new_ids: Container[int]
+    def count_example(
+        self, example: Example, untrained_V: NDArray[np.bool_], added_tokens: Container[int], new_ids: Container[int]
     ) -> None:
         """Count those of an example; a token that this run adds is refused wherever it stands."""
-        is_untrained = untrained_V[one.ids]
-        for index in one.ids[is_untrained & (one.weights != 0)].tolist():
-            (self.added if index in added_tokens else self.words).count(index, one.address)
-        for index in one.ids[is_untrained & (one.weights == 0)].tolist():
+        is_untrained = untrained_V[example.ids]
+        for index in example.ids[is_untrained & (example.weights != 0)].tolist():
+            (self.added if index in added_tokens else self.text_tokens).count(index, example.address)
+        for index in example.ids[is_untrained & (example.weights == 0)].tolist():
             if index in new_ids:
-                self.added.count(index, one.address)
+                self.added.count(index, example.address)
             elif index in added_tokens:
-                self.prompts.count(index, one.address)
+                self.prompt_tokens.count(index, example.address)
 
 
 def pass_gates(
@@ -91,27 +91,30 @@ def pass_gates(
         DataError: an added token is trained, or one that this run adds stands anywhere, whose row nobody ever trained,
             and this run does not; its address and the tokens are named.
     """
-    met = _Met()
+    untrained = _UntrainedTokens()
     added_tokens = tokenizer.fast.get_added_tokens_decoder()
-    look = untrained_V is not None and bool(untrained_V.any())
+    has_untrained = untrained_V is not None and bool(untrained_V.any())
     for example in examples:
-        plain = whole or example.turns[0].prompt_end == 1  # a document is trained from its second token on
+        trains_whole_text = whole or example.turns[0].prompt_end == 1  # a document is trained from its second token on
         assert_proven(
-            example, stop_ids=tokenizer.stop_ids, vocabulary_size=tokenizer.vocabulary_size, trains_all_tokens=plain
+            example,
+            stop_ids=tokenizer.stop_ids,
+            vocabulary_size=tokenizer.vocabulary_size,
+            trains_all_tokens=trains_whole_text,
         )
-        if not plain:
+        if not trains_whole_text:
             turns = sum(turn.ends_with_stop for turn in example.turns)
             stops = trained_stops((example,), tokenizer.stop_ids)
             assert stops == turns, f"{example.address}: {stops} trained stop tokens, {turns} trained turns"
-        if look:
+        if has_untrained:
             assert untrained_V is not None
-            met.calibration_for(example, untrained_V, added_tokens, new_ids)
-    return _judged(met, tokenizer, fix)
+            untrained.count_example(example, untrained_V, added_tokens, new_ids)
+    return _notes_or_error(untrained, tokenizer, fix)
 
 
-def _judged(met: _Met, tokenizer: Tokenizer, fix: str | None) -> list[str]:
-    """The notes on what was met, or the error."""
-    added, notes = met.added, []
+def _notes_or_error(untrained: _UntrainedTokens, tokenizer: Tokenizer, fix: str | None) -> list[str]:
+    """The notes on the untrained tokens of the rows, or the error."""
+    added, notes = untrained.added, []
     if added.counts and fix is not None:
         raise DataError(
             "The rows hold tokens that the model was never trained on",
@@ -125,13 +128,13 @@ def _judged(met: _Met, tokenizer: Tokenizer, fix: str | None) -> list[str]:
             "rows hold tokens that the model was never trained on; their embedding learns from here on: "
             + added.named(tokenizer)
         )
-    if met.prompts.counts and fix is not None:
+    if untrained.prompt_tokens.counts and fix is not None:
         notes.append(
             "prompts hold tokens that the model was never trained on, and their embedding does not learn either: "
-            + met.prompts.named(tokenizer)
+            + untrained.prompt_tokens.named(tokenizer)
         )
-    if met.words.counts:
-        named = met.words.named(tokenizer)
+    if untrained.text_tokens.counts:
+        named = untrained.text_tokens.named(tokenizer)
         notes.append(f"replies hold words that the model seems never to have been trained on: {named}")
     return notes
 
@@ -148,11 +151,15 @@ def embedding_fix(settings: Settings, base: Path) -> str | None:
     rows = [embedding.name] if (head := output_head(base)) is None else [embedding.name, head]
     method, names = settings.model.method, [row.removesuffix(".weight") for row in rows]
     if method == "full":
-        stuck = [pattern for pattern in settings.model.freeze for row in rows if matches(row, pattern)]
-        return f'take "{stuck[0]}" out of model.freeze' if stuck else None
+        frozen_by = [pattern for pattern in settings.model.freeze for row in rows if matches(row, pattern)]
+        return f'take "{frozen_by[0]}" out of model.freeze' if frozen_by else None
     if method == "prompt":
         return 'set model.method = "full"'
-    whole = settings.lora.modules_to_save
-    needed = [name.rpartition(".")[2] for name in names if not any(f".{name}".endswith(f".{each}") for each in whole)]
-    listed = ", ".join(f'"{one}"' for one in [*whole, *needed])
-    return f"train the embedding beside the pairs: set lora.modules_to_save = [{listed}]" if needed else None
+    modules_to_save = settings.lora.modules_to_save
+    missing_modules = [
+        name.rpartition(".")[2]
+        for name in names
+        if not any(f".{name}".endswith(f".{each}") for each in modules_to_save)
+    ]
+    listed = ", ".join(f'"{module}"' for module in [*modules_to_save, *missing_modules])
+    return f"train the embedding beside the pairs: set lora.modules_to_save = [{listed}]" if missing_modules else None

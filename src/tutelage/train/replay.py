@@ -13,7 +13,7 @@ from tutelage.report.console.progress import Screen
 from tutelage.runs import folder as run_files
 from tutelage.runs.fingerprint import changed_facts, changed_settings, process_counts, read_inputs
 from tutelage.train.checkpoint import Checkpoints
-from tutelage.train.replay_comparison import OTHER_PROCESSES, Difference, RecordedRun, first_other_tensor
+from tutelage.train.replay_comparison import OTHER_PROCESSES, Difference, RecordedRun, first_different_tensor
 from tutelage.train.run import run
 
 
@@ -86,28 +86,28 @@ def replay(name: str, screen: Screen, *, into: str | None = None) -> Replayed:
     if recorded.difference is None and tolerance == 0.0 and first_here():
         weights = _common_weights(recorded, target)
         if weights is not None:
-            recorded.difference = first_other_tensor(folder / weights, target / weights)
-    steps = sum(kind == "loss" for kind, _ in recorded.met)
-    now = read_inputs(target)
-    causes = changed_settings(earlier, now) + changed_facts(earlier, now)
+            recorded.difference = first_different_tensor(folder / weights, target / weights)
+    steps = sum(kind == "loss" for kind, _ in recorded.compared)
+    inputs = read_inputs(target)
+    causes = changed_settings(earlier, inputs) + changed_facts(earlier, inputs)
     for session in earlier.get("earlier_sessions", []):
-        causes += [f"before a resume, {change}" for change in changed_facts(session, now)]
+        causes += [f"before a resume, {change}" for change in changed_facts(session, inputs)]
     return Replayed(folder, target, steps, weights, recorded.difference, tuple(causes), tolerance)
 
 
 def _tolerance(settings: config.Settings, folder: Path, counts: set[int]) -> float:
     """0 where the run was made by as many processes as this replay, else what their order of summation may change."""
-    here = processes_here()
-    if counts == {here}:
+    process_count = processes_here()
+    if counts == {process_count}:
         return 0.0
-    many = " and ".join(map(str, sorted(counts)))
+    recorded_counts = " and ".join(map(str, sorted(counts)))
     if draws_noise(settings):
         raise ConfigError(
             "Each process draws its own dropout and noise, so another number of processes is another run",
             where=str(folder),
-            found=f"{here} {'process' if here == 1 else 'processes'}",
-            expected=f"{many}, as the run had",
-            fix=command("train", "--replay", folder, "--processes", many)
+            found=f"{process_count} {'process' if process_count == 1 else 'processes'}",
+            expected=f"{recorded_counts}, as the run had",
+            fix=command("train", "--replay", folder, "--processes", recorded_counts)
             if len(counts) == 1
             else "a run that went on with another number of processes cannot be repeated with dropout or noise",
         )
@@ -118,6 +118,8 @@ def _common_weights(recorded: RecordedRun, target: Path) -> str | None:
     """The folder of weights that both runs have: what was trained, or the newest checkpoint of both."""
     if recorded.finished:
         return next(name for name in (run_files.ADAPTER, run_files.MODEL) if (recorded.folder / name).is_dir())
-    then, now = (Checkpoints(folder / run_files.CHECKPOINTS, keep=1).names() for folder in (recorded.folder, target))
-    newest = next((name for name in then if name in now), None)
+    recorded_names, repeated_names = (
+        Checkpoints(folder / run_files.CHECKPOINTS, keep=1).names() for folder in (recorded.folder, target)
+    )
+    newest = next((name for name in recorded_names if name in repeated_names), None)
     return None if newest is None else f"{run_files.CHECKPOINTS}/{newest}"

@@ -30,11 +30,11 @@ class Difference:
     """The first place where two runs part: what it is, and the values recorded and found."""
 
     what: str
-    then: str
-    now: str
+    recorded: str
+    repeated: str
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.then} recorded, {self.now} now"
+        return f"{self.what}: {self.recorded} recorded, {self.repeated} now"
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class RecordedRun:
         folder: of the run.
         finished: whether it went to its end; one that did not is repeated up to the last step it recorded.
         lines: what its record says, by kind ("loss" or "heldout_loss") and step.
-        met: the same keys, as the repeating run comes to them.
+        compared: the same keys, as the repeating run comes to them.
         difference: the first one found.
         tolerance: what two numbers may be apart, as a share of those above one; 0 asks for the same bits. Above it
             `tokens` are not compared: with other processes, rows of another make are filled up with others.
@@ -54,7 +54,7 @@ class RecordedRun:
     folder: Path
     finished: bool
     lines: dict[tuple[str, int], dict[str, Any]]
-    met: set[tuple[str, int]] = field(default_factory=set)
+    compared: set[tuple[str, int]] = field(default_factory=set)
     difference: Difference | None = None
     tolerance: float = 0.0
 
@@ -86,47 +86,47 @@ class RecordedRun:
         """The last step it recorded; 0 where it recorded none."""
         return max((step for _, step in self.lines), default=0)
 
-    def see(self, record: Record) -> None:
+    def compare(self, record: Record) -> None:
         """Compare what the repeating run comes to with what was recorded."""
         if isinstance(record, RowsRecord) or self.difference is not None:
             return
         values = asdict(record)
         kind = "heldout_loss" if isinstance(record, HeldoutRecord) else "loss"
-        then = self.lines.get((kind, record.step))
-        self.met.add((kind, record.step))
-        if then is None:
+        recorded = self.lines.get((kind, record.step))
+        self.compared.add((kind, record.step))
+        if recorded is None:
             self.difference = Difference(f"step {record.step}, {kind}", "nothing", str(values[kind]))
             return
         for name in COMPARED:
-            if name in values and not self._alike(name, _plain(values[name]), then.get(name)):
-                self.difference = Difference(f"step {record.step}, {name}", str(then.get(name)), str(values[name]))
+            if name in values and not self._alike(name, _plain(values[name]), recorded.get(name)):
+                self.difference = Difference(f"step {record.step}, {name}", str(recorded.get(name)), str(values[name]))
                 return
 
-    def _alike(self, name: str, now: Any, then: Any) -> bool:
-        if self.tolerance == 0.0 or not isinstance(now, float) or not isinstance(then, float):
-            return bool(now == then) or (self.tolerance > 0.0 and name == "tokens")
-        apart = abs(now - then)
-        if name == "gradient_norm" and apart <= NORM_OF_OTHER_PROCESSES * abs(then):
+    def _alike(self, name: str, repeated: Any, recorded: Any) -> bool:
+        if self.tolerance == 0.0 or not isinstance(repeated, float) or not isinstance(recorded, float):
+            return bool(repeated == recorded) or (self.tolerance > 0.0 and name == "tokens")
+        difference = abs(repeated - recorded)
+        if name == "gradient_norm" and difference <= NORM_OF_OTHER_PROCESSES * abs(recorded):
             return True
-        return apart <= self.tolerance * max(1.0, abs(then))
+        return difference <= self.tolerance * max(1.0, abs(recorded))
 
     def beside(self, watch: Callable[[Record], None]) -> Callable[[Record], None]:
         """A watcher that hands each record to `watch`, then compares it."""
 
         def both(record: Record) -> None:
             watch(record)
-            self.see(record)
+            self.compare(record)
 
         return both
 
     def asked_to_stop(self) -> bool:
         """Whether there is nothing more to compare: the runs have parted, or the record ends here."""
-        at_end = not self.finished and ("loss", self.last_step) in self.met
+        at_end = not self.finished and ("loss", self.last_step) in self.compared
         return at_end or self.difference is not None
 
     def conclude(self) -> None:
         """Note what was recorded and never met."""
-        missed = sorted(set(self.lines) - self.met, key=lambda line: line[1])
+        missed = sorted(set(self.lines) - self.compared, key=lambda line: line[1])
         if missed and self.difference is None:
             kind, step = missed[0]
             self.difference = Difference(f"step {step}, {kind}", str(self.lines[missed[0]][kind]), "nothing")
@@ -137,29 +137,32 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+def _same_bits(first: torch.Tensor, second: torch.Tensor) -> bool:
     """Whether two tensors of a kind are the same to the last bit; so is a NaN to itself."""
-    return torch.equal(one.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8))
+    return torch.equal(first.reshape(-1).view(torch.uint8), second.reshape(-1).view(torch.uint8))
 
 
-def first_other_tensor(then: Path, now: Path) -> Difference | None:
+def first_different_tensor(recorded: Path, repeated: Path) -> Difference | None:
     """The first tensor, by file and name, that is not the same to the last bit in two folders of safetensors files."""
-    files = [sorted(path.name for path in folder.glob("*.safetensors")) for folder in (then, now)]
+    files = [sorted(path.name for path in folder.glob("*.safetensors")) for folder in (recorded, repeated)]
     if files[0] != files[1]:
         return Difference("files of the weights", ", ".join(files[0]) or "none", ", ".join(files[1]) or "none")
     for name in files[0]:
-        with safe_open(then / name, framework="pt") as left, safe_open(now / name, framework="pt") as right:
-            names = [sorted(one.keys()) for one in (left, right)]
+        with (
+            safe_open(recorded / name, framework="pt") as recorded_file,
+            safe_open(repeated / name, framework="pt") as repeated_file,
+        ):
+            names = [sorted(file.keys()) for file in (recorded_file, repeated_file)]
             if names[0] != names[1]:
-                odd = sorted(set(names[0]) ^ set(names[1]))[0]
-                return Difference(f"{name}, {odd}", str(odd in names[0]), str(odd in names[1]))
+                unshared = sorted(set(names[0]) ^ set(names[1]))[0]
+                return Difference(f"{name}, {unshared}", str(unshared in names[0]), str(unshared in names[1]))
             for key in names[0]:
-                one, other = left.get_tensor(key), right.get_tensor(key)
-                kinds = [f"{tensor.dtype} {[*tensor.shape]}" for tensor in (one, other)]
+                recorded_tensor, repeated_tensor = recorded_file.get_tensor(key), repeated_file.get_tensor(key)
+                kinds = [f"{tensor.dtype} {[*tensor.shape]}" for tensor in (recorded_tensor, repeated_tensor)]
                 if kinds[0] != kinds[1]:
                     return Difference(f"{name}, {key}", *kinds)
-                if not _equal(one, other):
-                    gap = float((one.double() - other.double()).abs().max())
-                    largest = f"largest value {float(one.double().abs().max()):.6g}"
+                if not _same_bits(recorded_tensor, repeated_tensor):
+                    gap = float((recorded_tensor.double() - repeated_tensor.double()).abs().max())
+                    largest = f"largest value {float(recorded_tensor.double().abs().max()):.6g}"
                     return Difference(f"{name}, {key}", largest, f"up to {gap:.3g} away")
     return None

@@ -76,7 +76,7 @@ def result_of(
 
 def unmeasured(before: EvalResult, after: EvalResult) -> dict[str, dict[str, str]]:
     """The measures that failed, by when and name, with the cause of each; empty where all went well."""
-    return {when: dict(one.failed) for when, one in (("before", before), ("after", after)) if one.failed}
+    return {when: dict(result.failed) for when, result in (("before", before), ("after", after)) if result.failed}
 
 
 def _speed(record: Path) -> float:

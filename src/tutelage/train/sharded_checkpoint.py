@@ -33,9 +33,9 @@ def write_shards(folder: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str,
     Raises:
         OSError: on every process, when one of them could not write.
     """
-    ours = dict(tensors)
+    local_tensors = dict(tensors)
     try:
-        save(ours, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+        save(local_tensors, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
     except CheckpointException as error:
         first, _ = next(iter(error.failures.values()))
         raise OSError(str(first).strip().split("\n")[0]) from error
@@ -53,16 +53,18 @@ def sha256_and_sync(path: Path) -> str:
 
 def with_rank(state: Mapping[str, torch.Tensor], process_group: ProcessGroup) -> dict[str, torch.Tensor]:
     """Append the rank to the names of tensors that differ between processes; alone, the names stay."""
-    return {f"{name}:{process_group.rank}" if process_group.size > 1 else name: one for name, one in state.items()}
+    return {
+        f"{name}:{process_group.rank}" if process_group.size > 1 else name: tensor for name, tensor in state.items()
+    }
 
 
 def of_rank(state: Mapping[str, torch.Tensor], process_group: ProcessGroup) -> dict[str, torch.Tensor]:
     """This process's part of what all `with_rank` gave; with more processes than saved it, some get the same."""
     saved: dict[str, dict[int, torch.Tensor]] = {}
-    for name, one in state.items():
-        found = re.fullmatch(r"(.+?)(?::(\d+))?", name)
-        assert found is not None, "every name matches"
-        saved.setdefault(found[1], {})[int(found[2] or 0)] = one
+    for name, tensor in state.items():
+        name_match = re.fullmatch(r"(.+?)(?::(\d+))?", name)
+        assert name_match is not None, "every name matches"
+        saved.setdefault(name_match[1], {})[int(name_match[2] or 0)] = tensor
     return {name: by_rank[process_group.rank % len(by_rank)] for name, by_rank in saved.items()}
 
 
@@ -76,16 +78,16 @@ def read_shards(
         masters: a tensor of the name and shape of a master, or a moment of one (`exp_avg:NAME`), is sharded as it is.
         process_group: the processes that read.
     """
-    found = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
-    into: dict[str, torch.Tensor] = {}
-    for name, stored in found.items():
-        assert isinstance(stored, TensorStorageMetadata), f"{name} is not a tensor"
-        master, dtype = masters.get(name.split(":", 1)[-1]), stored.properties.dtype
-        if master is not None and master.shape == stored.size:
-            into[name] = torch.empty_like(master, dtype=dtype, requires_grad=False)
+    metadata = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    tensors: dict[str, torch.Tensor] = {}
+    for name, tensor_metadata in metadata.items():
+        assert isinstance(tensor_metadata, TensorStorageMetadata), f"{name} is not a tensor"
+        master, dtype = masters.get(name.split(":", 1)[-1]), tensor_metadata.properties.dtype
+        if master is not None and master.shape == tensor_metadata.size:
+            tensors[name] = torch.empty_like(master, dtype=dtype, requires_grad=False)
         else:
-            into[name] = torch.empty(stored.size, dtype=dtype)
+            tensors[name] = torch.empty(tensor_metadata.size, dtype=dtype)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # a single process may read alone
-        load(into, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=process_group.size == 1)
-    return into
+        load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=process_group.size == 1)
+    return tensors

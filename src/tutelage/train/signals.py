@@ -15,20 +15,20 @@ def stop_requests(announce: Callable[[str], None]) -> Iterator[Callable[[], bool
 
     Outside the main thread, where Python allows no handlers, nothing is caught.
     """
-    asked: list[int] = []
+    received: list[int] = []
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        if asked:
+        if received:
             raise KeyboardInterrupt
-        asked.append(number)
+        received.append(number)
         announce(f"{signal.Signals(number).name}: finishing this step, then saving. Once more to stop at once.")
 
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: bool(asked)
+        yield lambda: bool(received)
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous_handlers = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(asked)
+        yield lambda: bool(received)
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)
