@@ -89,7 +89,9 @@ def _note_of(printed_texts: set[str]) -> Callable[..., None]:
         text = " ".join(str(message).split())
         if text not in printed_texts and _speaks_for_all():
             printed_texts.add(text)
-            library = next((part for part in reversed(Path(filename).parts) if part in LIBRARIES), "a library")
+            library = next(
+                (directory for directory in reversed(Path(filename).parts) if directory in LIBRARIES), "a library"
+            )
             _tell(f"note, from {library}: {text[:LONGEST_NOTE]}")
 
     return show

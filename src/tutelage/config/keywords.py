@@ -38,10 +38,10 @@ def from_keywords(keywords: Mapping[str, Any], *, where: str) -> Settings:
 
 def full_path(keyword: str) -> str:
     """The dotted name that a keyword stands for; itself where it stands for none or for several."""
-    known = paths()
-    if keyword in known or keyword in section_types() or "." in keyword:
+    setting_paths = paths()
+    if keyword in setting_paths or keyword in section_types() or "." in keyword:
         return keyword
-    ends = [path for path in known if path.rpartition(".")[2] == keyword]
+    ends = [path for path in setting_paths if path.rpartition(".")[2] == keyword]
     return ends[0] if len(ends) == 1 else keyword
 
 

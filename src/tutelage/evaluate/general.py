@@ -71,7 +71,7 @@ def read_general(path: str, *, shown: str | None = None, unit: Unit = "line") ->
             raise DataError(
                 "A row of the general set cannot be read",
                 where=str(address),
-                found=f"{'.'.join(str(part) for part in first['loc']) or 'the line'}: {first['msg']}",
+                found=f"{'.'.join(str(key) for key in first['loc']) or 'the line'}: {first['msg']}",
                 expected=f'{{"prompt": ..., "checks": [{{"kind": one of {", ".join(CHECKS)}}}]}}',
                 fix="mend this line",
             ) from error

@@ -146,7 +146,7 @@ def _plain(value: Any, where: str) -> Any:
     raise _NoJsonError(f"{where} is a {type(value).__module__}.{type(value).__name__}")
 
 
-def _no_row(address: Address, what: str, found: str, fix: str) -> DataError:
+def _no_row(address: Address, what: str, problem: str, fix: str) -> DataError:
     return DataError(
-        what, where=str(address), found=found, expected="a dict of texts, numbers, lists and dicts", fix=fix
+        what, where=str(address), found=problem, expected="a dict of texts, numbers, lists and dicts", fix=fix
     )

@@ -50,8 +50,8 @@ def find_files(sources: Sequence[str], note: Callable[[str], None]) -> list[Sour
         raise SourceNotFoundError("No data was named", expected="a file, folder, glob or hub id", fix="name one")
     files: list[SourceFile] = []
     for source in sources:
-        if (kept := rows_in_memory(source)) is not None:
-            files.append(kept)
+        if (memory_rows := rows_in_memory(source)) is not None:
+            files.append(memory_rows)
             continue
         path = Path(source).expanduser()
         kind = _kind_of(path, source)
@@ -75,8 +75,8 @@ def rows_in_memory(source: str) -> SourceFile | None:
     Raises:
         SourceNotFoundError: it is not in the cache any more.
     """
-    kept = kept_rows(source)
-    return None if kept is None else SourceFile(*kept, unit="item")
+    memory_rows = kept_rows(source)
+    return None if memory_rows is None else SourceFile(*memory_rows, unit="item")
 
 
 def _kind_of(path: Path, source: str) -> Literal["folder", "file", "nothing"]:

@@ -33,12 +33,12 @@ class ColumnNames:
     """What decides whether the first line of a table names its columns.
 
     Attributes:
-        known: names that mean something by themselves.
+        known_names: names that mean something by themselves.
         named: the columns the user named; one of them in the first line makes it a header.
         by_index: the user named columns by their place ("0", "2"); then places are the names, header or not.
     """
 
-    known: Collection[str]
+    known_names: Collection[str]
     named: Collection[str] = ()
     by_index: bool = False
 
@@ -130,14 +130,14 @@ def _header(cells: list[str] | None, columns: ColumnNames) -> list[str] | None:
     column_names = names[1:] if names[0] == "0" else names
     if len(set(names)) != len(names):
         return None
-    if all(name in columns.known for name in column_names):
+    if all(name in columns.known_names for name in column_names):
         return names
     if columns.by_index:
         return None
     has_named_column = any(name in columns.named for name in column_names)
     return (
         names
-        if has_named_column or all(name in columns.known or _NAME.fullmatch(name) for name in column_names)
+        if has_named_column or all(name in columns.known_names or _NAME.fullmatch(name) for name in column_names)
         else None
     )
 

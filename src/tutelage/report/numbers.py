@@ -73,13 +73,13 @@ def duration(seconds: float | None) -> str:
     if round(length, 1) < 60:
         return f"{length:.1f}{GAP}s"
     if round(length) < 3600:
-        minutes, rest = divmod(round(length), 60)
-        return f"{minutes}{GAP}min{GAP}{rest:02d}{GAP}s"
+        minutes, remainder = divmod(round(length), 60)
+        return f"{minutes}{GAP}min{GAP}{remainder:02d}{GAP}s"
     if round(length / 60) < 24 * 60:
-        hours, rest = divmod(round(length / 60), 60)
-        return f"{hours}{GAP}h{GAP}{rest:02d}{GAP}min"
-    days, rest = divmod(round(length / 3600), 24)
-    return f"{days}{GAP}d{GAP}{rest}{GAP}h"
+        hours, remainder = divmod(round(length / 60), 60)
+        return f"{hours}{GAP}h{GAP}{remainder:02d}{GAP}min"
+    days, remainder = divmod(round(length / 3600), 24)
+    return f"{days}{GAP}d{GAP}{remainder}{GAP}h"
 
 
 def exact(value: float | None) -> str:

@@ -50,7 +50,7 @@ def better_allocator(environment: Mapping[str, str]) -> Path | None:
         environment: variables, as in `os.environ`.
     """
     chosen = environment.get(CHOICE, "")
-    if chosen == SYSTEM or any(one in environment.get(PRELOAD, "") for one in KNOWN):
+    if chosen == SYSTEM or any(library in environment.get(PRELOAD, "") for library in KNOWN):
         return None
     if chosen:
         return Path(chosen)
@@ -61,7 +61,7 @@ def better_allocator(environment: Mapping[str, str]) -> Path | None:
         Path(folder.format(machine=platform.machine(), prefix=sys.prefix, packages=packages)) for folder in FOLDERS
     ]
     candidates = (folder / library for folder in folders for library in LIBRARIES)
-    return next((one for one in candidates if one.is_file()), None)
+    return next((library for library in candidates if library.is_file()), None)
 
 
 def allocator_warning(device: str) -> str | None:

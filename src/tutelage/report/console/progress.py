@@ -84,10 +84,10 @@ class Screen:
             yield self._plain_line(steps)
             return
         numbers = (MofNCompleteColumn(), TextColumn("{task.fields[numbers]}"))
-        left = (TextColumn("left"), TimeRemainingColumn())
-        columns: tuple[ProgressColumn, ...] = (BarColumn(bar_width=SHORT_BAR), *numbers, *left)
+        remaining_columns = (TextColumn("left"), TimeRemainingColumn())
+        columns: tuple[ProgressColumn, ...] = (BarColumn(bar_width=SHORT_BAR), *numbers, *remaining_columns)
         if self.console.width >= ROOM_FOR_ALL:
-            columns = (TextColumn("Training"), BarColumn(), *numbers, TimeElapsedColumn(), *left)
+            columns = (TextColumn("Training"), BarColumn(), *numbers, TimeElapsedColumn(), *remaining_columns)
         bar = Progress(*columns, console=self.console)
         heldout = ""
 
@@ -122,10 +122,10 @@ class Screen:
             elif isinstance(record, HeldoutRecord):
                 self.log(f"step {record.step}/{steps}  held-out loss {record.heldout_loss:.4f}")
             elif record.step % every == 0 or record.step in (1, steps):
-                left = record.elapsed_seconds / record.step * (steps - record.step)
+                remaining_columns = record.elapsed_seconds / record.step * (steps - record.step)
                 self.log(
                     f"step {record.step}/{steps}  loss {record.loss:.4f}  lr {record.learning_rate:.2e}  "
-                    f"{record.tokens_per_second:.0f} tok/s  {left:.0f} s left"
+                    f"{record.tokens_per_second:.0f} tok/s  {remaining_columns:.0f} s left"
                 )
 
         return watch

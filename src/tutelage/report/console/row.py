@@ -96,12 +96,12 @@ def raw_lines(addresses: Iterable[Address], *, characters: int = RAW_CHARACTERS)
     Addresses that are no line of a plain file, and lines that are there no more, are left out. Longer lines are cut
     after `characters`.
     """
-    wanted: dict[str, dict[int, Address]] = {}
+    requested: dict[str, dict[int, Address]] = {}
     for address in addresses:
         if address.unit == "line" and Path(address.file).suffix != ".gz":
-            wanted.setdefault(address.file, {})[address.number] = address
-    found: dict[Address, str] = {}
-    for file, numbers in wanted.items():
+            requested.setdefault(address.file, {})[address.number] = address
+    texts: dict[Address, str] = {}
+    for file, numbers in requested.items():
         if not Path(file).is_file():
             continue
         last = max(numbers)
@@ -109,8 +109,8 @@ def raw_lines(addresses: Iterable[Address], *, characters: int = RAW_CHARACTERS)
             for number, line in enumerate(islice(stream, last), start=1):
                 if number in numbers:
                     text = line.decode("utf-8", errors="replace").rstrip("\n")
-                    found[numbers[number]] = text if len(text) <= characters else text[:characters] + " ..."
-    return found
+                    texts[numbers[number]] = text if len(text) <= characters else text[:characters] + " ..."
+    return texts
 
 
 def _raw(address: Address) -> str:

@@ -56,8 +56,8 @@ class Terminal(Console):
     def show(self, screen: RenderableType) -> None:
         """Print a screen part by part: tables as wide as there is room, lines of text as they are, never folded."""
         if isinstance(screen, Group):
-            for part in screen.renderables:
-                self.show(part)
+            for renderable in screen.renderables:
+                self.show(renderable)
         else:
             self.print(screen, soft_wrap=isinstance(screen, Text))
 
@@ -80,7 +80,9 @@ def json_line(value: Any, *, encoding: str | None) -> str:
     """
     text = json.dumps(value, ensure_ascii=not (encoding or "").lower().startswith("utf"))
     if not text.isprintable():  # in JSON from `dumps`, such characters stand inside of strings alone
-        text = "".join(one if printable(one) == one else json.dumps(one)[1:-1] for one in text)
+        text = "".join(
+            character if printable(character) == character else json.dumps(character)[1:-1] for character in text
+        )
     return text + "\n"
 
 

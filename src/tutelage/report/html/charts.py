@@ -176,7 +176,7 @@ def _plane(chart: Chart, size: Size, top: float) -> Plane:
     y_low, y_high = min(0.0, *(y for _, y in drawn)), max(0.0, *(y for _, y in drawn))
     if y_high - y_low < SMALLEST_SPAN:
         y_high = y_low + 1
-    room = 0.06 * (y_high - y_low)
+    padding = 0.06 * (y_high - y_low)
     return Plane(
         left=LEFT,
         right=size.width - RIGHT,
@@ -184,8 +184,8 @@ def _plane(chart: Chart, size: Size, top: float) -> Plane:
         bottom=size.height - BOTTOM,
         x_low=x_low,
         x_high=x_high,
-        y_low=y_low - (room if y_low < 0 else 0),
-        y_high=y_high + room,
+        y_low=y_low - (padding if y_low < 0 else 0),
+        y_high=y_high + padding,
     )
 
 

@@ -66,18 +66,18 @@ def compare(sample: Sample) -> Comparison:
 def _reply(heading: str, text: str | None, reference: str) -> Reply:
     if text is None:
         return Reply(heading, "", 0, None, "not generated", ())
-    shown, cut = _cut(text)
+    shown_text, cut = _cut(text)
     wanted, found = _json_object(reference), _json_object(text)
     if wanted is not None and found is not None:
         marks = _field_marks(found, wanted)
-        right = sum(mark.matches for mark in marks)
-        matches = right == len(marks)
-        verdict = "every field as wanted" if matches else f"{right} of {len(marks)} fields as wanted"
-        return Reply(heading, shown, cut, matches, verdict, marks)
+        matching_fields = sum(mark.matches for mark in marks)
+        matches = matching_fields == len(marks)
+        verdict = "every field as wanted" if matches else f"{matching_fields} of {len(marks)} fields as wanted"
+        return Reply(heading, shown_text, cut, matches, verdict, marks)
     matches = text.strip() == reference.strip()
     if wanted is not None:
-        return Reply(heading, shown, cut, False, "not a JSON object", ())
-    return Reply(heading, shown, cut, matches, "as wanted" if matches else "not as wanted", ())
+        return Reply(heading, shown_text, cut, False, "not a JSON object", ())
+    return Reply(heading, shown_text, cut, matches, "as wanted" if matches else "not as wanted", ())
 
 
 def _field_marks(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[FieldMark, ...]:

@@ -65,17 +65,17 @@ def require_free_or_own(target: Path, *, fix: str) -> None:
     """
     if not os.path.lexists(target):
         return
-    found = "a link that leads nowhere" if not target.exists() else "a device or a pipe"
+    obstacle = "a link that leads nowhere" if not target.exists() else "a device or a pipe"
     if target.is_file():
         expected = BEGINNING.encode("utf-8")
         with target.open("rb") as stream:
             if stream.read(len(expected)) == expected:
                 return
-        found = "a file that tutelage did not write"
+        obstacle = "a file that tutelage did not write"
     raise ConfigError(
         "A page would take the place of something that is no page of ours",
         where=str(target),
-        found=found,
+        found=obstacle,
         expected="a new name, or an older page of tutelage",
         fix=fix,
     )

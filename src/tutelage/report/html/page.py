@@ -193,19 +193,21 @@ def _progress(folder: RunFolder) -> str:
 
 def _contradictions(result: Result | None, ledger_counts: LedgerCounts | None) -> list[str]:
     """Where two files, or a file and its own sums, do not agree."""
-    said = []
+    messages = []
     if result and ledger_counts and result.dropped and result.dropped != ledger_counts.dropped:
-        said.append("result.json and ledger.json count the dropped rows differently; the ledger's counts are shown.")
+        messages.append(
+            "result.json and ledger.json count the dropped rows differently; the ledger's counts are shown."
+        )
     if (
         ledger_counts
         and ledger_counts.rows_dropped is not None
         and sum(ledger_counts.dropped.values()) != ledger_counts.rows_dropped
     ):
-        said.append(
+        messages.append(
             f"ledger.json says {ledger_counts.rows_dropped:,} rows were dropped, but its reasons sum to "
             f"{sum(ledger_counts.dropped.values()):,}."
         )
-    return said
+    return messages
 
 
 def _facts(result: Result | None) -> tuple[Fact, ...]:
@@ -245,8 +247,8 @@ def _table(
         {step.step: step for step in steps},
         {evaluation.step: evaluation for evaluation in evaluations},
     )
-    shown = sorted({*_spread(list(by_step)), *_spread(list(by_evaluation))})
-    return tuple((by_step.get(step), by_evaluation.get(step)) for step in shown)
+    table_steps = sorted({*_spread(list(by_step)), *_spread(list(by_evaluation))})
+    return tuple((by_step.get(step), by_evaluation.get(step)) for step in table_steps)
 
 
 def _spread(numbers: list[int]) -> list[int]:

@@ -101,7 +101,7 @@ class PageRows:
 
     def in_order(self) -> list[SeenRow]:
         """The rows in the order of their files, which are in the order in which they were met."""
-        files = {name: place for place, name in enumerate(dict.fromkeys(row.address.file for row in self._rows))}
+        files = {name: index for index, name in enumerate(dict.fromkeys(row.address.file for row in self._rows))}
         return sorted(self._rows, key=lambda row: (files[row.address.file], row.address.number))
 
     @property
@@ -110,12 +110,12 @@ class PageRows:
         return list(self._table)
 
 
-def write_rows(target: Path, seen: PageRows, ledger: Ledger, *, title: str, origin: Sequence[Fact]) -> int:
+def write_rows(target: Path, page_rows: PageRows, ledger: Ledger, *, title: str, origin: Sequence[Fact]) -> int:
     """Write the page.
 
     Args:
         target: the file.
-        seen: the rows.
+        page_rows: the rows.
         ledger: its books; `in = kept + dropped` stands at the top.
         title: what the page calls the data.
         origin: model, template and the like.
@@ -129,7 +129,7 @@ def write_rows(target: Path, seen: PageRows, ledger: Ledger, *, title: str, orig
     """
     require_page_target(target)
     try:
-        return write_in_one_move(render_rows(seen, ledger, title=title, origin=origin), target)
+        return write_in_one_move(render_rows(page_rows, ledger, title=title, origin=origin), target)
     except OSError as error:
         raise SaveError(
             "The page could not be written",
@@ -179,9 +179,9 @@ def _require_page_target(target: Path) -> None:
     require_free_or_own(target, fix="give another file, such as --html rows.html")
 
 
-def render_rows(seen: PageRows, ledger: Ledger, *, title: str, origin: Sequence[Fact]) -> str:
+def render_rows(page_rows: PageRows, ledger: Ledger, *, title: str, origin: Sequence[Fact]) -> str:
     """The page as text; the same rows give the same text."""
-    tally = seen.tally
+    tally = page_rows.tally
     facts = [
         Fact("Sequences", figures.count(tally.examples), figures.exact(tally.examples)),
         Fact("Tokens", figures.count(tally.tokens), figures.exact(tally.tokens)),
@@ -194,9 +194,9 @@ def render_rows(seen: PageRows, ledger: Ledger, *, title: str, origin: Sequence[
         ledger=ledger,
         facts=facts,
         origin=origin,
-        shares=seen.shares,
+        shares=page_rows.shares,
         figures=figures,
-        data=script_json(_data(seen)),
+        data=script_json(_data(page_rows)),
         **own_parts(style=("page.css", "rows_page.css"), script=("rows_data.js", "rows_page.js")),
     )
 
@@ -206,12 +206,12 @@ def _trained(tally: Tally) -> str:
     return figures.count(tally.trained) + share
 
 
-def _data(seen: PageRows) -> dict[str, object]:
-    rows = seen.in_order()
+def _data(page_rows: PageRows) -> dict[str, object]:
+    rows = page_rows.in_order()
     files = list(dict.fromkeys(row.address.file for row in rows))
     entries = [entry for row in rows for entry in (*row.changes, *([row.drop] if row.drop else ()))]
     reasons = list(dict.fromkeys(entry.reason for entry in entries))
-    table = seen.table
+    table = page_rows.table
     counts = np.zeros(len(table), dtype=np.int64)
     for row in rows:
         for sequence in row.sequences:
@@ -220,7 +220,7 @@ def _data(seen: PageRows) -> dict[str, object]:
     rank = np.empty(len(table), dtype=np.int64)
     rank[order] = np.arange(len(table))
     tokens = [table[index] for index in order.tolist()]
-    marked = {place: mark for place, (_, text) in enumerate(tokens) if (mark := visible(text)) != text}
+    marked = {index: mark for index, (_, text) in enumerate(tokens) if (mark := visible(text)) != text}
     raw = raw_lines((row.address for row in rows if row.drop), characters=RAW_CHARACTERS)
     return {
         "files": files,
@@ -264,10 +264,10 @@ def _sequence(sequence: PageSequence, rank: NDArray[np.int64]) -> Packed:
 
 def _runs(values: Sequence[float]) -> list[float]:
     """Equal neighbours as value and count, one after the other; whole numbers without a point."""
-    found: list[float] = []
+    run_lengths: list[float] = []
     for value, group in groupby(values):
-        found += [int(value) if value == int(value) else value, sum(1 for _ in group)]
-    return found
+        run_lengths += [int(value) if value == int(value) else value, sum(1 for _ in group)]
+    return run_lengths
 
 
 def packed(numbers: NDArray[np.int64]) -> bytes:
@@ -278,6 +278,6 @@ def packed(numbers: NDArray[np.int64]) -> bytes:
     places = numbers[:, None] >> np.array([0, 7, 14, 21])
     used = places > 0
     used[:, 0] = True
-    more = np.concatenate([used[:, 1:], np.zeros((len(numbers), 1), dtype=bool)], axis=1)
-    content: bytes = ((places & 127) | (more << 7)).astype(np.uint8)[used].tobytes()
+    continues = np.concatenate([used[:, 1:], np.zeros((len(numbers), 1), dtype=bool)], axis=1)
+    content: bytes = ((places & 127) | (continues << 7)).astype(np.uint8)[used].tobytes()
     return content

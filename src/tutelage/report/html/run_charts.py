@@ -57,8 +57,8 @@ def loss_figure(steps: Sequence[Step], evaluations: Sequence[Evaluation], best_s
     window = min(2 * round(len(steps) / SMOOTHED_SHARE / 2) + 1, MOST_SMOOTHED)
     kept = thin([(float(step.step), step.loss) for step in steps])
     means = running_mean(steps, window)
-    said = [f"step {step}: loss {numbers.loss(value)}" for step, value in _whole(kept)]
-    series = [Series("training, each step", _points(kept), "dots", "a", tuple(said))]
+    labels = [f"step {step}: loss {numbers.loss(value)}" for step, value in _whole(kept)]
+    series = [Series("training, each step", _points(kept), "dots", "a", tuple(labels))]
     if window > 1:
         at_kept = {x for x, _ in kept}
         line = tuple((x, y) for x, y in means if x in at_kept)
@@ -67,7 +67,7 @@ def loss_figure(steps: Sequence[Step], evaluations: Sequence[Evaluation], best_s
     if heldout:
         titles = tuple(f"step {step}: held-out loss {numbers.loss(value)}" for step, value in _whole(heldout))
         series.append(Series("held-out", _points(heldout), "line-dots", "b", titles))
-    if not any(drawable(y) for one in series for _, y in one.points):
+    if not any(drawable(y) for curve in series for _, y in curve.points):
         return None
     lost = _lost_said([step.step for step in steps if not drawable(step.loss)], "loss")
     lost_heldout = _lost_said(
@@ -147,10 +147,10 @@ def running_mean(steps: Sequence[Step], window: int) -> list[Point]:
     half, means = window // 2, list[Point]()
     for index, step in enumerate(steps):
         total = weight_sum = 0.0
-        for one in steps[max(0, index - half) : index + half + 1]:
-            if one.loss is not None and drawable(one.loss):
-                weight = float(one.trained_tokens or 1) if weighed else 1.0
-                total, weight_sum = total + weight * one.loss, weight_sum + weight
+        for neighbor in steps[max(0, index - half) : index + half + 1]:
+            if neighbor.loss is not None and drawable(neighbor.loss):
+                weight = float(neighbor.trained_tokens or 1) if weighed else 1.0
+                total, weight_sum = total + weight * neighbor.loss, weight_sum + weight
         means.append((float(step.step), total / weight_sum if weight_sum > 0 else float("nan")))
     return means
 
@@ -166,11 +166,13 @@ def _whole(values: Sequence[tuple[float, float | None]]) -> list[tuple[str, floa
 def _best(evaluations: Sequence[Evaluation], best_step: int | None) -> tuple[Mark, ...]:
     """The step whose weights the run kept; while it runs, the lowest held-out loss so far."""
     finite = [evaluation for evaluation in evaluations if drawable(evaluation.heldout_loss)]
-    chosen = [one for one in finite if one.step == best_step]
+    chosen = [evaluation for evaluation in finite if evaluation.step == best_step]
     if best_step is None and finite:
-        lowest = min(finite, key=lambda one: one.heldout_loss)
+        lowest = min(finite, key=lambda evaluation: evaluation.heldout_loss)
         return (Mark(lowest.step, lowest.heldout_loss, f"lowest: step {lowest.step:,}"),)
-    return tuple(Mark(one.step, one.heldout_loss, f"best: step {one.step:,}") for one in chosen)
+    return tuple(
+        Mark(evaluation.step, evaluation.heldout_loss, f"best: step {evaluation.step:,}") for evaluation in chosen
+    )
 
 
 def _loss_readings(
@@ -222,5 +224,5 @@ def _lost_said(lost: Sequence[int], name: str) -> str:
     if not lost:
         return ""
     named = ", ".join(f"{step:,}" for step in lost[:MOST_LOST_NAMED])
-    more = f" and {len(lost) - MOST_LOST_NAMED:,} more" if len(lost) > MOST_LOST_NAMED else ""
-    return f"No finite {name} at {'step' if len(lost) == 1 else 'steps'} {named}{more} (marked ×)."
+    omitted = f" and {len(lost) - MOST_LOST_NAMED:,} more" if len(lost) > MOST_LOST_NAMED else ""
+    return f"No finite {name} at {'step' if len(lost) == 1 else 'steps'} {named}{omitted} (marked ×)."

@@ -94,12 +94,12 @@ def score_lines(before: Scores, after: Scores) -> tuple[ScoreLine, ...]:
 
 def outcome(lines: Sequence[ScoreLine]) -> str:
     """One sentence: `whole-row exact match 0.0 % → 81.0 %; held-out loss 2.310 → 0.120`; empty if none measured."""
-    said = [
+    phrases = [
         f"{line.name[0].lower()}{line.name[1:]} {line.before_text} {ARROW} {line.after_text}"
         for line in lines
         if line.key in ("exact_match", "heldout_loss", "general") and (line.before, line.after) != (None, None)
     ]
-    return _sentence("; ".join(said))
+    return _sentence("; ".join(phrases))
 
 
 def gained_and_forgot(lines: Sequence[ScoreLine]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -117,12 +117,12 @@ def gained_and_forgot(lines: Sequence[ScoreLine]) -> tuple[tuple[str, ...], tupl
 def progress(result: Result | None, steps: int, last_loss: float | None, lowest_heldout: float | None) -> str:
     """The sentence for a run without before and after figures: how far it is, and its losses."""
     ended = "The run has ended" if result else "The run has no result yet"
-    said = [f"{steps:,} {'step' if steps == 1 else 'steps'} recorded"]
+    phrases = [f"{steps:,} {'step' if steps == 1 else 'steps'} recorded"]
     if last_loss is not None:
-        said.append(f"last training loss {numbers.loss(last_loss)}")
+        phrases.append(f"last training loss {numbers.loss(last_loss)}")
     if lowest_heldout is not None:
-        said.append(f"lowest held-out loss {numbers.loss(lowest_heldout)}")
-    return f"{ended}: {'; '.join(said)}."
+        phrases.append(f"lowest held-out loss {numbers.loss(lowest_heldout)}")
+    return f"{ended}: {'; '.join(phrases)}."
 
 
 def _names(*sides: Iterable[str]) -> list[str]:

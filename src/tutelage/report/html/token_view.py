@@ -47,29 +47,31 @@ class RowView:
 def view_rows(rows: Iterable[RenderedRow]) -> tuple[tuple[RowView, ...], int]:
     """The rows that fit on the page, in order, and how many were left out."""
     views: list[RowView] = []
-    room, left_out = MOST_TOKENS, 0
+    token_budget, left_out = MOST_TOKENS, 0
     for row in rows:
-        if room <= 0:
+        if token_budget <= 0:
             left_out += 1
             continue
-        view = view_row(row, most_tokens=min(room, MOST_TOKENS_OF_A_ROW))
-        room -= view.tokens - view.hidden_tokens
+        view = view_row(row, most_tokens=min(token_budget, MOST_TOKENS_OF_A_ROW))
+        token_budget -= view.tokens - view.hidden_tokens
         views.append(view)
     return tuple(views), left_out
 
 
 def view_row(row: RenderedRow, *, most_tokens: int) -> RowView:
     """One row, its first `most_tokens` tokens grouped by trained, partly trained and context."""
-    shown = row.tokens[:most_tokens]
+    visible_tokens = row.tokens[:most_tokens]
     runs = tuple(
         Run(trained=trained, partly=partly, pieces=tuple(_piece(token) for token in group))
-        for (trained, partly), group in groupby(shown, key=lambda one: (one.weight != 0, one.weight not in (0, 1)))
+        for (trained, partly), group in groupby(
+            visible_tokens, key=lambda token: (token.weight != 0, token.weight not in (0, 1))
+        )
     )
     return RowView(
         address=row.address,
         tokens=len(row.tokens),
         trained_tokens=sum(token.weight != 0 for token in row.tokens),
-        hidden_tokens=len(row.tokens) - len(shown),
+        hidden_tokens=len(row.tokens) - len(visible_tokens),
         runs=runs,
     )
 
