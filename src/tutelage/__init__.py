@@ -5,7 +5,7 @@ this package needs neither torch nor a second.
 
 The rooms, in the order a row walks through them:
     formats    bytes -> Conversation
-    curate     how alike splits are
+    curate     similarity between splits
     render     Conversation -> Example, with the proof
     pack       Example -> packed sequence -> Batch
     model      verbs on a model: load, adapt, attend, loss

@@ -66,7 +66,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """The books of the rows: in = kept + dropped, or by how much they miss."""
+    """The row ledger: in = kept + dropped, or by how much they miss."""
 
     rows_in: int
     rows_kept: int
