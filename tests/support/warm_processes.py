@@ -23,7 +23,8 @@ import traceback
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from types import FrameType
+from typing import Any, Final, NoReturn
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 IMPORTED: Final = (
@@ -81,9 +82,14 @@ def _ask(work: Mapping[str, Any]) -> int | None:
     server = _server()
     assert server.stdin is not None
     assert server.stdout is not None
-    server.stdin.write(json.dumps(work) + "\n")
-    server.stdin.flush()
-    status: int | None = json.loads(server.stdout.readline())
+    try:
+        server.stdin.write(json.dumps(work) + "\n")
+        server.stdin.flush()
+        status: int | None = json.loads(server.stdout.readline())
+    except BaseException:  # a test that is given up would leave its answer to the next
+        server.terminate()
+        _server.cache_clear()
+        raise
     return status
 
 
@@ -107,6 +113,7 @@ def _server() -> subprocess.Popen[str]:
 
 def _serve() -> None:
     """Answer each line of work with a status; ends with the process that asks."""
+    signal.signal(signal.SIGTERM, _end)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     for name in IMPORTED:
         importlib.import_module(name)
@@ -117,23 +124,30 @@ def _serve() -> None:
         answers.flush()
 
 
+def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(1)
+
+
 def _status(work: dict[str, Any]) -> int | None:
     """The first status that is not 0, or 0; None where time was up."""
     running = {_forked(work, environment) for environment in work["environments"]}
     first, late, ends, killed_from = 0, False, time.monotonic() + work["limit_seconds"], float("inf")
-    while running:
-        process, status = os.waitpid(-1, os.WNOHANG)
-        running.discard(process)
-        failed = process != 0 and status != 0 and first == 0
-        if failed:
-            first = os.waitstatus_to_exitcode(status)
-        now = time.monotonic()
-        if failed or (now > ends and not late):
-            late, killed_from = now > ends, now + GRACE_SECONDS
-            _signal(running, signal.SIGTERM)
-        elif now > killed_from:
-            _signal(running, signal.SIGKILL)
-        time.sleep(0 if process else 0.005)
+    try:
+        while running:
+            process, status = os.waitpid(-1, os.WNOHANG)
+            running.discard(process)
+            failed = process != 0 and status != 0 and first == 0
+            if failed:
+                first = os.waitstatus_to_exitcode(status)
+            now = time.monotonic()
+            if failed or (now > ends and not late):
+                late, killed_from = now > ends, now + GRACE_SECONDS
+                _signal(running, signal.SIGTERM)
+            elif now > killed_from:
+                _signal(running, signal.SIGKILL)
+            time.sleep(0 if process else 0.005)
+    finally:
+        _signal(running, signal.SIGKILL)  # none is left, unless this process is told to end
     return None if late else first
 
 
@@ -149,6 +163,7 @@ def _forked(work: dict[str, Any], environment: dict[str, str]) -> int:
     status = 1
     try:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         for name, place, flags in (
             (os.devnull, 0, os.O_RDONLY),
             (work["out"], 1, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
