@@ -23,7 +23,7 @@ from rich.table import Table
 
 from tutelage import config
 from tutelage.builders.dataset import prepare
-from tutelage.model.adapters.lora import add_lora, train_everything
+from tutelage.model.adapters.lora import add_lora, make_all_trainable
 from tutelage.model.attention.packed import use_packed_attention
 from tutelage.model.load import cast_model, load, resolve_precision
 from tutelage.model.locate import model_folder
@@ -51,7 +51,7 @@ def train_state(arguments: argparse.Namespace) -> Any:
     if arguments.method == "lora":
         model, _ = add_lora(model, rank=16, alpha=32, dropout=0.0, targets="all-linear")
     else:
-        model, _ = train_everything(model)
+        model, _ = make_all_trainable(model)
     cast_model(model, resolve_precision(arguments.precision))
     use_packed_attention(model)
     return model.train()

@@ -41,9 +41,9 @@ def program() -> None:
 def _run_main(main: Callable[[], None]) -> None:
     """Run the command line, in one process or as one of several."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from tutelage.distributed.failure import end_at_once
+        from tutelage.distributed.failure import exit_without_teardown
 
-        end_at_once(main)
+        exit_without_teardown(main)
     else:
         main()
 

@@ -14,7 +14,7 @@ from tutelage.builders.packing import longest_rows, row_tokens_here, shares_pref
 from tutelage.distributed.process_group import SINGLE
 from tutelage.distributed.strategy import Strategy
 from tutelage.model.architecture import Architecture
-from tutelage.model.attention.isolation_check import Longest
+from tutelage.model.attention.isolation_check import MaxLengths
 from tutelage.pack import Sampler
 from tutelage.train.dataloader import rank_batches
 from tutelage.types import Address, Example
@@ -65,12 +65,12 @@ def test_noise_is_never_shared_in_training(noise: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("train", "validation", "expected"), [
-    ([40] * 99, [30], Longest(80, 40)),
-    ([40, 7], [30, 50], Longest(80, 50)),
-    ([400] * 99, [], Longest(300, 400)),
+    ([40] * 99, [30], MaxLengths(80, 40)),
+    ([40, 7], [30, 50], MaxLengths(80, 50)),
+    ([400] * 99, [], MaxLengths(300, 400)),
 ])  # fmt: skip
 def test_r8_rows_are_tried_as_long_as_the_run_has_them(
-    train: list[int], validation: list[int], expected: Longest
+    train: list[int], validation: list[int], expected: MaxLengths
 ) -> None:
     stores = {
         name: SimpleNamespace(column=lambda _name, tokens=tokens: np.array(tokens, dtype=np.int64))

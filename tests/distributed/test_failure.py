@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from tutelage.distributed.failure import KEY, ending_together
+from tutelage.distributed.failure import FAILURE_KEY, fail_together
 from tutelage.errors import EngineError, FitError
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
@@ -21,18 +21,18 @@ GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection cl
 STUCK = """
 import signal, time
 import torch.distributed as dist
-from tutelage.distributed.failure import KEY, ending_together
+from tutelage.distributed.failure import FAILURE_KEY, fail_together
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 store = dist.TCPStore("127.0.0.1", 0, is_master=True)
-with ending_together(store, rank=0, grace_seconds=0.5):
-    store.set(KEY, "process 1: no memory")
+with fail_together(store, rank=0, grace_seconds=0.5):
+    store.set(FAILURE_KEY, "process 1: no memory")
     time.sleep(100)
 """
 ALWAYS_ASKING = """
 import torch.distributed as dist
 from tutelage.distributed import failure
 failure.POLL_SECONDS = 0
-with failure.ending_together(dist.TCPStore("127.0.0.1", 0, is_master=True), rank=0):
+with failure.fail_together(dist.TCPStore("127.0.0.1", 0, is_master=True), rank=0):
     pass
 """
 
@@ -40,9 +40,9 @@ with failure.ending_together(dist.TCPStore("127.0.0.1", 0, is_master=True), rank
 TOLD_TO_END = """
 import os, signal, sys
 import torch.distributed as dist
-from tutelage.distributed.failure import ending_together
+from tutelage.distributed.failure import fail_together
 try:
-    with ending_together(dist.TCPStore("127.0.0.1", 0, is_master=True), rank=0):
+    with fail_together(dist.TCPStore("127.0.0.1", 0, is_master=True), rank=0):
         os.kill(os.getpid(), signal.SIGTERM)
         raise ValueError("what it had to say")
 except ValueError as error:
@@ -84,16 +84,16 @@ def store() -> Iterator[dist.Store]:
 
 def test_the_first_to_fail_says_why(store: dist.Store) -> None:
     for said in ("no memory\nmore", "too late"):
-        with pytest.raises(FitError, match=said.split("\n")[0]), ending_together(store, rank=1):
+        with pytest.raises(FitError, match=said.split("\n")[0]), fail_together(store, rank=1):
             raise FitError(said)
 
-    assert store.get(KEY) == b"process 1: no memory"
+    assert store.get(FAILURE_KEY) == b"process 1: no memory"
 
 
 def test_a_broken_collective_is_told_as_the_end_of_another(store: dist.Store) -> None:
-    store.set(KEY, "process 1: no memory")
+    store.set(FAILURE_KEY, "process 1: no memory")
 
-    with pytest.raises(EngineError, match="Another process") as caught, ending_together(store, rank=0):
+    with pytest.raises(EngineError, match="Another process") as caught, fail_together(store, rank=0):
         raise RuntimeError(GLOO)
 
     assert caught.value.found == "process 1: no memory"
@@ -106,10 +106,10 @@ def test_a_process_that_fails_may_say_so_after_sigterm() -> None:
 
 
 def test_other_errors_stay_what_they_are(store: dist.Store) -> None:
-    with pytest.raises(RuntimeError, match="shapes"), ending_together(store, rank=0):
+    with pytest.raises(RuntimeError, match="shapes"), fail_together(store, rank=0):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    with ending_together(store, rank=0):
+    with fail_together(store, rank=0):
         pass
 
 

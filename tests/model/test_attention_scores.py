@@ -133,7 +133,7 @@ def test_r4_any_window_over_any_tree_in_blocks_of_any_size(
         assert_alike(attended(inputs, tree, sinks=sinks, mask=Reach(window)), expected, 1e-12)
         leaves = [one.requires_grad_() for one in inputs]
         by_autograd = attention_in_blocks(
-            *leaves[:3], Layout(*tree).stretches(window), Scoring(window=window), sinks_H=leaves[3] if sinks else None
+            *leaves[:3], Layout(*tree).segments(window), Scoring(window=window), sinks_H=leaves[3] if sinks else None
         )
         gradients = torch.autograd.grad(by_autograd, leaves[: 4 if sinks else 3], towards(by_autograd))
     assert_alike([by_autograd.detach(), *gradients], expected, 1e-12)

@@ -24,7 +24,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from tests.support.tiny_kinds import VOCABULARY, facts, tiny_config, tiny_kind
 from tutelage.errors import TutelageError
 from tutelage.model.adapters.lora import add_lora
-from tutelage.model.architecture import architecture_of, bare_model, own_inputs
+from tutelage.model.architecture import architecture_of, bare_model, native_inputs
 from tutelage.model.attention.packed import use_generation_attention
 from tutelage.model.fused.norm_and_mlp import reduce_saved_activations
 from tutelage.model.load import cast_model, load
@@ -77,7 +77,7 @@ def of_own_forward(model: Any, examples: Sequence[Example]) -> tuple[float, floa
     total = torch.zeros(())
     for example in examples:
         ids, weights = torch.from_numpy(example.ids).long(), torch.from_numpy(example.weights)
-        logits = model(input_ids=ids[None], **own_inputs(model, {})).logits[0].float()
+        logits = model(input_ids=ids[None], **native_inputs(model, {})).logits[0].float()
         total = total + (cross_entropy(logits[:-1], ids[1:], reduction="none") * weights[1:]).sum()
     total.backward()
     return total.item(), gradient_norm(model)

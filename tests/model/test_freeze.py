@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tutelage.errors import ConfigError
-from tutelage.model.adapters.lora import train_everything
+from tutelage.model.adapters.lora import make_all_trainable
 from tutelage.model.patterns import matches
 
 
@@ -36,7 +36,7 @@ def test_a_pattern_is_matched_against_whole_parts(name: str, pattern: str, expec
 
 
 def test_what_matches_is_frozen_and_counted(tiny_model: Any) -> None:
-    model, record = train_everything(tiny_model, frozen=["layers.0", "norm"])
+    model, record = make_all_trainable(tiny_model, frozen=["layers.0", "norm"])
 
     assert learns(model) == {
         name for name, _ in model.named_parameters() if ".layers.0." not in name and name != "model.norm.weight"
@@ -49,12 +49,12 @@ def test_what_matches_is_frozen_and_counted(tiny_model: Any) -> None:
 
 @pytest.mark.parametrize(("asked", "other"), [("lm_head", "model.embed_tokens"), ("embed_tokens", "lm_head")])
 def test_tied_weights_are_frozen_and_named_under_both_names(tiny_model: Any, asked: str, other: str) -> None:
-    model, record = train_everything(tiny_model, frozen=[asked])
+    model, record = make_all_trainable(tiny_model, frozen=[asked])
 
     assert not model.lm_head.weight.requires_grad
     assert not model.get_input_embeddings().weight.requires_grad
     assert f"{other}.weight is the same weights as " in record.notes[1]
-    assert len(train_everything(tiny_model, frozen=["lm_head", "embed_tokens"])[1].notes) == 1
+    assert len(make_all_trainable(tiny_model, frozen=["lm_head", "embed_tokens"])[1].notes) == 1
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_tied_weights_are_frozen_and_named_under_both_names(tiny_model: Any, ask
 )
 def test_a_pattern_that_matches_nothing_names_the_nearest(tiny_model: Any, wrong: str, near: str) -> None:
     with pytest.raises(ConfigError, match="matches no weight") as caught:
-        train_everything(tiny_model, frozen=["norm", wrong])
+        make_all_trainable(tiny_model, frozen=["norm", wrong])
 
     assert (caught.value.where, caught.value.found) == ("model.freeze", wrong)
     assert near in str(caught.value)
@@ -70,4 +70,4 @@ def test_a_pattern_that_matches_nothing_names_the_nearest(tiny_model: Any, wrong
 
 def test_freezing_everything_is_an_error(tiny_model: Any) -> None:
     with pytest.raises(ConfigError, match="nothing would be trained"):
-        train_everything(tiny_model, frozen=["*"])
+        make_all_trainable(tiny_model, frozen=["*"])

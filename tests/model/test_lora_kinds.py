@@ -42,7 +42,9 @@ KINDS: list[dict[str, Any]] = [
 def added(model: Any, *examples: Example, **kind: Any) -> Any:
     torch.manual_seed(3)
     chosen = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear"} | kind
-    return add_lora(model, sight=CalibrationData(pack_rows(examples, row_tokens=64), lambda _tokens: None), **chosen)
+    return add_lora(
+        model, calibration_data=CalibrationData(pack_rows(examples, row_tokens=64), lambda _tokens: None), **chosen
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)

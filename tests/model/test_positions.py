@@ -7,7 +7,7 @@ import torch
 
 from tests.support.tiny_kinds import tiny_config
 from tutelage.model import positions
-from tutelage.model.positions import last_position, stated_positions
+from tutelage.model.positions import position_limit, stated_positions
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from tutelage.model.positions import last_position, stated_positions
 def test_r5_a_table_of_positions_ends(kind: str, last: int) -> None:
     more = {"is_decoder": True} if kind == "bert" else {}
 
-    assert last_position(tiny_config(kind, **more)) == last
+    assert position_limit(tiny_config(kind, **more)) == last
 
 
 def test_r5_entries_that_no_token_has_are_not_counted() -> None:
@@ -25,12 +25,12 @@ def test_r5_entries_that_no_token_has_are_not_counted() -> None:
     config = tiny_config("roberta", is_decoder=True, pad_token_id=1)
 
     assert stated_positions(config) == 512
-    assert last_position(config) == 510
+    assert position_limit(config) == 510
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma2", "mamba", "bloom", "falcon_h1"])
 def test_r5_what_is_computed_from_a_position_goes_on(kind: str) -> None:
-    assert last_position(tiny_config(kind)) is None
+    assert position_limit(tiny_config(kind)) is None
 
 
 def test_r5_a_model_without_a_table_of_positions_computes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,8 +40,8 @@ def test_r5_a_model_without_a_table_of_positions_computes_nothing(monkeypatch: p
     computed: list[int] = []
     monkeypatch.setattr(positions, "_computes", lambda _decoder, tokens: bool(computed.append(tokens)))
 
-    assert last_position(config) is None
-    assert last_position(tiny_config("gpt2")) is None, "the stand-in computes nothing"
+    assert position_limit(config) is None
+    assert position_limit(tiny_config("gpt2")) is None, "the stand-in computes nothing"
     assert computed == [positions.TRIED_TOKENS], "only the model with a table is tried"
 
 
@@ -59,4 +59,4 @@ def test_r5_memory_that_runs_out_is_no_end_of_positions(monkeypatch: pytest.Monk
     monkeypatch.setattr(positions, "_one_layer_without_memory", with_hook)
 
     with pytest.raises(RuntimeError, match="can't allocate memory"):
-        last_position(tiny_config("gpt2"))
+        position_limit(tiny_config("gpt2"))

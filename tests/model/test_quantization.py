@@ -31,7 +31,7 @@ IDS = torch.arange(3, 40)[None]
 @pytest.fixture
 def quantised(tiny_model_folder: Path) -> Any:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra qlora)")
-    return load(tiny_model_folder, quantisation=four_bit(cast_model=torch.float32, double_quantization=True))
+    return load(tiny_model_folder, quantization=four_bit(cast_model=torch.float32, double_quantization=True))
 
 
 def test_linear_layers_are_quantised_and_head_norms_and_embeddings_are_not(quantised: Any) -> None:
@@ -46,7 +46,7 @@ def test_linear_layers_are_quantised_and_head_norms_and_embeddings_are_not(quant
 def test_a_weight_counts_once_and_takes_what_the_paper_says(tiny_model_folder: Path, double: bool) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra qlora)")
     plain, loaded = load(tiny_model_folder)
-    model, record = load(tiny_model_folder, quantisation=four_bit(cast_model=torch.float32, double_quantization=double))
+    model, record = load(tiny_model_folder, quantization=four_bit(cast_model=torch.float32, double_quantization=double))
 
     assert record.parameters == loaded.parameters == sum(parameter.numel() for parameter in plain.parameters())
     weight = model.model.layers[0].mlp.up_proj.weight
@@ -136,7 +136,7 @@ def test_without_the_package_the_error_says_how_to_install_it(monkeypatch: pytes
 def in_four_bits(model: Any, folder: Path) -> Any:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra qlora)")
     model.save_pretrained(folder)
-    return load(folder, quantisation=four_bit(cast_model=torch.float32, double_quantization=True))[0]
+    return load(folder, quantization=four_bit(cast_model=torch.float32, double_quantization=True))[0]
 
 
 def test_r14_what_came_into_four_bits_is_counted(quantised: Any) -> None:
@@ -145,7 +145,7 @@ def test_r14_what_came_into_four_bits_is_counted(quantised: Any) -> None:
 
     layers = 2 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128)
     assert record.four_bit == quantise.quantized_count(model) == layers
-    assert quantise.hold_against_asked(model) == ()
+    assert quantise.check_quantized_share(model) == ()
 
 
 def test_r14_experts_that_stay_whole_are_a_question(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_r14_experts_that_stay_whole_are_a_question(tmp_path: Path) -> None:
         num_key_value_heads=2,
         num_local_experts=4,
     )
-    (question,) = quantise.hold_against_asked(in_four_bits(MixtralForCausalLM(config), tmp_path))
+    (question,) = quantise.check_quantized_share(in_four_bits(MixtralForCausalLM(config), tmp_path))
 
     attention, experts, router = 2 * 64 * 64 + 2 * 64 * 32, 4 * 3 * 64 * 64, 4 * 64
     assert question.startswith("Is this meant?")
@@ -175,7 +175,7 @@ def test_r14_nothing_in_four_bits_is_an_error_whose_advice_works(tmp_path: Path)
             setattr(model.get_submodule(parent), leaf, torch.nn.Linear(32, 32))
 
     with pytest.raises(ConfigError, match="Nothing of this model came into 4 bits") as caught:
-        quantise.hold_against_asked(model)
+        quantise.check_quantized_share(model)
     assert caught.value.fix == 'set model.method = "lora"'
 
 
@@ -186,7 +186,7 @@ def test_r24_a_checkpoint_of_4_bits_trains_by_the_advice_alone(
     stored = tmp_path / "stored"
     shutil.copytree(tiny_model_folder, stored)
     asked = four_bit(cast_model=torch.float32, double_quantization=False)
-    load(tiny_model_folder, quantisation=asked)[0].save_pretrained(stored)
+    load(tiny_model_folder, quantization=asked)[0].save_pretrained(stored)
     settings = (
         f"model.name={stored}",
         "evaluate.before=false",

@@ -12,7 +12,7 @@ import transformers
 from tutelage.errors import ConfigError
 from tutelage.model.adapters.lora import add_lora
 from tutelage.model.attention.packed import use_packed_attention
-from tutelage.model.residual_dropout import drop_residuals
+from tutelage.model.residual_dropout import add_residual_dropout
 
 SIZES = {
     "vocab_size": 32,
@@ -62,7 +62,7 @@ def test_the_ramp_is_found_and_acts_in_training_only(kind: str) -> None:
     model.eval()
     plain = hidden(model, IDS)
 
-    shares = drop_residuals(model, last=0.3)
+    shares = add_residual_dropout(model, last=0.3)
 
     assert shares == pytest.approx((0.0, 0.1, 0.2, 0.3))
     assert not model.training, "the proof leaves the mode as it was"
@@ -94,7 +94,7 @@ def test_what_reaches_the_stream_is_dropped_and_scaled(kind: str) -> None:
     places = [(number, name) for number in range(4) for name in names]
     for number, name in places:
         layers[number].get_submodule(name).register_forward_hook(noting((number, name), before))
-    shares = drop_residuals(model, last=0.6)
+    shares = add_residual_dropout(model, last=0.6)
     for number, name in places:
         layers[number].get_submodule(name).register_forward_hook(noting((number, name), after))
     model.train()
@@ -109,14 +109,14 @@ def test_what_reaches_the_stream_is_dropped_and_scaled(kind: str) -> None:
 
 def test_no_dropout_at_the_last_layer_is_no_dropout_at_all() -> None:
     model, plain = tiny("llama"), tiny("llama")
-    drop_residuals(model, last=0.0)
+    add_residual_dropout(model, last=0.0)
     assert torch.equal(hidden(model.train(), IDS), hidden(plain.train(), IDS))
 
 
 def test_it_works_beside_adapters() -> None:
     model, _ = add_lora(tiny("llama"), rank=2, alpha=4, dropout=0.0, targets="all-linear")
     plain = hidden(model.train(), IDS)
-    assert drop_residuals(model, last=0.5)[-1] == 0.5
+    assert add_residual_dropout(model, last=0.5)[-1] == 0.5
     assert not torch.allclose(hidden(model, IDS), plain)
 
 
@@ -135,7 +135,7 @@ def test_an_architecture_that_adds_something_else_is_refused() -> None:
     model.get_decoder().layers[1] = Wider(model.get_decoder().layers[1])
 
     with pytest.raises(ConfigError, match="laid out") as caught:
-        drop_residuals(model, last=0.3)
+        add_residual_dropout(model, last=0.3)
 
     assert caught.value.where == "train.residual_dropout"
     assert all(not module._forward_hooks for module in model.modules())

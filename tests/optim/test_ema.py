@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from tutelage.model.load import cast_model
-from tutelage.optim.ema import Average
+from tutelage.optim.ema import WeightAverage
 from tutelage.optim.master_weights import MasterWeights
 from tutelage.optim.optimizers import adamw
 from tutelage.train.checkpoint import Checkpoints, Progress
@@ -36,7 +36,7 @@ def go(model: torch.nn.Module, masters: MasterWeights, steps: range) -> None:
 
 def test_it_follows_with_its_decay_and_faster_at_first() -> None:
     weights = {"w": torch.tensor([1.0, -2.0])}
-    average = Average(weights, decay=0.5)
+    average = WeightAverage(weights, decay=0.5)
     expected = weights["w"].clone()
     for step in range(12):
         weights["w"] += step + 1
@@ -54,12 +54,12 @@ def test_the_model_is_the_average_inside_the_block_and_itself_after(small_networ
     masters = averaging(model, shared=shared)
     go(model, masters, range(4))
     weights = {name: one.detach().clone() for name, one in model.named_parameters()}
-    average = {name: one.clone() for name, one in masters.kept.items()}
+    average = {name: one.clone() for name, one in masters.output_weights.items()}
     held = {name: one.clone() for name, one in masters.masters.items()}
     assert any(not torch.equal(one, held[name]) for name, one in average.items())
 
     def measure() -> None:
-        with masters.measured():
+        with masters.using_average():
             assert all(torch.equal(one, average[name].to(one.dtype)) for name, one in model.named_parameters())
             raise RuntimeError("inside")
 
@@ -67,7 +67,7 @@ def test_the_model_is_the_average_inside_the_block_and_itself_after(small_networ
         measure()
 
     assert all(torch.equal(one, weights[name]) for name, one in model.named_parameters())
-    assert all(torch.equal(one, average[name]) for name, one in masters.kept.items())
+    assert all(torch.equal(one, average[name]) for name, one in masters.output_weights.items())
     assert all(torch.equal(one, held[name]) for name, one in masters.masters.items())
 
 
@@ -81,25 +81,25 @@ def test_a_resume_and_a_measurement_change_nothing(small_network: Maker, tmp_pat
     checkpoints = Checkpoints(tmp_path, keep=1)
     checkpoints.save(one, Progress(3))
     checkpoints.restore_newest(other)
-    with other.measured():
+    with other.using_average():
         pass
     go(second, other, range(3, 6))
 
     assert all(torch.equal(value, other.state()[key]) for key, value in reference.state().items())
     assert all(torch.equal(value, other.masters[key]) for key, value in reference.masters.items())
-    assert all(torch.equal(value, other.kept[key]) for key, value in reference.kept.items())
+    assert all(torch.equal(value, other.output_weights[key]) for key, value in reference.output_weights.items())
 
 
 def test_the_average_is_kept_as_the_best_and_in_the_end(small_network: Maker, tmp_path: Path) -> None:
     model = small_network()
     masters = averaging(model, shared=True)
     go(model, masters, range(3))
-    average = {name: one.clone() for name, one in masters.kept.items()}
+    average = {name: one.clone() for name, one in masters.output_weights.items()}
     Checkpoints(tmp_path, keep=1).save_best(masters, Progress(3))
     saved = load_file(tmp_path / "best-000003" / "masters.safetensors")
     assert all(torch.equal(one, saved[name]) for name, one in average.items())
 
-    masters.settle()
+    masters.adopt_average()
 
     assert all(torch.equal(one, average[name]) for name, one in masters.masters.items())
     assert all(torch.equal(one, average[name]) for name, one in model.named_parameters())

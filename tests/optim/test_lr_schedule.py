@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from tutelage import config
 from tutelage.builders.sampler import questions_of_length, sampler_for
-from tutelage.optim.lr_schedule import Schedule, warmup_steps
+from tutelage.optim.lr_schedule import LRSchedule, warmup_steps
 
 
 @pytest.mark.parametrize(
     ("kind", "middle", "end"), [("cosine", 0.55, 0.1), ("linear", 0.55, 0.1), ("constant", 1.0, 1.0)]
 )
 def test_rates(kind: Any, middle: float, end: float) -> None:
-    schedule = Schedule(kind=kind, peak=2e-4, steps=110, warmup_steps=10, min_lr_ratio=0.1)
+    schedule = LRSchedule(kind=kind, peak=2e-4, steps=110, warmup_steps=10, min_lr_ratio=0.1)
 
     assert schedule.rate(0) == pytest.approx(2e-5)
     assert schedule.rate(4) == pytest.approx(1e-4)
@@ -48,7 +48,7 @@ def test_r18_the_fall_is_that_of_transformers(kind: Any, ratio: float, steps: in
         theirs.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         witness.step()
-    ours = Schedule(kind=kind, peak=2e-4, steps=steps, warmup_steps=warm, min_lr_ratio=ratio)
+    ours = LRSchedule(kind=kind, peak=2e-4, steps=steps, warmup_steps=warm, min_lr_ratio=ratio)
 
     rates = [ours.rate(step) for step in range(steps)]
 
@@ -73,8 +73,8 @@ def test_r25_a_run_too_short_for_its_settings_is_questioned(warm: int | None, mo
 
 
 def test_cosine_is_above_the_line_first_and_below_it_later() -> None:
-    cosine = Schedule(kind="cosine", peak=1.0, steps=100, warmup_steps=0)
-    linear = Schedule(kind="linear", peak=1.0, steps=100, warmup_steps=0)
+    cosine = LRSchedule(kind="cosine", peak=1.0, steps=100, warmup_steps=0)
+    linear = LRSchedule(kind="linear", peak=1.0, steps=100, warmup_steps=0)
 
     assert cosine.rate(25) == pytest.approx(0.8535533905932737)
     assert cosine.rate(25) > linear.rate(25)
@@ -85,7 +85,7 @@ def test_cosine_is_above_the_line_first_and_below_it_later() -> None:
 @given(steps=st.integers(1, 60), share=st.floats(0, 0.99), ratio=st.floats(0, 1))
 def test_rates_never_leave_their_range(kind: Any, steps: int, share: float, ratio: float) -> None:
     warm = warmup_steps(steps=steps, share=share, exact=None)
-    schedule = Schedule(kind=kind, peak=1.0, steps=steps, warmup_steps=warm, min_lr_ratio=ratio)
+    schedule = LRSchedule(kind=kind, peak=1.0, steps=steps, warmup_steps=warm, min_lr_ratio=ratio)
     rates = [schedule.rate(step) for step in range(steps)]
 
     assert all(0.0 <= rate <= 1.0 + 1e-12 for rate in rates)
@@ -110,7 +110,7 @@ def test_limas_decay() -> None:
     settings = config.load(Path(__file__).parents[2] / "recipes" / "lima.toml").train
     assert settings.learning_rate is not None
     warm = warmup_steps(steps=1000, share=settings.warmup_ratio, exact=settings.warmup_steps)
-    schedule = Schedule(settings.lr_scheduler, settings.learning_rate, 1000, warm, settings.min_lr_ratio)
+    schedule = LRSchedule(settings.schedule, settings.learning_rate, 1000, warm, settings.min_lr_ratio)
 
     rates = [schedule.rate(step) for step in range(1000)]
     assert rates[0] == pytest.approx(1e-5)

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from tutelage.cli import main
-from tutelage.optim.lr_schedule import Schedule
+from tutelage.optim.lr_schedule import LRSchedule
 from tutelage.optim.master_weights import MasterWeights
 from tutelage.optim.optimizers import adamw
 from tutelage.pack import Sampler, batches
@@ -75,7 +75,7 @@ def train_in(folder: Path) -> None:
         batches(examples, order, row_tokens=24, start_step=progress.steps_done),
         row_loss=row_loss,
         optimizer=optimizer,
-        schedule=Schedule(kind="cosine", peak=0.003, steps=STEPS, warmup_steps=5),
+        schedule=LRSchedule(kind="cosine", peak=0.003, steps=STEPS, warmup_steps=5),
         max_grad_norm=1.0,
         heldout=heldout,
         evaluate_every=EVALUATE_EVERY,

@@ -17,7 +17,7 @@ import torch
 from tokenizers import Tokenizer
 
 from tutelage.model.loss import row_loss
-from tutelage.optim.lr_schedule import Schedule
+from tutelage.optim.lr_schedule import LRSchedule
 from tutelage.optim.master_weights import MasterWeights
 from tutelage.pack import pack_rows
 from tutelage.runs.metrics_log import Recorder, StepRecord
@@ -107,7 +107,7 @@ def step_of(model: Any, rows: Sequence[PackedSequence], record: Path, *, trained
     arguments = {
         "row_loss": row_loss,
         "optimizer": optimizer,
-        "schedule": Schedule(kind="constant", peak=1.0, steps=1, warmup_steps=0),
+        "schedule": LRSchedule(kind="constant", peak=1.0, steps=1, warmup_steps=0),
         "max_grad_norm": 1e9,
         "heldout": None,
         "evaluate_every": 1,

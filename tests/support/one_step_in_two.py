@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from tests.support.one_step import documents_for, micro_batches, share_of, step_of
-from tutelage.distributed.process_group import joined, process_group_here, whole_tensor
+from tutelage.distributed.process_group import full_tensor, open_process_group, process_group_here
 from tutelage.distributed.strategy import place_model
 from tutelage.model.attention.packed import use_packed_attention
 
@@ -26,7 +26,7 @@ def main(model_folder: Path, batch: int, out: Path) -> None:
     documents = documents_for(model)
     trained_tokens = sum(document.trained_tokens for document in documents)
     share = share_of(documents, rank=process_group.rank, processes=process_group.size)
-    with joined(process_group, device="cpu"):
+    with open_process_group(process_group, device="cpu"):
         strategy = place_model(model, process_group, precision="fp32", sharded=True)
         use_packed_attention(model)
         for name, packed in (("packed", True), ("apart", False)):
@@ -40,7 +40,7 @@ def main(model_folder: Path, batch: int, out: Path) -> None:
             )
             model.zero_grad(set_to_none=True)
             rows = process_group.gather(len(micro_batches(share, batch, packed=packed)))
-            whole = {parameter: whole_tensor(one) for parameter, one in step.gradients.items()}
+            whole = {parameter: full_tensor(one) for parameter, one in step.gradients.items()}
             if process_group.is_main:
                 told = {"loss": step.loss, "norm": step.norm, "rows": rows}
                 save_file(whole, out / f"{name}.safetensors", metadata={"step": json.dumps(told)})

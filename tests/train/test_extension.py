@@ -17,7 +17,7 @@ from tutelage.builders.dataset import prepare
 from tutelage.builders.evaluation import evaluate_run
 from tutelage.cli.train import _settings
 from tutelage.errors import CheckpointError, ConfigError
-from tutelage.optim.lr_schedule import Schedule
+from tutelage.optim.lr_schedule import LRSchedule
 from tutelage.pack import Sampler
 from tutelage.report.console.progress import Screen
 from tutelage.runs import folder as run_files
@@ -71,7 +71,7 @@ def test_r26_steps_that_were_taken_keep_their_rates_and_the_rest_is_laid_over_th
     finished = going_on(first.folder, "train.epochs=2", screen=quiet_screen)
 
     rates = [line["learning_rate"] for line in record_of(finished.folder)[0].values()]
-    old, new = (Schedule("cosine", 1e-2, steps, 0) for steps in (3, 6))
+    old, new = (LRSchedule("cosine", 1e-2, steps, 0) for steps in (3, 6))
     assert rates == pytest.approx([old.rate(step) for step in range(3)] + [new.rate(step) for step in (3, 4, 5)])
     again = replay(str(finished.folder), quiet_screen)
     assert again.difference is None

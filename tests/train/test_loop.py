@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tutelage.errors import SaveError, TrainingError
-from tutelage.optim.lr_schedule import Schedule
+from tutelage.optim.lr_schedule import LRSchedule
 from tutelage.runs.metrics_log import HeldoutRecord, Recorder, StepRecord, read_record
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.loop import Outcome, train
@@ -46,7 +46,7 @@ class Bench:
         given: dict[str, Any] = {
             "row_loss": self.row_loss,
             "optimizer": self.optimizer,
-            "schedule": Schedule(kind="constant", peak=0.01, steps=steps, warmup_steps=0),
+            "schedule": LRSchedule(kind="constant", peak=0.01, steps=steps, warmup_steps=0),
             "max_grad_norm": 1.0,
             "heldout": None,
             "evaluate_every": 2,

@@ -21,7 +21,7 @@ from tutelage.evaluate.suite import EvalSuite
 from tutelage.model.attention.packed import use_packed_attention
 from tutelage.model.loss import row_loss
 from tutelage.model.out_of_memory import is_out_of_memory
-from tutelage.optim.lr_schedule import Schedule
+from tutelage.optim.lr_schedule import LRSchedule
 from tutelage.optim.master_weights import MasterWeights
 from tutelage.pack import Sampler, batches
 from tutelage.report.console.progress import Screen
@@ -86,7 +86,7 @@ class Bench:
         given: dict[str, Any] = {
             "row_loss": loss,
             "optimizer": self.optimizer,
-            "schedule": Schedule(kind="constant", peak=0.01, steps=STEPS, warmup_steps=0),
+            "schedule": LRSchedule(kind="constant", peak=0.01, steps=STEPS, warmup_steps=0),
             "max_grad_norm": 1.0,
             "heldout": None,
             "evaluate_every": 1,

@@ -104,7 +104,7 @@ def test_r5_positions_are_tried_where_a_prompt_comes_near_them(
     settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[int] = []
-    monkeypatch.setattr(positions_module, "last_position", lambda *_given, **_named: tried.append(1))
+    monkeypatch.setattr(positions_module, "position_limit", lambda *_given, **_named: tried.append(1))
     for new_tokens, times in ((1, 0), (190, 1)):
         asked = settings("evaluate.task=", "pack.max_seq_length=190", f"evaluate.max_new_tokens={new_tokens}")
         positions = positions_of(asked, Path(asked.model.name))

@@ -15,8 +15,8 @@ import torch.multiprocessing
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from tutelage.distributed.failure import end_at_once
-from tutelage.distributed.process_group import SINGLE, ProcessGroup, joined, process_group_here, whole_tensor
+from tutelage.distributed.failure import exit_without_teardown
+from tutelage.distributed.process_group import SINGLE, ProcessGroup, full_tensor, open_process_group, process_group_here
 from tutelage.errors import CheckpointError, SaveError
 from tutelage.optim.master_weights import MasterWeights
 from tutelage.optim.optimizers import adamw
@@ -40,7 +40,7 @@ def train_state(process_group: ProcessGroup) -> MasterWeights:
 
 def whole(masters: MasterWeights) -> dict[str, torch.Tensor]:
     tensors = {**masters.masters, **masters.state()}
-    return {name: whole_tensor(one.detach()).clone() for name, one in tensors.items()}
+    return {name: full_tensor(one.detach()).clone() for name, one in tensors.items()}
 
 
 def save(process_group: ProcessGroup, folder: Path) -> None:
@@ -86,14 +86,14 @@ def see_each_other(process_group: ProcessGroup, folder: Path) -> None:
     assert process_group.any(process_group.rank == 1)
     assert not process_group.any(False)
     assert process_group.gather(f"process {process_group.rank}") == ["process 0", "process 1"]
-    process_group.agree("settings", "the same")
+    process_group.require_equal("settings", "the same")
 
 
 def notice_other_settings(process_group: ProcessGroup, folder: Path) -> None:
     from tutelage.errors import EngineError
 
     with pytest.raises(EngineError, match="process 1"):
-        process_group.agree("settings", f"those of {process_group.rank}")
+        process_group.require_equal("settings", f"those of {process_group.rank}")
 
 
 def follow_the_leader(process_group: ProcessGroup, folder: Path) -> None:
@@ -104,7 +104,7 @@ def follow_the_leader(process_group: ProcessGroup, folder: Path) -> None:
             file.write_text("1", encoding="utf-8")
         return int(file.read_text(encoding="utf-8"))
 
-    assert process_group.after_leader("data again", work) == 1
+    assert process_group.local_main_first("data again", work) == 1
 
 
 def _process(rank: int, size: int, port: int, work: Workload, folder: Path) -> None:
@@ -114,11 +114,11 @@ def _process(rank: int, size: int, port: int, work: Workload, folder: Path) -> N
 
     def meet() -> None:
         process_group = process_group_here()
-        with joined(process_group, device="cpu"):
+        with open_process_group(process_group, device="cpu"):
             work(process_group, folder)
-            process_group.wait_for_all()  # one that leaves early would look like a crash to one that has just come
+            process_group.barrier()  # one that leaves early would look like a crash to one that has just come
 
-    end_at_once(meet)
+    exit_without_teardown(meet)
 
 
 def on(size: int, work: Workload, folder: Path) -> None:
@@ -143,7 +143,7 @@ def all_of_it(process_group: ProcessGroup, folder: Path) -> None:
         data = bytearray(shard.read_bytes())
         data[-1] ^= 1
         shard.write_bytes(data)
-    process_group.wait_for_all()
+    process_group.barrier()
     load_what_is_damaged(process_group, folder / "damaged")
 
 
@@ -161,6 +161,6 @@ def test_two_processes_write_read_and_refuse_as_one_and_any_number_reads_it(tmp_
 def test_alone_there_is_nobody_to_ask() -> None:
     assert SINGLE.sum(1.5, 2) == (1.5, 2)
     assert SINGLE.gather("one") == ["one"]
-    assert SINGLE.after_leader("data", lambda: 3) == 3
+    assert SINGLE.local_main_first("data", lambda: 3) == 3
     assert SINGLE.any(True)
-    SINGLE.wait_for_all()
+    SINGLE.barrier()

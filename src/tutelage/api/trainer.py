@@ -128,7 +128,7 @@ class Trainer:
         norm_limit = self.settings.train.max_grad_norm if max_grad_norm is None else max_grad_norm
         norm = optimizer.step(rate, max_grad_norm=norm_limit)
         if not math.isfinite(norm):
-            optimizer.forget_gradients()
+            optimizer.zero_gradients()
             raise TrainingError(
                 "The gradient is not finite, so no step was taken",
                 where="Trainer.optim_step",

@@ -59,7 +59,7 @@ def heldout_loss_measure(
     """A function that measures the loss on `rows` of what is kept so far."""
 
     def measure() -> float:
-        with optimizer.measured():
+        with optimizer.using_average():
             return heldout_loss(model, rows, row_loss=strategy.row_loss, process_group=strategy.process_group, log=log)
 
     return measure
@@ -82,7 +82,7 @@ def run_suite_on_ranks(
         done=lambda replies: done(replies * strategy.process_group.size),
         row_loss=strategy.row_loss,
         attention=strategy.architecture.attention,
-        unsharded=nullcontext if strategy.fsdp_root is None else strategy.fsdp_root.whole,
+        unsharded=nullcontext if strategy.fsdp_root is None else strategy.fsdp_root.unsharded,
         process_group=strategy.process_group,
         tolerate_failures=True,
         log=log,

@@ -8,14 +8,14 @@ from typing import Any
 
 from tutelage.builders.base_model import StartAdapter, continued
 from tutelage.config import Settings
-from tutelage.model.adapters.adapter_set import put_adapter
-from tutelage.model.adapters.loftq import fill_with_rounding
-from tutelage.model.adapters.lora import add_lora, train_everything
+from tutelage.model.adapters.adapter_set import attach_adapter
+from tutelage.model.adapters.loftq import init_from_quantization_error
+from tutelage.model.adapters.lora import add_lora, make_all_trainable
 from tutelage.model.adapters.lora_init import CalibrationData
 from tutelage.model.adapters.prompt_tuning import add_prompt
-from tutelage.model.adapters.trainable import Trainable, counted
+from tutelage.model.adapters.trainable import Trainable, trainable_summary
 from tutelage.model.load import DTYPES, Loaded, load, resolve_precision
-from tutelage.model.quantization import four_bit, hold_against_asked
+from tutelage.model.quantization import check_quantized_share, four_bit
 from tutelage.render import Tokenizer
 
 
@@ -37,7 +37,7 @@ def loaded_base(settings: Settings, folder: Path, *, onto: str | None = None) ->
             cast_model=DTYPES[resolve_precision(settings.model.precision)],
             double_quantization=settings.qlora.double_quantization,
         )
-    return load(folder, trust_remote_code=settings.model.trust_remote_code, onto=onto, quantisation=quantisation)
+    return load(folder, trust_remote_code=settings.model.trust_remote_code, onto=onto, quantization=quantisation)
 
 
 def adapted_model(
@@ -57,10 +57,12 @@ def adapted_model(
     """
     method, lora, prompt = settings.model.method, settings.lora, settings.prompt
     if (adapter := continued(settings)) is not None:
-        peft_model = put_adapter(model, adapter.folder, learns=True)
-        return peft_model, counted(peft_model, method, notes=(*_notes_of_base(settings, model), _trained_on(adapter)))
+        peft_model = attach_adapter(model, adapter.folder, learns=True)
+        return peft_model, trainable_summary(
+            peft_model, method, notes=(*_notes_of_base(settings, model), _trained_on(adapter))
+        )
     if method == "full":
-        return train_everything(model, frozen=settings.model.freeze)
+        return make_all_trainable(model, frozen=settings.model.freeze)
     if method == "prompt":
         ids = None if prompt.text is None else Tokenizer.load(base).encode([prompt.text])[0]
         return add_prompt(model, tokens=prompt.tokens, text_ids=ids)
@@ -73,17 +75,17 @@ def adapted_model(
         rslora=lora.rslora,
         dora=lora.dora,
         init=lora.init,
-        sight=calibration,
-        whole=lora.modules_to_save,
+        calibration_data=calibration,
+        modules_to_save=lora.modules_to_save,
     )
     if lora.init == "loftq":
         original, _ = load(base, trust_remote_code=settings.model.trust_remote_code, onto="cpu")
-        fill_with_rounding(peft_model, original)
+        init_from_quantization_error(peft_model, original)
     return peft_model, replace(record, notes=(*_notes_of_base(settings, model), *record.notes))
 
 
 def _notes_of_base(settings: Settings, model: Any) -> tuple[str, ...]:
-    return hold_against_asked(model) if settings.model.method == "qlora" else ()
+    return check_quantized_share(model) if settings.model.method == "qlora" else ()
 
 
 def _trained_on(adapter: StartAdapter) -> str:

@@ -19,13 +19,13 @@ from tutelage.model.activation_checkpointing import recompute_activations
 from tutelage.model.adapters.lora_init import CalibrationData
 from tutelage.model.adapters.trainable import Trainable
 from tutelage.model.architecture import Architecture, architecture_of
-from tutelage.model.attention.isolation_check import SHORT, Longest
+from tutelage.model.attention.isolation_check import SHORT, MaxLengths
 from tutelage.model.compile import compile_layers
-from tutelage.model.fused.accumulating_linear import add_gradients_in_place
+from tutelage.model.fused.accumulating_linear import accumulate_gradients_in_place
 from tutelage.model.fused.norm_and_mlp import reduce_saved_activations
 from tutelage.model.load import Loaded, Precision, cast_model, device_here, resolve_precision
 from tutelage.model.neftune import add_embedding_noise
-from tutelage.model.residual_dropout import drop_residuals
+from tutelage.model.residual_dropout import add_residual_dropout
 from tutelage.model.trial import require_trainable
 from tutelage.optim.master_weights import MasterWeights, require_finite
 from tutelage.optim.optimizers import optimizer_named
@@ -59,7 +59,7 @@ def train_state_for(
     *,
     recompute: bool = False,
     open_calibration: Look | None = None,
-    longest: Longest = SHORT,
+    longest: MaxLengths = SHORT,
 ) -> TrainState:
     """Load the model in `base` and make it ready to train.
 
@@ -95,13 +95,13 @@ def train_state_for(
     optimizer = _masters(settings, model, strategy, embeddings=embeddings, precision=precision)
     if strategy.fsdp_root is None:
         cast_model(model, precision)
-    with nullcontext() if strategy.fsdp_root is None else strategy.fsdp_root.whole():
+    with nullcontext() if strategy.fsdp_root is None else strategy.fsdp_root.unsharded():
         strategy = replace(strategy, architecture=architecture_of(model, longest))
-    process_group.agree("answers of the model, as it was tried", repr(strategy.architecture))
+    process_group.require_equal("answers of the model, as it was tried", repr(strategy.architecture))
     if strategy.fsdp_root is None:
         require_trainable(model, strategy.architecture)
         if precision == "fp32" and not settings.model.compile:
-            add_gradients_in_place(model)
+            accumulate_gradients_in_place(model)
     if strategy.replicated:
         synchronize_start(model, optimizer, process_group)
     _add_noise(settings, model)
@@ -114,7 +114,7 @@ def train_state_for(
 
 
 def _adapted_to_data(
-    settings: Settings, model: Any, base: Path, open_calibration: Look, longest: Longest
+    settings: Settings, model: Any, base: Path, open_calibration: Look, longest: MaxLengths
 ) -> tuple[Any, Trainable]:
     """`adapted_model`, by what the model sees in the data; it computes as it will in training."""
     precision = resolve_precision(settings.model.precision)
@@ -138,7 +138,7 @@ def _masters(
             embeddings=embeddings,
         ),
         shared=strategy.fsdp_root is not None or precision == "fp32",
-        add_up=strategy.process_group.add_up if strategy.replicated else None,
+        all_reduce=strategy.process_group.all_reduce if strategy.replicated else None,
         average_decay=train.ema_decay,
     )
 
@@ -154,14 +154,14 @@ def shards_here(settings: Settings) -> bool:
         optimizer=settings.train.optimizer,
         method=settings.model.method,
         init=settings.lora.init,
-        whole=settings.lora.modules_to_save,
+        modules_to_save=settings.lora.modules_to_save,
     )
 
 
 def _add_noise(settings: Settings, model: Any) -> None:
     """What is drawn anew for each row, where the settings ask for it."""
     if settings.train.residual_dropout > 0:
-        drop_residuals(model, last=settings.train.residual_dropout)
+        add_residual_dropout(model, last=settings.train.residual_dropout)
     if settings.train.neftune_alpha is not None:
         add_embedding_noise(model, alpha=settings.train.neftune_alpha)
 
@@ -185,7 +185,7 @@ def synchronize_start(model: Any, optimizer: MasterWeights, process_group: Proce
     frozen = (parameter for parameter in model.parameters() if not parameter.requires_grad)
     # Bytes are summed, not numbers: that sum is exact, and so the same on any processor.
     sums = (int(weight.detach().reshape(-1).view(torch.uint8).sum(dtype=torch.int64)) for weight in frozen)
-    process_group.agree("weights of the base model", sha256(repr(list(sums)).encode()).hexdigest()[:16])
+    process_group.require_equal("weights of the base model", sha256(repr(list(sums)).encode()).hexdigest()[:16])
     averages = () if optimizer.average is None else optimizer.average.weights.values()
-    process_group.follow_main([master.detach() for master in (*optimizer.masters.values(), *averages)])
-    optimizer.publish()
+    process_group.broadcast_from_main([master.detach() for master in (*optimizer.masters.values(), *averages)])
+    optimizer.copy_to_model()

@@ -6,7 +6,7 @@ import numpy as np
 
 from tutelage.builders.dataset import Prepared
 from tutelage.config import Settings
-from tutelage.model.attention.isolation_check import Longest
+from tutelage.model.attention.isolation_check import MaxLengths
 from tutelage.model.load import device_here, resolve_precision
 
 ROW_TOKENS = {("cpu", "fp32"): 1024, ("cpu", "bf16"): 2048, ("cuda", "fp32"): 4096, ("cuda", "bf16"): 4096}
@@ -21,7 +21,7 @@ def row_tokens_here(settings: Settings) -> int:
     return max(settings.pack.max_seq_length, ROW_TOKENS[device_here(), resolve_precision(settings.model.precision)])
 
 
-def longest_rows(settings: Settings, prepared: Prepared) -> Longest:
+def longest_rows(settings: Settings, prepared: Prepared) -> MaxLengths:
     """How long the rows of this run become at most: what fits in one, and no more than a step or the validation has."""
     virtual = settings.prompt.tokens if settings.model.method == "prompt" else 0
     train, validation = (
@@ -29,7 +29,7 @@ def longest_rows(settings: Settings, prepared: Prepared) -> Longest:
     )
     step = np.sort(train)[-settings.train.batch_size :]
     total_tokens = max(int(step.sum()), int(validation.sum()))
-    return Longest(
+    return MaxLengths(
         row_tokens=min(row_tokens_here(settings), total_tokens),
         document_tokens=int(max(train.max(initial=1), validation.max(initial=1))),
     )

@@ -13,7 +13,7 @@ from tutelage.builders.dataset import Prepared
 from tutelage.config import Settings
 from tutelage.errors import ConfigError, DataError
 from tutelage.model.configuration import CONFIG_FILE, causal_configuration
-from tutelage.model.positions import comes_near, last_position, stated_positions
+from tutelage.model.positions import may_exceed_positions, position_limit, stated_positions
 from tutelage.types import Message
 
 
@@ -70,7 +70,7 @@ class Positions:
             ids = prepared.renderer.serve([Message("user", item.prompt)])
             lengths.append((len(ids), item.address))
         longest_tokens = max((tokens for tokens, _ in lengths), default=0) + max_new_tokens + self.virtual
-        last = self.try_last() if comes_near(self.stated, longest_tokens) else None
+        last = self.try_last() if may_exceed_positions(self.stated, longest_tokens) else None
         if last is None:
             return
         available_tokens = last - self.virtual
@@ -119,6 +119,6 @@ def positions_of(settings: Settings, base: Path) -> Positions:
     config = causal_configuration(base / CONFIG_FILE, trust_remote_code=remote)
     virtual = settings.prompt.tokens if settings.model.method == "prompt" else 0
     stated = stated_positions(config)
-    try_last = cache(partial(last_position, config, trust_remote_code=remote))
-    beyond = comes_near(stated, settings.pack.max_seq_length + virtual)
+    try_last = cache(partial(position_limit, config, trust_remote_code=remote))
+    beyond = may_exceed_positions(stated, settings.pack.max_seq_length + virtual)
     return Positions(stated, try_last() if beyond else None, virtual, try_last)

@@ -15,7 +15,7 @@ from tutelage.builders.renderer import renderer_for
 from tutelage.builders.run_inputs import base_sha256
 from tutelage.config import Settings
 from tutelage.errors import CheckpointError, ConfigError, SourceNotFoundError, cause_of, command
-from tutelage.model.adapters.adapter_set import adapter_in_use, add_adapter, put_adapter
+from tutelage.model.adapters.adapter_set import active_adapter, add_adapter, attach_adapter
 from tutelage.model.load import cast_model, resolve_precision
 from tutelage.render import Renderer
 from tutelage.runs import folder as run_files
@@ -51,13 +51,13 @@ class TrainedModel:
         """The model that answers by a name of `names`."""
         if name == "base":
             return self.as_base()
-        return self.as_tuned() if name == "tuned" else adapter_in_use(self.tuned, self.slots[name])
+        return self.as_tuned() if name == "tuned" else active_adapter(self.tuned, self.slots[name])
 
     @contextmanager
     def as_base(self) -> Iterator[Any]:
         """The original model; the adapter is back when the block ends."""
         if self.base is None and self.start_slot is not None:
-            with adapter_in_use(self.tuned, self.start_slot) as started:
+            with active_adapter(self.tuned, self.start_slot) as started:
                 yield started
         elif self.base is None:
             assert self.tuned is not None
@@ -118,14 +118,14 @@ def open_trained_model(
         _require_same_start(inputs, settings, start, renderer, weights=base or has_adapter)
     tuned_model = base_model = start_slot = None
     if tuned and has_adapter:
-        tuned_model = put_adapter(_opened(start, settings), trained)
+        tuned_model = attach_adapter(_opened(start, settings), trained)
         start_slot = _add_others(tuned_model, settings, adapters, template=renderer.template.source, log=log)
     elif tuned:
         tuned_model = _opened(trained, settings)
     if base and not (tuned and has_adapter):
         base_model = _opened(start, settings)
         if (start_adapter := continued(settings)) is not None:
-            base_model = put_adapter(base_model, start_adapter.folder)
+            base_model = attach_adapter(base_model, start_adapter.folder)
             cast_model(base_model, resolve_precision(settings.model.precision))
     slots = {adapter.name: f"added{number}" for number, adapter in enumerate(adapters)}
     system_prompt = None if inputs is None else inputs["system_prompt"]

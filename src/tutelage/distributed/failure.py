@@ -17,19 +17,19 @@ import torch.distributed as dist
 from tutelage.errors import EngineError, TutelageError
 from tutelage.render.token_text import visible
 
-KEY: Final = "ended"
+FAILURE_KEY: Final = "ended"
 POLL_SECONDS: Final = 1.0
 GRACE_SECONDS: Final = 30.0
 """What a process may take to end by itself once another has failed. Source: what torchrun grants after its SIGTERM."""
-LAST_WORDS_SECONDS: Final = 5.0
+TERMINATION_GRACE_SECONDS: Final = 5.0
 """What a process has left after SIGTERM: a launcher sends it to all as soon as one is gone, and each may just be saying
 why it cannot go on."""
-LEAVING_SECONDS: Final = 10.0
+WATCHER_JOIN_SECONDS: Final = 10.0
 """What the watcher may take to come back from the store, which answers at once as long as it is there."""
 
 
 @contextmanager
-def ending_together(store: dist.Store, *, rank: int, grace_seconds: float = GRACE_SECONDS) -> Iterator[None]:  # type: ignore[name-defined] # exported, not declared
+def fail_together(store: dist.Store, *, rank: int, grace_seconds: float = GRACE_SECONDS) -> Iterator[None]:  # type: ignore[name-defined] # exported, not declared
     """Tell the other processes where the block fails, and end this one where another failed and it does not notice.
 
     Gloo notices that a process is gone; NCCL would wait for it, in a call that no signal interrupts.
@@ -37,41 +37,43 @@ def ending_together(store: dist.Store, *, rank: int, grace_seconds: float = GRAC
     Raises:
         EngineError: another process ended, so that a collective of this one broke off.
     """
-    over = threading.Event()
-    here = threading.current_thread() is threading.main_thread()  # elsewhere Python allows no handlers
-    before = signal.signal(signal.SIGTERM, _end_soon) if here else None
-    watcher = threading.Thread(target=_watch, args=(store.clone(), over, grace_seconds), daemon=True)
+    finished = threading.Event()
+    in_main_thread = threading.current_thread() is threading.main_thread()  # elsewhere Python allows no handlers
+    previous_handler = signal.signal(signal.SIGTERM, _exit_after_grace) if in_main_thread else None
+    watcher = threading.Thread(target=_watch_for_failure, args=(store.clone(), finished, grace_seconds), daemon=True)
     watcher.start()
     try:
         yield
     except BaseException as error:
-        told = _told(store)
-        if told is None:
+        message = _failure_message(store)
+        if message is None:
             with suppress(RuntimeError):  # the process that keeps the store may be gone
-                store.set(KEY, f"process {rank}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
-        if broke_off(error):
+                store.set(
+                    FAILURE_KEY, f"process {rank}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+                )
+        if peer_is_gone(error):
             raise EngineError(
                 f"Another process of this run ended, and process {rank} cannot go on without it",
-                found=told or "it said nothing, as a process that the system kills for its memory",
+                found=message or "it said nothing, as a process that the system kills for its memory",
                 fix="do what its own error says; tutelage train --resume goes on from the newest checkpoint",
             ) from error
         raise
     else:
-        if before is not None:  # a process that failed keeps the other until it has spoken
-            signal.signal(signal.SIGTERM, before)
+        if previous_handler is not None:  # a process that failed keeps the other until it has spoken
+            signal.signal(signal.SIGTERM, previous_handler)
     finally:
-        over.set()
+        finished.set()
         # A thread that is inside torch while the interpreter ends aborts the process: it must have left by then.
-        watcher.join(LEAVING_SECONDS)
+        watcher.join(WATCHER_JOIN_SECONDS)
 
 
-def _end_soon(number: int, _frame: FrameType | None) -> None:
-    timer = threading.Timer(LAST_WORDS_SECONDS, os._exit, (128 + number,))
+def _exit_after_grace(signal_number: int, _frame: FrameType | None) -> None:
+    timer = threading.Timer(TERMINATION_GRACE_SECONDS, os._exit, (128 + signal_number,))
     timer.daemon = True
     timer.start()
 
 
-def end_at_once(run: Callable[[], None]) -> None:
+def exit_without_teardown(run: Callable[[], None]) -> None:
     """Run, and have this process end without taking Python apart first; what `atexit` knows is still done.
 
     Gloo's threads outlive their process group where something still refers to it, as sharded parameters do. One that
@@ -80,39 +82,41 @@ def end_at_once(run: Callable[[], None]) -> None:
     """
     status = 1
 
-    def leave() -> None:
+    def exit_now() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
 
-    atexit.register(leave)  # before others are, so that it is the last
+    atexit.register(exit_now)  # before others are, so that it is the last
     try:
         run()
         status = 0
-    except SystemExit as ending:
-        status = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
+    except SystemExit as exit_:
+        status = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
         raise
 
 
-def _watch(store: dist.Store, over: threading.Event, grace_seconds: float) -> None:  # type: ignore[name-defined] # as above
-    while not over.wait(POLL_SECONDS):
-        told = _told(store)
-        if told is not None and not over.wait(grace_seconds):
-            shown = visible(told, line_ends=False)
-            sys.stderr.write(f"error: another process of this run ended ({shown}); this one is stuck, and ends too\n")
+def _watch_for_failure(store: dist.Store, finished: threading.Event, grace_seconds: float) -> None:  # type: ignore[name-defined] # as above
+    while not finished.wait(POLL_SECONDS):
+        message = _failure_message(store)
+        if message is not None and not finished.wait(grace_seconds):
+            visible_message = visible(message, line_ends=False)
+            sys.stderr.write(
+                f"error: another process of this run ended ({visible_message}); this one is stuck, and ends too\n"
+            )
             sys.stderr.flush()
             os._exit(1)
 
 
-def _told(store: dist.Store) -> str | None:  # type: ignore[name-defined] # as above
-    """What the first process that failed said; None while all is well."""
+def _failure_message(store: dist.Store) -> str | None:  # type: ignore[name-defined] # as above
+    """The message of the first process that failed; None while none has."""
     try:
-        return bytes(store.get(KEY)).decode() if store.check([KEY]) else None
+        return bytes(store.get(FAILURE_KEY)).decode() if store.check([FAILURE_KEY]) else None
     except RuntimeError:  # torch's errors of a connection are of this kind
         return "the process that keeps the store is gone"
 
 
-def broke_off(error: BaseException) -> bool:
+def peer_is_gone(error: BaseException) -> bool:
     """Whether a collective failed as another process is gone: gloo raises plain RuntimeErrors from its transport."""
     if isinstance(error, TutelageError) or not isinstance(error, RuntimeError):
         return False

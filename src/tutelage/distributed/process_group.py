@@ -18,16 +18,16 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
-from tutelage.distributed.failure import ending_together
+from tutelage.distributed.failure import fail_together
 from tutelage.errors import EngineError
 
 T = TypeVar("T")
 
-LONGEST_PREPARATION = timedelta(days=7)
+PREPARATION_TIMEOUT = timedelta(days=7)
 """What the others wait for a machine's first process; torchrun ends them much earlier if that one fails."""
 BUCKET_BYTES = 32 * 2**20
 """Tensors are added up in groups of this size: one message for many small ones, and no second copy of a large one."""
-LONGEST_SILENCE = timedelta(hours=2)
+COLLECTIVE_TIMEOUT = timedelta(hours=2)
 """What a collective waits: replies before and after training are shared out, and some take longer than others."""
 
 
@@ -45,7 +45,7 @@ class ProcessGroup:
         """Whether this process writes the records, the screen and the report."""
         return self.rank == 0
 
-    def after_leader(self, name: str, work: Callable[[], T]) -> T:
+    def local_main_first(self, name: str, work: Callable[[], T]) -> T:
         """Do `work` on one process of each machine first; the others do it once that one has finished.
 
         No process group is needed, and nothing times out as long as the leader is at work.
@@ -54,10 +54,10 @@ class ProcessGroup:
             return work()
         key = f"{name}/{os.environ.get('GROUP_RANK', '0')}"
         if self.local_rank == 0:
-            done = work()
+            value = work()
             self._store.set(key, "done")
-            return done
-        self._store.wait([key], LONGEST_PREPARATION)
+            return value
+        self._store.wait([key], PREPARATION_TIMEOUT)
         return work()
 
     def sum(self, *values: float) -> tuple[float, ...]:
@@ -80,39 +80,39 @@ class ProcessGroup:
         dist.all_gather_object(gathered, value)
         return gathered  # type: ignore[return-value] # each place has been filled
 
-    def agree(self, what: str, value: str) -> None:
+    def require_equal(self, what: str, value: str) -> None:
         """Check that all processes hold the same.
 
         Raises:
             EngineError: one of them does not.
         """
-        for rank, found in enumerate(values := self.gather(value)):
-            if found != values[0]:
+        for rank, rank_value in enumerate(values := self.gather(value)):
+            if rank_value != values[0]:
                 raise EngineError(
                     f"The processes of this run do not have the same {what}",
                     where=f"process {rank}",
-                    found=found,
+                    found=rank_value,
                     expected=f"{values[0]}, as process 0 has",
                     fix="give every machine the same files, settings and versions",
                 )
 
-    def add_up(self, tensors: Sequence[torch.Tensor]) -> None:
+    def all_reduce(self, tensors: Sequence[torch.Tensor]) -> None:
         """Make each tensor its sum over all processes, the same bits on each; all must be of one dtype and device."""
         for bucket in _buckets(tensors):
             if len(bucket) == 1 and bucket[0].is_contiguous():
                 dist.all_reduce(bucket[0])
                 continue
-            flat = torch.cat([one.flatten() for one in bucket])
+            flat = torch.cat([tensor.flatten() for tensor in bucket])
             dist.all_reduce(flat)
-            for one, summed in zip(bucket, flat.split([one.numel() for one in bucket]), strict=True):
-                one.copy_(summed.view_as(one))
+            for tensor, summed in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
+                tensor.copy_(summed.view_as(tensor))
 
-    def follow_main(self, tensors: Sequence[torch.Tensor]) -> None:
+    def broadcast_from_main(self, tensors: Sequence[torch.Tensor]) -> None:
         """Give each tensor the numbers that it has on the main process."""
         for tensor in tensors:
             dist.broadcast(tensor, 0)
 
-    def wait_for_all(self) -> None:
+    def barrier(self) -> None:
         """Return once every process has come here."""
         if self.size > 1:
             dist.barrier()
@@ -131,7 +131,7 @@ def _buckets(tensors: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
         yield bucket
 
 
-def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """All of a tensor that may be sharded; every process must ask at the same time."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
@@ -163,7 +163,7 @@ def process_group_here() -> ProcessGroup:
 
 
 @contextmanager
-def joined(process_group: ProcessGroup, *, device: str) -> Iterator[None]:
+def open_process_group(process_group: ProcessGroup, *, device: str) -> Iterator[None]:
     """Open the process group for the block: gloo for the CPU and, where the model is on CUDA, NCCL beside it.
 
     Raises:
@@ -180,8 +180,8 @@ def joined(process_group: ProcessGroup, *, device: str) -> Iterator[None]:
         store=dist.PrefixStore("tutelage", process_group._store),  # type: ignore[attr-defined] # exported, not declared
         rank=process_group.rank,
         world_size=process_group.size,
-        timeout=LONGEST_SILENCE,
+        timeout=COLLECTIVE_TIMEOUT,
     )
-    with ending_together(process_group._store, rank=process_group.rank):
+    with fail_together(process_group._store, rank=process_group.rank):
         yield
     dist.destroy_process_group()  # not after an error: it could wait for what the others will never send

@@ -12,7 +12,7 @@ from tutelage.config.method import DATA_DRIVEN_INITS
 from tutelage.distributed.fsdp import SHARDED_METHODS, SHARDED_OPTIMIZERS, FSDPRoot, shard
 from tutelage.distributed.process_group import ProcessGroup
 from tutelage.errors import ConfigError
-from tutelage.model.adapters.lora import CHANGES_THE_BASE
+from tutelage.model.adapters.lora import BASE_CHANGING_INITS
 from tutelage.model.architecture import PLAIN, Architecture
 from tutelage.model.load import DTYPES, Precision, cast_model, device_here
 from tutelage.model.loss import row_loss
@@ -23,7 +23,7 @@ Parallel = Literal["auto", "shard", "replicate"]
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """The processes, and the door to the model where it is sharded over them; without one each has all of it.
+    """The processes, and the FSDP root where the model is sharded over them; without one each has a replica.
 
     `architecture` is what was tried on the model.
     """
@@ -54,7 +54,8 @@ class Strategy:
 def place_model(model: Any, process_group: ProcessGroup, *, precision: Precision, sharded: bool) -> Strategy:
     """Shard the model over several processes, or leave it whole, in fp32 where it computes in fp32.
 
-    Afterwards what learns is fp32 and its own master, unless whole models compute in a narrower precision.
+    Afterwards the trainable parameters are fp32 and their own master weights, unless replicas compute in a narrower
+    precision.
     """
     if process_group.size > 1 and sharded:
         fsdp_root, _ = shard(model, process_group=process_group, device=device_here(), precision=precision)
@@ -64,33 +65,35 @@ def place_model(model: Any, process_group: ProcessGroup, *, precision: Precision
     return Strategy(process_group)
 
 
-def is_sharded(asked: Parallel, *, optimizer: str, method: str, init: str, whole: Sequence[str] = ()) -> bool:
-    """Whether several processes would keep a part of the model each: as asked, or where all that was chosen allows it.
+def is_sharded(
+    parallel: Parallel, *, optimizer: str, method: str, init: str, modules_to_save: Sequence[str] = ()
+) -> bool:
+    """Whether the model would be sharded over several processes: as set, or where all other settings allow it.
 
     Raises:
         ConfigError: it is asked for, and the optimizer looks at more than one number at a time; the method keeps 4-bit
             blocks or virtual tokens; modules are trained whole beside an adapter; or it starts from a changed base, or
             from data.
     """
-    refused = [
+    requirements = [
         ("train.optimizer", optimizer, optimizer in SHARDED_OPTIMIZERS, '"adamw"'),
         ("model.method", method, method in SHARDED_METHODS, '"lora"'),
-        ("lora.modules_to_save", ", ".join(whole), not whole, "[]"),
-        ("lora.init", init, not init.startswith((*CHANGES_THE_BASE, *DATA_DRIVEN_INITS)), '"default"'),
+        ("lora.modules_to_save", ", ".join(modules_to_save), not modules_to_save, "[]"),
+        ("lora.init", init, not init.startswith((*BASE_CHANGING_INITS, *DATA_DRIVEN_INITS)), '"default"'),
     ]
-    for where, found, works, instead in refused:
-        if works:
+    for setting, value, supported, supported_value in requirements:
+        if supported:
             continue
-        if asked == "shard":
+        if parallel == "shard":
             raise ConfigError(
-                f"{found} does not work on a model that is sharded over processes",
-                where=where,
+                f"{value} does not work on a model that is sharded over processes",
+                where=setting,
                 found='model.parallel = "shard"',
-                expected=f'model.parallel = "replicate", or {where} = {instead}',
+                expected=f'model.parallel = "replicate", or {setting} = {supported_value}',
                 fix='leave model.parallel out: where it cannot be "shard", each process keeps all of the model',
             )
         return False
-    return asked != "replicate"
+    return parallel != "replicate"
 
 
 def saved_dtype(stored_as: torch.dtype, precision: Precision) -> torch.dtype:

@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 import torch
 
-from tutelage.distributed.collective_errors import agreed
+from tutelage.distributed.collective_errors import collective_call
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import TemplateError
 from tutelage.evaluate.batch_check import Together, batches_of, together
-from tutelage.model.adapters.prompt_tuning import feed_generation
+from tutelage.model.adapters.prompt_tuning import generation_inputs
 from tutelage.model.attention.packed import use_generation_attention
 from tutelage.render import Renderer, Tokenizer
 from tutelage.render.chat_template.template import TemplateRefusal
@@ -61,7 +61,7 @@ def greedy_replies(
         process_group: processes that share the batches of prompts, each with the whole model; all get all replies.
 
     Raises:
-        MemoryError, AgreedError: on all of several processes, as one could not answer (`collective_errors`).
+        MemoryError, CollectiveError: on all of several processes, as one could not answer (`collective_errors`).
     """
     model.eval()
     replies: dict[int, str] = {}
@@ -80,7 +80,7 @@ def greedy_replies(
                 replies[index] = tokenizer.decode(reply)
             done(len(batch))
 
-    agreed(process_group, answer_share)
+    collective_call(process_group, answer_share)
     all_replies = {
         index: reply for rank_replies in process_group.gather(replies) for index, reply in rank_replies.items()
     }
@@ -147,7 +147,9 @@ def answered_together(model: Any, tokenizer: Tokenizer, *, process_group: Proces
         )
         return list(torch.stack(output.logits, dim=1).float())
 
-    return process_group.gather(agreed(process_group, lambda: together(answer, vocabulary=vocabulary, dtype=dtype)))[0]
+    return process_group.gather(
+        collective_call(process_group, lambda: together(answer, vocabulary=vocabulary, dtype=dtype))
+    )[0]
 
 
 def _generate(
@@ -182,7 +184,7 @@ def _generated(
     # PEFT's own generate computes logits for the whole prompt; the model it wraps, which holds the adapter's layers
     # too, computes them for the last position only.
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    model_inputs = feed_generation(model, ids, mask)
+    model_inputs = generation_inputs(model, ids, mask)
     output = inner.generate(
         **model_inputs,
         generation_config=generation_config,

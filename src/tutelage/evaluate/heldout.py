@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from tutelage.distributed.collective_errors import agreed
+from tutelage.distributed.collective_errors import collective_call
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import FitError
 from tutelage.model import loss
-from tutelage.model.out_of_memory import is_out_of_memory, return_memory
+from tutelage.model.out_of_memory import is_out_of_memory, release_memory
 from tutelage.pack import split_over_ranks
 from tutelage.pack.splitting import split_rows
 from tutelage.types import PackedSequence
@@ -42,7 +42,7 @@ def heldout_loss(
 
     Raises:
         FitError: a document alone is too large for the memory of a process; all of them raise it.
-        AgreedError: on all of several processes, as one could not compute a row.
+        CollectiveError: on all of several processes, as one could not compute a row.
     """
     while True:
         try:
@@ -51,7 +51,7 @@ def heldout_loss(
             if not is_out_of_memory(error):
                 raise
         # Not inside the except block: until it ends, the error keeps what the failed pass had allocated.
-        return_memory()
+        release_memory()
         longest = max(rows, key=lambda row: len(row.ids))
         smaller = split_rows(rows, len(longest.ids) // 2)
         if len(smaller) == len(rows):
@@ -76,7 +76,7 @@ def _mean_loss(model: Any, rows: Sequence[PackedSequence], row_loss: RowLoss, pr
         if process_group.size == 1
         else split_over_ranks(rows, rank=process_group.rank, world_size=process_group.size)
     ):
-        row_sum, row_count = agreed(process_group, partial(_row_sum, model, row, row_loss))
+        row_sum, row_count = collective_call(process_group, partial(_row_sum, model, row, row_loss))
         total, count = total + row_sum, count + row_count
     all_total, all_count = process_group.sum(total, count)
     return all_total / all_count

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from tutelage.distributed.collective_errors import agreed, failures
+from tutelage.distributed.collective_errors import collective_call, failures
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import cause_of
 from tutelage.evaluate.batch_check import SAID, Together
@@ -18,7 +18,7 @@ from tutelage.evaluate.json_task import score_json
 from tutelage.model import loss
 from tutelage.model.architecture import Attention, use_training_attention
 from tutelage.model.attention.packed import use_generation_attention
-from tutelage.model.out_of_memory import is_out_of_memory, return_memory
+from tutelage.model.out_of_memory import is_out_of_memory, release_memory
 from tutelage.render import Renderer
 from tutelage.types import Message, PackedSequence, Prompt, TokenIds
 
@@ -105,7 +105,7 @@ def run_suite(
             how: dict[str, Any] = {"batching": batching, "done": done, "process_group": process_group, "log": log}
             for name, prompts in prompts_by_set.items():
                 try:
-                    ids = agreed(process_group, prompts)
+                    ids = collective_call(process_group, prompts)
                     replies[name] = _ask(model, renderer, ids, eval_suite, **how)
                 except tolerated as error:
                     failed[name] = cause_of(error)
@@ -160,7 +160,7 @@ def _together(
                 raise
             trial_fits = False
         if not trial_fits:  # behind the handler, whose error holds on to what was computed
-            return_memory()
+            release_memory()
             log("Memory ran out as a batch of prompts was tried: they are answered one at a time")
             return "alone"
     if batching in SAID:
@@ -204,7 +204,7 @@ def _ask(
             if batch_prompts == 1 or not is_out_of_memory(error):
                 raise
         # Not inside the except block: until it ends, the error keeps what the failed pass had allocated.
-        return_memory()
+        release_memory()
         batch_prompts //= 2
         count(-finished)
         log(f"Memory ran out as prompts were answered: they are asked again, {batch_prompts} at once")

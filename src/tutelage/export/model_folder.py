@@ -16,7 +16,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from tutelage.distributed.process_group import SINGLE, ProcessGroup, whole_tensor
+from tutelage.distributed.process_group import SINGLE, ProcessGroup, full_tensor
 from tutelage.errors import ConfigError, SaveError, cause_of, command, remedy
 from tutelage.model.load import no_progress_bars
 from tutelage.optim.master_weights import MasterWeights
@@ -124,9 +124,9 @@ def _gathered(model: Any, stored_as: torch.dtype, process_group: ProcessGroup) -
         if isinstance(model, PeftModel) and not tensor.requires_grad:
             continue
         if id(tensor) not in saved_by_id:  # a tied head is the same tensor under a second name
-            full_tensor = whole_tensor(tensor.detach())
+            unsharded = full_tensor(tensor.detach())
             saved_tensor = (
-                full_tensor.to("cpu", stored_as if full_tensor.is_floating_point() else None)
+                unsharded.to("cpu", stored_as if unsharded.is_floating_point() else None)
                 if process_group.is_main
                 else None
             )

@@ -16,7 +16,7 @@ from tutelage.errors import ConfigError, DataError, cause_of
 from tutelage.model.adapters.prompt_tuning import without_prompt
 from tutelage.model.attention.isolation_check import (
     SHORT,
-    Longest,
+    MaxLengths,
     documents_are_isolated,
     equal_but_for_rounding,
     prefixes_can_be_shared,
@@ -24,7 +24,7 @@ from tutelage.model.attention.isolation_check import (
 from tutelage.model.attention.packed import use_generation_attention, use_packed_attention
 from tutelage.model.layers import decoder_of
 from tutelage.model.out_of_memory import is_out_of_memory
-from tutelage.model.output_head import HeadKind, accepted, head_of, own_logits, product_logits
+from tutelage.model.output_head import HeadKind, accepted_arguments, forward_logits, head_of, product_logits
 from tutelage.model.refusals import REFUSALS
 
 TRIED_TOKENS = 24
@@ -59,7 +59,7 @@ PLAIN = Architecture()
 """A model that attends inside documents, whose logits are a product."""
 
 
-def architecture_of(model: Any, longest: Longest = SHORT) -> Architecture:
+def architecture_of(model: Any, longest: MaxLengths = SHORT) -> Architecture:
     """Try a model; afterwards it attends as it trains (`use_training_attention`), in the mode it was in.
 
     Args:
@@ -94,9 +94,9 @@ def use_training_attention(model: Any, attention: Attention) -> None:
         use_generation_attention(model)
 
 
-def own_inputs(module: Any, named: dict[str, Any]) -> dict[str, Any]:
+def native_inputs(module: Any, named: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a forward with the model's own attention: no cache where it can be left out."""
-    return accepted(module, {"use_cache": False}) | named
+    return accepted_arguments(module, {"use_cache": False}) | named
 
 
 def bare_model(model: Any) -> Any:
@@ -128,7 +128,7 @@ def _ids(model: Any) -> torch.Tensor:
 
 def _own_forward(model: Any, ids_1T: torch.Tensor) -> torch.Tensor:
     try:
-        logits_TV: torch.Tensor = model(input_ids=ids_1T, **own_inputs(model, {})).logits[0].float()
+        logits_TV: torch.Tensor = model(input_ids=ids_1T, **native_inputs(model, {})).logits[0].float()
     except REFUSALS as error:
         if is_out_of_memory(error):
             raise
@@ -153,7 +153,7 @@ def _hidden(model: Any, ids_1T: torch.Tensor) -> torch.Tensor | None:
     """[T, D] of the decoder by itself; None where it does not take ids alone."""
     decoder = decoder_of(model)
     try:
-        output = decoder(input_ids=ids_1T, **own_inputs(decoder, {}))
+        output = decoder(input_ids=ids_1T, **native_inputs(decoder, {}))
     except REFUSALS as error:
         if is_out_of_memory(error):
             raise
@@ -174,7 +174,7 @@ def _head_kind(model: Any, hidden_TD: torch.Tensor | None, own_TV: torch.Tensor)
         if is_out_of_memory(error):
             raise
     try:
-        if equal_but_for_rounding(own_logits(model, hidden_TD, own_inputs(model, {})).float(), own_TV, dtype):
+        if equal_but_for_rounding(forward_logits(model, hidden_TD, native_inputs(model, {})).float(), own_TV, dtype):
             return "own"
     except REFUSALS as error:
         if is_out_of_memory(error):
@@ -205,8 +205,8 @@ def document_inputs(ids_1T: torch.Tensor) -> dict[str, Any]:
     return {"input_ids": ids_1T, "position_ids": positions_1T, "document_tokens": (tokens,)}
 
 
-def one_token(device: torch.device) -> dict[str, Any]:
-    """What the decoder is given beside its id for one token that stands for nothing (`own_logits`)."""
+def dummy_token_inputs(device: torch.device) -> dict[str, Any]:
+    """What the decoder is given beside its id for one token that stands for nothing (`model.head.forward_logits`)."""
     named = document_inputs(torch.zeros(1, 1, dtype=torch.long, device=device))
     return {name: one for name, one in named.items() if name != "input_ids"}
 
@@ -216,7 +216,7 @@ def _draws_noise(model: Any, ids_1T: torch.Tensor, attention: Attention) -> bool
     model.train()
     named = document_inputs(ids_1T) if attention == "documents" else {"input_ids": ids_1T}
     try:
-        first, second = (model(**named, **own_inputs(model, {})).logits for _ in range(2))
+        first, second = (model(**named, **native_inputs(model, {})).logits for _ in range(2))
     except REFUSALS as error:
         if is_out_of_memory(error):
             raise

@@ -20,10 +20,10 @@ def compile_layers(model: Any, *, backend: Any = "inductor") -> int:
         backend: of torch.compile.
     """
     parts = [
-        part
+        child
         for layer in decoder_layers(model)[1]
-        for part in layer.children()
-        if "Attention" not in type(part).__name__
+        for child in layer.children()
+        if "Attention" not in type(child).__name__
     ]
     for part in parts:
         part.compile(backend=backend, dynamic=True)

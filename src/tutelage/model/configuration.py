@@ -9,7 +9,7 @@ from typing import Any
 from tutelage.errors import DataError, cause_of
 
 CONFIG_FILE = "config.json"
-LAYERS_MOST = 2_000
+MAX_LAYERS = 2_000
 """Many times the layers of any model published; so many are made in seconds, to read or to try what a model is."""
 
 
@@ -22,7 +22,7 @@ def causal_configuration(file: Path, *, trust_remote_code: bool = False) -> Any:
 
     Raises:
         DataError: it cannot be read, what it describes does not write text from text alone, or it has more layers than
-            `LAYERS_MOST`.
+            `MAX_LAYERS`.
     """
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
@@ -57,12 +57,12 @@ def causal_configuration(file: Path, *, trust_remote_code: bool = False) -> Any:
 def _require_few_layers(config: Any, file: Path) -> None:
     """Refuse a number of layers that would take hours to make, before any is made."""
     layers = getattr(config.get_text_config(decoder=True), "num_hidden_layers", None)
-    if isinstance(layers, int) and layers > LAYERS_MOST:
+    if isinstance(layers, int) and layers > MAX_LAYERS:
         raise DataError(
             "The model's configuration asks for more layers than any model has",
             where=f"{file}: num_hidden_layers",
             found=f"{layers:,}"[:40],
-            expected=f"at most {LAYERS_MOST:,}",
+            expected=f"at most {MAX_LAYERS:,}",
             fix="restore config.json from its source",
         )
 

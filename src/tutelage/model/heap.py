@@ -7,7 +7,7 @@ import platform
 
 from tutelage.system.allocator import allocator_here
 
-GIVE_BACK_EVERY_STEPS = 4
+TRIM_EVERY_STEPS = 4
 """Often enough that the heap does not grow over a run; each time costs the next step some page faults."""
 
 

@@ -38,7 +38,7 @@ class Loaded:
 
 
 def load(
-    folder: Path, *, trust_remote_code: bool = False, onto: str | None = None, quantisation: Any = None
+    folder: Path, *, trust_remote_code: bool = False, onto: str | None = None, quantization: Any = None
 ) -> tuple[Any, Loaded]:
     """Load the model in `folder` in the precision its weights are stored in, from safetensors only.
 
@@ -48,7 +48,7 @@ def load(
         folder: configuration and safetensors.
         trust_remote_code: the folder's own Python code may run.
         onto: where its weights go; None takes what `device_here` says.
-        quantisation: what `model.quantization.four_bit` gave; None leaves the weights as they are.
+        quantization: what `model.quantise.four_bit` gave; None leaves the weights as they are.
 
     Raises:
         DataError: the folder holds no causal language model that transformers reads, or one whose weights are not
@@ -58,10 +58,10 @@ def load(
     device = onto or device_here()
     start_contention_watch()
     causal_configuration(folder / CONFIG_FILE, trust_remote_code=trust_remote_code)
-    if quantisation is None:
+    if quantization is None:
         _require_ordinary_weights(folder, read_object(folder / CONFIG_FILE).get("quantization_config"))
-    model, report = _loaded(folder, trust_remote_code=trust_remote_code, quantisation=quantisation)
-    if quantisation is None:
+    model, report = _loaded(folder, trust_remote_code=trust_remote_code, quantization=quantization)
+    if quantization is None:
         _require_ordinary_weights(folder, getattr(model.config, "quantization_config", None))
         model.to(device)
     else:  # transformers has put it on the device, where it was quantised
@@ -72,7 +72,7 @@ def load(
     return model, Loaded(parameters, weight_bytes, device, notes)
 
 
-def _loaded(folder: Path, *, trust_remote_code: bool, quantisation: Any) -> tuple[Any, dict[str, Any]]:
+def _loaded(folder: Path, *, trust_remote_code: bool, quantization: Any) -> tuple[Any, dict[str, Any]]:
     """The model, and transformers' report about its weights."""
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoModelForCausalLM
@@ -82,7 +82,7 @@ def _loaded(folder: Path, *, trust_remote_code: bool, quantisation: Any) -> tupl
         "use_safetensors": True,
         "trust_remote_code": trust_remote_code,
         "local_files_only": True,
-        "quantization_config": quantisation,
+        "quantization_config": quantization,
         "output_loading_info": True,
         "ignore_mismatched_sizes": True,  # they are in the report, and refused with their names
     }

@@ -28,7 +28,7 @@ TOKENIZER_PATTERNS = ("tokenizer*", "*.jinja", "special_tokens_map.json", "added
 INDEX_FILE = "model.safetensors.index.json"
 WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json")
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 def embedded_models() -> dict[str, dict[str, Any]]:
@@ -36,7 +36,7 @@ def embedded_models() -> dict[str, dict[str, Any]]:
     return tomllib.loads(files("tutelage.model").joinpath("embedded.toml").read_text(encoding="utf-8"))
 
 
-def model_folder(name: str, *, weights: bool = True, log: Say = print) -> Path:
+def model_folder(name: str, *, weights: bool = True, log: Log = print) -> Path:
     """Find, fetch or convert the model `name`; return a folder that transformers loads.
 
     Args:
@@ -139,7 +139,7 @@ def _is_weights_here(folder: Path, name: str) -> bool:
     return Path(name).name == name and name.endswith(".safetensors") and (folder / name).is_file()
 
 
-def _converted(gguf: Path, *, label: str, log: Say) -> Path:
+def _converted(gguf: Path, *, label: str, log: Log) -> Path:
     digest = file_sha256(gguf, suffix=f"converter {CONVERTER_VERSION}".encode())
     folder = cache_folder() / "models" / f"{label}-{digest[:16]}"
     if folder.is_dir():

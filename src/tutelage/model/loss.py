@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from tutelage.model.adapters.prompt_tuning import Fed, feed
-from tutelage.model.architecture import PLAIN, Architecture, bare_model, one_token, own_inputs
+from tutelage.model.adapters.prompt_tuning import DecoderInputs, decoder_inputs
+from tutelage.model.architecture import PLAIN, Architecture, bare_model, dummy_token_inputs, native_inputs
 from tutelage.model.layers import decoder_of
-from tutelage.model.output_head import Head, head_of, own_logits
+from tutelage.model.output_head import Head, forward_logits, head_of
 from tutelage.types import PackedSequence
 
 CHUNK_POSITIONS = {"cpu": 256, "cuda": 1024}
@@ -28,46 +28,46 @@ the gradient of the whole head once a chunk."""
 
 
 def hidden_states(
-    model: Any, row: PackedSequence, *, architecture: Architecture = PLAIN, as_on: str | None = None
-) -> tuple[torch.Tensor, Fed]:
+    model: Any, row: PackedSequence, *, architecture: Architecture = PLAIN, emulated_device: str | None = None
+) -> tuple[torch.Tensor, DecoderInputs]:
     """What the decoder makes of a packed row, [1, R, D], and what it was fed.
 
     Args:
         model: a causal language model that attends as it trains (`model.architecture.use_training_attention`).
         row: ids [R].
         architecture: what was tried on the model.
-        as_on: as in `row_loss`.
+        emulated_device: as in `row_loss`.
     """
     decoder, fed = decoder_of(model), _fed(model, row)
     if architecture.attention == "own":
-        return decoder(**own_inputs(decoder, _alone(fed, row)))[0], fed
-    looked_at = {} if as_on is None else {"as_on": as_on}
+        return decoder(**native_inputs(decoder, _alone(fed, row)))[0], fed
+    looked_at = {} if emulated_device is None else {"emulated_device": emulated_device}
     return decoder(**fed.inputs, **looked_at, use_cache=False)[0], fed
 
 
-def _fed(model: Any, row: PackedSequence) -> Fed:
+def _fed(model: Any, row: PackedSequence) -> DecoderInputs:
     device = next(model.parameters()).device
     ids_R = torch.from_numpy(row.ids).to(device, torch.long, non_blocking=True)
     positions_R = torch.from_numpy(row.positions).to(device, torch.long, non_blocking=True)
-    return feed(model, ids_R, positions_R, row.document_tokens, row.parents)
+    return decoder_inputs(model, ids_R, positions_R, row.document_tokens, row.parents)
 
 
-def _alone(fed: Fed, row: PackedSequence) -> dict[str, Any]:
+def _alone(fed: DecoderInputs, row: PackedSequence) -> dict[str, Any]:
     """What a model with its own attention is given: one document, from its first position on."""
     assert len(row.document_tokens) == 1, "its own attention would mix the documents of a row"
     return {name: one for name, one in fed.inputs.items() if name in ("input_ids", "inputs_embeds")}
 
 
 def row_loss(
-    model: Any, row: PackedSequence, *, architecture: Architecture = PLAIN, as_on: str | None = None
+    model: Any, row: PackedSequence, *, architecture: Architecture = PLAIN, emulated_device: str | None = None
 ) -> tuple[torch.Tensor, int]:
     """Summed weighted cross-entropy of a packed row, and how many tokens it was summed over.
 
     Args:
         model: a causal language model that attends as it trains (`model.architecture.use_training_attention`).
         row: ids and weights [R].
-        architecture: what was tried on the model (`model.architecture.architecture_of`).
-        as_on: compute as on this kind of device, at which the planner looks from another; None: as on its own.
+        architecture: what was tried on the model (`model.anatomy.anatomy_of`).
+        emulated_device: compute as on this kind of device, which the planner emulates; None: as on its own.
 
     Returns:
         A scalar fp32 tensor that can be differentiated, and the number of tokens with a non-zero weight.
@@ -75,7 +75,7 @@ def row_loss(
     targets = np.flatnonzero(row.weights)  # here and not on the device, where asking means waiting for it
     if architecture.head == "whole":
         return _loss_of_whole(model, row, targets), len(targets)
-    hidden_1RD, fed = hidden_states(model, row, architecture=architecture, as_on=as_on)
+    hidden_1RD, fed = hidden_states(model, row, architecture=architecture, emulated_device=emulated_device)
     device = hidden_1RD.device
     # The hidden state of the token before predicts a token. The first token of a document without a parent has
     # weight 0, so none reaches back over a boundary.
@@ -83,7 +83,7 @@ def row_loss(
     hidden_ND = hidden_1RD[0].index_select(0, fed.places(before_N))  # its gradient adds up faster than that of [...]
     labels_N = torch.from_numpy(row.ids[targets]).to(device, torch.long)
     weights_N = torch.from_numpy(row.weights[targets]).to(device)
-    positions = CHUNK_POSITIONS[as_on or device.type]
+    positions = CHUNK_POSITIONS[emulated_device or device.type]
     if architecture.head == "own":
         return _loss_of_own_head(model, architecture, hidden_ND, labels_N, weights_N, positions), len(targets)
     head = head_of(model)
@@ -110,10 +110,10 @@ def _loss_of_own_head(
 ) -> torch.Tensor:
     """The same through the end of the model's own forward, chunk by chunk, computed again in the backward pass."""
     bare = bare_model(model)
-    named = own_inputs(bare, one_token(hidden_ND.device) if architecture.attention == "documents" else {})
+    named = native_inputs(bare, dummy_token_inputs(hidden_ND.device) if architecture.attention == "documents" else {})
 
     def summed(hidden_CD: torch.Tensor, labels_C: torch.Tensor, weights_C: torch.Tensor) -> torch.Tensor:
-        logits_CV = own_logits(bare, hidden_CD, named).float()
+        logits_CV = forward_logits(bare, hidden_CD, named).float()
         return (cross_entropy(logits_CV, labels_C, reduction="none") * weights_C).sum()
 
     total = hidden_ND.sum(dtype=torch.float32) * 0.0  # has a graph where nothing is trained
@@ -126,7 +126,7 @@ def _loss_of_own_head(
 def _loss_of_whole(model: Any, row: PackedSequence, targets: NDArray[np.intp]) -> torch.Tensor:
     """The same through the model's whole forward, where it cannot be asked in parts."""
     bare, fed = bare_model(model), _fed(model, row)
-    logits_RV = bare(**own_inputs(bare, _alone(fed, row))).logits[0]
+    logits_RV = bare(**native_inputs(bare, _alone(fed, row))).logits[0]
     device = logits_RV.device
     before_N = torch.from_numpy(row.predecessors()[targets]).to(device, torch.long)
     logits_NV = logits_RV.index_select(0, fed.places(before_N)).float()

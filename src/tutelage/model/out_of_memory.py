@@ -26,7 +26,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in SAID)
 
 
-def return_memory() -> None:
+def release_memory() -> None:
     """Give back what the failed pass has freed, on whichever device it ran."""
     trim_heap()
     if torch.cuda.is_available():

@@ -17,8 +17,8 @@ from tutelage.errors import ConfigError
 from tutelage.model.layers import decoder_of
 
 HeadKind = Literal["product", "own", "whole"]
-"""Who makes logits: `Head`; the end of the model's own forward, given hidden states (`own_logits`); or nothing but the
-model's whole forward from ids to logits."""
+"""Who makes logits: `Head`; the end of the model's own forward, given hidden states (`forward_logits`); or nothing but
+the model's whole forward from ids to logits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def product_logits(head: Head, hidden_CD: torch.Tensor) -> torch.Tensor:
     return logits_CV if head.cap is None else head.cap * torch.tanh(logits_CV / head.cap)
 
 
-def own_logits(model: Any, hidden_CD: torch.Tensor, named: dict[str, Any]) -> torch.Tensor:
+def forward_logits(model: Any, hidden_CD: torch.Tensor, named: dict[str, Any]) -> torch.Tensor:
     """[C, V]: what the model's own forward makes of hidden states, with their graph.
 
     The decoder runs over one token, whose hidden states are then exchanged for these.
@@ -93,7 +93,7 @@ def own_logits(model: Any, hidden_CD: torch.Tensor, named: dict[str, Any]) -> to
     return logits
 
 
-def accepted(module: Any, named: dict[str, Any]) -> dict[str, Any]:
+def accepted_arguments(module: Any, named: dict[str, Any]) -> dict[str, Any]:
     """Those of `named` arguments that a module's forward takes."""
     known = inspect.signature(module.forward).parameters
     if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known.values()):

@@ -12,11 +12,11 @@ import torch
 
 from tutelage.model.layers import cut_layers, decoder_of
 from tutelage.model.out_of_memory import is_out_of_memory
-from tutelage.model.output_head import accepted
+from tutelage.model.output_head import accepted_arguments
 from tutelage.model.refusals import REFUSALS
 
 TRIED_TOKENS = 8
-KEPT_BACK = 4
+RESERVED_POSITIONS = 4
 """Entries of a table of positions that no token has, at most: RoBERTa's first two, and the one of padding."""
 
 
@@ -26,12 +26,12 @@ def stated_positions(config: Any) -> int | None:
     return stated if type(stated) is int and stated > 0 else None
 
 
-def comes_near(stated: int | None, tokens: int) -> bool:
+def may_exceed_positions(stated: int | None, tokens: int) -> bool:
     """Whether so many tokens may be more than a model computes that states so many positions."""
-    return stated is not None and tokens > stated - KEPT_BACK
+    return stated is not None and tokens > stated - RESERVED_POSITIONS
 
 
-def last_position(config: Any, *, trust_remote_code: bool = False) -> int | None:
+def position_limit(config: Any, *, trust_remote_code: bool = False) -> int | None:
     """The most tokens that a model of this configuration computes; None where it goes beyond what it states.
 
     None, too, where it cannot be tried. Nothing is computed where no tensor of the layer is as long as the positions:
@@ -57,7 +57,9 @@ def last_position(config: Any, *, trust_remote_code: bool = False) -> int | None
         return None
     if not _computes(decoder, TRIED_TOKENS) or _computes(decoder, stated + 1):
         return None
-    return next((tokens for tokens in range(stated, stated - KEPT_BACK - 1, -1) if _computes(decoder, tokens)), None)
+    return next(
+        (tokens for tokens in range(stated, stated - RESERVED_POSITIONS - 1, -1) if _computes(decoder, tokens)), None
+    )
 
 
 def _one_layer_without_memory(config: Any, *, trust_remote_code: bool) -> Any:
@@ -87,7 +89,7 @@ def _holds_table(decoder: Any, stated: int) -> bool:
     ]
     held += [buffer for module in decoder.modules() for buffer in module._buffers.values()]
     return any(
-        stated <= length <= stated + KEPT_BACK
+        stated <= length <= stated + RESERVED_POSITIONS
         for one in held
         if isinstance(one, torch.Tensor) and one is not words
         for length in one.shape
@@ -102,7 +104,7 @@ def _zeros(like: torch.Tensor) -> torch.Tensor:
 def _computes(decoder: Any, tokens: int) -> bool:
     ids_1T = torch.full((1, tokens), 5)
     try:
-        decoder(input_ids=ids_1T, **accepted(decoder, {"use_cache": False}))
+        decoder(input_ids=ids_1T, **accepted_arguments(decoder, {"use_cache": False}))
     except REFUSALS as error:
         if is_out_of_memory(error):
             raise

@@ -76,7 +76,7 @@ def quantized_count(model: torch.nn.Module) -> int:
     return sum(parameter_count(parameter) for parameter in model.parameters() if not parameter.is_floating_point())
 
 
-def hold_against_asked(model: Any) -> tuple[str, ...]:
+def check_quantized_share(model: Any) -> tuple[str, ...]:
     """Look at what became 4 bits where that was asked for; a question where it is less than half of what multiplies.
 
     Args:

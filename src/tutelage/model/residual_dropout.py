@@ -29,7 +29,7 @@ FEED_FORWARDS = ("mlp", "feed_forward", "block_sparse_moe")
 PROBE_TOKENS = 4
 
 
-def drop_residuals(model: Any, *, last: float) -> tuple[float, ...]:
+def add_residual_dropout(model: Any, *, last: float) -> tuple[float, ...]:
     """Zero, in training only, a share of what each layer's attention and feed-forward add to the residual stream.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class LRSchedule:
     """Learning rates of a run of `steps` steps.
 
     The first step already learns (rate peak / warmup). The fall ends after the last step, which learns as well: of n
@@ -25,15 +25,15 @@ class Schedule:
     steps: int
     warmup_steps: int
     min_lr_ratio: float = 0.0
-    earlier: tuple[tuple[int, Schedule], ...] = ()
+    earlier: tuple[tuple[int, LRSchedule], ...] = ()
     ends: frozenset[int] = frozenset()
 
     def is_end(self, steps_done: int) -> bool:
         """Whether the run, or what it was to be until it was given more, is at its end."""
         return steps_done == self.steps or steps_done in self.ends
 
-    def begins_anew(self, steps_done: int) -> bool:
-        """Whether another length was given here: what the run waits for before it ends early is counted anew."""
+    def was_extended_at(self, steps_done: int) -> bool:
+        """Whether the run was extended at this step: the patience of early stopping is counted anew."""
         return any(steps_done == until for until, _ in self.earlier)
 
     def rate(self, step: int) -> float:
@@ -45,10 +45,10 @@ class Schedule:
             return self.peak * (step + 1) / self.warmup_steps
         if self.kind == "constant":
             return self.peak
-        after = self.steps - self.warmup_steps
-        progress = min(1.0, (step - self.warmup_steps) / max(1, after))
-        falling = 0.5 * (1.0 + math.cos(math.pi * progress)) if self.kind == "cosine" else 1.0 - progress
-        return self.peak * (self.min_lr_ratio + (1.0 - self.min_lr_ratio) * falling)
+        decay_steps = self.steps - self.warmup_steps
+        progress = min(1.0, (step - self.warmup_steps) / max(1, decay_steps))
+        decay = 0.5 * (1.0 + math.cos(math.pi * progress)) if self.kind == "cosine" else 1.0 - progress
+        return self.peak * (self.min_lr_ratio + (1.0 - self.min_lr_ratio) * decay)
 
 
 def warmup_steps(*, steps: int, share: float, exact: int | None) -> int:

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 
 from tutelage.errors import ConfigError, DependencyError
-from tutelage.optim.master_weights import Build
+from tutelage.optim.master_weights import OptimizerBuilder
 
 Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "muon"]
 Groups: TypeAlias = list[dict[str, Any]]
@@ -71,7 +71,7 @@ def optimizer_named(
     betas: tuple[float, float],
     epsilon: float,
     embeddings: Collection[str],
-) -> Build:
+) -> OptimizerBuilder:
     """The optimizer of that name, ready to be built over masters.
 
     Args:
@@ -81,21 +81,21 @@ def optimizer_named(
         epsilon: added to the root of AdamW's second moment; Adafactor reads none.
         embeddings: names of the parameters of embeddings and output head (see `optim.state_size.embedding_parameters`).
     """
-    given: Any = {"weight_decay": weight_decay, "betas": betas, "epsilon": epsilon}
+    adamw_settings: Any = {"weight_decay": weight_decay, "betas": betas, "epsilon": epsilon}
     match name:
         case "adamw":
-            return adamw(**given)
+            return adamw(**adamw_settings)
         case "adamw_8bit":
-            return adamw_8bit(**given, embeddings=embeddings)
+            return adamw_8bit(**adamw_settings, embeddings=embeddings)
         case "paged_adamw" | "paged_adamw_8bit":
-            return paged_adamw(**given, embeddings=embeddings, bits=8 if name.endswith("_8bit") else 32)
+            return paged_adamw(**adamw_settings, embeddings=embeddings, bits=8 if name.endswith("_8bit") else 32)
         case "adafactor":
             return adafactor(weight_decay=weight_decay)
         case "muon":
-            return muon(**given, embeddings=embeddings)
+            return muon(**adamw_settings, embeddings=embeddings)
 
 
-def adamw(*, weight_decay: float, betas: tuple[float, float], epsilon: float) -> Build:
+def adamw(*, weight_decay: float, betas: tuple[float, float], epsilon: float) -> OptimizerBuilder:
     """AdamW, fused: one pass over memory for each group.
 
     Source: Loshchilov and Hutter 2019, algorithm 2.
@@ -109,7 +109,7 @@ def adamw(*, weight_decay: float, betas: tuple[float, float], epsilon: float) ->
 
 def adamw_8bit(
     *, weight_decay: float, betas: tuple[float, float], epsilon: float, embeddings: Collection[str]
-) -> Build:
+) -> OptimizerBuilder:
     """AdamW whose moments take one byte each, in blocks of 256 with a scale of their own; runs on CPU and GPU.
 
     Embeddings keep fp32 moments, and so does a parameter of fewer than 4,096 numbers.
@@ -120,10 +120,10 @@ def adamw_8bit(
     def build(masters: Mapping[str, torch.Tensor]) -> Sequence[torch.optim.Optimizer]:
         from bitsandbytes.optim import AdamW8bit
 
-        wide, narrow = _parted(masters, embeddings)
+        wide, narrow = _split_embeddings(masters, embeddings)
         groups = decay_groups(narrow, weight_decay)
-        found: list[torch.optim.Optimizer] = [AdamW8bit(groups, lr=0.0, betas=betas, eps=epsilon)] if groups else []
-        return (*found, *([_fused(wide, weight_decay, betas, epsilon)] if wide else []))
+        quantized: list[torch.optim.Optimizer] = [AdamW8bit(groups, lr=0.0, betas=betas, eps=epsilon)] if groups else []
+        return (*quantized, *([_fused(wide, weight_decay, betas, epsilon)] if wide else []))
 
     return build
 
@@ -135,7 +135,7 @@ def paged_adamw(
     epsilon: float,
     embeddings: Collection[str],
     bits: Literal[8, 32],
-) -> Build:
+) -> OptimizerBuilder:
     """AdamW whose moments lie in memory that CUDA moves to the GPU and away from it as it is needed.
 
     With 8 bits, as in `adamw_8bit`; embeddings keep 32.
@@ -146,23 +146,23 @@ def paged_adamw(
     def build(masters: Mapping[str, torch.Tensor]) -> Sequence[torch.optim.Optimizer]:
         from bitsandbytes.optim import PagedAdamW, PagedAdamW8bit
 
-        wide, narrow = _parted(masters, embeddings) if bits == 8 else (dict(masters), {})
-        made = [
+        wide, narrow = _split_embeddings(masters, embeddings) if bits == 8 else (dict(masters), {})
+        optimizers = [
             kind(groups, lr=0.0, betas=betas, eps=epsilon)
-            for kind, part in ((PagedAdamW8bit, narrow), (PagedAdamW, wide))
-            if (groups := decay_groups(part, weight_decay))
+            for kind, parameters in ((PagedAdamW8bit, narrow), (PagedAdamW, wide))
+            if (groups := decay_groups(parameters, weight_decay))
         ]
         # Made now, so that a resume copies into paged memory; what it would put in its place could not be paged.
-        for one in made:
-            for number, group in enumerate(one.param_groups):
-                for place, master in enumerate(group["params"]):
-                    one.init_state(group, master, number, place)
-        return tuple(made)
+        for optimizer in optimizers:
+            for group_index, group in enumerate(optimizer.param_groups):
+                for parameter_index, master in enumerate(group["params"]):
+                    optimizer.init_state(group, master, group_index, parameter_index)
+        return tuple(optimizers)
 
     return build
 
 
-def adafactor(*, weight_decay: float) -> Build:
+def adafactor(*, weight_decay: float) -> OptimizerBuilder:
     """Adafactor without momentum: a matrix's second moment is kept as one row and one column.
 
     Source: Shazeer and Stern 2018, algorithm 4, with its defaults: decay 1 - t^-0.8, updates clipped to a root mean
@@ -179,7 +179,9 @@ def adafactor(*, weight_decay: float) -> Build:
     return build
 
 
-def muon(*, weight_decay: float, betas: tuple[float, float], epsilon: float, embeddings: Collection[str]) -> Build:
+def muon(
+    *, weight_decay: float, betas: tuple[float, float], epsilon: float, embeddings: Collection[str]
+) -> OptimizerBuilder:
     """Muon for the matrices inside the model; AdamW for embeddings, output head, and what is no matrix.
 
     Source: Jordan et al. 2024 (Muon), with their momentum of 0.95 and five Newton-Schulz steps, torch's defaults; steps
@@ -188,14 +190,16 @@ def muon(*, weight_decay: float, betas: tuple[float, float], epsilon: float, emb
     """
 
     def build(masters: Mapping[str, torch.Tensor]) -> Sequence[torch.optim.Optimizer]:
-        inner = [one for name, one in masters.items() if one.ndim == 2 and name not in embeddings]
-        others = {name: one for name, one in masters.items() if one.ndim != 2 or name in embeddings}
-        made: list[torch.optim.Optimizer] = []
-        if inner:
-            made.append(torch.optim.Muon(inner, lr=0.0, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+        matrices = [master for name, master in masters.items() if master.ndim == 2 and name not in embeddings]
+        others = {name: master for name, master in masters.items() if master.ndim != 2 or name in embeddings}
+        optimizers: list[torch.optim.Optimizer] = []
+        if matrices:
+            optimizers.append(
+                torch.optim.Muon(matrices, lr=0.0, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+            )
         if others:
-            made.append(_fused(others, weight_decay, betas, epsilon))
-        return tuple(made)
+            optimizers.append(_fused(others, weight_decay, betas, epsilon))
+        return tuple(optimizers)
 
     return build
 
@@ -215,8 +219,8 @@ def _fused(
     return torch.optim.AdamW(decay_groups(masters, weight_decay), lr=0.0, betas=betas, eps=epsilon, fused=True)
 
 
-def _parted(
+def _split_embeddings(
     masters: Mapping[str, torch.Tensor], embeddings: Collection[str]
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    wide = {name: one for name, one in masters.items() if name in embeddings}
-    return wide, {name: one for name, one in masters.items() if name not in wide}
+    wide = {name: master for name, master in masters.items() if name in embeddings}
+    return wide, {name: master for name, master in masters.items() if name not in wide}

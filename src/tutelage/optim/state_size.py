@@ -27,7 +27,9 @@ def state_bytes(
         embeddings: names whose moments stay in fp32 in 8-bit AdamW, and that Muon leaves to AdamW.
         averaged: a moving average of the masters is kept, too.
     """
-    moments = sum(moment_bytes(optimizer, one.shape, is_embedding=key in embeddings) for key, one in masters.items())
+    moments = sum(
+        moment_bytes(optimizer, master.shape, is_embedding=name in embeddings) for name, master in masters.items()
+    )
     return moments + (FP32 * sum(master.numel() for master in masters.values()) if averaged else 0)
 
 
@@ -51,9 +53,9 @@ def moment_bytes(optimizer: str, shape: Sequence[int], *, is_embedding: bool) ->
 
 def embedding_parameters(model: Any) -> frozenset[str]:
     """Names of the parameters that belong to embeddings or the output head, adapters beside them included."""
-    places = {id(model.get_input_embeddings()), id(model.get_output_embeddings())}
-    found: set[str] = set()
+    module_ids = {id(model.get_input_embeddings()), id(model.get_output_embeddings())}
+    names: set[str] = set()
     for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Embedding) or id(module) in places:
-            found.update(f"{name}.{inner}" for inner, _ in module.named_parameters())
-    return frozenset(found)
+        if isinstance(module, torch.nn.Embedding) or id(module) in module_ids:
+            names.update(f"{name}.{parameter_name}" for parameter_name, _ in module.named_parameters())
+    return frozenset(names)

@@ -14,7 +14,7 @@ import torch
 from tutelage.errors import DataError, DependencyError, cause_of
 from tutelage.model.configuration import CONFIG_FILE, causal_configuration
 from tutelage.model.layers import cut_layers, decoder_layers
-from tutelage.model.locate import Say, embedded_models, model_folder
+from tutelage.model.locate import Log, embedded_models, model_folder
 
 CUT_LAYERS = 3
 """Layers of `ModelShape.cut`: what two and three layers need tells what each further one adds."""
@@ -68,7 +68,7 @@ class ModelShape:
         return model
 
 
-def read_model_shape(name: str, *, trust_remote_code: bool = False, log: Say = print) -> ModelShape:
+def read_model_shape(name: str, *, trust_remote_code: bool = False, log: Log = print) -> ModelShape:
     """Count what the model `name` is made of.
 
     Args:
@@ -138,7 +138,7 @@ def build_on_meta(config: Any, name: str, *, trust_remote_code: bool = False) ->
         ) from error
 
 
-def _config_file(name: str, log: Say) -> Path:
+def _config_file(name: str, log: Log) -> Path:
     path = Path(name).expanduser()
     if path.is_file() and path.suffix == ".json":
         return path

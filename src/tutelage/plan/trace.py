@@ -26,7 +26,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 
 from tutelage.errors import ConfigError
 from tutelage.model.activation_checkpointing import recompute_activations
-from tutelage.model.adapters.lora import add_lora, train_everything
+from tutelage.model.adapters.lora import add_lora, make_all_trainable
 from tutelage.model.adapters.prompt_tuning import add_prompt
 from tutelage.model.attention.packed import use_packed_attention
 from tutelage.model.fused.norm_and_mlp import reduce_saved_activations
@@ -162,7 +162,7 @@ def _run(model_shape: ModelShape, workload: Workload, layers: int, device: str) 
     decoder_layers(model)[1][0].register_forward_hook(first_layer_done)
     try:
         with fake_tensor_log_disabled(), fake_tensors, meter:
-            loss, _ = row_loss(model, row, as_on=device)
+            loss, _ = row_loss(model, row, emulated_device=device)
             loss_peak_bytes = meter.peak_since()
             loss.backward()
     except REFUSALS as error:
@@ -226,7 +226,7 @@ def with_trainable_parameters(model: Any, workload: Workload) -> Any:
         ConfigError: a target or a pattern does not fit this model.
     """
     if workload.method == "full":
-        return train_everything(model, frozen=workload.frozen)[0]
+        return make_all_trainable(model, frozen=workload.frozen)[0]
     with next(model.parameters()).device:
         if workload.method == "prompt":
             return add_prompt(model, tokens=workload.virtual_tokens, text_ids=[0])[0]

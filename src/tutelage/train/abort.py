@@ -10,7 +10,7 @@ from typing import Any
 
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import FitError, TrainingError, cause_of, command
-from tutelage.optim.master_weights import MasterWeights, not_finite
+from tutelage.optim.master_weights import MasterWeights, non_finite_names
 from tutelage.runs import folder as run_files
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.types import Batch, PackedSequence
@@ -48,7 +48,7 @@ def abort_before_step(
     Raises:
         SaveError: the disk is full or refuses.
     """
-    optimizer.forget_gradients()
+    optimizer.zero_gradients()
     loss = process_group.sum(sum(losses))[0] / batch.trained_tokens
     median_loss = median(progress.recent_losses) if spike else None
     stop_report = {
@@ -162,7 +162,7 @@ def _save_and_write_stop_report(
     checkpoints: Checkpoints,
 ) -> bool:
     """Save the state unless it is itself not finite, write `stopped.json`; whether it was saved."""
-    finite = not checkpoints.process_group.any(bool(not_finite(optimizer.masters)))
+    finite = not checkpoints.process_group.any(bool(non_finite_names(optimizer.masters)))
     saved = checkpoints.save(optimizer, progress, keep_older=True).name if finite else None
     content = {"step": batch.step + 1, **stop_report, "checkpoint": saved, "rows": rows}
     if checkpoints.process_group.is_main:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import CheckpointError, SaveError, TrainingError, cause_of, command, remedy
-from tutelage.optim.master_weights import MasterWeights, not_finite
+from tutelage.optim.master_weights import MasterWeights, non_finite_names
 from tutelage.system.files import apply_default_modes, publish
 from tutelage.system.seals import sealed, unsealed
 from tutelage.train.rng_state import PREFIX, restore_rng_state, rng_state
@@ -87,7 +87,9 @@ class Checkpoints:
         Raises:
             SaveError: the disk is full or refuses; the previous best is untouched.
         """
-        self._write(self.folder / f"best-{progress.steps_done:06d}", {MASTERS_FILE: dict(optimizer.kept)}, progress)
+        self._write(
+            self.folder / f"best-{progress.steps_done:06d}", {MASTERS_FILE: dict(optimizer.output_weights)}, progress
+        )
         self._forget_bests()
 
     def newest(self) -> str | None:
@@ -139,7 +141,7 @@ class Checkpoints:
         moments = {name: tensors.pop(name) for name in [*tensors] if ":" in name}
         optimizer.restore(tensors, moments)
         restore_rng_state(of_rank(rng_tensors, self.process_group))
-        self.process_group.wait_for_all()
+        self.process_group.barrier()
         self._forget_after(progress.steps_done)
         damage = self._best_damage(optimizer, progress)
         if damage is None:
@@ -161,7 +163,7 @@ class Checkpoints:
         damage = self._checkpoint_damage(folder)
         if damage is not None and progress.best_step == progress.steps_done:
             self._delete([folder] if folder.exists() else [])
-            self.process_group.wait_for_all()
+            self.process_group.barrier()
             self.save_best(optimizer, progress)
             return None
         return damage
@@ -255,7 +257,7 @@ class Checkpoints:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _require_finite(self, weights: Mapping[str, torch.Tensor]) -> None:
-        names = next(filter(None, self.process_group.gather(not_finite(weights))), [])
+        names = next(filter(None, self.process_group.gather(non_finite_names(weights))), [])
         if names:
             newest = self.newest()
             raise TrainingError(

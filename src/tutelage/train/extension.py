@@ -16,7 +16,7 @@ from tutelage.builders.dataset import Prepared
 from tutelage.builders.sampler import sampler_for
 from tutelage.config import Settings
 from tutelage.errors import ConfigError
-from tutelage.optim.lr_schedule import Schedule, warmup_steps
+from tutelage.optim.lr_schedule import LRSchedule, warmup_steps
 from tutelage.pack import Sampler
 from tutelage.runs import folder as run_files
 from tutelage.train.checkpoint import Checkpoints
@@ -60,12 +60,12 @@ def with_length(inputs: Mapping[str, Any], settings: Settings) -> dict[str, Any]
     return {**inputs, "settings": {**recorded, "train": train}}
 
 
-def schedule_of(settings: Settings, order: Sampler, parts: tuple[Part, ...]) -> Schedule:
+def schedule_of(settings: Settings, order: Sampler, parts: tuple[Part, ...]) -> LRSchedule:
     """Learning rates of a run: those of each part as long as it lasted, then those of the whole length."""
 
-    def planned(steps: int) -> Schedule:
+    def planned(steps: int) -> LRSchedule:
         train_settings = settings.train
-        return Schedule(
+        return LRSchedule(
             kind=train_settings.lr_scheduler,
             peak=settings.peak_learning_rate,
             steps=steps,
@@ -76,7 +76,7 @@ def schedule_of(settings: Settings, order: Sampler, parts: tuple[Part, ...]) -> 
         )
 
     full_schedule = planned(order.steps)
-    return Schedule(
+    return LRSchedule(
         kind=full_schedule.kind,
         peak=full_schedule.peak,
         steps=full_schedule.steps,

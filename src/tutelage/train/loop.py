@@ -18,9 +18,9 @@ import torch
 from tutelage.distributed.collective_errors import failures
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import TrainingError, TutelageError, cause_of, command
-from tutelage.model.heap import GIVE_BACK_EVERY_STEPS, trim_heap
-from tutelage.model.out_of_memory import is_out_of_memory, return_memory
-from tutelage.optim.lr_schedule import Schedule
+from tutelage.model.heap import TRIM_EVERY_STEPS, trim_heap
+from tutelage.model.out_of_memory import is_out_of_memory, release_memory
+from tutelage.optim.lr_schedule import LRSchedule
 from tutelage.optim.master_weights import MasterWeights
 from tutelage.pack.splitting import split_rows
 from tutelage.runs.metrics_log import HeldoutRecord, Record, Recorder, RowsRecord, StepRecord
@@ -51,7 +51,7 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
     *,
     row_loss: RowLoss,
     optimizer: MasterWeights,
-    schedule: Schedule,
+    schedule: LRSchedule,
     max_grad_norm: float,
     heldout: Callable[[], float] | None,
     evaluate_every: int,
@@ -116,9 +116,9 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
                     ) from error
                 failed = rows[len(losses)]
             # Not inside the except block: until it ends, the error keeps what the failed pass had allocated.
-            optimizer.forget_gradients()
+            optimizer.zero_gradients()
             restore_rng_state(dict(before))
-            return_memory()
+            release_memory()
             if len(failed.addresses) <= 1:
                 raise abort_out_of_memory(
                     batch, failed, progress=progress, optimizer=optimizer, checkpoints=checkpoints
@@ -170,7 +170,7 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
         )
         _tell(record, recorder, watch)
 
-        if progress.steps_done % GIVE_BACK_EVERY_STEPS == 0:
+        if progress.steps_done % TRIM_EVERY_STEPS == 0:
             trim_heap()
         stop = process_group.any(asked_to_stop())
         last = schedule.is_end(progress.steps_done)
@@ -207,9 +207,9 @@ def _is_out(progress: Progress, patience: int | None) -> bool:
     return patience is not None and progress.evaluations_since_best >= patience
 
 
-def _patient_anew(progress: Progress, schedule: Schedule) -> Progress:
+def _patient_anew(progress: Progress, schedule: LRSchedule) -> Progress:
     """Patience may have ended a length where another follows; a run that goes on there, or comes by again, does not."""
-    return replace(progress, evaluations_since_best=0) if schedule.begins_anew(progress.steps_done) else progress
+    return replace(progress, evaluations_since_best=0) if schedule.was_extended_at(progress.steps_done) else progress
 
 
 def _measured(

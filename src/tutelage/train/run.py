@@ -23,7 +23,7 @@ from tutelage.builders.model import TrainState, train_state_for
 from tutelage.builders.packing import longest_rows, row_tokens_here, trains_on_shared_prefixes
 from tutelage.builders.sampler import epoch_steps
 from tutelage.config import Settings
-from tutelage.distributed.process_group import ProcessGroup, joined, process_group_here
+from tutelage.distributed.process_group import ProcessGroup, open_process_group, process_group_here
 from tutelage.errors import command
 from tutelage.evaluate.saved_results import read_eval_result, write_eval_result
 from tutelage.evaluate.suite import EvalResult, EvalSuite, Metrics
@@ -132,13 +132,13 @@ def run(
         Checkpoints(source / run_files.CHECKPOINTS, keep=1).newest_to_oldest(chosen=checkpoint)  # or says so now
     resumption: dict[str, Any] = {"resume": resume, "checkpoint": checkpoint}
     with explain_missing_paths(source if resume or recorded is not None else None):
-        base, prepared, held = process_group.after_leader(
+        base, prepared, held = process_group.local_main_first(
             "data",
             partial(opened, settings, screen, process_group, **resumption, skipped=skipped, recorded=recorded),
         )
-    with held, joined(process_group, device=device_here()):
-        process_group.agree("settings", config.dump(settings))
-        process_group.agree("data", json.dumps(prepared.data_sha256 | prepared.examples_sha256))
+    with held, open_process_group(process_group, device=device_here()):
+        process_group.require_equal("settings", config.dump(settings))
+        process_group.require_equal("data", json.dumps(prepared.data_sha256 | prepared.examples_sha256))
         trackers = settings.train.trackers if process_group.is_main else ()
         tracking = TrackerGroup.of(trackers, settings.run_folder, log=screen.log)
         tracking.start(tomllib.loads(config.dump(settings)), settings.run_folder.name)
@@ -149,7 +149,7 @@ def run(
         job = replace(job, skipped=frozenset(skipped), recorded=recorded, parts=parts)
         _announce(screen, train_state)
         finished = _run(job, started, began)
-        process_group.wait_for_all()
+        process_group.barrier()
     return finished
 
 
@@ -196,7 +196,7 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
             on = command("train", "--resume", job.folder)
             job.screen.log(f"Stopped after step {outcome.progress.steps_done}. Go on with: {on}")
         return Finished(job.folder, outcome.ended, {})
-    job.train_state.optimizer.settle()
+    job.train_state.optimizer.adopt_average()
     best = outcome.progress.best_step
     if best is not None and best != outcome.progress.steps_done:
         _checkpoints(job).restore_best(job.train_state.optimizer, step=best)
@@ -288,7 +288,7 @@ def _going_on(job: Job, checkpoints: Checkpoints) -> tuple[Progress, int | None]
     progress = Progress()
     if row_tokens is None or job.checkpoint is not None or checkpoints.newest() is not None:
         progress = checkpoints.restore_newest(job.train_state.optimizer, chosen=job.checkpoint, log=job.screen.log)
-    process_group.wait_for_all()  # all have read what the next line deletes
+    process_group.barrier()  # all have read what the next line deletes
     (job.folder / run_files.STOPPED).unlink(missing_ok=True)
     return progress if row_tokens is None else replace(progress, row_tokens=row_tokens), row_tokens
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tutelage.errors import ConfigError
-from tutelage.model.adapters.loftq import fill_with_rounding, quantized_layers
+from tutelage.model.adapters.loftq import init_from_quantization_error, quantized_layers
 from tutelage.model.adapters.lora import add_lora
 from tutelage.model.load import load
 from tutelage.model.quantization import four_bit
@@ -24,10 +24,10 @@ def started(tiny_model_folder: Path) -> Any:
 
     def make(**more: Any) -> tuple[Any, Any]:
         chosen = {"rank": 8, "alpha": 12, "dropout": 0.0, "targets": "all-linear", "init": "loftq"} | more
-        model, _ = load(tiny_model_folder, quantisation=four_bit(cast_model=torch.float32, double_quantization=True))
+        model, _ = load(tiny_model_folder, quantization=four_bit(cast_model=torch.float32, double_quantization=True))
         adapted, _ = add_lora(model, **chosen)
         original, _ = load(tiny_model_folder)
-        assert fill_with_rounding(adapted, original) == len(quantized_layers(adapted)) > 0
+        assert init_from_quantization_error(adapted, original) == len(quantized_layers(adapted)) > 0
         return adapted.eval(), original.eval()
 
     return make

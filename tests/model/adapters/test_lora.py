@@ -10,8 +10,8 @@ import torch
 
 from tutelage.errors import ConfigError
 from tutelage.export.model_folder import save_trained
-from tutelage.model.adapters.adapter_set import put_adapter
-from tutelage.model.adapters.lora import add_lora, train_everything
+from tutelage.model.adapters.adapter_set import attach_adapter
+from tutelage.model.adapters.lora import add_lora, make_all_trainable
 from tutelage.model.attention.packed import use_generation_attention, use_packed_attention
 from tutelage.model.load import cast_model, load
 from tutelage.model.loss import row_loss
@@ -77,7 +77,7 @@ def test_one_wrong_target_among_right_ones_is_a_config_error(tiny_model: Any) ->
 def test_full_training_learns_every_parameter(tiny_model: Any) -> None:
     tiny_model.requires_grad_(False)
 
-    model, record = train_everything(tiny_model)
+    model, record = make_all_trainable(tiny_model)
 
     assert record.trainable == record.parameters == sum(parameter.numel() for parameter in model.parameters())
 
@@ -104,7 +104,7 @@ def test_a_saved_adapter_says_the_same_again(
         assert not torch.equal(base(input_ids=IDS).logits, trained)
 
     save_trained(model, optimizer, renderer_of(tiny_model_folder), tmp_path / "adapter", stored_as=torch.float32)
-    again = put_adapter(load(tiny_model_folder)[0], tmp_path / "adapter")
+    again = attach_adapter(load(tiny_model_folder)[0], tmp_path / "adapter")
     cast_model(again, precision)
     again.eval()
 

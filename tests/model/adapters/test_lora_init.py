@@ -21,9 +21,9 @@ RANK = 4
 
 
 def started(model: Any, examples: Sequence[Example], init: str, *, row_tokens: int = 64, **more: Any) -> Any:
-    sight = CalibrationData(pack_rows(examples, row_tokens=row_tokens), lambda _tokens: None)
+    calibration_data = CalibrationData(pack_rows(examples, row_tokens=row_tokens), lambda _tokens: None)
     chosen = {"rank": RANK, "alpha": 2 * RANK, "dropout": 0.0, "targets": "all-linear"} | more
-    return add_lora(model, init=init, sight=sight, **chosen)[0].get_base_model()
+    return add_lora(model, init=init, calibration_data=calibration_data, **chosen)[0].get_base_model()
 
 
 def inputs_of(model: Any, examples: Sequence[Example], name: str, *, trained: bool) -> torch.Tensor:
@@ -184,7 +184,7 @@ def test_every_token_that_was_looked_at_is_told_of_once(tiny_model: Any, documen
         dropout=0.0,
         targets=["q_proj"],
         init=init,
-        sight=CalibrationData(rows, told.append),
+        calibration_data=CalibrationData(rows, told.append),
     )
 
     assert told == [len(row.ids) for row in rows]

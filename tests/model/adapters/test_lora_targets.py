@@ -12,7 +12,7 @@ from tests.support.tiny_kinds import tiny_kind
 from tutelage.errors import ConfigError
 from tutelage.model.adapters.lora import add_lora
 from tutelage.model.adapters.lora_init import CalibrationData
-from tutelage.model.adapters.lora_targets import paired, take_off
+from tutelage.model.adapters.lora_targets import adapted_weight_ids, remove_adapter_layers
 from tutelage.model.linear_weights import layer_matrices
 from tutelage.pack import pack_rows
 
@@ -68,7 +68,7 @@ def test_r15_experts_and_dense_layers_get_pairs_and_the_rest_is_named_with_its_s
     matrices = dict(layer_matrices(model))
 
     adapted, record = add_lora(model, **LORA)
-    chosen = paired(adapted)
+    chosen = adapted_weight_ids(adapted)
     left = {name: one for name, one in matrices.items() if id(one) not in chosen}
 
     assert torch.equal(adapted(IDS).logits, base)
@@ -156,7 +156,7 @@ def test_experts_can_be_named_as_targets() -> None:
         tiny("granitemoe", **EXPERTS["granitemoe"]), **(LORA | {"targets": ["experts.down_proj", "o_proj"]})
     )
 
-    weights = {name for name, one in layer_matrices(adapted) if id(one) in paired(adapted)}
+    weights = {name for name, one in layer_matrices(adapted) if id(one) in adapted_weight_ids(adapted)}
     assert {name.split(".")[-1] for name in weights} == {"down_proj", "weight"}
 
 
@@ -164,7 +164,7 @@ def test_r16_eva_starts_experts_as_the_default_does_and_says_so(documents: Any) 
     model = tiny("granitemoe", **EXPERTS["granitemoe"])
     rows = pack_rows(documents((20, 30, 25), vocabulary=60), row_tokens=64)
 
-    adapted, record = add_lora(model, init="eva", sight=CalibrationData(rows, lambda _tokens: None), **LORA)
+    adapted, record = add_lora(model, init="eva", calibration_data=CalibrationData(rows, lambda _tokens: None), **LORA)
 
     assert any("experts start as lora.init = default" in note for note in record.notes)
     (q_proj,) = (one for name, one in adapted.named_modules() if name.endswith("layers.0.self_attn.q_proj"))
@@ -178,7 +178,7 @@ def test_r17_layers_inside_a_module_with_a_pair_of_its_own_are_put_back() -> Non
     targets = ["in_proj", "mamba.x_proj_weight"]
 
     adapted, _ = add_lora(model, rank=2, alpha=2, dropout=0.0, targets=targets)
-    take_off(adapted.base_model.model)
+    remove_adapter_layers(adapted.base_model.model)
 
     assert [name for name, _ in model.named_modules()] == before
 

@@ -35,7 +35,7 @@ def multiplied(inputs: Any, tree: Tree, scaling: float | None = None) -> list[to
     """The output of products, and the gradients of queries, keys and values, in the dtype of `inputs`."""
     leaves = [one.detach().requires_grad_() for one in inputs]
     scoring = cpu_bf16.Scoring(scaling)
-    out = cpu_bf16.multiplied_attention(*leaves, Layout(*tree).stretches(), scoring)
+    out = cpu_bf16.matmul_attention(*leaves, Layout(*tree).segments(), scoring)
     towards = torch.randn(out.shape, generator=torch.Generator().manual_seed(8)).to(out.dtype)
     return [out.detach(), *torch.autograd.grad(out, leaves, towards)]
 
@@ -119,8 +119,8 @@ def test_nothing_but_its_inputs_is_kept() -> None:
     (64, 1024, 8192, 73),  # a block of 128 would have 75 million scores
 ])  # fmt: skip
 def test_blocks_are_equal_and_not_too_large(heads: int, tokens: int, above: int, count: int) -> None:
-    stretch = cpu_bf16.Stretch(slice(above, above + tokens), (slice(0, above),) if above else ())
-    blocks = stretch.blocks(heads)
+    segment = cpu_bf16.Segment(slice(above, above + tokens), (slice(0, above),) if above else ())
+    blocks = segment.blocks(heads)
 
     assert len(blocks) == count
     assert blocks[0].place.start == above
@@ -163,9 +163,9 @@ def test_only_bf16_rows_on_a_processor_that_multiplies_it_come_here(monkeypatch:
 
     def watched(query: torch.Tensor, *given: Any, **named: Any) -> torch.Tensor:
         came.append(query.dtype)
-        return cpu_bf16.multiplied_attention(query, *given, **named)
+        return cpu_bf16.matmul_attention(query, *given, **named)
 
-    monkeypatch.setattr(packed, "multiplied_attention", watched)
+    monkeypatch.setattr(packed, "matmul_attention", watched)
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         with_gradients(tensors(18, dtype), (5, 1, 9, 3), ())
     assert came == [torch.bfloat16]

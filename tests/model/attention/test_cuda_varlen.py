@@ -71,7 +71,7 @@ def test_r4_r9_what_a_layer_asks_for_goes_to_flash_attention_where_it_knows_that
             1, query.shape[2], query.shape[1], value.shape[3]
         )  # it indexes, which fakes of CUDA lack
 
-    monkeypatch.setattr(attention, "multiplied_attention", multiplied)
+    monkeypatch.setattr(attention, "matmul_attention", multiplied)
     with FakeTensorMode(), torch.no_grad(), Calls() as calls:
         query, key, value = (
             torch.empty(1, heads, 60, width, dtype=torch.bfloat16, device=GPU)

@@ -10,7 +10,7 @@ from transformers import Lfm2Config, Lfm2ForCausalLM, MixtralConfig, MixtralForC
 
 from tests.support.tiny_kinds import tiny_kind
 from tutelage.model.attention import isolation_check as isolation
-from tutelage.model.attention.isolation_check import Longest, documents_are_isolated, prefixes_can_be_shared
+from tutelage.model.attention.isolation_check import MaxLengths, documents_are_isolated, prefixes_can_be_shared
 from tutelage.model.attention.packed import use_packed_attention
 from tutelage.model.load import cast_model
 
@@ -64,8 +64,8 @@ def test_r8_queries_scaled_by_their_place_in_the_row_keep_documents_in_rows_of_t
     cast_model(model, precision)
     use_packed_attention(model)
 
-    assert documents_are_isolated(model, Longest(row_tokens=60, document_tokens=20)), "rows within the first step"
-    assert not documents_are_isolated(model, Longest(row_tokens=200, document_tokens=20))
+    assert documents_are_isolated(model, MaxLengths(row_tokens=60, document_tokens=20)), "rows within the first step"
+    assert not documents_are_isolated(model, MaxLengths(row_tokens=200, document_tokens=20))
 
 
 def test_r8_a_turn_by_the_longest_document_of_the_row_keeps_documents_in_rows_of_their_own() -> None:
@@ -76,8 +76,8 @@ def test_r8_a_turn_by_the_longest_document_of_the_row_keeps_documents_in_rows_of
     model = Phi3ForCausalLM(Phi3Config(**SMALL, rope_parameters=rope, original_max_position_embeddings=32))
     use_packed_attention(model)
 
-    assert documents_are_isolated(model, Longest(row_tokens=200, document_tokens=20))
-    assert not documents_are_isolated(model, Longest(row_tokens=200, document_tokens=100))
+    assert documents_are_isolated(model, MaxLengths(row_tokens=200, document_tokens=20))
+    assert not documents_are_isolated(model, MaxLengths(row_tokens=200, document_tokens=100))
 
 
 def test_r8_a_row_that_is_too_long_for_the_memory_is_tried_at_half_its_length(
@@ -86,16 +86,16 @@ def test_r8_a_row_that_is_too_long_for_the_memory_is_tried_at_half_its_length(
     use_packed_attention(tiny_model)
     computed, tried = isolation._hidden, []
 
-    def short_of_memory(model: Any, stretches: Any, **named: Any) -> torch.Tensor:
-        if len(stretches) > 2:
-            tried.append(sum(map(len, stretches)))
+    def short_of_memory(model: Any, segments: Any, **named: Any) -> torch.Tensor:
+        if len(segments) > 2:
+            tried.append(sum(map(len, segments)))
             if tried[-1] > 100:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-        return computed(model, stretches, **named)
+        return computed(model, segments, **named)
 
     monkeypatch.setattr(isolation, "_hidden", short_of_memory)
 
-    assert documents_are_isolated(tiny_model, Longest(row_tokens=310, document_tokens=50))
+    assert documents_are_isolated(tiny_model, MaxLengths(row_tokens=310, document_tokens=50))
     assert tried == [310, 160, 85]
 
 

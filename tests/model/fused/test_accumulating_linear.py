@@ -10,7 +10,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tutelage.model.activation_checkpointing import recompute_activations
-from tutelage.model.fused.accumulating_linear import AddingLinear, add_gradients_in_place
+from tutelage.model.fused.accumulating_linear import AccumulatingLinear, accumulate_gradients_in_place
 from tutelage.model.fused.norm_and_mlp import reduce_saved_activations
 from tutelage.pack import pack_rows
 from tutelage.types import Example
@@ -44,7 +44,7 @@ def test_sums_over_rows_are_those_of_autograd(how: str, documents: Documents, le
             reduce_saved_activations(model)
         names = [name for name, _ in model.named_parameters()]
         if adding:
-            assert add_gradients_in_place(model) == (6 if how == "frozen" else 14)
+            assert accumulate_gradients_in_place(model) == (6 if how == "frozen" else 14)
         assert [name for name, _ in model.named_parameters()] == names
         found.append(learned_from(model, rows))
 
@@ -57,7 +57,7 @@ def test_sums_over_rows_are_those_of_autograd(how: str, documents: Documents, le
 
 
 def test_the_gradient_stays_in_its_place_and_is_added_to() -> None:
-    layer = AddingLinear.instead_of(torch.nn.Linear(3, 2))
+    layer = AccumulatingLinear.from_layer(torch.nn.Linear(3, 2))
     x = torch.randn(5, 3)
     layer(x).sum().backward()
     assert layer.weight.grad is not None
@@ -69,7 +69,7 @@ def test_the_gradient_stays_in_its_place_and_is_added_to() -> None:
 
 def test_without_gradients_it_is_a_linear_layer() -> None:
     plain = torch.nn.Linear(3, 2)
-    layer, x = AddingLinear.instead_of(plain), torch.randn(5, 3, requires_grad=True)
+    layer, x = AccumulatingLinear.from_layer(plain), torch.randn(5, 3, requires_grad=True)
     with torch.no_grad():
         assert torch.equal(layer(x), plain(x))
     layer.requires_grad_(False)

@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tutelage.model.fused.lora_linear import LeanLora
+from tutelage.model.fused.lora_linear import FusedLoraLinear
 from tutelage.model.fused.norm_and_mlp import reduce_saved_activations
 from tutelage.model.load import DTYPES
 
@@ -51,8 +51,8 @@ def off(found: torch.Tensor, right: torch.Tensor) -> float:
     return float(torch.linalg.vector_norm(found.double() - right.double()) / torch.linalg.vector_norm(right.double()))
 
 
-def lean_layers(model: Any) -> list[LeanLora]:
-    return [module for module in model.modules() if isinstance(module, LeanLora)]
+def lean_layers(model: Any) -> list[FusedLoraLinear]:
+    return [module for module in model.modules() if isinstance(module, FusedLoraLinear)]
 
 
 KINDS: list[dict[str, Any]] = [

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tutelage.model.activation_checkpointing import recompute_activations
 from tutelage.model.adapters.lora import add_lora
-from tutelage.model.fused.norm_and_mlp import LeanGatedUnit, LeanNorm, reduce_saved_activations
+from tutelage.model.fused.norm_and_mlp import RecomputingGatedMLP, RecomputingNorm, reduce_saved_activations
 from tutelage.model.load import DTYPES
 from tutelage.pack import pack_rows
 from tutelage.types import Example
@@ -91,7 +91,7 @@ def test_losses_are_the_same_bits_and_gradients_the_same_numbers(
 def test_gradients_of_a_norm_are_those_in_double_precision(dtype: str, offset: bool) -> None:
     model = made("gemma" if offset else "llama", DTYPES[dtype])
     norm: Any = model.model.norm
-    lean = LeanNorm(norm, offset=offset)
+    lean = RecomputingNorm(norm, offset=offset)
     generator = torch.Generator().manual_seed(2)
     hidden, towards = (torch.randn(3, 7, 32, generator=generator).to(DTYPES[dtype]) for _ in range(2))
     leaf = hidden.clone().requires_grad_()
@@ -114,7 +114,7 @@ def test_a_norm_changes_neither_its_input_nor_the_gradient_it_is_given(dtype: st
     leaf, towards = (torch.randn(3, 7, 32).to(DTYPES[dtype]) for _ in range(2))
     before = leaf.clone(), towards.clone()
 
-    LeanNorm(norm)(leaf.requires_grad_()).backward(towards)
+    RecomputingNorm(norm)(leaf.requires_grad_()).backward(towards)
 
     assert torch.equal(leaf.detach(), before[0])
     assert torch.equal(towards, before[1])
@@ -210,6 +210,6 @@ def test_random_numbers_go_on_as_if_nothing_had_been_tried() -> None:
 def test_modes_are_taken_over() -> None:
     model = made("llama").eval()
     reduce_saved_activations(model)
-    lean = [module for module in model.modules() if isinstance(module, LeanNorm | LeanGatedUnit)]
+    lean = [module for module in model.modules() if isinstance(module, RecomputingNorm | RecomputingGatedMLP)]
     assert len(lean) == 7
     assert not any(one.training for one in lean)

@@ -11,17 +11,17 @@ from safetensors import SafetensorError, safe_open
 
 from tutelage.errors import ConfigError, DataError
 
-OWN = "default"
+DEFAULT_ADAPTER = "default"
 """PEFT's name for the adapter that a model was opened with."""
 WEIGHTS = "adapter_model.safetensors"
 KINDS = {"LORA": "LoRA", "PROMPT_TUNING": "prompt tuning"}
 
 
 def add_adapter(model: Any, folder: Path, *, slot: str) -> None:
-    """Load the adapter in `folder` beside those that `model` has; it answers only inside `adapter_in_use`.
+    """Load the adapter in `folder` beside those that `model` has; it answers only inside `active_adapter`.
 
     Args:
-        model: from `model.adapters.lora.put_adapter`.
+        model: from `model.adapters.lora.attach_adapter`.
         folder: an adapter folder of PEFT.
         slot: PEFT's name for it; no other adapter of `model` has it.
 
@@ -54,7 +54,7 @@ def add_adapter(model: Any, folder: Path, *, slot: str) -> None:
     _hold_against_saved(model, folder, slot=slot)
 
 
-def put_adapter(model: Any, folder: Path, *, learns: bool = False) -> Any:
+def attach_adapter(model: Any, folder: Path, *, learns: bool = False) -> Any:
     """The base model with the adapter saved in `folder` beside it, not merged.
 
     Args:
@@ -78,7 +78,7 @@ def put_adapter(model: Any, folder: Path, *, learns: bool = False) -> Any:
             adapted.prompt_encoder.requires_grad_(True)
     except (RuntimeError, ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
         raise _misfit(model, folder, found=_first_line(error)) from error
-    _hold_against_saved(adapted, folder, slot=OWN)
+    _hold_against_saved(adapted, folder, slot=DEFAULT_ADAPTER)
     return adapted
 
 
@@ -110,13 +110,13 @@ def _hold_against_saved(model: Any, folder: Path, *, slot: str) -> None:
 
 
 @contextmanager
-def adapter_in_use(model: Any, slot: str) -> Iterator[Any]:
+def active_adapter(model: Any, slot: str) -> Iterator[Any]:
     """`model` with the adapter in `slot`; the one it was opened with is back when the block ends."""
     model.set_adapter(slot, inference_mode=True)
     try:
         yield model
     finally:
-        model.set_adapter(OWN, inference_mode=True)
+        model.set_adapter(DEFAULT_ADAPTER, inference_mode=True)
 
 
 def _first_line(error: Exception) -> str:

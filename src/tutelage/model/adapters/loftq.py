@@ -26,7 +26,7 @@ def quantized_layers(adapted: Any) -> list[tuple[str, Any]]:
 
 
 @torch.no_grad()
-def fill_with_rounding(adapted: Any, original: Any, *, done: Callable[[int], None] = lambda _: None) -> int:
+def init_from_quantization_error(adapted: Any, original: Any, *, done: Callable[[int], None] = lambda _: None) -> int:
     """Set each pair to the best approximation, of its rank, of what its layer lost when it was quantised.
 
     Args:

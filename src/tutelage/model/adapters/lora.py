@@ -9,27 +9,32 @@ from typing import Any
 import torch
 
 from tutelage.errors import ConfigError
-from tutelage.model.adapters.lora_init import LOOKS_FIRST, CalibrationData, look_first, start_from_inputs
-from tutelage.model.adapters.lora_targets import (
-    EVERY,
-    PEFT_REFUSALS,
-    expert_pairs,
-    few_logits,
-    fitted,
-    unpaired,
-    with_whole_modules,
+from tutelage.model.adapters.lora_init import (
+    PREPROCESSED_INITS,
+    CalibrationData,
+    init_from_inputs,
+    preprocess_with_data,
 )
-from tutelage.model.adapters.trainable import Trainable, counted
+from tutelage.model.adapters.lora_targets import (
+    ALL_LINEAR,
+    PEFT_REFUSALS,
+    expert_adapters,
+    probe_logits,
+    resolve_targets,
+    unadapted_note,
+    with_modules_to_save,
+)
+from tutelage.model.adapters.trainable import Trainable, trainable_summary
 from tutelage.model.freeze import freeze
 
 START_TOLERANCE = 0.05
 """Of the logits' length. Rounding to bf16 leaves less; a pair that is not what was taken from its weight leaves far
 more, as it holds the largest of it."""
-CHANGES_THE_BASE = ("pissa", "olora", "corda", "lora_ga")
+BASE_CHANGING_INITS = ("pissa", "olora", "corda", "lora_ga")
 """Initialisations that move a part of each weight into its adapter (PEFT's names, by their beginning)."""
 
 
-def train_everything(model: Any, *, frozen: Sequence[str] = ()) -> tuple[Any, Trainable]:
+def make_all_trainable(model: Any, *, frozen: Sequence[str] = ()) -> tuple[Any, Trainable]:
     """Full fine-tuning: every parameter learns, but those that a pattern of `frozen` names (see `model.freeze`).
 
     Raises:
@@ -37,7 +42,7 @@ def train_everything(model: Any, *, frozen: Sequence[str] = ()) -> tuple[Any, Tr
     """
     model.requires_grad_(True)
     notes = freeze(model, frozen)
-    return model, counted(model, "full", notes=notes)
+    return model, trainable_summary(model, "full", notes=notes)
 
 
 def add_lora(
@@ -50,8 +55,8 @@ def add_lora(
     rslora: bool = False,
     dora: bool = False,
     init: str = "default",
-    sight: CalibrationData | None = None,
-    whole: Sequence[str] = (),
+    calibration_data: CalibrationData | None = None,
+    modules_to_save: Sequence[str] = (),
 ) -> tuple[Any, Trainable]:
     """Freeze the model and put a low-rank pair beside each target; at step 0 the output equals the base's.
 
@@ -65,9 +70,9 @@ def add_lora(
         targets: "all-linear" (every linear layer but the output head), or names of layers.
         rslora: scale by alpha / sqrt(rank) instead (Kalajdzievski 2023, section 3).
         dora: learn the norm of each row of W + BA apart (Liu et al. 2024, section 4).
-        init: "default", or another of PEFT's names but "loftq", which starts as the default (see `loftq`).
-        sight: the data that "eva", "corda" and "lora_ga" look at.
-        whole: modules that are trained whole beside the pairs, each by its name or the end of it from a dot on.
+        init: "default", or another of PEFT's names but "loftq", which starts as the default (see `model.loftq`).
+        calibration_data: the data that "eva", "corda" and "lora_ga" look at.
+        modules_to_save: modules that are trained whole beside the pairs, each by its name or the end of it from a dot on.
 
     Raises:
         ConfigError: a target or one of `whole` names no layer of this model, PEFT cannot do this with the layers, or
@@ -85,28 +90,30 @@ def add_lora(
         task_type="CAUSAL_LM",
         **_as_peft_starts(init),
     )
-    config = with_whole_modules(model, fitted(model, config), whole)
+    config = with_modules_to_save(model, resolve_targets(model, config), modules_to_save)
     if init != "default":
         _check_rank(model, rank, init)
-    before = few_logits(model) if init.startswith(CHANGES_THE_BASE) else None
-    adapted = _with_pairs(model, config, init, sight)
+    before = probe_logits(model) if init.startswith(BASE_CHANGING_INITS) else None
+    adapted = _with_pairs(model, config, init, calibration_data)
     if before is not None:
         _check_start(adapted, init, before)
-    notes = unpaired(model, adapted) if targets == EVERY else ()
+    notes = unadapted_note(model, adapted) if targets == ALL_LINEAR else ()
     if init == "eva":
-        start_from_inputs(adapted, _needed(sight), rank=rank)
-        if expert_pairs(adapted):
+        init_from_inputs(adapted, _needed(calibration_data), rank=rank)
+        if expert_adapters(adapted):
             notes += ("Pairs of experts start as lora.init = default, as eva looks at what goes into a layer",)
     quantised = any(not parameter.is_floating_point() for parameter in adapted.parameters())
-    return adapted, counted(adapted, "qlora" if quantised else "lora", notes=notes, start=_start(adapted, init))
+    return adapted, trainable_summary(
+        adapted, "qlora" if quantised else "lora", notes=notes, start=_start(adapted, init)
+    )
 
 
-def _with_pairs(model: Any, config: Any, init: str, sight: CalibrationData | None) -> Any:
+def _with_pairs(model: Any, config: Any, init: str, calibration_data: CalibrationData | None) -> Any:
     from peft import get_peft_model
 
     try:
-        if init in LOOKS_FIRST:
-            look_first(model, config, _needed(sight))
+        if init in PREPROCESSED_INITS:
+            preprocess_with_data(model, config, _needed(calibration_data))
         with warnings.catch_warnings():
             # It advises to leave memory out that is filled right after.
             warnings.filterwarnings("ignore", message="lora with eva initialization", category=UserWarning)
@@ -115,7 +122,7 @@ def _with_pairs(model: Any, config: Any, init: str, sight: CalibrationData | Non
                 "ignore", message="The following (rank|alpha)_pattern keys", category=RuntimeWarning
             )
             return get_peft_model(model, config)
-    except PEFT_REFUSALS as error:  # with another start it takes them, as `fitted` tried
+    except PEFT_REFUSALS as error:  # with another start it takes them, as `resolve_targets` tried
         raise _no_start(init, found=str(error)) from error
 
 
@@ -132,9 +139,9 @@ def _as_peft_starts(init: str) -> dict[str, Any]:
     return {"init_lora_weights": True if init in ("default", "loftq") else init} | more.get(init, {})
 
 
-def _needed(sight: CalibrationData | None) -> CalibrationData:
-    assert sight is not None, "this initialisation starts from data"
-    return sight
+def _needed(calibration_data: CalibrationData | None) -> CalibrationData:
+    assert calibration_data is not None, "this initialisation starts from data"
+    return calibration_data
 
 
 def _no_start(init: str, *, found: str) -> ConfigError:
@@ -154,7 +161,7 @@ def _check_start(adapted: Any, init: str, before: torch.Tensor) -> None:
         ConfigError: the model with its pairs answers otherwise than without.
     """
     try:
-        apart = (few_logits(adapted) - before).norm() / before.norm()
+        apart = (probe_logits(adapted) - before).norm() / before.norm()
     except RuntimeError as error:
         raise _no_start(init, found=str(error)) from error
     if not apart < START_TOLERANCE:
@@ -188,6 +195,6 @@ def _check_rank(model: torch.nn.Module, rank: int, init: str) -> None:
 def _start(adapted: Any, init: str) -> dict[str, torch.Tensor]:
     from peft import get_peft_model_state_dict
 
-    if not init.startswith(CHANGES_THE_BASE):
+    if not init.startswith(BASE_CHANGING_INITS):
         return {}
     return {name: one.detach().float().clone() for name, one in get_peft_model_state_dict(adapted).items()}

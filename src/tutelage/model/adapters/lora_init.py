@@ -21,12 +21,12 @@ import numpy as np
 import torch
 
 from tutelage.errors import ConfigError
-from tutelage.model.adapters.lora_targets import expert_pairs, linear_layers
+from tutelage.model.adapters.lora_targets import expert_adapters, linear_layers
 from tutelage.model.architecture import PLAIN, Architecture, use_training_attention
 from tutelage.model.loss import hidden_states, row_loss
 from tutelage.types import PackedSequence
 
-LOOKS_FIRST = ("corda", "lora_ga")
+PREPROCESSED_INITS = ("corda", "lora_ga")
 """What PEFT wants to know about the data before it adds the adapter, by its names."""
 
 TOKENS_AT_ONCE = 1024
@@ -54,52 +54,52 @@ class CalibrationData:
             self.done(len(row.ids))
 
 
-def look_first(model: Any, config: Any, sight: CalibrationData) -> None:
+def preprocess_with_data(model: Any, config: Any, calibration_data: CalibrationData) -> None:
     """Leave with each target what PEFT's CorDA or LoRA-GA reads when it adds the adapter.
 
     Args:
         model: without an adapter; it attends as it trains afterwards.
         config: PEFT's `LoraConfig`.
-        sight: what to look at.
+        calibration_data: what to look at.
     """
     from peft.tuners.lora.corda import preprocess_corda
     from peft.tuners.lora.loraga import preprocess_loraga
 
     if config.target_modules == "all-linear":
         config = replace(config, target_modules=linear_layers(model))  # PEFT knows that word only when it adds
-    use_training_attention(model, sight.architecture.attention)
+    use_training_attention(model, calibration_data.architecture.attention)
     if config.init_lora_weights == "corda":
-        preprocess_corda(model, config, run_model=partial(_pass, model, sight))
+        preprocess_corda(model, config, run_model=partial(_pass, model, calibration_data))
         return
     with warnings.catch_warnings():
         # PEFT counts backward passes at hooks, in a model of which the embedding does not learn.
         warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
-        preprocess_loraga(model, config, train_step=partial(_learn, model, sight))
+        preprocess_loraga(model, config, train_step=partial(_learn, model, calibration_data))
 
 
 @torch.no_grad()
-def _pass(model: Any, sight: CalibrationData) -> None:
-    for row in sight:
-        hidden_states(model, row, architecture=sight.architecture)
+def _pass(model: Any, calibration_data: CalibrationData) -> None:
+    for row in calibration_data:
+        hidden_states(model, row, architecture=calibration_data.architecture)
 
 
-def _learn(model: Any, sight: CalibrationData) -> None:
+def _learn(model: Any, calibration_data: CalibrationData) -> None:
     """Add up the gradients of each row's mean loss; PEFT divides by their number."""
-    for row in sight:
+    for row in calibration_data:
         if row.trained_tokens:
-            loss, count = row_loss(model, row, architecture=sight.architecture)
+            loss, count = row_loss(model, row, architecture=calibration_data.architecture)
             (loss / count).backward()
 
 
 @torch.no_grad()
-def start_from_inputs(adapted: Any, sight: CalibrationData, *, rank: int) -> None:
+def init_from_inputs(adapted: Any, calibration_data: CalibrationData, *, rank: int) -> None:
     """Set the first matrix of each pair to the principal components of its layer's inputs at trained tokens.
 
     The second matrix stays zero, so the first step starts at the base exactly.
 
     Args:
         adapted: PEFT's model with one adapter, made with its "eva".
-        sight: what to look at.
+        calibration_data: what to look at.
         rank: K of every pair.
 
     Raises:
@@ -107,14 +107,14 @@ def start_from_inputs(adapted: Any, sight: CalibrationData, *, rank: int) -> Non
     """
     from peft.tuners.lora import LoraLayer
 
-    use_training_attention(adapted, sight.architecture.attention)
-    experts = set(expert_pairs(adapted))  # what goes into such a module is not what meets its weights
+    use_training_attention(adapted, calibration_data.architecture.attention)
+    experts = set(expert_adapters(adapted))  # what goes into such a module is not what meets its weights
     layers = [one for name, one in adapted.named_modules() if isinstance(one, LoraLayer) and name not in experts]
     watched = _Inputs(layers, rank)
     with watched, adapted.disable_adapter():
-        for row in sight:
+        for row in calibration_data:
             watched.places = torch.from_numpy(np.flatnonzero(row.weights))
-            hidden_states(adapted, row, architecture=sight.architecture)
+            hidden_states(adapted, row, architecture=calibration_data.architecture)
     for layer, components_KI in zip(layers, watched.components(), strict=True):
         (first,) = layer.lora_A.values()
         first.weight.copy_(components_KI)

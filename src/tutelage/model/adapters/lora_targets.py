@@ -25,7 +25,7 @@ from tutelage.model.out_of_memory import is_out_of_memory
 from tutelage.model.quantization import parameter_count
 from tutelage.model.refusals import REFUSALS
 
-EVERY = "all-linear"
+ALL_LINEAR = "all-linear"
 TRIED_TOKENS = 8
 PEFT_REFUSALS = (ValueError, AttributeError, TypeError, KeyError, NotImplementedError)
 """What PEFT raises where it cannot adapt a layer, or cannot with the settings that it was given."""
@@ -46,20 +46,20 @@ def linear_layers(model: Any) -> list[str]:
     return [name for name, one in model.named_modules() if isinstance(one, kinds) and one is not head]
 
 
-def fitted(model: Any, config: Any) -> Any:
+def resolve_targets(model: Any, config: Any) -> Any:
     """`config` with targets that PEFT takes on this model; the model is left as it came.
 
     Args:
         model: without an adapter.
-        config: PEFT's `LoraConfig`. Of "all-linear" what PEFT refuses is left out, see `unpaired`; a named target that
-            is a parameter goes to PEFT's `target_parameters`.
+        config: PEFT's `LoraConfig`. Of "all-linear" what PEFT refuses is left out, see `unadapted_note`; a named target
+            that is a parameter goes to PEFT's `target_parameters`.
 
     Raises:
         ConfigError: a target names nothing, or PEFT cannot do this with the layers; what is advised was tried.
     """
     plain = replace(config, init_lora_weights=True, corda_config=None, lora_ga_config=None, eva_config=None)
-    targets: dict[str, Any] = {"target_modules": EVERY}
-    if config.target_modules != EVERY:
+    targets: dict[str, Any] = {"target_modules": ALL_LINEAR}
+    if config.target_modules != ALL_LINEAR:
         targets = _as_targets(model, sorted(config.target_modules))
         if error := _refusal(model, replace(plain, **targets)):
             raise _advice(model, replace(plain, **targets), error)
@@ -80,7 +80,7 @@ def fitted(model: Any, config: Any) -> Any:
     return replace(config, **targets)
 
 
-def with_whole_modules(model: Any, config: Any, names: Sequence[str]) -> Any:
+def with_modules_to_save(model: Any, config: Any, names: Sequence[str]) -> Any:
     """`config` with modules that are trained whole; one whose weights are tied to another's stays tied.
 
     Raises:
@@ -110,7 +110,7 @@ def with_whole_modules(model: Any, config: Any, names: Sequence[str]) -> Any:
     return replace(config, modules_to_save=list(names), ensure_weight_tying=tied)
 
 
-def paired(adapted: Any) -> set[int]:
+def adapted_weight_ids(adapted: Any) -> set[int]:
     """The `id` of each weight of the base that has a pair."""
     from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 
@@ -121,16 +121,16 @@ def paired(adapted: Any) -> set[int]:
     }
 
 
-def expert_pairs(adapted: Any) -> list[str]:
+def expert_adapters(adapted: Any) -> list[str]:
     """Names of the modules whose parameters, rather than whose outputs, have a pair."""
     from peft.tuners.lora.layer import ParamWrapper
 
     return [name for name, one in adapted.named_modules() if isinstance(one, ParamWrapper)]
 
 
-def unpaired(model: Any, adapted: Any) -> tuple[str, ...]:
+def unadapted_note(model: Any, adapted: Any) -> tuple[str, ...]:
     """A line about the weights of a model's layers that have no pair, and their share; none where all have one."""
-    chosen = paired(adapted)
+    chosen = adapted_weight_ids(adapted)
     matrices = dict(layer_matrices(model))
     left = {name: one for name, one in matrices.items() if id(one) not in chosen}
     if not left:
@@ -149,12 +149,12 @@ def _tried(model: Any, config: Any) -> Iterator[Any]:
     try:
         yield get_peft_model(model, copy.deepcopy(config), low_cpu_mem_usage=True)
     finally:
-        take_off(model)
+        remove_adapter_layers(model)
         for one, before in learns:
             one.requires_grad_(before)
 
 
-def take_off(model: Any) -> None:
+def remove_adapter_layers(model: Any) -> None:
     """Put each layer of `model` that has a pair back in its place, without it."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -178,7 +178,7 @@ def _refusal(model: Any, config: Any) -> Exception | None:
 
 
 @torch.no_grad()
-def few_logits(model: Any) -> torch.Tensor:
+def probe_logits(model: Any) -> torch.Tensor:
     """What the model answers to the first few tokens of its vocabulary, with the attention that a server uses: fp32."""
     isolated, was_training = model.config._attn_implementation == NAME, model.training
     if isolated:
@@ -217,7 +217,7 @@ def _idle_modules(model: Any) -> set[str]:
 
     hooks = [model.get_submodule(name).register_forward_hook(partial(note, name=name)) for name in set(matrices)]
     try:
-        few_logits(model)
+        probe_logits(model)
     except REFUSALS as error:
         if is_out_of_memory(error):
             raise
@@ -253,7 +253,7 @@ def _passed_over(model: Any, config: Any, *, layers: Sequence[str], idle: set[st
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with _tried(model, config) as adapted:
-            chosen = paired(adapted)
+            chosen = adapted_weight_ids(adapted)
     wanted = {f"{name}.weight" for name in layers}
     return [
         name
@@ -284,8 +284,8 @@ def _named(model: Any, targets: Sequence[str]) -> tuple[list[str], list[str]]:
             "LoRA does not find its targets in this model",
             where="lora.target_modules",
             found=", ".join(wrong),
-            expected=f'"{EVERY}", or some of: {", ".join(target_names(model))}',
-            fix=f'set lora.target_modules = "{EVERY}"',
+            expected=f'"{ALL_LINEAR}", or some of: {", ".join(target_names(model))}',
+            fix=f'set lora.target_modules = "{ALL_LINEAR}"',
         )
     return modules, parameters
 

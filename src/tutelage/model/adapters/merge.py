@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from tutelage.errors import SaveError, cause_of, remedy
-from tutelage.model.adapters.adapter_set import put_adapter
+from tutelage.model.adapters.adapter_set import attach_adapter
 from tutelage.model.load import load, no_progress_bars
 
 
@@ -27,7 +27,7 @@ def merge_adapter(base: Path, adapter: Path, folder: Path, *, trust_remote_code:
         SaveError: the disk is full or refuses.
     """
     model, _ = load(base, trust_remote_code=trust_remote_code, onto="cpu")
-    merged = put_adapter(model, adapter).merge_and_unload()
+    merged = attach_adapter(model, adapter).merge_and_unload()
     try:
         with no_progress_bars():
             merged.save_pretrained(folder)

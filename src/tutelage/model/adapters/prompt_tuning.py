@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from tutelage.errors import ConfigError
-from tutelage.model.adapters.trainable import Trainable, counted
+from tutelage.model.adapters.trainable import Trainable, trainable_summary
 
 
 def add_prompt(model: Any, *, tokens: int, text_ids: Sequence[int] | None = None) -> tuple[Any, Trainable]:
@@ -48,7 +48,7 @@ def add_prompt(model: Any, *, tokens: int, text_ids: Sequence[int] | None = None
         ids_P = torch.tensor(list(islice(cycle(text_ids), tokens)), device=model.device)
         with torch.no_grad():
             adapted.prompt_encoder["default"].embedding.weight.copy_(model.get_input_embeddings()(ids_P))
-    return adapted, counted(adapted, "prompt")
+    return adapted, trainable_summary(adapted, "prompt")
 
 
 def has_prompt(model: Any) -> bool:
@@ -68,7 +68,7 @@ def without_prompt(model: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Fed:
+class DecoderInputs:
     """What the decoder is given for a row, and how far each of the row's tokens moved for it.
 
     Attributes:
@@ -84,20 +84,20 @@ class Fed:
         return positions_N if self.moved_R is None else positions_N + self.moved_R[positions_N]
 
 
-def feed(
+def decoder_inputs(
     model: Any,
     ids_R: torch.Tensor,
     positions_R: torch.Tensor,
     document_tokens: tuple[int, ...],
     parents: tuple[int, ...] = (),
-) -> Fed:
+) -> DecoderInputs:
     """The row as the decoder reads it: with the virtual tokens, if any, in front of each of its documents.
 
     A stretch that continues another (`types.PackedSequence.parents`) has them in front of that one.
     """
     inputs: dict[str, Any] = {"document_tokens": document_tokens, "parents": parents}
     if not has_prompt(model):
-        return Fed(inputs | {"input_ids": ids_R[None], "position_ids": positions_R[None]}, None)
+        return DecoderInputs(inputs | {"input_ids": ids_R[None], "position_ids": positions_R[None]}, None)
     words_RD = model.get_input_embeddings()(ids_R)
     prompt_PD = model.get_prompt(batch_size=1)[0].to(words_RD.dtype)
     first_P = torch.arange(len(prompt_PD), device=ids_R.device)
@@ -115,10 +115,10 @@ def feed(
         "document_tokens": tuple(tokens + more for tokens, more in zip(document_tokens, moved, strict=True)),
     }
     moved_S, lengths_S = torch.tensor([moved, document_tokens], device=ids_R.device)
-    return Fed(inputs, moved_S.cumsum(0).repeat_interleave(lengths_S, output_size=len(ids_R)))
+    return DecoderInputs(inputs, moved_S.cumsum(0).repeat_interleave(lengths_S, output_size=len(ids_R)))
 
 
-def feed_generation(model: Any, ids_BW: torch.Tensor, mask_BW: torch.Tensor) -> dict[str, torch.Tensor]:
+def generation_inputs(model: Any, ids_BW: torch.Tensor, mask_BW: torch.Tensor) -> dict[str, torch.Tensor]:
     """Arguments for `generate`: prompts padded on the left, with the virtual tokens, if any, right before each.
 
     PEFT's own generate puts them left of the padding, and leaves the gap in the positions: a reply would depend on what

@@ -39,7 +39,7 @@ class Trainable:
     start: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
-def counted(
+def trainable_summary(
     model: torch.nn.Module,
     method: Method,
     *,

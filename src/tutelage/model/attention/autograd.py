@@ -14,7 +14,7 @@ from torch.nn.functional import dropout as dropped
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from tutelage.model.attention.cpu_bf16 import Scoring, Stretch
+from tutelage.model.attention.cpu_bf16 import Scoring, Segment
 from tutelage.model.attention.layout import Layout
 
 
@@ -29,21 +29,21 @@ def attention_by_autograd(
 ) -> torch.Tensor:
     """[1, R, H, K] on any device and with dropout: PyTorch's own attention of one stretch after the other."""
     queries, keys, values = (one.split(layout.document_tokens, dim=2) for one in (query_1HRK, key_1GRK, value_1GRK))
-    stretches = []
+    segments = []
     for query, chain in zip(queries, layout.chains(), strict=True):
         above = [keys[one] for one in chain], [values[one] for one in chain]
         if len(chain) > 1:  # recomputed, as a parent's keys and values would be kept once for each of its children
-            stretches.append(
+            segments.append(
                 checkpoint(_continue, query, *above, scaling, use_reentrant=False, preserve_rng_state=False)
             )
         else:
             key, value = above[0][0], above[1][0]
-            stretches.append(
+            segments.append(
                 scaled_dot_product_attention(
                     query, key, value, is_causal=True, dropout_p=dropout, scale=scaling, enable_gqa=True
                 )
             )
-    return torch.cat(stretches, dim=2).transpose(1, 2)
+    return torch.cat(segments, dim=2).transpose(1, 2)
 
 
 def _continue(
@@ -70,7 +70,7 @@ def attention_in_blocks(
     query_1HRK: torch.Tensor,
     key_1GRK: torch.Tensor,
     value_1GRK: torch.Tensor,
-    stretches: list[Stretch],
+    segments: list[Segment],
     scoring: Scoring,
     *,
     sinks_H: torch.Tensor | None = None,
@@ -83,9 +83,9 @@ def attention_in_blocks(
         query_1HRK: and the two others, of one dtype.
         key_1GRK: keys.
         value_1GRK: values.
-        stretches: cover the row in its order.
+        segments: cover the row in its order.
         scoring: what becomes of scores.
-        sinks_H: as in `attention_products.multiplied_attention`.
+        sinks_H: as in `attention_products.matmul_attention`.
         bias_1HRR: added to scores, or where it is bool, where tokens are seen; its heads and rows may be 1.
         dropout: share of the weights that is zeroed.
 
@@ -93,13 +93,13 @@ def attention_in_blocks(
         [1, R, H, K].
     """
     parts = []
-    for stretch in stretches:
-        key_GCK, value_GCK = stretch.gathered(key_1GRK[0]), stretch.gathered(value_1GRK[0])
-        for block in stretch.blocks(query_1HRK.shape[1], scoring.window):
+    for segment in segments:
+        key_GCK, value_GCK = segment.gathered(key_1GRK[0]), segment.gathered(value_1GRK[0])
+        for block in segment.blocks(query_1HRK.shape[1], scoring.window):
             bias_HQB = None
             if bias_1HRR is not None:
                 rows_HQR = bias_1HRR[0] if bias_1HRR.shape[2] == 1 else bias_1HRR[0, :, block.place]
-                bias_HQB = stretch.gathered(rows_HQR.transpose(1, 2)).transpose(1, 2)[..., block.met]
+                bias_HQB = segment.gathered(rows_HQR.transpose(1, 2)).transpose(1, 2)[..., block.met]
             attended = partial(
                 _attended, block=_Block(block.keys - block.tokens, block.first, scoring, dropout), sinks_H=sinks_H
             )

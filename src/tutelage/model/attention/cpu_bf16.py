@@ -36,7 +36,7 @@ SOFTMAX_BACKWARD = torch.ops.aten._softmax_backward_data.out
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class Segment:
     """Tokens of a row that follow each other, and where those lie that they attend to beside themselves."""
 
     own: slice
@@ -160,11 +160,11 @@ def _products_in_bf16(dtype: torch.dtype) -> Iterator[None]:
 PLAIN = Scoring()
 
 
-def multiplied_attention(
+def matmul_attention(
     query_1HRK: torch.Tensor,
     key_1GRK: torch.Tensor,
     value_1GRK: torch.Tensor,
-    stretches: Sequence[Stretch],
+    segments: Sequence[Segment],
     scoring: Scoring = PLAIN,
     *,
     sinks_H: torch.Tensor | None = None,
@@ -175,14 +175,14 @@ def multiplied_attention(
         query_1HRK: and the two others, of one dtype.
         key_1GRK: keys.
         value_1GRK: values; they may be of another width than the keys.
-        stretches: cover the row.
+        segments: cover the row.
         scoring: what becomes of scores.
         sinks_H: a score for each head that takes its share of the softmax and gives nothing, and may learn.
 
     Returns:
         [1, R, H, K] in the dtype of the queries, K the width of the values.
     """
-    return _Multiplied.apply(query_1HRK, key_1GRK, value_1GRK, sinks_H, stretches, scoring)  # type: ignore[no-any-return,no-untyped-call] # torch leaves it untyped
+    return _Multiplied.apply(query_1HRK, key_1GRK, value_1GRK, sinks_H, segments, scoring)  # type: ignore[no-any-return,no-untyped-call] # torch leaves it untyped
 
 
 class _Multiplied(torch.autograd.Function):
@@ -195,19 +195,19 @@ class _Multiplied(torch.autograd.Function):
         key_1GRK: torch.Tensor,
         value_1GRK: torch.Tensor,
         sinks_H: torch.Tensor | None,
-        stretches: Sequence[Stretch],
+        segments: Sequence[Segment],
         scoring: Scoring,
     ) -> torch.Tensor:
         ctx.save_for_backward(query_1HRK, key_1GRK, value_1GRK, sinks_H)
-        ctx.stretches, ctx.scoring = stretches, scoring
+        ctx.segments, ctx.scoring = segments, scoring
         _, heads, tokens, _ = query_1HRK.shape
         out_1RHK = query_1HRK.new_empty(1, tokens, heads, value_1GRK.shape[3])
-        room = _Room(query_1HRK, stretches, scoring)
+        room = _Room(query_1HRK, segments, scoring)
         query_GNRK, out_GNRK = (_by_group(one, key_1GRK) for one in (query_1HRK, out_1RHK.transpose(1, 2)))
         with _products_in_bf16(query_1HRK.dtype):
-            for stretch in stretches:
-                key_GCK, value_GCK = stretch.gathered(key_1GRK[0]).to(room.dtype), stretch.gathered(value_1GRK[0])
-                for block in stretch.blocks(heads, scoring.window):
+            for segment in segments:
+                key_GCK, value_GCK = segment.gathered(key_1GRK[0]).to(room.dtype), segment.gathered(value_1GRK[0])
+                for block in segment.blocks(heads, scoring.window):
                     weights_GMB = room.weights(block.of(query_GNRK), key_GCK[:, block.met], block)
                     if sinks_H is not None:
                         weights_GMB.mul_(room.kept_by_keys(weights_GMB, sinks_H))
@@ -217,7 +217,7 @@ class _Multiplied(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query_1HRK, key_1GRK, value_1GRK, sinks_H = ctx.saved_tensors
-        room = _Room(query_1HRK, ctx.stretches, ctx.scoring, learning=True)
+        room = _Room(query_1HRK, ctx.segments, ctx.scoring, learning=True)
         by_query_1HRK = torch.empty_like(query_1HRK)
         by_key_GRK, by_value_GRK = (torch.zeros_like(one[0], dtype=room.dtype) for one in (key_1GRK, value_1GRK))
         by_sink_GN = room.no_sums(key_1GRK.shape[1])
@@ -226,22 +226,22 @@ class _Multiplied(torch.autograd.Function):
         )
         dtype = query_1HRK.dtype
         with _products_in_bf16(dtype):
-            for stretch in ctx.stretches:
-                keys_GCK, values_GCK = stretch.gathered(key_1GRK[0]), stretch.gathered(value_1GRK[0])
+            for segment in ctx.segments:
+                keys_GCK, values_GCK = segment.gathered(key_1GRK[0]), segment.gathered(value_1GRK[0])
                 wide_keys_GCK, wide_values_GCK = keys_GCK.to(room.dtype), values_GCK.to(room.dtype)
-                for block in stretch.blocks(query_1HRK.shape[1], ctx.scoring.window):
+                for block in segment.blocks(query_1HRK.shape[1], ctx.scoring.window):
                     query_GMK, given_GMK = block.of(query_GNRK), block.of(given_GNRK)
                     weights_GMB = room.weights(query_GMK, wide_keys_GCK[:, block.met], block)
                     kept_GM1 = None if sinks_H is None else room.kept_by_keys(weights_GMB, sinks_H)
                     if kept_GM1 is not None:
                         weights_GMB.mul_(kept_GM1)
-                    stretch.add(torch.bmm(weights_GMB.to(dtype).transpose(1, 2), given_GMK), by_value_GRK, block.first)
+                    segment.add(torch.bmm(weights_GMB.to(dtype).transpose(1, 2), given_GMK), by_value_GRK, block.first)
                     by_weight_GMB = room.by_weight(given_GMK, wide_values_GCK[:, block.met], weights_GMB)
                     if kept_GM1 is not None:
                         by_sink_GN -= _lost_to_sinks(by_weight_GMB, weights_GMB, kept_GM1, block)
                     by_score_GMB = room.by_score(by_weight_GMB, weights_GMB).to(dtype)
                     block.put(torch.bmm(by_score_GMB, keys_GCK[:, block.met]), by_query_GNRK)
-                    stretch.add(torch.bmm(by_score_GMB.transpose(1, 2), query_GMK), by_key_GRK, block.first)
+                    segment.add(torch.bmm(by_score_GMB.transpose(1, 2), query_GMK), by_key_GRK, block.first)
         by_sink_H = None if sinks_H is None else by_sink_GN.flatten().to(sinks_H.dtype)
         return by_query_1HRK, by_key_GRK[None].to(dtype), by_value_GRK[None].to(dtype), by_sink_H, None, None
 
@@ -266,17 +266,17 @@ class _Room:
 
     Args:
         query_1HRK: of the row.
-        stretches: cover the row.
+        segments: cover the row.
         scoring: what becomes of scores.
         learning: keep how steep the cap is at each score, for the backward pass.
     """
 
     def __init__(
-        self, query_1HRK: torch.Tensor, stretches: Sequence[Stretch], scoring: Scoring, *, learning: bool = False
+        self, query_1HRK: torch.Tensor, segments: Sequence[Segment], scoring: Scoring, *, learning: bool = False
     ) -> None:
         self._heads, width = query_1HRK.shape[1], query_1HRK.shape[3]
         self.dtype = torch.promote_types(query_1HRK.dtype, torch.float32)
-        blocks = [block for stretch in stretches for block in stretch.blocks(self._heads, scoring.window)]
+        blocks = [block for segment in segments for block in segment.blocks(self._heads, scoring.window)]
         most = max(self._heads * block.tokens * block.width for block in blocks)
         self._scores, self._weights = (query_1HRK.new_empty(most, dtype=self.dtype) for _ in range(2))
         longest = max(block.tokens for block in blocks)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from tutelage.model.layers import decoder_of
-from tutelage.model.out_of_memory import is_out_of_memory, return_memory
+from tutelage.model.out_of_memory import is_out_of_memory, release_memory
 
 FIRST_TOKENS, SECOND_TOKENS = 8, 5
 ID_STEP, OTHER_ID_STEP = 13, 29
@@ -38,7 +38,7 @@ BEGINNING_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Longest:
+class MaxLengths:
     """How long a run's rows may become.
 
     Attributes:
@@ -50,12 +50,12 @@ class Longest:
     document_tokens: int = FIRST_TOKENS
 
 
-SHORT = Longest()
+SHORT = MaxLengths()
 """What is tried where no run is known."""
 
 
 @torch.no_grad()  # not inference_mode: some models keep a state, and could not train with what that leaves
-def documents_are_isolated(model: Any, longest: Longest = SHORT) -> bool:
+def documents_are_isolated(model: Any, longest: MaxLengths = SHORT) -> bool:
     """Whether a document of a row is computed alike whatever stands before it, wherever it stands, and as it is alone.
 
     The shapes are the same whatever the first one says, so the numbers must be the same to the last bit; only models
@@ -102,7 +102,7 @@ def prefixes_can_be_shared(model: Any) -> bool:
     model.eval()
     try:
         beginning, *rests = (
-            [(1 + place * step) % vocabulary_size for place in range(tokens)]
+            [(1 + index * step) % vocabulary_size for index in range(tokens)]
             for step, tokens in (
                 (ID_STEP, BEGINNING_TOKENS),
                 (OTHER_ID_STEP, SECOND_TOKENS),
@@ -132,7 +132,7 @@ def _differ_at_most(share: float, found: torch.Tensor, expected: torch.Tensor) -
     return bool(difference <= share * torch.linalg.vector_norm(expected.float()))
 
 
-def _outer_hidden(model: Any, longest: Longest, vocabulary_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _outer_hidden(model: Any, longest: MaxLengths, vocabulary_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Hidden states of one short document that stands both first and last in a long row, each [SECOND_TOKENS, width].
 
     It is the second document of the other trials. Between lie documents as long as the run's longest.
@@ -140,7 +140,7 @@ def _outer_hidden(model: Any, longest: Longest, vocabulary_size: int) -> tuple[t
     outer = _second_ids(vocabulary_size)
     tokens = max(0, longest.row_tokens - 2 * SECOND_TOKENS)
     while True:
-        between = [(1 + place * ID_STEP) % vocabulary_size for place in range(tokens)]
+        between = [(1 + index * ID_STEP) % vocabulary_size for index in range(tokens)]
         step = max(1, longest.document_tokens)
         documents = [outer, *(between[at : at + step] for at in range(0, tokens, step)), outer]
         try:
@@ -149,12 +149,12 @@ def _outer_hidden(model: Any, longest: Longest, vocabulary_size: int) -> tuple[t
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or tokens <= FIRST_TOKENS:
                 raise
-        return_memory()  # behind the handler, whose error holds on to what was computed
+        release_memory()  # behind the handler, whose error holds on to what was computed
         tokens //= 2
 
 
 def _second_ids(vocabulary_size: int) -> list[int]:
-    return [(2 + place) % vocabulary_size for place in range(SECOND_TOKENS)]
+    return [(2 + index) % vocabulary_size for index in range(SECOND_TOKENS)]
 
 
 def _second_hidden(model: Any, step: int | None, vocabulary_size: int) -> torch.Tensor:
@@ -162,20 +162,20 @@ def _second_hidden(model: Any, step: int | None, vocabulary_size: int) -> torch.
 
     The first one's ids go in `step`s; None leaves it out.
     """
-    first = [] if step is None else [(1 + place * step) % vocabulary_size for place in range(FIRST_TOKENS)]
+    first = [] if step is None else [(1 + index * step) % vocabulary_size for index in range(FIRST_TOKENS)]
     second = _second_ids(vocabulary_size)
     return _hidden(model, [first, second] if first else [second])[len(first) :]
 
 
-def _hidden(model: Any, stretches: Sequence[Sequence[int]], *, parents: tuple[int, ...] = ()) -> torch.Tensor:
+def _hidden(model: Any, segments: Sequence[Sequence[int]], *, parents: tuple[int, ...] = ()) -> torch.Tensor:
     """Hidden states of a row, fp32 [R, width]; a stretch with a parent goes on where that one ends."""
     device = next(model.parameters()).device
-    begins = [len(stretches[parent]) if parent >= 0 else 0 for parent in parents or (-1,) * len(stretches)]
-    places = [place for begin, ids in zip(begins, stretches, strict=True) for place in range(begin, begin + len(ids))]
+    begins = [len(segments[parent]) if parent >= 0 else 0 for parent in parents or (-1,) * len(segments)]
+    places = [index for begin, ids in zip(begins, segments, strict=True) for index in range(begin, begin + len(ids))]
     hidden: torch.Tensor = decoder_of(model)(
-        input_ids=torch.tensor([[token_id for ids in stretches for token_id in ids]], device=device),
+        input_ids=torch.tensor([[token_id for ids in segments for token_id in ids]], device=device),
         position_ids=torch.tensor([places], device=device),
-        document_tokens=tuple(map(len, stretches)),
+        document_tokens=tuple(map(len, segments)),
         **({"parents": parents} if parents else {}),
         use_cache=False,
     )[0]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
-from tutelage.model.attention.cpu_bf16 import Stretch
+from tutelage.model.attention.cpu_bf16 import Segment
 
 
 class UnknownAttentionError(ValueError):
@@ -119,13 +119,13 @@ class Layout:
             last_parts.append(before)
         return Layout(tuple(tokens), tuple(parents) if any(parent >= 0 for parent in parents) else ())
 
-    def stretches(self, window: int | None = None) -> list[Stretch]:
+    def segments(self, window: int | None = None) -> list[Segment]:
         """The same as places of the row; of what lies above a stretch only what its first token sees."""
         places = [slice(*place) for place in self.places]
-        whole = [Stretch(places[chain[-1]], tuple(places[one] for one in chain[:-1])) for chain in self.chains()]
+        whole = [Segment(places[chain[-1]], tuple(places[one] for one in chain[:-1])) for chain in self.chains()]
         if window is None:
             return whole
-        return [replace(stretch, above=_last(stretch.above, window - 1)) for stretch in whole]
+        return [replace(segment, above=_last(segment.above, window - 1)) for segment in whole]
 
 
 def _last(places: Sequence[slice], tokens: int) -> tuple[slice, ...]:

@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from tutelage.model.attention import cpu_bf16 as attention_products
 from tutelage.model.attention import cuda_varlen
 from tutelage.model.attention.autograd import attention_by_autograd, attention_in_blocks
-from tutelage.model.attention.cpu_bf16 import Scoring, multiplied_attention
+from tutelage.model.attention.cpu_bf16 import Scoring, matmul_attention
 from tutelage.model.attention.layout import FULL, Layout, Reach, UnknownAttentionError, reach_mask
 
 NAME = "tutelage_documents"
@@ -48,7 +48,7 @@ def document_attention(
     s_aux: torch.Tensor | None = None,
     position_bias: torch.Tensor | None = None,
     is_causal: bool | None = None,
-    as_on: str | None = None,
+    emulated_device: str | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention inside each document of a packed row.
@@ -56,7 +56,7 @@ def document_attention(
     One kernel call for each document costs the sum of their squared lengths, where a block mask over the whole row
     would cost the square of the sum. A document with a parent also attends to the tokens of its parents; see
     `types.PackedSequence`. A model that hands no documents on to its attention has one in a row, which the trial of
-    `isolation_check` sees to. `as_on` is the kind of device whose way of computing the planner looks at from another.
+    `model.isolation` sees to. `emulated_device` is the kind of device that the planner emulates on another.
 
     Returns:
         [1, R, H, V] and None (no attention weights).
@@ -78,7 +78,7 @@ def document_attention(
     if reach.chunk is not None:
         layout = layout.in_chunks(reach.chunk)
         reach = Reach(reach.window).inside(layout.longest)
-    given = _Given(query_1HRK, key_1GRK, value_1GRV, layout, Scoring(scaling, softcap, reach.window), as_on)
+    given = _Given(query_1HRK, key_1GRK, value_1GRV, layout, Scoring(scaling, softcap, reach.window), emulated_device)
     bias_1HRR = _bias(attention_mask, position_bias)
     if bias_1HRR is None and s_aux is None and given.scoring == Scoring(scaling):
         return _plain(given, dropout), None
@@ -94,7 +94,7 @@ class _Given:
     value_1GRV: torch.Tensor
     layout: Layout
     scoring: Scoring
-    as_on: str | None
+    emulated_device: str | None
 
     @property
     def row(self) -> _Row:
@@ -118,11 +118,11 @@ def _plain(given: _Given, dropout: float) -> torch.Tensor:
     if (
         on_cpu
         and query_1HRK.dtype == torch.bfloat16
-        and given.as_on in {None, "cpu"}
+        and given.emulated_device in {None, "cpu"}
         and attention_products.runs_here()
     ):
-        stretches = layout.stretches()
-        return multiplied_attention(query_1HRK, key_1GRK, value_1GRV, stretches, given.scoring)
+        segments = layout.segments()
+        return matmul_attention(query_1HRK, key_1GRK, value_1GRV, segments, given.scoring)
     row, scaling = _of_one_width(*given.row, scaling)
     if on_cpu:
         widen = layout.longest < WIDEN_BELOW_TOKENS and torch.finfo(query_1HRK.dtype).bits < 32
@@ -140,15 +140,13 @@ def _scored(
     """Attention with a window, a cap, sinks or a bias, [1, R, H, V]; scores exist for a block of tokens at a time."""
     if sinks_H is None and bias_1HRR is None and given.goes_to_flash(dropout):
         return _flash_on_cuda(given)
-    stretches, row = given.layout.stretches(given.scoring.window), given.row
+    segments, row = given.layout.segments(given.scoring.window), given.row
     if dropout > 0.0 or bias_1HRR is not None:
-        return attention_in_blocks(
-            *row, stretches, given.scoring, sinks_H=sinks_H, bias_1HRR=bias_1HRR, dropout=dropout
-        )
+        return attention_in_blocks(*row, segments, given.scoring, sinks_H=sinks_H, bias_1HRR=bias_1HRR, dropout=dropout)
     dtype = given.query_1HRK.dtype
     if given.query_1HRK.device.type == "cpu" and not attention_products.runs_here():
         row = tuple(one.to(torch.promote_types(dtype, torch.float32)) for one in row)  # type: ignore[assignment] # three
-    return multiplied_attention(*row, stretches, given.scoring, sinks_H=sinks_H).to(dtype)
+    return matmul_attention(*row, segments, given.scoring, sinks_H=sinks_H).to(dtype)
 
 
 def _flash_on_cuda(given: _Given) -> torch.Tensor:

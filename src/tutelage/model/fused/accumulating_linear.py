@@ -17,11 +17,11 @@ from torch.nn.functional import linear
 from tutelage.model.layers import decoder_of
 
 
-class AddingLinear(torch.nn.Linear):
+class AccumulatingLinear(torch.nn.Linear):
     """A linear layer; see this file's first line."""
 
     @classmethod
-    def instead_of(cls, layer: torch.nn.Linear) -> AddingLinear:
+    def from_layer(cls, layer: torch.nn.Linear) -> AccumulatingLinear:
         """The same layer, with all it holds; `layer` is to be forgotten."""
         adding = cls.__new__(cls)
         adding.__dict__ = layer.__dict__
@@ -31,11 +31,11 @@ class AddingLinear(torch.nn.Linear):
         """`input` [..., I] to [..., O]."""
         if not (torch.is_grad_enabled() and self.weight.requires_grad):
             return super().forward(input)
-        out: torch.Tensor = _Adding.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call] # torch's
+        out: torch.Tensor = _AccumulatingMatmul.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call] # torch's
         return out
 
 
-def add_gradients_in_place(model: Any) -> int:
+def accumulate_gradients_in_place(model: Any) -> int:
     """Replace the linear layers of the decoder whose weights learn; return how many. Names and numbers stay.
 
     Args:
@@ -45,12 +45,12 @@ def add_gradients_in_place(model: Any) -> int:
     for parent in list(decoder_of(model).modules()):
         for name, child in list(parent.named_children()):
             if type(child) is torch.nn.Linear and child.weight.requires_grad:
-                setattr(parent, name, AddingLinear.instead_of(child))
+                setattr(parent, name, AccumulatingLinear.from_layer(child))
                 replaced += 1
     return replaced
 
 
-class _Adding(torch.autograd.Function):
+class _AccumulatingMatmul(torch.autograd.Function):
     """`x W^T + b`; the gradient of W goes into `W.grad` if there is one, else to autograd."""
 
     @staticmethod

@@ -15,11 +15,11 @@ from peft.tuners.lora import Linear
 from torch.nn.functional import linear
 
 
-class LeanLora(Linear):  # type: ignore[misc] # PEFT is not typed
+class FusedLoraLinear(Linear):  # type: ignore[misc] # PEFT is not typed
     """PEFT's LoRA layer, which it stays for PEFT; plain training takes the shorter way, everything else PEFT's own."""
 
     @classmethod
-    def instead_of(cls, layer: Any) -> LeanLora:
+    def from_layer(cls, layer: Any) -> FusedLoraLinear:
         """The same layer, with all it holds; `layer` is to be forgotten."""
         lean = cls.__new__(cls)
         lean.__dict__ = layer.__dict__

@@ -54,20 +54,20 @@ def _shapes(module: torch.nn.Module) -> tuple[Any, ...]:
 def _lean(module: Any, *, recomputed: bool) -> Callable[[Any], torch.nn.Module] | None:
     """How to replace modules like this one; None leaves them."""
     if _is_lora(module):
-        from tutelage.model.fused.lora_linear import LeanLora
+        from tutelage.model.fused.lora_linear import FusedLoraLinear
 
-        return LeanLora.instead_of
+        return FusedLoraLinear.from_layer
     if _is_gated(module):
-        return LeanGatedUnit if not recomputed and _same_gated(module) else None
+        return RecomputingGatedMLP if not recomputed and _same_gated(module) else None
     if type(module).__name__.endswith("RMSNorm") and isinstance(getattr(module, "weight", None), torch.nn.Parameter):
-        for makes in (LeanNorm, _offset_norm):
+        for makes in (RecomputingNorm, _offset_norm):
             if _epsilon(module) is not None and _same_norm(module, makes):
                 return makes
     return None
 
 
-def _offset_norm(norm: Any) -> LeanNorm:
-    return LeanNorm(norm, offset=True)
+def _offset_norm(norm: Any) -> RecomputingNorm:
+    return RecomputingNorm(norm, offset=True)
 
 
 def _epsilon(norm: Any) -> float | None:
@@ -77,7 +77,7 @@ def _epsilon(norm: Any) -> float | None:
     return found[0] if found else None
 
 
-class LeanNorm(torch.nn.Module):
+class RecomputingNorm(torch.nn.Module):
     """Root mean square norm that keeps its input and one number a token.
 
     Source: Zhang and Sennrich 2019 (Root Mean Square Layer Normalization), section 3; with the roundings of
@@ -133,7 +133,7 @@ class _Norm(torch.autograd.Function):
         return hidden_gradient, weight_gradient, None, None
 
 
-class LeanGatedUnit(torch.nn.Module):
+class RecomputingGatedMLP(torch.nn.Module):
     """A gated feed-forward part, `down(act(gate(x)) * up(x))`, that keeps the outputs of `gate` and `up` alone.
 
     Source: Shazeer 2020 (GLU Variants Improve Transformer), section 2.
@@ -218,7 +218,7 @@ def _memory(tensor: torch.Tensor) -> tuple[int, int]:
 
 
 def _is_lora(module: Any) -> bool:
-    """Whether this is PEFT's adapted linear layer and no kind of its own; nothing has to be tried, see `LeanLora`."""
+    """Whether this is PEFT's adapted linear layer and no subclass; nothing has to be tried, see `FusedLoraLinear`."""
     lora = sys.modules.get("peft.tuners.lora")
     return lora is not None and type(module) is lora.Linear
 
@@ -231,13 +231,13 @@ def _is_gated(module: Any) -> bool:
 
 @torch.no_grad()
 def _same_gated(unit: Any) -> bool:
-    """Whether the class does with small layers what `LeanGatedUnit` does, while it trains and they do not."""
+    """Whether the class does with small layers what `RecomputingGatedMLP` does, while it trains and they do not."""
     small = {name: torch.nn.Linear(6, 6) for name in ("gate_proj", "up_proj", "down_proj")}
     tried = copy.copy(unit)
     tried._modules = unit._modules | small
     tried.training = True
     given = torch.randn(*TRIED_SHAPE, 6)
-    return _equal(tried, LeanGatedUnit(tried), given)
+    return _equal(tried, RecomputingGatedMLP(tried), given)
 
 
 @torch.no_grad()
