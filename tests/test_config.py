@@ -327,7 +327,7 @@ class TestNearestNames:
         assert "did you mean train.learning_rate?" in refusal(MINIMAL | {"learning_rate": 1e-4})
 
     def test_nothing_near(self) -> None:
-        assert "--explain" in refusal(MINIMAL | {"qqqq": 1})
+        assert "--explain" in refusal(MINIMAL | {"zzzzqqqq": 1})
 
     def test_names_of_other_tools_lead_to_fields_that_exist(self) -> None:
         assert set(OTHER_TOOLS_NAMES.values()) <= set(paths())

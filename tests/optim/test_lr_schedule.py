@@ -110,7 +110,7 @@ def test_limas_decay() -> None:
     settings = config.load(Path(__file__).parents[2] / "recipes" / "lima.toml").train
     assert settings.learning_rate is not None
     warm = warmup_steps(steps=1000, share=settings.warmup_ratio, exact=settings.warmup_steps)
-    schedule = LRSchedule(settings.schedule, settings.learning_rate, 1000, warm, settings.min_lr_ratio)
+    schedule = LRSchedule(settings.lr_scheduler, settings.learning_rate, 1000, warm, settings.min_lr_ratio)
 
     rates = [schedule.rate(step) for step in range(1000)]
     assert rates[0] == pytest.approx(1e-5)

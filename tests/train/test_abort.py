@@ -131,7 +131,7 @@ def test_a_step_that_is_not_finite_leaves_the_last_good_state(
             train_tiny(*chosen)
     folder = tmp_path / "home" / "runs" / "tiny"
     told = stopped(folder)
-    assert told["reason"] == "non_finite_names"
+    assert told["reason"] == "not_finite"
     assert told["loss"] is None
     assert [row["loss"] is None for row in told["rows"]].count(True) == 1
     assert sorted(path.name for path in (folder / "checkpoints").glob("step-*")) == [f"step-{told['step'] - 1:06d}"]

@@ -304,7 +304,7 @@ def test_b11_lines_taken_from_the_end_are_noticed(tmp_path: Path) -> None:
 
 def test_b20_each_flipped_bit_of_a_line_and_of_a_file_is_found(tmp_path: Path) -> None:
     path = tmp_path / "stopped.json"
-    run_files.write_json(path, {"step": 12, "reason": "non_finite_names", "loss": None})
+    run_files.write_json(path, {"step": 12, "reason": "not_finite", "loss": None})
     line = sealed_line({"step": 1, "loss": 2.5, "elapsed_seconds": 1.0}).encode()
     for data, read in ((path.read_bytes(), unsealed), (line, unsealed_line)):
         assert read(data)["step"] in (1, 12)

@@ -48,7 +48,7 @@ def load(
         folder: configuration and safetensors.
         trust_remote_code: the folder's own Python code may run.
         onto: where its weights go; None takes what `device_here` says.
-        quantization: what `model.quantise.four_bit` gave; None leaves the weights as they are.
+        quantization: what `model.quantization.four_bit` gave; None leaves the weights as they are.
 
     Raises:
         DataError: the folder holds no causal language model that transformers reads, or one whose weights are not

@@ -66,7 +66,7 @@ def row_loss(
     Args:
         model: a causal language model that attends as it trains (`model.architecture.use_training_attention`).
         row: ids and weights [R].
-        architecture: what was tried on the model (`model.anatomy.anatomy_of`).
+        architecture: what was tried on the model (`model.architecture.architecture_of`).
         emulated_device: compute as on this kind of device, which the planner emulates; None: as on its own.
 
     Returns:

@@ -72,10 +72,10 @@ def add_lora(
         dora: learn the norm of each row of W + BA apart (Liu et al. 2024, section 4).
         init: "default", or another of PEFT's names but "loftq", which starts as the default (see `model.loftq`).
         calibration_data: the data that "eva", "corda" and "lora_ga" look at.
-        modules_to_save: modules that are trained whole beside the pairs, each by its name or the end of it from a dot on.
+        modules_to_save: modules that are trained whole beside the pairs, each by name or the end of it from a dot on.
 
     Raises:
-        ConfigError: a target or one of `whole` names no layer of this model, PEFT cannot do this with the layers, or
+        ConfigError: a target or one of `modules_to_save` names no layer of this model, PEFT cannot do this with it, or
             the data has too few trained tokens.
     """
     from peft import LoraConfig

@@ -56,7 +56,7 @@ def document_attention(
     One kernel call for each document costs the sum of their squared lengths, where a block mask over the whole row
     would cost the square of the sum. A document with a parent also attends to the tokens of its parents; see
     `types.PackedSequence`. A model that hands no documents on to its attention has one in a row, which the trial of
-    `model.isolation` sees to. `emulated_device` is the kind of device that the planner emulates on another.
+    `model.attention.isolation_check` sees to. `emulated_device` is the kind of device that the planner emulates.
 
     Returns:
         [1, R, H, V] and None (no attention weights).
