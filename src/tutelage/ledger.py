@@ -86,6 +86,17 @@ class Ledger:
             samples.append(change)
         self._publish(change, {"changed": change.reason, "address": str(change.address), "detail": change.detail})
 
+    def add(self, entry: Drop | Change) -> None:
+        """Record an entry, whichever it is.
+
+        Raises:
+            DataError, SaveError: as `drop` and `change`.
+        """
+        if isinstance(entry, Drop):
+            self.drop(entry)
+        else:
+            self.change(entry)
+
     @property
     def rows_dropped(self) -> int:
         """Rows dropped, all reasons together."""

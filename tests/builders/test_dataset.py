@@ -20,10 +20,9 @@ from tutelage.builders.dataset import Prepared, prepare
 from tutelage.builders.renderer import renderer_for
 from tutelage.errors import DataError, SaveError
 from tutelage.ledger import Ledger
-from tutelage.pack import within_limit
+from tutelage.pack import proven_rows
 from tutelage.pack.example_store import EXAMPLES
 from tutelage.pack.prepared_cache import SCRATCH_PREFIX
-from tutelage.render import examples
 from tutelage.render.workers import ROWS_WORTH_WORKERS
 from tutelage.train.preflight import pass_gates
 from tutelage.types import Example
@@ -98,12 +97,9 @@ def test_the_examples_are_those_of_one_pass_in_memory(
     from_files = prepared(mixed(150), pack={"max_seq_length": 100})
     ledger = Ledger()
     renderer = renderer_for(tiny_tokenizer_folder, config.RenderSettings())
-    rows = formats.read([str(tmp_path / "data.jsonl")], ledger=ledger)
-    in_memory = [
-        one
-        for _, made in within_limit(examples(rows, renderer, ledger), max_seq_length=100, ledger=ledger)
-        for one in made
-    ]
+    sources = [str(tmp_path / "data.jsonl")]
+    rows = proven_rows(lambda own: formats.read(sources, ledger=own), renderer, ledger, max_seq_length=100)
+    in_memory = [one for _, made in rows for one in made]
     assert plain(from_files.train) == plain(in_memory)
     assert from_files.train_totals.tokens == sum(len(one.ids) for one in in_memory)
     assert from_files.train_totals.trained_tokens == sum(one.trained_tokens for one in in_memory)

@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
 import pytest
 
+from tests.support.chunks import chunk_of, row_of
 from tutelage.errors import DataError
 from tutelage.pack import ExampleStore, Sampler, batches
-from tutelage.pack.example_store import EXAMPLES, INDEX, SUMMARY, SYSTEMS, StoreWriter, Totals
+from tutelage.pack.example_store import EXAMPLES, SUMMARY, SYSTEMS, StoreWriter, Totals
 from tutelage.types import Address, Example, Turn, Unit
 
 UNITS: tuple[Unit, ...] = ("line", "row", "item")
@@ -36,11 +39,16 @@ def system_of(row: int) -> str | None:
     return None if row % 4 == 0 else "be \ud83d brief\n" if row % 4 == 1 else f"system {row}"
 
 
+def append_rows(writer: StoreWriter, *, chunk_rows: int = 6) -> None:
+    rows = [row_of(row, system_of(number)) for number, row in enumerate(ROWS)]
+    for first in range(0, len(rows), chunk_rows):
+        writer.append(chunk_of(rows[first : first + chunk_rows]))
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     writer = StoreWriter(tmp_path / "store", vocabulary_size=1000)
-    for number, row in enumerate(ROWS):
-        writer.add(row, system=system_of(number))
+    append_rows(writer)
     writer.finish()
     return tmp_path / "store"
 
@@ -90,7 +98,7 @@ def test_a_selection_keeps_its_order_and_counts_its_own(folder: Path) -> None:
 
 def test_system_prompts_are_found_by_their_numbers(folder: Path) -> None:
     store = ExampleStore(folder)
-    found = [None if number < 0 else store.system_prompt(number) for number in store.column("system").tolist()]
+    found = [None if number < 0 else store.system_prompt(number) for number in store.column("system_prompt").tolist()]
     assert found == [system_of(row) for row, made in enumerate(ROWS) for _ in made]
     assert len((folder / SYSTEMS).read_text(encoding="utf-8").splitlines()) == len({*found} - {None})
 
@@ -115,7 +123,7 @@ def test_an_empty_store_can_be_opened(tmp_path: Path) -> None:
 
 def test_an_unfinished_store_cannot_be_opened(tmp_path: Path) -> None:
     writer = StoreWriter(tmp_path, vocabulary_size=10)
-    writer.add(ROWS[0])
+    writer.append(chunk_of([row_of(ROWS[0])]))
     with pytest.raises(DataError, match="damaged"):
         ExampleStore(tmp_path)
     writer.abandon()
@@ -123,7 +131,7 @@ def test_an_unfinished_store_cannot_be_opened(tmp_path: Path) -> None:
         ExampleStore(tmp_path)
 
 
-@pytest.mark.parametrize("name", [EXAMPLES, INDEX, SYSTEMS, SUMMARY])
+@pytest.mark.parametrize("name", [EXAMPLES, SYSTEMS, SUMMARY])
 def test_a_cut_file_is_found_when_the_store_is_opened(folder: Path, name: str) -> None:
     data = (folder / name).read_bytes()
     (folder / name).write_bytes(data[:-1])
@@ -134,7 +142,7 @@ def test_a_cut_file_is_found_when_the_store_is_opened(folder: Path, name: str) -
         ExampleStore(folder)
 
 
-@pytest.mark.parametrize("name", [EXAMPLES, INDEX, SYSTEMS, SUMMARY])
+@pytest.mark.parametrize("name", [EXAMPLES, SYSTEMS, SUMMARY])
 def test_an_altered_byte_is_found_when_asked(folder: Path, name: str) -> None:
     data = bytearray((folder / name).read_bytes())
     data[len(data) // 2] ^= 1
@@ -151,10 +159,9 @@ def test_the_folder_may_go_while_the_store_is_read(folder: Path) -> None:
 
 def test_written_bytes_do_not_depend_on_when_they_were_written(tmp_path: Path, folder: Path) -> None:
     again = StoreWriter(tmp_path / "again", vocabulary_size=1000)
-    for number, row in enumerate(ROWS):
-        again.add(row, system=system_of(number))
+    append_rows(again)
     again.finish()
-    for name in (EXAMPLES, INDEX, SYSTEMS, SUMMARY):
+    for name in (EXAMPLES, SYSTEMS, SUMMARY):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
 
 
@@ -181,11 +188,45 @@ def test_reading_all_at_random_does_not_bring_the_file_into_memory(tmp_path: Pat
     writer = StoreWriter(tmp_path, vocabulary_size=100_000)
     ids = np.arange(2000, dtype=np.int32)
     weights = np.ones(2000, dtype=np.float32)
-    for number in range(6000):
-        writer.add([Example(Address("f", number), 0, ids, weights, (Turn(0, 1, 2000),))])
+    for first in range(0, 6000, 200):
+        rows = [[Example(Address("f", first + row), 0, ids, weights, (Turn(0, 1, 2000),))] for row in range(200)]
+        writer.append(chunk_of([row_of(row) for row in rows], vocabulary_size=100_000))
     writer.finish()
     size = (tmp_path / EXAMPLES).stat().st_size
     done = subprocess.run([sys.executable, "-c", GROWTH, str(tmp_path)], check=True, capture_output=True, text=True)
     found = json.loads(done.stdout)
     assert found["total"] == 6000 * 2000
     assert found["grown"] < size / 10
+
+
+def test_other_tools_open_the_file(folder: Path) -> None:
+    with pa.ipc.open_file(folder / EXAMPLES) as reader:
+        table = reader.read_all()
+    assert table.equals(pyarrow.dataset.dataset(folder / EXAMPLES, format="ipc").to_table())
+    assert table.num_rows == len(EXAMPLES_OF_ROWS)
+    for row, example in zip(table.to_pylist(), EXAMPLES_OF_ROWS, strict=True):
+        weights = np.zeros(len(example.ids), dtype=np.float32)
+        for run in row["weights"]:
+            weights[run["start"] : run["end"]] = run["weight"]
+        (turn,) = row["turns"]
+        assert (row["input_ids"], weights.tolist()) == (example.ids.tolist(), example.weights.tolist())
+        assert Turn(**turn) == example.turns[0]
+        assert Address(row["file"], row["number"], row["unit"]) == example.address
+        assert (row["part"], row["tokens"], row["trained_tokens"]) == (
+            example.part,
+            len(example.ids),
+            example.trained_tokens,
+        )
+
+
+def test_a_chunk_is_written_as_the_worker_made_it(folder: Path) -> None:
+    with pa.ipc.open_file(folder / EXAMPLES) as reader:
+        sizes = [reader.get_batch(number).num_rows for number in range(reader.num_record_batches)]
+    assert sizes == [sum(len(row) for row in ROWS[first : first + 6]) for first in range(0, len(ROWS), 6)]
+
+
+def test_the_hash_of_the_examples_does_not_depend_on_the_chunks(tmp_path: Path, folder: Path) -> None:
+    writer = StoreWriter(tmp_path / "one", vocabulary_size=1000)
+    append_rows(writer, chunk_rows=len(ROWS))
+    writer.finish()
+    assert ExampleStore(tmp_path / "one").sha256() == ExampleStore(folder).sha256()

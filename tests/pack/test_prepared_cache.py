@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 
 from tests.support import ROOT
+from tests.support.chunks import chunk_of, row_of
 from tutelage.errors import DataError
 from tutelage.ledger import Ledger
 from tutelage.pack import Cache
-from tutelage.pack.example_store import EXAMPLES, INDEX, SUMMARY, SYSTEMS
+from tutelage.pack.example_store import EXAMPLES, SUMMARY, SYSTEMS
 from tutelage.pack.prepared_cache import COUNTS, LEDGER, SCRATCH_PREFIX, EntryWriter, key_of, renderer_facts
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
 from tutelage.types import Address, Change, Drop, Example, Turn
@@ -41,8 +42,7 @@ def example(number: int) -> Example:
 def written(cache: Cache, *, rows: int = 5, notes: tuple[str, ...] = ("a note",)) -> EntryWriter:
     """A finished entry that has no name yet."""
     writer = EntryWriter(cache.folder, vocabulary_size=100)
-    for number in range(rows):
-        writer.add((example(number),), system="be brief")
+    writer.append(chunk_of([row_of([example(number)], "be brief") for number in range(rows)], vocabulary_size=100))
     for entry in ENTRIES:
         writer.record(entry)
     writer.finish(Ledger(rows_in=rows + 2, rows_kept=rows, notes=list(notes)))
@@ -94,7 +94,7 @@ def test_nothing_is_found_before_it_is_published_or_after_it_is_abandoned(cache:
     assert list(cache.folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", [EXAMPLES, INDEX, SYSTEMS, SUMMARY, LEDGER, COUNTS])
+@pytest.mark.parametrize("name", [EXAMPLES, SYSTEMS, SUMMARY, LEDGER, COUNTS])
 @pytest.mark.parametrize("damage", ["cut", "altered", "gone"])
 def test_a_damaged_entry_is_not_found_and_makes_room_for_a_new_one(cache: Cache, name: str, damage: str) -> None:
     folder = cache.publish(written(cache), KEY)
@@ -132,7 +132,7 @@ for _ in range(20):
     entry = cache.find(KEY)
     assert entry is None or len(list(entry.store)) == 5
     if entry is None or len(sys.argv) > 3:
-        (cache.folder / KEY / "examples.bin").unlink(missing_ok=True)
+        (cache.folder / KEY / "examples.arrow").unlink(missing_ok=True)
 """
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tutelage.errors import DependencyError
 from tutelage.formats import read
 from tutelage.ledger import Ledger
 from tutelage.model.locate import model_folder
-from tutelage.pack import within_limit
+from tutelage.pack import proven_rows
 from tutelage.render import Renderer, examples
 from tutelage.types import Conversation, Example, Message
 
@@ -108,8 +108,12 @@ FILES = [
 @pytest.mark.parametrize("published", FILES, ids=lambda one: one.file)
 def test_published_rows_are_proven(smollm2: Path, smollm2_renderer: Renderer, published: Published) -> None:
     ledger = Ledger()
-    rows = read([str(MATERIAL / "data" / published.file)], ledger=ledger, columns=published.columns)
-    kept = list(within_limit(examples(rows, smollm2_renderer, ledger), max_seq_length=8192, ledger=ledger))
+    sources = [str(MATERIAL / "data" / published.file)]
+
+    def reader(reader_ledger: Ledger) -> Iterator[Conversation]:
+        return read(sources, ledger=reader_ledger, columns=published.columns)
+
+    kept = list(proven_rows(reader, smollm2_renderer, ledger, max_seq_length=8192))
     ledger.check()
     assert ledger.rows_in == published.rows
     assert dict(ledger.dropped) == published.dropped

@@ -167,13 +167,16 @@ def test_b8_rows_that_come_out_otherwise_are_refused(
     inputs = read_inputs(stopped)
     inputs["versions"]["tutelage"] = "0.0.1"
     write_inputs(stopped, inputs)
-    proven = dataset_module.proven_rows
+    store_rows = dataset_module.store_rows
 
-    def others(*given: Any, **named: Any) -> Any:
-        for conversation, examples in proven(*given, **named):
-            yield conversation, examples * 2
+    def twice(read: Any, renderer: Any, ledger: Any, store: Any, **named: Any) -> None:
+        def store_twice(chunk: Any) -> None:
+            store(chunk)
+            store(chunk)
 
-    monkeypatch.setattr(dataset_module, "proven_rows", others)
+        store_rows(read, renderer, ledger, store_twice, **named)
+
+    monkeypatch.setattr(dataset_module, "store_rows", twice)
     monkeypatch.setattr(dataset_module.Cache, "find", lambda *_: None)
     with pytest.raises(CheckpointError, match="outcome of preparing the data is not the one") as caught:
         resume(stopped, quiet_screen)

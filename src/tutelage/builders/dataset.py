@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,17 +20,15 @@ from tutelage.evaluate.json_task import parse_object
 from tutelage.formats.data_files import DataFiles
 from tutelage.formats.sources import SourceFile, rows_in_memory
 from tutelage.ledger import Ledger
-from tutelage.pack import Cache, ExampleStore, proven_rows
+from tutelage.pack import Cache, ExampleStore, proven_rows, store_rows
 from tutelage.pack.example_store import NO_SYSTEM_PROMPT, Totals
-from tutelage.pack.length import TooLong
 from tutelage.pack.prepared_cache import EntryWriter, key_of, renderer_facts
 from tutelage.pack.sampler import Source
 from tutelage.render import Renderer
 from tutelage.system.files import cache_folder
-from tutelage.types import Change, Conversation, Drop, Example, Prompt
+from tutelage.types import Change, Conversation, Drop, Prompt
 
 SHOWN_CHARACTERS = 80
-ProvenRow = tuple[Conversation, tuple[Example, ...]]
 Say = Callable[[str], None]
 
 
@@ -214,20 +211,19 @@ class _Preparer:
     def _written(self, writer: EntryWriter, files: Sequence[SourceFile], max_rows: int | None) -> ExampleStore:
         def record_entry(entry: Drop | Change) -> None:
             writer.record(entry)
-            if isinstance(entry, Drop):
-                self.ledger.drop(entry)
-            else:
-                self.ledger.change(entry)
+            self.ledger.add(entry)
 
         writer_ledger = Ledger(listener=record_entry)
-        pack = self.settings.pack
-        proven_stream = _proven(
-            files, self.settings, self.renderer, writer_ledger, too_long=pack.too_long, max_rows=max_rows
+        pack, data = self.settings.pack, self.settings.data
+        store_rows(
+            _reader(files, self.settings, max_rows=max_rows),
+            self.renderer,
+            writer_ledger,
+            writer.append,
+            max_seq_length=pack.max_seq_length,
+            too_long=pack.too_long,
+            workers=data.workers,
         )
-        with closing(proven_stream) as proven:
-            for conversation, examples in proven:
-                first = conversation.messages[0]
-                writer.add(examples, system=first.content if first.role == "system" else None)
         self.ledger.enter(writer_ledger.rows_in)
         self.ledger.keep(writer_ledger.rows_kept)
         for note in writer_ledger.notes:
@@ -235,15 +231,9 @@ class _Preparer:
         return writer.finish(writer_ledger)
 
 
-def _proven(
-    files: Sequence[SourceFile],
-    settings: Settings,
-    renderer: Renderer,
-    ledger: Ledger,
-    *,
-    too_long: TooLong,
-    max_rows: int | None = None,
-) -> Generator[ProvenRow]:
+def _reader(
+    files: Sequence[SourceFile], settings: Settings, *, max_rows: int | None = None
+) -> Callable[[Ledger], Iterator[Conversation]]:
     data = settings.data
 
     def read(reader_ledger: Ledger) -> Iterator[Conversation]:
@@ -251,14 +241,7 @@ def _proven(
             [], ledger=reader_ledger, shape=data.format, columns=data.columns, max_rows=max_rows, files=files
         )
 
-    return proven_rows(
-        read,
-        renderer,
-        ledger,
-        max_seq_length=settings.pack.max_seq_length,
-        too_long=too_long,
-        workers=data.workers,
-    )
+    return read
 
 
 def _held_out(rows: ExampleStore, fraction: float, seed: int) -> tuple[ExampleStore, ExampleStore]:
@@ -280,7 +263,14 @@ def _task(
         return (), ()
     prompts, questions = [], []
     # The question is the whole conversation up to its last reply, so one that is too long is never asked in part.
-    for conversation, _ in _proven(files, settings, renderer, ledger, too_long="drop"):
+    rows = proven_rows(
+        _reader(files, settings),
+        renderer,
+        ledger,
+        max_seq_length=settings.pack.max_seq_length,
+        workers=settings.data.workers,
+    )
+    for conversation, _ in rows:
         if conversation.is_text:
             raise _not_a_task(conversation, "a plain document, without a reply")
         prompt = renderer.prompt(conversation)
@@ -327,7 +317,7 @@ def _not_a_task(conversation: Conversation, reply: str) -> DataError:
 
 def _common_system_prompt(train: ExampleStore) -> str | None:
     _, first = np.unique(train.column("row"), return_index=True)  # one Example for each row
-    opening = train.column("system")[first]
+    opening = train.column("system_prompt")[first]
     numbers, counts = np.unique(opening[opening != NO_SYSTEM_PROMPT], return_counts=True)
     if not len(numbers) or 2 * int(counts.max()) < len(opening):
         return None

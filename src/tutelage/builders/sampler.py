@@ -40,7 +40,7 @@ def weighted_sources(
         for file in files_of([source]):
             owner.setdefault(file.display_name, number)
     owner_of_file = np.array([owner[name] for name in train.files], dtype=np.int64)
-    owners = owner_of_file[train.column("file")]
+    owners = owner_of_file[train.column("file_number")]
     weighted = []
     for number, source in enumerate(sources):
         indices = np.flatnonzero(owners == number).astype(np.int32)

@@ -8,7 +8,7 @@ their content (`Cache`). Imports without torch.
 from tutelage.pack.example_store import ExampleStore
 from tutelage.pack.length import within_limit
 from tutelage.pack.packing import batches, pack_rows, split_over_ranks
-from tutelage.pack.pipeline import proven_rows
+from tutelage.pack.pipeline import proven_rows, store_rows
 from tutelage.pack.prepared_cache import Cache
 from tutelage.pack.sampler import Sampler
 
@@ -20,5 +20,6 @@ __all__ = [
     "pack_rows",
     "proven_rows",
     "split_over_ranks",
+    "store_rows",
     "within_limit",
 ]

@@ -1,52 +1,42 @@
-"""Examples in files: a sequence that holds nothing in memory but its index.
+"""Examples in an Arrow file: a sequence that holds nothing in memory but where its chunks begin.
 
-Four files in one folder: `examples.bin`, the Examples one after another (layout: `tutelage.render.example_codec`);
-`index.bin`, one record each (`RECORD`); `systems.jsonl`, the different system prompts; `store.json`, the names of the
-data files, and the size and SHA-256 of the others. They are read on access, a few hundred bytes at a time, so that
-a million Examples cost the memory of one. A mapping of the files would do the same, but its pages would count as this
-process's memory. Reading at an offset without seeking (`pread`) is POSIX.
+Three files in one folder: `examples.arrow`, an Arrow IPC file with one row for each Example, which polars, pandas and
+`datasets` open as well; `systems.jsonl`, the different system prompts; `store.json`, the names of the data files, and
+the size and SHA-256 of the others. Record batches are appended as workers made them, and read through a mapping of the
+file, so that a million Examples cost the memory of one: pages that were read are given back to the system every few
+Examples, as they would count as this process's memory. That (`madvise`) is POSIX.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.errors import DataError, cause_of
-from tutelage.render.example_codec import example_from_bytes, example_to_bytes
+from tutelage.render.example_codec import SMALL_IDS, ExampleColumns
+from tutelage.render.workers import ProvenChunk
 from tutelage.system.seals import OTHER_BYTES, file_sha256, sealed, unsealed
-from tutelage.types import Address, Example, Unit
+from tutelage.types import Address, Example
 
-EXAMPLES, INDEX, SYSTEMS, SUMMARY = "examples.bin", "index.bin", "systems.jsonl", "store.json"
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+EXAMPLES, SYSTEMS, SUMMARY = "examples.arrow", "systems.jsonl", "store.json"
 NO_SYSTEM_PROMPT = -1
-UNITS: tuple[Unit, ...] = ("line", "row", "item")
-RECORD = np.dtype(
-    [
-        ("start", "<i8"),
-        ("number", "<i8"),
-        ("bytes", "<i4"),
-        ("row", "<i4"),
-        ("tokens", "<i4"),
-        ("trained", "<i4"),
-        ("file", "<i4"),
-        ("unit", "<i4"),
-        ("system", "<i4"),
-    ],
-    align=True,
-)
-"""One Example: where its bytes are, its address, which row of the store it came from, its counts of tokens, and which
-system prompt its row opens with (-1: none)."""
-
-CHUNK_BYTES = 1 << 20
+READS_PER_RELEASE = 8
+"""Examples read before their pages are given back: the system maps up to 64 KiB around each of five places."""
+CHUNKS_KEPT = 64
+"""Chunks whose place in the file is remembered, about 10 KB each."""
 BUFFER_BYTES = 1 << 20
 """Buffer of a written file."""
 
@@ -61,7 +51,7 @@ class Totals:
 
 
 class StoreWriter:
-    """Writes a store, row by row, into an empty folder; what is there counts once `finish` has returned.
+    """Writes a store, chunk by chunk, into an empty folder; what is there counts once `finish` has returned.
 
     Args:
         folder: made if missing.
@@ -69,27 +59,40 @@ class StoreWriter:
     """
 
     def __init__(self, folder: Path, *, vocabulary_size: int) -> None:
+        import pyarrow as pa
+
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._vocabulary_size = folder, vocabulary_size
+        self._folder = folder
+        self._schema = _schema(small_ids=vocabulary_size <= SMALL_IDS)
         self._examples = HashedFile(folder / EXAMPLES)
-        self._index = HashedFile(folder / INDEX)
         self._systems = HashedFile(folder / SYSTEMS)
+        self._batches = pa.ipc.new_file(pa.PythonFile(self._examples, mode="w"), self._schema)
+        self._digest = hashlib.sha256()
         self._files: dict[str, int] = {}
         self._system_ids: dict[bytes, int] = {}
+        self._chunk_examples: list[int] = []
         self.rows = 0
 
-    def add(self, examples: Sequence[Example], *, system: str | None = None) -> None:
-        """Append the Examples of one row, and the system prompt it opens with."""
-        system_id = self._system_id(system)
-        for example in examples:
-            data = example_to_bytes(example, vocabulary_size=self._vocabulary_size)
-            address = example.address
-            file_number = self._files.setdefault(address.file, len(self._files))
-            location = (self._examples.size, address.number, len(data), self.rows)
-            counts = (len(example.ids), example.trained_tokens, file_number, UNITS.index(address.unit), system_id)
-            self._index.write(np.array([location + counts], dtype=RECORD).tobytes())
-            self._examples.write(data)
-        self.rows += 1
+    def append(self, chunk: ProvenChunk) -> None:
+        """Append the Examples of a chunk as they are, with the address of each and the system prompt it opens with."""
+        if not len(chunk.columns):
+            return
+        addresses: list[Address] = []
+        rows: list[int] = []
+        system_ids: list[int] = []
+        for row in chunk.rows:
+            if row.conversation is None or not row.examples:
+                continue
+            first = row.conversation.messages[0]
+            system_id = self._system_id(first.content if first.role == "system" else None)
+            addresses += [row.conversation.address] * row.examples
+            rows += [self.rows] * row.examples
+            system_ids += [system_id] * row.examples
+            self.rows += 1
+        files = [self._files.setdefault(address.file, len(self._files)) for address in addresses]
+        self._batches.write_batch(_record_batch(self._schema, chunk.columns, addresses, files, rows, system_ids))
+        chunk.columns.add_to_hash(self._digest)
+        self._chunk_examples.append(len(chunk.columns))
 
     def _system_id(self, system: str | None) -> int:
         if system is None:
@@ -103,21 +106,29 @@ class StoreWriter:
 
     def finish(self) -> None:
         """Write what is still held, and the summary that makes it a store."""
+        self._batches.close()
         summary = {
             "rows": self.rows,
             "files": list(self._files),
-            "written": {
-                EXAMPLES: self._examples.finish(),
-                INDEX: self._index.finish(),
-                SYSTEMS: self._systems.finish(),
-            },
+            "chunk_examples": self._chunk_examples,
+            "examples_sha256": self._digest.hexdigest(),
+            "written": {EXAMPLES: self._examples.finish(), SYSTEMS: self._systems.finish()},
         }
         write_sealed(self._folder / SUMMARY, summary)
 
     def abandon(self) -> None:
         """Close the files as they are."""
-        for file in (self._examples, self._index, self._systems):
+        for file in (self._examples, self._systems):
             file.close()
+
+
+class _Chunk(NamedTuple):
+    """One record batch of the file, nothing of it copied; the last three are Arrow arrays."""
+
+    columns: ExampleColumns
+    files: Any
+    numbers: Any
+    units: Any
 
 
 class ExampleStore(Sequence[Example]):
@@ -132,17 +143,22 @@ class ExampleStore(Sequence[Example]):
     """
 
     def __init__(self, folder: Path, *, verify: bool = False) -> None:
+        import pyarrow as pa
+
         summary = read_sealed(folder / SUMMARY)
         for name, written in summary["written"].items():
             require_intact(folder / name, written, verify=verify)
         self.rows: int = summary["rows"]
-        self._bytes_sha256: str = summary["written"][EXAMPLES]["sha256"]
+        self._examples_sha256: str = summary["examples_sha256"]
         self._files: list[str] = summary["files"]
-        self._examples = (folder / EXAMPLES).open("rb", buffering=0)
-        self._index = (folder / INDEX).open("rb", buffering=0)
+        with (folder / EXAMPLES).open("rb") as stream:
+            self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        self._batches = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(self._map)))
         self._systems = (folder / SYSTEMS).open("rb")
+        self._chunk_ends = np.cumsum(np.asarray(summary["chunk_examples"], dtype=np.int64))
+        self._chunks: dict[int, _Chunk] = {}
         self._selected: NDArray[np.int32] | None = None
-        self._length: int = self._index_length
+        self._length: int = self._stored_examples
 
     def __len__(self) -> int:
         return self._length
@@ -154,13 +170,19 @@ class ExampleStore(Sequence[Example]):
     def __getitem__(self, index: int | slice) -> Example | ExampleStore:
         if isinstance(index, slice):
             return self.select(np.arange(*index.indices(self._length), dtype=np.int32))
-        record_index = range(self._length)[index]  # negative indices and the error are those of any sequence
+        stored_index = range(self._length)[index]  # negative indices and the error are those of any sequence
         if self._selected is not None:
-            record_index = int(self._selected[record_index])
-        record = np.frombuffer(_read(self._index, record_index * RECORD.itemsize, RECORD.itemsize), dtype=RECORD)[0]
-        start, number, size_bytes, _, _, _, file_number, unit, _ = record.tolist()
-        address = Address(self._files[file_number], number, UNITS[unit])
-        return example_from_bytes(_read(self._examples, start, size_bytes), address)
+            stored_index = int(self._selected[stored_index])
+        chunk_number = int(self._chunk_ends.searchsorted(stored_index, side="right"))
+        chunk = self._chunk(chunk_number)
+        inner_index = stored_index - int(self._chunk_ends[chunk_number]) + len(chunk.columns)
+        address = Address(
+            chunk.files[inner_index].as_py(), chunk.numbers[inner_index].as_py(), chunk.units[inner_index].as_py()
+        )
+        example = chunk.columns.example(inner_index, address)
+        if stored_index % READS_PER_RELEASE == 0:
+            self._release_pages()
+        return example
 
     def __iter__(self) -> Iterator[Example]:
         return (self[index] for index in range(self._length))
@@ -175,40 +197,132 @@ class ExampleStore(Sequence[Example]):
 
     def sha256(self) -> str:
         """Hash of these Examples in this order: ids, weights and turns, without their addresses."""
-        digest = hashlib.sha256(self._bytes_sha256.encode())
+        digest = hashlib.sha256(self._examples_sha256.encode())
         if self._selected is not None:
             digest.update(self._selected.astype("<i4").tobytes())
         return digest.hexdigest()
 
     def column(self, name: str) -> NDArray[np.int64]:
-        """One field of every Example's record, such as `row` or `tokens`; 8 bytes an Example."""
-        column = np.empty(self._index_length, dtype=np.int64)
-        chunk_records = CHUNK_BYTES // RECORD.itemsize
-        for first_record in range(0, self._index_length, chunk_records):
-            count = min(chunk_records, self._index_length - first_record)
-            data = _read(self._index, first_record * RECORD.itemsize, count * RECORD.itemsize)
-            column[first_record : first_record + count] = np.frombuffer(data, dtype=RECORD)[name]
+        """A column of whole numbers of the Arrow file, such as `row` or `tokens`; 8 bytes an Example."""
+        column = np.empty(self._stored_examples, dtype=np.int64)
+        for chunk_number, end in enumerate(self._chunk_ends.tolist()):
+            batch = self._batches.get_batch(chunk_number)
+            column[end - batch.num_rows : end] = batch.column(name).to_numpy()
+            if chunk_number % READS_PER_RELEASE == 0:
+                self._release_pages()
+        self._release_pages()
         return column if self._selected is None else column[self._selected]
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The names of the data files, which the column `file` counts from 0."""
+        """The names of the data files, which the column `file_number` counts from 0."""
         return tuple(self._files)
 
     def totals(self) -> Totals:
         """Examples, tokens and trained tokens."""
-        return Totals(self._length, int(self.column("tokens").sum()), int(self.column("trained").sum()))
+        return Totals(self._length, int(self.column("tokens").sum()), int(self.column("trained_tokens").sum()))
 
     def system_prompt(self, system_id: int) -> str:
-        """The text that a number of the column `system` stands for."""
+        """The text that a number of the column `system_prompt` stands for."""
         self._systems.seek(0)
         line = next(islice(self._systems, system_id, None))
         text: str = json.loads(line)
         return text
 
     @property
-    def _index_length(self) -> int:
-        return os.fstat(self._index.fileno()).st_size // RECORD.itemsize
+    def _stored_examples(self) -> int:
+        return int(self._chunk_ends[-1]) if len(self._chunk_ends) else 0
+
+    def _chunk(self, number: int) -> _Chunk:
+        chunk = self._chunks.get(number)
+        if chunk is None:
+            if len(self._chunks) >= CHUNKS_KEPT:
+                del self._chunks[next(iter(self._chunks))]
+            chunk = self._chunks[number] = _chunk_of(self._batches.get_batch(number))
+        return chunk
+
+    def _release_pages(self) -> None:
+        self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def _schema(*, small_ids: bool) -> Any:
+    import pyarrow as pa
+
+    turn = [
+        ("message", pa.int32()),
+        ("prompt_end", pa.int32()),
+        ("reply_end", pa.int32()),
+        ("ends_with_stop", pa.bool_()),
+    ]
+    return pa.schema(
+        [
+            ("input_ids", pa.list_(pa.uint16() if small_ids else pa.int32())),
+            ("weights", pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32()), ("weight", pa.float32())]))),
+            ("turns", pa.list_(pa.struct(turn))),
+            ("file", pa.string()),
+            ("number", pa.int64()),
+            ("unit", pa.string()),
+            ("part", pa.int32()),
+            ("row", pa.int32()),
+            ("file_number", pa.int32()),
+            ("system_prompt", pa.int32()),
+            ("tokens", pa.int32()),
+            ("trained_tokens", pa.int32()),
+        ]
+    )
+
+
+def _record_batch(
+    schema: Any,
+    columns: ExampleColumns,
+    addresses: Sequence[Address],
+    file_numbers: Sequence[int],
+    rows: Sequence[int],
+    system_ids: Sequence[int],
+) -> Any:
+    """The columns as Arrow's, which are views of them, with those that the row of each Example decides."""
+    import pyarrow as pa
+
+    def lists(name: str, offsets: NDArray[np.int32], *members: NDArray[Any]) -> Any:
+        value_type = schema.field(name).type.value_type
+        values = (
+            pa.StructArray.from_arrays([pa.array(member) for member in members], fields=list(value_type))
+            if pa.types.is_struct(value_type)
+            else pa.array(*members)
+        )
+        return pa.ListArray.from_arrays(pa.array(offsets), values, type=schema.field(name).type)
+
+    message, prompt_end, reply_end, ends_with_stop = columns.turns
+    arrays = [
+        lists("input_ids", columns.id_offsets, columns.ids),
+        lists("weights", columns.run_offsets, *columns.runs, columns.run_weights),
+        lists("turns", columns.turn_offsets, message, prompt_end, reply_end, ends_with_stop != 0),
+        pa.array([address.file for address in addresses], pa.string()),
+        pa.array([address.number for address in addresses], pa.int64()),
+        pa.array([address.unit for address in addresses], pa.string()),
+        pa.array(columns.part),
+        *(pa.array(numbers, pa.int32()) for numbers in (rows, file_numbers, system_ids)),
+        pa.array(columns.tokens),
+        pa.array(columns.trained_tokens),
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _chunk_of(batch: Any) -> _Chunk:
+    ids, weights, turns = (batch.column(name) for name in ("input_ids", "weights", "turns"))
+    start, end, weight = (weights.values.field(member).to_numpy() for member in range(3))
+    turn_members = [turns.values.field(member).to_numpy(zero_copy_only=False) for member in range(4)]
+    columns = ExampleColumns(
+        part=batch.column("part").to_numpy(),
+        ids=ids.values.to_numpy(),
+        id_offsets=ids.offsets.to_numpy(),
+        turns=np.stack(turn_members).astype(np.int32),
+        turn_offsets=turns.offsets.to_numpy(),
+        runs=np.stack((start, end)),
+        run_weights=weight,
+        run_offsets=weights.offsets.to_numpy(),
+    )
+    return _Chunk(columns, batch.column("file"), batch.column("number"), batch.column("unit"))
 
 
 class HashedFile:
@@ -219,11 +333,24 @@ class HashedFile:
         self._digest = hashlib.sha256()
         self.size = 0
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Buffer) -> int:
         """Append bytes."""
-        self._stream.write(data)
+        size_bytes = self._stream.write(data)
         self._digest.update(data)
-        self.size += len(data)
+        self.size += size_bytes
+        return size_bytes
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        return self.size
+
+    def flush(self) -> None:
+        """Nothing: `finish` sees everything onto the disk."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more bytes."""
+        return self._stream.closed
 
     def finish(self) -> dict[str, Any]:
         """See the bytes onto the disk; return their number and SHA-256."""
@@ -235,12 +362,6 @@ class HashedFile:
     def close(self) -> None:
         """Close the file as it is."""
         self._stream.close()
-
-
-def _read(stream: IO[bytes], start: int, size: int) -> bytes:
-    data = os.pread(stream.fileno(), size, start)
-    assert len(data) == size, f"{stream.name} was cut while in use"
-    return data
 
 
 def write_sealed(path: Path, content: dict[str, Any]) -> None:

@@ -10,40 +10,42 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from tutelage.ledger import Ledger
+import numpy as np
+
+from tutelage.render.example_codec import columns_of
+from tutelage.render.workers import ChunkRow, ProvenChunk
 from tutelage.types import Change, Conversation, Drop, Example, Turn
 
 TooLong = Literal["drop", "cut", "split"]
 
 
 def within_limit(
-    proven: Iterable[tuple[Conversation, tuple[Example, ...]]],
-    *,
-    max_seq_length: int,
-    ledger: Ledger,
-    too_long: TooLong = "drop",
-) -> Iterator[tuple[Conversation, tuple[Example, ...]]]:
-    """Pass on rows whose every sequence has at most `max_seq_length` tokens; the last filter, which fills the ledger.
+    proven: Iterable[ProvenChunk], *, max_seq_length: int, vocabulary_size: int, too_long: TooLong = "drop"
+) -> Iterator[ProvenChunk]:
+    """Chunks whose every sequence has at most `max_seq_length` tokens; most pass as they are.
 
     Args:
-        proven: rows with their Examples.
+        proven: rows with their Examples; what is dropped, cut or divided here is added to the entries of its row.
         max_seq_length: the limit; at least 2.
-        ledger: counts every row, and every row that was dropped, cut or divided.
+        vocabulary_size: as for `columns_of`.
         too_long: "drop" lets a row go whole; "cut" keeps the trained turns that end within the limit; "split" does so
             too, and divides a plain document into sequences of the limit, each token trained as often as before.
     """
-    for conversation, examples in proven:
-        if max(len(example.ids) for example in examples) <= max_seq_length:
-            ledger.keep()
-            yield conversation, examples
+    for chunk in proven:
+        if not np.any(chunk.columns.tokens > max_seq_length):
+            yield chunk
             continue
-        kept_examples, entry = _shorten(conversation, examples, max_seq_length, too_long)
-        if isinstance(entry, Drop):
-            ledger.drop(entry)
-            continue
-        ledger.change(entry)
-        ledger.keep()
-        yield conversation, kept_examples
+        rows: list[ChunkRow] = []
+        kept_examples: list[Example] = []
+        for row, examples in chunk.decoded():
+            fitting_row, fitting_examples = row, examples
+            if row.conversation is not None and any(len(example.ids) > max_seq_length for example in examples):
+                fitting_examples, entry = _shorten(row.conversation, examples, max_seq_length, too_long)
+                conversation = row.conversation if fitting_examples else None
+                fitting_row = ChunkRow(conversation, (*row.entries, entry), len(fitting_examples))
+            rows.append(fitting_row)
+            kept_examples += fitting_examples
+        yield ProvenChunk(rows, columns_of(kept_examples, vocabulary_size=vocabulary_size))
 
 
 def _shorten(

@@ -34,7 +34,8 @@ from tutelage.pack.example_store import (
     write_sealed,
 )
 from tutelage.render import Renderer
-from tutelage.types import Address, Change, Drop, Example
+from tutelage.render.workers import ProvenChunk
+from tutelage.types import Address, Change, Drop
 
 LEDGER, COUNTS = "ledger.jsonl", "books.json"
 MOST_BYTES = 10 << 30
@@ -108,11 +109,7 @@ class Entry:
         self.entries.seek(0)
         for line in self.entries:
             kind, file, number, unit, reason, detail = json.loads(line)
-            entry = (Drop if kind == "Drop" else Change)(Address(file, number, unit), reason, detail)
-            if isinstance(entry, Drop):
-                ledger.drop(entry)
-            else:
-                ledger.change(entry)
+            ledger.add((Drop if kind == "Drop" else Change)(Address(file, number, unit), reason, detail))
         ledger.keep(self.rows_kept)
 
 
@@ -150,10 +147,10 @@ class EntryWriter:
                 fix=f"make room, or name a folder elsewhere: {self._variable}=FOLDER",
             ) from error
 
-    def add(self, examples: tuple[Example, ...], *, system: str | None) -> None:
-        """Append the Examples of one row, and the system prompt it opens with."""
+    def append(self, chunk: ProvenChunk) -> None:
+        """Append the Examples of a chunk of rows."""
         with self._save_errors():
-            self._store.add(examples, system=system)
+            self._store.append(chunk)
 
     def record(self, entry: Drop | Change) -> None:
         """Append an entry of the ledger."""

@@ -1,8 +1,8 @@
 """Conversations -> proven Examples in several processes, in the order of the rows.
 
 Workers are fresh interpreters behind a pipe: no fork of a parent with threads, no need for a `__main__` guard in the
-caller's script, and none outlives its parent, whose end closes the pipe. A row's conversation goes out, its Examples
-come back as bytes (`compact`), its ledger entries as they are.
+caller's script, and none outlives its parent, whose end closes the pipe. Conversations go out a chunk at a time, as
+plain tuples, and the chunk's Examples come back as columns (`example_codec`), its ledger entries as they are.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from queue import SimpleQueue
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from tutelage.errors import FitError
 from tutelage.ledger import Ledger
-from tutelage.render.example_codec import example_from_bytes, example_to_bytes
+from tutelage.render.example_codec import ExampleColumns, columns_of
 from tutelage.render.renderer import Renderer
 from tutelage.render.row_size import too_deep
-from tutelage.types import Change, Conversation, Drop, Example, Proven
+from tutelage.types import Address, Change, Conversation, Drop, Example, Message, Proven
 
 CHUNK_ROWS = 256
 """Rows proven together: enough to keep a tokenizer's threads busy, few enough to stream."""
@@ -52,12 +52,39 @@ _START = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _PackedOutcome:
-    """What a proven row became: its Examples as bytes, and the ledger's remarks."""
+class ChunkRow(NamedTuple):
+    """A row of a chunk: what the ledger gets of it, and how many of the chunk's Examples are its own.
 
-    examples: tuple[bytes, ...]
-    changes: tuple[Change, ...]
+    `conversation` is None for a row of which entries alone are left; a row that was dropped has no Examples.
+    """
+
+    conversation: Conversation | None
+    entries: tuple[Entry, ...]
+    examples: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenChunk:
+    """Rows in their order, and the Examples of them all."""
+
+    rows: Sequence[ChunkRow]
+    columns: ExampleColumns
+
+    def decoded(self) -> Iterator[tuple[ChunkRow, tuple[Example, ...]]]:
+        """Each row with its Examples."""
+        first = 0
+        for row in self.rows:
+            indices = range(first, first + row.examples)
+            first += row.examples
+            yield row, tuple(self.columns.example(index, _address_of(row)) for index in indices)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What the rows of a chunk became, in order: a Drop, or the number of Examples and the changes."""
+
+    outcomes: list[Drop | tuple[int, tuple[Change, ...]]]
+    columns: ExampleColumns
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +93,6 @@ class _Failure:
 
     error: Exception
     trace: str
-
-
-Answer = list[_PackedOutcome | Drop] | _Failure
 
 
 def examples(
@@ -87,20 +111,41 @@ def examples(
         FitError: the system ended a worker, as it does when memory runs out.
         RuntimeError: a worker ended by itself; its last words are on stderr.
     """
+    with closing(proven_chunks(rows, renderer, workers=workers)) as chunks:
+        for chunk in chunks:
+            for row, row_examples in chunk.decoded():
+                for entry in row.entries:
+                    ledger.add(entry)
+                if row.conversation is not None and row_examples:
+                    yield row.conversation, row_examples
+
+
+def proven_chunks(
+    rows: Iterable[Conversation | Entry], renderer: Renderer, *, workers: int | None = None
+) -> Generator[ProvenChunk]:
+    """Prove conversations as they come, a chunk at a time; nothing is entered in a ledger yet.
+
+    Args:
+        rows: as for `examples`.
+        renderer: as for `examples`.
+        workers: as for `examples`.
+
+    Raises:
+        FitError, RuntimeError: as `examples`.
+    """
     source = iter(rows)
     first = list(islice(source, ROWS_WORTH_WORKERS))
     enough = len(first) == ROWS_WORTH_WORKERS
     chunks = _chunks(chain(first, source))
     del first, source  # or the first rows would stay in memory to the end
     process_count = default_workers() if workers is None else workers
-    outcomes = (
+    proven = (
         _by_workers(chunks, renderer, process_count)
         if enough and process_count > 1
         else _in_this_process(chunks, renderer)
     )
-    with closing(outcomes):  # a traceback that someone keeps would keep the processes as well
-        for chunk, proven in outcomes:
-            yield from _record_outcomes(chunk, iter(proven), ledger)
+    with closing(proven):  # a traceback that someone keeps would keep the processes as well
+        yield from proven
 
 
 def default_workers() -> int:
@@ -116,39 +161,28 @@ def serve() -> None:
     renderer = _receive(inward)
     with suppress(BrokenPipeError):
         while (conversations := _receive(inward)) is not None:
-            _send(outward, _prove_chunk(renderer, conversations))
+            _send(outward, _answer_or_failure(renderer, [_from_tuple(row) for row in conversations]))
     os._exit(0)  # nothing to tidy; an ordinary exit would try once more to write to a parent that is gone
 
 
-def _prove_chunk(renderer: Renderer, conversations: list[Conversation]) -> Answer:
-    vocabulary_size = renderer.tokenizer.vocabulary_size
+def _answer_or_failure(renderer: Renderer, conversations: list[Conversation]) -> _Answer | _Failure:
     try:
-        return [_pack_outcome(outcome, vocabulary_size) for outcome in renderer.prove(conversations)]
+        return _prove_chunk(renderer, conversations)
     except Exception as error:  # noqa: BLE001 it is raised again where the rows came from
         return _Failure(_picklable(error), traceback.format_exc())
 
 
-def _record_outcomes(
-    chunk: Sequence[Conversation | Entry], outcomes: Iterator[Outcome], ledger: Ledger
-) -> Iterator[ProvenRow]:
-    for row in chunk:
-        if not isinstance(row, Conversation):
-            _add_entry(ledger, row)
-            continue
-        outcome = next(outcomes)
-        if isinstance(outcome, Drop):
-            ledger.drop(outcome)
-            continue
-        for change in outcome.changes:
-            ledger.change(change)
-        yield row, outcome.examples
+def _prove_chunk(renderer: Renderer, conversations: list[Conversation]) -> _Answer:
+    proven = renderer.prove(conversations)
+    made = [example for outcome in proven if isinstance(outcome, Proven) for example in outcome.examples]
+    outcomes = [
+        outcome if isinstance(outcome, Drop) else (len(outcome.examples), outcome.changes) for outcome in proven
+    ]
+    return _Answer(outcomes, columns_of(made, vocabulary_size=renderer.tokenizer.vocabulary_size))
 
 
-def _add_entry(ledger: Ledger, entry: Entry) -> None:
-    if isinstance(entry, Drop):
-        ledger.drop(entry)
-    else:
-        ledger.change(entry)
+def _address_of(row: ChunkRow) -> Address:
+    return row.entries[0].address if row.conversation is None else row.conversation.address
 
 
 def _chunks(rows: Iterator[Conversation | Entry]) -> Iterator[Chunk]:
@@ -160,46 +194,61 @@ def _conversations(chunk: Sequence[Conversation | Entry]) -> list[Conversation]:
     return [row for row in chunk if isinstance(row, Conversation)]
 
 
-def _in_this_process(chunks: Iterable[Chunk], renderer: Renderer) -> Generator[tuple[Chunk, list[Outcome]]]:
+def _in_this_process(chunks: Iterable[Chunk], renderer: Renderer) -> Generator[ProvenChunk]:
     for chunk in chunks:
-        yield chunk, renderer.prove(_conversations(chunk))
+        conversations = _conversations(chunk)
+        yield _merged(chunk, [None] * len(conversations), _prove_chunk(renderer, conversations))
 
 
-def _by_workers(chunks: Iterable[Chunk], renderer: Renderer, workers: int) -> Generator[tuple[Chunk, list[Outcome]]]:
+def _by_workers(chunks: Iterable[Chunk], renderer: Renderer, workers: int) -> Generator[ProvenChunk]:
     with _Workers(renderer, workers) as pool:
-        under_way: deque[tuple[Chunk, list[Drop | None], Future[list[_PackedOutcome | Drop]]]] = deque()
+        under_way: deque[tuple[Chunk, list[Drop | None], Future[_Answer]]] = deque()
         for chunk in chunks:
             rows = _conversations(chunk)
             deep = [too_deep(row) for row in rows]  # these do not pass the pipe, and are dropped anyway
             sent_rows = [row for row, drop in zip(rows, deep, strict=True) if drop is None]
             under_way.append((chunk, deep, pool.submit(sent_rows)))
             if len(under_way) > CHUNKS_AHEAD * workers:
-                yield _chunk_outcomes(*under_way.popleft())
+                yield _proven_chunk(*under_way.popleft())
         while under_way:
-            yield _chunk_outcomes(*under_way.popleft())
+            yield _proven_chunk(*under_way.popleft())
 
 
-def _chunk_outcomes(
-    chunk: Chunk, deep: Sequence[Drop | None], answer: Future[list[_PackedOutcome | Drop]]
-) -> tuple[Chunk, list[Outcome]]:
-    outcomes: list[Outcome] = []
-    shipped = iter(answer.result())
-    for row, drop in zip(_conversations(chunk), deep, strict=True):
-        result = drop or next(shipped)
-        if isinstance(result, Drop):
-            outcomes.append(result)
+def _proven_chunk(chunk: Chunk, deep: Sequence[Drop | None], answer: Future[_Answer]) -> ProvenChunk:
+    return _merged(chunk, deep, answer.result())
+
+
+def _merged(chunk: Chunk, deep: Sequence[Drop | None], answer: _Answer) -> ProvenChunk:
+    """A chunk's rows with what became of each: `deep` for those that were not sent, the answer for the others."""
+    rows: list[ChunkRow] = []
+    drops, outcomes = iter(deep), iter(answer.outcomes)
+    for row in chunk:
+        if not isinstance(row, Conversation):
+            rows.append(ChunkRow(None, (row,), 0))
+            continue
+        outcome = next(drops) or next(outcomes)
+        if isinstance(outcome, Drop):
+            rows.append(ChunkRow(None, (outcome,), 0))
         else:
-            outcomes.append(
-                Proven(tuple(example_from_bytes(data, row.address) for data in result.examples), result.changes)
-            )
-    return chunk, outcomes
+            rows.append(ChunkRow(row, outcome[1], outcome[0]))
+    return ProvenChunk(rows, answer.columns)
 
 
-def _pack_outcome(outcome: Outcome, vocabulary_size: int) -> _PackedOutcome | Drop:
-    if isinstance(outcome, Drop):
-        return outcome
-    packets = tuple(example_to_bytes(example, vocabulary_size=vocabulary_size) for example in outcome.examples)
-    return _PackedOutcome(packets, outcome.changes)
+def _to_tuple(row: Conversation) -> tuple[Any, ...]:
+    """A conversation as a plain tuple: pickling frozen dataclasses runs Python code for each of them."""
+    messages = [
+        (turn.role, turn.content, turn.reasoning, turn.tool_calls, turn.name, turn.tool_call_id, turn.weight)
+        for turn in row.messages
+    ]
+    address = row.address
+    return messages, (address.file, address.number, address.unit), row.tools, row.template_arguments
+
+
+def _from_tuple(row: tuple[Any, ...]) -> Conversation:
+    messages, address, tools, template_arguments = row
+    return Conversation(
+        tuple([Message(*message) for message in messages]), Address(*address), tools, template_arguments
+    )
 
 
 class _Workers:
@@ -227,11 +276,11 @@ class _Workers:
         for process in self._processes:
             process.communicate()  # closes both pipes and collects the process
 
-    def submit(self, conversations: list[Conversation]) -> Future[list[_PackedOutcome | Drop]]:
+    def submit(self, conversations: list[Conversation]) -> Future[_Answer]:
         """Have a chunk proven by the next idle worker."""
         return self._threads.submit(self._prove_when_idle, conversations)
 
-    def _prove_when_idle(self, conversations: list[Conversation]) -> list[_PackedOutcome | Drop]:
+    def _prove_when_idle(self, conversations: list[Conversation]) -> _Answer:
         process = self._idle.get()
         try:
             answer = _prove_in_process(process, self._startup_message(process), conversations)
@@ -251,13 +300,13 @@ class _Workers:
 
 def _prove_in_process(
     process: subprocess.Popen[bytes], startup_message: bytes, conversations: list[Conversation]
-) -> Answer:
+) -> _Answer | _Failure:
     assert process.stdin is not None
     assert process.stdout is not None
-    answer: Answer | None = None
+    answer: _Answer | _Failure | None = None
     with suppress(BrokenPipeError):
         process.stdin.write(startup_message)
-        _send(process.stdin, conversations)
+        _send(process.stdin, [_to_tuple(row) for row in conversations])
         answer = _receive(process.stdout)
     if answer is not None:
         return answer
