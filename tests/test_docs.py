@@ -301,6 +301,20 @@ def test_every_room_is_in_the_house():
     }
 
 
+def test_each_term_of_the_field_is_found_by_its_name():
+    """From a listing of the files alone: a word of the term is the word of a file or of its room."""
+    places = {row[0]: row[1].strip("`") for row in table_rows(TEXTS["docs/house.md"], "term")}
+    assert len(places) == 24
+    assert [path for path in places.values() if not (SOURCE / path).is_file()] == []
+    by_another_name = {
+        term
+        for term, path in places.items()
+        if not {word.casefold().rstrip("s") for word in re.split(r"[ -]", term)}
+        & {word.rstrip("s") for word in re.split(r"[/_.]", path)}
+    }
+    assert by_another_name == {"gradient accumulation", "gradient clipping"}, "as the page says above the table"
+
+
 def test_every_dependency_has_its_reason_and_no_other():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     asked = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]

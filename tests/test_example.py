@@ -29,8 +29,9 @@ def first_loss_of_the_house(rows: int) -> float:
     import torch
 
     from tutelage.model.attention.packed import use_packed_attention
-    from tutelage.model.load import cast_model, load
+    from tutelage.model.load import load
     from tutelage.model.loss import row_loss
+    from tutelage.model.precision import cast_model
 
     folder = model_folder("smollm2-135m")
     ledger = Ledger()

@@ -20,7 +20,8 @@ from benchmarks.train.measured import Task, task_from_arguments
 from rich.console import Console
 
 from tutelage.builders.dataset import prepare, prepared_cache
-from tutelage.builders.memory_plan import fullest_row, recomputes_here, workload_of
+from tutelage.builders.memory_plan import decide_recompute, fullest_row, workload_of
+from tutelage.builders.resolved_run import resolve
 from tutelage.config import Settings
 from tutelage.plan.devices import this_machine
 from tutelage.plan.fit import Traces
@@ -58,10 +59,11 @@ class Watching(Screen):
 def predicted(settings: Settings, base: Path) -> dict[str, int]:
     """The planner's figures for the run."""
     prepared = prepare(settings, base, cache=prepared_cache())
-    checkpointing = recomputes_here(settings, prepared, processes=1, log=lambda _said: None)
-    work = replace(workload_of(settings, fullest_row(settings, prepared)), checkpointing=checkpointing)
-    needed = Traces(read_model_shape(str(base))).memory(work, this_machine().overhead)
-    return {figure.name: figure.size_bytes for figure in needed.figures} | {"checkpointing": int(checkpointing)}
+    resolved = decide_recompute(resolve(settings), prepared, log=lambda _text: None)
+    model_shape = read_model_shape(str(base))
+    work = workload_of(resolved, fullest_row(resolved, prepared, model_shape))
+    needed = Traces(model_shape).memory(work, this_machine().overhead)
+    return {figure.name: figure.size_bytes for figure in needed.figures} | {"checkpointing": int(work.checkpointing)}
 
 
 def main(task: Task) -> None:

@@ -19,8 +19,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from tutelage.model.attention.packed import document_attention, use_packed_attention
-from tutelage.model.load import DTYPES
 from tutelage.model.loss import row_loss
+from tutelage.model.precision import DTYPES
 from tutelage.types import Address, PackedSequence
 
 DOCUMENTS = (7, 130, 220, 1, 400, 64, 333, 2, 511, 90)

@@ -17,7 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tutelage.model.load import resolve_precision
+from tutelage.model.precision import resolve_precision
 from tutelage.plan.devices import FIXED_THRESHOLD, TUNABLES, overheads
 from tutelage.plan.fit import Traces
 from tutelage.plan.model_shape import read_model_shape

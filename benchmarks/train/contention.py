@@ -29,8 +29,8 @@ from benchmarks.train.machine import this_machine
 from benchmarks.train.measured import Task
 from benchmarks.train.workload import write_examples, write_rows
 
-from tutelage.model.load import resolve_precision
 from tutelage.model.locate import model_folder
+from tutelage.model.precision import resolve_precision
 
 OUT = Path("runs/benchmarks/contention.json")
 UNWATCHED = {"GOMP_SPINCOUNT": "300000", "OMP_WAIT_POLICY": ""}

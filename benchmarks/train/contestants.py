@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.train.measured import Measured, Numerics, Task
 
-from tutelage.model.load import Precision
+from tutelage.model.precision import Precision
 from tutelage.system.allocator import better_allocator, preload_environment
 from tutelage.system.startup import training_environment
 

@@ -20,8 +20,8 @@ from benchmarks.train.machine import this_machine
 from benchmarks.train.measured import Measured, Method, Numerics, Task
 from benchmarks.train.workload import write_rows
 
-from tutelage.model.load import resolve_precision
 from tutelage.model.locate import model_folder
+from tutelage.model.precision import resolve_precision
 
 TIMES = (1, 2, 4)
 

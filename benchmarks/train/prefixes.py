@@ -25,9 +25,10 @@ from tutelage import config
 from tutelage.builders.dataset import prepare
 from tutelage.model.adapters.lora import add_lora, make_all_trainable
 from tutelage.model.attention.packed import use_packed_attention
-from tutelage.model.load import cast_model, load, resolve_precision
+from tutelage.model.load import load
 from tutelage.model.locate import model_folder
 from tutelage.model.loss import row_loss
+from tutelage.model.precision import cast_model, resolve_precision
 from tutelage.pack import Sampler, batches
 from tutelage.types import Batch, Example
 

@@ -32,10 +32,10 @@ from torch.nn.modules import module as module_hooks
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from tutelage.builders.dataset import prepare
-from tutelage.builders.packing import row_tokens_here, trains_on_shared_prefixes
+from tutelage.builders.resolved_run import resolve
 from tutelage.config import Settings
-from tutelage.model.load import DTYPES, resolve_precision
 from tutelage.model.locate import model_folder
+from tutelage.model.precision import DTYPES, resolve_precision
 from tutelage.pack import Sampler, batches
 from tutelage.report.console.progress import Screen
 from tutelage.runs.metrics_log import HeldoutRecord, StepRecord
@@ -133,8 +133,8 @@ def computed_share(settings: Settings, base: Path) -> float:
     train = prepare(settings, base).train
     asked = settings.train
     order = Sampler(len(train), asked.batch_size, asked.epochs, settings.seed, asked.max_steps)
-    share_prefixes = trains_on_shared_prefixes(settings)
-    made = batches(train, order, row_tokens=row_tokens_here(settings), share_prefixes=share_prefixes)
+    resolved = resolve(settings)
+    made = batches(train, order, row_tokens=resolved.row_tokens, share_prefixes=resolved.trains_on_shared_prefixes)
     plain = list(islice(made, WARM_STEPS, WARM_STEPS + PLAIN_STEPS))
     return sum(one.computed_tokens for one in plain) / sum(one.tokens for one in plain)
 

@@ -32,8 +32,8 @@ from benchmarks.train.machine import this_machine
 from benchmarks.train.measured import Method, Task
 from benchmarks.train.workload import Workload, write_examples, write_rows
 
-from tutelage.model.load import Precision, resolve_precision
 from tutelage.model.locate import model_folder
+from tutelage.model.precision import Precision, resolve_precision
 
 OUT = Path("runs/benchmarks/train.json")
 

@@ -11,6 +11,7 @@ import pytest
 from tutelage import config
 from tutelage.builders.calibration_data import calibration_for, first_examples
 from tutelage.builders.dataset import Prepared, prepare
+from tutelage.builders.resolved_run import resolve
 from tutelage.builders.sampler import sampler_for
 from tutelage.config import Settings
 from tutelage.model.architecture import Architecture
@@ -59,7 +60,7 @@ def test_rows_hold_one_document_where_a_model_mixes_them(
     made: Made, quiet_screen: Screen, documents_isolated: bool
 ) -> None:
     settings, prepared = made("lora.init=lora_ga", "lora.init_tokens=300", "train.learning_rate=")
-    look: Any = calibration_for(settings, prepared, quiet_screen)
+    look: Any = calibration_for(resolve(settings), prepared, quiet_screen)
 
     with look(Architecture(documents_isolated=documents_isolated)) as sight:
         documents = [len(row.document_tokens) for row in sight]
@@ -72,4 +73,4 @@ def test_rows_hold_one_document_where_a_model_mixes_them(
 def test_nothing_else_looks(made: Made, quiet_screen: Screen, chosen: str) -> None:
     settings, prepared = made(chosen, "train.learning_rate=")
 
-    assert calibration_for(settings, prepared, quiet_screen) is None
+    assert calibration_for(resolve(settings), prepared, quiet_screen) is None

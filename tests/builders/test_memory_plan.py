@@ -14,9 +14,9 @@ from tests.support.tiny_kinds import tiny_config
 from tutelage import config
 from tutelage.builders import memory_plan as planned
 from tutelage.builders.dataset import Prepared, prepare
-from tutelage.builders.memory_plan import checkpointing_choice, fullest_row, recomputes_here
+from tutelage.builders.memory_plan import checkpointing_choice, decide_recompute, fullest_row
 from tutelage.builders.model import train_state_for
-from tutelage.builders.packing import row_tokens_here
+from tutelage.builders.resolved_run import resolve
 from tutelage.config import Settings
 from tutelage.distributed.process_group import SINGLE
 from tutelage.errors import ConfigError, DataError
@@ -49,7 +49,7 @@ def test_with_room_nothing_is_computed_again(
     free(monkeypatch, 10**12)
     said: list[str] = []
 
-    assert not recomputes_here(settings, prepared, processes=1, log=said.append)
+    assert not decide_recompute(resolve(settings), prepared, log=said.append).recompute
     assert said == []
 
 
@@ -57,16 +57,16 @@ def test_without_room_the_planner_decides_and_says_so(
     settings: Settings, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free(monkeypatch, 10**12)
-    choice = checkpointing_choice(settings, prepared, log=lambda _text: None)
+    choice = checkpointing_choice(resolve(settings), prepared, log=lambda _text: None)
     assert choice.with_bytes < choice.without_bytes
     said: list[str] = []
     free(monkeypatch, choice.without_bytes)  # the plan wants some room beside its prediction
 
-    assert recomputes_here(settings, prepared, processes=1, log=said.append)
+    assert decide_recompute(resolve(settings), prepared, log=said.append).recompute
     assert "activation checkpointing on" in said[-1]
 
     free(monkeypatch, 2 * choice.without_bytes)
-    assert not recomputes_here(settings, prepared, processes=1, log=said.append)
+    assert not decide_recompute(resolve(settings), prepared, log=said.append).recompute
 
 
 @pytest.mark.parametrize(("value", "expected"), [("on", True), ("off", False)])
@@ -75,8 +75,8 @@ def test_what_is_asked_for_is_done(
 ) -> None:
     free(monkeypatch, 1)
 
-    found = recomputes_here(asked(settings, value), prepared, processes=1, log=lambda _text: None)
-    assert found is expected
+    resolved = decide_recompute(resolve(asked(settings, value)), prepared, log=lambda _text: None)
+    assert resolved.recompute is expected
 
 
 def test_several_processes_decide_alike(
@@ -84,13 +84,14 @@ def test_several_processes_decide_alike(
 ) -> None:
     for memory_bytes in (1, 10**12):
         free(monkeypatch, memory_bytes)
-        assert not recomputes_here(settings, prepared, processes=2, log=lambda _text: None)
+        assert not decide_recompute(resolve(settings, processes=2), prepared, log=lambda _text: None).recompute
 
 
 def test_the_fullest_row_is_a_row_of_the_run(settings: Settings, prepared: Prepared) -> None:
-    row = fullest_row(settings, prepared, read_model_shape(settings.model.name))
+    resolved = resolve(settings)
+    row = fullest_row(resolved, prepared, read_model_shape(settings.model.name))
 
-    assert max(len(one.ids) for one in prepared.train) <= len(row.ids) <= row_tokens_here(settings)
+    assert max(len(one.ids) for one in prepared.train) <= len(row.ids) <= resolved.row_tokens
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1])
@@ -101,7 +102,7 @@ def test_r3_a_model_with_dropout_of_its_own_is_planned_on_the_rows_it_trains_on(
     tiny_config("gpt2", **dropout).save_pretrained(tmp_path / "gpt2")
     sharing = settings.model_copy(update={"pack": settings.pack.model_copy(update={"share_prefixes": True})})
 
-    row = fullest_row(sharing, prepared, read_model_shape(str(tmp_path / "gpt2")))
+    row = fullest_row(resolve(sharing), prepared, read_model_shape(str(tmp_path / "gpt2")))
 
     assert bool(row.parents) is (share == 0.0), "documents that share a beginning would share its dropout"
 
@@ -110,7 +111,7 @@ def test_a_learner_computes_again_when_told(settings: Settings) -> None:
     base = Path(settings.model.name)
     torch.manual_seed(0)
     for recompute in (False, True):
-        model = train_state_for(settings, base, SINGLE, recompute=recompute).model
+        model = train_state_for(dataclasses.replace(resolve(settings), recompute=recompute), base, SINGLE).model
         assert model.is_gradient_checkpointing is recompute
 
 
@@ -124,7 +125,7 @@ def test_r22_a_model_that_cannot_be_planned_is_trained(
     monkeypatch.setattr(planned, "choose_checkpointing", failing)
     said: list[str] = []
 
-    assert not recomputes_here(settings, prepared, processes=1, log=said.append)
+    assert not decide_recompute(resolve(settings), prepared, log=said.append).recompute
     assert said == ["  no plan of its memory (a kernel has no shapes): activation checkpointing off"]
 
 
@@ -137,5 +138,5 @@ def test_r6_a_plan_that_cannot_be_made_stops_nothing(
     monkeypatch.setattr(planned, "read_model_shape", refusing)
     said: list[str] = []
 
-    assert not recomputes_here(settings, prepared, processes=1, log=said.append)
+    assert not decide_recompute(resolve(settings), prepared, log=said.append).recompute
     assert "no plan of its memory (This model does not keep its layers in a list)" in said[0]

@@ -18,8 +18,9 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from tutelage import config
+from tutelage.api.run import Run
 from tutelage.builders import method as method_module
-from tutelage.builders.evaluation import evaluate_adapters, evaluate_run
+from tutelage.builders.evaluation import evaluate_adapters
 from tutelage.builders.named_adapters import named_adapters
 from tutelage.builders.trained_model import TrainedModel, open_trained_model
 from tutelage.cli import main
@@ -93,9 +94,9 @@ def test_measures_are_those_of_each_run_alone(runs: Path, quiet_screen: Screen) 
     found = evaluate_adapters(str(runs / "tiny"), given, screen=quiet_screen)
 
     assert list(found) == ["base", "tuned", "small", "dora"]
-    assert found["base"] == evaluate_run(str(runs / "tiny"), base=True, screen=quiet_screen)
+    assert found["base"] == Run(runs / "tiny").evaluate(base=True)
     for name, where in (("tuned", "tiny"), ("small", "small"), ("dora", "dora")):
-        assert found[name] == evaluate_run(str(runs / where), base=False, screen=quiet_screen)
+        assert found[name] == Run(runs / where).evaluate(base=False)
 
 
 def test_a_plain_adapter_folder_will_do(runs: Path, tmp_path: Path, tiny_model_folder: Path) -> None:

@@ -16,8 +16,8 @@ from tutelage.errors import ConfigError
 from tutelage.model.activation_checkpointing import recompute_activations, recomputes
 from tutelage.model.adapters.lora import add_lora
 from tutelage.model.attention.packed import use_packed_attention
-from tutelage.model.load import cast_model
 from tutelage.model.loss import row_loss
+from tutelage.model.precision import cast_model
 from tutelage.pack import pack_rows
 from tutelage.types import Example
 

@@ -27,8 +27,9 @@ from tutelage.model.adapters.lora import add_lora
 from tutelage.model.architecture import architecture_of, bare_model, native_inputs
 from tutelage.model.attention.packed import use_generation_attention
 from tutelage.model.fused.norm_and_mlp import reduce_saved_activations
-from tutelage.model.load import cast_model, load
+from tutelage.model.load import load
 from tutelage.model.loss import row_loss
+from tutelage.model.precision import cast_model
 from tutelage.model.trial import require_trainable
 from tutelage.pack import pack_rows
 from tutelage.types import Address, Example

@@ -14,8 +14,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, Qwen3_5Config, Qwen3_
 from tests.support.tiny_kinds import tiny_config, tiny_kind
 from tutelage.errors import DataError, TutelageError
 from tutelage.model.gguf import convert_gguf
-from tutelage.model.load import cast_model, load
+from tutelage.model.load import load
 from tutelage.model.locate import model_folder
+from tutelage.model.precision import cast_model
 
 
 def test_parameters_are_cast_and_buffers_are_not(tiny_model_folder: Path) -> None:

@@ -16,8 +16,9 @@ from tutelage.export.model_folder import save_trained
 from tutelage.model.adapters.lora import add_lora
 from tutelage.model.adapters.lora_init import CalibrationData
 from tutelage.model.attention.packed import use_generation_attention, use_packed_attention
-from tutelage.model.load import cast_model, load
+from tutelage.model.load import load
 from tutelage.model.loss import row_loss
+from tutelage.model.precision import cast_model
 from tutelage.optim.master_weights import MasterWeights
 from tutelage.optim.optimizers import adamw
 from tutelage.pack import pack_rows

@@ -24,9 +24,9 @@ from tutelage.evaluate.heldout import heldout_loss
 from tutelage.model import loss as loss_module
 from tutelage.model.adapters.lora import add_lora
 from tutelage.model.attention.packed import use_packed_attention
-from tutelage.model.load import cast_model
 from tutelage.model.loss import row_loss
 from tutelage.model.output_head import head_of
+from tutelage.model.precision import cast_model
 from tutelage.pack import pack_rows
 from tutelage.types import Example
 

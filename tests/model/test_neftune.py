@@ -10,9 +10,9 @@ import torch
 
 from tutelage.model.adapters.lora import add_lora
 from tutelage.model.attention.packed import use_packed_attention
-from tutelage.model.load import cast_model
 from tutelage.model.loss import row_loss
 from tutelage.model.neftune import add_embedding_noise
+from tutelage.model.precision import cast_model
 from tutelage.pack import pack_rows
 
 Maker = Callable[..., Any]

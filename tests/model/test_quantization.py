@@ -18,8 +18,9 @@ from tutelage.errors import ConfigError, DataError, DependencyError
 from tutelage.model import quantization as quantise
 from tutelage.model.adapters.lora import add_lora
 from tutelage.model.attention.packed import use_packed_attention
-from tutelage.model.load import cast_model, load
+from tutelage.model.load import load
 from tutelage.model.loss import row_loss
+from tutelage.model.precision import cast_model
 from tutelage.model.quantization import four_bit, parameter_count, stored_bytes
 from tutelage.pack import pack_rows
 from tutelage.report.console.progress import Screen

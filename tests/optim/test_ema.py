@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tutelage.model.load import cast_model
+from tutelage.model.precision import cast_model
 from tutelage.optim.ema import WeightAverage
 from tutelage.optim.master_weights import MasterWeights
 from tutelage.optim.optimizers import adamw

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tutelage.errors import CheckpointError
-from tutelage.model.load import cast_model
+from tutelage.model.precision import cast_model
 from tutelage.optim.master_weights import MasterWeights
 
 Maker = Callable[..., Any]

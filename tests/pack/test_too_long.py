@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.support.chunks import chunk_of, entered
 from tutelage.ledger import Ledger
 from tutelage.pack import pack_rows, within_limit
-from tutelage.render.example_checks import assert_proven
+from tutelage.render.loss_mask import assert_proven
 from tutelage.types import Address, Change, Conversation, Drop, Example, Message, Turn
 
 STOP = 1

@@ -13,8 +13,8 @@ from tutelage.model.activation_checkpointing import recompute_activations
 from tutelage.model.attention import cpu_bf16
 from tutelage.model.attention.packed import use_packed_attention
 from tutelage.model.fused.norm_and_mlp import reduce_saved_activations
-from tutelage.model.load import cast_model
 from tutelage.model.loss import row_loss
+from tutelage.model.precision import cast_model
 from tutelage.plan import trace as trace_module
 from tutelage.plan.model_shape import ModelShape, read_model_shape
 from tutelage.plan.trace import Meter, row_of, trace, with_trainable_parameters

@@ -29,7 +29,7 @@ from tutelage.types import Conversation, Drop, Proven
 ROOM = Path(tutelage.render.__file__).parent
 MODULES = (
     *("text_spans", "chat_template.reasoning", "prompt_boundary", "missing_stop", "opened_reasoning"),
-    *("turns", "special_tokens", "example_checks", "sequences", "renderer"),
+    *("turns", "special_tokens", "sequences", "loss_mask", "renderer"),
 )
 
 
@@ -49,7 +49,7 @@ class Mutant:
 
 
 MUTANTS = (
-    Mutant("the role header is trained", "renderer", "weights[start:end] = ", "weights[start - 1 : end] = ", "gate"),
+    Mutant("the role header is trained", "loss_mask", "weights[start:end] = ", "weights[start - 1 : end] = ", "gate"),
     Mutant(
         "a reply starts one letter early",
         "turns",
@@ -65,7 +65,7 @@ MUTANTS = (
         "suffix[: match.end() + 1]",
         "witness",
     ),
-    Mutant("the stop has no weight", "renderer", "weights[start:end] = ", "weights[start : end - 1] = ", "gate"),
+    Mutant("the stop has no weight", "loss_mask", "weights[start:end] = ", "weights[start : end - 1] = ", "gate"),
     Mutant(
         "every reply begins behind the prompt",
         "text_spans",

@@ -29,7 +29,8 @@ from tutelage.optim.optimizers import adamw
 from tutelage.pack import Sampler, batches
 from tutelage.runs.metrics_log import Recorder
 from tutelage.train.checkpoint import Checkpoints, Progress
-from tutelage.train.loop import train
+from tutelage.train.listener import Listener
+from tutelage.train.loop import Cadence, train
 from tutelage.types import Address, Example, PackedSequence, Turn
 
 CHANGED = ("train.epochs=6", "train.checkpoint_every=1", "lora.dropout=0.1", "evaluate.before=false", "evaluate.task=")
@@ -78,13 +79,9 @@ def train_in(folder: Path) -> None:
         schedule=LRSchedule(kind="cosine", peak=0.003, steps=STEPS, warmup_steps=5),
         max_grad_norm=1.0,
         heldout=heldout,
-        evaluate_every=EVALUATE_EVERY,
-        patience=None,
+        cadence=Cadence(EVALUATE_EVERY, checkpoint_every=1),
         checkpoints=checkpoints,
-        checkpoint_every=1,
-        recorder=Recorder(folder / "record.jsonl", from_step=progress.steps_done),
-        watch=lambda _record: None,
-        asked_to_stop=lambda: False,
+        listener=Listener(Recorder(folder / "record.jsonl", from_step=progress.steps_done), lambda _record: None),
         progress=progress,
     )
 

@@ -22,7 +22,8 @@ from tutelage.optim.master_weights import MasterWeights
 from tutelage.pack import pack_rows
 from tutelage.runs.metrics_log import Recorder, StepRecord
 from tutelage.train.checkpoint import Progress
-from tutelage.train.loop import train
+from tutelage.train.listener import Listener
+from tutelage.train.loop import Cadence, train
 from tutelage.types import Address, Batch, Example, PackedSequence, Turn
 
 DOCUMENTS: Final = 16
@@ -110,13 +111,9 @@ def step_of(model: Any, rows: Sequence[PackedSequence], record: Path, *, trained
         "schedule": LRSchedule(kind="constant", peak=1.0, steps=1, warmup_steps=0),
         "max_grad_norm": 1e9,
         "heldout": None,
-        "evaluate_every": 1,
-        "patience": None,
+        "cadence": Cadence(1),
         "checkpoints": NoCheckpoints(),
-        "checkpoint_every": None,
-        "recorder": Recorder(record),
-        "watch": seen.append,
-        "asked_to_stop": lambda: False,
+        "listener": Listener(Recorder(record), seen.append),
         "progress": Progress(),
     } | given
     batch = Batch(0, 0.0, tuple(rows), trained_tokens=trained_tokens, examples=DOCUMENTS)

@@ -27,7 +27,7 @@ def main(model_folder: Path, batch: int, out: Path) -> None:
     trained_tokens = sum(document.trained_tokens for document in documents)
     share = share_of(documents, rank=process_group.rank, processes=process_group.size)
     with open_process_group(process_group, device="cpu"):
-        strategy = place_model(model, process_group, precision="fp32", sharded=True)
+        strategy = place_model(model, process_group, device="cpu", precision="fp32", sharded=True)
         use_packed_attention(model)
         for name, packed in (("packed", True), ("apart", False)):
             step = step_of(

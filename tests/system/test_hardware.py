@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tutelage.model.load import resolve_precision
+from tutelage.model.precision import resolve_precision
 from tutelage.system import hardware as room
 from tutelage.system.hardware import Gpu, Machine, Torch, machine, problems, route_on
 

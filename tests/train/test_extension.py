@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from tests.support.compared_runs import assert_same_weights
+from tutelage.api.run import Run
 from tutelage.builders.base_model import start_folder
 from tutelage.builders.dataset import prepare
-from tutelage.builders.evaluation import evaluate_run
 from tutelage.cli.train import _settings
 from tutelage.errors import CheckpointError, ConfigError
 from tutelage.optim.lr_schedule import LRSchedule
@@ -58,7 +58,7 @@ def test_r26_a_run_of_more_epochs_is_the_one_that_had_them_from_the_start(
     aside = longest.folder / "finished-000003"
     assert json.loads((aside / "result.json").read_text(encoding="utf-8"))["steps"] == 3
     assert (aside / "adapter" / "adapter_model.safetensors").is_file()
-    assert evaluate_run(str(longest.folder), base=False, screen=quiet_screen).heldout_loss == pytest.approx(
+    assert Run(longest.folder).evaluate(base=False).heldout_loss == pytest.approx(
         longest.result["after"]["heldout_loss"], abs=1e-6
     )
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from tutelage.errors import SaveError, TrainingError
 from tutelage.optim.lr_schedule import LRSchedule
 from tutelage.runs.metrics_log import HeldoutRecord, Recorder, StepRecord, read_record
 from tutelage.train.checkpoint import Checkpoints, Progress
-from tutelage.train.loop import Outcome, train
+from tutelage.train.listener import Listener
+from tutelage.train.loop import Cadence, Outcome, train
 from tutelage.types import Address, Batch, PackedSequence
 
 Maker = Callable[..., Any]
@@ -41,7 +43,14 @@ class Bench:
             rows = tuple(a_row(step, part) for part in range(2))
             yield Batch(step, step / 4, rows, trained_tokens=12, examples=2)
 
-    def train(self, steps: int, **changes: Any) -> Outcome:
+    def train(
+        self,
+        steps: int,
+        *,
+        asked_to_stop: Callable[[], bool] = lambda: False,
+        cadence: Mapping[str, int] = MappingProxyType({}),
+        **changes: Any,
+    ) -> Outcome:
         start = changes.get("progress", Progress()).steps_done
         given: dict[str, Any] = {
             "row_loss": self.row_loss,
@@ -49,13 +58,9 @@ class Bench:
             "schedule": LRSchedule(kind="constant", peak=0.01, steps=steps, warmup_steps=0),
             "max_grad_norm": 1.0,
             "heldout": None,
-            "evaluate_every": 2,
-            "patience": None,
+            "cadence": Cadence(**({"evaluate_every": 2} | cadence)),
             "checkpoints": self.checkpoints,
-            "checkpoint_every": None,
-            "recorder": Recorder(self.record, from_step=start),
-            "watch": self.seen.append,
-            "asked_to_stop": lambda: False,
+            "listener": Listener(Recorder(self.record, from_step=start), self.seen.append, asked_to_stop),
             "progress": Progress(),
         } | changes
         return train(self.model, self.batches(steps, start), **given)
@@ -112,7 +117,9 @@ def test_the_sum_is_divided_once_by_the_count(bench: Bench) -> None:
 
 
 def test_checkpoints_and_measurements_come_when_due(bench: Bench) -> None:
-    outcome = bench.train(7, heldout=falling_then(3.0, 2.0, 2.5, 2.6), evaluate_every=2, checkpoint_every=3)
+    outcome = bench.train(
+        7, heldout=falling_then(3.0, 2.0, 2.5, 2.6), cadence={"evaluate_every": 2, "checkpoint_every": 3}
+    )
 
     measured = [one.step for one in bench.seen if isinstance(one, HeldoutRecord)]
     assert measured == [2, 4, 6, 7], "the last step is always measured"
@@ -128,7 +135,7 @@ def test_training_mode_comes_back_after_a_measurement(bench: Bench) -> None:
         bench.model.eval()
         return 1.0
 
-    bench.train(4, heldout=measure, evaluate_every=1)
+    bench.train(4, heldout=measure, cadence={"evaluate_every": 1})
 
     assert bench.modes == [True] * 8
 
@@ -141,7 +148,7 @@ def test_early_stop_keeps_the_best_weights(bench: Bench) -> None:
         weights.append({name: one.detach().clone() for name, one in bench.model.named_parameters()})
         return next(values)
 
-    outcome = bench.train(20, heldout=measure, evaluate_every=2, patience=2)
+    outcome = bench.train(20, heldout=measure, cadence={"evaluate_every": 2, "patience": 2})
 
     assert outcome.ended == "early_stop"
     assert outcome.progress.steps_done == 8, "best at 4, then two measurements without improvement; equal is none"
@@ -152,7 +159,9 @@ def test_early_stop_keeps_the_best_weights(bench: Bench) -> None:
 
 
 def test_a_measurement_that_is_not_finite_is_never_the_best(bench: Bench) -> None:
-    outcome = bench.train(6, heldout=falling_then(math.nan, 2.0, math.nan), evaluate_every=2, patience=5)
+    outcome = bench.train(
+        6, heldout=falling_then(math.nan, 2.0, math.nan), cadence={"evaluate_every": 2, "patience": 5}
+    )
 
     assert outcome.progress.best_step == 4
     assert [line["heldout_loss"] for line in bench.lines() if "heldout_loss" in line] == [None, 2.0, None]
@@ -218,7 +227,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_addresses(bench: Bench, ba
         return total, count
 
     with pytest.raises(TrainingError, match="Step 3 is not finite") as caught:
-        bench.train(9, row_loss=row_loss, checkpoint_every=1)
+        bench.train(9, row_loss=row_loss, cadence={"checkpoint_every": 1})
 
     assert caught.value.where == "data.jsonl:20, data.jsonl:21"
     assert str(bad) in str(caught.value.found)

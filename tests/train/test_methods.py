@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tutelage import config
-from tutelage.builders.evaluation import evaluate_run
+from tutelage.api.run import Run
 from tutelage.builders.trained_model import open_trained_model
 from tutelage.errors import DependencyError
 from tutelage.model import quantization
@@ -90,7 +90,7 @@ def test_a_run_resumes_bit_for_bit_and_opens_as_it_was_measured(
 
     before, after = whole.result["before"]["heldout_loss"], whole.result["after"]["heldout_loss"]
     assert after != before
-    again = evaluate_run(str(whole.folder), base=False, screen=quiet_screen)
+    again = Run(whole.folder).evaluate(base=False)
     saved_apart = name in (
         "pissa",
         "olora",
@@ -98,7 +98,7 @@ def test_a_run_resumes_bit_for_bit_and_opens_as_it_was_measured(
         "lora_ga",
     )  # what was computed with is residual and adapter; saved is their sum
     assert again.heldout_loss == pytest.approx(after, abs=2e-2 if saved_apart else 0, rel=0)
-    base = evaluate_run(str(whole.folder), base=True, screen=quiet_screen)
+    base = Run(whole.folder).evaluate(base=True)
     rounded = saved_apart or name in ("dora", "eva")  # eva's is of DoRA
     started_elsewhere = name == "qloftq"  # nearer to the original than the base of 4 bits
     assert started_elsewhere or base.heldout_loss == pytest.approx(before, abs=2e-2 if rounded else 1e-4, rel=0)
@@ -151,7 +151,7 @@ def test_methods_go_with_the_other_ways_to_optimise(
 
     before, after = finished.result["before"]["heldout_loss"], finished.result["after"]["heldout_loss"]
     assert after != before
-    again = evaluate_run(str(finished.folder), base=False, screen=quiet_screen)
+    again = Run(finished.folder).evaluate(base=False)
     assert again.heldout_loss == after
 
 

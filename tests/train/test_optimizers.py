@@ -13,7 +13,7 @@ import torch
 
 from tutelage.errors import ConfigError, DependencyError
 from tutelage.model.adapters.lora import add_lora
-from tutelage.model.load import cast_model
+from tutelage.model.precision import cast_model
 from tutelage.optim import optimizers as optimizers_module
 from tutelage.optim.master_weights import MasterWeights
 from tutelage.optim.optimizers import (

@@ -27,7 +27,8 @@ from tutelage.pack import Sampler, batches
 from tutelage.report.console.progress import Screen
 from tutelage.runs.metrics_log import Recorder, RowsRecord, StepRecord
 from tutelage.train.checkpoint import Checkpoints, Progress
-from tutelage.train.loop import Outcome, train
+from tutelage.train.listener import Listener
+from tutelage.train.loop import Cadence, Outcome, train
 from tutelage.types import Address, Example, PackedSequence, Turn
 
 RowLoss = Callable[[Any, PackedSequence], tuple[torch.Tensor, int]]
@@ -89,13 +90,11 @@ class Bench:
             "schedule": LRSchedule(kind="constant", peak=0.01, steps=STEPS, warmup_steps=0),
             "max_grad_norm": 1.0,
             "heldout": None,
-            "evaluate_every": 1,
-            "patience": None,
+            "cadence": Cadence(1, checkpoint_every=1),
             "checkpoints": Checkpoints(self.folder / "checkpoints", keep=9),
-            "checkpoint_every": 1,
-            "recorder": Recorder(self.folder / "record.jsonl", from_step=progress.steps_done),
-            "watch": self.seen.append,
-            "asked_to_stop": lambda: False,
+            "listener": Listener(
+                Recorder(self.folder / "record.jsonl", from_step=progress.steps_done), self.seen.append
+            ),
             "progress": progress,
         } | changes
         rows = batches(documents(), order, row_tokens=row_tokens, start_step=progress.steps_done)
@@ -197,7 +196,7 @@ def test_one_document_that_does_not_fit_says_so(bench: Callable[..., Bench]) -> 
     before = {name: master.detach().clone() for name, master in one.optimizer.masters.items()}
 
     with pytest.raises(FitError, match="alone does not fit") as caught:
-        one.train(fits(5), checkpoint_every=None)
+        one.train(fits(5), cadence=Cadence(1))
 
     assert str(caught.value.where).startswith("made:")
     assert "pack.max_seq_length" in str(caught.value.fix)
@@ -262,7 +261,7 @@ def test_b12_one_held_out_document_that_does_not_fit_ends_the_run_saved(bench: C
         return heldout_loss(made.model, held_out(), row_loss=without_room(10, []))
 
     with pytest.raises(FitError, match="held-out example alone") as caught:
-        made.train(row_loss, steps=4, heldout=measure, evaluate_every=2, checkpoint_every=None)
+        made.train(row_loss, steps=4, heldout=measure, cadence=Cadence(2))
 
     assert caught.value.found == "22 tokens in a row of its own"
     checkpoints = Checkpoints(made.folder / "checkpoints", keep=9)
@@ -277,7 +276,7 @@ def test_b12_another_failure_of_the_held_out_loss_is_saved_before(bench: Callabl
         raise IndexError("index out of range in self")
 
     with pytest.raises(TrainingError, match="could not be measured after step 3") as caught:
-        made.train(row_loss, steps=4, heldout=measure, evaluate_every=3, checkpoint_every=None)
+        made.train(row_loss, steps=4, heldout=measure, cadence=Cadence(3))
 
     assert caught.value.found == "index out of range in self"
 

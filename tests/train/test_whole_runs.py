@@ -16,8 +16,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tutelage import config
+from tutelage.api.run import Run
 from tutelage.builders import method as method_module
-from tutelage.builders.evaluation import evaluate_run
 from tutelage.distributed import strategy as strategy_module
 from tutelage.errors import ConfigError, DataError, SaveError, SourceNotFoundError, TrainingError
 from tutelage.report.console.progress import Screen
@@ -146,7 +146,7 @@ def test_what_is_saved_is_what_was_measured(
     finished = train_tiny(
         f"model.name={base}", f"model.method={method}", f"model.precision={precision}", "evaluate.before=false"
     )
-    again = evaluate_run(str(finished.folder), base=False, screen=quiet_screen)
+    again = Run(finished.folder).evaluate(base=False)
 
     assert asdict(again) == finished.result["after"]
 

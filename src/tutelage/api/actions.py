@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from tutelage.types import Finding
 if TYPE_CHECKING:
     from tutelage.evaluate.suite import Metrics
     from tutelage.plan.plan import Plan
+    from tutelage.report.console.progress import Screen
 
 
 def train(
@@ -27,6 +29,9 @@ def train(
     task: Data | None = None,
     general: Data | None = None,
     resume: bool = False,
+    checkpoint: str | None = None,
+    skip_step: bool = False,
+    screen: Screen | None = None,
     **settings: Any,
 ) -> Run:
     """Fine-tune a model on demonstrations; measure it before and after; leave a run folder with a report.
@@ -44,6 +49,9 @@ def train(
         general: prompts with checks, away from the task.
         resume: go on with the run of this `name` and `folder` from its last checkpoint; the same data and settings are
             required.
+        checkpoint: with `resume`: go on from this one, such as `step-000010`.
+        skip_step: with `resume`: leave out the step that the run was stopped before.
+        screen: told what happens; None writes to the terminal or notebook.
         settings: the recipe's names as keywords: `epochs=2`, `lora={"rank": 16}`, `**{"pack.max_seq_length": 512}`. The
             last part of a name is enough where no other field ends so. Without `name`, the run gets a free one.
 
@@ -64,8 +72,10 @@ def train(
         run_settings = run_settings.model_copy(update={"name": _free_name(Path(run_settings.folder))})
     from tutelage.train.run import run
 
-    finished = run(run_settings, screen_here(), resume=resume)
-    return Run(finished.folder)
+    finished = run(run_settings, screen or screen_here(), resume=resume, checkpoint=checkpoint, skip_step=skip_step)
+    trained_run = Run(finished.folder)
+    trained_run.ended = finished.ended
+    return trained_run
 
 
 def settings_of(
@@ -104,6 +114,7 @@ def plan(
     memory_gb: float | None = None,
     probe: bool = False,
     tokens: int = 2048,
+    log: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> Plan:
     """Bytes and seconds of a run, before anything is loaded.
@@ -117,6 +128,7 @@ def plan(
         memory_gb: plan for this much memory; None for what is free here.
         probe: time a few layers, which takes about 10 s.
         tokens: of a row, where no data is given.
+        log: told what goes on.
         settings: as for `train`.
 
     Raises:
@@ -124,14 +136,18 @@ def plan(
     """
     from tutelage.builders.planning import of_model, of_recipe
 
+    log = log or _silent
+
     if data is None and not isinstance(model, Settings):
         run_settings = from_keywords({"model.name": os.fspath(model)} | NO_DATA | settings, where="tutelage.plan(...)")
         method, precision = run_settings.model.method, run_settings.model.precision
-        return of_model(
-            run_settings.model.name, method, tokens, precision, memory_gb=memory_gb, probe=probe, log=lambda _text: None
-        )
+        return of_model(run_settings.model.name, method, tokens, precision, memory_gb=memory_gb, probe=probe, log=log)
     run_settings = settings_of(model, "plan", settings, data=data)
-    return of_recipe(run_settings, memory_gb=memory_gb, probe=probe, log=lambda _text: None)
+    return of_recipe(run_settings, memory_gb=memory_gb, probe=probe, log=log)
+
+
+def _silent(_text: str) -> None:
+    pass
 
 
 def audit(model: str | os.PathLike[str], **settings: Any) -> tuple[Finding, ...]:
@@ -147,10 +163,10 @@ def audit(model: str | os.PathLike[str], **settings: Any) -> tuple[Finding, ...]
     Raises:
         TutelageError: the model or its template cannot be read.
     """
-    from tutelage.builders.checkpoint import checkpoint_report
+    from tutelage.builders.checkpoint_report import checkpoint_report
 
     run_settings = from_keywords({"model.name": os.fspath(model)} | NO_DATA | settings, where="tutelage.audit(...)")
-    return checkpoint_report(run_settings.model.name, run_settings.render, log=lambda _text: None).findings
+    return checkpoint_report(run_settings.model.name, run_settings.render, log=_silent).findings
 
 
 def evaluate(

@@ -43,21 +43,41 @@ class Run:
     Attributes:
         folder: holds all of it.
         settings: that it was started with.
-        result: what `result.json` says; empty until the run is finished.
+        ended: how `train` left it: "finished", "early_stop" or "interrupted"; None for a run that is opened again.
 
     Raises:
         SourceNotFoundError: there is no run.
-        CheckpointError: its settings or result cannot be read.
+        CheckpointError: its settings cannot be read.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder: Path = run_files.existing_run_folder(os.fspath(folder))
         self.settings: Settings = run_files.read_settings(self.folder)
-        self.result: dict[str, Any] = self._read_result()
+        self._result: dict[str, Any] = {}
+        self._started = self._recorded_start()
+        self.ended: str | None = None
         self._opened: dict[str, TrainedModel] = {}
 
-    def _read_result(self) -> dict[str, Any]:
-        return run_files.read_result(self.folder) if (self.folder / run_files.RESULT).is_file() else {}
+    @property
+    def result(self) -> dict[str, Any]:
+        """What `result.json` says; empty until the run is finished.
+
+        >>> sorted(run.result["before"]) == sorted(run.result["after"])
+        True
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        if not self._result and (self.folder / run_files.RESULT).is_file():
+            self._result = run_files.read_result(self.folder)
+        return self._result
+
+    def _recorded_start(self) -> str | None:
+        """When the run began that is in the folder now; None where nothing readable says so."""
+        try:
+            return run_files.read_json(self.folder / run_files.RESULT).get("started")
+        except (OSError, ValueError):
+            return None
 
     @property
     def ledger(self) -> Mapping[str, Any]:
@@ -203,7 +223,7 @@ class Run:
                 where=str(trained),
                 fix=f"let it finish: {command('train', '--resume', self.folder)}",
             )
-        if self._read_result().get("started") != self.result.get("started"):
+        if self._started is not None and self._recorded_start() != self._started:
             raise CheckpointError(
                 "Another run is in this folder now",
                 where=str(self.folder),

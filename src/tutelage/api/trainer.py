@@ -13,8 +13,8 @@ from tutelage.api.messages import Prompts, conversations_of
 from tutelage.builders.base_model import start_folder, with_adapters_own
 from tutelage.builders.method import loaded_base
 from tutelage.builders.model import TrainState, train_state_for
-from tutelage.builders.packing import row_tokens_here, trains_on_shared_prefixes
 from tutelage.builders.renderer import renderer_for
+from tutelage.builders.resolved_run import resolve
 from tutelage.config.keywords import from_keywords
 from tutelage.config.method import DATA_DRIVEN_INITS
 from tutelage.config.settings import Settings
@@ -60,10 +60,11 @@ class Trainer:
                 fix="leave it out, or use tutelage.train",
             )
         self.settings: Settings = trainer_settings
+        self._resolved = resolve(trainer_settings)
         start = start_folder(trainer_settings.model, log=Terminal(stderr=True).write_line)
         self._start = start
         self._renderer = renderer_for(start, trainer_settings.render)
-        self._state: TrainState = train_state_for(trainer_settings, start, SINGLE)
+        self._state: TrainState = train_state_for(self._resolved, start, SINGLE)
         self._attention = self._state.strategy.architecture.attention
 
     def forward_backward(self, batch: Sequence[Example]) -> float:
@@ -82,7 +83,7 @@ class Trainer:
             ConfigError: an example is longer than `pack.row_tokens`.
         """
         state, architecture = self._state, self._state.strategy.architecture
-        row_tokens, longest = row_tokens_here(self.settings), max(len(example.ids) for example in batch)
+        row_tokens, longest = self._resolved.row_tokens, max(len(example.ids) for example in batch)
         if longest > row_tokens:
             raise ConfigError(
                 "An example is longer than a row",
@@ -94,7 +95,7 @@ class Trainer:
         rows = pack_rows(
             batch,
             row_tokens=row_tokens,
-            share_prefixes=trains_on_shared_prefixes(self.settings)
+            share_prefixes=self._resolved.trains_on_shared_prefixes
             and architecture.shares_prefixes
             and not architecture.draws_noise,
             documents_isolated=architecture.documents_isolated,
@@ -189,6 +190,6 @@ class Trainer:
             path,
             stored_as=state.stored_as,
             start=state.adapted.start,
-            original_model=loaded_base(self.settings, self._start)[0] if frozen else None,
+            original_model=loaded_base(self._resolved, self._start)[0] if frozen else None,
         )
         return path

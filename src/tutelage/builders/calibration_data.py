@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from tutelage.builders.dataset import Prepared
-from tutelage.builders.packing import row_tokens_here
+from tutelage.builders.resolved_run import ResolvedRun
 from tutelage.builders.sampler import sampler_for
 from tutelage.config import Settings
 from tutelage.config.method import DATA_DRIVEN_INITS
@@ -18,18 +18,17 @@ from tutelage.types import Example
 
 
 def calibration_for(
-    settings: Settings, prepared: Prepared, screen: Screen
+    resolved: ResolvedRun, prepared: Prepared, screen: Screen
 ) -> Callable[[Architecture], AbstractContextManager[CalibrationData]] | None:
     """A function for `builders.model`, which shows how far it has looked; None where the run looks at nothing."""
+    settings = resolved.settings
     if "lora" not in settings.model.method or settings.lora.init not in DATA_DRIVEN_INITS:
         return None
 
     @contextmanager
     def open_calibration(architecture: Architecture) -> Iterator[CalibrationData]:
         examples = first_examples(settings, prepared)
-        rows = pack_rows(
-            examples, row_tokens=row_tokens_here(settings), documents_isolated=architecture.documents_isolated
-        )
+        rows = pack_rows(examples, row_tokens=resolved.row_tokens, documents_isolated=architecture.documents_isolated)
         title = f"Before the first step: tokens that lora.init = {settings.lora.init} looks at"
         with screen.counting(title, sum(len(row.ids) for row in rows)) as advance:
             yield CalibrationData(rows, advance, architecture)

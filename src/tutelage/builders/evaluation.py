@@ -10,8 +10,9 @@ from typing import Any
 
 from tutelage.builders.dataset import Prepared, prepare, prepared_cache
 from tutelage.builders.named_adapters import NamedAdapter
-from tutelage.builders.packing import longest_rows, row_tokens_here, shares_prefixes_here
 from tutelage.builders.positions import positions_of
+from tutelage.builders.resolved_run import ResolvedRun, resolve
+from tutelage.builders.row_lengths import longest_rows
 from tutelage.builders.trained_model import TrainedModel, open_trained_model
 from tutelage.config import Settings
 from tutelage.distributed.strategy import Strategy
@@ -26,25 +27,26 @@ from tutelage.report.console.progress import Screen
 from tutelage.types import PackedSequence
 
 
-def eval_suite_for(settings: Settings, prepared: Prepared, *, architecture: Architecture) -> EvalSuite:
+def eval_suite_for(resolved: ResolvedRun, prepared: Prepared, *, architecture: Architecture) -> EvalSuite:
     """The held-out rows, task prompts and general prompts of a run.
 
     Args:
-        settings: the run's.
+        resolved: the run's.
         prepared: its data.
         architecture: what was tried on the model, which says what documents may share.
     """
+    evaluate_settings = resolved.settings.evaluate
     return EvalSuite(
         heldout_rows=pack_rows(
             prepared.validation,
-            row_tokens=row_tokens_here(settings),
-            share_prefixes=shares_prefixes_here(settings) and architecture.shares_prefixes,
+            row_tokens=resolved.row_tokens,
+            share_prefixes=resolved.share_prefixes and architecture.shares_prefixes,
             documents_isolated=architecture.documents_isolated,
         ),
         task=prepared.task,
         general=prepared.general,
-        max_new_tokens=settings.evaluate.max_new_tokens,
-        batch_prompts=settings.evaluate.batch_prompts,
+        max_new_tokens=evaluate_settings.max_new_tokens,
+        batch_prompts=evaluate_settings.batch_prompts,
     )
 
 
@@ -87,17 +89,6 @@ def run_suite_on_ranks(
         tolerate_failures=True,
         log=log,
     )
-
-
-def evaluate_run(run: str, *, base: bool, screen: Screen) -> Metrics:
-    """Measure what a run trained, or with `base` what it started from, on the files its settings name.
-
-    Raises:
-        SourceNotFoundError: not a run, or not finished.
-    """
-    trained_model = open_trained_model(run, tuned=not base, base=base, log=screen.log)
-    (metrics,) = _examine(trained_model, ("base" if base else "tuned",), screen).values()
-    return metrics
 
 
 def evaluate_adapters(run: str, adapters: Sequence[NamedAdapter], *, screen: Screen) -> dict[str, Metrics]:
@@ -159,9 +150,10 @@ def _examine(trained_model: TrainedModel, names: Sequence[str], screen: Screen) 
 def _measured(
     trained_model: TrainedModel, names: Sequence[str], settings: Settings, prepared: Prepared, screen: Screen
 ) -> dict[str, Metrics]:
+    resolved = resolve(settings)
     with trained_model.as_named(names[0]) as model:
-        architecture = architecture_of(model, longest_rows(settings, prepared))
-        eval_suite = eval_suite_for(settings, prepared, architecture=architecture)
+        architecture = architecture_of(model, longest_rows(resolved, prepared))
+        eval_suite = eval_suite_for(resolved, prepared, architecture=architecture)
     metrics_by_name = {}
     for name in names:
         title = f"Asking {name}" if len(names) > 1 else "Asking"

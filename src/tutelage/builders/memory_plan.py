@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from tutelage.builders.base_model import start_name
 from tutelage.builders.dataset import Prepared
-from tutelage.builders.packing import row_tokens_here, trains_on_shared_prefixes
+from tutelage.builders.resolved_run import ResolvedRun
 from tutelage.builders.sampler import sampler_for
-from tutelage.config import Settings
 from tutelage.errors import TutelageError, cause_of
 from tutelage.model.activation_checkpointing import recomputes
-from tutelage.model.load import resolve_precision
 from tutelage.model.out_of_memory import is_out_of_memory
 from tutelage.model.refusals import REFUSALS
 from tutelage.pack import batches
@@ -35,30 +34,30 @@ ACTIVATION_BYTES = 34
 Source: Korthikanti et al. 2022 (Reducing Activation Recomputation), section 4.1; doubled below, as allocators waste."""
 
 
-def fullest_row(settings: Settings, prepared: Prepared, model_shape: ModelShape) -> PackedSequence:
+def fullest_row(resolved: ResolvedRun, prepared: Prepared, model_shape: ModelShape) -> PackedSequence:
     """The row with the most tokens among those of a run's first steps, packed as that run packs them."""
-    sampler = sampler_for(settings, examples=len(prepared.train), sources=prepared.sources)
+    sampler = sampler_for(resolved.settings, examples=len(prepared.train), sources=prepared.sources)
     run_batches = batches(
         prepared.train,
         sampler,
-        row_tokens=row_tokens_here(settings),
-        share_prefixes=trains_on_shared_prefixes(settings) and not draws_noise(model_shape),
+        row_tokens=resolved.row_tokens,
+        share_prefixes=resolved.trains_on_shared_prefixes and not draws_noise(model_shape),
     )
     rows = (row for batch in islice(run_batches, LOOKED_AT_STEPS) for row in batch.rows)
     return max(rows, key=lambda row: len(row.ids))
 
 
-def workload_of(settings: Settings, row: PackedSequence) -> Workload:
-    """A step of the run on `row`; activations are computed again if the settings ask for it in so many words."""
-    lora = settings.lora
+def workload_of(resolved: ResolvedRun, row: PackedSequence) -> Workload:
+    """A step of the run on `row`; activations are not computed again where that is not decided yet."""
+    settings, lora = resolved.settings, resolved.settings.lora
     return Workload(
         method=settings.model.method,
-        precision=resolve_precision(settings.model.precision),
+        precision=resolved.precision,
         document_tokens=row.document_tokens,
         parents=row.parents,
         trained_tokens=row.trained_tokens,
         optimizer=settings.train.optimizer,
-        checkpointing=settings.train.activation_checkpointing == "on",
+        checkpointing=resolved.recompute is True,
         averaged=settings.train.ema_decay is not None,
         frozen=tuple(settings.model.freeze),
         lora_rank=lora.rank,
@@ -69,58 +68,55 @@ def workload_of(settings: Settings, row: PackedSequence) -> Workload:
     )
 
 
-def checkpointing_choice(settings: Settings, prepared: Prepared, *, log: Callable[[str], Any]) -> Choice:
+def checkpointing_choice(resolved: ResolvedRun, prepared: Prepared, *, log: Callable[[str], Any]) -> Choice:
     """Whether a step of this run fits the memory that is free here without computing activations again.
 
     Raises:
         TutelageError: the model cannot be planned.
     """
-    model_shape = read_model_shape(
-        start_name(settings.model, log=log), trust_remote_code=settings.model.trust_remote_code, log=log
-    )
-    workload = workload_of(settings, fullest_row(settings, prepared, model_shape))
+    model_shape = _model_shape(resolved, log=log)
+    workload = workload_of(resolved, fullest_row(resolved, prepared, model_shape))
     return choose_checkpointing(model_shape, workload, this_machine())
 
 
-def recomputes_here(settings: Settings, prepared: Prepared, *, processes: int, log: Callable[[str], Any]) -> bool:
-    """Whether this run computes its activations again: as asked, or as the planner finds for this machine.
+def decide_recompute(resolved: ResolvedRun, prepared: Prepared, *, log: Callable[[str], Any]) -> ResolvedRun:
+    """The record with `recompute` decided, by what the planner finds for this machine where it was left open.
 
-    Several processes must decide alike, whatever is free where each of them runs, so they go by the room in a row. So
-    does a model that cannot be planned: that it cannot is no reason not to train it.
+    That a model cannot be planned is no reason not to train it: then the room in a row decides.
 
     Args:
-        settings: the run's.
+        resolved: of the run.
         prepared: its data.
-        processes: how many share the model.
         log: told the figures where activations are computed again, and why there is no plan where there is none.
     """
-    requested, row_tokens = settings.train.activation_checkpointing, row_tokens_here(settings)
-    if requested != "auto" or processes > 1:
-        return recomputes(requested, row_tokens=row_tokens)
+    if resolved.recompute is not None:
+        return resolved
     try:
-        return _planned_here(settings, prepared, log=log)
+        recompute = _planned_recompute(resolved, prepared, log=log)
     except (TutelageError, *REFUSALS) as error:  # the planner runs the model's own code on tensors without numbers
         if is_out_of_memory(error):
             raise
-        recompute = recomputes(requested, row_tokens=row_tokens)
+        recompute = recomputes("auto", row_tokens=resolved.row_tokens)
         cause = error.found or error.what if isinstance(error, TutelageError) else cause_of(error)
         log(f"  no plan of its memory ({cause}): activation checkpointing {'on' if recompute else 'off'}")
-        return recompute
+    return replace(resolved, recompute=recompute)
 
 
-def _planned_here(settings: Settings, prepared: Prepared, *, log: Callable[[str], Any]) -> bool:
+def _planned_recompute(resolved: ResolvedRun, prepared: Prepared, *, log: Callable[[str], Any]) -> bool:
     """Whether one process computes activations again, by what is free here."""
-    model_shape = read_model_shape(
-        start_name(settings.model, log=log), trust_remote_code=settings.model.trust_remote_code, log=log
-    )
     device = this_machine()
-    certain_bytes = SURE_SHARE * device.memory_bytes
-    if device.overhead.process_bytes + _rough_bytes(model_shape, row_tokens_here(settings)) < certain_bytes:
+    rough_bytes = device.overhead.process_bytes + _rough_bytes(_model_shape(resolved, log=log), resolved.row_tokens)
+    if rough_bytes < SURE_SHARE * device.memory_bytes:
         return False
-    choice = checkpointing_choice(settings, prepared, log=log)
+    choice = checkpointing_choice(resolved, prepared, log=log)
     if choice.on:
         log(f"  {choice.reason}")
     return choice.on
+
+
+def _model_shape(resolved: ResolvedRun, *, log: Callable[[str], Any]) -> ModelShape:
+    model = resolved.settings.model
+    return read_model_shape(start_name(model, log=log), trust_remote_code=model.trust_remote_code, log=log)
 
 
 def _rough_bytes(model_shape: ModelShape, row_tokens: int) -> int:

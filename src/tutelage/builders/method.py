@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.builders.base_model import StartAdapter, continued
+from tutelage.builders.resolved_run import ResolvedRun
 from tutelage.config import Settings
 from tutelage.model.adapters.adapter_set import attach_adapter
 from tutelage.model.adapters.loftq import init_from_quantization_error
@@ -14,16 +15,17 @@ from tutelage.model.adapters.lora import add_lora, make_all_trainable
 from tutelage.model.adapters.lora_init import CalibrationData
 from tutelage.model.adapters.prompt_tuning import add_prompt
 from tutelage.model.adapters.trainable import Trainable, trainable_summary
-from tutelage.model.load import DTYPES, Loaded, load, resolve_precision
+from tutelage.model.load import Loaded, load
+from tutelage.model.precision import DTYPES
 from tutelage.model.quantization import check_quantized_share, four_bit
 from tutelage.render import Tokenizer
 
 
-def loaded_base(settings: Settings, folder: Path, *, onto: str | None = None) -> tuple[Any, Loaded]:
+def loaded_base(resolved: ResolvedRun, folder: Path, *, onto: str | None = None) -> tuple[Any, Loaded]:
     """The model in `folder`, its linear layers in 4 bits for qlora.
 
     Args:
-        settings: the run's.
+        resolved: the run's.
         folder: the model's.
         onto: the device its weights go to; None takes the one that computes.
 
@@ -31,12 +33,13 @@ def loaded_base(settings: Settings, folder: Path, *, onto: str | None = None) ->
         DependencyError: qlora, and bitsandbytes is not installed.
         DataError: the folder holds no model that transformers reads.
     """
-    quantisation = None
+    settings, quantisation = resolved.settings, None
     if settings.model.method == "qlora":
         quantisation = four_bit(
-            cast_model=DTYPES[resolve_precision(settings.model.precision)],
+            cast_model=DTYPES[resolved.precision],
             double_quantization=settings.qlora.double_quantization,
         )
+    onto = onto or resolved.device
     return load(folder, trust_remote_code=settings.model.trust_remote_code, onto=onto, quantization=quantisation)
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from tutelage.builders.method import adapted_model, loaded_base
+from tutelage.builders.resolved_run import ResolvedRun
 from tutelage.config import Settings
 from tutelage.distributed.process_group import ProcessGroup
-from tutelage.distributed.strategy import Strategy, is_sharded, place_model, saved_dtype
+from tutelage.distributed.strategy import Strategy, place_model, saved_dtype
 from tutelage.model.activation_checkpointing import recompute_activations
 from tutelage.model.adapters.lora_init import CalibrationData
 from tutelage.model.adapters.trainable import Trainable
@@ -23,8 +24,9 @@ from tutelage.model.attention.isolation_check import SHORT, MaxLengths
 from tutelage.model.compile import compile_layers
 from tutelage.model.fused.accumulating_linear import accumulate_gradients_in_place
 from tutelage.model.fused.norm_and_mlp import reduce_saved_activations
-from tutelage.model.load import Loaded, Precision, cast_model, device_here, resolve_precision
+from tutelage.model.load import Loaded
 from tutelage.model.neftune import add_embedding_noise
+from tutelage.model.precision import Precision, cast_model
 from tutelage.model.residual_dropout import add_residual_dropout
 from tutelage.model.trial import require_trainable
 from tutelage.optim.master_weights import MasterWeights, require_finite
@@ -53,43 +55,40 @@ class TrainState:
 
 
 def train_state_for(
-    settings: Settings,
+    resolved: ResolvedRun,
     base: Path,
     process_group: ProcessGroup,
     *,
-    recompute: bool = False,
     open_calibration: Look | None = None,
     longest: MaxLengths = SHORT,
 ) -> TrainState:
     """Load the model in `base` and make it ready to train.
 
     Args:
-        settings: the run's.
+        resolved: the run's; where `recompute` is not decided, activations are kept.
         base: the folder of the model it starts from.
         process_group: the processes that share it.
-        recompute: keep one input for each layer and compute its activations again in the backward pass.
         open_calibration: where `lora.init` looks at data.
         longest: how long its rows become.
 
     Raises:
         TutelageError: of the kind that fits; see `builders.method` and the room `model`.
     """
+    settings, precision = resolved.settings, resolved.precision
     if settings.model.threads is not None:
         torch.set_num_threads(settings.model.threads)
     torch.manual_seed(settings.seed)
-    sharded = process_group.size > 1 and shards_here(settings)
     # To the CPU first: sharding then moves only this process's shard to its device.
-    model, loaded = loaded_base(settings, base, onto="cpu" if sharded else None)
+    model, loaded = loaded_base(resolved, base, onto="cpu" if resolved.sharded else None)
     require_finite(model, base)  # before it is tried: what is tried of it compares numbers
-    loaded = replace(loaded, device=device_here())
+    loaded = replace(loaded, device=resolved.device)
     stored_as = next(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
-    precision = resolve_precision(settings.model.precision)
     if open_calibration is None:
         model, trainable = adapted_model(settings, model, base)
     else:
-        model, trainable = _adapted_to_data(settings, model, base, open_calibration, longest)
-    _prepare_layers(model, compiled=settings.model.compile, recompute=recompute)
-    strategy = place_model(model, process_group, precision=precision, sharded=sharded)
+        model, trainable = _adapted_to_data(resolved, model, base, open_calibration, longest)
+    _prepare_layers(model, compiled=settings.model.compile, recompute=resolved.recompute is True)
+    strategy = place_model(model, process_group, device=resolved.device, precision=precision, sharded=resolved.sharded)
     embeddings = embedding_parameters(model)
     # Masters are taken before a cast to bf16, which would round away what the checkpoint knows.
     optimizer = _masters(settings, model, strategy, embeddings=embeddings, precision=precision)
@@ -114,14 +113,13 @@ def train_state_for(
 
 
 def _adapted_to_data(
-    settings: Settings, model: Any, base: Path, open_calibration: Look, longest: MaxLengths
+    resolved: ResolvedRun, model: Any, base: Path, open_calibration: Look, longest: MaxLengths
 ) -> tuple[Any, Trainable]:
     """`adapted_model`, by what the model sees in the data; it computes as it will in training."""
-    precision = resolve_precision(settings.model.precision)
-    if precision == "fp32":  # else this pass would be in the checkpoint's bf16, slow where fp32 was chosen
-        cast_model(model, precision)
+    if resolved.precision == "fp32":  # else this pass would be in the checkpoint's bf16, slow where fp32 was chosen
+        cast_model(model, resolved.precision)
     with open_calibration(architecture_of(model, longest)) as calibration:
-        return adapted_model(settings, model, base, calibration=calibration)
+        return adapted_model(resolved.settings, model, base, calibration=calibration)
 
 
 def _masters(
@@ -140,21 +138,6 @@ def _masters(
         shared=strategy.fsdp_root is not None or precision == "fp32",
         all_reduce=strategy.process_group.all_reduce if strategy.replicated else None,
         average_decay=train.ema_decay,
-    )
-
-
-def shards_here(settings: Settings) -> bool:
-    """Whether several processes of this run would keep a part of the model each.
-
-    Raises:
-        ConfigError: that is asked for, and does not work.
-    """
-    return is_sharded(
-        settings.model.parallel,
-        optimizer=settings.train.optimizer,
-        method=settings.model.method,
-        init=settings.lora.init,
-        modules_to_save=settings.lora.modules_to_save,
     )
 
 

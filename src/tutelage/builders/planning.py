@@ -9,12 +9,12 @@ from typing import Any, Literal
 from tutelage.builders.base_model import start_folder, start_name, with_adapters_own
 from tutelage.builders.dataset import Prepared, prepare, prepared_cache
 from tutelage.builders.memory_plan import checkpointing_choice, fullest_row, workload_of
-from tutelage.builders.model import shards_here
+from tutelage.builders.resolved_run import resolve
 from tutelage.builders.row_limit import held_to_positions
 from tutelage.builders.sampler import sampler_for
 from tutelage.config import Settings
 from tutelage.errors import ConfigError
-from tutelage.model.load import resolve_precision
+from tutelage.model.precision import resolve_precision
 from tutelage.plan.console import gigabytes
 from tutelage.plan.devices import Device, this_machine
 from tutelage.plan.memory import lora_init_bytes
@@ -42,7 +42,7 @@ def of_recipe(
         TutelageError: the recipe's data or model cannot be used, or its settings do not go together.
     """
     settings = with_adapters_own(settings)
-    shards_here(settings)
+    resolved = resolve(settings)
     if prepared is None:
         folder = start_folder(settings.model, weights=False, log=log)
         fitting, _ = held_to_positions(settings, folder, log=log)
@@ -50,7 +50,7 @@ def of_recipe(
         prepared = prepare(fitting, folder, cache=prepared_cache(), log=lambda _text: None)
     model_name = start_name(settings.model, log=log)
     model_shape = read_model_shape(model_name, trust_remote_code=settings.model.trust_remote_code, log=log)
-    workload = workload_of(settings, fullest_row(settings, prepared, model_shape))
+    workload = workload_of(resolved, fullest_row(resolved, prepared, model_shape))
     if settings.model.method == "lora" and (init_bytes := lora_init_bytes(model_shape, settings.lora.init)):
         log(f"lora.init = {settings.lora.init} takes {gigabytes(init_bytes)} beside the weights before the first step")
     data_volume = _data_volume(settings, prepared)
@@ -63,7 +63,7 @@ def memory_line(settings: Settings, prepared: Prepared, *, log: Say) -> str:
     Raises:
         TutelageError: the model cannot be planned.
     """
-    choice = checkpointing_choice(settings, prepared, log=log)
+    choice = checkpointing_choice(resolve(settings), prepared, log=log)
     return f"{gigabytes(choice.without_bytes)} at the peak; {choice.reason}; more: tutelage plan"
 
 

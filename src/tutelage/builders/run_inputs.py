@@ -12,10 +12,9 @@ import torch
 
 from tutelage.builders.base_model import continued, names_a_run, start_adapter
 from tutelage.builders.dataset import Prepared
-from tutelage.builders.packing import row_tokens_here
+from tutelage.builders.resolved_run import ResolvedRun
 from tutelage.config import Settings
 from tutelage.config.sections import ModelSettings
-from tutelage.distributed.process_group import processes_here
 from tutelage.errors import CheckpointError
 from tutelage.model.checksums import model_sha256
 from tutelage.runs import folder as run_files
@@ -45,12 +44,12 @@ def machine(threads: int | None, *, processes: int, row_tokens: int) -> dict[str
 
 
 def inputs_of(
-    settings: Settings, prepared: Prepared, base: Path, *, skipped: Sequence[int], log: Callable[[str], None]
+    resolved: ResolvedRun, prepared: Prepared, base: Path, *, skipped: Sequence[int], log: Callable[[str], None]
 ) -> dict[str, Any]:
     """What a run that starts or goes on now is made of.
 
     Args:
-        settings: the run's.
+        resolved: the run's.
         prepared: its data.
         base: the folder of the model it starts from.
         skipped: steps that are left out, counted from 1.
@@ -59,7 +58,7 @@ def inputs_of(
     Raises:
         DataError: a file of the model cannot be read.
     """
-    tokens, processes = row_tokens_here(settings), processes_here()
+    settings = resolved.settings
     return {
         "settings": deciding_settings(settings),
         "data_sha256": prepared.data_sha256,
@@ -72,7 +71,7 @@ def inputs_of(
         "seed": settings.seed,
         "skipped_steps": list(skipped),
         "versions": run_files.versions(),
-        "machine": machine(settings.model.threads, processes=processes, row_tokens=tokens),
+        "machine": machine(settings.model.threads, processes=resolved.processes, row_tokens=resolved.row_tokens),
         "allocator": allocator_here(),
         "git_commit": run_files.git_commit(),
         STARTED_IN: str(Path.cwd()),

@@ -12,11 +12,12 @@ from tutelage.builders.base_model import continued, start_folder
 from tutelage.builders.method import loaded_base
 from tutelage.builders.named_adapters import NamedAdapter, differences
 from tutelage.builders.renderer import renderer_for
+from tutelage.builders.resolved_run import resolve
 from tutelage.builders.run_inputs import base_sha256
 from tutelage.config import Settings
 from tutelage.errors import CheckpointError, ConfigError, SourceNotFoundError, cause_of, command
 from tutelage.model.adapters.adapter_set import active_adapter, add_adapter, attach_adapter
-from tutelage.model.load import cast_model, resolve_precision
+from tutelage.model.precision import cast_model
 from tutelage.render import Renderer
 from tutelage.runs import folder as run_files
 from tutelage.runs.fingerprint import REQUIRED_SAME, read_inputs
@@ -126,7 +127,7 @@ def open_trained_model(
         base_model = _opened(start, settings)
         if (start_adapter := continued(settings)) is not None:
             base_model = attach_adapter(base_model, start_adapter.folder)
-            cast_model(base_model, resolve_precision(settings.model.precision))
+            cast_model(base_model, resolve(settings).precision)
     slots = {adapter.name: f"added{number}" for number, adapter in enumerate(adapters)}
     system_prompt = None if inputs is None else inputs["system_prompt"]
     return TrainedModel(settings, renderer, system_prompt, tuned_model, base_model, slots, start_slot)
@@ -163,13 +164,14 @@ def _add_others(
     start_adapter = continued(settings)
     if start_adapter is not None:
         add_adapter(model, start_adapter.folder, slot=START_SLOT)
-    cast_model(model, resolve_precision(settings.model.precision))
+    cast_model(model, resolve(settings).precision)
     return None if start_adapter is None else START_SLOT
 
 
 def _opened(folder: Path, settings: Settings) -> Any:
-    model, _ = loaded_base(settings, folder)
-    cast_model(model, resolve_precision(settings.model.precision))
+    resolved = resolve(settings)
+    model, _ = loaded_base(resolved, folder)
+    cast_model(model, resolved.precision)
     return model
 
 

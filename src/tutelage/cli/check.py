@@ -12,7 +12,7 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 
 from tutelage import config, curate
 from tutelage.builders.base_model import start_folder, with_adapters_own
-from tutelage.builders.checkpoint import findings_of
+from tutelage.builders.checkpoint_report import findings_of
 from tutelage.builders.renderer import renderer_for
 from tutelage.builders.row_limit import held_to_positions
 from tutelage.cli.check_model import check_checkpoint, findings_as_json
@@ -36,7 +36,7 @@ from tutelage.config import DataSettings, RenderSettings
 from tutelage.ledger import Ledger
 from tutelage.pack.length import TooLong
 from tutelage.render import Renderer
-from tutelage.render.example_checks import trained_stops
+from tutelage.render.loss_mask import trained_stops
 from tutelage.report.console.check import SplitPair, Tally, check_screen
 from tutelage.report.console.terminal import Terminal, print_json
 from tutelage.types import Conversation, Example

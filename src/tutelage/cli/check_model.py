@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from tutelage.builders.checkpoint import checkpoint_report
+from tutelage.builders.checkpoint_report import checkpoint_report
 from tutelage.config import RenderSettings
 from tutelage.report.console.findings import findings_screen
 from tutelage.report.console.terminal import Terminal, print_json
@@ -20,7 +20,7 @@ Say = Callable[[str], None]
 def check_checkpoint(
     model: str, settings: RenderSettings, *, tokenizer: str | None, measure_loss: bool, as_json: bool, log: Say
 ) -> None:
-    """Print all findings about `model` (`builders.checkpoint`); ends with status 1 if one of them is an error."""
+    """Print all findings about `model` (`builders.checkpoint_report`); status 1 if one of them is an error."""
     report = checkpoint_report(model, settings, tokenizer=tokenizer, measure_loss=measure_loss, log=log)
     renderer, findings = report.renderer, report.findings
     stops = [renderer.tokenizer.decode([stop_token_id]) for stop_token_id in sorted(renderer.tokenizer.stop_ids)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -29,13 +28,14 @@ def evaluate(
     if adapter:
         _evaluate_adapters(run, adapter, base=base, as_json=as_json)
         return
-    from tutelage.builders.evaluation import evaluate_run
+    from tutelage.api.run import Run as OpenedRun
 
-    metrics = asdict(evaluate_run(run, base=base, screen=Screen(Terminal(stderr=True))))
+    opened = OpenedRun(run)
+    metrics = asdict(opened.evaluate(base=base))
     if as_json:
         print_json(metrics)
         return
-    result = result_or_none(Path(run)) or {}
+    result = result_or_none(opened.folder) or {}
     no_metrics: dict[str, Any] = {"fields": {}}
     baseline = metrics if base else result.get("before", no_metrics)
     tuned = result.get("after", no_metrics) if base else metrics

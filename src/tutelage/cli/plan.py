@@ -47,7 +47,8 @@ def plan(
             expected="tutelage plan RECIPE.toml, or tutelage plan --model NAME",
             fix="give one of them",
         )
-    from tutelage.builders.planning import of_model, of_recipe
+    from tutelage.api.actions import plan as api_plan
+    from tutelage.builders.planning import of_model
     from tutelage.plan.console import explanation, plan_screen
 
     out = Terminal(stderr=as_json)
@@ -58,7 +59,7 @@ def plan(
 
         if recipe is not None:
             settings = config.load(recipe, overrides or [])
-            memory_plan = of_recipe(settings, memory_gb=memory_gb, probe=probe, log=log)
+            memory_plan = api_plan(settings, memory_gb=memory_gb, probe=probe, log=log)
         else:
             assert model is not None
             memory_plan = of_model(model, method, tokens, precision, memory_gb=memory_gb, probe=probe, log=log)

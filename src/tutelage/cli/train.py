@@ -100,18 +100,19 @@ def _require_checkpoint(folder: Path, name: str) -> None:
 def _run(
     settings: config.Settings, out: Terminal, *, resume: bool, checkpoint: str | None, skip_step: bool, as_json: bool
 ) -> None:
-    from tutelage.train.run import run
+    from tutelage.api.actions import train as api_train
+    from tutelage.distributed.process_group import first_here
 
-    finished = run(settings, Screen(out), resume=resume, checkpoint=checkpoint, skip_step=skip_step)
-    if finished.ended == "interrupted":
+    run = api_train(settings, resume=resume, checkpoint=checkpoint, skip_step=skip_step, screen=Screen(out))
+    if run.ended == "interrupted":
         raise typer.Exit(130)
-    if not finished.result:  # another process shows it
+    if not first_here():  # another process shows it
         return
     if as_json:
-        print_json(finished.result)
+        print_json(run.result)
     else:
-        out.print(final_screen(finished.result))
-        for line in final_facts(finished.result, finished.folder, program=_program()):
+        out.print(final_screen(run.result))
+        for line in final_facts(run.result, run.folder, program=_program()):
             out.print(line, soft_wrap=True)
 
 
@@ -171,9 +172,9 @@ def _dry_run(settings: config.Settings, out: Terminal) -> None:
 
     settings = with_adapters_own(settings)
     if find_spec("torch") is not None:  # which one needs to train, and to know what it can share out
-        from tutelage.builders.model import shards_here
+        from tutelage.builders.resolved_run import resolve
 
-        shards_here(settings)
+        resolve(settings)
     folder = start_folder(settings.model, weights=False, log=out.log)
     questions = config.questions(settings)
     fitting, positions = held_to_positions(settings, folder, log=out.log)

@@ -23,8 +23,8 @@ from tutelage.distributed.process_group import ProcessGroup
 from tutelage.errors import EngineError, cause_of
 from tutelage.model.architecture import PLAIN, Architecture
 from tutelage.model.layers import decoder_layers
-from tutelage.model.load import DTYPES, Precision
 from tutelage.model.loss import row_loss
+from tutelage.model.precision import DTYPES, Precision
 from tutelage.model.refusals import FAILURES
 from tutelage.types import PackedSequence
 

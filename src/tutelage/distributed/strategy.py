@@ -14,8 +14,8 @@ from tutelage.distributed.process_group import ProcessGroup
 from tutelage.errors import ConfigError
 from tutelage.model.adapters.lora import BASE_CHANGING_INITS
 from tutelage.model.architecture import PLAIN, Architecture
-from tutelage.model.load import DTYPES, Precision, cast_model, device_here
 from tutelage.model.loss import row_loss
+from tutelage.model.precision import DTYPES, Precision, cast_model
 from tutelage.types import PackedSequence
 
 Parallel = Literal["auto", "shard", "replicate"]
@@ -51,14 +51,16 @@ class Strategy:
         return self.fsdp_root.row_loss(model, row, architecture=self.architecture)
 
 
-def place_model(model: Any, process_group: ProcessGroup, *, precision: Precision, sharded: bool) -> Strategy:
+def place_model(
+    model: Any, process_group: ProcessGroup, *, device: str, precision: Precision, sharded: bool
+) -> Strategy:
     """Shard the model over several processes, or leave it whole, in fp32 where it computes in fp32.
 
     Afterwards the trainable parameters are fp32 and their own master weights, unless replicas compute in a narrower
     precision.
     """
     if process_group.size > 1 and sharded:
-        fsdp_root, _ = shard(model, process_group=process_group, device=device_here(), precision=precision)
+        fsdp_root, _ = shard(model, process_group=process_group, device=device, precision=precision)
         return Strategy(process_group, fsdp_root)
     if precision == "fp32":
         cast_model(model, precision)

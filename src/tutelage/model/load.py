@@ -6,25 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from safetensors import SafetensorError
 
 from tutelage.errors import DataError, DependencyError, cause_of
 from tutelage.model.checkpoint_match import require_agreement
 from tutelage.model.configuration import CONFIG_FILE, causal_configuration
+from tutelage.model.precision import device_here
 from tutelage.model.quantization import keep_quantized, parameter_count, stored_bytes
 from tutelage.render.tokenizer import read_object
-from tutelage.system.hardware import cpu_multiplies_bf16
 from tutelage.system.openmp_wait import start_contention_watch
 
-Precision = Literal["fp32", "bf16"]
 NO_SUCH_ATTENTION = "does not support an attention implementation through torch.nn.functional"
 """What transformers says of a kind without PyTorch's attention before it reads weights. Source: its
 modeling_utils.py, `_sdpa_can_dispatch`; a test loads such kinds."""
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +130,6 @@ def _require_ordinary_weights(folder: Path, stored_as: Any) -> None:
     )
 
 
-def device_here() -> Literal["cpu", "cuda"]:
-    """CUDA where there is one, else the CPU."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 @contextmanager
 def no_progress_bars() -> Iterator[None]:
     """Keep transformers from drawing its own bars over ours, and its table of weights that we report on."""
@@ -152,22 +143,3 @@ def no_progress_bars() -> Iterator[None]:
     finally:
         logging.set_verbosity(before)
         logging.enable_progress_bar()
-
-
-def resolve_precision(asked: Literal["auto", "fp32", "bf16"]) -> Precision:
-    """The precision asked for; for "auto", bf16 where this machine's hardware multiplies it, else fp32."""
-    if asked != "auto":
-        return asked
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if cpu_multiplies_bf16() else "fp32"
-
-
-def cast_model(model: torch.nn.Module, precision: Precision) -> None:
-    """Cast every parameter; buffers stay as they are, as rotary frequencies lose their meaning in bf16.
-
-    Weights in 4 bits stay, too: they are whole numbers, and are widened to `precision` for each product.
-    """
-    for parameter in model.parameters():
-        if parameter.is_floating_point():
-            parameter.data = parameter.data.to(DTYPES[precision])

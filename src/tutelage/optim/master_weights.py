@@ -35,8 +35,8 @@ class MasterWeights:
 
     Two ways, with the same mathematics:
     - `shared=False`: the model computes in another precision. Build this while the parameters still have the precision
-      they were stored in; after `model.load.cast_model` has cast them, gradients are added into the fp32 ones as soon
-      as backward makes them, and dropped.
+      they were stored in; after `model.precision.cast_model` has cast them, gradients are added into the fp32 ones as
+      soon as backward makes them, and dropped.
     - `shared=True`: the parameters are fp32 already (plain, or sharded and cast by FSDP2) and are their own masters:
       no copy is kept.
 

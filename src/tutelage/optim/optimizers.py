@@ -54,7 +54,7 @@ def slow_here(name: Optimizer, *, native_bf16: bool) -> str | None:
 
     Args:
         name: what the run asks for.
-        native_bf16: the hardware multiplies bf16 (`model.load.resolve_precision("auto") == "bf16"`).
+        native_bf16: the hardware multiplies bf16 (`model.precision.resolve_precision("auto") == "bf16"`).
     """
     if name == "muon" and not native_bf16:
         return (

@@ -31,9 +31,9 @@ from tutelage.model.adapters.prompt_tuning import add_prompt
 from tutelage.model.attention.packed import use_packed_attention
 from tutelage.model.fused.norm_and_mlp import reduce_saved_activations
 from tutelage.model.layers import decoder_layers, decoder_of
-from tutelage.model.load import cast_model
 from tutelage.model.loss import row_loss
 from tutelage.model.out_of_memory import is_out_of_memory
+from tutelage.model.precision import cast_model
 from tutelage.model.refusals import REFUSALS
 from tutelage.optim.state_size import embedding_parameters
 from tutelage.plan.model_shape import CUT_LAYERS, ModelShape

@@ -23,8 +23,8 @@ from tutelage.errors import TemplateError
 from tutelage.render.chat_template.message_format import MessageFormat, ReasoningField, message_format_of
 from tutelage.render.chat_template.template import ChatTemplate, TemplateRefusal
 from tutelage.render.drafts import Draft, cut_to_limit
-from tutelage.render.example_checks import assert_proven
 from tutelage.render.hidden_fields import hidden_field_changes
+from tutelage.render.loss_mask import assert_proven, masked_document, masked_turns
 from tutelage.render.prompt_boundary import decoded_after, reply_ids
 from tutelage.render.remedies import Remedies, effective_arguments
 from tutelage.render.rendered_row import RenderedRow, without_repeated_reasoning
@@ -47,7 +47,7 @@ from tutelage.render.special_tokens import Span, SpecialTokens, special_token_fi
 from tutelage.render.tokenizer import Tokenizer
 from tutelage.render.trained_turns import trained_messages
 from tutelage.render.turns import TurnWriter
-from tutelage.types import Address, Change, Conversation, Drop, Example, Message, Prompt, Proven, TokenIds, Turn
+from tutelage.types import Address, Change, Conversation, Drop, Example, Message, Prompt, Proven, TokenIds
 
 NO_OPENING = ("template_refused", "no_prompt", "prompt_not_a_prefix")
 """Why an assistant turn that opens a conversation cannot be asked for: no server has such a prompt, or the template
@@ -362,14 +362,7 @@ class Renderer:
 
     def _example(self, conversation: Conversation, part_index: int, ids: list[int], turns: list[ProvenTurn]) -> Example:
         trains_all_tokens = self.train_on == "all"
-        weights = np.full(len(ids), 1.0 if trains_all_tokens else 0.0, dtype=np.float32)
-        weights[0] = 0.0
-        spans = []
-        for turn in turns:
-            start, end = len(turn.prompt_ids), len(turn.prompt_ids) + len(turn.reply_ids)
-            weights[start:end] = turn.weight
-            spans.append(Turn(turn.message, start, end))
-        example = Example(conversation.address, part_index, np.asarray(ids, dtype=np.int32), weights, tuple(spans))
+        example = masked_turns(conversation.address, part_index, ids, turns, trains_all_tokens=trains_all_tokens)
         self._check_example(example, trains_all_tokens=trains_all_tokens)
         return example
 
@@ -380,10 +373,7 @@ class Renderer:
             ids.append(self.tokenizer.stop_id)
         if len(ids) < 2:
             raise Unproven("nothing_to_train", "the document is empty once tokenized")
-        weights = np.ones(len(ids), dtype=np.float32)
-        weights[0] = 0.0
-        turn = Turn(message=0, prompt_end=1, reply_end=len(ids))
-        example = Example(conversation.address, 0, np.asarray(ids, dtype=np.int32), weights, (turn,))
+        example = masked_document(conversation.address, ids)
         self._check_example(example, trains_all_tokens=True)
         return example
 

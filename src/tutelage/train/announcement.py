@@ -5,7 +5,8 @@ from __future__ import annotations
 from tutelage.builders.dataset import Prepared
 from tutelage.model.adapters.trainable import Trainable
 from tutelage.model.architecture import Architecture
-from tutelage.model.load import Loaded, Precision
+from tutelage.model.load import Loaded
+from tutelage.model.precision import Precision
 from tutelage.report.console.progress import Screen
 from tutelage.report.numbers import byte_size
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from tutelage.distributed.strategy import Strategy
-from tutelage.model.load import device_here
 from tutelage.pack import Sampler, batches
 from tutelage.types import Batch, Example, PackedSequence
 
@@ -29,6 +28,7 @@ def rank_batches(
     row_tokens: int,
     start_step: int,
     share_prefixes: bool,
+    device: str = "cpu",
     max_row_tokens: int | None = None,
 ) -> Iterator[Batch]:
     """This process's share of every batch, packed as the model allows; those for a GPU are made ahead.
@@ -40,6 +40,7 @@ def rank_batches(
         row_tokens: most tokens of a row.
         start_step: steps already taken.
         share_prefixes: compute once what documents of a row begin with alike, where the model allows it.
+        device: computes; "cuda" has the batches made ahead.
         max_row_tokens: a smaller budget of a row, once memory ran out.
     """
     architecture = strategy.architecture
@@ -54,7 +55,7 @@ def rank_batches(
         world_size=strategy.process_group.size,
         max_row_tokens=max_row_tokens,
     )
-    return ahead(made, pin=True) if device_here() == "cuda" else made
+    return ahead(made, pin=True) if device == "cuda" else made
 
 
 def ahead(batches: Iterable[Batch], *, pin: bool) -> Iterator[Batch]:

@@ -2,7 +2,8 @@
 
 Read it from top to bottom: batches come in, each row's summed loss is divided by the batch's one count and sent
 backward, the optimizer steps, and every so often the model is tested on held-out rows and saved. A step that memory is
-too small for starts again with smaller rows; one that would spoil the weights is not taken, and ends the run.
+too small for starts again with smaller rows (`out_of_memory.try_step`); one that would spoil the weights is not taken,
+and ends the run.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -19,21 +21,35 @@ from tutelage.distributed.collective_errors import failures
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import TrainingError, TutelageError, cause_of, command
 from tutelage.model.heap import TRIM_EVERY_STEPS, trim_heap
-from tutelage.model.out_of_memory import is_out_of_memory, release_memory
 from tutelage.optim.lr_schedule import LRSchedule
 from tutelage.optim.master_weights import MasterWeights
-from tutelage.pack.splitting import split_rows
-from tutelage.runs.metrics_log import HeldoutRecord, Record, Recorder, RowsRecord, StepRecord
+from tutelage.runs.metrics_log import HeldoutRecord, StepRecord
 from tutelage.system.hardware import peak_bytes
-from tutelage.train.abort import abort_before_step, abort_out_of_memory, abort_out_of_memory_on_rank
+from tutelage.train.abort import abort_before_step
 from tutelage.train.checkpoint import Checkpoints, Progress
+from tutelage.train.listener import Listener
 from tutelage.train.loss_spike import SpikeGuard
+from tutelage.train.out_of_memory import try_step
 from tutelage.train.rng_state import restore_rng_state, rng_state
 from tutelage.types import Batch, PackedSequence
 
 RowLoss = Callable[[Any, PackedSequence], tuple[torch.Tensor, int]]
 Ending = Literal["finished", "early_stop", "interrupted"]
-Watch = Callable[[Record], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Cadence:
+    """When the loop does more than take a step.
+
+    Attributes:
+        evaluate_every: steps between evaluations; the last step is always evaluated.
+        checkpoint_every: steps between checkpoints; None saves at the end only.
+        patience: evaluations without improvement before stopping; None never stops early.
+    """
+
+    evaluate_every: int
+    checkpoint_every: int | None = None
+    patience: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +61,7 @@ class Outcome:
     step_seconds: float
 
 
-def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, rather than a loop behind hooks
+def train(
     model: Any,
     batches: Iterable[Batch],
     *,
@@ -54,13 +70,9 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
     schedule: LRSchedule,
     max_grad_norm: float,
     heldout: Callable[[], float] | None,
-    evaluate_every: int,
-    patience: int | None,
+    cadence: Cadence,
     checkpoints: Checkpoints,
-    checkpoint_every: int | None,
-    recorder: Recorder,
-    watch: Watch,
-    asked_to_stop: Callable[[], bool],
+    listener: Listener,
     progress: Progress,
     process_group: ProcessGroup = SINGLE,
     spike_guard: SpikeGuard | None = None,
@@ -75,13 +87,9 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
         schedule: learning rate by step; at the end of each earlier length patience is counted anew.
         max_grad_norm: gradients longer than this are scaled down to it.
         heldout: mean loss on held-out rows, or None.
-        evaluate_every: steps between evaluations; the last step is always evaluated.
-        patience: evaluations without improvement before stopping; None never stops early.
+        cadence: when to evaluate and save, and when to give up.
         checkpoints: where to save.
-        checkpoint_every: steps between checkpoints; None saves at the end only.
-        recorder: receives a line for each step and evaluation.
-        watch: told the same.
-        asked_to_stop: looked at once a step.
+        listener: told of each step and evaluation, and asked once a step whether to stop.
         progress: where the run stands; zero for a new one.
         process_group: the processes that share every batch; each gets the same number of rows of it.
         spike_guard: says which loss is too large to learn from; None lets every finite one through.
@@ -92,50 +100,38 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
         FitError: one example alone is too large for the memory; what was learned before it is saved.
         SaveError: a checkpoint could not be written.
     """
-    began = time.perf_counter() - recorder.previous_elapsed_seconds
     step_seconds, saved_at = 0.0, -1
     progress = _patient_anew(progress, schedule)
-    ended: Ending = "early_stop" if _is_out(progress, patience) else "finished"  # of a run killed after its last step
+    ended: Ending = "early_stop" if _is_out(progress, cadence) else "finished"  # of a run killed after its last step
     model.train()
     for batch in batches if ended == "finished" else ():
         started = time.perf_counter()
-        before = rng_state()
-        while True:  # once, unless memory runs out
-            rows = split_rows(batch.rows, progress.row_tokens)
-            losses: list[float] = []
-            try:
-                for row in rows:
-                    losses.append(_learn(model, row, row_loss, batch.trained_tokens))
-                break
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if process_group.size > 1:  # the others are in the middle of this row, and wait
-                    raise abort_out_of_memory_on_rank(
-                        batch, rows[len(losses)], process_group=process_group, checkpoints=checkpoints
-                    ) from error
-                failed = rows[len(losses)]
-            # Not inside the except block: until it ends, the error keeps what the failed pass had allocated.
-            optimizer.zero_gradients()
-            restore_rng_state(dict(before))
-            release_memory()
-            if len(failed.addresses) <= 1:
-                raise abort_out_of_memory(
-                    batch, failed, progress=progress, optimizer=optimizer, checkpoints=checkpoints
-                )
-            row_tokens = len(failed.ids) // 2
-            progress = replace(progress, row_tokens=row_tokens)
-            smaller = RowsRecord(batch.step + 1, row_tokens, time.perf_counter() - began)
-            _tell(smaller, recorder, watch)
+        rng_before = rng_state()
+
+        # 1. Forward and backward, row by row; where memory runs out, once more with smaller rows.
+        rows, losses, progress = try_step(
+            batch,
+            partial(_forward_backward, model, row_loss, batch.trained_tokens),
+            rng=rng_before,
+            progress=progress,
+            optimizer=optimizer,
+            checkpoints=checkpoints,
+            listener=listener,
+            process_group=process_group,
+        )
+
+        # 2. The loss of the whole batch: one sum over all processes, divided by one count.
         loss_sum, tokens = process_group.sum(sum(losses), batch.tokens)
         loss = loss_sum / batch.trained_tokens
+
+        # 3. The optimizer's step, unless it would spoil the weights: then the run ends before it.
         learning_rate = schedule.rate(batch.step)
         spike = spike_guard is not None and spike_guard.is_spike(loss, progress.recent_losses)
         norm = math.nan
         if math.isfinite(loss) and not spike:
             norm = optimizer.step(learning_rate, max_grad_norm=max_grad_norm)
         if not math.isfinite(norm):
-            restore_rng_state(before)
+            restore_rng_state(rng_before)
             raise abort_before_step(
                 batch,
                 rows,
@@ -147,6 +143,8 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
                 spike=spike,
                 process_group=process_group,
             )
+
+        # 4. The record.
         seconds = time.perf_counter() - started
         step_seconds += seconds
         progress = replace(
@@ -165,29 +163,33 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
             tokens=int(tokens),
             trained_tokens=batch.trained_tokens,
             tokens_per_second=tokens / seconds,
-            elapsed_seconds=time.perf_counter() - began,
+            elapsed_seconds=listener.elapsed_seconds,
             peak_bytes=peak_bytes(),
         )
-        _tell(record, recorder, watch)
-
+        listener.tell(record)
         if progress.steps_done % TRIM_EVERY_STEPS == 0:
             trim_heap()
-        stop = process_group.any(asked_to_stop())
-        last = schedule.is_end(progress.steps_done)
-        if heldout is not None and (last or progress.steps_done % evaluate_every == 0):
-            value = _measured(heldout, optimizer, progress, checkpoints)
+
+        # 5. The held-out loss, where it is due; the best weights so far are kept.
+        stop = process_group.any(listener.asked_to_stop())
+        is_last = schedule.is_end(progress.steps_done)
+        if heldout is not None and (is_last or progress.steps_done % cadence.evaluate_every == 0):
+            heldout_loss = _measured(heldout, optimizer, progress, checkpoints)
             model.train()
-            finding = HeldoutRecord(progress.steps_done, value, time.perf_counter() - began)
-            _tell(finding, recorder, watch)
-            if math.isfinite(value) and (progress.best_loss is None or value < progress.best_loss):
-                progress = replace(progress, best_loss=value, best_step=progress.steps_done, evaluations_since_best=0)
+            listener.tell(HeldoutRecord(progress.steps_done, heldout_loss, listener.elapsed_seconds))
+            if math.isfinite(heldout_loss) and (progress.best_loss is None or heldout_loss < progress.best_loss):
+                progress = replace(
+                    progress, best_loss=heldout_loss, best_step=progress.steps_done, evaluations_since_best=0
+                )
                 checkpoints.save_best(optimizer, progress)
             else:
                 progress = replace(progress, evaluations_since_best=progress.evaluations_since_best + 1)
+
+        # 6. The checkpoint, where it is due; and whether this was the last step.
         progress = _patient_anew(progress, schedule)
-        if stop or _is_out(progress, patience):
+        if stop or _is_out(progress, cadence):
             ended = "interrupted" if stop else "early_stop"
-        if checkpoint_every is not None and progress.steps_done % checkpoint_every == 0:
+        if cadence.checkpoint_every is not None and progress.steps_done % cadence.checkpoint_every == 0:
             checkpoints.save(optimizer, progress)
             saved_at = progress.steps_done
         if ended != "finished":
@@ -197,14 +199,15 @@ def train(  # noqa: C901, PLR0912, PLR0915 one function that can be read aloud, 
     return Outcome(progress, ended, step_seconds)
 
 
-def _tell(record: Record, recorder: Recorder, watch: Watch) -> None:
-    """To the disk first: what a watcher shows is recorded."""
-    recorder.write(record)
-    watch(record)
+def _forward_backward(model: Any, row_loss: RowLoss, trained_tokens: int, row: PackedSequence) -> float:
+    """One row, whose activations go when this ends, also by an error; gives its summed loss."""
+    row_sum, _ = row_loss(model, row)
+    (row_sum / trained_tokens).backward()
+    return row_sum.item()
 
 
-def _is_out(progress: Progress, patience: int | None) -> bool:
-    return patience is not None and progress.evaluations_since_best >= patience
+def _is_out(progress: Progress, cadence: Cadence) -> bool:
+    return cadence.patience is not None and progress.evaluations_since_best >= cadence.patience
 
 
 def _patient_anew(progress: Progress, schedule: LRSchedule) -> Progress:
@@ -230,10 +233,3 @@ def _measured(
             found=cause_of(error),
             fix=f"go on without this measurement: {again}",
         ) from error
-
-
-def _learn(model: Any, row: PackedSequence, row_loss: RowLoss, trained_tokens: int) -> float:
-    """Forward and backward of one row, whose activations go when this ends, also by an error; gives the summed loss."""
-    row_sum, _ = row_loss(model, row)
-    (row_sum / trained_tokens).backward()
-    return row_sum.item()

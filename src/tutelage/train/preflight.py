@@ -18,7 +18,7 @@ from tutelage.config import Settings
 from tutelage.errors import DataError
 from tutelage.model.patterns import matches
 from tutelage.render import Tokenizer
-from tutelage.render.example_checks import assert_proven, trained_stops
+from tutelage.render.loss_mask import assert_proven, trained_stops
 from tutelage.types import Address, Example
 
 SHOWN_TOKENS = 5

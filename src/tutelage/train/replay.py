@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tutelage import config
-from tutelage.builders.packing import draws_noise
+from tutelage.builders.resolved_run import draws_noise
 from tutelage.distributed.process_group import first_here, processes_here
 from tutelage.errors import ConfigError, SourceNotFoundError, command
 from tutelage.report.console.progress import Screen

@@ -17,10 +17,11 @@ from tutelage.builders.base_model import continued, with_adapters_own
 from tutelage.builders.calibration_data import calibration_for
 from tutelage.builders.dataset import Prepared
 from tutelage.builders.evaluation import eval_suite_for, heldout_loss_measure, run_suite_on_ranks
-from tutelage.builders.memory_plan import recomputes_here
+from tutelage.builders.memory_plan import decide_recompute
 from tutelage.builders.method import loaded_base
 from tutelage.builders.model import TrainState, train_state_for
-from tutelage.builders.packing import longest_rows, row_tokens_here, trains_on_shared_prefixes
+from tutelage.builders.resolved_run import ResolvedRun, resolve
+from tutelage.builders.row_lengths import longest_rows
 from tutelage.builders.sampler import epoch_steps
 from tutelage.config import Settings
 from tutelage.distributed.process_group import ProcessGroup, open_process_group, process_group_here
@@ -30,7 +31,7 @@ from tutelage.evaluate.suite import EvalResult, EvalSuite, Metrics
 from tutelage.export.model_folder import save_trained
 from tutelage.model.adapters.prompt_tuning import without_prompt
 from tutelage.model.heap import trim_heap
-from tutelage.model.load import device_here
+from tutelage.pack import Sampler
 from tutelage.report.console.progress import Screen
 from tutelage.report.console.terminal import Terminal
 from tutelage.runs import folder as run_files
@@ -50,7 +51,8 @@ from tutelage.train.extension import (
     schedule_of,
 )
 from tutelage.train.finished import complete, trained_sha256
-from tutelage.train.loop import Ending, Outcome, train
+from tutelage.train.listener import Listener
+from tutelage.train.loop import Cadence, Ending, Outcome, train
 from tutelage.train.loss_spike import SpikeGuard
 from tutelage.train.replay_comparison import RecordedRun
 from tutelage.train.result import result_of
@@ -78,7 +80,7 @@ class Job:
     `recorded` is the run that this one repeats; `parts` are those laid out for another length.
     """
 
-    settings: Settings
+    resolved: ResolvedRun
     base: Path
     prepared: Prepared
     train_state: TrainState
@@ -90,6 +92,11 @@ class Job:
     skipped: frozenset[int] = frozenset()
     recorded: RecordedRun | None = None
     parts: tuple[Part, ...] = ()
+
+    @property
+    def settings(self) -> Settings:
+        """What the run was told."""
+        return self.resolved.settings
 
     @property
     def folder(self) -> Path:
@@ -123,6 +130,7 @@ def run(
     started, began = datetime.now(UTC), time.perf_counter()
     settings = with_adapters_own(settings)
     process_group = process_group_here()
+    resolved = resolve(settings, processes=process_group.size)
     screen = screen if process_group.is_main else Screen(Terminal(quiet=True))
     if resume and (result := _completed(settings, screen, process_group)) is not None:
         return Finished(settings.run_folder, "finished", result)
@@ -134,17 +142,18 @@ def run(
     with explain_missing_paths(source if resume or recorded is not None else None):
         base, prepared, held = process_group.local_main_first(
             "data",
-            partial(opened, settings, screen, process_group, **resumption, skipped=skipped, recorded=recorded),
+            partial(opened, resolved, screen, process_group, **resumption, skipped=skipped, recorded=recorded),
         )
-    with held, open_process_group(process_group, device=device_here()):
+    with held, open_process_group(process_group, device=resolved.device):
         process_group.require_equal("settings", config.dump(settings))
         process_group.require_equal("data", json.dumps(prepared.data_sha256 | prepared.examples_sha256))
         trackers = settings.train.trackers if process_group.is_main else ()
         tracking = TrackerGroup.of(trackers, settings.run_folder, log=screen.log)
         tracking.start(tomllib.loads(config.dump(settings)), settings.run_folder.name)
-        train_state = _train_state(settings, base, prepared, process_group, screen)
-        eval_suite = eval_suite_for(settings, prepared, architecture=train_state.strategy.architecture)
-        job = Job(settings, base, prepared, train_state, eval_suite, screen, tracking=tracking, **resumption)
+        resolved = decide_recompute(resolved, prepared, log=screen.log)
+        train_state = _train_state(resolved, base, prepared, process_group, screen)
+        eval_suite = eval_suite_for(resolved, prepared, architecture=train_state.strategy.architecture)
+        job = Job(resolved, base, prepared, train_state, eval_suite, screen, tracking=tracking, **resumption)
         parts = parts_in(read_inputs(settings.run_folder))
         job = replace(job, skipped=frozenset(skipped), recorded=recorded, parts=parts)
         _announce(screen, train_state)
@@ -161,11 +170,10 @@ def _completed(settings: Settings, screen: Screen, process_group: ProcessGroup) 
 
 
 def _train_state(
-    settings: Settings, base: Path, prepared: Prepared, process_group: ProcessGroup, screen: Screen
+    resolved: ResolvedRun, base: Path, prepared: Prepared, process_group: ProcessGroup, screen: Screen
 ) -> TrainState:
-    recompute = recomputes_here(settings, prepared, processes=process_group.size, log=screen.log)
-    look, longest = calibration_for(settings, prepared, screen), longest_rows(settings, prepared)
-    return train_state_for(settings, base, process_group, recompute=recompute, open_calibration=look, longest=longest)
+    open_calibration, longest = calibration_for(resolved, prepared, screen), longest_rows(resolved, prepared)
+    return train_state_for(resolved, base, process_group, open_calibration=open_calibration, longest=longest)
 
 
 def _announce(screen: Screen, train_state: TrainState) -> None:
@@ -210,7 +218,7 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
         process_group=process_group,
         sharded=sharded,
         start=job.train_state.adapted.start,
-        original_model=loaded_base(settings, job.base)[0] if settings.model.freeze and not sharded else None,
+        original_model=loaded_base(job.resolved, job.base)[0] if settings.model.freeze and not sharded else None,
     )  # before all that is measured of them: what was trained is not lost when a measure fails
     after = _sit(job, "After training", model=job.train_state.model)
     if process_group.is_main:
@@ -293,13 +301,20 @@ def _going_on(job: Job, checkpoints: Checkpoints) -> tuple[Progress, int | None]
     return progress if row_tokens is None else replace(progress, row_tokens=row_tokens), row_tokens
 
 
+def _cadence(job: Job, order: Sampler) -> Cadence:
+    """As the settings say; left out, four evaluations an epoch, and several processes save as often."""
+    train_settings = job.settings.train
+    evaluate_every = train_settings.evaluate_every or math.ceil(epoch_steps(order) / 4)
+    save_too = evaluate_every if job.resolved.processes > 1 else None
+    return Cadence(evaluate_every, train_settings.checkpoint_every or save_too, train_settings.early_stopping_patience)
+
+
 def _train(job: Job) -> Outcome:
     asked, train_state, examples = job.settings.train, job.train_state, job.prepared.train
     order = order_over_parts(job.settings, job.prepared, job.parts)
     schedule = schedule_of(job.settings, order, job.parts)
     checkpoints = _checkpoints(job)
     progress, lowered = _going_on(job, checkpoints) if job.resume else (Progress(), None)
-    evaluate_every = asked.evaluate_every or math.ceil(epoch_steps(order) / 4)
     strategy = train_state.strategy
     record = job.folder / run_files.RECORD if strategy.process_group.is_main else None
     recorder = Recorder(record, from_step=progress.steps_done, log=job.screen.log)
@@ -312,9 +327,10 @@ def _train(job: Job) -> Outcome:
         strategy,
         examples,
         order,
-        row_tokens=row_tokens_here(job.settings),
+        row_tokens=job.resolved.row_tokens,
         start_step=progress.steps_done,
-        share_prefixes=trains_on_shared_prefixes(job.settings),
+        share_prefixes=job.resolved.trains_on_shared_prefixes,
+        device=job.resolved.device,
         max_row_tokens=progress.row_tokens,
     )
     recorded = job.recorded
@@ -323,10 +339,14 @@ def _train(job: Job) -> Outcome:
         job.tracking.attach_to(shown) as watch,
         stop_requests(job.screen.log) as asked_to_stop,
     ):
+        listener = Listener(
+            recorder,
+            watch if recorded is None else recorded.beside(watch),
+            lambda: asked_to_stop() or (recorded is not None and recorded.asked_to_stop()),
+        )
         if lowered is not None:
             smaller = RowsRecord(progress.steps_done + 1, lowered, recorder.previous_elapsed_seconds)
-            recorder.write(smaller)
-            watch(smaller)
+            listener.tell(smaller)
         outcome = train(
             train_state.model,
             (one for one in given if one.step + 1 not in job.skipped),
@@ -335,13 +355,9 @@ def _train(job: Job) -> Outcome:
             schedule=schedule,
             max_grad_norm=asked.max_grad_norm,
             heldout=heldout,
-            evaluate_every=evaluate_every,
-            patience=asked.early_stopping_patience,
+            cadence=_cadence(job, order),
             checkpoints=checkpoints,
-            checkpoint_every=asked.checkpoint_every or (evaluate_every if strategy.process_group.size > 1 else None),
-            recorder=recorder,
-            watch=watch if recorded is None else recorded.beside(watch),
-            asked_to_stop=lambda: asked_to_stop() or (recorded is not None and recorded.asked_to_stop()),
+            listener=listener,
             progress=progress,
             process_group=strategy.process_group,
             spike_guard=None if asked.spike_factor is None else SpikeGuard(asked.spike_factor, asked.spike_window),

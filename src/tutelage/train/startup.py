@@ -10,13 +10,13 @@ from tutelage import config
 from tutelage.audit.embedding_rows import untrained_tokens
 from tutelage.builders.base_model import start_folder
 from tutelage.builders.dataset import Prepared, prepare, prepared_cache
-from tutelage.builders.model import shards_here
 from tutelage.builders.positions import positions_of
+from tutelage.builders.resolved_run import ResolvedRun
 from tutelage.builders.run_inputs import inputs_of
 from tutelage.builders.sampler import questions_of_length
 from tutelage.config import Settings
 from tutelage.distributed.process_group import ProcessGroup
-from tutelage.model.load import device_here, resolve_precision
+from tutelage.model.precision import resolve_precision
 from tutelage.model.quantization import require_bitsandbytes
 from tutelage.optim.optimizers import require_optimizer, slow_here
 from tutelage.render.token_text import colored_rows
@@ -43,7 +43,7 @@ ROWS_SHOWN = 24
 
 
 def opened(
-    settings: Settings,
+    resolved: ResolvedRun,
     screen: Screen,
     process_group: ProcessGroup,
     *,
@@ -56,13 +56,12 @@ def opened(
 
     With them comes what holds the run's folder: its lock, on the main process, until it is closed.
     """
-    folder = settings.run_folder
+    settings, folder = resolved.settings, resolved.settings.run_folder
     if resume:
         require_more(folder, settings)
     if settings.model.method == "qlora":
         require_bitsandbytes()
-    require_optimizer(settings.train.optimizer, device=device_here())
-    shards_here(settings)
+    require_optimizer(settings.train.optimizer, device=resolved.device)
     for name in settings.train.trackers:
         require_tracker(name)
     base = start_folder(settings.model, log=screen.log)
@@ -85,7 +84,7 @@ def opened(
             _pass_gates(settings, prepared, base)
             earlier = read_inputs(folder) if resume else None if recorded is None else read_inputs(recorded.folder)
             parts = parts_of(settings, prepared, earlier or {}, resume=resume, checkpoint=checkpoint)
-            _write_inputs(settings, base, prepared, earlier, screen, resume=resume, skipped=skipped, parts=parts)
+            _write_inputs(resolved, base, prepared, earlier, screen, resume=resume, skipped=skipped, parts=parts)
         announce_data(screen, prepared)
         order = order_over_parts(settings, prepared, parts)
         for question in filter(None, [*questions_of_length(settings, order), positions.question(prepared)]):
@@ -107,7 +106,7 @@ def _pass_gates(settings: Settings, prepared: Prepared, base: Path) -> None:
 
 
 def _write_inputs(
-    settings: Settings,
+    resolved: ResolvedRun,
     base: Path,
     prepared: Prepared,
     earlier: dict[str, Any] | None,
@@ -121,8 +120,8 @@ def _write_inputs(
 
     Where it does not, nothing in the folder has changed.
     """
-    folder = settings.run_folder
-    inputs = inputs_of(settings, prepared, base, skipped=skipped, log=screen.log)
+    settings, folder = resolved.settings, resolved.settings.run_folder
+    inputs = inputs_of(resolved, prepared, base, skipped=skipped, log=screen.log)
     if earlier is not None:
         then = with_length(earlier, settings) if resume else earlier
         inputs |= require_same_inputs(then, inputs, resume=resume, log=screen.log)

@@ -13,8 +13,9 @@ from tutelage.export.model_folder import save_trained
 from tutelage.model.adapters.adapter_set import attach_adapter
 from tutelage.model.adapters.lora import add_lora, make_all_trainable
 from tutelage.model.attention.packed import use_generation_attention, use_packed_attention
-from tutelage.model.load import cast_model, load
+from tutelage.model.load import load
 from tutelage.model.loss import row_loss
+from tutelage.model.precision import cast_model
 from tutelage.optim.master_weights import MasterWeights
 from tutelage.optim.optimizers import adamw
 from tutelage.pack import pack_rows

@@ -12,7 +12,7 @@ from tests.support.tiny_kinds import tiny_kind
 from tutelage.model.attention import isolation_check as isolation
 from tutelage.model.attention.isolation_check import MaxLengths, documents_are_isolated, prefixes_can_be_shared
 from tutelage.model.attention.packed import use_packed_attention
-from tutelage.model.load import cast_model
+from tutelage.model.precision import cast_model
 
 SMALL: dict[str, Any] = {
     "vocab_size": 96,

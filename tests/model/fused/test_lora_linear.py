@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tutelage.model.fused.lora_linear import FusedLoraLinear
 from tutelage.model.fused.norm_and_mlp import reduce_saved_activations
-from tutelage.model.load import DTYPES
+from tutelage.model.precision import DTYPES
 
 IDS = torch.arange(40)[None] * 7 % 416
 

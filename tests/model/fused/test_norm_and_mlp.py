@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tutelage.model.activation_checkpointing import recompute_activations
 from tutelage.model.adapters.lora import add_lora
 from tutelage.model.fused.norm_and_mlp import RecomputingGatedMLP, RecomputingNorm, reduce_saved_activations
-from tutelage.model.load import DTYPES
+from tutelage.model.precision import DTYPES
 from tutelage.pack import pack_rows
 from tutelage.types import Example
 

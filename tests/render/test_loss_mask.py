@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.serving_oracle import assert_served, dropped, pair, proven, renderer_of, talk
 from tutelage.render import Renderer, Tokenizer
-from tutelage.render.example_checks import assert_proven, trained_stops
+from tutelage.render.loss_mask import assert_proven, trained_stops
 from tutelage.render.renderer import ProvenTurn
 from tutelage.render.replies import RenderedTurn
 from tutelage.render.turns import TurnWriter

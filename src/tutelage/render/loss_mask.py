@@ -1,10 +1,46 @@
-"""Gates that fail: what a proven Example must look like, checked where it is made and again after packing."""
+"""The loss mask: the weight of each token of an Example, and the gates that fail where a weight is not proven.
+
+The gates are checked where an Example is made and again after packing.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from tutelage.types import Example
+from tutelage.render.sequences import ProvenTurn
+from tutelage.types import Address, Example, Turn
+
+
+def masked_turns(
+    address: Address, part: int, ids: Sequence[int], turns: Sequence[ProvenTurn], *, trains_all_tokens: bool
+) -> Example:
+    """Ids with the weight of its turn on each token of a reply, stop token included, and 0 elsewhere.
+
+    Args:
+        address: of the row.
+        part: which of its sequences.
+        ids: of the sequence; every turn stands in them behind its prompt.
+        turns: whose replies are trained.
+        trains_all_tokens: every other token has weight 1, but the first, which nothing predicts.
+    """
+    weights = np.full(len(ids), 1.0 if trains_all_tokens else 0.0, dtype=np.float32)
+    weights[0] = 0.0
+    spans = []
+    for turn in turns:
+        start, end = len(turn.prompt_ids), len(turn.prompt_ids) + len(turn.reply_ids)
+        weights[start:end] = turn.weight
+        spans.append(Turn(turn.message, start, end))
+    return Example(address, part, np.asarray(ids, dtype=np.int32), weights, tuple(spans))
+
+
+def masked_document(address: Address, ids: Sequence[int]) -> Example:
+    """A plain document, trained from its second token on; the first has no context to be predicted from."""
+    weights = np.ones(len(ids), dtype=np.float32)
+    weights[0] = 0.0
+    turn = Turn(message=0, prompt_end=1, reply_end=len(ids))
+    return Example(address, 0, np.asarray(ids, dtype=np.int32), weights, (turn,))
 
 
 def assert_proven(example: Example, *, stop_ids: frozenset[int], vocabulary_size: int, trains_all_tokens: bool) -> None:

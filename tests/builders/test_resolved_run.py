@@ -1,4 +1,4 @@
-"""What the device decides about packing where the settings leave it open."""
+"""What a machine and its processes decide where the settings leave it open, in one record."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from tutelage import config
-from tutelage.builders import packing as rows
-from tutelage.builders.packing import longest_rows, row_tokens_here, shares_prefixes_here, trains_on_shared_prefixes
+from tutelage.builders import resolved_run
+from tutelage.builders.resolved_run import resolve
+from tutelage.builders.row_lengths import longest_rows
 from tutelage.distributed.process_group import SINGLE
 from tutelage.distributed.strategy import Strategy
+from tutelage.errors import ConfigError
 from tutelage.model.architecture import Architecture
 from tutelage.model.attention.isolation_check import MaxLengths
 from tutelage.pack import Sampler
@@ -22,7 +24,7 @@ from tutelage.types import Address, Example
 
 @pytest.fixture(params=["cpu", "cuda"])
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(rows, "device_here", lambda: request.param)
+    monkeypatch.setattr(resolved_run, "device_here", lambda: request.param)
     return str(request.param)
 
 
@@ -38,18 +40,18 @@ def test_left_out_device_and_precision_decide(device: str, precision: str) -> No
     asked = config.from_mapping(
         {"model": {"name": "m", "method": "lora", "precision": precision}, "data": {"train": ["a.jsonl"]}}, where="test"
     )
-    assert row_tokens_here(asked) == expected
-    assert shares_prefixes_here(settings()) == (device == "cpu")
+    assert resolve(asked).row_tokens == expected
+    assert resolve(settings()).share_prefixes == (device == "cpu")
 
 
 def test_the_longest_example_fits_into_a_row(device: str) -> None:
-    assert row_tokens_here(settings(pack={"max_seq_length": 9000})) == 9000
+    assert resolve(settings(pack={"max_seq_length": 9000})).row_tokens == 9000
 
 
 def test_what_is_asked_for_is_done(device: str) -> None:
     asked = settings(pack={"max_seq_length": 100, "row_tokens": 300, "share_prefixes": device != "cpu"})
-    assert row_tokens_here(asked) == 300
-    assert shares_prefixes_here(asked) == (device != "cpu")
+    assert resolve(asked).row_tokens == 300
+    assert resolve(asked).share_prefixes == (device != "cpu")
 
 
 @pytest.mark.parametrize("noise", [
@@ -59,9 +61,45 @@ def test_what_is_asked_for_is_done(device: str) -> None:
 ])  # fmt: skip
 def test_noise_is_never_shared_in_training(noise: dict[str, Any]) -> None:
     noisy = settings(**noise, pack={"share_prefixes": True})
-    assert not trains_on_shared_prefixes(noisy)
-    assert shares_prefixes_here(noisy)
-    assert trains_on_shared_prefixes(settings(pack={"share_prefixes": True}))
+    assert not resolve(noisy).trains_on_shared_prefixes
+    assert resolve(noisy).share_prefixes
+    assert resolve(settings(pack={"share_prefixes": True})).trains_on_shared_prefixes
+
+
+@pytest.mark.parametrize(("checkpointing", "processes", "row_tokens", "expected"), [
+    ("on", 1, 300, True),
+    ("off", 2, 9000, False),
+    ("auto", 1, 300, None),
+    ("auto", 2, 300, False),
+    ("auto", 2, 9000, True),
+])  # fmt: skip
+def test_several_processes_decide_about_recomputation_without_looking_at_free_memory(
+    checkpointing: str, processes: int, row_tokens: int, *, expected: bool | None
+) -> None:
+    requested = settings(
+        pack={"max_seq_length": 300, "row_tokens": row_tokens}, train={"activation_checkpointing": checkpointing}
+    )
+    assert resolve(requested, processes=processes).recompute is expected
+
+
+def test_a_model_is_sharded_only_over_several_processes() -> None:
+    assert not resolve(settings()).sharded
+    assert resolve(settings(), processes=2).sharded
+    assert not resolve(settings(train={"optimizer": "muon"}), processes=2).sharded
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_cannot_be_sharded_is_refused_before_anything_is_built(processes: int) -> None:
+    requested = config.from_mapping(
+        {
+            "model": {"name": "m", "method": "lora", "parallel": "shard"},
+            "data": {"train": ["a.jsonl"]},
+            "train": {"optimizer": "muon"},
+        },
+        where="test",
+    )
+    with pytest.raises(ConfigError, match="sharded"):
+        resolve(requested, processes=processes)
 
 
 @pytest.mark.parametrize(("train", "validation", "expected"), [
@@ -78,7 +116,7 @@ def test_r8_rows_are_tried_as_long_as_the_run_has_them(
     }
     asked = settings(pack={"max_seq_length": 100, "row_tokens": 300}, train={"batch_size": 2})
 
-    assert longest_rows(asked, SimpleNamespace(**stores)) == expected  # type: ignore[arg-type] # two of its stores
+    assert longest_rows(resolve(asked), SimpleNamespace(**stores)) == expected  # type: ignore[arg-type] # two of its stores
 
 
 @pytest.mark.parametrize("shares", [True, False])
