@@ -89,7 +89,7 @@ def test_r2_weights_are_on_the_disk_before_anything_is_measured(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "_sit", ends)
+        patch.setattr(run_module, "_run_eval_suite", ends)
         with pytest.raises(KeyboardInterrupt):
             train_tiny(*SHORT, f"model.method={method}", f"model.precision={precision}")
     folder = tmp_path / "home" / "runs" / "tiny"
@@ -109,13 +109,13 @@ def test_r2_saving_changes_nothing_of_what_is_measured(
 ) -> None:
     """The model computes in bf16 again after its fp32 weights were written."""
     kinds: list[set[Any]] = []
-    run_suite = run_module._sit
+    run_suite = run_module._run_eval_suite
 
     def seen(job: Any, title: str, *, model: Any) -> Any:
         kinds.append({parameter.dtype for parameter in model.parameters()})
         return run_suite(job, title, model=model)
 
-    monkeypatch.setattr(run_module, "_sit", seen)
+    monkeypatch.setattr(run_module, "_run_eval_suite", seen)
     train_tiny("train.max_steps=3", "model.precision=bf16", "model.method=full")
 
     assert kinds[0] == kinds[1]

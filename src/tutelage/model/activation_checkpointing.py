@@ -15,9 +15,9 @@ hidden unit, then outweighs its bf16 weights, 24 bytes a squared hidden unit, in
 Source: Korthikanti et al. 2022 (Reducing Activation Recomputation), section 4.1."""
 
 
-def recomputes(asked: Literal["auto", "on", "off"], *, row_tokens: int) -> bool:
+def recomputes(setting: Literal["auto", "on", "off"], *, row_tokens: int) -> bool:
     """Whether activations are computed again: as asked, or for "auto" where rows may be long."""
-    return asked == "on" or (asked == "auto" and row_tokens > RECOMPUTE_ABOVE_TOKENS)
+    return setting == "on" or (setting == "auto" and row_tokens > RECOMPUTE_ABOVE_TOKENS)
 
 
 def recompute_activations(model: Any) -> None:

@@ -69,21 +69,21 @@ def architecture_of(model: Any, longest: MaxLengths = SHORT) -> Architecture:
     Raises:
         ConfigError: its own forward fails, or looks at later tokens, so that it is no causal language model.
     """
-    whole = bare_model(model)
-    with _undisturbed(whole), torch.no_grad():
-        use_generation_attention(whole)
-        ids_1T = _ids(whole)
-        own_TV = _own_forward(whole, ids_1T)
-        _require_causal(whole, ids_1T, own_TV)
-        hidden_TD = _hidden(whole, ids_1T)
-        head = _head_kind(whole, hidden_TD, own_TV)
-        documents = head != "whole" and _same_by_documents(whole, ids_1T, hidden_TD)
-        attention: Attention = "documents" if documents else "own"
-        documents_isolated = documents and documents_are_isolated(whole, longest)
-        beginnings = documents_isolated and prefixes_can_be_shared(whole)
-        use_training_attention(whole, attention)
-        noise = _draws_noise(whole, ids_1T, attention)
-    return Architecture(attention, head, documents_isolated, beginnings, noise)
+    base_model = bare_model(model)
+    with _undisturbed(base_model), torch.no_grad():
+        use_generation_attention(base_model)
+        ids_1T = _ids(base_model)
+        native_logits_TV = _native_logits(base_model, ids_1T)
+        _require_causal(base_model, ids_1T, native_logits_TV)
+        hidden_TD = _hidden(base_model, ids_1T)
+        head = _head_kind(base_model, hidden_TD, native_logits_TV)
+        packed_attention_agrees = head != "whole" and _packed_attention_agrees(base_model, ids_1T, hidden_TD)
+        attention: Attention = "documents" if packed_attention_agrees else "own"
+        documents_isolated = packed_attention_agrees and documents_are_isolated(base_model, longest)
+        shares_prefixes = documents_isolated and prefixes_can_be_shared(base_model)
+        use_training_attention(base_model, attention)
+        draws_noise = _draws_noise(base_model, ids_1T, attention)
+    return Architecture(attention, head, documents_isolated, shares_prefixes, draws_noise)
 
 
 def use_training_attention(model: Any, attention: Attention) -> None:
@@ -94,17 +94,17 @@ def use_training_attention(model: Any, attention: Attention) -> None:
         use_generation_attention(model)
 
 
-def native_inputs(module: Any, named: dict[str, Any]) -> dict[str, Any]:
+def native_inputs(module: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a forward with the model's own attention: no cache where it can be left out."""
-    return accepted_arguments(module, {"use_cache": False}) | named
+    return accepted_arguments(module, {"use_cache": False}) | arguments
 
 
 def bare_model(model: Any) -> Any:
     """The model without PEFT around it; layers that PEFT has put into it stay."""
     from peft import PeftModel
 
-    bare = without_prompt(model)
-    return bare.get_base_model() if isinstance(bare, PeftModel) else bare
+    inner_model = without_prompt(model)
+    return inner_model.get_base_model() if isinstance(inner_model, PeftModel) else inner_model
 
 
 @contextmanager
@@ -126,7 +126,7 @@ def _ids(model: Any) -> torch.Tensor:
     return ((1 + torch.arange(TRIED_TOKENS, device=device) * ID_STEP) % vocabulary)[None]
 
 
-def _own_forward(model: Any, ids_1T: torch.Tensor) -> torch.Tensor:
+def _native_logits(model: Any, ids_1T: torch.Tensor) -> torch.Tensor:
     try:
         logits_TV: torch.Tensor = model(input_ids=ids_1T, **native_inputs(model, {})).logits[0].float()
     except REFUSALS as error:
@@ -140,12 +140,12 @@ def _own_forward(model: Any, ids_1T: torch.Tensor) -> torch.Tensor:
     return logits_TV
 
 
-def _require_causal(model: Any, ids_1T: torch.Tensor, own_TV: torch.Tensor) -> None:
+def _require_causal(model: Any, ids_1T: torch.Tensor, native_logits_TV: torch.Tensor) -> None:
     """With another last token, what is said of the tokens before it must stay the same."""
     changed_1T = ids_1T.clone()
     changed_1T[0, -1] = ids_1T[0, 0]
-    again_TV = _own_forward(model, changed_1T)
-    if not equal_but_for_rounding(again_TV[:-1], own_TV[:-1], _dtype(model)):
+    changed_logits_TV = _native_logits(model, changed_1T)
+    if not equal_but_for_rounding(changed_logits_TV[:-1], native_logits_TV[:-1], _dtype(model)):
         raise _untrainable(model, "what it says of a token depends on later tokens")
 
 
@@ -162,19 +162,21 @@ def _hidden(model: Any, ids_1T: torch.Tensor) -> torch.Tensor | None:
     return hidden_1TD[0] if isinstance(hidden_1TD, torch.Tensor) and hidden_1TD.ndim == 3 else None
 
 
-def _head_kind(model: Any, hidden_TD: torch.Tensor | None, own_TV: torch.Tensor) -> HeadKind:
+def _head_kind(model: Any, hidden_TD: torch.Tensor | None, native_logits_TV: torch.Tensor) -> HeadKind:
     """The first of the ways to make logits that gives the model's own."""
     if hidden_TD is None:
         return "whole"
     dtype = _dtype(model)
     try:
-        if equal_but_for_rounding(product_logits(head_of(model), hidden_TD), own_TV, dtype):
+        if equal_but_for_rounding(product_logits(head_of(model), hidden_TD), native_logits_TV, dtype):
             return "product"
     except (*REFUSALS, ConfigError) as error:
         if is_out_of_memory(error):
             raise
     try:
-        if equal_but_for_rounding(forward_logits(model, hidden_TD, native_inputs(model, {})).float(), own_TV, dtype):
+        if equal_but_for_rounding(
+            forward_logits(model, hidden_TD, native_inputs(model, {})).float(), native_logits_TV, dtype
+        ):
             return "own"
     except REFUSALS as error:
         if is_out_of_memory(error):
@@ -182,7 +184,7 @@ def _head_kind(model: Any, hidden_TD: torch.Tensor | None, own_TV: torch.Tensor)
     return "whole"
 
 
-def _same_by_documents(model: Any, ids_1T: torch.Tensor, hidden_TD: torch.Tensor | None) -> bool:
+def _packed_attention_agrees(model: Any, ids_1T: torch.Tensor, hidden_TD: torch.Tensor | None) -> bool:
     """Whether attention inside documents gives the hidden states of the model's own, which it may refuse."""
     assert hidden_TD is not None, "only a decoder that can be asked by itself"
     if not model._can_set_attn_implementation():
@@ -190,12 +192,14 @@ def _same_by_documents(model: Any, ids_1T: torch.Tensor, hidden_TD: torch.Tensor
     try:
         use_packed_attention(model)
         decoder = decoder_of(model)
-        found = decoder(**document_inputs(ids_1T), use_cache=False)[0][0]
+        packed_hidden_TD = decoder(**document_inputs(ids_1T), use_cache=False)[0][0]
     except (*REFUSALS, DataError, ConfigError) as error:
         if is_out_of_memory(error):
             raise
         return False
-    return found.shape == hidden_TD.shape and equal_but_for_rounding(found.float(), hidden_TD.float(), hidden_TD.dtype)
+    return packed_hidden_TD.shape == hidden_TD.shape and equal_but_for_rounding(
+        packed_hidden_TD.float(), hidden_TD.float(), hidden_TD.dtype
+    )
 
 
 def document_inputs(ids_1T: torch.Tensor) -> dict[str, Any]:
@@ -207,23 +211,23 @@ def document_inputs(ids_1T: torch.Tensor) -> dict[str, Any]:
 
 def dummy_token_inputs(device: torch.device) -> dict[str, Any]:
     """What the decoder is given beside its id for one token that stands for nothing (`model.head.forward_logits`)."""
-    named = document_inputs(torch.zeros(1, 1, dtype=torch.long, device=device))
-    return {name: one for name, one in named.items() if name != "input_ids"}
+    inputs = document_inputs(torch.zeros(1, 1, dtype=torch.long, device=device))
+    return {name: value for name, value in inputs.items() if name != "input_ids"}
 
 
 def _draws_noise(model: Any, ids_1T: torch.Tensor, attention: Attention) -> bool:
     """Whether two passes in training mode differ."""
     model.train()
-    named = document_inputs(ids_1T) if attention == "documents" else {"input_ids": ids_1T}
+    inputs = document_inputs(ids_1T) if attention == "documents" else {"input_ids": ids_1T}
     try:
-        first, second = (model(**named, **native_inputs(model, {})).logits for _ in range(2))
+        first_logits, second_logits = (model(**inputs, **native_inputs(model, {})).logits for _ in range(2))
     except REFUSALS as error:
         if is_out_of_memory(error):
             raise
         raise _untrainable(model, f"its own forward fails in training mode: {cause_of(error)[:200]}") from error
     finally:
         model.eval()
-    return not torch.equal(first, second)
+    return not torch.equal(first_logits, second_logits)
 
 
 def _dtype(model: Any) -> torch.dtype:
@@ -231,11 +235,11 @@ def _dtype(model: Any) -> torch.dtype:
     return dtype
 
 
-def _untrainable(model: Any, found: str) -> ConfigError:
-    kind = model.config.get_text_config().model_type
+def _untrainable(model: Any, reason: str) -> ConfigError:
+    model_type = model.config.get_text_config().model_type
     return ConfigError(
-        f"The model cannot be trained as a causal language model: {found}",
-        where=f"{type(model).__name__} (model_type {kind})",
+        f"The model cannot be trained as a causal language model: {reason}",
+        where=f"{type(model).__name__} (model_type {model_type})",
         expected="logits for each token of a row of ids, from that token and those before it",
         fix="give a model that writes text from text alone",
     )

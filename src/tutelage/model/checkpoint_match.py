@@ -33,57 +33,62 @@ def require_agreement(model: Any, folder: Path, report: Mapping[str, Any]) -> tu
     if missing:
         raise _disagreement(folder, f"not stored: {_named(missing)}")
     if mismatched:
-        shapes = [f"{name} {list(stored)} stored, {list(made)} by config.json" for name, stored, made in mismatched]
+        shapes = [
+            f"{name} {list(stored_shape)} stored, {list(expected_shape)} by config.json"
+            for name, stored_shape, expected_shape in mismatched
+        ]
         raise _disagreement(folder, _named(shapes))
-    beside = sorted(report["unexpected_keys"])
-    wrong = [name for name in beside if _belongs(model, name)]
-    if wrong:
-        raise _disagreement(folder, f"stored, and not in the model: {_named(wrong)}")
-    patterns = [re.compile(one) for one in model._keys_to_ignore_on_load_unexpected or ()]
+    unexpected = sorted(report["unexpected_keys"])
+    misplaced = [name for name in unexpected if _belongs(model, name)]
+    if misplaced:
+        raise _disagreement(folder, f"stored, and not in the model: {_named(misplaced)}")
+    patterns = [re.compile(expression) for expression in model._keys_to_ignore_on_load_unexpected or ()]
     stored = stored_tensors(folder)
     ignored = [
         name for name in stored if any(pattern.search(name) for pattern in patterns) and not _belongs(model, name)
     ]
-    left = sorted({*beside, *ignored})
-    if not left:
+    unused_names = sorted({*unexpected, *ignored})
+    if not unused_names:
         return ()
-    numbers = sum(stored[name] for name in left if name in stored)
-    parts = Counter(_part(name) for name in left)
-    shown = ", ".join(f"{part} ({count} tensors)" for part, count in parts.most_common(SHOWN_NAMES))
-    return (f"The checkpoint holds {numbers:,} numbers that are no part of the text model and stay behind: {shown}",)
+    weight_count = sum(stored[name] for name in unused_names if name in stored)
+    prefix_counts = Counter(_part(name) for name in unused_names)
+    summary = ", ".join(f"{prefix} ({count} tensors)" for prefix, count in prefix_counts.most_common(SHOWN_NAMES))
+    return (
+        f"The checkpoint holds {weight_count:,} numbers that are no part of the text model and stay behind: {summary}",
+    )
 
 
 def _belongs(model: Any, name: str) -> bool:
     """Whether a tensor without a place would lie in the list of layers, or in a module that the model has."""
     modules = {path: module for path, module in model.named_modules() if path}
     _, layers = decoder_layers(model)
-    lists = [path for path, module in modules.items() if module is layers]
-    full = (name, f"{model.base_model_prefix}.{name}")  # some checkpoints leave out the name of the model inside
-    inside = any(one.startswith(f"{path}.") for path in lists for one in full)
-    return inside or any(one.rpartition(".")[0] in modules for one in full)
+    layer_lists = [path for path, module in modules.items() if module is layers]
+    full_names = (name, f"{model.base_model_prefix}.{name}")  # some checkpoints leave out the name of the model inside
+    in_layers = any(full_name.startswith(f"{path}.") for path in layer_lists for full_name in full_names)
+    return in_layers or any(full_name.rpartition(".")[0] in modules for full_name in full_names)
 
 
 def _part(name: str) -> str:
     """The name up to its first number, at most two words of it."""
-    words = []
-    for word in name.split(".")[:2]:
-        if word.isdigit():
+    components = []
+    for component in name.split(".")[:2]:
+        if component.isdigit():
             break
-        words.append(word)
-    return ".".join(words) or name
+        components.append(component)
+    return ".".join(components) or name
 
 
 def _named(names: Iterable[str]) -> str:
     listed = list(names)
-    more = f" and {len(listed) - SHOWN_NAMES} more" if len(listed) > SHOWN_NAMES else ""
-    return ", ".join(listed[:SHOWN_NAMES]) + more
+    suffix = f" and {len(listed) - SHOWN_NAMES} more" if len(listed) > SHOWN_NAMES else ""
+    return ", ".join(listed[:SHOWN_NAMES]) + suffix
 
 
-def _disagreement(folder: Path, found: str) -> DataError:
+def _disagreement(folder: Path, disagreement: str) -> DataError:
     return DataError(
         "config.json and the weights disagree",
         where=str(folder),
-        found=found,
+        found=disagreement,
         expected="each weight of the model stored once, in the shape that config.json gives it",
         fix="take config.json and safetensors from one download or one save_pretrained",
     )

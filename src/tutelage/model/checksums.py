@@ -49,14 +49,14 @@ def model_sha256(folder: Path, *, cache: Path | None, log: Callable[[str], None]
         DataError: a file cannot be read, or is being written to.
     """
     paths = sorted({path for pattern in DECIDING for path in folder.glob(pattern) if path.is_file()})
-    known = {path: _remembered(path, cache) for path in paths}
-    unknown = [path for path, digest in known.items() if digest is None]
-    size = sum(path.stat().st_size for path in unknown)
+    digests = {path: _remembered(path, cache) for path in paths}
+    unhashed = [path for path, digest in digests.items() if digest is None]
+    size = sum(path.stat().st_size for path in unhashed)
     if size > SLOW_BYTES:
         log(f"Hashing {size / 1e9:.1f} GB of {folder}, once: a resume must find the same model ...")
     with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
-        hashed = dict(zip(unknown, pool.map(lambda path: _hashed(path, cache), unknown), strict=True))
-    return {path.name: digest or hashed[path] for path, digest in known.items()}
+        hashed = dict(zip(unhashed, pool.map(lambda path: _hashed(path, cache), unhashed), strict=True))
+    return {path.name: digest or hashed[path] for path, digest in digests.items()}
 
 
 def _hashed(path: Path, cache: Path | None) -> str:
@@ -89,7 +89,7 @@ def _remembered(path: Path, cache: Path | None) -> str | None:
     if cache is None:
         return None
     with suppress(OSError, DataError, KeyError):
-        entry = read_sealed(_place(path, cache))
+        entry = read_sealed(_entry_path(path, cache))
         if entry["state"] == _state(path):
             return str(entry["sha256"])
     return None
@@ -97,18 +97,18 @@ def _remembered(path: Path, cache: Path | None) -> str | None:
 
 def _remember(path: Path, cache: Path, state: list[int], digest: str) -> None:
     """Written aside and renamed; where the cache cannot be written the file is hashed again the next time."""
-    place = _place(path, cache)
+    entry_path = _entry_path(path, cache)
     entry = sealed({"path": str(path.resolve()), "state": state, "sha256": digest})
     with suppress(OSError):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(place, entry.encode("utf-8"), shared=True)
+        entry_path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(entry_path, entry.encode("utf-8"), shared=True)
 
 
-def _place(path: Path, cache: Path) -> Path:
+def _entry_path(path: Path, cache: Path) -> Path:
     return cache / (hashlib.sha256(json.dumps(str(path.resolve())).encode()).hexdigest()[:32] + ".json")
 
 
 def _state(path: Path) -> list[int]:
     """What another content cannot have as well: device, inode, size, and the times of content and inode."""
-    found = path.stat()
-    return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+    status = path.stat()
+    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]

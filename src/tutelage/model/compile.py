@@ -19,12 +19,12 @@ def compile_layers(model: Any, *, backend: Any = "inductor") -> int:
         model: a transformers causal language model, with or without PEFT around it; call this before it is sharded.
         backend: of torch.compile.
     """
-    parts = [
+    modules = [
         child
         for layer in decoder_layers(model)[1]
         for child in layer.children()
         if "Attention" not in type(child).__name__
     ]
-    for part in parts:
-        part.compile(backend=backend, dynamic=True)
-    return len(parts)
+    for module in modules:
+        module.compile(backend=backend, dynamic=True)
+    return len(modules)

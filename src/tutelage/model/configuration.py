@@ -89,29 +89,29 @@ def require_causal(config: Any, written: dict[str, Any], *, where: str, trust_re
     import transformers
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedModel
 
-    named = written.get("architectures") or []
-    if not isinstance(named, list) or not all(isinstance(one, str) for one in named):
-        raise _refused(where, f"architectures: {named!r}"[:200])
-    shown = f"architectures: {', '.join(named) or 'none'}; model_type: {config.model_type}"
+    class_names = written.get("architectures") or []
+    if not isinstance(class_names, list) or not all(isinstance(class_name, str) for class_name in class_names):
+        raise _refused(where, f"architectures: {class_names!r}"[:200])
+    description = f"architectures: {', '.join(class_names) or 'none'}; model_type: {config.model_type}"
     if config.is_encoder_decoder:
-        raise _refused(where, f"{shown}; its encoder reads what its decoder answers")
+        raise _refused(where, f"{description}; its encoder reads what its decoder answers")
     if trust_remote_code and "AutoModelForCausalLM" in (written.get("auto_map") or {}):
         return
-    classes = [getattr(transformers, name) for name in named if name in transformers.__all__]
-    known: list[Any] = [
+    classes = [getattr(transformers, name) for name in class_names if name in transformers.__all__]
+    model_classes: list[Any] = [
         class_ for class_ in classes if isinstance(class_, type) and issubclass(class_, PreTrainedModel)
     ]
-    if known and not any(one.can_generate() for one in known):
-        raise _refused(where, f"{shown}; {known[0].__name__} generates no text")
+    if model_classes and not any(model_class.can_generate() for model_class in model_classes):
+        raise _refused(where, f"{description}; {model_classes[0].__name__} generates no text")
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise _refused(where, f"{shown}; transformers has no class of this kind that reads and writes text alone")
+        raise _refused(where, f"{description}; transformers has no class of this kind that reads and writes text alone")
 
 
-def _refused(where: str, found: str) -> DataError:
+def _refused(where: str, reason: str) -> DataError:
     return DataError(
         "This model does not write text from text alone, so there is nothing to fine-tune",
         where=where,
-        found=found,
+        found=reason,
         expected="a causal language model, such as LlamaForCausalLM",
         fix="give the instruction or base model of a decoder, not an encoder, a classifier or a model for pictures",
     )

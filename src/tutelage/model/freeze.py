@@ -23,14 +23,14 @@ def freeze(model: torch.nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
     """
     if not patterns:
         return ()
-    named = dict(model.named_parameters(remove_duplicate=False))
+    parameters = dict(model.named_parameters(remove_duplicate=False))
     for pattern in patterns:
-        chosen = [name for name in named if matches(name, pattern)]
-        if not chosen:
-            raise _nothing(pattern, list(named))
-        for name in chosen:
-            named[name].requires_grad = False
-    if not any(one.requires_grad for one in named.values()):
+        matched_names = [name for name in parameters if matches(name, pattern)]
+        if not matched_names:
+            raise _nothing(pattern, list(parameters))
+        for name in matched_names:
+            parameters[name].requires_grad = False
+    if not any(parameter.requires_grad for parameter in parameters.values()):
         raise ConfigError(
             "Every weight is frozen; nothing would be trained",
             where="model.freeze",
@@ -38,33 +38,33 @@ def freeze(model: torch.nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
             expected="patterns that leave something to learn",
             fix='take a pattern out, or set model.method = "lora"',
         )
-    return _notes(named, patterns)
+    return _notes(parameters, patterns)
 
 
-def _notes(named: dict[str, torch.nn.Parameter], patterns: Sequence[str]) -> tuple[str, ...]:
-    frozen = {id(one): one for one in named.values() if not one.requires_grad}
+def _notes(parameters: dict[str, torch.nn.Parameter], patterns: Sequence[str]) -> tuple[str, ...]:
+    frozen = {id(parameter): parameter for parameter in parameters.values() if not parameter.requires_grad}
     notes = [
-        f"Frozen by model.freeze: {sum(one.numel() for one in frozen.values()):,} parameters in "
+        f"Frozen by model.freeze: {sum(parameter.numel() for parameter in frozen.values()):,} parameters in "
         f"{len(frozen)} tensor{'s' * (len(frozen) > 1)}"
     ]
-    for key in frozen:
-        names = [name for name, one in named.items() if id(one) == key]
-        unasked = [name for name in names if not any(matches(name, pattern) for pattern in patterns)]
-        asked = [name for name in names if name not in unasked]
-        notes += [f"{name} is the same weights as {asked[0]}, so it is frozen too" for name in unasked]
+    for parameter_id in frozen:
+        names = [name for name, parameter in parameters.items() if id(parameter) == parameter_id]
+        tied_names = [name for name in names if not any(matches(name, pattern) for pattern in patterns)]
+        matched_names = [name for name in names if name not in tied_names]
+        notes += [f"{name} is the same weights as {matched_names[0]}, so it is frozen too" for name in tied_names]
     return tuple(notes)
 
 
 def _nothing(pattern: str, names: list[str]) -> ConfigError:
     """Names near to a pattern: of whole names and of each of their ends, as a pattern may say either."""
     ends = {name.split(".", start)[start]: name for name in names for start in range(name.count(".") + 1)}
-    parts = {part: part for name in names for part in name.split(".") if not part.isdigit()}
+    components = {component: component for name in names for component in name.split(".") if not component.isdigit()}
     stem = pattern.strip("*.")
-    near = difflib.get_close_matches(stem, parts | ends, n=3, cutoff=0.6)
+    close_names = difflib.get_close_matches(stem, components | ends, n=3, cutoff=0.6)
     return ConfigError(
         "A pattern of model.freeze matches no weight of this model",
         where="model.freeze",
         found=pattern,
-        expected=f"a part of a name such as {', '.join(near or names[:3])}",
-        fix=f'write "{near[0]}"' if near else "see the names in the model's safetensors",
+        expected=f"a part of a name such as {', '.join(close_names or names[:3])}",
+        fix=f'write "{close_names[0]}"' if close_names else "see the names in the model's safetensors",
     )

@@ -29,10 +29,10 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
             # The reader's own progress bar cannot be switched off.
             with no_progress_bars(), contextlib.redirect_stderr(io.StringIO()):
                 tokenizer = gguf_tokenizer(gguf)
-                read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-            config, generation, state = read.config, read.generation_config, read.state_dict()
+                gguf_model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+            config, generation, state = gguf_model.config, gguf_model.generation_config, gguf_model.state_dict()
             del config.quantization_config
-            # A model read from GGUF refuses save_pretrained: its quantiser cannot write. A fresh one with the same
+            # A model read from GGUF refuses save_pretrained: its quantizer cannot write. A fresh one with the same
             # weights can.
             with torch.device("meta"):
                 model = AutoModelForCausalLM.from_config(config)

@@ -55,52 +55,56 @@ def gguf_tokenizer(gguf: Path) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     fields = GGUFReader(gguf).fields
-    kind = _text(fields, "tokenizer.ggml.model")
-    split: PreTokenizer | None = None
-    if kind == "gpt2":
-        split = _known_split(gguf, _text(fields, "tokenizer.ggml.pre"))
-    elif kind != "llama" or _text(fields, "general.architecture") == WITHOUT_BLANKS_SWALLOWED:
-        raise _unknown(gguf, f"a tokenizer of kind {kind!r} for {_text(fields, 'general.architecture')!r}")
-    read = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    backend = read.backend_tokenizer
-    if split is None:
+    tokenizer_kind = _text(fields, "tokenizer.ggml.model")
+    pre_tokenizer: PreTokenizer | None = None
+    if tokenizer_kind == "gpt2":
+        pre_tokenizer = _known_split(gguf, _text(fields, "tokenizer.ggml.pre"))
+    elif tokenizer_kind != "llama" or _text(fields, "general.architecture") == WITHOUT_BLANKS_SWALLOWED:
+        raise _unknown(gguf, f"a tokenizer of kind {tokenizer_kind!r} for {_text(fields, 'general.architecture')!r}")
+    source_tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    backend = source_tokenizer.backend_tokenizer
+    if pre_tokenizer is None:
         _as_sentencepiece(backend, space_before=_flag(fields, "tokenizer.ggml.add_space_prefix", default=True))
         add_bos = _flag(fields, "tokenizer.ggml.add_bos_token", default=True)
     else:
-        _as_byte_level(backend, split)
-        add_bos = _flag(fields, "tokenizer.ggml.add_bos_token", default=split.add_bos)
-    named = {name: token for name, token in read.special_tokens_map.items() if isinstance(token, str)}
-    exact = PreTrainedTokenizerFast(tokenizer_object=backend, add_bos_token=add_bos, **named)
-    exact.chat_template = read.chat_template
-    exact.clean_up_tokenization_spaces = False
-    return exact
+        _as_byte_level(backend, pre_tokenizer)
+        add_bos = _flag(fields, "tokenizer.ggml.add_bos_token", default=pre_tokenizer.add_bos)
+    special_tokens = {
+        name: token for name, token in source_tokenizer.special_tokens_map.items() if isinstance(token, str)
+    }
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, add_bos_token=add_bos, **special_tokens)
+    tokenizer.chat_template = source_tokenizer.chat_template
+    tokenizer.clean_up_tokenization_spaces = False
+    return tokenizer
 
 
 def _known_split(gguf: Path, name: str | None) -> PreTokenizer:
-    known = known_pre_tokenizers()
-    if name is None or name not in known:
+    pre_tokenizer_table = known_pre_tokenizers()
+    if name is None or name not in pre_tokenizer_table:
         raise _unknown(gguf, "no name of a pre-tokenizer" if name is None else f"the pre-tokenizer {name!r}")
-    return known[name]
+    return pre_tokenizer_table[name]
 
 
-def _as_byte_level(backend: Any, split: PreTokenizer) -> None:
+def _as_byte_level(backend: Any, pre_tokenizer: PreTokenizer) -> None:
     backend.normalizer = None
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            *(pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in split.patterns),
+            *(pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in pre_tokenizer.patterns),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    backend.model.ignore_merges = split.whole_words
+    backend.model.ignore_merges = pre_tokenizer.whole_words
 
 
 def _as_sentencepiece(backend: Any, *, space_before: bool) -> None:
     """Cut at control tokens only, and begin each part with a space where the file wants one, as llama.cpp does."""
-    spaces = normalizers.Replace(" ", SPACE)
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), spaces]) if space_before else spaces
+    space_normalizer = normalizers.Replace(" ", SPACE)
+    backend.normalizer = (
+        normalizers.Sequence([normalizers.Prepend(SPACE), space_normalizer]) if space_before else space_normalizer
+    )
     backend.pre_tokenizer = None
-    back = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    backend.decoder = decoders.Sequence([*back, decoders.Strip(" ", 1, 0)] if space_before else back)
+    decoder_steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    backend.decoder = decoders.Sequence([*decoder_steps, decoders.Strip(" ", 1, 0)] if space_before else decoder_steps)
 
 
 def _text(fields: Any, key: str) -> str | None:
@@ -111,11 +115,11 @@ def _flag(fields: Any, key: str, *, default: bool) -> bool:
     return bool(fields[key].contents()) if key in fields else default
 
 
-def _unknown(gguf: Path, found: str) -> DataError:
+def _unknown(gguf: Path, reason: str) -> DataError:
     return DataError(
         f"The tokenizer of '{gguf.name}' is not one whose token ids are known exactly",
         where=str(gguf),
-        found=found,
+        found=reason,
         expected=f"a sentencepiece vocabulary, or one of: {', '.join(sorted(known_pre_tokenizers()))}",
         fix="use the safetensors form of this model, which carries its tokenizer.json",
     )

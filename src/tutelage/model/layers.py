@@ -18,12 +18,12 @@ def decoder_of(model: Any) -> Any:
     Args:
         model: a causal language model of transformers, with or without PEFT around it, or its decoder.
     """
-    named = model.get_decoder()
-    if _is_headless(named):
-        return named
+    stated_decoder = model.get_decoder()
+    if _is_headless(stated_decoder):
+        return stated_decoder
     embeddings = model.get_input_embeddings()
     inside = (module for module in model.modules() if _is_headless(module) and _embeds_with(module, embeddings))
-    return next(inside, named)
+    return next(inside, stated_decoder)
 
 
 def _is_headless(module: Any) -> bool:
@@ -51,11 +51,21 @@ def decoder_layers(model: Any) -> tuple[str, torch.nn.ModuleList]:
         DataError: there is no such list.
     """
     decoder = decoder_of(model)
-    stated = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-    lists = [(name, one) for name, one in decoder.named_modules() if isinstance(one, torch.nn.ModuleList) and len(one)]
-    outer = [(name, one) for name, one in lists if not any(name.startswith(f"{other}.") for other, _ in lists)]
-    chosen = [(name, one) for name, one in outer if len(one) == stated] or outer
-    if not chosen:
+    stated_layers = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    lists = [
+        (name, module_list)
+        for name, module_list in decoder.named_modules()
+        if isinstance(module_list, torch.nn.ModuleList) and len(module_list)
+    ]
+    outermost = [
+        (name, module_list)
+        for name, module_list in lists
+        if not any(name.startswith(f"{outer_name}.") for outer_name, _ in lists)
+    ]
+    candidates = [
+        (name, module_list) for name, module_list in outermost if len(module_list) == stated_layers
+    ] or outermost
+    if not candidates:
         raise DataError(
             "This model does not keep its layers in a list",
             where=type(decoder).__name__,
@@ -63,7 +73,7 @@ def decoder_layers(model: Any) -> tuple[str, torch.nn.ModuleList]:
             expected="a decoder that runs through a list of layers",
             fix="leave out what works on layers: processes, model.compile, train.residual_dropout, or the plan",
         )
-    return max(chosen, key=lambda pair: sum(parameter.numel() for parameter in pair[1].parameters()))
+    return max(candidates, key=lambda pair: sum(parameter.numel() for parameter in pair[1].parameters()))
 
 
 def cut_layers(model: Any, count: int) -> None:
@@ -75,5 +85,5 @@ def cut_layers(model: Any, count: int) -> None:
     """
     name, layers = decoder_layers(model)
     assert count <= len(layers), f"{count} layers asked for, {len(layers)} are here"
-    parent, _, last = name.rpartition(".")
-    setattr(decoder_of(model).get_submodule(parent), last, layers[:count])
+    parent, _, child_name = name.rpartition(".")
+    setattr(decoder_of(model).get_submodule(parent), child_name, layers[:count])

@@ -17,16 +17,20 @@ def layer_matrices(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    inside = tuple(f"{name}." for name, one in model.named_modules() if isinstance(one, BaseTunerLayer))
-    passed = (torch.nn.Embedding, torch.nn.modules.conv._ConvNd)
-    others = {id(module.weight) for module in model.modules() if isinstance(module, passed)}
+    adapter_prefixes = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, BaseTunerLayer))
+    excluded_types = (torch.nn.Embedding, torch.nn.modules.conv._ConvNd)
+    excluded_ids = {id(module.weight) for module in model.modules() if isinstance(module, excluded_types)}
     if (head := model.get_output_embeddings()) is not None:
-        others.add(id(head.weight))
-    for name, one in model.named_parameters():
-        multiplies = one.ndim > 1 or not one.is_floating_point()
+        excluded_ids.add(id(head.weight))
+    for name, parameter in model.named_parameters():
+        multiplies = parameter.ndim > 1 or not parameter.is_floating_point()
         multiplies = multiplies and not name.endswith("bias")  # experts have one for each
-        if multiplies and id(one) not in others and not (name.startswith(inside) and "lora_" in name):
-            yield name.replace(".base_layer", ""), one
+        if (
+            multiplies
+            and id(parameter) not in excluded_ids
+            and not (name.startswith(adapter_prefixes) and "lora_" in name)
+        ):
+            yield name.replace(".base_layer", ""), parameter
 
 
 def of_any_layer(name: str) -> str:

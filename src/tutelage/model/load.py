@@ -60,7 +60,7 @@ def load(
     if quantization is None:
         _require_ordinary_weights(folder, getattr(model.config, "quantization_config", None))
         model.to(device)
-    else:  # transformers has put it on the device, where it was quantised
+    else:  # transformers has put it on the device, where it was quantized
         keep_quantized(model)
     notes = require_agreement(model, folder, report)
     parameters = sum(parameter_count(parameter) for parameter in model.parameters())
@@ -73,7 +73,7 @@ def _loaded(folder: Path, *, trust_remote_code: bool, quantization: Any) -> tupl
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoModelForCausalLM
 
-    named = {
+    arguments = {
         "dtype": "auto",
         "use_safetensors": True,
         "trust_remote_code": trust_remote_code,
@@ -85,14 +85,14 @@ def _loaded(folder: Path, *, trust_remote_code: bool, quantization: Any) -> tupl
     try:
         with no_progress_bars():
             try:
-                model, report = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa", **named)
+                model, report = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa", **arguments)
             except ValueError as error:
                 if NO_SUCH_ATTENTION not in str(error):
                     raise
-                model, report = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", **named)
+                model, report = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", **arguments)
     except ImportError as error:
-        found = " ".join(str(error).split())  # transformers names each package in a paragraph of its own
-        raise DependencyError("This model needs another package", where=str(folder), found=found) from error
+        message = " ".join(str(error).split())  # transformers names each package in a paragraph of its own
+        raise DependencyError("This model needs another package", where=str(folder), found=message) from error
     except (
         OSError,
         ValueError,
@@ -116,12 +116,12 @@ def _loaded(folder: Path, *, trust_remote_code: bool, quantization: Any) -> tupl
 
 
 def _require_ordinary_weights(folder: Path, stored_as: Any) -> None:
-    """Refuse a checkpoint whose weights are stored quantised, where they are to be ordinary numbers."""
+    """Refuse a checkpoint whose weights are stored quantized, where they are to be ordinary numbers."""
     if stored_as is None:
         return
-    written = stored_as if isinstance(stored_as, dict) else stored_as.to_dict()
-    four_bit = bool(written.get("load_in_4bit") or written.get("_load_in_4bit"))
-    how = "in 4 bits" if four_bit else f"quantised ({written.get('quant_method', 'in a way of its own')})"
+    quantization = stored_as if isinstance(stored_as, dict) else stored_as.to_dict()
+    four_bit = bool(quantization.get("load_in_4bit") or quantization.get("_load_in_4bit"))
+    how = "in 4 bits" if four_bit else f"quantised ({quantization.get('quant_method', 'in a way of its own')})"
     raise DataError(
         f"The weights of this model are stored {how}",
         where=f"{folder / CONFIG_FILE}: quantization_config",
@@ -135,11 +135,11 @@ def no_progress_bars() -> Iterator[None]:
     """Keep transformers from drawing its own bars over ours, and its table of weights that we report on."""
     from transformers.utils import logging
 
-    before = logging.get_verbosity()
+    verbosity = logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        logging.set_verbosity(verbosity)
         logging.enable_progress_bar()

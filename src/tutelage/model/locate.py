@@ -122,14 +122,16 @@ def _check_index(folder: Path) -> None:
     if not file.is_file():
         return
     weight_map = read_object(file).get("weight_map")
-    wrong = ["no weight_map from tensors to files"]
-    if isinstance(weight_map, dict) and all(isinstance(one, str) for one in weight_map.values()):
-        wrong = sorted(one for one in set(weight_map.values()) if not _is_weights_here(folder, one))
-    if wrong:
+    wrong_files = ["no weight_map from tensors to files"]
+    if isinstance(weight_map, dict) and all(isinstance(file_name, str) for file_name in weight_map.values()):
+        wrong_files = sorted(
+            file_name for file_name in set(weight_map.values()) if not _is_weights_here(folder, file_name)
+        )
+    if wrong_files:
         raise DataError(
             "The index of the weights names what is not read",
             where=str(file),
-            found=", ".join(wrong[:4]),
+            found=", ".join(wrong_files[:4]),
             expected="names of safetensors files in the same folder; pickled .bin weights can run code",
             fix="save it again: AutoModelForCausalLM.from_pretrained(...).save_pretrained(folder)",
         )

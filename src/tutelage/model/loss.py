@@ -41,8 +41,8 @@ def hidden_states(
     decoder, fed = decoder_of(model), _fed(model, row)
     if architecture.attention == "own":
         return decoder(**native_inputs(decoder, _alone(fed, row)))[0], fed
-    looked_at = {} if emulated_device is None else {"emulated_device": emulated_device}
-    return decoder(**fed.inputs, **looked_at, use_cache=False)[0], fed
+    emulation = {} if emulated_device is None else {"emulated_device": emulated_device}
+    return decoder(**fed.inputs, **emulation, use_cache=False)[0], fed
 
 
 def _fed(model: Any, row: PackedSequence) -> DecoderInputs:
@@ -55,7 +55,7 @@ def _fed(model: Any, row: PackedSequence) -> DecoderInputs:
 def _alone(fed: DecoderInputs, row: PackedSequence) -> dict[str, Any]:
     """What a model with its own attention is given: one document, from its first position on."""
     assert len(row.document_tokens) == 1, "its own attention would mix the documents of a row"
-    return {name: one for name, one in fed.inputs.items() if name in ("input_ids", "inputs_embeds")}
+    return {name: value for name, value in fed.inputs.items() if name in ("input_ids", "inputs_embeds")}
 
 
 def row_loss(
@@ -79,8 +79,9 @@ def row_loss(
     device = hidden_1RD.device
     # The hidden state of the token before predicts a token. The first token of a document without a parent has
     # weight 0, so none reaches back over a boundary.
-    before_N = torch.from_numpy(row.predecessors()[targets]).to(device, torch.long)
-    hidden_ND = hidden_1RD[0].index_select(0, fed.places(before_N))  # its gradient adds up faster than that of [...]
+    predecessors_N = torch.from_numpy(row.predecessors()[targets]).to(device, torch.long)
+    # The gradient of index_select adds up faster than that of [...].
+    hidden_ND = hidden_1RD[0].index_select(0, fed.places(predecessors_N))
     labels_N = torch.from_numpy(row.ids[targets]).to(device, torch.long)
     weights_N = torch.from_numpy(row.weights[targets]).to(device)
     positions = CHUNK_POSITIONS[emulated_device or device.type]
@@ -109,11 +110,13 @@ def _loss_of_own_head(
     positions: int,
 ) -> torch.Tensor:
     """The same through the end of the model's own forward, chunk by chunk, computed again in the backward pass."""
-    bare = bare_model(model)
-    named = native_inputs(bare, dummy_token_inputs(hidden_ND.device) if architecture.attention == "documents" else {})
+    base_model = bare_model(model)
+    arguments = native_inputs(
+        base_model, dummy_token_inputs(hidden_ND.device) if architecture.attention == "documents" else {}
+    )
 
     def summed(hidden_CD: torch.Tensor, labels_C: torch.Tensor, weights_C: torch.Tensor) -> torch.Tensor:
-        logits_CV = forward_logits(bare, hidden_CD, named).float()
+        logits_CV = forward_logits(base_model, hidden_CD, arguments).float()
         return (cross_entropy(logits_CV, labels_C, reduction="none") * weights_C).sum()
 
     total = hidden_ND.sum(dtype=torch.float32) * 0.0  # has a graph where nothing is trained
@@ -125,11 +128,11 @@ def _loss_of_own_head(
 
 def _loss_of_whole(model: Any, row: PackedSequence, targets: NDArray[np.intp]) -> torch.Tensor:
     """The same through the model's whole forward, where it cannot be asked in parts."""
-    bare, fed = bare_model(model), _fed(model, row)
-    logits_RV = bare(**native_inputs(bare, _alone(fed, row))).logits[0]
+    base_model, fed = bare_model(model), _fed(model, row)
+    logits_RV = base_model(**native_inputs(base_model, _alone(fed, row))).logits[0]
     device = logits_RV.device
-    before_N = torch.from_numpy(row.predecessors()[targets]).to(device, torch.long)
-    logits_NV = logits_RV.index_select(0, fed.places(before_N)).float()
+    predecessors_N = torch.from_numpy(row.predecessors()[targets]).to(device, torch.long)
+    logits_NV = logits_RV.index_select(0, fed.places(predecessors_N)).float()
     labels_N = torch.from_numpy(row.ids[targets]).to(device, torch.long)
     weights_N = torch.from_numpy(row.weights[targets]).to(device)
     return (cross_entropy(logits_NV, labels_N, reduction="none") * weights_N).sum()
@@ -147,20 +150,20 @@ class _TrainedCrossEntropy(torch.autograd.Function):
         head: Head,
         labels_N: torch.Tensor,
         weights_N: torch.Tensor,
-        learning: bool,
+        grad_enabled: bool,
         positions: int,
     ) -> torch.Tensor:
         # needs_input_grad speaks of the inputs only: it stays True where gradients are switched off.
-        need_hidden, need_weight, need_bias = (learning and need for need in ctx.needs_input_grad[:3])
+        need_hidden, need_weight, need_bias = (grad_enabled and needs_grad for needs_grad in ctx.needs_input_grad[:3])
         grad_ND = torch.empty_like(hidden_ND) if need_hidden else None
         grad_VD = torch.empty_like(weight_VD) if need_weight else None
         grad_V = torch.zeros_like(bias_V) if need_bias and bias_V is not None else None
         total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
-        room = _Room(hidden_ND, weight_VD, positions)
+        buffers = _LogitsBuffers(hidden_ND, weight_VD, positions)
         for start in range(0, len(hidden_ND), positions):
             chunk = slice(start, start + positions)
             hidden_CD, labels_C1, weights_C = hidden_ND[chunk], labels_N[chunk, None], weights_N[chunk]
-            logits_CV = room.logits(head, hidden_CD, weight_VD)
+            logits_CV = buffers.logits(head, hidden_CD, weight_VD)
             slope_CV = _cap_slope(head, logits_CV)
             loss_C, gradient_CV = _cross_entropy(logits_CV, labels_C1)
             total += (loss_C * weights_C).sum()
@@ -172,7 +175,7 @@ class _TrainedCrossEntropy(torch.autograd.Function):
             scale_C1 = (weights_C * head.scale)[:, None]
             if grad_V is not None:
                 grad_V += (gradient_CV * scale_C1).sum(dim=0).to(grad_V.dtype)
-            small_CV = room.narrowed(gradient_CV)
+            small_CV = buffers.narrowed(gradient_CV)
             if grad_ND is not None:
                 torch.mm(small_CV, weight_VD, out=grad_ND[chunk]).mul_(scale_C1)
             if grad_VD is not None:  # the first chunk overwrites what it finds
@@ -199,7 +202,7 @@ class _TrainedCrossEntropy(torch.autograd.Function):
         )
 
 
-class _Room:
+class _LogitsBuffers:
     """Where one chunk after the other has its logits: fresh memory for each would cost as much as filling it."""
 
     def __init__(self, hidden_ND: torch.Tensor, weight_VD: torch.Tensor, positions: int) -> None:

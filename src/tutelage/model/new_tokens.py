@@ -20,18 +20,18 @@ def add_to_tokenizer(base: Path, folder: Path, tokens: Sequence[str]) -> dict[st
         ConfigError: one of them is a token already.
     """
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
-    if known := [token for token in tokens if tokenizer.token_to_id(token) is not None]:
+    if existing := [token for token in tokens if tokenizer.token_to_id(token) is not None]:
         raise ConfigError(
             "A token that is to be added is one already",
             where="model.add_tokens",
-            found=", ".join(known),
+            found=", ".join(existing),
             expected="texts that the tokenizer has no token of their own for",
             fix="take it out",
         )
-    pieces = {token: list(tokenizer.encode(token, add_special_tokens=False).ids) for token in tokens}
+    piece_ids = {token: list(tokenizer.encode(token, add_special_tokens=False).ids) for token in tokens}
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
     tokenizer.save(str(folder / "tokenizer.json"))
-    return pieces
+    return piece_ids
 
 
 def add_rows(
@@ -55,7 +55,7 @@ def add_rows(
 
     from tutelage.model.load import load, no_progress_bars
 
-    pieces = add_to_tokenizer(base, folder, tokens)
+    piece_ids = add_to_tokenizer(base, folder, tokens)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     model, _ = load(base, trust_remote_code=trust_remote_code, onto="cpu")
     rows = model.get_input_embeddings().weight.shape[0]
@@ -66,7 +66,7 @@ def add_rows(
     with torch.no_grad():
         for weight_VH in {id(weight): weight for weight in weights}.values():
             known_VH = weight_VH[:rows].float().clone()
-            for token, ids in pieces.items():
+            for token, ids in piece_ids.items():
                 chosen_KH = known_VH[ids] if start == "pieces" else known_VH
                 weight_VH[tokenizer.token_to_id(token)] = chosen_KH.mean(dim=0).to(weight_VH.dtype)
     with no_progress_bars():

@@ -7,7 +7,7 @@ import torch
 from tutelage.errors import TutelageError
 from tutelage.model.heap import trim_heap
 
-SAID = (
+ALLOCATION_FAILURES = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
     "CUDA error: out of memory",
@@ -23,7 +23,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return False
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in SAID)
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in ALLOCATION_FAILURES)
 
 
 def release_memory() -> None:

@@ -67,7 +67,7 @@ def product_logits(head: Head, hidden_CD: torch.Tensor) -> torch.Tensor:
     return logits_CV if head.cap is None else head.cap * torch.tanh(logits_CV / head.cap)
 
 
-def forward_logits(model: Any, hidden_CD: torch.Tensor, named: dict[str, Any]) -> torch.Tensor:
+def forward_logits(model: Any, hidden_CD: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
     """[C, V]: what the model's own forward makes of hidden states, with their graph.
 
     The decoder runs over one token, whose hidden states are then exchanged for these.
@@ -75,7 +75,7 @@ def forward_logits(model: Any, hidden_CD: torch.Tensor, named: dict[str, Any]) -
     Args:
         model: the causal language model itself, without PEFT around it.
         hidden_CD: as the decoder gives them.
-        named: what else the decoder must be given for one token.
+        arguments: what else the decoder must be given for one token.
     """
 
     def exchanged(_decoder: Any, _given: Any, output: Any) -> Any:
@@ -87,15 +87,15 @@ def forward_logits(model: Any, hidden_CD: torch.Tensor, named: dict[str, Any]) -
     handle = decoder_of(model).register_forward_hook(exchanged)
     try:
         ids_11 = torch.zeros(1, 1, dtype=torch.long, device=hidden_CD.device)
-        logits: torch.Tensor = model(input_ids=ids_11, **named).logits[0]
+        logits: torch.Tensor = model(input_ids=ids_11, **arguments).logits[0]
     finally:
         handle.remove()
     return logits
 
 
-def accepted_arguments(module: Any, named: dict[str, Any]) -> dict[str, Any]:
-    """Those of `named` arguments that a module's forward takes."""
-    known = inspect.signature(module.forward).parameters
-    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known.values()):
-        return named
-    return {name: value for name, value in named.items() if name in known}
+def accepted_arguments(module: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Those of `arguments` that a module's forward takes."""
+    parameters = inspect.signature(module.forward).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return arguments
+    return {name: value for name, value in arguments.items() if name in parameters}

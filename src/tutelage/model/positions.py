@@ -70,29 +70,29 @@ def _one_layer_without_memory(config: Any, *, trust_remote_code: bool) -> Any:
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
     cut_layers(model, 1)
     for module in model.modules():
-        for name, one in module._parameters.items():
-            if one is not None:
-                module._parameters[name] = torch.nn.Parameter(_zeros(one), requires_grad=False)
-        for name, found in module._buffers.items():
-            if found is not None:
-                module._buffers[name] = _zeros(found)
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                module._parameters[name] = torch.nn.Parameter(_zeros(parameter), requires_grad=False)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = _zeros(buffer)
     return decoder_of(model).eval()
 
 
 def _holds_table(decoder: Any, stated: int) -> bool:
     """Whether a tensor that is not the embeddings of ids has an entry for each position that is stated."""
-    words = decoder.get_input_embeddings().weight
-    held = [
+    embeddings = decoder.get_input_embeddings().weight
+    tensors = [
         parameter
         for module in decoder.modules()
         for parameter in (*module._parameters.values(), *vars(module).values())
     ]
-    held += [buffer for module in decoder.modules() for buffer in module._buffers.values()]
+    tensors += [buffer for module in decoder.modules() for buffer in module._buffers.values()]
     return any(
         stated <= length <= stated + RESERVED_POSITIONS
-        for one in held
-        if isinstance(one, torch.Tensor) and one is not words
-        for length in one.shape
+        for tensor in tensors
+        if isinstance(tensor, torch.Tensor) and tensor is not embeddings
+        for length in tensor.shape
     )
 
 

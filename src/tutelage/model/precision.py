@@ -18,10 +18,10 @@ def device_here() -> Literal["cpu", "cuda"]:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def resolve_precision(asked: Literal["auto", "fp32", "bf16"]) -> Precision:
+def resolve_precision(requested: Literal["auto", "fp32", "bf16"]) -> Precision:
     """The precision asked for; for "auto", bf16 where this machine's hardware multiplies it, else fp32."""
-    if asked != "auto":
-        return asked
+    if requested != "auto":
+        return requested
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if cpu_multiplies_bf16() else "fp32"

@@ -1,6 +1,6 @@
 """Weights in 4 bits (NF4, through bitsandbytes) under an adapter: QLoRA, Dettmers et al. 2023, section 3.
 
-The linear layers inside the decoder are quantised; embeddings, norms and the output head keep their precision.
+The linear layers inside the decoder are quantized; embeddings, norms and the output head keep their precision.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def four_bit(*, cast_model: torch.dtype, double_quantization: bool) -> Any:
 
     Args:
         cast_model: what a weight is widened to for each product.
-        double_quantization: quantise the scales of the blocks of 64 weights too.
+        double_quantization: quantize the scales of the blocks of 64 weights too.
 
     Raises:
         DependencyError: bitsandbytes is not installed.
@@ -63,11 +63,11 @@ def keep_quantized(model: Any) -> int:
     without the gradients of its base.
 
     Args:
-        model: as transformers quantised it, or not at all.
+        model: as transformers quantized it, or not at all.
     """
     repacking = [module for module in model.modules() if getattr(module, REPACKS, False)]
-    for one in repacking:
-        setattr(one, REPACKS, False)
+    for layer in repacking:
+        setattr(layer, REPACKS, False)
     return len(repacking)
 
 
@@ -80,16 +80,16 @@ def check_quantized_share(model: Any) -> tuple[str, ...]:
     """Look at what became 4 bits where that was asked for; a question where it is less than half of what multiplies.
 
     Args:
-        model: as transformers quantised it.
+        model: as transformers quantized it.
 
     Raises:
         ConfigError: nothing did.
     """
     matrices = dict(layer_matrices(model))
-    whole = {name: parameter_count(one) for name, one in matrices.items() if one.is_floating_point()}
-    inside = sum(map(parameter_count, matrices.values()))
-    share = 1 - sum(whole.values()) / inside if inside else 0.0
-    names = ", ".join(sorted({of_any_layer(name) for name in whole}))
+    unquantized = {name: parameter_count(matrix) for name, matrix in matrices.items() if matrix.is_floating_point()}
+    total = sum(map(parameter_count, matrices.values()))
+    share = 1 - sum(unquantized.values()) / total if total else 0.0
+    names = ", ".join(sorted({of_any_layer(name) for name in unquantized}))
     if share == 0.0:
         raise ConfigError(
             "Nothing of this model came into 4 bits, as bitsandbytes takes linear layers alone",
@@ -100,7 +100,7 @@ def check_quantized_share(model: Any) -> tuple[str, ...]:
         )
     if share >= SMALL_SHARE:
         return ()
-    experts = any(matrices[name].ndim > 2 for name in whole)
+    experts = any(matrices[name].ndim > 2 for name in unquantized)
     why = " (experts are parameters of three dimensions, and bitsandbytes takes linear layers)" if experts else ""
     return (
         f"Is this meant? model.method is qlora, and {share:.1%} of the weights that multiply in its layers are in 4 "
@@ -115,17 +115,21 @@ def parameter_count(parameter: torch.Tensor) -> int:
 
 
 def stored_bytes(parameter: torch.Tensor) -> int:
-    """Bytes of a parameter in memory, the scales of a quantised one included."""
+    """Bytes of a parameter in memory, the scales of a quantized one included."""
     state = _quantization_of(parameter)
     size = parameter.numel() * parameter.element_size()
     if state is None:
         return size
-    parts = state.as_dict(packed=False)
-    return size + sum(one.numel() * one.element_size() for one in parts.values() if isinstance(one, torch.Tensor))
+    components = state.as_dict(packed=False)
+    return size + sum(
+        component.numel() * component.element_size()
+        for component in components.values()
+        if isinstance(component, torch.Tensor)
+    )
 
 
 def _quantization_of(parameter: torch.Tensor) -> Any:
-    """How a parameter was quantised; None for an ordinary one."""
+    """How a parameter was quantized; None for an ordinary one."""
     if parameter.is_floating_point():
         return None
     from bitsandbytes.nn import Params4bit

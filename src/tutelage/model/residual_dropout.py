@@ -65,13 +65,13 @@ def _branches(layer: torch.nn.Module) -> tuple[torch.nn.Module, ...]:
 @torch.no_grad()
 def _prove(model: Any, layers: Sequence[torch.nn.Module], branches: list[tuple[torch.nn.Module, ...]]) -> None:
     """With every branch at zero, what enters the first layer must leave the last one unchanged."""
-    seen: list[torch.Tensor] = []
+    residuals: list[torch.Tensor] = []
 
-    def entering(_layer: torch.nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        seen.append((given[0] if given else named["hidden_states"]).clone())
+    def entering(_layer: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        residuals.append((args[0] if args else kwargs["hidden_states"]).clone())
 
     def leaving(_layer: torch.nn.Module, _given: Any, output: Any) -> None:
-        seen.append(output[0] if isinstance(output, tuple) else output)
+        residuals.append(output[0] if isinstance(output, tuple) else output)
 
     device = next(model.parameters()).device
     ids_1R = torch.arange(PROBE_TOKENS, device=device)[None]
@@ -86,19 +86,19 @@ def _prove(model: Any, layers: Sequence[torch.nn.Module], branches: list[tuple[t
             stack.callback(handle.remove)
         decoder = decoder_of(model)
         decoder(input_ids=ids_1R, position_ids=ids_1R, document_tokens=(PROBE_TOKENS,), use_cache=False)
-    if not torch.equal(seen[0], seen[-1]):
+    if not torch.equal(residuals[0], residuals[-1]):
         raise _unknown(model, "layers that add more to the residual stream than the modules known by their names")
 
 
 @contextmanager
 def _evaluating(model: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode inside the block."""
-    was = model.training
+    was_training = model.training
     model.eval()
     try:
         yield
     finally:
-        model.train(was)
+        model.train(was_training)
 
 
 def _dropping(share: float) -> Callable[[torch.nn.Module, Any, Any], Any]:
@@ -118,11 +118,11 @@ def _changing(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch
     return hook
 
 
-def _unknown(model: Any, found: str) -> ConfigError:
+def _unknown(model: Any, reason: str) -> ConfigError:
     return ConfigError(
         "Residual dropout does not know how the layers of this model are laid out",
         where="train.residual_dropout",
-        found=f"{model.config.get_text_config().model_type}: {found}",
+        found=f"{model.config.get_text_config().model_type}: {reason}",
         expected="layers that add an attention and a feed-forward to the residual stream",
         fix="leave train.residual_dropout out",
     )

@@ -24,8 +24,8 @@ def stored_tensors(folder: Path) -> dict[str, int]:
 def read_header(path: Path) -> tuple[dict[str, Any], int]:
     """The tensors a safetensors file lists, and where their bytes begin."""
     with path.open("rb") as stream:
-        first = stream.read(8)
-        length = struct.unpack("<Q", first)[0] if len(first) == 8 else 0
+        length_bytes = stream.read(8)
+        length = struct.unpack("<Q", length_bytes)[0] if len(length_bytes) == 8 else 0
         if not 0 < length <= path.stat().st_size - 8:
             raise damaged_weights(path, "its first eight bytes are no length of a header")
         try:
@@ -52,12 +52,12 @@ def _is_entry(entry: Any) -> bool:
     return isinstance(offsets, list) and len(offsets) == 2 and offsets[0] <= offsets[1]
 
 
-def damaged_weights(path: Path, found: str) -> DataError:
-    """The error for a safetensors file that is not whole: what was `found` in the file at `path`."""
+def damaged_weights(path: Path, reason: str) -> DataError:
+    """The error for a safetensors file that is not whole: `reason` says what is wrong with the file at `path`."""
     return DataError(
         "The weights cannot be read",
         where=str(path),
-        found=found,
+        found=reason,
         expected="a whole safetensors file",
         fix="fetch the file again",
     )

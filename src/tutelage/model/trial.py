@@ -27,8 +27,8 @@ def require_trainable(model: Any, architecture: Architecture) -> None:
     Raises:
         ConfigError: its code refuses.
     """
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    smallest = min(learning, key=torch.Tensor.numel)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    smallest = min(trainable, key=torch.Tensor.numel)
     devices = [torch.cuda.current_device()] if smallest.is_cuda else []
     trained = model.training
     model.train()
@@ -40,10 +40,10 @@ def require_trainable(model: Any, architecture: Architecture) -> None:
     except REFUSALS as error:
         if is_out_of_memory(error):
             raise
-        bare = bare_model(model)
+        base_model = bare_model(model)
         raise ConfigError(
             f"The model does not train as it is: {cause_of(error)[:200]}",
-            where=f"{type(bare).__name__} (model_type {bare.config.get_text_config().model_type})",
+            where=f"{type(base_model).__name__} (model_type {base_model.config.get_text_config().model_type})",
             expected="a loss for a row of ids, and its gradient",
             fix="leave out what was added to it (model.compile, train.activation_checkpointing, another model.method), "
             "or give another model",

@@ -44,7 +44,7 @@ def rank_batches(
         max_row_tokens: a smaller budget of a row, once memory ran out.
     """
     architecture = strategy.architecture
-    made = batches(
+    packed_batches = batches(
         examples,
         order,
         row_tokens=row_tokens,
@@ -55,7 +55,7 @@ def rank_batches(
         world_size=strategy.process_group.size,
         max_row_tokens=max_row_tokens,
     )
-    return ahead(made, pin=True) if device == "cuda" else made
+    return ahead(packed_batches, pin=True) if device == "cuda" else packed_batches
 
 
 def ahead(batches: Iterable[Batch], *, pin: bool) -> Iterator[Batch]:
@@ -67,13 +67,13 @@ def ahead(batches: Iterable[Batch], *, pin: bool) -> Iterator[Batch]:
         batches: must not depend on what happens between two of them.
         pin: put the rows into page-locked memory, so that a copy to a GPU needs nobody to wait.
     """
-    made: Queue[Batch | BaseException | None] = Queue(maxsize=BATCHES_AHEAD)
+    queue: Queue[Batch | BaseException | None] = Queue(maxsize=BATCHES_AHEAD)
     unwanted = threading.Event()
 
-    def hand_on(one: Batch | BaseException | None) -> None:
+    def hand_on(item: Batch | BaseException | None) -> None:
         while not unwanted.is_set():
             try:
-                made.put(one, timeout=LOOK_SECONDS)
+                queue.put(item, timeout=LOOK_SECONDS)
             except Full:
                 continue
             return
@@ -91,10 +91,10 @@ def ahead(batches: Iterable[Batch], *, pin: bool) -> Iterator[Batch]:
     thread = threading.Thread(target=make, name="batches", daemon=True)
     thread.start()
     try:
-        while (one := _next(made, thread)) is not None:
-            if isinstance(one, BaseException):
-                raise one
-            yield one
+        while (item := _next(queue, thread)) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
     finally:
         unwanted.set()
         thread.join()
@@ -109,9 +109,9 @@ def pinned(row: PackedSequence) -> PackedSequence:
     return replace(row, **arrays)
 
 
-def _next(made: Queue[Batch | BaseException | None], thread: threading.Thread) -> Batch | BaseException | None:
+def _next(queue: Queue[Batch | BaseException | None], thread: threading.Thread) -> Batch | BaseException | None:
     while True:
         try:
-            return made.get(timeout=1.0)
+            return queue.get(timeout=1.0)
         except Empty:
             assert thread.is_alive(), "the thread ends only after it has handed on an error or the end"

@@ -140,11 +140,11 @@ def run(
         Checkpoints(source / run_files.CHECKPOINTS, keep=1).newest_to_oldest(chosen=checkpoint)  # or says so now
     resumption: dict[str, Any] = {"resume": resume, "checkpoint": checkpoint}
     with explain_missing_paths(source if resume or recorded is not None else None):
-        base, prepared, held = process_group.local_main_first(
+        base, prepared, folder_lock = process_group.local_main_first(
             "data",
             partial(opened, resolved, screen, process_group, **resumption, skipped=skipped, recorded=recorded),
         )
-    with held, open_process_group(process_group, device=resolved.device):
+    with folder_lock, open_process_group(process_group, device=resolved.device):
         process_group.require_equal("settings", config.dump(settings))
         process_group.require_equal("data", json.dumps(prepared.data_sha256 | prepared.examples_sha256))
         trackers = settings.train.trackers if process_group.is_main else ()
@@ -196,13 +196,13 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
         job.train_state.strategy.process_group,
         job.train_state.strategy.fsdp_root is not None,
     )
-    before = _before(job)
+    baseline_eval = _measure_baseline(job)
     outcome = _train(job)
     if outcome.ended == "interrupted":
         job.tracking.finish({})
         if job.recorded is None:  # a replay is begun again; what there is to say of it, its caller says
-            on = command("train", "--resume", job.folder)
-            job.screen.log(f"Stopped after step {outcome.progress.steps_done}. Go on with: {on}")
+            resume_command = command("train", "--resume", job.folder)
+            job.screen.log(f"Stopped after step {outcome.progress.steps_done}. Go on with: {resume_command}")
         return Finished(job.folder, outcome.ended, {})
     job.train_state.optimizer.adopt_average()
     best = outcome.progress.best_step
@@ -220,9 +220,9 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
         start=job.train_state.adapted.start,
         original_model=loaded_base(job.resolved, job.base)[0] if settings.model.freeze and not sharded else None,
     )  # before all that is measured of them: what was trained is not lost when a measure fails
-    after = _sit(job, "After training", model=job.train_state.model)
+    trained_eval = _run_eval_suite(job, "After training", model=job.train_state.model)
     if process_group.is_main:
-        write_eval_result(job.folder / run_files.AFTER, after)
+        write_eval_result(job.folder / run_files.AFTER, trained_eval)
     if not process_group.is_main:
         return Finished(job.folder, outcome.ended, {})
     result = result_of(
@@ -232,9 +232,9 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
         loaded=job.train_state.loaded,
         adapted=job.train_state.adapted,
         precision=job.train_state.precision,
-        optimizer_bytes=sum(one.nbytes for one in job.train_state.optimizer.state().values()),
-        before=before,
-        after=after,
+        optimizer_bytes=sum(tensor.nbytes for tensor in job.train_state.optimizer.state().values()),
+        before=baseline_eval,
+        after=trained_eval,
         parts=job.parts,
     )
     result |= {"started": started.isoformat(timespec="seconds"), "elapsed_seconds": time.perf_counter() - began}
@@ -248,7 +248,7 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
     return Finished(job.folder, outcome.ended, result)
 
 
-def _sit(job: Job, title: str, *, model: Any) -> EvalResult:
+def _run_eval_suite(job: Job, title: str, *, model: Any) -> EvalResult:
     if job.eval_suite.replies == 0 and job.eval_suite.heldout_rows:
         job.screen.log(f"{title}: held-out loss")
     with job.screen.counting(f"{title}: asking {job.eval_suite.replies} prompts", job.eval_suite.replies) as done:
@@ -263,7 +263,7 @@ def _sit(job: Job, title: str, *, model: Any) -> EvalResult:
     return eval_result
 
 
-def _before(job: Job) -> EvalResult:
+def _measure_baseline(job: Job) -> EvalResult:
     """Measure the untouched model; a resumed run reads what its first part measured, or measures it now."""
     path = job.folder / run_files.BEFORE
     if not job.settings.evaluate.before:
@@ -272,7 +272,7 @@ def _before(job: Job) -> EvalResult:
     if job.train_state.strategy.process_group.any(earlier is not None and not earlier.failed):
         assert earlier is not None, "all processes see one folder"
         return earlier
-    eval_result = _sit(
+    eval_result = _run_eval_suite(
         job,
         "Before training",
         model=job.train_state.model if continued(job.settings) else without_prompt(job.train_state.model),
@@ -287,7 +287,7 @@ def _checkpoints(job: Job) -> Checkpoints:
     return Checkpoints(job.folder / run_files.CHECKPOINTS, keep=keep, process_group=process_group)
 
 
-def _going_on(job: Job, checkpoints: Checkpoints) -> tuple[Progress, int | None]:
+def _restore_progress(job: Job, checkpoints: Checkpoints) -> tuple[Progress, int | None]:
     """Where a resumed run stands; and the new budget of a row, if memory ran out on one of its processes."""
     row_tokens, process_group = (
         row_tokens_after_out_of_memory(job.folder, log=lambda _: None),
@@ -310,11 +310,11 @@ def _cadence(job: Job, order: Sampler) -> Cadence:
 
 
 def _train(job: Job) -> Outcome:
-    asked, train_state, examples = job.settings.train, job.train_state, job.prepared.train
+    train_settings, train_state, examples = job.settings.train, job.train_state, job.prepared.train
     order = order_over_parts(job.settings, job.prepared, job.parts)
     schedule = schedule_of(job.settings, order, job.parts)
     checkpoints = _checkpoints(job)
-    progress, lowered = _going_on(job, checkpoints) if job.resume else (Progress(), None)
+    progress, reduced_row_tokens = _restore_progress(job, checkpoints) if job.resume else (Progress(), None)
     strategy = train_state.strategy
     record = job.folder / run_files.RECORD if strategy.process_group.is_main else None
     recorder = Recorder(record, from_step=progress.steps_done, log=job.screen.log)
@@ -323,7 +323,7 @@ def _train(job: Job) -> Outcome:
         heldout = heldout_loss_measure(
             strategy, train_state.model, train_state.optimizer, job.eval_suite.heldout_rows, log=job.screen.log
         )
-    given = rank_batches(
+    batches = rank_batches(
         strategy,
         examples,
         order,
@@ -335,32 +335,34 @@ def _train(job: Job) -> Outcome:
     )
     recorded = job.recorded
     with (
-        job.screen.training(order.steps, progress.steps_done) as shown,
-        job.tracking.attach_to(shown) as watch,
-        stop_requests(job.screen.log) as asked_to_stop,
+        job.screen.training(order.steps, progress.steps_done) as show_record,
+        job.tracking.attach_to(show_record) as watch,
+        stop_requests(job.screen.log) as stop_requested,
     ):
         listener = Listener(
             recorder,
             watch if recorded is None else recorded.beside(watch),
-            lambda: asked_to_stop() or (recorded is not None and recorded.asked_to_stop()),
+            lambda: stop_requested() or (recorded is not None and recorded.asked_to_stop()),
         )
-        if lowered is not None:
-            smaller = RowsRecord(progress.steps_done + 1, lowered, recorder.previous_elapsed_seconds)
-            listener.tell(smaller)
+        if reduced_row_tokens is not None:
+            rows_record = RowsRecord(progress.steps_done + 1, reduced_row_tokens, recorder.previous_elapsed_seconds)
+            listener.tell(rows_record)
         outcome = train(
             train_state.model,
-            (one for one in given if one.step + 1 not in job.skipped),
+            (batch for batch in batches if batch.step + 1 not in job.skipped),
             row_loss=strategy.row_loss,
             optimizer=train_state.optimizer,
             schedule=schedule,
-            max_grad_norm=asked.max_grad_norm,
+            max_grad_norm=train_settings.max_grad_norm,
             heldout=heldout,
             cadence=_cadence(job, order),
             checkpoints=checkpoints,
             listener=listener,
             progress=progress,
             process_group=strategy.process_group,
-            spike_guard=None if asked.spike_factor is None else SpikeGuard(asked.spike_factor, asked.spike_window),
+            spike_guard=None
+            if train_settings.spike_factor is None
+            else SpikeGuard(train_settings.spike_factor, train_settings.spike_window),
         )
     recorder.close()
     return outcome

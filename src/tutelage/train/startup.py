@@ -68,9 +68,9 @@ def opened(
     positions = positions_of(settings, base)
     if not process_group.is_main:
         return base, prepare(positions.within(settings), base, cache=prepared_cache()), ExitStack()
-    with ExitStack() as held:
-        hold = locked if resume else new_run_folder
-        held.enter_context(hold(folder, log=screen.log))
+    with ExitStack() as resources:
+        lock_folder = locked if resume else new_run_folder
+        resources.enter_context(lock_folder(folder, log=screen.log))
         if resume:
             require_more(folder, settings)  # another process may have finished it until now
         native_bf16 = resolve_precision("auto") == "bf16"
@@ -89,18 +89,18 @@ def opened(
         order = order_over_parts(settings, prepared, parts)
         for question in filter(None, [*questions_of_length(settings, order), positions.question(prepared)]):
             screen.log(f"Is this meant? {question}")
-        return base, prepared, held.pop_all()
+        return base, prepared, resources.pop_all()
 
 
 def _pass_gates(settings: Settings, prepared: Prepared, base: Path) -> None:
-    tokenizer, whole = prepared.renderer.tokenizer, settings.render.train_on == "all"
+    tokenizer, trains_on_all = prepared.renderer.tokenizer, settings.render.train_on == "all"
     untrained_V, fix = untrained_tokens(base, tokenizer), embedding_fix(settings, base)
-    found = [tokenizer.fast.token_to_id(add_token) for add_token in settings.model.add_tokens]
-    new_ids = [one for one in found if one is not None]
+    token_ids = [tokenizer.fast.token_to_id(add_token) for add_token in settings.model.add_tokens]
+    new_ids = [token_id for token_id in token_ids if token_id is not None]
     if untrained_V is not None:
         untrained_V[new_ids] = True
     for note in pass_gates(
-        prepared.train, tokenizer, untrained_V=untrained_V, whole=whole, fix=fix, new_ids=frozenset(new_ids)
+        prepared.train, tokenizer, untrained_V=untrained_V, whole=trains_on_all, fix=fix, new_ids=frozenset(new_ids)
     ):
         prepared.ledger.note(note)
 
@@ -123,8 +123,8 @@ def _write_inputs(
     settings, folder = resolved.settings, resolved.settings.run_folder
     inputs = inputs_of(resolved, prepared, base, skipped=skipped, log=screen.log)
     if earlier is not None:
-        then = with_length(earlier, settings) if resume else earlier
-        inputs |= require_same_inputs(then, inputs, resume=resume, log=screen.log)
+        recorded_inputs = with_length(earlier, settings) if resume else earlier
+        inputs |= require_same_inputs(recorded_inputs, inputs, resume=resume, log=screen.log)
     inputs |= as_entry(parts)
     if resume and has_other_length(folder, settings) and (folder / run_files.RESULT).is_file():
         aside = run_files.move_finished_aside(folder, steps=parts[-1].steps)
