@@ -82,8 +82,8 @@ class LoraSettings(Section):
     init: Init = Field(
         default="default",
         description="How the matrices start, PEFT's names; pissa_niter_4 and pissa_niter_16 are faster approximations "
-        "of pissa; eva, corda and lora_ga look at training data first, and loftq makes up for a part of what qlora "
-        "rounds off.",
+        "of pissa; eva, corda and lora_ga are initialized from a calibration pass over training data, and loftq makes "
+        "up for a part of what qlora rounds off.",
         json_schema_extra={
             "source": "Hu et al. 2021 (default, gaussian: section 4.1); Meng et al. 2024 (PiSSA), section 3; "
             "Buyukakyuz 2024 (OLoRA), section 3; Paischer et al. 2024 (EVA), section 3; Yang et al. 2024 (CorDA), "
@@ -95,7 +95,7 @@ class LoraSettings(Section):
         default=32_768,
         gt=0,
         le=LARGEST_COUNT,
-        description="Tokens of training data that lora.init = eva, corda or lora_ga looks at before the first step.",
+        description="Tokens of training data in the calibration pass of lora.init = eva, corda or lora_ga.",
         json_schema_extra={
             "source": "some 20 for each input of a layer of a small model; CorDA's authors take 128 for each",
             "usual": [4096, 1_048_576],
