@@ -49,14 +49,14 @@ def test_r5_memory_that_runs_out_is_no_end_of_positions(monkeypatch: pytest.Monk
     def short_of_memory(*_given: object, **_named: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    made = positions._one_layer_without_memory
+    made = positions._one_layer_decoder
 
     def with_hook(config: object, *, trust_remote_code: bool) -> torch.nn.Module:
         decoder: torch.nn.Module = made(config, trust_remote_code=trust_remote_code)
         decoder.register_forward_pre_hook(short_of_memory)
         return decoder
 
-    monkeypatch.setattr(positions, "_one_layer_without_memory", with_hook)
+    monkeypatch.setattr(positions, "_one_layer_decoder", with_hook)
 
     with pytest.raises(RuntimeError, match="can't allocate memory"):
         position_limit(tiny_config("gpt2"))

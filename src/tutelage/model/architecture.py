@@ -72,10 +72,10 @@ def architecture_of(model: Any, longest: MaxLengths = SHORT) -> Architecture:
     base_model = bare_model(model)
     with _undisturbed(base_model), torch.no_grad():
         use_generation_attention(base_model)
-        ids_1T = _ids(base_model)
+        ids_1T = _probe_ids(base_model)
         native_logits_TV = _native_logits(base_model, ids_1T)
         _require_causal(base_model, ids_1T, native_logits_TV)
-        hidden_TD = _hidden(base_model, ids_1T)
+        hidden_TD = _decoder_hidden_states(base_model, ids_1T)
         head = _head_kind(base_model, hidden_TD, native_logits_TV)
         packed_attention_agrees = head != "whole" and _packed_attention_agrees(base_model, ids_1T, hidden_TD)
         attention: Attention = "documents" if packed_attention_agrees else "own"
@@ -120,7 +120,7 @@ def _undisturbed(model: Any) -> Iterator[None]:
             model.train(trained)
 
 
-def _ids(model: Any) -> torch.Tensor:
+def _probe_ids(model: Any) -> torch.Tensor:
     vocabulary = len(model.get_input_embeddings().weight)
     device = next(model.parameters()).device
     return ((1 + torch.arange(TRIED_TOKENS, device=device) * ID_STEP) % vocabulary)[None]
@@ -132,11 +132,11 @@ def _native_logits(model: Any, ids_1T: torch.Tensor) -> torch.Tensor:
     except REFUSALS as error:
         if is_out_of_memory(error):
             raise
-        raise _untrainable(model, f"its own forward fails: {cause_of(error)[:200]}") from error
+        raise _untrainable_error(model, f"its own forward fails: {cause_of(error)[:200]}") from error
     if logits_TV.shape[:1] != ids_1T.shape[1:]:
-        raise _untrainable(model, f"{ids_1T.shape[1]} tokens give logits of shape {list(logits_TV.shape)}")
+        raise _untrainable_error(model, f"{ids_1T.shape[1]} tokens give logits of shape {list(logits_TV.shape)}")
     if not bool(torch.isfinite(logits_TV).all()):
-        raise _untrainable(model, "its own forward gives numbers that are not finite")
+        raise _untrainable_error(model, "its own forward gives numbers that are not finite")
     return logits_TV
 
 
@@ -146,10 +146,10 @@ def _require_causal(model: Any, ids_1T: torch.Tensor, native_logits_TV: torch.Te
     changed_1T[0, -1] = ids_1T[0, 0]
     changed_logits_TV = _native_logits(model, changed_1T)
     if not equal_but_for_rounding(changed_logits_TV[:-1], native_logits_TV[:-1], _dtype(model)):
-        raise _untrainable(model, "what it says of a token depends on later tokens")
+        raise _untrainable_error(model, "what it says of a token depends on later tokens")
 
 
-def _hidden(model: Any, ids_1T: torch.Tensor) -> torch.Tensor | None:
+def _decoder_hidden_states(model: Any, ids_1T: torch.Tensor) -> torch.Tensor | None:
     """[T, D] of the decoder by itself; None where it does not take ids alone."""
     decoder = decoder_of(model)
     try:
@@ -224,7 +224,7 @@ def _draws_noise(model: Any, ids_1T: torch.Tensor, attention: Attention) -> bool
     except REFUSALS as error:
         if is_out_of_memory(error):
             raise
-        raise _untrainable(model, f"its own forward fails in training mode: {cause_of(error)[:200]}") from error
+        raise _untrainable_error(model, f"its own forward fails in training mode: {cause_of(error)[:200]}") from error
     finally:
         model.eval()
     return not torch.equal(first_logits, second_logits)
@@ -235,7 +235,7 @@ def _dtype(model: Any) -> torch.dtype:
     return dtype
 
 
-def _untrainable(model: Any, reason: str) -> ConfigError:
+def _untrainable_error(model: Any, reason: str) -> ConfigError:
     model_type = model.config.get_text_config().model_type
     return ConfigError(
         f"The model cannot be trained as a causal language model: {reason}",

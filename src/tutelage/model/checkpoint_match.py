@@ -31,34 +31,36 @@ def require_agreement(model: Any, folder: Path, report: Mapping[str, Any]) -> tu
     """
     missing, mismatched = sorted(report["missing_keys"]), sorted(report["mismatched_keys"])
     if missing:
-        raise _disagreement(folder, f"not stored: {_named(missing)}")
+        raise _disagreement(folder, f"not stored: {_name_list(missing)}")
     if mismatched:
         shapes = [
             f"{name} {list(stored_shape)} stored, {list(expected_shape)} by config.json"
             for name, stored_shape, expected_shape in mismatched
         ]
-        raise _disagreement(folder, _named(shapes))
+        raise _disagreement(folder, _name_list(shapes))
     unexpected = sorted(report["unexpected_keys"])
-    misplaced = [name for name in unexpected if _belongs(model, name)]
+    misplaced = [name for name in unexpected if _belongs_to_model(model, name)]
     if misplaced:
-        raise _disagreement(folder, f"stored, and not in the model: {_named(misplaced)}")
+        raise _disagreement(folder, f"stored, and not in the model: {_name_list(misplaced)}")
     patterns = [re.compile(expression) for expression in model._keys_to_ignore_on_load_unexpected or ()]
     stored = stored_tensors(folder)
     ignored = [
-        name for name in stored if any(pattern.search(name) for pattern in patterns) and not _belongs(model, name)
+        name
+        for name in stored
+        if any(pattern.search(name) for pattern in patterns) and not _belongs_to_model(model, name)
     ]
     unused_names = sorted({*unexpected, *ignored})
     if not unused_names:
         return ()
     weight_count = sum(stored[name] for name in unused_names if name in stored)
-    prefix_counts = Counter(_part(name) for name in unused_names)
+    prefix_counts = Counter(_name_prefix(name) for name in unused_names)
     summary = ", ".join(f"{prefix} ({count} tensors)" for prefix, count in prefix_counts.most_common(SHOWN_NAMES))
     return (
         f"The checkpoint holds {weight_count:,} numbers that are no part of the text model and stay behind: {summary}",
     )
 
 
-def _belongs(model: Any, name: str) -> bool:
+def _belongs_to_model(model: Any, name: str) -> bool:
     """Whether a tensor without a place would lie in the list of layers, or in a module that the model has."""
     modules = {path: module for path, module in model.named_modules() if path}
     _, layers = decoder_layers(model)
@@ -68,7 +70,7 @@ def _belongs(model: Any, name: str) -> bool:
     return in_layers or any(full_name.rpartition(".")[0] in modules for full_name in full_names)
 
 
-def _part(name: str) -> str:
+def _name_prefix(name: str) -> str:
     """The name up to its first number, at most two words of it."""
     components = []
     for component in name.split(".")[:2]:
@@ -78,7 +80,7 @@ def _part(name: str) -> str:
     return ".".join(components) or name
 
 
-def _named(names: Iterable[str]) -> str:
+def _name_list(names: Iterable[str]) -> str:
     listed = list(names)
     suffix = f" and {len(listed) - SHOWN_NAMES} more" if len(listed) > SHOWN_NAMES else ""
     return ", ".join(listed[:SHOWN_NAMES]) + suffix

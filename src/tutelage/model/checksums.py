@@ -61,9 +61,9 @@ def model_sha256(folder: Path, *, cache: Path | None, log: Callable[[str], None]
 
 def _hashed(path: Path, cache: Path | None) -> str:
     try:
-        state, began = _state(path), time.time()
+        state, began = _file_state(path), time.time()
         digest = file_sha256(path)
-        changed = state != _state(path)
+        changed = state != _file_state(path)
     except OSError as error:
         raise DataError(
             "A file of the model cannot be read",
@@ -90,7 +90,7 @@ def _remembered(path: Path, cache: Path | None) -> str | None:
         return None
     with suppress(OSError, DataError, KeyError):
         entry = read_sealed(_entry_path(path, cache))
-        if entry["state"] == _state(path):
+        if entry["state"] == _file_state(path):
             return str(entry["sha256"])
     return None
 
@@ -108,7 +108,7 @@ def _entry_path(path: Path, cache: Path) -> Path:
     return cache / (hashlib.sha256(json.dumps(str(path.resolve())).encode()).hexdigest()[:32] + ".json")
 
 
-def _state(path: Path) -> list[int]:
+def _file_state(path: Path) -> list[int]:
     """What another content cannot have as well: device, inode, size, and the times of content and inode."""
     status = path.stat()
     return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]

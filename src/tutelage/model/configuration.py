@@ -91,10 +91,10 @@ def require_causal(config: Any, written: dict[str, Any], *, where: str, trust_re
 
     class_names = written.get("architectures") or []
     if not isinstance(class_names, list) or not all(isinstance(class_name, str) for class_name in class_names):
-        raise _refused(where, f"architectures: {class_names!r}"[:200])
+        raise _not_causal_error(where, f"architectures: {class_names!r}"[:200])
     description = f"architectures: {', '.join(class_names) or 'none'}; model_type: {config.model_type}"
     if config.is_encoder_decoder:
-        raise _refused(where, f"{description}; its encoder reads what its decoder answers")
+        raise _not_causal_error(where, f"{description}; its encoder reads what its decoder answers")
     if trust_remote_code and "AutoModelForCausalLM" in (written.get("auto_map") or {}):
         return
     classes = [getattr(transformers, name) for name in class_names if name in transformers.__all__]
@@ -102,12 +102,14 @@ def require_causal(config: Any, written: dict[str, Any], *, where: str, trust_re
         class_ for class_ in classes if isinstance(class_, type) and issubclass(class_, PreTrainedModel)
     ]
     if model_classes and not any(model_class.can_generate() for model_class in model_classes):
-        raise _refused(where, f"{description}; {model_classes[0].__name__} generates no text")
+        raise _not_causal_error(where, f"{description}; {model_classes[0].__name__} generates no text")
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise _refused(where, f"{description}; transformers has no class of this kind that reads and writes text alone")
+        raise _not_causal_error(
+            where, f"{description}; transformers has no class of this kind that reads and writes text alone"
+        )
 
 
-def _refused(where: str, reason: str) -> DataError:
+def _not_causal_error(where: str, reason: str) -> DataError:
     return DataError(
         "This model does not write text from text alone, so there is nothing to fine-tune",
         where=where,

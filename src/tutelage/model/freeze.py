@@ -27,7 +27,7 @@ def freeze(model: torch.nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
     for pattern in patterns:
         matched_names = [name for name in parameters if matches(name, pattern)]
         if not matched_names:
-            raise _nothing(pattern, list(parameters))
+            raise _no_match_error(pattern, list(parameters))
         for name in matched_names:
             parameters[name].requires_grad = False
     if not any(parameter.requires_grad for parameter in parameters.values()):
@@ -38,10 +38,10 @@ def freeze(model: torch.nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
             expected="patterns that leave something to learn",
             fix='take a pattern out, or set model.method = "lora"',
         )
-    return _notes(parameters, patterns)
+    return _freeze_notes(parameters, patterns)
 
 
-def _notes(parameters: dict[str, torch.nn.Parameter], patterns: Sequence[str]) -> tuple[str, ...]:
+def _freeze_notes(parameters: dict[str, torch.nn.Parameter], patterns: Sequence[str]) -> tuple[str, ...]:
     frozen = {id(parameter): parameter for parameter in parameters.values() if not parameter.requires_grad}
     notes = [
         f"Frozen by model.freeze: {sum(parameter.numel() for parameter in frozen.values()):,} parameters in "
@@ -55,7 +55,7 @@ def _notes(parameters: dict[str, torch.nn.Parameter], patterns: Sequence[str]) -
     return tuple(notes)
 
 
-def _nothing(pattern: str, names: list[str]) -> ConfigError:
+def _no_match_error(pattern: str, names: list[str]) -> ConfigError:
     """Names near to a pattern: of whole names and of each of their ends, as a pattern may say either."""
     ends = {name.split(".", start)[start]: name for name in names for start in range(name.count(".") + 1)}
     components = {component: component for name in names for component in name.split(".") if not component.isdigit()}

@@ -55,20 +55,22 @@ def gguf_tokenizer(gguf: Path) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     fields = GGUFReader(gguf).fields
-    tokenizer_kind = _text(fields, "tokenizer.ggml.model")
+    tokenizer_kind = _text_field(fields, "tokenizer.ggml.model")
     pre_tokenizer: PreTokenizer | None = None
     if tokenizer_kind == "gpt2":
-        pre_tokenizer = _known_split(gguf, _text(fields, "tokenizer.ggml.pre"))
-    elif tokenizer_kind != "llama" or _text(fields, "general.architecture") == WITHOUT_BLANKS_SWALLOWED:
-        raise _unknown(gguf, f"a tokenizer of kind {tokenizer_kind!r} for {_text(fields, 'general.architecture')!r}")
+        pre_tokenizer = _named_pre_tokenizer(gguf, _text_field(fields, "tokenizer.ggml.pre"))
+    elif tokenizer_kind != "llama" or _text_field(fields, "general.architecture") == WITHOUT_BLANKS_SWALLOWED:
+        raise _unknown_tokenizer_error(
+            gguf, f"a tokenizer of kind {tokenizer_kind!r} for {_text_field(fields, 'general.architecture')!r}"
+        )
     source_tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     backend = source_tokenizer.backend_tokenizer
     if pre_tokenizer is None:
-        _as_sentencepiece(backend, space_before=_flag(fields, "tokenizer.ggml.add_space_prefix", default=True))
-        add_bos = _flag(fields, "tokenizer.ggml.add_bos_token", default=True)
+        _as_sentencepiece(backend, space_before=_flag_field(fields, "tokenizer.ggml.add_space_prefix", default=True))
+        add_bos = _flag_field(fields, "tokenizer.ggml.add_bos_token", default=True)
     else:
         _as_byte_level(backend, pre_tokenizer)
-        add_bos = _flag(fields, "tokenizer.ggml.add_bos_token", default=pre_tokenizer.add_bos)
+        add_bos = _flag_field(fields, "tokenizer.ggml.add_bos_token", default=pre_tokenizer.add_bos)
     special_tokens = {
         name: token for name, token in source_tokenizer.special_tokens_map.items() if isinstance(token, str)
     }
@@ -78,10 +80,12 @@ def gguf_tokenizer(gguf: Path) -> Any:
     return tokenizer
 
 
-def _known_split(gguf: Path, name: str | None) -> PreTokenizer:
+def _named_pre_tokenizer(gguf: Path, name: str | None) -> PreTokenizer:
     pre_tokenizer_table = known_pre_tokenizers()
     if name is None or name not in pre_tokenizer_table:
-        raise _unknown(gguf, "no name of a pre-tokenizer" if name is None else f"the pre-tokenizer {name!r}")
+        raise _unknown_tokenizer_error(
+            gguf, "no name of a pre-tokenizer" if name is None else f"the pre-tokenizer {name!r}"
+        )
     return pre_tokenizer_table[name]
 
 
@@ -107,15 +111,15 @@ def _as_sentencepiece(backend: Any, *, space_before: bool) -> None:
     backend.decoder = decoders.Sequence([*decoder_steps, decoders.Strip(" ", 1, 0)] if space_before else decoder_steps)
 
 
-def _text(fields: Any, key: str) -> str | None:
+def _text_field(fields: Any, key: str) -> str | None:
     return str(fields[key].contents()) if key in fields else None
 
 
-def _flag(fields: Any, key: str, *, default: bool) -> bool:
+def _flag_field(fields: Any, key: str, *, default: bool) -> bool:
     return bool(fields[key].contents()) if key in fields else default
 
 
-def _unknown(gguf: Path, reason: str) -> DataError:
+def _unknown_tokenizer_error(gguf: Path, reason: str) -> DataError:
     return DataError(
         f"The tokenizer of '{gguf.name}' is not one whose token ids are known exactly",
         where=str(gguf),

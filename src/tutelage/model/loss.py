@@ -38,21 +38,21 @@ def hidden_states(
         architecture: what was tried on the model.
         emulated_device: as in `row_loss`.
     """
-    decoder, fed = decoder_of(model), _fed(model, row)
+    decoder, fed = decoder_of(model), _row_inputs(model, row)
     if architecture.attention == "own":
-        return decoder(**native_inputs(decoder, _alone(fed, row)))[0], fed
+        return decoder(**native_inputs(decoder, _single_document_inputs(fed, row)))[0], fed
     emulation = {} if emulated_device is None else {"emulated_device": emulated_device}
     return decoder(**fed.inputs, **emulation, use_cache=False)[0], fed
 
 
-def _fed(model: Any, row: PackedSequence) -> DecoderInputs:
+def _row_inputs(model: Any, row: PackedSequence) -> DecoderInputs:
     device = next(model.parameters()).device
     ids_R = torch.from_numpy(row.ids).to(device, torch.long, non_blocking=True)
     positions_R = torch.from_numpy(row.positions).to(device, torch.long, non_blocking=True)
     return decoder_inputs(model, ids_R, positions_R, row.document_tokens, row.parents)
 
 
-def _alone(fed: DecoderInputs, row: PackedSequence) -> dict[str, Any]:
+def _single_document_inputs(fed: DecoderInputs, row: PackedSequence) -> dict[str, Any]:
     """What a model with its own attention is given: one document, from its first position on."""
     assert len(row.document_tokens) == 1, "its own attention would mix the documents of a row"
     return {name: value for name, value in fed.inputs.items() if name in ("input_ids", "inputs_embeds")}
@@ -128,8 +128,8 @@ def _loss_of_own_head(
 
 def _loss_of_whole(model: Any, row: PackedSequence, targets: NDArray[np.intp]) -> torch.Tensor:
     """The same through the model's whole forward, where it cannot be asked in parts."""
-    base_model, fed = bare_model(model), _fed(model, row)
-    logits_RV = base_model(**native_inputs(base_model, _alone(fed, row))).logits[0]
+    base_model, fed = bare_model(model), _row_inputs(model, row)
+    logits_RV = base_model(**native_inputs(base_model, _single_document_inputs(fed, row))).logits[0]
     device = logits_RV.device
     predecessors_N = torch.from_numpy(row.predecessors()[targets]).to(device, torch.long)
     logits_NV = logits_RV.index_select(0, fed.places(predecessors_N)).float()

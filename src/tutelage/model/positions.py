@@ -48,12 +48,12 @@ def position_limit(config: Any, *, trust_remote_code: bool = False) -> int | Non
     if stated is None:
         return None
     try:
-        decoder = _one_layer_without_memory(config, trust_remote_code=trust_remote_code)
+        decoder = _one_layer_decoder(config, trust_remote_code=trust_remote_code)
     except (*REFUSALS, ImportError) as error:
         if is_out_of_memory(error):
             raise
         return None
-    if not _holds_table(decoder, stated):
+    if not _has_position_table(decoder, stated):
         return None
     if not _computes(decoder, TRIED_TOKENS) or _computes(decoder, stated + 1):
         return None
@@ -62,7 +62,7 @@ def position_limit(config: Any, *, trust_remote_code: bool = False) -> int | Non
     )
 
 
-def _one_layer_without_memory(config: Any, *, trust_remote_code: bool) -> Any:
+def _one_layer_decoder(config: Any, *, trust_remote_code: bool) -> Any:
     """The decoder with its first layer and zeros for weights, each tensor one number that stands for all."""
     from transformers import AutoModelForCausalLM
 
@@ -79,7 +79,7 @@ def _one_layer_without_memory(config: Any, *, trust_remote_code: bool) -> Any:
     return decoder_of(model).eval()
 
 
-def _holds_table(decoder: Any, stated: int) -> bool:
+def _has_position_table(decoder: Any, stated: int) -> bool:
     """Whether a tensor that is not the embeddings of ids has an entry for each position that is stated."""
     embeddings = decoder.get_input_embeddings().weight
     tensors = [

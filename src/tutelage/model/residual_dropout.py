@@ -44,12 +44,12 @@ def add_residual_dropout(model: Any, *, last: float) -> tuple[float, ...]:
     """
     layers = list(decoder_layers(model)[1])
     branches = [_branches(layer) for layer in layers]
-    _prove(model, layers, branches)
+    _require_all_branches(model, layers, branches)
     shares = tuple(last * number / max(1, len(layers) - 1) for number in range(len(layers)))
     for share, modules in zip(shares, branches, strict=True):
         for module in modules:
             if share > 0:
-                module.register_forward_hook(_dropping(share))
+                module.register_forward_hook(_dropout_hook(share))
     return shares
 
 
@@ -63,7 +63,9 @@ def _branches(layer: torch.nn.Module) -> tuple[torch.nn.Module, ...]:
 
 
 @torch.no_grad()
-def _prove(model: Any, layers: Sequence[torch.nn.Module], branches: list[tuple[torch.nn.Module, ...]]) -> None:
+def _require_all_branches(
+    model: Any, layers: Sequence[torch.nn.Module], branches: list[tuple[torch.nn.Module, ...]]
+) -> None:
     """With every branch at zero, what enters the first layer must leave the last one unchanged."""
     residuals: list[torch.Tensor] = []
 
@@ -79,7 +81,7 @@ def _prove(model: Any, layers: Sequence[torch.nn.Module], branches: list[tuple[t
         stack.enter_context(_evaluating(model))
         handles = [layers[0].register_forward_pre_hook(entering, with_kwargs=True)]
         handles += [
-            module.register_forward_hook(_changing(torch.zeros_like)) for branch in branches for module in branch
+            module.register_forward_hook(_output_hook(torch.zeros_like)) for branch in branches for module in branch
         ]
         handles.append(layers[-1].register_forward_hook(leaving))
         for handle in handles:
@@ -87,7 +89,9 @@ def _prove(model: Any, layers: Sequence[torch.nn.Module], branches: list[tuple[t
         decoder = decoder_of(model)
         decoder(input_ids=ids_1R, position_ids=ids_1R, document_tokens=(PROBE_TOKENS,), use_cache=False)
     if not torch.equal(residuals[0], residuals[-1]):
-        raise _unknown(model, "layers that add more to the residual stream than the modules known by their names")
+        raise _unknown_layout_error(
+            model, "layers that add more to the residual stream than the modules known by their names"
+        )
 
 
 @contextmanager
@@ -101,15 +105,15 @@ def _evaluating(model: torch.nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def _dropping(share: float) -> Callable[[torch.nn.Module, Any, Any], Any]:
-    def hook(module: torch.nn.Module, given: Any, output: Any) -> Any:
-        return changing(module, given, output) if module.training else None
+def _dropout_hook(share: float) -> Callable[[torch.nn.Module, Any, Any], Any]:
+    def hook(module: torch.nn.Module, inputs: Any, output: Any) -> Any:
+        return output_hook(module, inputs, output) if module.training else None
 
-    changing = _changing(lambda branch: dropout(branch, share))
+    output_hook = _output_hook(lambda branch: dropout(branch, share))
     return hook
 
 
-def _changing(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.nn.Module, Any, Any], Any]:
+def _output_hook(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.nn.Module, Any, Any], Any]:
     """A hook that changes a module's output, or its first where it gives several."""
 
     def hook(_module: torch.nn.Module, _given: Any, output: Any) -> Any:
@@ -118,7 +122,7 @@ def _changing(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch
     return hook
 
 
-def _unknown(model: Any, reason: str) -> ConfigError:
+def _unknown_layout_error(model: Any, reason: str) -> ConfigError:
     return ConfigError(
         "Residual dropout does not know how the layers of this model are laid out",
         where="train.residual_dropout",
