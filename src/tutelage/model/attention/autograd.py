@@ -28,10 +28,12 @@ def attention_by_autograd(
     scaling: float | None,
 ) -> torch.Tensor:
     """[1, R, H, K] on any device and with dropout: PyTorch's own attention of one stretch after the other."""
-    queries, keys, values = (one.split(layout.document_tokens, dim=2) for one in (query_1HRK, key_1GRK, value_1GRK))
+    queries, keys, values = (
+        tensor.split(layout.document_tokens, dim=2) for tensor in (query_1HRK, key_1GRK, value_1GRK)
+    )
     segments = []
     for query, chain in zip(queries, layout.chains(), strict=True):
-        above = [keys[one] for one in chain], [values[one] for one in chain]
+        above = [keys[index] for index in chain], [values[index] for index in chain]
         if len(chain) > 1:  # recomputed, as a parent's keys and values would be kept once for each of its children
             segments.append(
                 checkpoint(_continue, query, *above, scaling, use_reentrant=False, preserve_rng_state=False)
@@ -92,7 +94,7 @@ def attention_in_blocks(
     Returns:
         [1, R, H, K].
     """
-    parts = []
+    block_outputs = []
     for segment in segments:
         key_GCK, value_GCK = segment.gathered(key_1GRK[0]), segment.gathered(value_1GRK[0])
         for block in segment.blocks(query_1HRK.shape[1], scoring.window):
@@ -103,7 +105,7 @@ def attention_in_blocks(
             attended = partial(
                 _attended, block=_Block(block.keys - block.tokens, block.first, scoring, dropout), sinks_H=sinks_H
             )
-            parts.append(
+            block_outputs.append(
                 checkpoint(
                     attended,
                     query_1HRK[0, :, block.place],
@@ -114,7 +116,7 @@ def attention_in_blocks(
                     preserve_rng_state=dropout > 0,
                 )
             )
-    return torch.cat(parts, dim=1).transpose(0, 1)[None]
+    return torch.cat(block_outputs, dim=1).transpose(0, 1)[None]
 
 
 def _attended(
@@ -129,7 +131,9 @@ def _attended(
     """[H, Q, K] of one block."""
     wide = torch.promote_types(query_HQK.dtype, torch.float32)
     scoring, heads = block.scoring, len(query_HQK)
-    key_HBK, value_HBK = (one.repeat_interleave(heads // len(one), dim=0).to(wide) for one in (key_GBK, value_GBK))
+    key_HBK, value_HBK = (
+        tensor.repeat_interleave(heads // len(tensor), dim=0).to(wide) for tensor in (key_GBK, value_GBK)
+    )
     scaling = query_HQK.shape[2] ** -0.5 if scoring.scaling is None else scoring.scaling
     scores_HQB = query_HQK.to(wide) @ key_HBK.transpose(1, 2) * scaling
     if scoring.cap is not None:
@@ -139,14 +143,14 @@ def _attended(
         for first, count in ((block.first_query, query_HQK.shape[1]), (block.first_key, key_GBK.shape[1]))
     )
     query_Q1 = query_Q1[:, None]
-    seen_QB = key_B <= query_Q1
+    visible_QB = key_B <= query_Q1
     if scoring.window is not None:
-        seen_QB &= key_B > query_Q1 - scoring.window
+        visible_QB &= key_B > query_Q1 - scoring.window
     if bias_HQB is not None and bias_HQB.dtype == torch.bool:
-        seen_QB = seen_QB & bias_HQB
+        visible_QB = visible_QB & bias_HQB
     elif bias_HQB is not None:
         scores_HQB = scores_HQB + bias_HQB
-    scores_HQB = scores_HQB.masked_fill(~seen_QB, torch.finfo(wide).min)
+    scores_HQB = scores_HQB.masked_fill(~visible_QB, torch.finfo(wide).min)
     if sinks_H is not None:
         sinks_HQ1 = sinks_H.to(wide)[:, None, None].expand(-1, scores_HQB.shape[1], 1)
         weights_HQB = torch.cat([scores_HQB, sinks_HQ1], dim=-1).softmax(-1)[..., :-1]

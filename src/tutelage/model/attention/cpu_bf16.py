@@ -39,34 +39,34 @@ SOFTMAX_BACKWARD = torch.ops.aten._softmax_backward_data.out
 class Segment:
     """Tokens of a row that follow each other, and where those lie that they attend to beside themselves."""
 
-    own: slice
+    span: slice
     above: tuple[slice, ...]
 
     def gathered(self, row_GRK: torch.Tensor) -> torch.Tensor:
         """[G, C, K]: of the keys or values of a row those that the stretch attends to."""
         if not self.above:
-            return row_GRK[:, self.own]
-        return torch.cat([row_GRK[:, place] for place in (*self.above, self.own)], dim=1)
+            return row_GRK[:, self.span]
+        return torch.cat([row_GRK[:, span] for span in (*self.above, self.span)], dim=1)
 
-    def add(self, part_GBK: torch.Tensor, row_GRK: torch.Tensor, first: int = 0) -> None:
+    def add(self, addend_GBK: torch.Tensor, row_GRK: torch.Tensor, first: int = 0) -> None:
         """Add what belongs to B of the gathered places, from `first` on, to the row, in place."""
-        end, at = first + part_GBK.shape[1], 0
-        for place in (*self.above, self.own):
-            low, high = max(first, at), min(end, at + place.stop - place.start)
+        end, at = first + addend_GBK.shape[1], 0
+        for span in (*self.above, self.span):
+            low, high = max(first, at), min(end, at + span.stop - span.start)
             if low < high:
-                row_GRK[:, place.start + low - at : place.start + high - at] += part_GBK[:, low - first : high - first]
-            at += place.stop - place.start
+                row_GRK[:, span.start + low - at : span.start + high - at] += addend_GBK[:, low - first : high - first]
+            at += span.stop - span.start
 
     def blocks(self, heads: int, window: int | None = None) -> list[_Block]:
         """The stretch in equal parts, short enough for their scores to stay in the cache."""
-        tokens = self.own.stop - self.own.start
-        above = sum(place.stop - place.start for place in self.above)
+        tokens = self.span.stop - self.span.start
+        above = sum(span.stop - span.start for span in self.above)
         keys = above + tokens if window is None else min(above + tokens, window - 1 + BLOCK_TOKENS)
         most = max(1, min(BLOCK_TOKENS, MOST_SCORES // (heads * keys)))
         count = max(round(tokens / most), 1)
         edges = [tokens * number // count for number in range(count + 1)]
         return [
-            _Block(slice(self.own.start + start, self.own.start + end), above + end, window)
+            _Block(slice(self.span.start + start, self.span.start + end), above + end, window)
             for start, end in pairwise(edges)
         ]
 
@@ -112,9 +112,9 @@ class _Block:
         """[G, M, K], M = N x Q: the block's own tokens, those of heads that share keys one behind the other."""
         return row_GNRK[:, :, self.place].flatten(1, 2)
 
-    def put(self, part_GMK: torch.Tensor, row_GNRK: torch.Tensor) -> None:
+    def put(self, block_GMK: torch.Tensor, row_GNRK: torch.Tensor) -> None:
         """The opposite of `of`."""
-        row_GNRK[:, :, self.place] = part_GMK.unflatten(1, (-1, self.tokens))
+        row_GNRK[:, :, self.place] = block_GMK.unflatten(1, (-1, self.tokens))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +149,12 @@ def _products_in_bf16(dtype: torch.dtype) -> Iterator[None]:
         yield
         return
     matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined] # set when torch is imported
-    before = matmul.fp32_precision
+    previous_precision = matmul.fp32_precision
     matmul.fp32_precision = "bf16"
     try:
         yield
     finally:
-        matmul.fp32_precision = before
+        matmul.fp32_precision = previous_precision
 
 
 PLAIN = Scoring()
@@ -202,44 +202,48 @@ class _Multiplied(torch.autograd.Function):
         ctx.segments, ctx.scoring = segments, scoring
         _, heads, tokens, _ = query_1HRK.shape
         out_1RHK = query_1HRK.new_empty(1, tokens, heads, value_1GRK.shape[3])
-        room = _Room(query_1HRK, segments, scoring)
-        query_GNRK, out_GNRK = (_by_group(one, key_1GRK) for one in (query_1HRK, out_1RHK.transpose(1, 2)))
+        buffers = _ScoreBuffers(query_1HRK, segments, scoring)
+        query_GNRK, out_GNRK = (_by_group(tensor, key_1GRK) for tensor in (query_1HRK, out_1RHK.transpose(1, 2)))
         with _products_in_bf16(query_1HRK.dtype):
             for segment in segments:
-                key_GCK, value_GCK = segment.gathered(key_1GRK[0]).to(room.dtype), segment.gathered(value_1GRK[0])
+                key_GCK, value_GCK = segment.gathered(key_1GRK[0]).to(buffers.dtype), segment.gathered(value_1GRK[0])
                 for block in segment.blocks(heads, scoring.window):
-                    weights_GMB = room.weights(block.of(query_GNRK), key_GCK[:, block.met], block)
+                    weights_GMB = buffers.weights(block.of(query_GNRK), key_GCK[:, block.met], block)
                     if sinks_H is not None:
-                        weights_GMB.mul_(room.kept_by_keys(weights_GMB, sinks_H))
+                        weights_GMB.mul_(buffers.key_share(weights_GMB, sinks_H))
                     block.put(torch.bmm(weights_GMB.to(value_GCK.dtype), value_GCK[:, block.met]), out_GNRK)
         return out_1RHK
 
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query_1HRK, key_1GRK, value_1GRK, sinks_H = ctx.saved_tensors
-        room = _Room(query_1HRK, ctx.segments, ctx.scoring, learning=True)
+        buffers = _ScoreBuffers(query_1HRK, ctx.segments, ctx.scoring, learning=True)
         by_query_1HRK = torch.empty_like(query_1HRK)
-        by_key_GRK, by_value_GRK = (torch.zeros_like(one[0], dtype=room.dtype) for one in (key_1GRK, value_1GRK))
-        by_sink_GN = room.no_sums(key_1GRK.shape[1])
-        query_GNRK, given_GNRK, by_query_GNRK = (
-            _by_group(one, key_1GRK) for one in (query_1HRK, upstream[0].transpose(1, 2), by_query_1HRK)
+        by_key_GRK, by_value_GRK = (
+            torch.zeros_like(tensor[0], dtype=buffers.dtype) for tensor in (key_1GRK, value_1GRK)
+        )
+        by_sink_GN = buffers.zero_sums(key_1GRK.shape[1])
+        query_GNRK, upstream_GNRK, by_query_GNRK = (
+            _by_group(tensor, key_1GRK) for tensor in (query_1HRK, upstream[0].transpose(1, 2), by_query_1HRK)
         )
         dtype = query_1HRK.dtype
         with _products_in_bf16(dtype):
             for segment in ctx.segments:
                 keys_GCK, values_GCK = segment.gathered(key_1GRK[0]), segment.gathered(value_1GRK[0])
-                wide_keys_GCK, wide_values_GCK = keys_GCK.to(room.dtype), values_GCK.to(room.dtype)
+                wide_keys_GCK, wide_values_GCK = keys_GCK.to(buffers.dtype), values_GCK.to(buffers.dtype)
                 for block in segment.blocks(query_1HRK.shape[1], ctx.scoring.window):
-                    query_GMK, given_GMK = block.of(query_GNRK), block.of(given_GNRK)
-                    weights_GMB = room.weights(query_GMK, wide_keys_GCK[:, block.met], block)
-                    kept_GM1 = None if sinks_H is None else room.kept_by_keys(weights_GMB, sinks_H)
-                    if kept_GM1 is not None:
-                        weights_GMB.mul_(kept_GM1)
-                    segment.add(torch.bmm(weights_GMB.to(dtype).transpose(1, 2), given_GMK), by_value_GRK, block.first)
-                    by_weight_GMB = room.by_weight(given_GMK, wide_values_GCK[:, block.met], weights_GMB)
-                    if kept_GM1 is not None:
-                        by_sink_GN -= _lost_to_sinks(by_weight_GMB, weights_GMB, kept_GM1, block)
-                    by_score_GMB = room.by_score(by_weight_GMB, weights_GMB).to(dtype)
+                    query_GMK, upstream_GMK = block.of(query_GNRK), block.of(upstream_GNRK)
+                    weights_GMB = buffers.weights(query_GMK, wide_keys_GCK[:, block.met], block)
+                    key_share_GM1 = None if sinks_H is None else buffers.key_share(weights_GMB, sinks_H)
+                    if key_share_GM1 is not None:
+                        weights_GMB.mul_(key_share_GM1)
+                    segment.add(
+                        torch.bmm(weights_GMB.to(dtype).transpose(1, 2), upstream_GMK), by_value_GRK, block.first
+                    )
+                    by_weight_GMB = buffers.by_weight(upstream_GMK, wide_values_GCK[:, block.met], weights_GMB)
+                    if key_share_GM1 is not None:
+                        by_sink_GN -= _lost_to_sinks(by_weight_GMB, weights_GMB, key_share_GM1, block)
+                    by_score_GMB = buffers.by_score(by_weight_GMB, weights_GMB).to(dtype)
                     block.put(torch.bmm(by_score_GMB, keys_GCK[:, block.met]), by_query_GNRK)
                     segment.add(torch.bmm(by_score_GMB.transpose(1, 2), query_GMK), by_key_GRK, block.first)
         by_sink_H = None if sinks_H is None else by_sink_GN.flatten().to(sinks_H.dtype)
@@ -253,15 +257,15 @@ def _by_group(row_1HRK: torch.Tensor, key_1GRK: torch.Tensor) -> torch.Tensor:
 
 
 def _lost_to_sinks(
-    by_weight_GMB: torch.Tensor, weights_GMB: torch.Tensor, kept_GM1: torch.Tensor, block: _Block
+    by_weight_GMB: torch.Tensor, weights_GMB: torch.Tensor, key_share_GM1: torch.Tensor, block: _Block
 ) -> torch.Tensor:
     """What the loss would lose if the sinks took more, for each head: their share of each token times its output."""
-    by_kept_GM = (by_weight_GMB * weights_GMB).sum(-1)
-    lost_GN: torch.Tensor = (by_kept_GM * (1 - kept_GM1[..., 0])).unflatten(1, (-1, block.tokens)).sum(-1)
+    by_key_share_GM = (by_weight_GMB * weights_GMB).sum(-1)
+    lost_GN: torch.Tensor = (by_key_share_GM * (1 - key_share_GM1[..., 0])).unflatten(1, (-1, block.tokens)).sum(-1)
     return lost_GN
 
 
-class _Room:
+class _ScoreBuffers:
     """Where one block after the other has its scores: fresh memory for each would cost more than filling it.
 
     Args:
@@ -285,14 +289,14 @@ class _Room:
         self._cap, self._scaling = scoring.cap, width**-0.5 if scoring.scaling is None else scoring.scaling
         self._slopes = torch.empty_like(self._scores) if learning and scoring.cap is not None else None
 
-    def no_sums(self, groups: int) -> torch.Tensor:
+    def zero_sums(self, groups: int) -> torch.Tensor:
         """[G, N] of zeros."""
         return self._scores.new_zeros(groups, self._heads // groups)
 
     def weights(self, query_GMK: torch.Tensor, key_GBK: torch.Tensor, block: _Block) -> torch.Tensor:
         """[G, M, B] in fp32 or wider: what each key counts for each query; valid until the next call."""
         shape = (*query_GMK.shape[:2], block.width)
-        scores_GMB = torch.bmm(query_GMK.to(self.dtype), key_GBK.transpose(1, 2), out=_part(self._scores, shape))
+        scores_GMB = torch.bmm(query_GMK.to(self.dtype), key_GBK.transpose(1, 2), out=_buffer_view(self._scores, shape))
         scores_GMB.mul_(self._scaling)
         if self._cap is not None:
             self._capped(scores_GMB, self._cap)
@@ -302,31 +306,31 @@ class _Room:
             # The first key leaves the window of the token after those spared, and one more for each that follows.
             met_GNQB = scores_GMB.unflatten(1, (-1, block.tokens))[:, :, block.spared + 1 :, :leaving]
             met_GNQB += self._behind_QQ[1 : leaving + 1, :leaving]
-        weights_GMB = _part(self._weights, shape)
+        weights_GMB = _buffer_view(self._weights, shape)
         torch.softmax(scores_GMB, -1, out=weights_GMB)
         return weights_GMB
 
     def _capped(self, scores_GMB: torch.Tensor, cap: float) -> None:
         scores_GMB.div_(cap).tanh_()
         if self._slopes is not None:  # of cap * tanh(x / cap): 1 - tanh(x / cap)^2
-            torch.mul(scores_GMB, scores_GMB, out=_part(self._slopes, scores_GMB.shape)).neg_().add_(1.0)
+            torch.mul(scores_GMB, scores_GMB, out=_buffer_view(self._slopes, scores_GMB.shape)).neg_().add_(1.0)
         scores_GMB.mul_(cap)
 
-    def kept_by_keys(self, weights_GMB: torch.Tensor, sinks_H: torch.Tensor) -> torch.Tensor:
+    def key_share(self, weights_GMB: torch.Tensor, sinks_H: torch.Tensor) -> torch.Tensor:
         """What share of the softmax the keys keep beside the sinks; valid for the scores of the last `weights`.
 
         The largest weight p is at least 1/B, so log(sum exp) = its score - log p loses nothing.
         """
-        largest_GM = _part(self._scores, weights_GMB.shape).amax(-1)
+        largest_GM = _buffer_view(self._scores, weights_GMB.shape).amax(-1)
         sums_GNQ = (largest_GM - weights_GMB.amax(-1).log()).unflatten(1, (self._heads // len(weights_GMB), -1))
         sinks_GN1 = sinks_H.to(self.dtype).view(*sums_GNQ.shape[:2], 1)
-        kept_GM1: torch.Tensor = (sums_GNQ - sinks_GN1).sigmoid_().flatten(1)[..., None]
-        return kept_GM1
+        key_share_GM1: torch.Tensor = (sums_GNQ - sinks_GN1).sigmoid_().flatten(1)[..., None]
+        return key_share_GM1
 
-    def by_weight(self, given_GMK: torch.Tensor, value_GBK: torch.Tensor, weights_GMB: torch.Tensor) -> torch.Tensor:
+    def by_weight(self, upstream_GMK: torch.Tensor, value_GBK: torch.Tensor, weights_GMB: torch.Tensor) -> torch.Tensor:
         """[G, M, B] in fp32 or wider: gradients of the weights from those of the output; valid until the next call."""
-        room = _part(self._scores, weights_GMB.shape)
-        return torch.bmm(given_GMK.to(self.dtype), value_GBK.transpose(1, 2), out=room)
+        gradients_GMB = _buffer_view(self._scores, weights_GMB.shape)
+        return torch.bmm(upstream_GMK.to(self.dtype), value_GBK.transpose(1, 2), out=gradients_GMB)
 
     def by_score(self, by_weight_GMB: torch.Tensor, weights_GMB: torch.Tensor) -> torch.Tensor:
         """The same of the unscaled scores, in its place. It holds for weights with sinks beside them, too."""
@@ -334,10 +338,10 @@ class _Room:
         SOFTMAX_BACKWARD(by_weight_GMB, weights_GMB, -1, self.dtype, grad_input=by_weight_GMB)
         by_weight_GMB.mul_(self._scaling)
         if self._slopes is not None:
-            by_weight_GMB.mul_(_part(self._slopes, weights_GMB.shape))
+            by_weight_GMB.mul_(_buffer_view(self._slopes, weights_GMB.shape))
         return by_weight_GMB
 
 
-def _part(room: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """The beginning of `room` in another shape."""
-    return room[: prod(shape)].view(shape)
+def _buffer_view(buffer: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """The beginning of `buffer` in another shape."""
+    return buffer[: prod(shape)].view(shape)

@@ -40,7 +40,7 @@ def packed_attention(
         [1, R, H, K].
     """
     ends_N1, longest = boundaries(document_tokens, query_1HRK.device)
-    found_RHK = varlen_attn(
+    out_RHK = varlen_attn(
         query_1HRK.squeeze(0).transpose(0, 1),
         key_1GRK.squeeze(0).transpose(0, 1),
         value_1GRK.squeeze(0).transpose(0, 1),
@@ -52,8 +52,8 @@ def packed_attention(
         window_size=(-1 if window is None else window - 1, 0),  # before its own token, and after
         enable_gqa=query_1HRK.shape[1] != key_1GRK.shape[1],
     )
-    assert isinstance(found_RHK, torch.Tensor), "no auxiliary output was asked for"
-    return found_RHK.unsqueeze(0)
+    assert isinstance(out_RHK, torch.Tensor), "no auxiliary output was asked for"
+    return out_RHK.unsqueeze(0)
 
 
 @lru_cache(maxsize=8)

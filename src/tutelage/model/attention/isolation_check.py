@@ -73,20 +73,20 @@ def documents_are_isolated(model: Any, longest: MaxLengths = SHORT) -> bool:
     trained, vocabulary_size = model.training, len(model.get_input_embeddings().weight)
     model.eval()
     try:
-        one, other = (_second_hidden(model, step, vocabulary_size) for step in (ID_STEP, OTHER_ID_STEP))
+        baseline, perturbed = (_second_hidden(model, step, vocabulary_size) for step in (ID_STEP, OTHER_ID_STEP))
         alone = _second_hidden(model, None, vocabulary_size)
         first, last = _outer_hidden(model, longest, vocabulary_size)
     finally:
         model.train(trained)
-    if not torch.equal(one, other) and not (
-        _has_experts(model) and float((one - other).abs().max()) <= EXPERT_SHARE * float(one.abs().max())
+    if not torch.equal(baseline, perturbed) and not (
+        _has_experts(model) and float((baseline - perturbed).abs().max()) <= EXPERT_SHARE * float(baseline.abs().max())
     ):
         return False
     dtype = _dtype(model)
     wide = torch.finfo(dtype).bits >= 32
     return (
         _differ_at_most(WIDE_PLACE_ROUNDING if wide else NARROW_PLACE_ROUNDING, last, first)
-        and equal_but_for_rounding(one, alone, dtype)
+        and equal_but_for_rounding(baseline, alone, dtype)
         and equal_but_for_rounding(last, alone, dtype)
     )
 
@@ -101,7 +101,7 @@ def prefixes_can_be_shared(model: Any) -> bool:
     trained, vocabulary_size = model.training, len(model.get_input_embeddings().weight)
     model.eval()
     try:
-        beginning, *rests = (
+        beginning, *continuations = (
             [(1 + index * step) % vocabulary_size for index in range(tokens)]
             for step, tokens in (
                 (ID_STEP, BEGINNING_TOKENS),
@@ -109,26 +109,26 @@ def prefixes_can_be_shared(model: Any) -> bool:
                 (OTHER_ID_STEP + ID_STEP, SECOND_TOKENS),
             )
         )
-        joined = _hidden(model, [beginning, *rests], parents=(-1, 0, 0))
-        alone = [_hidden(model, [beginning + rest]) for rest in rests]
+        joined = _hidden(model, [beginning, *continuations], parents=(-1, 0, 0))
+        alone = [_hidden(model, [beginning + continuation]) for continuation in continuations]
     finally:
         model.train(trained)
     dtype = _dtype(model)
     return all(
-        equal_but_for_rounding(found, expected[BEGINNING_TOKENS:], dtype)
-        for found, expected in zip(joined[BEGINNING_TOKENS:].split(SECOND_TOKENS), alone, strict=True)
+        equal_but_for_rounding(shared, expected[BEGINNING_TOKENS:], dtype)
+        for shared, expected in zip(joined[BEGINNING_TOKENS:].split(SECOND_TOKENS), alone, strict=True)
     )
 
 
-def equal_but_for_rounding(found: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> bool:
+def equal_but_for_rounding(actual: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> bool:
     """Whether two results of the same numbers, computed in `dtype`, differ by rounding alone."""
-    return _differ_at_most(WIDE_ROUNDING if torch.finfo(dtype).bits >= 32 else NARROW_ROUNDING, found, expected)
+    return _differ_at_most(WIDE_ROUNDING if torch.finfo(dtype).bits >= 32 else NARROW_ROUNDING, actual, expected)
 
 
-def _differ_at_most(share: float, found: torch.Tensor, expected: torch.Tensor) -> bool:
-    if found.shape != expected.shape or not bool(torch.isfinite(expected).all()):
+def _differ_at_most(share: float, actual: torch.Tensor, expected: torch.Tensor) -> bool:
+    if actual.shape != expected.shape or not bool(torch.isfinite(expected).all()):
         return False
-    difference = torch.linalg.vector_norm(found.float() - expected.float())
+    difference = torch.linalg.vector_norm(actual.float() - expected.float())
     return bool(difference <= share * torch.linalg.vector_norm(expected.float()))
 
 
@@ -170,11 +170,13 @@ def _second_hidden(model: Any, step: int | None, vocabulary_size: int) -> torch.
 def _hidden(model: Any, segments: Sequence[Sequence[int]], *, parents: tuple[int, ...] = ()) -> torch.Tensor:
     """Hidden states of a row, fp32 [R, width]; a stretch with a parent goes on where that one ends."""
     device = next(model.parameters()).device
-    begins = [len(segments[parent]) if parent >= 0 else 0 for parent in parents or (-1,) * len(segments)]
-    places = [index for begin, ids in zip(begins, segments, strict=True) for index in range(begin, begin + len(ids))]
+    first_positions = [len(segments[parent]) if parent >= 0 else 0 for parent in parents or (-1,) * len(segments)]
+    position_ids = [
+        index for first, ids in zip(first_positions, segments, strict=True) for index in range(first, first + len(ids))
+    ]
     hidden: torch.Tensor = decoder_of(model)(
         input_ids=torch.tensor([[token_id for ids in segments for token_id in ids]], device=device),
-        position_ids=torch.tensor([places], device=device),
+        position_ids=torch.tensor([position_ids], device=device),
         document_tokens=tuple(map(len, segments)),
         **({"parents": parents} if parents else {}),
         use_cache=False,

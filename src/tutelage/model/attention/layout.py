@@ -42,7 +42,12 @@ FULL = Reach()
 
 
 def reach_mask(
-    *, config: Any, local_size: int | None = None, use_vmap: bool = False, attention_mask: Any = None, **given: Any
+    *,
+    config: Any,
+    local_size: int | None = None,
+    use_vmap: bool = False,
+    attention_mask: Any = None,
+    **other_arguments: Any,
 ) -> Reach | None:
     """What transformers' attention mask interface asks for; None where a layer sees all of a document.
 
@@ -51,16 +56,18 @@ def reach_mask(
         local_size: tokens of the layer's window or chunk.
         use_vmap: the model adds a condition of its own to the mask.
         attention_mask: of padding.
-        given: the interface's other arguments; those of masks in both directions have one more.
+        other_arguments: the interface's other arguments; those of masks in both directions have one more.
 
     Raises:
         UnknownAttentionError: the mask is neither causal, nor a causal window, nor causal in chunks.
     """
-    if use_vmap or attention_mask is not None or "allow_is_bidirectional_skip" in given:
+    if use_vmap or attention_mask is not None or "allow_is_bidirectional_skip" in other_arguments:
         raise UnknownAttentionError("the model's mask is not that of causal attention, a window or chunks")
     if local_size is None:
         return None
-    windows, chunks = (getattr(config, one, None) == local_size for one in ("sliding_window", "attention_chunk_size"))
+    windows, chunks = (
+        getattr(config, setting, None) == local_size for setting in ("sliding_window", "attention_chunk_size")
+    )
     if windows == chunks:
         raise UnknownAttentionError(f"a mask over {local_size} tokens is a window or chunks, and nothing tells which")
     return Reach(window=local_size) if windows else Reach(chunk=local_size)
@@ -110,30 +117,32 @@ class Layout:
         for length, parent, end in zip(
             self.document_tokens, self.parents or (-1,) * len(self.document_tokens), self._ends(), strict=True
         ):
-            start, before = end - length, last_parts[parent] if parent >= 0 else -1
+            start, previous = end - length, last_parts[parent] if parent >= 0 else -1
             while start < end:
                 part_end = min(end, (start // chunk + 1) * chunk)
                 tokens.append(part_end - start)
-                parents.append(before if start % chunk else -1)
-                before, start = len(tokens) - 1, part_end
-            last_parts.append(before)
+                parents.append(previous if start % chunk else -1)
+                previous, start = len(tokens) - 1, part_end
+            last_parts.append(previous)
         return Layout(tuple(tokens), tuple(parents) if any(parent >= 0 for parent in parents) else ())
 
     def segments(self, window: int | None = None) -> list[Segment]:
         """The same as places of the row; of what lies above a stretch only what its first token sees."""
-        places = [slice(*place) for place in self.places]
-        whole = [Segment(places[chain[-1]], tuple(places[one] for one in chain[:-1])) for chain in self.chains()]
+        spans = [slice(*bounds) for bounds in self.places]
+        full_segments = [
+            Segment(spans[chain[-1]], tuple(spans[parent] for parent in chain[:-1])) for chain in self.chains()
+        ]
         if window is None:
-            return whole
-        return [replace(segment, above=_last(segment.above, window - 1)) for segment in whole]
+            return full_segments
+        return [replace(segment, above=_last(segment.above, window - 1)) for segment in full_segments]
 
 
-def _last(places: Sequence[slice], tokens: int) -> tuple[slice, ...]:
+def _last(spans: Sequence[slice], tokens: int) -> tuple[slice, ...]:
     """The last `tokens` of `places`, which follow each other in a document."""
-    kept: list[slice] = []
-    for place in reversed(places):
+    clipped: list[slice] = []
+    for span in reversed(spans):
         if tokens <= 0:
             break
-        kept.insert(0, slice(max(place.start, place.stop - tokens), place.stop))
-        tokens -= place.stop - place.start
-    return tuple(kept)
+        clipped.insert(0, slice(max(span.start, span.stop - tokens), span.stop))
+        tokens -= span.stop - span.start
+    return tuple(clipped)

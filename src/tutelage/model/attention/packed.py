@@ -64,7 +64,9 @@ def document_attention(
     Raises:
         UnknownAttentionError: the model asks for something this function does not compute.
     """
-    tensors = [name for name, one in others.items() if isinstance(one, torch.Tensor) and name not in NOT_ATTENTION]
+    tensors = [
+        name for name, argument in others.items() if isinstance(argument, torch.Tensor) and name not in NOT_ATTENTION
+    ]
     if tensors or is_causal is False:
         raise UnknownAttentionError(
             f"attention with {', '.join(tensors) or 'tokens that look ahead'} is not known here"
@@ -78,15 +80,17 @@ def document_attention(
     if reach.chunk is not None:
         layout = layout.in_chunks(reach.chunk)
         reach = Reach(reach.window).inside(layout.longest)
-    given = _Given(query_1HRK, key_1GRK, value_1GRV, layout, Scoring(scaling, softcap, reach.window), emulated_device)
+    inputs = _AttentionInputs(
+        query_1HRK, key_1GRK, value_1GRV, layout, Scoring(scaling, softcap, reach.window), emulated_device
+    )
     bias_1HRR = _bias(attention_mask, position_bias)
-    if bias_1HRR is None and s_aux is None and given.scoring == Scoring(scaling):
-        return _plain(given, dropout), None
-    return _scored(given, dropout, s_aux, bias_1HRR), None
+    if bias_1HRR is None and s_aux is None and inputs.scoring == Scoring(scaling):
+        return _plain(inputs, dropout), None
+    return _scored(inputs, dropout, s_aux, bias_1HRR), None
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
+class _AttentionInputs:
     """A row as a layer hands it over."""
 
     query_1HRK: torch.Tensor
@@ -107,23 +111,23 @@ class _Given:
         return simple and cuda_varlen.runs_here(self.query_1HRK, self.value_1GRV, dropout=dropout)
 
 
-def _plain(given: _Given, dropout: float) -> torch.Tensor:
+def _plain(inputs: _AttentionInputs, dropout: float) -> torch.Tensor:
     """Attention as PyTorch's kernels compute it, [1, R, H, V]."""
-    query_1HRK, key_1GRK, value_1GRV = given.row
-    layout, scaling = given.layout, given.scoring.scaling
-    if given.goes_to_flash(dropout):
-        return _flash_on_cuda(given)
+    query_1HRK, key_1GRK, value_1GRV = inputs.row
+    layout, scaling = inputs.layout, inputs.scoring.scaling
+    if inputs.goes_to_flash(dropout):
+        return _flash_on_cuda(inputs)
     assert not layout.parents or dropout == 0.0, "documents that share a beginning would share its dropout"
     on_cpu = query_1HRK.device.type == "cpu" and dropout == 0.0
     if (
         on_cpu
         and query_1HRK.dtype == torch.bfloat16
-        and given.emulated_device in {None, "cpu"}
+        and inputs.emulated_device in {None, "cpu"}
         and attention_products.runs_here()
     ):
         segments = layout.segments()
-        return matmul_attention(query_1HRK, key_1GRK, value_1GRV, segments, given.scoring)
-    row, scaling = _of_one_width(*given.row, scaling)
+        return matmul_attention(query_1HRK, key_1GRK, value_1GRV, segments, inputs.scoring)
+    row, scaling = _of_one_width(*inputs.row, scaling)
     if on_cpu:
         widen = layout.longest < WIDEN_BELOW_TOKENS and torch.finfo(query_1HRK.dtype).bits < 32
         out_1RHK: torch.Tensor = _PackedAttention.apply(  # type: ignore[no-untyped-call] # torch leaves it untyped
@@ -135,26 +139,28 @@ def _plain(given: _Given, dropout: float) -> torch.Tensor:
 
 
 def _scored(
-    given: _Given, dropout: float, sinks_H: torch.Tensor | None, bias_1HRR: torch.Tensor | None
+    inputs: _AttentionInputs, dropout: float, sinks_H: torch.Tensor | None, bias_1HRR: torch.Tensor | None
 ) -> torch.Tensor:
     """Attention with a window, a cap, sinks or a bias, [1, R, H, V]; scores exist for a block of tokens at a time."""
-    if sinks_H is None and bias_1HRR is None and given.goes_to_flash(dropout):
-        return _flash_on_cuda(given)
-    segments, row = given.layout.segments(given.scoring.window), given.row
+    if sinks_H is None and bias_1HRR is None and inputs.goes_to_flash(dropout):
+        return _flash_on_cuda(inputs)
+    segments, row = inputs.layout.segments(inputs.scoring.window), inputs.row
     if dropout > 0.0 or bias_1HRR is not None:
-        return attention_in_blocks(*row, segments, given.scoring, sinks_H=sinks_H, bias_1HRR=bias_1HRR, dropout=dropout)
-    dtype = given.query_1HRK.dtype
-    if given.query_1HRK.device.type == "cpu" and not attention_products.runs_here():
-        row = tuple(one.to(torch.promote_types(dtype, torch.float32)) for one in row)  # type: ignore[assignment] # three
-    return matmul_attention(*row, segments, given.scoring, sinks_H=sinks_H).to(dtype)
+        return attention_in_blocks(
+            *row, segments, inputs.scoring, sinks_H=sinks_H, bias_1HRR=bias_1HRR, dropout=dropout
+        )
+    dtype = inputs.query_1HRK.dtype
+    if inputs.query_1HRK.device.type == "cpu" and not attention_products.runs_here():
+        row = tuple(tensor.to(torch.promote_types(dtype, torch.float32)) for tensor in row)  # type: ignore[assignment] # three
+    return matmul_attention(*row, segments, inputs.scoring, sinks_H=sinks_H).to(dtype)
 
 
-def _flash_on_cuda(given: _Given) -> torch.Tensor:
-    row, scaling = _of_one_width(*given.row, given.scoring.scaling, step=cuda_varlen.FLASH_STEP)
+def _flash_on_cuda(inputs: _AttentionInputs) -> torch.Tensor:
+    row, scaling = _of_one_width(*inputs.row, inputs.scoring.scaling, step=cuda_varlen.FLASH_STEP)
     out_1RHK = cuda_varlen.packed_attention(
-        *row, document_tokens=given.layout.document_tokens, scaling=scaling, window=given.scoring.window
+        *row, document_tokens=inputs.layout.document_tokens, scaling=scaling, window=inputs.scoring.window
     )
-    return _as_wide(out_1RHK, given.value_1GRV)
+    return _as_wide(out_1RHK, inputs.value_1GRV)
 
 
 def _as_wide(out_1RHK: torch.Tensor, value_1GRV: torch.Tensor) -> torch.Tensor:
@@ -174,20 +180,20 @@ def _of_one_width(
 
     Zeros add nothing to a score, and give columns of the output that nobody reads.
     """
-    own = query_1HRK.shape[3]
-    width = -(-max(own, value_1GRV.shape[3]) // step) * step
-    if own == value_1GRV.shape[3] == width:
+    head_width = query_1HRK.shape[3]
+    width = -(-max(head_width, value_1GRV.shape[3]) // step) * step
+    if head_width == value_1GRV.shape[3] == width:
         return (query_1HRK, key_1GRK, value_1GRV), scaling
-    query, key, value = (pad(one, (0, width - one.shape[3])) for one in (query_1HRK, key_1GRK, value_1GRV))
-    return (query, key, value), own**-0.5 if scaling is None else scaling
+    query, key, value = (pad(tensor, (0, width - tensor.shape[3])) for tensor in (query_1HRK, key_1GRK, value_1GRV))
+    return (query, key, value), head_width**-0.5 if scaling is None else scaling
 
 
 def _bias(attention_mask: Reach | torch.Tensor | None, position_bias: torch.Tensor | None) -> torch.Tensor | None:
     """What a model adds to scores, [1, H or 1, R or 1, R], or where it is bool, which tokens it lets see."""
     mask = attention_mask if isinstance(attention_mask, torch.Tensor) else None
-    for one in (mask, position_bias):
-        if one is not None and one.ndim != 4:
-            raise UnknownAttentionError(f"a mask of {one.ndim} dimensions is not known here")
+    for bias in (mask, position_bias):
+        if bias is not None and bias.ndim != 4:
+            raise UnknownAttentionError(f"a mask of {bias.ndim} dimensions is not known here")
     if mask is None or position_bias is None:
         return position_bias if mask is None else mask
     if mask.dtype != torch.bool:
@@ -214,15 +220,17 @@ def _pieces(layout: Layout) -> list[_Piece]:
 
     What continues a stretch is mostly laid down behind it without a gap, and is then one piece.
     """
-    places = layout.places
-    behind: list[list[tuple[int, int]]] = [[] for _ in places]
-    for chain, (start, end) in zip(layout.chains(), places, strict=True):
+    bounds = layout.places
+    continuations: list[list[tuple[int, int]]] = [[] for _ in bounds]
+    for chain, (start, end) in zip(layout.chains(), bounds, strict=True):
         for parent in chain[:-1]:
-            joins = behind[parent] and behind[parent][-1][1] == start
-            behind[parent].append((behind[parent].pop()[0] if joins else start, end))
-    causal = [_Piece(slice(*own), slice(*own), True) for own in places]
+            joins = continuations[parent] and continuations[parent][-1][1] == start
+            continuations[parent].append((continuations[parent].pop()[0] if joins else start, end))
+    causal = [_Piece(slice(*span), slice(*span), True) for span in bounds]
     return causal + [
-        _Piece(slice(*run), slice(*own), False) for own, runs in zip(places, behind, strict=True) for run in runs
+        _Piece(slice(*run), slice(*span), False)
+        for span, runs in zip(bounds, continuations, strict=True)
+        for run in runs
     ]
 
 
@@ -250,15 +258,15 @@ class _PackedAttention(torch.autograd.Function):
         _, heads, tokens, width = query_1HRK.shape
         out_1RHK = query_1HRK.new_empty(1, tokens, heads, width, dtype=_summed_in(query_1HRK, pieces))
         sums_1RH = query_1HRK.new_empty(1, tokens, heads, dtype=torch.promote_types(query_1HRK.dtype, torch.float32))
-        rows = [one.float() if widen else one for one in (query_1HRK, key_1GRK, value_1GRK)]
+        rows = [tensor.float() if widen else tensor for tensor in (query_1HRK, key_1GRK, value_1GRK)]
         for piece in pieces:
-            taken = (row[:, :, place] for row, place in zip(rows, piece.places, strict=True))
-            found_1HQK, sums_1HQ = FLASH(*taken, 0.0, piece.causal, scale=scaling)
-            found_1QHK, sums_1QH = found_1HQK.transpose(1, 2), sums_1HQ.transpose(1, 2)
+            inputs = (row[:, :, span] for row, span in zip(rows, piece.places, strict=True))
+            piece_out_1HQK, sums_1HQ = FLASH(*inputs, 0.0, piece.causal, scale=scaling)
+            piece_out_1QHK, sums_1QH = piece_out_1HQK.transpose(1, 2), sums_1HQ.transpose(1, 2)
             if piece.causal:
-                out_1RHK[:, piece.queries], sums_1RH[:, piece.queries] = found_1QHK, sums_1QH
+                out_1RHK[:, piece.queries], sums_1RH[:, piece.queries] = piece_out_1QHK, sums_1QH
             else:
-                _merge(out_1RHK[:, piece.queries], sums_1RH[:, piece.queries], found_1QHK, sums_1QH)
+                _merge(out_1RHK[:, piece.queries], sums_1RH[:, piece.queries], piece_out_1QHK, sums_1QH)
         out_1RHK = out_1RHK.to(query_1HRK.dtype)
         ctx.save_for_backward(query_1HRK, key_1GRK, value_1GRK, out_1RHK, sums_1RH)
         ctx.pieces, ctx.scaling, ctx.widen = pieces, scaling, widen
@@ -267,21 +275,21 @@ class _PackedAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query_1HRK, key_1GRK, value_1GRK, out_1RHK, sums_1RH = ctx.saved_tensors
-        given_1HRK, out_1HRK, sums_1HR = (one.transpose(1, 2) for one in (upstream[0], out_1RHK, sums_1RH))
+        upstream_1HRK, out_1HRK, sums_1HR = (tensor.transpose(1, 2) for tensor in (upstream[0], out_1RHK, sums_1RH))
         dtype = _summed_in(query_1HRK, ctx.pieces)
-        grads = [torch.empty_like(one, dtype=dtype) for one in (query_1HRK, key_1GRK, value_1GRK)]
-        needed = (given_1HRK, query_1HRK, key_1GRK, value_1GRK, out_1HRK)
-        rows = [one.float() if ctx.widen else one for one in needed]
+        grads = [torch.empty_like(tensor, dtype=dtype) for tensor in (query_1HRK, key_1GRK, value_1GRK)]
+        needed = (upstream_1HRK, query_1HRK, key_1GRK, value_1GRK, out_1HRK)
+        rows = [tensor.float() if ctx.widen else tensor for tensor in needed]
         for piece in ctx.pieces:
-            places = (piece.queries, *piece.places, piece.queries)
-            taken = (row[:, :, place] for row, place in zip(rows, places, strict=True))
-            parts = FLASH_BACKWARD(*taken, sums_1HR[:, :, piece.queries], 0.0, piece.causal, scale=ctx.scaling)
-            for grad, place, part in zip(grads, piece.places, parts, strict=True):
+            spans = (piece.queries, *piece.places, piece.queries)
+            inputs = (row[:, :, span] for row, span in zip(rows, spans, strict=True))
+            piece_grads = FLASH_BACKWARD(*inputs, sums_1HR[:, :, piece.queries], 0.0, piece.causal, scale=ctx.scaling)
+            for grad, span, piece_grad in zip(grads, piece.places, piece_grads, strict=True):
                 if piece.causal:
-                    grad[:, :, place] = part
+                    grad[:, :, span] = piece_grad
                 else:
-                    grad[:, :, place].add_(part)
-            del parts, part  # else they would lie beside those of the next piece
+                    grad[:, :, span].add_(piece_grad)
+            del piece_grads, piece_grad  # else they would lie beside those of the next piece
         return (*(grad.to(query_1HRK.dtype) for grad in grads), None, None, None)
 
 
@@ -292,15 +300,15 @@ def _summed_in(query_1HRK: torch.Tensor, pieces: Sequence[_Piece]) -> torch.dtyp
 
 
 def _merge(
-    out_1QHK: torch.Tensor, sums_1QH: torch.Tensor, found_1QHK: torch.Tensor, found_sums_1QH: torch.Tensor
+    out_1QHK: torch.Tensor, sums_1QH: torch.Tensor, piece_out_1QHK: torch.Tensor, piece_sums_1QH: torch.Tensor
 ) -> None:
-    """Attention to some keys, and the logarithms of its sums, become attention to those and the found ones, in place.
+    """Attention to some keys, and the logarithms of its sums, become attention to those and the piece's keys, in place.
 
     Source: Dao 2023, FlashAttention-2, section 2.3, of two blocks.
     """
-    share_1QH1 = (found_sums_1QH - sums_1QH).sigmoid_().unsqueeze(-1)
-    out_1QHK.lerp_(found_1QHK.to(out_1QHK.dtype), share_1QH1)
-    torch.logaddexp(sums_1QH, found_sums_1QH, out=sums_1QH)
+    share_1QH1 = (piece_sums_1QH - sums_1QH).sigmoid_().unsqueeze(-1)
+    out_1QHK.lerp_(piece_out_1QHK.to(out_1QHK.dtype), share_1QH1)
+    torch.logaddexp(sums_1QH, piece_sums_1QH, out=sums_1QH)
 
 
 def use_packed_attention(model: Any) -> None:
