@@ -32,21 +32,21 @@ def add_adapter(model: Any, folder: Path, *, slot: str) -> None:
     from peft import PeftConfig
 
     try:
-        wanted = PeftConfig.from_pretrained(str(folder))
+        peft_config = PeftConfig.from_pretrained(str(folder))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _misfit(model, folder, found=f"adapter_config.json: {_first_line(error)}") from error
-    kind, own = str(wanted.peft_type.value), str(model.peft_type.value)
-    if kind != own:
+    kind, model_kind = str(peft_config.peft_type.value), str(model.peft_type.value)
+    if kind != model_kind:
         raise ConfigError(
             "PEFT holds adapters of one kind on a base, not of two",
             where=str(folder),
-            found=f"{KINDS.get(kind, kind)} beside {KINDS.get(own, own)}",
-            expected=f"another adapter of {KINDS.get(own, own)}",
+            found=f"{KINDS.get(kind, kind)} beside {KINDS.get(model_kind, model_kind)}",
+            expected=f"another adapter of {KINDS.get(model_kind, model_kind)}",
             fix="ask the two in two calls",
         )
     width = model.get_input_embeddings().weight.shape[1]
-    if wanted.is_prompt_learning and wanted.token_dim != width:
-        raise _misfit(model, folder, found=f"virtual tokens of width {wanted.token_dim}, not {width}")
+    if peft_config.is_prompt_learning and peft_config.token_dim != width:
+        raise _misfit(model, folder, found=f"virtual tokens of width {peft_config.token_dim}, not {width}")
     try:
         model.load_adapter(folder, adapter_name=slot, torch_device=str(model.device))
     except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:  # other shapes are the first two
@@ -85,10 +85,10 @@ def attach_adapter(model: Any, folder: Path, *, learns: bool = False) -> Any:
 def _embedding_rows(model: Any, folder: Path) -> int | None:
     """Rows of an input embedding that the adapter holds whole; None where it holds none."""
     inputs = model.get_input_embeddings()
-    (name,) = (name for name, one in model.named_modules() if one is inputs)
+    (name,) = (name for name, module in model.named_modules() if module is inputs)
     with safe_open(folder / WEIGHTS, framework="pt") as file:
-        whole = [one for one in file.keys() if one.endswith(f"{name}.weight")]  # noqa: SIM118 not a mapping
-        return int(file.get_slice(whole[0]).get_shape()[0]) if whole else None
+        embedding_keys = [key for key in file.keys() if key.endswith(f"{name}.weight")]  # noqa: SIM118 not a mapping
+        return int(file.get_slice(embedding_keys[0]).get_shape()[0]) if embedding_keys else None
 
 
 def _hold_against_saved(model: Any, folder: Path, *, slot: str) -> None:
@@ -104,9 +104,9 @@ def _hold_against_saved(model: Any, folder: Path, *, slot: str) -> None:
             saved = set(file.keys())
     except (OSError, SafetensorError) as error:
         raise _misfit(model, folder, found=_first_line(error)) from error
-    odd = sorted(saved ^ set(get_peft_model_state_dict(model, adapter_name=slot)))
-    if odd:
-        raise _misfit(model, folder, found=f"{len(odd)} tensors without a partner, for example {odd[0]}")
+    unmatched = sorted(saved ^ set(get_peft_model_state_dict(model, adapter_name=slot)))
+    if unmatched:
+        raise _misfit(model, folder, found=f"{len(unmatched)} tensors without a partner, for example {unmatched[0]}")
 
 
 @contextmanager

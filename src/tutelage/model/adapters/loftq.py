@@ -19,15 +19,15 @@ def quantized_layers(adapted: Any) -> list[tuple[str, Any]]:
     from peft.tuners.lora import LoraLayer
 
     return [
-        (name.removeprefix("base_model.model."), one)
-        for name, one in adapted.named_modules()
-        if type(one).__name__ == "Linear4bit" and isinstance(one, LoraLayer)
+        (name.removeprefix("base_model.model."), module)
+        for name, module in adapted.named_modules()
+        if type(module).__name__ == "Linear4bit" and isinstance(module, LoraLayer)
     ]
 
 
 @torch.no_grad()
 def init_from_quantization_error(adapted: Any, original: Any, *, done: Callable[[int], None] = lambda _: None) -> int:
-    """Set each pair to the best approximation, of its rank, of what its layer lost when it was quantised.
+    """Set each pair to the best approximation, of its rank, of what its layer lost when it was quantized.
 
     Args:
         adapted: PEFT's model with one adapter over weights of 4 bits, no layer narrower than its rank (see

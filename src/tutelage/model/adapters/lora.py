@@ -24,14 +24,14 @@ from tutelage.model.adapters.lora_targets import (
     unadapted_note,
     with_modules_to_save,
 )
-from tutelage.model.adapters.trainable import Trainable, trainable_summary
+from tutelage.model.adapters.trainable import Method, Trainable, trainable_summary
 from tutelage.model.freeze import freeze
 
 START_TOLERANCE = 0.05
 """Of the logits' length. Rounding to bf16 leaves less; a pair that is not what was taken from its weight leaves far
 more, as it holds the largest of it."""
 BASE_CHANGING_INITS = ("pissa", "olora", "corda", "lora_ga")
-"""Initialisations that move a part of each weight into its adapter (PEFT's names, by their beginning)."""
+"""Initializations that move a part of each weight into its adapter (PEFT's names, by their beginning)."""
 
 
 def make_all_trainable(model: Any, *, frozen: Sequence[str] = ()) -> tuple[Any, Trainable]:
@@ -93,19 +93,18 @@ def add_lora(
     config = with_modules_to_save(model, resolve_targets(model, config), modules_to_save)
     if init != "default":
         _check_rank(model, rank, init)
-    before = probe_logits(model) if init.startswith(BASE_CHANGING_INITS) else None
+    base_logits = probe_logits(model) if init.startswith(BASE_CHANGING_INITS) else None
     adapted = _with_pairs(model, config, init, calibration_data)
-    if before is not None:
-        _check_start(adapted, init, before)
+    if base_logits is not None:
+        _check_start(adapted, init, base_logits)
     notes = unadapted_note(model, adapted) if targets == ALL_LINEAR else ()
     if init == "eva":
         init_from_inputs(adapted, _needed(calibration_data), rank=rank)
         if expert_adapters(adapted):
             notes += ("Pairs of experts start as lora.init = default, as eva looks at what goes into a layer",)
-    quantised = any(not parameter.is_floating_point() for parameter in adapted.parameters())
-    return adapted, trainable_summary(
-        adapted, "qlora" if quantised else "lora", notes=notes, start=_start(adapted, init)
-    )
+    quantized = any(not parameter.is_floating_point() for parameter in adapted.parameters())
+    method: Method = "qlora" if quantized else "lora"
+    return adapted, trainable_summary(adapted, method, notes=notes, start=_start(adapted, init))
 
 
 def _with_pairs(model: Any, config: Any, init: str, calibration_data: CalibrationData | None) -> Any:
@@ -131,12 +130,12 @@ def _as_peft_starts(init: str) -> dict[str, Any]:
     from peft import EvaConfig
     from peft.tuners.lora.config import CordaConfig, LoraGAConfig
 
-    more: dict[str, dict[str, Any]] = {
+    init_configs: dict[str, dict[str, Any]] = {
         "eva": {"eva_config": EvaConfig(rho=1.0)},
         "corda": {"corda_config": CordaConfig(corda_method="ipm")},
         "lora_ga": {"lora_ga_config": LoraGAConfig()},
     }
-    return {"init_lora_weights": True if init in ("default", "loftq") else init} | more.get(init, {})
+    return {"init_lora_weights": True if init in ("default", "loftq") else init} | init_configs.get(init, {})
 
 
 def _needed(calibration_data: CalibrationData | None) -> CalibrationData:
@@ -154,18 +153,18 @@ def _no_start(init: str, *, found: str) -> ConfigError:
     )
 
 
-def _check_start(adapted: Any, init: str, before: torch.Tensor) -> None:
+def _check_start(adapted: Any, init: str, base_logits: torch.Tensor) -> None:
     """Refuse a start that is not the base's: PEFT splits some weights that are stored transposed the wrong way.
 
     Raises:
         ConfigError: the model with its pairs answers otherwise than without.
     """
     try:
-        apart = (probe_logits(adapted) - before).norm() / before.norm()
+        relative_difference = (probe_logits(adapted) - base_logits).norm() / base_logits.norm()
     except RuntimeError as error:
         raise _no_start(init, found=str(error)) from error
-    if not apart < START_TOLERANCE:
-        raise _no_start(init, found=f"the model answers otherwise with its pairs, by {float(apart):.0%}")
+    if not relative_difference < START_TOLERANCE:
+        raise _no_start(init, found=f"the model answers otherwise with its pairs, by {float(relative_difference):.0%}")
 
 
 def _check_rank(model: torch.nn.Module, rank: int, init: str) -> None:
@@ -197,4 +196,4 @@ def _start(adapted: Any, init: str) -> dict[str, torch.Tensor]:
 
     if not init.startswith(BASE_CHANGING_INITS):
         return {}
-    return {name: one.detach().float().clone() for name, one in get_peft_model_state_dict(adapted).items()}
+    return {name: tensor.detach().float().clone() for name, tensor in get_peft_model_state_dict(adapted).items()}

@@ -109,7 +109,9 @@ def init_from_inputs(adapted: Any, calibration_data: CalibrationData, *, rank: i
 
     use_training_attention(adapted, calibration_data.architecture.attention)
     experts = set(expert_adapters(adapted))  # what goes into such a module is not what meets its weights
-    layers = [one for name, one in adapted.named_modules() if isinstance(one, LoraLayer) and name not in experts]
+    layers = [
+        module for name, module in adapted.named_modules() if isinstance(module, LoraLayer) and name not in experts
+    ]
     watched = _Inputs(layers, rank)
     with watched, adapted.disable_adapter():
         for row in calibration_data:
@@ -127,27 +129,27 @@ class _Inputs:
         self._layers, self._rank = layers, rank
         self.places = torch.empty(0, dtype=torch.long)
         self._leader: dict[Any, Any] = {}
-        self._found: dict[Any, Any] = {}
+        self._components: dict[Any, Any] = {}
         self._waiting: dict[Any, list[torch.Tensor]] = {}
         self._last: tuple[torch.Tensor | None, Any] = (None, None)
         self._hooks: list[Any] = []
 
     def __enter__(self) -> None:
-        self._hooks = [layer.register_forward_pre_hook(self._see) for layer in self._layers]
+        self._hooks = [layer.register_forward_pre_hook(self._collect) for layer in self._layers]
 
     def __exit__(self, *_: object) -> None:
         for hook in self._hooks:
             hook.remove()
         self._last = (None, None)
 
-    def _see(self, layer: Any, given: tuple[torch.Tensor, ...]) -> None:
+    def _collect(self, layer: Any, inputs: tuple[torch.Tensor, ...]) -> None:
         # The tensor itself is held on to: its memory alone could be another's by now.
-        if given[0] is self._last[0]:
+        if inputs[0] is self._last[0]:
             self._leader[layer] = self._last[1]
             return
-        self._last = (given[0], layer)
+        self._last = (inputs[0], layer)
         self._leader[layer] = layer
-        chosen_TI = given[0].flatten(0, -2)[self.places.to(given[0].device)].float()
+        chosen_TI = inputs[0].flatten(0, -2)[self.places.to(inputs[0].device)].float()
         waiting = self._waiting.setdefault(layer, [])
         waiting.append(chosen_TI)
         if sum(map(len, waiting)) >= max(TOKENS_AT_ONCE, self._rank):
@@ -157,21 +159,21 @@ class _Inputs:
         from peft.utils.incremental_pca import IncrementalPCA
 
         inputs_TI = torch.cat(self._waiting.pop(layer))
-        if layer not in self._found:
+        if layer not in self._components:
             # Found by random projection onto more directions than are kept: all of them would take ten times as long.
             width = min(DIRECTIONS_TRIED * self._rank, *inputs_TI.shape)
-            self._found[layer] = IncrementalPCA(self._rank, lowrank=True, lowrank_q=width, lowrank_seed=0)
-        self._found[layer].partial_fit(inputs_TI)
+            self._components[layer] = IncrementalPCA(self._rank, lowrank=True, lowrank_q=width, lowrank_seed=0)
+        self._components[layer].partial_fit(inputs_TI)
 
     def components(self) -> Iterator[torch.Tensor]:
         """[K, I] for each layer: unit vectors, the one along which its inputs vary most first."""
         for layer, waiting in list(self._waiting.items()):
-            needed = self._rank * (DIRECTIONS_TRIED if layer in self._found else 1)
+            needed = self._rank * (DIRECTIONS_TRIED if layer in self._components else 1)
             if sum(map(len, waiting)) >= needed:  # fewer cannot be taken in, and are the last of many
                 self._fit(layer)
         for layer in self._layers:
             leader = self._leader.get(layer, layer)
-            if leader not in self._found:
+            if leader not in self._components:
                 raise ConfigError(
                     "lora.init needs at least lora.rank trained tokens to start from",
                     where="lora.init",
@@ -179,4 +181,4 @@ class _Inputs:
                     expected="at least as many as lora.rank",
                     fix='raise lora.init_tokens, lower lora.rank, or set lora.init = "default"',
                 )
-            yield self._found[leader].components_
+            yield self._components[leader].components_

@@ -43,7 +43,7 @@ def linear_layers(model: Any) -> list[str]:
 
     head = model.get_output_embeddings()
     kinds = (torch.nn.Linear, Conv1D)
-    return [name for name, one in model.named_modules() if isinstance(one, kinds) and one is not head]
+    return [name for name, module in model.named_modules() if isinstance(module, kinds) and module is not head]
 
 
 def resolve_targets(model: Any, config: Any) -> Any:
@@ -73,8 +73,8 @@ def resolve_targets(model: Any, config: Any) -> Any:
         if not layers:
             raise _advice(model, plain, error)
         targets = {"target_modules": layers}
-    if more := _passed_over(model, replace(plain, **targets), layers=layers, idle=idle):
-        targets |= {"target_parameters": more}
+    if parameters := _passed_over(model, replace(plain, **targets), layers=layers, idle=idle):
+        targets |= {"target_parameters": parameters}
         if error := _refusal(model, replace(plain, **targets)):
             raise _advice(model, replace(plain, **targets), error)
     return replace(config, **targets)
@@ -91,21 +91,23 @@ def with_modules_to_save(model: Any, config: Any, names: Sequence[str]) -> Any:
     # The embedding and the head are the two that a checkpoint may tie, and PEFT must be told of the first alone.
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     tied = head is not None and head.weight is embedding.weight
-    known = {name: one for name, one in model.named_modules() if any(True for _ in one.parameters(recurse=False))}
-    for asked in names:
-        found = [one for name, one in known.items() if name == asked or name.endswith(f".{asked}")]
-        if found and not (tied and head in found):
+    modules = {
+        name: module for name, module in model.named_modules() if any(True for _ in module.parameters(recurse=False))
+    }
+    for requested in names:
+        matches = [module for name, module in modules.items() if name == requested or name.endswith(f".{requested}")]
+        if matches and not (tied and head in matches):
             continue
-        near = difflib.get_close_matches(asked, {name.rpartition(".")[2] for name in known}, n=3, cutoff=0.4)
-        (inputs,) = (name.rpartition(".")[2] for name, one in known.items() if one is embedding)
+        near = difflib.get_close_matches(requested, {name.rpartition(".")[2] for name in modules}, n=3, cutoff=0.4)
+        (inputs,) = (name.rpartition(".")[2] for name, module in modules.items() if module is embedding)
         raise ConfigError(
             "A module that is to be trained whole is tied to the input embedding"
-            if found
+            if matches
             else "A module that is to be trained whole is not one of this model",
             where="lora.modules_to_save",
-            found=asked,
-            expected=inputs if found else f"a name such as {', '.join(near or [inputs])}",
-            fix=f'write "{inputs if found or not near else near[0]}" instead',
+            found=requested,
+            expected=inputs if matches else f"a name such as {', '.join(near or [inputs])}",
+            fix=f'write "{inputs if matches or not near else near[0]}" instead',
         )
     return replace(config, modules_to_save=list(names), ensure_weight_tying=tied)
 
@@ -125,18 +127,18 @@ def expert_adapters(adapted: Any) -> list[str]:
     """Names of the modules whose parameters, rather than whose outputs, have a pair."""
     from peft.tuners.lora.layer import ParamWrapper
 
-    return [name for name, one in adapted.named_modules() if isinstance(one, ParamWrapper)]
+    return [name for name, module in adapted.named_modules() if isinstance(module, ParamWrapper)]
 
 
 def unadapted_note(model: Any, adapted: Any) -> tuple[str, ...]:
     """A line about the weights of a model's layers that have no pair, and their share; none where all have one."""
     chosen = adapted_weight_ids(adapted)
     matrices = dict(layer_matrices(model))
-    left = {name: one for name, one in matrices.items() if id(one) not in chosen}
-    if not left:
+    unadapted = {name: weight for name, weight in matrices.items() if id(weight) not in chosen}
+    if not unadapted:
         return ()
-    share = sum(map(parameter_count, left.values())) / sum(map(parameter_count, matrices.values()))
-    names = sorted({of_any_layer(name) for name in left})
+    share = sum(map(parameter_count, unadapted.values())) / sum(map(parameter_count, matrices.values()))
+    names = sorted({of_any_layer(name) for name in unadapted})
     return (f"No pair beside {', '.join(names)}: {share:.1%} of the weights that multiply in its layers",)
 
 
@@ -145,24 +147,24 @@ def _tried(model: Any, config: Any) -> Iterator[Any]:
     """PEFT's model with pairs that take no memory; `model` is as it was when the block ends, or when PEFT refuses."""
     from peft import get_peft_model
 
-    learns = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    original_states = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         yield get_peft_model(model, copy.deepcopy(config), low_cpu_mem_usage=True)
     finally:
         remove_adapter_layers(model)
-        for one, before in learns:
-            one.requires_grad_(before)
+        for parameter, requires_grad in original_states:
+            parameter.requires_grad_(requires_grad)
 
 
 def remove_adapter_layers(model: Any) -> None:
     """Put each layer of `model` that has a pair back in its place, without it."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    layers = {name: one for name, one in model.named_modules() if isinstance(one, BaseTunerLayer)}
-    for name, one in reversed(layers.items()):  # a module with a pair of its own may hold layers with pairs
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+    for name, layer in reversed(layers.items()):  # a module with a pair of its own may hold layers with pairs
         parent, _, leaf = name.rpartition(".")
         if parent not in layers:  # pairs of several parameters of a module lie in each other
-            model.get_submodule(parent)._modules[leaf] = one.get_base_layer()
+            model.get_submodule(parent)._modules[leaf] = layer.get_base_layer()
     vars(model).pop("peft_config", None)
 
 
@@ -208,10 +210,10 @@ def _idle_modules(model: Any) -> set[str]:
         return set()
     called: set[str] = set()
 
-    def note(module: Any, given: tuple[Any, ...], output: Any, *, name: str) -> None:
+    def note(module: Any, args: tuple[Any, ...], output: Any, *, name: str) -> None:
         width = getattr(module, "out_features", None)
-        if given and (
-            width is None or (isinstance(output, torch.Tensor) and output.shape == (*given[0].shape[:-1], width))
+        if args and (
+            width is None or (isinstance(output, torch.Tensor) and output.shape == (*args[0].shape[:-1], width))
         ):
             called.add(name)
 
@@ -235,14 +237,14 @@ def _taken_layers(model: Any, config: Any, layers: Sequence[str]) -> list[str]:
     for name in layers:
         by_leaf.setdefault(name.rpartition(".")[2], []).append(name)
     bare = replace(config, use_dora=False, lora_dropout=0.0)
-    taken = [
+    accepted = [
         name
         for names in by_leaf.values()
         if _refusal(model, replace(bare, target_modules=names)) is None
         for name in names
     ]
-    taken = taken if len(taken) < len(layers) else []
-    return taken if taken and _refusal(model, replace(config, target_modules=taken)) is None else []
+    accepted = accepted if len(accepted) < len(layers) else []
+    return accepted if accepted and _refusal(model, replace(config, target_modules=accepted)) is None else []
 
 
 def _passed_over(model: Any, config: Any, *, layers: Sequence[str], idle: set[str]) -> list[str]:
@@ -254,14 +256,14 @@ def _passed_over(model: Any, config: Any, *, layers: Sequence[str], idle: set[st
         warnings.simplefilter("ignore")
         with _tried(model, config) as adapted:
             chosen = adapted_weight_ids(adapted)
-    wanted = {f"{name}.weight" for name in layers}
+    layer_weights = {f"{name}.weight" for name in layers}
     return [
         name
-        for name, one in layer_matrices(model)
-        if id(one) not in chosen
-        and one.is_floating_point()
+        for name, weight in layer_matrices(model)
+        if id(weight) not in chosen
+        and weight.is_floating_point()
         and name.rpartition(".")[0] not in idle
-        and ((one.ndim == 3 and min(one.shape[1:]) > 1) or name in wanted)
+        and ((weight.ndim == 3 and min(weight.shape[1:]) > 1) or name in layer_weights)
     ]
 
 
@@ -293,32 +295,36 @@ def _named(model: Any, targets: Sequence[str]) -> tuple[list[str], list[str]]:
 def target_names(model: Any) -> list[str]:
     """What `lora.target_modules` can name: the last part of each linear layer's name; experts with what holds them."""
     layers = {name.rpartition(".")[2] for name in linear_layers(model)}
-    experts = {".".join(name.split(".")[-2:]) for name, one in layer_matrices(model) if one.ndim == 3}
+    experts = {".".join(name.split(".")[-2:]) for name, weight in layer_matrices(model) if weight.ndim == 3}
     return [*sorted(layers), *sorted(experts)]
 
 
 def _advice(model: Any, config: Any, error: Exception) -> ConfigError:
     """The first change that was tried and works: of a setting that these layers cannot have, or of the targets."""
     text = str(error).strip().split("\n")[0]
-    for where, instead, changes in _PLAINER:
-        asked = {name: getattr(config, name) for name in changes}
-        if all(asked[name] != value for name, value in changes.items()) and (
+    for where, remedy, changes in _PLAINER:
+        current = {name: getattr(config, name) for name in changes}
+        if all(current[name] != value for name, value in changes.items()) and (
             _refusal(model, replace(config, **changes)) is None
         ):
-            what = "PEFT gives some of the weights that were chosen, such as experts, no pair of this kind"
-            return ConfigError(what, where=where, found=text, expected=instead, fix=f"set {instead}")
-    asked_for = config.target_modules
-    single = target_names(model) if isinstance(asked_for, str) else sorted(asked_for)
-    works = [one for one in single if _refusal(model, replace(config, **_as_targets(model, [one]))) is None]
-    if works and _refusal(model, replace(config, **_as_targets(model, works))) is None:
-        fix = "set lora.target_modules = [" + ", ".join(f'"{work}"' for work in works) + "]"
+            problem = "PEFT gives some of the weights that were chosen, such as experts, no pair of this kind"
+            return ConfigError(problem, where=where, found=text, expected=remedy, fix=f"set {remedy}")
+    requested_targets = config.target_modules
+    candidates = target_names(model) if isinstance(requested_targets, str) else sorted(requested_targets)
+    accepted = [
+        candidate
+        for candidate in candidates
+        if _refusal(model, replace(config, **_as_targets(model, [candidate]))) is None
+    ]
+    if accepted and _refusal(model, replace(config, **_as_targets(model, accepted))) is None:
+        fix = "set lora.target_modules = [" + ", ".join(f'"{target}"' for target in accepted) + "]"
     else:
         fix = 'set model.method = "full", or choose another model'
     return ConfigError(
         "PEFT does not adapt some of the layers that were chosen",
         where="lora.target_modules",
         found=text,
-        expected="layers that PEFT adapts in this model" + (f": {', '.join(works)}" if works else ""),
+        expected="layers that PEFT adapts in this model" + (f": {', '.join(accepted)}" if accepted else ""),
         fix=fix,
     )
 

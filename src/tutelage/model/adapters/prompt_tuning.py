@@ -98,21 +98,23 @@ def decoder_inputs(
     inputs: dict[str, Any] = {"document_tokens": document_tokens, "parents": parents}
     if not has_prompt(model):
         return DecoderInputs(inputs | {"input_ids": ids_R[None], "position_ids": positions_R[None]}, None)
-    words_RD = model.get_input_embeddings()(ids_R)
-    prompt_PD = model.get_prompt(batch_size=1)[0].to(words_RD.dtype)
+    embedded_RD = model.get_input_embeddings()(ids_R)
+    prompt_PD = model.get_prompt(batch_size=1)[0].to(embedded_RD.dtype)
     first_P = torch.arange(len(prompt_PD), device=ids_R.device)
-    begins = [parent < 0 for parent in parents] or [True] * len(document_tokens)
+    document_starts = [parent < 0 for parent in parents] or [True] * len(document_tokens)
     embeds, positions, moved = [], [], []
-    for own, words, places in zip(
-        begins, words_RD.split(document_tokens), positions_R.split(document_tokens), strict=True
+    for starts, embedded, token_positions in zip(
+        document_starts, embedded_RD.split(document_tokens), positions_R.split(document_tokens), strict=True
     ):
-        embeds += [prompt_PD, words] if own else [words]
-        positions += [first_P, places + len(first_P)] if own else [places + len(first_P)]
-        moved.append(own * len(first_P))
+        embeds += [prompt_PD, embedded] if starts else [embedded]
+        positions += [first_P, token_positions + len(first_P)] if starts else [token_positions + len(first_P)]
+        moved.append(starts * len(first_P))
     inputs |= {
         "inputs_embeds": torch.cat(embeds)[None],
         "position_ids": torch.cat(positions)[None],
-        "document_tokens": tuple(tokens + more for tokens, more in zip(document_tokens, moved, strict=True)),
+        "document_tokens": tuple(
+            tokens + virtual_tokens for tokens, virtual_tokens in zip(document_tokens, moved, strict=True)
+        ),
     }
     moved_S, lengths_S = torch.tensor([moved, document_tokens], device=ids_R.device)
     return DecoderInputs(inputs, moved_S.cumsum(0).repeat_interleave(lengths_S, output_size=len(ids_R)))
@@ -126,9 +128,12 @@ def generation_inputs(model: Any, ids_BW: torch.Tensor, mask_BW: torch.Tensor) -
     """
     if not has_prompt(model):
         return {"input_ids": ids_BW, "attention_mask": mask_BW}
-    words_BWD = model.get_input_embeddings()(ids_BW)
-    prompt_PD = model.get_prompt(batch_size=1)[0].to(words_BWD.dtype)
+    embedded_BWD = model.get_input_embeddings()(ids_BW)
+    prompt_PD = model.get_prompt(batch_size=1)[0].to(embedded_BWD.dtype)
     padding = (mask_BW.shape[1] - mask_BW.sum(dim=1)).tolist()
-    rows = [torch.cat([words[:gap], prompt_PD, words[gap:]]) for words, gap in zip(words_BWD, padding, strict=True)]
-    more_BP = mask_BW.new_ones(len(mask_BW), len(prompt_PD))
-    return {"inputs_embeds": torch.stack(rows), "attention_mask": torch.cat([mask_BW, more_BP], dim=1)}
+    rows = [
+        torch.cat([embedded[:gap], prompt_PD, embedded[gap:]])
+        for embedded, gap in zip(embedded_BWD, padding, strict=True)
+    ]
+    prompt_mask_BP = mask_BW.new_ones(len(mask_BW), len(prompt_PD))
+    return {"inputs_embeds": torch.stack(rows), "attention_mask": torch.cat([mask_BW, prompt_mask_BP], dim=1)}

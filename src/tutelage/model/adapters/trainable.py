@@ -47,13 +47,13 @@ def trainable_summary(
     start: Mapping[str, torch.Tensor] | None = None,
 ) -> Trainable:
     """The record of a model whose parameters are marked as learning or not."""
-    everything = list(model.parameters())
-    trainable = sum(one.numel() for one in everything if one.requires_grad)
+    parameters = list(model.parameters())
+    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     return Trainable(
         method,
-        parameters=sum(parameter_count(one) for one in everything),
+        parameters=sum(parameter_count(parameter) for parameter in parameters),
         trainable=trainable,
-        weight_bytes=sum(stored_bytes(one) for one in everything),
+        weight_bytes=sum(stored_bytes(parameter) for parameter in parameters),
         trainable_bytes=4 * trainable,
         four_bit=quantized_count(model),
         notes=notes,

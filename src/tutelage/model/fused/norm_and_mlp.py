@@ -30,16 +30,16 @@ def reduce_saved_activations(model: torch.nn.Module, *, recomputed: bool = False
         model: a causal language model of transformers, with or without PEFT around it.
         recomputed: whole layers are computed again in the backward pass, so only norms are worth it.
     """
-    known: dict[Any, Callable[[Any], torch.nn.Module] | None] = {}
+    replacements: dict[Any, Callable[[Any], torch.nn.Module] | None] = {}
     replaced = 0
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         for parent in reversed(list(model.modules())):  # what is inside of a module that goes, first
             for name, child in list(parent.named_children()):
                 kind = (type(child), *_shapes(child))
-                if kind not in known:
-                    known[kind] = _lean(child, recomputed=recomputed)
-                if (make := known[kind]) is not None:
+                if kind not in replacements:
+                    replacements[kind] = _lean(child, recomputed=recomputed)
+                if (make := replacements[kind]) is not None:
                     setattr(parent, name, make(child))
                     replaced += 1
     return replaced
@@ -47,8 +47,8 @@ def reduce_saved_activations(model: torch.nn.Module, *, recomputed: bool = False
 
 def _shapes(module: torch.nn.Module) -> tuple[Any, ...]:
     """What tells modules of one class apart, as far as it matters here."""
-    own = tuple(tuple(parameter.shape) for parameter in module.parameters(recurse=False))
-    return own + tuple(type(child).__name__ for child in module.children()) if _is_gated(module) else own
+    shapes = tuple(tuple(parameter.shape) for parameter in module.parameters(recurse=False))
+    return shapes + tuple(type(child).__name__ for child in module.children()) if _is_gated(module) else shapes
 
 
 def _lean(module: Any, *, recomputed: bool) -> Callable[[Any], torch.nn.Module] | None:
@@ -71,10 +71,10 @@ def _offset_norm(norm: Any) -> RecomputingNorm:
 
 
 def _epsilon(norm: Any) -> float | None:
-    found = [
+    epsilons = [
         getattr(norm, name) for name in ("variance_epsilon", "eps") if isinstance(getattr(norm, name, None), float)
     ]
-    return found[0] if found else None
+    return epsilons[0] if epsilons else None
 
 
 class RecomputingNorm(torch.nn.Module):
@@ -155,11 +155,11 @@ class RecomputingGatedMLP(torch.nn.Module):
 
         # What `down_proj`, plain or adapted, wants to keep of its input is computed again when it asks. Autograd holds
         # on to both functions, so neither may know the product itself.
-        def pack(kept: torch.Tensor) -> torch.Tensor | torch.Size:
-            return kept.shape if _memory(kept) == memory and kept.is_contiguous() else kept
+        def pack(saved: torch.Tensor) -> torch.Tensor | torch.Size:
+            return saved.shape if _memory(saved) == memory and saved.is_contiguous() else saved
 
-        def unpack(kept: torch.Tensor | torch.Size) -> torch.Tensor:
-            return kept if isinstance(kept, torch.Tensor) else (acted.of(gate).detach() * up).view(kept)
+        def unpack(saved: torch.Tensor | torch.Size) -> torch.Tensor:
+            return saved if isinstance(saved, torch.Tensor) else (acted.of(gate).detach() * up).view(saved)
 
         with saved_tensors_hooks(pack, unpack):
             return self._down(product)
@@ -175,24 +175,24 @@ class _Acted:
     def __init__(self, act: Callable[[torch.Tensor], torch.Tensor]) -> None:
         self.act = act
         self.gate: torch.Tensor | None = None
-        self.made: torch.Tensor | None = None
+        self.activated: torch.Tensor | None = None
 
     def of(self, gate: torch.Tensor) -> torch.Tensor:
         """`act(gate)`, with its graph; kept until the gradient is taken."""
         with torch.enable_grad():
             self.gate = gate.detach().requires_grad_()
-            self.made = self.act(self.gate)
-        return self.made
+            self.activated = self.act(self.gate)
+        return self.activated
 
     def gradients(
         self, gate: torch.Tensor, up: torch.Tensor, upstream: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Of `act(gate) * up`, by both."""
-        made = self.of(gate) if self.made is None else self.made
+        activated = self.of(gate) if self.activated is None else self.activated
         assert self.gate is not None, "made from it"
-        (by_gate,) = torch.autograd.grad(made, self.gate, upstream * up)
-        by_up = upstream * made.detach()
-        self.gate = self.made = None
+        (by_gate,) = torch.autograd.grad(activated, self.gate, upstream * up)
+        by_up = upstream * activated.detach()
+        self.gate = self.activated = None
         return by_gate, by_up
 
 
@@ -203,8 +203,8 @@ class _Gated(torch.autograd.Function):
     def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor, acted: _Acted) -> torch.Tensor:
         ctx.save_for_backward(gate, up)
         ctx.acted = acted
-        made = acted.act(gate)
-        return made * up if _memory(made) == _memory(gate) else made.mul_(up)
+        activated = acted.act(gate)
+        return activated * up if _memory(activated) == _memory(gate) else activated.mul_(up)
 
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -224,9 +224,9 @@ def _is_lora(module: Any) -> bool:
 
 
 def _is_gated(module: Any) -> bool:
-    parts = ("gate_proj", "up_proj", "down_proj")
+    projections = ("gate_proj", "up_proj", "down_proj")
     children = dict(module.named_children())
-    return all(one in children for one in parts) and callable(getattr(module, "act_fn", None))
+    return all(name in children for name in projections) and callable(getattr(module, "act_fn", None))
 
 
 @torch.no_grad()
@@ -236,8 +236,8 @@ def _same_gated(unit: Any) -> bool:
     tried = copy.copy(unit)
     tried._modules = unit._modules | small
     tried.training = True
-    given = torch.randn(*TRIED_SHAPE, 6)
-    return _equal(tried, RecomputingGatedMLP(tried), given)
+    hidden = torch.randn(*TRIED_SHAPE, 6)
+    return _equal(tried, RecomputingGatedMLP(tried), hidden)
 
 
 @torch.no_grad()
@@ -253,9 +253,9 @@ def _same_norm(norm: Any, makes: Callable[[Any], torch.nn.Module]) -> bool:
     return True
 
 
-def _equal(module: Any, lean: torch.nn.Module, given: torch.Tensor) -> bool:
+def _equal(module: Any, lean: torch.nn.Module, hidden: torch.Tensor) -> bool:
     """Whether both give the same bits; a module that does not take one tensor gives none."""
     try:
-        return torch.equal(module(given.clone()), lean(given.clone()))
+        return torch.equal(module(hidden.clone()), lean(hidden.clone()))
     except (TypeError, RuntimeError, ValueError, AttributeError):
         return False
