@@ -150,7 +150,7 @@ def proven(
 def show_rows(
     out: Terminal, data: DataSettings, renderer: Renderer, ledger: Ledger, *, max_seq_length: int, with_ids: bool
 ) -> None:
-    """Rows one after the other, then the books and whose words the tokens were."""
+    """Rows one after the other, then the row ledger and whose words the tokens were."""
     markers, id_markers = _markers(out, with_ids=with_ids)
     ledger.listener = lambda entry: _say(out, entry)
     shares, tally, texts_of = RoleShares(), Tally(), TokenTexts(renderer.tokenizer)

@@ -68,8 +68,8 @@ class ModelSettings(Section):
     )
     freeze: list[Text] = Field(
         default=[],
-        description="Weights that stay as they are in full fine-tuning: parts of their names, * for any letters, such "
-        'as "embed_tokens" or "layers.0.*".',
+        description="Weights that stay as they are in full fine-tuning: parts of their names, * for any characters, "
+        'such as "embed_tokens" or "layers.0.*".',
         json_schema_extra={"source": "the user's choice; full fine-tuning trains everything by default"},
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(
@@ -191,7 +191,7 @@ class RenderSettings(Section):
     )
     control_tokens: Literal["drop", "escape", "keep"] = Field(
         default="drop",
-        description="When a row's text spells out a control token: drop the row, escape it (encode those letters as "
+        description="When a row's text spells out a control token: drop the row, escape it (encode its characters as "
         "ordinary text), or keep it as the tokenizer reads it.",
         json_schema_extra={"source": "our choice: text in the data must not be able to fake a turn"},
     )
