@@ -52,7 +52,7 @@ def test_a_replay_that_differs_names_the_step_and_the_cause_and_ends_with_1(run:
     assert "--resume" not in ran.out  # a replay is begun again, not gone on with
     told = run("train", "--replay", finished, "--json", model=None)
     assert told.code == 1
-    assert json.loads(told.out)["difference"]["then"] == "0.25"
+    assert json.loads(told.out)["difference"]["recorded"] == "0.25"
 
 
 def test_a_run_goes_on_from_the_checkpoint_that_is_named(run: Run, finished: Path) -> None:
