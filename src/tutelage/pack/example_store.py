@@ -17,13 +17,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.errors import DataError, cause_of
-from tutelage.render.example_codec import SMALL_IDS, ExampleColumns
+from tutelage.pack.arrow_layout import StoredChunk, record_batch, store_schema, stored_chunk
+from tutelage.render.example_codec import SMALL_IDS
 from tutelage.render.workers import ProvenChunk
 from tutelage.system.seals import OTHER_BYTES, file_sha256, sealed, unsealed
 from tutelage.types import Address, Example
@@ -63,7 +64,7 @@ class StoreWriter:
 
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._schema = _schema(small_ids=vocabulary_size <= SMALL_IDS)
+        self._schema = store_schema(small_ids=vocabulary_size <= SMALL_IDS)
         self._examples = HashedFile(folder / EXAMPLES)
         self._systems = HashedFile(folder / SYSTEMS)
         self._batches = pa.ipc.new_file(pa.PythonFile(self._examples, mode="w"), self._schema)
@@ -90,7 +91,7 @@ class StoreWriter:
             system_ids += [system_id] * row.examples
             self.rows += 1
         files = [self._files.setdefault(address.file, len(self._files)) for address in addresses]
-        self._batches.write_batch(_record_batch(self._schema, chunk.columns, addresses, files, rows, system_ids))
+        self._batches.write_batch(record_batch(self._schema, chunk.columns, addresses, files, rows, system_ids))
         chunk.columns.add_to_hash(self._digest)
         self._chunk_examples.append(len(chunk.columns))
 
@@ -122,15 +123,6 @@ class StoreWriter:
             file.close()
 
 
-class _Chunk(NamedTuple):
-    """One record batch of the file, nothing of it copied; the last three are Arrow arrays."""
-
-    columns: ExampleColumns
-    files: Any
-    numbers: Any
-    units: Any
-
-
 class ExampleStore(Sequence[Example]):
     """The Examples of a store's folder, read as they are asked for, in the order chosen.
 
@@ -156,7 +148,7 @@ class ExampleStore(Sequence[Example]):
         self._batches = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(self._map)))
         self._systems = (folder / SYSTEMS).open("rb")
         self._chunk_ends = np.cumsum(np.asarray(summary["chunk_examples"], dtype=np.int64))
-        self._chunks: dict[int, _Chunk] = {}
+        self._chunks: dict[int, StoredChunk] = {}
         self._selected: NDArray[np.int32] | None = None
         self._length: int = self._stored_examples
 
@@ -233,96 +225,16 @@ class ExampleStore(Sequence[Example]):
     def _stored_examples(self) -> int:
         return int(self._chunk_ends[-1]) if len(self._chunk_ends) else 0
 
-    def _chunk(self, number: int) -> _Chunk:
+    def _chunk(self, number: int) -> StoredChunk:
         chunk = self._chunks.get(number)
         if chunk is None:
             if len(self._chunks) >= CHUNKS_KEPT:
                 del self._chunks[next(iter(self._chunks))]
-            chunk = self._chunks[number] = _chunk_of(self._batches.get_batch(number))
+            chunk = self._chunks[number] = stored_chunk(self._batches.get_batch(number))
         return chunk
 
     def _release_pages(self) -> None:
         self._map.madvise(mmap.MADV_DONTNEED)
-
-
-def _schema(*, small_ids: bool) -> Any:
-    import pyarrow as pa
-
-    turn = [
-        ("message", pa.int32()),
-        ("prompt_end", pa.int32()),
-        ("reply_end", pa.int32()),
-        ("ends_with_stop", pa.bool_()),
-    ]
-    return pa.schema(
-        [
-            ("input_ids", pa.list_(pa.uint16() if small_ids else pa.int32())),
-            ("weights", pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32()), ("weight", pa.float32())]))),
-            ("turns", pa.list_(pa.struct(turn))),
-            ("file", pa.string()),
-            ("number", pa.int64()),
-            ("unit", pa.string()),
-            ("part", pa.int32()),
-            ("row", pa.int32()),
-            ("file_number", pa.int32()),
-            ("system_prompt", pa.int32()),
-            ("tokens", pa.int32()),
-            ("trained_tokens", pa.int32()),
-        ]
-    )
-
-
-def _record_batch(
-    schema: Any,
-    columns: ExampleColumns,
-    addresses: Sequence[Address],
-    file_numbers: Sequence[int],
-    rows: Sequence[int],
-    system_ids: Sequence[int],
-) -> Any:
-    """The columns as Arrow's, which are views of them, with those that the row of each Example decides."""
-    import pyarrow as pa
-
-    def lists(name: str, offsets: NDArray[np.int32], *members: NDArray[Any]) -> Any:
-        value_type = schema.field(name).type.value_type
-        values = (
-            pa.StructArray.from_arrays([pa.array(member) for member in members], fields=list(value_type))
-            if pa.types.is_struct(value_type)
-            else pa.array(*members)
-        )
-        return pa.ListArray.from_arrays(pa.array(offsets), values, type=schema.field(name).type)
-
-    message, prompt_end, reply_end, ends_with_stop = columns.turns
-    arrays = [
-        lists("input_ids", columns.id_offsets, columns.ids),
-        lists("weights", columns.run_offsets, *columns.runs, columns.run_weights),
-        lists("turns", columns.turn_offsets, message, prompt_end, reply_end, ends_with_stop != 0),
-        pa.array([address.file for address in addresses], pa.string()),
-        pa.array([address.number for address in addresses], pa.int64()),
-        pa.array([address.unit for address in addresses], pa.string()),
-        pa.array(columns.part),
-        *(pa.array(numbers, pa.int32()) for numbers in (rows, file_numbers, system_ids)),
-        pa.array(columns.tokens),
-        pa.array(columns.trained_tokens),
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _chunk_of(batch: Any) -> _Chunk:
-    ids, weights, turns = (batch.column(name) for name in ("input_ids", "weights", "turns"))
-    start, end, weight = (weights.values.field(member).to_numpy() for member in range(3))
-    turn_members = [turns.values.field(member).to_numpy(zero_copy_only=False) for member in range(4)]
-    columns = ExampleColumns(
-        part=batch.column("part").to_numpy(),
-        ids=ids.values.to_numpy(),
-        id_offsets=ids.offsets.to_numpy(),
-        turns=np.stack(turn_members).astype(np.int32),
-        turn_offsets=turns.offsets.to_numpy(),
-        runs=np.stack((start, end)),
-        run_weights=weight,
-        run_offsets=weights.offsets.to_numpy(),
-    )
-    return _Chunk(columns, batch.column("file"), batch.column("number"), batch.column("unit"))
 
 
 class HashedFile:

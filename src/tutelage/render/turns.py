@@ -99,10 +99,8 @@ class TurnWriter:
                 f"message {index}: the template writes no stop token ({self.stop_tokens_text}) after the reply; "
                 f"it writes {(reply.body + reply.suffix)[-EXCERPT_CHARACTERS:]!r}{hint}",
             )
-        detail = (
-            f"message {index}: the template writes {reply.suffix[:EXCERPT_CHARACTERS]!r} after the reply and no stop"
-        )
-        detail += f" token ({self.stop_tokens_text}); one is appended{hint}"
+        written = f"message {index}: the template writes {reply.suffix[:EXCERPT_CHARACTERS]!r} after the reply"
+        detail = f"{written} and no stop token ({self.stop_tokens_text}); one is appended{hint}"
         remark = Change(row.conversation.address, "stop_appended", detail)
         return RenderedTurn(index, weight, prompt, body, stop_written=False, remarks=(*reply.remarks, remark))
 

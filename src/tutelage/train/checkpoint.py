@@ -60,9 +60,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, keep: int, process_group: ProcessGroup = SINGLE) -> None:
-        self.folder = folder
-        self.keep = keep
-        self.process_group = process_group
+        self.folder, self.keep, self.process_group = folder, keep, process_group
 
     def save(self, optimizer: MasterWeights, progress: Progress, *, keep_older: bool = False) -> Path:
         """Write a checkpoint that resumes after `progress.steps_done` steps; older ones go, unless told to keep them.
@@ -87,9 +85,8 @@ class Checkpoints:
         Raises:
             SaveError: the disk is full or refuses; the previous best is untouched.
         """
-        self._write(
-            self.folder / f"best-{progress.steps_done:06d}", {MASTERS_FILE: dict(optimizer.output_weights)}, progress
-        )
+        weights = {MASTERS_FILE: dict(optimizer.output_weights)}
+        self._write(self.folder / f"best-{progress.steps_done:06d}", weights, progress)
         self._forget_bests()
 
     def newest(self) -> str | None:
