@@ -111,7 +111,7 @@ MUTANTS = (
     ),
     Mutant(
         "the weight of the first turn for all",
-        "renderer",
+        "loss_mask",
         "weights[start:end] = turn.weight",
         "weights[start:end] = turns[0].weight",
     ),

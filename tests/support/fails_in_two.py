@@ -25,7 +25,7 @@ what = sys.argv[1]
 in_row: list[bool] = []
 measurements: list[int] = []
 rooms: list[int] = []
-row_sum, measured, generated, room = heldout._row_sum, loop._measured, generate._generate, FSDPRoot._require_room
+row_sum, measured, generated, room = heldout._row_sum, loop._measured, generate._generate, FSDPRoot._require_memory
 
 
 def fail() -> None:
@@ -72,6 +72,6 @@ if __name__ == "__main__":
     if os.environ["RANK"] == "1":
         register_module_forward_pre_hook(limited)
         heldout._row_sum, loop._measured, generate._generate = noted_row, counted, answered
-        FSDPRoot._require_room = required
+        FSDPRoot._require_memory = required
     sys.argv = ["tutelage", *sys.argv[2:]]
     main()

@@ -19,7 +19,7 @@ from tutelage.train import loop
 largest_tokens, after_rows = map(int, sys.argv[1:3])
 rows: list[int] = []
 learning: list[bool] = []
-learn = loop._learn
+learn = loop._forward_backward
 
 
 def learnt(*given: Any) -> float:
@@ -43,6 +43,6 @@ def limited(module: torch.nn.Module, given: tuple[Any, ...]) -> None:
 if __name__ == "__main__":
     if os.environ["RANK"] == "1":
         register_module_forward_pre_hook(limited)
-        loop._learn = learnt
+        loop._forward_backward = learnt
     sys.argv = ["tutelage", *sys.argv[3:]]
     main()

@@ -149,7 +149,7 @@ def test_best_weights_come_back(trained: MasterWeights, tmp_path: Path) -> None:
     kept = {name: one.clone() for name, one in trained.masters.items()}
     for one in trained.masters.values():
         one.add_(1.0)
-    trained.publish()
+    trained.copy_to_model()
 
     progress = checkpoints.restore_best(trained, step=2)
 
