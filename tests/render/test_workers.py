@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from tutelage.render import ChatTemplate, Renderer, examples
 from tutelage.render import workers as parallel
 from tutelage.render.row_size import too_deep
 from tutelage.render.workers import ROWS_WORTH_WORKERS
-from tutelage.types import Address, Change, Conversation, Drop, Message
+from tutelage.types import Address, Change, Conversation, Drop, Message, ToolCall
 
 ROWS = ROWS_WORTH_WORKERS + 700
 
@@ -66,6 +67,17 @@ def result_of(renderer: Renderer, workers: int, count: int = ROWS) -> Result:
         plain = [(one.address, one.part, one.turns, one.ids.tolist(), one.weights.tolist()) for one in proven]
         made.append((row, plain))
     return Result(made, entries, ledger.as_dict())
+
+
+def test_every_field_of_a_conversation_crosses_the_pipe() -> None:
+    call = ToolCall("find", {"where": "here"})
+    message = Message("assistant", "found", "look first", (call,), "helper", "call-1", 0.5)
+    row = Conversation((message,), Address("rows.parquet", 3, "row"), ({"name": "find"},), {"enable_thinking": True})
+    for part in (row, message, row.address):
+        values = {member.name: (getattr(part, member.name), member.default) for member in fields(part)}
+        assert [name for name, (value, default) in values.items() if value in (default, None, {}, ())] == []
+
+    assert parallel._from_tuple(pickle.loads(pickle.dumps(parallel._to_tuple(row)))) == row
 
 
 @pytest.mark.parametrize("workers", [2, 3])

@@ -18,8 +18,9 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import chain, islice
+from operator import attrgetter
 from queue import SimpleQueue
 from types import TracebackType
 from typing import IO, Any, NamedTuple
@@ -50,6 +51,12 @@ _START = (
     "import json, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); sys.path[:] = json.loads(sys.argv[1]); "
     "from tutelage.render.workers import serve; serve()"
 )
+
+
+_CONVERSATION_FIELDS, _MESSAGE_FIELDS, _ADDRESS_FIELDS = (
+    attrgetter(*(member.name for member in fields(kind))) for kind in (Conversation, Message, Address)
+)
+"""Every field in the order of the constructor, so that none stays behind when one is added."""
 
 
 class ChunkRow(NamedTuple):
@@ -236,19 +243,13 @@ def _merged(chunk: Chunk, deep: Sequence[Drop | None], answer: _Answer) -> Prove
 
 def _to_tuple(row: Conversation) -> tuple[Any, ...]:
     """A conversation as a plain tuple: pickling frozen dataclasses runs Python code for each of them."""
-    messages = [
-        (turn.role, turn.content, turn.reasoning, turn.tool_calls, turn.name, turn.tool_call_id, turn.weight)
-        for turn in row.messages
-    ]
-    address = row.address
-    return messages, (address.file, address.number, address.unit), row.tools, row.template_arguments
+    messages, address, *others = _CONVERSATION_FIELDS(row)
+    return [_MESSAGE_FIELDS(message) for message in messages], _ADDRESS_FIELDS(address), *others
 
 
 def _from_tuple(row: tuple[Any, ...]) -> Conversation:
-    messages, address, tools, template_arguments = row
-    return Conversation(
-        tuple([Message(*message) for message in messages]), Address(*address), tools, template_arguments
-    )
+    messages, address, *others = row
+    return Conversation(tuple([Message(*message) for message in messages]), Address(*address), *others)
 
 
 class _Workers:
