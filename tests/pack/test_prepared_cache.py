@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 
 from tests.support import ROOT
 from tests.support.chunks import chunk_of, row_of
-from tutelage.errors import DataError
+from tutelage.errors import DataError, SaveError
 from tutelage.ledger import Ledger
 from tutelage.pack import Cache
 from tutelage.pack.example_store import EXAMPLES, SUMMARY, SYSTEMS
@@ -143,6 +144,35 @@ def test_processes_that_write_read_and_damage_one_entry_never_meet_half_of_it(tm
     said = [one.communicate(timeout=120)[1] for one in running]
     assert said == ["", "", ""]
     assert {path.name for path in tmp_path.iterdir()} <= {KEY}
+
+
+@pytest.mark.parametrize("said", [errno.ENOTEMPTY, errno.EEXIST])
+def test_a_name_that_is_free_again_is_taken(cache: Cache, monkeypatch: pytest.MonkeyPatch, said: int) -> None:
+    """Another process was first, and a third one found its entry damaged and deleted it."""
+    rename, refusals = Path.rename, [OSError(said, os.strerror(said))]
+
+    def refused_once(path: Path, target: Path) -> Path:
+        if refusals:
+            raise refusals.pop()
+        return rename(path, target)
+
+    writer = written(cache)
+    monkeypatch.setattr(Path, "rename", refused_once)
+    cache.publish(writer, KEY)
+
+    assert refusals == []
+    assert cache.find(KEY) is not None
+    assert {path.name for path in cache.folder.iterdir()} == {KEY}
+
+
+def test_a_disk_that_refuses_a_name_says_so(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_path: Path, _target: Path) -> Path:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    writer = written(cache)
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(SaveError, match="Prepared data cannot be written"):
+        cache.publish(writer, KEY)
 
 
 def test_the_least_recently_used_entries_go_when_there_are_too_many_bytes(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ that a reader opens a complete entry or none, and two writers of one key do not 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -43,6 +44,8 @@ MOST_BYTES = 10 << 30
 ABANDONED_SECONDS = 24 * 3600.0
 """A folder aside that nobody has finished in this time was left by a process that was ended."""
 SCRATCH_PREFIX = ".aside-"
+OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)
+"""What a rename onto a folder that holds something may say. Source: rename(2)."""
 DECIDING_PACKAGES = (
     "tutelage.formats",
     "tutelage.render",
@@ -176,12 +179,17 @@ class EntryWriter:
     def move_to(self, target: Path) -> None:
         """Give the finished folder its name; if another process was first, its folder stands."""
         with self._save_errors():
-            try:
-                self.folder.rename(target)
-            except OSError:
-                if not target.is_dir():
-                    raise
-                self.abandon()
+            while True:
+                try:
+                    self.folder.rename(target)
+                except OSError as error:
+                    if target.is_dir():
+                        self.abandon()
+                    elif error.errno in OCCUPIED:
+                        continue  # a third process has deleted that folder meanwhile
+                    else:
+                        raise
+                return
 
     def abandon(self) -> None:
         """Delete what was written."""
