@@ -6,20 +6,27 @@ import importlib.util
 import pickle
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from tutelage.model.locate import embedded_models, model_folder
 from tutelage.render.segment_cache import SegmentEncoder
+from tutelage.render.word_cache import CUTTING_PATTERNS, GPT2_PATTERN, WordEncoder
 
 MATERIAL = Path(__file__).resolve().parents[2].parent / "shared/material/tokenizers"
 PUBLISHED = ("gpt-neox-20b", "laion-pythia-cut", "torchtune")
-CORPUS = ["the quick brown fox jumps over the lazy dog", "hello  world\n\nhello again", "naïve café 🙂 123"] * 9
+CORPUS = [
+    "the quick brown fox jumps over the lazy dog",
+    "hello  world\n\nhello again",
+    "naïve café 🙂 123",
+    "a    b\n\n    c\n    d",
+] * 9
 CONTROL = ("<|start|>", "<|end|>", "<s>", "<|start|>x", "\n\n##")
 
 needs_embedded = pytest.mark.skipif(
@@ -71,6 +78,44 @@ CUT: dict[str, Callable[[], Tokenizer]] = {
         added=[AddedToken("Fox", normalized=True), AddedToken("lazy dog", normalized=True)],
     ),
 }
+CUT_AT_WORDS: dict[str, Callable[[], Tokenizer]] = {
+    f"words by {name}": lambda pattern=pattern, normalizer=normalizer: trained(
+        pre_tokenizers.Sequence(
+            [
+                *([pre_tokenizers.Split(Regex(r"\p{N}"), "isolated")] if normalizer is None else []),
+                pre_tokenizers.Split(Regex(pattern), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        ),
+        normalizer=normalizer,
+    )
+    for (name, pattern), normalizer in zip(
+        enumerate(sorted(CUTTING_PATTERNS)), cycle((None, normalizers.NFC())), strict=False
+    )
+}
+CUT |= CUT_AT_WORDS
+NOT_AT_WORDS: dict[str, Callable[[], Tokenizer]] = {
+    "an unknown pattern": lambda: trained(
+        pre_tokenizers.Sequence(
+            [pre_tokenizers.Split(Regex(r"\p{L}+ \p{L}+|."), "isolated"), pre_tokenizers.ByteLevel(False, True, False)]
+        )
+    ),
+    "a known pattern whose matches are cut out": lambda: trained(
+        pre_tokenizers.Sequence(
+            [pre_tokenizers.Split(Regex(GPT2_PATTERN), "removed", True), pre_tokenizers.ByteLevel(False, True, False)]
+        )
+    ),
+    "digits alone": lambda: trained(
+        pre_tokenizers.Sequence(
+            [pre_tokenizers.Split(Regex(r"\p{N}"), "isolated"), pre_tokenizers.ByteLevel(False, True, False)]
+        )
+    ),
+    "a normalized token": lambda: trained(
+        pre_tokenizers.ByteLevel(False), added=[AddedToken("lazy dog", normalized=True)]
+    ),
+    "a normalizer": lambda: trained(pre_tokenizers.ByteLevel(False), normalizer=normalizers.Replace("o ", "e")),
+}
+CUT |= NOT_AT_WORDS
 UNSAFE: dict[str, Callable[[], Tokenizer]] = {
     name: lambda flag=flag: trained(
         pre_tokenizers.ByteLevel(add_prefix_space=False), added=[AddedToken("<tool>", normalized=False, **{flag: True})]
@@ -116,7 +161,27 @@ def pieces(tokenizer: Tokenizer) -> st.SearchStrategy[str]:
         st.sampled_from(words),
         st.sampled_from([word[: len(word) // 2] for word in words] + [word[len(word) // 2 :] for word in words]),
         st.sampled_from(
-            ["", " ", "  ", "\n", "\n\n", "\t", "x", "Fox", "the quick", " brown", "é", "🙂", "\u0301", "▁"]
+            [
+                "",
+                " ",
+                "  ",
+                "\n",
+                "\n\n",
+                "\t",
+                "x",
+                "Fox",
+                "the quick",
+                " brown",
+                "'s",
+                "12",
+                ".\r\n",
+                "\x1c",
+                "\u2028",
+                "é",
+                "🙂",
+                "\u0301",
+                "▁",
+            ]
         ),
         st.text(max_size=6),
     )
@@ -134,6 +199,41 @@ def test_the_ids_are_those_of_the_whole_texts(name: str, data: st.DataObject) ->
 @pytest.mark.parametrize("name", CUT)
 def test_these_tokenizers_are_cut(name: str) -> None:
     assert encoder_named(name).fallback_reason is None
+
+
+@pytest.mark.parametrize("name", ["byte level", *CUT_AT_WORDS])
+def test_these_tokenizers_are_cut_at_words(name: str) -> None:
+    assert encoder_named(name)._words is not None
+
+
+@pytest.mark.parametrize("name", ["byte level with a prefix space", "metaspace never", "unigram", *NOT_AT_WORDS])
+def test_where_words_are_not_known_to_be_independent_segments_are_encoded_whole(name: str) -> None:
+    assert encoder_named(name)._words is None
+
+
+@needs_embedded
+def test_the_embedded_model_is_cut_at_words() -> None:
+    assert encoder_named("smollm2")._words is not None
+
+
+def test_a_separator_that_another_token_begins_before_is_not_relied_on() -> None:
+    tokenizer = trained(pre_tokenizers.ByteLevel(False), added=[AddedToken("fox<", normalized=False)])
+    texts = ["the fox jumps", "the quick brown fox over"]
+    assert WordEncoder(tokenizer, "<|end|>").encode(texts) == whole(tokenizer, texts)
+
+
+def test_words_that_are_remembered_are_not_encoded_again_and_are_bounded() -> None:
+    counted = Counted(tokenizer_named("byte level"))
+    encoder = WordEncoder(counted, "<|end|>", words_kept=8)
+    encoder.encode(["the quick brown fox"])
+    counted.characters = 0
+    encoder.encode(["the brown fox", "the fox quick"])
+    assert counted.characters == 0
+    for number in range(40):
+        text = f"the {number} quick brown {number + 1} dog"
+        assert encoder.encode([text]) == whole(counted.fast, [text])
+        assert len(encoder._words) <= 8
+        assert len(encoder._openings) <= 8
 
 
 @needs_embedded
@@ -163,8 +263,8 @@ class Counted:
         self.fast, self.characters, self.added_id = fast, 0, 0
         self.encode_special_tokens = False
 
-    def get_added_tokens_decoder(self) -> Any:
-        return self.fast.get_added_tokens_decoder()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.fast, name)
 
     def encode_batch_fast(self, texts: list[str], *, add_special_tokens: bool) -> list[Any]:
         self.characters += sum(map(len, texts))

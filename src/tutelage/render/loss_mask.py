@@ -59,17 +59,19 @@ def assert_proven(example: Example, *, stop_ids: frozenset[int], vocabulary_size
     assert example.weights[0] == 0, f"{where}: the first token has no context to be predicted from"
     assert int(example.ids.min()) >= 0, f"{where}: negative id"
     assert int(example.ids.max()) < vocabulary_size, f"{where}: id {int(example.ids.max())} has no embedding"
-    inside = np.zeros(len(example.ids), dtype=bool)
     previous_end = 0
     for turn in example.turns:
         assert previous_end <= turn.prompt_end < turn.reply_end <= len(example.ids), f"{where}: turn out of order"
-        inside[turn.prompt_end : turn.reply_end] = True
         previous_end = turn.reply_end
         if turn.ends_with_stop:
             assert int(example.ids[turn.reply_end - 1]) in stop_ids, f"{where}: reply does not end in a stop token"
     if not trains_all_tokens:
-        assert not np.any(example.weights[~inside]), f"{where}: a trained token outside every reply"
-        assert np.all(example.weights[inside] != 0), f"{where}: an untrained token inside a trained reply"
+        end = 0
+        for turn in example.turns:
+            assert not example.weights[end : turn.prompt_end].any(), f"{where}: a trained token outside every reply"
+            inside, end = example.weights[turn.prompt_end : turn.reply_end], turn.reply_end
+            assert inside.all(), f"{where}: an untrained token inside a trained reply"
+        assert not example.weights[end:].any(), f"{where}: a trained token outside every reply"
 
 
 def trained_stops(examples: tuple[Example, ...], stop_ids: frozenset[int]) -> int:

@@ -39,7 +39,8 @@ def decoded_after(tokenizer: Tokenizer, pairs: Sequence[tuple[list[int], list[in
     together with the last few tokens before it.
     """
     contexts = [prefix_ids[-CONTEXT_TOKENS:] for prefix_ids, _ in pairs]
-    context_texts = dict(zip(map(tuple, contexts), tokenizer.decode_all(contexts), strict=True))
+    distinct_contexts = list(dict.fromkeys(map(tuple, contexts)))  # prompts mostly end alike
+    context_texts = dict(zip(distinct_contexts, tokenizer.decode_all(distinct_contexts), strict=True))
     full_texts = tokenizer.decode_all([context + ids for context, (_, ids) in zip(contexts, pairs, strict=True)])
     texts = []
     for context, full_text, (prefix_ids, ids) in zip(contexts, full_texts, pairs, strict=True):

@@ -320,13 +320,11 @@ class Renderer:
                 )
             if not turn.stop_written:
                 emitted_ids = [*emitted_ids, self.tokenizer.stop_id]
-            stop = next(
-                (position for position, token in enumerate(emitted_ids) if token in self.tokenizer.stop_ids), None
-            )
+            stops = [emitted_ids.index(token) for token in self.tokenizer.stop_ids if token in emitted_ids]
             subject = f"message {turn.message}: the ids of the reply {turn.reply[-EXCERPT_CHARACTERS:]!r}"
-            if stop is None:
+            if not stops:
                 raise Unproven("no_stop_token", f"{subject} hold no stop token")
-            if stop != len(emitted_ids) - 1:
+            if min(stops) != len(emitted_ids) - 1:
                 raise Unproven("stop_inside_reply", f"{subject} hold a stop token before their end")
             text = turn.reply if turn.stop_written else turn.reply + self.tokenizer.spelling(emitted_ids[-1])
             yield ProvenTurn(turn.message, turn.weight, prompt_ids, emitted_ids, text)

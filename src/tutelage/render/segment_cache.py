@@ -18,6 +18,8 @@ from itertools import pairwise
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as FastTokenizer
 
+from tutelage.render.word_cache import WordEncoder, cuts_before_spaces, has_border
+
 MEMO_IDS = 1 << 18
 """Ids remembered from call to call (about 10 MB): system prompts and tool lists repeat from row to row."""
 WITNESS_EVERY = 64
@@ -27,6 +29,7 @@ PROBED_TOKENS = 12
 PROBED_TEXTS = (
     "", " ", "  ", "\n", "\n\n", " \n ", "\t", "a", " a", "a ", "\na", "Hello, world! It's 12345.", "  two  spaces  ",
     "é", "e\u0301", "\u0301", "日本語", "🙂", "👩\u200d👧", "▁x", " ▁", "<", "|", "\u00a0", "\u200b", "\ufeff", "ﬁ",
+    "a 1 2  b\n c\t d.\r\n e's (f) 'g  ",
 )  # fmt: skip
 
 Segment = tuple[bool, str]
@@ -56,6 +59,7 @@ class SegmentEncoder:
         self._guard = _guard(token_texts)
         self._memo: dict[Segment, list[int]] = {}
         self.remembered_ids = 0
+        self._words = self._word_encoder(has_raw_tokens_only=len(self._raw_ids) == len(tokens))
         self.fallback_reason = self._reason_against_segments(tokens)
 
     def __reduce__(self) -> tuple[type[SegmentEncoder], tuple[FastTokenizer]]:
@@ -98,13 +102,23 @@ class SegmentEncoder:
                     ids  # put back at the end: the least recently used stands first
                 )
         missing = [segment for segment in segments if segment not in ids_by_segment]
-        encoded = self._encode_whole([text if is_first else self._guard + text for is_first, text in missing])
-        for segment, ids in zip(missing, encoded, strict=True):
-            ids_by_segment[segment] = memo[segment] = ids if segment[0] else ids[1:]
-            self.remembered_ids += len(ids_by_segment[segment])
+        for segment, ids in zip(missing, self._encode_segments(missing), strict=True):
+            ids_by_segment[segment] = memo[segment] = ids
+            self.remembered_ids += len(ids)
         while self.remembered_ids > self._memo_limit:
             self.remembered_ids -= len(memo.pop(next(iter(memo))))
         return ids_by_segment
+
+    def _encode_segments(self, segments: Sequence[Segment]) -> list[list[int]]:
+        if self._words is not None:
+            return self._words.encode([text for _, text in segments])
+        encoded = self._encode_whole([text if is_first else self._guard + text for is_first, text in segments])
+        return [ids if is_first else ids[1:] for (is_first, _), ids in zip(segments, encoded, strict=True)]
+
+    def _word_encoder(self, *, has_raw_tokens_only: bool) -> WordEncoder | None:
+        """What encodes a segment word by word; None where words are not known to be independent."""
+        is_known = has_raw_tokens_only and self._guard and not has_border(self._guard)
+        return WordEncoder(self._fast, self._guard) if is_known and cuts_before_spaces(self._fast) else None
 
     def _reason_against_segments(self, tokens: dict[int, AddedToken]) -> str | None:
         if not self._guard:

@@ -36,7 +36,7 @@ _COMPARING_TESTS = (
 MAX_SOURCE_CHARACTERS = 200_000
 """Longest template. Our choice: several times the longest of a published model; compiling it takes seconds."""
 _MAX_DATE_PATTERN_CHARACTERS = 1_000
-_PLAIN = frozenset({str, TracedText, dict, list, tuple, int, float, bool, type(None)})
+_PLAIN = frozenset({str, TracedText, dict, list, tuple, int, float, bool, type(None), LoopContext})
 """Types of which jinja2's rules look at nothing but the type and the name of the attribute."""
 _MAX_CACHED = 1_000
 

@@ -63,6 +63,7 @@ class ChatTemplate:
         self.arguments = {**named_tokens, **(arguments or {})}
         self._limits = Limits(name, max_characters, max_seconds)
         self._environment = MeteredEnvironment(self._limits, date)
+        self._globals = dict(self._environment.globals)
         self._template = _compiled(self._environment, source, name)
         self._tools_template = (
             self._template if tools_source is None else _compiled(self._environment, tools_source, name)
@@ -202,8 +203,9 @@ class ChatTemplate:
             raise TemplateRefusal(f"a template argument is called {min(clash)!r}, as what every template is given")
         meter = Meter(self._limits, tracing=tracing)
         template = self._tools_template if standard["tools"] else self._template
-        context = template.new_context({**arguments, **standard})
-        assert isinstance(context, MeteredContext)
+        # What `template.new_context` makes, without its walks through the globals: a quarter of a short rendering.
+        variables = {**self._globals, **arguments, **standard}
+        context = MeteredContext(self._environment, variables, template.name, template.blocks)
         context.meter = meter
         try:
             return meter.concat(list(template.root_render_func(context)))
