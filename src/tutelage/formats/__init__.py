@@ -16,7 +16,7 @@ from tutelage.formats.remarks import FileRemarks, RowContext
 from tutelage.formats.shapes import ShapeTable, conversation_from
 from tutelage.formats.sniff import sniff
 from tutelage.formats.sources import SourceFile, find_files
-from tutelage.formats.survey import raw_rows, resolve_shape, survey, survey_notes
+from tutelage.formats.survey import resolve_shape, survey_notes, surveyed
 from tutelage.ledger import Ledger
 from tutelage.types import Conversation, Drop
 
@@ -90,8 +90,9 @@ def read(
 ) -> Iterator[Conversation]:
     """The conversations of all sources, in order.
 
-    Files are found and looked into at once; rows are read as the iterator is drawn, each file in two passes: one for
-    its shape, one for its rows. Memory is constant but for JSON documents, which are held whole.
+    Files are found and looked into at once; rows are read as the iterator is drawn, each file first to its end for its
+    shape. The rows of a short file are kept from this pass, those of a longer one are read again
+    (`survey.KEPT_CHARACTERS`). So memory does not grow with a file, but for JSON documents, which are held whole.
 
     Args:
         sources: paths, globs, folders, or hub ids `owner/name`, `owner/name:split`, `owner/name:folder/split`.
@@ -124,15 +125,13 @@ def describe(sources: Sequence[str], *, shape: str = "auto", columns: Mapping[st
     summaries = []
     for file, kind in request.files:
         notes: list[str] = []
-        file_survey = survey(
-            raw_rows(file, kind, table=table, columns=columns, note=notes.append, counts_only=True), table
-        )
+        file_survey, rows = surveyed(file, kind, table=table, columns=columns, note=notes.append)
         forced_shape = request.shape if file_survey.fitting[request.shape] else None
         file_shape = file_survey.shape if request.shape == "auto" else forced_shape
         if file_shape is not None:
             notes += survey_notes(file_survey, file_shape, table, file.display_name, auto=request.shape == "auto")
             context = RowContext(FileRemarks(file.display_name, notes.append))
-            for row in raw_rows(file, kind, table=table, columns=columns, note=lambda _: None):
+            for row in rows:
                 if isinstance(row, RawRow):
                     with suppress(RowError):  # `read` drops it; here only what is said of the file counts
                         conversation_from(row, _shape_of(row, file_shape, request, table), request.fields, context)
@@ -179,14 +178,12 @@ def _conversations(request: _Request, ledger: Ledger, max_rows: int | None) -> I
     for file, kind in request.files:
         if remaining_rows is not None and remaining_rows <= 0:
             return
-        file_survey = survey(
-            raw_rows(file, kind, table=table, columns=request.columns, note=ledger.note, counts_only=True), table
-        )
+        file_survey, rows = surveyed(file, kind, table=table, columns=request.columns, note=ledger.note)
         file_shape = resolve_shape(file_survey, request.shape, request.columns, file.display_name)
         for note in survey_notes(file_survey, file_shape, table, file.display_name, auto=request.shape == "auto"):
             ledger.note(note)
         context = RowContext(FileRemarks(file.display_name, ledger.note))
-        for row in raw_rows(file, kind, table=table, columns=request.columns, note=ledger.note):
+        for row in rows:
             if remaining_rows is not None:
                 if remaining_rows <= 0:
                     return

@@ -20,7 +20,6 @@ from tutelage.formats.nested import (
 from tutelage.formats.rawrow import RawRow, RawRows, bad_bytes, may_hold_surrogate, row_or_drop
 from tutelage.types import Address, Drop
 
-_DECODER = json.JSONDecoder()
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
 _ROW_START = re.compile(r"\n([ \t]*)\{")
 _ITEM_INDENT = re.compile(r"[ \t\r\n]*\n([ \t]*)\Z")
@@ -28,17 +27,14 @@ _BOM = "\ufeff"
 _LINE_ENDS = frozenset({"\n", "", "\r\n"})
 
 
-def json_lines(stream: ByteStream, display_name: str, *, counts_only: bool = False) -> RawRows:
+def json_lines(stream: ByteStream, display_name: str) -> RawRows:
     """Rows of a JSON lines file, in constant memory; blank lines are no rows.
 
     Args:
         stream: the file.
         display_name: its name in addresses.
-        counts_only: leave out the search for keys that stand twice, and addresses of good rows, for a pass that only
-            counts columns.
     """
-    line_number, shared_values, survey_address = 0, SharedValues(), Address(display_name, 1)
-    decoder, shared_endings = _DECODER if counts_only else ExactDecoder(), SharedEndings()
+    line_number, decoder, shared_values, shared_endings = 0, ExactDecoder(), SharedValues(), SharedEndings()
     for line in stream.lines():
         line_number += 1
         if line.isspace() or not line:
@@ -50,22 +46,12 @@ def json_lines(stream: ByteStream, display_name: str, *, counts_only: bool = Fal
         except (ValueError, RecursionError) as error:
             yield _retry_without_bom(line, Address(display_name, line_number), error)
             continue
-        escapes_surrogate = may_hold_surrogate(text)
-        if isinstance(decoder, ExactDecoder):
-            row = checked_row(
-                Address(display_name, line_number), value, text, decoder, check_surrogates=escapes_surrogate
-            )
-            if cached_value is None and isinstance(row, RawRow):
-                shared_values.share(value)
-                shared_endings.add(text, value)
-            yield row
-            continue
-        if cached_value is None:
+        address = Address(display_name, line_number)
+        row = checked_row(address, value, text, decoder, check_surrogates=may_hold_surrogate(text))
+        if cached_value is None and isinstance(row, RawRow):
+            shared_values.share(value)
             shared_endings.add(text, value)
-        if type(value) is dict and not escapes_surrogate:
-            yield RawRow(survey_address, value)
-        else:
-            yield row_or_drop(Address(display_name, line_number), value, check_surrogates=escapes_surrogate)
+        yield row
     if stream.damage is not None:
         yield stream.damage_drop(Address(display_name, line_number + 1))
 

@@ -1,8 +1,11 @@
-"""The first pass over a file: how many rows, which keys, which shapes they fit, and so the shape of the file."""
+"""The first pass over a file: how many rows, which keys, which shapes they fit, and so the shape of the file.
+
+The rows of a file whose text is short are kept from this pass; those of a longer one are read in a second.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -19,6 +22,13 @@ from tutelage.formats.tables import ColumnNames, csv_rows, text_rows, tsv_rows
 from tutelage.types import Address, Drop
 
 KEYS_SHOWN: Final = 20
+KEPT_CHARACTERS: Final = 8 << 20
+"""Text of a file whose rows are kept. Our choice: rows of ordinary text take three times as much in memory and are
+parsed once; those of a longer file are parsed twice, so that memory does not grow with it."""
+ROW_CHARACTERS: Final = 256
+"""What a row counts as beyond its text: a file may hold millions of rows of a few characters."""
+VALUE_CHARACTERS: Final = 8
+"""What a value counts as that is no text: its commas, brackets, digits or its key."""
 
 
 @dataclass(slots=True)
@@ -56,12 +66,11 @@ def raw_rows(
     table: ShapeTable,
     columns: Mapping[str, str] | None,
     note: Callable[[str], None],
-    counts_only: bool = False,
 ) -> RawRows:
-    """One pass over the rows of a file; `counts_only` leaves out what only the pass that reads them must find."""
+    """One pass over the rows of a file."""
     stream = ByteStream(file.path, file.display_name)
     if kind == "json_lines":
-        rows = json_lines(stream, file.display_name, counts_only=counts_only)
+        rows = json_lines(stream, file.display_name)
         return _counted_as_items(rows) if file.unit == "item" else rows
     if kind == "json_document":
         return json_document(stream, file.display_name, is_row=lambda row: table.best(row) is not None, note=note)
@@ -84,6 +93,72 @@ def _counted_as_items(rows: RawRows) -> RawRows:
             yield row
         else:
             yield replace(row, address=address)
+
+
+def surveyed(
+    file: SourceFile,
+    kind: FileKind,
+    *,
+    table: ShapeTable,
+    columns: Mapping[str, str] | None,
+    note: Callable[[str], None],
+) -> tuple[Survey, RawRows]:
+    """What the rows of a file hold, and the rows themselves, which can be drawn once.
+
+    Args:
+        file: the file, of which a whole pass is made at once.
+        kind: of its content.
+        table: the names of columns.
+        columns: which the user named.
+        note: told once what is worth saying of the file as a whole.
+    """
+    kept = _KeptRows()
+    result = survey(kept.from_pass(raw_rows(file, kind, table=table, columns=columns, note=note)), table)
+    if kept.is_whole:
+        return result, kept.drained()
+    # The second pass has nothing to say that the first did not.
+    return result, raw_rows(file, kind, table=table, columns=columns, note=lambda _note: None)
+
+
+class _KeptRows:
+    """The rows of a pass, as long as they are not too many to keep."""
+
+    def __init__(self) -> None:
+        self.is_whole = True
+        self._rows: deque[RawRow | Drop] = deque()
+        self._characters_left = KEPT_CHARACTERS
+
+    def from_pass(self, rows: RawRows) -> RawRows:
+        """The rows of the pass, kept on their way."""
+        for row in rows:
+            if self.is_whole:
+                self._keep(row)
+            yield row
+
+    def drained(self) -> RawRows:
+        """The rows that were kept, each forgotten as it goes."""
+        while self._rows:
+            yield self._rows.popleft()
+
+    def _keep(self, row: RawRow | Drop) -> None:
+        self._characters_left -= ROW_CHARACTERS
+        if isinstance(row, RawRow):
+            self._characters_left -= len(row.text) if row.text is not None else _characters(row.fields)
+        self._rows.append(row)
+        if self._characters_left < 0:
+            self.is_whole = False
+            self._rows.clear()
+
+
+def _characters(value: Any) -> int:
+    """About how many characters a value would take as JSON."""
+    total, level = 0, [value]
+    while level:
+        total += VALUE_CHARACTERS * len(level)
+        total += sum(len(inner) for inner in level if isinstance(inner, (str, bytes)))
+        containers = [inner for inner in level if isinstance(inner, (dict, list, tuple))]
+        level = [inner for outer in containers for inner in (outer.values() if isinstance(outer, dict) else outer)]
+    return total
 
 
 def survey(rows: RawRows, table: ShapeTable) -> Survey:
