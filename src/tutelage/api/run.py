@@ -126,7 +126,7 @@ class Run:
             SourceNotFoundError: nothing was trained yet.
             TemplateError: the model's template refuses the messages.
         """
-        from tutelage.evaluate.generate import replies_to
+        from tutelage.generate.replies import replies_to
 
         opened = self._open(base=base)
         conversations, several = conversations_of(prompt, system=opened.system_prompt)

@@ -20,8 +20,8 @@ from tutelage.config.method import DATA_DRIVEN_INITS
 from tutelage.config.settings import Settings
 from tutelage.distributed.process_group import SINGLE
 from tutelage.errors import ConfigError, TrainingError
-from tutelage.evaluate.generate import replies_to
 from tutelage.export.model_folder import save_trained
+from tutelage.generate.replies import replies_to
 from tutelage.model.architecture import use_training_attention
 from tutelage.pack import pack_rows
 from tutelage.report.console.terminal import Terminal

@@ -170,7 +170,7 @@ def _reply(
     out: Terminal | None,
     limit: int,
 ) -> str:
-    from tutelage.evaluate.generate import served_ids, streamed_reply
+    from tutelage.generate.replies import served_ids, streamed_reply
 
     tokenizer = trained_model.renderer.tokenizer
     ids = served_ids(trained_model.renderer, history)

@@ -10,11 +10,11 @@ from typing import Any
 from tutelage.distributed.collective_errors import collective_call, failures
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import cause_of
-from tutelage.evaluate.batch_check import SAID, Together
 from tutelage.evaluate.general import GeneralItem, score_general
-from tutelage.evaluate.generate import answered_together, greedy_replies
 from tutelage.evaluate.heldout import RowLoss, heldout_loss
 from tutelage.evaluate.json_task import score_json
+from tutelage.generate.batch_check import SAID, Batching
+from tutelage.generate.replies import answered_together, greedy_replies
 from tutelage.model import loss
 from tutelage.model.architecture import Attention, use_training_attention
 from tutelage.model.attention.packed import use_generation_attention
@@ -148,9 +148,9 @@ def _served(renderer: Renderer, eval_suite: EvalSuite) -> list[TokenIds]:
 
 def _together(
     model: Any, renderer: Renderer, eval_suite: EvalSuite, log: Callable[[str], None], process_group: ProcessGroup
-) -> Together:
+) -> Batching:
     """Which prompts the model may answer together, which it is only asked where some would be."""
-    batching: Together = "padded"
+    batching = Batching("alone")
     trial_fits = True
     if eval_suite.replies > 1 < eval_suite.batch_prompts:
         try:
@@ -162,9 +162,9 @@ def _together(
         if not trial_fits:  # behind the handler, whose error holds on to what was computed
             release_memory()
             log("Memory ran out as a batch of prompts was tried: they are answered one at a time")
-            return "alone"
-    if batching in SAID:
-        log(f"  {SAID[batching]}")
+            return Batching("alone")
+        if batching.kind in SAID:
+            log(f"  {SAID[batching.kind]}")
     return batching
 
 
@@ -174,7 +174,7 @@ def _ask(
     prompts: Sequence[TokenIds],
     eval_suite: EvalSuite,
     *,
-    batching: Together,
+    batching: Batching,
     done: Callable[[int], None],
     process_group: ProcessGroup,
     log: Callable[[str], None],

@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
 from tutelage.errors import ConfigError
-from tutelage.evaluate.generate import greedy_replies
 from tutelage.export.model_folder import save_trained
+from tutelage.generate.replies import greedy_replies
 from tutelage.model.adapters.prompt_tuning import add_prompt, has_prompt, without_prompt
 from tutelage.model.attention.packed import use_generation_attention, use_packed_attention
 from tutelage.model.load import load

@@ -11,10 +11,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from tutelage.evaluate import suite as measure
-from tutelage.evaluate.batch_check import batches_of, together
 from tutelage.evaluate.general import GeneralItem
-from tutelage.evaluate.generate import answered_together, greedy_replies, streamed_reply
 from tutelage.evaluate.suite import EvalSuite, run_suite
+from tutelage.generate.batch_check import Batching, batches_of, together
+from tutelage.generate.replies import answered_together, greedy_replies, streamed_reply
 from tutelage.model.adapters.lora import add_lora
 from tutelage.model.attention.packed import NAME, use_generation_attention, use_packed_attention
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
@@ -200,7 +200,9 @@ def test_r28_a_model_that_takes_padding_in_answers_as_it_does_alone(
 ) -> None:
     asked: dict[str, Any] = {"max_new_tokens": 8}
     alone = greedy_replies(taking_padding_in, tokenizer, prompts, batch_prompts=1, **asked)
-    padded = greedy_replies(taking_padding_in, tokenizer, prompts, batch_prompts=8, batching="padded", **asked)
+    padded = greedy_replies(
+        taking_padding_in, tokenizer, prompts, batch_prompts=8, batching=Batching("padded"), **asked
+    )
 
     assert padded != alone, "else this model shows nothing"
     assert greedy_replies(taking_padding_in, tokenizer, prompts, batch_prompts=8, **asked) == alone
@@ -215,8 +217,8 @@ def test_r28_what_a_model_may_answer_together_is_tried_and_said(
         eval_suite = EvalSuite((), (), items, max_new_tokens=2, batch_prompts=3)
         run_suite(one, renderer, eval_suite, log=said.append, attention="own")
 
-    assert answered_together(model, tokenizer) == "padded"
-    assert answered_together(taking_padding_in, tokenizer) == "equal"
+    assert answered_together(model, tokenizer).kind == "packed"
+    assert answered_together(taking_padding_in, tokenizer).kind == "equal"
     assert len(said) == 1
     assert "only prompts of equal length" in said[0]
 

@@ -1,0 +1,151 @@
+"""Continuous batching: prompts are computed as packed rows, replies grow together, and a finished one makes room.
+
+Every step is one forward pass over one row: the newest token of each reply under way, and the prompts that begin. A
+reply is what it would be alone but for rounding (`generate.trial` tries that on the model).
+
+Shape legend: T = tokens of a step's row, S = replies that get a token, D = hidden width, V = vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from tutelage.generate.attention import Prefill, Step, attending, use_cached_attention
+from tutelage.generate.beginnings import shared_beginnings
+from tutelage.generate.kv_cache import NO_BEGINNING, Beginning, KVCache, capacity_for
+from tutelage.generate.requests import Completion, Request
+from tutelage.generate.sampling import Choice
+from tutelage.generate.schedule import OnToken, Reply, Schedule
+from tutelage.generate.stopping import ReplyText
+from tutelage.model.adapters.prompt_tuning import has_prompt
+from tutelage.model.architecture import bare_model
+from tutelage.model.layers import decoder_of
+from tutelage.model.output_head import HeadKind, forward_logits, head_of, product_logits
+from tutelage.render import Tokenizer
+
+ACTIVE_REPLIES = 64
+"""Replies that grow together, where nothing else is asked for."""
+
+PREFILL_TOKENS = 1024
+"""Tokens of prompts in one step: products gain nothing from more, and replies under way wait less."""
+
+Watch = Callable[[Sequence[int], torch.Tensor], None]
+
+
+class Engine:
+    """Generates with one model, which attends its way from `generate` on.
+
+    Args:
+        model: a causal language model that `generate.trial` found fit, with or without PEFT around it.
+        tokenizer: its stop tokens end a reply.
+        head: who makes its logits, see `model.output_head`.
+        active_replies: replies that grow together.
+        most_tokens: tokens whose keys and values may be kept, which bounds its memory; None: as many as
+            `active_replies` of the longest request could have.
+        shares_beginnings: what prompts begin with alike is computed once, and long prompts in parts; a model must take
+            that (`model.architecture`).
+        watch: told of the logits of each step before a token is chosen, as places of requests and [S, V].
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Tokenizer,
+        *,
+        head: HeadKind = "product",
+        active_replies: int = ACTIVE_REPLIES,
+        most_tokens: int | None = None,
+        shares_beginnings: bool = True,
+        watch: Watch | None = None,
+    ) -> None:
+        assert not has_prompt(model), "virtual tokens are not part of this engine's rows"
+        self._model = bare_model(model)
+        self._decoder = decoder_of(self._model)
+        self._device = self._model.get_input_embeddings().weight.device
+        self._tokenizer, self._head_kind = tokenizer, head
+        self._active_replies, self._most_tokens = active_replies, most_tokens
+        self._shares_beginnings, self._watch = shares_beginnings, watch
+
+    def generate(self, requests: Sequence[Request], on_token: OnToken | None = None) -> Iterator[Completion]:
+        """Replies, each as soon as it ends.
+
+        Args:
+            requests: what is asked.
+            on_token: told of each token.
+
+        Raises:
+            RuntimeError, MemoryError: memory runs out (`model.out_of_memory`).
+        """
+        if not requests:
+            return
+        longest = max(len(request.prompt) + request.max_new_tokens for request in requests)
+        schedule = Schedule(
+            self._replies(requests),
+            KVCache(self._active_replies * capacity_for(longest) if self._most_tokens is None else self._most_tokens),
+            self._active_replies,
+            PREFILL_TOKENS if self._shares_beginnings else None,
+        )
+        with torch.inference_mode():
+            self._model.eval()
+            use_cached_attention(self._model)
+        while not schedule.done:
+            with torch.inference_mode():
+                completions = self._step(schedule, on_token)
+            yield from completions
+
+    def _replies(self, requests: Sequence[Request]) -> Iterator[Reply]:
+        prompts = [request.prompt for request in requests]
+        shared = shared_beginnings(prompts) if self._shares_beginnings else [0] * len(prompts)
+        beginnings: dict[bytes, Beginning] = {b"": NO_BEGINNING}
+        for place, (request, tokens) in enumerate(zip(requests, shared, strict=True)):
+            ids = request.prompt[:tokens]
+            beginning = beginnings.setdefault(ids.tobytes(), Beginning(tokens, tuple(ids.tolist())))
+            replies = [
+                Reply(
+                    place=place,
+                    sample=sample,
+                    request=request,
+                    beginning=beginning,
+                    choice=Choice(request.sampling, sample, request.prompt),
+                    text=ReplyText(self._tokenizer, request.stop_strings, request.max_new_tokens),
+                )
+                for sample in range(request.samples)
+            ]
+            for first in range(0, len(replies), self._active_replies):
+                replies[first].twins = replies[first + 1 : first + self._active_replies]
+                yield replies[first]
+
+    def _step(self, schedule: Schedule, on_token: OnToken | None) -> list[Completion]:
+        """One forward pass; returns the replies that end with it."""
+        for beginning in schedule.admit():
+            prefill = Prefill(slice(0, beginning.tokens), beginning, None)
+            self._hidden(Step((), (prefill,)), beginning.ids, range(beginning.tokens))
+        step, parts = schedule.row()
+        ids = [token for part in parts for token in part.reply.next_ids(part.count)]
+        positions = [part.reply.position + number for part in parts for number in range(part.count)]
+        hidden_TD = self._hidden(step, ids, positions)
+        asked, places = schedule.computed(parts)
+        if not asked:
+            return []
+        logits_SV = self._logits(hidden_TD[places])
+        if self._watch is not None:
+            self._watch([reply.place for reply in asked], logits_SV)
+        return schedule.take(asked, logits_SV, on_token)
+
+    def _hidden(self, step: Step, ids: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
+        ids_1T, positions_1T = torch.tensor([list(ids), list(positions)], device=self._device).unsqueeze(1)
+        with attending(step):
+            hidden_1TD: torch.Tensor = self._decoder(input_ids=ids_1T, position_ids=positions_1T, use_cache=False)[0]
+        return hidden_1TD[0]
+
+    def _logits(self, hidden_SD: torch.Tensor) -> torch.Tensor:
+        """[S, V] in fp32."""
+        if self._head_kind == "product":
+            return product_logits(head_of(self._model), hidden_SD)
+        token = Step((), (Prefill(slice(0, 1), Beginning(1), None),))
+        positions_11 = torch.zeros(1, 1, dtype=torch.long, device=self._device)
+        with attending(token):
+            return forward_logits(self._model, hidden_SD, {"position_ids": positions_11, "use_cache": False}).float()

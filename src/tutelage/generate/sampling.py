@@ -1,0 +1,108 @@
+"""The choice of the next token, each reply with random numbers of its own.
+
+Shape legend: S = replies, V = vocabulary, U = tokens that a reply or its prompt has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from tutelage.generate.requests import Sampling
+from tutelage.types import TokenIds
+
+LIKELY_TOKENS = 256
+"""So many of the most likely tokens are sorted first for top-p; all of them only where these are not enough."""
+
+
+@dataclass(slots=True)
+class Choice:
+    """How one reply's tokens are chosen, and what that depends on.
+
+    Args:
+        sampling: the settings.
+        sample: number of the reply among those to its request.
+        prompt: ids.
+    """
+
+    sampling: Sampling
+    sample: int
+    prompt: TokenIds
+    generated: list[int] = field(default_factory=list)
+    _random: np.random.Generator | None = None
+
+    def token(self, logits_V: torch.Tensor) -> int:
+        """The next token.
+
+        Args:
+            logits_V: in fp32; they are changed.
+        """
+        self._penalize(logits_V)
+        if self.sampling.is_greedy:
+            return int(logits_V.argmax())
+        probabilities_V = _kept(logits_V.div_(self.sampling.temperature), self.sampling)
+        if self._random is None:
+            self._random = np.random.default_rng([self.sampling.seed, self.sample])
+        # One number for each token and no other: what a reply draws does not depend on the size of the vocabulary.
+        cumulative_V = probabilities_V.cumsum(0, dtype=torch.float64)
+        place = torch.searchsorted(cumulative_V, self._random.random() * float(cumulative_V[-1]), right=True)
+        return min(int(place), int(probabilities_V.nonzero()[-1]))
+
+    def _penalize(self, logits_V: torch.Tensor) -> None:
+        sampling = self.sampling
+        if sampling.repetition_penalty != 1.0:
+            seen_U = torch.from_numpy(np.union1d(self.prompt, np.asarray(self.generated, dtype=np.int64)))
+            seen_U = seen_U.long().to(logits_V.device)
+            values_U = logits_V[seen_U]
+            penalty = sampling.repetition_penalty
+            logits_V[seen_U] = torch.where(values_U > 0, values_U / penalty, values_U * penalty)
+        if sampling.presence_penalty != 0.0 and self.generated:
+            logits_V[torch.tensor(sorted(set(self.generated)), device=logits_V.device)] -= sampling.presence_penalty
+
+
+def next_tokens(logits_SV: torch.Tensor, choices: Sequence[Choice]) -> list[int]:
+    """The next token of each reply.
+
+    Args:
+        logits_SV: in fp32.
+        choices: of the replies.
+    """
+    tokens: list[int] = logits_SV.argmax(dim=1).tolist()
+    for number, choice in enumerate(choices):
+        if not choice.sampling.is_plain:
+            tokens[number] = choice.token(logits_SV[number].clone())
+    return tokens
+
+
+def token_logprobs(logits_SV: torch.Tensor, tokens: Sequence[int]) -> list[float]:
+    """The natural logarithm of each token's probability."""
+    chosen_S1 = torch.tensor(tokens, device=logits_SV.device)[:, None]
+    logprobs_S: torch.Tensor = logits_SV.gather(1, chosen_S1)[:, 0] - logits_SV.logsumexp(dim=1)
+    values: list[float] = logprobs_S.tolist()
+    return values
+
+
+def _kept(logits_V: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """[V]: probabilities of the tokens that top-k, top-p and min-p leave, 0 for the others."""
+    if 0 < sampling.top_k < len(logits_V):
+        least = logits_V.topk(sampling.top_k).values[-1]
+        logits_V.masked_fill_(logits_V < least, float("-inf"))
+    probabilities_V = torch.softmax(logits_V, 0)
+    if sampling.top_p < 1.0:
+        probabilities_V.masked_fill_(probabilities_V < _least_of_nucleus(probabilities_V, sampling.top_p), 0.0)
+    if sampling.min_p > 0.0:
+        probabilities_V.masked_fill_(probabilities_V < sampling.min_p * probabilities_V.max(), 0.0)
+    return probabilities_V
+
+
+def _least_of_nucleus(probabilities_V: torch.Tensor, top_p: float) -> torch.Tensor:
+    """The smallest probability among the fewest tokens whose probabilities add up to `top_p` (Holtzman et al. 2020)."""
+    for count in (min(LIKELY_TOKENS, len(probabilities_V)), len(probabilities_V)):
+        likely = probabilities_V.topk(count).values
+        enough = likely.cumsum(0) >= top_p
+        if bool(enough[-1]):
+            return likely[int(enough.int().argmax())]
+    return likely[-1]  # rounding keeps the sum of all below top_p
