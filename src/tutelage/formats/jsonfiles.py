@@ -17,7 +17,15 @@ from tutelage.formats.nested import (
     duplicate_key_in,
     duplicate_key_sentence,
 )
-from tutelage.formats.rawrow import RawRow, RawRows, bad_bytes, may_hold_surrogate, row_or_drop
+from tutelage.formats.rawrow import (
+    LONE_SURROGATE,
+    RawRow,
+    RawRows,
+    bad_bytes,
+    has_surrogate,
+    json_type,
+    may_hold_surrogate,
+)
 from tutelage.types import Address, Drop
 
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
@@ -77,12 +85,22 @@ def checked_row(
         decoder: that decoded it last.
         check_surrogates: the text escapes half of a surrogate pair.
     """
-    row = row_or_drop(address, value, check_surrogates=check_surrogates)
+    row = _row_or_drop(address, value, check_surrogates=check_surrogates)
     if isinstance(row, RawRow):
         if decoder.has_duplicate_key and (key := duplicate_key_in(value)) is not None:
             return Drop(address, "duplicate_key", duplicate_key_sentence(key))
         row.text = text if decoder.is_finite else None
     return row
+
+
+def _row_or_drop(address: Address, value: Any, *, check_surrogates: bool) -> RawRow | Drop:
+    """A decoded JSON value as a row, or the Drop that says why it is none."""
+    if not isinstance(value, dict):
+        excerpt = "" if isinstance(value, list) else f": {json.dumps(value)[:60]}"
+        return Drop(address, "not_an_object", f"a row must be a JSON object, found {json_type(value)}{excerpt}")
+    if check_surrogates and has_surrogate(value):
+        return Drop(address, "lone_surrogate", LONE_SURROGATE)
+    return RawRow(address, value)
 
 
 def _retry_without_bom(line: bytes, address: Address, error: Exception) -> RawRow | Drop:
@@ -270,7 +288,7 @@ def _wrapped_rows(
         elif checks.escaped and (detail := bad_bytes(json.dumps(item, ensure_ascii=False))) is not None:
             yield Drop(item_address, "invalid_utf8", detail)
         else:
-            yield row_or_drop(item_address, item, check_surrogates=checks.surrogates)
+            yield _row_or_drop(item_address, item, check_surrogates=checks.surrogates)
 
 
 def _skip_whitespace(text: str, position: int) -> int:

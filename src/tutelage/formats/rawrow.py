@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -73,16 +72,6 @@ def bad_bytes(text: str) -> str | None:
         prefix_text = text[max(0, error.start - 20) : error.start].encode("utf-8", "replace").decode("utf-8")
         return f"byte 0x{byte:02x} after {prefix_text!r} is not UTF-8"
     return None
-
-
-def row_or_drop(address: Address, value: Any, *, check_surrogates: bool) -> RawRow | Drop:
-    """A decoded JSON value as a row, or the Drop that says why it is none."""
-    if not isinstance(value, dict):
-        excerpt = "" if isinstance(value, list) else f": {json.dumps(value)[:60]}"
-        return Drop(address, "not_an_object", f"a row must be a JSON object, found {json_type(value)}{excerpt}")
-    if check_surrogates and has_surrogate(value):
-        return Drop(address, "lone_surrogate", LONE_SURROGATE)
-    return RawRow(address, value)
 
 
 def json_type(value: Any) -> str:

@@ -122,7 +122,8 @@ def batches(
             share_prefixes=share_prefixes,
             documents_isolated=documents_isolated,
         )
-        rows = split_rows(rows, max_row_tokens)
+        if max_row_tokens is not None:
+            rows = split_rows(rows, max_row_tokens)
         yield Batch(
             step=step,
             epoch=epoch,

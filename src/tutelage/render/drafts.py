@@ -35,16 +35,12 @@ class Draft:
         return frozenset(turn.message for turn in self.turns if not turn.stop_written)
 
 
-def cut_to_limit(
-    draft: Draft, turns: list[ProvenTurn], most_tokens: int | None
-) -> tuple[list[ProvenTurn], tuple[Change, ...]]:
+def cut_to_limit(draft: Draft, turns: list[ProvenTurn], most_tokens: int | None) -> tuple[list[ProvenTurn], Change]:
     """Of a row that was not rendered to its end the turns within the limit, which is all that may be kept of it.
 
     Raises:
         Unproven: there are none.
     """
-    if not draft.turns_over_limit:
-        return turns, ()
     assert most_tokens is not None
     kept_turns = [turn for turn in turns if len(turn.prompt_ids) + len(turn.reply_ids) <= most_tokens]
     limit = f"the limit pack.max_seq_length is {most_tokens}"
@@ -53,4 +49,4 @@ def cut_to_limit(
     detail = (
         f"{len(kept_turns)} of {len(turns) + draft.turns_over_limit} trained turns stay, the others end later; {limit}"
     )
-    return kept_turns, (Change(draft.conversation.address, "turns_cut", detail),)
+    return kept_turns, Change(draft.conversation.address, "turns_cut", detail)

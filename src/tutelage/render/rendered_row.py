@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -12,16 +12,13 @@ from tutelage.render.chat_template.reasoning import leading_block
 from tutelage.render.chat_template.template import ChatTemplate, TemplateRefusal
 from tutelage.render.chat_template.tracing import Traced
 from tutelage.render.required_text import Unproven
-from tutelage.types import Conversation
+from tutelage.types import Conversation, Message
 
 
-def without_repeated_reasoning(conversation: Conversation, form: MessageFormat) -> tuple[Conversation, tuple[int, ...]]:
-    """The row with reasoning once where a turn has it twice, in its field and in a block before the content.
+def repeated_reasoning(conversation: Conversation, form: MessageFormat) -> dict[int, Message]:
+    """The messages that have their reasoning twice, in its field and in a block before the content: index -> once.
 
     It stays in the field where the template writes one, else in the content.
-
-    Returns:
-        The row, and the indices of the messages that had it twice.
     """
     repeated = {}
     for index, message in enumerate(conversation.messages):
@@ -30,10 +27,13 @@ def without_repeated_reasoning(conversation: Conversation, form: MessageFormat) 
         if block is not None and block[0].strip() == thought:
             by_field = replace(message, content=block[1].lstrip())
             repeated[index] = by_field if form.writes_reasoning else replace(message, reasoning=None)
-    if not repeated:
-        return conversation, ()
-    messages = tuple(repeated.get(index, message) for index, message in enumerate(conversation.messages))
-    return replace(conversation, messages=messages), tuple(repeated)
+    return repeated
+
+
+def with_messages(conversation: Conversation, changed: Mapping[int, Message]) -> Conversation:
+    """The row with others of its messages: index -> message."""
+    messages = tuple(changed.get(index, message) for index, message in enumerate(conversation.messages))
+    return replace(conversation, messages=messages)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from tutelage.render.hidden_fields import hidden_field_changes
 from tutelage.render.loss_mask import assert_proven, masked_document, masked_turns
 from tutelage.render.prompt_boundary import decoded_after, reply_ids
 from tutelage.render.remedies import Remedies, effective_arguments
-from tutelage.render.rendered_row import RenderedRow, without_repeated_reasoning
+from tutelage.render.rendered_row import RenderedRow, repeated_reasoning, with_messages
 from tutelage.render.replies import RenderedTurn
 from tutelage.render.required_text import EXCERPT_CHARACTERS, Unproven
 from tutelage.render.rewrites import rewritten
@@ -112,9 +112,10 @@ class Renderer:
 
         A drop names a way out where one was found by trying.
         """
-        return self._remedies.named(
-            conversations, self._prove_without_remedies(conversations), Renderer._prove_without_remedies
-        )
+        outcomes = self._prove_without_remedies(conversations)
+        if not any(isinstance(outcome, Drop) for outcome in outcomes):
+            return outcomes
+        return self._remedies.named(conversations, outcomes, Renderer._prove_without_remedies)
 
     @cached_property
     def effective_arguments(self) -> tuple[tuple[str, bool], ...]:
@@ -164,7 +165,8 @@ class Renderer:
             draft = self._draft_or_drop(conversation)
             if isinstance(draft, Draft):
                 return draft.conversation
-        return without_repeated_reasoning(conversation, self.form)[0]
+        repeated = repeated_reasoning(conversation, self.form)
+        return with_messages(conversation, repeated) if repeated else conversation
 
     def serve(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> TokenIds:
         """Ids [S] of the served prompt for a conversation in progress.
@@ -216,7 +218,9 @@ class Renderer:
             if self.too_long != "split":
                 self._require_within_limit(conversation.messages[0].content or "")
             return Draft(conversation, (), (), ())
-        conversation, repeated = without_repeated_reasoning(conversation, self.form)
+        repeated = repeated_reasoning(conversation, self.form)
+        if repeated:
+            conversation = with_messages(conversation, repeated)
         row = RenderedRow(conversation, self.template, self.form)
         trained = trained_messages(conversation, self.turns)
         rendered_turns = self._turns_in_reach(row, trained, size)
@@ -346,8 +350,9 @@ class Renderer:
             for turn in turns:
                 if decoded[id(turn)] != turn.text:
                     changes += decoding_difference(self.tokenizer, address, turn, decoded[id(turn)])
-            turns, cut = cut_to_limit(draft, turns, self.most_tokens)
-            changes += cut
+            if draft.turns_over_limit:
+                turns, cut = cut_to_limit(draft, turns, self.most_tokens)
+                changes += (cut,)
             examples = tuple(
                 self._example(draft.conversation, part_index, ids, held_turns)
                 for part_index, (ids, held_turns) in enumerate(sequences(turns))
