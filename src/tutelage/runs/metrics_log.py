@@ -1,4 +1,4 @@
-"""`record.jsonl`: one line for each step and each evaluation, flushed as it happens."""
+"""`record.jsonl`: one line for each step and each evaluation, flushed as it happens; no other module opens the file."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tutelage.errors import CheckpointError, SaveError, cause_of, remedy
-from tutelage.runs.folder import write_text
-from tutelage.system.seals import LINE_NUMBER, numbered_lines, sealed_line
+from tutelage.runs.folder import RECORD, write_text
+from tutelage.system.seals import LINE_NUMBER, NumberedLine, numbered_lines, sealed_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +118,24 @@ class Recorder:
         )
 
 
+def record_path(folder: Path) -> Path:
+    """Where the record of a run lies in its folder."""
+    return folder / RECORD
+
+
+def recorded_lines(path: Path, *, decode: Callable[[bytes], Any] | None = None) -> list[NumberedLine]:
+    """All lines of a record, in their order, whatever is wrong with them.
+
+    Args:
+        path: the file.
+        decode: as for `numbered_lines`.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+    """
+    return list(numbered_lines(path.read_bytes(), decode=decode))
+
+
 def read_record(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """The lines of a record in their order, and what is wrong with each that is not as it was written, or not where.
 
@@ -127,7 +145,7 @@ def read_record(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
         CheckpointError: the file cannot be read.
     """
     try:
-        data = path.read_bytes()
+        written = recorded_lines(path)
     except FileNotFoundError:
         return [], []
     except OSError as error:
@@ -139,7 +157,7 @@ def read_record(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
         ) from error
     lines: list[dict[str, Any]] = []
     damaged: list[str] = []
-    for line in numbered_lines(data):
+    for line in written:
         if not line.is_ended:
             continue
         if line.damage is not None:

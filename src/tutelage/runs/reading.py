@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tutelage.errors import SourceNotFoundError
 from tutelage.runs.fields import Fields
-from tutelage.system.seals import OTHER_BYTES, SEAL, differing_files, numbered_lines, unsealed, unsealed_line
+from tutelage.runs.folder import RECORD
+from tutelage.runs.metrics_log import record_path, recorded_lines
+from tutelage.system.seals import OTHER_BYTES, SEAL, NumberedLine, differing_files, unsealed, unsealed_line
 
 MOST_NOTICES = 20
+T = TypeVar("T")
 
 RUN_FILES = {
-    "record.jsonl": "the figures of each step",
+    RECORD: "the figures of each step",
     "result.json": "the outcome, written when the run ends",
     "ledger.json": "which rows were kept and dropped",
     "rows.json": "rows with their trained tokens marked",
@@ -173,10 +176,12 @@ def load(run: Path) -> RunFolder:
             where=str(run),
             found="a file" if run.exists() else "nothing",
             expected="the folder that a training run wrote",
-            fix="give the folder that holds record.jsonl and result.json",
+            fix=f"give the folder that holds {RECORD} and result.json",
         )
     notices: list[str] = []
-    record = _read(run, "record.jsonl", notices)
+    record = _unless_missing(
+        RECORD, notices, lambda: recorded_lines(record_path(run), decode=lambda text: _decoded(text, unsealed_line))
+    )
     steps, evaluations = (None, ()) if record is None else _record(record, notices)
     result, ledger, rows = (_json(run, name, notices) for name in ("result.json", "ledger.json", "rows.json"))
     if "rows.json" in _damaged_ledger_files(run, ledger, notices):
@@ -203,8 +208,12 @@ def load(run: Path) -> RunFolder:
 
 
 def _read(run: Path, name: str, notices: list[str]) -> bytes | None:
+    return _unless_missing(name, notices, (run / name).read_bytes)
+
+
+def _unless_missing(name: str, notices: list[str], read: Callable[[], T]) -> T | None:
     try:
-        return (run / name).read_bytes()
+        return read()
     except FileNotFoundError:
         notices.append(f"{name} is not there yet ({RUN_FILES[name]}).")
     except OSError as error:
@@ -245,13 +254,13 @@ def _damaged_ledger_files(run: Path, ledger: Any, notices: list[str]) -> set[str
     return damaged
 
 
-def _record(content: bytes, notices: list[str]) -> tuple[tuple[Step, ...], tuple[Evaluation, ...]]:
+def _record(lines: Sequence[NumberedLine], notices: list[str]) -> tuple[tuple[Step, ...], tuple[Evaluation, ...]]:
     """Steps and evaluations by rising step. A step run again after a resume counts with its later figures."""
     steps: dict[int, Step] = {}
     evaluations: dict[int, Evaluation] = {}
     repeated = 0
-    for line in numbered_lines(content, decode=lambda text: _decoded(text, unsealed_line)):
-        where = f"record.jsonl, line {line.number}"
+    for line in lines:
+        where = f"{RECORD}, line {line.number}"
         if line.damage is not None:
             last = " It is the last one: a run that is still writing leaves such a line."
             notices.append(f"{where} is not {line.damage} and is left out.{'' if line.is_ended else last}")
@@ -270,9 +279,7 @@ def _record(content: bytes, notices: list[str]) -> tuple[tuple[Step, ...], tuple
             repeated += step in steps
             steps[step] = _step(step, fields)
     if repeated:
-        notices.append(
-            f"record.jsonl holds {repeated} steps more than once (the run was resumed); the later lines count."
-        )
+        notices.append(f"{RECORD} holds {repeated} steps more than once (the run was resumed); the later lines count.")
     return tuple(steps[key] for key in sorted(steps)), tuple(evaluations[key] for key in sorted(evaluations))
 
 

@@ -12,6 +12,7 @@ from tutelage.errors import ConfigError, SourceNotFoundError, command
 from tutelage.report.console.progress import Screen
 from tutelage.runs import folder as run_files
 from tutelage.runs.fingerprint import changed_facts, changed_settings, process_counts, read_inputs
+from tutelage.runs.metrics_log import record_path
 from tutelage.train.checkpoint import Checkpoints
 from tutelage.train.replay_comparison import OTHER_PROCESSES, Difference, RecordedRun, first_different_tensor
 from tutelage.train.run import run
@@ -69,7 +70,7 @@ def replay(name: str, screen: Screen, *, into: str | None = None) -> Replayed:
     if not recorded.lines:
         raise SourceNotFoundError(
             "This run recorded no step, so there is nothing to compare with",
-            where=str(folder / run_files.RECORD),
+            where=str(record_path(folder)),
             fix="replay a run that has taken a step",
         )
     if tolerance > 0.0 and first_here():

@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from tutelage.errors import CheckpointError
 from tutelage.runs import folder as run_files
-from tutelage.runs.metrics_log import HeldoutRecord, Record, RowsRecord, read_record
+from tutelage.runs.metrics_log import HeldoutRecord, Record, RowsRecord, read_record, record_path
 
 COMPARED = ("loss", "gradient_norm", "learning_rate", "tokens", "trained_tokens", "heldout_loss")
 """Fields of the record that the settings decide; the others are times and memory."""
@@ -66,11 +66,11 @@ class RecordedRun:
             CheckpointError: a line is not as it was written.
         """
         lines: dict[tuple[str, int], dict[str, Any]] = {}
-        written, damaged = read_record(folder / run_files.RECORD)
+        written, damaged = read_record(record_path(folder))
         if damaged:
             raise CheckpointError(
                 "The record of this run is damaged, so nothing can be held against it",
-                where=str(folder / run_files.RECORD),
+                where=str(record_path(folder)),
                 found="; ".join(damaged[:3]),
                 expected="the lines that the run wrote",
                 fix="put the file back as it was",

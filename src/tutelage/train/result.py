@@ -16,7 +16,7 @@ from tutelage.evaluate.suite import EvalResult
 from tutelage.model.adapters.trainable import Trainable
 from tutelage.model.load import Loaded
 from tutelage.runs import folder as run_files
-from tutelage.runs.metrics_log import read_record
+from tutelage.runs.metrics_log import read_record, record_path
 from tutelage.system.hardware import peak_bytes
 from tutelage.train.extension import Part, order_over_parts
 from tutelage.train.loop import Outcome
@@ -50,7 +50,7 @@ def result_of(
         "before": asdict(before.measures),
         "after": asdict(after.measures),
         "unmeasured": unmeasured(before, after),
-        "tokens_per_second": _speed(settings.run_folder / run_files.RECORD),
+        "tokens_per_second": _speed(record_path(settings.run_folder)),
         "trained_tokens": progress.trained_tokens,
         "total_tokens": progress.tokens,
         "peak_bytes": peak_bytes(),

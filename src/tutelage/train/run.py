@@ -36,7 +36,7 @@ from tutelage.report.console.progress import Screen
 from tutelage.report.console.terminal import Terminal
 from tutelage.runs import folder as run_files
 from tutelage.runs.fingerprint import explain_missing_paths, read_inputs, skipped_steps
-from tutelage.runs.metrics_log import Recorder, RowsRecord
+from tutelage.runs.metrics_log import Recorder, RowsRecord, record_path
 from tutelage.runs.tracker_group import TrackerGroup
 from tutelage.system.allocator import allocator_warning
 from tutelage.train.abort import row_tokens_after_out_of_memory
@@ -316,7 +316,7 @@ def _train(job: Job) -> Outcome:
     checkpoints = _checkpoints(job)
     progress, reduced_row_tokens = _restore_progress(job, checkpoints) if job.resume else (Progress(), None)
     strategy = train_state.strategy
-    record = job.folder / run_files.RECORD if strategy.process_group.is_main else None
+    record = record_path(job.folder) if strategy.process_group.is_main else None
     recorder = Recorder(record, from_step=progress.steps_done, log=job.screen.log)
     heldout = None
     if job.eval_suite.heldout_rows:
