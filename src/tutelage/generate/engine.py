@@ -16,6 +16,7 @@ import torch
 from tutelage.generate.attention import Prefill, Step, attending, use_cached_attention
 from tutelage.generate.beginnings import shared_beginnings
 from tutelage.generate.kv_cache import NO_BEGINNING, Beginning, KVCache, capacity_for
+from tutelage.generate.logits import LogitsOfHidden, logits_of
 from tutelage.generate.requests import Completion, Request
 from tutelage.generate.sampling import Choice
 from tutelage.generate.schedule import OnToken, Reply, Schedule
@@ -23,7 +24,7 @@ from tutelage.generate.stopping import ReplyText
 from tutelage.model.adapters.prompt_tuning import has_prompt
 from tutelage.model.architecture import bare_model
 from tutelage.model.layers import decoder_of
-from tutelage.model.output_head import HeadKind, forward_logits, head_of, product_logits
+from tutelage.model.output_head import HeadKind
 from tutelage.render import Tokenizer
 
 ACTIVE_REPLIES = 64
@@ -31,6 +32,9 @@ ACTIVE_REPLIES = 64
 
 PREFILL_TOKENS = 1024
 """Tokens of prompts in one step: products gain nothing from more, and replies under way wait less."""
+
+LAID_OUT_FROM = 4
+"""Requests from which on it pays to copy the head's weight into another layout."""
 
 Watch = Callable[[Sequence[int], torch.Tensor], None]
 
@@ -91,9 +95,10 @@ class Engine:
         with torch.inference_mode():
             self._model.eval()
             use_cached_attention(self._model)
+            logits_of_hidden = logits_of(self._model, self._head_kind, lay_out=len(requests) >= LAID_OUT_FROM)
         while not schedule.done:
             with torch.inference_mode():
-                completions = self._step(schedule, on_token)
+                completions = self._step(schedule, logits_of_hidden, on_token)
             yield from completions
 
     def _replies(self, requests: Sequence[Request]) -> Iterator[Reply]:
@@ -118,7 +123,7 @@ class Engine:
                 replies[first].twins = replies[first + 1 : first + self._active_replies]
                 yield replies[first]
 
-    def _step(self, schedule: Schedule, on_token: OnToken | None) -> list[Completion]:
+    def _step(self, schedule: Schedule, logits_of_hidden: LogitsOfHidden, on_token: OnToken | None) -> list[Completion]:
         """One forward pass; returns the replies that end with it."""
         for beginning in schedule.admit():
             prefill = Prefill(slice(0, beginning.tokens), beginning, None)
@@ -130,7 +135,7 @@ class Engine:
         asked, places = schedule.computed(parts)
         if not asked:
             return []
-        logits_SV = self._logits(hidden_TD[places])
+        logits_SV = logits_of_hidden(hidden_TD[places])
         if self._watch is not None:
             self._watch([reply.place for reply in asked], logits_SV)
         return schedule.take(asked, logits_SV, on_token)
@@ -140,12 +145,3 @@ class Engine:
         with attending(step):
             hidden_1TD: torch.Tensor = self._decoder(input_ids=ids_1T, position_ids=positions_1T, use_cache=False)[0]
         return hidden_1TD[0]
-
-    def _logits(self, hidden_SD: torch.Tensor) -> torch.Tensor:
-        """[S, V] in fp32."""
-        if self._head_kind == "product":
-            return product_logits(head_of(self._model), hidden_SD)
-        token = Step((), (Prefill(slice(0, 1), Beginning(1), None),))
-        positions_11 = torch.zeros(1, 1, dtype=torch.long, device=self._device)
-        with attending(token):
-            return forward_logits(self._model, hidden_SD, {"position_ids": positions_11, "use_cache": False}).float()

@@ -8,6 +8,7 @@ Shape legend: D = hidden width, V = vocabulary, C = positions.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -58,9 +59,18 @@ def head_of(model: Any) -> Head:
     return Head(layer.weight, layer.bias, scale, cap)
 
 
-def product_logits(head: Head, hidden_CD: torch.Tensor) -> torch.Tensor:
+Product = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(hidden_CD, weight_VD) -> [C, V]."""
+
+
+def plain_product(hidden_CD: torch.Tensor, weight_VD: torch.Tensor) -> torch.Tensor:
+    """[C, V]."""
+    return hidden_CD @ weight_VD.T
+
+
+def product_logits(head: Head, hidden_CD: torch.Tensor, product: Product = plain_product) -> torch.Tensor:
     """[C, V] in fp32, as the chunked loss computes them, rounding of the product included."""
-    logits_CV = (hidden_CD @ head.weight_VD.T).float()
+    logits_CV = product(hidden_CD, head.weight_VD).float()
     if head.bias_V is not None:
         logits_CV = logits_CV + head.bias_V.float()
     logits_CV = logits_CV * head.scale
