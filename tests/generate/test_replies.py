@@ -10,15 +10,17 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
+from tutelage.errors import ConfigError
 from tutelage.evaluate import suite as measure
 from tutelage.evaluate.general import GeneralItem
 from tutelage.evaluate.suite import EvalSuite, run_suite
 from tutelage.generate.batch_check import Batching, batches_of, together
-from tutelage.generate.replies import answered_together, greedy_replies, streamed_reply
+from tutelage.generate.replies import answered_together, greedy_replies, replies_to, streamed_reply
+from tutelage.generate.requests import GREEDY, Sampling
 from tutelage.model.adapters.lora import add_lora
 from tutelage.model.attention.packed import NAME, use_generation_attention, use_packed_attention
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
-from tutelage.types import Address, TokenIds
+from tutelage.types import Address, Message, TokenIds
 
 torch.set_num_threads(1)
 
@@ -129,28 +131,47 @@ def test_adapters_take_part_in_generation(model: Any, tokenizer: Tokenizer, prom
         assert greedy_replies(adapted, tokenizer, prompts, max_new_tokens=8, batch_prompts=8) == base
 
 
-def test_a_streamed_reply_is_the_same_reply(model: Any, tokenizer: Tokenizer, prompts: list[TokenIds]) -> None:
-    class Collector:
-        def __init__(self) -> None:
-            self.ids: list[list[int]] = []
-            self.ended = 0
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=1.5, seed=3)])
+def test_a_streamed_reply_is_the_same_reply(
+    model: Any, renderer: Renderer, tokenizer: Tokenizer, sampling: Sampling
+) -> None:
+    messages = [Message("user", "hello there")]
+    tokens: list[int] = []
+    (expected,) = replies_to(model, renderer, [messages], max_new_tokens=8, sampling=sampling)
 
-        def put(self, value: torch.Tensor) -> None:
-            self.ids.append(value.flatten().tolist())
+    reply = streamed_reply(
+        model, tokenizer, renderer.serve(messages), max_new_tokens=8, on_token=tokens.append, sampling=sampling
+    )
 
-        def end(self) -> None:
-            self.ended += 1
+    assert reply == expected == tokenizer.decode(tokens)
+    assert tokens
+    assert model.config._attn_implementation == "sdpa"
 
-    collector = Collector()
-    (expected,) = greedy_replies(model, tokenizer, prompts[:1], max_new_tokens=8, batch_prompts=1)
 
-    found = streamed_reply(model, tokenizer, prompts[0], max_new_tokens=8, streamer=collector)
+def test_drawn_replies_differ_by_seed_and_end_at_a_stop_string(model: Any, renderer: Renderer) -> None:
+    messages = [Message("user", "hello there")]
 
-    assert found == expected
-    assert collector.ids[0] == prompts[0].tolist()
-    written = [token_id for ids in collector.ids[1:] for token_id in ids if token_id not in tokenizer.stop_ids]
-    assert tokenizer.decode(written) == expected
-    assert collector.ended == 1
+    def drawn(seed: int, stop_strings: tuple[str, ...] = ()) -> str:
+        sampling = Sampling(temperature=2.0, seed=seed)
+        return replies_to(model, renderer, [messages], max_new_tokens=12, sampling=sampling, stop_strings=stop_strings)[
+            0
+        ]
+
+    assert drawn(1) == drawn(1)
+    assert drawn(1) != drawn(2)
+    middle = drawn(1)[4:7]
+    assert drawn(1, (middle,)) == drawn(1)[: drawn(1).index(middle)]
+
+
+def test_a_model_that_the_engine_does_not_fit_draws_nothing(taking_padding_in: Any, renderer: Renderer) -> None:
+    with pytest.raises(ConfigError, match="most likely reply"):
+        replies_to(
+            taking_padding_in,
+            renderer,
+            [[Message("user", "hello")]],
+            max_new_tokens=2,
+            sampling=Sampling(temperature=1.0),
+        )
 
 
 def test_an_exam_with_nothing_to_ask_measures_nothing(model: Any, renderer: Renderer) -> None:

@@ -104,34 +104,85 @@ class Run:
 
     @overload
     def generate(
-        self, prompt: str | Sequence[Message | Mapping[str, Any]], *, max_new_tokens: int = ..., base: bool = ...
+        self,
+        prompt: str | Sequence[Message | Mapping[str, Any]],
+        *,
+        max_new_tokens: int = ...,
+        temperature: float = ...,
+        top_k: int = ...,
+        top_p: float = ...,
+        seed: int = ...,
+        stop: Sequence[str] = ...,
+        base: bool = ...,
     ) -> str: ...
     @overload
-    def generate(self, prompt: list[str], *, max_new_tokens: int = ..., base: bool = ...) -> list[str]: ...
-    def generate(self, prompt: Prompts, *, max_new_tokens: int = 256, base: bool = False) -> str | list[str]:
-        """Reply to a prompt as a server would: the model's own template, greedy, until a stop token.
+    def generate(
+        self,
+        prompt: list[str],
+        *,
+        max_new_tokens: int = ...,
+        temperature: float = ...,
+        top_k: int = ...,
+        top_p: float = ...,
+        seed: int = ...,
+        stop: Sequence[str] = ...,
+        base: bool = ...,
+    ) -> list[str]: ...
+    def generate(
+        self,
+        prompt: Prompts,
+        *,
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+        base: bool = False,
+    ) -> str | list[str]:
+        """Reply to a prompt as a server would: the model's own template, the likeliest tokens, until a stop token.
 
         >>> isinstance(run.generate("Where is my parcel?", max_new_tokens=4), str)
         True
         >>> len(run.generate(["Hello", "Bye"], max_new_tokens=2))
         2
+        >>> run.generate("Hello", max_new_tokens=4, temperature=0.8, seed=1) == run.generate(
+        ...     "Hello", max_new_tokens=4, temperature=0.8, seed=1
+        ... )
+        True
 
         Args:
             prompt: what a user says; or messages (`Message`, or dicts with role and content); or a list of texts, which
                 are answered each for itself. Before a text stands the system prompt that most training rows had.
             max_new_tokens: where a reply that never stops is cut.
+            temperature: draw tokens, the more freely the higher; 0 takes the likeliest.
+            top_k: draw among so many of the likeliest tokens; 0: among all.
+            top_p: draw among the likeliest tokens whose probabilities add up to this.
+            seed: of what is drawn; the same seed gives the same reply.
+            stop: texts that end a reply before them.
             base: ask the model that the run started from.
 
         Raises:
             SourceNotFoundError: nothing was trained yet.
             TemplateError: the model's template refuses the messages.
+            ConfigError: a setting out of its range, or a model that can only be asked for its likeliest reply.
         """
         from tutelage.generate.replies import replies_to
+        from tutelage.generate.requests import Sampling
+
+        sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
 
         opened = self._open(base=base)
         conversations, several = conversations_of(prompt, system=opened.system_prompt)
         with opened.as_named("base" if base else "tuned") as model:
-            replies = replies_to(model, opened.renderer, conversations, max_new_tokens=max_new_tokens)
+            replies = replies_to(
+                model,
+                opened.renderer,
+                conversations,
+                max_new_tokens=max_new_tokens,
+                sampling=sampling,
+                stop_strings=stop,
+            )
         return replies if several else replies[0]
 
     def evaluate(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,14 +13,13 @@ from rich.text import Text
 from tutelage.cli.run_options import Adapters, Run
 from tutelage.config.sections import LARGEST_COUNT
 from tutelage.errors import ConfigError
-from tutelage.render import Tokenizer
+from tutelage.render import Renderer, Tokenizer
 from tutelage.report.console.terminal import Terminal
 from tutelage.types import Message
 
 if TYPE_CHECKING:
-    import torch
-
     from tutelage.builders.trained_model import TrainedModel
+    from tutelage.generate.requests import Sampling
 
 
 def chat(
@@ -36,6 +34,13 @@ def chat(
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", min=1, max=LARGEST_COUNT, help="Longest reply.")
     ] = 256,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0.0, help="Draw tokens, the more freely the higher; 0: the likeliest.")
+    ] = 0.0,
+    top_p: Annotated[
+        float, typer.Option("--top-p", help="Draw among the likeliest tokens that make up this probability.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of what is drawn: the same seed, the same reply.")] = 0,
     adapter: Adapters = None,
 ) -> None:
     """Talk to what a run trained. /reset starts over, /quit or Ctrl-D ends; questions may also come from a pipe.
@@ -46,31 +51,36 @@ def chat(
         raise ConfigError("--base and --compare contradict each other", fix="give one of them")
     from tutelage.builders.named_adapters import named_adapters
     from tutelage.builders.trained_model import open_trained_model
+    from tutelage.generate.requests import Sampling
 
+    sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed)
     out = Terminal()
     named = named_adapters(adapter or [])
     tuned = not base or bool(named)
     trained_model = open_trained_model(run, tuned=tuned, base=base or compare, adapters=named, log=out.log)
     chat_session(
-        trained_model, out, compare=compare, base=base, prompt=prompt, system=system, max_new_tokens=max_new_tokens
+        trained_model,
+        out,
+        compare=compare,
+        base=base,
+        prompt=prompt,
+        system=system,
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
     )
 
 
 class _Printer:
-    """Prints ids as text as soon as they form whole characters; the prompt comes first and is not shown."""
+    """Prints ids as text as soon as they form whole characters."""
 
     def __init__(self, out: Terminal | None, tokenizer: Tokenizer) -> None:
         self._out, self._tokenizer = out, tokenizer
         self._ids: list[int] = []
         self._shown = 0
-        self._prompt_seen = False
 
-    def put(self, value: torch.Tensor) -> None:
-        """Take the next ids."""
-        if not self._prompt_seen:
-            self._prompt_seen = True
-            return
-        self._ids += [token_id for token_id in value.flatten().tolist() if token_id not in self._tokenizer.stop_ids]
+    def put(self, token: int) -> None:
+        """Take the next id."""
+        self._ids.append(token)
         text = self._tokenizer.decode(self._ids)
         if self._out is not None and not text.endswith("\ufffd"):
             self._out.print(Text(text[self._shown :]), end="", soft_wrap=True)
@@ -91,6 +101,7 @@ def chat_session(
     prompt: str | None,
     system: str | None,
     max_new_tokens: int,
+    sampling: Sampling,
 ) -> None:
     """Ask and answer until the questions end.
 
@@ -102,6 +113,7 @@ def chat_session(
         prompt: the only question; None reads questions.
         system: system prompt; None takes the one that most training rows had, an empty one asks for none.
         max_new_tokens: longest reply.
+        sampling: how tokens are chosen.
     """
     from tutelage.model.attention.packed import use_generation_attention
 
@@ -128,7 +140,8 @@ def chat_session(
         for name in answering:
             histories[name].append(Message("user", question))
             stream = None if compare else out
-            replies[name] = _reply(trained_model, trained_model.as_named(name), histories[name], stream, max_new_tokens)
+            with trained_model.as_named(name) as model:
+                replies[name] = _reply(model, trained_model.renderer, histories[name], stream, max_new_tokens, sampling)
             histories[name].append(Message("assistant", replies[name]))
         if compare:
             _side_by_side(out, replies)
@@ -164,18 +177,21 @@ def _questions(out: Terminal, prompt: str | None) -> Iterator[str]:
 
 
 def _reply(
-    trained_model: TrainedModel,
-    opened_model: AbstractContextManager[Any],
-    history: list[Message],
-    out: Terminal | None,
-    limit: int,
+    model: Any, renderer: Renderer, history: list[Message], out: Terminal | None, limit: int, sampling: Sampling
 ) -> str:
     from tutelage.generate.replies import served_ids, streamed_reply
 
-    tokenizer = trained_model.renderer.tokenizer
-    ids = served_ids(trained_model.renderer, history)
-    with opened_model as model:
-        return streamed_reply(model, tokenizer, ids, max_new_tokens=limit, streamer=_Printer(out, tokenizer))
+    printer = _Printer(out, renderer.tokenizer)
+    reply = streamed_reply(
+        model,
+        renderer.tokenizer,
+        served_ids(renderer, history),
+        max_new_tokens=limit,
+        on_token=printer.put,
+        sampling=sampling,
+    )
+    printer.end()
+    return reply
 
 
 def _side_by_side(out: Terminal, replies: dict[str, str]) -> None:

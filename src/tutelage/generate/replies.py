@@ -9,11 +9,11 @@ import torch
 
 from tutelage.distributed.collective_errors import collective_call
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
-from tutelage.errors import TemplateError
+from tutelage.errors import ConfigError, TemplateError
 from tutelage.generate.batch_check import Batching, batches_of, batching_of
 from tutelage.generate.engine import Engine
-from tutelage.generate.padded import Streamer, padded_replies
-from tutelage.generate.requests import Request
+from tutelage.generate.padded import padded_replies
+from tutelage.generate.requests import GREEDY, Request, Sampling
 from tutelage.model.attention.packed import use_generation_attention
 from tutelage.render import Renderer, Tokenizer
 from tutelage.render.chat_template.template import TemplateRefusal
@@ -113,27 +113,107 @@ def served_ids(renderer: Renderer, messages: Sequence[Message]) -> TokenIds:
 
 
 def replies_to(
-    model: Any, renderer: Renderer, conversations: Sequence[Sequence[Message]], *, max_new_tokens: int
+    model: Any,
+    renderer: Renderer,
+    conversations: Sequence[Sequence[Message]],
+    *,
+    max_new_tokens: int,
+    sampling: Sampling = GREEDY,
+    stop_strings: Sequence[str] = (),
 ) -> list[str]:
-    """One greedy reply to each conversation, the model attending as a server would; it does so from here on.
+    """One reply to each conversation, the model attending as a server would; it does so from here on.
 
     Raises:
         TemplateError: the model's template refuses one of them.
+        ConfigError: tokens are to be drawn, or to end at a string, and the engine does not fit the model.
     """
     prompts = [served_ids(renderer, messages) for messages in conversations]
     use_generation_attention(model)
-    return greedy_replies(
-        model, renderer.tokenizer, prompts, max_new_tokens=max_new_tokens, batch_prompts=PROMPTS_TOGETHER
-    )
+    if sampling == GREEDY and not stop_strings:
+        return greedy_replies(
+            model, renderer.tokenizer, prompts, max_new_tokens=max_new_tokens, batch_prompts=PROMPTS_TOGETHER
+        )
+    engine = _required_engine(model, renderer.tokenizer)
+    requests = [Request(prompt, max_new_tokens, sampling, stop_strings=tuple(stop_strings)) for prompt in prompts]
+    try:
+        texts = {completion.request: completion.text for completion in engine.generate(requests)}
+    finally:
+        use_generation_attention(model)
+    return [texts[place] for place in range(len(prompts))]
 
 
-@torch.inference_mode()
 def streamed_reply(
-    model: Any, tokenizer: Tokenizer, prompt: TokenIds, *, max_new_tokens: int, streamer: Streamer
+    model: Any,
+    tokenizer: Tokenizer,
+    prompt: TokenIds,
+    *,
+    max_new_tokens: int,
+    on_token: Callable[[int], None],
+    sampling: Sampling = GREEDY,
 ) -> str:
-    """One greedy reply, its ids handed to `streamer` as they come."""
+    """One reply, each of its tokens handed to `on_token` as it comes, the stop token left out.
+
+    Args:
+        model: attends as served, here and afterwards.
+        tokenizer: its stop tokens end the reply.
+        prompt: ids of the served prompt.
+        max_new_tokens: where a reply that never stops is cut.
+        on_token: takes an id.
+        sampling: how tokens are chosen.
+
+    Raises:
+        ConfigError: tokens are to be drawn, and the engine does not fit the model.
+    """
     model.eval()
-    return tokenizer.decode(padded_replies(model, tokenizer, [prompt], max_new_tokens, streamer)[0])
+    if sampling == GREEDY:
+        with torch.inference_mode():
+            (ids,) = padded_replies(model, tokenizer, [prompt], max_new_tokens, _Stream(tokenizer, on_token))
+        return tokenizer.decode(ids)
+    engine = _required_engine(model, tokenizer)
+    try:
+        (completion,) = engine.generate(
+            [Request(prompt, max_new_tokens, sampling)], lambda _place, _sample, token: on_token(token)
+        )
+    finally:
+        use_generation_attention(model)
+    return completion.text
+
+
+class _Stream:
+    """transformers' streamer: the prompt's ids come first, and stop tokens, too."""
+
+    def __init__(self, tokenizer: Tokenizer, on_token: Callable[[int], None]) -> None:
+        self._tokenizer, self._on_token, self._prompt_seen = tokenizer, on_token, False
+
+    def put(self, value: torch.Tensor) -> None:
+        """Take the next ids."""
+        if self._prompt_seen:
+            for token in value.flatten().tolist():
+                if token not in self._tokenizer.stop_ids:
+                    self._on_token(token)
+        self._prompt_seen = True
+
+    def end(self) -> None:
+        """The reply is complete."""
+
+
+def _required_engine(model: Any, tokenizer: Tokenizer) -> Engine:
+    batching = answered_together(model, tokenizer)
+    if batching.kind != "packed":
+        raise ConfigError(
+            "This model can only be asked for its most likely reply here",
+            where="temperature, top_k, top_p, min_p, stop strings",
+            found=f"a {type(model).__name__}, which keeps more of a token than its keys and values",
+            expected="a model whose attention alone looks back",
+            fix="leave these settings out",
+        )
+    return Engine(
+        model,
+        tokenizer,
+        head=batching.head,
+        active_replies=PROMPTS_TOGETHER,
+        shares_beginnings=batching.shares_beginnings,
+    )
 
 
 @torch.inference_mode()
