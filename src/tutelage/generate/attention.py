@@ -43,7 +43,7 @@ class Prefill:
 
 @dataclass(frozen=True, slots=True)
 class DecodeGroup:
-    """The next token of every sequence of a shelf, in the order of its rows."""
+    """The next token of every sequence of a shelf that grows, in the order of its rows."""
 
     span: slice
     shelf: Shelf
@@ -107,7 +107,7 @@ class Step:
         keys_SGCK, values_SGCV = shelf.layer(layer, key_GSK[None], value_GSV[None])
         keys_SGCK[rows_S, :, places_S] = key_GSK.transpose(0, 1)
         values_SGCV[rows_S, :, places_S] = value_GSV.transpose(0, 1)
-        sequences, longest = len(shelf.sequences), max(sequence.tokens for sequence in shelf.sequences) + 1
+        sequences, longest = len(shelf.growing), max(sequence.tokens for sequence in shelf.growing) + 1
         keys_SGCK, values_SGCV = keys_SGCK[:sequences, :, :longest], values_SGCV[:sequences, :, :longest]
         query_SGNK = inputs.query_1HTK[0].transpose(0, 1).unflatten(1, (len(key_GSK), -1)).contiguous()
         shape_SGN = query_SGNK.shape[:3]
@@ -130,7 +130,7 @@ class Step:
     def _newest(self, shelf: Shelf, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """The rows of a shelf, and where in each the new token goes."""
         if id(shelf) not in self._places:
-            places_S = torch.tensor([sequence.tokens for sequence in shelf.sequences], device=device)
+            places_S = torch.tensor([sequence.tokens for sequence in shelf.growing], device=device)
             self._places[id(shelf)] = (torch.arange(len(places_S), device=device), places_S)
         return self._places[id(shelf)]
 
@@ -272,7 +272,7 @@ def cached_attention(
 
 @contextmanager
 def attending(step: Step) -> Iterator[None]:
-    """In the block, models after `use_cached_attention` attend as the step says."""
+    """In the block, models inside of `cached_attention_of` attend as the step says."""
     token = _STEP.set(step)
     try:
         yield
@@ -280,10 +280,16 @@ def attending(step: Step) -> Iterator[None]:
         _STEP.reset(token)
 
 
-def use_cached_attention(model: Any) -> None:
-    """Make `model` attend as the step under way says."""
+@contextmanager
+def cached_attention_of(model: Any) -> Iterator[None]:
+    """In the block, `model` attends as the step under way says; behind it as before."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(NAME, cached_attention)
     AttentionMaskInterface.register(NAME, reach_mask)
+    before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)

@@ -1,7 +1,7 @@
 """Continuous batching: prompts are computed as packed rows, replies grow together, and a finished one makes room.
 
 Every step is one forward pass over one row: the newest token of each reply under way, and the prompts that begin. A
-reply is what it would be alone but for rounding (`generate.trial` tries that on the model).
+reply is what it would be alone but for rounding (`generate.batch_check` tries that on the model).
 
 Shape legend: T = tokens of a step's row, S = replies that get a token, D = hidden width, V = vocabulary.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from tutelage.generate.attention import Prefill, Step, attending, use_cached_attention
+from tutelage.generate.attention import Prefill, Step, attending, cached_attention_of
 from tutelage.generate.beginnings import shared_beginnings
 from tutelage.generate.kv_cache import NO_BEGINNING, Beginning, KVCache, capacity_for
 from tutelage.generate.logits import LogitsOfHidden, logits_of
@@ -40,10 +40,10 @@ Watch = Callable[[Sequence[int], torch.Tensor], None]
 
 
 class Engine:
-    """Generates with one model, which attends its way from `generate` on.
+    """Generates with one model.
 
     Args:
-        model: a causal language model that `generate.trial` found fit, with or without PEFT around it.
+        model: a causal language model that `generate.batch_check` found fit, with or without PEFT around it.
         tokenizer: its stop tokens end a reply.
         head: who makes its logits, see `model.output_head`.
         active_replies: replies that grow together.
@@ -74,7 +74,7 @@ class Engine:
         self._shares_beginnings, self._watch = shares_beginnings, watch
 
     def generate(self, requests: Sequence[Request], on_token: OnToken | None = None) -> Iterator[Completion]:
-        """Replies, each as soon as it ends.
+        """Replies, each as soon as it ends. The model is in evaluation mode then, and attends as it did before.
 
         Args:
             requests: what is asked.
@@ -90,24 +90,26 @@ class Engine:
             self._replies(requests),
             KVCache(self._active_replies * capacity_for(longest) if self._most_tokens is None else self._most_tokens),
             self._active_replies,
-            PREFILL_TOKENS if self._shares_beginnings else None,
+            PREFILL_TOKENS,
+            cuts_prompts=self._shares_beginnings,
         )
         with torch.inference_mode():
             self._model.eval()
-            use_cached_attention(self._model)
             logits_of_hidden = logits_of(self._model, self._head_kind, lay_out=len(requests) >= LAID_OUT_FROM)
         while not schedule.done:
-            with torch.inference_mode():
-                completions = self._step(schedule, logits_of_hidden, on_token)
+            completions: list[Completion] = []
+            with cached_attention_of(self._model), torch.inference_mode():  # not across a yield, which may be the last
+                while not completions:
+                    completions = self._step(schedule, logits_of_hidden, on_token)
             yield from completions
 
     def _replies(self, requests: Sequence[Request]) -> Iterator[Reply]:
         prompts = [request.prompt for request in requests]
         shared = shared_beginnings(prompts) if self._shares_beginnings else [0] * len(prompts)
-        beginnings: dict[bytes, Beginning] = {b"": NO_BEGINNING}
+        beginnings: dict[tuple[int, ...], Beginning] = {(): NO_BEGINNING}
         for place, (request, tokens) in enumerate(zip(requests, shared, strict=True)):
-            ids = request.prompt[:tokens]
-            beginning = beginnings.setdefault(ids.tobytes(), Beginning(tokens, tuple(ids.tolist())))
+            ids = tuple(request.prompt[:tokens].tolist())
+            beginning = beginnings.setdefault(ids, Beginning(tokens, ids))
             replies = [
                 Reply(
                     place=place,

@@ -9,9 +9,7 @@ T = tokens, P = tokens of a beginning.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 
@@ -19,7 +17,7 @@ BLOCK_TOKENS = 32
 """Rows of a shelf hold multiples of this."""
 
 GROWTH = 1.25
-"""A shelf without a free row gets so many times the rows: each growth copies it, layer by layer."""
+"""A shelf without a free row gets so many times the rows where memory allows it: each growth copies it."""
 
 LayerKV = tuple[torch.Tensor, torch.Tensor]
 """Keys [.., G, T, K] and values [.., G, T, V] of one layer."""
@@ -60,23 +58,32 @@ class Sequence:
 
 
 class Shelf:
-    """Rows of up to `capacity` tokens that continue one beginning."""
+    """Rows of up to `capacity` tokens that continue one beginning.
+
+    The first rows are of sequences that get a token in every step, so that one product meets them all; behind them lie
+    those whose prompt is still being computed.
+    """
 
     def __init__(self, beginning: Beginning, capacity: int) -> None:
         self.beginning, self.capacity = beginning, capacity
         self.sequences: list[Sequence] = []
         self.layers: dict[int, LayerKV] = {}
-        self._rows = 0
+        self._rows = self._growing = 0
 
-    def reserve(self, rows: int) -> None:
-        """Have memory for so many rows more."""
-        if len(self.sequences) + rows > self._rows:
-            self._resize(max(len(self.sequences) + rows, round(self._rows * GROWTH)))
+    @property
+    def growing(self) -> list[Sequence]:
+        """The sequences that get a token in every step, in the order of their rows."""
+        return self.sequences[: self._growing]
+
+    @property
+    def rows_allocated(self) -> int:
+        """Rows that its memory can hold."""
+        return self._rows
 
     def add(self, sequence: Sequence) -> None:
-        """Give a sequence the next row; what it holds on another shelf moves here."""
-        self.reserve(1)
+        """Give a sequence the next row, which must be there; what it holds on another shelf moves here."""
         row, source, tokens = len(self.sequences), sequence.shelf, sequence.tokens
+        assert row < self._rows, "no row is free"
         if source is not None:
             for layer, (keys_SGCK, values_SGCV) in source.layers.items():
                 own_keys_SGCK, own_values_SGCV = self.layer(layer, keys_SGCK, values_SGCV)
@@ -86,26 +93,35 @@ class Shelf:
         self.sequences.append(sequence)
         sequence.shelf, sequence.row = self, row
 
-    def add_copy(self, source: Sequence, copy: Sequence) -> None:
-        """Give `copy` a row that holds what `source`, a sequence of this shelf, holds."""
-        self.add(copy)
-        copy.tokens = source.tokens
-        for keys_SGCK, values_SGCV in self.layers.values():
-            for tensor in (keys_SGCK, values_SGCV):
-                tensor[copy.row, :, : source.tokens] = tensor[source.row, :, : source.tokens]
+    def start_growing(self, sequence: Sequence) -> None:
+        """From now on the sequence gets a token in every step: it changes places with the first that does not."""
+        other, place = self.sequences[self._growing], sequence.row
+        if other is not sequence:
+            for tensor in self._tensors():
+                held_by_other = tensor[other.row, :, : other.tokens].clone()
+                tensor[other.row, :, : sequence.tokens] = tensor[place, :, : sequence.tokens]
+                tensor[place, :, : other.tokens] = held_by_other
+            self.sequences[place], self.sequences[other.row] = other, sequence
+            sequence.row, other.row = other.row, place
+        self._growing += 1
+
+    def copy(self, source: Sequence, target: Sequence) -> None:
+        """Let `target` hold what `source` holds, both of them sequences of this shelf."""
+        target.tokens = source.tokens
+        for tensor in self._tensors():
+            tensor[target.row, :, : source.tokens] = tensor[source.row, :, : source.tokens]
 
     def remove(self, sequence: Sequence) -> None:
-        """Take a sequence away; the last row takes its place."""
-        last = self.sequences.pop()
-        if last is not sequence:
-            for keys_SGCK, values_SGCV in self.layers.values():
-                for tensor in (keys_SGCK, values_SGCV):
-                    tensor[sequence.row, :, : last.tokens] = tensor[last.row, :, : last.tokens]
-            self.sequences[sequence.row] = last
-            last.row = sequence.row
+        """Take a sequence away; the last of its kind takes its place, and the very last row becomes free."""
+        free = sequence.row
+        if free < self._growing:
+            self._growing -= 1
+            free = self._fill(free, self._growing)
+        self._fill(free, len(self.sequences) - 1)
+        self.sequences.pop()
         sequence.shelf = None
         if len(self.sequences) * 2 < self._rows:
-            self._resize(len(self.sequences))
+            self.resize(len(self.sequences))
 
     def write(self, layer: int, row: int, start: int, keys_GTK: torch.Tensor, values_GTV: torch.Tensor) -> None:
         """Put the keys and values of T tokens of one sequence behind its first `start`."""
@@ -114,22 +130,16 @@ class Shelf:
         keys_SGCK[row, :, start:end] = keys_GTK
         values_SGCV[row, :, start:end] = values_GTV
 
-    @property
-    def rows_allocated(self) -> int:
-        """Rows that its memory can hold."""
-        return self._rows
-
     def layer(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> LayerKV:
         """The tensors of a layer, made in the shapes [.., G, .., K] of these the first time."""
         if layer not in self.layers:
             self.layers[layer] = (self._empty(keys), self._empty(values))
         return self.layers[layer]
 
-    def _empty(self, like: torch.Tensor) -> torch.Tensor:
-        # Zeros, not what lay there before: weights of 0 times a NaN would be NaN.
-        return like.new_zeros(self._rows, like.shape[1], self.capacity, like.shape[3])
-
-    def _resize(self, rows: int) -> None:
+    def resize(self, rows: int) -> None:
+        """Have memory for so many rows, at least those that are taken."""
+        if rows == self._rows:
+            return
         kept, self._rows = len(self.sequences), rows
         if not rows:
             self.layers.clear()
@@ -139,12 +149,26 @@ class Shelf:
                 new[:kept] = old[:kept]
             self.layers[layer] = (resized[0], resized[1])
 
+    def _fill(self, free: int, source: int) -> int:
+        """Move what lies in row `source` to the free row; returns the row that is free then."""
+        if free != source:
+            moved = self.sequences[source]
+            for tensor in self._tensors():
+                tensor[free, :, : moved.tokens] = tensor[source, :, : moved.tokens]
+            self.sequences[free] = moved
+            moved.row = free
+        return source
+
+    def _tensors(self) -> list[torch.Tensor]:
+        return [tensor for layer in self.layers.values() for tensor in layer]
+
+    def _empty(self, like: torch.Tensor) -> torch.Tensor:
+        # Zeros, not what lay there before: weights of 0 times a NaN would be NaN.
+        return like.new_zeros(self._rows, like.shape[1], self.capacity, like.shape[3])
+
 
 class KVCache:
-    """All shelves, with a bound on the tokens that they can hold together.
-
-    Sequences that get a token in every step lie apart from those whose prompt is still being computed, so that the
-    rows of a shelf are all of one kind.
+    """All shelves and beginnings, with a bound on the tokens that they can hold together.
 
     Args:
         most_tokens: the bound; one sequence may pass it alone, as nothing could be done otherwise.
@@ -152,29 +176,50 @@ class KVCache:
 
     def __init__(self, most_tokens: int) -> None:
         self.most_tokens = most_tokens
-        self._shelves: dict[_Key, Shelf] = {}
+        self._shelves: dict[tuple[Beginning, int], Shelf] = {}
+        self._beginnings: set[Beginning] = set()
 
     @property
     def growing(self) -> list[Shelf]:
         """The shelves of sequences that get a token in every step."""
-        return [shelf for key, shelf in self._shelves.items() if key.grows]
+        return [shelf for shelf in self._shelves.values() if shelf.growing]
 
     @property
     def tokens_allocated(self) -> int:
-        """Tokens that the memory of all shelves can hold."""
-        return sum(shelf.rows_allocated * shelf.capacity for shelf in self._shelves.values())
+        """Tokens that all memory can hold."""
+        rows = sum(shelf.rows_allocated * shelf.capacity for shelf in self._shelves.values())
+        return rows + self._beginning_tokens()
 
-    def fits(self, tokens: int, promised: int = 0) -> bool:
-        """Whether room for so many tokens more, beside what is promised already, stays within the bound."""
-        return self.tokens_allocated + promised + tokens <= self.most_tokens
+    def fits(self, beginning: Beginning, tokens: int) -> bool:
+        """Whether rows of so many tokens more, behind a beginning, stay within the bound.
 
-    def place(self, sequences: Collection[Sequence], beginning: Beginning, capacity: int, *, grows: bool) -> None:
-        """Give sequences a row each of one shelf; what they hold elsewhere moves there."""
-        key = _Key(beginning, capacity, grows)
-        shelf = self._shelves.setdefault(key, Shelf(beginning, capacity))
-        shelf.reserve(len(sequences))
-        for sequence in sequences:
-            shelf.add(sequence)
+        Where they would not, other beginnings that no sequence continues are forgotten.
+        """
+        if self._fits(beginning, tokens):
+            return True
+        continued = {shelf.beginning for shelf in self._shelves.values()}
+        for idle in self._beginnings - continued - {beginning}:
+            idle.layers.clear()
+            self._beginnings.remove(idle)
+        return self._fits(beginning, tokens)
+
+    def begin(self, beginning: Beginning) -> bool:
+        """Have room for the tokens of a beginning; returns whether they are to be computed."""
+        if not beginning.tokens or beginning in self._beginnings:
+            return False
+        self._free_spare_rows_for(beginning.tokens)
+        self._beginnings.add(beginning)
+        return True
+
+    def place(self, sequence: Sequence, beginning: Beginning, capacity: int) -> None:
+        """Give a sequence a row; what it holds elsewhere moves there."""
+        shelf = self._shelves.setdefault((beginning, capacity), Shelf(beginning, capacity))
+        if len(shelf.sequences) == shelf.rows_allocated:
+            wanted = max(1, round(shelf.rows_allocated * (GROWTH - 1)))
+            self._free_spare_rows_for(wanted * capacity)
+            spare_rows = (self.most_tokens - self.tokens_allocated) // capacity
+            shelf.resize(shelf.rows_allocated + max(1, min(wanted, spare_rows)))
+        shelf.add(sequence)
         self._drop_empty_shelves()
 
     def release(self, sequence: Sequence) -> None:
@@ -184,11 +229,18 @@ class KVCache:
         sequence.tokens = 0
         self._drop_empty_shelves()
 
+    def _fits(self, beginning: Beginning, tokens: int) -> bool:
+        taken = sum(len(shelf.sequences) * shelf.capacity for shelf in self._shelves.values())
+        new_beginning = 0 if beginning in self._beginnings else beginning.tokens
+        return taken + self._beginning_tokens() + new_beginning + tokens <= self.most_tokens
+
+    def _beginning_tokens(self) -> int:
+        return sum(beginning.tokens for beginning in self._beginnings)
+
+    def _free_spare_rows_for(self, tokens: int) -> None:
+        if self.tokens_allocated + tokens > self.most_tokens:
+            for shelf in self._shelves.values():
+                shelf.resize(len(shelf.sequences))
+
     def _drop_empty_shelves(self) -> None:
         self._shelves = {key: shelf for key, shelf in self._shelves.items() if shelf.sequences}
-
-
-class _Key(NamedTuple):
-    beginning: Beginning
-    capacity: int
-    grows: bool

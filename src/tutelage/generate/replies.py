@@ -80,12 +80,9 @@ def greedy_replies(
         # The longest first: at the end, when no prompt is left to take a place, few tokens of a reply remain.
         order = sorted(places, key=lambda place: len(prompts[place]), reverse=True)
         texts: dict[int, str] = {}
-        try:
-            for completion in engine.generate([Request(prompts[place], max_new_tokens) for place in order]):
-                texts[order[completion.request]] = completion.text
-                done(1)
-        finally:
-            use_generation_attention(model)
+        for completion in engine.generate([Request(prompts[place], max_new_tokens) for place in order]):
+            texts[order[completion.request]] = completion.text
+            done(1)
         return texts
 
     collective_call(process_group, answer_share)
@@ -135,10 +132,7 @@ def replies_to(
         )
     engine = _required_engine(model, renderer.tokenizer)
     requests = [Request(prompt, max_new_tokens, sampling, stop_strings=tuple(stop_strings)) for prompt in prompts]
-    try:
-        texts = {completion.request: completion.text for completion in engine.generate(requests)}
-    finally:
-        use_generation_attention(model)
+    texts = {completion.request: completion.text for completion in engine.generate(requests)}
     return [texts[place] for place in range(len(prompts))]
 
 
@@ -170,12 +164,9 @@ def streamed_reply(
             (ids,) = padded_replies(model, tokenizer, [prompt], max_new_tokens, _Stream(tokenizer, on_token))
         return tokenizer.decode(ids)
     engine = _required_engine(model, tokenizer)
-    try:
-        (completion,) = engine.generate(
-            [Request(prompt, max_new_tokens, sampling)], lambda _place, _sample, token: on_token(token)
-        )
-    finally:
-        use_generation_attention(model)
+    (completion,) = engine.generate(
+        [Request(prompt, max_new_tokens, sampling)], lambda _place, _sample, token: on_token(token)
+    )
     return completion.text
 
 

@@ -85,6 +85,9 @@ class Request:
         samples: how many replies; the prompt is computed once for all of them.
         stop_strings: a reply ends before the first of them; the token that completes it is the last that is generated.
         logprobs: give the logarithm of each token's probability, before temperature and penalties.
+
+    Raises:
+        ConfigError: an empty prompt or stop string, or less than one token or reply.
     """
 
     prompt: TokenIds
@@ -93,6 +96,23 @@ class Request:
     samples: int = 1
     stop_strings: tuple[str, ...] = ()
     logprobs: bool = False
+
+    def __post_init__(self) -> None:
+        lengths = (
+            ("prompt", len(self.prompt), "ids"),
+            ("max_new_tokens", self.max_new_tokens, "tokens"),
+            ("samples", self.samples, "replies"),
+            ("stop_strings", min(map(len, self.stop_strings), default=1), "characters in each"),
+        )
+        for name, count, noun in lengths:
+            if count < 1:
+                raise ConfigError(
+                    "Nothing can be generated for this request",
+                    where=name,
+                    found=f"{count} {noun}",
+                    expected="at least 1",
+                    fix=f"give {name} at least 1",
+                )
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,8 @@ class Choice:
         self._penalize(logits_V)
         if self.sampling.is_greedy:
             return int(logits_V.argmax())
-        probabilities_V = _kept(logits_V.div_(self.sampling.temperature), self.sampling)
+        # The largest becomes 0 before the division, which could otherwise pass the range of fp32.
+        probabilities_V = _kept(logits_V.sub_(logits_V.max()).div_(self.sampling.temperature), self.sampling)
         if self._random is None:
             self._random = np.random.default_rng([self.sampling.seed, self.sample])
         # One number for each token and no other: what a reply draws does not depend on the size of the vocabulary.
@@ -55,7 +56,7 @@ class Choice:
         sampling = self.sampling
         if sampling.repetition_penalty != 1.0:
             seen_U = torch.from_numpy(np.union1d(self.prompt, np.asarray(self.generated, dtype=np.int64)))
-            seen_U = seen_U.long().to(logits_V.device)
+            seen_U = seen_U[seen_U < len(logits_V)].long().to(logits_V.device)
             values_U = logits_V[seen_U]
             penalty = sampling.repetition_penalty
             logits_V[seen_U] = torch.where(values_U > 0, values_U / penalty, values_U * penalty)
@@ -79,14 +80,17 @@ def next_tokens(logits_SV: torch.Tensor, choices: Sequence[Choice]) -> list[int]
 
 def token_logprobs(logits_SV: torch.Tensor, tokens: Sequence[int]) -> list[float]:
     """The natural logarithm of each token's probability."""
-    chosen_S1 = torch.tensor(tokens, device=logits_SV.device)[:, None]
+    chosen_S1 = torch.tensor(tokens, dtype=torch.long, device=logits_SV.device)[:, None]
     logprobs_S: torch.Tensor = logits_SV.gather(1, chosen_S1)[:, 0] - logits_SV.logsumexp(dim=1)
     values: list[float] = logprobs_S.tolist()
     return values
 
 
 def _kept(logits_V: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """[V]: probabilities of the tokens that top-k, top-p and min-p leave, 0 for the others."""
+    """[V]: probabilities of the tokens that top-k, top-p and min-p leave, 0 for the others.
+
+    Tokens that are as likely as the last one that stays, stay. The sum is below 1 where top-p or min-p removed some.
+    """
     if 0 < sampling.top_k < len(logits_V):
         least = logits_V.topk(sampling.top_k).values[-1]
         logits_V.masked_fill_(logits_V < least, float("-inf"))

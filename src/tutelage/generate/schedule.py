@@ -5,7 +5,7 @@ Shape legend: S = replies that get a token, V = vocabulary.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -37,7 +37,12 @@ class Reply(CachedSequence):
     text: ReplyText
     logprobs: list[float] = field(default_factory=list)
     twins: list[Reply] = field(default_factory=list)
-    """Replies to the same prompt that take over what is computed for it."""
+    """Replies to the same prompt that take over what is computed for it; they have rows as long as this one."""
+
+    @property
+    def group(self) -> list[Reply]:
+        """It and its twins."""
+        return [self, *self.twins]
 
     @property
     def pending(self) -> int:
@@ -85,17 +90,24 @@ class Schedule:
         replies: in the order in which they begin.
         cache: has their keys and values.
         active_replies: at most so many at a time.
-        prefill_tokens: of prompts in a step, a prompt being cut where it passes this; None: prompts are never cut.
+        prefill_tokens: of prompts in a step.
+        cuts_prompts: whether a prompt is cut where it passes that; else it is computed alone.
     """
 
     def __init__(
-        self, replies: Iterable[Reply], cache: KVCache, active_replies: int, prefill_tokens: int | None
+        self,
+        replies: Iterable[Reply],
+        cache: KVCache,
+        active_replies: int,
+        prefill_tokens: int,
+        *,
+        cuts_prompts: bool,
     ) -> None:
         self._waiting = deque(replies)
         self._filling: list[Reply] = []
         self._growing: list[Reply] = []
-        self._cache, self._active_replies, self._prefill_tokens = cache, active_replies, prefill_tokens
-        self._known_beginnings: set[Beginning] = set()
+        self._cache, self._active_replies = cache, active_replies
+        self._prefill_tokens, self._cuts_prompts = prefill_tokens, cuts_prompts
 
     @property
     def done(self) -> bool:
@@ -105,22 +117,17 @@ class Schedule:
     def admit(self) -> list[Beginning]:
         """Make room for the next token of every reply, let others begin; returns beginnings that are to be computed."""
         self._move_to_larger_rows()
-        newcomers: list[Reply] = []
-        promised, active = 0, len(self._growing) + sum(1 + len(reply.twins) for reply in self._filling)
-        while self._waiting:
-            reply = self._waiting[0]
-            active += 1 + len(reply.twins)
-            tokens = capacity_for(reply.room) * (1 + len(reply.twins))
-            is_only_one = not (self._growing or self._filling or newcomers)
-            if not is_only_one and (active > self._active_replies or not self._cache.fits(tokens, promised)):
-                break
-            promised += tokens
-            newcomers.append(self._waiting.popleft())
-        self._place(newcomers, grows=False)
-        self._filling += newcomers
-        beginnings = {reply.beginning: None for reply in newcomers if reply.beginning.tokens}
-        unknown = [beginning for beginning in beginnings if beginning not in self._known_beginnings]
-        self._known_beginnings.update(unknown)
+        unknown: list[Beginning] = []
+        while self._waiting and (count := self._room_for(self._waiting[0])):
+            reply = self._waiting.popleft()
+            if rest := reply.twins[count - 1 :]:
+                reply.twins, rest[0].twins = reply.twins[: count - 1], rest[1:]
+                self._waiting.appendleft(rest[0])
+            if self._cache.begin(reply.beginning):
+                unknown.append(reply.beginning)
+            for one in reply.group:
+                self._cache.place(one, reply.beginning, capacity_for(reply.room))
+            self._filling.append(reply)
         return unknown
 
     def row(self) -> tuple[Step, list[Part]]:
@@ -128,15 +135,15 @@ class Schedule:
         parts: list[Part] = []
         groups: list[DecodeGroup] = []
         for shelf in self._cache.growing:
-            groups.append(DecodeGroup(slice(len(parts), len(parts) + len(shelf.sequences)), shelf))
-            parts += [Part(reply, 1) for reply in shelf.sequences if isinstance(reply, Reply)]
+            groups.append(DecodeGroup(slice(len(parts), len(parts) + len(shelf.growing)), shelf))
+            parts += [Part(reply, 1) for reply in shelf.growing if isinstance(reply, Reply)]
         prefills: list[Prefill] = []
         place, budget = len(parts), self._prefill_tokens
         for reply in self._filling:
-            count = reply.pending if budget is None else min(reply.pending, budget)
-            if not count:
+            count = min(reply.pending, budget) if self._cuts_prompts else reply.pending
+            if budget <= 0 or (prefills and count > budget):
                 break
-            budget = None if budget is None else budget - count
+            budget -= count
             prefills.append(Prefill(slice(place, place + count), reply.beginning, reply))
             parts.append(Part(reply, count))
             place += count
@@ -158,17 +165,17 @@ class Schedule:
             if part.reply in self._filling:
                 filled.append(part.reply)
         self._filling = [reply for reply in self._filling if reply.pending]
-        self._place(filled, grows=True)
-        self._growing += filled
         for reply in filled:
-            twins, reply.twins = reply.twins, []
-            assert reply.shelf is not None
-            for twin in twins:
-                twin.beginning = reply.beginning
-                reply.shelf.add_copy(reply, twin)
-            self._growing += twins
-            asked += twins
-            places += [places[asked.index(reply)]] * len(twins)
+            row_place, shelf = places[asked.index(reply)], reply.shelf
+            assert shelf is not None
+            shelf.start_growing(reply)
+            for twin in reply.twins:
+                shelf.copy(reply, twin)
+                shelf.start_growing(twin)
+            asked += reply.twins
+            places += [row_place] * len(reply.twins)
+            self._growing += reply.group
+            reply.twins = []
         return asked, places
 
     def take(self, replies: Sequence[Reply], logits_SV: torch.Tensor, on_token: OnToken | None) -> list[Completion]:
@@ -198,32 +205,31 @@ class Schedule:
                 completions.append(reply.completion)
         return completions
 
+    def _room_for(self, reply: Reply) -> int:
+        """How many of a waiting group can begin: all or, but where nothing else is active, none."""
+        size, row_tokens = len(reply.group), capacity_for(reply.room)
+        active = len(self._growing) + sum(len(other.group) for other in self._filling)
+        if active:
+            fits = active + size <= self._active_replies and self._cache.fits(reply.beginning, size * row_tokens)
+            return size if fits else 0
+        counts = range(size, 1, -1)
+        return next((count for count in counts if self._cache.fits(reply.beginning, count * row_tokens)), 1)
+
     def _move_to_larger_rows(self) -> None:
-        """Give each reply whose row is full a longer one; where memory is short, the youngest begin again later."""
-        full = [reply for reply in self._growing if reply.shelf is not None and reply.tokens == reply.shelf.capacity]
-        kept: list[Reply] = []
-        promised = 0
-        for reply in full:
-            if reply.shelf is None:  # it had to make room for another
-                continue
-            tokens = capacity_for(reply.room)
-            while not self._cache.fits(tokens, promised) and len(self._growing) > 1:
-                youngest = self._growing[-1] if self._growing[-1] is not reply else self._growing[-2]
-                if youngest in kept:
-                    break
-                self._begin_again_later(youngest)
-            promised += tokens
-            kept.append(reply)
-        self._place(kept, grows=True)
+        """Give each reply whose row is full a longer one; where memory is short, the youngest are preempted."""
+        for reply in list(self._growing):
+            row_tokens = capacity_for(reply.room)
+            while reply.shelf is not None and reply.tokens == reply.shelf.capacity:
+                active = self._growing + self._filling
+                if len(active) > 1 and not self._cache.fits(reply.beginning, row_tokens):
+                    self._preempt(active[-1])  # which may be this reply itself
+                    continue
+                self._cache.place(reply, reply.beginning, row_tokens)
+                reply.shelf.start_growing(reply)
 
-    def _begin_again_later(self, reply: Reply) -> None:
-        self._growing.remove(reply)
-        self._cache.release(reply)
+    def _preempt(self, reply: Reply) -> None:
+        """Take a group's memory away, so that it begins again when there is room."""
+        (self._filling if reply in self._filling else self._growing).remove(reply)
+        for one in reply.group:
+            self._cache.release(one)
         self._waiting.appendleft(reply)
-
-    def _place(self, replies: Sequence[Reply], *, grows: bool) -> None:
-        groups: dict[tuple[Beginning, int], list[Reply]] = defaultdict(list)
-        for reply in replies:
-            groups[reply.beginning, capacity_for(reply.room)].append(reply)
-        for (beginning, capacity), group in groups.items():
-            self._cache.place(group, beginning, capacity, grows=grows)
