@@ -183,7 +183,7 @@ def test_memory_stays_below_its_bound(
     completed(model, requests, active_replies=active_replies, most_tokens=most_tokens)
 
     assert max(allocated) <= most_tokens
-    assert active_replies == 2 or max(allocated) > most_tokens * 0.8, "memory that is there is used"
+    assert active_replies == 2 or max(allocated) > most_tokens / 2, "memory that is there is used"
 
 
 def test_samples_are_drawn_from_one_prompt(model: Any) -> None:

@@ -234,7 +234,7 @@ def _weights(scores_SGNL: torch.Tensor, hidden_S11L: torch.Tensor | None, inputs
     return torch.softmax(torch.cat([scores_SGNL, sinks_SGN1], -1), -1)[..., :-1]
 
 
-def cached_attention(
+def step_attention(
     module: torch.nn.Module,
     query_1HTK: torch.Tensor,
     key_1GTK: torch.Tensor,
@@ -272,7 +272,7 @@ def cached_attention(
 
 @contextmanager
 def attending(step: Step) -> Iterator[None]:
-    """In the block, models inside of `cached_attention_of` attend as the step says."""
+    """In the block, models inside of `cached_attention` attend as the step says."""
     token = _STEP.set(step)
     try:
         yield
@@ -280,16 +280,27 @@ def attending(step: Step) -> Iterator[None]:
         _STEP.reset(token)
 
 
-@contextmanager
-def cached_attention_of(model: Any) -> Iterator[None]:
-    """In the block, `model` attends as the step under way says; behind it as before."""
-    from transformers import AttentionInterface, AttentionMaskInterface
+def configs_of_attention(model: Any) -> list[Any]:
+    """The configurations that say how the parts of a model attend, the outermost first."""
+    from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-    AttentionInterface.register(NAME, cached_attention)
+    AttentionInterface.register(NAME, step_attention)
     AttentionMaskInterface.register(NAME, reach_mask)
-    before = model.config._attn_implementation
-    model.set_attn_implementation(NAME)
+    configs = {id(part.config): part.config for part in model.modules() if isinstance(part, PreTrainedModel)}
+    return list(configs.values())
+
+
+@contextmanager
+def cached_attention(configs: Sequence[Any]) -> Iterator[None]:
+    """In the block, a model with these configurations attends as the step under way says; behind it as before.
+
+    `set_attn_implementation` would do the same, but takes a millisecond, and this is done for every reply.
+    """
+    before = [config._attn_implementation for config in configs]
     try:
+        for config in configs:
+            config._attn_implementation = NAME
         yield
     finally:
-        model.set_attn_implementation(before)
+        for config, name in zip(configs, before, strict=True):
+            config._attn_implementation = name

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from tutelage.generate.attention import Prefill, Step, attending, cached_attention_of
+from tutelage.generate.attention import Prefill, Step, attending, cached_attention, configs_of_attention
 from tutelage.generate.beginnings import shared_beginnings
 from tutelage.generate.kv_cache import NO_BEGINNING, Beginning, KVCache, capacity_for
 from tutelage.generate.logits import LogitsOfHidden, logits_of
@@ -67,7 +67,7 @@ class Engine:
     ) -> None:
         assert not has_prompt(model), "virtual tokens are not part of this engine's rows"
         self._model = bare_model(model)
-        self._decoder = decoder_of(self._model)
+        self._decoder, self._configs = decoder_of(self._model), configs_of_attention(self._model)
         self._device = self._model.get_input_embeddings().weight.device
         self._tokenizer, self._head_kind = tokenizer, head
         self._active_replies, self._most_tokens = active_replies, most_tokens
@@ -98,7 +98,7 @@ class Engine:
             logits_of_hidden = logits_of(self._model, self._head_kind, lay_out=len(requests) >= LAID_OUT_FROM)
         while not schedule.done:
             completions: list[Completion] = []
-            with cached_attention_of(self._model), torch.inference_mode():  # not across a yield, which may be the last
+            with cached_attention(self._configs), torch.inference_mode():  # not across a yield, which may be the last
                 while not completions:
                     completions = self._step(schedule, logits_of_hidden, on_token)
             yield from completions
