@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tutelage.generate.stopping import ReplyText
@@ -81,6 +82,41 @@ def test_a_stop_string_far_into_a_reply_is_found(tokenizer: Tokenizer) -> None:
     reply = fed(tokenizer, letters(tokenizer, text + "STOP here"), "STOP")
 
     assert (reply.ended_by, reply.text) == ("stop_string", text)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_reply_ends_at_the_first_token_after_which_its_text_has_a_stop_string(
+    tokenizer: Tokenizer, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    ids = [id_ for id_ in random.integers(0, 416, 120).tolist() if id_ not in tokenizer.stop_ids]
+    ids[60:60] = letters(tokenizer, "schön müde 🙂 ") + [410] * int(random.integers(0, 90))
+    text = tokenizer.decode(ids)
+    places = random.integers(len(text) // 3, len(text) - 8, 2).tolist()
+    stop_strings = [text[place : place + int(random.integers(2, 8))] for place in places]
+
+    reply = fed(tokenizer, ids, *stop_strings)
+
+    ends = (count for count in range(1, len(ids) + 1) if any(map(tokenizer.decode(ids[:count]).count, stop_strings)))
+    assert len(reply.ids) == next(ends)
+    assert reply.text == text[: min(text.find(stop_string) % len(text) for stop_string in stop_strings)]
+
+
+def test_the_time_a_stop_string_takes_does_not_grow_with_the_reply(tokenizer: Tokenizer) -> None:
+    decoded: list[int] = []
+
+    class Counting:
+        stop_ids = tokenizer.stop_ids
+
+        def decode(self, ids: list[int]) -> str:
+            decoded.append(len(ids))
+            return tokenizer.decode(ids)
+
+    reply = ReplyText(Counting(), ("never this",), 2000)  # type: ignore[arg-type] # all that it asks of a tokenizer
+    for token in letters(tokenizer, "many words and more, then " * 30):
+        reply.add(token)
+
+    assert max(decoded) < 40
 
 
 def test_a_stop_token_ends_the_reply_and_is_not_part_of_it(tokenizer: Tokenizer) -> None:

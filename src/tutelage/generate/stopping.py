@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from tutelage.generate.requests import EndedBy
 from tutelage.render import Tokenizer
 
+MARGIN = 16
+"""Letters at the beginning of a decoded end that may differ from those in the whole text: a space that is left out, or
+what stands for a letter some of whose bytes are missing."""
+
 
 @dataclass(slots=True)
 class ReplyText:
@@ -33,7 +37,7 @@ class ReplyText:
             self.ended_by = "stop_token"
             return
         self.ids.append(token)
-        if self.stop_strings and self._stop_place(self.tokenizer.decode(self.ids)) is not None:
+        if self.stop_strings and self._has_stop_string():
             self.ended_by = "stop_string"
         elif len(self.ids) >= self.max_new_tokens:
             self.ended_by = "length"
@@ -43,6 +47,21 @@ class ReplyText:
         """What the tokens say, up to a stop string."""
         text = self.tokenizer.decode(self.ids)
         return text[: self._stop_place(text)] if self.ended_by == "stop_string" else text
+
+    def _has_stop_string(self) -> bool:
+        """Whether the newest token completes one; all of a long text is decoded only where its end has one."""
+        if self._stop_place(self._end()) is None:
+            return False
+        return self._stop_place(self.tokenizer.decode(self.ids)) is not None
+
+    def _end(self) -> str:
+        """The end of the text, where a stop string must lie that ends in the newest token."""
+        newest = self.tokenizer.decode(self.ids[-1:])
+        length = max(map(len, self.stop_strings)) + len(newest) + MARGIN
+        tokens = length
+        while len(text := self.tokenizer.decode(self.ids[-tokens:])) < length and tokens < len(self.ids):
+            tokens *= 2  # many tokens may say little: bytes of a letter, or ids beyond the tokenizer's own
+        return text
 
     def _stop_place(self, text: str) -> int | None:
         """Where the first stop string begins."""
