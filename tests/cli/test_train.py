@@ -172,6 +172,8 @@ def test_evaluate_prints_a_table(tutelage: Tutelage, home: Path) -> None:
     assert code == 0, err
     assert "measured just now" in " ".join(out.split())
     assert "held-out loss" in out
+    assert "Holm's adjustment" in out, "the run's own replies before training are the other side"
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_report_is_written_again(tutelage: Tutelage, home: Path) -> None:

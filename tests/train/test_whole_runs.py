@@ -22,14 +22,15 @@ from tutelage.distributed import strategy as strategy_module
 from tutelage.errors import ConfigError, DataError, SaveError, SourceNotFoundError, TrainingError
 from tutelage.report.console.progress import Screen
 from tutelage.runs import folder as run_files
+from tutelage.runs.uncertainty import VERDICTS
 from tutelage.train import run as run_module
 from tutelage.train import startup
 from tutelage.train.run import Finished
 
 TrainTiny = Callable[..., Finished]
 PROMISED = {
-    "name", "model", "method", "steps", "epochs", "stopped_early", "best_step", "before", "after", "unmeasured",
-    "trained_sha256", "tokens_per_second",
+    "name", "model", "method", "steps", "epochs", "stopped_early", "best_step", "before", "after", "uncertainty",
+    "unmeasured", "trained_sha256", "tokens_per_second",
     "trained_tokens", "total_tokens", "peak_bytes", "dropped", "examples", "parameters", "bytes", "device", "precision",
     "versions", "seed", "settings_sha256", "template_sha256", "tokenizer_sha256", "data_sha256", "git_commit",
     "started", "elapsed_seconds",
@@ -96,6 +97,15 @@ def test_a_run_leaves_all_that_is_promised(
         assert result[side]["heldout_loss"] > 0
         assert set(result[side]["fields"]) == {"item", "count", "urgent"}
     assert result["after"]["heldout_loss"] < result["before"]["heldout_loss"]
+    found = result["uncertainty"]
+    assert set(found["shares"]) == {"exact_match", "valid_json", "general"}
+    assert set(found["fields"]) == {"item", "count", "urgent"}
+    for name, share in (*found["shares"].items(), *found["fields"].items()):
+        for side in ("before", "after"):
+            value = result[side].get(name, result[side]["fields"].get(name))
+            assert share[side]["low"] <= value <= share[side]["high"], name
+            assert value * share["items"] == pytest.approx(round(value * share["items"]))
+        assert share["change"]["verdict"] in VERDICTS
     assert len(result["examples"]) == 3
     assert result["examples"][0]["prompt"] == "My sister asks for 1 lamps!"
     assert result["examples"][0]["reference"] == '{"item": "lamp", "count": 1, "urgent": true}'

@@ -14,10 +14,11 @@ from tutelage.api.messages import Prompts, conversations_of
 from tutelage.config.keywords import from_keywords
 from tutelage.config.settings import Settings
 from tutelage.errors import CheckpointError, SourceNotFoundError, command
+from tutelage.report.console.measures import Drawn, MeasuresTable, before_after
 from tutelage.report.console.progress import Screen
-from tutelage.report.console.result import before_after, measure_rows
 from tutelage.report.console.terminal import Terminal
 from tutelage.runs import folder as run_files
+from tutelage.runs.uncertainty import uncertainty_in
 from tutelage.types import Message
 
 if TYPE_CHECKING:
@@ -302,22 +303,27 @@ class Run:
             return f"Run({str(self.folder)!r}), not finished: go on with resume=True"
         stream = io.StringIO()
         console = Terminal(file=stream, width=TABLE_COLUMNS)
-        console.print(before_after(self.result["before"], self.result["after"], title=self.folder.name))
+        console.print(Drawn(self._table(), title=self.folder.name))
         return stream.getvalue().rstrip("\n")
 
     def _repr_html_(self) -> str:
         """The before/after table, for a notebook."""
         if not self.result:
             return f"<p>{html.escape(repr(self))}</p>"
-        rows = measure_rows({"before": self.result["before"], "after": self.result["after"]})
-        cell = 'style="text-align:right"'
+        table = self._table()
+        right = 'style="text-align:right"'
+        head = "".join(f"<th {right}>{html.escape(heading)}</th>" for heading in table.headings)
         body = "".join(
-            f'<tr><td style="text-align:left">{html.escape(label)}</td>'
-            + "".join(f"<td {cell}>{html.escape(value)}</td>" for value in values)
+            f'<tr><td style="text-align:left">{html.escape(name)}</td>'
+            + "".join(f"<td {right}>{html.escape(cell)}</td>" for cell in cells)
             + "</tr>"
-            for label, values in rows
+            for name, *cells in table.rows
         )
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in table.notes)
         return (
             f"<table><caption>{html.escape(self.folder.name)}</caption>"
-            f"<thead><tr><th></th><th {cell}>before</th><th {cell}>after</th></tr></thead><tbody>{body}</tbody></table>"
+            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
         )
+
+    def _table(self) -> MeasuresTable:
+        return before_after(self.result["before"], self.result["after"], uncertainty_in(self.result))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from tutelage.builders.dataset import Prepared, prepare, prepared_cache
@@ -16,15 +17,28 @@ from tutelage.builders.row_lengths import longest_rows
 from tutelage.builders.trained_model import TrainedModel, open_trained_model
 from tutelage.config import Settings
 from tutelage.distributed.strategy import Strategy
+from tutelage.errors import CheckpointError
 from tutelage.evaluate.heldout import heldout_loss
+from tutelage.evaluate.saved_results import read_eval_result
 from tutelage.evaluate.suite import EvalResult, EvalSuite, Metrics, run_suite
+from tutelage.evaluate.uncertainty import Outcomes, item_outcomes
 from tutelage.model.architecture import Architecture, architecture_of
 from tutelage.model.loss import row_loss
 from tutelage.optim.master_weights import MasterWeights
 from tutelage.pack import pack_rows
 from tutelage.render import Renderer
 from tutelage.report.console.progress import Screen
+from tutelage.runs import folder as run_files
+from tutelage.runs.fingerprint import read_inputs
 from tutelage.types import PackedSequence
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One model: its numbers, and which items it had right."""
+
+    metrics: Metrics
+    outcomes: Outcomes
 
 
 def eval_suite_for(resolved: ResolvedRun, prepared: Prepared, *, architecture: Architecture) -> EvalSuite:
@@ -91,7 +105,7 @@ def run_suite_on_ranks(
     )
 
 
-def evaluate_adapters(run: str, adapters: Sequence[NamedAdapter], *, screen: Screen) -> dict[str, Metrics]:
+def evaluate_adapters(run: str, adapters: Sequence[NamedAdapter], *, screen: Screen) -> dict[str, Measured]:
     """Measure a run's base, what it trained, and other adapters of the same base, which is loaded once.
 
     Raises:
@@ -105,7 +119,44 @@ def evaluate_adapters(run: str, adapters: Sequence[NamedAdapter], *, screen: Scr
 
 def evaluate_opened(trained_model: TrainedModel, *, name: str, screen: Screen) -> Metrics:
     """Measure one of a run's models, which are open already, on the files its settings name."""
-    return _examine(trained_model, (name,), screen)[name]
+    return _examine(trained_model, (name,), screen)[name].metrics
+
+
+def evaluate_beside_saved(folder: Path, *, base: bool, screen: Screen) -> tuple[Measured, Outcomes]:
+    """Measure a run's model again, and say what the other one had right when the run measured it, on the same items.
+
+    Args:
+        folder: the run's.
+        base: measure the model that it started from, beside what it trained; False: the other way round.
+        screen: told what happens.
+
+    Returns:
+        What was measured now, and the saved outcomes; these are empty where the data changed since, or none are there.
+
+    Raises:
+        SourceNotFoundError: the run is not finished.
+        CheckpointError: its settings cannot be read.
+    """
+    has_adapter = run_files.read_settings(folder).model.method != "full"  # one object is then both models
+    trained_model = open_trained_model(
+        str(folder), tuned=has_adapter or not base, base=base and not has_adapter, log=screen.log
+    )
+    prepared = _prepared(trained_model)
+    name = "base" if base else "tuned"
+    measured = _measured(trained_model, (name,), trained_model.settings, prepared, screen)[name]
+    if not _same_data(folder, prepared):
+        return measured, {}
+    saved = read_eval_result(folder / (run_files.AFTER if base else run_files.BEFORE), log=lambda _: None)
+    return measured, {} if saved is None else item_outcomes(prepared.task, prepared.general, saved)
+
+
+def _same_data(folder: Path, prepared: Prepared) -> bool:
+    """Whether the run recorded the same files; their names may differ by where it is evaluated from."""
+    try:
+        recorded = read_inputs(folder)["data_sha256"]
+    except CheckpointError:
+        return False
+    return sorted(recorded.values()) == sorted(prepared.data_sha256.values())
 
 
 def evaluate_rows(
@@ -136,32 +187,36 @@ def evaluate_rows(
     positions.require_room(asked, prepared)
     if measures_loss:
         prepared = replace(prepared, validation=prepared.train)
-    return _measured(trained_model, (name,), asked, prepared, screen)[name]
+    return _measured(trained_model, (name,), asked, prepared, screen)[name].metrics
 
 
-def _examine(trained_model: TrainedModel, names: Sequence[str], screen: Screen) -> dict[str, Metrics]:
+def _examine(trained_model: TrainedModel, names: Sequence[str], screen: Screen) -> dict[str, Measured]:
+    return _measured(trained_model, names, trained_model.settings, _prepared(trained_model), screen)
+
+
+def _prepared(trained_model: TrainedModel) -> Prepared:
     folder = trained_model.renderer.tokenizer.folder
     positions = positions_of(trained_model.settings, folder)
     prepared = prepare(positions.within(trained_model.settings), folder, cache=prepared_cache())
     positions.require_room(trained_model.settings, prepared)
-    return _measured(trained_model, names, trained_model.settings, prepared, screen)
+    return prepared
 
 
 def _measured(
     trained_model: TrainedModel, names: Sequence[str], settings: Settings, prepared: Prepared, screen: Screen
-) -> dict[str, Metrics]:
+) -> dict[str, Measured]:
     resolved = resolve(settings)
     with trained_model.as_named(names[0]) as model:
         architecture = architecture_of(model, longest_rows(resolved, prepared))
         eval_suite = eval_suite_for(resolved, prepared, architecture=architecture)
-    metrics_by_name = {}
+    measured = {}
     for name in names:
         title = f"Asking {name}" if len(names) > 1 else "Asking"
         with (
             screen.counting(f"{title} {eval_suite.replies} prompts", eval_suite.replies) as done,
             trained_model.as_named(name) as model,
         ):
-            metrics_by_name[name] = run_suite(
+            eval_result = run_suite(
                 model,
                 trained_model.renderer,
                 eval_suite,
@@ -169,5 +224,7 @@ def _measured(
                 log=screen.log,
                 row_loss=partial(row_loss, architecture=architecture),
                 attention=architecture.attention,
-            ).measures
-    return metrics_by_name
+            )
+        outcomes = item_outcomes(eval_suite.task, eval_suite.general, eval_result)
+        measured[name] = Measured(eval_result.measures, outcomes)
+    return measured

@@ -10,9 +10,10 @@ import typer
 from tutelage.cli.report import result_or_none
 from tutelage.cli.run_options import Adapters, AsJson, Run
 from tutelage.errors import ConfigError
+from tutelage.report.console.measures import Drawn, before_after, several_models
 from tutelage.report.console.progress import Screen
-from tutelage.report.console.result import before_after, measures_table
 from tutelage.report.console.terminal import Terminal, print_json
+from tutelage.runs import folder as run_files
 
 
 def evaluate(
@@ -28,18 +29,25 @@ def evaluate(
     if adapter:
         _evaluate_adapters(run, adapter, base=base, as_json=as_json)
         return
-    from tutelage.api.run import Run as OpenedRun
+    from tutelage.builders.evaluation import evaluate_beside_saved
+    from tutelage.evaluate.uncertainty import uncertainty_of
 
-    opened = OpenedRun(run)
-    metrics = asdict(opened.evaluate(base=base))
+    folder = run_files.existing_run_folder(run)
+    measured, saved = evaluate_beside_saved(folder, base=base, screen=Screen(Terminal(stderr=True)))
+    metrics = asdict(measured.metrics)
     if as_json:
         print_json(metrics)
         return
-    result = result_or_none(opened.folder) or {}
+    result = result_or_none(folder) or {}
     no_metrics: dict[str, Any] = {"fields": {}}
-    baseline = metrics if base else result.get("before", no_metrics)
-    tuned = result.get("after", no_metrics) if base else metrics
-    Terminal().print(before_after(baseline, tuned, title=f"{run}: {'before' if base else 'after'} measured just now"))
+    if base:
+        before, after = metrics, result.get("after", no_metrics)
+        uncertainty = uncertainty_of(measured.outcomes, saved)
+    else:
+        before, after = result.get("before", no_metrics), metrics
+        uncertainty = uncertainty_of(saved, measured.outcomes)
+    title = f"{run}: {'before' if base else 'after'} measured just now"
+    Terminal().print(Drawn(before_after(before, after, uncertainty), title=title))
 
 
 def _evaluate_adapters(run: str, adapters: list[str], *, base: bool, as_json: bool) -> None:
@@ -49,10 +57,12 @@ def _evaluate_adapters(run: str, adapters: list[str], *, base: bool, as_json: bo
         )
     from tutelage.builders.evaluation import evaluate_adapters
     from tutelage.builders.named_adapters import named_adapters
+    from tutelage.evaluate.uncertainty import uncertainty_of
 
-    metrics_by_name = evaluate_adapters(run, named_adapters(adapters), screen=Screen(Terminal(stderr=True)))
-    rows = {name: asdict(metrics) for name, metrics in metrics_by_name.items()}
+    found = evaluate_adapters(run, named_adapters(adapters), screen=Screen(Terminal(stderr=True)))
+    rows = {name: asdict(measured.metrics) for name, measured in found.items()}
     if as_json:
         print_json(rows)
-    else:
-        Terminal().print(measures_table(rows, title=f"{run}: adapters on one base"))
+        return
+    uncertainties = {name: uncertainty_of({}, measured.outcomes) for name, measured in found.items()}
+    Terminal().print(Drawn(several_models(rows, uncertainties), title=f"{run}: adapters on one base"))

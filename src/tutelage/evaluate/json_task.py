@@ -19,6 +19,15 @@ class JsonScores:
     fields: dict[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class JsonRow:
+    """Of one reply: is it JSON, is it right in every field and without another, and is each wanted field right."""
+
+    valid: bool
+    exact: bool
+    fields: dict[str, bool]
+
+
 def parse_object(reply: str) -> dict[str, Any] | None:
     """The JSON object that `reply` is, or None; text before or after it makes it something else."""
     try:
@@ -39,21 +48,36 @@ def score_json(prompts: Sequence[Prompt], replies: Sequence[str]) -> JsonScores:
         prompts: their references are JSON objects; `builders.dataset` has seen to it.
         replies: one for each prompt.
     """
-    valid = exact = 0
-    correct: dict[str, int] = {}
-    totals: dict[str, int] = {}
+    rows = score_rows(prompts, replies)
+    by_field: dict[str, list[bool]] = {}
+    for row in rows:
+        for key, right in row.fields.items():
+            by_field.setdefault(key, []).append(right)
+    return JsonScores(
+        valid_json=sum(row.valid for row in rows) / len(rows),
+        exact_match=sum(row.exact for row in rows) / len(rows),
+        fields={key: sum(rights) / len(rights) for key, rights in by_field.items()},
+    )
+
+
+def score_rows(prompts: Sequence[Prompt], replies: Sequence[str]) -> list[JsonRow]:
+    """The same, one by one, in their order."""
+    rows = []
     for prompt, reply in zip(prompts, replies, strict=True):
         reference = parse_object(prompt.reference)
         assert reference is not None, f"{prompt.address}: the reference is not a JSON object"
         parsed = parse_object(reply)
-        valid += parsed is not None
-        exact += parsed is not None and _written(parsed) == _written(reference)
-        for key, value in reference.items():
-            totals[key] = totals.get(key, 0) + 1
-            same = parsed is not None and key in parsed and _written(parsed[key]) == _written(value)
-            correct[key] = correct.get(key, 0) + same
-    rows = len(prompts)
-    return JsonScores(valid / rows, exact / rows, {key: correct[key] / count for key, count in totals.items()})
+        rows.append(
+            JsonRow(
+                valid=parsed is not None,
+                exact=parsed is not None and _written(parsed) == _written(reference),
+                fields={
+                    key: parsed is not None and key in parsed and _written(parsed[key]) == _written(value)
+                    for key, value in reference.items()
+                },
+            )
+        )
+    return rows
 
 
 def _written(value: Any) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Literal, TypeAlias
 
@@ -177,6 +178,7 @@ def verdict(interval: Interval, adjusted_p: float, *, level: float = LEVEL, marg
     return "kept" if -margin < interval.low and interval.high < margin else "not shown"
 
 
+@lru_cache(maxsize=1024)  # fields have as many items as one another, and often as many that change
 def smallest_detectable(
     items: int, *, discordant: float, alpha: float = 1 - LEVEL, power: float = POWER
 ) -> float | None:

@@ -22,6 +22,21 @@ def percent_change(change: float) -> str:
     return _special(change) or f"{_with_plus(_decimals(change * 100, 1))}{GAP}points"
 
 
+def points_change(change: float) -> str:
+    """The same without its unit, for a column of points: -0.025 -> `-2.5`."""
+    return _special(change) or _with_plus(_decimals(change * 100, 1))
+
+
+def percent_range(low: float, high: float) -> str:
+    """An interval of a share in whole percent, without the unit: `71–88`."""
+    return f"{low * 100:.0f}–{high * 100:.0f}"
+
+
+def points_range(low: float, high: float) -> str:
+    """An interval of a change in whole points, its ends with their signs, also that of a 0: `−0…+12`."""
+    return "…".join(_signed(f"{end * 100:+.0f}") for end in (low, high))
+
+
 def loss(value: float | None) -> str:
     """A loss in nats per token, three decimals."""
     return _special(value) or _signed(_decimals(_number(value), 3))

@@ -12,6 +12,7 @@ from tutelage.errors import SourceNotFoundError
 from tutelage.runs.fields import Fields
 from tutelage.runs.folder import RECORD
 from tutelage.runs.metrics_log import record_path, recorded_lines
+from tutelage.runs.uncertainty import Uncertainty, read_uncertainty
 from tutelage.system.seals import OTHER_BYTES, SEAL, NumberedLine, differing_files, unsealed, unsealed_line
 
 MOST_NOTICES = 20
@@ -109,6 +110,7 @@ class Result:
     template_sha256: str | None
     data_sha256: dict[str, str]
     git_commit: str | None
+    uncertainty: Uncertainty | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +340,7 @@ def _result(fields: Fields) -> Result:
         template_sha256=fields.text("template_sha256"),
         data_sha256=fields.inner("data_sha256").texts(),
         git_commit=fields.text("git_commit"),
+        uncertainty=read_uncertainty(fields.inner("uncertainty")),
     )
 
 

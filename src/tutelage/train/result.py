@@ -13,6 +13,7 @@ from tutelage import config
 from tutelage.builders.dataset import Prepared
 from tutelage.config import Settings
 from tutelage.evaluate.suite import EvalResult
+from tutelage.evaluate.uncertainty import item_outcomes, uncertainty_of
 from tutelage.model.adapters.trainable import Trainable
 from tutelage.model.load import Loaded
 from tutelage.runs import folder as run_files
@@ -49,6 +50,7 @@ def result_of(
         "best_step": progress.best_step,
         "before": asdict(before.measures),
         "after": asdict(after.measures),
+        "uncertainty": _uncertainty(prepared, before, after),
         "unmeasured": unmeasured(before, after),
         "tokens_per_second": _speed(record_path(settings.run_folder)),
         "trained_tokens": progress.trained_tokens,
@@ -72,6 +74,11 @@ def result_of(
         "data_sha256": prepared.data_sha256,
         "git_commit": run_files.git_commit(),
     }
+
+
+def _uncertainty(prepared: Prepared, before: EvalResult, after: EvalResult) -> dict[str, Any]:
+    outcomes = (item_outcomes(prepared.task, prepared.general, measured) for measured in (before, after))
+    return asdict(uncertainty_of(*outcomes))
 
 
 def unmeasured(before: EvalResult, after: EvalResult) -> dict[str, dict[str, str]]:

@@ -49,6 +49,33 @@ def test_the_figures_are_those_of_the_result(run, read_page):
     assert rows["field-urgent"] == ["Field urgent", "not measured", "50.0 %", "unknown", "– not judged"]
 
 
+def test_shares_have_their_intervals_and_verdicts(run, rewrite, read_page):
+    change = {
+        "range": {"low": -0.039, "high": 0.145}, "fixed": 8, "broken": 4, "p_value": 0.39, "adjusted_p": 1.0,
+        "verdict": "not shown", "smallest_detectable": 0.145,
+    }  # fmt: skip
+    share = {"items": 80, "before": {"low": 0.311, "high": 0.522}, "after": {"low": 0.357, "high": 0.571}}
+    lost = {**change, "verdict": "lost", "range": {"low": -0.4, "high": -0.1}}
+    shares = {"general": {**share, "change": change}, "exact_match": {**share, "change": lost}}
+    rewrite("result.json", uncertainty={"level": 0.95, "margin": 0.05, "power": 0.8, "shares": shares, "fields": {}})
+
+    page = read_page(write(run))
+
+    rows = {
+        key: [cell.replace("\u00a0", " ").replace("\u2212", "-") for cell in row]
+        for key, row in page.score_rows.items()
+    }
+    assert rows["general"] == [
+        "General set", "41.3 % 31.1 to 52.2 %", "38.8 % 35.7 to 57.1 %", "-2.6 points -3.9 to +14.5",
+        "? not shown 8 fixed, 4 broken of 80 items; they would show 14.5 points or more",
+    ]  # fmt: skip
+    assert rows["exact_match"][-1] == "▼ lost 8 fixed, 4 broken of 80 items"
+    assert rows["heldout_loss"][-1] == "▲ better"
+    assert "95 % interval (Wilson" in words(page)
+    assert "Holm's adjustment for 2 changes" in words(page)
+    assert "Missing, damaged or at odds" not in page.text
+
+
 def test_the_page_opens_with_the_outcome_in_one_sentence(run, read_page):
     assert "Whole-row exact match 0.0 % → 81.0 %; held-out loss 2.310 → 0.120; general set 41.3 % → 38.8 %." in words(
         read_page(write(run))

@@ -4,6 +4,7 @@ import pytest
 
 from tutelage.report.html.scores import ScoreLine, gained_and_forgot, outcome, progress, score_lines
 from tutelage.runs.reading import Scores
+from tutelage.runs.uncertainty import Range, ShareChange, ShareUncertainty, Uncertainty
 
 
 def scores(exact_match=None, valid_json=None, heldout_loss=None, general=None, fields=None, others=None):
@@ -67,3 +68,44 @@ def test_fields_of_either_side_and_unknown_figures_are_kept():
 
 def test_progress_says_how_far_the_run_is():
     assert progress(None, 1, 2.5, None) == "The run has no result yet: 1 step recorded; last training loss 2.500."
+
+
+def judged(verdict, low, high, smallest=0.145):
+    change = ShareChange(Range(low, high), 8, 4, 0.39, 1.0, verdict, smallest)
+    return ShareUncertainty(80, Range(0.311, 0.522), Range(0.357, 0.571), change)
+
+
+@pytest.mark.parametrize("verdict", ["gained", "lost", "kept", "not shown"])
+def test_a_share_with_an_interval_has_the_verdict_of_the_file(verdict):
+    assert ScoreLine("key", "Name", "share", 0.2, 0.5, judged(verdict, 0.1, 0.4)).verdict == verdict
+
+
+def test_intervals_are_said_beside_the_figures():
+    line = ScoreLine("general", "General set", "share", 0.412, 0.462, judged("not shown", -0.039, 0.145))
+    assert plain(line.before_range) == "31.1 to 52.2 %"
+    assert plain(line.after_range) == "35.7 to 57.1 %"
+    assert plain(line.change_range) == "-3.9 to +14.5"
+    assert plain(line.verdict_note) == "8 fixed, 4 broken of 80 items; they would show 14.5 points or more"
+    few = ScoreLine("general", "General set", "share", 0.4, 0.4, judged("not shown", -0.9, 0.9, None))
+    assert plain(few.verdict_note) == "8 fixed, 4 broken of 80 items; so few can show no change"
+    kept = ScoreLine("general", "General set", "share", 0.4, 0.4, judged("kept", -0.01, 0.01))
+    assert plain(kept.verdict_note) == "8 fixed, 4 broken of 80 items"
+
+
+def test_only_what_an_interval_shows_is_gained_or_forgotten():
+    shares = {"exact_match": judged("gained", 0.1, 0.4), "general": judged("not shown", -0.3, 0.02)}
+    uncertainty = Uncertainty(0.95, 0.05, 0.8, shares, {"a": judged("not shown", -0.1, 0.3)})
+    before, after = scores(0.1, general=0.4, fields={"a": 0.1}), scores(0.3, general=0.3, fields={"a": 0.2})
+
+    gained, forgot = gained_and_forgot(score_lines(before, after, uncertainty))
+
+    assert [plain(line) for line in gained] == ["Whole-row exact match +20.0 points"]
+    assert [plain(line) for line in forgot] == [
+        "Nothing is shown to have got worse.",
+        "General set -10.0 points: not shown, 8 fixed, 4 broken of 80 items; they would show 14.5 points or more.",
+    ]
+
+
+def test_a_loss_that_is_not_shown_is_worse_without_an_interval_alone():
+    lines = score_lines(scores(general=0.4), scores(general=0.3))
+    assert next(line for line in lines if line.key == "general").verdict == "worse"

@@ -17,6 +17,7 @@ from tutelage.report.html.run_charts import QUANTITIES, Figure, loss_figure, qua
 from tutelage.report.html.scores import ScoreLine, gained_and_forgot, outcome, progress, score_lines
 from tutelage.report.html.token_view import RowView, view_rows
 from tutelage.runs.reading import Evaluation, LedgerCounts, LedgerSample, Result, RunFolder, Step, load
+from tutelage.runs.uncertainty import Uncertainty
 
 FILE_NAME = "report.html"
 
@@ -88,6 +89,7 @@ class Page:
     forgot: tuple[str, ...]
     notices: tuple[str, ...]
     lines: tuple[ScoreLine, ...]
+    uncertainty: Uncertainty | None
     facts: tuple[Fact, ...]
     figures: tuple[Figure, ...]
     token_share: TokenShare | None
@@ -152,7 +154,7 @@ def render(folder: RunFolder) -> str:
 
 def _page(folder: RunFolder) -> Page:
     result, steps, ledger_counts = folder.result, folder.steps or (), folder.ledger_counts
-    lines = score_lines(result.before, result.after) if result else ()
+    lines = score_lines(result.before, result.after, result.uncertainty) if result else ()
     gained, forgot = gained_and_forgot(lines) if lines else ((), ())
     rows, rows_left_out = view_rows(folder.rows or ())
     comparisons = tuple(compare(example) for example in result.examples[:MOST_EXAMPLES]) if result else ()
@@ -165,6 +167,7 @@ def _page(folder: RunFolder) -> Page:
         forgot=forgot,
         notices=(*folder.notices, *_contradictions(result, ledger_counts)),
         lines=lines,
+        uncertainty=result.uncertainty if result else None,
         facts=_facts(result),
         figures=_figures(folder),
         token_share=_token_share(result, steps),

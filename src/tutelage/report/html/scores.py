@@ -8,16 +8,29 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from tutelage.report import numbers
 from tutelage.runs.reading import Result, Scores
+from tutelage.runs.uncertainty import Range, ShareUncertainty, Uncertainty
 
 NOT_MEASURED = "not measured"
 ARROW = "→"
 
 Kind = Literal["share", "loss", "number"]
-Verdict = Literal["better", "worse", "same", "unknown"]
+Verdict = Literal["gained", "lost", "kept", "not shown", "better", "worse", "same", "unknown"]
+"""The first four are of shares with an interval; without one, the next three say only which way a figure moved."""
+
+RISEN = ("gained", "better")
+FALLEN = ("lost", "worse")
+
+
+MAIN: tuple[tuple[str, str, Kind], ...] = (
+    ("exact_match", "Whole-row exact match", "share"),
+    ("valid_json", "Valid JSON", "share"),
+    ("heldout_loss", "Held-out loss", "loss"),
+    ("general", "General set", "share"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +42,7 @@ class ScoreLine:
     kind: Kind
     before: float | None
     after: float | None
+    share: ShareUncertainty | None = None
 
     @property
     def before_text(self) -> str:
@@ -57,8 +71,51 @@ class ScoreLine:
         return numbers.percent_change(self.change) if self.kind == "share" else numbers.loss_change(self.change)
 
     @property
+    def before_range(self) -> str:
+        """The interval of the share before training, in words; empty where there is none."""
+        return _range(self.share.before if self.share else None)
+
+    @property
+    def after_range(self) -> str:
+        """That after training."""
+        return _range(self.share.after if self.share else None)
+
+    @property
+    def change_range(self) -> str:
+        """The interval of the change."""
+        if self.share is None or self.share.change is None:
+            return ""
+        ends = self.share.change.range
+        return f"{numbers.points_change(ends.low)} to {numbers.points_change(ends.high)}"
+
+    @property
+    def verdict_note(self) -> str:
+        """How many items moved; and where no change is shown, which would have been."""
+        if self.share is None or self.share.change is None:
+            return ""
+        change = self.share.change
+        moved = f"{numbers.count(change.fixed)} fixed, {numbers.count(change.broken)} broken of {self._items}"
+        return f"{moved}; {self._smallest}" if change.verdict == "not shown" else moved
+
+    @property
+    def _items(self) -> str:
+        assert self.share is not None
+        return f"{numbers.count(self.share.items)} {'item' if self.share.items == 1 else 'items'}"
+
+    @property
+    def _smallest(self) -> str:
+        assert self.share is not None
+        assert self.share.change is not None
+        smallest = self.share.change.smallest_detectable
+        if smallest is None:
+            return "so few can show no change"
+        return f"they would show {numbers.percent_change(smallest).removeprefix('+')} or more"
+
+    @property
     def verdict(self) -> Verdict:
-        """Whether the change is for the better; `same` when it is too small to be shown."""
+        """What is shown of the change; without an interval, which way it went, `same` when too small to be said."""
+        if self.change is not None and self.share is not None and self.share.change is not None:
+            return cast(Verdict, self.share.change.verdict)
         if self.change is None or self.kind == "number":
             return "unknown"
         if not self.change_text.startswith(("+", numbers.MINUS)):
@@ -73,16 +130,23 @@ class ScoreLine:
         return numbers.percent(value) if self.kind == "share" else numbers.loss(value)
 
 
-def score_lines(before: Scores, after: Scores) -> tuple[ScoreLine, ...]:
+def score_lines(before: Scores, after: Scores, uncertainty: Uncertainty | None = None) -> tuple[ScoreLine, ...]:
     """Every figure of either side: the four main ones always, then each field, then figures without a name of ours."""
+    shares = uncertainty.shares if uncertainty else {}
+    field_shares = uncertainty.fields if uncertainty else {}
     main = (
-        ScoreLine("exact_match", "Whole-row exact match", "share", before.exact_match, after.exact_match),
-        ScoreLine("valid_json", "Valid JSON", "share", before.valid_json, after.valid_json),
-        ScoreLine("heldout_loss", "Held-out loss", "loss", before.heldout_loss, after.heldout_loss),
-        ScoreLine("general", "General set", "share", before.general, after.general),
+        ScoreLine(key, name, kind, getattr(before, key), getattr(after, key), shares.get(key))
+        for key, name, kind in MAIN
     )
     fields = (
-        ScoreLine(f"field-{name}", f"Field {name}", "share", before.fields.get(name), after.fields.get(name))
+        ScoreLine(
+            f"field-{name}",
+            f"Field {name}",
+            "share",
+            before.fields.get(name),
+            after.fields.get(name),
+            field_shares.get(name),
+        )
         for name in _names(before.fields, after.fields)
     )
     others = (
@@ -103,15 +167,22 @@ def outcome(lines: Sequence[ScoreLine]) -> str:
 
 
 def gained_and_forgot(lines: Sequence[ScoreLine]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Two lists of equal weight: the figures that got better, and those that got worse."""
-    better = tuple(f"{line.name} {line.change_text}" for line in lines if line.verdict == "better")
-    worse = tuple(f"{line.name} {line.change_text}" for line in lines if line.verdict == "worse")
+    """Two lists of equal weight: the figures that got better, and those that got worse.
+
+    A share with an interval stands there only where that shows it. Of the general set the second list says so, too,
+    where it shows nothing: a fall that is not shown is not called none.
+    """
+    better = tuple(f"{line.name} {line.change_text}" for line in lines if line.verdict in RISEN)
+    worse = tuple(f"{line.name} {line.change_text}" for line in lines if line.verdict in FALLEN)
+    judged = any(line.share is not None and line.share.change is not None for line in lines)
+    nothing = "Nothing is shown to have got" if judged else "Nothing that was measured got"
     general = next(line for line in lines if line.key == "general")
-    unknown = ("What it forgot was not measured: the general set lacks a figure.",) if general.change is None else ()
-    return (
-        better or ("Nothing that was measured got better.",),
-        (worse or ("Nothing that was measured got worse.",)) + unknown,
-    )
+    remarks: tuple[str, ...] = ()
+    if general.change is None:
+        remarks = ("What it forgot was not measured: the general set lacks a figure.",)
+    elif general.verdict == "not shown":
+        remarks = (f"{general.name} {general.change_text}: not shown, {general.verdict_note}.",)
+    return better or (f"{nothing} better.",), (worse or (f"{nothing} worse.",)) + remarks
 
 
 def progress(result: Result | None, steps: int, last_loss: float | None, lowest_heldout: float | None) -> str:
@@ -127,6 +198,12 @@ def progress(result: Result | None, steps: int, last_loss: float | None, lowest_
 
 def _names(*sides: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(name for side in sides for name in side))
+
+
+def _range(interval: Range | None) -> str:
+    if interval is None:
+        return ""
+    return f"{numbers.percent(interval.low).removesuffix(f'{numbers.GAP}%')} to {numbers.percent(interval.high)}"
 
 
 def _sentence(text: str) -> str:

@@ -1,0 +1,209 @@
+"""The table of measures for a terminal and a notebook: each share with its interval, each change with its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from tutelage.report.numbers import (
+    GAP,
+    loss,
+    loss_change,
+    percent,
+    percent_change,
+    percent_range,
+    points_change,
+    points_range,
+)
+from tutelage.runs.uncertainty import Range, ShareChange, ShareUncertainty, Uncertainty
+
+MOST_NAME_COLUMNS = 16
+"""What the names keep; longer ones are folded where there is no room."""
+
+NAMES = {
+    "exact_match": "whole row exact",
+    "valid_json": "valid JSON",
+    "general": "general set",
+    "heldout_loss": "held-out loss",
+}
+STYLES = {"gained": "green", "lost": "yellow"}
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuresTable:
+    """Texts of a table; the first cell of a row is the name of what was measured, fields indented."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def before_after(
+    before: Mapping[str, Any], after: Mapping[str, Any], uncertainty: Uncertainty | None = None
+) -> MeasuresTable:
+    """Measures before and after; with the uncertainty of the shares, intervals, changes and verdicts, too."""
+    if uncertainty is None:
+        return several_models({"before": before, "after": after})
+    level = _whole(uncertainty.level)
+    rows = []
+    for name, values, share in _measured({"before": before, "after": after}, uncertainty):
+        sides = (share.before, share.after) if share else (None, None)
+        cells = [cell for value, side in zip(values, sides, strict=True) for cell in (value.text, _range(side))]
+        rows.append((name, *cells, *_change_cells(values, share.change if share else None)))
+    headings = ("", "before", level, "after", level, "change", level, "verdict")
+    return MeasuresTable(headings, tuple(rows), tuple(_notes(uncertainty)))
+
+
+def several_models(
+    measured: Mapping[str, Mapping[str, Any]], uncertainties: Mapping[str, Uncertainty] | None = None
+) -> MeasuresTable:
+    """Measures of several models, a column each, and one for its interval.
+
+    Args:
+        measured: by the name of the model.
+        uncertainties: by the same names; the interval of each is that of `after`.
+    """
+    shown = uncertainties or {}
+    headings = [""]
+    for model in measured:
+        headings += [model, _whole(shown[model].level)] if model in shown else [model]
+    by_model = {model: {name: share for name, _, share in _measured(measured, shown[model])} for model in shown}
+    rows = []
+    for name, values, _ in _measured(measured, None):
+        cells = [name]
+        for model, value in zip(measured, values, strict=True):
+            share = by_model.get(model, {}).get(name)
+            cells += [value.text, _range(share.after if share else None)] if model in shown else [value.text]
+        rows.append(tuple(cells))
+    return MeasuresTable(tuple(headings), tuple(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The table for a terminal: of 80 columns with all, of fewer without the intervals of single shares."""
+
+    table: MeasuresTable
+    title: str
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        columns = list(range(len(self.table.headings)))
+        if self._width(columns) > options.max_width:
+            # What is left last: the change with its interval, and the verdict.
+            columns = [
+                at for at in columns if not _is_interval(self.table, at) or self.table.headings[at - 1] == "change"
+            ]
+        yield self._drawn(columns)
+
+    def _follows_change(self, column: int) -> bool:
+        return self.table.headings[column - 1] == "change"
+
+    def _width(self, columns: Sequence[int]) -> int:
+        widths = [max(cell_len(row[at]) for row in (self.table.headings, *self.table.rows)) for at in columns]
+        return min(widths[0], MOST_NAME_COLUMNS) + sum(width + 2 for width in widths[1:])
+
+    def _drawn(self, columns: Sequence[int]) -> Table:
+        drawn = Table(
+            title=self.title,
+            title_justify="left",
+            title_style="bold",
+            box=SIMPLE_HEAD,
+            show_edge=False,
+            collapse_padding=True,
+            pad_edge=False,
+            caption="\n".join(self.table.notes) or None,
+            caption_justify="left",
+            caption_style="dim",
+        )
+        for at in columns:
+            left = at == 0 or self.table.headings[at] == "verdict"
+            drawn.add_column(self.table.headings[at], justify="left" if left else "right", no_wrap=at > 0)
+        for row in self.table.rows:
+            drawn.add_row(*(Text(row[at], style=self._style(row, at)) for at in columns))
+        return drawn
+
+    def _style(self, row: Sequence[str], at: int) -> str:
+        if at == 0:
+            return "dim" if row[0].startswith(" ") else ""
+        return "dim" if _is_interval(self.table, at) else STYLES.get(row[at], "")
+
+
+def _is_interval(table: MeasuresTable, column: int) -> bool:
+    return table.headings[column].endswith("%")
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    number: float | None
+    write: Callable[[float], str]
+    write_change: Callable[[float], str]
+
+    @property
+    def text(self) -> str:
+        return "-" if self.number is None else self.write(self.number)
+
+
+def _measured(
+    measured: Mapping[str, Mapping[str, Any]], uncertainty: Uncertainty | None
+) -> list[tuple[str, list[_Value], ShareUncertainty | None]]:
+    """What was measured of any model: its name, each model's value, and the uncertainty of it."""
+    columns = list(measured.values())
+    found = []
+    for key, label in NAMES.items():
+        write, write_change = (loss, loss_change) if key == "heldout_loss" else (percent, points_change)
+        values = [_Value(column.get(key), write, write_change) for column in columns]
+        if any(value.number is not None for value in values):
+            found.append((label, values, uncertainty.shares.get(key) if uncertainty else None))
+        if key == "exact_match":
+            for name in columns[-1].get("fields", {}):
+                values = [_Value(column.get("fields", {}).get(name), percent, points_change) for column in columns]
+                found.append((f"  {name}", values, uncertainty.fields.get(name) if uncertainty else None))
+    return found
+
+
+def _whole(share: float) -> str:
+    return f"{share * 100:.0f}{GAP}%"
+
+
+def _range(interval: Range | None) -> str:
+    return "" if interval is None else percent_range(interval.low, interval.high)
+
+
+def _change_cells(values: Sequence[_Value], change: ShareChange | None) -> tuple[str, str, str]:
+    before, after = (value.number for value in values)
+    if before is None or after is None:
+        return "", "", ""
+    moved = values[-1].write_change(after - before)
+    if change is None:
+        return moved, "", ""
+    return moved, points_range(change.range.low, change.range.high), change.verdict
+
+
+def _notes(uncertainty: Uncertainty) -> list[str]:
+    """How to read the verdicts, and what those that are not shown would have needed."""
+    if not uncertainty.judged:
+        return []
+    notes = [
+        f"Changes in points. Gained, lost: after Holm's adjustment for {uncertainty.judged} changes. "
+        f"Kept: within {percent_change(uncertainty.margin).removeprefix('+')} on either side."
+    ]
+    main = {NAMES.get(name, name): share for name, share in uncertainty.shares.items()}
+    smallest = [
+        f"{name} {points_change(share.change.smallest_detectable).removeprefix('+')}"
+        if share.change.smallest_detectable is not None
+        else f"{name} none ({share.items} items)"
+        for name, share in (*main.items(), *uncertainty.fields.items())
+        if share.change is not None and share.change.verdict == "not shown"
+    ]
+    if smallest:
+        notes.append(
+            f"Not shown: these items cannot tell. The smallest change they show in {_whole(uncertainty.power)} of such "
+            f"runs: {', '.join(smallest)}."
+        )
+    return notes

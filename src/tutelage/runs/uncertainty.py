@@ -1,0 +1,106 @@
+"""The intervals, tests and verdicts of a run's shares, as `result.json` holds them under `uncertainty`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tutelage.runs.fields import Fields
+
+VERDICTS = ("gained", "lost", "kept", "not shown")
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """An interval; both ends belong to it."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class ShareChange:
+    """After minus before on the same items, see `evaluate.statistics.PairedChange`."""
+
+    range: Range
+    fixed: int
+    broken: int
+    p_value: float
+    adjusted_p: float
+    verdict: str
+    smallest_detectable: float | None
+    """None where no change of so few items could be shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShareUncertainty:
+    """Of one share; None = that model was not measured, or not on the same items."""
+
+    items: int
+    before: Range | None = None
+    after: Range | None = None
+    change: ShareChange | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Uncertainty:
+    """Of all shares, which are judged together.
+
+    Args:
+        level: of the intervals.
+        margin: within how much of before, on either side, a share counts as kept.
+        power: of the smallest detectable differences.
+        shares: by the names of `evaluate.suite.Metrics`.
+        fields: by the names of the JSON fields.
+    """
+
+    level: float
+    margin: float
+    power: float
+    shares: dict[str, ShareUncertainty] = field(default_factory=dict)
+    fields: dict[str, ShareUncertainty] = field(default_factory=dict)
+
+    @property
+    def judged(self) -> int:
+        """How many changes Holm's method was applied to."""
+        return sum(share.change is not None for share in (*self.shares.values(), *self.fields.values()))
+
+
+def read_uncertainty(fields: Fields) -> Uncertainty | None:
+    """What a file says; None where it says nothing, as files of older versions. What is damaged is left out."""
+    level, margin, power = (fields.number(key) for key in ("level", "margin", "power"))
+    if level is None or margin is None or power is None:
+        return None
+    return Uncertainty(level, margin, power, _shares(fields.inner("shares")), _shares(fields.inner("fields")))
+
+
+def uncertainty_in(result: Any) -> Uncertainty | None:
+    """That of a decoded `result.json`."""
+    return read_uncertainty(Fields.of(result, "result.json", []).inner("uncertainty"))
+
+
+def _shares(fields: Fields) -> dict[str, ShareUncertainty]:
+    shares = {}
+    for name in fields.content:
+        share = fields.inner(name)
+        items = share.integer("items")
+        if items is not None:
+            before, after = _range(share.inner("before")), _range(share.inner("after"))
+            shares[name] = ShareUncertainty(items, before, after, _change(share.inner("change")))
+    return shares
+
+
+def _range(fields: Fields) -> Range | None:
+    low, high = fields.number("low"), fields.number("high")
+    return None if low is None or high is None else Range(low, high)
+
+
+def _change(fields: Fields) -> ShareChange | None:
+    found, verdict = _range(fields.inner("range")), fields.text("verdict")
+    fixed, broken = fields.integer("fixed"), fields.integer("broken")
+    p_value, adjusted_p = fields.number("p_value"), fields.number("adjusted_p")
+    if found is None or fixed is None or broken is None or p_value is None or adjusted_p is None:
+        return None
+    if verdict not in VERDICTS:
+        return None
+    return ShareChange(found, fixed, broken, p_value, adjusted_p, verdict, fields.number("smallest_detectable"))
