@@ -248,13 +248,13 @@ def test_stop_tokens_end_replies_and_are_not_told(model: Any) -> None:
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.7, top_k=5, repetition_penalty=1.3)])
 def test_logprobs_are_those_of_the_models_own_logits(model: Any, sampling: Sampling) -> None:
-    prompts = random_prompts((9, 3, 14), vocabulary=VOCABULARY)
+    prompts = random_prompts((19, 13, 24, 15), vocabulary=VOCABULARY, beginning=10)
     requests = [Request(prompt, 6, sampling, logprobs=place != 1) for place, prompt in enumerate(prompts)]
 
     found = completed(model, requests)
 
     assert found[1, 0].logprobs == ()
-    for place in (0, 2):
+    for place in (0, 2, 3):
         completion = found[place, 0]
         logprobs_TV = own_logits(model, prompts[place], completion.ids).log_softmax(1)
         expected = [float(logprobs_V[token]) for logprobs_V, token in zip(logprobs_TV, completion.ids, strict=True)]
