@@ -29,7 +29,7 @@ FOUND = Uncertainty(
     0.05,
     0.8,
     {"exact_match": share("gained", 0.91, 1.0), "general": share("not shown", -0.2, 0.004)},
-    {"a long name of a field": share("not shown", -1.0, -0.97, None)},
+    dict.fromkeys(("a long name of a field", "another"), share("not shown", -1.0, -0.97, None)),
 )
 
 
@@ -58,8 +58,8 @@ def test_eighty_columns_hold_all() -> None:
 def test_notes_say_what_would_have_been_shown() -> None:
     told = " ".join(" ".join(printed(before_after(BEFORE, AFTER, FOUND), 80)).split())
 
-    assert "Holm's adjustment for 3 changes. Kept: within 5.0 points" in told
-    assert "in 80 % of such runs: general set 14.5, a long name of a field none (80 items)." in told
+    assert "Holm's adjustment for 4 changes. Kept: within 5.0 points" in told
+    assert "in 80 % of such runs: general set 14.5; a long name of a field, another none (80 items)." in told
 
 
 def test_a_narrow_terminal_keeps_the_change_and_the_verdict() -> None:

@@ -194,16 +194,16 @@ def _notes(uncertainty: Uncertainty) -> list[str]:
         f"Kept: within {percent_change(uncertainty.margin).removeprefix('+')} on either side."
     ]
     main = {NAMES.get(name, name): share for name, share in uncertainty.shares.items()}
-    smallest = [
-        f"{name} {points_change(share.change.smallest_detectable).removeprefix('+')}"
-        if share.change.smallest_detectable is not None
-        else f"{name} none ({share.items} items)"
-        for name, share in (*main.items(), *uncertainty.fields.items())
-        if share.change is not None and share.change.verdict == "not shown"
-    ]
-    if smallest:
+    names_by_smallest: dict[str, list[str]] = {}
+    for name, share in (*main.items(), *uncertainty.fields.items()):
+        if share.change is not None and share.change.verdict == "not shown":
+            smallest = share.change.smallest_detectable
+            words = f"none ({share.items} items)" if smallest is None else points_change(smallest).removeprefix("+")
+            names_by_smallest.setdefault(words, []).append(name)
+    if names_by_smallest:
+        told = "; ".join(f"{', '.join(names)} {words}" for words, names in names_by_smallest.items())
         notes.append(
             f"Not shown: these items cannot tell. The smallest change they show in {_whole(uncertainty.power)} of such "
-            f"runs: {', '.join(smallest)}."
+            f"runs: {told}."
         )
     return notes
