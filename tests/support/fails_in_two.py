@@ -17,7 +17,9 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from tutelage.cli import main
 from tutelage.distributed.fsdp import FSDPRoot
-from tutelage.evaluate import generate, heldout
+from tutelage.evaluate import heldout
+from tutelage.generate import replies
+from tutelage.generate.engine import Engine
 from tutelage.train import loop
 
 LARGEST_TOKENS = 150
@@ -25,7 +27,8 @@ what = sys.argv[1]
 in_row: list[bool] = []
 measurements: list[int] = []
 rooms: list[int] = []
-row_sum, measured, generated, room = heldout._row_sum, loop._measured, generate._generate, FSDPRoot._require_memory
+padded = replies.padded_replies
+row_sum, measured, room = heldout._row_sum, loop._measured, FSDPRoot._require_memory
 
 
 def fail() -> None:
@@ -55,10 +58,20 @@ def limited(module: torch.nn.Module, given: tuple[Any, ...]) -> None:
         fail()
 
 
+class Limited(Engine):
+    """The engine that answers, not the one that is tried beforehand."""
+
+    def generate(self, requests: Any, *rest: Any) -> Any:
+        if what == "replies" or (what == "memory" and min(len(requests), self._active_replies) > 1):
+            fail()
+        return super().generate(requests, *rest)
+
+
 def answered(model: Any, tokenizer: Any, prompts: Any, *rest: Any) -> list[list[int]]:
-    if what == "replies" or (what == "memory" and len(prompts) > 1):
+    """Prompts that are answered without the engine, as those that are asked one at a time."""
+    if what == "replies":
         fail()
-    return generated(model, tokenizer, prompts, *rest)
+    return padded(model, tokenizer, prompts, *rest)
 
 
 def required(fsdp_root: FSDPRoot) -> None:
@@ -71,7 +84,8 @@ def required(fsdp_root: FSDPRoot) -> None:
 if __name__ == "__main__":
     if os.environ["RANK"] == "1":
         register_module_forward_pre_hook(limited)
-        heldout._row_sum, loop._measured, generate._generate = noted_row, counted, answered
+        heldout._row_sum, loop._measured = noted_row, counted
+        replies.Engine, replies.padded_replies = Limited, answered
         FSDPRoot._require_memory = required
     sys.argv = ["tutelage", *sys.argv[2:]]
     main()
