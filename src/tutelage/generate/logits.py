@@ -50,7 +50,7 @@ def _laid_out(weight_VD: torch.Tensor) -> Product | None:
     """The product with a copy of the weight in oneDNN's own layout; None where there is none here.
 
     A head is by far the widest layer, and for the few dozen states of a step the library that torch asks else spends
-    more time on laying its weight out, every time, than on the product. Measured in docs/log.md, "The head's layout".
+    more time on laying its weight out, every time, than on the product. Measured in docs/log.md, "Continuous batching".
     """
     if weight_VD.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return None

@@ -61,7 +61,14 @@ def greedy_replies(
 
     def answer_share() -> None:
         if batching.kind == "packed":
-            replies.update(_packed(range(rank, len(prompts), size)))
+            engine = Engine(
+                model,
+                tokenizer,
+                head=batching.head,
+                active_replies=batch_prompts,
+                shares_beginnings=batching.shares_beginnings,
+            )
+            replies.update(_by_engine(engine, prompts, range(rank, len(prompts), size), max_new_tokens, done))
             return
         for batch in batches_of(prompts, batch_prompts=batch_prompts, batching=batching.kind)[rank::size]:
             with torch.inference_mode():
@@ -69,27 +76,30 @@ def greedy_replies(
             replies.update(zip(batch, tokenizer.decode_all(ids), strict=True))
             done(len(batch))
 
-    def _packed(places: range) -> dict[int, str]:
-        engine = Engine(
-            model,
-            tokenizer,
-            head=batching.head,
-            active_replies=batch_prompts,
-            shares_beginnings=batching.shares_beginnings,
-        )
-        # The longest first: at the end, when no prompt is left to take a place, few tokens of a reply remain.
-        order = sorted(places, key=lambda place: len(prompts[place]), reverse=True)
-        texts: dict[int, str] = {}
-        for completion in engine.generate([Request(prompts[place], max_new_tokens) for place in order]):
-            texts[order[completion.request]] = completion.text
-            done(1)
-        return texts
-
     collective_call(process_group, answer_share)
     all_replies = {
         index: reply for rank_replies in process_group.gather(replies) for index, reply in rank_replies.items()
     }
     return [all_replies[index] for index in range(len(prompts))]
+
+
+def _by_engine(
+    engine: Engine,
+    prompts: Sequence[TokenIds],
+    places: Sequence[int],
+    max_new_tokens: int,
+    done: Callable[[int], None],
+) -> dict[int, str]:
+    """The replies to the prompts in these places.
+
+    The longest begin first: at the end, when no prompt is left to take a place, few tokens of a reply remain.
+    """
+    order = sorted(places, key=lambda place: len(prompts[place]), reverse=True)
+    texts: dict[int, str] = {}
+    for completion in engine.generate([Request(prompts[place], max_new_tokens) for place in order]):
+        texts[order[completion.request]] = completion.text
+        done(1)
+    return texts
 
 
 def served_ids(renderer: Renderer, messages: Sequence[Message]) -> TokenIds:
