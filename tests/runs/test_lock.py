@@ -104,6 +104,27 @@ def test_b4_one_of_many_starts_at_once_gets_the_folder(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny", "tiny.1"]
 
 
+@pytest.mark.parametrize("replaced", [True, False])
+def test_b4_a_folder_that_another_start_moves_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
+) -> None:
+    folder = begun(tmp_path / "tiny")
+    is_run = run_files.is_run
+    moves = iter([True])
+
+    def moved_first(path: Path) -> bool:
+        if next(moves, False):
+            folder.rename(folder.with_name("tiny.1"))
+            if replaced:
+                folder.mkdir()
+        return is_run(path)
+
+    monkeypatch.setattr(run_files, "is_run", moved_first)
+    with new_run_folder(folder, log=print):
+        assert [path.name for path in folder.iterdir()] == [run_files.LOCK]
+    assert (tmp_path / "tiny.1" / "settings.toml").read_text(encoding="utf-8") == SETTINGS
+
+
 def test_b4_a_start_and_a_resume_of_a_run_that_trains_are_refused(
     train_tiny: TrainTiny, stop_after: Callable[[int | None], None], quiet_screen: Screen
 ) -> None:

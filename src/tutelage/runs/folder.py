@@ -41,6 +41,8 @@ STARTUP_FILES = {LOCK, f".{DROPS}", f".{INPUTS}", f".{SETTINGS}"}
 """What a start leaves that ended before its settings were written: no run began there."""
 STARTUP_FILES_WITH_LOCK = {*STARTUP_FILES, DROPS, INPUTS}
 """The same with names that others use as well: ours where our lock is beside them."""
+READINGS_WHILE_CHANGING = 20
+"""A folder is read again, at most this often, where its entries changed while it was read."""
 SETTINGS_TABLES = ("model", "data", "train")
 """Tables that every run's settings have."""
 PACKAGES = ("tutelage", "torch", "transformers", "tokenizers", "peft", "safetensors", "numpy")
@@ -65,14 +67,18 @@ def holds_run(folder: Path) -> bool:
         ConfigError: it holds something else, which is not ours to move.
         SaveError: it cannot be read.
     """
-    try:
-        names = {path.name for path in folder.iterdir()}
-        if names <= (STARTUP_FILES_WITH_LOCK if _has_our_lock(folder) else STARTUP_FILES - {LOCK}):
-            return False
-        if is_run(folder):
-            return True
-    except OSError as error:
-        raise save_error("The run folder cannot be read", folder, error) from error
+    for _ in range(READINGS_WHILE_CHANGING):
+        try:
+            state = _state(folder)
+            names = {path.name for path in folder.iterdir()}
+            if names <= (STARTUP_FILES_WITH_LOCK if _has_our_lock(folder) else STARTUP_FILES - {LOCK}):
+                return False
+            if is_run(folder):
+                return True
+            if _state(folder) == state:
+                break  # else another start moved it between the names and what the files say
+        except OSError as error:
+            raise save_error("The run folder cannot be read", folder, error) from error
     raise ConfigError(
         "The folder for this run holds something else, which a run must not move",
         where=str(folder),
@@ -80,6 +86,12 @@ def holds_run(folder: Path) -> bool:
         expected="no such folder, an empty one, or an earlier run",
         fix="give the run another place: name=OTHER or folder=PATH",
     )
+
+
+def _state(folder: Path) -> tuple[int, int, int]:
+    """Changes where the folder of this name is another one, or has another entry."""
+    status = folder.stat()
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def is_run(folder: Path) -> bool:

@@ -124,8 +124,8 @@ def new_run_folder(folder: Path, *, log: Log) -> Iterator[None]:
     run_files.require_not_inside_run(folder)
     while True:
         run_files.make_folder(folder)
-        run_files.holds_run(folder)  # before anything of ours is put into it
         try:
+            run_files.holds_run(folder)  # before anything of ours is put into it
             lock = RunLock(folder, log=log, fix="wait until it ends, or start under another name: name=OTHER")
         except SaveError as error:
             if isinstance(error.__cause__, FileNotFoundError):  # another start has moved the folder since it was made
@@ -133,7 +133,7 @@ def new_run_folder(folder: Path, *, log: Log) -> Iterator[None]:
             raise
         moved = None
         try:
-            if lock.is_of(folder):  # else another start has moved it meanwhile
+            if lock.is_of(folder):  # else another start has moved it meanwhile; nobody moves it while it is locked
                 if not run_files.holds_run(folder):
                     break
                 moved = _rename_earlier_run(folder)
