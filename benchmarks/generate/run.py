@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from tutelage.builders.renderer import renderer_for
 from tutelage.config.sections import RenderSettings
 from tutelage.model.locate import model_folder
 from tutelage.model.precision import resolve_precision
+from tutelage.system.startup import training_environment
 from tutelage.types import Message
 
 ROWS = Path(__file__).parents[2] / "datasets" / "support" / "test.jsonl"
@@ -45,9 +47,10 @@ def options() -> argparse.Namespace:
 
 
 def measured(name: str, job_file: Path) -> dict[str, Any]:
-    """One run of a contestant."""
+    """One run of a contestant, in the environment that `tutelage evaluate` starts itself again with."""
     command = [sys.executable, "-m", "benchmarks.generate.contestant", name, str(job_file)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    environment = training_environment(os.environ)
+    output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
     result: dict[str, Any] = json.loads(output.splitlines()[-1])
     return result
 

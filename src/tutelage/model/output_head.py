@@ -73,7 +73,8 @@ def product_logits(head: Head, hidden_CD: torch.Tensor, product: Product = plain
     logits_CV = product(hidden_CD, head.weight_VD).float()
     if head.bias_V is not None:
         logits_CV = logits_CV + head.bias_V.float()
-    logits_CV = logits_CV * head.scale
+    if head.scale != 1.0:
+        logits_CV = logits_CV * head.scale
     return logits_CV if head.cap is None else head.cap * torch.tanh(logits_CV / head.cap)
 
 
