@@ -17,6 +17,7 @@ import torch
 from tokenizers import Tokenizer
 
 from tutelage.model.loss import row_loss
+from tutelage.model.token_weights import TrainingLoss
 from tutelage.optim.lr_schedule import LRSchedule
 from tutelage.optim.master_weights import MasterWeights
 from tutelage.pack import pack_rows
@@ -30,6 +31,16 @@ DOCUMENTS: Final = 16
 SENTENCES: Final = Path(__file__).parents[2] / "datasets" / "general_train.jsonl"
 TOLERANCE: Final = 1e-6
 """Of the loss; and of each parameter's gradient as a share of the length (2-norm) of all gradients together."""
+
+WAYS: Final[dict[str, tuple[bool, TrainingLoss]]] = {
+    "packed": (True, "cross_entropy"),
+    "apart": (False, "cross_entropy"),
+    "talr": (True, "talr"),
+    "eaft": (False, "eaft"),
+}
+"""Steps that several processes take: packed or not, and whose gradient they follow."""
+BEFORE: Final = Progress(recent_losses=(4.5,))
+"""What TALR looks back at."""
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from tests.support.one_step import documents_for, micro_batches, share_of, step_of
+from tests.support.one_step import BEFORE, WAYS, documents_for, micro_batches, share_of, step_of
 from tutelage.distributed.process_group import full_tensor, open_process_group, process_group_here
 from tutelage.distributed.strategy import place_model
 from tutelage.model.attention.packed import use_packed_attention
 
 
 def main(model_folder: Path, batch: int, out: Path) -> None:
-    """Take the step packed and not packed; write `packed.safetensors` and `apart.safetensors`."""
+    """Take the step packed and not packed, and with weighted tokens; write a file of tensors for each of `WAYS`."""
     process_group = process_group_here()
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32, local_files_only=True)
     documents = documents_for(model)
@@ -29,7 +29,7 @@ def main(model_folder: Path, batch: int, out: Path) -> None:
     with open_process_group(process_group, device="cpu"):
         strategy = place_model(model, process_group, device="cpu", precision="fp32", sharded=True)
         use_packed_attention(model)
-        for name, packed in (("packed", True), ("apart", False)):
+        for name, (packed, training_loss) in WAYS.items():
             step = step_of(
                 model,
                 micro_batches(share, batch, packed=packed),
@@ -37,6 +37,8 @@ def main(model_folder: Path, batch: int, out: Path) -> None:
                 trained_tokens=trained_tokens,
                 row_loss=strategy.row_loss,
                 process_group=process_group,
+                progress=BEFORE,
+                training_loss=training_loss,
             )
             model.zero_grad(set_to_none=True)
             rows = process_group.gather(len(micro_batches(share, batch, packed=packed)))

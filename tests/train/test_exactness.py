@@ -15,10 +15,21 @@ from transformers import AutoModelForCausalLM
 
 from tests.support import ROOT
 from tests.support.cli_process import launch
-from tests.support.one_step import DOCUMENTS, TOLERANCE, Step, assert_same_step, documents_for, micro_batches, step_of
+from tests.support.one_step import (
+    BEFORE,
+    DOCUMENTS,
+    TOLERANCE,
+    WAYS,
+    Step,
+    assert_same_step,
+    documents_for,
+    micro_batches,
+    step_of,
+)
 from tutelage.errors import DependencyError
 from tutelage.model.attention.packed import use_packed_attention
 from tutelage.model.locate import model_folder
+from tutelage.model.token_weights import TrainingLoss
 from tutelage.types import Example
 
 SCRIPT = ROOT / "tests/support/one_step_in_two.py"
@@ -67,11 +78,11 @@ def plain_step(model: Any, documents: list[Example], trained_tokens: int) -> Ste
 
 
 def steps_in_two(model: Any, out: Path) -> dict[str, tuple[Step, list[int]]]:
-    """The step in two processes, packed and apart, and the number of rows that each process took."""
+    """Each of `WAYS` in two processes, and the number of rows that each process took."""
     done = launch(str(SCRIPT), model.config.name_or_path, "4", str(out), torchrun=2)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     found = {}
-    for name in ("packed", "apart"):
+    for name in WAYS:
         with safe_open(out / f"{name}.safetensors", framework="pt") as file:
             told = json.loads(file.metadata()["step"])
             gradients = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 # not a mapping
@@ -108,20 +119,46 @@ def test_two_processes_take_the_same_step(tiny: Any, tmp_path: Path) -> None:
     """Two micro-batches of four documents on each of two processes, against 16 documents at once on one."""
     documents = documents_for(tiny)
     use_packed_attention(tiny)
-    expected = step_of(
-        tiny,
-        micro_batches(documents, DOCUMENTS, packed=True),
-        tmp_path / "record.jsonl",
-        trained_tokens=sum(document.trained_tokens for document in documents),
-    )
-    tiny.zero_grad(set_to_none=True)
+    expected = {}
+    for loss in {loss for _, loss in WAYS.values()}:
+        expected[loss] = step_of(
+            tiny,
+            micro_batches(documents, DOCUMENTS, packed=True),
+            tmp_path / "record.jsonl",
+            trained_tokens=sum(document.trained_tokens for document in documents),
+            progress=BEFORE,
+            training_loss=loss,
+        )
+        tiny.zero_grad(set_to_none=True)
 
     found = steps_in_two(tiny, tmp_path)
 
-    assert {name: rows for name, (_, rows) in found.items()} == {"packed": [2, 2], "apart": [8, 8]}
-    for step, _ in found.values():
-        assert_same_step(step, expected)
-        assert step.norm == pytest.approx(expected.norm, rel=TOLERANCE), "of the whole gradient, not of a share"
+    assert {name: rows for name, (_, rows) in found.items()} == {
+        "packed": [2, 2], "apart": [8, 8], "talr": [2, 2], "eaft": [8, 8],
+    }  # fmt: skip
+    for name, (step, _) in found.items():
+        whole = expected[WAYS[name][1]]
+        assert_same_step(step, whole)
+        assert step.norm == pytest.approx(whole.norm, rel=TOLERANCE), "of the whole gradient, not of a share"
+    assert len({step.loss for step in expected.values()}) == 1
+    assert len({round(step.norm, 4) for step in expected.values()}) == 3
+
+
+@pytest.mark.parametrize("loss", ["dft", "talr", "eaft"])
+def test_weights_of_tokens_do_not_depend_on_micro_batches(tiny: Any, tmp_path: Path, loss: TrainingLoss) -> None:
+    documents = documents_for(tiny)
+    trained_tokens = sum(document.trained_tokens for document in documents)
+    use_packed_attention(tiny)
+    found = []
+    for batch in (16, 4, 1):
+        rows = micro_batches(documents, batch, packed=True)
+        record = tmp_path / "record.jsonl"
+        given: Any = {"trained_tokens": trained_tokens, "progress": BEFORE, "training_loss": loss}
+        found.append(step_of(tiny, rows, record, **given))
+        tiny.zero_grad(set_to_none=True)
+
+    for step in found[1:]:
+        assert_same_step(step, found[0])
 
 
 def test_a_step_is_that_of_plain_transformers(tiny: Any, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tutelage.errors import ConfigError, TrainingError
 from tutelage.export.model_folder import save_trained
 from tutelage.generate.replies import replies_to
 from tutelage.model.architecture import use_training_attention
+from tutelage.model.token_weights import token_weights_of
 from tutelage.pack import pack_rows
 from tutelage.report.console.terminal import Terminal
 from tutelage.types import Example
@@ -66,6 +67,8 @@ class Trainer:
         self._renderer = renderer_for(start, trainer_settings.render)
         self._state: TrainState = train_state_for(self._resolved, start, SINGLE)
         self._attention = self._state.strategy.architecture.attention
+        self._batch_losses: tuple[float, ...] = ()  # of the last batch; what a step turns into those before the next
+        self._losses_before: tuple[float, ...] = ()
 
     def forward_backward(self, batch: Sequence[Example]) -> float:
         """Add the gradient of the batch's mean loss: the summed loss divided once by its trained tokens. Returns it.
@@ -101,13 +104,15 @@ class Trainer:
             documents_isolated=architecture.documents_isolated,
         )
         trained_tokens = sum(row.trained_tokens for row in rows)
+        token_weights = token_weights_of(self.settings.train.loss, self._losses_before)
         state.model.train()
         losses = []
         for row in rows:
-            loss_sum, _ = state.strategy.row_loss(state.model, row)
+            loss_sum, _ = state.strategy.row_loss(state.model, row, token_weights=token_weights)
             (loss_sum / trained_tokens).backward()
             losses.append(loss_sum.item())
-        return float(sum(losses) / trained_tokens)
+        self._batch_losses = (float(sum(losses) / trained_tokens),)
+        return self._batch_losses[0]
 
     def optim_step(self, learning_rate: float | None = None, *, max_grad_norm: float | None = None) -> float:
         """Clip the gradient, take a step, forget the gradient; returns its norm before clipping.
@@ -137,6 +142,7 @@ class Trainer:
                 expected="a finite number",
                 fix="leave this batch out, or lower the learning rate",
             )
+        self._losses_before = self._batch_losses
         return norm
 
     def sample(self, prompt: Prompts, *, max_new_tokens: int = 256) -> str | list[str]:

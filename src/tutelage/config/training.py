@@ -53,6 +53,16 @@ class TrainSettings(Section):
             "prompt tuning",
         },
     )
+    loss: Literal["cross_entropy", "dft", "talr", "eaft"] = Field(
+        default="cross_entropy",
+        description="How much each token counts in the gradient: all the same (cross_entropy), by the probability it "
+        "has (dft), by that and the loss of the step before (talr), or by how undecided the model is there (eaft); the "
+        "losses that are reported are cross-entropies either way.",
+        json_schema_extra={
+            "source": "Wu et al. 2025 (DFT, arXiv 2508.05629); Lin et al. 2025 (TALR, arXiv 2509.20758); Diao et al. "
+            "2026 (EAFT, arXiv 2601.02151); cross_entropy is the default, as in other trainers"
+        },
+    )
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "muon"] = Field(
         default="adamw",
         description="What steps the weights: AdamW, with moments of one byte (8bit) or in memory that moves to the GPU "

@@ -26,6 +26,7 @@ from tutelage.model.layers import decoder_layers
 from tutelage.model.loss import row_loss
 from tutelage.model.precision import DTYPES, Precision
 from tutelage.model.refusals import FAILURES
+from tutelage.model.token_weights import TokenWeights
 from tutelage.types import PackedSequence
 
 T = TypeVar("T")
@@ -95,7 +96,12 @@ class FSDPRoot(torch.nn.Module):
         return work(self.model)
 
     def row_loss(
-        self, _model: Any, row: PackedSequence, *, architecture: Architecture = PLAIN
+        self,
+        _model: Any,
+        row: PackedSequence,
+        *,
+        architecture: Architecture = PLAIN,
+        token_weights: TokenWeights | None = None,
     ) -> tuple[torch.Tensor, int]:
         """`model.loss.row_loss` of the sharded model; every process must call this equally often.
 
@@ -107,7 +113,7 @@ class FSDPRoot(torch.nn.Module):
         self._gathered.clear()
         if torch.is_grad_enabled():
             with_gradient: tuple[torch.Tensor, int] = self(
-                lambda model: row_loss(model, row, architecture=architecture)
+                lambda model: row_loss(model, row, architecture=architecture, token_weights=token_weights)
             )
             return with_gradient
         try:

@@ -16,6 +16,7 @@ from tutelage.model.adapters.lora import BASE_CHANGING_INITS
 from tutelage.model.architecture import PLAIN, Architecture
 from tutelage.model.loss import row_loss
 from tutelage.model.precision import DTYPES, Precision, cast_model
+from tutelage.model.token_weights import TokenWeights
 from tutelage.types import PackedSequence
 
 Parallel = Literal["auto", "shard", "replicate"]
@@ -44,11 +45,12 @@ class Strategy:
             return ""
         return f"{'whole on each of' if self.fsdp_root is None else 'sharded over'} {self.process_group.size} processes"
 
-    def row_loss(self, model: Any, row: PackedSequence) -> tuple[torch.Tensor, int]:
-        """The summed loss of a row and how many tokens it is of."""
-        if self.fsdp_root is None:
-            return row_loss(model, row, architecture=self.architecture)
-        return self.fsdp_root.row_loss(model, row, architecture=self.architecture)
+    def row_loss(
+        self, model: Any, row: PackedSequence, *, token_weights: TokenWeights | None = None
+    ) -> tuple[torch.Tensor, int]:
+        """The summed loss of a row and how many tokens it is of; `token_weights` weight its gradient."""
+        compute = row_loss if self.fsdp_root is None else self.fsdp_root.row_loss
+        return compute(model, row, architecture=self.architecture, token_weights=token_weights)
 
 
 def place_model(

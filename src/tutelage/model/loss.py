@@ -8,6 +8,7 @@ Shape legend: N = trained positions, D = hidden width, V = vocabulary, R = token
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from tutelage.model.adapters.prompt_tuning import DecoderInputs, decoder_inputs
 from tutelage.model.architecture import PLAIN, Architecture, bare_model, dummy_token_inputs, native_inputs
 from tutelage.model.layers import decoder_of
 from tutelage.model.output_head import Head, forward_logits, head_of
+from tutelage.model.token_weights import TokenWeights
 from tutelage.types import PackedSequence
 
 CHUNK_POSITIONS = {"cpu": 256, "cuda": 1024}
@@ -59,22 +61,31 @@ def _single_document_inputs(fed: DecoderInputs, row: PackedSequence) -> dict[str
 
 
 def row_loss(
-    model: Any, row: PackedSequence, *, architecture: Architecture = PLAIN, emulated_device: str | None = None
+    model: Any,
+    row: PackedSequence,
+    *,
+    architecture: Architecture = PLAIN,
+    emulated_device: str | None = None,
+    token_weights: TokenWeights | None = None,
 ) -> tuple[torch.Tensor, int]:
     """Summed weighted cross-entropy of a packed row, and how many tokens it was summed over.
+
+    With `token_weights` the gradient is that of the sum in which each token has such a weight as well; the sum that is
+    returned stays the one without, so that losses of runs compare.
 
     Args:
         model: a causal language model that attends as it trains (`model.architecture.use_training_attention`).
         row: ids and weights [R].
         architecture: what was tried on the model (`model.architecture.architecture_of`).
         emulated_device: compute as on this kind of device, which the planner emulates; None: as on its own.
+        token_weights: how tokens are weighted in the gradient; None leaves them their weights in the row.
 
     Returns:
         A scalar fp32 tensor that can be differentiated, and the number of tokens with a non-zero weight.
     """
     targets = np.flatnonzero(row.weights)  # here and not on the device, where asking means waiting for it
     if architecture.head == "whole":
-        return _loss_of_whole(model, row, targets), len(targets)
+        return _loss_of_whole(model, row, targets, token_weights), len(targets)
     hidden_1RD, fed = hidden_states(model, row, architecture=architecture, emulated_device=emulated_device)
     device = hidden_1RD.device
     # The hidden state of the token before predicts a token. The first token of a document without a parent has
@@ -86,7 +97,8 @@ def row_loss(
     weights_N = torch.from_numpy(row.weights[targets]).to(device)
     positions = CHUNK_POSITIONS[emulated_device or device.type]
     if architecture.head == "own":
-        return _loss_of_own_head(model, architecture, hidden_ND, labels_N, weights_N, positions), len(targets)
+        chunks = tuple(tensor.split(positions) for tensor in (hidden_ND, labels_N, weights_N))
+        return _loss_of_own_head(model, architecture, hidden_ND, chunks, token_weights), len(targets)
     head = head_of(model)
     loss: torch.Tensor = _TrainedCrossEntropy.apply(  # type: ignore[no-untyped-call] # torch leaves it untyped
         hidden_ND,
@@ -97,6 +109,7 @@ def row_loss(
         weights_N,
         torch.is_grad_enabled() and not torch.is_inference_mode_enabled(),
         positions,
+        token_weights,
     )
     return loss, len(targets)
 
@@ -105,9 +118,8 @@ def _loss_of_own_head(
     model: Any,
     architecture: Architecture,
     hidden_ND: torch.Tensor,
-    labels_N: torch.Tensor,
-    weights_N: torch.Tensor,
-    positions: int,
+    chunks: Sequence[Sequence[torch.Tensor]],
+    token_weights: TokenWeights | None,
 ) -> torch.Tensor:
     """The same through the end of the model's own forward, chunk by chunk, computed again in the backward pass."""
     base_model = bare_model(model)
@@ -117,16 +129,18 @@ def _loss_of_own_head(
 
     def summed(hidden_CD: torch.Tensor, labels_C: torch.Tensor, weights_C: torch.Tensor) -> torch.Tensor:
         logits_CV = forward_logits(base_model, hidden_CD, arguments).float()
-        return (cross_entropy(logits_CV, labels_C, reduction="none") * weights_C).sum()
+        return _summed(logits_CV, labels_C, weights_C, token_weights)
 
     total = hidden_ND.sum(dtype=torch.float32) * 0.0  # has a graph where nothing is trained
-    for chunk in zip(hidden_ND.split(positions), labels_N.split(positions), weights_N.split(positions), strict=True):
+    for chunk in zip(*chunks, strict=True):
         if len(chunk[0]):
             total = total + checkpoint(summed, *chunk, use_reentrant=False, preserve_rng_state=False)
     return total
 
 
-def _loss_of_whole(model: Any, row: PackedSequence, targets: NDArray[np.intp]) -> torch.Tensor:
+def _loss_of_whole(
+    model: Any, row: PackedSequence, targets: NDArray[np.intp], token_weights: TokenWeights | None
+) -> torch.Tensor:
     """The same through the model's whole forward, where it cannot be asked in parts."""
     base_model, fed = bare_model(model), _row_inputs(model, row)
     logits_RV = base_model(**native_inputs(base_model, _single_document_inputs(fed, row))).logits[0]
@@ -135,7 +149,20 @@ def _loss_of_whole(model: Any, row: PackedSequence, targets: NDArray[np.intp]) -
     logits_NV = logits_RV.index_select(0, fed.places(predecessors_N)).float()
     labels_N = torch.from_numpy(row.ids[targets]).to(device, torch.long)
     weights_N = torch.from_numpy(row.weights[targets]).to(device)
-    return (cross_entropy(logits_NV, labels_N, reduction="none") * weights_N).sum()
+    return _summed(logits_NV, labels_N, weights_N, token_weights)
+
+
+def _summed(
+    logits_CV: torch.Tensor, labels_C: torch.Tensor, weights_C: torch.Tensor, token_weights: TokenWeights | None
+) -> torch.Tensor:
+    """The weighted sum by autograd; with `token_weights` it has the gradient of theirs."""
+    loss_C = cross_entropy(logits_CV, labels_C, reduction="none")
+    total = (loss_C * weights_C).sum()
+    if token_weights is None:
+        return total
+    scale_C = token_weights.of(loss_C.detach(), logits_CV.detach().softmax(dim=1))
+    reweighted = (loss_C * (weights_C * scale_C)).sum()
+    return reweighted + (total - reweighted).detach()
 
 
 class _TrainedCrossEntropy(torch.autograd.Function):
@@ -152,6 +179,7 @@ class _TrainedCrossEntropy(torch.autograd.Function):
         weights_N: torch.Tensor,
         grad_enabled: bool,
         positions: int,
+        token_weights: TokenWeights | None,
     ) -> torch.Tensor:
         # needs_input_grad speaks of the inputs only: it stays True where gradients are switched off.
         need_hidden, need_weight, need_bias = (grad_enabled and needs_grad for needs_grad in ctx.needs_input_grad[:3])
@@ -165,13 +193,15 @@ class _TrainedCrossEntropy(torch.autograd.Function):
             hidden_CD, labels_C1, weights_C = hidden_ND[chunk], labels_N[chunk, None], weights_N[chunk]
             logits_CV = buffers.logits(head, hidden_CD, weight_VD)
             slope_CV = _cap_slope(head, logits_CV)
-            loss_C, gradient_CV = _cross_entropy(logits_CV, labels_C1)
+            loss_C, gradient_CV, token_weights_C = _cross_entropy(logits_CV, labels_C1, token_weights)
             total += (loss_C * weights_C).sum()
             if not (need_hidden or need_weight or need_bias):
                 continue
             if slope_CV is not None:
                 gradient_CV.mul_(slope_CV)
             # Weights go to the narrow side of each product: a pass over V columns costs as much as the softmax.
+            if token_weights_C is not None:
+                weights_C = weights_C * token_weights_C
             scale_C1 = (weights_C * head.scale)[:, None]
             if grad_V is not None:
                 grad_V += (gradient_CV * scale_C1).sum(dim=0).to(grad_V.dtype)
@@ -194,6 +224,7 @@ class _TrainedCrossEntropy(torch.autograd.Function):
             None if grad_ND is None else grad_ND * scale.to(grad_ND.dtype),
             None if grad_VD is None else grad_VD.mul_(scale.to(grad_VD.dtype)),
             None if grad_V is None else grad_V * scale.to(grad_V.dtype),
+            None,
             None,
             None,
             None,
@@ -231,18 +262,23 @@ class _LogitsBuffers:
         return gradient_CV if narrow_CV.dtype == gradient_CV.dtype else narrow_CV.copy_(gradient_CV)
 
 
-def _cross_entropy(logits_CV: torch.Tensor, labels_C1: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _cross_entropy(
+    logits_CV: torch.Tensor, labels_C1: torch.Tensor, token_weights: TokenWeights | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """Cross-entropy [C] and its gradient by the logits [C, V], with one exponential for each logit, in their place.
 
-    The largest probability p of a row is at least 1/V, so log(sum exp) = its logit - log p loses nothing.
+    Third are the weights that `token_weights` give, [C]. The largest probability p of a row is at least 1/V, so
+    log(sum exp) = its logit - log p loses nothing.
     """
     largest_C = logits_CV.amax(dim=1)
     label_C = logits_CV.gather(1, labels_C1)[:, 0]
     # Written over its own input, whose rows the kernel has read by then; tests compare with cross_entropy.
     gradient_CV = torch.softmax(logits_CV, 1, out=logits_CV)
     loss_C = largest_C - gradient_CV.amax(dim=1).log() - label_C
+    # By the probabilities, which the next line spoils.
+    token_weights_C = None if token_weights is None else token_weights.of(loss_C, gradient_CV)
     gradient_CV.scatter_add_(1, labels_C1, gradient_CV.new_full(labels_C1.shape, -1.0))
-    return loss_C, gradient_CV
+    return loss_C, gradient_CV, token_weights_C
 
 
 def _cap_slope(head: Head, logits_CV: torch.Tensor) -> torch.Tensor | None:

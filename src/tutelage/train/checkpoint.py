@@ -34,7 +34,7 @@ class Progress:
     """Where a run stands: steps done, the best held-out loss and its step, evaluations since then, tokens so far.
 
     `row_tokens` is the budget of a row once memory ran out, None before; `recent_losses` are those that the next step's
-    is held against (`SpikeGuard`), oldest first.
+    is held against (`SpikeGuard`, TALR), oldest first.
     """
 
     steps_done: int = 0

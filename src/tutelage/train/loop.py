@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -21,6 +21,7 @@ from tutelage.distributed.collective_errors import failures
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import TrainingError, TutelageError, cause_of, command
 from tutelage.model.heap import TRIM_EVERY_STEPS, trim_heap
+from tutelage.model.token_weights import TokenWeights, TrainingLoss, token_weights_of
 from tutelage.optim.lr_schedule import LRSchedule
 from tutelage.optim.master_weights import MasterWeights
 from tutelage.runs.metrics_log import HeldoutRecord, StepRecord
@@ -33,8 +34,16 @@ from tutelage.train.out_of_memory import try_step
 from tutelage.train.rng_state import restore_rng_state, rng_state
 from tutelage.types import Batch, PackedSequence
 
-RowLoss = Callable[[Any, PackedSequence], tuple[torch.Tensor, int]]
 Ending = Literal["finished", "early_stop", "interrupted"]
+
+
+class RowLoss(Protocol):
+    """Computes rows."""
+
+    def __call__(
+        self, model: Any, row: PackedSequence, /, *, token_weights: TokenWeights | None = None
+    ) -> tuple[torch.Tensor, int]:
+        """The summed loss of a row, and of how many tokens; `token_weights` are given where a step has any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +85,7 @@ def train(
     progress: Progress,
     process_group: ProcessGroup = SINGLE,
     spike_guard: SpikeGuard | None = None,
+    training_loss: TrainingLoss = "cross_entropy",
 ) -> Outcome:
     """Train until the batches end, held-out loss stops improving, or a stop is asked for; always leave a checkpoint.
 
@@ -93,6 +103,7 @@ def train(
         progress: where the run stands; zero for a new one.
         process_group: the processes that share every batch; each gets the same number of rows of it.
         spike_guard: says which loss is too large to learn from; None lets every finite one through.
+        training_loss: whose gradient is followed; the losses that are recorded and measured are cross-entropies.
 
     Raises:
         TrainingError: the loss or gradient is not finite, or the loss a spike; the weights are those of the last good
@@ -111,7 +122,7 @@ def train(
         # 1. Forward and backward, row by row; where memory runs out, once more with smaller rows.
         rows, losses, progress = try_step(
             batch,
-            partial(_forward_backward, model, row_loss, batch.trained_tokens),
+            partial(_forward_backward, model, _weighting(row_loss, training_loss, progress), batch.trained_tokens),
             rng=rng_before,
             progress=progress,
             optimizer=optimizer,
@@ -152,7 +163,7 @@ def train(
             steps_done=batch.step + 1,
             tokens=progress.tokens + int(tokens),
             trained_tokens=progress.trained_tokens + batch.trained_tokens,
-            recent_losses=() if spike_guard is None else spike_guard.remembered(loss, progress.recent_losses),
+            recent_losses=_remembered(loss, progress, spike_guard, training_loss),
         )
         record = StepRecord(
             step=progress.steps_done,
@@ -204,6 +215,21 @@ def _forward_backward(model: Any, row_loss: RowLoss, trained_tokens: int, row: P
     row_sum, _ = row_loss(model, row)
     (row_sum / trained_tokens).backward()
     return row_sum.item()
+
+
+def _weighting(row_loss: RowLoss, training_loss: TrainingLoss, progress: Progress) -> RowLoss:
+    """As it is for cross-entropy; else with the weights that a step after `progress` gives its tokens."""
+    token_weights = token_weights_of(training_loss, progress.recent_losses)
+    return row_loss if token_weights is None else partial(row_loss, token_weights=token_weights)
+
+
+def _remembered(
+    loss: float, progress: Progress, spike_guard: SpikeGuard | None, training_loss: TrainingLoss
+) -> tuple[float, ...]:
+    """The losses that the next step looks back at: those of the guard, and the last one for TALR's temperature."""
+    if spike_guard is not None:
+        return spike_guard.remembered(loss, progress.recent_losses)
+    return (loss,) if training_loss == "talr" else ()
 
 
 def _is_out(progress: Progress, cadence: Cadence) -> bool:

@@ -363,6 +363,7 @@ def _train(job: Job) -> Outcome:
             spike_guard=None
             if train_settings.spike_factor is None
             else SpikeGuard(train_settings.spike_factor, train_settings.spike_window),
+            training_loss=train_settings.loss,
         )
     recorder.close()
     return outcome
