@@ -100,7 +100,7 @@ def score(
     use_training_attention(model, architecture.attention)
     scores: list[Score] = []
     with torch.inference_mode():
-        for row in _rows(texts, architecture, row_tokens):
+        for row in text_rows(texts, architecture, row_tokens):
             logprobs_N, likeliest_N = _scored(model, row, architecture)
             start = 0
             for tokens in row.text_tokens:
@@ -112,8 +112,11 @@ def score(
 
 
 @dataclass(slots=True)
-class _Row:
-    """A packed row under way: its stretches, and for each token that is scored the place of the token before it."""
+class TextRow:
+    """A packed row under way: its stretches, and for each token that is scored the place of the token before it.
+
+    `text_tokens` has the tokens of each text that are scored, in their order: N in all.
+    """
 
     ids: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
@@ -144,14 +147,14 @@ class _Row:
             self.text_tokens.append(len(text))
 
 
-def _rows(texts: Sequence[GivenText], architecture: Architecture, row_tokens: int) -> Iterator[_Row]:
+def text_rows(texts: Sequence[GivenText], architecture: Architecture, row_tokens: int) -> Iterator[TextRow]:
     """Rows of whole families: a prompt with texts that continue it, or with one where beginnings cannot be shared."""
-    row = _Row()
+    row = TextRow()
     for prompt, replies in _families(texts, architecture, row_tokens):
         tokens = len(prompt) + sum(len(reply) - 1 for reply in replies)
         if row.ids and (len(row.ids) + tokens > row_tokens or not architecture.documents_isolated):
             yield row
-            row = _Row()
+            row = TextRow()
         if architecture.shares_prefixes:
             row.add_family(prompt, replies)
         else:
@@ -182,7 +185,7 @@ def _families(
         yield prompt, replies
 
 
-def _scored(model: Any, row: _Row, architecture: Architecture) -> tuple[torch.Tensor, torch.Tensor]:
+def _scored(model: Any, row: TextRow, architecture: Architecture) -> tuple[torch.Tensor, torch.Tensor]:
     """[N] of each token that is scored: the logarithm of its probability, and whether it is the most likely one."""
     device = model.get_input_embeddings().weight.device
     labels_N = torch.tensor(row.labels, device=device)
@@ -197,15 +200,28 @@ def _scored(model: Any, row: _Row, architecture: Architecture) -> tuple[torch.Te
     return torch.cat(logprobs), torch.cat(likeliest)
 
 
-def _logits(model: Any, row: _Row, architecture: Architecture, device: torch.device) -> Iterator[torch.Tensor]:
+def _logits(model: Any, row: TextRow, architecture: Architecture, device: torch.device) -> Iterator[torch.Tensor]:
     """Chunks of [N, V] in fp32: what predicts each token that is scored."""
-    base_model = bare_model(model)
-    ids_R, positions_R = torch.tensor([row.ids, row.positions], device=device)
-    predecessors_N = torch.tensor(row.predecessors, device=device)
     if architecture.head == "whole":
-        logits_RV = model(input_ids=ids_R[None], **native_inputs(base_model, {})).logits[0].float()
-        yield logits_RV[predecessors_N - len(ids_R)]  # from behind: virtual tokens may stand before them
+        ids_R = torch.tensor(row.ids, device=device)
+        logits_RV = model(input_ids=ids_R[None], **native_inputs(bare_model(model), {})).logits[0].float()
+        # from behind: virtual tokens may stand before them
+        yield logits_RV[torch.tensor(row.predecessors, device=device) - len(ids_R)]
         return
+    for hidden_CD in row_states(model, row, architecture).split(CHUNK_POSITIONS[device.type]):
+        yield state_logits(model, hidden_CD, architecture)
+
+
+def row_states(model: Any, row: TextRow, architecture: Architecture) -> torch.Tensor:
+    """[N, D]: the last hidden states that predict the tokens of a row that are scored.
+
+    Args:
+        model: attends as it trains, in evaluation mode.
+        row: of `text_rows`.
+        architecture: its head is not "whole".
+    """
+    device = model.get_input_embeddings().weight.device
+    ids_R, positions_R = torch.tensor([row.ids, row.positions], device=device)
     parents = tuple(row.parents) if any(parent >= 0 for parent in row.parents) else ()
     fed = decoder_inputs(model, ids_R, positions_R, tuple(row.stretches), parents)
     decoder = decoder_of(model)
@@ -214,10 +230,14 @@ def _logits(model: Any, row: _Row, architecture: Architecture, device: torch.dev
         hidden_RD = decoder(**native_inputs(decoder, alone))[0][0]
     else:
         hidden_RD = decoder(**fed.inputs, use_cache=False)[0][0]
-    hidden_ND = hidden_RD[fed.places(predecessors_N)]
-    arguments = native_inputs(base_model, dummy_token_inputs(device) if architecture.attention == "documents" else {})
-    for hidden_CD in hidden_ND.split(CHUNK_POSITIONS[device.type]):
-        if architecture.head == "product":
-            yield product_logits(head_of(model), hidden_CD)
-        else:
-            yield forward_logits(base_model, hidden_CD, arguments).float()
+    hidden_ND: torch.Tensor = hidden_RD[fed.places(torch.tensor(row.predecessors, device=device))]
+    return hidden_ND
+
+
+def state_logits(model: Any, hidden_CD: torch.Tensor, architecture: Architecture) -> torch.Tensor:
+    """[C, V] in fp32 of hidden states; `architecture` has another head than "whole"."""
+    if architecture.head == "product":
+        return product_logits(head_of(model), hidden_CD)
+    token = dummy_token_inputs(hidden_CD.device) if architecture.attention == "documents" else {}
+    base_model = bare_model(model)
+    return forward_logits(base_model, hidden_CD, native_inputs(base_model, token)).float()
