@@ -341,6 +341,18 @@ class EvaluateSettings(Section):
         description="Prompts answered side by side; changes speed and memory, not what is measured.",
         json_schema_extra={"source": "our choice: fits small models on one device", "usual": [1, 256]},
     )
+    divergence_prompts: int = Field(
+        default=32,
+        ge=0,
+        le=LARGEST_COUNT,
+        description="Task prompts, and as many general ones, whose replies by the base show how far training moves the "
+        "model from it (KL divergence); 0 measures nothing.",
+        json_schema_extra={
+            "source": "Shenfeld et al. 2025 (RL's Razor): the KL divergence on the task's prompts predicts forgetting; "
+            "the number is our choice",
+            "usual": [0, 256],
+        },
+    )
     examples: int = Field(
         default=3,
         ge=0,

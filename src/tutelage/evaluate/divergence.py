@@ -61,7 +61,10 @@ class Divergence:
     @property
     def interval(self) -> Interval | None:
         """95 % of the mean, with prompts as what was drawn; None of one reply, which says nothing of others."""
-        return ratio_interval(self.sums, self.tokens) if len(self.sums) > 1 else None
+        if len(self.sums) < 2:
+            return None
+        interval = ratio_interval(self.sums, self.tokens)
+        return replace(interval, low=max(0.0, interval.low))  # no divergence is below 0
 
 
 def can_be_compared(architecture: Architecture, *, head_is_trained: bool) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tutelage.errors import cause_of
 from tutelage.evaluate.suite import EvalResult, Metrics
 from tutelage.runs import folder as run_files
+from tutelage.runs.divergence import divergence_in
 
 
 def write_eval_result(path: Path, eval_result: EvalResult) -> None:
@@ -22,6 +23,7 @@ def write_eval_result(path: Path, eval_result: EvalResult) -> None:
         "task": list(eval_result.task_replies),
         "general": list(eval_result.general_replies),
         "failed": dict(eval_result.failed),
+        "divergence": {place: asdict(measure) for place, measure in eval_result.divergence.items()},
     }
     run_files.write_json(path, saved)
 
@@ -30,7 +32,13 @@ def read_eval_result(path: Path, *, log: Callable[[str], None]) -> EvalResult | 
     """What `write_eval_result` wrote; None where there is nothing, or it was changed, which is logged."""
     try:
         saved = run_files.read_json(path)
-        return EvalResult(Metrics(**saved["measures"]), tuple(saved["task"]), tuple(saved["general"]), saved["failed"])
+        return EvalResult(
+            Metrics(**saved["measures"]),
+            tuple(saved["task"]),
+            tuple(saved["general"]),
+            saved["failed"],
+            divergence_in(saved),
+        )
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:  # the last two: of another version

@@ -20,6 +20,7 @@ from tutelage.model.architecture import Attention, use_training_attention
 from tutelage.model.attention.packed import use_generation_attention
 from tutelage.model.out_of_memory import is_out_of_memory, release_memory
 from tutelage.render import Renderer
+from tutelage.runs.divergence import DivergenceMeasure
 from tutelage.types import Message, PackedSequence, Prompt, TokenIds
 
 
@@ -58,6 +59,8 @@ class EvalResult:
     task_replies: tuple[str, ...]
     general_replies: tuple[str, ...]
     failed: Mapping[str, str] = field(default_factory=dict)
+    divergence: Mapping[str, DivergenceMeasure] = field(default_factory=dict)
+    """From the base, by place; empty before training, and where it was not measured."""
 
 
 def run_suite(

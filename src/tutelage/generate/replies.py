@@ -102,6 +102,54 @@ def _by_engine(
     return texts
 
 
+def drawn_replies(
+    model: Any,
+    tokenizer: Tokenizer,
+    prompts: Sequence[TokenIds],
+    *,
+    max_new_tokens: int,
+    batch_prompts: int,
+    seed: int,
+    done: Callable[[int], None] = lambda _: None,
+) -> tuple[list[list[int]], bool]:
+    """Ids of a reply to each prompt, without a stop token, and whether they were drawn, at temperature 1.
+
+    Where the engine does not fit the model nothing can be drawn: they are its likeliest replies then.
+
+    Args:
+        model: attends as served (`model.attention.packed.use_generation_attention`).
+        tokenizer: its stop tokens end a reply.
+        prompts: ids of served prompts.
+        max_new_tokens: where a reply is cut.
+        batch_prompts: replies that grow together.
+        seed: of the random numbers; a reply depends on it and its prompt alone.
+        done: called with the number of replies finished since the last call.
+    """
+    model.eval()
+    batching = answered_together(model, tokenizer)
+    replies: list[list[int]] = [[] for _ in prompts]
+    if batching.kind == "packed":
+        engine = Engine(
+            model,
+            tokenizer,
+            head=batching.head,
+            active_replies=batch_prompts,
+            shares_beginnings=batching.shares_beginnings,
+        )
+        sampling = Sampling(temperature=1.0, seed=seed)
+        for completion in engine.generate([Request(prompt, max_new_tokens, sampling) for prompt in prompts]):
+            replies[completion.request] = list(completion.ids)
+            done(1)
+        return replies, True
+    for batch in batches_of(prompts, batch_prompts=batch_prompts, batching=batching.kind):
+        with torch.inference_mode():
+            ids = padded_replies(model, tokenizer, [prompts[index] for index in batch], max_new_tokens)
+        for index, reply in zip(batch, ids, strict=True):
+            replies[index] = reply
+        done(len(batch))
+    return replies, False
+
+
 def served_ids(renderer: Renderer, messages: Sequence[Message]) -> TokenIds:
     """The served prompt of a conversation, from outside of any data.
 

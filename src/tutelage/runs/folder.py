@@ -29,6 +29,7 @@ LEDGER = "ledger.json"
 DROPS = "ledger.jsonl"
 BEFORE = "before.json"
 AFTER = "after.json"
+BASE_REPLIES = "base_replies.safetensors"
 ROWS = "rows.json"
 RESULT = "result.json"
 REPORT = "report.html"
@@ -310,7 +311,7 @@ def move_finished_aside(folder: Path, *, steps: int) -> Path:
 
 def clear_scratch(folder: Path) -> None:
     """Delete what a killed process was writing in a run's folder: names that begin with a dot, each for one of ours."""
-    for name in (SETTINGS, INPUTS, RECORD, LEDGER, DROPS, BEFORE, AFTER, ROWS, RESULT, STOPPED):
+    for name in (SETTINGS, INPUTS, RECORD, LEDGER, DROPS, BEFORE, BASE_REPLIES, AFTER, ROWS, RESULT, STOPPED):
         (folder / f".{name}").unlink(missing_ok=True)
     for name in (MODEL, ADAPTER):
         for scratch in folder.glob(f".{name}-*"):

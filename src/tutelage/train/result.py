@@ -51,6 +51,7 @@ def result_of(
         "before": asdict(before.measures),
         "after": asdict(after.measures),
         "uncertainty": _uncertainty(prepared, before, after),
+        "divergence": {place: asdict(measure) for place, measure in after.divergence.items()},
         "unmeasured": unmeasured(before, after),
         "tokens_per_second": _speed(record_path(settings.run_folder)),
         "trained_tokens": progress.trained_tokens,

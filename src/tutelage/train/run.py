@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage import config, report
+from tutelage.builders.base_divergence import base_replies_for, divergence_of
 from tutelage.builders.base_model import continued, with_adapters_own
 from tutelage.builders.calibration_data import calibration_for
 from tutelage.builders.dataset import Prepared
@@ -197,6 +198,7 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
         job.train_state.strategy.fsdp_root is not None,
     )
     baseline_eval = _measure_baseline(job)
+    _ask_base(job)
     outcome = _train(job)
     if outcome.ended == "interrupted":
         job.tracking.finish({})
@@ -221,6 +223,12 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
         original_model=loaded_base(job.resolved, job.base)[0] if settings.model.freeze and not sharded else None,
     )  # before all that is measured of them: what was trained is not lost when a measure fails
     trained_eval = _run_eval_suite(job, "After training", model=job.train_state.model)
+    trained_eval = replace(
+        trained_eval,
+        divergence=divergence_of(
+            job.train_state.model, job.train_state.strategy, path=job.folder / run_files.BASE_REPLIES, screen=job.screen
+        ),
+    )
     if process_group.is_main:
         write_eval_result(job.folder / run_files.AFTER, trained_eval)
     if not process_group.is_main:
@@ -240,6 +248,7 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
     result |= {"started": started.isoformat(timespec="seconds"), "elapsed_seconds": time.perf_counter() - began}
     result |= {"trained_sha256": trained_sha256(job.folder / run_files.trained_name(settings))}
     run_files.write_json(job.folder / run_files.RESULT, result)  # written last: it marks the run as finished
+    (job.folder / run_files.BASE_REPLIES).unlink(missing_ok=True)
     # A resume that takes the measures that failed begins with them, and a run of more epochs may still end with them.
     if not result["unmeasured"] and best == outcome.progress.steps_done:
         _checkpoints(job).forget_best()
@@ -263,6 +272,24 @@ def _run_eval_suite(job: Job, title: str, *, model: Any) -> EvalResult:
     return eval_result
 
 
+def _untouched(job: Job) -> Any:
+    """The model as it is before the first step, as a base."""
+    return job.train_state.model if continued(job.settings) else without_prompt(job.train_state.model)
+
+
+def _ask_base(job: Job) -> None:
+    """Have the base reply, for the divergence from it; a replay, which ends before that is measured, does not."""
+    if job.recorded is None:
+        base_replies_for(
+            job.settings,
+            job.prepared,
+            _untouched(job),
+            job.train_state.strategy,
+            path=job.folder / run_files.BASE_REPLIES,
+            screen=job.screen,
+        )
+
+
 def _measure_baseline(job: Job) -> EvalResult:
     """Measure the untouched model; a resumed run reads what its first part measured, or measures it now."""
     path = job.folder / run_files.BEFORE
@@ -272,11 +299,7 @@ def _measure_baseline(job: Job) -> EvalResult:
     if job.train_state.strategy.process_group.any(earlier is not None and not earlier.failed):
         assert earlier is not None, "all processes see one folder"
         return earlier
-    eval_result = _run_eval_suite(
-        job,
-        "Before training",
-        model=job.train_state.model if continued(job.settings) else without_prompt(job.train_state.model),
-    )
+    eval_result = _run_eval_suite(job, "Before training", model=_untouched(job))
     if job.train_state.strategy.process_group.is_main:
         write_eval_result(path, eval_result)
     return eval_result
