@@ -14,11 +14,10 @@ from tutelage.api.messages import Prompts, conversations_of
 from tutelage.config.keywords import from_keywords
 from tutelage.config.settings import Settings
 from tutelage.errors import CheckpointError, SourceNotFoundError, command
-from tutelage.report.console.measures import Drawn, MeasuresTable, before_after
+from tutelage.report.console.measures import Drawn, MeasuresTable, result_table
 from tutelage.report.console.progress import Screen
 from tutelage.report.console.terminal import Terminal
 from tutelage.runs import folder as run_files
-from tutelage.runs.uncertainty import uncertainty_in
 from tutelage.types import Message
 
 if TYPE_CHECKING:
@@ -326,4 +325,4 @@ class Run:
         )
 
     def _table(self) -> MeasuresTable:
-        return before_after(self.result["before"], self.result["after"], uncertainty_in(self.result))
+        return result_table(self.result)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tutelage.errors import SourceNotFoundError
+from tutelage.runs.divergence import DivergenceMeasure, read_divergence
 from tutelage.runs.fields import Fields
 from tutelage.runs.folder import RECORD
 from tutelage.runs.metrics_log import record_path, recorded_lines
@@ -111,6 +112,7 @@ class Result:
     data_sha256: dict[str, str]
     git_commit: str | None
     uncertainty: Uncertainty | None
+    divergence: dict[str, DivergenceMeasure]
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +343,7 @@ def _result(fields: Fields) -> Result:
         data_sha256=fields.inner("data_sha256").texts(),
         git_commit=fields.text("git_commit"),
         uncertainty=read_uncertainty(fields.inner("uncertainty")),
+        divergence=read_divergence(fields.inner("divergence")),
     )
 
 

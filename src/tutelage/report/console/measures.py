@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -12,6 +13,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from tutelage.report.divergence import divergence_sentence
 from tutelage.report.numbers import (
     GAP,
     loss,
@@ -22,7 +24,8 @@ from tutelage.report.numbers import (
     points_change,
     points_range,
 )
-from tutelage.runs.uncertainty import Range, ShareChange, ShareUncertainty, Uncertainty
+from tutelage.runs.divergence import DivergenceMeasure, divergence_in
+from tutelage.runs.uncertainty import Range, ShareChange, ShareUncertainty, Uncertainty, uncertainty_in
 
 MOST_NAME_COLUMNS = 16
 """What the names keep; longer ones are folded where there is no room."""
@@ -45,12 +48,29 @@ class MeasuresTable:
     notes: tuple[str, ...] = ()
 
 
+def result_table(result: Mapping[str, Any]) -> MeasuresTable:
+    """All that `result.json` says of before and after (see `train.result`)."""
+    return before_after(result["before"], result["after"], uncertainty_in(result), divergence_in(result))
+
+
 def before_after(
-    before: Mapping[str, Any], after: Mapping[str, Any], uncertainty: Uncertainty | None = None
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    uncertainty: Uncertainty | None = None,
+    divergence: Mapping[str, DivergenceMeasure] = MappingProxyType({}),
 ) -> MeasuresTable:
-    """Measures before and after; with the uncertainty of the shares, intervals, changes and verdicts, too."""
+    """Measures before and after.
+
+    Args:
+        before: the fields of `evaluate.suite.Metrics`.
+        after: the same.
+        uncertainty: of the shares; with it intervals, changes and verdicts are there, too.
+        divergence: of after from before, by place.
+    """
+    distance = divergence_sentence(divergence)
+    distance_notes = () if distance is None else (distance,)
     if uncertainty is None:
-        return several_models({"before": before, "after": after})
+        return replace(several_models({"before": before, "after": after}), notes=distance_notes)
     level = _whole(uncertainty.level)
     rows = []
     for name, values, share in _measured({"before": before, "after": after}, uncertainty):
@@ -58,7 +78,7 @@ def before_after(
         cells = [cell for value, side in zip(values, sides, strict=True) for cell in (value.text, _range(side))]
         rows.append((name, *cells, *_change_cells(values, share.change if share else None)))
     headings = ("", "before", level, "after", level, "change", level, "verdict")
-    return MeasuresTable(headings, tuple(rows), tuple(_notes(uncertainty)))
+    return MeasuresTable(headings, tuple(rows), (*distance_notes, *_notes(uncertainty)))
 
 
 def several_models(

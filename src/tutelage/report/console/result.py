@@ -11,17 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from tutelage.errors import shell_word
-from tutelage.report.console.measures import Drawn, before_after
+from tutelage.report.console.measures import Drawn, result_table
 from tutelage.report.numbers import byte_size, count, duration
-from tutelage.runs.uncertainty import uncertainty_in
 
 SHOWN_CHARACTERS = 160
 
 
 def final_screen(result: Mapping[str, Any]) -> RenderableType:
     """Draw the measures and examples of `result.json` (see `train.result`) for a terminal."""
-    table = before_after(result["before"], result["after"], uncertainty_in(result))
-    parts: list[RenderableType] = [Drawn(table, title=str(result["name"]))]
+    parts: list[RenderableType] = [Drawn(result_table(result), title=str(result["name"]))]
     if result["examples"]:
         parts.append(_examples(result["examples"]))
     return Group(*parts)

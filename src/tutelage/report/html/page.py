@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from tutelage.errors import SaveError, cause_of
 from tutelage.report import numbers as figures
+from tutelage.report.divergence import divergence_sentence
 from tutelage.report.html.charts import drawable
 from tutelage.report.html.compare import Comparison, compare
 from tutelage.report.html.offline import own_parts, require_free_or_own, script_json, template, write_in_one_move
@@ -90,6 +91,7 @@ class Page:
     notices: tuple[str, ...]
     lines: tuple[ScoreLine, ...]
     uncertainty: Uncertainty | None
+    divergence: str | None
     facts: tuple[Fact, ...]
     figures: tuple[Figure, ...]
     token_share: TokenShare | None
@@ -168,6 +170,7 @@ def _page(folder: RunFolder) -> Page:
         notices=(*folder.notices, *_contradictions(result, ledger_counts)),
         lines=lines,
         uncertainty=result.uncertainty if result else None,
+        divergence=divergence_sentence(result.divergence) if result else None,
         facts=_facts(result),
         figures=_figures(folder),
         token_share=_token_share(result, steps),
