@@ -230,9 +230,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A served prompt to generate from, and the reply its row demonstrates."""
+    """A served prompt to generate from, and the reply its row demonstrates: its words, and the calls it makes."""
 
     address: Address
     ids: TokenIds
     text: str
     reference: str
+    tool_calls: tuple[ToolCall, ...] = ()

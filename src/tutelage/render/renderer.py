@@ -157,7 +157,8 @@ class Renderer:
         except TemplateError as error:
             return self._limit_drop(conversation, error)
         ids = np.asarray(self.tokenizer.encode([text])[0], dtype=np.int32)
-        return Prompt(conversation.address, ids, text, conversation.messages[last].content or "")
+        reply = conversation.messages[last]
+        return Prompt(conversation.address, ids, text, reply.content or "", reply.tool_calls)
 
     def as_proven(self, conversation: Conversation) -> Conversation:
         """The row as the template is handed it: reasoning written once, and rewritten where only that is proven."""
