@@ -247,6 +247,19 @@ class TestProblems:
                 ["names b.jsonl", *MINIMAL["data"]["train"]],
             ),
             (with_values(train={"optimizer": "adafactor", "beta1": 0.8}), "train.beta1", ['"adafactor"']),
+            (with_values(model={"method": "prompt"}, train={"l2_to_base": 1.0}), "train.l2_to_base", ['"prompt"']),
+            (with_values(lora={"init": "pissa"}, train={"l2_to_base": 1.0}), "train.l2_to_base", ["not the base"]),
+            (with_values(lora={"dora": True}, train={"l2_to_base": 1.0}), "train.l2_to_base", ["lora.dora"]),
+            (
+                with_values(model={"adapter": "continue"}, train={"l2_to_base": 1.0}),
+                "train.l2_to_base",
+                ["model.adapter", '"merge"'],
+            ),
+            (
+                with_values(train={"l2_to_base": 600.0, "learning_rate": 2e-3}),
+                "train.l2_to_base",
+                ["0.002", "jump over the base"],
+            ),
             (
                 with_values(train={"early_stopping_patience": 3}),
                 "train.early_stopping_patience",

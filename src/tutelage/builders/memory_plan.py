@@ -59,6 +59,7 @@ def workload_of(resolved: ResolvedRun, row: PackedSequence) -> Workload:
         optimizer=settings.train.optimizer,
         checkpointing=resolved.recompute is True,
         averaged=settings.train.ema_decay is not None,
+        pulled_to_base=settings.train.l2_to_base is not None,
         frozen=tuple(settings.model.freeze),
         lora_rank=lora.rank,
         dora=lora.dora,

@@ -18,6 +18,7 @@ from tutelage.distributed.process_group import ProcessGroup
 from tutelage.distributed.strategy import Strategy, place_model, saved_dtype
 from tutelage.model.activation_checkpointing import recompute_activations
 from tutelage.model.adapters.lora_init import CalibrationData
+from tutelage.model.adapters.pairs import adapter_pairs
 from tutelage.model.adapters.trainable import Trainable
 from tutelage.model.architecture import Architecture, architecture_of
 from tutelage.model.attention.isolation_check import SHORT, MaxLengths
@@ -31,6 +32,7 @@ from tutelage.model.residual_dropout import add_residual_dropout
 from tutelage.model.trial import require_trainable
 from tutelage.optim.master_weights import MasterWeights, require_finite
 from tutelage.optim.optimizers import optimizer_named
+from tutelage.optim.pull_to_base import PullToBase
 from tutelage.optim.state_size import embedding_parameters, state_bytes
 
 Look = Callable[[Architecture], AbstractContextManager[CalibrationData]]
@@ -41,7 +43,8 @@ Look = Callable[[Architecture], AbstractContextManager[CalibrationData]]
 class TrainState:
     """The model with what trains it.
 
-    `strategy.architecture` is what was tried on the model; `state_bytes` is what its optimizer keeps after a step.
+    `strategy.architecture` is what was tried on the model; `state_bytes` is what its optimizer keeps after a step, and
+    the start that `train.l2_to_base` pulls to.
     """
 
     model: Any
@@ -103,9 +106,11 @@ def train_state_for(
             accumulate_gradients_in_place(model)
     if strategy.replicated:
         synchronize_start(model, optimizer, process_group)
+    optimizer.pull = _pull_to_base(settings, model, optimizer, stored_as)
     _add_noise(settings, model)
     averaged = settings.train.ema_decay is not None
     state = state_bytes(settings.train.optimizer, optimizer.masters, embeddings=embeddings, averaged=averaged)
+    state += 0 if optimizer.pull is None else optimizer.pull.nbytes
     torch.manual_seed(settings.seed + process_group.rank)  # other rows want other dropout
     return TrainState(
         model, loaded, trainable, saved_dtype(stored_as, precision), precision, optimizer, strategy, state
@@ -139,6 +144,16 @@ def _masters(
         all_reduce=strategy.process_group.all_reduce if strategy.replicated else None,
         average_decay=train.ema_decay,
     )
+
+
+def _pull_to_base(
+    settings: Settings, model: Any, optimizer: MasterWeights, stored_as: torch.dtype
+) -> PullToBase | None:
+    strength = settings.train.l2_to_base
+    if strength is None:
+        return None
+    pairs = adapter_pairs(model) if settings.model.method != "full" else ()
+    return PullToBase(optimizer.masters, strength=strength, stored_as=stored_as, pairs=pairs)
 
 
 def _add_noise(settings: Settings, model: Any) -> None:

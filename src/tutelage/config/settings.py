@@ -30,6 +30,9 @@ tuning with AdamW (prompt). Lester et al. 2021, section 3, use 0.3 with Adafacto
 READS = {"lora": ("lora",), "qlora": ("lora", "qlora"), "prompt": ("prompt",), "full": ()}
 """The sections that each method reads of those that belong to a method."""
 
+STARTS_BESIDE_BASE = ("pissa", "olora", "corda", "lora_ga", "loftq")
+"""Beginnings of `lora.init` whose pairs add something at the start."""
+
 CONTRADICTION = "contradiction"
 
 
@@ -139,6 +142,7 @@ def contradictions(settings: Settings, *, ignore: Collection[str] = ()) -> list[
         problem = "is set, but nothing is held out; set data.validation or data.validation_ratio"
         paths = ("train.early_stopping_patience", "data.validation", "data.validation_ratio")
         conflicts.append(Contradiction(paths, problem))
+    conflicts += _pull_contradictions(settings)
     conflicts += [
         Contradiction(
             (f"train.{name}", "train.optimizer"), 'is set, but train.optimizer = "adafactor" does not read it'
@@ -147,6 +151,33 @@ def contradictions(settings: Settings, *, ignore: Collection[str] = ()) -> list[
         if name in train.model_fields_set
     ]
     return [conflict for conflict in conflicts if not set(conflict.paths) & set(ignore)]
+
+
+def _pull_contradictions(settings: Settings) -> list[Contradiction]:
+    """What `train.l2_to_base` cannot work with: starts that are not the base, and steps that jump over it."""
+    strength, method, lora = settings.train.l2_to_base, settings.model.method, settings.lora
+    if strength is None:
+        return []
+    conflicts = []
+    if method == "prompt":
+        problem = 'is set, but model.method = "prompt" leaves the weights of the model as they are; remove it'
+        conflicts.append(Contradiction(("train.l2_to_base", "model.method"), problem))
+    if method in ("lora", "qlora") and lora.init.startswith(STARTS_BESIDE_BASE):
+        problem = f'is set, but with lora.init = "{lora.init}" a pair of nothing is not the base; choose another'
+        conflicts.append(Contradiction(("train.l2_to_base", "lora.init", "model.method"), problem))
+    if method in ("lora", "qlora") and lora.dora:
+        problem = "is set, but with lora.dora the base is not where the pair adds nothing; remove one of them"
+        conflicts.append(Contradiction(("train.l2_to_base", "lora.dora", "model.method"), problem))
+    if settings.model.adapter == "continue":
+        problem = 'is set, but model.adapter = "continue" starts from an adapter, which is not the base; use "merge"'
+        conflicts.append(Contradiction(("train.l2_to_base", "model.adapter"), problem))
+    if strength * settings.peak_learning_rate > 1:
+        problem = (
+            f"is {strength:g}, which times the learning rate of {settings.peak_learning_rate:g} is more than 1: each "
+            "step would jump over the base; lower it"
+        )
+        conflicts.append(Contradiction(("train.l2_to_base", "train.learning_rate", "model.method"), problem))
+    return conflicts
 
 
 def unread_by_optimizer(train: TrainSettings) -> tuple[str, ...]:

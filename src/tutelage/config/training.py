@@ -164,6 +164,20 @@ class TrainSettings(Section):
         description="Strength of the noise added to the embeddings while training (NEFTune); left out, none.",
         json_schema_extra={"source": "Jain et al. 2023 (NEFTune), section 3: 5, 10 or 15", "usual": [5.0, 15.0]},
     )
+    l2_to_base: float | None = Field(
+        default=None,
+        gt=0,
+        le=LARGEST_FACTOR,
+        description="Strength of a pull of the trained weights towards the model to start from, by the learning rate "
+        "alone as weight decay is (L2-SP); of an adapter, what it adds to its weights is pulled to nothing; left out, "
+        "none.",
+        json_schema_extra={
+            "source": "Li et al. 2018 (L2-SP, arXiv 1802.01483), section 3; Loshchilov and Hutter 2019, section 3 "
+            "(decoupled)",
+            "usual": "1 to 1000 at the learning rates of fine-tuning: AdamW moves no weight by much more than its "
+            "inverse",
+        },
+    )
     ema_decay: float | None = Field(
         default=None,
         gt=0,

@@ -70,20 +70,27 @@ def place_model(
 
 
 def is_sharded(
-    parallel: Parallel, *, optimizer: str, method: str, init: str, modules_to_save: Sequence[str] = ()
+    parallel: Parallel,
+    *,
+    optimizer: str,
+    method: str,
+    init: str,
+    modules_to_save: Sequence[str] = (),
+    l2_to_base: float | None = None,
 ) -> bool:
     """Whether the model would be sharded over several processes: as set, or where all other settings allow it.
 
     Raises:
         ConfigError: it is asked for, and the optimizer looks at more than one number at a time; the method keeps 4-bit
-            blocks or virtual tokens; modules are trained whole beside an adapter; or it starts from a changed base, or
-            from data.
+            blocks or virtual tokens; modules are trained whole beside an adapter; it starts from a changed base, or
+            from data; or pairs are pulled to the base, which takes both of a pair.
     """
     requirements = [
-        ("train.optimizer", optimizer, optimizer in SHARDED_OPTIMIZERS, '"adamw"'),
-        ("model.method", method, method in SHARDED_METHODS, '"lora"'),
-        ("lora.modules_to_save", ", ".join(modules_to_save), not modules_to_save, "[]"),
-        ("lora.init", init, not init.startswith((*BASE_CHANGING_INITS, *DATA_DRIVEN_INITS)), '"default"'),
+        ("train.optimizer", optimizer, optimizer in SHARDED_OPTIMIZERS, '= "adamw"'),
+        ("model.method", method, method in SHARDED_METHODS, '= "lora"'),
+        ("lora.modules_to_save", ", ".join(modules_to_save), not modules_to_save, "= []"),
+        ("train.l2_to_base", str(l2_to_base), l2_to_base is None or method == "full", "left out"),
+        ("lora.init", init, not init.startswith((*BASE_CHANGING_INITS, *DATA_DRIVEN_INITS)), '= "default"'),
     ]
     for setting, value, supported, supported_value in requirements:
         if supported:
@@ -93,7 +100,7 @@ def is_sharded(
                 f"{value} does not work on a model that is sharded over processes",
                 where=setting,
                 found='model.parallel = "shard"',
-                expected=f'model.parallel = "replicate", or {setting} = {supported_value}',
+                expected=f'model.parallel = "replicate", or {setting} {supported_value}',
                 fix='leave model.parallel out: where it cannot be "shard", each process keeps all of the model',
             )
         return False

@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from tutelage.distributed.process_group import full_tensor
 from tutelage.errors import CheckpointError, TrainingError
 from tutelage.optim.ema import WeightAverage
+from tutelage.optim.pull_to_base import PullToBase
 
 OptimizerBuilder = Callable[[Mapping[str, torch.Tensor]], Sequence[torch.optim.Optimizer]]
 """Master weights by name -> the optimizers that step them; each master has exactly one. See `optim.optimizers`."""
@@ -77,6 +78,8 @@ class MasterWeights:
                 )
         self.optimizers = tuple(build(self.masters))
         self.average = None if average_decay is None else WeightAverage(self.masters, decay=average_decay)
+        self.pull: PullToBase | None = None
+        """Applied before each step, where one is set, which is once the masters are what all processes start from."""
 
     @property
     def output_weights(self) -> Mapping[str, torch.Tensor]:
@@ -96,6 +99,8 @@ class MasterWeights:
         if norm > max_grad_norm:
             for gradient in gradients:
                 gradient.mul_(max_grad_norm / norm)
+        if self.pull is not None:
+            self.pull.apply(self.masters, learning_rate)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate

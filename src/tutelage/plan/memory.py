@@ -160,6 +160,14 @@ def _persistent_figures(model_shape: ModelShape, workload: Workload, traced: Tra
         count * moment_bytes(workload.optimizer, shape, is_embedding=is_embedding)
         for shape, is_embedding, count in traced.trained
     )
+    start_bytes = model_shape.stored_bytes_per_parameter * trainable
+    start = Figure(
+        "start",
+        start_bytes // shards,
+        f"{trainable:,} trained x {model_shape.stored_bytes_per_parameter} (as stored){per_device}",
+        "Li et al. 2018 (L2-SP), section 3; src/tutelage/optim/pull_to_base.py",
+    )
+    is_pulled = workload.pulled_to_base and workload.method == "full"
     return (
         Figure("weights", round(weight_bytes / shards), weight_formula, weight_source),
         Figure("masters", master_bytes // shards, master_formula, f"Micikevicius et al. 2018, section 3.1; {ENGINE}"),
@@ -178,6 +186,7 @@ def _persistent_figures(model_shape: ModelShape, workload: Workload, traced: Tra
             if workload.optimizer == "adamw"
             else "src/tutelage/optim/state_size.py, parameter by parameter",
         ),
+        *([start] if is_pulled else []),
     )
 
 

@@ -29,6 +29,7 @@ class Workload:
         double_quantization: of QLoRA: the scales of 4-bit weights are quantized themselves.
         frozen: patterns of parameters that full fine-tuning leaves as they are.
         averaged: keep a moving average of what is trained.
+        pulled_to_base: keep the start of what full fine-tuning trains; an adapter needs none.
         virtual_tokens: of prompt tuning, in front of each document.
         parents: for each document the one that it continues, as in `types.PackedSequence`; empty for none.
     """
@@ -45,6 +46,7 @@ class Workload:
     double_quantization: bool = True
     frozen: tuple[str, ...] = ()
     averaged: bool = False
+    pulled_to_base: bool = False
     virtual_tokens: int = 20
     parents: tuple[int, ...] = ()
 
