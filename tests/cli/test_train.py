@@ -130,7 +130,9 @@ def wrong(*words: str, says: str) -> Any:
         wrong("train", "RECIPE", "pack.max_seq_length=30", "--strict", says="train.jsonl:1"),
         wrong("train", "RECIPE", "--resume", "HOME/runs/tiny", says="keeps its settings"),
         wrong("train", "--resume", "no/such/run", says="is not a run"),
+        wrong("train", "RECIPE", "evaluate.general=[]", "--fail-if-forgets", "0.05", says="set evaluate.general"),
         wrong("evaluate", "no/such/run", says="is not a run"),
+        wrong("evaluate", "HOME/runs/tiny", "--fail-if-forgets", "0.1", "--adapter", "a=b", says="contradict"),
         wrong("chat", "no/such/run", "--prompt", "hi", says="is not a run"),
         wrong("chat", "HOME/runs/tiny", "--base", "--compare", says="contradict"),
         wrong("report", "no/such/run", says="is not a run"),
@@ -174,6 +176,25 @@ def test_evaluate_prints_a_table(tutelage: Tutelage, home: Path) -> None:
     assert "held-out loss" in out
     assert "Holm's adjustment" in out, "the run's own replies before training are the other side"
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_what_forgets_too_much_ends_with_1_and_keeps_its_run(tutelage: Tutelage, home: Path) -> None:
+    """Before training replies are plain text, after it they are JSON."""
+    general = home / "plain.jsonl"
+    rows = [{"prompt": f"Say {word}.", "checks": [{"kind": "plain_text"}]} for word in ("one", "two", "ten", "six")]
+    general.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    recipe = (str(home / "recipe.toml"), "name=forgets", "train.epochs=6", f'evaluate.general=["{general}"]')
+
+    code, out, err = tutelage("train", *recipe, "--fail-if-forgets", "0.05")
+
+    assert code == 1
+    assert "Forgot too much: the general set lost 100.0 points (limit 5.0 points)" in err
+    assert "talk to it" in out, "the run is finished all the same"
+    again = ("evaluate", str(home / "runs" / "forgets"), "--fail-if-forgets")
+    code, out, err = tutelage(*again, "0.9", "--json")
+    assert (code, json.loads(out)["general"], "the point is above the limit" in err) == (1, 0.0, True), err
+    code, _, err = tutelage(*again, "1")
+    assert (code, "Within the limit" in err) == (0, True), err
 
 
 def test_report_is_written_again(tutelage: Tutelage, home: Path) -> None:

@@ -13,4 +13,13 @@ Adapters = Annotated[
         "--adapter", metavar="NAME=FOLDER_OR_RUN", help="Another adapter of the same base; may be given again."
     ),
 ]
+MostForgotten = Annotated[
+    float | None,
+    typer.Option(
+        "--fail-if-forgets",
+        min=0.0,
+        max=1.0,
+        help="Exit with status 1 if the general set lost more than this share of its items: 0.05 is 5 points.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs; progress goes to standard error.")]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, TextIO, cast
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 from rich.table import Table
@@ -15,15 +15,17 @@ from rich.text import Text
 
 from tutelage import config
 from tutelage.builders.dataset import Prepared
+from tutelage.cli.evaluate import exit_if_forgot
 from tutelage.cli.launch import in_processes, started_already
 from tutelage.cli.outlet import Outlet
 from tutelage.cli.replay import replay_run
-from tutelage.cli.run_options import AsJson
+from tutelage.cli.run_options import AsJson, MostForgotten
 from tutelage.errors import ConfigError, DataError, shell_word
 from tutelage.report.console.progress import Screen
 from tutelage.report.console.result import final_facts, final_screen
 from tutelage.report.console.terminal import Terminal, print_json
 from tutelage.runs import folder as run_files
+from tutelage.runs.uncertainty import uncertainty_in
 
 MOST_PROCESSES = 1024
 """Of one machine. Our choice: a slip of the finger must not start more than a machine can hold."""
@@ -59,6 +61,7 @@ def train(
             "--processes", min=1, max=MOST_PROCESSES, help="Share the model and every step among this many processes."
         ),
     ] = None,
+    most_forgotten: MostForgotten = None,
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune a model as a recipe says; measure it before and after; leave a run folder with a report.
@@ -79,7 +82,7 @@ def train(
         conflicting = recipe or next((option for option, is_given in options.items() if is_given), None)
         replay_run(replay, into, out, conflicting=conflicting, processes=processes, as_json=as_json)
         return
-    settings = _settings(recipe, overrides or [], resume, strict=strict)
+    settings = _settings(recipe, overrides or [], resume, strict=strict, gated=most_forgotten is not None)
     if checkpoint is not None:
         _require_checkpoint(settings.run_folder, checkpoint)
     if dry_run:
@@ -88,7 +91,9 @@ def train(
     if processes is not None and not started_already(processes):
         in_processes(processes, sys.argv[1:], folder=settings.run_folder)
         return
-    _run(settings, out, resume=resumed, checkpoint=checkpoint, skip_step=skip_step, as_json=as_json)
+    result = _run(settings, out, resume=resumed, checkpoint=checkpoint, skip_step=skip_step, as_json=as_json)
+    if most_forgotten is not None and result:
+        exit_if_forgot(uncertainty_in(result), most_forgotten)
 
 
 def _require_checkpoint(folder: Path, name: str) -> None:
@@ -99,7 +104,8 @@ def _require_checkpoint(folder: Path, name: str) -> None:
 
 def _run(
     settings: config.Settings, out: Terminal, *, resume: bool, checkpoint: str | None, skip_step: bool, as_json: bool
-) -> None:
+) -> Mapping[str, Any]:
+    """The result of the run; on other processes than the first nothing, as nothing is shown there."""
     from tutelage.api.actions import train as api_train
     from tutelage.distributed.process_group import first_here
 
@@ -107,13 +113,14 @@ def _run(
     if run.ended == "interrupted":
         raise typer.Exit(130)
     if not first_here():  # another process shows it
-        return
+        return {}
     if as_json:
         print_json(run.result)
     else:
         out.print(final_screen(run.result))
         for line in final_facts(run.result, run.folder, program=_program()):
             out.print(line, soft_wrap=True)
+    return run.result
 
 
 def _program() -> str:
@@ -126,7 +133,22 @@ def _program() -> str:
     return f"{shell_word(sys.executable)} -m tutelage"
 
 
-def _settings(recipe: str | None, overrides: list[str], resume: str | None, *, strict: bool) -> config.Settings:
+def _settings(
+    recipe: str | None, overrides: list[str], resume: str | None, *, strict: bool, gated: bool
+) -> config.Settings:
+    settings = _loaded_settings(recipe, overrides, resume, strict=strict)
+    if gated and not (settings.evaluate.general and settings.evaluate.before):
+        raise ConfigError(
+            "Nothing would tell how much was forgotten",
+            where="--fail-if-forgets",
+            found=f"evaluate.general = {settings.evaluate.general}, evaluate.before = {settings.evaluate.before}",
+            expected="a general set that is measured before and after training",
+            fix="set evaluate.general, and leave evaluate.before = true",
+        )
+    return settings
+
+
+def _loaded_settings(recipe: str | None, overrides: list[str], resume: str | None, *, strict: bool) -> config.Settings:
     if resume is not None:
         arguments = [recipe, *overrides, "--strict" if strict else None]
         return _settings_of_resumed(
