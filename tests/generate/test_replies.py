@@ -16,7 +16,7 @@ from tutelage.evaluate.general import GeneralItem
 from tutelage.evaluate.suite import EvalSuite, run_suite
 from tutelage.generate.batch_check import Batching, batches_of, together
 from tutelage.generate.replies import answered_together, greedy_replies, replies_to, streamed_reply
-from tutelage.generate.requests import GREEDY, Sampling
+from tutelage.generate.requests import GREEDY, EndedReply, Sampling
 from tutelage.model.adapters.lora import add_lora
 from tutelage.model.attention.packed import NAME, use_generation_attention, use_packed_attention
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
@@ -46,6 +46,11 @@ def model(tiny_model_folder: Path) -> Any:
 def prompts(tokenizer: Tokenizer) -> list[TokenIds]:
     random = np.random.default_rng(2)
     return [random.integers(0, 400, length).astype(np.int32) for length in (9, 31, 2, 17, 17, 5, 40, 1)]
+
+
+def texts_of(*asked: Any, **how: Any) -> list[str]:
+    """What `greedy_replies` gives, without what ended it."""
+    return [reply.text for reply in greedy_replies(*asked, **how)]
 
 
 def one_by_one(model: Any, prompt: TokenIds, stops: list[int], limit: int) -> list[int]:
@@ -78,18 +83,30 @@ def test_batches_equal_one_by_one(
     assert len({len(one) for one in expected}) > 2, "replies of several lengths make the test worth its name"
     finished: list[int] = []
 
+    told: dict[int, EndedReply] = {}
+
     found = greedy_replies(
-        model, stopping, prompts, max_new_tokens=20, batch_prompts=batch_prompts, done=finished.append
+        model,
+        stopping,
+        prompts,
+        max_new_tokens=20,
+        batch_prompts=batch_prompts,
+        done=finished.append,
+        on_reply=told.__setitem__,
     )
 
-    texts = [tokenizer.decode([token for token in one if token not in stops]) for one in expected]
-    assert found == texts
+    written = [[token for token in one if token not in stops] for one in expected]
+    assert [reply.text for reply in found] == [tokenizer.decode(ids) for ids in written]
+    assert [reply.tokens for reply in found] == [len(ids) for ids in written]
+    assert [reply.ended_itself for reply in found] == [one[-1] in stops for one in expected]
+    assert {reply.ended_by for reply in found} == {"stop_token", "length"}
+    assert [told[place] for place in range(len(prompts))] == found
     assert sum(finished) == len(prompts)
     assert max(finished) <= batch_prompts
 
 
 def test_replies_equal_transformers_own_generation(model: Any, tokenizer: Tokenizer, prompts: list[TokenIds]) -> None:
-    found = greedy_replies(model, tokenizer, prompts, max_new_tokens=12, batch_prompts=4)
+    found = texts_of(model, tokenizer, prompts, max_new_tokens=12, batch_prompts=4)
 
     for prompt, reply in zip(prompts, found, strict=True):
         ids = torch.from_numpy(prompt).long()[None]
@@ -99,8 +116,8 @@ def test_replies_equal_transformers_own_generation(model: Any, tokenizer: Tokeni
 
 
 def test_order_of_prompts_is_kept(model: Any, tokenizer: Tokenizer, prompts: list[TokenIds]) -> None:
-    forwards = greedy_replies(model, tokenizer, prompts, max_new_tokens=6, batch_prompts=3)
-    backwards = greedy_replies(model, tokenizer, prompts[::-1], max_new_tokens=6, batch_prompts=3)
+    forwards = texts_of(model, tokenizer, prompts, max_new_tokens=6, batch_prompts=3)
+    backwards = texts_of(model, tokenizer, prompts[::-1], max_new_tokens=6, batch_prompts=3)
 
     assert len(set(forwards)) > 3
     assert backwards[::-1] == forwards
@@ -109,26 +126,26 @@ def test_order_of_prompts_is_kept(model: Any, tokenizer: Tokenizer, prompts: lis
 def test_sampling_settings_of_the_checkpoint_do_not_make_replies_random(
     model: Any, tokenizer: Tokenizer, prompts: list[TokenIds]
 ) -> None:
-    plain = greedy_replies(model, tokenizer, prompts, max_new_tokens=8, batch_prompts=8)
+    plain = texts_of(model, tokenizer, prompts, max_new_tokens=8, batch_prompts=8)
     model.generation_config = GenerationConfig(do_sample=True, temperature=5.0, top_k=0, eos_token_id=401)
 
-    assert greedy_replies(model, tokenizer, prompts, max_new_tokens=8, batch_prompts=8) == plain
+    assert texts_of(model, tokenizer, prompts, max_new_tokens=8, batch_prompts=8) == plain
 
 
 def test_adapters_take_part_in_generation(model: Any, tokenizer: Tokenizer, prompts: list[TokenIds]) -> None:
-    base = greedy_replies(model, tokenizer, prompts, max_new_tokens=8, batch_prompts=8)
+    base = texts_of(model, tokenizer, prompts, max_new_tokens=8, batch_prompts=8)
     adapted, _ = add_lora(model, rank=4, alpha=8, dropout=0.5, targets="all-linear")
     adapted.train()
-    assert greedy_replies(adapted, tokenizer, prompts, max_new_tokens=8, batch_prompts=8) == base, "no dropout either"
+    assert texts_of(adapted, tokenizer, prompts, max_new_tokens=8, batch_prompts=8) == base, "no dropout either"
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.3)
 
-    tuned = greedy_replies(adapted, tokenizer, prompts, max_new_tokens=8, batch_prompts=8)
+    tuned = texts_of(adapted, tokenizer, prompts, max_new_tokens=8, batch_prompts=8)
 
     assert tuned != base
     with adapted.disable_adapter():
-        assert greedy_replies(adapted, tokenizer, prompts, max_new_tokens=8, batch_prompts=8) == base
+        assert texts_of(adapted, tokenizer, prompts, max_new_tokens=8, batch_prompts=8) == base
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=1.5, seed=3)])
@@ -188,7 +205,7 @@ def test_an_exam_with_nothing_to_ask_measures_nothing(model: Any, renderer: Rend
 def test_no_prompts_no_replies(model: Any, tokenizer: Tokenizer) -> None:
     use_generation_attention(model)
 
-    assert greedy_replies(model, tokenizer, [], max_new_tokens=4, batch_prompts=2) == []
+    assert texts_of(model, tokenizer, [], max_new_tokens=4, batch_prompts=2) == []
 
 
 @pytest.fixture
@@ -220,13 +237,11 @@ def test_r28_a_model_that_takes_padding_in_answers_as_it_does_alone(
     taking_padding_in: Any, tokenizer: Tokenizer, prompts: list[TokenIds]
 ) -> None:
     asked: dict[str, Any] = {"max_new_tokens": 8}
-    alone = greedy_replies(taking_padding_in, tokenizer, prompts, batch_prompts=1, **asked)
-    padded = greedy_replies(
-        taking_padding_in, tokenizer, prompts, batch_prompts=8, batching=Batching("padded"), **asked
-    )
+    alone = texts_of(taking_padding_in, tokenizer, prompts, batch_prompts=1, **asked)
+    padded = texts_of(taking_padding_in, tokenizer, prompts, batch_prompts=8, batching=Batching("padded"), **asked)
 
     assert padded != alone, "else this model shows nothing"
-    assert greedy_replies(taking_padding_in, tokenizer, prompts, batch_prompts=8, **asked) == alone
+    assert texts_of(taking_padding_in, tokenizer, prompts, batch_prompts=8, **asked) == alone
 
 
 def test_r28_what_a_model_may_answer_together_is_tried_and_said(

@@ -15,6 +15,7 @@ from tutelage.evaluate.heldout import RowLoss, heldout_loss
 from tutelage.evaluate.json_task import score_json
 from tutelage.generate.batch_check import SAID, Batching
 from tutelage.generate.replies import answered_together, greedy_replies
+from tutelage.generate.requests import EndedReply
 from tutelage.model import loss
 from tutelage.model.architecture import Attention, use_training_attention
 from tutelage.model.attention.packed import use_generation_attention
@@ -109,7 +110,7 @@ def run_suite(
             for name, prompts in prompts_by_set.items():
                 try:
                     ids = collective_call(process_group, prompts)
-                    replies[name] = _ask(model, renderer, ids, eval_suite, **how)
+                    replies[name] = [reply.text for reply in _ask(model, renderer, ids, eval_suite, **how)]
                 except tolerated as error:
                     failed[name] = cause_of(error)
     except tolerated as error:  # nothing can be asked
@@ -181,7 +182,7 @@ def _ask(
     done: Callable[[int], None],
     process_group: ProcessGroup,
     log: Callable[[str], None],
-) -> list[str]:
+) -> list[EndedReply]:
     """The replies; where memory runs out, of half as many prompts at once."""
     batch_prompts = min(eval_suite.batch_prompts, len(prompts))
     finished = 0

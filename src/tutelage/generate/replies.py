@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from tutelage.errors import ConfigError, TemplateError
 from tutelage.generate.batch_check import Batching, batches_of, batching_of
 from tutelage.generate.engine import Engine
 from tutelage.generate.padded import padded_replies
-from tutelage.generate.requests import GREEDY, Request, Sampling
+from tutelage.generate.requests import GREEDY, EndedReply, Request, Sampling
 from tutelage.model.attention.packed import use_generation_attention
 from tutelage.render import Renderer, Tokenizer
 from tutelage.render.chat_template.template import TemplateRefusal
@@ -21,6 +21,9 @@ from tutelage.types import Message, TokenIds
 
 PROMPTS_TOGETHER = 32
 """As `evaluate.batch_prompts` has it: what fits small models on one device."""
+
+OnReply = Callable[[int, EndedReply], None]
+"""Called with the place of a prompt and its reply, as each ends."""
 
 
 def greedy_replies(
@@ -32,9 +35,10 @@ def greedy_replies(
     batch_prompts: int,
     batching: Batching | None = None,
     done: Callable[[int], None] = lambda _: None,
+    on_reply: OnReply = lambda _place, _reply: None,
     process_group: ProcessGroup = SINGLE,
-) -> list[str]:
-    """One reply for each prompt, in order, without its stop token; at most `max_new_tokens` long.
+) -> list[EndedReply]:
+    """One reply for each prompt, in order, with what ended it; at most `max_new_tokens` long.
 
     Args:
         model: attends as served (`model.attention.packed.use_generation_attention`).
@@ -44,13 +48,14 @@ def greedy_replies(
         batch_prompts: prompts answered together.
         batching: how they are, as `answered_together` found; None: it is tried.
         done: called with the number of replies finished since the last call.
+        on_reply: called with each reply of this process.
         process_group: processes that share the prompts, each with the whole model; all get all replies.
 
     Raises:
         MemoryError, CollectiveError: on all of several processes, as one could not answer (`collective_errors`).
     """
     model.eval()
-    replies: dict[int, str] = {}
+    replies: dict[int, EndedReply] = {}
     if batching is None:
         batching = (
             answered_together(model, tokenizer, process_group=process_group)
@@ -68,12 +73,18 @@ def greedy_replies(
                 active_replies=batch_prompts,
                 shares_beginnings=batching.shares_beginnings,
             )
-            replies.update(_by_engine(engine, prompts, range(rank, len(prompts), size), max_new_tokens, done))
+            for place, reply in _by_engine(engine, prompts, range(rank, len(prompts), size), max_new_tokens):
+                replies[place] = reply
+                on_reply(place, reply)
+                done(1)
             return
         for batch in batches_of(prompts, batch_prompts=batch_prompts, batching=batching.kind)[rank::size]:
             with torch.inference_mode():
                 ids = padded_replies(model, tokenizer, [prompts[index] for index in batch], max_new_tokens)
-            replies.update(zip(batch, tokenizer.decode_all(ids), strict=True))
+            for place, reply_ids, text in zip(batch, ids, tokenizer.decode_all(ids), strict=True):
+                cut = len(reply_ids) >= max_new_tokens  # a stop token would have been one of them
+                replies[place] = EndedReply(text, len(reply_ids), "length" if cut else "stop_token")
+                on_reply(place, replies[place])
             done(len(batch))
 
     collective_call(process_group, answer_share)
@@ -84,22 +95,15 @@ def greedy_replies(
 
 
 def _by_engine(
-    engine: Engine,
-    prompts: Sequence[TokenIds],
-    places: Sequence[int],
-    max_new_tokens: int,
-    done: Callable[[int], None],
-) -> dict[int, str]:
-    """The replies to the prompts in these places.
+    engine: Engine, prompts: Sequence[TokenIds], places: Sequence[int], max_new_tokens: int
+) -> Iterator[tuple[int, EndedReply]]:
+    """The replies to the prompts in these places, each with its place, as they end.
 
     The longest begin first: at the end, when no prompt is left to take a place, few tokens of a reply remain.
     """
     order = sorted(places, key=lambda place: len(prompts[place]), reverse=True)
-    texts: dict[int, str] = {}
     for completion in engine.generate([Request(prompts[place], max_new_tokens) for place in order]):
-        texts[order[completion.request]] = completion.text
-        done(1)
-    return texts
+        yield order[completion.request], EndedReply(completion.text, len(completion.ids), completion.ended_by)
 
 
 def drawn_replies(
@@ -185,9 +189,10 @@ def replies_to(
     prompts = [served_ids(renderer, messages) for messages in conversations]
     use_generation_attention(model)
     if sampling == GREEDY and not stop_strings:
-        return greedy_replies(
+        greedy = greedy_replies(
             model, renderer.tokenizer, prompts, max_new_tokens=max_new_tokens, batch_prompts=PROMPTS_TOGETHER
         )
+        return [reply.text for reply in greedy]
     engine = _required_engine(model, renderer.tokenizer)
     requests = [Request(prompt, max_new_tokens, sampling, stop_strings=tuple(stop_strings)) for prompt in prompts]
     texts = {completion.request: completion.text for completion in engine.generate(requests)}

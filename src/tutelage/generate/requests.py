@@ -134,3 +134,23 @@ class Completion:
     text: str
     ended_by: EndedBy
     logprobs: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EndedReply:
+    """A reply as it is measured and kept.
+
+    Attributes:
+        text: what it says, without a stop token.
+        tokens: how many were generated, without a stop token.
+        ended_by: why it ends.
+    """
+
+    text: str
+    tokens: int
+    ended_by: EndedBy
+
+    @property
+    def ended_itself(self) -> bool:
+        """The model ended it; False: it was cut."""
+        return self.ended_by == "stop_token"
