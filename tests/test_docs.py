@@ -151,7 +151,7 @@ def test_other_shell_lines_are_make_targets():
 
 def test_pages_mention_enough_commands():
     names = {line.split()[1] for line in COMMANDS}
-    assert names == {"see", "check", "plan", "train", "evaluate", "chat", "report", "doctor"}
+    assert names == {"see", "check", "plan", "train", "evaluate", "compare", "chat", "report", "doctor"}
 
 
 @needs_model

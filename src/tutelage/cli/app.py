@@ -18,6 +18,7 @@ from typer.main import get_command
 
 from tutelage.cli.chat import chat
 from tutelage.cli.check import check
+from tutelage.cli.compare import compare
 from tutelage.cli.crash import STATUS, crash_lines, of_the_system
 from tutelage.cli.doctor import doctor
 from tutelage.cli.evaluate import evaluate
@@ -43,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS = (see, check, plan, train, evaluate, chat, report, doctor)
+COMMANDS = (see, check, plan, train, evaluate, compare, chat, report, doctor)
 for command in COMMANDS:
     app.command()(command)
 

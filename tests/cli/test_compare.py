@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import Ran
+from tests.support.compared_replies import write_rows
+
+Compare = Callable[..., Ran]
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """Two files of replies, old.jsonl and new.jsonl, in the current folder; one prompt is in the second alone."""
+    monkeypatch.chdir(tmp_path)
+    for name, extra in (("old", 0), ("new", 1)):
+        rows = [{"prompt": f"question {number}", "reply": f"{name} {number}"} for number in range(6 + extra)]
+        write_rows(tmp_path / f"{name}.jsonl", rows)
+    return "old.jsonl", "new.jsonl"
+
+
+@pytest.fixture
+def compare(run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> Compare:
+    """Runs `compare` with these keys in a pipe."""
+
+    def go(*words: str, keys: str = "") -> Ran:
+        monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{key}\n" for key in keys)))
+        return run("compare", *words, model=None)
+
+    return go
+
+
+def test_rated_in_two_sittings_and_by_two_people(compare: Compare, files: tuple[str, str]):
+    first = compare(*files, "--by", "terminal", "--rater", "anna", keys="12t")
+    assert first.code == 0, first.err
+    assert "question" in first.out
+    assert "without a partner, of B: 1 (new.jsonl:7)" in first.err
+    second = compare(*files, "--by", "terminal", "--rater", "anna", keys="1111111")
+    assert second.code == 0
+    assert "4 of 6" in second.out
+    assert "3 of 6" not in second.out
+    compare(*files, "--by", "terminal", "--rater", "ben", keys="t" * 6)
+    done = compare(*files, "--json")
+    result = json.loads(done.out)
+    assert [(line["rater"], line["better_a"] + line["better_b"] + line["ties"]) for line in result["raters"]] == [
+        ("people", 6),
+        ("anna", 6),
+        ("ben", 6),
+    ]
+    assert result["agreement"]["pairs"] == 6
+    assert (result["alone_a"], result["alone_b"]) == (0, 1)
+
+
+def test_results_are_the_default_without_a_terminal(compare: Compare, files: tuple[str, str]):
+    done = compare(*files, keys="111111")
+    assert done.code == 0
+    assert "no verdict yet" in done.out
+    compare(*files, "--by", "terminal", keys="111111")
+    done = compare(*files)
+    assert "A: old   B: new" in done.out
+    assert "Mean length in characters: A 5, B 5." in done.out
+    assert "comparisons/old-new/verdicts.jsonl" in done.out.replace("\n", "")
+
+
+def test_a_dry_run_asks_nothing_and_writes_nothing(compare: Compare, files: tuple[str, str], tmp_path: Path):
+    done = compare(*files, "--dry-run", "--limit", "4", "--by", "terminal", keys="1")
+    assert done.code == 0
+    assert "4 pairs" in done.out
+    assert not (tmp_path / "comparisons").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("old.jsonl",), "nothing to be compared with"),
+        (("old.jsonl", "new.jsonl", "--base"), "--base is for runs"),
+        (("old.jsonl", "missing.jsonl"), "no such run and no such file"),
+        (("old.jsonl", "prompts.jsonl"), "no reply"),
+        (("old.jsonl", "others.jsonl"), "no prompt in common"),
+        (("old.jsonl", "."), "is not a run"),
+        (("old.jsonl", "new.jsonl", "--by", "terminal", "--rater", " "), "needs a name"),
+        (("old.jsonl", "new.jsonl", "--limit", "0"), "--limit"),
+        (("old.jsonl", "new.jsonl", "--by", "nobody"), "nobody"),
+    ],
+)
+def test_bad_input_is_told(compare: Compare, files: tuple[str, str], tmp_path: Path, words: tuple[str, ...], said: str):
+    write_rows(tmp_path / "prompts.jsonl", [{"prompt": "question 1"}])
+    write_rows(tmp_path / "others.jsonl", [{"prompt": "something else", "reply": "x"}])
+    done = compare(*words, keys="1")
+    assert done.code in (1, 2)
+    assert said in done.err
+    assert "Traceback" not in done.err
+
+
+def test_two_files_of_one_name_are_told_apart(compare: Compare, files: tuple[str, str], tmp_path: Path):
+    (tmp_path / "sub").mkdir()
+    write_rows(tmp_path / "sub" / "old.jsonl", [{"prompt": "question 1", "reply": "x"}])
+    done = compare("old.jsonl", "sub/old.jsonl", "--json")
+    result = json.loads(done.out)
+    assert (result["name_a"], result["name_b"]) == ("old.jsonl", "sub/old.jsonl")
+
+
+def test_comparing_needs_no_torch():
+    program = (
+        "import sys; import tutelage.cli.compare, tutelage.builders.run_replies; "
+        "print({'torch', 'transformers', 'peft'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ)
+    assert done.stdout.strip() == "set()"
+
+
+def test_a_terminal_that_is_killed_has_lost_nothing(files: tuple[str, str], tmp_path: Path):
+    """Keys of a real terminal, without Enter; then SIGKILL."""
+    keyboard, terminal = pty.openpty()
+    words = [sys.executable, "-m", "tutelage", "compare", *files, "--rater", "anna"]
+    process = subprocess.Popen(words, stdin=terminal, stdout=terminal, stderr=terminal, env=os.environ)
+    os.close(terminal)
+    kept = tmp_path / "comparisons" / "old-new" / "verdicts.jsonl"
+    try:
+        for number in (1, 2, 3):
+            _read_until(keyboard, f"{number} of 6")
+            os.write(keyboard, b"1")
+        _read_until(keyboard, "4 of 6")
+    finally:
+        process.kill()
+        process.wait()
+        os.close(keyboard)
+    assert len(kept.read_bytes().splitlines()) == 3
+
+
+def _read_until(terminal: int, text: str) -> None:
+    shown = b""
+    while text.encode() not in shown:
+        shown += os.read(terminal, 65536)
