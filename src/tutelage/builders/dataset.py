@@ -17,6 +17,7 @@ from tutelage.config import Settings
 from tutelage.errors import DataError, command
 from tutelage.evaluate.general import GeneralItem, read_general
 from tutelage.evaluate.json_task import parse_object
+from tutelage.evaluate.packaged_sets import packaged_files
 from tutelage.formats.data_files import DataFiles
 from tutelage.formats.sources import SourceFile, rows_in_memory
 from tutelage.ledger import Ledger
@@ -190,7 +191,7 @@ class _Preparer:
 
     def general(self, paths: Sequence[str]) -> tuple[GeneralItem, ...]:
         """The items of the general sets."""
-        files = [rows_in_memory(path) or SourceFile(Path(path), path) for path in paths]
+        files = [file for path in paths for file in _general_files(path)]
         if missing := [file for file in files if not file.path.is_file()]:
             read_general(missing[0].display_name)  # says so
         self.data.take(files)
@@ -229,6 +230,11 @@ class _Preparer:
         for note in writer_ledger.notes:
             self.ledger.note(note)
         return writer.finish(writer_ledger)
+
+
+def _general_files(path: str) -> tuple[SourceFile, ...]:
+    in_memory = rows_in_memory(path)
+    return (in_memory,) if in_memory else packaged_files(path) or (SourceFile(Path(path), path),)
 
 
 def _reader(

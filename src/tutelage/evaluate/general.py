@@ -16,12 +16,19 @@ from tutelage.types import Address, Unit
 
 @dataclass(frozen=True, slots=True)
 class GeneralItem:
-    """One prompt and the checks that its reply must all pass."""
+    """One prompt and the checks that its reply must all pass; `reference` is a reply that does, where one is given."""
 
     address: Address
     topic: str
     prompt: str
     checks: tuple[Check, ...]
+    id: str = ""
+    reference: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Its id, or where it stands."""
+        return self.id or str(self.address)
 
 
 class _Line(BaseModel):
@@ -30,6 +37,8 @@ class _Line(BaseModel):
     prompt: Annotated[str, Field(min_length=1)]
     checks: Annotated[list[Annotated[Check, Field(discriminator="kind")]], Field(min_length=1)]
     topic: str = ""
+    id: str | int = ""
+    reference: str | None = None
 
 
 def passes(item: GeneralItem, reply: str) -> bool:
@@ -44,7 +53,7 @@ def score_general(items: Sequence[GeneralItem], replies: Sequence[str]) -> float
 
 
 def read_general(path: str, *, shown: str | None = None, unit: Unit = "line") -> list[GeneralItem]:
-    """Read a general set: JSONL with `prompt`, `checks` and optionally `topic`.
+    """Read a general set: JSONL with `prompt`, `checks` and optionally `topic`, `id`, `reference`.
 
     Args:
         path: of the file.
@@ -75,7 +84,7 @@ def read_general(path: str, *, shown: str | None = None, unit: Unit = "line") ->
                 expected=f'{{"prompt": ..., "checks": [{{"kind": one of {", ".join(CHECKS)}}}]}}',
                 fix="mend this line",
             ) from error
-        items.append(GeneralItem(address, row.topic, row.prompt, tuple(row.checks)))
+        items.append(GeneralItem(address, row.topic, row.prompt, tuple(row.checks), str(row.id), row.reference))
     if not items:
         raise DataError("The general set is empty", where=shown, expected="one JSON object a line", fix="add prompts")
     return items
