@@ -314,7 +314,7 @@ class EvaluateSettings(Section):
     )
     general: list[Text] = Field(
         default=[],
-        description="Files away from the task, or `probes` (all) or `probes/facts` (one capability), to see what the model forgot.",
+        description="Files away from the task, or `probes` (`probes/facts` for a part), to see what the model forgot.",
         json_schema_extra={
             "source": "Luo et al. 2023 (forgetting in fine-tuning) measures general skills before and after"
         },
