@@ -17,6 +17,7 @@ from tutelage.builders.run_inputs import base_sha256
 from tutelage.config import Settings
 from tutelage.errors import CheckpointError, ConfigError, SourceNotFoundError, cause_of, command
 from tutelage.model.adapters.adapter_set import active_adapter, add_adapter, attach_adapter
+from tutelage.model.interpolation import adapter_at, weights_at
 from tutelage.model.precision import cast_model
 from tutelage.render import Renderer
 from tutelage.runs import folder as run_files
@@ -72,6 +73,14 @@ class TrainedModel:
         """The tuned model."""
         assert self.tuned is not None
         yield self.tuned
+
+    def at(self, value: float) -> AbstractContextManager[Any]:
+        """The model at a value of the dial (`model.interpolation`); of whole weights base and tuned are open."""
+        assert self.tuned is not None
+        if self.settings.model.method == "full":
+            assert self.base is not None
+            return weights_at(self.tuned, self.base, value)
+        return adapter_at(self.tuned, value, start_slot=self.start_slot)
 
 
 def open_trained_model(
