@@ -31,6 +31,15 @@ CASES: list[tuple[dict[str, Any], list[str], list[str]]] = [
     ({"kind": "case", "value": "lower"}, ["quiet 3!"], ["Quiet"]),
     ({"kind": "starts_with", "value": "Dear"}, ["Dear you", "  Dear you"], ["dear you", "My Dear"]),
     ({"kind": "ends_with", "value": "!"}, ["yes!", "yes! \n"], ["yes", "! no"]),
+    (
+        {
+            "kind": "instruction",
+            "id": "length_constraints:number_words",
+            "arguments": {"num_words": 2, "relation": "at least"},
+        },
+        ["one two"],
+        ["one", ""],
+    ),
     ({"kind": "plain_text"}, ["words", "a {b}"], ["", " ", "{}", ' {"a": 1}', "[1]"]),
 ]
 
@@ -117,6 +126,8 @@ def test_a_bad_row_is_named(tmp_path: Path, bad: Any) -> None:
         {"prompt": "Hi", "checks": [{"kind": "contains_all", "values": []}]},
         {"prompt": "Hi", "checks": [{"kind": "max_words", "count": "3"}]},
         {"prompt": "Hi", "checks": [{"kind": "case", "value": "title"}]},
+        {"prompt": "Hi", "checks": [{"kind": "instruction", "id": "punctuation:no_dot"}]},
+        {"prompt": "Hi", "checks": [{"kind": "instruction", "id": "punctuation:no_comma", "arguments": {"n": 1}}]},
     ],
     ids=str,
 )

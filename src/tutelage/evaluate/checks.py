@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from tutelage.evaluate.instructions.instruction import Instruction
+from tutelage.evaluate.instructions.kinds import instruction_of
 
 Words = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 
@@ -144,6 +147,28 @@ class PlainText(_Check):
         return bool(text) and not text.startswith(("{", "["))
 
 
+class FollowsInstruction(_Check):
+    """The reply follows one of IFEval's instructions."""
+
+    kind: Literal["instruction"]
+    id: str
+    arguments: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _arguments_fit(self) -> Self:
+        _ = self.instruction
+        return self
+
+    @property
+    def instruction(self) -> Instruction:
+        """The instruction that its name and arguments make."""
+        return instruction_of(self.id, self.arguments)
+
+    def passes(self, text: str) -> bool:
+        """Look at a stripped reply."""
+        return self.instruction.follows(text)
+
+
 Check = (
     ContainsAny
     | ContainsAll
@@ -156,6 +181,7 @@ Check = (
     | StartsWith
     | EndsWith
     | PlainText
+    | FollowsInstruction
 )
 CHECKS: dict[str, type[_Check]] = {
     get_args(check_type.model_fields["kind"].annotation)[0]: check_type for check_type in get_args(Check)

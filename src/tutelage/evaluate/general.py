@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from tutelage.errors import DataError, SourceNotFoundError
-from tutelage.evaluate.checks import CHECKS, Check
+from tutelage.evaluate.checks import CHECKS, Check, FollowsInstruction
+from tutelage.evaluate.instructions.rows import MARK, IFEvalRow
 from tutelage.types import Address, Unit
 
 
@@ -41,6 +42,19 @@ class _Line(BaseModel):
     reference: str | None = None
 
 
+def _form(row: Any) -> str:
+    return "IFEval" if isinstance(row, dict) and MARK in row else "checks"
+
+
+_ROW: TypeAdapter[_Line | IFEvalRow] = TypeAdapter(
+    Annotated[Annotated[_Line, Tag("checks")] | Annotated[IFEvalRow, Tag("IFEval")], Discriminator(_form)]
+)
+_EXPECTED = {
+    "checks": f'{{"prompt": ..., "checks": [{{"kind": one of {", ".join(CHECKS)}}}]}}',
+    "IFEval": f'{{"key": ..., "prompt": ..., "{MARK}": [name, ...], "kwargs": [{{argument: value}}, ...]}}',
+}
+
+
 def passes(item: GeneralItem, reply: str) -> bool:
     """Whether `reply` passes every check of `item`."""
     text = reply.strip()
@@ -53,7 +67,7 @@ def score_general(items: Sequence[GeneralItem], replies: Sequence[str]) -> float
 
 
 def read_general(path: str, *, shown: str | None = None, unit: Unit = "line") -> list[GeneralItem]:
-    """Read a general set: JSONL with `prompt`, `checks` and optionally `topic`, `id`, `reference`.
+    """Read a general set: JSONL with `prompt`, `checks` and optionally `topic`, `id`, `reference`; or IFEval's rows.
 
     Args:
         path: of the file.
@@ -74,17 +88,26 @@ def read_general(path: str, *, shown: str | None = None, unit: Unit = "line") ->
             continue
         address = Address(shown, number, unit)
         try:
-            row = _Line.model_validate_json(line)
+            items.append(_item(address, _ROW.validate_json(line)))
         except ValidationError as error:
             first = error.errors()[0]
+            form, *field = map(str, first["loc"] or ["checks"])
             raise DataError(
                 "A row of the general set cannot be read",
                 where=str(address),
-                found=f"{'.'.join(str(key) for key in first['loc']) or 'the line'}: {first['msg']}",
-                expected=f'{{"prompt": ..., "checks": [{{"kind": one of {", ".join(CHECKS)}}}]}}',
+                found=f"{'.'.join(field) or 'the line'}: {first['msg'].removeprefix('Value error, ')}",
+                expected=_EXPECTED[form],
                 fix="mend this line",
             ) from error
-        items.append(GeneralItem(address, row.topic, row.prompt, tuple(row.checks), str(row.id), row.reference))
     if not items:
         raise DataError("The general set is empty", where=shown, expected="one JSON object a line", fix="add prompts")
     return items
+
+
+def _item(address: Address, row: _Line | IFEvalRow) -> GeneralItem:
+    if isinstance(row, _Line):
+        return GeneralItem(address, row.topic, row.prompt, tuple(row.checks), str(row.id), row.reference)
+    checks = (
+        FollowsInstruction(kind="instruction", id=name, arguments=arguments) for name, arguments in row.instructions
+    )
+    return GeneralItem(address, row.topic, row.prompt, tuple(checks), id=str(row.key))
