@@ -71,7 +71,7 @@ def read_uncertainty(fields: Fields) -> Uncertainty | None:
     level, margin, power = (fields.number(key) for key in ("level", "margin", "power"))
     if level is None or margin is None or power is None:
         return None
-    return Uncertainty(level, margin, power, _shares(fields.inner("shares")), _shares(fields.inner("fields")))
+    return Uncertainty(level, margin, power, read_shares(fields.inner("shares")), read_shares(fields.inner("fields")))
 
 
 def uncertainty_in(result: Any) -> Uncertainty | None:
@@ -79,7 +79,8 @@ def uncertainty_in(result: Any) -> Uncertainty | None:
     return read_uncertainty(Fields.of(result, "result.json", []).inner("uncertainty"))
 
 
-def _shares(fields: Fields) -> dict[str, ShareUncertainty]:
+def read_shares(fields: Fields) -> dict[str, ShareUncertainty]:
+    """Shares by name; what is damaged is left out."""
     shares = {}
     for name in fields.content:
         share = fields.inner(name)
