@@ -80,6 +80,10 @@ class EngineError(TutelageError, RuntimeError):
     """Processes or devices that cannot work together."""
 
 
+class EndpointError(TutelageError, RuntimeError):
+    """A server that cannot be reached, refuses, or answers with something else than was asked for."""
+
+
 class TrainingError(TutelageError, ArithmeticError):
     """A run that must stop: NaN, Inf, a loss spike."""
 

@@ -4,15 +4,20 @@ import io
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.commands import Ran
 from tests.support.compared_replies import write_rows
+from tests.support.fake_endpoint import Reply, fake_endpoint, refused, said
 
 Compare = Callable[..., Ran]
 
@@ -106,6 +111,110 @@ def test_two_files_of_one_name_are_told_apart(compare: Compare, files: tuple[str
     done = compare("old.jsonl", "sub/old.jsonl", "--json")
     result = json.loads(done.out)
     assert (result["name_a"], result["name_b"]) == ("old.jsonl", "sub/old.jsonl")
+
+
+def prefers_new(body: dict[str, Any], _: int) -> Reply:
+    text = body["messages"][1]["content"]
+    return said("1" if text.index("new ") < text.index("old ") else "2")
+
+
+def by_judge(url: str, *more: str) -> tuple[str, ...]:
+    return ("--by", "judge", "--endpoint", url, "--model", "m", *more)
+
+
+def test_a_judge_is_asked_once_and_then_known(compare: Compare, files: tuple[str, str], monkeypatch: Any):
+    monkeypatch.setenv("JUDGE_KEY", "secret")
+    with fake_endpoint(prefers_new) as fake:
+        plan = json.loads(compare(*files, *by_judge(fake.url, "--dry-run", "--json")).out)
+        assert (plan["pairs"], plan["requests"], plan["known"]) == (6, 12, 0)
+        assert plan["likely_tokens"] < plan["most_tokens"]
+        assert fake.requests == []
+        done = compare(*files, *by_judge(fake.url, "--key-env", "JUDGE_KEY"))
+        assert done.code == 0, done.err
+        assert "12 verdicts given now, 0 known before; 12 requests, 1,200 tokens" in done.err
+        assert {headers["Authorization"] for _, headers, _ in fake.requests} == {"Bearer secret"}
+        again = compare(*files, *by_judge(fake.url, "--json"))
+        assert len(fake.requests) == 12
+    line = json.loads(again.out)["raters"][0]
+    assert (line["rater"], line["better_b"], line["consistency"]["same"]) == ("m", 6, 6)
+    assert "judge m" in done.out
+    assert "the same verdict in both orders in 6 of 6 pairs" in done.out
+    assert "secret" not in done.out + done.err + Path("comparisons/old-new/verdicts.jsonl").read_text("utf-8")
+
+
+def test_a_budget_leaves_a_part_and_says_so(compare: Compare, files: tuple[str, str]):
+    with fake_endpoint(prefers_new) as fake:
+        done = compare(*files, *by_judge(fake.url, "--max-requests", "4", "--parallel", "1"))
+        assert done.code == 0
+        assert len(fake.requests) == 4
+    assert "the budget is spent: --max-requests 4" in done.err
+    assert "judge m" in done.out
+
+
+@pytest.mark.parametrize(
+    ("reply", "code", "words"),
+    [
+        (refused(401, "who are you"), 1, ["does not answer", "status 401: who are you", "--key-env NAME"]),
+        (refused(404, "no model m"), 1, ["no model m", "/v1"]),
+        (Reply(body=b"<html>a page</html>"), 1, ["5 prompts in a row", "HTML, not JSON: <html>a page</html>"]),
+        (Reply(body=b'{"choices": [{"mes'), 1, ["no whole JSON"]),
+        (refused(500, "oops"), 1, ["status 500: oops"]),
+        (said("they are both fine"), 0, ["0 verdicts given now", "no verdict, 12 times: the answer holds no verdict"]),
+    ],
+)
+def test_what_an_endpoint_can_do_is_told(
+    compare: Compare, files: tuple[str, str], reply: Reply, code: int, words: list[str]
+):
+    with fake_endpoint(lambda _, __: reply) as fake:
+        done = compare(*files, *by_judge(fake.url, "--retries", "0", "--timeout", "5"))
+    assert done.code == code
+    for word in words:
+        assert word in done.err
+    assert "Traceback" not in done.err
+
+
+def test_nobody_at_home_is_told(compare: Compare, files: tuple[str, str]):
+    done = compare(*files, *by_judge("http://127.0.0.1:9/v1"))
+    assert done.code == 1
+    assert "it cannot be reached: Connection refused" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--by", "judge"), "--endpoint http://127.0.0.1:8000/v1 --model NAME"),
+        (("--by", "judge", "--endpoint", "http://127.0.0.1:1/v1"), "no --model"),
+        (("--by", "judge", "--endpoint", "127.0.0.1", "--model", "m"), "no URL that can be asked"),
+        (by_judge("http://127.0.0.1:1", "--key-env", "TUTELAGE_NO_SUCH_VARIABLE"), "holds no key"),
+        (("--endpoint", "http://127.0.0.1:1/v1"), "--endpoint is for a judge"),
+        (by_judge("http://127.0.0.1:1", "--timeout", "0"), "--timeout"),
+    ],
+)
+def test_a_judge_that_cannot_be_asked_is_told_before_anything(
+    compare: Compare, files: tuple[str, str], words: tuple[str, ...], said: str
+):
+    done = compare(*files, *words)
+    assert done.code in (1, 2)
+    assert said in done.err
+
+
+def test_ctrl_c_keeps_what_was_answered(files: tuple[str, str], tmp_path: Path):
+    def answer(body: dict[str, Any], number: int) -> Reply:
+        return prefers_new(body, number) if number < 5 else replace(said("1"), stall=60.0)
+
+    kept = tmp_path / "comparisons" / "old-new" / "verdicts.jsonl"
+    with fake_endpoint(answer) as fake:
+        words = [sys.executable, "-m", "tutelage", "compare", *files, *by_judge(fake.url, "--parallel", "2")]
+        process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=os.environ)
+        while not kept.exists() or len(kept.read_bytes().splitlines()) < 5:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+        assert process.stderr is not None
+        told = process.stderr.read()
+    assert "is kept in comparisons/old-new/verdicts.jsonl" in told
+    assert "Traceback" not in told
 
 
 def test_comparing_needs_no_torch():

@@ -14,7 +14,11 @@ from rich.text import Text
 
 from tutelage.cli.keys import reading_keys
 from tutelage.cli.run_options import AsJson
+from tutelage.config.sections import LARGEST_COUNT
 from tutelage.errors import ConfigError, DataError, cause_of
+from tutelage.evaluate.pairwise.client import Budget, Client
+from tutelage.evaluate.pairwise.endpoint import Endpoint, endpoint_url, key_from_environment
+from tutelage.evaluate.pairwise.judge import cost_of, judge_pairs, judge_tasks
 from tutelage.evaluate.pairwise.pairs import Pairing, Replies, pair_replies, told
 from tutelage.evaluate.pairwise.rating import Rating
 from tutelage.evaluate.pairwise.reply_files import read_reply_file
@@ -23,6 +27,7 @@ from tutelage.evaluate.pairwise.summary import notes, table, title
 from tutelage.evaluate.pairwise.terminal import rate_in_terminal
 from tutelage.evaluate.pairwise.verdicts import VerdictFile
 from tutelage.report.console.measures import Drawn
+from tutelage.report.console.progress import Screen
 from tutelage.report.console.terminal import Terminal, print_json
 from tutelage.runs import folder as run_files
 
@@ -45,6 +50,49 @@ Folder = Annotated[
 Questions = Annotated[Only, typer.Option("--only", help="Of runs: replies to the task, or to the general set.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="So many pairs, drawn from all.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of the order of pairs and of the sides.")]
+JUDGE = "With --by judge"
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint", metavar="URL", rich_help_panel=JUDGE,
+        help="Base URL of any OpenAI-compatible server, such as http://127.0.0.1:8000/v1.",
+    ),
+]  # fmt: skip
+JudgeModel = Annotated[
+    str | None, typer.Option("--model", metavar="NAME", rich_help_panel=JUDGE, help="The judge's name there.")
+]
+KeyEnv = Annotated[
+    str | None,
+    typer.Option(
+        "--key-env", metavar="VARIABLE", rich_help_panel=JUDGE,
+        help="Environment variable with the key; without it none is sent.",
+    ),
+]  # fmt: skip
+MaxRequests = Annotated[
+    int | None,
+    typer.Option("--max-requests", min=1, rich_help_panel=JUDGE, help="Send no more, repeated ones included."),
+]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option("--max-tokens", min=1, rich_help_panel=JUDGE, help="Spend no more, prompts and answers together."),
+]
+AnswerTokens = Annotated[
+    int,
+    typer.Option(
+        "--answer-tokens", min=1, max=LARGEST_COUNT, rich_help_panel=JUDGE, help="Longest answer, reasoning included."
+    ),
+]
+Parallel = Annotated[int, typer.Option("--parallel", min=1, max=64, rich_help_panel=JUDGE, help="Requests at once.")]
+Timeout = Annotated[
+    float,
+    typer.Option("--timeout", min=0.1, max=3600.0, rich_help_panel=JUDGE, help="Seconds that one request may take."),
+]
+Retries = Annotated[
+    int,
+    typer.Option(
+        "--retries", min=0, max=20, rich_help_panel=JUDGE, help="How often one that came to nothing is repeated."
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say how many pairs, requests and tokens; ask nothing.")]
 
 
@@ -61,35 +109,88 @@ def compare(
     seed: Seed = 0,
     dry_run: DryRun = False,
     as_json: AsJson = False,
+    endpoint: Url = None,
+    model: JudgeModel = None,
+    key_env: KeyEnv = None,
+    max_requests: MaxRequests = None,
+    max_tokens: MaxTokens = None,
+    answer_tokens: AnswerTokens = 512,
+    parallel: Parallel = 4,
+    timeout: Timeout = 60.0,
+    retries: Retries = 4,
 ) -> None:
     """Compare replies in pairs, blind: how often does B win, and can so many pairs show it?
 
-    RUN alone compares its model before training with that after it. Verdicts are kept line by line; the same command
-    goes on where it was left, and adds other raters.
+    RUN alone compares its model before training with that after it. You rate in this terminal, or --by judge asks a
+    model in both orders. The same command goes on where it was left, and adds other raters.
 
     Try: tutelage compare runs/quickstart --only general
     """
-    pairing = _pairing(a, b, base=base, only=only, seed=seed, limit=limit)
-    target = folder or Path(FOLDER) / _folder_name(a, b)
+    judge = None
+    if by == "judge":
+        judge = _judge_endpoint(endpoint, model, key_env, timeout, answer_tokens)
+    elif given := [name for name, value in (("--endpoint", endpoint), ("--model", model)) if value is not None]:
+        raise ConfigError(f"{given[0]} is for a judge", found=given[0], fix=f"add --by judge, or leave {given[0]} out")
     errors = Terminal(stderr=True)
+    pairing = _pairing(a, b, base=base, only=only, seed=seed, limit=limit)
+    verdicts = _verdicts(pairing, folder or Path(FOLDER) / _folder_name(a, b), errors)
+    if dry_run:
+        _dry_run(pairing, verdicts, judge, as_json=as_json)
+        return
+    if judge is not None:
+        client = Client(judge, Budget(max_requests, max_tokens), retries, log=errors.write_line)
+        _ask_judge(pairing, verdicts, client, parallel, Screen(errors))
+    elif by == "terminal" or (by is None and sys.stdin.isatty() and sys.stdout.isatty() and not as_json):
+        rating = Rating(pairing.pairs, verdicts, _rater_name(rater), seed)
+        with reading_keys() as read_key:
+            rate_in_terminal(rating, Terminal(stderr=as_json), read_key)
+    _show(pairing, verdicts, as_json=as_json)
+
+
+def _judge_endpoint(
+    url: str | None, model: str | None, key_env: str | None, timeout: float, answer_tokens: int
+) -> Endpoint:
+    """Where the judge answers.
+
+    Raises:
+        ConfigError: its URL or name is missing, or it or its key cannot be used.
+    """
+    if url is None or model is None or not model.strip():
+        raise ConfigError(
+            "A judge needs an endpoint and the name of a model there",
+            found="no --endpoint" if url is None else "no --model",
+            expected="any server that speaks the OpenAI API, here or elsewhere",
+            fix="--by judge --endpoint http://127.0.0.1:8000/v1 --model NAME",
+        )
+    return Endpoint(endpoint_url(url), model.strip(), key_from_environment(key_env), timeout, answer_tokens)
+
+
+def _verdicts(pairing: Pairing, folder: Path, errors: Terminal) -> VerdictFile:
+    """The verdicts so far; what is wrong with them, or has no partner, is told."""
     for side, alone in (("A", pairing.alone_a), ("B", pairing.alone_b)):
         if alone:
             errors.write_line(f"note: without a partner, of {side}: {told(alone)}")
-    verdicts = VerdictFile.open(target)
+    verdicts = VerdictFile.open(folder)
     if verdicts.damaged:
-        errors.write_line(
-            f"note: {verdicts.path} has lines that cannot be read: {told([str(n) for n in verdicts.damaged])}"
-        )
-    is_interactive = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
-    way: By = by or ("terminal" if is_interactive else "results")
-    if dry_run:
-        _dry_run(pairing, as_json=as_json)
-        return
-    if way == "terminal":
-        session = Rating(pairing.pairs, verdicts, _rater_name(rater), seed)
-        with reading_keys() as read_key:
-            rate_in_terminal(session, Terminal(stderr=as_json), read_key)
-    _show(pairing, verdicts, as_json=as_json)
+        lines = told([str(number) for number in verdicts.damaged])
+        errors.write_line(f"note: {verdicts.path} has lines that cannot be read: {lines}")
+    return verdicts
+
+
+def _ask_judge(pairing: Pairing, verdicts: VerdictFile, client: Client, parallel: int, screen: Screen) -> None:
+    orders = sum(2 for pair in pairing.pairs if not pair.is_identical)
+    try:
+        with screen.counting(f"Asking {client.endpoint.model} in both orders", orders) as done:
+            report = judge_pairs(pairing.pairs, verdicts, client, parallel=parallel, done=done)
+    except KeyboardInterrupt:
+        screen.log(f"What was answered is kept in {verdicts.path}; the same command goes on.")
+        raise
+    spent = f"{client.budget.requests} requests, {client.budget.tokens:,} tokens"
+    screen.log(f"{report.given} verdicts given now, {report.known} known before; {spent}")
+    for reason, times in report.without.most_common():
+        screen.log(f"no verdict, {times} times: {reason}")
+    if report.ended is not None:
+        screen.log(f"Not all was asked, as {report.ended}; the same command goes on.")
 
 
 def _show(pairing: Pairing, verdicts: VerdictFile, *, as_json: bool) -> None:
@@ -107,12 +208,22 @@ def _show(pairing: Pairing, verdicts: VerdictFile, *, as_json: bool) -> None:
     out.write_line(f"Verdicts: {verdicts.path}")
 
 
-def _dry_run(pairing: Pairing, *, as_json: bool) -> None:
-    identical = sum(pair.is_identical for pair in pairing.pairs)
+def _dry_run(pairing: Pairing, verdicts: VerdictFile, judge: Endpoint | None, *, as_json: bool) -> None:
+    plan = {"pairs": len(pairing.pairs), "identical": sum(pair.is_identical for pair in pairing.pairs)}
+    lines = [f"{plan['pairs']} pairs, {plan['identical']} of them with one reply twice"]
+    if judge is not None:
+        tasks = judge_tasks(pairing.pairs, judge.model)
+        cost = cost_of(tasks, verdicts, answer_tokens=judge.answer_tokens)
+        plan |= asdict(cost)
+        lines.append(
+            f"{cost.requests} requests to {judge.model} ({cost.known} verdicts are known): "
+            f"at most {cost.most_tokens:,} tokens, if none is repeated; the prompts are about {cost.likely_tokens:,}"
+        )
     if as_json:
-        print_json({"pairs": len(pairing.pairs), "identical": identical})
+        print_json(plan)
         return
-    Terminal().print(Text(f"{len(pairing.pairs)} pairs, {identical} of them with one reply twice"))
+    for line in lines:
+        Terminal().write_line(line)
 
 
 def _pairing(a: str, b: str | None, *, base: bool, only: Only, seed: int, limit: int | None) -> Pairing:
