@@ -247,6 +247,8 @@ class TestProblems:
                 ["names b.jsonl", *MINIMAL["data"]["train"]],
             ),
             (with_values(train={"optimizer": "adafactor", "beta1": 0.8}), "train.beta1", ['"adafactor"']),
+            (with_values(data={"replay_ratio": 0.1}), "data.replay_ratio", ["data.replay names nothing"]),
+            (with_values(data={"replay": MINIMAL["data"]["train"]}), "data.replay", MINIMAL["data"]["train"]),
             (with_values(model={"method": "prompt"}, train={"l2_to_base": 1.0}), "train.l2_to_base", ['"prompt"']),
             (with_values(lora={"init": "pissa"}, train={"l2_to_base": 1.0}), "train.l2_to_base", ["not the base"]),
             (with_values(lora={"dora": True}, train={"l2_to_base": 1.0}), "train.l2_to_base", ["lora.dora"]),

@@ -12,7 +12,7 @@ import numpy as np
 
 from tutelage import formats
 from tutelage.builders.renderer import renderer_for
-from tutelage.builders.sampler import weighted_sources
+from tutelage.builders.sampler import replay_line, weighted_sources, with_replay_source
 from tutelage.config import Settings
 from tutelage.errors import DataError, command
 from tutelage.evaluate.general import GeneralItem, read_general
@@ -21,7 +21,7 @@ from tutelage.evaluate.packaged_sets import packaged_files
 from tutelage.formats.data_files import DataFiles
 from tutelage.formats.sources import SourceFile, rows_in_memory
 from tutelage.ledger import Ledger
-from tutelage.pack import Cache, ExampleStore, proven_rows, store_rows
+from tutelage.pack import Cache, Examples, ExampleStore, JoinedExamples, proven_rows, store_rows
 from tutelage.pack.example_store import NO_SYSTEM_PROMPT, Totals
 from tutelage.pack.prepared_cache import EntryWriter, key_of, renderer_facts
 from tutelage.pack.sampler import Source
@@ -30,6 +30,7 @@ from tutelage.system.files import cache_folder
 from tutelage.types import Change, Conversation, Drop, Prompt
 
 SHOWN_CHARACTERS = 80
+SHOWN_FILES = 4
 Say = Callable[[str], None]
 
 
@@ -37,15 +38,16 @@ Say = Callable[[str], None]
 class Prepared:
     """What a run trains on and is tested on, and the books about it.
 
-    `train` and `validation` are read from files as they are asked for; `train_totals` counts what is in the first.
+    `train` and `validation` are read from files as they are asked for; the first ends with what is replayed, which
+    `train_totals` leaves out.
     `task_words` are what the users of the task rows said last; `system_prompt` is the one that at least
     half of the training rows begin with, or None; `data_sha256` has the hash of every file that was read, and
     `examples_sha256` that of what its rows became; `sources` says which examples an epoch visits more or less often.
     """
 
     renderer: Renderer
-    train: ExampleStore
-    validation: ExampleStore
+    train: Examples
+    validation: Examples
     train_totals: Totals
     task: tuple[Prompt, ...]
     task_words: tuple[str, ...]
@@ -89,13 +91,23 @@ def prepare(
         train, validation = rows, preparer.prepared(data.validation, purpose="measure held-out loss on")
     else:
         train, validation = _held_out(rows, data.validation_ratio, settings.seed)
+    replay = preparer.replay()
     task, task_words = preparer.task(evaluation.task)
     ledger.check()
     _require_held_out(settings, validation, rows)
     general = preparer.general(evaluation.general)
+    sources = weighted_sources(data.train, data.weights, train, files_of=preparer.data.of)
+    examples_sha256 = {"train": train.sha256(), "validation": validation.sha256()}
+    if replay is not None:
+        examples_sha256["replay"] = replay.sha256()
+        counts = len(train), len(replay)
+        sources = with_replay_source(
+            sources, task=data.train, replay=data.replayed, counts=counts, ratio=data.replay_ratio
+        )
+        ledger.note(f"Replay: {replay_line(sources)}")
     return Prepared(
         renderer=renderer,
-        train=train,
+        train=train if replay is None else JoinedExamples(train, replay),
         validation=validation,
         train_totals=train.totals(),
         task=task,
@@ -104,8 +116,8 @@ def prepare(
         system_prompt=_common_system_prompt(train),
         ledger=ledger,
         data_sha256=preparer.data.sha256,
-        examples_sha256={"train": train.sha256(), "validation": validation.sha256()},
-        sources=weighted_sources(data.train, data.weights, train, files_of=preparer.data.of),
+        examples_sha256=examples_sha256,
+        sources=sources,
     )
 
 
@@ -188,6 +200,22 @@ class _Preparer:
         if sources and not prompts:
             raise _nothing_left(sources, self.ledger.dropped - dropped_before, "ask of the task")
         return prompts, questions
+
+    def replay(self) -> ExampleStore | None:
+        """The Examples that some are replayed of; None where none is."""
+        data = self.settings.data
+        if not data.replayed:
+            return None
+        trained = {file.display_name for file in self.data.of(data.train)}
+        if both := [file.display_name for file in self.data.of(data.replayed) if file.display_name in trained]:
+            raise DataError(
+                "A file is trained on as a whole, and replayed in part",
+                where="data.replay",
+                found=", ".join(both[:SHOWN_FILES]),
+                expected="files that data.train does not hold",
+                fix="take them out of one of the two",
+            )
+        return self.prepared(data.replayed, purpose="replay")
 
     def general(self, paths: Sequence[str]) -> tuple[GeneralItem, ...]:
         """The items of the general sets."""

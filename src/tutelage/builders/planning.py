@@ -11,7 +11,7 @@ from tutelage.builders.dataset import Prepared, prepare, prepared_cache
 from tutelage.builders.memory_plan import checkpointing_choice, fullest_row, workload_of
 from tutelage.builders.resolved_run import resolve
 from tutelage.builders.row_limit import held_to_positions
-from tutelage.builders.sampler import sampler_for
+from tutelage.builders.sampler import epoch_tokens, sampler_for
 from tutelage.config import Settings
 from tutelage.errors import ConfigError
 from tutelage.model.precision import resolve_precision
@@ -102,12 +102,12 @@ def _device(memory_gb: float | None) -> Device:
 
 def _data_volume(settings: Settings, prepared: Prepared) -> DataVolume:
     """What a run goes through."""
-    train_settings, totals = settings.train, prepared.train_totals
     sampler = sampler_for(settings, examples=len(prepared.train), sources=prepared.sources)
+    tokens = epoch_tokens(prepared.train, prepared.sources)
     return DataVolume(
-        examples=sampler.examples,
-        tokens=totals.tokens,
-        trained_tokens=totals.trained_tokens,
+        examples=round(sampler.epoch_visits),
+        tokens=round(tokens),
+        trained_tokens=round(epoch_tokens(prepared.train, prepared.sources, column="trained_tokens")),
         steps=sampler.steps,
-        step_tokens=totals.tokens / sampler.examples * min(train_settings.batch_size, sampler.examples),
+        step_tokens=tokens / sampler.epoch_visits * min(settings.train.batch_size, sampler.visits),
     )

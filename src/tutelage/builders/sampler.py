@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 
 from tutelage.config import Settings
 from tutelage.errors import DataError, command
 from tutelage.formats.sources import SourceFile
-from tutelage.pack import ExampleStore, Sampler
+from tutelage.pack import Examples, ExampleStore, Sampler
 from tutelage.pack.sampler import Source
 
 
@@ -57,6 +58,40 @@ def weighted_sources(
     return tuple(weighted)
 
 
+def with_replay_source(
+    sources: tuple[Source, ...], *, task: Sequence[str], replay: Sequence[str], counts: tuple[int, int], ratio: float
+) -> tuple[Source, ...]:
+    """The sources of the task, and one more whose visits are `ratio` of all visits of an epoch, on average exactly.
+
+    Args:
+        sources: as `weighted_sources` gives them.
+        task: names of the sources of the task.
+        replay: names of the others.
+        counts: examples of the task, and those that follow them.
+        ratio: above 0 and below 1.
+    """
+    trained, replayed = counts
+    own = sources or (Source(", ".join(task), 0, np.arange(trained, dtype=np.int32), 1.0),)
+    share = Fraction(str(ratio))
+    visits = sum((source.epoch_visits for source in own), start=Fraction(0)) * share / (1 - share)
+    indices = np.arange(trained, trained + replayed, dtype=np.int32)
+    return (*own, Source(", ".join(replay), len(task), indices, visits / replayed, replayed=True))
+
+
+def replay_source(sources: Sequence[Source]) -> Source | None:
+    """The one that is replayed; None where none is."""
+    return next((source for source in sources if source.replayed), None)
+
+
+def replay_line(sources: Sequence[Source]) -> str | None:
+    """How much an epoch replays, for people; None where nothing is."""
+    replayed = replay_source(sources)
+    if replayed is None:
+        return None
+    visits, of = float(replayed.epoch_visits), float(sum(source.epoch_visits for source in sources))
+    return f"{visits:,.4g} of {len(replayed.indices):,} sequences an epoch, {visits / of:.2%} of all: {replayed.name}"
+
+
 def sampler_for(
     settings: Settings, *, examples: int, sources: tuple[Source, ...], part_ends: tuple[tuple[int, int], ...] = ()
 ) -> Sampler:
@@ -82,6 +117,17 @@ def questions_of_length(settings: Settings, sampler: Sampler) -> list[str]:
             "climbs to "
             "the end, and never falls"
         )
+    replayed = replay_source(sampler.sources)
+    if replayed is not None and train_settings.epochs * replayed.epoch_visits < 1:
+        questions.append(
+            f"data.replay_ratio is {settings.data.replay_ratio:g}, which is less than one example in "
+            f"{sampler.visits}: the run replays nothing"
+        )
+    if replayed is not None and replayed.weight > 1:
+        questions.append(
+            f"data.replay_ratio is {settings.data.replay_ratio:g}, and data.replay has {len(replayed.indices)} "
+            f"sequences: an epoch takes each {float(replayed.weight):.3g} times"
+        )
     without_bound = replace(sampler, max_steps=None).steps
     if train_settings.max_steps is not None and train_settings.max_steps > without_bound:
         questions.append(
@@ -97,11 +143,17 @@ def epoch_steps(sampler: Sampler) -> int:
     return math.ceil(sampler.epoch_visits / sampler.batch_size)
 
 
-def epoch_tokens(train: ExampleStore, sources: tuple[Source, ...]) -> float:
-    """Tokens of one epoch, those of repeated visits counted; on average, where weights make it a fraction."""
-    tokens = train.column("tokens")
+def epoch_tokens(train: Examples, sources: tuple[Source, ...], *, column: str = "tokens") -> float:
+    """Tokens of one epoch, those of repeated visits counted; on average, where weights make it a fraction.
+
+    Args:
+        train: all that may be visited.
+        sources: how often.
+        column: "trained_tokens" counts those alone.
+    """
+    tokens = train.column(column)
     return (
-        sum(source.weight * float(tokens[source.indices].sum()) for source in sources)
+        sum(float(source.weight) * float(tokens[source.indices].sum()) for source in sources)
         if sources
         else float(tokens.sum())
     )

@@ -112,7 +112,9 @@ class _Asked:
 
 def _asked_by_recipe(recipe: str, overrides: list[str]) -> _Asked:
     settings = with_adapters_own(config.load(recipe, overrides))
-    splits = {"train": settings.data.train, "validation": settings.data.validation, "task": settings.evaluate.task}
+    data = settings.data
+    splits = {"train": data.train, "replay": data.replayed, "validation": data.validation}
+    splits |= {"task": settings.evaluate.task}
     folder = start_folder(settings.model, weights=False, log=log_to_stderr)
     pack = held_to_positions(settings, folder, log=log_to_stderr)[0].pack
     renderer = renderer_for(folder, settings.render)

@@ -190,7 +190,7 @@ def _dry_run(settings: config.Settings, out: Terminal) -> None:
     from tutelage.builders.base_model import start_folder, with_adapters_own
     from tutelage.builders.dataset import prepare, prepared_cache
     from tutelage.builders.row_limit import held_to_positions
-    from tutelage.builders.sampler import epoch_tokens, questions_of_length, sampler_for
+    from tutelage.builders.sampler import epoch_tokens, questions_of_length, replay_line, sampler_for
 
     settings = with_adapters_own(settings)
     if find_spec("torch") is not None:  # which one needs to train, and to know what it can share out
@@ -214,7 +214,8 @@ def _dry_run(settings: config.Settings, out: Terminal) -> None:
         "run folder": str(settings.run_folder),
         "rows": f"{ledger.rows_in} in = {ledger.rows_kept} kept + {ledger.rows_dropped} dropped",
         "dropped": ", ".join(f"{count} {reason}" for reason, count in ledger.dropped.items()) or "none",
-        "training": f"{len(prepared.train)} sequences, {tokens:,} tokens",
+        "training": f"{prepared.train_totals.examples} sequences, {tokens:,} tokens",
+        "replay": replay_line(prepared.sources) or "none",
         "held out": f"{len(prepared.validation)} sequences",
         "questions": f"{len(prepared.task)} task, {len(prepared.general)} general",
         "steps": f"{sampler.steps} of {train_settings.batch_size} sequences, about {step_tokens:,.0f} tokens",

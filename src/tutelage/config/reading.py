@@ -76,14 +76,16 @@ def dump(settings: Settings) -> str:
     """The resolved settings as TOML; `from_mapping` and `load` read it back to equal settings.
 
     Fields without a value are left out, as TOML has none, and so is what the rest switches off: sections of
-    other methods, `train.warmup_ratio` where `train.warmup_steps` is set, what `train.optimizer` or `lora.init` leaves
-    unread.
+    other methods, `train.warmup_ratio` where `train.warmup_steps` is set, `data.replay_ratio` of nothing, what
+    `train.optimizer` or `lora.init` leaves unread.
     """
     values = settings.resolved().model_dump(exclude_none=True)
     for name in {"lora", "qlora", "prompt"} - set(READS[settings.model.method]):
         del values[name]
     if settings.train.warmup_steps is not None:
         del values["train"]["warmup_ratio"]
+    if not settings.data.replay:
+        del values["data"]["replay_ratio"]
     for name in unread_by_optimizer(settings.train):
         del values["train"][name]
     if settings.lora.init not in DATA_DRIVEN_INITS and "lora" in values:

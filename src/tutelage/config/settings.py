@@ -127,6 +127,12 @@ def contradictions(settings: Settings, *, ignore: Collection[str] = ()) -> list[
     if unknown_sources := [name for name in data.weights if name not in data.train]:
         problem = f"names {', '.join(unknown_sources)}; the sources in data.train are {', '.join(data.train)}"
         conflicts.append(Contradiction(("data.weights", "data.train"), problem))
+    if "replay_ratio" in data.model_fields_set and not data.replay:
+        problem = "is set, but data.replay names nothing to take from; set data.replay, or remove it"
+        conflicts.append(Contradiction(("data.replay_ratio", "data.replay"), problem))
+    if both := [name for name in data.replay if name in data.train]:
+        problem = f"names {', '.join(both)}, and so does data.train, which takes every row of it; keep one of them"
+        conflicts.append(Contradiction(("data.replay", "data.train"), problem))
     if data.validation and data.validation_ratio > 0:
         problem = "is set, and so is data.validation; keep one of them"
         conflicts.append(Contradiction(("data.validation_ratio", "data.validation"), problem))

@@ -6,6 +6,7 @@ their content (`Cache`). Imports without torch.
 """
 
 from tutelage.pack.example_store import ExampleStore
+from tutelage.pack.joined_examples import Examples, JoinedExamples
 from tutelage.pack.length import within_limit
 from tutelage.pack.packing import batches, pack_rows, split_over_ranks
 from tutelage.pack.pipeline import proven_rows, store_rows
@@ -15,6 +16,8 @@ from tutelage.pack.sampler import Sampler
 __all__ = [
     "Cache",
     "ExampleStore",
+    "Examples",
+    "JoinedExamples",
     "Sampler",
     "batches",
     "pack_rows",

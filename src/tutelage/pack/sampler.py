@@ -24,18 +24,21 @@ class Source:
         name: for people.
         number: its index among the sources.
         indices: which examples, ascending.
-        weight: above 0.
+        weight: above 0; a fraction where no decimal number is exact.
+        replayed: they are not of the task.
     """
 
     name: str
     number: int
     indices: NDArray[np.integer[Any]]
-    weight: float
+    weight: float | Fraction
+    replayed: bool = False
 
     @property
     def epoch_visits(self) -> Fraction:
         """Visits in one epoch, on average; exact, as the decimal number that was written."""
-        return Fraction(str(self.weight)) * len(self.indices)
+        weight = self.weight if isinstance(self.weight, Fraction) else Fraction(str(self.weight))
+        return weight * len(self.indices)
 
     def visits(self, seed: int, first: int, last: int) -> NDArray[np.integer[Any]]:
         """The examples of its visits `first` to `last - 1`, counted from the start of the run."""

@@ -24,8 +24,8 @@ def announce_data(screen: Screen, prepared: Prepared) -> None:
         screen.log(f"  dropped {count}: {reason}, first {sample.address}: {sample.detail}")
     for reason, count in ledger.changed.most_common():
         screen.log(f"  changed {count}: {reason}, first {ledger.change_samples[reason][0].address}")
-    for source in prepared.sources:
-        screen.log(f"  {source.weight:g} x {len(source.indices)} sequences an epoch: {source.name}")
+    for source in (source for source in prepared.sources if not source.replayed):  # that has a note of its own
+        screen.log(f"  {float(source.weight):g} x {len(source.indices)} sequences an epoch: {source.name}")
     for note in ledger.notes:
         screen.log(f"  note: {note}")
 
