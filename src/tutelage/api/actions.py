@@ -209,7 +209,8 @@ def evaluate(
 
     screen = screen_here(stderr=True)
     run_settings = settings_of(model, "evaluate", settings, data=data, task=task, general=general)
-    return evaluate_rows(open_model(run_settings, log=screen.log), run_settings, name="base", screen=screen)
+    opened = open_model(run_settings, log=screen.log)
+    return evaluate_rows(opened, run_settings, name="base", screen=screen).metrics
 
 
 def export(run: str | os.PathLike[str] | Run, folder: str | os.PathLike[str], *, merged: bool = True) -> Path:

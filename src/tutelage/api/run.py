@@ -221,9 +221,10 @@ class Run:
             set_values | {"data": format_settings} | data_settings, where="Run.evaluate(...)"
         )
         measures_loss = data is not None
-        return evaluate_rows(
+        measured = evaluate_rows(
             opened, evaluation_settings, name=name, screen=screen_here(stderr=True), measures_loss=measures_loss
         )
+        return measured.metrics
 
     def export(self, folder: str | os.PathLike[str], *, merged: bool = True) -> Path:
         """Write what was trained as a folder that `AutoModelForCausalLM.from_pretrained` loads; returns it.

@@ -161,7 +161,7 @@ def _same_data(folder: Path, prepared: Prepared) -> bool:
 
 def evaluate_rows(
     trained_model: TrainedModel, settings: Settings, *, name: str, screen: Screen, measures_loss: bool = True
-) -> Metrics:
+) -> Measured:
     """Measure an open model on other data than its run's.
 
     Args:
@@ -187,7 +187,7 @@ def evaluate_rows(
     positions.require_room(asked, prepared)
     if measures_loss:
         prepared = replace(prepared, validation=prepared.train)
-    return _measured(trained_model, (name,), asked, prepared, screen)[name].metrics
+    return _measured(trained_model, (name,), asked, prepared, screen)[name]
 
 
 def _examine(trained_model: TrainedModel, names: Sequence[str], screen: Screen) -> dict[str, Measured]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
 from tutelage.cli.report import result_or_none
-from tutelage.cli.run_options import Adapters, AsJson, MostForgotten, Run
+from tutelage.cli.run_options import Adapters, AsJson, MostForgotten
 from tutelage.errors import ConfigError
 from tutelage.report.console.measures import Drawn, before_after, several_models
 from tutelage.report.console.progress import Screen
@@ -18,23 +19,69 @@ from tutelage.runs.uncertainty import Uncertainty
 
 
 def evaluate(
-    run: Run,
-    base: Annotated[bool, typer.Option("--base", help="Measure the original model instead.")] = False,
+    models: Annotated[list[str], typer.Argument(help="A run's folder; or several of runs, models and adapters.")],
+    *,
+    base: Annotated[bool, typer.Option("--base", help="Measure the run's original model instead.")] = False,
     adapter: Adapters = None,
+    task: Annotated[list[str] | None, typer.Option("--task", help="Rows whose replies are compared.")] = None,
+    general: Annotated[list[str] | None, typer.Option("--general", help="A set of prompts with checks.")] = None,
+    validation: Annotated[list[str] | None, typer.Option("--validation", help="Rows to measure the loss on.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting: evaluate.max_new_tokens=64; with other questions.")
+    ] = None,
     most_forgotten: MostForgotten = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a run's tuned model again, on the recipe's validation rows, task and general set.
 
     With --adapter NAME=FOLDER_OR_RUN: base, tuned and each adapter, on one loaded base, in one table.
+    With several models, or questions of your own: each is asked the same, the first is what the others are held
+    against. Try: tutelage evaluate smollm2-135m runs/quickstart --general datasets/general.jsonl
     """
+    asks_others = bool(task or general or validation or overrides)
+    _refuse_contradictions(
+        {"--base": base, "--adapter": bool(adapter), "several models": len(models) > 1, "other questions": asks_others},
+        gated=most_forgotten is not None,
+    )
     if adapter:
-        if most_forgotten is not None:
-            raise ConfigError(
-                "--fail-if-forgets and --adapter contradict each other", fix="ask for one of the two at a time"
-            )
-        _evaluate_adapters(run, adapter, base=base, as_json=as_json)
+        _evaluate_adapters(models[0], adapter, as_json=as_json)
         return
+    if len(models) > 1 or asks_others:
+        from tutelage.builders.compared_models import Questions
+        from tutelage.cli.evaluate_models import evaluate_together
+
+        questions = Questions(tuple(validation or ()), tuple(task or ()), tuple(general or ()))
+        if most_forgotten is not None and len(models) != 2:
+            raise ConfigError(
+                "What was forgotten is what one model lacks when it is compared with another",
+                where="--fail-if-forgets",
+                found=f"{len(models)} models",
+                expected="two: the one before, and the one after",
+                fix="name the base first, then the model",
+            )
+        uncertainty = evaluate_together(models, questions, overrides or (), as_json=as_json)
+        if most_forgotten is not None:
+            exit_if_forgot(uncertainty, most_forgotten)
+        return
+    _evaluate_run(models[0], base=base, most_forgotten=most_forgotten, as_json=as_json)
+
+
+def _refuse_contradictions(given: Mapping[str, bool], *, gated: bool) -> None:
+    given = {**given, "--fail-if-forgets": gated}
+    contradictions = (
+        ("--base", "--adapter", "leave --base out; the base is measured too"),
+        ("--fail-if-forgets", "--adapter", "ask for one of the two at a time"),
+        ("--base", "several models", "name the base among the models"),
+        ("--base", "other questions", "name the base instead of the run"),
+        ("--adapter", "several models", "name the adapters among the models"),
+        ("--adapter", "other questions", "name the adapters among the models"),
+    )
+    for first, second, fix in contradictions:
+        if given[first] and given[second]:
+            raise ConfigError(f"{first} and {second} contradict each other", fix=fix)
+
+
+def _evaluate_run(run: str, *, base: bool, most_forgotten: float | None, as_json: bool) -> None:
     from tutelage.builders.evaluation import evaluate_beside_saved
     from tutelage.evaluate.uncertainty import uncertainty_of
 
@@ -72,11 +119,7 @@ def exit_if_forgot(uncertainty: Uncertainty | None, limit: float) -> None:
         raise typer.Exit(1)
 
 
-def _evaluate_adapters(run: str, adapters: list[str], *, base: bool, as_json: bool) -> None:
-    if base:
-        raise ConfigError(
-            "--base and --adapter contradict each other", fix="leave --base out; the base is measured too"
-        )
+def _evaluate_adapters(run: str, adapters: list[str], *, as_json: bool) -> None:
     from tutelage.builders.evaluation import evaluate_adapters
     from tutelage.builders.named_adapters import named_adapters
     from tutelage.evaluate.uncertainty import uncertainty_of

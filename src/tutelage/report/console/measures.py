@@ -58,6 +58,8 @@ def before_after(
     after: Mapping[str, Any],
     uncertainty: Uncertainty | None = None,
     divergence: Mapping[str, DivergenceMeasure] = MappingProxyType({}),
+    *,
+    names: tuple[str, str] = ("before", "after"),
 ) -> MeasuresTable:
     """Measures before and after.
 
@@ -66,18 +68,19 @@ def before_after(
         after: the same.
         uncertainty: of the shares; with it intervals, changes and verdicts are there, too.
         divergence: of after from before, by place.
+        names: of the two columns.
     """
     distance = divergence_sentence(divergence)
     distance_notes = () if distance is None else (distance,)
     if uncertainty is None:
-        return replace(several_models({"before": before, "after": after}), notes=distance_notes)
+        return replace(several_models(dict(zip(names, (before, after), strict=True))), notes=distance_notes)
     level = _whole(uncertainty.level)
     rows = []
     for name, values, share in _measured({"before": before, "after": after}, uncertainty):
         sides = (share.before, share.after) if share else (None, None)
         cells = [cell for value, side in zip(values, sides, strict=True) for cell in (value.text, _range(side))]
         rows.append((name, *cells, *_change_cells(values, share.change if share else None)))
-    headings = ("", "before", level, "after", level, "change", level, "verdict")
+    headings = ("", names[0], level, names[1], level, "change", level, "verdict")
     return MeasuresTable(headings, tuple(rows), (*distance_notes, *_notes(uncertainty)))
 
 
@@ -203,6 +206,16 @@ def _change_cells(values: Sequence[_Value], change: ShareChange | None) -> tuple
     if change is None:
         return moved, "", ""
     return moved, points_range(change.range.low, change.range.high), change.verdict
+
+
+def change_notes(uncertainty: Uncertainty) -> list[str]:
+    """Of each share, in words: how far it moved, the interval of that, and the verdict."""
+    return [
+        f"{NAMES.get(name, name)} {points_change((change.fixed - change.broken) / share.items)} "
+        f"({points_range(change.range.low, change.range.high)}) {change.verdict}"
+        for name, share in uncertainty.shares.items()
+        if (change := share.change) is not None
+    ]
 
 
 def _notes(uncertainty: Uncertainty) -> list[str]:

@@ -1,0 +1,62 @@
+"""`evaluate A B ...`: several models asked the same questions, the first of them what the others are held against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+from tutelage.report.console.measures import Drawn, MeasuresTable, before_after, change_notes, several_models
+from tutelage.report.console.progress import Screen
+from tutelage.report.console.terminal import Terminal, print_json
+from tutelage.runs.uncertainty import Uncertainty
+
+if TYPE_CHECKING:
+    from tutelage.builders.compared_models import Questions
+    from tutelage.builders.evaluation import Measured
+
+
+def evaluate_together(
+    names: Sequence[str], questions: Questions, overrides: Sequence[str], *, as_json: bool
+) -> Uncertainty | None:
+    """Ask all of them, print a table or JSON; of two models, returns what is uncertain of their difference.
+
+    Raises:
+        TutelageError: a model or a file that cannot be used.
+    """
+    from tutelage.builders.compared_models import evaluate_models, questions_of
+
+    questions = questions_of(names, questions)
+    measured = evaluate_models(names, questions, overrides=overrides, screen=Screen(Terminal(stderr=True)))
+    changes = changes_from_first(measured)
+    if as_json:
+        compared = {name: asdict(uncertainty) for name, uncertainty in changes.items()}
+        print_json({"models": {name: asdict(one.metrics) for name, one in measured.items()}, "compared": compared})
+    else:
+        Terminal().print(Drawn(models_table(measured, changes), title="The same questions"))
+    return next(iter(changes.values())) if len(names) == 2 else None
+
+
+def changes_from_first(measured: Mapping[str, Measured]) -> dict[str, Uncertainty]:
+    """Of each model but the first: its shares beside those of the first, on the same items."""
+    from tutelage.evaluate.uncertainty import uncertainty_of
+
+    (first, *others) = measured.values()
+    return {
+        name: uncertainty_of(first.outcomes, other.outcomes)
+        for name, other in zip(list(measured)[1:], others, strict=True)
+    }
+
+
+def models_table(measured: Mapping[str, Measured], changes: Mapping[str, Uncertainty]) -> MeasuresTable:
+    """A column each; of two models the change and its verdict, too, of more a note for each but the first."""
+    from tutelage.evaluate.uncertainty import uncertainty_of
+
+    rows = {name: asdict(one.metrics) for name, one in measured.items()}
+    if len(rows) == 2:
+        (first, second), (uncertainty,) = rows, changes.values()
+        return before_after(rows[first], rows[second], uncertainty, names=(first, second))
+    table = several_models(rows, {name: uncertainty_of({}, one.outcomes) for name, one in measured.items()})
+    first = next(iter(rows))
+    notes = {name: "; ".join(change_notes(uncertainty)) for name, uncertainty in changes.items()}
+    return replace(table, notes=tuple(f"{name} beside {first}: {words}." for name, words in notes.items() if words))
