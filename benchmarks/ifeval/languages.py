@@ -17,7 +17,7 @@ from benchmarks.ifeval.replies import TEXTS
 
 from tutelage.evaluate.instructions.languages import known_languages, language_of
 
-CONTESTANT = Path(__file__).parent / "told_by_packages.py"
+CONTESTANT = Path(__file__).parent / "package_verdicts.py"
 NEIGHBORS = {"es", "fr", "nl", "id", "uk", "sv"}
 """Of the languages with sentences of ours, those that no row of IFEval asks for."""
 

@@ -35,6 +35,7 @@ ANY_ROW = {
     "a number": "42",
     "curly quotes": "“My answer is yes.”",
     "postscripts": "Thank you.\nP.S. One more thing.\nP.P.S Another.\n<<Title>> [name] [] [ ] [[x]]",
+    "a second postscript": "Thank you.\nP.P.S. Another.",
     "asterisks": "A ***bold italic*** word ****** and *one* more\n******\n* * *\n** two **\n*a\nb*",
     "scripts": "नमस्ते मेरे दोस्त। आप कैसे हैं۔ 你好。再见！ اب، 東京、大阪，横浜",
     "not a number": "NaN",

@@ -196,7 +196,7 @@ CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "arguments", "right", "wrong"), CASES, ids=lambda one: str(one)[:40])
+@pytest.mark.parametrize(("name", "arguments", "right", "wrong"), CASES, ids=lambda value: str(value)[:40])
 def test_replies_that_follow_and_that_do_not(
     name: str, arguments: dict[str, Any], right: list[str], wrong: list[str]
 ) -> None:
@@ -211,7 +211,7 @@ def test_every_kind_is_tried_above() -> None:
     assert len(INSTRUCTIONS) == 25
 
 
-@pytest.mark.parametrize(("name", "arguments", "right", "wrong"), CASES, ids=lambda one: str(one)[:40])
+@pytest.mark.parametrize(("name", "arguments", "right", "wrong"), CASES, ids=lambda value: str(value)[:40])
 def test_a_reply_of_nothing_follows_nothing(
     name: str, arguments: dict[str, Any], right: list[str], wrong: list[str]
 ) -> None:

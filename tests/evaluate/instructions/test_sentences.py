@@ -51,7 +51,7 @@ def test_sentences(count: int, text: str) -> None:
         (0, "! " * 100_000),
         (0, "... " * 100_000),
     ],
-    ids=lambda one: str(one)[:10],
+    ids=lambda value: str(value)[:10],
 )
 def test_a_text_of_many_marks_is_read_once(count: int, text: str) -> None:
     """Each of them would take minutes if its marks were read again from every one."""

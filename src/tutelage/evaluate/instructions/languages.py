@@ -72,12 +72,13 @@ def _languages() -> _Languages:
 
 def known_languages() -> tuple[str, ...]:
     """The ISO 639-1 codes of the languages that `language_of` can name, sorted."""
-    return tuple(sorted(one.code for group in _languages().by_script.values() for one in group))
+    return tuple(sorted(language.code for group in _languages().by_script.values() for language in group))
 
 
 def function_words(code: str) -> frozenset[str]:
     """The function words by which a language is told, in small letters."""
-    return next(one.words for group in _languages().by_script.values() for one in group if one.code == code)
+    groups = _languages().by_script.values()
+    return next(language.words for group in groups for language in group if language.code == code)
 
 
 def language_of(text: str) -> str | None:
@@ -107,12 +108,12 @@ def likeliest_languages(text: str) -> tuple[str, ...]:
 
 def _scores(text: str, candidates: tuple[_Language, ...]) -> dict[str, float]:
     """What speaks for each; what speaks for several counts for each in part."""
-    scores = dict.fromkeys((one.code for one in candidates), 0.0)
+    scores = dict.fromkeys((language.code for language in candidates), 0.0)
     for word in _words(text):
         for matches, weight in (
-            ([one.code for one in candidates if word in one.words], 1.0),
-            ([one.code for one in candidates if not one.letters.isdisjoint(word)], 1.0),
-            ([one.code for one in candidates if _has_affix(one, word)], _AFFIX_WEIGHT),
+            ([language.code for language in candidates if word in language.words], 1.0),
+            ([language.code for language in candidates if not language.letters.isdisjoint(word)], 1.0),
+            ([language.code for language in candidates if _has_affix(language, word)], _AFFIX_WEIGHT),
         ):
             for code in matches:
                 scores[code] += weight / len(matches)
@@ -120,8 +121,11 @@ def _scores(text: str, candidates: tuple[_Language, ...]) -> dict[str, float]:
 
 
 def _has_affix(language: _Language, word: str) -> bool:
-    ends = any(word.endswith(one) and len(word) >= len(one) + _SHORTEST_STEM for one in language.endings)
-    return ends or any(word.startswith(one) and len(word) >= len(one) + _SHORTEST_STEM for one in language.beginnings)
+    return any(
+        written(affix) and len(word) >= len(affix) + _SHORTEST_STEM
+        for written, affixes in ((word.endswith, language.endings), (word.startswith, language.beginnings))
+        for affix in affixes
+    )
 
 
 def _words(text: str) -> list[str]:

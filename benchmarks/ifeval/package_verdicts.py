@@ -25,7 +25,7 @@ MOST = 25
 def texts(code: str) -> list[str]:
     """The translated messages of at least six words; English ones are what is translated."""
     folder = FOLDERS.get(code, "de" if code == "en" else code)
-    found = set()
+    messages = set()
     for path in Path(django.__file__).parent.rglob(f"locale/{folder}/LC_MESSAGES/django.mo"):
         with path.open("rb") as file:
             catalog = gettext.GNUTranslations(file)._catalog
@@ -36,8 +36,8 @@ def texts(code: str) -> list[str]:
             text = PLACEHOLDERS.sub("", english if code == "en" else translated).strip()
             long_enough = len(text) > MOST and (code in UNSPACED or len(text.split()) >= 6)
             if long_enough and (code == "en" or translated != english):
-                found.add(text)
-    ordered = sorted(found)
+                messages.add(text)
+    ordered = sorted(messages)
     random.Random(0).shuffle(ordered)
     return ordered
 
