@@ -16,6 +16,7 @@ from tutelage.cli.keys import reading_keys
 from tutelage.cli.run_options import AsJson
 from tutelage.config.sections import LARGEST_COUNT
 from tutelage.errors import ConfigError, DataError, cause_of
+from tutelage.evaluate.pairwise.browser import rate_in_browser
 from tutelage.evaluate.pairwise.client import Budget, Client
 from tutelage.evaluate.pairwise.endpoint import Endpoint, endpoint_url, key_from_environment
 from tutelage.evaluate.pairwise.judge import cost_of, judge_pairs, judge_tasks
@@ -32,6 +33,7 @@ from tutelage.report.console.terminal import Terminal, print_json
 from tutelage.runs import folder as run_files
 
 FOLDER = "comparisons"
+ADDRESS = "Open this address in a browser on this machine (Ctrl-C ends; nothing is lost):\n{url}"
 By: TypeAlias = Literal["terminal", "browser", "judge", "results"]
 Only: TypeAlias = Literal["all", "task", "general"]
 LONGEST_NAME = 60
@@ -93,6 +95,9 @@ Retries = Annotated[
         "--retries", min=0, max=20, rich_help_panel=JUDGE, help="How often one that came to nothing is repeated."
     ),
 ]
+Port = Annotated[
+    int, typer.Option("--port", min=0, max=65535, help="With --by browser: of the page; 0 takes a free one.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say how many pairs, requests and tokens; ask nothing.")]
 
 
@@ -107,6 +112,7 @@ def compare(
     only: Questions = "all",
     limit: Limit = None,
     seed: Seed = 0,
+    port: Port = 0,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     endpoint: Url = None,
@@ -140,6 +146,9 @@ def compare(
     if judge is not None:
         client = Client(judge, Budget(max_requests, max_tokens), retries, log=errors.write_line)
         _ask_judge(pairing, verdicts, client, parallel, Screen(errors))
+    elif by == "browser":
+        rating = Rating(pairing.pairs, verdicts, _rater_name(rater), seed)
+        rate_in_browser(rating, port=port, announce=lambda url: errors.write_line(ADDRESS.format(url=url)))
     elif by == "terminal" or (by is None and sys.stdin.isatty() and sys.stdout.isatty() and not as_json):
         rating = Rating(pairing.pairs, verdicts, _rater_name(rater), seed)
         with reading_keys() as read_key:

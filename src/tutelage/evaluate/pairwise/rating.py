@@ -134,6 +134,11 @@ class Rating:
         self._again, self._asked = pair, None
         return True
 
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a verdict to take back."""
+        return bool(self._history)
+
     def by_key(self, key: str) -> Pair | None:
         """The pair with this key, if this rater is asked about it."""
         return next((pair for pair in self.pairs if pair.key == key and not pair.is_identical), None)

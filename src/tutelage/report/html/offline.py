@@ -35,14 +35,20 @@ def script_json(value: object) -> Markup:
     return Markup(text)  # noqa: S704 - every character that could end the block is escaped above
 
 
-def own_parts(*, style: tuple[str, ...], script: tuple[str, ...]) -> dict[str, str]:
-    """Style, script and the policy that allows these two alone, for a page's template; named by our own files."""
+def own_parts(*, style: tuple[str, ...], script: tuple[str, ...], has_forms: bool = False) -> dict[str, str]:
+    """Style, script and the policy that allows these two alone, for a page's template; named by our own files.
+
+    Args:
+        style: our files of it.
+        script: our files of it.
+        has_forms: the page sends forms, to the server that it came from and no other.
+    """
     styles, scripts = "\n".join(map(_asset, style)), "\n".join(map(_asset, script))
     return {
         "style": Markup(styles),  # noqa: S704 - our own files
         "script": Markup(scripts),  # noqa: S704 - our own files
         "policy": f"default-src 'none'; style-src '{_digest(styles)}'; script-src '{_digest(scripts)}'; "
-        "base-uri 'none'; form-action 'none'",
+        f"base-uri 'none'; form-action '{'self' if has_forms else 'none'}'",
     }
 
 
