@@ -201,6 +201,9 @@ def _dry_run(settings: config.Settings, out: Terminal) -> None:
     questions = config.questions(settings)
     fitting, positions = held_to_positions(settings, folder, log=out.log)
     prepared = prepare(fitting, folder, cache=prepared_cache(), log=out.log)
+    if settings.data.self_replay:
+        prompts = ", ".join(settings.data.self_replay)
+        out.log(f"  note: the base's own replies to {prompts} are made as the run starts, and are not counted here")
     if positions is not None:
         positions.require_room(settings, prepared)
         questions += filter(None, [positions.question(prepared)])

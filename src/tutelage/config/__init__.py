@@ -4,10 +4,11 @@
 describes fields for people; `questions` names values outside their usual range. Nothing here imports torch.
 """
 
+from tutelage.config.data import DataSettings
 from tutelage.config.explaining import FieldHelp, explain, questions
 from tutelage.config.method import LoraSettings, PromptSettings, QloraSettings
 from tutelage.config.reading import dump, from_mapping, load
-from tutelage.config.sections import DataSettings, EvaluateSettings, ModelSettings, PackSettings, RenderSettings
+from tutelage.config.sections import EvaluateSettings, ModelSettings, PackSettings, RenderSettings
 from tutelage.config.settings import Settings
 from tutelage.config.training import TrainSettings
 

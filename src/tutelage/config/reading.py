@@ -84,8 +84,10 @@ def dump(settings: Settings) -> str:
         del values[name]
     if settings.train.warmup_steps is not None:
         del values["train"]["warmup_ratio"]
-    if not settings.data.replay:
+    if not settings.data.replays:
         del values["data"]["replay_ratio"]
+    if not settings.data.self_replay:
+        del values["data"]["self_replay_tokens"]
     for name in unread_by_optimizer(settings.train):
         del values["train"][name]
     if settings.lora.init not in DATA_DRIVEN_INITS and "lora" in values:

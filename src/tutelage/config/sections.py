@@ -1,4 +1,4 @@
-"""The sections of a recipe that say what is trained on what: model, lora, data, render, pack, evaluate.
+"""The sections of a recipe that say what is trained, and how rows become sequences: model, render, pack, evaluate.
 
 Every field carries one sentence, its source, and `usual` (low and high, or words where the range depends on another
 field). Bounds in `Field` are refused; values outside `usual` are only questioned.
@@ -108,85 +108,6 @@ class ModelSettings(Section):
         description="Processor threads for the computation; left out, PyTorch decides.",
         json_schema_extra={"source": "PyTorch's torch.set_num_threads"},
     )
-
-
-class DataSettings(Section):
-    """Where the demonstrations are and what they look like."""
-
-    train: TextList = Field(
-        description="Files, folders or hub data sets to train on; paths start from the current folder.",
-        json_schema_extra={"source": "the user's choice; there is no default"},
-    )
-    weights: dict[str, Annotated[float, Field(gt=0, le=1e6)]] = Field(
-        default={},
-        description="How often an epoch visits the rows of a source of data.train, such as 'small.jsonl' = 2.0; 0.5 "
-        "takes half of them, the other half an epoch later; a source without a weight has 1.",
-        json_schema_extra={"source": "the user's choice: T5 (Raffel et al. 2020, section 3.5.2) compares mixtures"},
-    )
-    replay: list[Text] = Field(
-        default=[],
-        description="Files, folders or hub data sets away from the task, of which some rows are trained on beside it, "
-        "so that less is forgotten; paths start from the current folder.",
-        json_schema_extra={"source": "the user's choice; none by default"},
-    )
-    replay_ratio: float = Field(
-        default=0.05,
-        ge=0,
-        lt=1,
-        description="Share of the examples of an epoch that come from data.replay, drawn anew until all were seen; 0 "
-        "takes none.",
-        json_schema_extra={
-            "source": "Bethune et al. 2025 (arXiv 2502.06042): 1 % of pretraining data halts forgetting; 5 % is our "
-            "choice, as a task's rows are few",
-            "usual": [0.01, 0.2],
-        },
-    )
-    validation: list[Text] = Field(
-        default=[],
-        description="Files, folders or hub data sets held out to measure loss on, never trained on.",
-        json_schema_extra={"source": "the user's choice; none by default"},
-    )
-    validation_ratio: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="Share of the training rows held out to measure loss on, where data.validation is empty.",
-        json_schema_extra={"source": "common practice, not from a paper; off by default", "usual": [0.0, 0.2]},
-    )
-    format: Literal["auto", "alpaca", "sharegpt", "messages", "prompt_completion", "text"] = Field(
-        default="auto",
-        description="How a row is laid out; auto looks at the keys of the rows and says what it found.",
-        json_schema_extra={"source": "layouts in common use: Alpaca, ShareGPT, chat messages, prompt and completion"},
-    )
-    columns: dict[str, Text] = Field(
-        default={},
-        description="Which column holds which part of a row, such as prompt = 'question' and response = 'answer'.",
-        json_schema_extra={"source": "the user's data; empty means the usual column names"},
-    )
-    max_rows: int | None = Field(
-        default=None,
-        gt=0,
-        le=LARGEST_COUNT,
-        description="Use at most this many training rows; left out, all of them.",
-        json_schema_extra={"source": "for trials; no limit by default"},
-    )
-    workers: int | None = Field(
-        default=None,
-        gt=0,
-        le=1024,
-        description="Processes that prove rows, where there are many; left out, one for each core, up to 4.",
-        json_schema_extra={"source": "measured: benchmarks/prepare; a worker holds about 100 MB", "usual": [1, 8]},
-    )
-    strict: bool = Field(
-        default=False,
-        description="Stop at the first row that would be dropped, instead of counting it and going on.",
-        json_schema_extra={"source": "our choice: a bad row is counted and shown, and does not end a run"},
-    )
-
-    @property
-    def replayed(self) -> list[str]:
-        """The sources that rows are replayed from; none where their share is 0."""
-        return self.replay if self.replay_ratio > 0 else []
 
 
 class RenderSettings(Section):

@@ -10,9 +10,9 @@ from typing import Annotated, Self
 from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from tutelage.config.data import DataSettings
 from tutelage.config.method import DATA_DRIVEN_INITS, LoraSettings, PromptSettings, QloraSettings
 from tutelage.config.sections import (
-    DataSettings,
     EvaluateSettings,
     ModelSettings,
     PackSettings,
@@ -127,9 +127,12 @@ def contradictions(settings: Settings, *, ignore: Collection[str] = ()) -> list[
     if unknown_sources := [name for name in data.weights if name not in data.train]:
         problem = f"names {', '.join(unknown_sources)}; the sources in data.train are {', '.join(data.train)}"
         conflicts.append(Contradiction(("data.weights", "data.train"), problem))
-    if "replay_ratio" in data.model_fields_set and not data.replay:
+    if "replay_ratio" in data.model_fields_set and not data.replays:
         problem = "is set, but data.replay names nothing to take from; set data.replay, or remove it"
         conflicts.append(Contradiction(("data.replay_ratio", "data.replay"), problem))
+    if asked := [name for name in data.self_replay if name in settings.evaluate.general]:
+        problem = f"names {', '.join(asked)}, and so does evaluate.general, which must not be trained on"
+        conflicts.append(Contradiction(("data.self_replay", "evaluate.general"), problem))
     if both := [name for name in data.replay if name in data.train]:
         problem = f"names {', '.join(both)}, and so does data.train, which takes every row of it; keep one of them"
         conflicts.append(Contradiction(("data.replay", "data.train"), problem))

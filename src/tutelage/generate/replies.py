@@ -199,6 +199,60 @@ def replies_to(
     return [texts[place] for place in range(len(prompts))]
 
 
+def ended_replies(
+    model: Any,
+    renderer: Renderer,
+    conversations: Sequence[Sequence[Message]],
+    *,
+    max_new_tokens: int,
+    batch_prompts: int,
+    sampling: Sampling | None = None,
+    done: Callable[[int], None] = lambda _: None,
+) -> list[EndedReply] | None:
+    """One reply to each conversation, with what ended it; None where it is to be drawn and the model does not allow it.
+
+    Args:
+        model: with or without PEFT around it; it attends as served from here on.
+        renderer: serves the conversations.
+        conversations: each ends with a user's message.
+        max_new_tokens: where a reply is cut.
+        batch_prompts: replies that grow together.
+        sampling: how tokens are drawn; None takes the likeliest.
+        done: called with the number of replies finished since the last call.
+
+    Raises:
+        TemplateError: the model's template refuses one of them.
+    """
+    prompts = [served_ids(renderer, messages) for messages in conversations]
+    use_generation_attention(model)
+    model.eval()
+    batching = answered_together(model, renderer.tokenizer)
+    if sampling is None:
+        return greedy_replies(
+            model,
+            renderer.tokenizer,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            batch_prompts=batch_prompts,
+            batching=batching,
+            done=done,
+        )
+    if batching.kind != "packed":
+        return None
+    engine = Engine(
+        model,
+        renderer.tokenizer,
+        head=batching.head,
+        active_replies=batch_prompts,
+        shares_beginnings=batching.shares_beginnings,
+    )
+    replies: dict[int, EndedReply] = {}
+    for completion in engine.generate([Request(prompt, max_new_tokens, sampling) for prompt in prompts]):
+        replies[completion.request] = EndedReply(completion.text, len(completion.ids), completion.ended_by)
+        done(1)
+    return [replies[place] for place in range(len(prompts))]
+
+
 def streamed_reply(
     model: Any,
     tokenizer: Tokenizer,

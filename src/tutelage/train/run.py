@@ -24,6 +24,7 @@ from tutelage.builders.model import TrainState, train_state_for
 from tutelage.builders.resolved_run import ResolvedRun, resolve
 from tutelage.builders.row_lengths import longest_rows
 from tutelage.builders.sampler import epoch_steps
+from tutelage.builders.self_replay import with_self_replay
 from tutelage.config import Settings
 from tutelage.distributed.process_group import ProcessGroup, open_process_group, process_group_here
 from tutelage.errors import command
@@ -131,8 +132,9 @@ def run(
     started, began = datetime.now(UTC), time.perf_counter()
     settings = with_adapters_own(settings)
     process_group = process_group_here()
-    resolved = resolve(settings, processes=process_group.size)
     screen = screen if process_group.is_main else Screen(Terminal(quiet=True))
+    settings = process_group.local_main_first("self-replay", partial(with_self_replay, settings, screen))
+    resolved = resolve(settings, processes=process_group.size)
     if resume and (result := _completed(settings, screen, process_group)) is not None:
         return Finished(settings.run_folder, "finished", result)
     source = settings.run_folder if recorded is None else recorded.folder
