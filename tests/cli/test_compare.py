@@ -249,3 +249,14 @@ def _read_until(terminal: int, text: str) -> None:
     shown = b""
     while text.encode() not in shown:
         shown += os.read(terminal, 65536)
+
+
+def test_a_page_is_written_and_its_place_is_looked_at_first(compare: Compare, files: tuple[str, str], tmp_path: Path):
+    done = compare(*files, "--by", "terminal", "--html", "page.html", keys="1")
+    assert "Page: page.html" in done.out
+    assert "anna" not in (page := (tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert "question" in page
+    done = compare(*files, "--by", "terminal", "--rater", "anna", "--html", "old.jsonl", keys="1")
+    assert done.code == 1
+    assert "no page of ours" in done.err
+    assert compare(*files, "--json").out.count('"rater"') == 1

@@ -20,6 +20,7 @@ from tutelage.evaluate.pairwise.browser import rate_in_browser
 from tutelage.evaluate.pairwise.client import Budget, Client
 from tutelage.evaluate.pairwise.endpoint import Endpoint, endpoint_url, key_from_environment
 from tutelage.evaluate.pairwise.judge import cost_of, judge_pairs, judge_tasks
+from tutelage.evaluate.pairwise.page import comparison_page
 from tutelage.evaluate.pairwise.pairs import Pairing, Replies, pair_replies, told
 from tutelage.evaluate.pairwise.rating import Rating
 from tutelage.evaluate.pairwise.reply_files import read_reply_file
@@ -30,6 +31,8 @@ from tutelage.evaluate.pairwise.verdicts import VerdictFile
 from tutelage.report.console.measures import Drawn
 from tutelage.report.console.progress import Screen
 from tutelage.report.console.terminal import Terminal, print_json
+from tutelage.report.html.comparison_page import write_comparison
+from tutelage.report.html.rows_page import require_page_target
 from tutelage.runs import folder as run_files
 
 FOLDER = "comparisons"
@@ -98,6 +101,9 @@ Retries = Annotated[
 Port = Annotated[
     int, typer.Option("--port", min=0, max=65535, help="With --by browser: of the page; 0 takes a free one.")
 ]
+Html = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Write the results and the pairs as one offline page.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say how many pairs, requests and tokens; ask nothing.")]
 
 
@@ -113,6 +119,7 @@ def compare(
     limit: Limit = None,
     seed: Seed = 0,
     port: Port = 0,
+    html: Html = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     endpoint: Url = None,
@@ -137,6 +144,8 @@ def compare(
         judge = _judge_endpoint(endpoint, model, key_env, timeout, answer_tokens)
     elif given := [name for name, value in (("--endpoint", endpoint), ("--model", model)) if value is not None]:
         raise ConfigError(f"{given[0]} is for a judge", found=given[0], fix=f"add --by judge, or leave {given[0]} out")
+    if html is not None:
+        require_page_target(html)
     errors = Terminal(stderr=True)
     pairing = _pairing(a, b, base=base, only=only, seed=seed, limit=limit)
     verdicts = _verdicts(pairing, folder or Path(FOLDER) / _folder_name(a, b), errors)
@@ -153,7 +162,7 @@ def compare(
         rating = Rating(pairing.pairs, verdicts, _rater_name(rater), seed)
         with reading_keys() as read_key:
             rate_in_terminal(rating, Terminal(stderr=as_json), read_key)
-    _show(pairing, verdicts, as_json=as_json)
+    _show(pairing, verdicts, html, as_json=as_json)
 
 
 def _judge_endpoint(
@@ -202,8 +211,10 @@ def _ask_judge(pairing: Pairing, verdicts: VerdictFile, client: Client, parallel
         screen.log(f"Not all was asked, as {report.ended}; the same command goes on.")
 
 
-def _show(pairing: Pairing, verdicts: VerdictFile, *, as_json: bool) -> None:
+def _show(pairing: Pairing, verdicts: VerdictFile, html: Path | None, *, as_json: bool) -> None:
     result = result_of(pairing, verdicts)
+    if html is not None:
+        write_comparison(html, comparison_page(pairing, verdicts, result))
     if as_json:
         print_json(asdict(result))
         return
@@ -215,6 +226,8 @@ def _show(pairing: Pairing, verdicts: VerdictFile, *, as_json: bool) -> None:
     for note in notes(result):
         out.print(Text(note, style="dim"))
     out.write_line(f"Verdicts: {verdicts.path}")
+    if html is not None:
+        out.write_line(f"Page: {html}")
 
 
 def _dry_run(pairing: Pairing, verdicts: VerdictFile, judge: Endpoint | None, *, as_json: bool) -> None:

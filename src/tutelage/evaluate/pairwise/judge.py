@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tutelage.errors import TutelageError
 from tutelage.evaluate.pairwise.client import BudgetSpentError, Client, StoppedError, most_tokens
@@ -97,19 +98,34 @@ def parse_verdict(text: str) -> str | None:
     A verdict is a JSON object with the key `verdict`, or one of the three words alone. Before it may stand reasoning in
     `<think>`, and around it one code fence. Anything else is none: a sentence that names a winner is not guessed at.
     """
-    text = _THOUGHT.sub("", text).strip()
-    if (fenced := _FENCED.match(text)) is not None:
-        text = fenced[1].strip()
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    verdict = value.get("verdict") if isinstance(value, dict) else None
+    words = _last_words(text)
+    if words.lower() in _WORDS:
+        return _WORDS[words.lower()]
+    verdict = _object(words).get("verdict")
     if isinstance(verdict, int) and not isinstance(verdict, bool):
         verdict = str(verdict)
     return _WORDS.get(verdict.strip().lower()) if isinstance(verdict, str) else None
+
+
+def reason_of(text: str) -> str:
+    """The reason that stands beside the verdict of an answer, or nothing."""
+    reason = _object(_last_words(text)).get("reason")
+    return reason if isinstance(reason, str) else ""
+
+
+def _last_words(text: str) -> str:
+    """What is left of an answer without its reasoning and fence."""
+    text = _THOUGHT.sub("", text).strip()
+    fenced = _FENCED.match(text)
+    return text if fenced is None else fenced[1].strip()
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def judge_tasks(pairs: Sequence[Pair], model: str) -> list[JudgeTask]:

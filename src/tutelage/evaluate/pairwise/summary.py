@@ -7,7 +7,7 @@ from tutelage.evaluate.statistics import LEVEL, MARGIN, POWER
 from tutelage.report.console.measures import MeasuresTable
 from tutelage.report.numbers import GAP, count, percent, percent_change, percent_range
 
-HEADINGS = ("", "pairs", "B better", "tie", "A better", "B wins", f"{LEVEL * 100:.0f}{GAP}%", "p", "verdict")
+HEADINGS = ("", "pairs", "B better", "tie", "A better", f"B wins ({LEVEL * 100:.0f}{GAP}%)", "p", "verdict")
 FEWEST_FOR_LENGTH = 10
 """Pairs with a winner and two lengths below which nothing is said about length."""
 
@@ -62,13 +62,14 @@ def _row(rater: RaterResult) -> tuple[str, ...]:
     name = f"  {rater.rater}" if rater.kind == "person" and rater.shown is None else label(rater)
     counts = tuple(count(number) for number in (rater.pairs, rater.better_b, rater.ties, rater.better_a))
     if rater.win_rate is None or rater.interval is None:
-        return (name, *counts, "-", "", "", "")
-    interval = percent_range(rater.interval.low, rater.interval.high)
-    shown = ("", "") if rater.shown is None else (_p_value(rater.shown.adjusted_p), rater.shown.verdict)
-    return (name, *counts, percent(rater.win_rate), interval, *shown)
+        return (name, *counts, "-", "", "")
+    wins = f"{percent(rater.win_rate)} ({percent_range(rater.interval.low, rater.interval.high)})"
+    shown = ("", "") if rater.shown is None else (p_value_text(rater.shown.adjusted_p), rater.shown.verdict)
+    return (name, *counts, wins, *shown)
 
 
-def _p_value(p_value: float) -> str:
+def p_value_text(p_value: float) -> str:
+    """Three decimals."""
     return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
