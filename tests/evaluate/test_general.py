@@ -41,7 +41,17 @@ CASES: list[tuple[dict[str, Any], list[str], list[str]]] = [
         ["one", ""],
     ),
     ({"kind": "plain_text"}, ["words", "a {b}"], ["", " ", "{}", ' {"a": 1}', "[1]"]),
+    (
+        {"kind": "equals", "values": ["Paris", " Lutetia "]},
+        ["Paris", " Lutetia\n"],
+        ["paris", "Paris.", "", "in Paris"],
+    ),
+    ({"kind": "equals", "values": ["Straße"], "ignore_case": True}, ["STRASSE", "straße"], ["Strase"]),
+    ({"kind": "number", "value": 1234}, ["It is $1,234.", "#### 1234\nor 5"], ["1234 or 5", "none", "1234.5"]),
+    ({"kind": "number", "value": 0.3, "tolerance": 0.1}, ["0.2", "0.40", "3/10"], ["0.41", "0.19", "30%"]),
+    ({"kind": "json"}, ["[1]", " null ", '{"a": 1}'], ["", "a", "{'a': 1}", "1 2"]),
 ]
+ELSEWHERE = {"json_schema", "code"}  # in test_answer_checks.py
 
 
 def item(*checks: dict[str, Any]) -> GeneralItem:
@@ -65,7 +75,7 @@ def test_checks(check: dict[str, Any], right: list[str], wrong: list[str]) -> No
 
 
 def test_every_kind_is_tried_above() -> None:
-    assert {check["kind"] for check, _, _ in CASES} == set(CHECKS)
+    assert {check["kind"] for check, _, _ in CASES} | ELSEWHERE == set(CHECKS)
 
 
 def test_all_checks_must_hold_and_shares_are_counted() -> None:
@@ -128,6 +138,13 @@ def test_a_bad_row_is_named(tmp_path: Path, bad: Any) -> None:
         {"prompt": "Hi", "checks": [{"kind": "case", "value": "title"}]},
         {"prompt": "Hi", "checks": [{"kind": "instruction", "id": "punctuation:no_dot"}]},
         {"prompt": "Hi", "checks": [{"kind": "instruction", "id": "punctuation:no_comma", "arguments": {"n": 1}}]},
+        {"prompt": "Hi", "checks": [{"kind": "equals", "values": []}]},
+        {"prompt": "Hi", "checks": [{"kind": "number", "value": "3"}]},
+        {"prompt": "Hi", "checks": [{"kind": "number", "value": 3, "tolerance": -1}]},
+        {"prompt": "Hi", "checks": [{"kind": "code", "tests": "assert f("}]},
+        {"prompt": "Hi", "checks": [{"kind": "code", "tests": "f()", "seconds": 0}]},
+        {"prompt": "Hi", "checks": [{"kind": "code", "tests": "f()", "isolated": False}]},
+        {"prompt": "Hi", "checks": [{"kind": "json_schema"}]},
     ],
     ids=str,
 )

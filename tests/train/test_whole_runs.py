@@ -30,7 +30,7 @@ from tutelage.train.run import Finished
 TrainTiny = Callable[..., Finished]
 PROMISED = {
     "name", "model", "method", "steps", "epochs", "stopped_early", "best_step", "before", "after", "uncertainty",
-    "divergence", "unmeasured", "trained_sha256", "tokens_per_second",
+    "divergence", "unmeasured", "unchecked", "trained_sha256", "tokens_per_second",
     "trained_tokens", "total_tokens", "peak_bytes", "dropped", "examples", "parameters", "bytes", "device", "precision",
     "versions", "seed", "settings_sha256", "template_sha256", "tokenizer_sha256", "data_sha256", "git_commit",
     "started", "elapsed_seconds",
@@ -247,7 +247,7 @@ def test_without_questions_only_loss_is_measured(train_tiny: TrainTiny, quiet_sc
     finished = train_tiny("train.max_steps=2", "evaluate.before=false", "evaluate.task=", "evaluate.general=")
 
     assert finished.result["before"] == {
-        "exact_match": None, "valid_json": None, "heldout_loss": None, "general": None, "fields": {},
+        "exact_match": None, "valid_json": None, "heldout_loss": None, "general": None, "fields": {}, "scores": {},
     }  # fmt: skip
     assert finished.result["after"]["heldout_loss"] > 0
     assert finished.result["after"]["exact_match"] is None
@@ -331,18 +331,46 @@ def test_data_that_cannot_be_trained_is_refused_before_the_model_is_loaded(
     assert "24 rows dropped: too_long" in str(caught.value.found)
 
 
-def test_task_rows_without_json_are_refused_before_training(
+def write_talk(folder: Path) -> None:
+    turns = [{"role": "user", "content": "Say hello"}, {"role": "assistant", "content": "hello"}]
+    (folder / "task.jsonl").write_text(json.dumps({"messages": turns}) + "\n", encoding="utf-8")
+
+
+def test_task_rows_without_json_are_refused_before_training_where_json_is_asked_for(
     train_tiny: TrainTiny, tiny_recipe: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     tiny_recipe(tmp_path / "home")
-    turns = [{"role": "user", "content": "Say hello"}, {"role": "assistant", "content": "hello"}]
-    (tmp_path / "home" / "task.jsonl").write_text(json.dumps({"messages": turns}) + "\n", encoding="utf-8")
+    write_talk(tmp_path / "home")
 
     with pytest.raises(DataError, match="not a JSON object") as caught:
-        train_tiny("evaluate.before=false", "train.max_steps=1")
+        train_tiny("evaluate.before=false", "train.max_steps=1", 'evaluate.checkers=["json_fields"]')
 
     assert "task.jsonl:1" in str(caught.value.where)
     assert not (tmp_path / "home" / "runs" / "tiny" / "checkpoints").exists()
+
+
+def test_a_task_of_plain_replies_has_scores_everywhere(
+    train_tiny: TrainTiny, tiny_recipe: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    """In result.json with intervals, in the saved measures, in the table of the run and on its page."""
+    tiny_recipe(tmp_path / "home")
+    write_talk(tmp_path / "home")
+
+    finished = train_tiny("train.max_steps=1")
+
+    for phase in ("before", "after"):
+        assert finished.result[phase]["scores"].keys() == {"exact_match", "rouge_l"}
+        assert finished.result[phase]["exact_match"] is None
+    scores = finished.result["uncertainty"]["scores"]
+    assert {name: share["graded"] for name, share in scores.items()} == {"exact_match": False, "rouge_l": True}
+    assert all(share["change"]["verdict"] in VERDICTS for share in scores.values())
+    assert finished.result["unchecked"] == {}
+    saved = run_files.read_json(finished.folder / run_files.AFTER)
+    assert saved["outcomes"]["score exact_match"] == [False]
+    assert "ROUGE-L" in repr(Run(finished.folder))
+    page = (finished.folder / run_files.REPORT).read_text(encoding="utf-8")
+    assert 'data-score="score-rouge_l"' in page
+    assert "0 rose, 0 fell of 1 item" in page
 
 
 def test_the_screen_tells_the_story(train_tiny: TrainTiny, quiet_screen: Screen) -> None:

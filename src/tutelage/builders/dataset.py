@@ -13,10 +13,10 @@ import numpy as np
 from tutelage import formats
 from tutelage.builders.renderer import renderer_for
 from tutelage.builders.sampler import replay_line, weighted_sources, with_replay_source
+from tutelage.builders.task import Task, runnable, task_of
 from tutelage.config import Settings
 from tutelage.errors import DataError, command
 from tutelage.evaluate.general import GeneralItem, read_general
-from tutelage.evaluate.json_task import parse_object
 from tutelage.evaluate.packaged_sets import packaged_files
 from tutelage.formats.data_files import DataFiles
 from tutelage.formats.sources import SourceFile, rows_in_memory
@@ -29,7 +29,6 @@ from tutelage.render import Renderer
 from tutelage.system.files import cache_folder
 from tutelage.types import Change, Conversation, Drop, Prompt
 
-SHOWN_CHARACTERS = 80
 SHOWN_FILES = 4
 Say = Callable[[str], None]
 
@@ -40,9 +39,9 @@ class Prepared:
 
     `train` and `validation` are read from files as they are asked for; the first ends with what is replayed, which
     `train_totals` leaves out.
-    `task_words` are what the users of the task rows said last; `system_prompt` is the one that at least
-    half of the training rows begin with, or None; `data_sha256` has the hash of every file that was read, and
-    `examples_sha256` that of what its rows became; `sources` says which examples an epoch visits more or less often.
+    `task_words` are what the users of the task rows said last, `checkers` score the replies; `system_prompt` is the one
+    that at least half of the training rows begin with, or None; `data_sha256` has the hash of every file that was read,
+    and `examples_sha256` that of what its rows became; `sources` says which examples an epoch visits more often.
     """
 
     renderer: Renderer
@@ -51,6 +50,7 @@ class Prepared:
     train_totals: Totals
     task: tuple[Prompt, ...]
     task_words: tuple[str, ...]
+    checkers: tuple[str, ...]
     general: tuple[GeneralItem, ...]
     system_prompt: str | None
     ledger: Ledger
@@ -92,7 +92,7 @@ def prepare(
     else:
         train, validation = _held_out(rows, data.validation_ratio, settings.seed)
     replay = preparer.replay()
-    task, task_words = preparer.task(evaluation.task)
+    task = preparer.task(evaluation.task)
     ledger.check()
     _require_held_out(settings, validation, rows)
     general = preparer.general(evaluation.general)
@@ -110,8 +110,9 @@ def prepare(
         train=train if replay is None else JoinedExamples(train, replay),
         validation=validation,
         train_totals=train.totals(),
-        task=task,
-        task_words=task_words,
+        task=task.prompts,
+        task_words=task.questions,
+        checkers=task.checkers,
         general=general,
         system_prompt=_common_system_prompt(train),
         ledger=ledger,
@@ -191,15 +192,25 @@ class _Preparer:
             writer.abandon()  # of a folder that has got its name, or is open, nothing is lost
         return store
 
-    def task(self, sources: Sequence[str]) -> tuple[tuple[Prompt, ...], tuple[str, ...]]:
-        """The task prompts of all rows of the sources, and what their users said last."""
+    def task(self, sources: Sequence[str]) -> Task:
+        """The task prompts of all rows of the sources, and how their replies are scored."""
+        if not sources:
+            return Task()
         dropped_before = self.ledger.dropped.copy()
-        files = self.data.of(sources)
+        files, settings = self.data.of(sources), self.settings
+        # The question is the whole conversation up to its last reply, so one that is too long is never asked in part.
         with self.data.reading(files, sources):
-            prompts, questions = _task(files, self.settings, self.renderer, self.ledger)
-        if sources and not prompts:
+            rows = proven_rows(
+                _reader(files, settings),
+                self.renderer,
+                self.ledger,
+                max_seq_length=settings.pack.max_seq_length,
+                workers=settings.data.workers,
+            )
+            task = task_of(rows, self.renderer, settings.evaluate.checkers, log=self.log)
+        if not task.prompts:
             raise _nothing_left(sources, self.ledger.dropped - dropped_before, "ask of the task")
-        return prompts, questions
+        return task
 
     def replay(self) -> ExampleStore | None:
         """The Examples that some are replayed of; None where none is."""
@@ -224,9 +235,10 @@ class _Preparer:
             read_general(missing[0].display_name)  # says so
         self.data.take(files)
         with self.data.reading(files):
-            return tuple(
+            items = [
                 item for file in files for item in read_general(str(file.path), shown=file.display_name, unit=file.unit)
-            )
+            ]
+        return runnable(items, unisolated=self.settings.evaluate.unisolated_code)
 
     def _facts(self, files: Sequence[SourceFile], max_rows: int | None) -> dict[str, Any]:
         data = self.settings.data
@@ -290,33 +302,6 @@ def _held_out(rows: ExampleStore, fraction: float, seed: int) -> tuple[ExampleSt
     return rows.select(np.flatnonzero(~in_validation)), rows.select(np.flatnonzero(in_validation))
 
 
-def _task(
-    files: Sequence[SourceFile], settings: Settings, renderer: Renderer, ledger: Ledger
-) -> tuple[tuple[Prompt, ...], tuple[str, ...]]:
-    if not files:
-        return (), ()
-    prompts, questions = [], []
-    # The question is the whole conversation up to its last reply, so one that is too long is never asked in part.
-    rows = proven_rows(
-        _reader(files, settings),
-        renderer,
-        ledger,
-        max_seq_length=settings.pack.max_seq_length,
-        workers=settings.data.workers,
-    )
-    for conversation, _ in rows:
-        if conversation.is_text:
-            raise _not_a_task(conversation, "a plain document, without a reply")
-        prompt = renderer.prompt(conversation)
-        assert not isinstance(prompt, Drop), f"{conversation.address} was proven, but has no served prompt"
-        if parse_object(prompt.reference) is None:
-            raise _not_a_task(conversation, prompt.reference[:SHOWN_CHARACTERS])
-        prompts.append(prompt)
-        user_texts = [message.content or "" for message in conversation.messages if message.role == "user"]
-        questions.append(user_texts[-1] if user_texts else "")
-    return tuple(prompts), tuple(questions)
-
-
 def _require_held_out(settings: Settings, validation: ExampleStore, rows: ExampleStore) -> None:
     """Refuse a run that was to measure held-out loss, and perhaps to end early by it, and holds no row out."""
     if settings.data.validation_ratio > 0 and not validation:
@@ -336,16 +321,6 @@ def _nothing_left(sources: Sequence[str], dropped: Counter[str], purpose: str) -
         found=", ".join(f"{count} rows dropped: {reason}" for reason, count in dropped.most_common(4)) or "no row",
         expected="at least one proven row",
         fix=f"look at the rows and their reasons: {command('check', *sources)}",
-    )
-
-
-def _not_a_task(conversation: Conversation, reply: str) -> DataError:
-    return DataError(
-        "A task row's reply is not a JSON object",
-        where=str(conversation.address),
-        found=reply,
-        expected="one JSON object, nothing around it",
-        fix="evaluate.task is for data whose replies are JSON; leave it out for other data",
     )
 
 

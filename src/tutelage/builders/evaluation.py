@@ -18,10 +18,11 @@ from tutelage.builders.trained_model import TrainedModel, open_trained_model
 from tutelage.config import Settings
 from tutelage.distributed.strategy import Strategy
 from tutelage.errors import CheckpointError
+from tutelage.evaluate.grading import Outcomes
 from tutelage.evaluate.heldout import heldout_loss
 from tutelage.evaluate.saved_results import read_eval_result
 from tutelage.evaluate.suite import EvalResult, EvalSuite, Metrics, run_suite
-from tutelage.evaluate.uncertainty import Outcomes, item_outcomes
+from tutelage.evaluate.uncertainty import item_outcomes
 from tutelage.model.architecture import Architecture, architecture_of
 from tutelage.model.loss import row_loss
 from tutelage.optim.master_weights import MasterWeights
@@ -30,6 +31,7 @@ from tutelage.render import Renderer
 from tutelage.report.console.progress import Screen
 from tutelage.runs import folder as run_files
 from tutelage.runs.fingerprint import read_inputs
+from tutelage.runs.unchecked import unchecked_notes
 from tutelage.types import PackedSequence
 
 
@@ -61,6 +63,7 @@ def eval_suite_for(resolved: ResolvedRun, prepared: Prepared, *, architecture: A
         general=prepared.general,
         max_new_tokens=evaluate_settings.max_new_tokens,
         batch_prompts=evaluate_settings.batch_prompts,
+        checkers=prepared.checkers,
     )
 
 
@@ -141,13 +144,15 @@ def evaluate_beside_saved(folder: Path, *, base: bool, screen: Screen) -> tuple[
     trained_model = open_trained_model(
         str(folder), tuned=has_adapter or not base, base=base and not has_adapter, log=screen.log
     )
-    prepared = _prepared(trained_model)
+    prepared = _prepared(trained_model, screen)
     name = "base" if base else "tuned"
     measured = _measured(trained_model, (name,), trained_model.settings, prepared, screen)[name]
     if not _same_data(folder, prepared):
         return measured, {}
     saved = read_eval_result(folder / (run_files.AFTER if base else run_files.BEFORE), log=lambda _: None)
-    return measured, {} if saved is None else item_outcomes(prepared.task, prepared.general, saved)
+    if saved is None:
+        return measured, {}
+    return measured, item_outcomes(prepared.task, prepared.general, saved, checkers=prepared.checkers)
 
 
 def _same_data(folder: Path, prepared: Prepared) -> bool:
@@ -183,7 +188,7 @@ def evaluate_rows(
     )
     folder = trained_model.renderer.tokenizer.folder
     positions = positions_of(asked, folder)
-    prepared = prepare(positions.within(asked), folder, cache=prepared_cache())
+    prepared = prepare(positions.within(asked), folder, cache=prepared_cache(), log=screen.log)
     positions.require_room(asked, prepared)
     if measures_loss:
         prepared = replace(prepared, validation=prepared.train)
@@ -191,13 +196,13 @@ def evaluate_rows(
 
 
 def _examine(trained_model: TrainedModel, names: Sequence[str], screen: Screen) -> dict[str, Measured]:
-    return _measured(trained_model, names, trained_model.settings, _prepared(trained_model), screen)
+    return _measured(trained_model, names, trained_model.settings, _prepared(trained_model, screen), screen)
 
 
-def _prepared(trained_model: TrainedModel) -> Prepared:
+def _prepared(trained_model: TrainedModel, screen: Screen) -> Prepared:
     folder = trained_model.renderer.tokenizer.folder
     positions = positions_of(trained_model.settings, folder)
-    prepared = prepare(positions.within(trained_model.settings), folder, cache=prepared_cache())
+    prepared = prepare(positions.within(trained_model.settings), folder, cache=prepared_cache(), log=screen.log)
     positions.require_room(trained_model.settings, prepared)
     return prepared
 
@@ -225,6 +230,7 @@ def _measured(
                 row_loss=partial(row_loss, architecture=architecture),
                 attention=architecture.attention,
             )
-        outcomes = item_outcomes(eval_suite.task, eval_suite.general, eval_result)
-        measured[name] = Measured(eval_result.measures, outcomes)
+        for note in unchecked_notes({title: eval_result.unchecked}):
+            screen.log(note)
+        measured[name] = Measured(eval_result.measures, eval_result.outcomes)
     return measured

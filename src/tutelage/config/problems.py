@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -127,6 +129,10 @@ def _problems_of(path: str, detail: ErrorDetails) -> list[Problem]:
         text = f"should be at most {most:g}"
     if text is None:
         text = detail["msg"].removeprefix("Value error, ").removeprefix("Input ").replace("'", '"')
+    if detail["type"] == "literal_error" and isinstance(value, str):
+        known = re.findall(r'"([^"]*)"', text)
+        near = difflib.get_close_matches(value.lower(), known, n=1)
+        text += f'; did you mean "{near[0]}"?' if near else ""
     if detail["type"] == "list_type" and isinstance(value, str):
         text += f", such as [{_toml_text(value)}]"
     return [Problem(path, f"is {_toml_text(value)}, {text}")]

@@ -248,6 +248,19 @@ class PackSettings(Section):
     )
 
 
+Checker = Literal[
+    "json_fields",
+    "exact_match",
+    "normalized_match",
+    "token_f1",
+    "rouge_l",
+    "number",
+    "json",
+    "tool_calls",
+    "tool_names",
+]
+
+
 class EvaluateSettings(Section):
     """What is measured besides loss: skill at the task, and what was forgotten."""
 
@@ -262,6 +275,18 @@ class EvaluateSettings(Section):
         json_schema_extra={
             "source": "Luo et al. 2023 (forgetting in fine-tuning) measures general skills before and after"
         },
+    )
+    checkers: list[Checker] = Field(
+        default=[],
+        description="How the task's replies are scored beside the reference; left out, JSON by its fields where every "
+        "reference is a JSON object, calls where any reference makes one, exact match and ROUGE-L elsewhere.",
+        json_schema_extra={"source": "SQuAD (Rajpurkar et al. 2016), ROUGE (Lin 2004), GSM8K (Cobbe et al. 2021)"},
+    )
+    unisolated_code: bool = Field(
+        default=False,
+        description="Run the code of replies with limits alone where the system does not permit to isolate it; it can "
+        "then read, write and reach what you can.",
+        json_schema_extra={"source": "our choice: code that a model wrote is kept apart, or is not run"},
     )
     before: bool = Field(
         default=True,

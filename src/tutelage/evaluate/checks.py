@@ -5,19 +5,17 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from tutelage.evaluate.answer_checks import Code, Equals, Json, JsonSchema, Number
+from tutelage.evaluate.check_model import CheckModel
 from tutelage.evaluate.instructions.instruction import Instruction
 from tutelage.evaluate.instructions.kinds import instruction_of
 
 Words = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 
 
-class _Check(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class ContainsAny(_Check):
+class ContainsAny(CheckModel):
     """At least one of the words stands in the reply, whole, in any case."""
 
     kind: Literal["contains_any"]
@@ -28,7 +26,7 @@ class ContainsAny(_Check):
         return any(_has_word(text, value) for value in self.values)
 
 
-class ContainsAll(_Check):
+class ContainsAll(CheckModel):
     """All of the words stand in the reply, whole, in any case."""
 
     kind: Literal["contains_all"]
@@ -39,7 +37,7 @@ class ContainsAll(_Check):
         return all(_has_word(text, value) for value in self.values)
 
 
-class Excludes(_Check):
+class Excludes(CheckModel):
     """None of the words stands in the reply, whole, in any case."""
 
     kind: Literal["excludes"]
@@ -50,7 +48,7 @@ class Excludes(_Check):
         return not any(_has_word(text, value) for value in self.values)
 
 
-class Regex(_Check):
+class Regex(CheckModel):
     """Python's re.search finds the pattern; ^ and $ match at lines."""
 
     kind: Literal["regex"]
@@ -70,7 +68,7 @@ class Regex(_Check):
         return re.search(self.pattern, text, re.MULTILINE) is not None
 
 
-class MaxWords(_Check):
+class MaxWords(CheckModel):
     """At most so many words, split at white space."""
 
     kind: Literal["max_words"]
@@ -81,7 +79,7 @@ class MaxWords(_Check):
         return len(text.split()) <= self.count
 
 
-class MinWords(_Check):
+class MinWords(CheckModel):
     """At least so many words, split at white space."""
 
     kind: Literal["min_words"]
@@ -92,7 +90,7 @@ class MinWords(_Check):
         return len(text.split()) >= self.count
 
 
-class Lines(_Check):
+class Lines(CheckModel):
     """From `min` to `max` lines that are not empty."""
 
     kind: Literal["lines"]
@@ -104,7 +102,7 @@ class Lines(_Check):
         return self.min <= sum(bool(line.strip()) for line in text.split("\n")) <= self.max
 
 
-class Case(_Check):
+class Case(CheckModel):
     """All letters are capitals, or none is."""
 
     kind: Literal["case"]
@@ -115,7 +113,7 @@ class Case(_Check):
         return text == (text.upper() if self.value == "upper" else text.lower())
 
 
-class StartsWith(_Check):
+class StartsWith(CheckModel):
     """The reply begins with exactly this."""
 
     kind: Literal["starts_with"]
@@ -126,7 +124,7 @@ class StartsWith(_Check):
         return text.startswith(self.value)
 
 
-class EndsWith(_Check):
+class EndsWith(CheckModel):
     """The reply ends with exactly this."""
 
     kind: Literal["ends_with"]
@@ -137,7 +135,7 @@ class EndsWith(_Check):
         return text.endswith(self.value)
 
 
-class PlainText(_Check):
+class PlainText(CheckModel):
     """The reply is not empty and does not begin as JSON does."""
 
     kind: Literal["plain_text"]
@@ -147,7 +145,7 @@ class PlainText(_Check):
         return bool(text) and not text.startswith(("{", "["))
 
 
-class FollowsInstruction(_Check):
+class FollowsInstruction(CheckModel):
     """The reply follows one of IFEval's instructions."""
 
     kind: Literal["instruction"]
@@ -182,8 +180,13 @@ Check = (
     | EndsWith
     | PlainText
     | FollowsInstruction
+    | Equals
+    | Number
+    | Json
+    | JsonSchema
+    | Code
 )
-CHECKS: dict[str, type[_Check]] = {
+CHECKS: dict[str, type[CheckModel]] = {
     get_args(check_type.model_fields["kind"].annotation)[0]: check_type for check_type in get_args(Check)
 }
 """Each kind by its name."""

@@ -10,6 +10,7 @@ from tutelage.errors import cause_of
 from tutelage.evaluate.suite import EvalResult, Metrics
 from tutelage.runs import folder as run_files
 from tutelage.runs.divergence import divergence_in
+from tutelage.runs.unchecked import unchecked_in
 
 
 def write_eval_result(path: Path, eval_result: EvalResult) -> None:
@@ -24,6 +25,8 @@ def write_eval_result(path: Path, eval_result: EvalResult) -> None:
         "general": list(eval_result.general_replies),
         "failed": dict(eval_result.failed),
         "divergence": {place: asdict(measure) for place, measure in eval_result.divergence.items()},
+        "outcomes": dict(eval_result.outcomes),
+        "unchecked": {name: asdict(left) for name, left in eval_result.unchecked.items()},
     }
     run_files.write_json(path, saved)
 
@@ -38,6 +41,8 @@ def read_eval_result(path: Path, *, log: Callable[[str], None]) -> EvalResult | 
             tuple(saved["general"]),
             saved["failed"],
             divergence_in(saved),
+            saved.get("outcomes", {}),  # without them, as of earlier versions, the replies are checked again
+            unchecked_in(saved),
         )
     except FileNotFoundError:
         return None

@@ -1,6 +1,7 @@
 """What counts of right and wrong replies show: intervals of shares, of paired changes, and the verdict on a change.
 
-An item is right or wrong before training, and right or wrong after it. Evaluation sets are often smaller than a few
+An item is right or wrong before training, and right or wrong after it; or it has a score from 0 to 1 each time, whose
+mean stands in for the share (`ScorePairs`). Evaluation sets are often smaller than a few
 hundred items, where intervals from the central limit theorem are too narrow (Bowyer et al. 2025, arXiv:2503.01747), so
 none is used: Wilson's score interval for one share, Tango's score interval for a paired difference, and McNemar's test
 in its exact form.
@@ -25,6 +26,10 @@ MARGIN = 0.05
 """Within how much, on either side, a share counts as kept: 5 points."""
 
 POWER = 0.8
+SIGN_FLIPS = 9_999
+"""Drawn where there are too many to try all: the p-value then has a standard error of 0.002 at 0.05."""
+ALL_FLIPS_ITEMS = 13
+"""Up to so many scores that moved, all sign flips are tried."""
 MOST_EXACT_ITEMS = 1000
 """Up to here the smallest detectable difference is that of the exact test; above, of its normal approximation."""
 
@@ -73,14 +78,57 @@ class Transitions:
 
 
 @dataclass(frozen=True, slots=True)
-class PairedChange:
-    """One share before and after training, on the same items."""
+class ScorePairs:
+    """The differences after minus before of scores from 0 to 1, one for each item."""
 
-    transitions: Transitions
+    differences: tuple[float, ...]
+
+    @classmethod
+    def of(cls, before: Sequence[float], after: Sequence[float]) -> ScorePairs:
+        """Of items that stand in one order in both.
+
+        Raises:
+            ValueError: the two have different lengths, or a score is not from 0 to 1.
+        """
+        if not all(0 <= score <= 1 for score in (*before, *after)):
+            raise ValueError("a score is not from 0 to 1")
+        return cls(tuple(later - earlier for earlier, later in zip(before, after, strict=True)))
+
+    @property
+    def items(self) -> int:
+        """All of them."""
+        return len(self.differences)
+
+    @property
+    def fixed(self) -> int:
+        """Items whose score rose."""
+        return sum(difference > 0 for difference in self.differences)
+
+    @property
+    def broken(self) -> int:
+        """Items whose score fell."""
+        return sum(difference < 0 for difference in self.differences)
+
+    @property
+    def gain(self) -> float:
+        """All rises together."""
+        return math.fsum(difference for difference in self.differences if difference > 0)
+
+    @property
+    def loss(self) -> float:
+        """All falls together, as a positive number."""
+        return -math.fsum(difference for difference in self.differences if difference < 0)
+
+
+@dataclass(frozen=True, slots=True)
+class PairedChange:
+    """One share, or mean of scores, before and after training, on the same items."""
+
+    transitions: Transitions | ScorePairs
     interval: Interval
     """Of the difference after minus before."""
     p_value: float
-    """Of the exact McNemar test."""
+    """Of the exact McNemar test; of scores, of the sign-flip test."""
     adjusted_p: float
     """The same by Holm's method, over all changes that were judged together."""
     verdict: Verdict
@@ -88,11 +136,14 @@ class PairedChange:
     """See `smallest_detectable`; None where no change of so few items could be shown."""
 
 
-def wilson_interval(right: int, items: int, *, level: float = LEVEL) -> Interval:
+def wilson_interval(right: float, items: int, *, level: float = LEVEL) -> Interval:
     """Wilson's score interval of a share (Wilson 1927, JASA 22:209-212; Brown, Cai and DasGupta 2001, equation 4).
 
+    Of the mean p of scores X in [0, 1] it is conservative: X^2 <= X, so Var X = E X^2 - p^2 <= p (1 - p), the variance
+    that it reckons with.
+
     Args:
-        right: of the items, from 0 to `items`.
+        right: of the items, from 0 to `items`; or the sum of their scores.
         items: at least 1.
         level: the share of intervals that hold the true share, at most 1.
 
@@ -122,12 +173,26 @@ def paired_interval(transitions: Transitions, *, level: float = LEVEL) -> Interv
     Returns:
         An interval inside [-1, 1] that holds the difference.
     """
-    items, difference = transitions.items, transitions.difference
-    _require_counts(transitions.fixed + transitions.broken, items)
-    z = _quantile(level)
+    return score_interval(transitions.fixed, transitions.broken, transitions.items, level=level)
+
+
+def score_interval(gain: float, loss: float, items: int, *, level: float = LEVEL) -> Interval:
+    """`paired_interval` from sums: of items fixed and broken or, of scores, of all rises and of all falls.
+
+    Of the mean d of differences D in [-1, 1] it is conservative: D^2 <= |D|, so with q = E max(-D, 0), for which
+    E |D| = 2 q + d, Var D = E D^2 - d^2 <= 2 q + d - d^2 = 2 q + d (1 - d), the variance in Tango's score.
+
+    Args:
+        gain: at least 0.
+        loss: the same; both together at most `items`.
+        items: at least 1.
+        level: of the interval.
+    """
+    _require_counts(gain + loss, items)
+    z, difference = _quantile(level), (gain - loss) / items
 
     def score(d: float) -> float:
-        return _tango_score(transitions.fixed, transitions.broken, items, d)
+        return _tango_score(gain, loss, items, d)
 
     return Interval(
         low=_crossing(lambda d: score(d) <= z, -1.0, difference),
@@ -149,6 +214,28 @@ def mcnemar_p(fixed: int, broken: int) -> float:
         total += ways
     share: float = 2 * total / 2**flips  # of all sequences of flips, in whole numbers that a float cannot hold
     return min(1.0, share)
+
+
+def sign_flip_p(differences: Sequence[float], *, seed: int = 0) -> float:
+    """Two-sided p-value: signs that fall at random make the sum of the differences at least as far from 0.
+
+    All signs are tried where few items moved; else `SIGN_FLIPS` are drawn, and the ones that were seen count as one of
+    them, which keeps the test valid (Fisher 1935, "The Design of Experiments", section 21; Phipson and Smyth 2010).
+
+    Args:
+        differences: of each item; those of 0 say nothing.
+        seed: of what is drawn.
+    """
+    moved = np.array([difference for difference in differences if difference], dtype=np.float64)
+    if not len(moved):
+        return 1.0
+    least = abs(float(moved.sum())) - 1e-9  # equal sums differ by rounding
+    if len(moved) <= ALL_FLIPS_ITEMS:
+        flips = (np.arange(2 ** len(moved))[:, None] >> np.arange(len(moved))) & 1
+        return float(np.mean(np.abs((1 - 2 * flips) @ moved) >= least))
+    generator = np.random.default_rng(seed)
+    beyond = sum(abs(float(moved @ (1 - 2 * generator.integers(0, 2, len(moved))))) >= least for _ in range(SIGN_FLIPS))
+    return (beyond + 1) / (SIGN_FLIPS + 1)
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -212,38 +299,40 @@ def smallest_detectable(
 
 
 def judge_changes(
-    by_name: Mapping[str, Transitions], *, level: float = LEVEL, margin: float = MARGIN
+    by_name: Mapping[str, Transitions | ScorePairs], *, level: float = LEVEL, margin: float = MARGIN
 ) -> dict[str, PairedChange]:
     """Judge several shares together, so that many shares do not make one false 'gained' or 'lost' likely.
 
     The smallest detectable difference is that of a share that moves alone, at Holm's first step: alpha over the number
-    of shares, with the discordant items that were seen.
+    of shares, with the discordant items that were seen. Of scores it is that of a share whose items move as much in
+    all, which needs more items than scores do (`score_interval`).
 
     Args:
         by_name: of at least one item each.
         level: of the intervals; 1 - level is the level of the tests.
         margin: of 'kept'.
     """
-    p_values = [mcnemar_p(moved.fixed, moved.broken) for moved in by_name.values()]
+    p_values = [_p_value(moved) for moved in by_name.values()]
     changes = {}
     for (name, moved), p_value, adjusted_p in zip(by_name.items(), p_values, holm(p_values), strict=True):
-        interval = paired_interval(moved, level=level)
+        gain, loss = (moved.gain, moved.loss) if isinstance(moved, ScorePairs) else (moved.fixed, moved.broken)
+        interval = score_interval(gain, loss, moved.items, level=level)
         changes[name] = PairedChange(
             moved,
             interval,
             p_value,
             adjusted_p,
             verdict(interval, adjusted_p, level=level, margin=margin),
-            smallest_detectable(
-                moved.items,
-                discordant=(moved.fixed + moved.broken) / moved.items,
-                alpha=(1 - level) / len(by_name),
-            ),
+            smallest_detectable(moved.items, discordant=(gain + loss) / moved.items, alpha=(1 - level) / len(by_name)),
         )
     return changes
 
 
-def _tango_score(fixed: int, broken: int, items: int, difference: float) -> float:
+def _p_value(moved: Transitions | ScorePairs) -> float:
+    return sign_flip_p(moved.differences) if isinstance(moved, ScorePairs) else mcnemar_p(moved.fixed, moved.broken)
+
+
+def _tango_score(fixed: float, broken: float, items: int, difference: float) -> float:
     """T of `paired_interval`: it falls as the difference rises."""
     linear = -fixed - broken + (2 * items - fixed + broken) * difference
     constant = -broken * difference * (1 - difference)
@@ -305,6 +394,6 @@ def _quantile(level: float) -> float:
     return NormalDist().inv_cdf((1 + level) / 2)
 
 
-def _require_counts(right: int, items: int) -> None:
+def _require_counts(right: float, items: int) -> None:
     if not 0 <= right <= items or items < 1:
         raise ValueError(f"{right} of {items} items: expected at least 1 item, and from 0 to all of them")

@@ -10,9 +10,9 @@ from typing import Any
 from tutelage.distributed.collective_errors import collective_call, failures
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import cause_of
-from tutelage.evaluate.general import GeneralItem, score_general
+from tutelage.evaluate.general import GeneralItem
+from tutelage.evaluate.grading import FIELD, JSON_FIELDS, SCORE, Graded, Outcomes, grade
 from tutelage.evaluate.heldout import RowLoss, heldout_loss
-from tutelage.evaluate.json_task import score_json
 from tutelage.generate.batch_check import SAID, Batching
 from tutelage.generate.replies import answered_together, greedy_replies
 from tutelage.generate.requests import EndedReply
@@ -22,18 +22,21 @@ from tutelage.model.attention.packed import use_generation_attention
 from tutelage.model.out_of_memory import is_out_of_memory, release_memory
 from tutelage.render import Renderer
 from tutelage.runs.divergence import DivergenceMeasure
+from tutelage.runs.unchecked import Unchecked
 from tutelage.types import Message, PackedSequence, Prompt, TokenIds
 
 
 @dataclass(frozen=True, slots=True)
 class EvalSuite:
-    """What a model is asked: rows for its loss, task prompts with JSON answers, general prompts with checks."""
+    """What a model is asked: rows for its loss, task prompts and their checkers, general prompts with checks."""
 
     heldout_rows: tuple[PackedSequence, ...]
     task: tuple[Prompt, ...]
     general: tuple[GeneralItem, ...]
     max_new_tokens: int
     batch_prompts: int
+    checkers: tuple[str, ...] = (JSON_FIELDS,)
+    """Of the task's replies."""
 
     @property
     def replies(self) -> int:
@@ -50,6 +53,8 @@ class Metrics:
     heldout_loss: float | None = None
     general: float | None = None
     fields: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
+    """By the name of each checker of the task's replies: a share, or a mean score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,9 @@ class EvalResult:
     failed: Mapping[str, str] = field(default_factory=dict)
     divergence: Mapping[str, DivergenceMeasure] = field(default_factory=dict)
     """From the base, by place; empty before training, and where it was not measured."""
+    outcomes: Outcomes = field(default_factory=dict)
+    unchecked: Mapping[str, Unchecked] = field(default_factory=dict)
+    """Replies whose check failed, by measure; they count neither way."""
 
 
 def run_suite(
@@ -116,8 +124,20 @@ def run_suite(
     except tolerated as error:  # nothing can be asked
         failed |= dict.fromkeys(prompts_by_set, cause_of(error))
     use_training_attention(model, attention)
+    graded = grade(
+        () if "task" in failed else eval_suite.task,
+        () if "general" in failed else eval_suite.general,
+        replies["task"],
+        replies["general"],
+        checkers=eval_suite.checkers,
+    )
     return EvalResult(
-        _measures(eval_suite, replies, heldout, failed), tuple(replies["task"]), tuple(replies["general"]), failed
+        _measures(graded, heldout),
+        tuple(replies["task"]),
+        tuple(replies["general"]),
+        failed,
+        outcomes=graded.outcomes,
+        unchecked=graded.unchecked,
     )
 
 
@@ -131,18 +151,14 @@ def _prompts_by_set(renderer: Renderer, eval_suite: EvalSuite) -> dict[str, Call
     return prompts
 
 
-def _measures(
-    eval_suite: EvalSuite, replies: Mapping[str, Sequence[str]], heldout: float | None, failed: Mapping[str, str]
-) -> Metrics:
-    scores = score_json(eval_suite.task, replies["task"]) if eval_suite.task and "task" not in failed else None
+def _measures(graded: Graded, heldout: float | None) -> Metrics:
     return Metrics(
-        exact_match=scores.exact_match if scores else None,
-        valid_json=scores.valid_json if scores else None,
+        exact_match=graded.mean("exact_match"),
+        valid_json=graded.mean("valid_json"),
         heldout_loss=heldout,
-        general=score_general(eval_suite.general, replies["general"])
-        if eval_suite.general and "general" not in failed
-        else None,
-        fields=scores.fields if scores else {},
+        general=graded.mean("general"),
+        fields=graded.means(FIELD),
+        scores=graded.means(SCORE),
     )
 
 

@@ -1,16 +1,18 @@
-"""Replies before and after training -> which items were right, and what that many items show."""
+"""Replies before and after training -> what that many items show of each share and mean score."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
-from tutelage.evaluate.general import GeneralItem, passes
-from tutelage.evaluate.json_task import score_rows
+from tutelage.evaluate.general import GeneralItem
+from tutelage.evaluate.grading import FIELD, JSON_FIELDS, SCORE, Outcome, Outcomes, grade, is_graded
 from tutelage.evaluate.statistics import (
     LEVEL,
     MARGIN,
     POWER,
     PairedChange,
+    ScorePairs,
     Transitions,
     judge_changes,
     wilson_interval,
@@ -19,31 +21,26 @@ from tutelage.evaluate.suite import EvalResult
 from tutelage.runs.uncertainty import Range, ShareChange, ShareUncertainty, Uncertainty
 from tutelage.types import Prompt
 
-Outcomes = Mapping[str, Sequence[bool]]
-"""By the name of a share, whether each of its items was right; fields have `FIELD` before their names."""
 
-FIELD = "field "
-
-
-def item_outcomes(task: Sequence[Prompt], general: Sequence[GeneralItem], eval_result: EvalResult) -> Outcomes:
-    """Whether each reply was right, by each share; a share without replies, or with those of other items, stays out.
+def item_outcomes(
+    task: Sequence[Prompt],
+    general: Sequence[GeneralItem],
+    eval_result: EvalResult,
+    *,
+    checkers: Sequence[str] = (JSON_FIELDS,),
+) -> Outcomes:
+    """Whether each reply was right, or how much so; a measure without replies, or with those of others, stays out.
 
     Args:
         task: the prompts that were asked.
         general: the items that were asked.
-        eval_result: its replies, in the same order.
+        eval_result: its replies, in the same order; and what was found of them, where it says.
+        checkers: of the task's replies.
     """
-    outcomes: dict[str, list[bool]] = {}
-    if task and len(eval_result.task_replies) == len(task):
-        rows = score_rows(task, eval_result.task_replies)
-        outcomes = {"exact_match": [row.exact for row in rows], "valid_json": [row.valid for row in rows]}
-        for row in rows:
-            for name, right in row.fields.items():
-                outcomes.setdefault(FIELD + name, []).append(right)
-    if general and len(eval_result.general_replies) == len(general):
-        replies = eval_result.general_replies
-        outcomes["general"] = [passes(item, reply) for item, reply in zip(general, replies, strict=True)]
-    return outcomes
+    replies = eval_result.task_replies, eval_result.general_replies
+    if eval_result.outcomes and [*map(len, replies)] == [len(task), len(general)]:
+        return eval_result.outcomes
+    return grade(task, general, *replies, checkers=checkers).outcomes
 
 
 def uncertainty_of(before: Outcomes, after: Outcomes) -> Uncertainty:
@@ -53,30 +50,55 @@ def uncertainty_of(before: Outcomes, after: Outcomes) -> Uncertainty:
         before: of the untouched model; empty where it was not measured, as for one model alone.
         after: of the trained one, on the same items in the same order.
     """
-    both = [name for name in after if len(before.get(name, ())) == len(after[name])]
-    changes = judge_changes({name: Transitions.of(before[name], after[name]) for name in both})
+    pairs = {
+        name: _checked_twice(before[name], after[name])
+        for name in after
+        if len(before.get(name, ())) == len(after[name])
+    }
+    changes = judge_changes({name: _moves(name, *sides) for name, sides in pairs.items() if sides[0]})
     shares = {
         name: ShareUncertainty(
-            items=len(after.get(name) or before[name]),
+            items=_items(name, changes, after.get(name) or before[name]),
             before=_range_of(before.get(name)),
             after=_range_of(after.get(name)),
             change=_change_of(changes.get(name)),
+            graded=is_graded(name),
         )
         for name in {**after, **before}
     }
-    return Uncertainty(
-        LEVEL,
-        MARGIN,
-        POWER,
-        shares={name: share for name, share in shares.items() if not name.startswith(FIELD)},
-        fields={name.removeprefix(FIELD): share for name, share in shares.items() if name.startswith(FIELD)},
-    )
+
+    def named(prefix: str) -> dict[str, ShareUncertainty]:
+        return {name.removeprefix(prefix): share for name, share in shares.items() if name.startswith(prefix)}
+
+    main = {name: share for name, share in shares.items() if not name.startswith((FIELD, SCORE))}
+    return Uncertainty(LEVEL, MARGIN, POWER, shares=main, fields=named(FIELD), scores=named(SCORE))
 
 
-def _range_of(right: Sequence[bool] | None) -> Range | None:
-    if not right:
+def _items(name: str, changes: Mapping[str, PairedChange], outcomes: Sequence[Outcome]) -> int:
+    """How many were checked, on both sides where they are compared."""
+    return changes[name].transitions.items if name in changes else sum(outcome is not None for outcome in outcomes)
+
+
+def _checked_twice(before: Sequence[Outcome], after: Sequence[Outcome]) -> tuple[list[float], list[float]]:
+    pairs = [
+        (earlier, later)
+        for earlier, later in zip(before, after, strict=True)
+        if earlier is not None and later is not None
+    ]
+    return [earlier for earlier, _ in pairs], [later for _, later in pairs]
+
+
+def _moves(name: str, before: Sequence[float], after: Sequence[float]) -> Transitions | ScorePairs:
+    if is_graded(name):
+        return ScorePairs.of(before, after)
+    return Transitions.of([*map(bool, before)], [*map(bool, after)])
+
+
+def _range_of(outcomes: Sequence[Outcome] | None) -> Range | None:
+    checked = [outcome for outcome in outcomes or () if outcome is not None]
+    if not checked:
         return None
-    interval = wilson_interval(sum(right), len(right))
+    interval = wilson_interval(math.fsum(checked), len(checked))
     return Range(interval.low, interval.high)
 
 

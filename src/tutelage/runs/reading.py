@@ -14,6 +14,7 @@ from tutelage.runs.fields import Fields
 from tutelage.runs.folder import RECORD
 from tutelage.runs.metrics_log import record_path, recorded_lines
 from tutelage.runs.uncertainty import Uncertainty, read_uncertainty
+from tutelage.runs.unchecked import Unchecked, unchecked_by_phase
 from tutelage.system.seals import OTHER_BYTES, SEAL, NumberedLine, differing_files, unsealed, unsealed_line
 
 MOST_NOTICES = 20
@@ -67,6 +68,7 @@ class Scores:
     heldout_loss: float | None
     general: float | None
     fields: dict[str, float | None]
+    scores: dict[str, float | None]
     others: dict[str, float | None]
 
 
@@ -113,6 +115,7 @@ class Result:
     git_commit: str | None
     uncertainty: Uncertainty | None
     divergence: dict[str, DivergenceMeasure]
+    unchecked: dict[str, dict[str, Unchecked]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,13 +306,14 @@ def _step(step: int, fields: Fields) -> Step:
 
 
 def _scores(fields: Fields) -> Scores:
-    named_keys = ("exact_match", "valid_json", "heldout_loss", "general", "fields")
+    named_keys = ("exact_match", "valid_json", "heldout_loss", "general", "fields", "scores")
     return Scores(
         exact_match=fields.number("exact_match"),
         valid_json=fields.number("valid_json"),
         heldout_loss=fields.number("heldout_loss"),
         general=fields.number("general"),
         fields=fields.inner("fields").numbers(),
+        scores=fields.inner("scores").numbers(),
         others={key: fields.number(key) for key in fields.content if key not in named_keys},
     )
 
@@ -344,6 +348,7 @@ def _result(fields: Fields) -> Result:
         git_commit=fields.text("git_commit"),
         uncertainty=read_uncertainty(fields.inner("uncertainty")),
         divergence=read_divergence(fields.inner("divergence")),
+        unchecked=unchecked_by_phase(fields),
     )
 
 

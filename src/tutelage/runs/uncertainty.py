@@ -40,6 +40,8 @@ class ShareUncertainty:
     before: Range | None = None
     after: Range | None = None
     change: ShareChange | None = None
+    graded: bool = False
+    """Whether it is a mean of scores from 0 to 1; `fixed` and `broken` are then those that rose and fell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Uncertainty:
         power: of the smallest detectable differences.
         shares: by the names of `evaluate.suite.Metrics`.
         fields: by the names of the JSON fields.
+        scores: by the names of the checkers of the task's replies.
     """
 
     level: float
@@ -59,11 +62,13 @@ class Uncertainty:
     power: float
     shares: dict[str, ShareUncertainty] = field(default_factory=dict)
     fields: dict[str, ShareUncertainty] = field(default_factory=dict)
+    scores: dict[str, ShareUncertainty] = field(default_factory=dict)
 
     @property
     def judged(self) -> int:
         """How many changes Holm's method was applied to."""
-        return sum(share.change is not None for share in (*self.shares.values(), *self.fields.values()))
+        measures = (*self.shares.values(), *self.fields.values(), *self.scores.values())
+        return sum(measure.change is not None for measure in measures)
 
 
 def read_uncertainty(fields: Fields) -> Uncertainty | None:
@@ -71,7 +76,8 @@ def read_uncertainty(fields: Fields) -> Uncertainty | None:
     level, margin, power = (fields.number(key) for key in ("level", "margin", "power"))
     if level is None or margin is None or power is None:
         return None
-    return Uncertainty(level, margin, power, read_shares(fields.inner("shares")), read_shares(fields.inner("fields")))
+    kinds = (read_shares(fields.inner(kind)) for kind in ("shares", "fields", "scores"))
+    return Uncertainty(level, margin, power, *kinds)
 
 
 def uncertainty_in(result: Any) -> Uncertainty | None:
@@ -87,7 +93,8 @@ def read_shares(fields: Fields) -> dict[str, ShareUncertainty]:
         items = share.integer("items")
         if items is not None:
             before, after = _range(share.inner("before")), _range(share.inner("after"))
-            shares[name] = ShareUncertainty(items, before, after, _change(share.inner("change")))
+            graded = bool(share.flag("graded"))
+            shares[name] = ShareUncertainty(items, before, after, _change(share.inner("change")), graded)
     return shares
 
 

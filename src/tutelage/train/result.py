@@ -53,6 +53,11 @@ def result_of(
         "uncertainty": _uncertainty(prepared, before, after),
         "divergence": {place: asdict(measure) for place, measure in after.divergence.items()},
         "unmeasured": unmeasured(before, after),
+        "unchecked": {
+            phase: {name: asdict(left) for name, left in measured.unchecked.items()}
+            for phase, measured in (("before", before), ("after", after))
+            if measured.unchecked
+        },
         "tokens_per_second": _speed(record_path(settings.run_folder)),
         "trained_tokens": progress.trained_tokens,
         "total_tokens": progress.tokens,
@@ -78,7 +83,10 @@ def result_of(
 
 
 def _uncertainty(prepared: Prepared, before: EvalResult, after: EvalResult) -> dict[str, Any]:
-    outcomes = (item_outcomes(prepared.task, prepared.general, measured) for measured in (before, after))
+    outcomes = (
+        item_outcomes(prepared.task, prepared.general, measured, checkers=prepared.checkers)
+        for measured in (before, after)
+    )
     return asdict(uncertainty_of(*outcomes))
 
 

@@ -40,6 +40,7 @@ from tutelage.runs import folder as run_files
 from tutelage.runs.fingerprint import explain_missing_paths, read_inputs, skipped_steps
 from tutelage.runs.metrics_log import Recorder, RowsRecord, record_path
 from tutelage.runs.tracker_group import TrackerGroup
+from tutelage.runs.unchecked import unchecked_notes
 from tutelage.system.allocator import allocator_warning
 from tutelage.train.abort import row_tokens_after_out_of_memory
 from tutelage.train.announcement import announce_architecture, announce_model
@@ -266,6 +267,8 @@ def _run_eval_suite(job: Job, title: str, *, model: Any) -> EvalResult:
         eval_result = run_suite_on_ranks(
             job.train_state.strategy, model, job.prepared.renderer, job.eval_suite, done=done, log=job.screen.log
         )
+    for note in unchecked_notes({title: eval_result.unchecked}):
+        job.screen.log(note)
     for name, cause in eval_result.failed.items():
         job.screen.log(
             f"{title}: {MEASURES[name]} could not be measured and is left out ({cause}). "

@@ -235,7 +235,7 @@ def main() -> None:
         report = watch(start(job, libc), job)
     except CannotIsolateError as error:
         report = {"not_isolated": str(error)}
-    sys.stdout.write(json.dumps(report))
+    os.write(1, json.dumps(report).encode())
 
 
 if __name__ == "__main__":

@@ -24,8 +24,10 @@ from tutelage.report.numbers import (
     points_change,
     points_range,
 )
+from tutelage.report.score_names import score_name
 from tutelage.runs.divergence import DivergenceMeasure, divergence_in
 from tutelage.runs.uncertainty import Range, ShareChange, ShareUncertainty, Uncertainty, uncertainty_in
+from tutelage.runs.unchecked import unchecked_by_phase, unchecked_notes
 
 MOST_NAME_COLUMNS = 16
 """What the names keep; longer ones are folded where there is no room."""
@@ -50,7 +52,8 @@ class MeasuresTable:
 
 def result_table(result: Mapping[str, Any]) -> MeasuresTable:
     """All that `result.json` says of before and after (see `train.result`)."""
-    return before_after(result["before"], result["after"], uncertainty_in(result), divergence_in(result))
+    table = before_after(result["before"], result["after"], uncertainty_in(result), divergence_in(result))
+    return replace(table, notes=(*table.notes, *unchecked_notes(unchecked_by_phase(result))))
 
 
 def before_after(
@@ -177,17 +180,33 @@ def _measured(
 ) -> list[tuple[str, list[_Value], ShareUncertainty | None]]:
     """What was measured of any model: its name, each model's value, and the uncertainty of it."""
     columns = list(measured.values())
-    found = []
+    found = _inner(columns, "scores", uncertainty.scores if uncertainty else {}, score_name)
     for key, label in NAMES.items():
         write, write_change = (loss, loss_change) if key == "heldout_loss" else (percent, points_change)
         values = [_Value(column.get(key), write, write_change) for column in columns]
         if any(value.number is not None for value in values):
             found.append((label, values, uncertainty.shares.get(key) if uncertainty else None))
         if key == "exact_match":
-            for name in columns[-1].get("fields", {}):
-                values = [_Value(column.get("fields", {}).get(name), percent, points_change) for column in columns]
-                found.append((f"  {name}", values, uncertainty.fields.get(name) if uncertainty else None))
+            found += _inner(columns, "fields", uncertainty.fields if uncertainty else {}, "  {}".format)
     return found
+
+
+def _inner(
+    columns: Sequence[Mapping[str, Any]],
+    kind: str,
+    shares: Mapping[str, ShareUncertainty],
+    label: Callable[[str], str],
+) -> list[tuple[str, list[_Value], ShareUncertainty | None]]:
+    """Of each field, or score, that any model has."""
+    names = dict.fromkeys(name for column in reversed(columns) for name in column.get(kind, {}))
+    return [
+        (
+            label(name),
+            [_Value(column.get(kind, {}).get(name), percent, points_change) for column in columns],
+            shares.get(name),
+        )
+        for name in names
+    ]
 
 
 def _whole(share: float) -> str:
@@ -227,8 +246,9 @@ def _notes(uncertainty: Uncertainty) -> list[str]:
         f"Kept: within {percent_change(uncertainty.margin).removeprefix('+')} on either side."
     ]
     main = {NAMES.get(name, name): share for name, share in uncertainty.shares.items()}
+    scores = {score_name(name): share for name, share in uncertainty.scores.items()}
     names_by_smallest: dict[str, list[str]] = {}
-    for name, share in (*main.items(), *uncertainty.fields.items()):
+    for name, share in (*scores.items(), *main.items(), *uncertainty.fields.items()):
         if share.change is not None and share.change.verdict == "not shown":
             smallest = share.change.smallest_detectable
             words = f"none ({share.items} items)" if smallest is None else points_change(smallest).removeprefix("+")

@@ -19,6 +19,7 @@ from tutelage.report.html.scores import ScoreLine, gained_and_forgot, outcome, p
 from tutelage.report.html.token_view import RowView, view_rows
 from tutelage.runs.reading import Evaluation, LedgerCounts, LedgerSample, Result, RunFolder, Step, load
 from tutelage.runs.uncertainty import Uncertainty
+from tutelage.runs.unchecked import unchecked_notes
 
 FILE_NAME = "report.html"
 
@@ -92,6 +93,7 @@ class Page:
     lines: tuple[ScoreLine, ...]
     uncertainty: Uncertainty | None
     divergence: str | None
+    unchecked: tuple[str, ...]
     facts: tuple[Fact, ...]
     figures: tuple[Figure, ...]
     token_share: TokenShare | None
@@ -171,6 +173,7 @@ def _page(folder: RunFolder) -> Page:
         lines=lines,
         uncertainty=result.uncertainty if result else None,
         divergence=divergence_sentence(result.divergence) if result else None,
+        unchecked=tuple(unchecked_notes(result.unchecked)) if result else (),
         facts=_facts(result),
         figures=_figures(folder),
         token_share=_token_share(result, steps),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from tutelage.report import numbers
+from tutelage.report.score_names import score_name
 from tutelage.runs.reading import Result, Scores
 from tutelage.runs.uncertainty import Range, ShareUncertainty, Uncertainty
 
@@ -94,7 +95,8 @@ class ScoreLine:
         if self.share is None or self.share.change is None:
             return ""
         change = self.share.change
-        moved = f"{numbers.count(change.fixed)} fixed, {numbers.count(change.broken)} broken of {self._items}"
+        up, down = ("rose", "fell") if self.share.graded else ("fixed", "broken")
+        moved = f"{numbers.count(change.fixed)} {up}, {numbers.count(change.broken)} {down} of {self._items}"
         return f"{moved}; {self._smallest}" if change.verdict == "not shown" else moved
 
     @property
@@ -131,9 +133,10 @@ class ScoreLine:
 
 
 def score_lines(before: Scores, after: Scores, uncertainty: Uncertainty | None = None) -> tuple[ScoreLine, ...]:
-    """Every figure of either side: the four main ones always, then each field, then figures without a name of ours."""
+    """Every figure of either side: scores, the four main ones always, each field, those without a name of ours."""
     shares = uncertainty.shares if uncertainty else {}
     field_shares = uncertainty.fields if uncertainty else {}
+    score_shares = uncertainty.scores if uncertainty else {}
     main = (
         ScoreLine(key, name, kind, getattr(before, key), getattr(after, key), shares.get(key))
         for key, name, kind in MAIN
@@ -149,11 +152,22 @@ def score_lines(before: Scores, after: Scores, uncertainty: Uncertainty | None =
         )
         for name in _names(before.fields, after.fields)
     )
+    scores = (
+        ScoreLine(
+            f"score-{name}",
+            f"{score_name(name)[0].upper()}{score_name(name)[1:]}",
+            "share",
+            before.scores.get(name),
+            after.scores.get(name),
+            score_shares.get(name),
+        )
+        for name in _names(before.scores, after.scores)
+    )
     others = (
         ScoreLine(name, name, "number", before.others.get(name), after.others.get(name))
         for name in _names(before.others, after.others)
     )
-    return (*main, *fields, *others)
+    return (*scores, *main, *fields, *others)
 
 
 def outcome(lines: Sequence[ScoreLine]) -> str:
@@ -161,7 +175,8 @@ def outcome(lines: Sequence[ScoreLine]) -> str:
     phrases = [
         f"{line.name[0].lower()}{line.name[1:]} {line.before_text} {ARROW} {line.after_text}"
         for line in lines
-        if line.key in ("exact_match", "heldout_loss", "general") and (line.before, line.after) != (None, None)
+        if (line.key in ("exact_match", "heldout_loss", "general") or line.key.startswith("score-"))
+        and (line.before, line.after) != (None, None)
     ]
     return _sentence("; ".join(phrases))
 
