@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,8 +68,8 @@ class Scores:
     heldout_loss: float | None
     general: float | None
     fields: dict[str, float | None]
-    scores: dict[str, float | None]
     others: dict[str, float | None]
+    scores: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
