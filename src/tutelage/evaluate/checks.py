@@ -150,7 +150,7 @@ class FollowsInstruction(CheckModel):
 
     kind: Literal["instruction"]
     id: str
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default={})
 
     @model_validator(mode="after")
     def _arguments_fit(self) -> Self:
