@@ -247,6 +247,29 @@ class TestProblems:
                 ["names b.jsonl", *MINIMAL["data"]["train"]],
             ),
             (with_values(train={"optimizer": "adafactor", "beta1": 0.8}), "train.beta1", ['"adafactor"']),
+            (with_values(train={"kl_to_base": 1.0}), "train.kl_to_base", ["nothing is replayed"]),
+            (
+                with_values(data={"replay": ["g.jsonl"], "replay_ratio": 0.0}, train={"kl_to_base": 1.0}),
+                "train.kl_to_base",
+                ["nothing is replayed"],
+            ),
+            (
+                with_values(model={"method": "full"}, data={"replay": ["g.jsonl"]}, train={"kl_to_base": 1.0}),
+                "train.kl_to_base",
+                ['"full"', "switched off"],
+            ),
+            (
+                with_values(lora={"init": "olora"}, data={"replay": ["g.jsonl"]}, train={"kl_to_base": 1.0}),
+                "train.kl_to_base",
+                ["not the base"],
+            ),
+            (
+                with_values(
+                    lora={"modules_to_save": ["norm"]}, data={"replay": ["g.jsonl"]}, train={"kl_to_base": 1.0}
+                ),
+                "train.kl_to_base",
+                ["lora.modules_to_save"],
+            ),
             (with_values(data={"replay_ratio": 0.1}), "data.replay_ratio", ["data.replay names nothing"]),
             (with_values(data={"replay": MINIMAL["data"]["train"]}), "data.replay", MINIMAL["data"]["train"]),
             (with_values(model={"method": "prompt"}, train={"l2_to_base": 1.0}), "train.l2_to_base", ['"prompt"']),

@@ -172,6 +172,7 @@ class PackedSequence:
         document_tokens: lengths of the stretches laid side by side; they sum to R.
         addresses: where each document came from; a shared stretch has none.
         parents: for each stretch the earlier one that it continues, -1 for none; empty: none continues another.
+        replayed: its documents are not of the task, and are packed apart as the run treats them otherwise.
     """
 
     ids: TokenIds
@@ -180,6 +181,7 @@ class PackedSequence:
     document_tokens: tuple[int, ...]
     addresses: tuple[Address, ...]
     parents: tuple[int, ...] = ()
+    replayed: bool = False
 
     @property
     def trained_tokens(self) -> int:

@@ -47,6 +47,14 @@ def test_the_start_that_full_fine_tuning_is_pulled_to_is_counted_as_it_is_stored
     assert more == (small.stored_bytes_per_parameter * small.parameters if method == "full" else 0)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_logits_of_the_base_are_counted_beside_those_of_an_adapted_model(small: ModelShape, method: Method):
+    traces, workload = Traces(small), single_document(method, "bf16", 64)
+    held = traces.memory(replace(workload, held_to_base=True), NOTHING)
+    more = held.training_bytes - traces.memory(workload, NOTHING).training_bytes
+    assert more == (63 * small.vocabulary * (4 + 4 + 2) if method in ("lora", "qlora") else 0)
+
+
 def test_what_looks_at_data_takes_a_covariance_or_a_gradient_for_each_layer(small: ModelShape, seven_b: ModelShape):
     assert lora_init_bytes(seven_b, "corda") == 4 * 32 * (6 * 4096**2 + 11008**2)
     assert lora_init_bytes(seven_b, "lora_ga") == seven_b.linear_parameters * seven_b.stored_bytes_per_parameter

@@ -87,3 +87,7 @@ def test_pairs_that_are_pulled_are_not_sharded() -> None:
     assert is_sharded("auto", **(plain | {"method": "full"}))
     with pytest.raises(ConfigError, match=r"train\.l2_to_base left out"):
         is_sharded("shard", **plain)
+    held = plain | {"l2_to_base": None, "kl_to_base": 1.0}
+    assert not is_sharded("auto", **held)
+    with pytest.raises(ConfigError, match=r"train\.kl_to_base left out"):
+        is_sharded("shard", **held)

@@ -10,7 +10,7 @@ from typing import Any
 from tutelage.builders.base_model import start_name
 from tutelage.builders.dataset import Prepared
 from tutelage.builders.resolved_run import ResolvedRun
-from tutelage.builders.sampler import sampler_for
+from tutelage.builders.sampler import replayed_from, sampler_for
 from tutelage.errors import TutelageError, cause_of
 from tutelage.model.activation_checkpointing import recomputes
 from tutelage.model.out_of_memory import is_out_of_memory
@@ -42,6 +42,7 @@ def fullest_row(resolved: ResolvedRun, prepared: Prepared, model_shape: ModelSha
         sampler,
         row_tokens=resolved.row_tokens,
         share_prefixes=resolved.trains_on_shared_prefixes and not draws_noise(model_shape),
+        replayed_from=replayed_from(resolved.settings, prepared.train_totals.examples),
     )
     rows = (row for batch in islice(run_batches, LOOKED_AT_STEPS) for row in batch.rows)
     return max(rows, key=lambda row: len(row.ids))
@@ -60,6 +61,7 @@ def workload_of(resolved: ResolvedRun, row: PackedSequence) -> Workload:
         checkpointing=resolved.recompute is True,
         averaged=settings.train.ema_decay is not None,
         pulled_to_base=settings.train.l2_to_base is not None,
+        held_to_base=settings.train.kl_to_base is not None,
         frozen=tuple(settings.model.freeze),
         lora_rank=lora.rank,
         dora=lora.dora,

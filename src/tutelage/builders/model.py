@@ -16,6 +16,7 @@ from tutelage.builders.resolved_run import ResolvedRun
 from tutelage.config import Settings
 from tutelage.distributed.process_group import ProcessGroup
 from tutelage.distributed.strategy import Strategy, place_model, saved_dtype
+from tutelage.errors import ConfigError
 from tutelage.model.activation_checkpointing import recompute_activations
 from tutelage.model.adapters.lora_init import CalibrationData
 from tutelage.model.adapters.pairs import adapter_pairs
@@ -98,7 +99,9 @@ def train_state_for(
     if strategy.fsdp_root is None:
         cast_model(model, precision)
     with nullcontext() if strategy.fsdp_root is None else strategy.fsdp_root.unsharded():
-        strategy = replace(strategy, architecture=architecture_of(model, longest))
+        architecture = architecture_of(model, longest)
+        strategy = replace(strategy, architecture=architecture, kl_to_base=settings.train.kl_to_base)
+    _require_product_head(settings, strategy.architecture)
     process_group.require_equal("answers of the model, as it was tried", repr(strategy.architecture))
     if strategy.fsdp_root is None:
         require_trainable(model, strategy.architecture)
@@ -144,6 +147,18 @@ def _masters(
         all_reduce=strategy.process_group.all_reduce if strategy.replicated else None,
         average_decay=train.ema_decay,
     )
+
+
+def _require_product_head(settings: Settings, architecture: Architecture) -> None:
+    """The divergence from the base is computed from hidden states and the weights of the output head."""
+    if settings.train.kl_to_base is not None and architecture.head != "product":
+        raise ConfigError(
+            "This model makes its logits by code of its own, beside which those of its base are not computed",
+            where="train.kl_to_base",
+            found=f"{settings.train.kl_to_base:g}",
+            expected="a model whose logits are a product with its output head",
+            fix="leave it out; data.replay alone works with every model",
+        )
 
 
 def _pull_to_base(

@@ -75,6 +75,7 @@ def resolve(settings: Settings, *, processes: int = 1) -> ResolvedRun:
         init=settings.lora.init,
         modules_to_save=settings.lora.modules_to_save,
         l2_to_base=settings.train.l2_to_base,
+        kl_to_base=settings.train.kl_to_base,
     )
     return ResolvedRun(
         settings=settings,

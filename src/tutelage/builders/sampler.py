@@ -157,3 +157,8 @@ def epoch_tokens(train: Examples, sources: tuple[Source, ...], *, column: str = 
         if sources
         else float(tokens.sum())
     )
+
+
+def replayed_from(settings: Settings, task_examples: int) -> int | None:
+    """The first example that has rows apart from those of the task; None where what is replayed is packed with them."""
+    return None if settings.train.kl_to_base is None else task_examples

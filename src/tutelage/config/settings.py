@@ -151,7 +151,7 @@ def contradictions(settings: Settings, *, ignore: Collection[str] = ()) -> list[
         problem = "is set, but nothing is held out; set data.validation or data.validation_ratio"
         paths = ("train.early_stopping_patience", "data.validation", "data.validation_ratio")
         conflicts.append(Contradiction(paths, problem))
-    conflicts += _pull_contradictions(settings)
+    conflicts += _pull_contradictions(settings) + _divergence_contradictions(settings)
     conflicts += [
         Contradiction(
             (f"train.{name}", "train.optimizer"), 'is set, but train.optimizer = "adafactor" does not read it'
@@ -167,25 +167,51 @@ def _pull_contradictions(settings: Settings) -> list[Contradiction]:
     strength, method, lora = settings.train.l2_to_base, settings.model.method, settings.lora
     if strength is None:
         return []
-    conflicts = []
+    conflicts = _other_starts(settings, "train.l2_to_base")
     if method == "prompt":
         problem = 'is set, but model.method = "prompt" leaves the weights of the model as they are; remove it'
         conflicts.append(Contradiction(("train.l2_to_base", "model.method"), problem))
-    if method in ("lora", "qlora") and lora.init.startswith(STARTS_BESIDE_BASE):
-        problem = f'is set, but with lora.init = "{lora.init}" a pair of nothing is not the base; choose another'
-        conflicts.append(Contradiction(("train.l2_to_base", "lora.init", "model.method"), problem))
     if method in ("lora", "qlora") and lora.dora:
         problem = "is set, but with lora.dora the base is not where the pair adds nothing; remove one of them"
         conflicts.append(Contradiction(("train.l2_to_base", "lora.dora", "model.method"), problem))
-    if settings.model.adapter == "continue":
-        problem = 'is set, but model.adapter = "continue" starts from an adapter, which is not the base; use "merge"'
-        conflicts.append(Contradiction(("train.l2_to_base", "model.adapter"), problem))
     if strength * settings.peak_learning_rate > 1:
         problem = (
             f"is {strength:g}, which times the learning rate of {settings.peak_learning_rate:g} is more than 1: each "
             "step would jump over the base; lower it"
         )
         conflicts.append(Contradiction(("train.l2_to_base", "train.learning_rate", "model.method"), problem))
+    return conflicts
+
+
+def _divergence_contradictions(settings: Settings) -> list[Contradiction]:
+    """What `train.kl_to_base` cannot work with: nothing that is replayed, or no base behind the model."""
+    if settings.train.kl_to_base is None:
+        return []
+    method, conflicts = settings.model.method, _other_starts(settings, "train.kl_to_base")
+    if not settings.data.replayed:
+        problem = "is set, but nothing is replayed, on which it would hold the model to its base; set data.replay"
+        conflicts.append(Contradiction(("train.kl_to_base", "data.replay", "data.replay_ratio"), problem))
+    if method not in ("lora", "qlora"):
+        problem = (
+            f'is set, but with model.method = "{method}" the base is not there any more to compare with; it works with '
+            '"lora" and "qlora", whose base is the model with the adapter switched off'
+        )
+        conflicts.append(Contradiction(("train.kl_to_base", "model.method"), problem))
+    if settings.lora.modules_to_save:
+        problem = "is set, but lora.modules_to_save trains modules of the base itself; remove one of them"
+        conflicts.append(Contradiction(("train.kl_to_base", "lora.modules_to_save"), problem))
+    return conflicts
+
+
+def _other_starts(settings: Settings, path: str) -> list[Contradiction]:
+    """Where a model without its adapter is not the base that the run starts from."""
+    conflicts, init = [], settings.lora.init
+    if settings.model.method in ("lora", "qlora") and init.startswith(STARTS_BESIDE_BASE):
+        problem = f'is set, but with lora.init = "{init}" a pair of nothing is not the base; choose another'
+        conflicts.append(Contradiction((path, "lora.init", "model.method"), problem))
+    if settings.model.adapter == "continue":
+        problem = 'is set, but model.adapter = "continue" starts from an adapter, which is not the base; use "merge"'
+        conflicts.append(Contradiction((path, "model.adapter"), problem))
     return conflicts
 
 

@@ -178,6 +178,18 @@ class TrainSettings(Section):
             "inverse",
         },
     )
+    kl_to_base: float | None = Field(
+        default=None,
+        gt=0,
+        le=LARGEST_FACTOR,
+        description="Strength with which the model is held to what its base predicts on the rows of data.replay: the "
+        "divergence KL(base || model) at their trained tokens; LoRA and QLoRA; left out, none.",
+        json_schema_extra={
+            "source": "Li and Hoiem 2017 (Learning without Forgetting), section 3; Shenfeld et al. 2025 (RL's Razor, "
+            "arXiv 2509.04259)",
+            "usual": "0.1 to 10, the weight of a replayed token's divergence beside its loss",
+        },
+    )
     ema_decay: float | None = Field(
         default=None,
         gt=0,

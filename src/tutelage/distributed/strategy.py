@@ -26,12 +26,14 @@ Parallel = Literal["auto", "shard", "replicate"]
 class Strategy:
     """The processes, and the FSDP root where the model is sharded over them; without one each has a replica.
 
-    `architecture` is what was tried on the model.
+    `architecture` is what was tried on the model; `kl_to_base` is the strength with which replayed rows are held to the
+    base, which no sharded model has.
     """
 
     process_group: ProcessGroup
     fsdp_root: FSDPRoot | None = None
     architecture: Architecture = PLAIN
+    kl_to_base: float | None = None
 
     @property
     def replicated(self) -> bool:
@@ -49,8 +51,10 @@ class Strategy:
         self, model: Any, row: PackedSequence, *, token_weights: TokenWeights | None = None
     ) -> tuple[torch.Tensor, int]:
         """The summed loss of a row and how many tokens it is of; `token_weights` weight its gradient."""
-        compute = row_loss if self.fsdp_root is None else self.fsdp_root.row_loss
-        return compute(model, row, architecture=self.architecture, token_weights=token_weights)
+        given: Any = {"architecture": self.architecture, "token_weights": token_weights}
+        if self.fsdp_root is not None:
+            return self.fsdp_root.row_loss(model, row, **given)
+        return row_loss(model, row, **given, kl_to_base=self.kl_to_base)
 
 
 def place_model(
@@ -77,19 +81,22 @@ def is_sharded(
     init: str,
     modules_to_save: Sequence[str] = (),
     l2_to_base: float | None = None,
+    kl_to_base: float | None = None,
 ) -> bool:
     """Whether the model would be sharded over several processes: as set, or where all other settings allow it.
 
     Raises:
         ConfigError: it is asked for, and the optimizer looks at more than one number at a time; the method keeps 4-bit
             blocks or virtual tokens; modules are trained whole beside an adapter; it starts from a changed base, or
-            from data; or pairs are pulled to the base, which takes both of a pair.
+            from data; pairs are pulled to the base, which takes both of a pair; or
+            replayed rows are held to it, which takes another forward on one process alone.
     """
     requirements = [
         ("train.optimizer", optimizer, optimizer in SHARDED_OPTIMIZERS, '= "adamw"'),
         ("model.method", method, method in SHARDED_METHODS, '= "lora"'),
         ("lora.modules_to_save", ", ".join(modules_to_save), not modules_to_save, "= []"),
         ("train.l2_to_base", str(l2_to_base), l2_to_base is None or method == "full", "left out"),
+        ("train.kl_to_base", str(kl_to_base), kl_to_base is None, "left out"),
         ("lora.init", init, not init.startswith((*BASE_CHANGING_INITS, *DATA_DRIVEN_INITS)), '= "default"'),
     ]
     for setting, value, supported, supported_value in requirements:

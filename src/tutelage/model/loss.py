@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
+from tutelage.model.adapters.adapter_set import without_adapter
 from tutelage.model.adapters.prompt_tuning import DecoderInputs, decoder_inputs
 from tutelage.model.architecture import PLAIN, Architecture, bare_model, dummy_token_inputs, native_inputs
+from tutelage.model.kl_to_base import kl_to_base_of
 from tutelage.model.layers import decoder_of
+from tutelage.model.logits_buffers import LogitsBuffers, cap_slope
 from tutelage.model.output_head import Head, forward_logits, head_of
 from tutelage.model.token_weights import TokenWeights
 from tutelage.types import PackedSequence
@@ -67,10 +70,12 @@ def row_loss(
     architecture: Architecture = PLAIN,
     emulated_device: str | None = None,
     token_weights: TokenWeights | None = None,
+    kl_to_base: float | None = None,
 ) -> tuple[torch.Tensor, int]:
     """Summed weighted cross-entropy of a packed row, and how many tokens it was summed over.
 
-    With `token_weights` the gradient is that of the sum in which each token has such a weight as well; the sum that is
+    With `token_weights` the gradient is that of the sum in which each token has such a weight as well; with
+    `kl_to_base` that of a replayed row has the divergence from the base too (`model.kl_to_base`). The sum that is
     returned stays the one without, so that losses of runs compare.
 
     Args:
@@ -79,6 +84,7 @@ def row_loss(
         architecture: what was tried on the model (`model.architecture.architecture_of`).
         emulated_device: compute as on this kind of device, which the planner emulates; None: as on its own.
         token_weights: how tokens are weighted in the gradient; None leaves them their weights in the row.
+        kl_to_base: strength of the pull of replayed rows towards the model without its adapter; None for none.
 
     Returns:
         A scalar fp32 tensor that can be differentiated, and the number of tokens with a non-zero weight.
@@ -86,6 +92,8 @@ def row_loss(
     targets = np.flatnonzero(row.weights)  # here and not on the device, where asking means waiting for it
     if architecture.head == "whole":
         return _loss_of_whole(model, row, targets, token_weights), len(targets)
+    strength = kl_to_base if row.replayed and torch.is_grad_enabled() else None
+    base_1RD = None if strength is None else _base_hidden_states(model, row, architecture)
     hidden_1RD, fed = hidden_states(model, row, architecture=architecture, emulated_device=emulated_device)
     device = hidden_1RD.device
     # The hidden state of the token before predicts a token. The first token of a document without a parent has
@@ -111,7 +119,20 @@ def row_loss(
         positions,
         token_weights,
     )
+    if base_1RD is not None and strength is not None:
+        base_ND = base_1RD[0].index_select(0, fed.places(predecessors_N))
+        divergence = strength * kl_to_base_of(hidden_ND, base_ND, head, weights_N, positions=positions)
+        loss = loss + (divergence - divergence.detach())
     return loss, len(targets)
+
+
+def _base_hidden_states(model: Any, row: PackedSequence, architecture: Architecture) -> torch.Tensor:
+    """What the base makes of a row, [1, R, D]: with the adapter switched off and nothing drawn.
+
+    Before the model's own forward: PEFT marks the adapter as not learning meanwhile.
+    """
+    with torch.no_grad(), without_adapter(model):
+        return hidden_states(model, row, architecture=architecture)[0]
 
 
 def _loss_of_own_head(
@@ -187,12 +208,12 @@ class _TrainedCrossEntropy(torch.autograd.Function):
         grad_VD = torch.empty_like(weight_VD) if need_weight else None
         grad_V = torch.zeros_like(bias_V) if need_bias and bias_V is not None else None
         total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
-        buffers = _LogitsBuffers(hidden_ND, weight_VD, positions)
+        buffers = LogitsBuffers(hidden_ND, weight_VD, positions)
         for start in range(0, len(hidden_ND), positions):
             chunk = slice(start, start + positions)
             hidden_CD, labels_C1, weights_C = hidden_ND[chunk], labels_N[chunk, None], weights_N[chunk]
             logits_CV = buffers.logits(head, hidden_CD, weight_VD)
-            slope_CV = _cap_slope(head, logits_CV)
+            slope_CV = cap_slope(head, logits_CV)
             loss_C, gradient_CV, token_weights_C = _cross_entropy(logits_CV, labels_C1, token_weights)
             total += (loss_C * weights_C).sum()
             if not (need_hidden or need_weight or need_bias):
@@ -233,35 +254,6 @@ class _TrainedCrossEntropy(torch.autograd.Function):
         )
 
 
-class _LogitsBuffers:
-    """Where one chunk after the other has its logits: fresh memory for each would cost as much as filling it."""
-
-    def __init__(self, hidden_ND: torch.Tensor, weight_VD: torch.Tensor, positions: int) -> None:
-        shape = min(positions, len(hidden_ND)), len(weight_VD)
-        self._narrow_CV = hidden_ND.new_empty(shape)
-        wide = hidden_ND.dtype == torch.float32
-        self._wide_CV = self._narrow_CV if wide else hidden_ND.new_empty(shape, dtype=torch.float32)
-
-    def logits(self, head: Head, hidden_CD: torch.Tensor, weight_VD: torch.Tensor) -> torch.Tensor:
-        """[C, V] in fp32, valid until the next chunk."""
-        product_CV = torch.mm(hidden_CD, weight_VD.T, out=self._narrow_CV[: len(hidden_CD)])
-        logits_CV = self._wide_CV[: len(hidden_CD)]
-        if logits_CV.dtype != product_CV.dtype:
-            logits_CV.copy_(product_CV)
-        if head.bias_V is not None:
-            logits_CV += head.bias_V.float()
-        if head.scale != 1.0:
-            logits_CV *= head.scale
-        if head.cap is not None:
-            logits_CV.div_(head.cap).tanh_().mul_(head.cap)
-        return logits_CV
-
-    def narrowed(self, gradient_CV: torch.Tensor) -> torch.Tensor:
-        """The same in the dtype of products, where those of the logits were."""
-        narrow_CV = self._narrow_CV[: len(gradient_CV)]
-        return gradient_CV if narrow_CV.dtype == gradient_CV.dtype else narrow_CV.copy_(gradient_CV)
-
-
 def _cross_entropy(
     logits_CV: torch.Tensor, labels_C1: torch.Tensor, token_weights: TokenWeights | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
@@ -279,7 +271,3 @@ def _cross_entropy(
     token_weights_C = None if token_weights is None else token_weights.of(loss_C, gradient_CV)
     gradient_CV.scatter_add_(1, labels_C1, gradient_CV.new_full(labels_C1.shape, -1.0))
     return loss_C, gradient_CV, token_weights_C
-
-
-def _cap_slope(head: Head, logits_CV: torch.Tensor) -> torch.Tensor | None:
-    return None if head.cap is None else 1.0 - (logits_CV / head.cap) ** 2

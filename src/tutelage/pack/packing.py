@@ -7,6 +7,7 @@ loss and its gradient do not depend on it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -109,19 +110,30 @@ def batches(
     rank: int = 0,
     world_size: int = 1,
     max_row_tokens: int | None = None,
+    replayed_from: int | None = None,
 ) -> Iterator[Batch]:
     """The batches of a run from `start_step` on, each with the one count its loss is divided by.
 
     Of several processes each gets its share of a batch's rows, the same number of them; the count is that of all.
-    Rows of more than `max_row_tokens` tokens are split first (`split_rows`), by all processes alike.
+    Rows of more than `max_row_tokens` tokens are split first (`split_rows`), by all processes alike. Examples from the
+    index `replayed_from` on have rows of their own, marked as such.
     """
     for step, epoch, indices in sampler.indices(start_step):
-        rows = pack_rows(
-            [examples[index] for index in indices],
-            row_tokens=row_tokens,
-            share_prefixes=share_prefixes,
-            documents_isolated=documents_isolated,
-        )
+        groups = [indices]
+        if replayed_from is not None:
+            groups = [
+                [index for index in indices if (index >= replayed_from) == replayed] for replayed in (False, True)
+            ]
+        packed = [
+            pack_rows(
+                [examples[index] for index in group],
+                row_tokens=row_tokens,
+                share_prefixes=share_prefixes,
+                documents_isolated=documents_isolated,
+            )
+            for group in groups
+        ]
+        rows = packed[0] + tuple(replace(row, replayed=True) for group_rows in packed[1:] for row in group_rows)
         if max_row_tokens is not None:
             rows = split_rows(rows, max_row_tokens)
         yield Batch(
@@ -166,6 +178,7 @@ def _split_between_documents(row: PackedSequence) -> tuple[PackedSequence, Packe
             row.positions[:cut_token],
             row.document_tokens[:document_count],
             row.addresses[:document_count],
+            replayed=row.replayed,
         ),
         PackedSequence(
             row.ids[cut_token:],
@@ -173,6 +186,7 @@ def _split_between_documents(row: PackedSequence) -> tuple[PackedSequence, Packe
             row.positions[cut_token:],
             row.document_tokens[document_count:],
             row.addresses[document_count:],
+            replayed=row.replayed,
         ),
     )
 

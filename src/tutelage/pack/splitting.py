@@ -86,4 +86,5 @@ def _select_segments(
         document_tokens=tuple(row.document_tokens[segment] for segment in segments),
         addresses=row.addresses[documents],
         parents=tuple(new_numbers[parents[segment]] for segment in segments) if row.parents else (),
+        replayed=row.replayed,
     )

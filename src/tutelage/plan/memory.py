@@ -212,6 +212,18 @@ def _transient_figures(
         layer_bytes = (model_shape.linear_parameters // model_shape.layers) * compute_bytes
         workspace_bytes += 2 * layer_bytes
         workspace_terms.append(f"two layers gathered, 2 x {layer_bytes:,} bytes")
+    base_positions, wide_bytes = (
+        min(positions, workload.trained_tokens),
+        2 * 4 + (compute_bytes if compute_bytes < 4 else 0),
+    )
+    base = Figure(
+        "base logits",
+        base_positions * model_shape.vocabulary * wide_bytes,
+        f"at most {positions} positions x {model_shape.vocabulary:,} tokens x {wide_bytes}: logits of the base and its "
+        "probabilities",
+        "src/tutelage/model/kl_to_base.py",
+    )
+    is_held = workload.held_to_base and workload.method in ("lora", "qlora")
     checkpointed = "; with checkpointing, each layer's input" if workload.checkpointing else ""
     return (
         Figure(
@@ -229,4 +241,5 @@ def _transient_figures(
             f"{TRACE}; src/tutelage/model/loss.py",
         ),
         Figure("workspace", workspace_bytes, " + ".join(workspace_terms), TRACE),
+        *([base] if is_held else []),
     )

@@ -30,6 +30,7 @@ class Workload:
         frozen: patterns of parameters that full fine-tuning leaves as they are.
         averaged: keep a moving average of what is trained.
         pulled_to_base: keep the start of what full fine-tuning trains; an adapter needs none.
+        held_to_base: logits of the base are computed beside those of the model, for rows that are replayed.
         virtual_tokens: of prompt tuning, in front of each document.
         parents: for each document the one that it continues, as in `types.PackedSequence`; empty for none.
     """
@@ -47,6 +48,7 @@ class Workload:
     frozen: tuple[str, ...] = ()
     averaged: bool = False
     pulled_to_base: bool = False
+    held_to_base: bool = False
     virtual_tokens: int = 20
     parents: tuple[int, ...] = ()
 

@@ -30,6 +30,7 @@ def rank_batches(
     share_prefixes: bool,
     device: str = "cpu",
     max_row_tokens: int | None = None,
+    replayed_from: int | None = None,
 ) -> Iterator[Batch]:
     """This process's share of every batch, packed as the model allows; those for a GPU are made ahead.
 
@@ -42,6 +43,7 @@ def rank_batches(
         share_prefixes: compute once what documents of a row begin with alike, where the model allows it.
         device: computes; "cuda" has the batches made ahead.
         max_row_tokens: a smaller budget of a row, once memory ran out.
+        replayed_from: the first example that has rows apart from those of the task; None where they are mixed.
     """
     architecture = strategy.architecture
     packed_batches = batches(
@@ -54,6 +56,7 @@ def rank_batches(
         rank=strategy.process_group.rank,
         world_size=strategy.process_group.size,
         max_row_tokens=max_row_tokens,
+        replayed_from=replayed_from,
     )
     return ahead(packed_batches, pin=True) if device == "cuda" else packed_batches
 

@@ -23,7 +23,7 @@ from tutelage.builders.method import loaded_base
 from tutelage.builders.model import TrainState, train_state_for
 from tutelage.builders.resolved_run import ResolvedRun, resolve
 from tutelage.builders.row_lengths import longest_rows
-from tutelage.builders.sampler import epoch_steps
+from tutelage.builders.sampler import epoch_steps, replayed_from
 from tutelage.builders.self_replay import with_self_replay
 from tutelage.config import Settings
 from tutelage.distributed.process_group import ProcessGroup, open_process_group, process_group_here
@@ -360,6 +360,7 @@ def _train(job: Job) -> Outcome:
         share_prefixes=job.resolved.trains_on_shared_prefixes,
         device=job.resolved.device,
         max_row_tokens=progress.row_tokens,
+        replayed_from=replayed_from(job.settings, job.prepared.train_totals.examples),
     )
     recorded = job.recorded
     with (

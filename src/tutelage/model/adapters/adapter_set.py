@@ -119,6 +119,25 @@ def active_adapter(model: Any, slot: str) -> Iterator[Any]:
         model.set_adapter(DEFAULT_ADAPTER, inference_mode=True)
 
 
+@contextmanager
+def without_adapter(model: Any) -> Iterator[Any]:
+    """`model` as its base, evaluated: nothing is drawn; afterwards it trains and learns as before.
+
+    PEFT marks the parameters of a switched-off adapter as not learning, and then all of them as learning.
+    """
+    learning = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    was_training = model.training
+    model.eval()
+    try:
+        with model.disable_adapter():
+            yield model
+    finally:
+        model.train(was_training)
+        for parameter in model.parameters():
+            if parameter.requires_grad != (id(parameter) in learning):
+                parameter.requires_grad_(id(parameter) in learning)
+
+
 def _first_line(error: Exception) -> str:
     """What torch and PEFT say in their first two lines, the first of which only announces the second."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -1,0 +1,108 @@
+"""Runs with `train.kl_to_base`: rows apart, resumed, in several processes, in 4 bits, and what they are held to."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.builders.test_sampler import write
+from tests.support.cli_process import QUIET, tutelage
+from tests.support.compared_runs import Record, assert_same_course, assert_same_weights
+from tutelage import config
+from tutelage.builders.dataset import prepare
+from tutelage.builders.trained_model import open_trained_model
+from tutelage.model.attention.packed import use_packed_attention
+from tutelage.model.kl_to_base import kl_to_base_of
+from tutelage.model.locate import model_folder
+from tutelage.model.loss import hidden_states
+from tutelage.model.output_head import head_of
+from tutelage.pack import pack_rows
+from tutelage.report.console.progress import Screen
+from tutelage.train.run import run
+
+SHORT = (*QUIET, "train.epochs=2.0", "train.learning_rate=0.003")
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> tuple[str, ...]:
+    write(tmp_path / "replayed.jsonl", 100, 130)
+    return (*SHORT, f'data.replay=["{tmp_path}/replayed.jsonl"]', "data.replay_ratio=0.2")
+
+
+def divergence(folder: Path) -> float:
+    """Of what a run trained, from its base, on all rows that it could replay."""
+    trained = open_trained_model(str(folder), tuned=True, base=False, log=lambda _text: None)
+    found = prepare(trained.settings, model_folder(trained.settings.model.name, log=print))
+    rows = pack_rows(found.train[24:], row_tokens=512)
+    use_packed_attention(trained.tuned)
+    total = 0.0
+    with torch.no_grad():
+        for row in rows:
+            with trained.as_tuned() as model:
+                tuned_RD = hidden_states(model, row)[0][0]
+            with trained.as_base() as model:
+                base_RD = hidden_states(model, row)[0][0]
+            weights_R = torch.from_numpy(row.weights).roll(-1)
+            total += kl_to_base_of(tuned_RD, base_RD, head_of(trained.tuned), weights_R, positions=64).item()
+    return total
+
+
+def test_a_run_that_is_held_goes_less_far_on_what_it_replays(
+    train_tiny: Callable[..., Any], given: tuple[str, ...]
+) -> None:
+    free = train_tiny(*given, where="free").folder
+    held = train_tiny(*given, "train.kl_to_base=10", where="held").folder
+
+    assert 0 < divergence(held) < 0.7 * divergence(free)
+
+
+def test_a_resumed_run_and_two_processes_are_held_alike(
+    train_tiny: Callable[..., Any],
+    tiny_recipe: Callable[[Path], Path],
+    record_of: Callable[[Path], Record],
+    stop_after: Callable[[int | None], None],
+    quiet_screen: Screen,
+    given: tuple[str, ...],
+    tmp_path: Path,
+) -> None:
+    given = (*given, "train.kl_to_base=2", "lora.dropout=0.1", "train.learning_rate=0.0003")
+    whole = train_tiny(*given, where="whole").folder
+    stop_after(5)
+    stopped = train_tiny(*given, where="stopped").folder
+    stop_after(None)
+    run(config.load(stopped / "settings.toml"), quiet_screen, resume=True)
+
+    expected, found = record_of(whole)[0], record_of(stopped)[0]
+    assert [found[step]["gradient_norm"] for step in range(1, 9)] == [
+        expected[step]["gradient_norm"] for step in range(1, 9)
+    ]
+    assert_same_weights(whole, stopped, within=1e-30)
+
+    given = (*given, "lora.dropout=0.0")
+    alone = train_tiny(*given, where="alone").folder
+    recipe = tiny_recipe(tmp_path / "two")
+    done = tutelage("train", str(recipe), *given, torchrun=2)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert_same_course(record_of(alone), record_of(recipe.parent / "runs" / "tiny"))
+    assert_same_weights(alone, recipe.parent / "runs" / "tiny")
+
+
+@pytest.mark.parametrize("more", [("train.kl_to_base=5",), ("train.l2_to_base=100",), ("train.loss=eaft",)])
+def test_qlora_takes_every_remedy(
+    train_tiny: Callable[..., Any], record_of: Callable[[Path], Record], given: tuple[str, ...], more: tuple[str, ...]
+) -> None:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        pytest.skip("bitsandbytes is not installed (extra qlora)")
+    qlora = ("model.method=qlora", "model.precision=bf16")
+    plain, _ = record_of(train_tiny(*given, *qlora, where="plain").folder)
+
+    found, heldout = record_of(train_tiny(*given, *qlora, *more, where="held").folder)
+
+    assert found[1]["loss"] == pytest.approx(plain[1]["loss"], rel=1e-3)
+    assert found[8]["loss"] != plain[8]["loss"]
+    assert heldout[8] < found[1]["loss"]
