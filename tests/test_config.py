@@ -298,6 +298,10 @@ class TestProblems:
         for other in others:
             assert other in found
 
+    def test_replies_of_the_base_can_be_held_to_it(self) -> None:
+        values = with_values(data={"self_replay": ["prompts.jsonl"]}, train={"kl_to_base": 1.0})
+        assert Settings.model_validate(values).train.kl_to_base == 1.0
+
     def test_contradictions_are_found_when_settings_are_built_in_python(self) -> None:
         with pytest.raises(ValidationError, match=r"pack\.row_tokens: is 3"):
             Settings(model=ModelSettings(name="{x}"), data=DataSettings(train=["a"]), pack=PackSettings(row_tokens=3))

@@ -188,9 +188,10 @@ def _divergence_contradictions(settings: Settings) -> list[Contradiction]:
     if settings.train.kl_to_base is None:
         return []
     method, conflicts = settings.model.method, _other_starts(settings, "train.kl_to_base")
-    if not settings.data.replayed:
+    if not settings.data.replays or settings.data.replay_ratio == 0:
         problem = "is set, but nothing is replayed, on which it would hold the model to its base; set data.replay"
-        conflicts.append(Contradiction(("train.kl_to_base", "data.replay", "data.replay_ratio"), problem))
+        paths = ("train.kl_to_base", "data.replay", "data.self_replay", "data.replay_ratio")
+        conflicts.append(Contradiction(paths, problem))
     if method not in ("lora", "qlora"):
         problem = (
             f'is set, but with model.method = "{method}" the base is not there any more to compare with; it works with '
