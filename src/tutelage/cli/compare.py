@@ -18,7 +18,7 @@ from tutelage.config.sections import LARGEST_COUNT
 from tutelage.errors import ConfigError, DataError, cause_of
 from tutelage.evaluate.pairwise.browser import rate_in_browser
 from tutelage.evaluate.pairwise.client import Budget, Client
-from tutelage.evaluate.pairwise.endpoint import Endpoint, endpoint_url, key_from_environment
+from tutelage.evaluate.pairwise.endpoint import Endpoint, endpoint_url, key_from_environment, shows_key
 from tutelage.evaluate.pairwise.judge import cost_of, judge_pairs, judge_tasks
 from tutelage.evaluate.pairwise.page import comparison_page
 from tutelage.evaluate.pairwise.pairs import Pairing, Replies, pair_replies, told
@@ -196,6 +196,8 @@ def _verdicts(pairing: Pairing, folder: Path, errors: Terminal) -> VerdictFile:
 
 
 def _ask_judge(pairing: Pairing, verdicts: VerdictFile, client: Client, parallel: int, screen: Screen) -> None:
+    if shows_key(client.endpoint):
+        screen.log("note: the key travels unencrypted, as the endpoint is http and on another machine")
     orders = sum(2 for pair in pairing.pairs if not pair.is_identical)
     try:
         with screen.counting(f"Asking {client.endpoint.model} in both orders", orders) as done:
@@ -293,7 +295,7 @@ def _name(source: str, beside: str | None) -> str:
     """The last part of the path, or all of it where the other has the same."""
     path = Path(source)
     short = path.resolve().name if path.is_dir() else path.stem
-    is_same = beside is not None and Path(beside).stem == path.stem
+    is_same = beside not in (None, source) and Path(str(beside)).stem == path.stem
     return source if is_same else short
 
 

@@ -78,11 +78,15 @@ def test_three_buttons_rate_three_pairs_and_end_it(opened: tuple[Browser, thread
         status, text = browser.press(button)
         assert status == 200
     assert "Everything is rated" in text
+    assert "close this page" not in text
+    assert "3 of 3" in browser.press("undo", "")[1]
+    browser.press("right")
+    assert "close this page" in browser.press("quit", "")[1]
     serving.join(timeout=10)
     assert not serving.is_alive()
     kept = VerdictFile.open(tmp_path).verdicts
-    assert [verdict.pair for verdict in kept] == [pair.key for pair in PAIRS]
-    assert [verdict.choice == verdict.left for verdict in kept] == [True, False, False]
+    assert [verdict.pair for verdict in kept] == [PAIRS[number].key for number in (0, 1, 2, 2, 2)]
+    assert [verdict.choice == verdict.left for verdict in kept] == [True, False, False, False, False]
     assert kept[1].choice == "tie"
 
 

@@ -21,7 +21,7 @@ from tutelage.evaluate.pairwise.client import (
     StoppedError,
     most_tokens,
 )
-from tutelage.evaluate.pairwise.endpoint import Answer, Endpoint, Trouble, endpoint_url, key_from_environment
+from tutelage.evaluate.pairwise.endpoint import Answer, Endpoint, Trouble, endpoint_url, key_from_environment, shows_key
 
 ASKED = [{"role": "user", "content": "Which?"}]
 GOOD = said("1")
@@ -192,6 +192,35 @@ def test_many_prompts_in_a_row_that_come_to_nothing_end_it():
     assert "a web page" in str(caught.value)
 
 
+def test_prompts_that_are_too_long_end_nothing_once_one_was_answered():
+    def answer(_: dict[str, Any], number: int) -> Reply:
+        return GOOD if number == 0 else refused(400, "too long")
+
+    with fake_endpoint(answer) as fake:
+        asking = client(fake.url)
+        outcomes = [asking.ask(ASKED) for _ in range(MOST_FAILURES + 3)]
+    assert [isinstance(outcome, Trouble) for outcome in outcomes] == [False] + [True] * (MOST_FAILURES + 2)
+    with fake_endpoint(lambda _, __: refused(400, "no such field")) as fake:
+        asking = client(fake.url)
+        for _ in range(MOST_FAILURES - 1):
+            asking.ask(ASKED)
+        with pytest.raises(EndpointError, match="no such field"):
+            asking.ask(ASKED)
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "shown"),
+    [
+        ("http://a.example/v1", "k", True),
+        ("http://a.example/v1", None, False),
+        ("https://a.example/v1", "k", False),
+        ("http://127.0.0.1:1/v1", "k", False),
+    ],
+)
+def test_a_key_that_goes_unencrypted_to_another_machine_is_known(url: str, key: str | None, shown: bool):
+    assert shows_key(Endpoint(endpoint_url(url), "m", key)) is shown
+
+
 def test_fields_that_an_endpoint_refuses_are_put_otherwise_for_good():
     def answer(body: dict[str, Any], _: int) -> Reply:
         if "max_tokens" in body:
@@ -265,7 +294,7 @@ def test_the_url_of_chat_completions(text: str, url: str):
 @pytest.mark.parametrize(
     "text",
     ["", "127.0.0.1:8000", "file:///etc/passwd", "http://", "http://a:b@c/v1", "http://a:99999/v1", "http://a b/v1",
-     "http://[::1/v1", "http://a/\nv1"],
+     "http://[::1/v1", "http://a/\nv1", "http://a/é"],
 )  # fmt: skip
 def test_what_is_no_url_is_refused(text: str):
     with pytest.raises(ConfigError) as caught:

@@ -17,7 +17,7 @@ from tutelage.report.console.terminal import Terminal
 PAIRS = pairing(5).pairs
 
 
-def session(folder: Path, rater: str = "anna", **named: object) -> Rating:
+def rating_of(folder: Path, rater: str = "anna", **named: object) -> Rating:
     return Rating(PAIRS, VerdictFile.open(folder), rater, **named)  # type: ignore[arg-type]
 
 
@@ -26,7 +26,7 @@ def choices(folder: Path, rater: str = "anna") -> dict[str, str]:
 
 
 def test_what_is_said_of_a_side_is_kept_of_the_model_that_stood_there(tmp_path: Path):
-    rating = session(tmp_path)
+    rating = rating_of(tmp_path)
     asked = []
     while (question := rating.question()) is not None:
         asked.append(question.pair)
@@ -37,25 +37,25 @@ def test_what_is_said_of_a_side_is_kept_of_the_model_that_stood_there(tmp_path: 
 
 
 def test_a_later_start_goes_on_and_another_rater_begins(tmp_path: Path):
-    first = session(tmp_path)
+    first = rating_of(tmp_path)
     for said in ("left", "tie", "skip"):
         question = first.question()
         assert question is not None
         first.say(question.pair, said)  # type: ignore[arg-type]
-    second = session(tmp_path).question()
+    second = rating_of(tmp_path).question()
     assert second is not None
     assert (second.pair, second.number, second.total) == (PAIRS[3], 4, 5)
-    other = session(tmp_path, "ben").question()
+    other = rating_of(tmp_path, "ben").question()
     assert other is not None
     assert (other.pair, other.number) == (PAIRS[0], 1)
 
 
 def test_undo_goes_back_as_far_as_there_are_verdicts_also_of_an_earlier_start(tmp_path: Path):
-    first = session(tmp_path)
+    first = rating_of(tmp_path)
     for pair in PAIRS[:2]:
         first.question()
         first.say(pair, "tie")
-    again = session(tmp_path)
+    again = rating_of(tmp_path)
     again.question()
     again.say(PAIRS[2], "tie")
     for pair in reversed(PAIRS[:3]):
@@ -69,7 +69,7 @@ def test_undo_goes_back_as_far_as_there_are_verdicts_also_of_an_earlier_start(tm
 
 
 def test_undo_asks_the_pair_again_before_it_goes_on(tmp_path: Path):
-    rating = session(tmp_path)
+    rating = rating_of(tmp_path)
     for pair in PAIRS[:2]:
         rating.say(pair, "left")
     rating.undo()
@@ -95,7 +95,7 @@ def test_equal_replies_are_ties_that_nobody_is_asked_about(tmp_path: Path):
 
 def test_time_left_is_the_median_pace_and_a_pause_does_not_count(tmp_path: Path):
     now = iter([0.0, 10.0, 10.0, 30.0, 30.0, 5000.0, 5000.0])
-    rating = session(tmp_path, clock=lambda: next(now))
+    rating = rating_of(tmp_path, clock=lambda: next(now))
     for _ in range(3):
         question = rating.question()
         assert question is not None
@@ -119,7 +119,7 @@ def rate(folder: Path, keys: str, *, width: int = 100) -> str:
         return key
 
     shown = io.StringIO()
-    rate_in_terminal(session(folder), Terminal(file=shown, width=width), read_key)
+    rate_in_terminal(rating_of(folder), Terminal(file=shown, width=width), read_key)
     return shown.getvalue()
 
 
@@ -148,6 +148,23 @@ def test_a_reply_cannot_steer_the_terminal(tmp_path: Path):
     assert "\x1b" not in shown.getvalue()
     assert "[red]x[/red]" in shown.getvalue()
     assert "(says nothing)" in shown.getvalue()
+
+
+def test_the_last_verdict_can_be_taken_back_when_all_is_rated(tmp_path: Path):
+    text = rate(tmp_path, "11111")
+    assert "all is rated" in text
+    first = choices(tmp_path)
+    rate(tmp_path, "u2x2")
+    second = choices(tmp_path)
+    assert [first[key] == second[key] for key in first] == [True] * 4 + [False]
+
+
+def test_ctrl_c_is_a_way_to_quit(tmp_path: Path):
+    def read_key() -> str:
+        raise KeyboardInterrupt
+
+    rate_in_terminal(rating_of(tmp_path), Terminal(file=io.StringIO(), width=100), read_key)
+    assert choices(tmp_path) == {}
 
 
 def test_nothing_is_taken_back_where_nothing_was_said(tmp_path: Path):

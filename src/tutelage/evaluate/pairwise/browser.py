@@ -29,7 +29,7 @@ class RatingPage:
 
     Attributes:
         rating: of the rater.
-        finished: set when all is rated, or the rater stops.
+        finished: set when the rater stops, as where all is rated.
         failure: a verdict that could not be saved; the page says so, and asks again.
     """
 
@@ -45,11 +45,11 @@ class RatingPage:
             question = None
             try:
                 question = None if self._stopped else self.rating.question()
-                self._stopped |= question is None
             except SaveError as error:  # of the tie of two equal replies
                 self.failure, self._stopped = error, True
             return template("rating_page.html").render(
                 question=question,
+                is_over=self._stopped,
                 rater=self.rating.rater,
                 done=self.rating.done,
                 total=self.rating.total,
@@ -82,7 +82,7 @@ class RatingPage:
 
 
 def rate_in_browser(rating: Rating, *, port: int = 0, announce: Callable[[str], None]) -> None:
-    """Serve the page until all is rated or the rater stops.
+    """Serve the page until the rater stops there, or by Ctrl-C; nothing is lost either way.
 
     Args:
         rating: of the rater.
@@ -92,7 +92,6 @@ def rate_in_browser(rating: Rating, *, port: int = 0, announce: Callable[[str], 
     Raises:
         ConfigError: the port cannot be had.
         SaveError: the last thing that was said could not be saved.
-        KeyboardInterrupt: Ctrl-C; nothing is lost.
     """
     page = RatingPage(rating)
     try:
@@ -108,6 +107,8 @@ def rate_in_browser(rating: Rating, *, port: int = 0, announce: Callable[[str], 
     try:
         announce(f"http://{HOST}:{server.server_port}{server.root}")
         page.finished.wait()
+    except KeyboardInterrupt:
+        page.finished.set()
     finally:
         server.shutdown()
         server.server_close()

@@ -109,7 +109,10 @@ class Client:
         outcome = self._repeated(messages)
         with self._lock:
             self._answered |= isinstance(outcome, Answer)
-            self._failures = 0 if isinstance(outcome, Answer) else self._failures + 1
+            if isinstance(outcome, Answer):
+                self._failures = 0
+            elif outcome.scope != "prompt" or not self._answered:  # that others are too long says nothing of the next
+                self._failures += 1
             is_hopeless = self._failures >= MOST_FAILURES
         if isinstance(outcome, Trouble) and (outcome.scope == "all" or is_hopeless):
             raise self._error(outcome)

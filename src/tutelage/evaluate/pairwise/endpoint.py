@@ -127,7 +127,8 @@ def endpoint_url(text: str) -> str:
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:  # of a port or an IPv6 address
         parts, usable = SplitResult("", "", "", "", ""), False
-    if not usable or parts.username is not None or not text.strip().isprintable() or " " in text.strip():
+    has_odd_characters = not text.strip().isascii() or not text.strip().isprintable() or " " in text.strip()
+    if not usable or parts.username is not None or has_odd_characters:
         raise ConfigError(
             "The endpoint is no URL that can be asked",
             where="--endpoint",
@@ -137,6 +138,11 @@ def endpoint_url(text: str) -> str:
         )
     path = parts.path.rstrip("/")
     return urlunsplit(parts._replace(path=path if path.endswith(COMPLETIONS) else path + COMPLETIONS, fragment=""))
+
+
+def shows_key(endpoint: Endpoint) -> bool:
+    """Whether the key goes to another machine without encryption."""
+    return endpoint.key is not None and endpoint.url.startswith("http:") and not _is_here(endpoint)
 
 
 def key_from_environment(name: str | None) -> str | None:
@@ -185,9 +191,13 @@ def ask_once(endpoint: Endpoint, messages: Sequence[ChatMessage], options: Mappi
         return _not_reached(endpoint, error)
 
 
+def _is_here(endpoint: Endpoint) -> bool:
+    return urlsplit(endpoint.url).hostname in ("localhost", "127.0.0.1", "::1")
+
+
 def _opener(endpoint: Endpoint) -> urllib.request.OpenerDirector:
     """Through the proxy that the environment names, but for this machine, which a proxy would look for on its own."""
-    if urlsplit(endpoint.url).hostname in ("localhost", "127.0.0.1", "::1"):
+    if _is_here(endpoint):
         return urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
     return urllib.request.build_opener(_NoRedirect)
 

@@ -21,30 +21,45 @@ HINT = "1 left is better   2 right is better   t tie   s skip   u undo   q quit"
 ANSWERED: dict[Said, str] = {"left": "left is better", "right": "right is better", "tie": "tie", "skip": "skipped"}
 
 
-def rate_in_terminal(session: Rating, out: Terminal, read_key: Callable[[], str]) -> None:
-    """Ask until all is rated, or the rater quits or the input ends; Ctrl-C is theirs, too, and loses nothing.
+def rate_in_terminal(rating: Rating, out: Terminal, read_key: Callable[[], str]) -> None:
+    """Ask until all is rated and confirmed, or the rater quits, by Ctrl-C as well, or the input ends.
 
     Args:
-        session: of the rater.
+        rating: of the rater.
         out: where questions are printed.
         read_key: the next key; raises EOFError where the input has ended.
 
     Raises:
         SaveError: a verdict could not be saved.
     """
-    while (question := session.question()) is not None:
-        out.print(_drawn(question, stacked=out.width < NARROWEST_PAIR))
-        if not _answered(session, question, out, read_key):
-            break
+    try:
+        while (question := rating.question()) is not None or _takes_back_last(rating, out, read_key):
+            if question is None:
+                continue
+            out.print(_drawn(question, stacked=out.width < NARROWEST_PAIR))
+            if not _answered(rating, question, out, read_key):
+                break
+    except (EOFError, KeyboardInterrupt):
+        out.print()
+
+
+def _takes_back_last(rating: Rating, out: Terminal, read_key: Callable[[], str]) -> bool:
+    """Whether the rater wants the last verdict back, now that all is rated."""
+    if not rating.can_undo:
+        return False
+    out.print(Text("all is rated: u takes back the last verdict, any other key ends", style="bold"))
+    return read_key().strip().lower() == "u" and rating.undo()
 
 
 def _answered(session: Rating, question: Question, out: Terminal, read_key: Callable[[], str]) -> bool:
-    """Read keys until one says something; False to quit."""
+    """Read keys until one says something; False to quit.
+
+    Raises:
+        EOFError: the input has ended.
+        SaveError: a verdict could not be saved.
+    """
     while True:
-        try:
-            key = read_key().strip().lower()
-        except EOFError:
-            return False
+        key = read_key().strip().lower()
         if key == "q":
             return False
         if key == "u":
