@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from tutelage import config
 from tutelage.errors import CheckpointError, SaveError
 from tutelage.evaluate import suite as suite_module
+from tutelage.evaluate.asking import Served
 from tutelage.export import model_folder as model_folder_module
 from tutelage.report.console.progress import Screen
 from tutelage.runs.folder import read_json
@@ -37,13 +38,16 @@ def test_r2_a_measure_that_fails_leaves_an_empty_cell_and_can_be_taken_later(
     train_tiny: TrainTiny, monkeypatch: pytest.MonkeyPatch, quiet_screen: Screen
 ) -> None:
     """Memory, or positions, run out as the general prompts are answered."""
-    served = suite_module._served
+    prompts_by_set = suite_module._prompts_by_set
 
-    def fails(*_: Any) -> Any:
+    def fails(_place: int) -> Any:
         raise IndexError("index out of range in self")
 
+    def failing(renderer: Any, eval_suite: Any) -> Any:
+        return prompts_by_set(renderer, eval_suite) | {"general": Served(2, fails)}
+
     with monkeypatch.context() as patch:
-        patch.setattr(suite_module, "_served", fails)
+        patch.setattr(suite_module, "_prompts_by_set", failing)
         finished = train_tiny(*SHORT, "train.evaluate_every=1")
     result, adapter = finished.result, finished.folder / "adapter" / "adapter_model.safetensors"
     weights = adapter.read_bytes()
@@ -59,7 +63,6 @@ def test_r2_a_measure_that_fails_leaves_an_empty_cell_and_can_be_taken_later(
 
     steps: list[Any] = []
     monkeypatch.setattr(run_module, "train", _counting(run_module.train, steps))
-    monkeypatch.setattr(suite_module, "_served", served)
     again = resume(finished.folder, quiet_screen)
 
     assert steps == [], "nothing is trained again"
@@ -111,9 +114,9 @@ def test_r2_saving_changes_nothing_of_what_is_measured(
     kinds: list[set[Any]] = []
     run_suite = run_module._run_eval_suite
 
-    def seen(job: Any, title: str, *, model: Any) -> Any:
+    def seen(job: Any, title: str, *, model: Any, kept: Any) -> Any:
         kinds.append({parameter.dtype for parameter in model.parameters()})
-        return run_suite(job, title, model=model)
+        return run_suite(job, title, model=model, kept=kept)
 
     monkeypatch.setattr(run_module, "_run_eval_suite", seen)
     train_tiny("train.max_steps=3", "model.precision=bf16", "model.method=full")

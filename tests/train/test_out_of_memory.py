@@ -6,18 +6,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
 from tests.support.one_step import Keeping, NoCheckpoints
-from tutelage.distributed.process_group import SINGLE
 from tutelage.errors import FitError, TrainingError
-from tutelage.evaluate import suite as suite_module
 from tutelage.evaluate.heldout import heldout_loss
-from tutelage.evaluate.suite import EvalSuite
 from tutelage.model.attention.packed import use_packed_attention
 from tutelage.model.loss import row_loss
 from tutelage.model.out_of_memory import is_out_of_memory
@@ -281,36 +277,3 @@ def test_b12_another_failure_of_the_held_out_loss_is_saved_before(bench: Callabl
     assert caught.value.found == "index out of range in self"
 
     assert Checkpoints(made.folder / "checkpoints", keep=9).newest() == "step-000003"
-
-
-def test_b12_prompts_are_asked_fewer_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-
-    def replies(_model: Any, _tokenizer: Any, prompts: Any, *, batch_prompts: int, done: Any, **_: Any) -> list[str]:
-        asked.append(batch_prompts)
-        done(1)
-        if batch_prompts > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        done(len(prompts) - 1)
-        return ["yes"] * len(prompts)
-
-    monkeypatch.setattr(suite_module, "greedy_replies", replies)
-    eval_suite = EvalSuite((), tuple([Mock()] * 8), (), max_new_tokens=4, batch_prompts=8)
-    counted: list[int] = []
-    said: list[str] = []
-
-    found = suite_module._ask(
-        None,
-        Mock(),
-        [np.arange(3)] * 8,
-        eval_suite,
-        batching="padded",
-        done=counted.append,
-        process_group=SINGLE,
-        log=said.append,
-    )
-
-    assert found == ["yes"] * 8
-    assert asked == [8, 4, 2]
-    assert sum(counted) == 8, "the bar ends at its end"
-    assert len(said) == 2

@@ -198,6 +198,25 @@ def test_a_log_file_gets_plain_lines() -> None:
     assert lines[5:] == ["Asking: 3", "[bold]as it is[/bold]"]
 
 
+def test_a_log_file_is_told_now_and_then_how_long_the_rest_takes() -> None:
+    out, seconds = io.StringIO(), iter([0.0, 1.0, 31.0, 32.0, 71.0, 200.0])
+    screen = Screen(Console(file=out, width=200), clock=lambda: next(seconds))
+
+    with screen.counting("Asking", 1000) as done:
+        done(400)  # were there: their time says nothing
+        done(1)
+        done(59)
+        done(1)
+        done(39)
+        done(500)
+
+    assert out.getvalue().splitlines() == [
+        "Asking: 1000",
+        "  460/1000, 4\N{NO-BREAK SPACE}min\N{NO-BREAK SPACE}39\N{NO-BREAK SPACE}s left",
+        "  500/1000, 8\N{NO-BREAK SPACE}min\N{NO-BREAK SPACE}20\N{NO-BREAK SPACE}s left",
+    ]
+
+
 def test_a_terminal_gets_a_bar() -> None:
     out = io.StringIO()
     screen = Screen(Console(file=out, width=160, force_terminal=True, _environ={"TERM": "xterm"}))

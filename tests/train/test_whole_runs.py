@@ -30,7 +30,7 @@ from tutelage.train.run import Finished
 TrainTiny = Callable[..., Finished]
 PROMISED = {
     "name", "model", "method", "steps", "epochs", "stopped_early", "best_step", "before", "after", "uncertainty",
-    "divergence", "unmeasured", "unchecked", "trained_sha256", "tokens_per_second",
+    "divergence", "noise", "unmeasured", "unchecked", "trained_sha256", "tokens_per_second",
     "trained_tokens", "total_tokens", "peak_bytes", "dropped", "examples", "parameters", "bytes", "device", "precision",
     "versions", "seed", "settings_sha256", "template_sha256", "tokenizer_sha256", "data_sha256", "git_commit",
     "started", "elapsed_seconds",
@@ -106,6 +106,7 @@ def test_a_run_leaves_all_that_is_promised(
             assert share[side]["low"] <= value <= share[side]["high"], name
             assert value * share["items"] == pytest.approx(round(value * share["items"]))
         assert share["change"]["verdict"] in VERDICTS
+    assert result["noise"]["prompts"] == result["noise"]["judged"] == 6, "of four rows and two general prompts"
     assert len(result["examples"]) == 3
     assert result["examples"][0]["prompt"] == "My sister asks for 1 lamps!"
     assert result["examples"][0]["reference"] == '{"item": "lamp", "count": 1, "urgent": true}'

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tutelage.builders.dataset import Prepared, prepare, prepared_cache
+from tutelage.builders.measuring import RepliesOf, kept_while_evaluating, not_kept
 from tutelage.builders.named_adapters import NamedAdapter
 from tutelage.builders.positions import positions_of
 from tutelage.builders.resolved_run import ResolvedRun, resolve
@@ -21,13 +22,12 @@ from tutelage.errors import CheckpointError
 from tutelage.evaluate.grading import Outcomes
 from tutelage.evaluate.heldout import heldout_loss
 from tutelage.evaluate.saved_results import read_eval_result
-from tutelage.evaluate.suite import EvalResult, EvalSuite, Metrics, run_suite
+from tutelage.evaluate.suite import EvalSuite, Metrics, run_suite
 from tutelage.evaluate.uncertainty import item_outcomes
 from tutelage.model.architecture import Architecture, architecture_of
 from tutelage.model.loss import row_loss
 from tutelage.optim.master_weights import MasterWeights
 from tutelage.pack import pack_rows
-from tutelage.render import Renderer
 from tutelage.report.console.progress import Screen
 from tutelage.runs import folder as run_files
 from tutelage.runs.fingerprint import read_inputs
@@ -64,6 +64,7 @@ def eval_suite_for(resolved: ResolvedRun, prepared: Prepared, *, architecture: A
         max_new_tokens=evaluate_settings.max_new_tokens,
         batch_prompts=evaluate_settings.batch_prompts,
         checkers=prepared.checkers,
+        noise_prompts=evaluate_settings.noise_prompts,
     )
 
 
@@ -84,30 +85,6 @@ def heldout_loss_measure(
     return measure
 
 
-def run_suite_on_ranks(
-    strategy: Strategy,
-    model: Any,
-    renderer: Renderer,
-    eval_suite: EvalSuite,
-    *,
-    done: Callable[[int], None],
-    log: Callable[[str], None],
-) -> EvalResult:
-    """Measure the model; every process gets all that is found. What fails is left out, and named in the sitting."""
-    return run_suite(
-        model,
-        renderer,
-        eval_suite,
-        done=lambda replies: done(replies * strategy.process_group.size),
-        row_loss=strategy.row_loss,
-        attention=strategy.architecture.attention,
-        unsharded=nullcontext if strategy.fsdp_root is None else strategy.fsdp_root.unsharded,
-        process_group=strategy.process_group,
-        tolerate_failures=True,
-        log=log,
-    )
-
-
 def evaluate_adapters(run: str, adapters: Sequence[NamedAdapter], *, screen: Screen) -> dict[str, Measured]:
     """Measure a run's base, what it trained, and other adapters of the same base, which is loaded once.
 
@@ -117,7 +94,8 @@ def evaluate_adapters(run: str, adapters: Sequence[NamedAdapter], *, screen: Scr
         DataError: an adapter of another base.
     """
     trained_model = open_trained_model(run, tuned=True, base=False, adapters=adapters, log=screen.log)
-    return _examine(trained_model, trained_model.names, screen)
+    with kept_while_evaluating(Path(run), trained_model, adapters=adapters, log=screen.log) as replies:
+        return _examine(trained_model, trained_model.names, screen, replies)
 
 
 def evaluate_opened(trained_model: TrainedModel, *, name: str, screen: Screen) -> Metrics:
@@ -146,7 +124,8 @@ def evaluate_beside_saved(folder: Path, *, base: bool, screen: Screen) -> tuple[
     )
     prepared = _prepared(trained_model, screen)
     name = "base" if base else "tuned"
-    measured = _measured(trained_model, (name,), trained_model.settings, prepared, screen)[name]
+    with kept_while_evaluating(folder, trained_model, log=screen.log) as replies:
+        measured = _measured(trained_model, (name,), trained_model.settings, prepared, screen, replies)[name]
     if not _same_data(folder, prepared):
         return measured, {}
     saved = read_eval_result(folder / (run_files.AFTER if base else run_files.BEFORE), log=lambda _: None)
@@ -195,8 +174,10 @@ def evaluate_rows(
     return _measured(trained_model, (name,), asked, prepared, screen)[name]
 
 
-def _examine(trained_model: TrainedModel, names: Sequence[str], screen: Screen) -> dict[str, Measured]:
-    return _measured(trained_model, names, trained_model.settings, _prepared(trained_model, screen), screen)
+def _examine(
+    trained_model: TrainedModel, names: Sequence[str], screen: Screen, replies: RepliesOf = not_kept
+) -> dict[str, Measured]:
+    return _measured(trained_model, names, trained_model.settings, _prepared(trained_model, screen), screen, replies)
 
 
 def _prepared(trained_model: TrainedModel, screen: Screen) -> Prepared:
@@ -208,16 +189,23 @@ def _prepared(trained_model: TrainedModel, screen: Screen) -> Prepared:
 
 
 def _measured(
-    trained_model: TrainedModel, names: Sequence[str], settings: Settings, prepared: Prepared, screen: Screen
+    trained_model: TrainedModel,
+    names: Sequence[str],
+    settings: Settings,
+    prepared: Prepared,
+    screen: Screen,
+    replies: RepliesOf = not_kept,
 ) -> dict[str, Measured]:
     resolved = resolve(settings)
     with trained_model.as_named(names[0]) as model:
         architecture = architecture_of(model, longest_rows(resolved, prepared))
         eval_suite = eval_suite_for(resolved, prepared, architecture=architecture)
+    eval_suite = replace(eval_suite, noise_prompts=0)
     measured = {}
     for name in names:
         title = f"Asking {name}" if len(names) > 1 else "Asking"
         with (
+            closing(replies(name)) as kept,
             screen.counting(f"{title} {eval_suite.replies} prompts", eval_suite.replies) as done,
             trained_model.as_named(name) as model,
         ):
@@ -229,6 +217,7 @@ def _measured(
                 log=screen.log,
                 row_loss=partial(row_loss, architecture=architecture),
                 attention=architecture.attention,
+                kept=kept,
             )
         for note in unchecked_notes({title: eval_result.unchecked}):
             screen.log(note)

@@ -322,6 +322,18 @@ class EvaluateSettings(Section):
             "usual": [0, 256],
         },
     )
+    noise_prompts: int = Field(
+        default=24,
+        ge=0,
+        le=LARGEST_COUNT,
+        description="Prompts that the untouched model is asked again in other batches, to see how many replies and "
+        "verdicts turn by rounding alone; 0 asks none again.",
+        json_schema_extra={
+            "source": "Yuan et al. 2025 (arXiv:2506.09501): greedy replies in bf16 differ by batch size; the number is "
+            "our choice",
+            "usual": [0, 200],
+        },
+    )
     examples: int = Field(
         default=3,
         ge=0,

@@ -27,6 +27,10 @@ def write_eval_result(path: Path, eval_result: EvalResult) -> None:
         "divergence": {place: asdict(measure) for place, measure in eval_result.divergence.items()},
         "outcomes": dict(eval_result.outcomes),
         "unchecked": {name: asdict(left) for name, left in eval_result.unchecked.items()},
+        "ends": {name: [list(end) for end in ends] for name, ends in eval_result.ends.items()},
+        "asked_again": {
+            name: {str(place): text for place, text in texts.items()} for name, texts in eval_result.asked_again.items()
+        },
     }
     run_files.write_json(path, saved)
 
@@ -43,6 +47,11 @@ def read_eval_result(path: Path, *, log: Callable[[str], None]) -> EvalResult | 
             divergence_in(saved),
             saved.get("outcomes", {}),  # without them, as of earlier versions, the replies are checked again
             unchecked_in(saved),
+            {name: tuple((tokens, by) for tokens, by in ends) for name, ends in saved.get("ends", {}).items()},
+            {
+                name: {int(place): text for place, text in texts.items()}
+                for name, texts in saved.get("asked_again", {}).items()
+            },
         )
     except FileNotFoundError:
         return None

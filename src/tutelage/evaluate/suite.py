@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from tutelage.distributed.collective_errors import collective_call, failures
+from tutelage.distributed.collective_errors import failures
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import cause_of
+from tutelage.evaluate.asking import Asking, Served, ask, ask_again
 from tutelage.evaluate.general import GeneralItem
 from tutelage.evaluate.grading import FIELD, JSON_FIELDS, SCORE, Graded, Outcomes, grade
 from tutelage.evaluate.heldout import RowLoss, heldout_loss
+from tutelage.evaluate.reply_log import NOT_KEPT, ReplyLog
 from tutelage.generate.batch_check import SAID, Batching
-from tutelage.generate.replies import answered_together, greedy_replies
-from tutelage.generate.requests import EndedReply
+from tutelage.generate.replies import answered_together
+from tutelage.generate.requests import EndedBy, EndedReply
 from tutelage.model import loss
 from tutelage.model.architecture import Attention, use_training_attention
 from tutelage.model.attention.packed import use_generation_attention
@@ -23,7 +25,10 @@ from tutelage.model.out_of_memory import is_out_of_memory, release_memory
 from tutelage.render import Renderer
 from tutelage.runs.divergence import DivergenceMeasure
 from tutelage.runs.unchecked import Unchecked
-from tutelage.types import Message, PackedSequence, Prompt, TokenIds
+from tutelage.types import Message, PackedSequence, Prompt
+
+End = tuple[int, EndedBy]
+"""Of a reply: how many tokens it has, and why it ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +42,18 @@ class EvalSuite:
     batch_prompts: int
     checkers: tuple[str, ...] = (JSON_FIELDS,)
     """Of the task's replies."""
+    noise_prompts: int = 0
+    """So many of the prompts are asked again in other batches, where any are answered together."""
 
     @property
     def replies(self) -> int:
-        """How many replies the model will be asked for."""
+        """How many replies the model will be asked for, those to the same prompts again left out."""
         return len(self.task) + len(self.general)
+
+    @property
+    def asked_again(self) -> int:
+        """How many of the prompts are asked again."""
+        return min(self.noise_prompts, self.replies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +82,10 @@ class EvalResult:
     outcomes: Outcomes = field(default_factory=dict)
     unchecked: Mapping[str, Unchecked] = field(default_factory=dict)
     """Replies whose check failed, by measure; they count neither way."""
+    ends: Mapping[str, tuple[End, ...]] = field(default_factory=dict)
+    """Of the replies, by set, in their order; empty where they are not known, as in files of older versions."""
+    asked_again: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    """Replies to the same prompts in other batches, by set and place; empty where none was asked again."""
 
 
 def run_suite(
@@ -84,6 +100,7 @@ def run_suite(
     process_group: ProcessGroup = SINGLE,
     tolerate_failures: bool = False,
     log: Callable[[str], None] = lambda _: None,
+    kept: ReplyLog = NOT_KEPT,
 ) -> EvalResult:
     """Measure `model`; it attends as it trains again when this returns.
 
@@ -98,6 +115,7 @@ def run_suite(
         process_group: processes that share the questions; all get all answers.
         tolerate_failures: a measure that fails is left out, and named in `failed`; of several processes, by all.
         log: told where memory runs out, and less is computed at once, and where the model wants its prompts apart.
+        kept: has replies of this model that need not be asked for, and takes all others as they end.
     """
     failed: dict[str, str] = {}
     tolerated = failures(process_group) if tolerate_failures else ()
@@ -109,45 +127,80 @@ def run_suite(
     except tolerated as error:
         failed["heldout_loss"] = cause_of(error)
     use_generation_attention(model)
-    replies: dict[str, list[str]] = {"task": [], "general": []}
+    asked = _Asked()
     prompts_by_set = _prompts_by_set(renderer, eval_suite)
     try:
         with unsharded() if prompts_by_set else nullcontext():
             batching = _together(model, renderer, eval_suite, log, process_group)
-            how: dict[str, Any] = {"batching": batching, "done": done, "process_group": process_group, "log": log}
-            for name, prompts in prompts_by_set.items():
-                try:
-                    ids = collective_call(process_group, prompts)
-                    replies[name] = [reply.text for reply in _ask(model, renderer, ids, eval_suite, **how)]
-                except tolerated as error:
-                    failed[name] = cause_of(error)
+            longest, together = eval_suite.max_new_tokens, eval_suite.batch_prompts
+            how = Asking(longest, together, batching, done, log, process_group, replies=kept)
+            asked.fill(model, renderer, prompts_by_set, how, tolerated, most_again=eval_suite.asked_again)
     except tolerated as error:  # nothing can be asked
-        failed |= dict.fromkeys(prompts_by_set, cause_of(error))
+        asked.failed |= dict.fromkeys(prompts_by_set, cause_of(error))
+    failed |= asked.failed
     use_training_attention(model, attention)
+    texts = {name: tuple(reply.text for reply in asked.replies.get(name, ())) for name in ("task", "general")}
     graded = grade(
         () if "task" in failed else eval_suite.task,
         () if "general" in failed else eval_suite.general,
-        replies["task"],
-        replies["general"],
+        texts["task"],
+        texts["general"],
         checkers=eval_suite.checkers,
     )
     return EvalResult(
         _measures(graded, heldout),
-        tuple(replies["task"]),
-        tuple(replies["general"]),
+        texts["task"],
+        texts["general"],
         failed,
         outcomes=graded.outcomes,
         unchecked=graded.unchecked,
+        ends={name: tuple((one.tokens, one.ended_by) for one in replies) for name, replies in asked.replies.items()},
+        asked_again=asked.again,
     )
 
 
-def _prompts_by_set(renderer: Renderer, eval_suite: EvalSuite) -> dict[str, Callable[[], Sequence[TokenIds]]]:
-    """What makes the prompts of each set that has any."""
-    prompts: dict[str, Callable[[], Sequence[TokenIds]]] = {}
-    if eval_suite.task:
-        prompts["task"] = lambda: [prompt.ids for prompt in eval_suite.task]
-    if eval_suite.general:
-        prompts["general"] = lambda: _served(renderer, eval_suite)
+@dataclass(slots=True)
+class _Asked:
+    """What came of asking: replies and failures by set, and replies to the same prompts again."""
+
+    replies: dict[str, list[EndedReply]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    again: dict[str, dict[int, str]] = field(default_factory=dict)
+
+    def fill(
+        self,
+        model: Any,
+        renderer: Renderer,
+        prompts: Mapping[str, Served],
+        how: Asking,
+        tolerated: tuple[type[Exception], ...],
+        *,
+        most_again: int,
+    ) -> None:
+        """Ask each set; where all could be asked, some prompts again."""
+        for name, served in prompts.items():
+            try:
+                self.replies[name] = ask(model, renderer.tokenizer, served, how)
+            except tolerated as error:
+                self.failed[name] = cause_of(error)
+        if self.failed or not most_again:
+            return
+        try:
+            self.again = ask_again(model, renderer.tokenizer, prompts, how, most=most_again)
+        except tolerated as error:
+            how.log(f"  note: the noise floor is not measured ({cause_of(error)})")
+
+
+def _prompts_by_set(renderer: Renderer, eval_suite: EvalSuite) -> dict[str, Served]:
+    """The prompts of each set that has any."""
+    task, general = eval_suite.task, eval_suite.general
+    prompts: dict[str, Served] = {}
+    if task:
+        prompts["task"] = Served(len(task), lambda place: task[place].ids)
+    if general:
+        prompts["general"] = Served(
+            len(general), lambda place: renderer.serve([Message("user", general[place].prompt)])
+        )
     return prompts
 
 
@@ -160,10 +213,6 @@ def _measures(graded: Graded, heldout: float | None) -> Metrics:
         fields=graded.means(FIELD),
         scores=graded.means(SCORE),
     )
-
-
-def _served(renderer: Renderer, eval_suite: EvalSuite) -> list[TokenIds]:
-    return [renderer.serve([Message("user", item.prompt)]) for item in eval_suite.general]
 
 
 def _together(
@@ -186,46 +235,3 @@ def _together(
         if batching.kind in SAID:
             log(f"  {SAID[batching.kind]}")
     return batching
-
-
-def _ask(
-    model: Any,
-    renderer: Renderer,
-    prompts: Sequence[TokenIds],
-    eval_suite: EvalSuite,
-    *,
-    batching: Batching,
-    done: Callable[[int], None],
-    process_group: ProcessGroup,
-    log: Callable[[str], None],
-) -> list[EndedReply]:
-    """The replies; where memory runs out, of half as many prompts at once."""
-    batch_prompts = min(eval_suite.batch_prompts, len(prompts))
-    finished = 0
-
-    def count(replies: int) -> None:
-        nonlocal finished
-        finished += replies
-        done(replies)
-
-    while prompts:
-        try:
-            return greedy_replies(
-                model,
-                renderer.tokenizer,
-                prompts,
-                max_new_tokens=eval_suite.max_new_tokens,
-                batch_prompts=batch_prompts,
-                batching=batching,
-                done=count,
-                process_group=process_group,
-            )
-        except (RuntimeError, MemoryError) as error:
-            if batch_prompts == 1 or not is_out_of_memory(error):
-                raise
-        # Not inside the except block: until it ends, the error keeps what the failed pass had allocated.
-        release_memory()
-        batch_prompts //= 2
-        count(-finished)
-        log(f"Memory ran out as prompts were answered: they are asked again, {batch_prompts} at once")
-    return []

@@ -13,6 +13,7 @@ from tutelage.runs.divergence import DivergenceMeasure, read_divergence
 from tutelage.runs.fields import Fields
 from tutelage.runs.folder import RECORD
 from tutelage.runs.metrics_log import record_path, recorded_lines
+from tutelage.runs.noise import NoiseFloor, read_noise
 from tutelage.runs.uncertainty import Uncertainty, read_uncertainty
 from tutelage.runs.unchecked import Unchecked, unchecked_by_phase
 from tutelage.system.seals import OTHER_BYTES, SEAL, NumberedLine, differing_files, unsealed, unsealed_line
@@ -116,6 +117,7 @@ class Result:
     uncertainty: Uncertainty | None
     divergence: dict[str, DivergenceMeasure]
     unchecked: dict[str, dict[str, Unchecked]]
+    noise: NoiseFloor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +351,7 @@ def _result(fields: Fields) -> Result:
         uncertainty=read_uncertainty(fields.inner("uncertainty")),
         divergence=read_divergence(fields.inner("divergence")),
         unchecked=unchecked_by_phase(fields),
+        noise=read_noise(fields.inner("noise")),
     )
 
 
@@ -372,13 +375,13 @@ def _ledger_counts(fields: Fields) -> LedgerCounts:
         changed=fields.inner("changed").counts(),
         notes=tuple(fields.lines("notes")),
         samples={
-            reason: tuple(_ledger_sample(sample) for sample in samples.items(reason)) for reason in samples.content
+            reason: tuple(
+                LedgerSample(sample.text("address") or "", sample.text("detail") or "")
+                for sample in samples.items(reason)
+            )
+            for reason in samples.content
         },
     )
-
-
-def _ledger_sample(fields: Fields) -> LedgerSample:
-    return LedgerSample(address=fields.text("address") or "", detail=fields.text("detail") or "")
 
 
 def _rows(value: Any, notices: list[str]) -> tuple[RenderedRow, ...]:

@@ -92,19 +92,20 @@ def read_shares(fields: Fields) -> dict[str, ShareUncertainty]:
         share = fields.inner(name)
         items = share.integer("items")
         if items is not None:
-            before, after = _range(share.inner("before")), _range(share.inner("after"))
+            before, after = read_range(share.inner("before")), read_range(share.inner("after"))
             graded = bool(share.flag("graded"))
             shares[name] = ShareUncertainty(items, before, after, _change(share.inner("change")), graded)
     return shares
 
 
-def _range(fields: Fields) -> Range | None:
+def read_range(fields: Fields) -> Range | None:
+    """An interval; None where an end is missing."""
     low, high = fields.number("low"), fields.number("high")
     return None if low is None or high is None else Range(low, high)
 
 
 def _change(fields: Fields) -> ShareChange | None:
-    found, verdict = _range(fields.inner("range")), fields.text("verdict")
+    found, verdict = read_range(fields.inner("range")), fields.text("verdict")
     fixed, broken = fields.integer("fixed"), fields.integer("broken")
     p_value, adjusted_p = fields.number("p_value"), fields.number("adjusted_p")
     if found is None or fixed is None or broken is None or p_value is None or adjusted_p is None:

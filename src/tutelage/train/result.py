@@ -12,6 +12,7 @@ import torch
 from tutelage import config
 from tutelage.builders.dataset import Prepared
 from tutelage.config import Settings
+from tutelage.evaluate.noise import noise_floor
 from tutelage.evaluate.suite import EvalResult
 from tutelage.evaluate.uncertainty import item_outcomes, uncertainty_of
 from tutelage.model.adapters.trainable import Trainable
@@ -52,6 +53,7 @@ def result_of(
         "after": asdict(after.measures),
         "uncertainty": _uncertainty(prepared, before, after),
         "divergence": {place: asdict(measure) for place, measure in after.divergence.items()},
+        "noise": _noise(prepared, before),
         "unmeasured": unmeasured(before, after),
         "unchecked": {
             phase: {name: asdict(left) for name, left in measured.unchecked.items()}
@@ -93,6 +95,11 @@ def _uncertainty(prepared: Prepared, before: EvalResult, after: EvalResult) -> d
 def unmeasured(before: EvalResult, after: EvalResult) -> dict[str, dict[str, str]]:
     """The measures that failed, by when and name, with the cause of each; empty where all went well."""
     return {when: dict(result.failed) for when, result in (("before", before), ("after", after)) if result.failed}
+
+
+def _noise(prepared: Prepared, before: EvalResult) -> dict[str, Any] | None:
+    noise = noise_floor(prepared.task, prepared.general, before, checkers=prepared.checkers)
+    return None if noise is None else asdict(noise)
 
 
 def _speed(record: Path) -> float:

@@ -17,7 +17,8 @@ from tutelage.builders.base_divergence import base_replies_for, divergence_of
 from tutelage.builders.base_model import continued, with_adapters_own
 from tutelage.builders.calibration_data import calibration_for
 from tutelage.builders.dataset import Prepared
-from tutelage.builders.evaluation import eval_suite_for, heldout_loss_measure, run_suite_on_ranks
+from tutelage.builders.evaluation import eval_suite_for, heldout_loss_measure
+from tutelage.builders.measuring import forget_replies, run_suite_on_ranks
 from tutelage.builders.memory_plan import decide_recompute
 from tutelage.builders.method import loaded_base
 from tutelage.builders.model import TrainState, train_state_for
@@ -40,7 +41,6 @@ from tutelage.runs import folder as run_files
 from tutelage.runs.fingerprint import explain_missing_paths, read_inputs, skipped_steps
 from tutelage.runs.metrics_log import Recorder, RowsRecord, record_path
 from tutelage.runs.tracker_group import TrackerGroup
-from tutelage.runs.unchecked import unchecked_notes
 from tutelage.system.allocator import allocator_warning
 from tutelage.train.abort import row_tokens_after_out_of_memory
 from tutelage.train.announcement import announce_architecture, announce_model
@@ -60,10 +60,7 @@ from tutelage.train.loss_spike import SpikeGuard
 from tutelage.train.replay_comparison import RecordedRun
 from tutelage.train.result import result_of
 from tutelage.train.signals import stop_requests
-from tutelage.train.startup import opened
-
-MEASURES = {"heldout_loss": "the held-out loss", "task": "the task", "general": "the general set"}
-"""What `EvalResult.failed` names, for people."""
+from tutelage.train.startup import has_no_step_yet, opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +137,8 @@ def run(
         return Finished(settings.run_folder, "finished", result)
     source = settings.run_folder if recorded is None else recorded.folder
     skipped = skipped_steps(source, leave_out=skip_step) if resume or recorded is not None else []
-    if resume and (checkpoint is not None or row_tokens_after_out_of_memory(source, log=screen.log) is None):
+    begins_anew = resume and (row_tokens_after_out_of_memory(source, log=screen.log) or has_no_step_yet(source))
+    if resume and (checkpoint is not None or not begins_anew):
         Checkpoints(source / run_files.CHECKPOINTS, keep=1).newest_to_oldest(chosen=checkpoint)  # or says so now
     resumption: dict[str, Any] = {"resume": resume, "checkpoint": checkpoint}
     with explain_missing_paths(source if resume or recorded is not None else None):
@@ -225,7 +223,13 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
         start=job.train_state.adapted.start,
         original_model=loaded_base(job.resolved, job.base)[0] if settings.model.freeze and not sharded else None,
     )  # before all that is measured of them: what was trained is not lost when a measure fails
-    trained_eval = _run_eval_suite(job, "After training", model=job.train_state.model)
+    weights = process_group.gather(_trained_sha256(job) if process_group.is_main else {})[0]
+    trained_eval = _run_eval_suite(
+        replace(job, eval_suite=replace(job.eval_suite, noise_prompts=0)),
+        "After training",
+        model=job.train_state.model,
+        kept=(run_files.REPLIES_AFTER, weights),
+    )
     trained_eval = replace(
         trained_eval,
         divergence=divergence_of(
@@ -249,32 +253,27 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
         parts=job.parts,
     )
     result |= {"started": started.isoformat(timespec="seconds"), "elapsed_seconds": time.perf_counter() - began}
-    result |= {"trained_sha256": trained_sha256(job.folder / run_files.trained_name(settings))}
+    result |= {"trained_sha256": weights}
     run_files.write_json(job.folder / run_files.RESULT, result)  # written last: it marks the run as finished
     (job.folder / run_files.BASE_REPLIES).unlink(missing_ok=True)
-    # A resume that takes the measures that failed begins with them, and a run of more epochs may still end with them.
-    if not result["unmeasured"] and best == outcome.progress.steps_done:
-        _checkpoints(job).forget_best()
+    if not result["unmeasured"]:
+        forget_replies(job.folder)
+        # A resume that takes the measures that failed begins with them, and a run of more epochs may still end so.
+        if best == outcome.progress.steps_done:
+            _checkpoints(job).forget_best()
     report.write(job.folder)
     job.tracking.finish(result)
     return Finished(job.folder, outcome.ended, result)
 
 
-def _run_eval_suite(job: Job, title: str, *, model: Any) -> EvalResult:
-    if job.eval_suite.replies == 0 and job.eval_suite.heldout_rows:
-        job.screen.log(f"{title}: held-out loss")
-    with job.screen.counting(f"{title}: asking {job.eval_suite.replies} prompts", job.eval_suite.replies) as done:
-        eval_result = run_suite_on_ranks(
-            job.train_state.strategy, model, job.prepared.renderer, job.eval_suite, done=done, log=job.screen.log
-        )
-    for note in unchecked_notes({title: eval_result.unchecked}):
-        job.screen.log(note)
-    for name, cause in eval_result.failed.items():
-        job.screen.log(
-            f"{title}: {MEASURES[name]} could not be measured and is left out ({cause}). "
-            f"Once it can be: {command('train', '--resume', job.folder)}"
-        )
-    return eval_result
+def _trained_sha256(job: Job) -> dict[str, str]:
+    return trained_sha256(job.folder / run_files.trained_name(job.settings))
+
+
+def _run_eval_suite(job: Job, title: str, *, model: Any, kept: tuple[str, dict[str, str]]) -> EvalResult:
+    """Measure a model; `kept` is the file in which replies are kept as they end, and the hashes of its weights."""
+    asked = (job.settings, job.train_state, model, job.prepared.renderer, job.eval_suite)
+    return run_suite_on_ranks(*asked, title=title, kept=kept, screen=job.screen)
 
 
 def _untouched(job: Job) -> Any:
@@ -304,7 +303,8 @@ def _measure_baseline(job: Job) -> EvalResult:
     if job.train_state.strategy.process_group.any(earlier is not None and not earlier.failed):
         assert earlier is not None, "all processes see one folder"
         return earlier
-    eval_result = _run_eval_suite(job, "Before training", model=_untouched(job))
+    kept = (run_files.REPLIES_BEFORE, read_inputs(job.folder)["base_sha256"])
+    eval_result = _run_eval_suite(job, "Before training", model=_untouched(job), kept=kept)
     if job.train_state.strategy.process_group.is_main:
         write_eval_result(path, eval_result)
     return eval_result
@@ -321,8 +321,8 @@ def _restore_progress(job: Job, checkpoints: Checkpoints) -> tuple[Progress, int
         row_tokens_after_out_of_memory(job.folder, log=lambda _: None),
         job.train_state.strategy.process_group,
     )
-    progress = Progress()
-    if row_tokens is None or job.checkpoint is not None or checkpoints.newest() is not None:
+    progress, begins_anew = Progress(), row_tokens is not None or has_no_step_yet(job.folder)
+    if not begins_anew or job.checkpoint is not None or checkpoints.newest() is not None:
         progress = checkpoints.restore_newest(job.train_state.optimizer, chosen=job.checkpoint, log=job.screen.log)
     process_group.barrier()  # all have read what the next line deletes
     (job.folder / run_files.STOPPED).unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from tutelage.report.console.progress import Screen
 from tutelage.runs import folder as run_files
 from tutelage.runs.fingerprint import read_inputs, require_same_inputs, write_inputs
 from tutelage.runs.lock import locked, new_run_folder
+from tutelage.runs.metrics_log import read_record, record_path
 from tutelage.runs.row_ledger import row_ledger_damage, write_row_ledger
 from tutelage.runs.trackers import require_tracker
 from tutelage.train.announcement import announce_data
@@ -90,6 +91,12 @@ def opened(
         for question in filter(None, [*questions_of_length(settings, order), positions.question(prepared)]):
             screen.log(f"Is this meant? {question}")
         return base, prepared, resources.pop_all()
+
+
+def has_no_step_yet(folder: Path) -> bool:
+    """Whether a run was ended before its first step, while its base was asked or after it: it begins there again."""
+    asked = any((folder / name).is_file() for name in (run_files.BEFORE, run_files.REPLIES_BEFORE))
+    return asked and not read_record(record_path(folder))[0]
 
 
 def _pass_gates(settings: Settings, prepared: Prepared, base: Path) -> None:

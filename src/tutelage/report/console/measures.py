@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tutelage.report.divergence import divergence_sentence
+from tutelage.report.noise import noise_sentence
 from tutelage.report.numbers import (
     GAP,
     loss,
@@ -26,6 +27,7 @@ from tutelage.report.numbers import (
 )
 from tutelage.report.score_names import score_name
 from tutelage.runs.divergence import DivergenceMeasure, divergence_in
+from tutelage.runs.noise import NoiseFloor, noise_in
 from tutelage.runs.uncertainty import Range, ShareChange, ShareUncertainty, Uncertainty, uncertainty_in
 from tutelage.runs.unchecked import unchecked_by_phase, unchecked_notes
 
@@ -52,7 +54,8 @@ class MeasuresTable:
 
 def result_table(result: Mapping[str, Any]) -> MeasuresTable:
     """All that `result.json` says of before and after (see `train.result`)."""
-    table = before_after(result["before"], result["after"], uncertainty_in(result), divergence_in(result))
+    uncertainty, divergence, noise = uncertainty_in(result), divergence_in(result), noise_in(result)
+    table = before_after(result["before"], result["after"], uncertainty, divergence, noise)
     return replace(table, notes=(*table.notes, *unchecked_notes(unchecked_by_phase(result))))
 
 
@@ -61,6 +64,7 @@ def before_after(
     after: Mapping[str, Any],
     uncertainty: Uncertainty | None = None,
     divergence: Mapping[str, DivergenceMeasure] = MappingProxyType({}),
+    noise: NoiseFloor | None = None,
     *,
     names: tuple[str, str] = ("before", "after"),
 ) -> MeasuresTable:
@@ -71,12 +75,12 @@ def before_after(
         after: the same.
         uncertainty: of the shares; with it intervals, changes and verdicts are there, too.
         divergence: of after from before, by place.
+        noise: of the replies before.
         names: of the two columns.
     """
-    distance = divergence_sentence(divergence)
-    distance_notes = () if distance is None else (distance,)
+    measured_notes = tuple(filter(None, (divergence_sentence(divergence), noise_sentence(noise))))
     if uncertainty is None:
-        return replace(several_models(dict(zip(names, (before, after), strict=True))), notes=distance_notes)
+        return replace(several_models(dict(zip(names, (before, after), strict=True))), notes=measured_notes)
     level = _whole(uncertainty.level)
     rows = []
     for name, values, share in _measured({"before": before, "after": after}, uncertainty):
@@ -84,7 +88,7 @@ def before_after(
         cells = [cell for value, side in zip(values, sides, strict=True) for cell in (value.text, _range(side))]
         rows.append((name, *cells, *_change_cells(values, share.change if share else None)))
     headings = ("", names[0], level, names[1], level, "change", level, "verdict")
-    return MeasuresTable(headings, tuple(rows), (*distance_notes, *_notes(uncertainty)))
+    return MeasuresTable(headings, tuple(rows), (*measured_notes, *_notes(uncertainty)))
 
 
 def several_models(

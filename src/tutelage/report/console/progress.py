@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -18,10 +19,13 @@ from rich.progress import (
 from rich.text import Text
 
 from tutelage.report.console.terminal import printable
+from tutelage.report.numbers import duration
 from tutelage.runs.metrics_log import HeldoutRecord, Record, RowsRecord
 
 PLAIN_LINE_EVERY = 10
 """Steps between lines where there is no terminal to draw a bar on."""
+PLAIN_COUNT_SECONDS = 30.0
+"""Between lines about how much is done, there."""
 NARROWEST_BAR = 76
 """Columns that the shortest bar takes with its numbers, a held-out loss among them; below, lines are told instead."""
 ROOM_FOR_ALL = 110
@@ -36,10 +40,18 @@ class Screen:
             Where it is not a terminal, bars become plain lines, so that a log file stays readable.
         most_lines: of these about as many for all steps; None writes one every few steps, however many they are.
         bars: False draws none, as where colors are shown and a line cannot be gone back to.
+        clock: seconds, from any beginning.
     """
 
-    def __init__(self, console: Console, *, most_lines: int | None = None, bars: bool = True) -> None:
-        self.console, self._most_lines, self._bars = console, most_lines, bars
+    def __init__(
+        self,
+        console: Console,
+        *,
+        most_lines: int | None = None,
+        bars: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.console, self._most_lines, self._bars, self._clock = console, most_lines, bars, clock
 
     def log(self, text: str) -> None:
         """One line, printed as it is and never folded."""
@@ -63,7 +75,7 @@ class Screen:
             return
         if not self._draws_bars:
             self.log(f"{title}: {total}")
-            yield lambda _done: None
+            yield self._plain_count(total)
             return
         bar = Progress(
             TextColumn("{task.description}", markup=False),
@@ -76,6 +88,24 @@ class Screen:
         with bar:
             task = bar.add_task(title, total=total)
             yield lambda done: bar.advance(task, done)
+
+    def _plain_count(self, total: int) -> Callable[[int], None]:
+        """Says now and then how many are done and how long the rest will take, at the speed since it said so last."""
+        count, said_count = 0, 0
+        said_at: float | None = None
+
+        def advance(done: int) -> None:
+            nonlocal count, said_count, said_at
+            count += done
+            now = self._clock()
+            if said_at is None:  # what was there before it began, which says nothing of its speed
+                said_count, said_at = count, now
+            elif now - said_at >= PLAIN_COUNT_SECONDS and said_count < count < total:
+                seconds_left = (total - count) * (now - said_at) / (count - said_count)
+                self.log(f"  {count}/{total}, {duration(seconds_left)} left")
+                said_count, said_at = count, now
+
+        return advance
 
     @contextmanager
     def training(self, steps: int, done: int) -> Iterator[Callable[[Record], None]]:

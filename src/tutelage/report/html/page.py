@@ -17,6 +17,7 @@ from tutelage.report.html.offline import own_parts, require_free_or_own, script_
 from tutelage.report.html.run_charts import QUANTITIES, Figure, loss_figure, quantity_figure
 from tutelage.report.html.scores import ScoreLine, gained_and_forgot, outcome, progress, score_lines
 from tutelage.report.html.token_view import RowView, view_rows
+from tutelage.report.noise import noise_sentence
 from tutelage.runs.reading import Evaluation, LedgerCounts, LedgerSample, Result, RunFolder, Step, load
 from tutelage.runs.uncertainty import Uncertainty
 from tutelage.runs.unchecked import unchecked_notes
@@ -94,6 +95,7 @@ class Page:
     uncertainty: Uncertainty | None
     divergence: str | None
     unchecked: tuple[str, ...]
+    noise: str | None
     facts: tuple[Fact, ...]
     figures: tuple[Figure, ...]
     token_share: TokenShare | None
@@ -174,6 +176,7 @@ def _page(folder: RunFolder) -> Page:
         uncertainty=result.uncertainty if result else None,
         divergence=divergence_sentence(result.divergence) if result else None,
         unchecked=tuple(unchecked_notes(result.unchecked)) if result else (),
+        noise=noise_sentence(result.noise) if result else None,
         facts=_facts(result),
         figures=_figures(folder),
         token_share=_token_share(result, steps),
