@@ -9,6 +9,7 @@ Shape legend: T = tokens of a step's row, S = replies that get a token, D = hidd
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from tutelage.generate.requests import Completion, Request
 from tutelage.generate.sampling import Choice
 from tutelage.generate.schedule import OnToken, Reply, Schedule
 from tutelage.generate.stopping import ReplyText
+from tutelage.model.adapters.per_token import PEFT_BASE, has_adapters, mixed_adapters, require_mixable, tokens_of
 from tutelage.model.adapters.prompt_tuning import has_prompt
 from tutelage.model.architecture import bare_model
 from tutelage.model.layers import decoder_of
@@ -66,7 +68,7 @@ class Engine:
         watch: Watch | None = None,
     ) -> None:
         assert not has_prompt(model), "virtual tokens are not part of this engine's rows"
-        self._model = bare_model(model)
+        self._adapted, self._model = model, bare_model(model)
         self._decoder, self._configs = decoder_of(self._model), configs_of_attention(self._model)
         self._device = self._model.get_input_embeddings().weight.device
         self._tokenizer, self._head_kind = tokenizer, head
@@ -81,10 +83,14 @@ class Engine:
             on_token: told of each token.
 
         Raises:
+            ConfigError: an adapter that the model does not have, or that cannot be mixed with others.
             RuntimeError, MemoryError: memory runs out (`model.out_of_memory`).
         """
         if not requests:
             return
+        mixed = any(request.adapter is not None for request in requests)
+        if mixed:
+            require_mixable(self._adapted, {request.adapter or self._active_adapter() for request in requests})
         longest = max(len(request.prompt) + request.max_new_tokens for request in requests)
         schedule = Schedule(
             self._replies(requests),
@@ -98,18 +104,17 @@ class Engine:
             logits_of_hidden = logits_of(self._model, self._head_kind, lay_out=len(requests) >= LAID_OUT_FROM)
         while not schedule.done:
             completions: list[Completion] = []
-            with cached_attention(self._configs), torch.inference_mode():  # not across a yield, which may be the last
+            mixing = mixed_adapters(self._model) if mixed else nullcontext()
+            # Not across a yield, which may be the last.
+            with mixing, cached_attention(self._configs), torch.inference_mode():
                 while not completions:
                     completions = self._step(schedule, logits_of_hidden, on_token)
             yield from completions
 
     def _replies(self, requests: Sequence[Request]) -> Iterator[Reply]:
-        prompts = [request.prompt for request in requests]
-        shared = shared_beginnings(prompts) if self._shares_beginnings else [0] * len(prompts)
-        beginnings: dict[tuple[int, ...], Beginning] = {(): NO_BEGINNING}
-        for place, (request, tokens) in enumerate(zip(requests, shared, strict=True)):
-            ids = tuple(request.prompt[:tokens].tolist())
-            beginning = beginnings.setdefault(ids, Beginning(tokens, ids))
+        beginnings = self._beginnings(requests)
+        for place, request in enumerate(requests):
+            beginning = beginnings[place]
             replies = [
                 Reply(
                     place=place,
@@ -125,15 +130,37 @@ class Engine:
                 replies[first].twins = replies[first + 1 : first + self._active_replies]
                 yield replies[first]
 
+    def _beginnings(self, requests: Sequence[Request]) -> list[Beginning]:
+        """What each prompt begins with; another adapter makes other keys of the same tokens."""
+        beginnings = [NO_BEGINNING] * len(requests)
+        if not self._shares_beginnings:
+            return beginnings
+        known: dict[tuple[str | None, tuple[int, ...]], Beginning] = {}
+        for adapter in {request.adapter for request in requests}:
+            places = [place for place, request in enumerate(requests) if request.adapter == adapter]
+            shared = shared_beginnings([requests[place].prompt for place in places])
+            for place, tokens in zip(places, shared, strict=True):
+                if tokens:
+                    ids = tuple(requests[place].prompt[:tokens].tolist())
+                    beginnings[place] = known.setdefault((adapter, ids), Beginning(tokens, ids, adapter))
+        return beginnings
+
+    def _active_adapter(self) -> str:
+        active: str = self._adapted.active_adapter if has_adapters(self._adapted) else PEFT_BASE
+        return active
+
     def _step(self, schedule: Schedule, logits_of_hidden: LogitsOfHidden, on_token: OnToken | None) -> list[Completion]:
         """One forward pass; returns the replies that end with it."""
         for beginning in schedule.admit():
             prefill = Prefill(slice(0, beginning.tokens), beginning, None)
-            self._hidden(Step((), (prefill,)), beginning.ids, range(beginning.tokens))
+            self._hidden(
+                Step((), (prefill,)), beginning.ids, range(beginning.tokens), [beginning.adapter] * beginning.tokens
+            )
         step, parts = schedule.row()
         ids = [token for part in parts for token in part.reply.next_ids(part.count)]
         positions = [part.reply.position + number for part in parts for number in range(part.count)]
-        hidden_TD = self._hidden(step, ids, positions)
+        adapters = [part.reply.request.adapter for part in parts for _ in range(part.count)]
+        hidden_TD = self._hidden(step, ids, positions, adapters)
         asked, places = schedule.computed(parts)
         if not asked:
             return []
@@ -142,8 +169,11 @@ class Engine:
             self._watch([reply.place for reply in asked], logits_SV)
         return schedule.take(asked, logits_SV, on_token)
 
-    def _hidden(self, step: Step, ids: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
+    def _hidden(
+        self, step: Step, ids: Sequence[int], positions: Sequence[int], adapters: Sequence[str | None]
+    ) -> torch.Tensor:
         ids_1T, positions_1T = torch.tensor([list(ids), list(positions)], device=self._device).unsqueeze(1)
-        with attending(step):
+        active = self._active_adapter()
+        with attending(step), tokens_of([adapter or active for adapter in adapters]):
             hidden_1TD: torch.Tensor = self._decoder(input_ids=ids_1T, position_ids=positions_1T, use_cache=False)[0]
         return hidden_1TD[0]

@@ -37,11 +37,13 @@ class Beginning:
     Attributes:
         tokens: how many.
         ids: which.
+        adapter: the one that they are computed with, as `requests.Request` has it.
         layers: their keys [G, P, K] and values [G, P, V] by layer, filled as they are computed.
     """
 
     tokens: int
     ids: tuple[int, ...] = ()
+    adapter: str | None = None
     layers: dict[int, LayerKV] = field(default_factory=dict)
 
 

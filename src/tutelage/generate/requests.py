@@ -85,6 +85,7 @@ class Request:
         samples: how many replies; the prompt is computed once for all of them.
         stop_strings: a reply ends before the first of them; the token that completes it is the last that is generated.
         logprobs: give the logarithm of each token's probability, before temperature and penalties.
+        adapter: PEFT's name of the adapter that answers, or `PEFT_BASE` for none; None: the one that is active.
 
     Raises:
         ConfigError: an empty prompt or stop string, or less than one token or reply.
@@ -96,6 +97,7 @@ class Request:
     samples: int = 1
     stop_strings: tuple[str, ...] = ()
     logprobs: bool = False
+    adapter: str | None = None
 
     def __post_init__(self) -> None:
         lengths = (
