@@ -134,10 +134,12 @@ def compare(
 ) -> None:
     """Compare replies in pairs, blind: how often does B win, and can so many pairs show it?
 
-    RUN alone compares its model before training with that after it. You rate in this terminal, or --by judge asks a
-    model in both orders. The same command goes on where it was left, and adds other raters.
+    RUN alone compares its model before training with that after it.
+    You rate, in this terminal or --by browser; --by judge asks a model.
+    The same command goes on where it was left, and adds other raters.
 
     Try: tutelage compare runs/quickstart --only general
+    Or: tutelage compare old.jsonl new.jsonl --by browser --rater anna
     """
     judge = None
     if by == "judge":
