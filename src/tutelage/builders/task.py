@@ -144,7 +144,7 @@ def _require_calls(prompts: Sequence[Prompt], own_texts: Sequence[str]) -> None:
                 "A task row's calls cannot be read back from what the chat template makes of them",
                 prompt,
                 found=repr(own_text[:SHOWN_CHARACTERS]),
-                expected="JSON objects with a name and an object of arguments",
+                expected="one of the forms that docs/evaluate.md names, such as JSON with a name and arguments",
                 fix=f"take {' and '.join(OF_CALLS)} out of evaluate.checkers, and rows that call tools out of the data",
             )
 

@@ -1,12 +1,14 @@
 """The tool calls in a reply beside those of the row's own turn.
 
 A call is read wherever a reply holds a JSON object with a `name` and an object of arguments, whatever a template writes
-around it. Templates that write calls in another form are not read; `builders.dataset` tries each row's own.
+around it; where a name stands in marks of the template before a JSON object of arguments (`NAMED`); and as a function
+with parameters in tags (`TAGGED`). Other forms are not read; `builders.task` tries each row's own.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,6 +23,29 @@ ARGUMENT_KEYS: Final = ("arguments", "parameters")
 last beside `tool_name`."""
 
 
+_NAME = r"(?P<name>[\w.-]+?)"
+NAMED: Final = re.compile(
+    "|".join(
+        form.replace("NAME", _NAME.replace("name", f"name{number}"))
+        for number, form in enumerate(
+            (
+                r"\[TOOL_CALLS\]NAME(?:\[CALL_ID\]\w+)?\[ARGS\]",
+                r"<｜tool▁call▁begin｜>function<｜tool▁sep｜>NAME\s+```json\s+",
+                r"<｜tool▁call▁begin｜>NAME<｜tool▁sep｜>",
+                r"<\|tool_call_begin\|>\s*(?:functions\.)?NAME(?::\d+)?\s*<\|tool_call_argument_begin\|>",
+                r"to=functions\.NAME(?:<\|channel\|>\w+)? ?(?:<\|constrain\|>)?(?:json)?<\|message\|>",
+            )
+        )
+    )
+)
+"""Source: the published chat templates of Mistral's models since 2025, DeepSeek R1 and V3, DeepSeek V3.1, Kimi K2 and
+gpt-oss, in this order."""
+TAGGED: Final = re.compile(r"<function=(?P<name>[^>\n]+)>(?P<parameters>(?:(?!<function=).)*?)</function>", re.DOTALL)
+PARAMETER: Final = re.compile(r"<parameter=(?P<key>[^>\n]+)>\n?(?P<value>.*?)\n?</parameter>", re.DOTALL)
+"""Source: the published chat templates of Qwen3-Coder and Nemotron 3. They write a text without quotes: what is JSON is
+read as JSON, so that a text of digits is a number."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """A call as a reply spells it; `arguments` is whatever stands there."""
@@ -31,17 +56,43 @@ class Call:
 
 def calls_in(text: str) -> tuple[Call, ...]:
     """The calls that `text` spells, in their order; what is cut off or is no JSON is none."""
-    decoder = json.JSONDecoder()
-    calls: list[Call] = []
+    found = [*_named_calls(text), *_tagged_calls(text)]
+    read = [span for span, _ in found]
     start = text.find("{")
     while start >= 0:
-        try:
-            value, end = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):  # a model that loops can open brackets without end
-            value, end = None, start + 1
-        calls += _calls_of(value)
+        span = next((span for span in read if start in span), None)
+        value, end = (None, span.stop) if span is not None else _decoded(text, start)
+        found += [(range(start, end), call) for call in _calls_of(value)]
         start = text.find("{", end)
-    return tuple(calls)
+    return tuple(call for _, call in sorted(found, key=lambda pair: pair[0].start))
+
+
+def _decoded(text: str, start: int) -> tuple[Any, int]:
+    """The JSON that begins there, and where it ends; None where there is none."""
+    try:
+        return json.JSONDecoder().raw_decode(text, start)
+    except (ValueError, RecursionError):  # a model that loops can open brackets without end
+        return None, start + 1
+
+
+def _named_calls(text: str) -> Iterator[tuple[range, Call]]:
+    for match in NAMED.finditer(text):
+        value, end = _decoded(text, match.end())
+        if value is not None:
+            name = next(group for group in match.groups() if group is not None)
+            yield range(match.start(), end), Call(name, value)
+
+
+def _tagged_calls(text: str) -> Iterator[tuple[range, Call]]:
+    for match in TAGGED.finditer(text):
+        arguments = {}
+        for parameter in PARAMETER.finditer(match["parameters"]):
+            try:
+                value = json.loads(parameter["value"])
+            except (ValueError, RecursionError):
+                value = parameter["value"]
+            arguments[parameter["key"]] = value
+        yield range(*match.span()), Call(match["name"], arguments)
 
 
 def same_calls(found: Iterable[Call], wanted: Iterable[Call]) -> bool:
