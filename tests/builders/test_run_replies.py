@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,3 +99,16 @@ def test_data_that_is_gone_is_told(finished: Path):
     shutil.move(run_files.read_settings(finished).evaluate.general[0], finished / "elsewhere.jsonl")
     with pytest.raises(SourceNotFoundError):
         run_replies(finished, "after", name="a")
+
+
+def test_no_torch_is_needed(finished: Path):
+    """None in `sys.modules` makes an import fail as that of a missing package does."""
+    program = (
+        "import sys; sys.modules.update(dict.fromkeys(['torch', 'transformers', 'peft']))\n"
+        "from tutelage.cli import main\n"
+        f"sys.argv = ['tutelage', 'compare', {str(finished)!r}, '--json']\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["pairs"] == 6
