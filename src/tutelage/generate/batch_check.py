@@ -90,7 +90,7 @@ def _packed_batching(
     model: Any, tokenizer: Tokenizer, answer: Answer, vocabulary: int, dtype: torch.dtype
 ) -> Batching | None:
     """How the engine answers as the model does by itself; None where it does not."""
-    if has_prompt(model) or not model._can_set_attn_implementation():
+    if not model._can_set_attn_implementation():
         return None
     long_prompt, short_prompt, *begun_alike = (
         ((first + torch.arange(tokens) * ID_STEP) % vocabulary).int().numpy()
@@ -107,6 +107,8 @@ def _packed_batching(
         expected = {place: answer([prompts[place]])[0] for place in (0, 1, len(prompts) - 1)}
         use_packed_attention(model)
         shares_beginnings = prefixes_can_be_shared(model)
+        if has_prompt(model) and not shares_beginnings:  # virtual tokens are a beginning of all prompts
+            return None
         for head in ("product", "own"):
             actual = _engine_logits(model, tokenizer, prompts, head, shares_beginnings=shares_beginnings)
             if all(_alike(actual[place], logits_SV, dtype) for place, logits_SV in expected.items()):

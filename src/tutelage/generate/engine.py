@@ -23,7 +23,7 @@ from tutelage.generate.sampling import Choice
 from tutelage.generate.schedule import OnToken, Reply, Schedule
 from tutelage.generate.stopping import ReplyText
 from tutelage.model.adapters.per_token import PEFT_BASE, has_adapters, mixed_adapters, require_mixable, tokens_of
-from tutelage.model.adapters.prompt_tuning import has_prompt
+from tutelage.model.adapters.prompt_tuning import behind_virtual_tokens, has_prompt, virtual_tokens
 from tutelage.model.architecture import bare_model
 from tutelage.model.layers import decoder_of
 from tutelage.model.output_head import HeadKind
@@ -67,7 +67,7 @@ class Engine:
         shares_beginnings: bool = True,
         watch: Watch | None = None,
     ) -> None:
-        assert not has_prompt(model), "virtual tokens are not part of this engine's rows"
+        assert shares_beginnings or not has_prompt(model), "virtual tokens are a beginning of all prompts"
         self._adapted, self._model = model, bare_model(model)
         self._decoder, self._configs = decoder_of(self._model), configs_of_attention(self._model)
         self._device = self._model.get_input_embeddings().weight.device
@@ -91,10 +91,9 @@ class Engine:
         mixed = any(request.adapter is not None for request in requests)
         if mixed:
             require_mixable(self._adapted, {request.adapter or self._active_adapter() for request in requests})
-        longest = max(len(request.prompt) + request.max_new_tokens for request in requests)
         schedule = Schedule(
             self._replies(requests),
-            KVCache(self._active_replies * capacity_for(longest) if self._most_tokens is None else self._most_tokens),
+            KVCache(self._bound(requests)),
             self._active_replies,
             PREFILL_TOKENS,
             cuts_prompts=self._shares_beginnings,
@@ -110,6 +109,12 @@ class Engine:
                 while not completions:
                     completions = self._step(schedule, logits_of_hidden, on_token)
             yield from completions
+
+    def _bound(self, requests: Sequence[Request]) -> int:
+        if self._most_tokens is not None:
+            return self._most_tokens
+        longest = max(len(request.prompt) + request.max_new_tokens for request in requests)
+        return self._active_replies * capacity_for(longest) + virtual_tokens(self._adapted)
 
     def _replies(self, requests: Sequence[Request]) -> Iterator[Reply]:
         beginnings = self._beginnings(requests)
@@ -135,14 +140,15 @@ class Engine:
         beginnings = [NO_BEGINNING] * len(requests)
         if not self._shares_beginnings:
             return beginnings
+        virtual = virtual_tokens(self._adapted)
         known: dict[tuple[str | None, tuple[int, ...]], Beginning] = {}
         for adapter in {request.adapter for request in requests}:
             places = [place for place, request in enumerate(requests) if request.adapter == adapter]
             shared = shared_beginnings([requests[place].prompt for place in places])
             for place, tokens in zip(places, shared, strict=True):
-                if tokens:
+                if tokens or virtual:
                     ids = tuple(requests[place].prompt[:tokens].tolist())
-                    beginnings[place] = known.setdefault((adapter, ids), Beginning(tokens, ids, adapter))
+                    beginnings[place] = known.setdefault((adapter, ids), Beginning(virtual + tokens, ids, adapter))
         return beginnings
 
     def _active_adapter(self) -> str:
@@ -152,10 +158,7 @@ class Engine:
     def _step(self, schedule: Schedule, logits_of_hidden: LogitsOfHidden, on_token: OnToken | None) -> list[Completion]:
         """One forward pass; returns the replies that end with it."""
         for beginning in schedule.admit():
-            prefill = Prefill(slice(0, beginning.tokens), beginning, None)
-            self._hidden(
-                Step((), (prefill,)), beginning.ids, range(beginning.tokens), [beginning.adapter] * beginning.tokens
-            )
+            self._begin(beginning)
         step, parts = schedule.row()
         ids = [token for part in parts for token in part.reply.next_ids(part.count)]
         positions = [part.reply.position + number for part in parts for number in range(part.count)]
@@ -168,6 +171,17 @@ class Engine:
         if self._watch is not None:
             self._watch([reply.place for reply in asked], logits_SV)
         return schedule.take(asked, logits_SV, on_token)
+
+    def _begin(self, beginning: Beginning) -> None:
+        """Compute the keys and values of a beginning."""
+        step = Step((), (Prefill(slice(0, beginning.tokens), beginning, None),))
+        if not beginning.virtual_tokens:
+            self._hidden(step, beginning.ids, range(beginning.tokens), [beginning.adapter] * beginning.tokens)
+            return
+        positions_1P = torch.arange(beginning.tokens, device=self._device)[None]
+        embedded_1PD = behind_virtual_tokens(self._adapted, torch.tensor([beginning.ids], device=self._device).int())
+        with attending(step):
+            self._decoder(inputs_embeds=embedded_1PD, position_ids=positions_1P, use_cache=False)
 
     def _hidden(
         self, step: Step, ids: Sequence[int], positions: Sequence[int], adapters: Sequence[str | None]

@@ -35,8 +35,8 @@ class Beginning:
     """Tokens that several prompts begin with.
 
     Attributes:
-        tokens: how many.
-        ids: which.
+        tokens: how many, virtual ones included.
+        ids: which, behind the virtual ones.
         adapter: the one that they are computed with, as `requests.Request` has it.
         layers: their keys [G, P, K] and values [G, P, V] by layer, filled as they are computed.
     """
@@ -45,6 +45,11 @@ class Beginning:
     ids: tuple[int, ...] = ()
     adapter: str | None = None
     layers: dict[int, LayerKV] = field(default_factory=dict)
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Those of prompt tuning, which stand in front of the ids."""
+        return self.tokens - len(self.ids)
 
 
 NO_BEGINNING = Beginning(0)

@@ -39,7 +39,7 @@ def logits_of(model: Any, kind: HeadKind, *, lay_out: bool) -> LogitsOfHidden:
     positions_11 = torch.zeros(1, 1, dtype=torch.long, device=model.get_input_embeddings().weight.device)
 
     def own_logits(hidden_SD: torch.Tensor) -> torch.Tensor:
-        token = Step((), (Prefill(slice(0, 1), Beginning(1), None),))
+        token = Step((), (Prefill(slice(0, 1), Beginning(1, (0,)), None),))
         with attending(token):
             return forward_logits(model, hidden_SD, {"position_ids": positions_11, "use_cache": False}).float()
 

@@ -47,7 +47,7 @@ class Reply(CachedSequence):
     @property
     def pending(self) -> int:
         """How many tokens of the prompt and of what was generated are not computed yet."""
-        return len(self.request.prompt) + len(self.text.ids) - self.position
+        return self.beginning.virtual_tokens + len(self.request.prompt) + len(self.text.ids) - self.position
 
     @property
     def position(self) -> int:
@@ -65,7 +65,8 @@ class Reply(CachedSequence):
         if self.pending == 1 and self.text.ids:
             return self.text.ids[-1:]
         ids = [*self.request.prompt.tolist(), *self.text.ids]
-        return ids[self.position : self.position + count]
+        first = self.position - self.beginning.virtual_tokens
+        return ids[first : first + count]
 
     @property
     def completion(self) -> Completion:

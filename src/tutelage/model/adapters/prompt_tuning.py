@@ -62,6 +62,23 @@ def has_prompt(model: Any) -> bool:
     )
 
 
+def virtual_tokens(model: Any) -> int:
+    """How many stand in front of what `model` reads."""
+    return int(model.active_peft_config.num_virtual_tokens) if has_prompt(model) else 0
+
+
+def behind_virtual_tokens(model: Any, ids_1R: torch.Tensor) -> torch.Tensor:
+    """[1, P + R, D]: the embeddings of the virtual tokens, and behind them those of ids.
+
+    Args:
+        model: has virtual tokens.
+        ids_1R: whole numbers; R may be 0.
+    """
+    embedded_1RD = model.get_input_embeddings()(ids_1R)
+    prompt_1PD = model.get_prompt(batch_size=1).to(embedded_1RD.dtype)
+    return torch.cat([prompt_1PD, embedded_1RD], dim=1)
+
+
 def without_prompt(model: Any) -> Any:
     """The model as it was before `add_prompt`; any other model itself."""
     return model.get_base_model() if has_prompt(model) else model
