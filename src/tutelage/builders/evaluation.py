@@ -181,10 +181,23 @@ def _examine(
 
 
 def _prepared(trained_model: TrainedModel, screen: Screen) -> Prepared:
-    folder = trained_model.renderer.tokenizer.folder
-    positions = positions_of(trained_model.settings, folder)
-    prepared = prepare(positions.within(trained_model.settings), folder, cache=prepared_cache(), log=screen.log)
-    positions.require_room(trained_model.settings, prepared)
+    return prepared_again(trained_model.settings, trained_model.renderer.tokenizer.folder, log=screen.log)
+
+
+def prepared_again(settings: Settings, start: Path, *, log: Callable[[str], None]) -> Prepared:
+    """The data of a finished run, from the files its settings name.
+
+    Args:
+        settings: of the run.
+        start: the folder of the model that it started from.
+        log: told when data was prepared before.
+
+    Raises:
+        DataError: no row is left, or a prompt leaves no room for its reply.
+    """
+    positions = positions_of(settings, start)
+    prepared = prepare(positions.within(settings), start, cache=prepared_cache(), log=log)
+    positions.require_room(settings, prepared)
     return prepared
 
 

@@ -111,14 +111,8 @@ def open_trained_model(
     start = start_folder(settings.model, log=log)
     has_adapter = settings.model.method != "full"
     trained = folder / run_files.trained_name(settings)
-    if tuned and not trained.is_dir():
-        raise SourceNotFoundError(
-            "This run has no trained weights yet",
-            where=str(trained),
-            fix=f"let it finish: {command('train', '--resume', folder)}",
-        )
     if tuned:
-        require_as_trained(folder, trained)
+        require_as_trained(folder, trained_folder(folder, settings))
     if adapters and not has_adapter:
         raise _no_base_to_stand_on(name, adapters[0])
     assert tuned or not adapters, "adapters stand beside the run's own"
@@ -208,6 +202,22 @@ def _require_same_start(
             expected="the same bytes",
             fix="restore the model that the run began with",
         )
+
+
+def trained_folder(run: Path, settings: Settings) -> Path:
+    """Where a run keeps what it trained.
+
+    Raises:
+        SourceNotFoundError: it has trained nothing yet.
+    """
+    trained = run / run_files.trained_name(settings)
+    if not trained.is_dir():
+        raise SourceNotFoundError(
+            "This run has no trained weights yet",
+            where=str(trained),
+            fix=f"let it finish: {command('train', '--resume', run)}",
+        )
+    return trained
 
 
 def require_as_trained(run: Path, trained: Path) -> None:

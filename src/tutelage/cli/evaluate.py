@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tutelage.cli.report import result_or_none
-from tutelage.cli.run_options import Adapters, AsJson, MostForgotten
+from tutelage.cli.run_options import Adapters, AsJson, DialValues, Margin, MostForgotten
 from tutelage.errors import ConfigError
 from tutelage.report.console.measures import Drawn, before_after, several_models
 from tutelage.report.console.progress import Screen
@@ -30,19 +30,33 @@ def evaluate(
         list[str] | None, typer.Option("--set", help="A setting: evaluate.max_new_tokens=64; with other questions.")
     ] = None,
     most_forgotten: MostForgotten = None,
+    dial: DialValues = None,
+    margin: Margin = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a run's tuned model again, on the recipe's validation rows, task and general set.
 
     With --adapter NAME=FOLDER_OR_RUN: base, tuned and each adapter, on one loaded base, in one table.
+    With --dial 0,0.25,0.5,0.75,1: the model at values between base and tuned, in a table and on a page, dial.html.
     With several models, or questions of your own: each is asked the same, the first is what the others are held
     against. Try: tutelage evaluate smollm2-135m runs/quickstart --general datasets/general.jsonl
     """
     asks_others = bool(task or general or validation or overrides)
     _refuse_contradictions(
-        {"--base": base, "--adapter": bool(adapter), "several models": len(models) > 1, "other questions": asks_others},
-        gated=most_forgotten is not None,
+        {
+            "--base": base,
+            "--adapter": bool(adapter),
+            "several models": len(models) > 1,
+            "other questions": asks_others,
+            "--fail-if-forgets": most_forgotten is not None,
+            "--dial": dial is not None,
+        }
     )
+    if dial is not None or margin is not None:
+        from tutelage.cli.dial import evaluate_dial
+
+        evaluate_dial(models[0], dial, margin=margin, as_json=as_json)
+        return
     if adapter:
         _evaluate_adapters(models[0], adapter, as_json=as_json)
         return
@@ -66,8 +80,7 @@ def evaluate(
     _evaluate_run(models[0], base=base, most_forgotten=most_forgotten, as_json=as_json)
 
 
-def _refuse_contradictions(given: Mapping[str, bool], *, gated: bool) -> None:
-    given = {**given, "--fail-if-forgets": gated}
+def _refuse_contradictions(given: Mapping[str, bool]) -> None:
     contradictions = (
         ("--base", "--adapter", "leave --base out; the base is measured too"),
         ("--fail-if-forgets", "--adapter", "ask for one of the two at a time"),
@@ -75,6 +88,11 @@ def _refuse_contradictions(given: Mapping[str, bool], *, gated: bool) -> None:
         ("--base", "other questions", "name the base instead of the run"),
         ("--adapter", "several models", "name the adapters among the models"),
         ("--adapter", "other questions", "name the adapters among the models"),
+        ("--dial", "--base", "leave --base out; the base is measured too"),
+        ("--dial", "--adapter", "ask for one of the two at a time"),
+        ("--dial", "--fail-if-forgets", "leave the second out; --margin says what may be lost"),
+        ("--dial", "several models", "name one run"),
+        ("--dial", "other questions", "leave them out; the run's own are asked"),
     )
     for first, second, fix in contradictions:
         if given[first] and given[second]:

@@ -22,4 +22,21 @@ MostForgotten = Annotated[
         help="Exit with status 1 if the general set lost more than this share of its items: 0.05 is 5 points.",
     ),
 ]
+DialValues = Annotated[
+    str | None,
+    typer.Option(
+        "--dial",
+        metavar="0,0.25,...,1",
+        help="Measure values between the base (0) and what was trained (1), without training again.",
+    ),
+]
+Margin = Annotated[
+    float | None,
+    typer.Option(
+        "--margin",
+        min=0.0,
+        max=1.0,
+        help="With --dial: name the largest value that lost at most this share of the general set; 0.03 unless given.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs; progress goes to standard error.")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -13,7 +14,7 @@ POINTS = 2001
 """At which the density of Student's t is summed up; its quantiles are then exact to 6 digits."""
 
 
-def ratio_interval(sums: Sequence[float], counts: Sequence[int], *, level: float = LEVEL) -> Interval:
+def ratio_interval(sums: Sequence[float], counts: Sequence[float], *, level: float = LEVEL) -> Interval:
     """Of sum(sums) / sum(counts), such as the mean over all tokens of documents that were drawn as wholes.
 
     The units are what was drawn, not what they count: tokens of one document are alike. Source: Cochran 1977, "Sampling
@@ -21,7 +22,7 @@ def ratio_interval(sums: Sequence[float], counts: Sequence[int], *, level: float
 
     Args:
         sums: of each unit.
-        counts: of each unit, at least one of them above 0.
+        counts: of each unit; their sum is above 0.
         level: the share of intervals that hold the true ratio.
 
     Raises:
@@ -37,6 +38,7 @@ def ratio_interval(sums: Sequence[float], counts: Sequence[int], *, level: float
     return Interval(ratio - half, ratio + half)
 
 
+@lru_cache(maxsize=256)  # of sets of one size, which are compared again and again
 def t_quantile(share: float, degrees: int) -> float:
     """Below which `share` of Student's t lies.
 

@@ -108,16 +108,16 @@ def require_scalable(model: Any, *, start_slot: str | None = None) -> None:
     """
     adapter_config = model.peft_config[DEFAULT_ADAPTER]
     if str(adapter_config.peft_type.value) != "LORA":
-        raise _no_between(
+        raise nothing_between(
             "prompt tuning adds virtual tokens, of which no part is the base: none of them is",
             fix="leave --dial out",
         )
     if adapter_config.bias != "none":
-        raise _no_between(f"the adapter trained biases of its base (bias = {adapter_config.bias})", fix="merge it")
+        raise nothing_between(f"the adapter trained biases of its base (bias = {adapter_config.bias})", fix="merge it")
     if adapter_config.trainable_token_indices:
-        raise _no_between("the adapter has rows of tokens of its own (trainable_token_indices)", fix="merge it")
+        raise nothing_between("the adapter has rows of tokens of its own (trainable_token_indices)", fix="merge it")
     if start_slot is not None and any(layer.lora_variant for layer in _pair_layers(model)):
-        raise _no_between(
+        raise nothing_between(
             "the run trained an adapter of DoRA on, so its base has magnitudes as well",
             fix='start from its merged weights instead: model.adapter = "merge"',
         )
@@ -171,7 +171,7 @@ def _paired(base: Any, tuned: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
     own = dict(tuned.named_parameters(remove_duplicate=False))
     wrong = sorted(start.keys() ^ own.keys()) or [name for name in own if start[name].shape != own[name].shape]
     if wrong:
-        raise _no_between(
+        raise nothing_between(
             f"{len(wrong)} tensors that its base does not have in this shape, such as {wrong[0]}",
             fix="leave --dial out",
         )
@@ -191,7 +191,8 @@ def _whole_modules(model: Any) -> list[Any]:
     return [module for module in model.modules() if isinstance(module, ModulesToSaveWrapper)]
 
 
-def _no_between(found: str, *, fix: str) -> ConfigError:
+def nothing_between(found: str, *, fix: str) -> ConfigError:
+    """The error of a model of a kind that has no values between."""
     return ConfigError(
         "This model has nothing between its base and what was trained",
         where="--dial",

@@ -36,6 +36,8 @@ REPLIES_AGAIN = "replies-evaluate.jsonl"
 ROWS = "rows.json"
 RESULT = "result.json"
 REPORT = "report.html"
+DIAL = "dial.json"
+DIAL_PAGE = "dial.html"
 STOPPED = "stopped.json"
 CHECKPOINTS = "checkpoints"
 TRACKERS = "trackers"
@@ -293,7 +295,7 @@ def move_finished_aside(folder: Path, *, steps: int) -> Path:
     finished = folder / f"finished-{steps:06d}"
     try:
         finished.mkdir(exist_ok=True)
-        for name in (MODEL, ADAPTER, AFTER, REPORT, RESULT):
+        for name in (MODEL, ADAPTER, AFTER, REPORT, DIAL, DIAL_PAGE, RESULT):
             if (folder / name).exists():
                 os.replace(folder / name, finished / name)
         sync(finished)
@@ -314,7 +316,7 @@ def move_finished_aside(folder: Path, *, steps: int) -> Path:
 
 def clear_scratch(folder: Path) -> None:
     """Delete what a killed process was writing in a run's folder: names that begin with a dot, each for one of ours."""
-    for name in (SETTINGS, INPUTS, RECORD, LEDGER, DROPS, BEFORE, BASE_REPLIES, AFTER, ROWS, RESULT, STOPPED):
+    for name in (SETTINGS, INPUTS, RECORD, LEDGER, DROPS, BEFORE, BASE_REPLIES, AFTER, ROWS, RESULT, STOPPED, DIAL):
         (folder / f".{name}").unlink(missing_ok=True)
     for name in (MODEL, ADAPTER):
         for scratch in folder.glob(f".{name}-*"):

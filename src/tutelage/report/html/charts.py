@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 from xml.etree import ElementTree
 
-Point = tuple[float, float]
+from tutelage.report.html.svg import Point, line, place, text
+
 Tone = Literal["a", "b", "c"]
 
 LEFT, RIGHT, BOTTOM = 58, 28, 44
@@ -146,8 +147,8 @@ def draw(chart: Chart, size: Size) -> str:
             "viewBox": f"0 0 {size.width} {size.height}",
             "role": "img",
             "aria-labelledby": title_id,
-            "data-left": _at(plane.left),
-            "data-right": _at(plane.right),
+            "data-left": place(plane.left),
+            "data-right": place(plane.right),
             "focusable": "false",
         },
     )
@@ -157,10 +158,10 @@ def draw(chart: Chart, size: Size) -> str:
     for series in chart.series:
         _draw_series(root, plane, series)
     for x in chart.lost_xs:
-        _text(root, plane.x(x), plane.bottom - 4, "×", "lost middle")
+        text(root, plane.x(x), plane.bottom - 4, "×", "lost middle")
     for mark in chart.marks:
         _draw_mark(root, plane, mark)
-    _line(root, (plane.left, plane.top), (plane.left, plane.bottom), "cursor")
+    line(root, (plane.left, plane.top), (plane.left, plane.bottom), "cursor")
     return ElementTree.tostring(root, encoding="unicode")
 
 
@@ -210,25 +211,25 @@ def _draw_legend(root: ElementTree.Element, rows: Sequence[Sequence[tuple[float,
         y = 14 + LEGEND_LINE * index
         for x, series in row:
             if "line" in series.style:
-                _line(root, (x, y - 4), (x + 22, y - 4), f"line tone-{series.tone}")
+                line(root, (x, y - 4), (x + 22, y - 4), f"line tone-{series.tone}")
             if "dots" in series.style:
                 _circle(root, x + 11, y - 4, series)
-            _text(root, x + 28, y, series.name, "legend")
+            text(root, x + 28, y, series.name, "legend")
 
 
 def _draw_axes(root: ElementTree.Element, plane: Plane, y_label: str, *, wide: bool) -> None:
     y_ticks = ticks(plane.y_low, plane.y_high)
     for value in y_ticks:
         y = plane.y(value)
-        _line(root, (plane.left, y), (plane.right, y), "axis" if value == 0 else "grid")
-        _text(root, plane.left - 8, y + 4, tick_label(value, y_ticks[1] - y_ticks[0]), "end")
+        line(root, (plane.left, y), (plane.right, y), "axis" if value == 0 else "grid")
+        text(root, plane.left - 8, y + 4, tick_label(value, y_ticks[1] - y_ticks[0]), "end")
     x_ticks = ticks(plane.x_low, plane.x_high, most=10 if wide else 5, whole=True)
     for value in x_ticks:
         x = plane.x(value)
-        _line(root, (x, plane.bottom), (x, plane.bottom + 5), "axis")
-        _text(root, x, plane.bottom + 19, f"{value:,.0f}", "middle")
-    _text(root, (plane.left + plane.right) / 2, plane.bottom + 37, "step", "middle name")
-    _text(root, 6, plane.top - 10, y_label, "name")
+        line(root, (x, plane.bottom), (x, plane.bottom + 5), "axis")
+        text(root, x, plane.bottom + 19, f"{value:,.0f}", "middle")
+    text(root, (plane.left + plane.right) / 2, plane.bottom + 37, "step", "middle name")
+    text(root, 6, plane.top - 10, y_label, "name")
 
 
 def _draw_series(root: ElementTree.Element, plane: Plane, series: Series) -> None:
@@ -251,39 +252,23 @@ def _path(points: Sequence[Point], place_x: Callable[[float], float], place_y: C
     commands, pen_down = [], False
     for x, y in points:
         if drawable(y):
-            commands.append(f"{'L' if pen_down else 'M'}{_at(place_x(x))} {_at(place_y(y))}")
+            commands.append(f"{'L' if pen_down else 'M'}{place(place_x(x))} {place(place_y(y))}")
         pen_down = drawable(y)
     return "".join(commands)
 
 
 def _draw_mark(root: ElementTree.Element, plane: Plane, mark: Mark) -> None:
     x, y = plane.x(mark.x), plane.y(mark.y)
-    _line(root, (x, plane.top), (x, plane.bottom), "mark")
-    ElementTree.SubElement(root, "circle", {"cx": _at(x), "cy": _at(y), "r": "6", "class": "mark"})
+    line(root, (x, plane.top), (x, plane.bottom), "mark")
+    ElementTree.SubElement(root, "circle", {"cx": place(x), "cy": place(y), "r": "6", "class": "mark"})
     on_right_half = x > (plane.left + plane.right) / 2
-    _text(
+    text(
         root, x - 8 if on_right_half else x + 8, plane.top + 10, mark.text, "end strong" if on_right_half else "strong"
-    )
-
-
-def _line(root: ElementTree.Element, start: Point, end: Point, style: str) -> None:
-    ElementTree.SubElement(
-        root,
-        "line",
-        {"x1": _at(start[0]), "y1": _at(start[1]), "x2": _at(end[0]), "y2": _at(end[1]), "class": style},
     )
 
 
 def _circle(root: ElementTree.Element, x: float, y: float, series: Series) -> ElementTree.Element:
     radius = "3" if series.style == "dots" else "3.5"
     return ElementTree.SubElement(
-        root, "circle", {"cx": _at(x), "cy": _at(y), "r": radius, "class": f"{series.style} tone-{series.tone}"}
+        root, "circle", {"cx": place(x), "cy": place(y), "r": radius, "class": f"{series.style} tone-{series.tone}"}
     )
-
-
-def _text(root: ElementTree.Element, x: float, y: float, content: str, style: str) -> None:
-    ElementTree.SubElement(root, "text", {"x": _at(x), "y": _at(y), "class": style}).text = content
-
-
-def _at(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tutelage.report import numbers
-from tutelage.report.html.charts import NARROW, WIDE, Chart, Mark, Point, Series, draw, drawable
+from tutelage.report.html.charts import NARROW, WIDE, Chart, Mark, Series, draw, drawable
+from tutelage.report.html.svg import Point
 from tutelage.runs.reading import Evaluation, Step
 
 MOST_POINTS = 240
