@@ -30,7 +30,7 @@ from tutelage.train.run import Finished
 TrainTiny = Callable[..., Finished]
 PROMISED = {
     "name", "model", "method", "steps", "epochs", "stopped_early", "best_step", "before", "after", "uncertainty",
-    "divergence", "noise", "unmeasured", "unchecked", "trained_sha256", "tokens_per_second",
+    "divergence", "noise", "transitions", "unmeasured", "unchecked", "trained_sha256", "tokens_per_second",
     "trained_tokens", "total_tokens", "peak_bytes", "dropped", "examples", "parameters", "bytes", "device", "precision",
     "versions", "seed", "settings_sha256", "template_sha256", "tokenizer_sha256", "data_sha256", "git_commit",
     "started", "elapsed_seconds",
@@ -100,6 +100,8 @@ def test_a_run_leaves_all_that_is_promised(
     found = result["uncertainty"]
     assert set(found["shares"]) == {"exact_match", "valid_json", "general"}
     assert set(found["fields"]) == {"item", "count", "urgent"}
+    assert found["capabilities"] == {}  # the general set has no two topics of ten items
+    assert set(result["transitions"]) == {"lost", "gained", "lost_items"}
     for name, share in (*found["shares"].items(), *found["fields"].items()):
         for side in ("before", "after"):
             value = result[side].get(name, result[side]["fields"].get(name))
@@ -249,6 +251,7 @@ def test_without_questions_only_loss_is_measured(train_tiny: TrainTiny, quiet_sc
 
     assert finished.result["before"] == {
         "exact_match": None, "valid_json": None, "heldout_loss": None, "general": None, "fields": {}, "scores": {},
+        "capabilities": {},
     }  # fmt: skip
     assert finished.result["after"]["heldout_loss"] > 0
     assert finished.result["after"]["exact_match"] is None

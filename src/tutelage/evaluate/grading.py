@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from tutelage.errors import cause_of
+from tutelage.evaluate.capabilities import capability_outcomes
 from tutelage.evaluate.checkers.registry import CHECKERS
 from tutelage.evaluate.general import GeneralItem, passes
 from tutelage.evaluate.json_task import score_rows
@@ -17,7 +18,8 @@ from tutelage.types import Prompt
 Outcome: TypeAlias = bool | float | None
 """Right or wrong, or a score from 0 to 1; None = the checker failed on it."""
 Outcomes: TypeAlias = Mapping[str, Sequence[Outcome]]
-"""By the name of a measure that of each of its items; fields have `FIELD` before their names, scores `SCORE`."""
+"""By the name of a measure that of each of its items; fields have `FIELD` before their names, scores `SCORE`,
+capabilities `evaluate.capabilities.CAPABILITY`."""
 
 FIELD, SCORE = "field ", "score "
 JSON_FIELDS = "json_fields"
@@ -79,6 +81,7 @@ def grade(
                 _add(graded, SCORE + name, task, task_replies, check)
     if general and len(general_replies) == len(general):
         _add(graded, "general", general, general_replies, passes)
+        graded.outcomes.update(capability_outcomes(general, graded.outcomes["general"]))
     return graded
 
 

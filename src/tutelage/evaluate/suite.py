@@ -11,6 +11,7 @@ from tutelage.distributed.collective_errors import failures
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import cause_of
 from tutelage.evaluate.asking import Asking, Served, ask, ask_again
+from tutelage.evaluate.capabilities import CAPABILITY
 from tutelage.evaluate.general import GeneralItem
 from tutelage.evaluate.grading import FIELD, JSON_FIELDS, SCORE, Graded, Outcomes, grade
 from tutelage.evaluate.heldout import RowLoss, heldout_loss
@@ -65,6 +66,8 @@ class Metrics:
     heldout_loss: float | None = None
     general: float | None = None
     fields: dict[str, float] = field(default_factory=dict)
+    capabilities: dict[str, float] = field(default_factory=dict)
+    """By the topics of the general set, where it has at least two with 10 items or more."""
     scores: dict[str, float] = field(default_factory=dict)
     """By the name of each checker of the task's replies: a share, or a mean score."""
 
@@ -211,6 +214,7 @@ def _measures(graded: Graded, heldout: float | None) -> Metrics:
         heldout_loss=heldout,
         general=graded.mean("general"),
         fields=graded.means(FIELD),
+        capabilities=graded.means(CAPABILITY),
         scores=graded.means(SCORE),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from tutelage.evaluate.capabilities import CAPABILITY
 from tutelage.evaluate.general import GeneralItem
 from tutelage.evaluate.grading import FIELD, JSON_FIELDS, SCORE, Outcome, Outcomes, grade, is_graded
 from tutelage.evaluate.statistics import (
@@ -70,8 +71,9 @@ def uncertainty_of(before: Outcomes, after: Outcomes) -> Uncertainty:
     def named(prefix: str) -> dict[str, ShareUncertainty]:
         return {name.removeprefix(prefix): share for name, share in shares.items() if name.startswith(prefix)}
 
-    main = {name: share for name, share in shares.items() if not name.startswith((FIELD, SCORE))}
-    return Uncertainty(LEVEL, MARGIN, POWER, shares=main, fields=named(FIELD), scores=named(SCORE))
+    main = {name: share for name, share in shares.items() if not name.startswith((FIELD, SCORE, CAPABILITY))}
+    parts = {"fields": named(FIELD), "scores": named(SCORE), "capabilities": named(CAPABILITY)}
+    return Uncertainty(LEVEL, MARGIN, POWER, shares=main, **parts)
 
 
 def _items(name: str, changes: Mapping[str, PairedChange], outcomes: Sequence[Outcome]) -> int:

@@ -14,6 +14,7 @@ from tutelage.runs.fields import Fields
 from tutelage.runs.folder import RECORD
 from tutelage.runs.metrics_log import record_path, recorded_lines
 from tutelage.runs.noise import NoiseFloor, read_noise
+from tutelage.runs.transitions import ItemTransitions, read_transitions
 from tutelage.runs.uncertainty import Uncertainty, read_uncertainty
 from tutelage.runs.unchecked import Unchecked, unchecked_by_phase
 from tutelage.system.seals import OTHER_BYTES, SEAL, NumberedLine, differing_files, unsealed, unsealed_line
@@ -71,6 +72,7 @@ class Scores:
     fields: dict[str, float | None]
     others: dict[str, float | None]
     scores: dict[str, float | None] = field(default_factory=dict)
+    capabilities: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,7 @@ class Result:
     data_sha256: dict[str, str]
     git_commit: str | None
     uncertainty: Uncertainty | None
+    transitions: ItemTransitions | None
     divergence: dict[str, DivergenceMeasure]
     unchecked: dict[str, dict[str, Unchecked]]
     noise: NoiseFloor | None
@@ -308,7 +311,7 @@ def _step(step: int, fields: Fields) -> Step:
 
 
 def _scores(fields: Fields) -> Scores:
-    named_keys = ("exact_match", "valid_json", "heldout_loss", "general", "fields", "scores")
+    named_keys = ("exact_match", "valid_json", "heldout_loss", "general", "fields", "scores", "capabilities")
     return Scores(
         exact_match=fields.number("exact_match"),
         valid_json=fields.number("valid_json"),
@@ -316,6 +319,7 @@ def _scores(fields: Fields) -> Scores:
         general=fields.number("general"),
         fields=fields.inner("fields").numbers(),
         scores=fields.inner("scores").numbers(),
+        capabilities=fields.inner("capabilities").numbers(),
         others={key: fields.number(key) for key in fields.content if key not in named_keys},
     )
 
@@ -349,6 +353,7 @@ def _result(fields: Fields) -> Result:
         data_sha256=fields.inner("data_sha256").texts(),
         git_commit=fields.text("git_commit"),
         uncertainty=read_uncertainty(fields.inner("uncertainty")),
+        transitions=read_transitions(fields.inner("transitions")),
         divergence=read_divergence(fields.inner("divergence")),
         unchecked=unchecked_by_phase(fields),
         noise=read_noise(fields.inner("noise")),
@@ -374,14 +379,12 @@ def _ledger_counts(fields: Fields) -> LedgerCounts:
         dropped=fields.inner("dropped").counts(),
         changed=fields.inner("changed").counts(),
         notes=tuple(fields.lines("notes")),
-        samples={
-            reason: tuple(
-                LedgerSample(sample.text("address") or "", sample.text("detail") or "")
-                for sample in samples.items(reason)
-            )
-            for reason in samples.content
-        },
+        samples={reason: _ledger_samples(samples.items(reason)) for reason in samples.content},
     )
+
+
+def _ledger_samples(rows: Sequence[Fields]) -> tuple[LedgerSample, ...]:
+    return tuple(LedgerSample(row.text("address") or "", row.text("detail") or "") for row in rows)
 
 
 def _rows(value: Any, notices: list[str]) -> tuple[RenderedRow, ...]:
@@ -392,9 +395,5 @@ def _rows(value: Any, notices: list[str]) -> tuple[RenderedRow, ...]:
 
 
 def _token(fields: Fields) -> Token:
-    return Token(
-        text=fields.text("text") or "",
-        id=fields.integer("id"),
-        weight=fields.number("weight") or 0.0,
-        stop=bool(fields.flag("stop")),
-    )
+    text, weight = fields.text("text") or "", fields.number("weight") or 0.0
+    return Token(text=text, id=fields.integer("id"), weight=weight, stop=bool(fields.flag("stop")))

@@ -55,6 +55,7 @@ class Uncertainty:
         shares: by the names of `evaluate.suite.Metrics`.
         fields: by the names of the JSON fields.
         scores: by the names of the checkers of the task's replies.
+        capabilities: by the topics of the general set.
     """
 
     level: float
@@ -63,12 +64,13 @@ class Uncertainty:
     shares: dict[str, ShareUncertainty] = field(default_factory=dict)
     fields: dict[str, ShareUncertainty] = field(default_factory=dict)
     scores: dict[str, ShareUncertainty] = field(default_factory=dict)
+    capabilities: dict[str, ShareUncertainty] = field(default_factory=dict)
 
     @property
     def judged(self) -> int:
         """How many changes Holm's method was applied to."""
-        measures = (*self.shares.values(), *self.fields.values(), *self.scores.values())
-        return sum(measure.change is not None for measure in measures)
+        kinds = (self.shares, self.fields, self.scores, self.capabilities)
+        return sum(measure.change is not None for kind in kinds for measure in kind.values())
 
 
 def read_uncertainty(fields: Fields) -> Uncertainty | None:
@@ -76,7 +78,7 @@ def read_uncertainty(fields: Fields) -> Uncertainty | None:
     level, margin, power = (fields.number(key) for key in ("level", "margin", "power"))
     if level is None or margin is None or power is None:
         return None
-    kinds = (read_shares(fields.inner(kind)) for kind in ("shares", "fields", "scores"))
+    kinds = (read_shares(fields.inner(kind)) for kind in ("shares", "fields", "scores", "capabilities"))
     return Uncertainty(level, margin, power, *kinds)
 
 

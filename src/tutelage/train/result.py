@@ -12,6 +12,7 @@ import torch
 from tutelage import config
 from tutelage.builders.dataset import Prepared
 from tutelage.config import Settings
+from tutelage.evaluate.capabilities import item_transitions
 from tutelage.evaluate.noise import noise_floor
 from tutelage.evaluate.suite import EvalResult
 from tutelage.evaluate.uncertainty import item_outcomes, uncertainty_of
@@ -51,7 +52,7 @@ def result_of(
         "best_step": progress.best_step,
         "before": asdict(before.measures),
         "after": asdict(after.measures),
-        "uncertainty": _uncertainty(prepared, before, after),
+        **_compared(prepared, before, after),
         "divergence": {place: asdict(measure) for place, measure in after.divergence.items()},
         "noise": _noise(prepared, before),
         "unmeasured": unmeasured(before, after),
@@ -84,12 +85,25 @@ def result_of(
     }
 
 
-def _uncertainty(prepared: Prepared, before: EvalResult, after: EvalResult) -> dict[str, Any]:
-    outcomes = (
+def _compared(prepared: Prepared, before: EvalResult, after: EvalResult) -> dict[str, Any]:
+    """What the items show of the change, and which of the general set were lost and gained."""
+    outcomes_before, outcomes_after = (
         item_outcomes(prepared.task, prepared.general, measured, checkers=prepared.checkers)
         for measured in (before, after)
     )
-    return asdict(uncertainty_of(*outcomes))
+    moved = item_transitions(
+        prepared.general,
+        before.general_replies,
+        after.general_replies,
+        right_before=outcomes_before.get("general", ()),
+        right_after=outcomes_after.get("general", ()),
+    )
+    transitions = moved and {
+        "lost": {topic: list(ids) for topic, ids in moved.lost.items()},
+        "gained": {topic: list(ids) for topic, ids in moved.gained.items()},
+        "lost_items": [asdict(item) for item in moved.lost_items],
+    }
+    return {"uncertainty": asdict(uncertainty_of(outcomes_before, outcomes_after)), "transitions": transitions}
 
 
 def unmeasured(before: EvalResult, after: EvalResult) -> dict[str, dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 from tutelage.report.console.measures import Drawn, MeasuresTable, before_after, several_models
@@ -92,3 +93,26 @@ def test_models_beside_one_another_have_intervals_where_there_is_room() -> None:
     assert line_of(printed(table, 80), "whole row exact") == ["0.0", "%", "95–100", "100.0", "%", "95–100"]
     assert line_of(printed(table, 40), "whole row exact") == ["0.0", "%", "100.0", "%"]
     assert several_models(models).headings == ("", "base", "tuned")
+
+
+def test_capabilities_stand_under_the_general_set_with_their_own_intervals() -> None:
+    named_like_a_field = dict.fromkeys(("a long name of a field", "code"), share("lost", -0.4, -0.1))
+    found = replace(FOUND, capabilities=named_like_a_field)
+    before = BEFORE | {"capabilities": {"a long name of a field": 0.5, "code": 0.4}}
+    after = AFTER | {"capabilities": {"a long name of a field": 0.5, "code": 0.2}}
+
+    table = before_after(before, after, found)
+    beside = several_models({"base": before, "tuned": after}, {"tuned": replace(found, fields={})})
+
+    names = [row[0] for row in table.rows]
+    assert names[names.index("general set") + 1 :][:2] == ["  a long name of a field", "  code"]
+    assert line_of(printed(table, 80), "  code")[-3:] == ["-20.0", "-40…-10", "lost"]
+    assert "for 6 changes" in " ".join(table.notes)
+    rows = [row for row in beside.rows if row[0] == "  a long name of a field"]
+    assert [row[-1] for row in rows] == ["", "95–100"]  # the field's, then the capability's
+
+
+def test_capabilities_of_one_side_alone_are_shown() -> None:
+    table = before_after(BEFORE, AFTER | {"capabilities": {"code": 0.25}})
+
+    assert line_of(printed(table, 80), "  code") == ["-", "25.0", "%"]

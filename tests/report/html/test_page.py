@@ -279,3 +279,34 @@ def test_rows_show_line_ends_and_the_stop_token(run):
     html = write(run).read_text(encoding="utf-8")
     assert '<span><i title="11">Hello</i><i title="12">↵\n</i></span>' in html
     assert '<mark><i title="13">yes</i><b class="stop" title="2">&lt;end&gt;</b></mark>' in html
+
+
+def moved_items(**changed):
+    item = {"id": "facts-001", "capability": "facts", "prompt": "How many hours?", "reference": "24", "before": "24",
+            "after": HOSTILE}  # fmt: skip
+    return {
+        "lost": {"facts": ["facts-001", "facts-002"]},
+        "gained": {"code": ["code-1"]},
+        "lost_items": [item | changed],
+    }
+
+
+def test_lost_items_are_shown_with_both_replies_and_the_others_counted(run, rewrite, read_page):
+    rewrite("result.json", transitions=moved_items(prompt="long " * 300))
+
+    page = read_page(write(run))
+
+    assert "2 lost (right before, wrong after), 1 gained. The ids of all are in result.json." in words(page)
+    assert "1 more lost items are not shown." in words(page)
+    assert "500 more characters are not shown." in words(page)
+    assert "facts-001" in page.text
+    assert HOSTILE in page.text
+    assert [tag for tag, _ in page.elements].count("script") == 2
+
+
+def test_a_run_that_does_not_say_which_items_moved_has_no_such_part(run, rewrite, read_page):
+    assert "item by item" not in read_page(write(run)).text
+    rewrite("result.json", transitions=None)
+    assert "item by item" not in read_page(write(run)).text
+    rewrite("result.json", transitions={"lost": {}, "gained": {}, "lost_items": []})
+    assert "No item was lost, and none gained." in read_page(write(run)).text

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tutelage.report.html.scores import ScoreLine, gained_and_forgot, outcome, progress, score_lines
@@ -109,3 +111,16 @@ def test_only_what_an_interval_shows_is_gained_or_forgotten():
 def test_a_loss_that_is_not_shown_is_worse_without_an_interval_alone():
     lines = score_lines(scores(general=0.4), scores(general=0.3))
     assert next(line for line in lines if line.key == "general").verdict == "worse"
+
+
+def test_capabilities_stand_behind_the_main_figures():
+    uncertainty = Uncertainty(0.95, 0.05, 0.8, capabilities={"code": judged("lost", -0.4, -0.1)})
+    before = replace(scores(general=0.5, fields={"a": 0.1}), capabilities={"code": 0.6, "facts": 0.5})
+    after = replace(scores(general=0.4, fields={"a": 0.2}), capabilities={"code": 0.3, "facts": 0.5})
+
+    lines = score_lines(before, after, uncertainty)
+
+    assert [line.key for line in lines][-3:] == ["capability-code", "capability-facts", "field-a"]
+    code = next(line for line in lines if line.key == "capability-code")
+    assert (code.name, code.before, code.after, code.verdict) == ("Capability code", 0.6, 0.3, "lost")
+    assert [line.split(" −")[0] for line in gained_and_forgot(lines)[1]] == ["General set", "Capability code"]

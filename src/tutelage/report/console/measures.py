@@ -45,7 +45,7 @@ STYLES = {"gained": "green", "lost": "yellow"}
 
 @dataclass(frozen=True, slots=True)
 class MeasuresTable:
-    """Texts of a table; the first cell of a row is the name of what was measured, fields indented."""
+    """Texts of a table; the first cell of a row is the name of what was measured, fields and capabilities indented."""
 
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -104,12 +104,12 @@ def several_models(
     headings = [""]
     for model in measured:
         headings += [model, _whole(shown[model].level)] if model in shown else [model]
-    by_model = {model: {name: share for name, _, share in _measured(measured, shown[model])} for model in shown}
+    by_model = {model: [share for _, _, share in _measured(measured, shown[model])] for model in shown}
     rows = []
-    for name, values, _ in _measured(measured, None):
+    for at, (name, values, _) in enumerate(_measured(measured, None)):  # a capability may be called as a field is
         cells = [name]
         for model, value in zip(measured, values, strict=True):
-            share = by_model.get(model, {}).get(name)
+            share = by_model[model][at] if model in shown else None
             cells += [value.text, _range(share.after if share else None)] if model in shown else [value.text]
         rows.append(tuple(cells))
     return MeasuresTable(tuple(headings), tuple(rows))
@@ -192,6 +192,8 @@ def _measured(
             found.append((label, values, uncertainty.shares.get(key) if uncertainty else None))
         if key == "exact_match":
             found += _inner(columns, "fields", uncertainty.fields if uncertainty else {}, "  {}".format)
+        if key == "general":
+            found += _inner(columns, "capabilities", uncertainty.capabilities if uncertainty else {}, "  {}".format)
     return found
 
 
@@ -201,7 +203,7 @@ def _inner(
     shares: Mapping[str, ShareUncertainty],
     label: Callable[[str], str],
 ) -> list[tuple[str, list[_Value], ShareUncertainty | None]]:
-    """Of each field, or score, that any model has."""
+    """Of each field, score or capability that any model has."""
     names = dict.fromkeys(name for column in reversed(columns) for name in column.get(kind, {}))
     return [
         (
@@ -252,7 +254,7 @@ def _notes(uncertainty: Uncertainty) -> list[str]:
     main = {NAMES.get(name, name): share for name, share in uncertainty.shares.items()}
     scores = {score_name(name): share for name, share in uncertainty.scores.items()}
     names_by_smallest: dict[str, list[str]] = {}
-    for name, share in (*scores.items(), *main.items(), *uncertainty.fields.items()):
+    for name, share in (*scores.items(), *main.items(), *uncertainty.fields.items(), *uncertainty.capabilities.items()):
         if share.change is not None and share.change.verdict == "not shown":
             smallest = share.change.smallest_detectable
             words = f"none ({share.items} items)" if smallest is None else points_change(smallest).removeprefix("+")

@@ -13,6 +13,7 @@ from tutelage.report import numbers as figures
 from tutelage.report.divergence import divergence_sentence
 from tutelage.report.html.charts import drawable
 from tutelage.report.html.compare import Comparison, compare
+from tutelage.report.html.lost_items import LostItems, view_lost
 from tutelage.report.html.offline import own_parts, require_free_or_own, script_json, template, write_in_one_move
 from tutelage.report.html.run_charts import QUANTITIES, Figure, loss_figure, quantity_figure
 from tutelage.report.html.scores import ScoreLine, gained_and_forgot, outcome, progress, score_lines
@@ -93,6 +94,7 @@ class Page:
     notices: tuple[str, ...]
     lines: tuple[ScoreLine, ...]
     uncertainty: Uncertainty | None
+    lost: LostItems | None
     divergence: str | None
     unchecked: tuple[str, ...]
     noise: str | None
@@ -174,6 +176,7 @@ def _page(folder: RunFolder) -> Page:
         notices=(*folder.notices, *_contradictions(result, ledger_counts)),
         lines=lines,
         uncertainty=result.uncertainty if result else None,
+        lost=view_lost(result.transitions) if result else None,
         divergence=divergence_sentence(result.divergence) if result else None,
         unchecked=tuple(unchecked_notes(result.unchecked)) if result else (),
         noise=noise_sentence(result.noise) if result else None,

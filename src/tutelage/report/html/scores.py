@@ -133,10 +133,11 @@ class ScoreLine:
 
 
 def score_lines(before: Scores, after: Scores, uncertainty: Uncertainty | None = None) -> tuple[ScoreLine, ...]:
-    """Every figure of either side: scores, the four main ones always, each field, those without a name of ours."""
+    """Every figure of either side: scores, main ones always, capabilities, fields, those without a name of ours."""
     shares = uncertainty.shares if uncertainty else {}
     field_shares = uncertainty.fields if uncertainty else {}
     score_shares = uncertainty.scores if uncertainty else {}
+    capability_shares = uncertainty.capabilities if uncertainty else {}
     main = (
         ScoreLine(key, name, kind, getattr(before, key), getattr(after, key), shares.get(key))
         for key, name, kind in MAIN
@@ -163,11 +164,22 @@ def score_lines(before: Scores, after: Scores, uncertainty: Uncertainty | None =
         )
         for name in _names(before.scores, after.scores)
     )
+    capabilities = (
+        ScoreLine(
+            f"capability-{name}",
+            f"Capability {name}",
+            "share",
+            before.capabilities.get(name),
+            after.capabilities.get(name),
+            capability_shares.get(name),
+        )
+        for name in _names(before.capabilities, after.capabilities)
+    )
     others = (
         ScoreLine(name, name, "number", before.others.get(name), after.others.get(name))
         for name in _names(before.others, after.others)
     )
-    return (*scores, *main, *fields, *others)
+    return (*scores, *main, *capabilities, *fields, *others)
 
 
 def outcome(lines: Sequence[ScoreLine]) -> str:
