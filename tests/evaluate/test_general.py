@@ -10,7 +10,8 @@ import pytest
 
 from tutelage.errors import DataError, SourceNotFoundError
 from tutelage.evaluate.checks import CHECKS
-from tutelage.evaluate.general import GeneralItem, passes, read_general, score_general
+from tutelage.evaluate.general import GeneralItem, passes, read_general
+from tutelage.evaluate.grading import grade
 from tutelage.types import Address
 
 OWN_SET = Path(__file__).resolve().parents[2] / "datasets" / "general.jsonl"
@@ -81,7 +82,10 @@ def test_every_kind_is_tried_above() -> None:
 def test_all_checks_must_hold_and_shares_are_counted() -> None:
     both = item({"kind": "min_words", "count": 2}, {"kind": "ends_with", "value": "!"})
 
-    assert score_general([both] * 4, ["oh yes!", "yes!", "oh yes", "well, oh yes!"]) == 0.5
+    graded = grade((), [both] * 4, (), ["oh yes!", "yes!", "oh yes", "well, oh yes!"])
+
+    assert graded.outcomes == {"general": [True, False, False, True]}
+    assert graded.mean("general") == 0.5
 
 
 def test_rows_keep_their_line_numbers(tmp_path: Path) -> None:
@@ -201,4 +205,4 @@ def test_no_single_reply_passes_many_items_of_our_set() -> None:
     items = read_general(str(OWN_SET))
 
     for reply in ("yes", "Yes.", "no", "I am sorry, but I cannot help with that.", "1 2 3 4 5 6 7 8 9 10", "the " * 50):
-        assert score_general(items, [reply] * len(items)) <= 0.1, reply
+        assert sum(passes(item, reply) for item in items) <= 0.1 * len(items), reply

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.evaluate.json_task import parse_object, score_json
+from tutelage.evaluate.grading import FIELD, grade
+from tutelage.evaluate.json_task import parse_object
+from tutelage.evaluate.suite import Metrics
 from tutelage.types import Address, Prompt
 
 PLAIN = st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.text(max_size=6)
@@ -21,6 +23,11 @@ def asked(*references: Any) -> list[Prompt]:
     texts = [reference if isinstance(reference, str) else json.dumps(reference) for reference in references]
     ids = np.zeros(1, dtype=np.int32)
     return [Prompt(Address("task.jsonl", number), ids, "", text) for number, text in enumerate(texts, start=1)]
+
+
+def score_json(prompts: list[Prompt], replies: list[str]) -> Metrics:
+    graded = grade(prompts, (), replies, ())
+    return Metrics(graded.mean("exact_match"), graded.mean("valid_json"), fields=graded.means(FIELD))
 
 
 @given(OBJECTS, st.sampled_from(["", " ", "\n"]))

@@ -45,7 +45,7 @@ def train(
         data: a path, glob, folder, hub id, or a list of these; or rows: dicts in a list or any other iterable. A row in
             memory is `<data>[17]` in errors and in the ledger; a copy of the rows is kept in the cache, for a resume.
         validation: rows to measure loss on, never trained on, given the same way.
-        task: rows whose JSON replies are generated and compared, before and after.
+        task: rows whose replies are generated and scored, before and after.
         general: prompts with checks, away from the task.
         resume: go on with the run of this `name` and `folder` from its last checkpoint; the same data and settings are
             required.
@@ -185,7 +185,7 @@ def evaluate(
     Args:
         model: a `Run`, the folder of one, or a model as for `train`.
         data: rows to measure the loss on; for a run None takes what its settings name.
-        task: rows whose JSON replies are generated and compared.
+        task: rows whose replies are generated and scored.
         general: prompts with checks.
         settings: as for `train`, for a model that is no run.
 

@@ -195,7 +195,7 @@ class Run:
 
         Args:
             data: rows to measure the loss on, as for `train`.
-            task: rows whose JSON replies are generated and compared.
+            task: rows whose replies are generated and scored.
             general: prompts with checks.
             base: measure the model that the run started from.
 

@@ -74,7 +74,7 @@ def prepare(
         model_folder: its tokenizer and template.
         ledger_path: receives every drop and change, as JSON lines.
         cache: folder in which prepared data is kept and looked for; None keeps none.
-        log: told when data was prepared before.
+        log: told when data was prepared before, and how the task's replies are scored where nobody chose.
 
     Raises:
         DataError: nothing is left to train on, or for a measure that was asked for; a file changed while it was read;

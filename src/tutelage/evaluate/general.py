@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,11 +58,6 @@ def passes(item: GeneralItem, reply: str) -> bool:
     """Whether `reply` passes every check of `item`."""
     text = reply.strip()
     return all(check.passes(text) for check in item.checks)
-
-
-def score_general(items: Sequence[GeneralItem], replies: Sequence[str]) -> float:
-    """Share of the items whose reply passes, from 0 to 1."""
-    return sum(passes(item, reply) for item, reply in zip(items, replies, strict=True)) / len(items)
 
 
 def read_general(path: str, *, shown: str | None = None, unit: Unit = "line") -> list[GeneralItem]:

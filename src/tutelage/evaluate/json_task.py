@@ -5,18 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
+from tutelage.evaluate.checkers.json_schema import decoded
 from tutelage.types import Prompt
-
-
-@dataclass(frozen=True, slots=True)
-class JsonScores:
-    """Shares of the rows, from 0 to 1: `valid_json` parse whole, `exact_match` equal in every field."""
-
-    valid_json: float
-    exact_match: float
-    fields: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,37 +23,19 @@ class JsonRow:
 def parse_object(reply: str) -> dict[str, Any] | None:
     """The JSON object that `reply` is, or None; text before or after it makes it something else."""
     try:
-        value = json.loads(reply, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):  # a model that loops can open brackets without end
+        value = decoded(reply)
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def score_json(prompts: Sequence[Prompt], replies: Sequence[str]) -> JsonScores:
-    """Compare each reply with its prompt's reference, field by field and whole.
+def score_rows(prompts: Sequence[Prompt], replies: Sequence[str]) -> list[JsonRow]:
+    """Compare each reply with its prompt's reference, field by field and whole, in their order.
 
     Args:
-        prompts: their references are JSON objects; `builders.dataset` has seen to it.
+        prompts: their references are JSON objects; `builders.task` has seen to it.
         replies: one for each prompt.
     """
-    rows = score_rows(prompts, replies)
-    by_field: dict[str, list[bool]] = {}
-    for row in rows:
-        for key, right in row.fields.items():
-            by_field.setdefault(key, []).append(right)
-    return JsonScores(
-        valid_json=sum(row.valid for row in rows) / len(rows),
-        exact_match=sum(row.exact for row in rows) / len(rows),
-        fields={key: sum(rights) / len(rights) for key, rights in by_field.items()},
-    )
-
-
-def score_rows(prompts: Sequence[Prompt], replies: Sequence[str]) -> list[JsonRow]:
-    """The same, one by one, in their order."""
     rows = []
     for prompt, reply in zip(prompts, replies, strict=True):
         reference = parse_object(prompt.reference)
