@@ -254,9 +254,9 @@ class TestProblems:
                 ["nothing is replayed"],
             ),
             (
-                with_values(model={"method": "full"}, data={"replay": ["g.jsonl"]}, train={"kl_to_base": 1.0}),
+                with_values(model={"method": "prompt"}, data={"replay": ["g.jsonl"]}, train={"kl_to_base": 1.0}),
                 "train.kl_to_base",
-                ['"full"', "switched off"],
+                ['"prompt"', "stays its base"],
             ),
             (
                 with_values(lora={"init": "olora"}, data={"replay": ["g.jsonl"]}, train={"kl_to_base": 1.0}),

@@ -61,7 +61,7 @@ def predicted(settings: Settings, base: Path) -> dict[str, int]:
     prepared = prepare(settings, base, cache=prepared_cache())
     resolved = decide_recompute(resolve(settings), prepared, log=lambda _text: None)
     model_shape = read_model_shape(str(base))
-    work = workload_of(resolved, fullest_row(resolved, prepared, model_shape))
+    work = workload_of(resolved, fullest_row(resolved, prepared, model_shape), prepared)
     needed = Traces(model_shape).memory(work, this_machine().overhead)
     return {figure.name: figure.size_bytes for figure in needed.figures} | {"checkpointing": int(work.checkpointing)}
 

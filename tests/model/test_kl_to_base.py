@@ -16,7 +16,8 @@ from tests.model.test_token_weights import assert_near
 from tutelage.model import loss as loss_module
 from tutelage.model.adapters.lora import add_lora
 from tutelage.model.attention.packed import use_packed_attention
-from tutelage.model.loss import row_loss
+from tutelage.model.base_outputs import HeldToBase
+from tutelage.model.loss import base_outputs_of, row_loss
 from tutelage.model.precision import cast_model
 from tutelage.model.token_weights import TokenWeights
 from tutelage.optim.master_weights import MasterWeights
@@ -49,7 +50,7 @@ def rows_of(examples: Sequence[Example], *, replayed: bool = True, **given: Any)
 
 def summed(model: Any, rows: Sequence[PackedSequence], **given: Any) -> torch.Tensor:
     use_packed_attention(model)
-    return torch.stack([row_loss(model, row, kl_to_base=STRENGTH, **given)[0] for row in rows]).sum()
+    return torch.stack([row_loss(model, row, **({"held": HeldToBase(STRENGTH)} | given))[0] for row in rows]).sum()
 
 
 @pytest.mark.parametrize("family", ["llama", "granite_scale", "gemma2_cap"])
@@ -71,6 +72,35 @@ def test_loss_is_the_cross_entropy_and_the_gradient_has_the_divergence(
 
     assert found.item() == pytest.approx(plain, rel=1e-6)
     assert_near(gradients_of(model), expected, 2e-6)
+
+
+@pytest.mark.parametrize("family", ["llama", "granite_scale", "gemma2_cap", "phi_bias"])
+def test_where_all_weights_learn_the_base_is_what_was_kept_of_it(
+    documents: Documents, tiny_model: Any, gradients_of: GradientsOf, family: str
+) -> None:
+    torch.manual_seed(0)
+    model = tiny_model if family == "llama" else FAMILIES[family]()
+    base = copy.deepcopy(model)
+    examples = documents(LENGTHS, scaled=True, vocabulary=400 if family == "llama" else 96)
+    use_packed_attention(model)
+    outputs = base_outputs_of(model.train(), pack_rows(examples, row_tokens=64))
+    assert model.training
+    random = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        parameter.data += 0.02 * torch.randn(parameter.shape, generator=random)
+    plain, followed = reference(model, base, examples)
+    (followed / 7).backward()
+    expected = gradients_of(model)
+
+    found = summed(model, rows_of(examples), held=HeldToBase(STRENGTH, outputs))
+    (found / 7).backward()
+
+    assert found.item() == pytest.approx(plain, rel=1e-6)
+    assert_near(gradients_of(model), expected, 3e-6)
+    width = base.config.hidden_size
+    trained = sum(example.trained_tokens for example in examples)
+    bias = 96 * 4 if family == "phi_bias" else 0
+    assert outputs.nbytes == 4 * width * (trained + base.config.vocab_size) + bias
 
 
 def test_chunks_change_nothing(

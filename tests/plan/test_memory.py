@@ -48,11 +48,14 @@ def test_the_start_that_full_fine_tuning_is_pulled_to_is_counted_as_it_is_stored
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_logits_of_the_base_are_counted_beside_those_of_an_adapted_model(small: ModelShape, method: Method):
+def test_what_holds_a_model_to_its_base_is_counted(small: ModelShape, method: Method):
+    """Logits of the base and its probabilities; in full fine-tuning also its head, a gradient, and hidden states."""
     traces, workload = Traces(small), single_document(method, "bf16", 64)
-    held = traces.memory(replace(workload, held_to_base=True), NOTHING)
+    held = traces.memory(replace(workload, held_to_base=True, kept_tokens=1000), NOTHING)
     more = held.training_bytes - traces.memory(workload, NOTHING).training_bytes
-    assert more == (63 * small.vocabulary * (4 + 4 + 2) if method in ("lora", "qlora") else 0)
+    logits, width = 63 * small.vocabulary * (4 + 4 + 2), small.hidden_width
+    kept = 2 * (2 * small.vocabulary * width + 1000 * width)
+    assert more == {"full": logits + kept, "lora": logits, "qlora": logits, "prompt": 0}[method]
 
 
 def test_what_looks_at_data_takes_a_covariance_or_a_gradient_for_each_layer(small: ModelShape, seven_b: ModelShape):

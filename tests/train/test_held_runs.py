@@ -36,10 +36,12 @@ def given(tmp_path: Path) -> tuple[str, ...]:
 
 def divergence(folder: Path) -> float:
     """Of what a run trained, from its base, on all rows that it could replay."""
-    trained = open_trained_model(str(folder), tuned=True, base=False, log=lambda _text: None)
+    whole = (folder / "model").is_dir()
+    trained = open_trained_model(str(folder), tuned=True, base=whole, log=lambda _text: None)
     found = prepare(trained.settings, model_folder(trained.settings.model.name, log=print))
     rows = pack_rows(found.train[24:], row_tokens=512)
-    use_packed_attention(trained.tuned)
+    for model in filter(None, (trained.tuned, trained.base)):
+        use_packed_attention(model.requires_grad_(False))
     total = 0.0
     with torch.no_grad():
         for row in rows:
@@ -47,20 +49,25 @@ def divergence(folder: Path) -> float:
                 tuned_RD = hidden_states(model, row)[0][0]
             with trained.as_base() as model:
                 base_RD = hidden_states(model, row)[0][0]
+                base_head = head_of(model)
             weights_R = torch.from_numpy(row.weights).roll(-1)
-            total += kl_to_base_of(tuned_RD, base_RD, head_of(trained.tuned), weights_R, positions=64).item()
+            given = {"positions": 64, "base_head": base_head}
+            total += kl_to_base_of(tuned_RD, base_RD, head_of(trained.tuned), weights_R, **given).item()
     return total
 
 
+@pytest.mark.parametrize(("method", "precision"), [("lora", "fp32"), ("full", "fp32"), ("full", "bf16")])
 def test_a_run_that_is_held_goes_less_far_on_what_it_replays(
-    train_tiny: Callable[..., Any], given: tuple[str, ...]
+    train_tiny: Callable[..., Any], given: tuple[str, ...], method: str, precision: str
 ) -> None:
+    given = (*given, f"model.method={method}", f"model.precision={precision}")
     free = train_tiny(*given, where="free").folder
     held = train_tiny(*given, "train.kl_to_base=10", where="held").folder
 
     assert 0 < divergence(held) < 0.7 * divergence(free)
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_resumed_run_and_two_processes_are_held_alike(
     train_tiny: Callable[..., Any],
     tiny_recipe: Callable[[Path], Path],
@@ -69,11 +76,13 @@ def test_a_resumed_run_and_two_processes_are_held_alike(
     quiet_screen: Screen,
     given: tuple[str, ...],
     tmp_path: Path,
+    method: str,
 ) -> None:
-    given = (*given, "train.kl_to_base=2", "lora.dropout=0.1", "train.learning_rate=0.0003")
-    whole = train_tiny(*given, where="whole").folder
+    given = (*given, "train.kl_to_base=2", f"model.method={method}", "train.learning_rate=0.0003")
+    dropout = ("lora.dropout=0.1",) if method == "lora" else ("train.residual_dropout=0.1",)
+    whole = train_tiny(*given, *dropout, where="whole").folder
     stop_after(5)
-    stopped = train_tiny(*given, where="stopped").folder
+    stopped = train_tiny(*given, *dropout, where="stopped").folder
     stop_after(None)
     run(config.load(stopped / "settings.toml"), quiet_screen, resume=True)
 
@@ -83,7 +92,6 @@ def test_a_resumed_run_and_two_processes_are_held_alike(
     ]
     assert_same_weights(whole, stopped, within=1e-30)
 
-    given = (*given, "lora.dropout=0.0")
     alone = train_tiny(*given, where="alone").folder
     recipe = tiny_recipe(tmp_path / "two")
     done = tutelage("train", str(recipe), *given, torchrun=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
@@ -10,7 +11,7 @@ from typing import Any
 from tutelage.builders.base_model import start_name
 from tutelage.builders.dataset import Prepared
 from tutelage.builders.resolved_run import ResolvedRun
-from tutelage.builders.sampler import replayed_from, sampler_for
+from tutelage.builders.sampler import replay_source, replayed_from, sampler_for
 from tutelage.errors import TutelageError, cause_of
 from tutelage.model.activation_checkpointing import recomputes
 from tutelage.model.out_of_memory import is_out_of_memory
@@ -48,7 +49,16 @@ def fullest_row(resolved: ResolvedRun, prepared: Prepared, model_shape: ModelSha
     return max(rows, key=lambda row: len(row.ids))
 
 
-def workload_of(resolved: ResolvedRun, row: PackedSequence) -> Workload:
+def kept_tokens(resolved: ResolvedRun, prepared: Prepared) -> int:
+    """About how many trained tokens of replayed examples a run visits, each counted once."""
+    source = replay_source(prepared.sources)
+    if source is None:
+        return 0
+    visits = min(len(source.indices), math.ceil(resolved.settings.train.epochs * source.epoch_visits))
+    return round(float(prepared.train.column("trained_tokens")[source.indices].mean()) * visits)
+
+
+def workload_of(resolved: ResolvedRun, row: PackedSequence, prepared: Prepared) -> Workload:
     """A step of the run on `row`; activations are not computed again where that is not decided yet."""
     settings, lora = resolved.settings, resolved.settings.lora
     return Workload(
@@ -62,6 +72,7 @@ def workload_of(resolved: ResolvedRun, row: PackedSequence) -> Workload:
         averaged=settings.train.ema_decay is not None,
         pulled_to_base=settings.train.l2_to_base is not None,
         held_to_base=settings.train.kl_to_base is not None,
+        kept_tokens=0 if settings.train.kl_to_base is None else kept_tokens(resolved, prepared),
         frozen=tuple(settings.model.freeze),
         lora_rank=lora.rank,
         dora=lora.dora,
@@ -78,7 +89,7 @@ def checkpointing_choice(resolved: ResolvedRun, prepared: Prepared, *, log: Call
         TutelageError: the model cannot be planned.
     """
     model_shape = _model_shape(resolved, log=log)
-    workload = workload_of(resolved, fullest_row(resolved, prepared, model_shape))
+    workload = workload_of(resolved, fullest_row(resolved, prepared, model_shape), prepared)
     return choose_checkpointing(model_shape, workload, this_machine())
 
 

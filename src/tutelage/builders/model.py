@@ -99,8 +99,7 @@ def train_state_for(
     if strategy.fsdp_root is None:
         cast_model(model, precision)
     with nullcontext() if strategy.fsdp_root is None else strategy.fsdp_root.unsharded():
-        architecture = architecture_of(model, longest)
-        strategy = replace(strategy, architecture=architecture, kl_to_base=settings.train.kl_to_base)
+        strategy = replace(strategy, architecture=architecture_of(model, longest))
     _require_product_head(settings, strategy.architecture)
     process_group.require_equal("answers of the model, as it was tried", repr(strategy.architecture))
     if strategy.fsdp_root is None:

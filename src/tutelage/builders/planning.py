@@ -50,7 +50,7 @@ def of_recipe(
         prepared = prepare(fitting, folder, cache=prepared_cache(), log=lambda _text: None)
     model_name = start_name(settings.model, log=log)
     model_shape = read_model_shape(model_name, trust_remote_code=settings.model.trust_remote_code, log=log)
-    workload = workload_of(resolved, fullest_row(resolved, prepared, model_shape))
+    workload = workload_of(resolved, fullest_row(resolved, prepared, model_shape), prepared)
     if settings.model.method == "lora" and (init_bytes := lora_init_bytes(model_shape, settings.lora.init)):
         log(f"lora.init = {settings.lora.init} takes {gigabytes(init_bytes)} beside the weights before the first step")
     data_volume = _data_volume(settings, prepared)

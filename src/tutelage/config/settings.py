@@ -192,11 +192,8 @@ def _divergence_contradictions(settings: Settings) -> list[Contradiction]:
         problem = "is set, but nothing is replayed, on which it would hold the model to its base; set data.replay"
         paths = ("train.kl_to_base", "data.replay", "data.self_replay", "data.replay_ratio")
         conflicts.append(Contradiction(paths, problem))
-    if method not in ("lora", "qlora"):
-        problem = (
-            f'is set, but with model.method = "{method}" the base is not there any more to compare with; it works with '
-            '"lora" and "qlora", whose base is the model with the adapter switched off'
-        )
+    if method == "prompt":
+        problem = 'is set, but with model.method = "prompt" the model stays its base; remove it'
         conflicts.append(Contradiction(("train.kl_to_base", "model.method"), problem))
     if settings.lora.modules_to_save:
         problem = "is set, but lora.modules_to_save trains modules of the base itself; remove one of them"

@@ -183,7 +183,7 @@ class TrainSettings(Section):
         gt=0,
         le=LARGEST_FACTOR,
         description="Strength with which the model is held to what its base predicts on the rows of data.replay: the "
-        "divergence KL(base || model) at their trained tokens; LoRA and QLoRA; left out, none.",
+        "divergence KL(base || model) at their trained tokens; left out, none.",
         json_schema_extra={
             "source": "Li and Hoiem 2017 (Learning without Forgetting), section 3; Shenfeld et al. 2025 (RL's Razor, "
             "arXiv 2509.04259)",

@@ -14,6 +14,7 @@ from tutelage.distributed.process_group import ProcessGroup
 from tutelage.errors import ConfigError
 from tutelage.model.adapters.lora import BASE_CHANGING_INITS
 from tutelage.model.architecture import PLAIN, Architecture
+from tutelage.model.base_outputs import HeldToBase
 from tutelage.model.loss import row_loss
 from tutelage.model.precision import DTYPES, Precision, cast_model
 from tutelage.model.token_weights import TokenWeights
@@ -26,14 +27,14 @@ Parallel = Literal["auto", "shard", "replicate"]
 class Strategy:
     """The processes, and the FSDP root where the model is sharded over them; without one each has a replica.
 
-    `architecture` is what was tried on the model; `kl_to_base` is the strength with which replayed rows are held to the
-    base, which no sharded model has.
+    `architecture` is what was tried on the model; `held` says how replayed rows are held to the base, which no sharded
+    model is.
     """
 
     process_group: ProcessGroup
     fsdp_root: FSDPRoot | None = None
     architecture: Architecture = PLAIN
-    kl_to_base: float | None = None
+    held: HeldToBase | None = None
 
     @property
     def replicated(self) -> bool:
@@ -54,7 +55,7 @@ class Strategy:
         given: Any = {"architecture": self.architecture, "token_weights": token_weights}
         if self.fsdp_root is not None:
             return self.fsdp_root.row_loss(model, row, **given)
-        return row_loss(model, row, **given, kl_to_base=self.kl_to_base)
+        return row_loss(model, row, **given, held=self.held)
 
 
 def place_model(

@@ -14,7 +14,13 @@ from tutelage.model.output_head import Head
 
 
 def kl_to_base_of(
-    hidden_ND: torch.Tensor, base_ND: torch.Tensor, head: Head, weights_N: torch.Tensor, *, positions: int
+    hidden_ND: torch.Tensor,
+    base_ND: torch.Tensor,
+    head: Head,
+    weights_N: torch.Tensor,
+    *,
+    positions: int,
+    base_head: Head | None = None,
 ) -> torch.Tensor:
     """Summed weighted KL(base || model) over the whole vocabulary, a scalar fp32 tensor that can be differentiated.
 
@@ -25,46 +31,65 @@ def kl_to_base_of(
     Args:
         hidden_ND: of the model, before the head.
         base_ND: the base's, on the same tokens; without gradient.
-        head: of both; it does not learn.
+        head: of the model.
         weights_N: of the positions.
         positions: most of a chunk.
+        base_head: of the base; None where it is the model's, which then does not learn.
     """
-    assert not head.weight_VD.requires_grad, "one head is read for both, and stays that of the base"
+    assert base_head is not None or not head.weight_VD.requires_grad, "a head that learns is not that of the base"
     divergence: torch.Tensor = _Divergence.apply(  # type: ignore[no-untyped-call] # torch leaves it untyped
-        hidden_ND, base_ND, head, weights_N, positions
+        hidden_ND, head.weight_VD, head.bias_V, base_ND, head, base_head or head, weights_N, positions
     )
     return divergence
 
 
 class _Divergence(torch.autograd.Function):
-    """The sum; forward also computes the gradient by the hidden states, chunk by chunk."""
+    """The sum; forward also computes the gradients, chunk by chunk."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden_ND: torch.Tensor, base_ND: torch.Tensor, head: Head, weights_N: torch.Tensor, positions: int
+    def forward(  # noqa: PLR0917 autograd hands its inputs over by position
+        ctx: Any,
+        hidden_ND: torch.Tensor,
+        weight_VD: torch.Tensor,
+        bias_V: torch.Tensor | None,
+        base_ND: torch.Tensor,
+        head: Head,
+        base_head: Head,
+        weights_N: torch.Tensor,
+        positions: int,
     ) -> torch.Tensor:
+        _, need_weight, need_bias = ctx.needs_input_grad[:3]
         grad_ND = torch.empty_like(hidden_ND)
+        grad_VD = torch.zeros_like(weight_VD) if need_weight else None
+        grad_V = torch.zeros_like(bias_V) if need_bias and bias_V is not None else None
         total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
-        buffers, base_buffers = (LogitsBuffers(hidden_ND, head.weight_VD, positions) for _ in range(2))
+        buffers, base_buffers = (LogitsBuffers(hidden_ND, weight_VD, positions) for _ in range(2))
         for start in range(0, len(hidden_ND), positions):
             chunk = slice(start, start + positions)
-            logits_CV = buffers.logits(head, hidden_ND[chunk], head.weight_VD)
+            hidden_CD = hidden_ND[chunk]
+            logits_CV = buffers.logits(head, hidden_CD, weight_VD)
             slope_CV = cap_slope(head, logits_CV)
-            divergence_C, gradient_CV = _divergence(
-                logits_CV, base_buffers.logits(head, base_ND[chunk], head.weight_VD)
-            )
+            base_CV = base_buffers.logits(base_head, base_ND[chunk], base_head.weight_VD)
+            divergence_C, gradient_CV = _divergence(logits_CV, base_CV)
             total += (divergence_C * weights_N[chunk]).sum()
             if slope_CV is not None:
                 gradient_CV.mul_(slope_CV)
             scale_C1 = (weights_N[chunk] * head.scale)[:, None]
-            torch.mm(buffers.narrowed(gradient_CV), head.weight_VD, out=grad_ND[chunk]).mul_(scale_C1)
-        ctx.save_for_backward(grad_ND)
+            if grad_V is not None:
+                grad_V += (gradient_CV * scale_C1).sum(dim=0).to(grad_V.dtype)
+            small_CV = buffers.narrowed(gradient_CV)
+            torch.mm(small_CV, weight_VD, out=grad_ND[chunk]).mul_(scale_C1)
+            if grad_VD is not None:
+                grad_VD.addmm_(small_CV.T, (hidden_CD * scale_C1).to(hidden_CD.dtype))
+        ctx.save_for_backward(grad_ND, grad_VD, grad_V)
         return total
 
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (grad_ND,) = ctx.saved_tensors
-        return grad_ND * upstream[0].to(grad_ND.dtype), None, None, None, None
+        gradients = (
+            None if gradient is None else gradient * upstream[0].to(gradient.dtype) for gradient in ctx.saved_tensors
+        )
+        return *gradients, None, None, None, None, None
 
 
 def _divergence(logits_CV: torch.Tensor, base_CV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

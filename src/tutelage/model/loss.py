@@ -8,7 +8,7 @@ Shape legend: N = trained positions, D = hidden width, V = vocabulary, R = token
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from tutelage.model.adapters.adapter_set import without_adapter
 from tutelage.model.adapters.prompt_tuning import DecoderInputs, decoder_inputs
 from tutelage.model.architecture import PLAIN, Architecture, bare_model, dummy_token_inputs, native_inputs
+from tutelage.model.base_outputs import BaseOutputs, HeldToBase, kept_head
 from tutelage.model.kl_to_base import kl_to_base_of
 from tutelage.model.layers import decoder_of
 from tutelage.model.logits_buffers import LogitsBuffers, cap_slope
@@ -70,12 +71,12 @@ def row_loss(
     architecture: Architecture = PLAIN,
     emulated_device: str | None = None,
     token_weights: TokenWeights | None = None,
-    kl_to_base: float | None = None,
+    held: HeldToBase | None = None,
 ) -> tuple[torch.Tensor, int]:
     """Summed weighted cross-entropy of a packed row, and how many tokens it was summed over.
 
     With `token_weights` the gradient is that of the sum in which each token has such a weight as well; with
-    `kl_to_base` that of a replayed row has the divergence from the base too (`model.kl_to_base`). The sum that is
+    `held` that of a replayed row has the divergence from the base too (`model.kl_to_base`). The sum that is
     returned stays the one without, so that losses of runs compare.
 
     Args:
@@ -84,7 +85,7 @@ def row_loss(
         architecture: what was tried on the model (`model.architecture.architecture_of`).
         emulated_device: compute as on this kind of device, which the planner emulates; None: as on its own.
         token_weights: how tokens are weighted in the gradient; None leaves them their weights in the row.
-        kl_to_base: strength of the pull of replayed rows towards the model without its adapter; None for none.
+        held: how replayed rows are held to the base; None where they are not.
 
     Returns:
         A scalar fp32 tensor that can be differentiated, and the number of tokens with a non-zero weight.
@@ -92,8 +93,8 @@ def row_loss(
     targets = np.flatnonzero(row.weights)  # here and not on the device, where asking means waiting for it
     if architecture.head == "whole":
         return _loss_of_whole(model, row, targets, token_weights), len(targets)
-    strength = kl_to_base if row.replayed and torch.is_grad_enabled() else None
-    base_1RD = None if strength is None else _base_hidden_states(model, row, architecture)
+    held = held if row.replayed and torch.is_grad_enabled() and len(targets) else None
+    base_1RD = None if held is None or held.outputs is not None else _base_hidden_states(model, row, architecture)
     hidden_1RD, fed = hidden_states(model, row, architecture=architecture, emulated_device=emulated_device)
     device = hidden_1RD.device
     # The hidden state of the token before predicts a token. The first token of a document without a parent has
@@ -119,11 +120,29 @@ def row_loss(
         positions,
         token_weights,
     )
-    if base_1RD is not None and strength is not None:
-        base_ND = base_1RD[0].index_select(0, fed.places(predecessors_N))
-        divergence = strength * kl_to_base_of(hidden_ND, base_ND, head, weights_N, positions=positions)
-        loss = loss + (divergence - divergence.detach())
+    if held is not None:
+        if base_1RD is not None:
+            base_ND, base_head = base_1RD[0].index_select(0, fed.places(predecessors_N)), None
+        else:
+            assert held.outputs is not None, "the base is the model without its adapter, or was kept"
+            base_ND, base_head = held.outputs.of(row), held.outputs.head
+        divergence = kl_to_base_of(hidden_ND, base_ND, head, weights_N, positions=positions, base_head=base_head)
+        loss = loss + held.strength * (divergence - divergence.detach())
     return loss, len(targets)
+
+
+@torch.no_grad()
+def base_outputs_of(model: Any, rows: Iterable[PackedSequence], *, architecture: Architecture = PLAIN) -> BaseOutputs:
+    """What a model that is still the base makes of rows, kept with its head; nothing is drawn meanwhile."""
+    outputs, was_training = BaseOutputs(kept_head(head_of(model))), model.training
+    model.eval()
+    for row in rows:
+        hidden_1RD, fed = hidden_states(model, row, architecture=architecture)
+        predecessors = row.predecessors()[np.flatnonzero(row.weights)]
+        places_N = fed.places(torch.from_numpy(predecessors).to(hidden_1RD.device, torch.long))
+        outputs.keep(row, hidden_1RD[0].index_select(0, places_N))
+    model.train(was_training)
+    return outputs
 
 
 def _base_hidden_states(model: Any, row: PackedSequence, architecture: Architecture) -> torch.Tensor:

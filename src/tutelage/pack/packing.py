@@ -116,7 +116,7 @@ def batches(
 
     Of several processes each gets its share of a batch's rows, the same number of them; the count is that of all.
     Rows of more than `max_row_tokens` tokens are split first (`split_rows`), by all processes alike. Examples from the
-    index `replayed_from` on have rows of their own, marked as such.
+    index `replayed_from` on have rows of their own, marked as such, in which none shares a beginning.
     """
     for step, epoch, indices in sampler.indices(start_step):
         groups = [indices]
@@ -128,10 +128,10 @@ def batches(
             pack_rows(
                 [examples[index] for index in group],
                 row_tokens=row_tokens,
-                share_prefixes=share_prefixes,
+                share_prefixes=share_prefixes and not apart,
                 documents_isolated=documents_isolated,
             )
-            for group in groups
+            for apart, group in enumerate(groups)
         ]
         rows = packed[0] + tuple(replace(row, replayed=True) for group_rows in packed[1:] for row in group_rows)
         if max_row_tokens is not None:

@@ -32,7 +32,7 @@ class Traces:
         """The trace of `workload`; QLoRA computes as LoRA does, on weights that it dequantizes for each matmul."""
         as_run = replace(workload, method="lora") if workload.method == "qlora" else workload
         as_run = replace(as_run, optimizer="adamw", averaged=False, pulled_to_base=False, held_to_base=False)
-        as_run = replace(as_run, double_quantization=True)
+        as_run = replace(as_run, double_quantization=True, kept_tokens=0)
         if (as_run, device) not in self._traces:
             self._traces[as_run, device] = trace(self.model_shape, as_run, device=device)
         return self._traces[as_run, device]

@@ -167,7 +167,17 @@ def _persistent_figures(model_shape: ModelShape, workload: Workload, traced: Tra
         f"{trainable:,} trained x {model_shape.stored_bytes_per_parameter} (as stored){per_device}",
         "Li et al. 2018 (L2-SP), section 3; src/tutelage/optim/pull_to_base.py",
     )
-    is_pulled = workload.pulled_to_base and workload.method == "full"
+    is_pulled, is_held = (
+        wanted and workload.method == "full" for wanted in (workload.pulled_to_base, workload.held_to_base)
+    )
+    head_numbers = model_shape.vocabulary * model_shape.hidden_width
+    base_outputs = Figure(
+        "base outputs",
+        (2 * head_numbers + workload.kept_tokens * model_shape.hidden_width) * compute_bytes,
+        f"(2 x {head_numbers:,} of the output head, the base's and a gradient, + {workload.kept_tokens:,} replayed "
+        f"tokens x {model_shape.hidden_width}) x {compute_bytes}",
+        "src/tutelage/model/base_outputs.py",
+    )
     return (
         Figure("weights", round(weight_bytes / shards), weight_formula, weight_source),
         Figure("masters", master_bytes // shards, master_formula, f"Micikevicius et al. 2018, section 3.1; {ENGINE}"),
@@ -187,6 +197,7 @@ def _persistent_figures(model_shape: ModelShape, workload: Workload, traced: Tra
             else "src/tutelage/optim/state_size.py, parameter by parameter",
         ),
         *([start] if is_pulled else []),
+        *([base_outputs] if is_held else []),
     )
 
 
@@ -223,7 +234,7 @@ def _transient_figures(
         "probabilities",
         "src/tutelage/model/kl_to_base.py",
     )
-    is_held = workload.held_to_base and workload.method in ("lora", "qlora")
+    is_held = workload.held_to_base and workload.method != "prompt"
     checkpointed = "; with checkpointing, each layer's input" if workload.checkpointing else ""
     return (
         Figure(

@@ -31,6 +31,7 @@ class Workload:
         averaged: keep a moving average of what is trained.
         pulled_to_base: keep the start of what full fine-tuning trains; an adapter needs none.
         held_to_base: logits of the base are computed beside those of the model, for rows that are replayed.
+        kept_tokens: of full fine-tuning, tokens whose hidden states of the base are kept for that.
         virtual_tokens: of prompt tuning, in front of each document.
         parents: for each document the one that it continues, as in `types.PackedSequence`; empty for none.
     """
@@ -49,6 +50,7 @@ class Workload:
     averaged: bool = False
     pulled_to_base: bool = False
     held_to_base: bool = False
+    kept_tokens: int = 0
     virtual_tokens: int = 20
     parents: tuple[int, ...] = ()
 

@@ -18,6 +18,7 @@ from tutelage.builders.base_model import continued, with_adapters_own
 from tutelage.builders.calibration_data import calibration_for
 from tutelage.builders.dataset import Prepared
 from tutelage.builders.evaluation import eval_suite_for, heldout_loss_measure
+from tutelage.builders.held_to_base import held_to_base
 from tutelage.builders.measuring import forget_replies, run_suite_on_ranks
 from tutelage.builders.memory_plan import decide_recompute
 from tutelage.builders.method import loaded_base
@@ -46,13 +47,7 @@ from tutelage.train.abort import row_tokens_after_out_of_memory
 from tutelage.train.announcement import announce_architecture, announce_model
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.dataloader import rank_batches
-from tutelage.train.extension import (
-    Part,
-    has_other_length,
-    order_over_parts,
-    parts_in,
-    schedule_of,
-)
+from tutelage.train.extension import Part, has_other_length, order_over_parts, parts_in, schedule_of
 from tutelage.train.finished import complete, trained_sha256
 from tutelage.train.listener import Listener
 from tutelage.train.loop import Cadence, Ending, Outcome, train
@@ -153,10 +148,10 @@ def run(
         tracking = TrackerGroup.of(trackers, settings.run_folder, log=screen.log)
         tracking.start(tomllib.loads(config.dump(settings)), settings.run_folder.name)
         resolved = decide_recompute(resolved, prepared, log=screen.log)
-        train_state = _train_state(resolved, base, prepared, process_group, screen)
+        parts = parts_in(read_inputs(settings.run_folder))
+        train_state = _train_state(resolved, base, prepared, process_group, screen, parts)
         eval_suite = eval_suite_for(resolved, prepared, architecture=train_state.strategy.architecture)
         job = Job(resolved, base, prepared, train_state, eval_suite, screen, tracking=tracking, **resumption)
-        parts = parts_in(read_inputs(settings.run_folder))
         job = replace(job, skipped=frozenset(skipped), recorded=recorded, parts=parts)
         _announce(screen, train_state)
         finished = _run(job, started, began)
@@ -172,10 +167,11 @@ def _completed(settings: Settings, screen: Screen, process_group: ProcessGroup) 
 
 
 def _train_state(
-    resolved: ResolvedRun, base: Path, prepared: Prepared, process_group: ProcessGroup, screen: Screen
+    resolved: ResolvedRun, base: Path, prepared: Prepared, group: ProcessGroup, screen: Screen, parts: tuple[Part, ...]
 ) -> TrainState:
     open_calibration, longest = calibration_for(resolved, prepared, screen), longest_rows(resolved, prepared)
-    return train_state_for(resolved, base, process_group, open_calibration=open_calibration, longest=longest)
+    state = train_state_for(resolved, base, group, open_calibration=open_calibration, longest=longest)
+    return held_to_base(resolved, prepared, order_over_parts(resolved.settings, prepared, parts), state, screen)
 
 
 def _announce(screen: Screen, train_state: TrainState) -> None:
