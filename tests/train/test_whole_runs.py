@@ -108,6 +108,10 @@ def test_a_run_leaves_all_that_is_promised(
             assert share[side]["low"] <= value <= share[side]["high"], name
             assert value * share["items"] == pytest.approx(round(value * share["items"]))
         assert share["change"]["verdict"] in VERDICTS
+    for side in ("before", "after"):
+        assert {"ended", "not_empty", "no_loop", "tokens_90"} <= set(result[side]["health"]["task"])
+        assert 0 < result[side]["health"]["general"]["median_tokens"] <= 40
+    assert {"task ended", "general no_loop"} <= set(found["health"])
     assert result["noise"]["prompts"] == result["noise"]["judged"] == 6, "of four rows and two general prompts"
     assert len(result["examples"]) == 3
     assert result["examples"][0]["prompt"] == "My sister asks for 1 lamps!"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tutelage.distributed.collective_errors import failures
@@ -14,11 +14,12 @@ from tutelage.evaluate.asking import Asking, Served, ask, ask_again
 from tutelage.evaluate.capabilities import CAPABILITY
 from tutelage.evaluate.general import GeneralItem
 from tutelage.evaluate.grading import FIELD, JSON_FIELDS, SCORE, Graded, Outcomes, grade
+from tutelage.evaluate.health import health_figures, health_outcomes
 from tutelage.evaluate.heldout import RowLoss, heldout_loss
 from tutelage.evaluate.reply_log import NOT_KEPT, ReplyLog
 from tutelage.generate.batch_check import SAID, Batching
 from tutelage.generate.replies import answered_together
-from tutelage.generate.requests import EndedBy, EndedReply
+from tutelage.generate.requests import End, EndedReply
 from tutelage.model import loss
 from tutelage.model.architecture import Attention, use_training_attention
 from tutelage.model.attention.packed import use_generation_attention
@@ -27,9 +28,6 @@ from tutelage.render import Renderer
 from tutelage.runs.divergence import DivergenceMeasure
 from tutelage.runs.unchecked import Unchecked
 from tutelage.types import Message, PackedSequence, Prompt
-
-End = tuple[int, EndedBy]
-"""Of a reply: how many tokens it has, and why it ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +68,8 @@ class Metrics:
     """By the topics of the general set, where it has at least two with 10 items or more."""
     scores: dict[str, float] = field(default_factory=dict)
     """By the name of each checker of the task's replies: a share, or a mean score."""
+    health: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By set, what `evaluate.health` says of its replies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +150,16 @@ def run_suite(
         texts["general"],
         checkers=eval_suite.checkers,
     )
+    ends = {name: tuple((one.tokens, one.ended_by) for one in replies) for name, replies in asked.replies.items()}
+    health = health_outcomes(eval_suite.task, eval_suite.general, texts, ends)
     return EvalResult(
-        _measures(graded, heldout),
+        replace(_measures(graded, heldout), health=health_figures(texts, ends, health)),
         texts["task"],
         texts["general"],
         failed,
-        outcomes=graded.outcomes,
+        outcomes=graded.outcomes | health,
         unchecked=graded.unchecked,
-        ends={name: tuple((one.tokens, one.ended_by) for one in replies) for name, replies in asked.replies.items()},
+        ends=ends,
         asked_again=asked.again,
     )
 

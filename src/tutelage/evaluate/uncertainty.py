@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from tutelage.evaluate.capabilities import CAPABILITY
 from tutelage.evaluate.general import GeneralItem
 from tutelage.evaluate.grading import FIELD, JSON_FIELDS, SCORE, Outcome, Outcomes, grade, is_graded
+from tutelage.evaluate.health import HEALTH
 from tutelage.evaluate.statistics import (
     LEVEL,
     MARGIN,
@@ -71,9 +72,9 @@ def uncertainty_of(before: Outcomes, after: Outcomes) -> Uncertainty:
     def named(prefix: str) -> dict[str, ShareUncertainty]:
         return {name.removeprefix(prefix): share for name, share in shares.items() if name.startswith(prefix)}
 
-    main = {name: share for name, share in shares.items() if not name.startswith((FIELD, SCORE, CAPABILITY))}
-    parts = {"fields": named(FIELD), "scores": named(SCORE), "capabilities": named(CAPABILITY)}
-    return Uncertainty(LEVEL, MARGIN, POWER, shares=main, **parts)
+    main = {name: share for name, share in shares.items() if not name.startswith((FIELD, SCORE, CAPABILITY, HEALTH))}
+    parts = {"fields": FIELD, "scores": SCORE, "capabilities": CAPABILITY, "health": HEALTH}
+    return Uncertainty(LEVEL, MARGIN, POWER, shares=main, **{kind: named(prefix) for kind, prefix in parts.items()})
 
 
 def _items(name: str, changes: Mapping[str, PairedChange], outcomes: Sequence[Outcome]) -> int:

@@ -11,6 +11,9 @@ from tutelage.types import TokenIds
 
 EndedBy = Literal["stop_token", "stop_string", "length"]
 
+End = tuple[int, EndedBy]
+"""Of a reply: how many tokens it has, and why it ends."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:

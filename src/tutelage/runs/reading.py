@@ -12,6 +12,7 @@ from tutelage.errors import SourceNotFoundError
 from tutelage.runs.divergence import DivergenceMeasure, read_divergence
 from tutelage.runs.fields import Fields
 from tutelage.runs.folder import RECORD
+from tutelage.runs.health import Health, read_health
 from tutelage.runs.metrics_log import record_path, recorded_lines
 from tutelage.runs.noise import NoiseFloor, read_noise
 from tutelage.runs.transitions import ItemTransitions, read_transitions
@@ -73,6 +74,7 @@ class Scores:
     others: dict[str, float | None]
     scores: dict[str, float | None] = field(default_factory=dict)
     capabilities: dict[str, float | None] = field(default_factory=dict)
+    health: Health = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +313,7 @@ def _step(step: int, fields: Fields) -> Step:
 
 
 def _scores(fields: Fields) -> Scores:
-    named_keys = ("exact_match", "valid_json", "heldout_loss", "general", "fields", "scores", "capabilities")
+    named_keys = ("exact_match", "valid_json", "heldout_loss", "general", "fields", "scores", "capabilities", "health")
     return Scores(
         exact_match=fields.number("exact_match"),
         valid_json=fields.number("valid_json"),
@@ -320,6 +322,7 @@ def _scores(fields: Fields) -> Scores:
         fields=fields.inner("fields").numbers(),
         scores=fields.inner("scores").numbers(),
         capabilities=fields.inner("capabilities").numbers(),
+        health=read_health(fields.inner("health")),
         others={key: fields.number(key) for key in fields.content if key not in named_keys},
     )
 
@@ -361,13 +364,8 @@ def _result(fields: Fields) -> Result:
 
 
 def _sample(fields: Fields) -> Sample:
-    return Sample(
-        address=fields.text("address") or "",
-        prompt=fields.text("prompt") or "",
-        reference=fields.text("reference") or "",
-        before=fields.text("before"),
-        after=fields.text("after"),
-    )
+    address, prompt, reference = (fields.text(key) or "" for key in ("address", "prompt", "reference"))
+    return Sample(address, prompt, reference, before=fields.text("before"), after=fields.text("after"))
 
 
 def _ledger_counts(fields: Fields) -> LedgerCounts:

@@ -56,6 +56,7 @@ class Uncertainty:
         fields: by the names of the JSON fields.
         scores: by the names of the checkers of the task's replies.
         capabilities: by the topics of the general set.
+        health: of replies in good health, by set and question: `task ended`.
     """
 
     level: float
@@ -65,11 +66,12 @@ class Uncertainty:
     fields: dict[str, ShareUncertainty] = field(default_factory=dict)
     scores: dict[str, ShareUncertainty] = field(default_factory=dict)
     capabilities: dict[str, ShareUncertainty] = field(default_factory=dict)
+    health: dict[str, ShareUncertainty] = field(default_factory=dict)
 
     @property
     def judged(self) -> int:
         """How many changes Holm's method was applied to."""
-        kinds = (self.shares, self.fields, self.scores, self.capabilities)
+        kinds = (self.shares, self.fields, self.scores, self.capabilities, self.health)
         return sum(measure.change is not None for kind in kinds for measure in kind.values())
 
 
@@ -78,7 +80,7 @@ def read_uncertainty(fields: Fields) -> Uncertainty | None:
     level, margin, power = (fields.number(key) for key in ("level", "margin", "power"))
     if level is None or margin is None or power is None:
         return None
-    kinds = (read_shares(fields.inner(kind)) for kind in ("shares", "fields", "scores", "capabilities"))
+    kinds = (read_shares(fields.inner(kind)) for kind in ("shares", "fields", "scores", "capabilities", "health"))
     return Uncertainty(level, margin, power, *kinds)
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tutelage.report.divergence import divergence_sentence
+from tutelage.report.health import SHORT_NAMES, health_keys, health_sentence, is_worth_a_line
 from tutelage.report.noise import noise_sentence
 from tutelage.report.numbers import (
     GAP,
@@ -78,7 +79,12 @@ def before_after(
         noise: of the replies before.
         names: of the two columns.
     """
-    measured_notes = tuple(filter(None, (divergence_sentence(divergence), noise_sentence(noise))))
+    health = health_sentence(
+        before.get("health", {}),
+        after.get("health", {}),
+        all_well=not _health([before, after], uncertainty.health if uncertainty else {}),
+    )
+    measured_notes = tuple(filter(None, (health, divergence_sentence(divergence), noise_sentence(noise))))
     if uncertainty is None:
         return replace(several_models(dict(zip(names, (before, after), strict=True))), notes=measured_notes)
     level = _whole(uncertainty.level)
@@ -194,6 +200,20 @@ def _measured(
             found += _inner(columns, "fields", uncertainty.fields if uncertainty else {}, "  {}".format)
         if key == "general":
             found += _inner(columns, "capabilities", uncertainty.capabilities if uncertainty else {}, "  {}".format)
+    return found + _health(columns, uncertainty.health if uncertainty else {})
+
+
+def _health(
+    columns: Sequence[Mapping[str, Any]], shares: Mapping[str, ShareUncertainty]
+) -> list[tuple[str, list[_Value], ShareUncertainty | None]]:
+    """Of replies in good health, each share that is bad or moved."""
+    sides = [column.get("health", {}) for column in columns]
+    found = []
+    for name, question in health_keys(*sides):
+        numbers, share = [side.get(name, {}).get(question) for side in sides], shares.get(f"{name} {question}")
+        if is_worth_a_line(numbers, share):
+            values = [_Value(number, percent, points_change) for number in numbers]
+            found.append((f"{name}: {SHORT_NAMES[question]}", values, share))
     return found
 
 

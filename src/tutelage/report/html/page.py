@@ -11,6 +11,7 @@ from markupsafe import Markup
 from tutelage.errors import SaveError, cause_of
 from tutelage.report import numbers as figures
 from tutelage.report.divergence import divergence_sentence
+from tutelage.report.health import health_sentence
 from tutelage.report.html.charts import drawable
 from tutelage.report.html.compare import Comparison, compare
 from tutelage.report.html.lost_items import LostItems, view_lost
@@ -98,6 +99,7 @@ class Page:
     divergence: str | None
     unchecked: tuple[str, ...]
     noise: str | None
+    health: str | None
     facts: tuple[Fact, ...]
     figures: tuple[Figure, ...]
     token_share: TokenShare | None
@@ -180,6 +182,7 @@ def _page(folder: RunFolder) -> Page:
         divergence=divergence_sentence(result.divergence) if result else None,
         unchecked=tuple(unchecked_notes(result.unchecked)) if result else (),
         noise=noise_sentence(result.noise) if result else None,
+        health=health_sentence(result.before.health, result.after.health) if result else None,
         facts=_facts(result),
         figures=_figures(folder),
         token_share=_token_share(result, steps),

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from tutelage.report import numbers
+from tutelage.report.health import NAMES as HEALTH_NAMES
+from tutelage.report.health import SETS, health_keys
 from tutelage.report.score_names import score_name
 from tutelage.runs.reading import Result, Scores
 from tutelage.runs.uncertainty import Range, ShareUncertainty, Uncertainty
@@ -175,11 +177,23 @@ def score_lines(before: Scores, after: Scores, uncertainty: Uncertainty | None =
         )
         for name in _names(before.capabilities, after.capabilities)
     )
+    health_shares = uncertainty.health if uncertainty else {}
+    health = (
+        ScoreLine(
+            f"health-{name}-{question}",
+            f"{HEALTH_NAMES[question]}, {SETS.get(name, name)}",
+            "share",
+            before.health.get(name, {}).get(question),
+            after.health.get(name, {}).get(question),
+            health_shares.get(f"{name} {question}"),
+        )
+        for name, question in health_keys(before.health, after.health)
+    )
     others = (
         ScoreLine(name, name, "number", before.others.get(name), after.others.get(name))
         for name in _names(before.others, after.others)
     )
-    return (*scores, *main, *capabilities, *fields, *others)
+    return (*scores, *main, *capabilities, *fields, *health, *others)
 
 
 def outcome(lines: Sequence[ScoreLine]) -> str:
