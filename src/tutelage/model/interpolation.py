@@ -31,7 +31,8 @@ def interpolated(base: torch.Tensor, tuned: torch.Tensor, value: float) -> torch
 def weights_at(tuned: Any, base: Any, value: float) -> Iterator[Any]:
     """`tuned`, its weights between those of `base` and its own; its own are back when the block ends.
 
-    While the block runs its own weights and the others are both in memory. A tensor with two names is taken once.
+    While the block runs its own weights are in main memory, the others where the model is. A tensor with two names is
+    taken once.
 
     Args:
         tuned: a model that was trained whole.
@@ -43,15 +44,16 @@ def weights_at(tuned: Any, base: Any, value: float) -> Iterator[Any]:
     """
     require_value(value)
     pairs = _paired(base, tuned)
-    own = [(tensor, tensor.data) for _, tensor in pairs]
+    own: list[tuple[torch.Tensor, torch.Tensor]] = []
     try:
         with torch.no_grad():
             for start, tensor in pairs if value != 1.0 else ():
+                own.append((tensor, tensor.data.cpu()))  # which copies nothing that is in main memory already
                 tensor.data = interpolated(start.data, tensor.data, value)
         yield tuned
     finally:
         for tensor, data in own:
-            tensor.data = data
+            tensor.data = data.to(tensor.device)
 
 
 @contextmanager
