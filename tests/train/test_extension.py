@@ -32,7 +32,7 @@ SHORT = ("evaluate.task=", "evaluate.general=", "evaluate.before=false", "lora.d
 
 
 def going_on(folder: Path, *more: str, screen: Screen) -> Finished:
-    return run(_settings(None, list(more), str(folder), strict=False), screen, resume=True)
+    return run(_settings(None, list(more), str(folder), strict=False, gated=False), screen, resume=True)
 
 
 def test_r26_a_run_of_more_epochs_is_the_one_that_had_them_from_the_start(
@@ -162,7 +162,7 @@ def test_r26_what_patience_ended_and_was_lengthened_is_replayed_and_resumed_alik
     assert again.steps == finished.result["steps"] > taken
     (finished.folder / "result.json").unlink()
     resumed = run(
-        _settings(None, [], str(finished.folder), strict=False),
+        _settings(None, [], str(finished.folder), strict=False, gated=False),
         quiet_screen,
         resume=True,
         checkpoint=f"step-{taken - 1:06d}",
@@ -239,7 +239,7 @@ def test_r26_what_is_advised_for_a_finished_run_works(
     )
     words = shlex.split(str(finished.value.fix).partition(": ")[2])
     assert words[:4] == ["tutelage", "train", "--resume", str(folder)]
-    settings = _settings(None, words[4:], str(folder), strict=False)
+    settings = _settings(None, words[4:], str(folder), strict=False, gated=False)
     require_more(folder, settings)
     prepared = prepare(settings, start_folder(settings.model))
     (part,) = parts_of(settings, prepared, read_inputs(folder), resume=True, checkpoint=None)
@@ -263,7 +263,7 @@ def test_b16_the_newest_checkpoint_is_the_one_of_the_most_steps(
         (folder / "checkpoints" / name).mkdir()
     checkpoints = Checkpoints(folder / "checkpoints", keep=1)
     assert checkpoints.names() == ["step-1000000", "step-999999", "step-000003"]
-    settings = _settings(None, ["train.epochs=1000000"], str(folder), strict=False)
+    settings = _settings(None, ["train.epochs=1000000"], str(folder), strict=False, gated=False)
     prepared = prepare(settings, start_folder(settings.model))
     (part,) = parts_of(settings, prepared, read_inputs(folder), resume=True, checkpoint=None)
     assert part.steps == 1_000_000
