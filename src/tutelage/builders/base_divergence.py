@@ -73,7 +73,6 @@ def base_replies_for(
     """
     if settings.evaluate.divergence_prompts == 0 or not settings.evaluate.before:
         return
-    unsharded = nullcontext if strategy.fsdp_root is None else strategy.fsdp_root.unsharded
 
     def ask() -> None:
         if not strategy.process_group.is_main or read_base_replies(path, model) is not None:
@@ -99,8 +98,7 @@ def base_replies_for(
             return
         save(path, base)
 
-    with unsharded():
-        _tolerated(strategy, ask, screen)
+    _tolerated(strategy, ask, screen)
 
 
 def divergence_of(model: Any, strategy: Strategy, *, path: Path, screen: Screen) -> dict[str, DivergenceMeasure]:
@@ -112,7 +110,8 @@ def divergence_of(model: Any, strategy: Strategy, *, path: Path, screen: Screen)
         path: what the base said.
         screen: told what happens.
     """
-    unsharded = nullcontext if strategy.fsdp_root is None else strategy.fsdp_root.unsharded
+    if not strategy.process_group.any(path.is_file()):
+        return {}
 
     def measure() -> dict[str, DivergenceMeasure]:
         base = read_base_replies(path, model) if strategy.process_group.is_main else None
@@ -122,8 +121,7 @@ def divergence_of(model: Any, strategy: Strategy, *, path: Path, screen: Screen)
         with screen.counting(title, len(base.replies)) as done:
             return summaries(moved(model, base, strategy.architecture, done=done), drawn=base.drawn)
 
-    with unsharded():
-        return _tolerated(strategy, measure, screen) or {}
+    return _tolerated(strategy, measure, screen) or {}
 
 
 def compare_with_base(
@@ -151,9 +149,14 @@ def summaries(by_place: dict[str, Divergence], *, drawn: bool) -> dict[str, Dive
 
 
 def _tolerated(strategy: Strategy, work: Callable[[], T], screen: Screen) -> T | None:
-    """What `work` returns; None, said, where it fails: a run is not ended by what is measured beside it."""
+    """What `work` returns with the whole model on each process; None, said, where it fails.
+
+    A run is not ended by what is measured beside it.
+    """
+    unsharded = nullcontext if strategy.fsdp_root is None else strategy.fsdp_root.unsharded
     try:
-        return collective_call(strategy.process_group, work)
+        with unsharded():
+            return collective_call(strategy.process_group, work)
     except failures(strategy.process_group) as error:
         cause = cause_of(error)
     release_memory()  # behind the handler, whose error holds on to what was computed
