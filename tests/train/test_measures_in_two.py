@@ -54,7 +54,7 @@ def test_b12_two_processes_take_less_at_once_together(
 
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Memory ran out in the held-out loss" in done.stdout
-    assert "they are asked again, 1 at once" in done.stdout
+    assert "the rest is asked 1 at once" in done.stdout
     alone = train_tiny(*SETTINGS, where="alone")
     assert heldout_of(folder) == pytest.approx(heldout_of(alone.folder), abs=1e-5, rel=1e-5)
     result = read_json(folder / "result.json")
