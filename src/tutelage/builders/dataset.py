@@ -230,7 +230,7 @@ class _Preparer:
 
     def general(self, paths: Sequence[str]) -> tuple[GeneralItem, ...]:
         """The items of the general sets."""
-        files = [file for path in paths for file in _general_files(path)]
+        files = [file for path in paths for file in general_files(path)]
         if missing := [file for file in files if not file.path.is_file()]:
             read_general(missing[0].display_name)  # says so
         self.data.take(files)
@@ -272,7 +272,8 @@ class _Preparer:
         return writer.finish(writer_ledger)
 
 
-def _general_files(path: str) -> tuple[SourceFile, ...]:
+def general_files(path: str) -> tuple[SourceFile, ...]:
+    """The files behind a name in `evaluate.general`: rows in memory, a packaged set, or a path."""
     in_memory = rows_in_memory(path)
     return (in_memory,) if in_memory else packaged_files(path) or (SourceFile(Path(path), path),)
 

@@ -16,6 +16,7 @@ from rich.text import Text
 from tutelage import config
 from tutelage.builders.dataset import Prepared
 from tutelage.cli.evaluate import exit_if_forgot
+from tutelage.cli.guard import RUNS, GuardFirst, GuardLimit, GuardRuns, guarded_train, require_alone
 from tutelage.cli.launch import in_processes, started_already
 from tutelage.cli.outlet import Outlet
 from tutelage.cli.replay import replay_run
@@ -62,6 +63,9 @@ def train(
         ),
     ] = None,
     most_forgotten: MostForgotten = None,
+    guard: GuardLimit = None,
+    guard_runs: GuardRuns = RUNS,
+    guard_first: GuardFirst = False,
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune a model as a recipe says; measure it before and after; leave a run folder with a report.
@@ -75,6 +79,9 @@ def train(
     resumed = resume is not None
     _refuse_strays({"--from": checkpoint is not None, "--skip-step": skip_step}, "--resume", partner_given=resumed)
     _refuse_strays({"--into": into is not None}, "--replay", partner_given=replay is not None)
+    others = {"--resume": resumed, "--replay": replay is not None, "--processes": processes is not None}
+    others |= {"--fail-if-forgets": most_forgotten is not None}
+    require_alone(others, runs=guard_runs, first=guard_first, given=guard is not None)
     stream = sys.stderr if as_json else sys.stdout
     out = Terminal(file=cast(TextIO, Outlet(stream, lasting=not dry_run)))
     if replay is not None:
@@ -83,6 +90,9 @@ def train(
         replay_run(replay, into, out, conflicting=conflicting, processes=processes, as_json=as_json)
         return
     settings = _settings(recipe, overrides or [], resume, strict=strict, gated=most_forgotten is not None)
+    if guard is not None:
+        guarded_train(settings, guard, out, runs=guard_runs, first=guard_first, dry_run=dry_run, as_json=as_json)
+        return
     if checkpoint is not None:
         _require_checkpoint(settings.run_folder, checkpoint)
     if dry_run:

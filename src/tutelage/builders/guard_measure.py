@@ -1,0 +1,107 @@
+"""A finished run's model at values of the dial, measured on the run's questions or on another general set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tutelage.builders.dataset import Prepared, prepare, prepared_cache
+from tutelage.builders.evaluation import Measured, eval_suite_for
+from tutelage.builders.positions import positions_of
+from tutelage.builders.resolved_run import resolve
+from tutelage.builders.row_lengths import longest_rows
+from tutelage.builders.trained_model import TrainedModel, open_trained_model
+from tutelage.config import Settings
+from tutelage.evaluate.saved_results import read_eval_result
+from tutelage.evaluate.suite import run_suite
+from tutelage.evaluate.uncertainty import Outcomes, item_outcomes
+from tutelage.model.architecture import architecture_of
+from tutelage.model.loss import row_loss
+from tutelage.model.out_of_memory import release_memory
+from tutelage.report.console.progress import Screen
+from tutelage.runs import folder as run_files
+
+BASE, TUNED = 0.0, 1.0
+
+
+def measure_at(
+    folder: Path, values: Sequence[float], *, screen: Screen, general: Sequence[str] = ()
+) -> tuple[dict[float, Measured], Outcomes]:
+    """Measure a run's model at values between its base (0) and what it trained (1).
+
+    Args:
+        folder: of the run.
+        values: from 0 to 1; a run of prompt tuning has nothing between.
+        screen: told what happens.
+        general: sets to ask, and nothing else; left out, all that the run asks itself.
+
+    Returns:
+        What was measured, by value; and what the base had right when the run measured it, empty with `general`.
+
+    Raises:
+        ConfigError: the run has nothing between its base and what it trained.
+        TutelageError: the run, its base or a file cannot be used.
+    """
+    settings = run_files.read_settings(folder)
+    is_whole = settings.model.method == "full"
+    opened = open_trained_model(
+        str(folder), tuned=True, base=is_whole and any(value != TUNED for value in values), log=screen.log
+    )
+    if opened.base is not None:
+        opened.base.to("cpu")  # one model on a device, the other beside it
+    asked = _asked(opened.settings, general)
+    prepared = _prepared(asked, opened)
+    resolved = resolve(asked)
+    measured = {}
+    with _at(opened, values[0]) as model:
+        architecture = architecture_of(model, longest_rows(resolved, prepared))
+    suite = eval_suite_for(resolved, prepared, architecture=architecture)
+    names = ", ".join(f"{value:g}" for value in values)
+    with screen.counting(f"Asking {suite.replies} prompts at {names}", suite.replies * len(values)) as done:
+        for value in values:
+            with _at(opened, value) as model:
+                eval_result = run_suite(
+                    model,
+                    opened.renderer,
+                    suite,
+                    done=done,
+                    log=screen.log,
+                    row_loss=partial(row_loss, architecture=architecture),
+                    attention=architecture.attention,
+                )
+            outcomes = item_outcomes(prepared.task, prepared.general, eval_result)
+            measured[value] = Measured(eval_result.measures, outcomes)
+    del opened, model
+    release_memory()
+    saved = None if general else read_eval_result(folder / run_files.BEFORE, log=screen.log)
+    return measured, {} if saved is None else item_outcomes(prepared.task, prepared.general, saved)
+
+
+def _asked(settings: Settings, general: Sequence[str]) -> Settings:
+    if not general:
+        return settings
+    evaluate = settings.evaluate.model_copy(update={"task": [], "general": list(general)})
+    data = settings.data.model_copy(update={"validation": [], "validation_ratio": 0.0})
+    return settings.model_copy(update={"data": data, "evaluate": evaluate})
+
+
+def _prepared(settings: Settings, opened: TrainedModel) -> Prepared:
+    folder = opened.renderer.tokenizer.folder
+    positions = positions_of(settings, folder)
+    prepared = prepare(positions.within(settings), folder, cache=prepared_cache())
+    positions.require_room(settings, prepared)
+    return prepared
+
+
+@contextmanager
+def _at(opened: TrainedModel, value: float) -> Iterator[Any]:
+    """The ends of a prompt's dial are there, too, though nothing is between."""
+    if opened.settings.model.method == "prompt" and value in (BASE, TUNED):
+        with opened.as_base() if value == BASE else opened.as_tuned() as model:
+            yield model
+    else:
+        with opened.at(value) as model:
+            yield model
