@@ -11,10 +11,11 @@ import pytest
 
 from tutelage import config
 from tutelage.builders.guard import GUARD, Guarded, run_guard
-from tutelage.builders.guard_measure import BASE, TUNED, measure_at
+from tutelage.builders.guard_measure import measure_at
 from tutelage.builders.guard_plan import GuardPlan, plan_guard
 from tutelage.config import Settings
 from tutelage.errors import TrainingError
+from tutelage.evaluate.dial import BASE, TUNED
 from tutelage.report.console.progress import Screen
 from tutelage.runs.folder import read_json, write_json
 from tutelage.train.run import Finished, run

@@ -45,13 +45,14 @@ def test_a_plain_recipe_has_what_needs_no_further_data(recipe: Path) -> None:
     assert found == ["as-it-is", *OTHERS]
     assert left_out["replay-5"] == "data.replay names nothing"
     assert left_out["self-replay"] == "data.self_replay names nothing"
+    assert left_out["kl-to-base"] == "nothing is named to replay"
 
 
 def test_what_the_recipe_has_already_is_no_candidate(recipe: Path) -> None:
     set_already = ("train.loss=talr", "train.l2_to_base=1.0", "train.early_stopping_patience=3")
     found, left_out = names(recipe, *set_already, *replayed(recipe))
 
-    assert found == ["as-it-is", "replay-20", "half-rate", "quarter-rate"]
+    assert found == ["as-it-is", "replay-20", "kl-to-base", "half-rate", "quarter-rate"]
     assert left_out == {
         "replay-5": "the same as as-it-is",
         "self-replay": "data.self_replay names nothing",
@@ -86,7 +87,7 @@ def test_prices_are_tokens_and_those_near_each_other_keep_the_order_of_the_list(
 
     found = by_price(priced(candidates_of(settings)[0]))
 
-    assert [candidate.name for candidate in found] == ["as-it-is", "replay-5", *OTHERS, "replay-20"]
+    assert [candidate.name for candidate in found] == ["as-it-is", "replay-5", "kl-to-base", *OTHERS, "replay-20"]
     tokens = {candidate.name: candidate.tokens for candidate in found}
     assert tokens["half-rate"] == tokens["as-it-is"] < tokens["replay-5"] < tokens["replay-20"]
 

@@ -47,8 +47,9 @@ def test_a_standard_error_is_above_0_where_all_is_right(share: float, expected: 
     assert standard_error(trial("a", share, 0.0)) == pytest.approx(expected)
 
 
-BEFORE = {"general": [True] * 10, "exact_match": [False] * 4}
+BEFORE = {"general": [True] * 10, "exact_match": [False] * 4, "score text_similarity": [0.1] * 4}
 AFTER = {"general": [True] * 7 + [False] * 3, "exact_match": [True, True, True, False]}
+AFTER |= {"score text_similarity": [0.6] * 4}
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,7 @@ AFTER = {"general": [True] * 7 + [False] * 3, "exact_match": [True, True, True, 
     [
         ({"exact_match": 0.75, "heldout_loss": 0.5}, (0.75, 4)),
         ({"exact_match": None, "heldout_loss": 0.5}, (-0.5, 0)),
+        ({"scores": {"text_similarity": 0.6, "other": 0.1}, "heldout_loss": 0.5}, (0.6, 4)),
     ],
 )
 def test_a_trial_takes_the_main_share_or_the_loss(metrics: dict[str, Any], score: tuple[float, int]) -> None:

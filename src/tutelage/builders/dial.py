@@ -99,7 +99,9 @@ def measure_dial(run: str, values: Iterable[float], *, screen: Screen) -> dict[f
     known = read_dial_measures(path, key, log=screen.log)
     if any(value_text(value) not in known for value in wanted):
         save = partial(save_dial_measure, path, key)
-        known |= _measure_unknown(_opened(folder, settings, screen), prepared, wanted, known, screen=screen, save=save)
+        known |= _measure_unknown(
+            opened_for_dial(folder, settings, screen), prepared, wanted, known, screen=screen, save=save
+        )
     return {value: known[value_text(value)] for value in wanted}
 
 
@@ -120,8 +122,13 @@ def _key(settings: Settings, prepared: Prepared, start: Path, trained: Path, log
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _opened(folder: Path, settings: Settings, screen: Screen) -> TrainedModel:
-    """The trained model; beside whole weights the base's, in main memory, loaded first, so that one is on a device."""
+def opened_for_dial(folder: Path, settings: Settings, screen: Screen) -> TrainedModel:
+    """The trained model; beside whole weights the base's, in main memory, loaded first, so that one is on a device.
+
+    Raises:
+        ConfigError: it has nothing between its base and what was trained.
+        TutelageError: it cannot be opened.
+    """
     if settings.model.method != "full":
         opened = open_trained_model(str(folder), tuned=True, base=False, log=screen.log)
         require_scalable(opened.tuned, start_slot=opened.start_slot)

@@ -17,11 +17,12 @@ from typing import Any
 from tutelage import config
 from tutelage.builders.base_model import start_folder
 from tutelage.builders.guard_candidates import Candidate, placed
-from tutelage.builders.guard_measure import BASE, TUNED, measure_at
+from tutelage.builders.guard_measure import measure_at
 from tutelage.builders.guard_plan import GuardPlan
 from tutelage.builders.run_inputs import base_sha256
 from tutelage.config import Settings
 from tutelage.errors import ConfigError, TrainingError
+from tutelage.evaluate.dial import BASE, TUNED
 from tutelage.evaluate.gate import Gate, forgetting_gate
 from tutelage.evaluate.guard_choice import Choice, Trial, choose, score_of, trial_of
 from tutelage.evaluate.halves import as_lines

@@ -88,6 +88,12 @@ def _remedies(settings: Settings) -> Iterator[tuple[str, tuple[str, ...], str]]:
         (f"data.replay_ratio={REPLAY_RATIOS[0]}", "data.replay="),
         "" if data.self_replay else "data.self_replay names nothing",
     )
+    has_kl = "" if train.kl_to_base is None else f"train.kl_to_base = {train.kl_to_base} is set"
+    yield (
+        "kl-to-base",
+        (f"data.replay_ratio={REPLAY_RATIOS[0]}", "train.kl_to_base=1.0"),
+        has_kl if data.replays else "nothing is named to replay",
+    )
     for name, divisor in (("half-rate", 2), ("quarter-rate", 4)):
         yield name, (f"train.learning_rate={rate / divisor!r}",), ""
     for loss in ("talr", "eaft"):

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tutelage.builders.dataset import Prepared, prepare, prepared_cache
-from tutelage.builders.evaluation import Measured, eval_suite_for
-from tutelage.builders.positions import positions_of
+from tutelage.builders.dial import opened_for_dial
+from tutelage.builders.evaluation import Measured, eval_suite_for, prepared_again
 from tutelage.builders.resolved_run import resolve
 from tutelage.builders.row_lengths import longest_rows
 from tutelage.builders.trained_model import TrainedModel, open_trained_model
 from tutelage.config import Settings
+from tutelage.evaluate.dial import BASE, TUNED
+from tutelage.evaluate.grading import Outcomes
 from tutelage.evaluate.saved_results import read_eval_result
 from tutelage.evaluate.suite import run_suite
-from tutelage.evaluate.uncertainty import Outcomes, item_outcomes
+from tutelage.evaluate.uncertainty import item_outcomes
 from tutelage.model.architecture import architecture_of
+from tutelage.model.interpolation import mark_whole_modules
 from tutelage.model.loss import row_loss
 from tutelage.model.out_of_memory import release_memory
 from tutelage.report.console.progress import Screen
+from tutelage.report.dial import value_text
 from tutelage.runs import folder as run_files
-
-BASE, TUNED = 0.0, 1.0
+from tutelage.runs.unchecked import unchecked_notes
 
 
 def measure_at(
@@ -46,20 +49,20 @@ def measure_at(
         TutelageError: the run, its base or a file cannot be used.
     """
     settings = run_files.read_settings(folder)
-    is_whole = settings.model.method == "full"
-    opened = open_trained_model(
-        str(folder), tuned=True, base=is_whole and any(value != TUNED for value in values), log=screen.log
+    opened = (
+        open_trained_model(str(folder), tuned=True, base=False, log=screen.log)
+        if settings.model.method == "prompt"
+        else opened_for_dial(folder, settings, screen)
     )
-    if opened.base is not None:
-        opened.base.to("cpu")  # one model on a device, the other beside it
     asked = _asked(opened.settings, general)
-    prepared = _prepared(asked, opened)
+    prepared = prepared_again(asked, opened.renderer.tokenizer.folder, log=screen.log)
     resolved = resolve(asked)
     measured = {}
     with _at(opened, values[0]) as model:
+        mark_whole_modules(model)
         architecture = architecture_of(model, longest_rows(resolved, prepared))
-    suite = eval_suite_for(resolved, prepared, architecture=architecture)
-    names = ", ".join(f"{value:g}" for value in values)
+    suite = replace(eval_suite_for(resolved, prepared, architecture=architecture), noise_prompts=0)
+    names = ", ".join(map(value_text, values))
     with screen.counting(f"Asking {suite.replies} prompts at {names}", suite.replies * len(values)) as done:
         for value in values:
             with _at(opened, value) as model:
@@ -72,12 +75,15 @@ def measure_at(
                     row_loss=partial(row_loss, architecture=architecture),
                     attention=architecture.attention,
                 )
-            outcomes = item_outcomes(prepared.task, prepared.general, eval_result)
-            measured[value] = Measured(eval_result.measures, outcomes)
+            for note in unchecked_notes({f"At {value_text(value)}": eval_result.unchecked}):
+                screen.log(note)
+            measured[value] = Measured(eval_result.measures, eval_result.outcomes)
     del opened, model
     release_memory()
     saved = None if general else read_eval_result(folder / run_files.BEFORE, log=screen.log)
-    return measured, {} if saved is None else item_outcomes(prepared.task, prepared.general, saved)
+    if saved is None:
+        return measured, {}
+    return measured, item_outcomes(prepared.task, prepared.general, saved, checkers=prepared.checkers)
 
 
 def _asked(settings: Settings, general: Sequence[str]) -> Settings:
@@ -86,14 +92,6 @@ def _asked(settings: Settings, general: Sequence[str]) -> Settings:
     evaluate = settings.evaluate.model_copy(update={"task": [], "general": list(general)})
     data = settings.data.model_copy(update={"validation": [], "validation_ratio": 0.0})
     return settings.model_copy(update={"data": data, "evaluate": evaluate})
-
-
-def _prepared(settings: Settings, opened: TrainedModel) -> Prepared:
-    folder = opened.renderer.tokenizer.folder
-    positions = positions_of(settings, folder)
-    prepared = prepare(positions.within(settings), folder, cache=prepared_cache())
-    positions.require_room(settings, prepared)
-    return prepared
 
 
 @contextmanager

@@ -79,23 +79,33 @@ def trial_of(
     score = score_of(metrics)
     if score is None:
         return None
-    is_share = metrics.get(MAIN_SHARE) is not None and MAIN_SHARE in uncertainty.shares
-    score_items = uncertainty.shares[MAIN_SHARE].items if is_share else 0
+    name_of_score = main_score(metrics)
+    by_name = {MAIN_SHARE: uncertainty.shares.get(MAIN_SHARE), **uncertainty.scores}
+    measured = None if name_of_score is None else by_name.get(name_of_score)
+    score_items = 0 if measured is None else measured.items
     change = share.change
     lost = (change.broken - change.fixed) / share.items
     low, high = change.range.low, change.range.high
     return Trial(name, run, dial, tokens, seconds, score, score_items, lost, -high, -low, share.items)
 
 
+def main_score(metrics: Mapping[str, Any]) -> str | None:
+    """The name of the task's main score: rows that are exact, or else its first checker's; None where it has none."""
+    if metrics.get(MAIN_SHARE) is not None:
+        return MAIN_SHARE
+    return next(iter(metrics.get("scores", {})), None)
+
+
 def score_of(metrics: Mapping[str, Any]) -> float | None:
-    """The share of rows that are exact, or else the held-out loss with a minus; None where neither was measured."""
-    if (share := metrics.get(MAIN_SHARE)) is not None:
-        return float(share)
+    """The task's main score, or else the held-out loss with a minus; None where neither was measured."""
+    name = main_score(metrics)
+    if name is not None:
+        return float(metrics[name] if name == MAIN_SHARE else metrics["scores"][name])
     return None if metrics.get(LOSS) is None else -float(metrics[LOSS])
 
 
 def standard_error(trial: Trial) -> float:
-    """Of the task's share, sqrt(p (1 - p) / n); of a loss 0, as there are no items to tell it by.
+    """Of a share, sqrt(p (1 - p) / n), for scores from 0 to 1 the most it can be; of a loss 0, as nothing tells it.
 
     p is (right + 1) / (n + 2), so that it is not 0 where all replies are right (Laplace; Agresti and Coull 1998).
     """
