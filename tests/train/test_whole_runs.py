@@ -255,7 +255,7 @@ def test_without_questions_only_loss_is_measured(train_tiny: TrainTiny, quiet_sc
 
     assert finished.result["before"] == {
         "exact_match": None, "valid_json": None, "heldout_loss": None, "general": None, "fields": {}, "scores": {},
-        "capabilities": {},
+        "capabilities": {}, "health": {},
     }  # fmt: skip
     assert finished.result["after"]["heldout_loss"] > 0
     assert finished.result["after"]["exact_match"] is None
