@@ -64,7 +64,6 @@ def eval_suite_for(resolved: ResolvedRun, prepared: Prepared, *, architecture: A
         max_new_tokens=evaluate_settings.max_new_tokens,
         batch_prompts=evaluate_settings.batch_prompts,
         checkers=prepared.checkers,
-        noise_prompts=evaluate_settings.noise_prompts,
     )
 
 
@@ -213,7 +212,6 @@ def _measured(
     with trained_model.as_named(names[0]) as model:
         architecture = architecture_of(model, longest_rows(resolved, prepared))
         eval_suite = eval_suite_for(resolved, prepared, architecture=architecture)
-    eval_suite = replace(eval_suite, noise_prompts=0)
     measured = {}
     for name in names:
         title = f"Asking {name}" if len(names) > 1 else "Asking"

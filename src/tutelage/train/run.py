@@ -221,10 +221,7 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
     )  # before all that is measured of them: what was trained is not lost when a measure fails
     weights = process_group.gather(_trained_sha256(job) if process_group.is_main else {})[0]
     trained_eval = _run_eval_suite(
-        replace(job, eval_suite=replace(job.eval_suite, noise_prompts=0)),
-        "After training",
-        model=job.train_state.model,
-        kept=(run_files.REPLIES_AFTER, weights),
+        job, "After training", model=job.train_state.model, kept=(run_files.REPLIES_AFTER, weights)
     )
     trained_eval = replace(
         trained_eval,
@@ -300,7 +297,10 @@ def _measure_baseline(job: Job) -> EvalResult:
         assert earlier is not None, "all processes see one folder"
         return earlier
     kept = (run_files.REPLIES_BEFORE, read_inputs(job.folder)["base_sha256"])
-    eval_result = _run_eval_suite(job, "Before training", model=_untouched(job), kept=kept)
+    asked_again = replace(job.eval_suite, noise_prompts=job.settings.evaluate.noise_prompts)
+    eval_result = _run_eval_suite(
+        replace(job, eval_suite=asked_again), "Before training", model=_untouched(job), kept=kept
+    )
     if job.train_state.strategy.process_group.is_main:
         write_eval_result(path, eval_result)
     return eval_result
