@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
+from tests.support.tiny_kinds import tiny_kind
 from tutelage.errors import ConfigError
 from tutelage.export.model_folder import save_trained
-from tutelage.model.adapters.adapter_set import attach_adapter
+from tutelage.model.adapters.adapter_set import active_adapter, add_adapter, attach_adapter
 from tutelage.model.adapters.lora import add_lora, make_all_trainable
 from tutelage.model.attention.packed import use_generation_attention, use_packed_attention
 from tutelage.model.load import load
@@ -113,3 +115,30 @@ def test_a_saved_adapter_says_the_same_again(
     assert not list(tmp_path.glob(".*"))
     assert not (tmp_path / "adapter" / "README.md").exists()
     assert (tmp_path / "adapter" / "chat_template.jinja").is_file()
+
+
+def test_a_tied_head_trained_whole_answers_in_a_second_slot_as_in_the_first(tmp_path: Path) -> None:
+    base = tiny_kind("llama")
+    base.config.tie_word_embeddings = True
+    base.tie_weights()
+    base.save_pretrained(tmp_path / "base")
+
+    def opened() -> Any:
+        return AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+
+    trained, _ = add_lora(
+        opened(), rank=4, alpha=8, dropout=0.0, targets="all-linear", modules_to_save=["embed_tokens"]
+    )
+    for name, parameter in trained.named_parameters():
+        if "modules_to_save" in name or "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    trained.save_pretrained(tmp_path / "adapter")
+    ids = torch.arange(5)[None] + 5
+    with torch.no_grad():
+        expected = trained.eval()(ids).logits
+        model = attach_adapter(opened(), tmp_path / "adapter").eval()
+        add_adapter(model, tmp_path / "adapter", slot="second")
+        with active_adapter(model, "second"):
+            assert torch.equal(model(ids).logits, expected)
+        with model.disable_adapter():
+            assert not torch.equal(model(ids).logits, expected)
