@@ -26,7 +26,7 @@ from tutelage.model.layers import decoder_layers
 from tutelage.model.loss import row_loss
 from tutelage.model.precision import DTYPES, Precision
 from tutelage.model.refusals import FAILURES
-from tutelage.model.token_weights import TokenWeights
+from tutelage.model.token_weights import WeighsTokens
 from tutelage.types import PackedSequence
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ class FSDPRoot(torch.nn.Module):
         row: PackedSequence,
         *,
         architecture: Architecture = PLAIN,
-        token_weights: TokenWeights | None = None,
+        token_weights: WeighsTokens | None = None,
     ) -> tuple[torch.Tensor, int]:
         """`model.loss.row_loss` of the sharded model; every process must call this equally often.
 
@@ -117,7 +117,9 @@ class FSDPRoot(torch.nn.Module):
             )
             return with_gradient
         try:
-            loss: tuple[torch.Tensor, int] = self(lambda model: row_loss(model, row, architecture=architecture))
+            loss: tuple[torch.Tensor, int] = self(
+                lambda model: row_loss(model, row, architecture=architecture, token_weights=token_weights)
+            )
         except FAILURES as error:
             if not peer_is_gone(error):
                 traceback.clear_frames(error.__traceback__)  # they hold what the row had allocated

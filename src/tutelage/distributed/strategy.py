@@ -17,7 +17,7 @@ from tutelage.model.architecture import PLAIN, Architecture
 from tutelage.model.base_outputs import HeldToBase
 from tutelage.model.loss import row_loss
 from tutelage.model.precision import DTYPES, Precision, cast_model
-from tutelage.model.token_weights import TokenWeights
+from tutelage.model.token_weights import WeighsTokens
 from tutelage.types import PackedSequence
 
 Parallel = Literal["auto", "shard", "replicate"]
@@ -49,7 +49,7 @@ class Strategy:
         return f"{'whole on each of' if self.fsdp_root is None else 'sharded over'} {self.process_group.size} processes"
 
     def row_loss(
-        self, model: Any, row: PackedSequence, *, token_weights: TokenWeights | None = None
+        self, model: Any, row: PackedSequence, *, token_weights: WeighsTokens | None = None
     ) -> tuple[torch.Tensor, int]:
         """The summed loss of a row and how many tokens it is of; `token_weights` weight its gradient."""
         given: Any = {"architecture": self.architecture, "token_weights": token_weights}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -11,13 +12,28 @@ import torch
 from tutelage.distributed.collective_errors import collective_call
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import FitError
+from tutelage.evaluate.token_losses import TokenLosses
 from tutelage.model import loss
 from tutelage.model.out_of_memory import is_out_of_memory, release_memory
 from tutelage.pack import split_over_ranks
 from tutelage.pack.splitting import split_rows
-from tutelage.types import PackedSequence
+from tutelage.types import Address, PackedSequence
 
-RowLoss = Callable[[Any, PackedSequence], tuple[torch.Tensor, int]]
+RowLoss = Callable[..., tuple[torch.Tensor, int]]
+"""(model, row) -> (summed loss, trained tokens); where losses are kept by document, with `token_weights` by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldoutLoss:
+    """Of some rows.
+
+    Attributes:
+        mean: over all their trained tokens.
+        documents: by address, the summed loss and the trained tokens; all parts of a row of data are one document.
+    """
+
+    mean: float
+    documents: Mapping[Address, tuple[float, int]] = field(default_factory=dict)
 
 
 def heldout_loss(
@@ -44,9 +60,37 @@ def heldout_loss(
         FitError: a document alone is too large for the memory of a process; all of them raise it.
         CollectiveError: on all of several processes, as one could not compute a row.
     """
+    return _measured(model, rows, row_loss, process_group, log, by_document=False).mean
+
+
+def heldout_by_document(
+    model: Any,
+    rows: Sequence[PackedSequence],
+    *,
+    row_loss: RowLoss = loss.row_loss,
+    process_group: ProcessGroup = SINGLE,
+    log: Callable[[str], None] = lambda _: None,
+) -> HeldoutLoss:
+    """`heldout_loss`, to the bit, and what each document had of it; the arguments are the same.
+
+    Raises:
+        FitError, CollectiveError: as there.
+    """
+    return _measured(model, rows, row_loss, process_group, log, by_document=True)
+
+
+def _measured(
+    model: Any,
+    rows: Sequence[PackedSequence],
+    row_loss: RowLoss,
+    process_group: ProcessGroup,
+    log: Callable[[str], None],
+    *,
+    by_document: bool,
+) -> HeldoutLoss:
     while True:
         try:
-            return _mean_loss(model, rows, row_loss, process_group)
+            return _loss_of(model, rows, row_loss, process_group, by_document=by_document)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -68,20 +112,38 @@ def heldout_loss(
 
 
 @torch.no_grad()  # not inference_mode: FSDP2 keeps what it gathers here, and could not train with it
-def _mean_loss(model: Any, rows: Sequence[PackedSequence], row_loss: RowLoss, process_group: ProcessGroup) -> float:
+def _loss_of(
+    model: Any, rows: Sequence[PackedSequence], row_loss: RowLoss, process_group: ProcessGroup, *, by_document: bool
+) -> HeldoutLoss:
     model.eval()
     total, count = 0.0, 0
+    documents: dict[Address, tuple[float, int]] = {}
     for row in (
         rows
         if process_group.size == 1
         else split_over_ranks(rows, rank=process_group.rank, world_size=process_group.size)
     ):
-        row_sum, row_count = collective_call(process_group, partial(_row_sum, model, row, row_loss))
+        token_losses = TokenLosses() if by_document else None
+        row_sum, row_count = collective_call(process_group, partial(_row_sum, model, row, row_loss, token_losses))
         total, count = total + row_sum, count + row_count
+        if token_losses is not None:
+            _add(documents, token_losses.by_document(row))
     all_total, all_count = process_group.sum(total, count)
-    return all_total / all_count
+    if by_document and process_group.size > 1:
+        gathered, documents = process_group.gather(documents), {}
+        for rank_documents in gathered:
+            _add(documents, rank_documents.items())
+    return HeldoutLoss(all_total / all_count, documents)
 
 
-def _row_sum(model: Any, row: PackedSequence, row_loss: RowLoss) -> tuple[float, int]:
-    row_sum, row_count = row_loss(model, row)
+def _row_sum(model: Any, row: PackedSequence, row_loss: RowLoss, token_losses: TokenLosses | None) -> tuple[float, int]:
+    # As before where nothing is kept: what measures while a run trains has no other path.
+    kept = {} if token_losses is None else {"token_weights": token_losses}
+    row_sum, row_count = row_loss(model, row, **kept)
     return row_sum.item(), row_count
+
+
+def _add(documents: dict[Address, tuple[float, int]], more: Iterable[tuple[Address, tuple[float, int]]]) -> None:
+    for address, (nats, tokens) in more:
+        earlier_nats, earlier_tokens = documents.get(address, (0.0, 0))
+        documents[address] = earlier_nats + nats, earlier_tokens + tokens

@@ -25,7 +25,7 @@ from tutelage.model.kl_to_base import kl_to_base_of
 from tutelage.model.layers import decoder_of
 from tutelage.model.logits_buffers import LogitsBuffers, cap_slope
 from tutelage.model.output_head import Head, forward_logits, head_of
-from tutelage.model.token_weights import TokenWeights
+from tutelage.model.token_weights import WeighsTokens
 from tutelage.types import PackedSequence
 
 CHUNK_POSITIONS = {"cpu": 256, "cuda": 1024}
@@ -70,7 +70,7 @@ def row_loss(
     *,
     architecture: Architecture = PLAIN,
     emulated_device: str | None = None,
-    token_weights: TokenWeights | None = None,
+    token_weights: WeighsTokens | None = None,
     held: HeldToBase | None = None,
 ) -> tuple[torch.Tensor, int]:
     """Summed weighted cross-entropy of a packed row, and how many tokens it was summed over.
@@ -159,7 +159,7 @@ def _loss_of_own_head(
     architecture: Architecture,
     hidden_ND: torch.Tensor,
     chunks: Sequence[Sequence[torch.Tensor]],
-    token_weights: TokenWeights | None,
+    token_weights: WeighsTokens | None,
 ) -> torch.Tensor:
     """The same through the end of the model's own forward, chunk by chunk, computed again in the backward pass."""
     base_model = bare_model(model)
@@ -179,7 +179,7 @@ def _loss_of_own_head(
 
 
 def _loss_of_whole(
-    model: Any, row: PackedSequence, targets: NDArray[np.intp], token_weights: TokenWeights | None
+    model: Any, row: PackedSequence, targets: NDArray[np.intp], token_weights: WeighsTokens | None
 ) -> torch.Tensor:
     """The same through the model's whole forward, where it cannot be asked in parts."""
     base_model, fed = bare_model(model), _row_inputs(model, row)
@@ -193,7 +193,7 @@ def _loss_of_whole(
 
 
 def _summed(
-    logits_CV: torch.Tensor, labels_C: torch.Tensor, weights_C: torch.Tensor, token_weights: TokenWeights | None
+    logits_CV: torch.Tensor, labels_C: torch.Tensor, weights_C: torch.Tensor, token_weights: WeighsTokens | None
 ) -> torch.Tensor:
     """The weighted sum by autograd; with `token_weights` it has the gradient of theirs."""
     loss_C = cross_entropy(logits_CV, labels_C, reduction="none")
@@ -201,6 +201,8 @@ def _summed(
     if token_weights is None:
         return total
     scale_C = token_weights.of(loss_C.detach(), logits_CV.detach().softmax(dim=1))
+    if not torch.is_grad_enabled():
+        return total
     reweighted = (loss_C * (weights_C * scale_C)).sum()
     return reweighted + (total - reweighted).detach()
 
@@ -219,7 +221,7 @@ class _TrainedCrossEntropy(torch.autograd.Function):
         weights_N: torch.Tensor,
         grad_enabled: bool,
         positions: int,
-        token_weights: TokenWeights | None,
+        token_weights: WeighsTokens | None,
     ) -> torch.Tensor:
         # needs_input_grad speaks of the inputs only: it stays True where gradients are switched off.
         need_hidden, need_weight, need_bias = (grad_enabled and needs_grad for needs_grad in ctx.needs_input_grad[:3])
@@ -274,7 +276,7 @@ class _TrainedCrossEntropy(torch.autograd.Function):
 
 
 def _cross_entropy(
-    logits_CV: torch.Tensor, labels_C1: torch.Tensor, token_weights: TokenWeights | None
+    logits_CV: torch.Tensor, labels_C1: torch.Tensor, token_weights: WeighsTokens | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """Cross-entropy [C] and its gradient by the logits [C, V], with one exponential for each logit, in their place.
 

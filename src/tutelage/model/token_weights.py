@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 
@@ -25,6 +25,13 @@ the paper; its value is that of another implementation, and was not confirmed in
 FIRST_TEMPERATURE = 1.0
 """TALR's in the first step, before which there is no loss. Our choice: the rate has hardly begun to climb by then."""
 LEAST_TEMPERATURE = 1e-6
+
+
+class WeighsTokens(Protocol):
+    """Is handed what the model predicts at every trained token, and says how much the token counts in the gradient."""
+
+    def of(self, loss_C: torch.Tensor, probabilities_CV: torch.Tensor) -> torch.Tensor:
+        """The weight of each token of the next chunk, [C], in fp32; see `TokenWeights.of`."""
 
 
 @dataclass(frozen=True, slots=True)
