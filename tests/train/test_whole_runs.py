@@ -30,7 +30,8 @@ from tutelage.train.run import Finished
 TrainTiny = Callable[..., Finished]
 PROMISED = {
     "name", "model", "method", "steps", "epochs", "stopped_early", "best_step", "before", "after", "uncertainty",
-    "divergence", "noise", "transitions", "unmeasured", "unchecked", "trained_sha256", "tokens_per_second",
+    "losses", "multiple_choice", "divergence", "noise", "transitions", "unmeasured", "unchecked", "trained_sha256",
+    "tokens_per_second",
     "trained_tokens", "total_tokens", "peak_bytes", "dropped", "examples", "parameters", "bytes", "device", "precision",
     "versions", "seed", "settings_sha256", "template_sha256", "tokenizer_sha256", "data_sha256", "git_commit",
     "started", "elapsed_seconds",

@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 
 from tutelage import formats
+from tutelage.builders.general_text import read_general_texts
 from tutelage.builders.renderer import renderer_for
 from tutelage.builders.sampler import replay_line, weighted_sources, with_replay_source
 from tutelage.builders.task import Task, runnable, task_of
 from tutelage.config import Settings
 from tutelage.errors import DataError, command
+from tutelage.evaluate.choice_items import ChoiceItem, read_choices
 from tutelage.evaluate.general import GeneralItem, read_general
+from tutelage.evaluate.general_text import GeneralText
 from tutelage.evaluate.packaged_sets import packaged_files
 from tutelage.formats.data_files import DataFiles
 from tutelage.formats.sources import SourceFile, rows_in_memory
@@ -27,7 +30,7 @@ from tutelage.pack.prepared_cache import EntryWriter, key_of, renderer_facts
 from tutelage.pack.sampler import Source
 from tutelage.render import Renderer
 from tutelage.system.files import cache_folder
-from tutelage.types import Change, Conversation, Drop, Prompt
+from tutelage.types import Change, Conversation, Drop, Prompt, Unit
 
 SHOWN_FILES = 4
 Say = Callable[[str], None]
@@ -52,6 +55,8 @@ class Prepared:
     task_words: tuple[str, ...]
     checkers: tuple[str, ...]
     general: tuple[GeneralItem, ...]
+    choices: tuple[ChoiceItem, ...]
+    texts: tuple[GeneralText, ...]
     system_prompt: str | None
     ledger: Ledger
     data_sha256: dict[str, str]
@@ -95,7 +100,7 @@ def prepare(
     task = preparer.task(evaluation.task)
     ledger.check()
     _require_held_out(settings, validation, rows)
-    general = preparer.general(evaluation.general)
+    general, choices = preparer.general(evaluation.general)
     sources = weighted_sources(data.train, data.weights, train, files_of=preparer.data.of)
     examples_sha256 = {"train": train.sha256(), "validation": validation.sha256()}
     if replay is not None:
@@ -114,6 +119,8 @@ def prepare(
         task_words=task.questions,
         checkers=task.checkers,
         general=general,
+        choices=choices,
+        texts=preparer.texts(evaluation.general_text),
         system_prompt=_common_system_prompt(train),
         ledger=ledger,
         data_sha256=preparer.data.sha256,
@@ -228,17 +235,22 @@ class _Preparer:
             )
         return self.prepared(data.replayed, purpose="replay")
 
-    def general(self, paths: Sequence[str]) -> tuple[GeneralItem, ...]:
-        """The items of the general sets."""
+    def general(self, paths: Sequence[str]) -> tuple[tuple[GeneralItem, ...], tuple[ChoiceItem, ...]]:
+        """The items of the general sets: those with checks, and questions with choices."""
         files = [file for path in paths for file in general_files(path)]
         if missing := [file for file in files if not file.path.is_file()]:
             read_general(missing[0].display_name)  # says so
         self.data.take(files)
         with self.data.reading(files):
-            items = [
-                item for file in files for item in read_general(str(file.path), shown=file.display_name, unit=file.unit)
-            ]
-        return runnable(items, unisolated=self.settings.evaluate.unisolated_code)
+            items = [item for file in files for item in read_general(*_named(file))]
+            choices = tuple(item for file in files for item in read_choices(*_named(file)))
+        return runnable(items, unisolated=self.settings.evaluate.unisolated_code), choices
+
+    def texts(self, sources: Sequence[str]) -> tuple[GeneralText, ...]:
+        """The general texts."""
+        files = self.data.of(sources) if sources else []
+        with self.data.reading(files, sources):
+            return read_general_texts(files, self.renderer.tokenizer, most_tokens=self.settings.pack.max_seq_length)
 
     def _facts(self, files: Sequence[SourceFile], max_rows: int | None) -> dict[str, Any]:
         data = self.settings.data
@@ -270,6 +282,10 @@ class _Preparer:
         for note in writer_ledger.notes:
             self.ledger.note(note)
         return writer.finish(writer_ledger)
+
+
+def _named(file: SourceFile) -> tuple[str, str, Unit]:
+    return str(file.path), file.display_name, file.unit
 
 
 def general_files(path: str) -> tuple[SourceFile, ...]:

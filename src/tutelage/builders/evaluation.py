@@ -21,6 +21,7 @@ from tutelage.distributed.strategy import Strategy
 from tutelage.errors import CheckpointError
 from tutelage.evaluate.grading import Outcomes
 from tutelage.evaluate.heldout import heldout_loss
+from tutelage.evaluate.likelihoods import with_likelihoods
 from tutelage.evaluate.saved_results import read_eval_result
 from tutelage.evaluate.suite import EvalSuite, Metrics, run_suite
 from tutelage.evaluate.uncertainty import item_outcomes
@@ -64,6 +65,8 @@ def eval_suite_for(resolved: ResolvedRun, prepared: Prepared, *, architecture: A
         max_new_tokens=evaluate_settings.max_new_tokens,
         batch_prompts=evaluate_settings.batch_prompts,
         checkers=prepared.checkers,
+        choices=prepared.choices,
+        texts=prepared.texts,
     )
 
 
@@ -230,6 +233,7 @@ def _measured(
                 attention=architecture.attention,
                 kept=kept,
             )
+            eval_result = with_likelihoods(eval_result, model, trained_model.renderer, eval_suite, architecture)
         for note in unchecked_notes({title: eval_result.unchecked}):
             screen.log(note)
         measured[name] = Measured(eval_result.measures, eval_result.outcomes)

@@ -14,6 +14,7 @@ from tutelage.builders.trained_model import TrainedModel
 from tutelage.config import Settings
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import CheckpointError, command
+from tutelage.evaluate.likelihoods import with_likelihoods
 from tutelage.evaluate.reply_log import NOT_KEPT, ReplyLog, delete_replies
 from tutelage.evaluate.suite import EvalResult, EvalSuite, run_suite
 from tutelage.model.checksums import model_sha256
@@ -24,7 +25,14 @@ from tutelage.runs.fingerprint import deciding_settings, read_inputs
 from tutelage.runs.unchecked import unchecked_notes
 from tutelage.system.files import cache_folder
 
-MEASURES = {"heldout_loss": "the held-out loss", "task": "the task", "general": "the general set"}
+MEASURES = {
+    "heldout_loss": "the held-out loss",
+    "task": "the task",
+    "general": "the general set",
+    "choices": "the questions with choices",
+    "general_text": "the loss on general text",
+    "references": "the loss on references of the general set",
+}
 """What `EvalResult.failed` names, for people."""
 
 RepliesOf: TypeAlias = Callable[[str], ReplyLog]
@@ -71,6 +79,11 @@ def run_suite_on_ranks(
         screen.log(f"{title}: {len(replies.known)} replies are there from before and are not asked for again")
     twice = f", {eval_suite.asked_again} of them twice" if eval_suite.asked_again else ""
     asking = f"{title}: asking {eval_suite.replies} prompts{twice}"
+    how: dict[str, Any] = {
+        "unsharded": nullcontext if strategy.fsdp_root is None else strategy.fsdp_root.unsharded,
+        "process_group": strategy.process_group,
+        "tolerate_failures": True,
+    }
     with screen.counting(asking, eval_suite.replies + eval_suite.asked_again) as done:
         eval_result = run_suite(
             model,
@@ -79,12 +92,11 @@ def run_suite_on_ranks(
             done=lambda count: done(count * strategy.process_group.size),
             row_loss=strategy.row_loss,
             attention=strategy.architecture.attention,
-            unsharded=nullcontext if strategy.fsdp_root is None else strategy.fsdp_root.unsharded,
-            process_group=strategy.process_group,
-            tolerate_failures=True,
             log=screen.log,
             kept=replies,
+            **how,
         )
+    eval_result = with_likelihoods(eval_result, model, renderer, eval_suite, strategy.architecture, **how)
     replies.close()
     for note in unchecked_notes({title: eval_result.unchecked}):
         screen.log(note)

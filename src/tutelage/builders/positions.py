@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -14,7 +14,11 @@ from tutelage.config import Settings
 from tutelage.errors import ConfigError, DataError
 from tutelage.model.configuration import CONFIG_FILE, causal_configuration
 from tutelage.model.positions import may_exceed_positions, position_limit, stated_positions
+from tutelage.render import Renderer
 from tutelage.types import Message
+
+TEMPLATE_TOKENS = 16
+"""Room for what a template writes around a reply, such as an empty block of reasoning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,11 @@ class Positions:
         lengths = [(len(prompt.ids), prompt.address) for prompt in prepared.task]
         for item in prepared.general:
             ids = prepared.renderer.serve([Message("user", item.prompt)])
-            lengths.append((len(ids), item.address))
+            given = [item.reference] if item.reference else []
+            lengths.append((len(ids) + _beyond(max_new_tokens, given, prepared.renderer), item.address))
+        for question in prepared.choices:
+            ids = prepared.renderer.serve(question.messages)
+            lengths.append((len(ids) + _beyond(max_new_tokens, question.choices, prepared.renderer), question.address))
         longest_tokens = max((tokens for tokens, _ in lengths), default=0) + max_new_tokens + self.virtual
         last = self.try_last() if may_exceed_positions(self.stated, longest_tokens) else None
         if last is None:
@@ -107,6 +115,12 @@ class Positions:
             f"pack.max_seq_length = {self.stated} "
             "leaves them out"
         )
+
+
+def _beyond(max_new_tokens: int, replies: Sequence[str], renderer: Renderer) -> int:
+    """By how many tokens the longest of given replies passes what a generated one may have."""
+    longest = max((len(ids) for ids in renderer.tokenizer.encode(replies)), default=0)
+    return max(0, longest + TEMPLATE_TOKENS - max_new_tokens)
 
 
 def positions_of(settings: Settings, base: Path) -> Positions:

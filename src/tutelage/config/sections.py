@@ -276,6 +276,12 @@ class EvaluateSettings(Section):
             "source": "Luo et al. 2023 (forgetting in fine-tuning) measures general skills before and after"
         },
     )
+    general_text: list[Text] = Field(
+        default=[],
+        description="Files, folders or hub data sets of text away from the task, whose loss shows what was forgotten; "
+        "each text is cut at pack.max_seq_length.",
+        json_schema_extra={"source": "the user's choice; none by default"},
+    )
     checkers: list[Checker] = Field(
         default=[],
         description="How the task's replies are scored beside the reference; left out, JSON by its fields where every "

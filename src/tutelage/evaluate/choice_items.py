@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -64,9 +64,12 @@ class _Line(BaseModel):
     answer: int | str
     topic: str = ""
     id: str | int = ""
+    checks: Any = None
 
     @model_validator(mode="after")
     def _agrees(self) -> _Line:
+        if self.checks is not None:
+            raise ValueError("a row has choices or checks, not both")
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("expected one of prompt and messages")
         if self.messages is not None and self.messages[-1].role != "user":
@@ -91,7 +94,7 @@ def is_choice_row(line: bytes) -> bool:
     return isinstance(row, dict) and MARK in row
 
 
-def read_choices(path: str, *, shown: str | None = None, unit: Unit = "line") -> list[ChoiceItem]:
+def read_choices(path: str, shown: str | None = None, unit: Unit = "line") -> list[ChoiceItem]:
     """The questions with choices of a general set, which may be none; its other rows are left to `read_general`.
 
     Args:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapt
 
 from tutelage.errors import DataError, SourceNotFoundError
 from tutelage.evaluate.checks import CHECKS, Check, FollowsInstruction
+from tutelage.evaluate.choice_items import is_choice_row
 from tutelage.evaluate.instructions.rows import MARK, IFEvalRow
 from tutelage.types import Address, Unit
 
@@ -60,8 +61,10 @@ def passes(item: GeneralItem, reply: str) -> bool:
     return all(check.passes(text) for check in item.checks)
 
 
-def read_general(path: str, *, shown: str | None = None, unit: Unit = "line") -> list[GeneralItem]:
+def read_general(path: str, shown: str | None = None, unit: Unit = "line") -> list[GeneralItem]:
     """Read a general set: JSONL with `prompt`, `checks` and optionally `topic`, `id`, `reference`; or IFEval's rows.
+
+    Questions with choices are left to `choice_items.read_choices`.
 
     Args:
         path: of the file.
@@ -76,9 +79,13 @@ def read_general(path: str, *, shown: str | None = None, unit: Unit = "line") ->
     if not file.is_file():
         raise SourceNotFoundError("The general set is missing", where=path, fix="check evaluate.general")
     items = []
+    has_choices = False
     shown = path if shown is None else shown
     for number, line in enumerate(file.read_bytes().split(b"\n"), start=1 if unit == "line" else 0):
         if not line.strip():
+            continue
+        if is_choice_row(line):
+            has_choices = True
             continue
         address = Address(shown, number, unit)
         try:
@@ -93,7 +100,7 @@ def read_general(path: str, *, shown: str | None = None, unit: Unit = "line") ->
                 expected=_EXPECTED[form],
                 fix="mend this line",
             ) from error
-    if not items:
+    if not (items or has_choices):
         raise DataError("The general set is empty", where=shown, expected="one JSON object a line", fix="add prompts")
     return items
 

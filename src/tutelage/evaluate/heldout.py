@@ -28,11 +28,11 @@ class HeldoutLoss:
     """Of some rows.
 
     Attributes:
-        mean: over all their trained tokens.
+        mean: over all their trained tokens; None where it was not measured.
         documents: by address, the summed loss and the trained tokens; all parts of a row of data are one document.
     """
 
-    mean: float
+    mean: float | None = None
     documents: Mapping[Address, tuple[float, int]] = field(default_factory=dict)
 
 
@@ -60,7 +60,9 @@ def heldout_loss(
         FitError: a document alone is too large for the memory of a process; all of them raise it.
         CollectiveError: on all of several processes, as one could not compute a row.
     """
-    return _measured(model, rows, row_loss, process_group, log, by_document=False).mean
+    mean = _measured(model, rows, row_loss, process_group, log, by_document=False).mean
+    assert mean is not None
+    return mean
 
 
 def heldout_by_document(

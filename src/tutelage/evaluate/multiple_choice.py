@@ -10,10 +10,11 @@ from tutelage.distributed.collective_errors import collective_call
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.evaluate.choice_items import ChoiceItem
 from tutelage.evaluate.choice_replies import WeighedReply, answer_only_replies, weighed_replies
+from tutelage.evaluate.grading import Outcome, Outcomes
 from tutelage.generate.scoring import GivenText, score
 from tutelage.model.architecture import Architecture
 from tutelage.render import Renderer
-from tutelage.runs.multiple_choice import ChoiceScores
+from tutelage.runs.multiple_choice import COUNTED, ChoiceScores
 
 
 def score_choices(
@@ -131,3 +132,25 @@ def chance_level(items: Sequence[ChoiceItem]) -> float:
 def above_chance(share: float, chance: float) -> float:
     """A share with 0 for guessing and 1 for all right; below 0 where guesses do better."""
     return (share - chance) / (1 - chance)
+
+
+def with_choices(
+    outcomes: Outcomes,
+    items: Sequence[ChoiceItem],
+    scores: Sequence[ChoiceScores],
+    *,
+    asked: int,
+) -> dict[str, list[Outcome]]:
+    """Outcomes of a suite, the questions behind the other items of the general set, weighed as `COUNTED` says.
+
+    Args:
+        outcomes: of the replies (`grading.grade`).
+        items: the questions, at least one.
+        scores: in the same order.
+        asked: other items of the general set. Where they, or the questions, have no outcomes, the set has none.
+    """
+    found = {name: list(by_item) for name, by_item in outcomes.items()}
+    general = found.pop("general", [])
+    if len(scores) == len(items) and len(general) == asked:
+        found["general"] = [*general, *chosen_rightly(items, scores)[COUNTED]]
+    return found

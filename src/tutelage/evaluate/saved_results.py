@@ -10,6 +10,8 @@ from tutelage.errors import cause_of
 from tutelage.evaluate.suite import EvalResult, Metrics
 from tutelage.runs import folder as run_files
 from tutelage.runs.divergence import divergence_in
+from tutelage.runs.losses import losses_in
+from tutelage.runs.multiple_choice import scores_in
 from tutelage.runs.unchecked import unchecked_in
 
 
@@ -31,6 +33,11 @@ def write_eval_result(path: Path, eval_result: EvalResult) -> None:
         "asked_again": {
             name: {str(place): text for place, text in texts.items()} for name, texts in eval_result.asked_again.items()
         },
+        "losses": {
+            place: {source: asdict(found) for source, found in sources.items()}
+            for place, sources in eval_result.losses.items()
+        },
+        "choices": [asdict(scores) for scores in eval_result.choices],
     }
     run_files.write_json(path, saved)
 
@@ -52,9 +59,11 @@ def read_eval_result(path: Path, *, log: Callable[[str], None]) -> EvalResult | 
                 name: {int(place): text for place, text in texts.items()}
                 for name, texts in saved.get("asked_again", {}).items()
             },
+            losses=losses_in(saved),
+            choices=scores_in(saved),
         )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:  # the last two: of another version
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # the last three: of another version
         log(f"  note: {path.name} is damaged ({cause_of(error)}); the model is measured again")
         return None

@@ -12,10 +12,13 @@ from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import cause_of
 from tutelage.evaluate.asking import Asking, Served, ask, ask_again
 from tutelage.evaluate.capabilities import CAPABILITY
+from tutelage.evaluate.choice_items import ChoiceItem
 from tutelage.evaluate.general import GeneralItem
+from tutelage.evaluate.general_text import GeneralText
 from tutelage.evaluate.grading import FIELD, JSON_FIELDS, SCORE, Graded, Outcomes, grade
 from tutelage.evaluate.health import health_figures, health_outcomes
-from tutelage.evaluate.heldout import RowLoss, heldout_loss
+from tutelage.evaluate.heldout import HeldoutLoss, RowLoss, heldout_by_document
+from tutelage.evaluate.losses import by_source
 from tutelage.evaluate.reply_log import NOT_KEPT, ReplyLog
 from tutelage.generate.batch_check import SAID, Batching
 from tutelage.generate.replies import answered_together
@@ -26,6 +29,8 @@ from tutelage.model.attention.packed import use_generation_attention
 from tutelage.model.out_of_memory import is_out_of_memory, release_memory
 from tutelage.render import Renderer
 from tutelage.runs.divergence import DivergenceMeasure
+from tutelage.runs.losses import Losses
+from tutelage.runs.multiple_choice import ChoiceScores
 from tutelage.runs.unchecked import Unchecked
 from tutelage.types import Message, PackedSequence, Prompt
 
@@ -43,6 +48,8 @@ class EvalSuite:
     """Of the task's replies."""
     noise_prompts: int = 0
     """So many of the prompts are asked again in other batches, where any are answered together."""
+    choices: tuple[ChoiceItem, ...] = ()
+    texts: tuple[GeneralText, ...] = ()
 
     @property
     def replies(self) -> int:
@@ -89,6 +96,9 @@ class EvalResult:
     """Of the replies, by set, in their order; empty where they are not known, as in files of older versions."""
     asked_again: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     """Replies to the same prompts in other batches, by set and place; empty where none was asked again."""
+    losses: Losses = field(default_factory=dict)
+    choices: tuple[ChoiceScores, ...] = ()
+    """Of the questions with choices; these and the losses but "heldout" are measured by `evaluate.likelihoods`."""
 
 
 def run_suite(
@@ -123,10 +133,10 @@ def run_suite(
     failed: dict[str, str] = {}
     tolerated = failures(process_group) if tolerate_failures else ()
     use_training_attention(model, attention)
-    heldout, rows = None, eval_suite.heldout_rows
+    heldout, rows = HeldoutLoss(), eval_suite.heldout_rows
     try:
         if rows:
-            heldout = heldout_loss(model, rows, row_loss=row_loss, process_group=process_group, log=log)
+            heldout = heldout_by_document(model, rows, row_loss=row_loss, process_group=process_group, log=log)
     except tolerated as error:
         failed["heldout_loss"] = cause_of(error)
     use_generation_attention(model)
@@ -153,7 +163,7 @@ def run_suite(
     ends = {name: tuple((one.tokens, one.ended_by) for one in replies) for name, replies in asked.replies.items()}
     health = health_outcomes(eval_suite.task, eval_suite.general, texts, ends)
     return EvalResult(
-        replace(_measures(graded, heldout), health=health_figures(texts, ends, health)),
+        replace(_measures(graded, heldout.mean), health=health_figures(texts, ends, health)),
         texts["task"],
         texts["general"],
         failed,
@@ -161,6 +171,7 @@ def run_suite(
         unchecked=graded.unchecked,
         ends=ends,
         asked_again=asked.again,
+        losses={"heldout": by_source(heldout.documents)} if heldout.documents else {},
     )
 
 

@@ -13,6 +13,8 @@ from tutelage import config
 from tutelage.builders.dataset import Prepared
 from tutelage.config import Settings
 from tutelage.evaluate.capabilities import item_transitions
+from tutelage.evaluate.choice_summary import choice_measure
+from tutelage.evaluate.losses import loss_measures
 from tutelage.evaluate.noise import noise_floor
 from tutelage.evaluate.suite import EvalResult
 from tutelage.evaluate.uncertainty import item_outcomes, uncertainty_of
@@ -53,6 +55,8 @@ def result_of(
         "before": asdict(before.measures),
         "after": asdict(after.measures),
         **_compared(prepared, before, after),
+        "losses": {place: asdict(found) for place, found in loss_measures(before.losses, after.losses).items()},
+        "multiple_choice": _choices(prepared, before, after),
         "divergence": {place: asdict(measure) for place, measure in after.divergence.items()},
         "noise": _noise(prepared, before),
         "unmeasured": unmeasured(before, after),
@@ -104,6 +108,11 @@ def _compared(prepared: Prepared, before: EvalResult, after: EvalResult) -> dict
         "lost_items": [asdict(item) for item in moved.lost_items],
     }
     return {"uncertainty": asdict(uncertainty_of(outcomes_before, outcomes_after)), "transitions": transitions}
+
+
+def _choices(prepared: Prepared, before: EvalResult, after: EvalResult) -> dict[str, Any]:
+    measure = choice_measure(prepared.choices, before.choices, after.choices)
+    return {} if measure is None else asdict(measure)
 
 
 def unmeasured(before: EvalResult, after: EvalResult) -> dict[str, dict[str, str]]:

@@ -1,0 +1,40 @@
+"""Scores of choices before and after training -> the share of each way to weigh them, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tutelage.evaluate.choice_items import ChoiceItem
+from tutelage.evaluate.multiple_choice import agreement, chance_level, chosen_rightly
+from tutelage.evaluate.uncertainty import uncertainty_of
+from tutelage.runs.multiple_choice import ChoiceMeasure, ChoiceScores
+
+
+def choice_measure(
+    items: Sequence[ChoiceItem], before: Sequence[ChoiceScores], after: Sequence[ChoiceScores]
+) -> ChoiceMeasure | None:
+    """All four ways with intervals; None where there is no question, or neither model was measured on these.
+
+    Args:
+        items: the questions.
+        before: of the untouched model, in the same order; empty where it was not measured.
+        after: of the trained one.
+    """
+    sides = [scores if len(scores) == len(items) else () for scores in (before, after)]
+    if not items or not any(sides):
+        return None
+    right_before, right_after = (chosen_rightly(items, scores) if scores else {} for scores in sides)
+    same_before, same_after = (agreement(items, scores) if scores else None for scores in sides)
+    return ChoiceMeasure(
+        len(items),
+        chance_level(items),
+        _shares(right_before),
+        _shares(right_after),
+        same_before,
+        same_after,
+        uncertainty_of(right_before, right_after).shares,
+    )
+
+
+def _shares(right: Mapping[str, Sequence[bool]]) -> dict[str, float]:
+    return {way: sum(items) / len(items) for way, items in right.items()}
