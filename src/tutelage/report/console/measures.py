@@ -15,6 +15,7 @@ from rich.text import Text
 
 from tutelage.report.divergence import divergence_sentence
 from tutelage.report.health import SHORT_NAMES, health_keys, health_sentence, is_worth_a_line
+from tutelage.report.likelihoods import likelihood_sentences, loss_cells
 from tutelage.report.noise import noise_sentence
 from tutelage.report.numbers import (
     GAP,
@@ -28,6 +29,8 @@ from tutelage.report.numbers import (
 )
 from tutelage.report.score_names import score_name
 from tutelage.runs.divergence import DivergenceMeasure, divergence_in
+from tutelage.runs.losses import loss_measures_in
+from tutelage.runs.multiple_choice import choice_measure_in
 from tutelage.runs.noise import NoiseFloor, noise_in
 from tutelage.runs.uncertainty import Range, ShareChange, ShareUncertainty, Uncertainty, uncertainty_in
 from tutelage.runs.unchecked import unchecked_by_phase, unchecked_notes
@@ -57,7 +60,13 @@ def result_table(result: Mapping[str, Any]) -> MeasuresTable:
     """All that `result.json` says of before and after (see `train.result`)."""
     uncertainty, divergence, noise = uncertainty_in(result), divergence_in(result), noise_in(result)
     table = before_after(result["before"], result["after"], uncertainty, divergence, noise)
-    return replace(table, notes=(*table.notes, *unchecked_notes(unchecked_by_phase(result))))
+    losses = loss_measures_in(result)
+    rows = table.rows
+    if "heldout" in losses and uncertainty is not None:
+        rate = losses["heldout"].all.per_token
+        rows = tuple(loss_cells(rate, row) if row[0] == NAMES["heldout_loss"] else row for row in rows)
+    likelihoods = likelihood_sentences(losses, choice_measure_in(result))
+    return replace(table, rows=rows, notes=(*likelihoods, *table.notes, *unchecked_notes(unchecked_by_phase(result))))
 
 
 def before_after(
