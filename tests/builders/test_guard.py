@@ -14,7 +14,7 @@ from tutelage.builders.guard import GUARD, Guarded, run_guard
 from tutelage.builders.guard_measure import measure_at
 from tutelage.builders.guard_plan import GuardPlan, plan_guard
 from tutelage.config import Settings
-from tutelage.errors import TrainingError
+from tutelage.errors import ConfigError, TrainingError
 from tutelage.evaluate.dial import BASE, TUNED
 from tutelage.report.console.progress import Screen
 from tutelage.runs.folder import read_json, write_json
@@ -154,6 +154,16 @@ def test_a_candidate_that_cannot_be_trained_is_left_behind(search: Any) -> None:
     assert trainer.asked == [], "it would fail again"
     with pytest.raises(TrainingError, match="No candidate"):
         search(limit=0.1, runs=1)
+
+
+def test_a_run_of_the_guards_name_is_left_alone(search: Any, recipe: Path, quiet_screen: Screen) -> None:
+    finished = run(config.load(recipe, [*SHORT, "name=tiny-guard", "evaluate.general="]), quiet_screen)
+    files = sorted(path.name for path in finished.folder.iterdir())
+
+    with pytest.raises(ConfigError):
+        search(runs=1)
+
+    assert sorted(path.name for path in finished.folder.iterdir()) == files
 
 
 def test_the_first_within_the_limit_can_end_the_search(search: Any) -> None:

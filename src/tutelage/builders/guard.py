@@ -64,7 +64,7 @@ def run_guard(plan: GuardPlan, train: Train, screen: Screen) -> Guarded | None:
         TrainingError: no candidate could be trained and measured.
         TutelageError: of the kind that fits.
     """
-    run_files.require_not_inside_run(plan.folder)
+    run_files.require_not_inside_run(plan.folder / plan.candidates[0].name)
     run_files.make_folder(plan.folder)
     run_files.write_text(plan.choice_file, as_lines(plan.halves.choice))
     run_files.write_text(plan.report_file, as_lines(plan.halves.report))
