@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from tutelage.report.console.measures import result_table
+from tutelage.report.html.scores import score_lines
 from tutelage.report.likelihoods import choice_sentence, likelihood_sentences
 from tutelage.runs.losses import LossChange, LossMeasure, Mean, PlaceMeasure, Rate
 from tutelage.runs.multiple_choice import ChoiceMeasure
+from tutelage.runs.reading import Scores
 from tutelage.runs.uncertainty import Range, ShareUncertainty, Uncertainty
 
 
@@ -57,3 +59,12 @@ def test_the_held_out_loss_has_its_interval_and_verdict_in_the_table() -> None:
     assert row == (
         "held-out loss", "2.000", "", "1.000", "", "−1.000", "−1.200 to −0.800", "better",
     )  # fmt: skip
+
+
+def test_the_page_says_better_only_where_the_interval_shows_it() -> None:
+    sides = [Scores(None, None, value, None, {}, {}) for value in (2.0, 1.0)]
+    for verdict in ("better", "not shown"):
+        lines = score_lines(sides[0], sides[1], None, measure(verdict).per_token)
+        line = next(line for line in lines if line.key == "heldout_loss")
+        assert (line.verdict, line.before_range) == (verdict, "1.900 to 2.100")
+        assert line.change_range == "−1.200 to −0.800"

@@ -46,7 +46,7 @@ def loss_cells(rate: Rate, cells: Sequence[str]) -> tuple[str, ...]:
     moved = rate.change
     if moved is None:
         return tuple(cells)
-    return *cells[:-2], _ends(moved.low, moved.high, change=True), moved.verdict
+    return *cells[:-2], ends_text(moved.low, moved.high, change=True), moved.verdict
 
 
 def _way(measure: ChoiceMeasure, way: str) -> str:
@@ -68,7 +68,7 @@ def _rate_text(measure: LossMeasure) -> str:
     sides = [mean for mean in (rate.before, rate.after) if mean is not None]
     text = f" {ARROW} ".join(_with_ends(mean) for mean in sides)
     if rate.change is not None:
-        ends = _ends(rate.change.low, rate.change.high, change=True)
+        ends = ends_text(rate.change.low, rate.change.high, change=True)
         text += f", change {loss_change(rate.change.value)}{f' ({ends})' if ends else ''}, {rate.change.verdict}"
     text += f"; perplexity {f' {ARROW} '.join(_perplexity(mean) for mean in sides)}"
     if measure.per_byte is not None:
@@ -85,15 +85,17 @@ def _perplexity(mean: Mean) -> str:
 
 
 def _with_ends(mean: Mean) -> str:
-    ends = _mean_ends(mean)
+    ends = mean_ends(mean)
     return f"{loss(mean.value)} ({ends})" if ends else loss(mean.value)
 
 
-def _mean_ends(mean: Mean | None) -> str:
-    return "" if mean is None else _ends(mean.low, mean.high)
+def mean_ends(mean: Mean | None) -> str:
+    """Both ends of its interval; empty where it has none."""
+    return "" if mean is None else ends_text(mean.low, mean.high)
 
 
-def _ends(low: float | None, high: float | None, *, change: bool = False) -> str:
+def ends_text(low: float | None, high: float | None, *, change: bool = False) -> str:
+    """Both ends of an interval; those of a change have signs."""
     if low is None or high is None:
         return ""
     write = loss_change if change else loss

@@ -13,6 +13,7 @@ from tutelage.runs.divergence import DivergenceMeasure, read_divergence
 from tutelage.runs.fields import Fields
 from tutelage.runs.folder import RECORD
 from tutelage.runs.health import Health, read_health
+from tutelage.runs.likelihoods import Likelihoods, read_likelihoods
 from tutelage.runs.metrics_log import record_path, recorded_lines
 from tutelage.runs.noise import NoiseFloor, read_noise
 from tutelage.runs.transitions import ItemTransitions, read_transitions
@@ -121,6 +122,7 @@ class Result:
     uncertainty: Uncertainty | None
     transitions: ItemTransitions | None
     divergence: dict[str, DivergenceMeasure]
+    likelihoods: Likelihoods
     unchecked: dict[str, dict[str, Unchecked]]
     noise: NoiseFloor | None
 
@@ -237,10 +239,8 @@ def _unless_missing(name: str, notices: list[str], read: Callable[[], T]) -> T |
 
 def _json(run: Path, name: str, notices: list[str]) -> Any:
     content = _read(run, name, notices)
-    if content is None:
-        return None
     try:
-        return _decoded(content, unsealed)
+        return None if content is None else _decoded(content, unsealed)
     except ValueError as error:
         notices.append(f"{name} is not {error}, so it is left out ({RUN_FILES[name]}).")
         return None
@@ -358,6 +358,7 @@ def _result(fields: Fields) -> Result:
         uncertainty=read_uncertainty(fields.inner("uncertainty")),
         transitions=read_transitions(fields.inner("transitions")),
         divergence=read_divergence(fields.inner("divergence")),
+        likelihoods=read_likelihoods(fields),
         unchecked=unchecked_by_phase(fields),
         noise=read_noise(fields.inner("noise")),
     )

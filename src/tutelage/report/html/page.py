@@ -19,6 +19,7 @@ from tutelage.report.html.offline import own_parts, require_free_or_own, script_
 from tutelage.report.html.run_charts import QUANTITIES, Figure, loss_figure, quantity_figure
 from tutelage.report.html.scores import ScoreLine, gained_and_forgot, outcome, progress, score_lines
 from tutelage.report.html.token_view import RowView, view_rows
+from tutelage.report.likelihoods import likelihood_sentences
 from tutelage.report.noise import noise_sentence
 from tutelage.runs.reading import Evaluation, LedgerCounts, LedgerSample, Result, RunFolder, Step, load
 from tutelage.runs.uncertainty import Uncertainty
@@ -97,6 +98,7 @@ class Page:
     uncertainty: Uncertainty | None
     lost: LostItems | None
     divergence: str | None
+    likelihoods: tuple[str, ...]
     unchecked: tuple[str, ...]
     noise: str | None
     health: str | None
@@ -164,7 +166,7 @@ def render(folder: RunFolder) -> str:
 
 def _page(folder: RunFolder) -> Page:
     result, steps, ledger_counts = folder.result, folder.steps or (), folder.ledger_counts
-    lines = score_lines(result.before, result.after, result.uncertainty) if result else ()
+    lines = score_lines(result.before, result.after, result.uncertainty, result.likelihoods.heldout) if result else ()
     gained, forgot = gained_and_forgot(lines) if lines else ((), ())
     rows, rows_left_out = view_rows(folder.rows or ())
     comparisons = tuple(compare(example) for example in result.examples[:MOST_EXAMPLES]) if result else ()
@@ -180,6 +182,7 @@ def _page(folder: RunFolder) -> Page:
         uncertainty=result.uncertainty if result else None,
         lost=view_lost(result.transitions) if result else None,
         divergence=divergence_sentence(result.divergence) if result else None,
+        likelihoods=likelihood_sentences(result.likelihoods.losses, result.likelihoods.choices) if result else (),
         unchecked=tuple(unchecked_notes(result.unchecked)) if result else (),
         noise=noise_sentence(result.noise) if result else None,
         health=health_sentence(result.before.health, result.after.health) if result else None,

@@ -13,7 +13,9 @@ from typing import Literal, cast
 from tutelage.report import numbers
 from tutelage.report.health import NAMES as HEALTH_NAMES
 from tutelage.report.health import SETS, health_keys
+from tutelage.report.likelihoods import ends_text, mean_ends
 from tutelage.report.score_names import score_name
+from tutelage.runs.losses import Rate
 from tutelage.runs.reading import Result, Scores
 from tutelage.runs.uncertainty import Range, ShareUncertainty, Uncertainty
 
@@ -46,6 +48,8 @@ class ScoreLine:
     before: float | None
     after: float | None
     share: ShareUncertainty | None = None
+    rate: Rate | None = None
+    """Of a loss, with intervals."""
 
     @property
     def before_text(self) -> str:
@@ -75,17 +79,23 @@ class ScoreLine:
 
     @property
     def before_range(self) -> str:
-        """The interval of the share before training, in words; empty where there is none."""
+        """The interval before training, in words; empty where there is none."""
+        if self.rate is not None:
+            return mean_ends(self.rate.before)
         return _range(self.share.before if self.share else None)
 
     @property
     def after_range(self) -> str:
         """That after training."""
+        if self.rate is not None:
+            return mean_ends(self.rate.after)
         return _range(self.share.after if self.share else None)
 
     @property
     def change_range(self) -> str:
         """The interval of the change."""
+        if self.rate is not None and self.rate.change is not None:
+            return ends_text(self.rate.change.low, self.rate.change.high, change=True)
         if self.share is None or self.share.change is None:
             return ""
         ends = self.share.change.range
@@ -120,6 +130,8 @@ class ScoreLine:
         """What is shown of the change; without an interval, which way it went, `same` when too small to be said."""
         if self.change is not None and self.share is not None and self.share.change is not None:
             return cast(Verdict, self.share.change.verdict)
+        if self.change is not None and self.rate is not None and self.rate.change is not None:
+            return cast(Verdict, self.rate.change.verdict)
         if self.change is None or self.kind == "number":
             return "unknown"
         if not self.change_text.startswith(("+", numbers.MINUS)):
@@ -134,14 +146,24 @@ class ScoreLine:
         return numbers.percent(value) if self.kind == "share" else numbers.loss(value)
 
 
-def score_lines(before: Scores, after: Scores, uncertainty: Uncertainty | None = None) -> tuple[ScoreLine, ...]:
+def score_lines(
+    before: Scores, after: Scores, uncertainty: Uncertainty | None = None, heldout: Rate | None = None
+) -> tuple[ScoreLine, ...]:
     """Every figure of either side: scores, main ones always, capabilities, fields, those without a name of ours."""
     shares = uncertainty.shares if uncertainty else {}
     field_shares = uncertainty.fields if uncertainty else {}
     score_shares = uncertainty.scores if uncertainty else {}
     capability_shares = uncertainty.capabilities if uncertainty else {}
     main = (
-        ScoreLine(key, name, kind, getattr(before, key), getattr(after, key), shares.get(key))
+        ScoreLine(
+            key,
+            name,
+            kind,
+            getattr(before, key),
+            getattr(after, key),
+            shares.get(key),
+            heldout if key == "heldout_loss" else None,
+        )
         for key, name, kind in MAIN
     )
     fields = (
