@@ -66,32 +66,47 @@ def greedy_replies(
 
     def answer_share() -> None:
         if batching.kind == "packed":
-            engine = Engine(
-                model,
-                tokenizer,
-                head=batching.head,
-                active_replies=batch_prompts,
-                shares_beginnings=batching.shares_beginnings,
-            )
-            for place, reply in _by_engine(engine, prompts, range(rank, len(prompts), size), max_new_tokens):
-                replies[place] = reply
-                on_reply(place, reply)
-                done(1)
-            return
-        for batch in batches_of(prompts, batch_prompts=batch_prompts, batching=batching.kind)[rank::size]:
-            with torch.inference_mode():
-                ids = padded_replies(model, tokenizer, [prompts[index] for index in batch], max_new_tokens)
-            for place, reply_ids, text in zip(batch, ids, tokenizer.decode_all(ids), strict=True):
-                cut = len(reply_ids) >= max_new_tokens  # a stop token would have been one of them
-                replies[place] = EndedReply(text, len(reply_ids), "length" if cut else "stop_token")
-                on_reply(place, replies[place])
-            done(len(batch))
+            engine = _engine(model, tokenizer, batching, batch_prompts)
+            answers = _by_engine(engine, prompts, range(rank, len(prompts), size), max_new_tokens)
+        else:
+            batches = batches_of(prompts, batch_prompts=batch_prompts, batching=batching.kind)[rank::size]
+            answers = _by_batches(model, tokenizer, prompts, batches, max_new_tokens)
+        for place, reply in answers:
+            replies[place] = reply
+            on_reply(place, reply)
+            done(1)
 
     collective_call(process_group, answer_share)
     all_replies = {
         index: reply for rank_replies in process_group.gather(replies) for index, reply in rank_replies.items()
     }
     return [all_replies[index] for index in range(len(prompts))]
+
+
+def _engine(model: Any, tokenizer: Tokenizer, batching: Batching, active_replies: int) -> Engine:
+    return Engine(
+        model,
+        tokenizer,
+        head=batching.head,
+        active_replies=active_replies,
+        shares_beginnings=batching.shares_beginnings,
+    )
+
+
+def _by_batches(
+    model: Any,
+    tokenizer: Tokenizer,
+    prompts: Sequence[TokenIds],
+    batches: Sequence[Sequence[int]],
+    max_new_tokens: int,
+) -> Iterator[tuple[int, EndedReply]]:
+    """The replies to the prompts in these places, each with its place, by transformers' generate."""
+    for batch in batches:
+        with torch.inference_mode():
+            ids = padded_replies(model, tokenizer, [prompts[place] for place in batch], max_new_tokens)
+        for place, reply_ids, text in zip(batch, ids, tokenizer.decode_all(ids), strict=True):
+            cut = len(reply_ids) >= max_new_tokens  # a stop token would have been one of them
+            yield place, EndedReply(text, len(reply_ids), "length" if cut else "stop_token")
 
 
 def _by_engine(
@@ -133,13 +148,7 @@ def drawn_replies(
     batching = answered_together(model, tokenizer)
     replies: list[list[int]] = [[] for _ in prompts]
     if batching.kind == "packed":
-        engine = Engine(
-            model,
-            tokenizer,
-            head=batching.head,
-            active_replies=batch_prompts,
-            shares_beginnings=batching.shares_beginnings,
-        )
+        engine = _engine(model, tokenizer, batching, batch_prompts)
         sampling = Sampling(temperature=1.0, seed=seed)
         for completion in engine.generate([Request(prompt, max_new_tokens, sampling) for prompt in prompts]):
             replies[completion.request] = list(completion.ids)
@@ -239,13 +248,7 @@ def ended_replies(
         )
     if batching.kind != "packed":
         return None
-    engine = Engine(
-        model,
-        renderer.tokenizer,
-        head=batching.head,
-        active_replies=batch_prompts,
-        shares_beginnings=batching.shares_beginnings,
-    )
+    engine = _engine(model, renderer.tokenizer, batching, batch_prompts)
     replies: dict[int, EndedReply] = {}
     for completion in engine.generate([Request(prompt, max_new_tokens, sampling) for prompt in prompts]):
         replies[completion.request] = EndedReply(completion.text, len(completion.ids), completion.ended_by)
@@ -315,13 +318,7 @@ def _required_engine(model: Any, tokenizer: Tokenizer) -> Engine:
             expected="a model whose attention alone looks back",
             fix="leave these settings out",
         )
-    return Engine(
-        model,
-        tokenizer,
-        head=batching.head,
-        active_replies=PROMPTS_TOGETHER,
-        shares_beginnings=batching.shares_beginnings,
-    )
+    return _engine(model, tokenizer, batching, PROMPTS_TOGETHER)
 
 
 @torch.inference_mode()

@@ -160,24 +160,6 @@ def _persistent_figures(model_shape: ModelShape, workload: Workload, traced: Tra
         count * moment_bytes(workload.optimizer, shape, is_embedding=is_embedding)
         for shape, is_embedding, count in traced.trained
     )
-    start_bytes = model_shape.stored_bytes_per_parameter * trainable
-    start = Figure(
-        "start",
-        start_bytes // shards,
-        f"{trainable:,} trained x {model_shape.stored_bytes_per_parameter} (as stored){per_device}",
-        "Li et al. 2018 (L2-SP), section 3; src/tutelage/optim/pull_to_base.py",
-    )
-    is_pulled, is_held = (
-        wanted and workload.method == "full" for wanted in (workload.pulled_to_base, workload.held_to_base)
-    )
-    head_numbers = model_shape.vocabulary * model_shape.hidden_width
-    base_outputs = Figure(
-        "base outputs",
-        (2 * head_numbers + workload.kept_tokens * model_shape.hidden_width) * compute_bytes,
-        f"(2 x {head_numbers:,} of the output head, the base's and a gradient, + {workload.kept_tokens:,} replayed "
-        f"tokens x {model_shape.hidden_width}) x {compute_bytes}",
-        "src/tutelage/model/base_outputs.py",
-    )
     return (
         Figure("weights", round(weight_bytes / shards), weight_formula, weight_source),
         Figure("masters", master_bytes // shards, master_formula, f"Micikevicius et al. 2018, section 3.1; {ENGINE}"),
@@ -196,9 +178,31 @@ def _persistent_figures(model_shape: ModelShape, workload: Workload, traced: Tra
             if workload.optimizer == "adamw"
             else "src/tutelage/optim/state_size.py, parameter by parameter",
         ),
-        *([start] if is_pulled else []),
-        *([base_outputs] if is_held else []),
+        *_base_figures(model_shape, workload, trainable, shards),
     )
+
+
+def _base_figures(model_shape: ModelShape, workload: Workload, trainable: int, shards: int) -> list[Figure]:
+    """Figures of what is kept of the base where every weight is trained; beside an adapter the base is there."""
+    if workload.method != "full":
+        return []
+    figures = []
+    if workload.pulled_to_base:
+        stored_bytes = model_shape.stored_bytes_per_parameter
+        per_device = f" / {shards} devices" if shards > 1 else ""
+        start = f"{trainable:,} trained x {stored_bytes} (as stored){per_device}"
+        source = "Li et al. 2018 (L2-SP), section 3; src/tutelage/optim/pull_to_base.py"
+        figures.append(Figure("start", stored_bytes * trainable // shards, start, source))
+    if workload.held_to_base:
+        compute_bytes, width = COMPUTE_BYTES[workload.precision], model_shape.hidden_width
+        head_numbers = model_shape.vocabulary * width
+        formula = (
+            f"(2 x {head_numbers:,} of the output head, the base's and a gradient, + {workload.kept_tokens:,} replayed "
+            f"tokens x {width}) x {compute_bytes}"
+        )
+        base_bytes = (2 * head_numbers + workload.kept_tokens * width) * compute_bytes
+        figures.append(Figure("base outputs", base_bytes, formula, "src/tutelage/model/base_outputs.py"))
+    return figures
 
 
 def _transient_figures(
