@@ -101,15 +101,9 @@ def prepare(
     ledger.check()
     _require_held_out(settings, validation, rows)
     general, choices = preparer.general(evaluation.general)
-    sources = weighted_sources(data.train, data.weights, train, files_of=preparer.data.of)
     examples_sha256 = {"train": train.sha256(), "validation": validation.sha256()}
     if replay is not None:
         examples_sha256["replay"] = replay.sha256()
-        counts = len(train), len(replay)
-        sources = with_replay_source(
-            sources, task=data.train, replay=data.replayed, counts=counts, ratio=data.replay_ratio
-        )
-        ledger.note(f"Replay: {replay_line(sources)}")
     return Prepared(
         renderer=renderer,
         train=train if replay is None else JoinedExamples(train, replay),
@@ -125,8 +119,19 @@ def prepare(
         ledger=ledger,
         data_sha256=preparer.data.sha256,
         examples_sha256=examples_sha256,
-        sources=sources,
+        sources=_sources(preparer, train, replay),
     )
+
+
+def _sources(preparer: _Preparer, train: ExampleStore, replay: ExampleStore | None) -> tuple[Source, ...]:
+    data = preparer.settings.data
+    sources = weighted_sources(data.train, data.weights, train, files_of=preparer.data.of)
+    if replay is None:
+        return sources
+    counts = len(train), len(replay)
+    sources = with_replay_source(sources, task=data.train, replay=data.replayed, counts=counts, ratio=data.replay_ratio)
+    preparer.ledger.note(f"Replay: {replay_line(sources)}")
+    return sources
 
 
 def prepared_examples(

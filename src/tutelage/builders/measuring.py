@@ -59,32 +59,29 @@ def run_suite_on_ranks(
         renderer: makes the served prompts of the general set.
         eval_suite: what to ask.
         title: when this is.
-        kept: the file in the run's folder in which replies are kept as they end, and the hashes of the model's files;
-            replies of this model that are there are not asked for again.
+        kept: the file in the run's folder that takes replies as they end and has those not to ask for again, and the
+            hashes of the model's files.
         screen: told what happens.
     """
     strategy = train_state.strategy
     replies = opened_replies(
-        settings.run_folder / kept[0],
-        settings,
-        kept[1],
-        renderer.tokenizer,
-        precision=train_state.precision,
-        process_group=strategy.process_group,
-        log=screen.log,
-    )
-    if eval_suite.replies == 0 and eval_suite.heldout_rows:
+        settings.run_folder / kept[0], settings, kept[1], renderer.tokenizer,
+        precision=train_state.precision, process_group=strategy.process_group, log=screen.log,
+    )  # fmt: skip
+    asked, again = eval_suite.replies, eval_suite.asked_again
+    if asked == 0 and eval_suite.heldout_rows:
         screen.log(f"{title}: held-out loss")
-    if replies.known:
-        screen.log(f"{title}: {len(replies.known)} replies are there from before and are not asked for again")
-    twice = f", {eval_suite.asked_again} of them twice" if eval_suite.asked_again else ""
-    asking = f"{title}: asking {eval_suite.replies} prompts{twice}"
+    if known := len(replies.known):
+        screen.log(f"{title}: {known} replies are there from before and are not asked for again")
+    twice = f", {again} of them twice" if again else ""
     how: dict[str, Any] = {
         "unsharded": nullcontext if strategy.fsdp_root is None else strategy.fsdp_root.unsharded,
         "process_group": strategy.process_group,
         "tolerate_failures": True,
     }
-    with screen.counting(asking, eval_suite.replies + eval_suite.asked_again) as done:
+    with screen.counting(
+        f"{title}: asking {eval_suite.replies} prompts{twice}", eval_suite.replies + eval_suite.asked_again
+    ) as done:
         eval_result = run_suite(
             model,
             renderer,
@@ -98,6 +95,11 @@ def run_suite_on_ranks(
         )
     eval_result = with_likelihoods(eval_result, model, renderer, eval_suite, strategy.architecture, **how)
     replies.close()
+    _say_what_is_missing(eval_result, title, settings, screen)
+    return eval_result
+
+
+def _say_what_is_missing(eval_result: EvalResult, title: str, settings: Settings, screen: Screen) -> None:
     for note in unchecked_notes({title: eval_result.unchecked}):
         screen.log(note)
     for name, cause in eval_result.failed.items():
@@ -105,7 +107,6 @@ def run_suite_on_ranks(
             f"{title}: {MEASURES[name]} could not be measured and is left out ({cause}). "
             f"Once it can be: {command('train', '--resume', settings.run_folder)}"
         )
-    return eval_result
 
 
 def opened_replies(

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, TextIO, cast
+from typing import Any, TextIO, cast
 
 import typer
 from rich.table import Table
@@ -21,6 +21,19 @@ from tutelage.cli.launch import in_processes, started_already
 from tutelage.cli.outlet import Outlet
 from tutelage.cli.replay import replay_run
 from tutelage.cli.run_options import AsJson, MostForgotten
+from tutelage.cli.train_options import (
+    Checkpoint,
+    DryRun,
+    Explain,
+    Into,
+    Overrides,
+    Processes,
+    Recipe,
+    Replay,
+    Resume,
+    SkipStep,
+    Strict,
+)
 from tutelage.errors import ConfigError, DataError, shell_word
 from tutelage.report.console.progress import Screen
 from tutelage.report.console.result import final_facts, final_screen
@@ -28,40 +41,24 @@ from tutelage.report.console.terminal import Terminal, print_json
 from tutelage.runs import folder as run_files
 from tutelage.runs.uncertainty import uncertainty_in
 
-MOST_PROCESSES = 1024
-"""Of one machine. Our choice: a slip of the finger must not start more than a machine can hold."""
+GOES_WITH = {"--from": "--resume", "--skip-step": "--resume", "--into": "--replay"}
+NOT_WITH_REPLAY = ("--resume", "--strict", "--dry-run")
+NOT_WITH_GUARD = ("--resume", "--replay", "--processes", "--fail-if-forgets")
 
 
 def train(
-    recipe: Annotated[str | None, typer.Argument(help="A recipe (.toml); see recipes/.")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Settings that override the recipe: train.learning_rate=2e-5")
-    ] = None,
+    recipe: Recipe = None,
+    overrides: Overrides = None,
     *,
-    resume: Annotated[str | None, typer.Option("--resume", help="Go on with this run from its last step.")] = None,
-    checkpoint: Annotated[
-        str | None, typer.Option("--from", help="With --resume: go on from this checkpoint, such as step-000010.")
-    ] = None,
-    skip_step: Annotated[
-        bool, typer.Option("--skip-step", help="With --resume: leave out the step that the run was stopped before.")
-    ] = False,
-    replay: Annotated[
-        str | None, typer.Option("--replay", help="Run this run's settings again and compare every step.")
-    ] = None,
-    into: Annotated[
-        str | None, typer.Option("--into", help="With --replay: the folder for it; left out, RUN.replay.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Prove the data, print the plan, load no model.")] = False,
-    explain: Annotated[
-        str | None, typer.Option("--explain", help="Explain a setting or section, or 'all', and stop.")
-    ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Any dropped row is an error.")] = False,
-    processes: Annotated[
-        int | None,
-        typer.Option(
-            "--processes", min=1, max=MOST_PROCESSES, help="Share the model and every step among this many processes."
-        ),
-    ] = None,
+    resume: Resume = None,
+    checkpoint: Checkpoint = None,
+    skip_step: SkipStep = False,
+    replay: Replay = None,
+    into: Into = None,
+    dry_run: DryRun = False,
+    explain: Explain = None,
+    strict: Strict = False,
+    processes: Processes = None,
     most_forgotten: MostForgotten = None,
     guard: GuardLimit = None,
     guard_runs: GuardRuns = RUNS,
@@ -76,17 +73,17 @@ def train(
     if explain is not None:
         _explain(None if explain == "all" else explain)
         return
-    resumed = resume is not None
-    _refuse_strays({"--from": checkpoint is not None, "--skip-step": skip_step}, "--resume", partner_given=resumed)
-    _refuse_strays({"--into": into is not None}, "--replay", partner_given=replay is not None)
-    others = {"--resume": resumed, "--replay": replay is not None, "--processes": processes is not None}
-    others |= {"--fail-if-forgets": most_forgotten is not None}
+    given = {
+        "--resume": resume is not None, "--replay": replay is not None, "--processes": processes is not None,
+        "--fail-if-forgets": most_forgotten is not None, "--from": checkpoint is not None, "--skip-step": skip_step,
+        "--into": into is not None, "--strict": strict, "--dry-run": dry_run,
+    }  # fmt: skip
+    _refuse_combinations(given)
+    others = {option: given[option] for option in NOT_WITH_GUARD}
     require_alone(others, runs=guard_runs, first=guard_first, given=guard is not None)
-    stream = sys.stderr if as_json else sys.stdout
-    out = Terminal(file=cast(TextIO, Outlet(stream, lasting=not dry_run)))
+    out = Terminal(file=cast(TextIO, Outlet(sys.stderr if as_json else sys.stdout, lasting=not dry_run)))
     if replay is not None:
-        options = {"--resume": resumed, "--strict": strict, "--dry-run": dry_run}
-        conflicting = recipe or next((option for option, is_given in options.items() if is_given), None)
+        conflicting = recipe or next((option for option in NOT_WITH_REPLAY if given[option]), None)
         replay_run(replay, into, out, conflicting=conflicting, processes=processes, as_json=as_json)
         return
     settings = _settings(recipe, overrides or [], resume, strict=strict, gated=most_forgotten is not None)
@@ -101,7 +98,7 @@ def train(
     if processes is not None and not started_already(processes):
         in_processes(processes, sys.argv[1:], folder=settings.run_folder)
         return
-    result = _run(settings, out, resume=resumed, checkpoint=checkpoint, skip_step=skip_step, as_json=as_json)
+    result = _run(settings, out, resume=given["--resume"], checkpoint=checkpoint, skip_step=skip_step, as_json=as_json)
     if most_forgotten is not None and result:
         exit_if_forgot(uncertainty_in(result), most_forgotten)
 
@@ -187,10 +184,10 @@ def _settings_of_resumed(folder: Path, arguments: list[str]) -> config.Settings:
     return settings.model_copy(update={"folder": str(folder.parent), "name": folder.name})
 
 
-def _refuse_strays(options: Mapping[str, bool], goes_with: str, *, partner_given: bool) -> None:
-    """Refuse an option (name: whether it was given) without the one that it `goes_with`."""
-    for option, is_given in options.items():
-        if is_given and not partner_given:
+def _refuse_combinations(given: Mapping[str, bool]) -> None:
+    """Refuse an option without the one that it goes with."""
+    for option, goes_with in GOES_WITH.items():
+        if given[option] and not given[goes_with]:
             raise ConfigError(
                 f"{option} goes with {goes_with}", fix=f"tutelage train {goes_with} RUN {option}, or leave it out"
             )

@@ -150,8 +150,12 @@ def run_suite(
             asked.fill(model, renderer, prompts_by_set, how, tolerated, most_again=eval_suite.asked_again)
     except tolerated as error:  # nothing can be asked
         asked.failed |= dict.fromkeys(prompts_by_set, cause_of(error))
-    failed |= asked.failed
     use_training_attention(model, attention)
+    return _graded(eval_suite, asked, heldout, failed | asked.failed)
+
+
+def _graded(eval_suite: EvalSuite, asked: _Asked, heldout: HeldoutLoss, failed: Mapping[str, str]) -> EvalResult:
+    """What replies and losses come to."""
     texts = {name: tuple(reply.text for reply in asked.replies.get(name, ())) for name in ("task", "general")}
     graded = grade(
         () if "task" in failed else eval_suite.task,

@@ -75,9 +75,8 @@ def row_loss(
 ) -> tuple[torch.Tensor, int]:
     """Summed weighted cross-entropy of a packed row, and how many tokens it was summed over.
 
-    With `token_weights` the gradient is that of the sum in which each token has such a weight as well; with
-    `held` that of a replayed row has the divergence from the base too (`model.kl_to_base`). The sum that is
-    returned stays the one without, so that losses of runs compare.
+    With `token_weights` the gradient is that of the sum in which each token has such a weight as well; with `held` that
+    of a replayed row has the divergence from the base, too (`model.kl_to_base`). What is returned is the sum without.
 
     Args:
         model: a causal language model that attends as it trains (`model.architecture.use_training_attention`).
@@ -97,38 +96,52 @@ def row_loss(
     base_1RD = None if held is None or held.outputs is not None else _base_hidden_states(model, row, architecture)
     hidden_1RD, fed = hidden_states(model, row, architecture=architecture, emulated_device=emulated_device)
     device = hidden_1RD.device
-    # The hidden state of the token before predicts a token. The first token of a document without a parent has
-    # weight 0, so none reaches back over a boundary.
+    # The state of the token before predicts a token. A document's first has weight 0: none reaches over a boundary.
     predecessors_N = torch.from_numpy(row.predecessors()[targets]).to(device, torch.long)
-    # The gradient of index_select adds up faster than that of [...].
-    hidden_ND = hidden_1RD[0].index_select(0, fed.places(predecessors_N))
+    hidden_ND = hidden_1RD[0].index_select(0, fed.places(predecessors_N))  # its gradient adds up faster than of [...]
     labels_N = torch.from_numpy(row.ids[targets]).to(device, torch.long)
-    weights_N = torch.from_numpy(row.weights[targets]).to(device)
-    positions = CHUNK_POSITIONS[emulated_device or device.type]
+    weights_N, positions = (
+        torch.from_numpy(row.weights[targets]).to(device),
+        CHUNK_POSITIONS[emulated_device or device.type],
+    )
     if architecture.head == "own":
         chunks = tuple(tensor.split(positions) for tensor in (hidden_ND, labels_N, weights_N))
         return _loss_of_own_head(model, architecture, hidden_ND, chunks, token_weights), len(targets)
     head = head_of(model)
+    loss = _loss_of_product(head, hidden_ND, (labels_N, weights_N), positions, token_weights)
+    if held is not None:
+        if base_1RD is not None:
+            base_ND, base_head = base_1RD[0].index_select(0, fed.places(predecessors_N)), None
+        else:
+            base_ND, base_head = _kept_outputs(held, row)
+        divergence = kl_to_base_of(hidden_ND, base_ND, head, weights_N, positions=positions, base_head=base_head)
+        loss = loss + held.strength * (divergence - divergence.detach())
+    return loss, len(targets)
+
+
+def _loss_of_product(
+    head: Head,
+    hidden_ND: torch.Tensor,
+    labels_and_weights: tuple[torch.Tensor, torch.Tensor],
+    positions: int,
+    token_weights: WeighsTokens | None,
+) -> torch.Tensor:
     loss: torch.Tensor = _TrainedCrossEntropy.apply(  # type: ignore[no-untyped-call] # torch leaves it untyped
         hidden_ND,
         head.weight_VD,
         head.bias_V,
         head,
-        labels_N,
-        weights_N,
+        *labels_and_weights,
         torch.is_grad_enabled() and not torch.is_inference_mode_enabled(),
         positions,
         token_weights,
     )
-    if held is not None:
-        if base_1RD is not None:
-            base_ND, base_head = base_1RD[0].index_select(0, fed.places(predecessors_N)), None
-        else:
-            assert held.outputs is not None, "the base is the model without its adapter, or was kept"
-            base_ND, base_head = held.outputs.of(row), held.outputs.head
-        divergence = kl_to_base_of(hidden_ND, base_ND, head, weights_N, positions=positions, base_head=base_head)
-        loss = loss + held.strength * (divergence - divergence.detach())
-    return loss, len(targets)
+    return loss
+
+
+def _kept_outputs(held: HeldToBase, row: PackedSequence) -> tuple[torch.Tensor, Head]:
+    assert held.outputs is not None, "the base is the model without its adapter, or was kept"
+    return held.outputs.of(row), held.outputs.head
 
 
 @torch.no_grad()

@@ -189,11 +189,7 @@ def _announce(screen: Screen, train_state: TrainState) -> None:
 
 
 def _run(job: Job, started: datetime, began: float) -> Finished:
-    settings, process_group, sharded = (
-        job.settings,
-        job.train_state.strategy.process_group,
-        job.train_state.strategy.fsdp_root is not None,
-    )
+    settings, process_group = job.settings, job.train_state.strategy.process_group
     baseline_eval = _measure_baseline(job)
     _ask_base(job)
     outcome = _train(job)
@@ -208,17 +204,7 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
     if best is not None and best != outcome.progress.steps_done:
         _checkpoints(job).restore_best(job.train_state.optimizer, step=best)
     trim_heap()
-    save_trained(
-        job.train_state.model,
-        job.train_state.optimizer,
-        job.prepared.renderer,
-        job.folder / run_files.trained_name(settings),
-        stored_as=job.train_state.stored_as,
-        process_group=process_group,
-        sharded=sharded,
-        start=job.train_state.adapted.start,
-        original_model=loaded_base(job.resolved, job.base)[0] if settings.model.freeze and not sharded else None,
-    )  # before all that is measured of them: what was trained is not lost when a measure fails
+    _save_trained(job)  # before all that is measured of them: what was trained is not lost when a measure fails
     weights = process_group.gather(_trained_sha256(job) if process_group.is_main else {})[0]
     trained_eval = _run_eval_suite(
         job, "After training", model=job.train_state.model, kept=(run_files.REPLIES_AFTER, weights)
@@ -257,6 +243,21 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
     report.write(job.folder)
     job.tracking.finish(result)
     return Finished(job.folder, outcome.ended, result)
+
+
+def _save_trained(job: Job) -> None:
+    sharded = job.train_state.strategy.fsdp_root is not None
+    save_trained(
+        job.train_state.model,
+        job.train_state.optimizer,
+        job.prepared.renderer,
+        job.folder / run_files.trained_name(job.settings),
+        stored_as=job.train_state.stored_as,
+        process_group=job.train_state.strategy.process_group,
+        sharded=sharded,
+        start=job.train_state.adapted.start,
+        original_model=loaded_base(job.resolved, job.base)[0] if job.settings.model.freeze and not sharded else None,
+    )
 
 
 def _trained_sha256(job: Job) -> dict[str, str]:
