@@ -6,7 +6,7 @@ A figure that fell is said in the same words and at the same size as one that ro
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -30,6 +30,8 @@ RISEN = ("gained", "better")
 FALLEN = ("lost", "worse")
 
 
+NO_UNCERTAINTY = Uncertainty(0.95, 0.05, 0.8)
+"""Stands for that of a run which has none: it says nothing of any share."""
 MAIN: tuple[tuple[str, str, Kind], ...] = (
     ("exact_match", "Whole-row exact match", "share"),
     ("valid_json", "Valid JSON", "share"),
@@ -150,10 +152,7 @@ def score_lines(
     before: Scores, after: Scores, uncertainty: Uncertainty | None = None, heldout: Rate | None = None
 ) -> tuple[ScoreLine, ...]:
     """Every figure of either side: scores, main ones always, capabilities, fields, those without a name of ours."""
-    shares = uncertainty.shares if uncertainty else {}
-    field_shares = uncertainty.fields if uncertainty else {}
-    score_shares = uncertainty.scores if uncertainty else {}
-    capability_shares = uncertainty.capabilities if uncertainty else {}
+    told = uncertainty or NO_UNCERTAINTY
     main = (
         ScoreLine(
             key,
@@ -161,45 +160,11 @@ def score_lines(
             kind,
             getattr(before, key),
             getattr(after, key),
-            shares.get(key),
+            told.shares.get(key),
             heldout if key == "heldout_loss" else None,
         )
         for key, name, kind in MAIN
     )
-    fields = (
-        ScoreLine(
-            f"field-{name}",
-            f"Field {name}",
-            "share",
-            before.fields.get(name),
-            after.fields.get(name),
-            field_shares.get(name),
-        )
-        for name in _names(before.fields, after.fields)
-    )
-    scores = (
-        ScoreLine(
-            f"score-{name}",
-            f"{score_name(name)[0].upper()}{score_name(name)[1:]}",
-            "share",
-            before.scores.get(name),
-            after.scores.get(name),
-            score_shares.get(name),
-        )
-        for name in _names(before.scores, after.scores)
-    )
-    capabilities = (
-        ScoreLine(
-            f"capability-{name}",
-            f"Capability {name}",
-            "share",
-            before.capabilities.get(name),
-            after.capabilities.get(name),
-            capability_shares.get(name),
-        )
-        for name in _names(before.capabilities, after.capabilities)
-    )
-    health_shares = uncertainty.health if uncertainty else {}
     health = (
         ScoreLine(
             f"health-{name}-{question}",
@@ -207,7 +172,7 @@ def score_lines(
             "share",
             before.health.get(name, {}).get(question),
             after.health.get(name, {}).get(question),
-            health_shares.get(f"{name} {question}"),
+            told.health.get(f"{name} {question}"),
         )
         for name, question in health_keys(before.health, after.health)
     )
@@ -215,7 +180,30 @@ def score_lines(
         ScoreLine(name, name, "number", before.others.get(name), after.others.get(name))
         for name in _names(before.others, after.others)
     )
+    scores = _shares("score-", _titled_score, before.scores, after.scores, told.scores)
+    known = told.capabilities
+    capabilities = _shares("capability-", "Capability {}".format, before.capabilities, after.capabilities, known)
+    fields = _shares("field-", "Field {}".format, before.fields, after.fields, told.fields)
     return (*scores, *main, *capabilities, *fields, *health, *others)
+
+
+def _titled_score(name: str) -> str:
+    title = score_name(name)
+    return title[0].upper() + title[1:]
+
+
+def _shares(
+    key: str,
+    title: Callable[[str], str],
+    before: Mapping[str, float | None],
+    after: Mapping[str, float | None],
+    uncertainties: Mapping[str, ShareUncertainty],
+) -> tuple[ScoreLine, ...]:
+    """A line for each share of either side."""
+    return tuple(
+        ScoreLine(f"{key}{name}", title(name), "share", before.get(name), after.get(name), uncertainties.get(name))
+        for name in _names(before, after)
+    )
 
 
 def outcome(lines: Sequence[ScoreLine]) -> str:
