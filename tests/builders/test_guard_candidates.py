@@ -141,6 +141,21 @@ def test_prompts_of_either_half_are_not_replayed(recipe: Path) -> None:
     assert "has 2 of them" in str(caught.value)
 
 
+def test_questions_with_choices_take_no_part_and_are_said(recipe: Path, tmp_path: Path) -> None:
+    choices = tmp_path / "choices.jsonl"
+    choices.write_text('{"prompt": "Which?", "choices": ["this", "that"], "answer": 0}\n', encoding="utf-8")
+    own = config.load(recipe).evaluate.general[0]
+    said: list[str] = []
+    for sets, counted in (([own, str(choices)], True), ([str(choices)], False)):
+        settings = config.load(recipe, [f"evaluate.general={json.dumps(sets)}"])
+        if counted:
+            plan_guard(settings, 0.03, runs=1, stops_at_first=False, log=said.append)
+            assert any("1 questions with choices take no part" in line for line in said)
+        else:
+            with pytest.raises(ConfigError, match="no reply to count"):
+                plan_guard(settings, 0.03, runs=1, stops_at_first=False, log=said.append)
+
+
 def test_without_a_general_set_the_probes_are_split(recipe: Path) -> None:
     settings = config.load(recipe, ["evaluate.general="])
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
+import pytest
+
 from tutelage.evaluate.capabilities import (
     CAPABILITY,
     MOST_LOST_ITEMS,
@@ -61,7 +63,7 @@ def test_shares_and_outcomes_are_of_the_items_of_each() -> None:
     }
 
 
-def test_capabilities_are_judged_with_all_other_shares() -> None:
+def test_capabilities_are_judged_together_and_apart_from_the_general_set() -> None:
     general = items(*["a"] * 40, *["b"] * 40)
     before, after = (EvalResult(Metrics(), (), tuple(said)) for said in (["y"] * 80, ["n"] * 30 + ["y"] * 50))
 
@@ -71,7 +73,12 @@ def test_capabilities_are_judged_with_all_other_shares() -> None:
     assert list(outcomes[0]) == ["general", CAPABILITY + "a", CAPABILITY + "b"]
     assert set(found.shares) == {"general"}
     assert found.fields == {}
-    assert found.judged == 3
+    assert found.families == "1 change, 2 capabilities, each group by itself"
+    general_change, capability_change = found.shares["general"].change, found.capabilities["a"].change
+    assert general_change is not None
+    assert capability_change is not None
+    assert general_change.adjusted_p == general_change.p_value, "a group of its own"
+    assert capability_change.adjusted_p == pytest.approx(2 * capability_change.p_value)
     verdicts = {name: share.change.verdict for name, share in found.capabilities.items() if share.change}
     assert verdicts == {"a": "lost", "b": "not shown"}
     assert found.capabilities["a"].items == 40

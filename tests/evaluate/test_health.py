@@ -169,7 +169,8 @@ def test_more_loops_and_fewer_ends_are_lost_and_fewer_are_gained() -> None:
         json.loads(json.dumps({"uncertainty": asdict(uncertainty_of(outcomes_well, outcomes_ill))}))
     )
     assert uncertainty is not None
-    assert uncertainty.judged == 3
+    assert (uncertainty.judged, uncertainty.has_verdicts) == (0, True)
+    assert uncertainty.families == "3 shares of the health of replies"
     table = before_after(asdict(well), asdict(ill), uncertainty)
     assert [(row[0], row[1], row[3], row[-1]) for row in table.rows[1:]] == [
         ("general: ended", f"100.0{GAP}%", f"12.5{GAP}%", "lost"),

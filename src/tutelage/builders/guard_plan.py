@@ -11,6 +11,7 @@ from tutelage.builders.dataset import general_files
 from tutelage.builders.guard_candidates import Candidate, LeftOut, by_price, candidates_of, priced
 from tutelage.config import Settings
 from tutelage.errors import ConfigError, DataError
+from tutelage.evaluate.choice_items import read_choices
 from tutelage.evaluate.general import GeneralItem, read_general
 from tutelage.evaluate.halves import Halves, halves_of, what_it_shows
 from tutelage.evaluate.packaged_sets import PROBES
@@ -109,12 +110,7 @@ def plan_guard(
             expected="a task to ask, or rows to measure loss on",
             fix="set evaluate.task, or data.validation_ratio = 0.1",
         )
-    items = [
-        item
-        for name in sets
-        for file in general_files(name)
-        for item in read_general(str(file.path), shown=file.display_name, unit=file.unit)
-    ]
+    items = _items_of(sets, log)
     _require_untrained(settings, items)
     candidates, left_out = candidates_of(settings)
     log(f"Proving the data of {len(candidates)} candidates")
@@ -122,6 +118,22 @@ def plan_guard(
     halves = halves_of(items, seed=settings.seed)
     trained, beyond = tuple(ordered[:runs]), tuple(ordered[runs:])
     return GuardPlan(limit, settings, sets, halves, trained, beyond, tuple(left_out), stops_at_first)
+
+
+def _items_of(sets: tuple[str, ...], log: Callable[[str], None]) -> list[GeneralItem]:
+    files = [file for name in sets for file in general_files(name)]
+    items = [item for file in files for item in read_general(str(file.path), shown=file.display_name, unit=file.unit)]
+    if choices := sum(len(read_choices(str(file.path), shown=file.display_name, unit=file.unit)) for file in files):
+        log(f"  note: {choices} questions with choices take no part: the guard counts replies")
+    if not items:
+        raise ConfigError(
+            "The guard has no reply to count",
+            where=WHERE,
+            found=f"only questions with choices in {', '.join(sets)}",
+            expected="prompts with checks",
+            fix='set evaluate.general = ["probes"]',
+        )
+    return items
 
 
 def _require_untrained(settings: Settings, items: list[GeneralItem]) -> None:

@@ -46,7 +46,10 @@ def item_outcomes(
 
 
 def uncertainty_of(before: Outcomes, after: Outcomes) -> Uncertainty:
-    """Intervals of all shares and verdicts on their changes, judged together.
+    """Intervals of all shares and verdicts on their changes.
+
+    Three families are each judged together: what was asked for (shares, fields, scores), its parts by capability, and
+    the health of replies. In one family, a dozen shares that only look closer would hide a loss of the general set.
 
     Args:
         before: of the untouched model; empty where it was not measured, as for one model alone.
@@ -57,7 +60,12 @@ def uncertainty_of(before: Outcomes, after: Outcomes) -> Uncertainty:
         for name in after
         if len(before.get(name, ())) == len(after[name])
     }
-    changes = judge_changes({name: _moves(name, *sides) for name, sides in pairs.items() if sides[0]})
+    families: dict[str, dict[str, Transitions | ScorePairs]] = {"": {}, CAPABILITY: {}, HEALTH: {}}
+    for name, sides in pairs.items():
+        if sides[0]:
+            family = next(prefix for prefix in (CAPABILITY, HEALTH, "") if name.startswith(prefix))
+            families[family][name] = _moves(name, *sides)
+    changes = {name: change for family in families.values() for name, change in judge_changes(family).items()}
     shares = {
         name: ShareUncertainty(
             items=_items(name, changes, after.get(name) or before[name]),

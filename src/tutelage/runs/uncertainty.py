@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,7 +47,7 @@ class ShareUncertainty:
 
 @dataclass(frozen=True, slots=True)
 class Uncertainty:
-    """Of all shares, which are judged together.
+    """Of all shares; what was asked for, its parts by capability and the health of replies are each judged together.
 
     Args:
         level: of the intervals.
@@ -70,9 +71,26 @@ class Uncertainty:
 
     @property
     def judged(self) -> int:
-        """How many changes Holm's method was applied to."""
-        kinds = (self.shares, self.fields, self.scores, self.capabilities, self.health)
-        return sum(measure.change is not None for kind in kinds for measure in kind.values())
+        """How many changes of what was asked for Holm's method was applied to."""
+        return sum(_judged(kind) for kind in (self.shares, self.fields, self.scores))
+
+    @property
+    def has_verdicts(self) -> bool:
+        """Whether any change was judged."""
+        return bool(self.judged or _judged(self.capabilities) or _judged(self.health))
+
+    @property
+    def families(self) -> str:
+        """The families that Holm's method was applied to, each by itself, and how many changes each has; for people."""
+        parts = (("capabilities", self.capabilities), ("shares of the health of replies", self.health))
+        others = [f"{_judged(kind)} {name}" for name, kind in parts if _judged(kind)]
+        if self.judged:
+            others.insert(0, "1 change" if self.judged == 1 else f"{self.judged} changes")
+        return f"{', '.join(others)}, each group by itself" if len(others) > 1 else "".join(others)
+
+
+def _judged(kind: Mapping[str, ShareUncertainty]) -> int:
+    return sum(share.change is not None for share in kind.values())
 
 
 def read_uncertainty(fields: Fields) -> Uncertainty | None:

@@ -107,7 +107,7 @@ def test_capabilities_stand_under_the_general_set_with_their_own_intervals() -> 
     names = [row[0] for row in table.rows]
     assert names[names.index("general set") + 1 :][:2] == ["  a long name of a field", "  code"]
     assert line_of(printed(table, 80), "  code")[-3:] == ["-20.0", "-40…-10", "lost"]
-    assert "for 6 changes" in " ".join(table.notes)
+    assert "for 4 changes, 2 capabilities, each group by itself" in " ".join(table.notes)
     rows = [row for row in beside.rows if row[0] == "  a long name of a field"]
     assert [row[-1] for row in rows] == ["", "95–100"]  # the field's, then the capability's
 

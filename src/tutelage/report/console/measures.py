@@ -274,10 +274,10 @@ def change_notes(uncertainty: Uncertainty) -> list[str]:
 
 def _notes(uncertainty: Uncertainty) -> list[str]:
     """How to read the verdicts, and what those that are not shown would have needed."""
-    if not uncertainty.judged:
+    if not uncertainty.has_verdicts:
         return []
     notes = [
-        f"Changes in points. Gained, lost: after Holm's adjustment for {uncertainty.judged} changes. "
+        f"Changes in points. Gained, lost: after Holm's adjustment for {uncertainty.families}. "
         f"Kept: within {percent_change(uncertainty.margin).removeprefix('+')} on either side."
     ]
     main = {NAMES.get(name, name): share for name, share in uncertainty.shares.items()}
