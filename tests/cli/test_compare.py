@@ -204,7 +204,10 @@ def test_ctrl_c_keeps_what_was_answered(files: tuple[str, str], tmp_path: Path):
 
     kept = tmp_path / "comparisons" / "old-new" / "verdicts.jsonl"
     with fake_endpoint(answer) as fake:
-        words = [sys.executable, "-m", "tutelage", "compare", *files, *by_judge(fake.url, "--parallel", "2")]
+        # A shell's background jobs inherit an interrupt that is ignored.
+        heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        program = [sys.executable, "-c", heard + "from tutelage.__main__ import program; program()"]
+        words = [*program, "compare", *files, *by_judge(fake.url, "--parallel", "2")]
         process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=os.environ)
         while not kept.exists() or len(kept.read_bytes().splitlines()) < 5:
             assert process.poll() is None

@@ -141,9 +141,9 @@ def test_b17_a_general_set_that_changes_is_refused(
     path.write_text('{"prompt": "a", "checks": [{"kind": "plain_text"}]}\n', encoding="utf-8")
     read = dataset_module.read_general
 
-    def changing(name: str, **more: Any) -> Any:
+    def changing(name: str, *more: Any) -> Any:
         path.write_text(path.read_text(encoding="utf-8") * 2, encoding="utf-8")
-        return read(name, **more)
+        return read(name, *more)
 
     monkeypatch.setattr(dataset_module, "read_general", changing)
     with pytest.raises(DataError, match="changed while it was read"):
