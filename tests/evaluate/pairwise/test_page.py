@@ -56,7 +56,7 @@ def test_a_judges_reason_is_shown_and_so_is_an_answer_without_a_verdict(tmp_path
     file = VerdictFile.open(tmp_path)
     for side, choice, answer in (("a", "b", '{"reason": "it is true", "verdict": "2"}'), ("b", "none", "Hm.")):
         file.append(
-            Verdict(pair=KEYS[0], kind="judge", rater="m", left=side, choice=choice, request=side, answer=answer)  # type: ignore[arg-type]
+            Verdict(pair=KEYS[0], kind="judge", rater="m", left=side, choice=choice, request=side, answer=answer)  # type: ignore[arg-type] # letters of the test
         )
     opinions = page_of(MADE, file).pairs[0].opinions
     assert [(opinion.rater, opinion.reason) for opinion in opinions] == [

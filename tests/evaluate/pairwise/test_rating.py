@@ -18,7 +18,7 @@ PAIRS = pairing(5).pairs
 
 
 def rating_of(folder: Path, rater: str = "anna", **named: object) -> Rating:
-    return Rating(PAIRS, VerdictFile.open(folder), rater, **named)  # type: ignore[arg-type]
+    return Rating(PAIRS, VerdictFile.open(folder), rater, **named)  # type: ignore[arg-type] # letters of the test
 
 
 def choices(folder: Path, rater: str = "anna") -> dict[str, str]:
@@ -41,7 +41,7 @@ def test_a_later_start_goes_on_and_another_rater_begins(tmp_path: Path):
     for said in ("left", "tie", "skip"):
         question = first.question()
         assert question is not None
-        first.say(question.pair, said)  # type: ignore[arg-type]
+        first.say(question.pair, said)  # type: ignore[arg-type] # letters of the test
     second = rating_of(tmp_path).question()
     assert second is not None
     assert (second.pair, second.number, second.total) == (PAIRS[3], 4, 5)

@@ -107,7 +107,7 @@ def test_orders_that_differ_are_a_tie(first: str, second: str, outcome: str):
 def test_consistency_of_a_judge(tmp_path: Path):
     file = VerdictFile.open(tmp_path)
     for key, orders in zip(KEYS, ["aa", "bb", "ab", "ab", "ba", "at", "tt"], strict=False):
-        judged(file, key, *({"a": "a", "b": "b", "t": "tie"}[letter] for letter in orders))  # type: ignore[arg-type]
+        judged(file, key, *({"a": "a", "b": "b", "t": "tie"}[letter] for letter in orders))  # type: ignore[arg-type] # letters of the test
     said(file, KEYS[7], "a", rater="m", kind="judge", left="a")  # one order alone says nothing
     judged(file, KEYS[8], "a", "none")
     (line,) = result_of(MADE, file).raters
