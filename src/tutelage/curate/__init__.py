@@ -1,5 +1,5 @@
 """Conversation -> Conversation | Drop. So far: how alike two splits are, so that a test measures more than recall."""
 
-from tutelage.curate.near_duplicates import Similarity, most_similar
+from tutelage.curate.split_similarity import Similarity, most_similar
 
 __all__ = ["Similarity", "most_similar"]
