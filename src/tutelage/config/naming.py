@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from tutelage.config.sections import Section
 from tutelage.config.settings import Settings
 
-MAPPING_FIELDS = ("data.columns", "data.weights", "render.template_arguments")
+MAPPING_FIELDS = ("data.columns", "data.weights", "render.template_arguments", "curate.licenses")
 """Fields whose own keys are the user's."""
 
 OTHER_TOOLS_NAMES = {
@@ -157,14 +157,16 @@ def section_types() -> dict[str, type[Section]]:
 
 
 def fields() -> Iterator[tuple[str, FieldInfo]]:
-    """Every field with its dotted path, in recipe order; sections themselves are not fields."""
-    sections = section_types()
-    for name, field in Settings.model_fields.items():
-        if name in sections:
-            for inner_name, inner in sections[name].model_fields.items():
-                yield f"{name}.{inner_name}", inner
+    """Every field with its dotted path, in recipe order; sections, and tables inside of them, are not fields."""
+    yield from _fields_of(Settings, "")
+
+
+def _fields_of(section: type[Section], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from _fields_of(field.annotation, f"{prefix}{name}.")
         else:
-            yield name, field
+            yield f"{prefix}{name}", field
 
 
 def paths() -> list[str]:

@@ -10,6 +10,7 @@ from typing import Annotated, Self
 from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from tutelage.config.curation import CurateSettings
 from tutelage.config.data import DataSettings
 from tutelage.config.method import DATA_DRIVEN_INITS, LoraSettings, PromptSettings, QloraSettings
 from tutelage.config.sections import (
@@ -62,6 +63,7 @@ class Settings(Section):
     qlora: QloraSettings = QloraSettings()
     prompt: PromptSettings = PromptSettings()
     data: DataSettings
+    curate: CurateSettings = CurateSettings()
     render: RenderSettings = RenderSettings()
     pack: PackSettings = PackSettings()
     train: TrainSettings = TrainSettings()

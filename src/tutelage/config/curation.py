@@ -1,0 +1,53 @@
+"""The `[curate]` section: which steps curation takes, in which order, and a table of settings for each of them.
+
+The tables stand in the order of the default pipeline; the name of a table is the name of its step.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from tutelage.config.sections import Section, Text
+
+DEFAULT_STEPS: list[str] = []
+"""Those that are on unless `curate.steps` says otherwise, in the order they are taken."""
+
+
+class CurateSettings(Section):
+    """Which rows go on to training, and what is mended in them."""
+
+    steps: list[Text] = Field(
+        default=DEFAULT_STEPS,
+        description="The steps, in the order they are taken; `tutelage curate --list-steps` names all of them.",
+        json_schema_extra={"source": "our choice: what is cheap comes first, so that what is dear sees fewer rows"},
+    )
+    licenses: dict[str, Text] = Field(
+        default={},
+        description="The license of a source, such as 'alpaca.json' = 'CC-BY-NC-4.0', for the data card; a source "
+        "without one has that of the README.md beside it, if that names one.",
+        json_schema_extra={"source": "the user's data: only its owner can say"},
+    )
+
+    @model_validator(mode="after")
+    def _names_steps(self) -> Self:
+        known = step_names()
+        for name in self.steps:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+                hint = f"did you mean '{near[0]}'?" if near else f"the steps are {', '.join(known)}"
+                raise ValueError(f"there is no step '{name}'; {hint}")
+        if duplicate := next((name for name in self.steps if self.steps.count(name) > 1), None):
+            raise ValueError(f"the step '{duplicate}' is there twice")
+        return self
+
+
+def step_names() -> list[str]:
+    """The names of all steps, in the order of the default pipeline: the tables of `[curate]`."""
+    return [
+        name
+        for name, field in CurateSettings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    ]

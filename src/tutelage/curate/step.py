@@ -1,0 +1,145 @@
+"""What a step of curation is: it judges one row alone, or it must have seen all of them.
+
+A step is built from its settings before any row is read, so that a word list, a model or a package that is missing is
+said at once. Row steps travel to worker processes (they are pickled), and answer the same on each of them.
+
+Shape legend: N = rows that reach the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.config.sections import Section
+from tutelage.types import Change, Conversation, Drop
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from tutelage.curate.store import Rows
+
+S = TypeVar("S", bound=Section)
+NOT_MERGED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """A row that goes on, altered.
+
+    Attributes:
+        conversation: as it goes on.
+        changes: what was altered: `detail` says in short what was there and what is there now.
+    """
+
+    conversation: Conversation
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A row that goes on as several, in their order; there is at least one."""
+
+    conversations: tuple[Conversation, ...]
+    changes: tuple[Change, ...]
+
+
+Outcome = Conversation | Edited | Split | Drop
+
+
+@runtime_checkable
+class RowStep(Protocol):
+    """Judges a row by itself. What it raises becomes a drop `step_failed`; the other rows go on.
+
+    The detail of a `Drop` is the evidence: words of the row, the passage that was met.
+    """
+
+    @property
+    def name(self) -> str:
+        """Its name in `curate.steps`, and of its table of settings."""
+
+    def __call__(self, conversation: Conversation) -> Outcome:
+        """What becomes of a row: itself where nothing is to be said about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What became of all rows.
+
+    Attributes:
+        keep: bool [N].
+        reasons: reason by row, for each row that is dropped and for no other.
+        evidence: what shows it, by row, for each row that is dropped.
+        merged_into: int64 [N]: the row that stands for this one (its anchor), `NOT_MERGED` for none; None where no row
+            is merged. A merged row is not kept.
+        order: int64 [M]: the rows that go on, in the order they have from here on, each as often as it is named; None
+            keeps the order. Every row in it is kept, and every kept row is in it.
+        labels: a word for each kept row by row, such as the split it is in; it stands in the row's metadata under the
+            step's name.
+    """
+
+    keep: NDArray[np.bool_]
+    reasons: dict[int, str] = field(default_factory=dict)
+    evidence: dict[int, str] = field(default_factory=dict)
+    merged_into: NDArray[np.int64] | None = None
+    order: NDArray[np.int64] | None = None
+    labels: dict[int, str] = field(default_factory=dict)
+
+
+@runtime_checkable
+class CorpusStep(Protocol):
+    """Judges rows beside each other: what is needed of each is computed in workers, then one process decides."""
+
+    @property
+    def name(self) -> str:
+        """Its name in `curate.steps`, and of its table of settings."""
+
+    def features(self, conversations: Sequence[Conversation]) -> pa.RecordBatch:
+        """One line for each row, computed from the row alone, with the same schema for every chunk."""
+
+    def decide(self, features: pa.Table, rows: Rows) -> Decisions:
+        """What becomes of each row.
+
+        Args:
+            features: N lines, memory-mapped.
+            rows: the same rows in the same order, read as they are asked for.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class StepContext:
+    """What a step may need beside its own settings.
+
+    Attributes:
+        seed: of every random choice.
+        sources: what the user named, in that order.
+        held_out: files of the run that must not be trained on: its validation rows, tasks and general sets.
+    """
+
+    seed: int = 0
+    sources: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepDefinition(Generic[S]):
+    """An entry of the table of steps.
+
+    Attributes:
+        name: in `curate.steps`, and of its table of settings `[curate.NAME]`.
+        sentence: what it does, for `--list-steps`.
+        settings: the class of its settings.
+        build: makes the step, and raises DependencyError or another TutelageError where it cannot work.
+    """
+
+    name: str
+    sentence: str
+    settings: type[S]
+    build: Callable[[S, StepContext], RowStep | CorpusStep]
+
+
+AnyStep = StepDefinition[Any]

@@ -1,0 +1,18 @@
+"""The table of steps, in the order of the default pipeline. A new step is one line here and one in `[curate]`."""
+
+from __future__ import annotations
+
+from tutelage.config.curation import CurateSettings
+from tutelage.curate.step import AnyStep, CorpusStep, RowStep, StepContext
+
+STEPS: tuple[AnyStep, ...] = ()
+BY_NAME = {definition.name: definition for definition in STEPS}
+
+
+def build_steps(settings: CurateSettings, context: StepContext) -> list[RowStep | CorpusStep]:
+    """The steps that the settings name, in their order, each ready to be used.
+
+    Raises:
+        TutelageError: one of them cannot work: a package, a word list or a file that it needs is missing.
+    """
+    return [BY_NAME[name].build(getattr(settings, name), context) for name in settings.steps]

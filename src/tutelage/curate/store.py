@@ -1,0 +1,231 @@
+"""Rows on disk: chunks in Arrow's IPC files, memory-mapped, and a view of those rows of them that go on.
+
+A chunk is written whole or not at all. A view is the chunks with the places of its rows, so a step that only drops or
+orders rows writes none.
+
+Shape legend: N = rows of a view.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.curate.row_json import conversation_of
+from tutelage.system.files import publish, scratch_path
+from tutelage.types import Address, Conversation, Unit
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CHUNK_ROWS = 10_000
+CHUNK_CHARACTERS = 64 << 20
+"""A chunk ends with the row that reaches either bound, so that a worker's memory does not grow with the rows."""
+
+
+class StoredRow(NamedTuple):
+    """A row as it lies in a chunk.
+
+    Attributes:
+        text: its JSON object (`row_json`).
+        file: of its address, as `number` and `unit` are.
+        row: which row of the input it is, from 0.
+        part: which of the rows that a step made of that one.
+        labels: a JSON object of what steps said of it; empty where they said nothing.
+    """
+
+    text: str
+    file: str
+    number: int
+    unit: str
+    row: int
+    part: int = 0
+    labels: str = ""
+
+    @property
+    def address(self) -> Address:
+        """Where it came from."""
+        return Address(self.file, self.number, cast("Unit", self.unit))
+
+    @property
+    def conversation(self) -> Conversation:
+        """The row, decoded."""
+        return conversation_of(self.text, self.address)
+
+
+def rows_schema() -> pa.Schema:
+    """The columns of a chunk: the fields of `StoredRow`."""
+    import pyarrow as pa
+
+    words = pa.dictionary(pa.int32(), pa.string())
+    return pa.schema(
+        [
+            ("text", pa.large_string()),
+            ("file", words),
+            ("number", pa.int64()),
+            ("unit", words),
+            ("row", pa.int64()),
+            ("part", pa.int32()),
+            ("labels", pa.string()),
+        ]
+    )
+
+
+def rows_batch(rows: Sequence[StoredRow]) -> pa.RecordBatch:
+    """Rows as the one batch of a chunk."""
+    import pyarrow as pa
+
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(StoredRow._fields)
+    return pa.RecordBatch.from_arrays(
+        [pa.array(column, field.type) for column, field in zip(columns, rows_schema(), strict=True)],
+        schema=rows_schema(),
+    )
+
+
+def write_batch(path: Path, batch: pa.RecordBatch) -> None:
+    """Write a batch as an Arrow file of its own, whole or not at all.
+
+    Raises:
+        OSError: the disk is full or refuses.
+    """
+    import pyarrow as pa
+
+    scratch = scratch_path(path)
+    try:
+        with pa.OSFile(str(scratch), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        publish(scratch, path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+def read_batch(path: Path) -> pa.RecordBatch:
+    """The one batch of a file, memory-mapped."""
+    import pyarrow as pa
+
+    reader = pa.ipc.open_file(pa.memory_map(str(path)))
+    return reader.get_batch(0)
+
+
+def read_table(paths: Sequence[Path]) -> pa.Table:
+    """The batches of several files with one schema, memory-mapped."""
+    import pyarrow as pa
+
+    return pa.Table.from_batches([read_batch(path) for path in paths])
+
+
+class Rows:
+    """Rows of chunks in some order, read as they are asked for; nothing but their places is held.
+
+    Args:
+        chunks: files of `write_batch`.
+        places: int64 [N]: where each row stands when all chunks are laid end to end; None takes all.
+        source_of_file: the source, as the user named it, by the file that addresses name.
+    """
+
+    def __init__(
+        self,
+        chunks: Sequence[Path],
+        places: NDArray[np.int64] | None = None,
+        *,
+        source_of_file: Mapping[str, str] | None = None,
+    ) -> None:
+        self.chunks = tuple(chunks)
+        self.source_of_file = dict(source_of_file or {})
+        self._batches = [read_batch(path) for path in self.chunks]
+        self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
+        self.places = np.arange(self._starts[-1], dtype=np.int64) if places is None else places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def stored(self, index: int) -> StoredRow:
+        """A row as it lies in its chunk."""
+        place = int(self.places[index])
+        chunk = bisect_right(self._starts, place) - 1
+        batch, line = self._batches[chunk], place - int(self._starts[chunk])
+        return StoredRow(*(column[line].as_py() for column in batch.columns))
+
+    def conversation(self, index: int) -> Conversation:
+        """A row, decoded."""
+        return self.stored(index).conversation
+
+    def address(self, index: int) -> Address:
+        """Where a row came from."""
+        return self.stored(index).address
+
+    def source(self, index: int) -> str:
+        """The source of a row, as the user named it."""
+        file = self.stored(index).file
+        return self.source_of_file.get(file, file)
+
+    @cached_property
+    def sources(self) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+        """The names of all sources, and which of them each row is of: int32 [N]."""
+        names: dict[str, int] = {}
+        codes = np.zeros(int(self._starts[-1]), dtype=np.int32)
+        for start, batch in zip(self._starts, self._batches, strict=False):
+            column = batch.column("file")
+            files = [self.source_of_file.get(file, file) for file in column.dictionary.to_pylist()]
+            codes_of_files = np.array([names.setdefault(name, len(names)) for name in files] or [0], dtype=np.int32)
+            codes[start : start + batch.num_rows] = codes_of_files[column.indices.to_numpy()]
+        return tuple(names), codes[self.places]
+
+    @cached_property
+    def characters(self) -> NDArray[np.int64]:
+        """Bytes of each row's JSON object, int64 [N]."""
+        import pyarrow.compute as pc
+
+        lengths = [pc.binary_length(batch.column("text")).to_numpy() for batch in self._batches]
+        return cast("NDArray[np.int64]", np.concatenate([np.zeros(0, np.int64), *lengths])[self.places])
+
+    def select(self, indices: NDArray[np.int64]) -> Rows:
+        """The view of some of these rows, in the order of `indices`, each as often as it is named."""
+        rows = Rows.__new__(Rows)
+        rows.chunks, rows.source_of_file = self.chunks, self.source_of_file
+        rows._batches, rows._starts = self._batches, self._starts
+        rows.places = self.places[indices]
+        return rows
+
+    def blocks(self, *, rows: int = CHUNK_ROWS, characters: int = CHUNK_CHARACTERS) -> list[tuple[int, int]]:
+        """Stretches of the view that are worked on together: at most `rows` rows, and cut where `characters` is met."""
+        ends = np.cumsum(self.characters)
+        stretches, start = [], 0
+        while start < len(self):
+            before = int(ends[start - 1]) if start else 0
+            by_size = int(np.searchsorted(ends, before + characters)) + 1
+            stop = min(len(self), start + rows, max(start + 1, by_size))
+            stretches.append((start, stop))
+            start = stop
+        return stretches
+
+    def batch(self, start: int, stop: int) -> pa.RecordBatch:
+        """The rows of a stretch as one batch."""
+        import pyarrow as pa
+
+        places = self.places[start:stop]
+        chunks = np.searchsorted(self._starts, places, side="right") - 1
+        cuts = np.flatnonzero(np.diff(chunks)) + 1
+        pieces = []
+        for run in np.split(np.arange(len(places)), cuts) if len(places) else []:
+            chunk = int(chunks[run[0]])
+            pieces.append(self._batches[chunk].take(pa.array(places[run] - self._starts[chunk])))
+        table = pa.Table.from_batches(pieces, schema=rows_schema()).unify_dictionaries().combine_chunks()
+        batches = table.to_batches()
+        return batches[0] if batches else rows_batch([])
+
+    def __iter__(self) -> Iterator[StoredRow]:
+        for start, stop in self.blocks():
+            yield from stored_rows(self.batch(start, stop))
+
+
+def stored_rows(batch: pa.RecordBatch) -> list[StoredRow]:
+    """The rows of a batch."""
+    return list(map(StoredRow._make, zip(*(column.to_pylist() for column in batch.columns), strict=True)))
