@@ -18,8 +18,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import date, datetime
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,6 +34,7 @@ from tutelage.pack.example_store import (
 )
 from tutelage.render import Renderer
 from tutelage.render.workers import ProvenChunk
+from tutelage.system.source_code import source_code_sha256
 from tutelage.types import Address, Change, Drop
 
 LEDGER, COUNTS = "ledger.jsonl", "books.json"
@@ -66,7 +65,7 @@ def key_of(facts: Mapping[str, Any]) -> str:
     """
     deciding = {
         "facts": facts,
-        "code": _source_code_sha256(),
+        "code": source_code_sha256(DECIDING_PACKAGES),
         "libraries": {name: importlib.metadata.version(name) for name in DECIDING_LIBRARIES},
     }
     text = json.dumps(deciding, sort_keys=True, default=_json_default)
@@ -268,21 +267,6 @@ def _open_entry(folder: Path) -> Entry:
     require_intact(folder / LEDGER, counts["written"][LEDGER], verify=True)
     entries = (folder / LEDGER).open(encoding="utf-8")
     return Entry(store, counts["rows_in"], counts["rows_kept"], tuple(counts["notes"]), entries)
-
-
-def _source_code_sha256() -> str:
-    """Hash of our own files that decide: a change of the proof cannot forget to make the key another."""
-    digest = hashlib.sha256()
-    for package in DECIDING_PACKAGES:
-        for file in sorted(files(package).iterdir(), key=_file_name):
-            if file.name.endswith((".py", ".json", ".toml")) and file.is_file():
-                data = file.read_bytes()
-                digest.update(f"{package}/{file.name} {len(data)}\n".encode() + data)
-    return digest.hexdigest()
-
-
-def _file_name(file: Traversable) -> str:
-    return file.name
 
 
 def _json_default(value: Any) -> Any:
