@@ -10,9 +10,10 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from tutelage.config.curation_normalize import NormalizeSettings
 from tutelage.config.sections import Section, Text
 
-DEFAULT_STEPS: list[str] = []
+DEFAULT_STEPS: list[str] = ["normalize"]
 """Those that are on unless `curate.steps` says otherwise, in the order they are taken."""
 
 
@@ -30,6 +31,8 @@ class CurateSettings(Section):
         "without one has that of the README.md beside it, if that names one.",
         json_schema_extra={"source": "the user's data: only its owner can say"},
     )
+
+    normalize: NormalizeSettings = NormalizeSettings()
 
     @model_validator(mode="after")
     def _names_steps(self) -> Self:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tutelage.config.curation import CurateSettings
+from tutelage.curate.normalize import NORMALIZE
 from tutelage.curate.step import AnyStep, CorpusStep, RowStep, StepContext
 
-STEPS: tuple[AnyStep, ...] = ()
+STEPS: tuple[AnyStep, ...] = (NORMALIZE,)
 BY_NAME = {definition.name: definition for definition in STEPS}
 
 

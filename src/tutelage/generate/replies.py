@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -24,7 +24,6 @@ PROMPTS_TOGETHER = 32
 
 OnReply = Callable[[int, EndedReply], None]
 """Called with the place of a prompt and its reply, as each ends."""
-Served = TypeVar("Served")
 
 
 def greedy_replies(
@@ -67,11 +66,11 @@ def greedy_replies(
 
     def answer_share() -> None:
         if batching.kind == "packed":
-            engine = engine_for(model, tokenizer, batching, batch_prompts)
+            engine = _engine(model, tokenizer, batching, batch_prompts)
             answers = _by_engine(engine, prompts, range(rank, len(prompts), size), max_new_tokens)
         else:
             batches = batches_of(prompts, batch_prompts=batch_prompts, batching=batching.kind)[rank::size]
-            answers = by_batches(model, tokenizer, prompts, batches, max_new_tokens)
+            answers = _by_batches(model, tokenizer, prompts, batches, max_new_tokens)
         for place, reply in answers:
             replies[place] = reply
             on_reply(place, reply)
@@ -84,8 +83,7 @@ def greedy_replies(
     return [all_replies[index] for index in range(len(prompts))]
 
 
-def engine_for(model: Any, tokenizer: Tokenizer, batching: Batching, active_replies: int) -> Engine:
-    """The engine as `batching` found it fit."""
+def _engine(model: Any, tokenizer: Tokenizer, batching: Batching, active_replies: int) -> Engine:
     return Engine(
         model,
         tokenizer,
@@ -95,7 +93,7 @@ def engine_for(model: Any, tokenizer: Tokenizer, batching: Batching, active_repl
     )
 
 
-def by_batches(
+def _by_batches(
     model: Any,
     tokenizer: Tokenizer,
     prompts: Sequence[TokenIds],
@@ -150,7 +148,7 @@ def drawn_replies(
     batching = answered_together(model, tokenizer)
     replies: list[list[int]] = [[] for _ in prompts]
     if batching.kind == "packed":
-        engine = engine_for(model, tokenizer, batching, batch_prompts)
+        engine = _engine(model, tokenizer, batching, batch_prompts)
         sampling = Sampling(temperature=1.0, seed=seed)
         for completion in engine.generate([Request(prompt, max_new_tokens, sampling) for prompt in prompts]):
             replies[completion.request] = list(completion.ids)
@@ -171,21 +169,8 @@ def served_ids(renderer: Renderer, messages: Sequence[Message]) -> TokenIds:
     Raises:
         TemplateError: the model's template refuses it.
     """
-    return _accepted(renderer, lambda: renderer.serve(messages))
-
-
-def served_text(renderer: Renderer, messages: Sequence[Message]) -> str:
-    """What `served_ids` are the ids of.
-
-    Raises:
-        TemplateError: the model's template refuses it.
-    """
-    return _accepted(renderer, lambda: renderer.served_text(messages))
-
-
-def _accepted(renderer: Renderer, serve: Callable[[], Served]) -> Served:
     try:
-        return serve()
+        return renderer.serve(messages)
     except TemplateRefusal as refusal:
         raise TemplateError(
             "The model's chat template does not accept this conversation",
@@ -263,7 +248,7 @@ def ended_replies(
         )
     if batching.kind != "packed":
         return None
-    engine = engine_for(model, renderer.tokenizer, batching, batch_prompts)
+    engine = _engine(model, renderer.tokenizer, batching, batch_prompts)
     replies: dict[int, EndedReply] = {}
     for completion in engine.generate([Request(prompt, max_new_tokens, sampling) for prompt in prompts]):
         replies[completion.request] = EndedReply(completion.text, len(completion.ids), completion.ended_by)
@@ -323,22 +308,17 @@ class _Stream:
         """The reply is complete."""
 
 
-def likeliest_only(model: Any) -> ConfigError:
-    """The error of a model that the engine does not fit, where more is asked for than its likeliest reply."""
-    return ConfigError(
-        "This model can only be asked for its most likely reply here",
-        where="temperature, top_k, top_p, min_p, stop strings",
-        found=f"a {type(model).__name__}, which keeps more of a token than its keys and values",
-        expected="a model whose attention alone looks back",
-        fix="leave these settings out",
-    )
-
-
 def _required_engine(model: Any, tokenizer: Tokenizer) -> Engine:
     batching = answered_together(model, tokenizer)
     if batching.kind != "packed":
-        raise likeliest_only(model)
-    return engine_for(model, tokenizer, batching, PROMPTS_TOGETHER)
+        raise ConfigError(
+            "This model can only be asked for its most likely reply here",
+            where="temperature, top_k, top_p, min_p, stop strings",
+            found=f"a {type(model).__name__}, which keeps more of a token than its keys and values",
+            expected="a model whose attention alone looks back",
+            fix="leave these settings out",
+        )
+    return _engine(model, tokenizer, batching, PROMPTS_TOGETHER)
 
 
 @torch.inference_mode()
