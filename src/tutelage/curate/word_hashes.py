@@ -1,0 +1,109 @@
+"""Words as 64-bit numbers, and runs of words as numbers made of theirs: the same on every machine, run and worker.
+
+Shape legend: R = texts, T = words of all texts, G = runs of words (n-grams) of all texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import chain
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+UInt64s = NDArray[np.uint64]
+Offsets = NDArray[np.int64]
+
+CACHED_WORDS = 500_000
+"""Distinct words whose numbers are kept at hand; some 60 MB. A text of more words costs time and nothing else."""
+_GOLDEN = 0x9E3779B97F4A7C15
+"""2^64 over the golden ratio: odd, and its powers are far apart. Source: Knuth, volume 3, section 6.4."""
+
+
+class _WordHashes(dict[str, int]):
+    """The number of each word, computed when it is first met."""
+
+    def __missing__(self, word: str) -> int:
+        if len(self) >= CACHED_WORDS:
+            self.clear()
+        digest = blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        number = self[word] = int.from_bytes(digest, "little")
+        return number
+
+
+_WORD_HASHES = _WordHashes()
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """Numbers of several texts, end to end.
+
+    Attributes:
+        values: [T], those of the first text first.
+        offsets: int64 [R + 1]; the values of text i are `values[offsets[i] : offsets[i + 1]]`.
+    """
+
+    values: UInt64s
+    offsets: Offsets
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> UInt64s:
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+    @property
+    def lengths(self) -> Offsets:
+        """Numbers of each text, int64 [R]."""
+        return np.diff(self.offsets)
+
+
+def offsets_of(lengths: NDArray[np.integer] | Sequence[int]) -> Offsets:
+    """int64 [R + 1]: where each text begins and ends, from the lengths of all."""
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def hashed_words(texts: Sequence[Sequence[str]]) -> Ragged:
+    """The number of each word of each text, uint64 [T]: the first 8 bytes of its BLAKE2b."""
+    offsets = offsets_of([len(text) for text in texts])
+    numbers = map(_WORD_HASHES.__getitem__, chain.from_iterable(texts))
+    return Ragged(np.fromiter(numbers, np.uint64, int(offsets[-1])), offsets)
+
+
+def run_hashes(words: UInt64s, width: int) -> UInt64s:
+    """A number for each run of `width` words, uint64 [T - width + 1], empty where there are fewer words.
+
+    The words' numbers times powers of an odd constant, summed; then mixed, so that each bit hangs on all words.
+    """
+    runs = max(0, len(words) - width + 1)
+    total = np.zeros(runs, dtype=np.uint64)
+    for place in range(width):
+        total += words[place : place + runs] * _power(place)
+    return mixed(total)
+
+
+def ragged_run_hashes(words: Ragged, width: int) -> Ragged:
+    """The runs of `width` words of each text; none goes over the end of a text. A shorter text has none."""
+    counts = np.maximum(words.lengths - width + 1, 0)
+    offsets = offsets_of(counts)
+    starts = np.repeat(words.offsets[:-1] - offsets[:-1], counts) + np.arange(offsets[-1])
+    return Ragged(run_hashes(words.values, width)[starts], offsets)
+
+
+def mixed(numbers: UInt64s) -> UInt64s:
+    """Numbers whose bits all hang on all bits of these, one to one. Source: SplitMix64, Steele et al. 2014."""
+    mixed_numbers = numbers ^ (numbers >> np.uint64(30))
+    mixed_numbers *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed_numbers ^= mixed_numbers >> np.uint64(27)
+    mixed_numbers *= np.uint64(0x94D049BB133111EB)
+    mixed_numbers ^= mixed_numbers >> np.uint64(31)
+    return cast("UInt64s", mixed_numbers)
+
+
+def _power(exponent: int) -> np.uint64:
+    return np.uint64(pow(_GOLDEN, exponent, 1 << 64))
