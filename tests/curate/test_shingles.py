@@ -52,22 +52,6 @@ def test_words_have_the_numbers_they_always_had() -> None:
 
 TEMPLATE = [f"t{number}" for number in range(15)]
 """Words that all rows of a source begin with."""
-    "you",
-    "are",
-    "a",
-    "helpful",
-    "assistant",
-    "who",
-    "answers",
-    "briefly",
-    "and",
-    "in",
-    "the",
-    "words",
-    "of",
-    "the",
-    "user",
-]
 
 
 def templated(rows: int) -> Ragged:

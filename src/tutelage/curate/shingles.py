@@ -17,7 +17,7 @@ from tutelage.curate.word_hashes import Ragged, UInt64s, hashed_words, mixed, of
 
 SHINGLE_WORDS = 5
 PROMPT, REPLY = 0, 1
-_BUCKET_BITS = 24
+_BUCKET_BITS = 22
 _SIDES = np.uint64(1)
 
 
@@ -64,7 +64,7 @@ def repeated_shingles(
 ) -> dict[int, UInt64s]:
     """Source -> its template shingles, sorted: those that more than a share of its rows hold, and at least `rows` rows.
 
-    Counted by 24 bits of each shingle in a first pass, and those that reach the bound by all bits in a second.
+    Counted by 22 bits of each shingle in a first pass, and those that reach the bound by all bits in a second.
 
     Args:
         chunks: the shingles of all rows, in order.
