@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from tutelage.generate.kv_cache import BLOCK_TOKENS, NO_BEGINNING, Beginning, KVCache, Sequence, capacity_for
+from tutelage.generate.kv_cache import (
+    BLOCK_TOKENS,
+    INLINED_TOKENS,
+    NO_BEGINNING,
+    SPARE_CAPACITY,
+    Beginning,
+    KVCache,
+    Sequence,
+    capacity_for,
+)
 
 LAYERS, GROUPS, WIDTH, VALUE_WIDTH = (11, 12), 2, 3, 5
 
@@ -30,7 +39,7 @@ class Oracle:
     def __init__(self, most_tokens: int, seed: int) -> None:
         self.cache, self.random = KVCache(most_tokens), random.Random(seed)
         self.generator = torch.Generator().manual_seed(seed)
-        self.beginnings = [NO_BEGINNING, Beginning(7), Beginning(9)]
+        self.beginnings = [NO_BEGINNING, Beginning(7), Beginning(9), Beginning(INLINED_TOKENS + 1)]
         self.held: dict[Sequence, dict[int, tuple[torch.Tensor, torch.Tensor]]] = {}
         self.growing: set[Sequence] = set()
 
@@ -38,10 +47,8 @@ class Oracle:
         """Tokens at the end of a sequence, as a step of generation writes them."""
         assert sequence.shelf is not None
         for layer in LAYERS:
-            keys, values = (
-                torch.randn(GROUPS, tokens, width, generator=self.generator) for width in (WIDTH, VALUE_WIDTH)
-            )
-            sequence.shelf.write(layer, sequence.row, sequence.tokens, keys, values)
+            keys, values = self.random_layer(tokens)
+            sequence.shelf.write(layer, sequence, keys, values)
             own_keys, own_values = self.held[sequence][layer]
             self.held[sequence][layer] = (torch.cat([own_keys, keys], 1), torch.cat([own_values, values], 1))
         sequence.tokens += tokens
@@ -50,36 +57,47 @@ class Oracle:
         beginning, capacity = self.random.choice(self.beginnings), self.random.choice((32, 64))
         if not self.cache.fits(beginning, capacity):
             return
-        self.cache.begin(beginning)
+        if self.cache.begin(beginning):
+            beginning.layers.update({layer: self.random_layer(beginning.tokens) for layer in LAYERS})
         sequence = Sequence()
-        self.cache.place(sequence, beginning, capacity)
+        self.cache.place([sequence], beginning, capacity)
+        assert sequence.shelf is not None
+        assert capacity <= sequence.shelf.capacity <= capacity * SPARE_CAPACITY
+        inlined = slice(0, beginning.tokens if beginning.tokens <= INLINED_TOKENS else 0)
         self.held[sequence] = {
-            layer: (torch.zeros(GROUPS, 0, WIDTH), torch.zeros(GROUPS, 0, VALUE_WIDTH)) for layer in LAYERS
+            layer: (beginning.layers[layer][0][:, inlined], beginning.layers[layer][1][:, inlined])
+            if beginning.tokens
+            else self.random_layer(0)
+            for layer in LAYERS
         }
         self.write(sequence, self.random.randint(1, 20))
+
+    def random_layer(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+        keys, values = (torch.randn(GROUPS, tokens, width, generator=self.generator) for width in (WIDTH, VALUE_WIDTH))
+        return keys, values
 
     def grow(self, sequence: Sequence) -> None:
         assert sequence.shelf is not None
         if sequence not in self.growing:
             sequence.shelf.start_growing(sequence)
             self.growing.add(sequence)
-        self.write(sequence, min(self.random.randint(1, 6), sequence.shelf.capacity - sequence.tokens))
+        self.write(sequence, min(self.random.randint(1, 6), sequence.shelf.capacity - sequence.held))
 
     def move(self, sequence: Sequence) -> None:
         assert sequence.shelf is not None
         capacity = sequence.shelf.capacity * 2
-        if sequence not in self.growing or not self.cache.fits(sequence.shelf.beginning, capacity):
+        if sequence not in self.growing or not self.cache.fits(sequence.beginning, capacity):
             return
-        self.cache.place(sequence, sequence.shelf.beginning, capacity)
+        self.cache.place([sequence], sequence.beginning, capacity)
         sequence.shelf.start_growing(sequence)
 
     def copy(self, source: Sequence) -> None:
         shelf = source.shelf
         assert shelf is not None
-        if not self.cache.fits(shelf.beginning, shelf.capacity):
+        if not self.cache.fits(source.beginning, shelf.capacity):
             return
         twin = Sequence()
-        self.cache.place(twin, shelf.beginning, shelf.capacity)
+        self.cache.place([twin], source.beginning, shelf.capacity)
         shelf.copy(source, twin)
         self.held[twin] = dict(self.held[source])
 
@@ -103,7 +121,7 @@ class Oracle:
             for layer, expected in layers.items():
                 for tensor, own in zip(sequence.shelf.layers[layer], expected, strict=True):
                     assert tensor.shape[0] == sequence.shelf.rows_allocated
-                    assert torch.equal(tensor[sequence.row, :, : sequence.tokens], own)
+                    assert torch.equal(tensor[sequence.row, :, : sequence.held], own)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -131,7 +149,7 @@ def test_beginnings_that_nobody_continues_make_room() -> None:
     assert cache.fits(old, 32)
     assert cache.begin(old)
     assert not cache.begin(old)
-    cache.place(sequence, old, 32)
+    cache.place([sequence], old, 32)
     old.layers[0] = (torch.zeros(1), torch.zeros(1))
     assert not cache.fits(new, 32), "the old one is continued"
     cache.release(sequence)
@@ -148,6 +166,6 @@ def test_a_lone_sequence_may_pass_the_bound() -> None:
     cache, sequence = KVCache(10), Sequence()
 
     assert not cache.fits(NO_BEGINNING, 32)
-    cache.place(sequence, NO_BEGINNING, 32)
+    cache.place([sequence], NO_BEGINNING, 32)
 
     assert cache.tokens_allocated == 32

@@ -22,7 +22,7 @@ from tutelage.errors import ConfigError
 from tutelage.generate import sampling as sampling_module
 from tutelage.generate.engine import Engine
 from tutelage.generate.requests import Request, Sampling
-from tutelage.generate.sampling import Choice, next_tokens, token_logprobs
+from tutelage.generate.sampling import Choice, likeliest, next_tokens, token_logprobs
 
 torch.set_num_threads(1)
 
@@ -226,3 +226,14 @@ def test_a_setting_out_of_its_range_is_refused(name: str, value: float) -> None:
 
     assert refused.value.where == name
     assert refused.value.found == str(value)
+
+
+@pytest.mark.parametrize("vocabulary", [3, 255, 256, 511, 512, 700, 1024])
+def test_the_likeliest_token_is_that_of_argmax(vocabulary: int) -> None:
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = torch.randn(40, vocabulary, generator=generator)
+    logits[1], logits[2, -1], logits[3, vocabulary // 2] = 0.5, 99.0, float("nan")
+    logits[4:20] = logits[4:20].round()  # several are the largest
+    logits[5] = float("-inf")
+
+    assert torch.equal(likeliest(logits), logits.argmax(dim=1))

@@ -79,18 +79,36 @@ class LayerInputs:
         return replace(self, query_1HTK=query, key_1GTK=key, value_1GTV=value)
 
 
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """Where the new tokens of a shelf go.
+
+    Attributes:
+        rows_S: the rows.
+        places_S: the place in each.
+        longest: tokens of the longest row, its new one included.
+    """
+
+    rows_S: torch.Tensor
+    places_S: torch.Tensor
+    longest: int
+
+
 @dataclass(slots=True)
 class Step:
     """What one forward pass computes; each layer asks it by `attend`."""
 
     decodes: Sequence[DecodeGroup]
     prefills: Sequence[Prefill]
-    _masks: dict[tuple[int, Reach], torch.Tensor | None] = field(default_factory=dict)
-    _places: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    _masks: dict[tuple[int, Reach, int], torch.Tensor | None] = field(default_factory=dict)
+    _biases: dict[tuple[int, Reach], torch.Tensor | None] = field(default_factory=dict)
+    _places: dict[int, Newest] = field(default_factory=dict)
 
     def attend(self, inputs: LayerInputs) -> torch.Tensor:
         """[1, T, H, V]; the new keys and values are kept."""
         _, heads, tokens, _ = inputs.query_1HTK.shape
+        if len(self.decodes) == 1 and not self.prefills:
+            return self._decoded(self.decodes[0], inputs)[None]
         out_1THV = inputs.query_1HTK.new_empty(1, tokens, heads, inputs.value_1GTV.shape[3])
         for group in self.decodes:
             out_1THV[0, group.span] = self._decoded(group, inputs.part(group.span))
@@ -101,24 +119,39 @@ class Step:
 
     def _decoded(self, group: DecodeGroup, inputs: LayerInputs) -> torch.Tensor:
         """[S, H, V] of the newest token of each sequence of a shelf; `inputs` hold S tokens."""
-        shelf, beginning, layer = group.shelf, group.shelf.beginning, inputs.layer
+        shelf, layer = group.shelf, inputs.layer
         key_GSK, value_GSV = inputs.key_1GTK[0], inputs.value_1GTV[0]
-        rows_S, places_S = self._newest(shelf, key_GSK.device)
+        newest = self._newest(shelf, key_GSK.device)
         keys_SGCK, values_SGCV = shelf.layer(layer, key_GSK[None], value_GSV[None])
-        keys_SGCK[rows_S, :, places_S] = key_GSK.transpose(0, 1)
-        values_SGCV[rows_S, :, places_S] = value_GSV.transpose(0, 1)
-        sequences, longest = len(shelf.growing), max(sequence.tokens for sequence in shelf.growing) + 1
-        keys_SGCK, values_SGCV = keys_SGCK[:sequences, :, :longest], values_SGCV[:sequences, :, :longest]
-        query_SGNK = inputs.query_1HTK[0].transpose(0, 1).unflatten(1, (len(key_GSK), -1)).contiguous()
-        shape_SGN = query_SGNK.shape[:3]
+        keys_SGCK[newest.rows_S, :, newest.places_S] = key_GSK.transpose(0, 1)
+        values_SGCV[newest.rows_S, :, newest.places_S] = value_GSV.transpose(0, 1)
+        sequences = len(shelf.growing)
+        query_SGNK = inputs.query_1HTK[0].transpose(0, 1).unflatten(1, (len(key_GSK), -1))
+        if inputs.cap is None and inputs.sinks_H is None and not shelf.beginning.tokens:
+            return torch.nn.functional.scaled_dot_product_attention(
+                query_SGNK,
+                keys_SGCK[:sequences, :, : newest.longest],
+                values_SGCV[:sequences, :, : newest.longest],
+                attn_mask=self._bias(shelf, inputs.reach, query_SGNK),
+                scale=inputs.scaling,
+            ).flatten(1, 2)
+        # Whole rows, as products copy what has gaps.
+        return self._by_products(
+            shelf, query_SGNK.contiguous(), (keys_SGCK[:sequences], values_SGCV[:sequences]), inputs
+        )
+
+    def _by_products(self, shelf: Shelf, query_SGNK: torch.Tensor, kept: LayerKV, inputs: LayerInputs) -> torch.Tensor:
+        """[S, H, V] where a beginning is met apart, or scores are more than scaled products."""
+        beginning, (keys_SGCK, values_SGCV) = shelf.beginning, kept
+        shape_SGN, sequences = query_SGNK.shape[:3], len(query_SGNK)
         scores_SGNL = torch.bmm(query_SGNK.flatten(0, 1), keys_SGCK.flatten(0, 1).transpose(1, 2)).view(*shape_SGN, -1)
         if beginning.tokens:
-            begun_GPK, begun_GPV = beginning.layers[layer]
+            begun_GPK, begun_GPV = beginning.layers[inputs.layer]
             query_GMK = query_SGNK.transpose(0, 1).flatten(1, 2)  # M = S x N
             begun_GMP = torch.bmm(query_GMK, begun_GPK.transpose(1, 2))
             begun_SGNP = begun_GMP.unflatten(1, (sequences, -1)).transpose(0, 1)
             scores_SGNL = torch.cat([begun_SGNP, scores_SGNL], dim=3)
-        hidden_S11L = self._mask(shelf, longest, inputs.reach, scores_SGNL)
+        hidden_S11L = self._hidden(shelf, keys_SGCK.shape[2], inputs.reach, scores_SGNL.device)
         weights_SGNL = _weights(scores_SGNL, hidden_S11L, inputs).to(values_SGCV.dtype)
         own_SGNC = weights_SGNL[..., beginning.tokens :]
         out_SGNV = torch.bmm(own_SGNC.flatten(0, 1), values_SGCV.flatten(0, 1)).view(*shape_SGN, -1)
@@ -127,28 +160,45 @@ class Step:
             out_SGNV += torch.bmm(begun_GMP, begun_GPV).unflatten(1, (sequences, -1)).transpose(0, 1)
         return out_SGNV.flatten(1, 2)
 
-    def _newest(self, shelf: Shelf, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """The rows of a shelf, and where in each the new token goes."""
+    def _newest(self, shelf: Shelf, device: torch.device) -> Newest:
+        """Where the new tokens of a shelf's rows go."""
         if id(shelf) not in self._places:
-            places_S = torch.tensor([sequence.tokens for sequence in shelf.growing], device=device)
-            self._places[id(shelf)] = (torch.arange(len(places_S), device=device), places_S)
+            places = [sequence.held for sequence in shelf.growing]
+            places_S = torch.tensor(places, device=device)
+            self._places[id(shelf)] = Newest(torch.arange(len(places), device=device), places_S, max(places) + 1)
         return self._places[id(shelf)]
 
-    def _mask(self, shelf: Shelf, longest: int, reach: Reach, scores_SGNL: torch.Tensor) -> torch.Tensor | None:
-        """[S, 1, 1, L]: whether a key is hidden from the newest token of each row; None where all are seen."""
-        key = (id(shelf), reach)
-        if key not in self._masks:
-            _, places_S = self._newest(shelf, scores_SGNL.device)
+    def _hidden(self, shelf: Shelf, keys: int, reach: Reach, device: torch.device) -> torch.Tensor | None:
+        """[S, 1, 1, L]: whether one of `keys` keys behind the beginning's is hidden from a row's newest token.
+
+        None where all are seen.
+        """
+        number = (id(shelf), reach, keys)
+        if number not in self._masks:
+            places_S = self._newest(shelf, device).places_S
             begun = shelf.beginning.tokens
-            key_L = torch.arange(begun + longest, device=places_S.device)
+            key_L = torch.arange(begun + keys, device=device)
             newest_S1 = (places_S + begun)[:, None]
             hidden_SL = key_L > newest_S1
             if reach.window is not None:
                 hidden_SL |= key_L <= newest_S1 - reach.window
             if reach.chunk is not None:
                 hidden_SL |= key_L < newest_S1 // reach.chunk * reach.chunk
-            self._masks[key] = hidden_SL[:, None, None] if bool(hidden_SL.any()) else None
-        return self._masks[key]
+            self._masks[number] = hidden_SL[:, None, None] if bool(hidden_SL.any()) else None
+        return self._masks[number]
+
+    def _bias(self, shelf: Shelf, reach: Reach, query_SGNK: torch.Tensor) -> torch.Tensor | None:
+        """[S, G, N, L] in the queries' precision: minus infinity for hidden keys; None where all are seen."""
+        number = (id(shelf), reach)
+        if number not in self._biases:
+            longest = self._newest(shelf, query_SGNK.device).longest
+            hidden_S11L = self._hidden(shelf, longest, reach, query_SGNK.device)
+            if hidden_S11L is not None:
+                bias_S11L = query_SGNK.new_zeros(hidden_S11L.shape).masked_fill_(hidden_S11L, float("-inf"))
+                self._biases[number] = bias_S11L.expand(*query_SGNK.shape[:3], -1)
+            else:
+                self._biases[number] = None
+        return self._biases[number]
 
     def _prefilled(self, inputs: LayerInputs) -> torch.Tensor:
         """[1, T, H, V] of the prompts' tokens; `inputs` hold these T alone."""
@@ -164,7 +214,7 @@ class Step:
             else:
                 sequence = prefill.sequence
                 assert sequence.shelf is not None
-                sequence.shelf.write(layer, sequence.row, sequence.tokens, keys_GTK, values_GTV)
+                sequence.shelf.write(layer, sequence, keys_GTK, values_GTV)
         tokens_before = sum(keys_GTK.shape[1] for keys_GTK, _ in before)
         if tokens_before:  # their own outputs are known, so any query will do
             query_1HTK = torch.nn.functional.pad(query_1HTK, (0, 0, tokens_before, 0))
@@ -216,7 +266,8 @@ def _laid_before(item: _Context, layer: int) -> LayerKV:
         return item.layers[layer]
     assert item.shelf is not None
     keys_SGCK, values_SGCV = item.shelf.layers[layer]
-    return keys_SGCK[item.row, :, : item.tokens], values_SGCV[item.row, :, : item.tokens]
+    own = slice(item.inlined_tokens, item.held)
+    return keys_SGCK[item.row, :, own], values_SGCV[item.row, :, own]
 
 
 def _weights(scores_SGNL: torch.Tensor, hidden_S11L: torch.Tensor | None, inputs: LayerInputs) -> torch.Tensor:

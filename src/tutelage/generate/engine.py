@@ -16,6 +16,7 @@ import torch
 
 from tutelage.generate.attention import Prefill, Step, attending, cached_attention, configs_of_attention
 from tutelage.generate.beginnings import shared_beginnings
+from tutelage.generate.few_rows import few_row_units, few_rows
 from tutelage.generate.kv_cache import NO_BEGINNING, Beginning, KVCache, capacity_for
 from tutelage.generate.logits import LogitsOfHidden, logits_of
 from tutelage.generate.requests import Completion, Request
@@ -101,11 +102,12 @@ class Engine:
         with torch.inference_mode():
             self._model.eval()
             logits_of_hidden = logits_of(self._model, self._head_kind, lay_out=len(requests) >= LAID_OUT_FROM)
+            units = few_row_units(self._decoder)
         while not schedule.done:
             completions: list[Completion] = []
             mixing = mixed_adapters(self._model) if mixed else nullcontext()
             # Not across a yield, which may be the last.
-            with mixing, cached_attention(self._configs), torch.inference_mode():
+            with mixing, cached_attention(self._configs), few_rows(units), torch.inference_mode():
                 while not completions:
                     completions = self._step(schedule, logits_of_hidden, on_token)
             yield from completions

@@ -16,6 +16,13 @@ import torch
 BLOCK_TOKENS = 32
 """Rows of a shelf hold multiples of this."""
 
+INLINED_TOKENS = 64
+"""A beginning of so many tokens or fewer is computed once, and copied into the row of each sequence that continues it:
+products over it alone would cost more than they spare. Measured in docs/log.md, "Decoding with AMX"."""
+
+SPARE_CAPACITY = 1.5
+"""A sequence may lie in rows of so many times the capacity it needs, where that spares products of their own."""
+
 GROWTH = 1.25
 """A shelf without a free row gets so many times the rows where memory allows it: each growth copies it."""
 
@@ -51,21 +58,44 @@ class Beginning:
         """Those of prompt tuning, which stand in front of the ids."""
         return self.tokens - len(self.ids)
 
+    @property
+    def is_inlined(self) -> bool:
+        """Whether the rows of sequences hold it, too."""
+        return self.tokens <= INLINED_TOKENS
+
 
 NO_BEGINNING = Beginning(0)
 
 
 @dataclass(eq=False)
 class Sequence:
-    """A reply under way: `tokens` of it lie in row `row` of `shelf`, behind those of the shelf's beginning."""
+    """A reply under way.
+
+    Attributes:
+        shelf: has its keys and values.
+        row: where they lie in it.
+        tokens: how many of its own are computed, behind those of its beginning.
+        beginning: what it continues.
+    """
 
     shelf: Shelf | None = None
     row: int = 0
     tokens: int = 0
+    beginning: Beginning = NO_BEGINNING
+
+    @property
+    def inlined_tokens(self) -> int:
+        """Tokens of its beginning that its row holds in front of its own."""
+        return self.beginning.tokens if self.beginning.is_inlined else 0
+
+    @property
+    def held(self) -> int:
+        """Tokens that its row holds."""
+        return self.inlined_tokens + self.tokens
 
 
 class Shelf:
-    """Rows of up to `capacity` tokens that continue one beginning.
+    """Rows of up to `capacity` tokens that continue one beginning, or hold theirs themselves (`Beginning.is_inlined`).
 
     The first rows are of sequences that get a token in every step, so that one product meets them all; behind them lie
     those whose prompt is still being computed.
@@ -89,7 +119,7 @@ class Shelf:
 
     def add(self, sequence: Sequence) -> None:
         """Give a sequence the next row, which must be there; what it holds on another shelf moves here."""
-        row, source, tokens = len(self.sequences), sequence.shelf, sequence.tokens
+        row, source, tokens = len(self.sequences), sequence.shelf, sequence.held
         assert row < self._rows, "no row is free"
         if source is not None:
             for layer, (keys_SGCK, values_SGCV) in source.layers.items():
@@ -105,9 +135,9 @@ class Shelf:
         other, place = self.sequences[self._growing], sequence.row
         if other is not sequence:
             for tensor in self._tensors():
-                held_by_other = tensor[other.row, :, : other.tokens].clone()
-                tensor[other.row, :, : sequence.tokens] = tensor[place, :, : sequence.tokens]
-                tensor[place, :, : other.tokens] = held_by_other
+                held_by_other = tensor[other.row, :, : other.held].clone()
+                tensor[other.row, :, : sequence.held] = tensor[place, :, : sequence.held]
+                tensor[place, :, : other.held] = held_by_other
             self.sequences[place], self.sequences[other.row] = other, sequence
             sequence.row, other.row = other.row, place
         self._growing += 1
@@ -116,7 +146,7 @@ class Shelf:
         """Let `target` hold what `source` holds, both of them sequences of this shelf."""
         target.tokens = source.tokens
         for tensor in self._tensors():
-            tensor[target.row, :, : source.tokens] = tensor[source.row, :, : source.tokens]
+            tensor[target.row, :, : source.held] = tensor[source.row, :, : source.held]
 
     def remove(self, sequence: Sequence) -> None:
         """Take a sequence away; the last of its kind takes its place, and the very last row becomes free."""
@@ -130,10 +160,12 @@ class Shelf:
         if len(self.sequences) * 2 < self._rows:
             self.resize(len(self.sequences))
 
-    def write(self, layer: int, row: int, start: int, keys_GTK: torch.Tensor, values_GTV: torch.Tensor) -> None:
-        """Put the keys and values of T tokens of one sequence behind its first `start`."""
+    def write(self, layer: int, sequence: Sequence, keys_GTK: torch.Tensor, values_GTV: torch.Tensor) -> None:
+        """Put the keys and values of T tokens of a sequence behind those that it holds, its beginning before them."""
         keys_SGCK, values_SGCV = self.layer(layer, keys_GTK[None], values_GTV[None])
-        end = start + keys_GTK.shape[1]
+        row, start, end = sequence.row, sequence.held, sequence.held + keys_GTK.shape[1]
+        if sequence.inlined_tokens and not sequence.tokens:
+            keys_SGCK[row, :, :start], values_SGCV[row, :, :start] = sequence.beginning.layers[layer]
         keys_SGCK[row, :, start:end] = keys_GTK
         values_SGCV[row, :, start:end] = values_GTV
 
@@ -161,7 +193,7 @@ class Shelf:
         if free != source:
             moved = self.sequences[source]
             for tensor in self._tensors():
-                tensor[free, :, : moved.tokens] = tensor[source, :, : moved.tokens]
+                tensor[free, :, : moved.held] = tensor[source, :, : moved.held]
             self.sequences[free] = moved
             moved.row = free
         return source
@@ -204,7 +236,7 @@ class KVCache:
         """
         if self._fits(beginning, tokens):
             return True
-        continued = {shelf.beginning for shelf in self._shelves.values()}
+        continued = {sequence.beginning for shelf in self._shelves.values() for sequence in shelf.sequences}
         for idle in self._beginnings - continued - {beginning}:
             idle.layers.clear()
             self._beginnings.remove(idle)
@@ -218,16 +250,27 @@ class KVCache:
         self._beginnings.add(beginning)
         return True
 
-    def place(self, sequence: Sequence, beginning: Beginning, capacity: int) -> None:
-        """Give a sequence a row; what it holds elsewhere moves there."""
-        shelf = self._shelves.setdefault((beginning, capacity), Shelf(beginning, capacity))
-        if len(shelf.sequences) == shelf.rows_allocated:
-            wanted = max(1, round(shelf.rows_allocated * (GROWTH - 1)))
-            self._free_spare_rows_for(wanted * capacity)
-            spare_rows = (self.most_tokens - self.tokens_allocated) // capacity
-            shelf.resize(shelf.rows_allocated + max(1, min(wanted, spare_rows)))
-        shelf.add(sequence)
+    def place(self, sequences: list[Sequence], beginning: Beginning, capacity: int) -> None:
+        """Give each sequence a row of that capacity or somewhat more; what it holds elsewhere moves there."""
+        shelf = self._shelf(NO_BEGINNING if beginning.is_inlined else beginning, capacity, len(sequences))
+        for sequence in sequences:
+            sequence.beginning = beginning
+            if len(shelf.sequences) == shelf.rows_allocated:
+                wanted = max(1, round(shelf.rows_allocated * (GROWTH - 1)))
+                self._free_spare_rows_for(wanted * shelf.capacity)
+                spare_rows = (self.most_tokens - self.tokens_allocated) // shelf.capacity
+                shelf.resize(shelf.rows_allocated + max(1, min(wanted, spare_rows)))
+            shelf.add(sequence)
         self._drop_empty_shelves()
+
+    def _shelf(self, beginning: Beginning, capacity: int, rows: int) -> Shelf:
+        """The smallest shelf that will do, or a new one where none is near enough in size, or memory is short."""
+        for shelf in sorted(self._shelves.values(), key=lambda shelf: shelf.capacity):
+            if shelf.beginning is not beginning or not capacity < shelf.capacity <= capacity * SPARE_CAPACITY:
+                continue
+            if (beginning, capacity) not in self._shelves and self._fits(beginning, rows * shelf.capacity):
+                return shelf
+        return self._shelves.setdefault((beginning, capacity), Shelf(beginning, capacity))
 
     def release(self, sequence: Sequence) -> None:
         """Give back the room of a sequence."""

@@ -14,6 +14,9 @@ import torch
 from tutelage.generate.requests import Sampling
 from tutelage.types import TokenIds
 
+ARGMAX_BLOCK = 256
+"""Logits of which the largest is sought first."""
+
 LIKELY_TOKENS = 256
 """So many of the most likely tokens are sorted first for top-p; all of them only where these are not enough."""
 
@@ -71,11 +74,32 @@ def next_tokens(logits_SV: torch.Tensor, choices: Sequence[Choice]) -> list[int]
         logits_SV: in fp32.
         choices: of the replies.
     """
-    tokens: list[int] = logits_SV.argmax(dim=1).tolist()
+    tokens: list[int] = likeliest(logits_SV).tolist()
     for number, choice in enumerate(choices):
         if not choice.sampling.is_plain:
             tokens[number] = choice.token(logits_SV[number].clone())
     return tokens
+
+
+def likeliest(logits_SV: torch.Tensor) -> torch.Tensor:
+    """[S]: the place of the largest logit, the first where several are; a NaN is the largest of all.
+
+    As `argmax`, by way of the largest of each block: torch 2.13 takes 6 ms of a core to find the
+    places of the largest of [60, 49,152], and 0.7 ms to find what they are.
+    """
+    replies, vocabulary = logits_SV.shape
+    blocks = vocabulary // ARGMAX_BLOCK
+    if blocks < 2:
+        return logits_SV.argmax(dim=1)
+    whole_SBL = logits_SV[:, : blocks * ARGMAX_BLOCK].unflatten(1, (blocks, ARGMAX_BLOCK))
+    block_S = whole_SBL.amax(dim=2).argmax(dim=1)
+    rows_S = torch.arange(replies, device=logits_SV.device)
+    place_S: torch.Tensor = block_S * ARGMAX_BLOCK + whole_SBL[rows_S, block_S].argmax(dim=1)
+    if blocks * ARGMAX_BLOCK == vocabulary:
+        return place_S
+    last_S = blocks * ARGMAX_BLOCK + logits_SV[:, blocks * ARGMAX_BLOCK :].argmax(dim=1)
+    values_S2 = torch.stack([logits_SV[rows_S, place_S], logits_SV[rows_S, last_S]], dim=1)
+    return torch.where(values_S2.argmax(dim=1) == 0, place_S, last_S)
 
 
 def token_logprobs(logits_SV: torch.Tensor, tokens: Sequence[int]) -> list[float]:

@@ -32,7 +32,6 @@ class Reply(CachedSequence):
     place: int
     sample: int
     request: Request
-    beginning: Beginning
     choice: Choice
     text: ReplyText
     logprobs: list[float] = field(default_factory=list)
@@ -58,7 +57,7 @@ class Reply(CachedSequence):
     def room(self) -> int:
         """Tokens that its row shall have room for."""
         remaining = self.request.max_new_tokens - len(self.text.ids)
-        return self.tokens + self.pending + min(remaining, ROOM_AHEAD)
+        return self.held + self.pending + min(remaining, ROOM_AHEAD)
 
     def next_ids(self, count: int) -> list[int]:
         """The next ids to compute."""
@@ -126,8 +125,7 @@ class Schedule:
                 self._waiting.appendleft(rest[0])
             if self._cache.begin(reply.beginning):
                 unknown.append(reply.beginning)
-            for one in reply.group:
-                self._cache.place(one, reply.beginning, capacity_for(reply.room))
+            self._cache.place([*reply.group], reply.beginning, capacity_for(reply.room))
             self._filling.append(reply)
         return unknown
 
@@ -220,12 +218,12 @@ class Schedule:
         """Give each reply whose row is full a longer one; where memory is short, the youngest are preempted."""
         for reply in list(self._growing):
             row_tokens = capacity_for(reply.room)
-            while reply.shelf is not None and reply.tokens == reply.shelf.capacity:
+            while reply.shelf is not None and reply.held == reply.shelf.capacity:
                 active = self._growing + self._filling
-                if len(active) > 1 and not self._cache.fits(reply.beginning, row_tokens):
+                if not self._cache.fits(reply.beginning, row_tokens) and len(active) > 1:
                     self._preempt(active[-1])  # which may be this reply itself
                     continue
-                self._cache.place(reply, reply.beginning, row_tokens)
+                self._cache.place([reply], reply.beginning, row_tokens)
                 reply.shelf.start_growing(reply)
 
     def _preempt(self, reply: Reply) -> None:

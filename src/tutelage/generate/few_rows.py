@@ -1,0 +1,93 @@
+"""Gated feed-forward parts for the few tokens of a step, on a CPU in bf16.
+
+oneDNN lays the second factor of a product out anew each time. As `x W^T` that is the weight, which for a few dozen
+tokens costs as much as the product; as `W x^T` it is the tokens. Measured in docs/log.md, "Decoding with AMX".
+
+Shape legend: T = tokens of a step, D = hidden width, F = feed-forward width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from tutelage.model.attention.isolation_check import equal_but_for_rounding
+
+MOST_TOKENS = 128
+"""With more tokens, laying the weights out is a small share of the product."""
+
+TRIED_TOKENS = 5
+
+PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
+
+
+def few_row_units(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The gated parts of a model whose plain layers, on a CPU and in bf16, can be computed so; each kind is tried."""
+    fits: dict[Any, bool] = {}
+    units = [module for module in model.modules() if _is_plain_gated(module)]
+    for unit in units:
+        if _kind(unit) not in fits:
+            fits[_kind(unit)] = _same(unit)
+    return [unit for unit in units if fits[_kind(unit)]]
+
+
+@contextmanager
+def few_rows(units: Sequence[torch.nn.Module]) -> Iterator[None]:
+    """In the block these parts compute steps of few tokens by the transposed products."""
+    try:
+        for unit in units:
+            unit.__dict__["forward"] = _forward_of(unit)
+        yield
+    finally:
+        for unit in units:
+            unit.__dict__.pop("forward", None)
+
+
+def _forward_of(unit: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    plain = type(unit).forward
+
+    def forward(hidden: torch.Tensor) -> torch.Tensor:
+        tokens = hidden.numel() // hidden.shape[-1]
+        if tokens > MOST_TOKENS:
+            whole: torch.Tensor = plain(unit, hidden)
+            return whole
+        hidden_DT = hidden.reshape(tokens, -1).t()
+        gate_FT = torch.mm(unit.gate_proj.weight, hidden_DT)
+        up_FT = torch.mm(unit.up_proj.weight, hidden_DT)
+        out_DT = torch.mm(unit.down_proj.weight, unit.act_fn(gate_FT).mul_(up_FT))
+        return out_DT.t().reshape(hidden.shape)
+
+    return forward
+
+
+def _kind(unit: Any) -> Any:
+    return type(unit), type(unit.act_fn), tuple(unit.gate_proj.weight.shape)
+
+
+def _is_plain_gated(module: Any) -> bool:
+    layers: list[Any] = [module._modules.get(name) for name in PROJECTIONS]
+    return callable(getattr(module, "act_fn", None)) and all(_is_plain(layer) for layer in layers)
+
+
+def _is_plain(layer: Any) -> bool:
+    if type(layer) is not torch.nn.Linear:
+        return False
+    weight, bias = layer._parameters["weight"], layer._parameters["bias"]
+    return bias is None and weight is not None and weight.dtype == torch.bfloat16 and weight.device.type == "cpu"
+
+
+@torch.inference_mode()
+def _same(unit: Any) -> bool:
+    """Whether the part computes nothing else than its three layers, its gate and their product."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(1, TRIED_TOKENS, unit.gate_proj.in_features, generator=generator).bfloat16()
+    try:
+        expected = type(unit).forward(unit, hidden)
+    except (TypeError, RuntimeError, ValueError, AttributeError):
+        return False
+    if not isinstance(expected, torch.Tensor) or expected.shape != hidden.shape:
+        return False
+    return equal_but_for_rounding(_forward_of(unit)(hidden), expected, torch.bfloat16)
