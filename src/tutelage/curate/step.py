@@ -55,7 +55,9 @@ Outcome = Conversation | Edited | Split | Drop
 class RowStep(Protocol):
     """Judges a row by itself. What it raises becomes a drop `step_failed`; the other rows go on.
 
-    The detail of a `Drop` is the evidence: words of the row, the passage that was met.
+    The detail of a `Drop` is the evidence: words of the row, the passage that was met. A step whose judgement depends
+    on more than its settings, such as the content of a file, says so by an attribute `facts` that JSON can hold: what
+    was computed before is used again only where they are the same.
     """
 
     @property
@@ -92,7 +94,10 @@ class Decisions:
 
 @runtime_checkable
 class CorpusStep(Protocol):
-    """Judges rows beside each other: what is needed of each is computed in workers, then one process decides."""
+    """Judges rows beside each other: what is needed of each is computed in workers, then one process decides.
+
+    `facts` as for `RowStep`.
+    """
 
     @property
     def name(self) -> str:

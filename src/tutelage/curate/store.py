@@ -8,6 +8,7 @@ Shape legend: N = rows of a view.
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.curate.row_json import conversation_of
-from tutelage.system.files import publish, scratch_path
+from tutelage.system.files import publish
 from tutelage.types import Address, Conversation, Unit
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def write_batch(path: Path, batch: pa.RecordBatch) -> None:
     """
     import pyarrow as pa
 
-    scratch = scratch_path(path)
+    # A worker of a process that was killed may still be at the same file.
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with pa.OSFile(str(scratch), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
             writer.write_batch(batch)
@@ -128,6 +130,7 @@ class Rows:
         chunks: files of `write_batch`.
         places: int64 [N]: where each row stands when all chunks are laid end to end; None takes all.
         source_of_file: the source, as the user named it, by the file that addresses name.
+        labels: the labels of each row, in place of those in the chunks; None leaves them.
     """
 
     def __init__(
@@ -136,8 +139,9 @@ class Rows:
         places: NDArray[np.int64] | None = None,
         *,
         source_of_file: Mapping[str, str] | None = None,
+        labels: Sequence[str] | None = None,
     ) -> None:
-        self.chunks = tuple(chunks)
+        self.chunks, self.labels = tuple(chunks), None if labels is None else tuple(labels)
         self.source_of_file = dict(source_of_file or {})
         self._batches = [read_batch(path) for path in self.chunks]
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
@@ -151,7 +155,8 @@ class Rows:
         place = int(self.places[index])
         chunk = bisect_right(self._starts, place) - 1
         batch, line = self._batches[chunk], place - int(self._starts[chunk])
-        return StoredRow(*(column[line].as_py() for column in batch.columns))
+        row = StoredRow(*(column[line].as_py() for column in batch.columns))
+        return row if self.labels is None else row._replace(labels=self.labels[index])
 
     def conversation(self, index: int) -> Conversation:
         """A row, decoded."""
@@ -188,11 +193,22 @@ class Rows:
 
     def select(self, indices: NDArray[np.int64]) -> Rows:
         """The view of some of these rows, in the order of `indices`, each as often as it is named."""
-        rows = Rows.__new__(Rows)
-        rows.chunks, rows.source_of_file = self.chunks, self.source_of_file
-        rows._batches, rows._starts = self._batches, self._starts
-        rows.places = self.places[indices]
-        return rows
+        labels = None if self.labels is None else [self.labels[index] for index in indices.tolist()]
+        return Rows(self.chunks, self.places[indices], source_of_file=self.source_of_file, labels=labels)
+
+    def stretch(self, start: int, stop: int) -> Rows:
+        """A part of the view, with those chunks alone that it reads."""
+        places = self.places[start:stop]
+        chunks = np.searchsorted(self._starts, places, side="right") - 1
+        needed, new_number = np.unique(chunks, return_inverse=True)
+        sizes = np.array([self._batches[chunk].num_rows for chunk in needed], dtype=np.int64)
+        new_starts = np.cumsum(sizes) - sizes
+        return Rows(
+            [self.chunks[chunk] for chunk in needed],
+            places - self._starts[chunks] + new_starts[new_number],
+            source_of_file=self.source_of_file,
+            labels=None if self.labels is None else self.labels[start:stop],
+        )
 
     def blocks(self, *, rows: int = CHUNK_ROWS, characters: int = CHUNK_CHARACTERS) -> list[tuple[int, int]]:
         """Stretches of the view that are worked on together: at most `rows` rows, and cut where `characters` is met."""
@@ -219,7 +235,11 @@ class Rows:
             pieces.append(self._batches[chunk].take(pa.array(places[run] - self._starts[chunk])))
         table = pa.Table.from_batches(pieces, schema=rows_schema()).unify_dictionaries().combine_chunks()
         batches = table.to_batches()
-        return batches[0] if batches else rows_batch([])
+        batch = batches[0] if batches else rows_batch([])
+        if self.labels is None:
+            return batch
+        column = batch.schema.get_field_index("labels")
+        return batch.set_column(column, batch.schema.field(column), pa.array(self.labels[start:stop], pa.string()))
 
     def __iter__(self) -> Iterator[StoredRow]:
         for start, stop in self.blocks():

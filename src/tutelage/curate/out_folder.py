@@ -1,0 +1,102 @@
+"""The folder of a curation: the names in it, whether it is ours, and what was finished there."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Final
+
+from tutelage.errors import ConfigError, SaveError
+from tutelage.system.files import write_bytes
+from tutelage.system.seals import OTHER_BYTES, differing_files, file_sha256
+
+DATA: Final = {"jsonl": "data.jsonl", "parquet": "data.parquet"}
+LEDGER, DROPPED, FUNNEL, CARD, HASHES = "ledger.jsonl", "dropped.jsonl", "funnel.json", "card.md", "hashes.json"
+PAGE = "page.html"
+WORK = ".work"
+OURS = frozenset({*DATA.values(), LEDGER, DROPPED, FUNNEL, CARD, HASHES, PAGE, WORK})
+_STAGE = re.compile(r"\d\d-[a-z0-9_]+-[0-9a-f]{16}")
+
+
+def require_ours(out: Path) -> None:
+    """Refuse a folder that holds what a curation did not write, or that somebody has changed since.
+
+    Raises:
+        ConfigError: it does, or is no folder.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise _refusal(out, "a file", "a folder that is not there, is empty, or is of an earlier curation")
+    names = {path.name for path in out.iterdir()}
+    if foreign := sorted(name for name in names - OURS if not name.startswith(tuple(f".{ours}" for ours in OURS))):
+        raise _refusal(out, ", ".join(foreign[:5]), "nothing but what a curation writes")
+    if names and not names & {HASHES, WORK}:
+        raise _refusal(out, f"{', '.join(sorted(names))} without {HASHES}", "what a curation has finished or begun")
+    if HASHES in names:
+        differing = differing_files(out, read_hashes(out)["files"])
+        if changed := sorted(name for name, problem in differing.items() if problem == OTHER_BYTES):
+            raise _refusal(out, f"{', '.join(changed)} with {OTHER_BYTES}", "the files as the curation wrote them")
+
+
+def read_hashes(out: Path) -> dict[str, Any]:
+    """The content of `hashes.json`: `key`, and `files` with the SHA-256 of each.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        content = json.loads((out / HASHES).read_text(encoding="utf-8"))
+        if isinstance(content["files"], dict) and isinstance(content["key"], str):
+            return dict(content)
+        problem = "another content"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    raise _refusal(out, f"{HASHES}: {problem}", "the file as a curation wrote it")
+
+
+def finished_key(out: Path) -> str | None:
+    """The key of the output that stands there whole; None where there is none."""
+    if not (out / HASHES).is_file():
+        return None
+    hashes = read_hashes(out)
+    return None if differing_files(out, hashes["files"]) else str(hashes["key"])
+
+
+def begin_output(out: Path) -> None:
+    """Take the seal off an older output, which is replaced file by file from here on."""
+    (out / HASHES).unlink(missing_ok=True)
+
+
+def write_hashes(out: Path, key: str) -> None:
+    """Seal the output: from here on it is whole."""
+    names = sorted(path.name for path in out.iterdir() if path.name in OURS - {WORK, HASHES})
+    content = {"key": key, "files": {name: file_sha256(out / name) for name in names}}
+    write_bytes(out / HASHES, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def remove_stages(out: Path, *, but: Collection[str]) -> None:
+    """Delete what earlier curations left to go on with, but for the stages named.
+
+    Raises:
+        SaveError: the system refuses.
+    """
+    for folder in (out / WORK).iterdir():
+        if folder.name not in but and _STAGE.fullmatch(folder.name):
+            try:
+                shutil.rmtree(folder)
+            except OSError as error:
+                raise SaveError("A folder cannot be deleted", where=str(folder), found=str(error)) from error
+
+
+def _refusal(out: Path, found: str, expected: str) -> ConfigError:
+    return ConfigError(
+        "This folder holds something that no curation wrote, and nothing is overwritten",
+        where=str(out),
+        found=found,
+        expected=expected,
+        fix="name another folder with -o, or move what is there away",
+    )

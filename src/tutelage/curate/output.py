@@ -1,0 +1,132 @@
+"""The output of a curation: the rows that are kept, the books, the rows that are not, the card, and hashes of all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from tutelage.curate.card import Card, card_text
+from tutelage.curate.entries import GONE, Entry
+from tutelage.curate.funnel import Funnel
+from tutelage.curate.licenses import licenses_of
+from tutelage.curate.out_folder import CARD, DATA, DROPPED, FUNNEL, LEDGER, WORK, begin_output, write_hashes
+from tutelage.curate.parts import OutputWork, part_file, sizes_of
+from tutelage.curate.request import CurationRequest
+from tutelage.curate.stages import Stage, Workshop
+from tutelage.system.files import publish, scratch_path, write_bytes
+
+WRITING = "writing rows"
+
+
+def write_output(
+    request: CurationRequest,
+    stages: Sequence[Stage],
+    funnel: Funnel,
+    sha256: Mapping[str, str],
+    workshop: Workshop,
+    key: str,
+) -> None:
+    """Write all of it; it is whole from the moment on that `hashes.json` is there.
+
+    Args:
+        request: what was asked for.
+        stages: reading first.
+        funnel: their books.
+        sha256: of the input files, by name.
+        workshop: does the work.
+        key: of the output.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    out, rows = request.out, stages[-1].rows
+    folder = out / WORK / f"{len(stages):02d}-output-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    begin_output(out)
+    blocks = rows.blocks(rows=request.chunk_rows)
+    workshop.work(OutputWork(request.file_format, request.tokenizer), folder, rows, blocks, part_file, WRITING)
+    parts = [part_file(folder, number) for number in range(len(blocks))]
+    join = _join_lines if request.file_format == "jsonl" else _join_tables
+    join(parts, out / DATA[request.file_format])
+    for other in set(DATA.values()) - {DATA[request.file_format]}:
+        (out / other).unlink(missing_ok=True)
+    _write_books(out, stages)
+    write_json(out / FUNNEL, funnel.as_dict())
+    card = Card(
+        settings=request.settings,
+        seed=request.seed,
+        licenses=licenses_of(request.sources, request.settings.licenses),
+        rows_in=_rows_by_source(stages[0]),
+        sizes=sizes_of(folder, len(blocks), rows.source_of_file),
+        funnel=funnel,
+        sha256=sha256,
+        notes=stages[0].notes,
+    )
+    write_bytes(out / CARD, card_text(card).encode("utf-8", "backslashreplace"))
+    write_hashes(out, key)
+    shutil.rmtree(folder)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file for people and programs, whole or as it was before."""
+    text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def dropped_line(entry: Entry) -> str:
+    """A row that is gone as a line of `dropped.jsonl`: its entry, and under `data` the row itself."""
+    return f'{entry.line()[:-2]}, "data": {entry.text or "null"}}}\n'
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which gets its name when the block ends."""
+    scratch = scratch_path(path)
+    try:
+        with scratch.open("wb") as stream:
+            yield stream
+        publish(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _write_books(out: Path, stages: Sequence[Stage]) -> None:
+    with new_file(out / LEDGER) as ledger, new_file(out / DROPPED) as dropped:
+        for stage in stages:
+            for entry in stage.entries():
+                ledger.write(entry.line().encode("utf-8", "backslashreplace"))
+                if entry.what in GONE:
+                    dropped.write(dropped_line(entry).encode("utf-8", "backslashreplace"))
+
+
+def _join_lines(parts: Sequence[Path], path: Path) -> None:
+    with new_file(path) as stream:
+        for part in parts:
+            with part.open("rb") as lines:
+                shutil.copyfileobj(lines, stream, 1 << 20)
+
+
+def _join_tables(parts: Sequence[Path], path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    from tutelage.curate.parquet_rows import parquet_schema
+    from tutelage.curate.store import read_table
+
+    with new_file(path) as stream, pq.ParquetWriter(stream, parquet_schema(), write_page_checksum=True) as writer:
+        for part in parts:
+            writer.write_table(read_table([part]))
+
+
+def _rows_by_source(reading: Stage) -> dict[str, int]:
+    """Rows read of each source, those too that could not be read."""
+    names, codes = reading.rows.sources
+    counts = {name: int((codes == code).sum()) for code, name in enumerate(names)}
+    for entry in reading.entries():
+        if entry.what in GONE:
+            source = reading.rows.source_of_file.get(entry.file, entry.file)
+            counts[source] = counts.get(source, 0) + 1
+    return counts

@@ -1,0 +1,126 @@
+"""A stretch of the rows that are kept as a part of the output, and how long its texts are."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.curate.request import FileFormat
+from tutelage.curate.row_json import with_metadata
+from tutelage.curate.stage_work import Answer, Question
+from tutelage.curate.store import StoredRow, read_batch, write_batch
+from tutelage.curate.texts import message_text
+from tutelage.system.files import write_bytes
+from tutelage.types import Conversation
+
+SIZE_COLUMNS = ("prompt words", "reply words")
+TOKENS = "tokens"
+ENCODED_TOGETHER = 512
+
+
+def part_file(folder: Path, number: int) -> Path:
+    """The rows of a part."""
+    return folder / f"part-{number:06d}"
+
+
+def _sizes_file(folder: Path, number: int) -> Path:
+    return folder / f"sizes-{number:06d}.arrow"
+
+
+@dataclass(frozen=True, slots=True)
+class OutputWork:
+    """Writes the rows of a stretch as they stand in the output, and the lengths of their texts.
+
+    Attributes:
+        file_format: of the part: lines, or an Arrow file of one batch.
+        tokenizer: a tokenizer.json to count tokens with, without special ones; None counts none.
+    """
+
+    file_format: FileFormat
+    tokenizer: Path | None
+
+    def __call__(self, question: Question) -> Answer:
+        """Write both files, the part last."""
+        stored = question.stored()
+        write_batch(_sizes_file(question.folder, question.number), self._sizes(stored))
+        path = part_file(question.folder, question.number)
+        if self.file_format == "jsonl":
+            lines = "".join(f"{with_metadata(row.text, metadata_of(row))}\n" for row in stored)
+            write_bytes(path, lines.encode(), shared=True)
+        else:
+            from tutelage.curate.parquet_rows import parquet_batch
+
+            write_batch(path, parquet_batch([(row.text, metadata_of(row)) for row in stored]))
+        return Answer(len(stored), {})
+
+    def _sizes(self, stored: Sequence[StoredRow]) -> Any:
+        import pyarrow as pa
+
+        rows = [row.conversation for row in stored]
+        columns = {"file": pa.array([row.file for row in stored], pa.string())}
+        counts = np.array([_word_counts(row) for row in rows], dtype=np.int32).reshape(-1, 2)
+        columns |= {name: pa.array(counts[:, place]) for place, name in enumerate(SIZE_COLUMNS)}
+        if self.tokenizer is not None:
+            columns[TOKENS] = pa.array(_token_counts(rows, self.tokenizer), pa.int32())
+        return pa.record_batch(columns)
+
+
+def metadata_of(row: StoredRow) -> dict[str, Any]:
+    """Where a row came from, and what steps said of it: what stands under `metadata` in the output."""
+    metadata: dict[str, Any] = {"file": row.file, "number": row.number, "unit": row.unit, "row": row.row}
+    if row.part:
+        metadata["part"] = row.part
+    return metadata | (json.loads(row.labels) if row.labels else {})
+
+
+def sizes_of(folder: Path, parts: int, source_of_file: Mapping[str, str]) -> dict[str, dict[str, NDArray[np.int32]]]:
+    """Lengths of all rows by source and column: what `OutputWork` counted, in the order of the rows."""
+    pieces: dict[str, dict[str, list[NDArray[np.int32]]]] = defaultdict(lambda: defaultdict(list))
+    for number in range(parts):
+        batch = read_batch(_sizes_file(folder, number))
+        files = np.array(batch.column("file").to_pylist(), dtype=object)
+        sources = np.array([source_of_file.get(file, file) for file in files], dtype=object)
+        for source in dict.fromkeys(sources.tolist()):
+            chosen = np.flatnonzero(sources == source)
+            for name in batch.schema.names[1:]:
+                pieces[source][name].append(batch.column(name).to_numpy()[chosen])
+    return {
+        source: {name: np.concatenate(arrays) for name, arrays in columns.items()} for source, columns in pieces.items()
+    }
+
+
+def _word_counts(row: Conversation) -> tuple[int, int]:
+    """Words between white space: of what is asked (every turn that is not learned), and of what is learned."""
+    asked = learned = 0
+    for message in row.messages:
+        count = len(message_text(message).split())
+        if message.role in ("assistant", "text"):
+            learned += count
+        else:
+            asked += count
+    return asked, learned
+
+
+def _token_counts(rows: Sequence[Conversation], path: Path) -> list[int]:
+    """Tokens of the texts of each row, without those of a chat template."""
+    tokenizer = _tokenizer(path)
+    counts = []
+    for start in range(0, len(rows), ENCODED_TOGETHER):
+        texts = ["\n".join(map(message_text, row.messages)) for row in rows[start : start + ENCODED_TOGETHER]]
+        counts += [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    return counts
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(path: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(path))

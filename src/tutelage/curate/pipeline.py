@@ -1,0 +1,160 @@
+"""Curation as a whole: read -> steps -> output, each stage on disk, with books that balance.
+
+Row steps that follow one another are one pass. The output is the same bytes for the same input, settings and seed,
+whatever the number of workers, and whether or not an earlier process was killed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from tutelage import formats
+from tutelage.curate.entries import READ
+from tutelage.curate.funnel import Funnel
+from tutelage.curate.judging import judge
+from tutelage.curate.out_folder import DATA, WORK, finished_key, remove_stages, require_ours
+from tutelage.curate.output import write_output
+from tutelage.curate.request import Curated, CurationRequest
+from tutelage.curate.row_json import row_json
+from tutelage.curate.stage_keys import output_key, stage_keys
+from tutelage.curate.stages import Progress, Stage, Workshop
+from tutelage.curate.step import CorpusStep, RowStep
+from tutelage.curate.steps import build_steps
+from tutelage.curate.store import StoredRow
+from tutelage.errors import SaveError, cause_of, remedy
+from tutelage.formats.data_files import DataFiles
+from tutelage.ledger import Ledger
+from tutelage.runs.lock import locked
+from tutelage.types import Conversation
+
+SAMPLE_ROWS = 1_000
+Passes = list[tuple[CorpusStep] | tuple[RowStep, ...]]
+
+
+def curate(
+    request: CurationRequest,
+    *,
+    steps: Sequence[RowStep | CorpusStep] | None = None,
+    log: Callable[[str], None] = lambda _text: None,
+    progress: Progress = lambda _title, _done, _total: None,
+) -> Curated:
+    """Curate the rows of the sources into a folder.
+
+    Args:
+        request: what, how and where to.
+        steps: taken in place of those that the settings name.
+        log: told what is worth saying.
+        progress: told how far each stage is.
+
+    Raises:
+        ConfigError: the folder holds something that is not ours, or a step cannot work with its settings.
+        DependencyError: a step needs a package that is not installed; no row has been read.
+        DataError: a file cannot be read, or changed while it was read.
+        SaveError: the disk refuses.
+    """
+    require_ours(request.out)
+    passes = _passes(build_steps(request.settings, request.context()) if steps is None else steps)
+    data_files = DataFiles(log)
+    files = data_files.of(request.sources)
+    work = request.out / WORK
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        with locked(work, log=log), data_files.reading(files, request.sources):
+            return _curated(request, passes, data_files, progress)
+    except SaveError:
+        raise
+    except OSError as error:
+        raise SaveError(
+            "The curated data cannot be written",
+            where=str(request.out),
+            found=cause_of(error),
+            fix=remedy(error, elsewhere="choose another folder with -o"),
+        ) from error
+
+
+def sample(request: CurationRequest, *, rows: int = SAMPLE_ROWS) -> Curated:
+    """Take the first rows of each file through the row steps, in this process, and write nothing.
+
+    Args:
+        request: as for `curate`; `out` is not looked at.
+        rows: of all files together.
+
+    Raises:
+        ConfigError, DependencyError, DataError: as `curate`.
+    """
+    steps = [step for step in build_steps(request.settings, request.context()) if not isinstance(step, CorpusStep)]
+    ledger, funnel = Ledger(), Funnel()
+    stored = []
+    for number, row in enumerate(_first_rows(request, ledger, rows)):
+        address = row.address
+        stored.append(StoredRow(row_json(row), address.file, address.number, address.unit, number))
+    funnel.add([READ], ledger.rows_in, len(stored), _read_counts(ledger))
+    judged = judge(steps, stored)
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for entry in judged.entries:
+        counts[entry.step, entry.what, entry.reason] += entry.rows or 1
+    funnel.add([step.name for step in steps], len(stored), len(judged.rows), counts)
+    funnel.check()
+    return Curated(funnel, tuple(ledger.notes), seconds=judged.seconds)
+
+
+def _first_rows(request: CurationRequest, ledger: Ledger, rows: int) -> Iterator[Conversation]:
+    files = DataFiles(ledger.note).of(request.sources)
+    of_each = -(-rows // len(files))
+    shape, columns = request.shape, request.columns
+    for file in files:
+        yield from formats.read([], ledger=ledger, shape=shape, columns=columns, files=[file], max_rows=of_each)
+
+
+def _read_counts(ledger: Ledger) -> dict[tuple[str, str, str], int]:
+    dropped = {(READ, "dropped", reason): rows for reason, rows in ledger.dropped.items()}
+    return dropped | {(READ, "changed", reason): rows for reason, rows in ledger.changed.items()}
+
+
+def _passes(steps: Sequence[RowStep | CorpusStep]) -> Passes:
+    """Steps that are taken together: row steps that follow one another, and each corpus step alone."""
+    passes: Passes = []
+    for step in steps:
+        if isinstance(step, CorpusStep):
+            passes.append((step,))
+        elif passes and not isinstance(passes[-1][0], CorpusStep):
+            passes[-1] = (*passes[-1], step)
+        else:
+            passes.append((step,))
+    return passes
+
+
+def _curated(request: CurationRequest, passes: Passes, data_files: DataFiles, progress: Progress) -> Curated:
+    files, work = data_files.of(request.sources), request.out / WORK
+    keys = stage_keys(request, passes, files, data_files.sha256)
+    workshop = Workshop(request.process_count, request.chunk_rows, progress)
+    source_of_file = {file.display_name: source for source in request.sources for file in data_files.of([source])}
+
+    def read(ledger: Ledger) -> Iterator[Conversation]:
+        return formats.read(
+            [], ledger=ledger, shape=request.shape, columns=request.columns, max_rows=request.max_rows, files=files
+        )
+
+    stages = [workshop.read(work / f"00-{READ}-{keys[0]}", read, source_of_file)]
+    for number, (group, key) in enumerate(zip(passes, keys[1:], strict=True), start=1):
+        folder, rows = work / f"{number:02d}-{group[0].name}-{key}", stages[-1].rows
+        if isinstance(group[0], CorpusStep):
+            stages.append(workshop.decide(folder, group[0], rows))
+        else:
+            stages.append(workshop.judge(folder, [step for step in group if not isinstance(step, CorpusStep)], rows))
+    funnel = _funnel(stages)
+    key = output_key(request, keys[-1])
+    if finished_key(request.out) != key:
+        write_output(request, stages, funnel, data_files.sha256, workshop, key)
+    remove_stages(request.out, but={stage.folder.name for stage in stages})
+    data = request.out / DATA[request.file_format]
+    return Curated(funnel, stages[0].notes, data, dict(workshop.computed), dict(workshop.seconds))
+
+
+def _funnel(stages: Sequence[Stage]) -> Funnel:
+    funnel = Funnel()
+    for stage in stages:
+        funnel.add(stage.names, stage.rows_in, len(stage.rows), stage.counts())
+    funnel.check()
+    return funnel

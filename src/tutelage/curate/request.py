@@ -1,0 +1,77 @@
+"""What is asked of a curation, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tutelage.config.curation import CurateSettings
+from tutelage.curate.funnel import Funnel
+from tutelage.curate.step import StepContext
+from tutelage.curate.store import CHUNK_ROWS
+from tutelage.system.workers import default_workers
+
+FileFormat = Literal["jsonl", "parquet"]
+
+
+@dataclass(frozen=True, slots=True)
+class CurationRequest:
+    """What is curated, how, and where to.
+
+    Attributes:
+        sources: as `formats.read` takes them.
+        out: folder of the output.
+        settings: the steps and their settings.
+        seed: of every random choice.
+        shape: of the rows, or "auto".
+        columns: which column holds which field.
+        max_rows: read at most this many; None reads all.
+        held_out: files of a run that must not be trained on.
+        file_format: of the rows that are kept.
+        tokenizer: a tokenizer.json, to count tokens for the card; None counts words alone.
+        workers: processes; None takes one for each core, up to 4.
+        chunk_rows: rows worked on together; changes no row of the output.
+    """
+
+    sources: tuple[str, ...]
+    out: Path
+    settings: CurateSettings
+    seed: int = 0
+    shape: str = "auto"
+    columns: Mapping[str, str] = field(default_factory=dict)
+    max_rows: int | None = None
+    held_out: tuple[str, ...] = ()
+    file_format: FileFormat = "jsonl"
+    tokenizer: Path | None = None
+    workers: int | None = None
+    chunk_rows: int = CHUNK_ROWS
+
+    @property
+    def process_count(self) -> int:
+        """Processes that work on rows."""
+        return default_workers() if self.workers is None else self.workers
+
+    def context(self) -> StepContext:
+        """What steps may need beside their settings."""
+        return StepContext(seed=self.seed, sources=self.sources, held_out=self.held_out)
+
+
+@dataclass(frozen=True, slots=True)
+class Curated:
+    """What came of it.
+
+    Attributes:
+        funnel: the books.
+        notes: what the reader said of whole files.
+        data: the file of the rows that are kept; None of a sample.
+        computed: files written now, by what they are of; none where all was there.
+        seconds: what each part took now, in all processes together.
+    """
+
+    funnel: Funnel
+    notes: tuple[str, ...]
+    data: Path | None = None
+    computed: Mapping[str, int] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)

@@ -1,0 +1,33 @@
+"""A curation that kills itself: `python killed_curation.py ROWS OUT EVENTS` dies after so many reports of progress."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from tests.support.curation_steps import Break, DropShort, FirstOfEach, Halve, Tidy, Turn
+from tutelage.config.curation import CurateSettings
+from tutelage.curate.pipeline import curate
+from tutelage.curate.request import Curated, CurationRequest
+
+STEPS = (Tidy(), Halve(), FirstOfEach(), DropShort(), Break(), Turn())
+
+
+def curated(rows: Path, out: Path, *, events: int | None = None) -> Curated:
+    """Curate in two workers, in chunks of 8 rows; end this process after so many reports, None never."""
+    reports = 0
+
+    def count(_title: str, _done: int, _total: int | None) -> None:
+        nonlocal reports
+        if reports == events:
+            os.kill(os.getpid(), signal.SIGKILL)
+        reports += 1
+
+    request = CurationRequest((str(rows),), out, CurateSettings(), workers=2, chunk_rows=8)
+    return curate(request, steps=STEPS, progress=count)
+
+
+if __name__ == "__main__":
+    curated(Path(sys.argv[1]), Path(sys.argv[2]), events=int(sys.argv[3]))
