@@ -93,18 +93,28 @@ def by_continuous(model: Any, tokenizer: Tokenizer, batch: int) -> Answer:
 
 
 CONTESTANTS = {"engine": by_engine, "padded": by_padded, "continuous": by_continuous}
+LLAMA_CPP = "llama_cpp"
 
 
-def main(name: str, job_file: Path) -> None:
-    """Load, answer, measure."""
-    job = json.loads(job_file.read_text(encoding="utf-8"))
+def answer_of(name: str, job: dict[str, Any], scratch: Path) -> Answer:
+    """What answers prompts, ready to."""
+    if name == LLAMA_CPP:
+        from benchmarks.generate.llama_cpp import server_answer
+
+        return server_answer(scratch, job)
     folder = Path(job["model"])
     tokenizer = Tokenizer.load(folder)
     if job["lengths"] == "equal":  # no reply stops: the last id of the vocabulary is one that nobody writes
         tokenizer = replace(tokenizer, stop_ids=frozenset({tokenizer.vocabulary_size - 1}))
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[job["precision"]]).eval()
+    return CONTESTANTS[name](model, tokenizer, job["batch"])
+
+
+def main(name: str, job_file: Path) -> None:
+    """Load, answer, measure."""
+    job = json.loads(job_file.read_text(encoding="utf-8"))
     prompts = [np.asarray(prompt, dtype=np.int32) for prompt in job["prompts"]]
-    answer = CONTESTANTS[name](model, tokenizer, job["batch"])
+    answer = answer_of(name, job, job_file.parent)
     answer(prompts[:WARM_PROMPTS], WARM_TOKENS)
     before = getrusage(RUSAGE_SELF)
     started = time.perf_counter()

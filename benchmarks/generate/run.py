@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.generate.contestant import CONTESTANTS
+from benchmarks.generate.contestant import CONTESTANTS, LLAMA_CPP
 from benchmarks.train.contention import busy_processes
 from benchmarks.train.machine import this_machine
 
@@ -40,7 +40,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--max-new-tokens", type=int, default=48)
     parser.add_argument("--lengths", choices=("own", "equal"), default="equal", help="equal: no reply stops by itself")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default=None)
-    parser.add_argument("--contestants", nargs="+", choices=tuple(CONTESTANTS), default=["engine", "padded"])
+    parser.add_argument("--contestants", nargs="+", choices=(*CONTESTANTS, LLAMA_CPP), default=["engine", "padded"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--busy", type=int, default=0, help="processes that only count, meanwhile")
     return parser.parse_args()

@@ -50,7 +50,7 @@ def model_folder(name: str, *, weights: bool = True, log: Log = print) -> Path:
         DataError: a folder without the files a model needs.
     """
     if name in embedded_models():
-        return _converted(_embedded_gguf(name), label=name, log=log)
+        return _converted(embedded_gguf(name), label=name, log=log)
     path = Path(name).expanduser()
     if path.is_dir():
         return _checked_folder(path, weights=weights)
@@ -74,7 +74,12 @@ def model_folder(name: str, *, weights: bool = True, log: Log = print) -> Path:
     return _checked_folder(hub.snapshot(name, kind="model", patterns=patterns), weights=weights)
 
 
-def _embedded_gguf(name: str) -> Path:
+def embedded_gguf(name: str) -> Path:
+    """The GGUF file of an embedded model.
+
+    Raises:
+        DependencyError: its package is not installed, with the install line.
+    """
     entry = embedded_models()[name]
     spec = importlib.util.find_spec(entry["package"])
     if spec is None or spec.origin is None:
