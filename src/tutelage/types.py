@@ -61,12 +61,17 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A demonstration as its author meant it, before any template."""
+    """A demonstration as its author meant it, before any template.
+
+    `metadata` is what the row says of itself (id, source, license, model, timestamp, language, category, split, score);
+    no template sees it, and two conversations that differ in nothing else are equal.
+    """
 
     messages: tuple[Message, ...]
     address: Address
     tools: tuple[Mapping[str, Any], ...] = ()
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, str | int | float | bool] = field(default_factory=dict, compare=False)
 
     @property
     def is_text(self) -> bool:

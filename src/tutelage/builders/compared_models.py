@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tutelage.builders.base_model import names_a_run
-from tutelage.builders.evaluation import Measured, evaluate_rows
+from tutelage.builders.evaluation import Measured, evaluate_rows, lm_eval_of
 from tutelage.builders.trained_model import TrainedModel, open_model, open_trained_model
 from tutelage.config import Settings
 from tutelage.config.reading import from_mapping
@@ -19,6 +19,8 @@ from tutelage.report.console.progress import Screen
 from tutelage.runs import folder as run_files
 
 WHERE = "tutelage evaluate"
+BASE_OF = "base of {}"
+SHARED_SETTINGS = ("max_new_tokens", "batch_prompts", "lm_eval_prompts", "lm_eval_items")
 STAND_IN = [{"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello."}]}]
 """A row that a model is tried on where no other is given; nothing is measured on it."""
 
@@ -30,11 +32,13 @@ class Questions:
     validation: tuple[str, ...] = ()
     task: tuple[str, ...] = ()
     general: tuple[str, ...] = ()
+    lm_eval: tuple[str, ...] = ()
+    """Names of tasks of lm-eval."""
 
     @property
     def any(self) -> bool:
         """Whether there is something to ask."""
-        return bool(self.validation or self.task or self.general)
+        return bool(self.validation or self.task or self.general or self.lm_eval)
 
 
 def questions_of(names: Sequence[str], given: Questions) -> Questions:
@@ -53,13 +57,14 @@ def questions_of(names: Sequence[str], given: Questions) -> Questions:
         settings = run_files.read_settings(Path(names[0]))
         evaluate = settings.evaluate
         given = Questions(tuple(settings.data.validation), tuple(evaluate.task), tuple(evaluate.general))
+        given = replace(given, lm_eval=tuple(evaluate.lm_eval))
     if not given.any:
         raise ConfigError(
             "There is nothing to ask these models",
             where=WHERE,
             found=", ".join(names),
             expected="questions, or a run first, whose own are taken",
-            fix="add --general FILE, --task FILE or --validation FILE",
+            fix="add --general FILE, --task FILE, --validation FILE or --lm-eval TASK",
         )
     return given
 
@@ -70,7 +75,8 @@ def evaluate_models(
     """What each model has right of the same questions, by its name.
 
     Args:
-        names: folders of runs, or models and adapters as `model.name` takes them.
+        names: folders of runs, or models and adapters as `model.name` takes them. A run alone that is asked tasks of
+            lm-eval is measured beside its base.
         questions: something to ask.
         overrides: settings such as `evaluate.max_new_tokens=64`, as of a recipe.
         screen: told what happens.
@@ -81,17 +87,30 @@ def evaluate_models(
     measured: dict[str, Measured] = {}
     run = next((name for name in names if names_a_run(Path(name))), None)
     shared = {} if run is None else _shared_by_all(run_files.read_settings(Path(run)))
-    for name in names:
+    lm_eval = lm_eval_of(_settings_for(names[0], questions, shared, overrides), screen.log)
+    for title, name, is_base in _beside_base(names, questions):
         settings = _settings_for(name, questions, shared, overrides)
-        trained_model = _opened(name, settings, screen)
-        screen.log(f"Measuring {name}")
-        (answers,) = trained_model.names[-1:]
-        measured[name] = evaluate_rows(
-            trained_model, settings, name=answers, screen=screen, measures_loss=bool(questions.validation)
+        trained_model = _opened(name, settings, screen, is_base=is_base)
+        screen.log(f"Measuring {title}")
+        answers = "base" if is_base else trained_model.names[-1]
+        measured[title] = evaluate_rows(
+            trained_model,
+            settings,
+            name=answers,
+            screen=screen,
+            measures_loss=bool(questions.validation),
+            lm_eval=lm_eval,
         )
         del trained_model
         release_memory()
     return measured
+
+
+def _beside_base(names: Sequence[str], questions: Questions) -> list[tuple[str, str, bool]]:
+    """Of each model that is measured: what it is called, its name, and whether the base of that run is meant."""
+    alone = len(names) == 1 and names_a_run(Path(names[0])) and bool(questions.lm_eval)
+    base = [(BASE_OF.format(names[0]), names[0], True)] if alone else []
+    return [*base, *((name, name, False) for name in names)]
 
 
 def _shared_by_all(settings: Settings) -> dict[str, dict[str, Any]]:
@@ -99,7 +118,7 @@ def _shared_by_all(settings: Settings) -> dict[str, dict[str, Any]]:
     return {
         "model": {"precision": settings.model.precision},
         "pack": settings.pack.model_dump(exclude_unset=True),
-        "evaluate": settings.evaluate.model_dump(include={"max_new_tokens", "batch_prompts"}),
+        "evaluate": settings.evaluate.model_dump(include=set(SHARED_SETTINGS)),
     }
 
 
@@ -115,12 +134,15 @@ def _settings_for(
             **shared.get("evaluate", {}),
             "task": list(questions.task),
             "general": list(questions.general),
+            "lm_eval": list(questions.lm_eval),
         },
     }
     return from_mapping(values, overrides, where=WHERE)
 
 
-def _opened(name: str, settings: Settings, screen: Screen) -> TrainedModel:
+def _opened(name: str, settings: Settings, screen: Screen, *, is_base: bool) -> TrainedModel:
     if names_a_run(Path(name)):
-        return open_trained_model(name, tuned=True, base=False, log=screen.log)
+        has_adapter = run_files.read_settings(Path(name)).model.method != "full"  # one object is then both models
+        base = is_base and not has_adapter
+        return open_trained_model(name, tuned=not base, base=base, log=screen.log)
     return open_model(settings, log=screen.log)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ from tutelage.config import Settings
 from tutelage.distributed.strategy import Strategy
 from tutelage.errors import CheckpointError
 from tutelage.evaluate.grading import Outcomes
+from tutelage.evaluate.harness.asking import with_tasks
+from tutelage.evaluate.harness.tasks import HarnessTasks, load_tasks
 from tutelage.evaluate.heldout import heldout_loss
 from tutelage.evaluate.likelihoods import with_likelihoods
 from tutelage.evaluate.saved_results import read_eval_result
 from tutelage.evaluate.suite import EvalSuite, Metrics, run_suite
-from tutelage.evaluate.uncertainty import item_outcomes
+from tutelage.evaluate.uncertainty import item_outcomes, of_same_tasks
 from tutelage.model.architecture import Architecture, architecture_of
 from tutelage.model.loss import row_loss
 from tutelage.optim.master_weights import MasterWeights
@@ -42,15 +44,30 @@ class Measured:
 
     metrics: Metrics
     outcomes: Outcomes
+    lm_eval_items: Mapping[str, str] = field(default_factory=dict)
+    """By task of lm-eval, the hash of what was asked."""
 
 
-def eval_suite_for(resolved: ResolvedRun, prepared: Prepared, *, architecture: Architecture) -> EvalSuite:
+def lm_eval_of(settings: Settings, log: Callable[[str], None]) -> HarnessTasks | None:
+    """The tasks of lm-eval that settings name, to be made ready before a model is loaded.
+
+    Raises:
+        TutelageError: of the kind that fits, see `evaluate.harness.tasks.load_tasks`.
+    """
+    asked = settings.evaluate
+    return load_tasks(asked.lm_eval, prompts=asked.lm_eval_prompts, items=asked.lm_eval_items, log=log)
+
+
+def eval_suite_for(
+    resolved: ResolvedRun, prepared: Prepared, *, architecture: Architecture, lm_eval: HarnessTasks | None = None
+) -> EvalSuite:
     """The held-out rows, task prompts and general prompts of a run.
 
     Args:
         resolved: the run's.
         prepared: its data.
         architecture: what was tried on the model, which says what documents may share.
+        lm_eval: tasks of lm-eval, of `lm_eval_of`.
     """
     evaluate_settings = resolved.settings.evaluate
     return EvalSuite(
@@ -67,6 +84,7 @@ def eval_suite_for(resolved: ResolvedRun, prepared: Prepared, *, architecture: A
         checkers=prepared.checkers,
         choices=prepared.choices,
         texts=prepared.texts,
+        lm_eval=lm_eval,
     )
 
 
@@ -95,14 +113,16 @@ def evaluate_adapters(run: str, adapters: Sequence[NamedAdapter], *, screen: Scr
         ConfigError: an adapter that cannot be beside the run's.
         DataError: an adapter of another base.
     """
+    lm_eval = lm_eval_of(run_files.read_settings(run_files.existing_run_folder(run)), screen.log)
     trained_model = open_trained_model(run, tuned=True, base=False, adapters=adapters, log=screen.log)
     with kept_while_evaluating(Path(run), trained_model, adapters=adapters, log=screen.log) as replies:
-        return _examine(trained_model, trained_model.names, screen, replies)
+        return _examine(trained_model, trained_model.names, screen, replies, lm_eval)
 
 
 def evaluate_opened(trained_model: TrainedModel, *, name: str, screen: Screen) -> Metrics:
     """Measure one of a run's models, which are open already, on the files its settings name."""
-    return _examine(trained_model, (name,), screen)[name].metrics
+    lm_eval = lm_eval_of(trained_model.settings, screen.log)
+    return _examine(trained_model, (name,), screen, lm_eval=lm_eval)[name].metrics
 
 
 def evaluate_beside_saved(folder: Path, *, base: bool, screen: Screen) -> tuple[Measured, Outcomes]:
@@ -120,20 +140,23 @@ def evaluate_beside_saved(folder: Path, *, base: bool, screen: Screen) -> tuple[
         SourceNotFoundError: the run is not finished.
         CheckpointError: its settings cannot be read.
     """
-    has_adapter = run_files.read_settings(folder).model.method != "full"  # one object is then both models
+    settings = run_files.read_settings(folder)
+    lm_eval = lm_eval_of(settings, screen.log)
+    has_adapter = settings.model.method != "full"  # one object is then both models
     trained_model = open_trained_model(
         str(folder), tuned=has_adapter or not base, base=base and not has_adapter, log=screen.log
     )
     prepared = _prepared(trained_model, screen)
     name = "base" if base else "tuned"
     with kept_while_evaluating(folder, trained_model, log=screen.log) as replies:
-        measured = _measured(trained_model, (name,), trained_model.settings, prepared, screen, replies)[name]
+        measured = _measured(trained_model, (name,), settings, prepared, screen, replies=replies, lm_eval=lm_eval)[name]
     if not _same_data(folder, prepared):
         return measured, {}
     saved = read_eval_result(folder / (run_files.AFTER if base else run_files.BEFORE), log=lambda _: None)
     if saved is None:
         return measured, {}
-    return measured, item_outcomes(prepared.task, prepared.general, saved, checkers=prepared.checkers)
+    outcomes = item_outcomes(prepared.task, prepared.general, saved, checkers=prepared.checkers)
+    return measured, of_same_tasks(outcomes, saved.lm_eval_items, measured.lm_eval_items)
 
 
 def _same_data(folder: Path, prepared: Prepared) -> bool:
@@ -146,7 +169,13 @@ def _same_data(folder: Path, prepared: Prepared) -> bool:
 
 
 def evaluate_rows(
-    trained_model: TrainedModel, settings: Settings, *, name: str, screen: Screen, measures_loss: bool = True
+    trained_model: TrainedModel,
+    settings: Settings,
+    *,
+    name: str,
+    screen: Screen,
+    measures_loss: bool = True,
+    lm_eval: HarnessTasks | None = None,
 ) -> Measured:
     """Measure an open model on other data than its run's.
 
@@ -156,6 +185,7 @@ def evaluate_rows(
         name: which of the models.
         screen: told what happens.
         measures_loss: False leaves the loss out.
+        lm_eval: tasks of lm-eval to ask as well.
 
     Raises:
         DataError: no row is left, or a prompt leaves no room for its reply.
@@ -173,13 +203,18 @@ def evaluate_rows(
     positions.require_room(asked, prepared)
     if measures_loss:
         prepared = replace(prepared, validation=prepared.train)
-    return _measured(trained_model, (name,), asked, prepared, screen)[name]
+    return _measured(trained_model, (name,), asked, prepared, screen, lm_eval=lm_eval)[name]
 
 
 def _examine(
-    trained_model: TrainedModel, names: Sequence[str], screen: Screen, replies: RepliesOf = not_kept
+    trained_model: TrainedModel,
+    names: Sequence[str],
+    screen: Screen,
+    replies: RepliesOf = not_kept,
+    lm_eval: HarnessTasks | None = None,
 ) -> dict[str, Measured]:
-    return _measured(trained_model, names, trained_model.settings, _prepared(trained_model, screen), screen, replies)
+    settings, prepared = trained_model.settings, _prepared(trained_model, screen)
+    return _measured(trained_model, names, settings, prepared, screen, replies=replies, lm_eval=lm_eval)
 
 
 def _prepared(trained_model: TrainedModel, screen: Screen) -> Prepared:
@@ -209,12 +244,14 @@ def _measured(
     settings: Settings,
     prepared: Prepared,
     screen: Screen,
+    *,
     replies: RepliesOf = not_kept,
+    lm_eval: HarnessTasks | None = None,
 ) -> dict[str, Measured]:
     resolved = resolve(settings)
     with trained_model.as_named(names[0]) as model:
         architecture = architecture_of(model, longest_rows(resolved, prepared))
-        eval_suite = eval_suite_for(resolved, prepared, architecture=architecture)
+        eval_suite = eval_suite_for(resolved, prepared, architecture=architecture, lm_eval=lm_eval)
     measured = {}
     for name in names:
         title = f"Asking {name}" if len(names) > 1 else "Asking"
@@ -233,8 +270,10 @@ def _measured(
                 attention=architecture.attention,
                 kept=kept,
             )
-            eval_result = with_likelihoods(eval_result, model, trained_model.renderer, eval_suite, architecture)
+            asked: Any = (model, trained_model.renderer, eval_suite, architecture)
+            eval_result = with_likelihoods(eval_result, *asked)
+            eval_result = with_tasks(eval_result, *asked, seed=settings.seed, log=screen.log)
         for note in unchecked_notes({title: eval_result.unchecked}):
             screen.log(note)
-        measured[name] = Measured(eval_result.measures, eval_result.outcomes)
+        measured[name] = Measured(eval_result.measures, eval_result.outcomes, eval_result.lm_eval_items)
     return measured

@@ -14,6 +14,7 @@ from tutelage.builders.trained_model import TrainedModel
 from tutelage.config import Settings
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import CheckpointError, command
+from tutelage.evaluate.harness.asking import with_tasks
 from tutelage.evaluate.likelihoods import with_likelihoods
 from tutelage.evaluate.reply_log import NOT_KEPT, ReplyLog, delete_replies
 from tutelage.evaluate.suite import EvalResult, EvalSuite, run_suite
@@ -32,6 +33,7 @@ MEASURES = {
     "choices": "the questions with choices",
     "general_text": "the loss on general text",
     "references": "the loss on references of the general set",
+    "lm_eval": "the tasks of lm-eval",
 }
 """What `EvalResult.failed` names, for people."""
 
@@ -94,6 +96,9 @@ def run_suite_on_ranks(
             **how,
         )
     eval_result = with_likelihoods(eval_result, model, renderer, eval_suite, strategy.architecture, **how)
+    eval_result = with_tasks(
+        eval_result, model, renderer, eval_suite, strategy.architecture, seed=settings.seed, log=screen.log, **how
+    )
     replies.close()
     _say_what_is_missing(eval_result, title, settings, screen)
     return eval_result

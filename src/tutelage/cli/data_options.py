@@ -12,6 +12,7 @@ from tutelage.builders.renderer import renderer_for
 from tutelage.config import DataSettings, RenderSettings
 from tutelage.config.sections import LARGEST_COUNT
 from tutelage.errors import ConfigError, shell_word
+from tutelage.formats.names import nearest
 from tutelage.model.locate import model_folder
 from tutelage.render import Renderer
 from tutelage.report.console.terminal import Terminal
@@ -37,7 +38,13 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="A setting of rendering: --set render.empty_reasoning=close (train --explain render)."),
 ]
-Shape = Annotated[str, typer.Option("--format", help=f"Shape of the rows: auto, {', '.join(formats.SHAPES)}.")]
+Shape = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help=f"Shape of the rows: auto, {', '.join(formats.SHAPES)}, or another of docs/formats_shapes.md.",
+    ),
+]
 Columns = Annotated[
     list[str] | None,
     typer.Option("--columns", help="Map columns: prompt=question,response=answer (prompt, response, system, ...)."),
@@ -101,12 +108,12 @@ def render_settings(template: str | None, changed: list[str] | None) -> RenderSe
     return config.from_mapping(required_sections | section, changed or [], where="--set").render
 
 
-def _shape(name: str) -> Any:
-    if name not in ("auto", *formats.SHAPES):
+def _shape(name: str) -> str:
+    if name not in ("auto", *formats.SHAPES, *formats.row_shapes()):
         raise ConfigError(
             f"There is no format '{name}'",
-            found=name,
-            expected=", ".join(("auto", *formats.SHAPES)),
+            found=name + nearest(name, ["auto", *formats.SHAPES, *formats.row_shapes()]),
+            expected=", ".join(("auto", *formats.SHAPES)) + ", or another of docs/formats_shapes.md",
             fix="--format auto",
         )
     return name

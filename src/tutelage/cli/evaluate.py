@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tutelage.cli.report import result_or_none
-from tutelage.cli.run_options import Adapters, AsJson, DialValues, Margin, MostForgotten
+from tutelage.cli.run_options import Adapters, AsJson, DialValues, LmEval, Margin, MostForgotten
 from tutelage.errors import ConfigError
 from tutelage.report.console.measures import Drawn, before_after, several_models
 from tutelage.report.console.progress import Screen
@@ -26,6 +26,7 @@ def evaluate(
     task: Annotated[list[str] | None, typer.Option("--task", help="Rows whose replies are compared.")] = None,
     general: Annotated[list[str] | None, typer.Option("--general", help="A set of prompts with checks.")] = None,
     validation: Annotated[list[str] | None, typer.Option("--validation", help="Rows to measure the loss on.")] = None,
+    lm_eval: LmEval = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="A setting: evaluate.max_new_tokens=64; with other questions.")
     ] = None,
@@ -38,10 +39,11 @@ def evaluate(
 
     With --adapter NAME=FOLDER_OR_RUN: base, tuned and each adapter, on one loaded base, in one table.
     With --dial 0,0.25,0.5,0.75,1: the model at values between base and tuned, in a table and on a page, dial.html.
+    With --lm-eval gsm8k,arc_easy: tasks of EleutherAI's lm-evaluation-harness; a run alone beside its base.
     With several models, or questions of your own: each is asked the same, the first is what the others are held
     against. Try: tutelage evaluate smollm2-135m runs/quickstart --general datasets/general.jsonl
     """
-    asks_others = bool(task or general or validation or overrides)
+    asks_others = bool(task or general or validation or overrides or lm_eval)
     _refuse_contradictions(
         {
             "--base": base,
@@ -64,7 +66,8 @@ def evaluate(
         from tutelage.builders.compared_models import Questions
         from tutelage.cli.evaluate_models import evaluate_together
 
-        questions = Questions(tuple(validation or ()), tuple(task or ()), tuple(general or ()))
+        tasks = tuple(name.strip() for listed in lm_eval or () for name in listed.split(",") if name.strip())
+        questions = Questions(tuple(validation or ()), tuple(task or ()), tuple(general or ()), tasks)
         if most_forgotten is not None and len(models) != 2:
             raise ConfigError(
                 "What was forgotten is what one model lacks when it is compared with another",

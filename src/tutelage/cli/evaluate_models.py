@@ -34,16 +34,16 @@ def evaluate_together(
         print_json({"models": {name: asdict(one.metrics) for name, one in measured.items()}, "compared": compared})
     else:
         Terminal().print(Drawn(models_table(measured, changes), title="The same questions"))
-    return next(iter(changes.values())) if len(names) == 2 else None
+    return next(iter(changes.values())) if len(measured) == 2 else None
 
 
 def changes_from_first(measured: Mapping[str, Measured]) -> dict[str, Uncertainty]:
     """Of each model but the first: its shares beside those of the first, on the same items."""
-    from tutelage.evaluate.uncertainty import uncertainty_of
+    from tutelage.evaluate.uncertainty import of_same_tasks, uncertainty_of
 
     (first, *others) = measured.values()
     return {
-        name: uncertainty_of(first.outcomes, other.outcomes)
+        name: uncertainty_of(of_same_tasks(first.outcomes, first.lm_eval_items, other.lm_eval_items), other.outcomes)
         for name, other in zip(list(measured)[1:], others, strict=True)
     }
 

@@ -22,6 +22,14 @@ MostForgotten = Annotated[
         help="Exit with status 1 if the general set lost more than this share of its items: 0.05 is 5 points.",
     ),
 ]
+LmEval = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lm-eval",
+        metavar="TASK,...",
+        help="Tasks of lm-eval (pip install 'tutelage[lm-eval]'), by name or as YAML files; may be given again.",
+    ),
+]
 DialValues = Annotated[
     str | None,
     typer.Option(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -70,10 +70,11 @@ class DataSettings(Section):
         description="Share of the training rows held out to measure loss on, where data.validation is empty.",
         json_schema_extra={"source": "common practice, not from a paper; off by default", "usual": [0.0, 0.2]},
     )
-    format: Literal["auto", "alpaca", "sharegpt", "messages", "prompt_completion", "text"] = Field(
+    format: Text = Field(
         default="auto",
-        description="How a row is laid out; auto looks at the keys of the rows and says what it found.",
-        json_schema_extra={"source": "layouts in common use: Alpaca, ShareGPT, chat messages, prompt and completion"},
+        description="How a row is laid out: alpaca, sharegpt, messages, prompt_completion, text or a shape of "
+        "docs/formats_shapes.md; auto looks at the keys and values of the rows and says what it found.",
+        json_schema_extra={"source": "layouts in common use; each shape names where it was seen"},
     )
     columns: dict[str, Text] = Field(
         default={},

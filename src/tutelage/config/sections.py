@@ -288,6 +288,24 @@ class EvaluateSettings(Section):
         "reference is a JSON object, calls where any reference makes one, exact match and ROUGE-L elsewhere.",
         json_schema_extra={"source": "SQuAD (Rajpurkar et al. 2016), ROUGE (Lin 2004), GSM8K (Cobbe et al. 2021)"},
     )
+    lm_eval: list[Text] = Field(
+        default=[],
+        description="Tasks of lm-eval (an extra) by name, or YAML files with one, asked before and after.",
+        json_schema_extra={"source": "EleutherAI's lm-evaluation-harness 0.4.13; the user's choice, none by default"},
+    )
+    lm_eval_prompts: Literal["served", "plain"] = Field(
+        default="served",
+        description="How tasks of lm-eval are asked: served by the model's chat template, few-shot examples as turns, "
+        "or as plain text, as base models are in published tables.",
+        json_schema_extra={"source": "our choice: what is fine-tuned is served by its template"},
+    )
+    lm_eval_items: int | None = Field(
+        default=None,
+        gt=0,
+        le=LARGEST_COUNT,
+        description="The first so many items of each task of lm-eval; left out, all of them.",
+        json_schema_extra={"source": "the user's choice; fewer items show less"},
+    )
     unisolated_code: bool = Field(
         default=False,
         description="Run the code of replies with limits alone where the system does not permit to isolate it; it can "

@@ -19,9 +19,9 @@ Outcome: TypeAlias = bool | float | None
 """Right or wrong, or a score from 0 to 1; None = the checker failed on it."""
 Outcomes: TypeAlias = Mapping[str, Sequence[Outcome]]
 """By the name of a measure that of each of its items; fields have `FIELD` before their names, scores `SCORE`,
-capabilities `evaluate.capabilities.CAPABILITY`."""
+capabilities `evaluate.capabilities.CAPABILITY`, metrics of lm-eval tasks `LM_EVAL`."""
 
-FIELD, SCORE = "field ", "score "
+FIELD, SCORE, LM_EVAL = "field ", "score ", "lm_eval "
 JSON_FIELDS = "json_fields"
 """The checker that compares JSON objects field by field; its measures are those of `json_task`."""
 MOST_NAMED = 5
@@ -47,8 +47,10 @@ class Graded:
         return {name: mean for name, mean in means.items() if mean is not None}
 
 
-def is_graded(name: str) -> bool:
-    """Whether a measure has scores between 0 and 1, and not only right and wrong."""
+def is_graded(name: str, *sides: Sequence[Outcome]) -> bool:
+    """Whether a measure has scores between 0 and 1, and not only right and wrong; of lm-eval its outcomes tell."""
+    if name.startswith(LM_EVAL):
+        return any(isinstance(outcome, float) for outcomes in sides for outcome in outcomes)
     checker = CHECKERS.get(name.removeprefix(SCORE)) if name.startswith(SCORE) else None
     return checker is not None and checker.graded
 

@@ -38,6 +38,7 @@ def write_eval_result(path: Path, eval_result: EvalResult) -> None:
             for place, sources in eval_result.losses.items()
         },
         "choices": [asdict(scores) for scores in eval_result.choices],
+        "lm_eval_items": dict(eval_result.lm_eval_items),
     }
     run_files.write_json(path, saved)
 
@@ -61,6 +62,7 @@ def read_eval_result(path: Path, *, log: Callable[[str], None]) -> EvalResult | 
             },
             losses=losses_in(saved),
             choices=scores_in(saved),
+            lm_eval_items=saved.get("lm_eval_items", {}),
         )
     except FileNotFoundError:
         return None

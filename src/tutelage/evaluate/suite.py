@@ -16,6 +16,7 @@ from tutelage.evaluate.choice_items import ChoiceItem
 from tutelage.evaluate.general import GeneralItem
 from tutelage.evaluate.general_text import GeneralText
 from tutelage.evaluate.grading import FIELD, JSON_FIELDS, SCORE, Graded, Outcomes, grade
+from tutelage.evaluate.harness.tasks import HarnessTasks
 from tutelage.evaluate.health import health_figures, health_outcomes
 from tutelage.evaluate.heldout import HeldoutLoss, RowLoss, heldout_by_document
 from tutelage.evaluate.losses import by_source
@@ -50,6 +51,8 @@ class EvalSuite:
     """So many of the prompts are asked again in other batches, where any are answered together."""
     choices: tuple[ChoiceItem, ...] = ()
     texts: tuple[GeneralText, ...] = ()
+    lm_eval: HarnessTasks | None = None
+    """Tasks of lm-eval, which `evaluate.harness.asking` asks."""
 
     @property
     def replies(self) -> int:
@@ -77,6 +80,10 @@ class Metrics:
     """By the name of each checker of the task's replies: a share, or a mean score."""
     health: dict[str, dict[str, float]] = field(default_factory=dict)
     """By set, what `evaluate.health` says of its replies."""
+    lm_eval: dict[str, float] = field(default_factory=dict)
+    """By task and metric of lm-eval: a share of items, or a mean score."""
+    lm_eval_numbers: dict[str, float] = field(default_factory=dict)
+    """By task and metric of lm-eval, what is no share, such as a perplexity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +106,8 @@ class EvalResult:
     losses: Losses = field(default_factory=dict)
     choices: tuple[ChoiceScores, ...] = ()
     """Of the questions with choices; these and the losses but "heldout" are measured by `evaluate.likelihoods`."""
+    lm_eval_items: Mapping[str, str] = field(default_factory=dict)
+    """By task of lm-eval, the hash of its items and prompts."""
 
 
 def run_suite(

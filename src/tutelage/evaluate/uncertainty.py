@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from tutelage.evaluate.capabilities import CAPABILITY
 from tutelage.evaluate.general import GeneralItem
-from tutelage.evaluate.grading import FIELD, JSON_FIELDS, SCORE, Outcome, Outcomes, grade, is_graded
+from tutelage.evaluate.grading import FIELD, JSON_FIELDS, LM_EVAL, SCORE, Outcome, Outcomes, grade, is_graded
 from tutelage.evaluate.health import HEALTH
 from tutelage.evaluate.statistics import (
     LEVEL,
@@ -45,11 +45,24 @@ def item_outcomes(
     return grade(task, general, *replies, checkers=checkers).outcomes
 
 
+def of_same_tasks(outcomes: Outcomes, items: Mapping[str, str], others: Mapping[str, str]) -> Outcomes:
+    """The outcomes without those of lm-eval tasks whose items are not those of the other side.
+
+    Args:
+        outcomes: of one side.
+        items: its `EvalResult.lm_eval_items`.
+        others: those of the other side.
+    """
+    same = tuple(f"{LM_EVAL}{task} " for task, digest in items.items() if others.get(task) == digest)
+    return {name: found for name, found in outcomes.items() if not name.startswith(LM_EVAL) or name.startswith(same)}
+
+
 def uncertainty_of(before: Outcomes, after: Outcomes) -> Uncertainty:
     """Intervals of all shares and verdicts on their changes.
 
-    Three families are each judged together: what was asked for (shares, fields, scores), its parts by capability, and
-    the health of replies. In one family, a dozen shares that only look closer would hide a loss of the general set.
+    Four families are each judged together: what was asked for (shares, fields, scores), its parts by capability, the
+    health of replies, and tasks of lm-eval. In one family, a dozen shares that only look closer would hide a loss of
+    the general set.
 
     Args:
         before: of the untouched model; empty where it was not measured, as for one model alone.
@@ -60,10 +73,10 @@ def uncertainty_of(before: Outcomes, after: Outcomes) -> Uncertainty:
         for name in after
         if len(before.get(name, ())) == len(after[name])
     }
-    families: dict[str, dict[str, Transitions | ScorePairs]] = {"": {}, CAPABILITY: {}, HEALTH: {}}
+    families: dict[str, dict[str, Transitions | ScorePairs]] = {"": {}, CAPABILITY: {}, HEALTH: {}, LM_EVAL: {}}
     for name, sides in pairs.items():
         if sides[0]:
-            family = next(prefix for prefix in (CAPABILITY, HEALTH, "") if name.startswith(prefix))
+            family = next(prefix for prefix in (CAPABILITY, HEALTH, LM_EVAL, "") if name.startswith(prefix))
             families[family][name] = _moves(name, *sides)
     changes = {name: change for family in families.values() for name, change in judge_changes(family).items()}
     shares = {
@@ -72,7 +85,7 @@ def uncertainty_of(before: Outcomes, after: Outcomes) -> Uncertainty:
             before=_range_of(before.get(name)),
             after=_range_of(after.get(name)),
             change=_change_of(changes.get(name)),
-            graded=is_graded(name),
+            graded=is_graded(name, before.get(name, ()), after.get(name, ())),
         )
         for name in {**after, **before}
     }
@@ -80,8 +93,8 @@ def uncertainty_of(before: Outcomes, after: Outcomes) -> Uncertainty:
     def named(prefix: str) -> dict[str, ShareUncertainty]:
         return {name.removeprefix(prefix): share for name, share in shares.items() if name.startswith(prefix)}
 
-    main = {name: share for name, share in shares.items() if not name.startswith((FIELD, SCORE, CAPABILITY, HEALTH))}
-    parts = {"fields": FIELD, "scores": SCORE, "capabilities": CAPABILITY, "health": HEALTH}
+    parts = {"fields": FIELD, "scores": SCORE, "capabilities": CAPABILITY, "health": HEALTH, "lm_eval": LM_EVAL}
+    main = {name: share for name, share in shares.items() if not name.startswith(tuple(parts.values()))}
     return Uncertainty(LEVEL, MARGIN, POWER, shares=main, **{kind: named(prefix) for kind, prefix in parts.items()})
 
 
@@ -100,7 +113,7 @@ def _checked_twice(before: Sequence[Outcome], after: Sequence[Outcome]) -> tuple
 
 
 def _moves(name: str, before: Sequence[float], after: Sequence[float]) -> Transitions | ScorePairs:
-    if is_graded(name):
+    if is_graded(name, before, after):
         return ScorePairs.of(before, after)
     return Transitions.of([*map(bool, before)], [*map(bool, after)])
 

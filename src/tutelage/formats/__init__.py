@@ -7,20 +7,23 @@ says what the files hold and changes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from tutelage.formats.names import SHAPES, Fields, FileKind, fields_for, shape_for
-from tutelage.formats.rawrow import RawRow, RowError
-from tutelage.formats.remarks import FileRemarks, RowContext
+from tutelage.formats.rawrow import RawRow, RawRows, RowError
+from tutelage.formats.remarks import FileRemarks, RowContext, TreePaths
+from tutelage.formats.row_shapes.catalog import row_shapes
+from tutelage.formats.row_shapes.reading import GatheredRow, Reading, gathered, readings
+from tutelage.formats.row_shapes.recognition import pattern_of
 from tutelage.formats.shapes import ShapeTable, conversation_from
 from tutelage.formats.sniff import sniff
 from tutelage.formats.sources import SourceFile, find_files
-from tutelage.formats.survey import resolve_shape, survey_notes, surveyed
+from tutelage.formats.survey import Survey, resolve_shape, survey_notes, surveyed
 from tutelage.ledger import Ledger
-from tutelage.types import Conversation, Drop
+from tutelage.types import Change, Conversation, Drop
 
-__all__ = ["SHAPES", "FileSummary", "SourceSummary", "describe", "read"]
+__all__ = ["SHAPES", "FileSummary", "SourceSummary", "describe", "read", "row_shapes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,12 @@ class _Request:
     fields: Fields
     columns: Mapping[str, str] | None
     notes: tuple[str, ...]
+    tree_paths: TreePaths = "kept"
+
+    @property
+    def recognizes(self) -> bool:
+        """Whether rows are held against the catalog: the user named neither a base shape nor columns."""
+        return self.shape not in SHAPES and not self.columns
 
 
 def read(
@@ -87,6 +96,7 @@ def read(
     columns: Mapping[str, str] | None = None,
     max_rows: int | None = None,
     files: Sequence[SourceFile] | None = None,
+    tree_paths: TreePaths = "kept",
 ) -> Iterator[Conversation]:
     """The conversations of all sources, in order.
 
@@ -97,17 +107,18 @@ def read(
     Args:
         sources: paths, globs, folders, or hub ids `owner/name`, `owner/name:split`, `owner/name:folder/split`.
         ledger: counts every row as entered, takes the drops, changes and notes. Nothing is kept here.
-        shape: one of SHAPES, or "auto".
+        shape: one of SHAPES, a name of the catalog (`row_shapes`), or "auto".
         columns: which column holds which field: prompt, response, system, input, messages, text, tools.
         max_rows: stop after this many rows, all files together; None reads all.
         files: those of the sources, where they were found before.
+        tree_paths: of a row that is a tree of messages the path that was kept, or "all", each reply trained once.
 
     Raises:
         SourceNotFoundError: a source that is not there.
         ConfigError: an unknown shape, or columns that make no conversation.
         DataError: a file that cannot be used at all, when its turn comes.
     """
-    request = _request(sources, shape, columns, files)
+    request = replace(_request(sources, shape, columns, files), tree_paths=tree_paths)
     for note in request.notes:
         ledger.note(note)
     return _conversations(request, ledger, max_rows)
@@ -125,16 +136,16 @@ def describe(sources: Sequence[str], *, shape: str = "auto", columns: Mapping[st
     summaries = []
     for file, kind in request.files:
         notes: list[str] = []
-        file_survey, rows = surveyed(file, kind, table=table, columns=columns, note=notes.append)
+        file_survey, rows = surveyed(
+            file, kind, table=table, columns=columns, note=notes.append, recognize=request.recognizes
+        )
         forced_shape = request.shape if file_survey.fitting[request.shape] else None
         file_shape = file_survey.shape if request.shape == "auto" else forced_shape
         if file_shape is not None:
             notes += survey_notes(file_survey, file_shape, table, file.display_name, auto=request.shape == "auto")
             context = RowContext(FileRemarks(file.display_name, notes.append))
-            for row in rows:
-                if isinstance(row, RawRow):
-                    with suppress(RowError):  # `read` drops it; here only what is said of the file counts
-                        conversation_from(row, _shape_of(row, file_shape, request, table), request.fields, context)
+            for _ in _file_readings(rows, file_shape, (request, table, file_survey), context):
+                pass  # `read` drops what it must; here only what is said of the file counts
         summaries.append(
             FileSummary(
                 file=file.display_name,
@@ -168,8 +179,38 @@ def _request(
     return _Request(tuple(files), requested_shape, fields, columns, tuple(notes))
 
 
-def _shape_of(row: RawRow, file_shape: str, request: _Request, table: ShapeTable) -> str:
-    return table.choose(row.fields, file_shape) if request.shape == "auto" else file_shape
+def _shape_of(row: RawRow, file_shape: str, request: _Request, table: ShapeTable, file_survey: Survey) -> str:
+    if request.shape != "auto":
+        return file_shape
+    if not file_survey.recognized:
+        return table.choose(row.fields, file_shape)
+    names = file_survey.recognized.get(pattern_of(row.fields))
+    if names is not None:
+        return file_shape if file_shape in names else names[0]
+    return table.choose(row.fields, file_shape) if file_shape in SHAPES else table.best(row.fields) or file_shape
+
+
+def _file_readings(
+    rows: RawRows, file_shape: str, sources: tuple[_Request, ShapeTable, Survey], context: RowContext
+) -> Iterator[Reading | Change]:
+    """What the rows of a file mean, in order: conversations with their changes, drops, and rows merged into others."""
+    request, table, file_survey = sources
+    catalog = row_shapes()
+    file_rows: Iterator[Any] = rows
+    if file_shape in catalog and catalog[file_shape].gather:
+        file_rows = gathered(rows, catalog[file_shape], context)
+    for row in file_rows:
+        if not isinstance(row, RawRow):
+            yield row
+            continue
+        shape = file_shape if isinstance(row, GatheredRow) else _shape_of(row, file_shape, request, table, file_survey)
+        if shape in catalog:
+            yield from readings(row, catalog[shape], context)
+            continue
+        try:
+            yield conversation_from(row, shape, request.fields, context)
+        except RowError as error:
+            yield Drop(row.address, error.reason, error.detail)
 
 
 def _conversations(request: _Request, ledger: Ledger, max_rows: int | None) -> Iterator[Conversation]:
@@ -178,26 +219,26 @@ def _conversations(request: _Request, ledger: Ledger, max_rows: int | None) -> I
     for file, kind in request.files:
         if remaining_rows is not None and remaining_rows <= 0:
             return
-        file_survey, rows = surveyed(file, kind, table=table, columns=request.columns, note=ledger.note)
+        file_survey, rows = surveyed(
+            file, kind, table=table, columns=request.columns, note=ledger.note, recognize=request.recognizes
+        )
         file_shape = resolve_shape(file_survey, request.shape, request.columns, file.display_name)
         for note in survey_notes(file_survey, file_shape, table, file.display_name, auto=request.shape == "auto"):
             ledger.note(note)
-        context = RowContext(FileRemarks(file.display_name, ledger.note))
-        for row in rows:
+        context = RowContext(FileRemarks(file.display_name, ledger.note), tree_paths=request.tree_paths)
+        for reading in _file_readings(rows, file_shape, (request, table, file_survey), context):
+            if isinstance(reading, Change):
+                ledger.change(reading)
+                continue
             if remaining_rows is not None:
                 if remaining_rows <= 0:
                     return
                 remaining_rows -= 1
             ledger.enter()
-            if isinstance(row, Drop):
-                ledger.drop(row)
+            if isinstance(reading, Drop):
+                ledger.drop(reading)
                 continue
-            shape = _shape_of(row, file_shape, request, table)
-            try:
-                conversation, changes = conversation_from(row, shape, request.fields, context)
-            except RowError as error:
-                ledger.drop(Drop(row.address, error.reason, error.detail))
-                continue
+            conversation, changes = reading
             for change in changes:
                 ledger.change(change)
             yield conversation

@@ -32,6 +32,9 @@ _WHITESPACE = re.compile(r"[ \t\n\r]*")
 _ROW_START = re.compile(r"\n([ \t]*)\{")
 _ITEM_INDENT = re.compile(r"[ \t\r\n]*\n([ \t]*)\Z")
 _BOM = "\ufeff"
+RowTests = tuple[Callable[[Mapping[str, Any]], bool], Callable[[Mapping[str, Any]], bool]]
+"""Whether an object is a row by itself, and whether it is one for sure, whatever list it holds."""
+
 _LINE_ENDS = frozenset({"\n", "", "\r\n"})
 
 
@@ -131,7 +134,12 @@ def _decode_error_text(text: str, error: Exception, *, of_line: bool) -> str:
 
 
 def json_document(
-    stream: ByteStream, display_name: str, *, is_row: Callable[[Mapping[str, Any]], bool], note: Callable[[str], None]
+    stream: ByteStream,
+    display_name: str,
+    *,
+    is_row: Callable[[Mapping[str, Any]], bool],
+    note: Callable[[str], None],
+    is_whole: Callable[[Mapping[str, Any]], bool] = lambda _row: False,
 ) -> RawRows:
     """Rows of a JSON document, held in memory whole.
 
@@ -140,6 +148,7 @@ def json_document(
         display_name: its name in addresses; list items count from 0.
         is_row: whether an object is a row by itself, and so no wrapper around a list of rows.
         note: told what cannot be said of one row.
+        is_whole: whether an object is a row for sure, whatever list it holds.
     """
     text = stream.read_all().decode("utf-8", "surrogateescape")
     if stream.damage is not None:
@@ -149,7 +158,7 @@ def json_document(
     if text[start : start + 1] == "[":
         yield from _arrays(text, start, display_name, checks, note)
         return
-    yield from _objects(text, start, display_name, checks, is_row)
+    yield from _objects(text, start, display_name, checks, (is_row, is_whole))
 
 
 class _Checks:
@@ -232,9 +241,7 @@ def _next_row_position(text: str, position: int, indent: str) -> int | None:
     return None
 
 
-def _objects(
-    text: str, start: int, display_name: str, checks: _Checks, is_row: Callable[[Mapping[str, Any]], bool]
-) -> RawRows:
+def _objects(text: str, start: int, display_name: str, checks: _Checks, tests: RowTests) -> RawRows:
     """One object, or several one after another; a single one that is no row may wrap a list of rows."""
     position, counted_position, line = start, 0, 1
     while position < len(text):
@@ -255,15 +262,16 @@ def _objects(
             position == start and _skip_whitespace(text, end) == len(text),
             _skip_whitespace(text, end),
         )
-        if not is_only_value or _wrapped_list(value, is_row) is None:
+        if not is_only_value or _wrapped_list(value, tests) is None:
             yield checks.row(address, value, source)
         else:
-            yield from _wrapped_rows(value, address, is_row, checks)
+            yield from _wrapped_rows(value, address, tests, checks)
 
 
-def _wrapped_list(value: Any, is_row: Callable[[Mapping[str, Any]], bool]) -> list[Any] | None:
+def _wrapped_list(value: Any, tests: RowTests) -> list[Any] | None:
     """The one list of objects inside an object that is no row itself."""
-    if not isinstance(value, dict):
+    is_row, is_whole = tests
+    if not isinstance(value, dict) or is_whole(value):
         return None
     lists = [member for member in value.values() if isinstance(member, list) and member and isinstance(member[0], dict)]
     if len(lists) != 1:
@@ -275,13 +283,11 @@ def _wrapped_list(value: Any, is_row: Callable[[Mapping[str, Any]], bool]) -> li
     return list(lists[0])
 
 
-def _wrapped_rows(
-    value: Any, address: Address, is_row: Callable[[Mapping[str, Any]], bool], checks: _Checks
-) -> Iterator[RawRow | Drop]:
+def _wrapped_rows(value: Any, address: Address, tests: RowTests, checks: _Checks) -> Iterator[RawRow | Drop]:
     if isinstance(value, DuplicateKeyObject):
         yield Drop(address, "duplicate_key", duplicate_key_sentence(value.key))
         return
-    for index, item in enumerate(_wrapped_list(value, is_row) or ()):
+    for index, item in enumerate(_wrapped_list(value, tests) or ()):
         item_address = Address(address.file, index, "item")
         if (key := duplicate_key_in(item)) is not None:
             yield Drop(item_address, "duplicate_key", duplicate_key_sentence(key))

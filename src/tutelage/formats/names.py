@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import Any, Final, Literal
 
 from tutelage.errors import ConfigError
+from tutelage.formats.row_shapes.catalog import row_shapes
 from tutelage.types import Role
 
 FileKind = Literal["json_lines", "json_document", "csv", "tsv", "parquet", "text"]
@@ -120,18 +121,29 @@ def fields_for(columns: Mapping[str, str] | None) -> Fields:
 
 
 def shape_for(shape: str, columns: Mapping[str, str] | None) -> str:
-    """The shape the settings ask for: a name from SHAPES, or "auto" where the rows decide.
+    """The shape the settings ask for: a name from SHAPES or the catalog, or "auto" where the rows decide.
 
     Raises:
         ConfigError: an unknown shape, columns that make no shape, or columns that contradict `shape`.
     """
-    if shape != "auto" and shape not in SHAPES:
+    known = row_shapes().get(shape)
+    if shape != "auto" and shape not in SHAPES and known is None:
         raise ConfigError(
             f"There is no shape '{shape}'",
             where="shape",
-            found=shape + nearest(shape, SHAPES),
-            expected="auto, " + ", ".join(SHAPES),
+            found=shape + nearest(shape, [*SHAPES, *row_shapes()]),
+            expected="auto, " + ", ".join(SHAPES) + ", or another of docs/formats_shapes.md",
             fix="leave --format out and the rows decide",
+        )
+    if known is not None and known.base:
+        shape, known = known.base, None
+    if known is not None and columns:
+        raise ConfigError(
+            f"Columns cannot be named for the shape '{shape}'",
+            where="shape and columns",
+            found=", ".join(sorted(columns)),
+            expected="columns for " + ", ".join(SHAPES),
+            fix="leave out --columns, or --format",
         )
     named_columns = set(columns or ())
     column_shape = _shape_of_columns(named_columns)

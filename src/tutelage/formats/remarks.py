@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
+
+TreePaths = Literal["kept", "all"]
 
 NO_SCHEMAS: Final[Mapping[str, Any]] = MappingProxyType({})
 KEYS_NAMED: Final = 20
@@ -78,6 +80,7 @@ class RowContext:
         schemas: for each tool that the row offers, the JSON Schema of its parameters.
         mask_hides: whether the row's turns show that `mask` hides a turn from the loss; None while nobody has asked.
         wrapped_results: whether a tool's turn spells the marks around its result.
+        tree_paths: which paths of a tree of messages are read: the one that was kept, or all.
     """
 
     remarks: FileRemarks
@@ -86,6 +89,7 @@ class RowContext:
     schemas: Mapping[str, Any] = field(default_factory=dict)
     mask_hides: bool | None = None
     wrapped_results: bool = False
+    tree_paths: TreePaths = "kept"
 
     def begin(self, *, filled: bool, text: str | None) -> None:
         """Forget the row before."""

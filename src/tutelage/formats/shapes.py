@@ -9,6 +9,7 @@ from typing import Any
 
 from tutelage.formats.calltext import extract_calls, is_call_text
 from tutelage.formats.marks import row_weight_of
+from tutelage.formats.metadata import METADATA_COLUMNS, metadata_of
 from tutelage.formats.names import SHAPES_BY_PRIORITY, TURN_KEYS, Fields
 from tutelage.formats.nested import holds_null
 from tutelage.formats.nulls import without_nulls
@@ -35,6 +36,11 @@ class ShapeTable:
     def holds_any(self, row: Mapping[str, Any], shape: str) -> bool:
         """Whether the row holds something that the shape needs."""
         return any(row.get(name) is not None for names in self._required[shape] for name in names)
+
+    def needs(self, row: Mapping[str, Any]) -> int:
+        """How many columns the most telling shape that the row fits asks for; 0 where it fits none."""
+        best = self.best(row)
+        return 0 if best is None else len(self._required[best])
 
     def best(self, row: Mapping[str, Any]) -> str | None:
         """The most telling shape the row fits. A row with a role is a turn on its own: never taken for a document."""
@@ -70,8 +76,9 @@ def conversation_from(
     has_rare_columns = has_side_columns and not fields.rare_columns.isdisjoint(raw)
     if has_rare_columns:
         _refuse_media(raw, fields)
+    metadata = {} if METADATA_COLUMNS.isdisjoint(raw) else metadata_of(raw)
     if shape == "text":
-        return Conversation((_text_message(raw, fields),), row.address), ()
+        return Conversation((_text_message(raw, fields),), row.address, metadata=metadata), ()
     tools: tuple[Mapping[str, Any], ...] = ()
     removed: tuple[Change, ...] = ()
     weight: float | None = None
@@ -89,12 +96,12 @@ def conversation_from(
         messages, removed = extract_calls(messages, context, row.address, offers_tools=bool(tools))
     if not has_rare_columns:
         messages, changes = _up_to_last_reply(messages, row.address)
-        return Conversation(tuple(messages), row.address, tools=tools), removed + changes
+        return Conversation(tuple(messages), row.address, tools=tools, metadata=metadata), removed + changes
     if shape in {"messages", "sharegpt"}:
         _mask_role(messages, first_value(raw, fields.masked_role))
     messages, changes = _up_to_last_reply(messages, row.address)
     arguments = _template_arguments(first_value(raw, fields.template_arguments), context)
-    conversation = Conversation(tuple(messages), row.address, tools=tools, template_arguments=arguments)
+    conversation = Conversation(tuple(messages), row.address, tools, arguments, metadata)
     return conversation, removed + changes
 
 

@@ -16,6 +16,8 @@ from tutelage.formats.jsonfiles import json_document, json_lines
 from tutelage.formats.names import DEFAULT_FIELDS, SHAPES, SHAPES_BY_PRIORITY, FileKind, nearest
 from tutelage.formats.parquetfiles import parquet_rows
 from tutelage.formats.rawrow import RawRow, RawRows
+from tutelage.formats.row_shapes.catalog import row_shapes
+from tutelage.formats.row_shapes.recognition import Pattern, Recognition, is_recognized, pattern_of
 from tutelage.formats.shapes import ShapeTable
 from tutelage.formats.sources import SourceFile
 from tutelage.formats.tables import ColumnNames, csv_rows, text_rows, tsv_rows
@@ -43,6 +45,8 @@ class Survey:
         broken: reason -> rows that could not be read at all.
         first_broken: the first of them.
         patterns: the columns that hold a value -> rows in which they and no others do.
+        recognized: those of the patterns whose rows have a shape of the catalog -> its name; several names where
+            several shapes say equally much.
     """
 
     rows: int = 0
@@ -51,12 +55,15 @@ class Survey:
     fitting: Counter[str] = field(default_factory=Counter)
     broken: Counter[str] = field(default_factory=Counter)
     first_broken: Drop | None = None
-    patterns: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    patterns: Counter[Pattern] = field(default_factory=Counter)
+    recognized: dict[Pattern, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def shape(self) -> str | None:
         """The shape of most rows, the more telling one in a tie; None if no row fits any."""
-        return max(SHAPES_BY_PRIORITY, key=lambda name: self.shapes[name]) if self.shapes else None
+        known = dict.fromkeys(name for names in self.recognized.values() for name in names)
+        by_priority = (*sorted(known, key=lambda name: -len(row_shapes()[name].needs)), *SHAPES_BY_PRIORITY)
+        return max(by_priority, key=lambda name: self.shapes[name]) if self.shapes else None
 
 
 def raw_rows(
@@ -73,7 +80,13 @@ def raw_rows(
         rows = json_lines(stream, file.display_name)
         return _counted_as_items(rows) if file.unit == "item" else rows
     if kind == "json_document":
-        return json_document(stream, file.display_name, is_row=lambda row: table.best(row) is not None, note=note)
+        return json_document(
+            stream,
+            file.display_name,
+            is_row=lambda row: table.best(row) is not None,
+            is_whole=is_recognized,
+            note=note,
+        )
     if kind == "parquet":
         return parquet_rows(file.path, file.display_name)
     if kind == "text":
@@ -102,6 +115,7 @@ def surveyed(
     table: ShapeTable,
     columns: Mapping[str, str] | None,
     note: Callable[[str], None],
+    recognize: bool = True,
 ) -> tuple[Survey, RawRows]:
     """What the rows of a file hold, and the rows themselves, which can be drawn once.
 
@@ -111,9 +125,12 @@ def surveyed(
         table: the names of columns.
         columns: which the user named.
         note: told once what is worth saying of the file as a whole.
+        recognize: hold the rows against the shapes of the catalog, too.
     """
     kept = _KeptRows()
-    result = survey(kept.from_pass(raw_rows(file, kind, table=table, columns=columns, note=note)), table)
+    recognition = Recognition(table.needs) if recognize else None
+    rows = kept.from_pass(raw_rows(file, kind, table=table, columns=columns, note=note))
+    result = survey(rows, table, recognition)
     if kept.is_whole:
         return result, kept.drained()
     # The second pass has nothing to say that the first did not.
@@ -161,7 +178,7 @@ def _characters(value: Any) -> int:
     return total
 
 
-def survey(rows: RawRows, table: ShapeTable) -> Survey:
+def survey(rows: RawRows, table: ShapeTable, recognition: Recognition | None = None) -> Survey:
     """Count the keys and shapes of all rows."""
     result = Survey()
     patterns = result.patterns
@@ -171,18 +188,26 @@ def survey(rows: RawRows, table: ShapeTable) -> Survey:
             result.broken[row.reason] += 1
             result.first_broken = result.first_broken or row
         else:
-            patterns[tuple([key for key, value in row.fields.items() if value is not None])] += 1
+            pattern = pattern_of(row.fields)
+            patterns[pattern] += 1
+            if recognition is not None:
+                recognition.add(pattern, row.fields)
     # Shapes depend on which columns hold a value, and rows share few such patterns.
     for pattern, count in patterns.items():
         present: dict[str, Any] = dict.fromkeys(pattern, True)
         for key in pattern:
             result.keys[key] += count
         best = table.best(present)
+        if recognition is not None and (names := recognition.winners(pattern)):
+            result.recognized[pattern] = names
+            best = names[0]
         if best is not None:
             result.shapes[best] += count
         for shape in SHAPES:
             if table.fits(present, shape):
                 result.fitting[shape] += count
+    if recognition is not None:
+        result.fitting.update(recognition.fitting)
     return result
 
 
@@ -226,6 +251,8 @@ def resolve_shape(
             expected=", ".join(SHAPES),
             fix="say which columns are meant: --columns prompt=KEY,response=KEY; or --format NAME",
         )
+    if shape in row_shapes():
+        require_readable(shape, file_survey, display_name, auto=requested_shape == "auto")
     return shape
 
 
@@ -239,7 +266,7 @@ def survey_notes(file_survey: Survey, shape: str, table: ShapeTable, display_nam
         display_name: the file's name.
         auto: whether a row that holds nothing of the file's shape is read by its own.
     """
-    notes: list[str] = []
+    notes = recognized_notes(shape, file_survey, display_name, auto=auto)
     others = {name: count for name, count in file_survey.shapes.items() if name != shape}
     if auto and file_survey.shapes[shape] and others:
         kinds = ", ".join(f"{count} {name}" for name, count in others.items())
@@ -251,6 +278,8 @@ def survey_notes(file_survey: Survey, shape: str, table: ShapeTable, display_nam
     columns_by_shape: dict[str, set[str]] = {}
     for pattern in file_survey.patterns:
         present: dict[str, Any] = dict.fromkeys(pattern, True)
+        if pattern in file_survey.recognized or shape in row_shapes():
+            continue
         row_shape = table.choose(present, shape) if auto else shape
         columns_by_shape.setdefault(row_shape, set()).update(pattern)
         used = table.fields.used(row_shape)
@@ -267,6 +296,41 @@ def survey_notes(file_survey: Survey, shape: str, table: ShapeTable, display_nam
         remainder = f" and {len(names) - KEYS_SHOWN} more" if len(names) > KEYS_SHOWN else ""
         notes.append(f"{display_name}: columns not used: {', '.join(names[:KEYS_SHOWN])}{remainder}")
     return notes
+
+
+def recognized_notes(shape: str, file_survey: Survey, display_name: str, *, auto: bool) -> list[str]:
+    """Which shape of the catalog the rows have, and by which columns it is known; nothing for a base shape."""
+    if shape not in row_shapes() or not auto:
+        return []
+    known = row_shapes()[shape]
+    rows = f"{file_survey.shapes[shape]} of {file_survey.rows} rows"
+    return [f"{display_name} is read as {shape} ({known.title}): {known.columns_text} are as it has them in {rows}"]
+
+
+def require_readable(shape: str, file_survey: Survey, display_name: str, *, auto: bool) -> None:
+    """Refuse a file whose rows have a shape that is not read, or two shapes alike.
+
+    Raises:
+        DataError: it is.
+    """
+    names = next((names for names in file_survey.recognized.values() if shape in names), (shape,))
+    if auto and len(names) > 1:
+        raise DataError(
+            "The rows fit several shapes equally well",
+            where=display_name,
+            found=" and ".join(f"{name} ({row_shapes()[name].title})" for name in names),
+            expected="rows of a shape that can be told",
+            fix=f"say which is meant: --format {names[0]}",
+        )
+    known = row_shapes()[shape]
+    if known.refuse:
+        raise DataError(
+            f"Rows of this shape are not trained on: {known.title}",
+            where=display_name,
+            found=f"{known.columns_text} in {file_survey.shapes[shape] or file_survey.rows} of {file_survey.rows} rows",
+            expected=known.refuse,
+            fix=known.fix,
+        )
 
 
 def _key_counts(keys: Counter[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -24,6 +24,7 @@ PROMPTS_TOGETHER = 32
 
 OnReply = Callable[[int, EndedReply], None]
 """Called with the place of a prompt and its reply, as each ends."""
+Served = TypeVar("Served")
 
 
 def greedy_replies(
@@ -66,11 +67,11 @@ def greedy_replies(
 
     def answer_share() -> None:
         if batching.kind == "packed":
-            engine = _engine(model, tokenizer, batching, batch_prompts)
+            engine = engine_for(model, tokenizer, batching, batch_prompts)
             answers = _by_engine(engine, prompts, range(rank, len(prompts), size), max_new_tokens)
         else:
             batches = batches_of(prompts, batch_prompts=batch_prompts, batching=batching.kind)[rank::size]
-            answers = _by_batches(model, tokenizer, prompts, batches, max_new_tokens)
+            answers = by_batches(model, tokenizer, prompts, batches, max_new_tokens)
         for place, reply in answers:
             replies[place] = reply
             on_reply(place, reply)
@@ -83,7 +84,8 @@ def greedy_replies(
     return [all_replies[index] for index in range(len(prompts))]
 
 
-def _engine(model: Any, tokenizer: Tokenizer, batching: Batching, active_replies: int) -> Engine:
+def engine_for(model: Any, tokenizer: Tokenizer, batching: Batching, active_replies: int) -> Engine:
+    """The engine as `batching` found it fit."""
     return Engine(
         model,
         tokenizer,
@@ -93,7 +95,7 @@ def _engine(model: Any, tokenizer: Tokenizer, batching: Batching, active_replies
     )
 
 
-def _by_batches(
+def by_batches(
     model: Any,
     tokenizer: Tokenizer,
     prompts: Sequence[TokenIds],
@@ -148,7 +150,7 @@ def drawn_replies(
     batching = answered_together(model, tokenizer)
     replies: list[list[int]] = [[] for _ in prompts]
     if batching.kind == "packed":
-        engine = _engine(model, tokenizer, batching, batch_prompts)
+        engine = engine_for(model, tokenizer, batching, batch_prompts)
         sampling = Sampling(temperature=1.0, seed=seed)
         for completion in engine.generate([Request(prompt, max_new_tokens, sampling) for prompt in prompts]):
             replies[completion.request] = list(completion.ids)
@@ -169,8 +171,21 @@ def served_ids(renderer: Renderer, messages: Sequence[Message]) -> TokenIds:
     Raises:
         TemplateError: the model's template refuses it.
     """
+    return _accepted(renderer, lambda: renderer.serve(messages))
+
+
+def served_text(renderer: Renderer, messages: Sequence[Message]) -> str:
+    """What `served_ids` are the ids of.
+
+    Raises:
+        TemplateError: the model's template refuses it.
+    """
+    return _accepted(renderer, lambda: renderer.served_text(messages))
+
+
+def _accepted(renderer: Renderer, serve: Callable[[], Served]) -> Served:
     try:
-        return renderer.serve(messages)
+        return serve()
     except TemplateRefusal as refusal:
         raise TemplateError(
             "The model's chat template does not accept this conversation",
@@ -248,7 +263,7 @@ def ended_replies(
         )
     if batching.kind != "packed":
         return None
-    engine = _engine(model, renderer.tokenizer, batching, batch_prompts)
+    engine = engine_for(model, renderer.tokenizer, batching, batch_prompts)
     replies: dict[int, EndedReply] = {}
     for completion in engine.generate([Request(prompt, max_new_tokens, sampling) for prompt in prompts]):
         replies[completion.request] = EndedReply(completion.text, len(completion.ids), completion.ended_by)
@@ -308,17 +323,22 @@ class _Stream:
         """The reply is complete."""
 
 
+def likeliest_only(model: Any) -> ConfigError:
+    """The error of a model that the engine does not fit, where more is asked for than its likeliest reply."""
+    return ConfigError(
+        "This model can only be asked for its most likely reply here",
+        where="temperature, top_k, top_p, min_p, stop strings",
+        found=f"a {type(model).__name__}, which keeps more of a token than its keys and values",
+        expected="a model whose attention alone looks back",
+        fix="leave these settings out",
+    )
+
+
 def _required_engine(model: Any, tokenizer: Tokenizer) -> Engine:
     batching = answered_together(model, tokenizer)
     if batching.kind != "packed":
-        raise ConfigError(
-            "This model can only be asked for its most likely reply here",
-            where="temperature, top_k, top_p, min_p, stop strings",
-            found=f"a {type(model).__name__}, which keeps more of a token than its keys and values",
-            expected="a model whose attention alone looks back",
-            fix="leave these settings out",
-        )
-    return _engine(model, tokenizer, batching, PROMPTS_TOGETHER)
+        raise likeliest_only(model)
+    return engine_for(model, tokenizer, batching, PROMPTS_TOGETHER)
 
 
 @torch.inference_mode()

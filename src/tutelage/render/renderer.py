@@ -175,9 +175,12 @@ class Renderer:
         Raises:
             TemplateRefusal: the template does not accept these messages.
         """
+        return np.asarray(self.tokenizer.encode([self.served_text(messages, tools)])[0], dtype=np.int32)
+
+    def served_text(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> str:
+        """What `serve` encodes."""
         row = RenderedRow(Conversation(tuple(messages), Address("", 0), tuple(tools)), self.template, self.form)
-        text = self.template.render(row.messages, generation_prompt=True, tools=row.tools)
-        return np.asarray(self.tokenizer.encode([text])[0], dtype=np.int32)
+        return self.template.render(row.messages, generation_prompt=True, tools=row.tools)
 
     def _draft_or_drop(self, conversation: Conversation) -> Draft | Drop:
         size = size_of(conversation)

@@ -76,6 +76,7 @@ class Scores:
     scores: dict[str, float | None] = field(default_factory=dict)
     capabilities: dict[str, float | None] = field(default_factory=dict)
     health: Health = field(default_factory=dict)
+    lm_eval: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,17 +314,16 @@ def _step(step: int, fields: Fields) -> Step:
 
 
 def _scores(fields: Fields) -> Scores:
-    named_keys = ("exact_match", "valid_json", "heldout_loss", "general", "fields", "scores", "capabilities", "health")
+    named_keys = {*Scores.__dataclass_fields__, "lm_eval_numbers"}
     return Scores(
         exact_match=fields.number("exact_match"),
         valid_json=fields.number("valid_json"),
         heldout_loss=fields.number("heldout_loss"),
         general=fields.number("general"),
-        fields=fields.inner("fields").numbers(),
-        scores=fields.inner("scores").numbers(),
-        capabilities=fields.inner("capabilities").numbers(),
+        **{name: fields.inner(name).numbers() for name in ("fields", "scores", "capabilities", "lm_eval")},
         health=read_health(fields.inner("health")),
-        others={key: fields.number(key) for key in fields.content if key not in named_keys},
+        others={key: fields.number(key) for key in fields.content if key not in named_keys}
+        | fields.inner("lm_eval_numbers").numbers(),
     )
 
 

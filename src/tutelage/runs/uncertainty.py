@@ -47,7 +47,7 @@ class ShareUncertainty:
 
 @dataclass(frozen=True, slots=True)
 class Uncertainty:
-    """Of all shares; what was asked for, its parts by capability and the health of replies are each judged together.
+    """Of all shares; what was asked for, capabilities, health of replies and lm-eval are each judged together.
 
     Args:
         level: of the intervals.
@@ -58,6 +58,7 @@ class Uncertainty:
         scores: by the names of the checkers of the task's replies.
         capabilities: by the topics of the general set.
         health: of replies in good health, by set and question: `task ended`.
+        lm_eval: of tasks of lm-eval, by task and metric.
     """
 
     level: float
@@ -68,6 +69,7 @@ class Uncertainty:
     scores: dict[str, ShareUncertainty] = field(default_factory=dict)
     capabilities: dict[str, ShareUncertainty] = field(default_factory=dict)
     health: dict[str, ShareUncertainty] = field(default_factory=dict)
+    lm_eval: dict[str, ShareUncertainty] = field(default_factory=dict)
 
     @property
     def judged(self) -> int:
@@ -77,12 +79,16 @@ class Uncertainty:
     @property
     def has_verdicts(self) -> bool:
         """Whether any change was judged."""
-        return bool(self.judged or _judged(self.capabilities) or _judged(self.health))
+        return bool(self.judged or any(map(_judged, (self.capabilities, self.health, self.lm_eval))))
 
     @property
     def families(self) -> str:
         """The families that Holm's method was applied to, each by itself, and how many changes each has; for people."""
-        parts = (("capabilities", self.capabilities), ("shares of the health of replies", self.health))
+        parts = (
+            ("capabilities", self.capabilities),
+            ("shares of the health of replies", self.health),
+            ("metrics of lm-eval", self.lm_eval),
+        )
         others = [f"{_judged(kind)} {name}" for name, kind in parts if _judged(kind)]
         if self.judged:
             others.insert(0, "1 change" if self.judged == 1 else f"{self.judged} changes")
@@ -98,7 +104,9 @@ def read_uncertainty(fields: Fields) -> Uncertainty | None:
     level, margin, power = (fields.number(key) for key in ("level", "margin", "power"))
     if level is None or margin is None or power is None:
         return None
-    kinds = (read_shares(fields.inner(kind)) for kind in ("shares", "fields", "scores", "capabilities", "health"))
+    kinds = (
+        read_shares(fields.inner(kind)) for kind in ("shares", "fields", "scores", "capabilities", "health", "lm_eval")
+    )
     return Uncertainty(level, margin, power, *kinds)
 
 

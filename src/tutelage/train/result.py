@@ -17,7 +17,7 @@ from tutelage.evaluate.choice_summary import choice_measure
 from tutelage.evaluate.losses import loss_measures
 from tutelage.evaluate.noise import noise_floor
 from tutelage.evaluate.suite import EvalResult
-from tutelage.evaluate.uncertainty import item_outcomes, uncertainty_of
+from tutelage.evaluate.uncertainty import item_outcomes, of_same_tasks, uncertainty_of
 from tutelage.model.adapters.trainable import Trainable
 from tutelage.model.load import Loaded
 from tutelage.runs import folder as run_files
@@ -95,6 +95,7 @@ def _compared(prepared: Prepared, before: EvalResult, after: EvalResult) -> dict
         item_outcomes(prepared.task, prepared.general, measured, checkers=prepared.checkers)
         for measured in (before, after)
     )
+    outcomes_before = of_same_tasks(outcomes_before, before.lm_eval_items, after.lm_eval_items)
     moved = item_transitions(
         prepared.general,
         before.general_replies,

@@ -17,7 +17,7 @@ from tutelage.builders.base_divergence import base_replies_for, divergence_of
 from tutelage.builders.base_model import continued, with_adapters_own
 from tutelage.builders.calibration_data import calibration_for
 from tutelage.builders.dataset import Prepared
-from tutelage.builders.evaluation import eval_suite_for, heldout_loss_measure
+from tutelage.builders.evaluation import eval_suite_for, heldout_loss_measure, lm_eval_of
 from tutelage.builders.held_to_base import held_to_base
 from tutelage.builders.measuring import forget_replies, run_suite_on_ranks
 from tutelage.builders.memory_plan import decide_recompute
@@ -136,6 +136,7 @@ def run(
     if resume and (checkpoint is not None or not begins_anew):
         Checkpoints(source / run_files.CHECKPOINTS, keep=1).newest_to_oldest(chosen=checkpoint)  # or says so now
     resumption: dict[str, Any] = {"resume": resume, "checkpoint": checkpoint}
+    lm_eval = process_group.local_main_first("lm-eval", partial(lm_eval_of, settings, screen.log))
     with explain_missing_paths(source if resume or recorded is not None else None):
         base, prepared, folder_lock = process_group.local_main_first(
             "data",
@@ -150,7 +151,7 @@ def run(
         resolved = decide_recompute(resolved, prepared, log=screen.log)
         parts = parts_in(read_inputs(settings.run_folder))
         train_state = _train_state(resolved, base, prepared, process_group, screen, parts)
-        eval_suite = eval_suite_for(resolved, prepared, architecture=train_state.strategy.architecture)
+        eval_suite = eval_suite_for(resolved, prepared, architecture=train_state.strategy.architecture, lm_eval=lm_eval)
         job = Job(resolved, base, prepared, train_state, eval_suite, screen, tracking=tracking, **resumption)
         job = replace(job, skipped=frozenset(skipped), recorded=recorded, parts=parts)
         _announce(screen, train_state)

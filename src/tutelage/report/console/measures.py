@@ -209,6 +209,10 @@ def _measured(
             found += _inner(columns, "fields", uncertainty.fields if uncertainty else {}, "  {}".format)
         if key == "general":
             found += _inner(columns, "capabilities", uncertainty.capabilities if uncertainty else {}, "  {}".format)
+    found += _inner(columns, "lm_eval", uncertainty.lm_eval if uncertainty else {}, "{}".format)
+    for name in dict.fromkeys(name for column in columns for name in column.get("lm_eval_numbers", {})):
+        values = [_Value(column.get("lm_eval_numbers", {}).get(name), loss, loss_change) for column in columns]
+        found.append((name, values, None))
     return found + _health(columns, uncertainty.health if uncertainty else {})
 
 
@@ -283,7 +287,8 @@ def _notes(uncertainty: Uncertainty) -> list[str]:
     main = {NAMES.get(name, name): share for name, share in uncertainty.shares.items()}
     scores = {score_name(name): share for name, share in uncertainty.scores.items()}
     names_by_smallest: dict[str, list[str]] = {}
-    for name, share in (*scores.items(), *main.items(), *uncertainty.fields.items(), *uncertainty.capabilities.items()):
+    parts = (scores, main, uncertainty.fields, uncertainty.capabilities, uncertainty.lm_eval)
+    for name, share in (item for part in parts for item in part.items()):
         if share.change is not None and share.change.verdict == "not shown":
             smallest = share.change.smallest_detectable
             words = f"none ({share.items} items)" if smallest is None else points_change(smallest).removeprefix("+")

@@ -151,7 +151,7 @@ class ScoreLine:
 def score_lines(
     before: Scores, after: Scores, uncertainty: Uncertainty | None = None, heldout: Rate | None = None
 ) -> tuple[ScoreLine, ...]:
-    """Every figure of either side: scores, main ones always, capabilities, fields, those without a name of ours."""
+    """Every figure of either side: scores, main ones always, capabilities, fields, lm-eval, then the unnamed."""
     told = uncertainty or NO_UNCERTAINTY
     main = (
         ScoreLine(
@@ -184,7 +184,8 @@ def score_lines(
     known = told.capabilities
     capabilities = _shares("capability-", "Capability {}".format, before.capabilities, after.capabilities, known)
     fields = _shares("field-", "Field {}".format, before.fields, after.fields, told.fields)
-    return (*scores, *main, *capabilities, *fields, *health, *others)
+    lm_eval = _shares("lm_eval-", "{}".format, before.lm_eval, after.lm_eval, told.lm_eval)
+    return (*scores, *main, *capabilities, *fields, *lm_eval, *health, *others)
 
 
 def _titled_score(name: str) -> str:

@@ -1,0 +1,1 @@
+"""Tasks of EleutherAI's lm-evaluation-harness, asked of a model here; its package, lm-eval, is an extra."""

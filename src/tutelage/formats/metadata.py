@@ -1,0 +1,40 @@
+"""What a row says of itself: id, source, license, model, time, language, category, split, score. Never trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final, TypeGuard
+
+from tutelage.formats.names import TABLE
+
+METADATA_CHARACTERS: Final = 512
+"""A longer text is no label of a row; our choice."""
+
+Metadata = dict[str, str | int | float | bool]
+
+METADATA_COLUMNS: Final = frozenset(column for columns in TABLE["metadata"].values() for column in columns)
+
+
+def metadata_of(raw: Mapping[str, Any]) -> Metadata:
+    """The fields of metadata that the row's columns hold, by name; of several columns of one field the first counts."""
+    metadata: Metadata = {}
+    for field, columns in TABLE["metadata"].items():
+        for column in columns:
+            value = raw.get(column)
+            if is_metadata(value):
+                metadata[field] = value
+                break
+    return metadata
+
+
+def is_metadata(value: Any) -> TypeGuard[str | int | float | bool]:
+    """Whether a value can be kept as metadata: a short text that says something, a finite number, true or false."""
+    if isinstance(value, str):
+        return 0 < len(value) <= METADATA_CHARACTERS and not value.isspace()
+    return isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def filter_metadata(values: Mapping[str, Any]) -> Metadata:
+    """Those of the values that can be kept as metadata."""
+    return {name: value for name, value in values.items() if is_metadata(value)}
