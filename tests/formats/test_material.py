@@ -90,6 +90,13 @@ def test_weights_of_turns(load):
 def test_rows_that_cannot_be_learned_from(load):
     assert dict(load(MATERIAL / "openinstruct_rlvr_test.jsonl").ledger.dropped) == {"no_reply": 100}
     assert dict(load(MATERIAL / "msswift_multi_modal_2.jsonl").ledger.dropped) == {"unsupported_content": 3}
-    pairs = load(MATERIAL / "llamafactory_dpo_en_demo.json").ledger
-    assert dict(pairs.dropped) == {"no_reply": 194}
-    assert dict(pairs.changed) == {"trailing_turns_removed": 106}
+
+
+def test_of_pairs_the_chosen_turn_is_the_reply(load):
+    result = load(MATERIAL / "llamafactory_dpo_en_demo.json")
+    assert len(result.conversations) == 300
+    assert not result.ledger.dropped
+    assert not result.ledger.changed
+    replies = [message for one in result.conversations for message in one.messages if message.role == "assistant"]
+    assert sum(message.weight == 0 for message in replies) == 263
+    assert sum(message.weight is None for message in replies) == 300

@@ -22,6 +22,7 @@ CALL_ROLES: Final = frozenset(TABLE["call_roles"])
 TURN_KEYS: Final[dict[str, tuple[str, ...]]] = {key: tuple(names) for key, names in TABLE["turn_keys"].items()}
 MARKS: Final[dict[str, str]] = TABLE["marks"]
 TOOL_SENTENCES: Final[tuple[str, ...]] = tuple(TABLE["tool_sentences"])
+NO_INPUT: Final = frozenset(TABLE["no_input"])
 BLOCK_TYPES: Final[dict[str, str]] = TABLE["block_types"]
 CALL_KEYS: Final[dict[str, tuple[str, ...]]] = {key: tuple(names) for key, names in TABLE["call_keys"].items()}
 RESULT_KEYS: Final[dict[str, tuple[str, ...]]] = {key: tuple(names) for key, names in TABLE["result_keys"].items()}

@@ -10,7 +10,7 @@ from typing import Any
 from tutelage.formats.calltext import extract_calls, is_call_text
 from tutelage.formats.marks import row_weight_of
 from tutelage.formats.metadata import METADATA_COLUMNS, metadata_of
-from tutelage.formats.names import SHAPES_BY_PRIORITY, TURN_KEYS, Fields
+from tutelage.formats.names import NO_INPUT, SHAPES_BY_PRIORITY, TURN_KEYS, Fields
 from tutelage.formats.nested import holds_null
 from tutelage.formats.nulls import without_nulls
 from tutelage.formats.parts import parts_of
@@ -243,7 +243,11 @@ def _context_turns(raw: Mapping[str, Any], fields: Fields, context: RowContext) 
 
 def _alpaca(raw: Mapping[str, Any], fields: Fields, context: RowContext) -> list[Message]:
     name, instruction = _required_text(raw, fields.instruction)
-    prompt = "\n\n".join(text for text in (instruction, _optional_text(raw, fields.input)) if _has_text(text))
+    added_text = _optional_text(raw, fields.input)
+    if added_text.strip().rstrip(".").lower() in NO_INPUT:
+        context.remarks.note("an input that says that there is none, such as N/A, is left out")
+        added_text = ""
+    prompt = "\n\n".join(text for text in (instruction, added_text) if _has_text(text))
     if not prompt:
         raise RowError("missing_field", f"`{name}` and `{fields.input[0]}` are both empty")
     return [*_context_turns(raw, fields, context), Message("user", prompt), *_reply(raw, fields, context)]

@@ -26,3 +26,21 @@ def shape_rows(put: Callable[..., Path]) -> Callable[..., SimpleNamespace]:
         return result
 
     return read
+
+
+@pytest.fixture
+def base_rows() -> Callable[..., SimpleNamespace]:
+    """Reads the rows of a shape that is a base shape, and checks that they were taken for no other."""
+
+    def read(name: str, **options: Any) -> SimpleNamespace:
+        result = load(ROWS / f"{name}.jsonl", **options)
+        assert not any("is read as" in note for note in result.ledger.notes), result.ledger.notes
+        return result
+
+    return read
+
+
+@pytest.fixture
+def rows_path() -> Callable[[str], Path]:
+    """The file of the rows of a shape."""
+    return lambda name: ROWS / f"{name}.jsonl"
