@@ -63,7 +63,7 @@ def test_template_spans_are_taken_out_and_what_is_beside_them_stays() -> None:
     rows = templated(60)
     templates = repeated_shingles([rows], np.zeros(60, dtype=np.int32), share=0.01, rows=50)
     assert len(templates[0]) == len(TEMPLATE) - 4
-    reduced = without(rows, templates[0])
+    reduced = without(rows, np.zeros(len(rows), dtype=np.int32), templates)
     assert side_counts(reduced).tolist() == [[4 + 4, 1]] * 60
     assert RowSets([rows]).similarity(0, 1)[0] > 0.3
     assert RowSets([reduced]).similarity(0, 1)[0] == 0.0
@@ -82,6 +82,7 @@ def test_templates_are_of_a_source() -> None:
     templates = repeated_shingles(halves, sources, share=0.01, rows=50)
     assert list(templates) == [1]
     assert len(templates[1]) == len(TEMPLATE) - 4
+    assert side_counts(without(rows, sources, templates))[:3, 0].tolist() == [len(TEMPLATE) + 4, 8, 8]
 
 
 def _from(rows: Ragged, start: int) -> Ragged:
@@ -92,7 +93,7 @@ def test_rows_that_are_the_template_alone_are_compared_whole() -> None:
     prompts = [TEMPLATE] * 50 + [TEMPLATE[:9]] * 2 + [[*TEMPLATE, "x"]]
     rows = shingle_sets(prompts, [["yes"]] * 53)
     templates = repeated_shingles([rows], np.zeros(53, dtype=np.int32), share=0.01, rows=50)
-    sets = RowSets([without(rows, templates[0])])
+    sets = RowSets([without(rows, np.zeros(len(rows), dtype=np.int32), templates)])
     assert sets.counts.tolist() == [[1, 1]] * 53
     assert sets.similarity(0, 49) == (1.0, 1.0)
     assert sets.similarity(50, 51) == (1.0, 1.0)

@@ -10,6 +10,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from tutelage.config.curation_duplicates import ExactDuplicatesSettings, NearDuplicatesSettings
 from tutelage.config.curation_normalize import NormalizeSettings
 from tutelage.config.sections import Section, Text
 
@@ -33,6 +34,9 @@ class CurateSettings(Section):
     )
 
     normalize: NormalizeSettings = NormalizeSettings()
+
+    exact_duplicates: ExactDuplicatesSettings = ExactDuplicatesSettings()
+    near_duplicates: NearDuplicatesSettings = NearDuplicatesSettings()
 
     @model_validator(mode="after")
     def _names_steps(self) -> Self:

@@ -8,7 +8,7 @@ Shape legend: N = rows, G = shingles of all rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,12 +81,20 @@ def repeated_shingles(
     return {source: shingles for source, shingles in templates.items() if len(shingles)}
 
 
-def without(rows: Ragged, templates: UInt64s) -> Ragged:
-    """Rows without the template shingles; a side of nothing else becomes one shingle, made of all it had.
+def without(rows: Ragged, sources: NDArray[np.int32], templates: Mapping[int, UInt64s]) -> Ragged:
+    """Rows without the template shingles of their sources; a side of nothing else becomes one shingle, of all it had.
 
     So rows that are the template and nothing more are alike only if they are the same.
+
+    Args:
+        rows: the shingles of each row.
+        sources: int32 [N], which source each row is of.
+        templates: those of a source, sorted.
     """
-    remains = ~_is_in(rows.values, templates)
+    remains = np.ones(len(rows.values), dtype=bool)
+    for source, shingles in templates.items():
+        of_source = np.repeat(sources == source, rows.lengths)
+        remains[of_source] = ~_is_in(rows.values[of_source], shingles)
     before = np.concatenate([[0], np.cumsum(remains)])
     reduced = Ragged(rows.values[remains], before[rows.offsets])
     emptied = (side_counts(rows) > 0) & (side_counts(reduced) == 0)
