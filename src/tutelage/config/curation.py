@@ -14,7 +14,7 @@ from tutelage.config.curation_duplicates import ExactDuplicatesSettings, NearDup
 from tutelage.config.curation_normalize import NormalizeSettings
 from tutelage.config.sections import Section, Text
 
-DEFAULT_STEPS: list[str] = ["normalize"]
+DEFAULT_STEPS: list[str] = ["normalize", "exact_duplicates", "near_duplicates"]
 """Those that are on unless `curate.steps` says otherwise, in the order they are taken."""
 
 
@@ -34,7 +34,6 @@ class CurateSettings(Section):
     )
 
     normalize: NormalizeSettings = NormalizeSettings()
-
     exact_duplicates: ExactDuplicatesSettings = ExactDuplicatesSettings()
     near_duplicates: NearDuplicatesSettings = NearDuplicatesSettings()
 

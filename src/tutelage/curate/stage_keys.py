@@ -21,7 +21,7 @@ from tutelage.system.seals import file_sha256
 from tutelage.system.source_code import source_code_sha256
 
 DECIDING_PACKAGES = ("tutelage.formats", "tutelage.curate", "tutelage.system", "tutelage")
-DECIDING_LIBRARIES = ("numpy", "pyarrow", "ftfy", "py3langid", "rapidfuzz", "rensa")
+DECIDING_LIBRARIES = ("numpy", "pyarrow", "ftfy", "py3langid", "rapidfuzz")
 KEY_DIGITS = 16
 
 
