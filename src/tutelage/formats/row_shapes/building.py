@@ -65,3 +65,9 @@ def call(name: str, arguments: Any, call_id: Any = None) -> dict[str, Any]:
 def result_content(value: Any) -> str:
     """What a tool gave back as text: a text as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def only_last_reply(turns: list[Any]) -> list[Any]:
+    """The turns, with a weight of 0 on every reply but the last, which keeps its own."""
+    replies = [index for index, turn in enumerate(turns) if isinstance(turn, dict) and turn.get("role") == "assistant"]
+    return [{**turn, "weight": 0} if index in replies[:-1] else turn for index, turn in enumerate(turns)]

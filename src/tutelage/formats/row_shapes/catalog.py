@@ -42,6 +42,7 @@ class RowShape:
         fix: what to do instead.
         several: its reader gives several conversations of a row.
         gather: the function that makes rows in a base form of a file of rows; empty where each row is one by itself.
+        alone: a row with any other column is of another shape.
         keys: the columns that it needs.
         unwanted_keys: the columns that speak against it by being there.
     """
@@ -60,6 +61,7 @@ class RowShape:
     fix: str = ""
     several: bool = False
     gather: str = ""
+    alone: bool = False
     keys: frozenset[str] = field(init=False)
     unwanted_keys: frozenset[str] = field(init=False)
 
@@ -71,7 +73,9 @@ class RowShape:
 
     def may_fit(self, columns: frozenset[str]) -> bool:
         """Whether a row with values in these columns and no others can be of this shape."""
-        return self.keys <= columns and self.unwanted_keys.isdisjoint(columns)
+        if not self.keys <= columns or (self.alone and columns != self.keys):
+            return False
+        return self.unwanted_keys.isdisjoint(columns)
 
     def fits(self, row: Mapping[str, Any]) -> bool:
         """Whether the row holds all that the shape needs, and nothing that speaks against it."""

@@ -11,8 +11,8 @@ from typing import Any, Final
 ITEMS_SEEN: Final = 200
 """Items of a list that a condition looks at: the first show what it holds."""
 
-_STEP = re.compile(r'(?:"([^"]+)"|([^."\[\]{}]+))((?:\[\??\]|\{\??\})*)(?:\.|$)')
-_EACH = re.compile(r"\[\??\]|\{\??\}")
+_STEP = re.compile(r'(?:"([^"]+)"|([^."\[\]{}]+))((?:\[(?:\?|-1)?\]|\{\??\})*)(?:\.|$)')
+_EACH = re.compile(r"\[(?:\?|-1)?\]|\{\??\}")
 _PATTERN: Final = "text ~ "
 
 Check = Callable[[Any], bool]
@@ -24,7 +24,8 @@ class Condition:
 
     Attributes:
         text: as the facts write it.
-        steps: names of members; `[]` each item of a list, `[?]` any of them, `{}` and `{?}` likewise of an object.
+        steps: names of members; `[]` each item of a list, `[?]` any of them, `[-1]` the last, `{}` and `{?}` likewise of
+            an object.
         is_met: whether a value that the path leads to is what is asked for.
     """
 
@@ -96,6 +97,8 @@ def _holds(value: Any, steps: tuple[str, ...], is_met: Check) -> bool:
     step, following = steps[0], steps[1:]
     if step in {"[]", "[?]"}:
         items: Iterable[Any] = value[:ITEMS_SEEN] if isinstance(value, list) else ()
+    elif step == "[-1]":
+        items = value[-1:] if isinstance(value, list) else ()
     elif step in {"{}", "{?}"}:
         items = list(value.values())[:ITEMS_SEEN] if isinstance(value, dict) else ()
     else:

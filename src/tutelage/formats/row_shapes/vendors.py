@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from tutelage.formats.rawrow import RowError
 from tutelage.formats.remarks import RowContext
-from tutelage.formats.row_shapes.building import Turn, call, list_at, object_at, result_content, text_at
+from tutelage.formats.row_shapes.building import (
+    Turn,
+    call,
+    list_at,
+    object_at,
+    only_last_reply,
+    result_content,
+    text_at,
+)
 
 _GEMINI_ROLES: Final = {"user": "user", "model": "assistant", "function": "user", "tool": "user"}
 _GEMINI_TYPES: Final = frozenset({"STRING", "NUMBER", "INTEGER", "BOOLEAN", "ARRAY", "OBJECT", "NULL"})
 _GEMINI_MEDIA: Final = ("fileData", "file_data", "inlineData", "inline_data", "executableCode", "codeExecutionResult")
+
+
+_SEPARATOR: Final = re.compile(r"(?:\n\n###\n\n|\n\n\$\$\$\n\n|\s?->|\n\n===\n\n)\s*\Z")
+_STOP: Final = re.compile(r"\s*(?:\bEND|\bSTOP|###)\s*\Z|\n\Z")
+
+
+def openai_completions(row: Mapping[str, Any], context: RowContext) -> Mapping[str, Any]:
+    """Prompt and completion without the marks that stood for a template."""
+    context.remarks.note("the separators at the end of prompts and completions are marks of an older API; removed")
+    completion = row["completion"].removeprefix(" ").removeprefix("\n")
+    return {"prompt": _SEPARATOR.sub("", row["prompt"]), "completion": _STOP.sub("", completion)}
 
 
 def openai_preference(row: Mapping[str, Any], _context: RowContext) -> Mapping[str, Any]:
@@ -19,6 +39,91 @@ def openai_preference(row: Mapping[str, Any], _context: RowContext) -> Mapping[s
     shared = row["input"]
     preferred = row.get("preferred_output") or row.get("preferred_completion")
     return {"prompt": shared["messages"], "completion": preferred, "tools": shared.get("tools")}
+
+
+def vertex_palm(row: Mapping[str, Any], _context: RowContext) -> Mapping[str, Any]:
+    """Prompt and reply under other names."""
+    return {"prompt": row["input_text"], "completion": row["output_text"]}
+
+
+def vertex_chat_bison(row: Mapping[str, Any], _context: RowContext) -> Mapping[str, Any]:
+    """The context, the examples as turns that are not trained, and the messages."""
+    turns: list[Turn] = []
+    for example in list_at(row.get("examples") or [], "examples"):
+        for side, role in (("input", "user"), ("output", "assistant")):
+            content = object_at(object_at(example, "examples").get(side), f"examples[].{side}").get("content")
+            turns.append({"role": role, "content": content, "weight": 0})
+    turns += [{"role": message["author"], "content": message["content"]} for message in row["messages"]]
+    return {"messages": turns, "system": row.get("context")}
+
+
+def bedrock_pretraining(row: Mapping[str, Any], _context: RowContext) -> Mapping[str, Any]:
+    """A document."""
+    return {"text": row["input"]}
+
+
+def mistral_thinking(row: Mapping[str, Any], _context: RowContext) -> Mapping[str, Any]:
+    """Messages whose chunks of thinking are texts."""
+    turns = []
+    for index, message in enumerate(row["messages"]):
+        turn = object_at(message, f"messages[{index}]")
+        content = turn.get("content")
+        if isinstance(content, list):
+            turn = {**turn, "content": [_with_thinking_text(part, f"messages[{index}]") for part in content]}
+        turns.append(turn)
+    return {"messages": turns, "tools": row.get("tools")}
+
+
+def _with_thinking_text(part: Any, where: str) -> Any:
+    thinking = part.get("thinking") if isinstance(part, dict) else None
+    if not isinstance(thinking, list):
+        return part
+    chunks = [object_at(chunk, f"a chunk of thinking of {where}").get("text") for chunk in thinking]
+    return {"type": "thinking", "thinking": "".join(text_at(text, f"the thinking of {where}") for text in chunks)}
+
+
+def llama_api(row: Mapping[str, Any], _context: RowContext) -> Mapping[str, Any]:
+    """Messages of which only the last reply is trained."""
+    turns = only_last_reply(row["messages"])
+    return {name: row[name] for name in ("system", "tools") if name in row} | {"messages": turns}
+
+
+def openpipe(row: Mapping[str, Any], _context: RowContext) -> Mapping[str, Any]:
+    """Messages of the training split, without empty ids.
+
+    Raises:
+        RowError: `held_out_row`.
+    """
+    if row["split"] != "TRAIN":
+        raise RowError("held_out_row", "`split` is TEST: the row was held out to test with")
+    turns = []
+    for index, message in enumerate(row["messages"]):
+        turn = dict(object_at(message, f"messages[{index}]"))
+        if turn.get("tool_call_id") == "":
+            del turn["tool_call_id"]
+        if isinstance(turn.get("tool_calls"), list):
+            turn["tool_calls"] = [_without_empty_id(item) for item in turn["tool_calls"]]
+        turns.append(turn)
+    return {"messages": turns, "tools": row.get("tools")}
+
+
+def _without_empty_id(item: Any) -> Any:
+    if isinstance(item, dict) and item.get("id") == "":
+        return {key: value for key, value in item.items() if key != "id"}
+    return item
+
+
+def swift_preference(row: Mapping[str, Any], _context: RowContext) -> Mapping[str, Any]:
+    """The chosen side: the last message; the replies before it are context.
+
+    Raises:
+        RowError: `no_reply` where the last message is not the assistant's.
+    """
+    turns = row["messages"]
+    if not turns or not isinstance(turns[-1], dict) or turns[-1].get("role") != "assistant":
+        raise RowError("no_reply", "the last message, which is the chosen one, must be the assistant's")
+    kept = {name: row[name] for name in ("system", "tools") if row.get(name) is not None}
+    return kept | {"messages": only_last_reply(turns)}
 
 
 def vertex_gemini(row: Mapping[str, Any], _context: RowContext) -> Mapping[str, Any]:
