@@ -24,8 +24,8 @@ class Condition:
 
     Attributes:
         text: as the facts write it.
-        steps: names of members; `[]` each item of a list, `[?]` any of them, `[-1]` the last, `{}` and `{?}` likewise of
-            an object.
+        steps: names of members; `[]` each item of a list, `[?]` any of them, `[-1]` the last, `{}` and `{?}`
+            likewise of an object.
         is_met: whether a value that the path leads to is what is asked for.
     """
 
