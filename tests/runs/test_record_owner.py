@@ -16,8 +16,8 @@ SOURCE = Path(tutelage.__file__).parent
 OWNER = "runs/metrics_log.py"
 REPLIES_OWNER = "evaluate/reply_log.py"
 """Has a file of sealed lines, too: replies as they come."""
-NAMING = {OWNER, "runs/folder.py", "runs/reading.py"}
-"""Who says the name: its owner, the folder's list of names, and the reader, in its notices."""
+NAMING = {OWNER, "runs/folder.py", "runs/reading.py", "runs/curves.py"}
+"""Who says the name: its owner, the folder's list of names, and the readers, in their notices."""
 OPENING = {"open", "read_bytes", "read_text", "write_bytes", "write_text", "write_json", "unlink", "rename", "replace"}
 TREES = {path.relative_to(SOURCE).as_posix(): ast.parse(path.read_bytes()) for path in sorted(SOURCE.rglob("*.py"))}
 

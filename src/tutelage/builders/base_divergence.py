@@ -101,7 +101,9 @@ def base_replies_for(
     _tolerated(strategy, ask, screen)
 
 
-def divergence_of(model: Any, strategy: Strategy, *, path: Path, screen: Screen) -> dict[str, DivergenceMeasure]:
+def divergence_of(
+    model: Any, strategy: Strategy, *, path: Path, screen: Screen, title: str = "After training"
+) -> dict[str, DivergenceMeasure]:
     """What a trained model is away from its base, by place; empty where the base was not asked.
 
     Args:
@@ -109,6 +111,7 @@ def divergence_of(model: Any, strategy: Strategy, *, path: Path, screen: Screen)
         strategy: the processes; all must call this.
         path: what the base said.
         screen: told what happens.
+        title: when this is.
     """
     if not strategy.process_group.any(path.is_file()):
         return {}
@@ -117,8 +120,8 @@ def divergence_of(model: Any, strategy: Strategy, *, path: Path, screen: Screen)
         base = read_base_replies(path, model) if strategy.process_group.is_main else None
         if base is None:
             return {}
-        title = f"After training: comparing with {len(base.replies)} replies of the base"
-        with screen.counting(title, len(base.replies)) as done:
+        counted = f"{title}: comparing with {len(base.replies)} replies of the base"
+        with screen.counting(counted, len(base.replies)) as done:
             return summaries(moved(model, base, strategy.architecture, done=done), drawn=base.drawn)
 
     return _tolerated(strategy, measure, screen) or {}

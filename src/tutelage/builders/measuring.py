@@ -51,6 +51,7 @@ def run_suite_on_ranks(
     title: str,
     kept: tuple[str, Mapping[str, str]],
     screen: Screen,
+    again: bool = True,
 ) -> EvalResult:
     """Measure the model; every process gets all that is found. What fails is said, left out, and named in the result.
 
@@ -64,18 +65,19 @@ def run_suite_on_ranks(
         kept: the file in the run's folder that takes replies as they end and has those not to ask for again, and the
             hashes of the model's files.
         screen: told what happens.
+        again: a resume would measure again what fails.
     """
     strategy = train_state.strategy
     replies = opened_replies(
         settings.run_folder / kept[0], settings, kept[1], renderer.tokenizer,
         precision=train_state.precision, process_group=strategy.process_group, log=screen.log,
     )  # fmt: skip
-    asked, again = eval_suite.replies, eval_suite.asked_again
+    asked, asked_again = eval_suite.replies, eval_suite.asked_again
     if asked == 0 and eval_suite.heldout_rows:
         screen.log(f"{title}: held-out loss")
     if known := len(replies.known):
         screen.log(f"{title}: {known} replies are there from before and are not asked for again")
-    twice = f", {again} of them twice" if again else ""
+    twice = f", {asked_again} of them twice" if asked_again else ""
     how: dict[str, Any] = {
         "unsharded": nullcontext if strategy.fsdp_root is None else strategy.fsdp_root.unsharded,
         "process_group": strategy.process_group,
@@ -100,18 +102,16 @@ def run_suite_on_ranks(
         eval_result, model, renderer, eval_suite, strategy.architecture, seed=settings.seed, log=screen.log, **how
     )
     replies.close()
-    _say_what_is_missing(eval_result, title, settings, screen)
+    _say_what_is_missing(eval_result, title, settings if again else None, screen)
     return eval_result
 
 
-def _say_what_is_missing(eval_result: EvalResult, title: str, settings: Settings, screen: Screen) -> None:
+def _say_what_is_missing(eval_result: EvalResult, title: str, settings: Settings | None, screen: Screen) -> None:
     for note in unchecked_notes({title: eval_result.unchecked}):
         screen.log(note)
+    remedy = "" if settings is None else f" Once it can be: {command('train', '--resume', settings.run_folder)}"
     for name, cause in eval_result.failed.items():
-        screen.log(
-            f"{title}: {MEASURES[name]} could not be measured and is left out ({cause}). "
-            f"Once it can be: {command('train', '--resume', settings.run_folder)}"
-        )
+        screen.log(f"{title}: {MEASURES[name]} could not be measured and is left out ({cause}).{remedy}")
 
 
 def opened_replies(
@@ -147,7 +147,7 @@ def opened_replies(
 
 def forget_replies(folder: Path) -> None:
     """Delete the replies that a run kept while it asked: `before.json` and `after.json` have them all."""
-    for name in (run_files.REPLIES_BEFORE, run_files.REPLIES_AFTER):
+    for name in (run_files.REPLIES_BEFORE, run_files.REPLIES_AFTER, run_files.REPLIES_WHILE_TRAINING):
         delete_replies(folder / name)
 
 

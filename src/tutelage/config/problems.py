@@ -31,6 +31,8 @@ MESSAGES = {
     "string_unicode": "should be Unicode text; a path that is not UTF-8 can stand in no recipe: rename it",
 }
 """Our words for pydantic's error types; types not listed keep pydantic's own."""
+LISTS_OF_NUMBERS = {"evaluate.measure_at"}
+"""Fields that take numbers; all other lists are of texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,8 @@ def _problems_of(path: str, detail: ErrorDetails) -> list[Problem]:
     if detail["type"] == "model_type":
         return [Problem(path, f"is {_toml_text(value)}, should be a table: a line [{path}] with its fields below")]
     text = MESSAGES.get(detail["type"])
+    if detail["type"] == "list_type" and path in LISTS_OF_NUMBERS:
+        text = "should be a list of numbers, such as [0.25, 0.5]"
     if detail["type"] == "less_than_equal" and isinstance(most := detail.get("ctx", {}).get("le"), float):
         text = f"should be at most {most:g}"
     if text is None:

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 TextList = Annotated[list[Text], Field(min_length=1)]
@@ -261,6 +261,16 @@ Checker = Literal[
 ]
 
 
+def _is_moment(value: float) -> float:
+    if value >= 1 and value != int(value):
+        raise ValueError("should be a fraction below 1, or a whole number of steps")
+    return value
+
+
+Moment = Annotated[float, Field(gt=0, le=LARGEST_COUNT), AfterValidator(_is_moment)]
+"""Below 1 a fraction of all steps of a run; from 1 so many steps."""
+
+
 class EvaluateSettings(Section):
     """What is measured besides loss: skill at the task, and what was forgotten."""
 
@@ -316,6 +326,21 @@ class EvaluateSettings(Section):
         default=True,
         description="Also measure the model before training, so that gains and losses can be shown.",
         json_schema_extra={"source": "our choice: without it no change can be reported"},
+    )
+    measure_at: list[Moment] = Field(
+        default=[],
+        description="When the model is measured while it trains: fractions of the run such as 0.5, or steps such as "
+        "200; task, general set, held-out rows and the divergence from the base.",
+        json_schema_extra={
+            "source": "the user's choice; none by default, as each costs about what measuring after training costs"
+        },
+    )
+    measure_every: int | None = Field(
+        default=None,
+        gt=0,
+        le=LARGEST_COUNT,
+        description="Steps between such measurements; takes the place of evaluate.measure_at.",
+        json_schema_extra={"source": "the user's choice; none by default"},
     )
     max_new_tokens: int = Field(
         default=96,

@@ -154,6 +154,7 @@ def contradictions(settings: Settings, *, ignore: Collection[str] = ()) -> list[
         paths = ("train.early_stopping_patience", "data.validation", "data.validation_ratio")
         conflicts.append(Contradiction(paths, problem))
     conflicts += _pull_contradictions(settings) + _divergence_contradictions(settings)
+    conflicts += _measuring_contradictions(settings)
     conflicts += [
         Contradiction(
             (f"train.{name}", "train.optimizer"), 'is set, but train.optimizer = "adafactor" does not read it'
@@ -162,6 +163,33 @@ def contradictions(settings: Settings, *, ignore: Collection[str] = ()) -> list[
         if name in train.model_fields_set
     ]
     return [conflict for conflict in conflicts if not set(conflict.paths) & set(ignore)]
+
+
+def _measuring_contradictions(settings: Settings) -> list[Contradiction]:
+    """Measurements while training that would show nothing, and a stop by what none of them measures."""
+    evaluate, conflicts = settings.evaluate, []
+    if evaluate.measure_at and evaluate.measure_every is not None:
+        problem = "is set, and so is evaluate.measure_at; keep one of them"
+        conflicts.append(Contradiction(("evaluate.measure_every", "evaluate.measure_at"), problem))
+    path = "evaluate.measure_at" if evaluate.measure_at else "evaluate.measure_every"
+    measures = evaluate.measure_at or evaluate.measure_every is not None
+    if measures and not evaluate.before:
+        problem = "is set, but evaluate.before = false leaves nothing to hold it against; set it to true"
+        conflicts.append(Contradiction((path, "evaluate.before"), problem))
+    if measures and not (evaluate.task or evaluate.general or evaluate.general_text or evaluate.lm_eval):
+        problem = "is set, but nothing is asked; set evaluate.task or evaluate.general"
+        asked = ("evaluate.task", "evaluate.general", "evaluate.general_text", "evaluate.lm_eval")
+        conflicts.append(Contradiction((path, *asked), problem))
+    if settings.train.early_stopping_forgetting is None:
+        return conflicts
+    if not measures:
+        problem = "is set, but nothing is measured while training; set evaluate.measure_at or evaluate.measure_every"
+        paths = ("train.early_stopping_forgetting", "evaluate.measure_at", "evaluate.measure_every")
+        conflicts.append(Contradiction(paths, problem))
+    if not evaluate.general:
+        problem = 'is set, but evaluate.general is empty; set it, to "probes" for instance'
+        conflicts.append(Contradiction(("train.early_stopping_forgetting", "evaluate.general"), problem))
+    return conflicts
 
 
 def _pull_contradictions(settings: Settings) -> list[Contradiction]:

@@ -236,6 +236,18 @@ class TrainSettings(Section):
         description="Stop after this many measurements in a row without a better held-out loss; left out, never.",
         json_schema_extra={"source": "Goodfellow et al. 2016 (Deep Learning), algorithm 7.1", "usual": [2, 10]},
     )
+    early_stopping_forgetting: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Stop where a measurement while training (evaluate.measure_at) shows the general set lower than "
+        "before by more than this share, and end with the weights of the last measurement before it; left out, never.",
+        json_schema_extra={
+            "source": "early stopping (Goodfellow et al. 2016, algorithm 7.1) on what is forgotten; the limit is the "
+            "user's choice",
+            "usual": [0.01, 0.1],
+        },
+    )
     trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(
         default=[],
         description="Where figures are shown besides the run's folder, whose record.jsonl has them in any case.",

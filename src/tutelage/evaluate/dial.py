@@ -32,21 +32,33 @@ def dial_of(measures: Mapping[float, DialMeasure], *, margin: float) -> Dial:
         measures: by value, 0 and 1 among them, all of the same questions.
         margin: the share of the general set that may be lost.
     """
-    gain, forgetting = _gain_key(measures[BASE]), _forgetting_key(measures)
-    measures = _checked(measures, [key for key in (gain, forgetting) if key is not None])
-    points = tuple(
-        DialPoint(
-            value,
-            None if gain is None else _gain(gain, measures[BASE], measure, is_base=value == BASE),
-            None if forgetting is None else _forgotten(forgetting, measures[BASE], measure, is_base=value == BASE),
-        )
-        for value, measure in sorted(measures.items())
-    )
+    gain, forgetting, points, measures = points_of(measures)
     knee, no_knee = _knee(gain, forgetting, points, measures)
     within = None
     if forgetting == "general":
         within = [point for point in points if point.forgotten is not None and point.forgotten.number <= margin][-1]
     return Dial(gain, forgetting, points, knee, no_knee, margin, within)
+
+
+def points_of(
+    measures: Mapping[float, DialMeasure],
+) -> tuple[str | None, ForgettingKey | None, tuple[DialPoint, ...], dict[float, DialMeasure]]:
+    """What counts as gain and as forgetting, both of each value against value 0, and the items that were compared.
+
+    Args:
+        measures: by value, 0 among them, all of the same questions.
+    """
+    gain, forgetting = _gain_key(measures[BASE]), _forgetting_key(measures)
+    checked = _checked(measures, [key for key in (gain, forgetting) if key is not None])
+    points = tuple(
+        DialPoint(
+            value,
+            None if gain is None else _gain(gain, checked[BASE], measure, is_base=value == BASE),
+            None if forgetting is None else _forgotten(forgetting, checked[BASE], measure, is_base=value == BASE),
+        )
+        for value, measure in sorted(checked.items())
+    )
+    return gain, forgetting, points, checked
 
 
 def _checked(measures: Mapping[float, DialMeasure], keys: Sequence[str]) -> dict[float, DialMeasure]:

@@ -1,4 +1,4 @@
-"""`record.jsonl`: one line for each step and each evaluation, flushed as it happens; no other module opens the file."""
+"""`record.jsonl`: one line for each step and measurement, flushed as it happens; no other module opens the file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 from tutelage.errors import CheckpointError, SaveError, cause_of, remedy
 from tutelage.runs.folder import RECORD, write_text
+from tutelage.runs.intermediate import IntermediateMeasure
 from tutelage.system.seals import LINE_NUMBER, NumberedLine, numbered_lines, sealed_line
 
 
@@ -50,7 +51,16 @@ class RowsRecord:
     elapsed_seconds: float
 
 
-Record = StepRecord | HeldoutRecord | RowsRecord
+@dataclass(frozen=True, slots=True)
+class MeasuredRecord:
+    """The model as it was measured after `step` steps, while it trains."""
+
+    step: int
+    measured: IntermediateMeasure
+    elapsed_seconds: float
+
+
+Record = StepRecord | HeldoutRecord | RowsRecord | MeasuredRecord
 
 
 class Recorder:
@@ -93,12 +103,8 @@ class Recorder:
         """
         if self._stream is None:
             return
-        values = {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in asdict(record).items()
-        }
         try:
-            self._stream.write(sealed_line(values | {LINE_NUMBER: self._lines + 1}) + "\n")
+            self._stream.write(sealed_line(_plain(asdict(record)) | {LINE_NUMBER: self._lines + 1}) + "\n")
             self._stream.flush()
             self._lines += 1
         except OSError as error:
@@ -116,6 +122,13 @@ class Recorder:
             found=cause_of(error),
             fix=f"{remedy(error)}, then resume the run",
         )
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it, within other values too."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def record_path(folder: Path) -> Path:

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tutelage.errors import SourceNotFoundError
+from tutelage.runs.curves import Evaluation, MeasuredStep, Step, read_curves
 from tutelage.runs.divergence import DivergenceMeasure, read_divergence
 from tutelage.runs.fields import Fields
 from tutelage.runs.folder import RECORD
 from tutelage.runs.health import Health, read_health
+from tutelage.runs.intermediate import IntermediateMeasure, read_intermediate
 from tutelage.runs.likelihoods import Likelihoods, read_likelihoods
 from tutelage.runs.metrics_log import record_path, recorded_lines
 from tutelage.runs.noise import NoiseFloor, read_noise
 from tutelage.runs.transitions import ItemTransitions, read_transitions
 from tutelage.runs.uncertainty import Uncertainty, read_uncertainty
 from tutelage.runs.unchecked import Unchecked, unchecked_by_phase
-from tutelage.system.seals import OTHER_BYTES, SEAL, NumberedLine, differing_files, unsealed, unsealed_line
+from tutelage.system.seals import OTHER_BYTES, SEAL, differing_files, unsealed, unsealed_line
 
 MOST_NOTICES = 20
 T = TypeVar("T")
@@ -34,30 +36,6 @@ RUN_FILES = {
 """The files of a run folder, and what each holds."""
 LEDGER_HASHED_FILES = {"ledger.jsonl": "every dropped and changed row", "rows.json": RUN_FILES["rows.json"]}
 """Files whose hashes `ledger.json` has."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One optimizer step. `loss` in nats per trained token; token counts are those of this step alone."""
-
-    step: int
-    epoch: float | None = None
-    loss: float | None = None
-    learning_rate: float | None = None
-    gradient_norm: float | None = None
-    tokens: int | None = None
-    trained_tokens: int | None = None
-    tokens_per_second: float | None = None
-    elapsed_seconds: float | None = None
-    peak_bytes: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """A held-out loss (nats per trained token), measured after `step` steps."""
-
-    step: int
-    heldout_loss: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +104,10 @@ class Result:
     likelihoods: Likelihoods
     unchecked: dict[str, dict[str, Unchecked]]
     noise: NoiseFloor | None
+    gained_and_forgot: IntermediateMeasure
+    """After training, as it was measured on the way."""
+    forgot_step: int | None
+    """The step after which a run was stopped for what it forgot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +156,7 @@ class RunFolder:
     folder_name: str
     steps: tuple[Step, ...] | None
     evaluations: tuple[Evaluation, ...]
+    measured: tuple[MeasuredStep, ...]
     result: Result | None
     ledger_counts: LedgerCounts | None
     rows: tuple[RenderedRow, ...] | None
@@ -199,7 +182,7 @@ def load(run: Path) -> RunFolder:
     record = _unless_missing(
         RECORD, notices, lambda: recorded_lines(record_path(run), decode=lambda text: _decoded(text, unsealed_line))
     )
-    steps, evaluations = (None, ()) if record is None else _record(record, notices)
+    curves = None if record is None else read_curves(record, notices)
     result, ledger, rows = (_json(run, name, notices) for name in ("result.json", "ledger.json", "rows.json"))
     if "rows.json" in _damaged_ledger_files(run, ledger, notices):
         rows = None
@@ -214,8 +197,9 @@ def load(run: Path) -> RunFolder:
         notices[MOST_NOTICES:] = [f"And {len(notices) - MOST_NOTICES} more of this kind."]
     return RunFolder(
         folder_name=run.resolve().name,
-        steps=steps,
-        evaluations=evaluations,
+        steps=None if curves is None else curves.steps,
+        evaluations=() if curves is None else curves.evaluations,
+        measured=() if curves is None else curves.measured,
         result=contents[0],
         ledger_counts=contents[1],
         rows=contents[2],
@@ -269,50 +253,6 @@ def _damaged_ledger_files(run: Path, ledger: Any, notices: list[str]) -> set[str
     return damaged
 
 
-def _record(lines: Sequence[NumberedLine], notices: list[str]) -> tuple[tuple[Step, ...], tuple[Evaluation, ...]]:
-    """Steps and evaluations by rising step. A step run again after a resume counts with its later figures."""
-    steps: dict[int, Step] = {}
-    evaluations: dict[int, Evaluation] = {}
-    repeated = 0
-    for line in lines:
-        where = f"{RECORD}, line {line.number}"
-        if line.damage is not None:
-            last = " It is the last one: a run that is still writing leaves such a line."
-            notices.append(f"{where} is not {line.damage} and is left out.{'' if line.is_ended else last}")
-            continue
-        if line.misplaced is not None:
-            notices.append(f"{where}: {line.misplaced}.")
-        fields = Fields.of(line.content, where, notices)
-        step = fields.integer("step")
-        if step is None:
-            notices.append(f"{where} has no step and is left out.")
-            continue
-        heldout_loss = fields.number("heldout_loss")
-        if heldout_loss is not None:
-            evaluations[step] = Evaluation(step, heldout_loss)
-        if "loss" in fields.content:
-            repeated += step in steps
-            steps[step] = _step(step, fields)
-    if repeated:
-        notices.append(f"{RECORD} holds {repeated} steps more than once (the run was resumed); the later lines count.")
-    return tuple(steps[key] for key in sorted(steps)), tuple(evaluations[key] for key in sorted(evaluations))
-
-
-def _step(step: int, fields: Fields) -> Step:
-    return Step(
-        step=step,
-        epoch=fields.number("epoch"),
-        loss=fields.number("loss"),
-        learning_rate=fields.number("learning_rate"),
-        gradient_norm=fields.number("gradient_norm"),
-        tokens=fields.integer("tokens"),
-        trained_tokens=fields.integer("trained_tokens"),
-        tokens_per_second=fields.number("tokens_per_second"),
-        elapsed_seconds=fields.number("elapsed_seconds"),
-        peak_bytes=fields.number("peak_bytes"),
-    )
-
-
 def _scores(fields: Fields) -> Scores:
     named_keys = {*Scores.__dataclass_fields__, "lm_eval_numbers"}
     return Scores(
@@ -361,6 +301,8 @@ def _result(fields: Fields) -> Result:
         likelihoods=read_likelihoods(fields),
         unchecked=unchecked_by_phase(fields),
         noise=read_noise(fields.inner("noise")),
+        gained_and_forgot=read_intermediate(fields.inner("gained_and_forgot")),
+        forgot_step=fields.integer("forgot_step"),
     )
 
 

@@ -65,7 +65,7 @@ class TrackerGroup:
 
         def log_record(record: Record) -> None:
             watch(record)
-            values = numbers_in(asdict(record))
+            values = numbers_in(flattened(asdict(record), separator="/"))
             step = int(values.pop("step"))
             self._for_each_tracker(lambda destination: destination.log(step, values))
 

@@ -8,25 +8,28 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
-from tutelage.errors import CheckpointError, SaveError, TrainingError, cause_of, command, remedy
+from tutelage.errors import CheckpointError, SaveError, TrainingError, cause_of, command
 from tutelage.optim.master_weights import MasterWeights, non_finite_names
-from tutelage.system.files import apply_default_modes, publish
-from tutelage.system.seals import sealed, unsealed
+from tutelage.train.checkpoint_files import (
+    DAMAGE,
+    checked_state,
+    checkpoint_save_error,
+    chosen_and_older,
+    older_checkpoint_remedy,
+    seal_checkpoint,
+    state_of,
+)
 from tutelage.train.rng_state import PREFIX, restore_rng_state, rng_state
 from tutelage.train.sharded_checkpoint import of_rank, read_shards, sha256_and_sync, with_rank, write_shards
 
-STATE_FILE = "state.json"
 MASTERS_FILE = "masters.safetensors"
 MOMENTS_FILE = "moments.safetensors"
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, SafetensorError)
-"""What reading a damaged checkpoint raises, whichever byte is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,8 @@ class Progress:
     """Where a run stands: steps done, the best held-out loss and its step, evaluations since then, tokens so far.
 
     `row_tokens` is the budget of a row once memory ran out, None before; `recent_losses` are those that the next step's
-    is held against (`SpikeGuard`, TALR), oldest first.
+    is held against (`SpikeGuard`, TALR), oldest first. `kept_step` is the last measured one that forgot little enough,
+    and `forgot_step` the one that forgot too much, where `train.early_stopping_forgetting` is set.
     """
 
     steps_done: int = 0
@@ -45,6 +49,8 @@ class Progress:
     trained_tokens: int = 0
     row_tokens: int | None = None
     recent_losses: Sequence[float] = ()
+    kept_step: int | None = None
+    forgot_step: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "recent_losses", tuple(self.recent_losses))  # JSON knows lists only
@@ -76,18 +82,20 @@ class Checkpoints:
         self._write(target, tensors, progress)
         if not keep_older:
             self._delete(self._newest_first("step")[self.keep :])
-        self._forget_bests()
+        self._forget_bests(progress)
         return target
 
     def save_best(self, optimizer: MasterWeights, progress: Progress) -> None:
-        """Write the weights of the best evaluation so far; earlier ones stay while a checkpoint counts on them.
+        """Write the weights that the run may end with: of the best evaluation so far, or the last that were kept.
+
+        Earlier ones stay while a checkpoint, or `progress`, counts on them.
 
         Raises:
             SaveError: the disk is full or refuses; the previous best is untouched.
         """
         weights = {MASTERS_FILE: dict(optimizer.output_weights)}
         self._write(self.folder / f"best-{progress.steps_done:06d}", weights, progress)
-        self._forget_bests()
+        self._forget_bests(progress)
 
     def newest(self) -> str | None:
         """The name of the checkpoint that a resume would go on from; None where there is none."""
@@ -105,7 +113,7 @@ class Checkpoints:
         """
         checkpoints = self._newest_first("step")
         if chosen is not None:
-            return _chosen_and_older(checkpoints, chosen, self.folder)
+            return chosen_and_older(checkpoints, chosen, self.folder)
         if not checkpoints:
             raise CheckpointError(
                 "There is no checkpoint to resume from",
@@ -140,6 +148,7 @@ class Checkpoints:
         restore_rng_state(of_rank(rng_tensors, self.process_group))
         self.process_group.barrier()
         self._forget_after(progress.steps_done)
+        progress = self._with_kept(optimizer, progress, log)
         damage = self._best_damage(optimizer, progress)
         if damage is None:
             return progress
@@ -151,6 +160,16 @@ class Checkpoints:
             "where no evaluation follows, the run ends with its last weights"
         )
         return replace(progress, best_step=None, best_loss=None)
+
+    def _with_kept(self, optimizer: MasterWeights, progress: Progress, log: Callable[[str], None]) -> Progress:
+        """The same; where the weights kept of a measured step are gone, it goes on without, and they count anew."""
+        if progress.kept_step in (None, progress.best_step):
+            return progress
+        damage = self._best_damage(optimizer, replace(progress, best_step=progress.kept_step))
+        if damage is None:
+            return progress
+        log(f"The weights kept of step {progress.kept_step} are left out ({damage}): those of this checkpoint are kept")
+        return replace(progress, kept_step=None)
 
     def _best_damage(self, optimizer: MasterWeights, progress: Progress) -> str | None:
         """What is wrong with the best weights that a checkpoint counts on; those just restored are written again."""
@@ -179,8 +198,8 @@ class Checkpoints:
         """What is wrong with a checkpoint; every process looks at a share of its files, and all get the answer."""
         problem = ""
         try:
-            _checked_state(folder, self.process_group)
-        except _DAMAGE as error:
+            checked_state(folder, self.process_group)
+        except DAMAGE as error:
             problem = str(error) or repr(error)
         return next(filter(None, self.process_group.gather(problem)), None)
 
@@ -210,13 +229,14 @@ class Checkpoints:
         paths = [path for path in self.folder.glob(f"{prefix}*") if path.name.removeprefix(prefix).isdecimal()]
         return sorted(paths, key=lambda path: (len(path.name), path.name), reverse=True)
 
-    def _forget_bests(self) -> None:
-        """Delete all best weights but the newest and those that a checkpoint counts on, if the run goes on from it."""
-        needed = set()
+    def _forget_bests(self, progress: Progress) -> None:
+        """Delete all best weights but the newest, and those that the run or a checkpoint of it counts on."""
+        counted_on = {progress.best_step, progress.kept_step}
         for checkpoint in self._newest_first("step"):
-            with suppress(*_DAMAGE):  # a damaged checkpoint counts on nothing
-                best = _state(checkpoint)["progress"]["best_step"]
-                needed.add(f"best-{best or 0:06d}")
+            with suppress(*DAMAGE):  # a damaged checkpoint counts on nothing
+                saved = state_of(checkpoint)["progress"]
+                counted_on |= {saved["best_step"], saved.get("kept_step")}
+        needed = {f"best-{step:06d}" for step in counted_on if step is not None}
         self._delete([old for old in self._newest_first("best")[1:] if old.name not in needed])
 
     def _forget_after(self, step: int) -> None:
@@ -241,15 +261,15 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=self.folder))
         except OSError as error:
-            raise _save_error(target, error) from error
+            raise checkpoint_save_error(target, error) from error
         try:
             hashes = {}
             for name, group in tensors.items():
                 save_file({key: value.contiguous() for key, value in group.items()}, scratch / name)
                 hashes[name] = sha256_and_sync(scratch / name)
-            _seal(scratch, target, hashes, progress)
+            seal_checkpoint(scratch, target, hashes, asdict(progress))
         except (OSError, SafetensorError) as error:  # a full disk reaches us as either
-            raise _save_error(target, error) from error
+            raise checkpoint_save_error(target, error) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -287,7 +307,7 @@ class Checkpoints:
         try:
             self._raise_on_every_rank(target, failure)
             if process_group.is_main:
-                _seal(scratch, target, all_hashes, progress)
+                seal_checkpoint(scratch, target, all_hashes, asdict(progress))
         except SaveError:
             raise
         except OSError as error:
@@ -302,7 +322,7 @@ class Checkpoints:
         number = failure.errno if isinstance(failure, OSError) else None
         cause = None if failure is None else (number, cause_of(failure))
         if first := next(filter(None, self.process_group.gather(cause)), None):
-            raise _save_error(target, OSError(first[1]) if first[0] is None else OSError(*first)) from failure
+            raise checkpoint_save_error(target, OSError(first[1]) if first[0] is None else OSError(*first)) from failure
 
     def _read(
         self, folder: Path, optimizer: MasterWeights, *, others: list[Path]
@@ -310,9 +330,9 @@ class Checkpoints:
         """All tensors and the progress, the bytes checked first, by every process a share."""
         damage: Exception | None = None
         try:
-            state = _checked_state(folder, self.process_group)
+            state = checked_state(folder, self.process_group)
             progress = Progress(**state["progress"])
-        except _DAMAGE as error:
+        except DAMAGE as error:
             damage = error
         own = "" if damage is None else str(damage) or repr(damage)
         problem = next(filter(None, self.process_group.gather(own)), None)
@@ -322,78 +342,8 @@ class Checkpoints:
                 where=str(folder),
                 found=problem,
                 expected="whole files",
-                fix=_older_checkpoint_remedy(folder, others),
+                fix=older_checkpoint_remedy(folder, others),
             ) from damage
         if self.process_group.size > 1 or not {MASTERS_FILE, MOMENTS_FILE} & set(state["sha256"]):
             return read_shards(folder, optimizer.masters, self.process_group), progress
         return {key: tensor for name in state["sha256"] for key, tensor in load_file(folder / name).items()}, progress
-
-
-def _seal(scratch: Path, target: Path, hashes: dict[str, str], progress: Progress) -> None:
-    """Say in the folder what is in it, then give it its name."""
-    state = scratch / STATE_FILE
-    state.write_text(sealed({"progress": asdict(progress), "sha256": hashes}), encoding="utf-8")
-    sha256_and_sync(state)
-    apply_default_modes(scratch)
-    publish(scratch, target)
-
-
-def _chosen_and_older(checkpoints: list[Path], chosen: str, folder: Path) -> list[Path]:
-    """The chosen checkpoint and those before it, newest first."""
-    names = [checkpoint.name for checkpoint in checkpoints]
-    if chosen not in names:
-        raise CheckpointError(
-            f"There is no checkpoint '{chosen}'",
-            where=str(folder),
-            found=", ".join(names) or "no checkpoint",
-            expected="one of these" if names else "step-000001 or later",
-            fix=command("train", "--resume", folder.parent, "--from", names[0])
-            if names
-            else "start the run again without --resume",
-        )
-    return checkpoints[names.index(chosen) :]
-
-
-def _older_checkpoint_remedy(damaged: Path, candidates: list[Path]) -> str:
-    """The newest checkpoint before the damaged one that is whole, as something to do."""
-    for candidate in candidates:
-        with suppress(*_DAMAGE):
-            best = _checked_state(candidate)["progress"]["best_step"]
-            if best is not None and best != int(candidate.name.partition("-")[2]):
-                _checked_state(candidate.with_name(f"best-{best:06d}"))
-            resume_command = command("train", "--resume", damaged.parent.parent, "--from", candidate.name)
-            return f"go on from the one before: {resume_command}"
-    return "start the run again"
-
-
-def _state(folder: Path) -> dict[str, Any]:
-    """What `state.json` says, once it is as it was written, and of this folder."""
-    state = unsealed((folder / STATE_FILE).read_bytes())
-    folder_step = int(folder.name.partition("-")[2])
-    if (recorded_step := state["progress"]["steps_done"]) != folder_step:
-        raise ValueError(f"{STATE_FILE} is of step {recorded_step}, and the folder of step {folder_step}")
-    if not state["sha256"]:
-        raise ValueError(f"{STATE_FILE} names no file")
-    return state
-
-
-def _checked_state(folder: Path, process_group: ProcessGroup = SINGLE) -> dict[str, Any]:
-    """What `state.json` says, once each file it names, or this process's share of them, has the bytes written."""
-    state = _state(folder)
-    if unlisted := sorted({path.name for path in folder.glob("*.safetensors")} - set(state["sha256"])):
-        raise ValueError(f"{unlisted[0]} is no file of this checkpoint")
-    for name, expected in sorted(state["sha256"].items())[process_group.rank :: process_group.size]:
-        sha256 = sha256_and_sync(folder / name)
-        if sha256 != expected:
-            raise ValueError(f"{name} has sha256 {sha256[:12]}, expected {expected[:12]}")
-    return state
-
-
-def _save_error(target: Path, error: Exception) -> SaveError:
-    earlier = any(target.parent.glob("step-*"))
-    return SaveError(
-        "The checkpoint could not be saved" + ("; earlier ones are untouched" if earlier else ""),
-        where=str(target),
-        found=cause_of(error),
-        fix=f"{remedy(error)}, then {'resume the run' if earlier else 'start the run again'}",
-    )

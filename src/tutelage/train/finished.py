@@ -38,6 +38,8 @@ def require_unfinished(folder: Path, train: TrainSettings) -> None:
     if train.max_steps is not None:
         length += f" and train.max_steps = {train.max_steps}"
     why = "the held-out loss no longer improved" if result.get("stopped_early") else f"{length} asks for no more"
+    if result.get("forgot_step") is not None:
+        why = "it forgot too much of the general set"
     raise CheckpointError(
         "This run is finished; there is nothing to resume",
         where=str(folder),

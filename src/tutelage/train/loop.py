@@ -1,9 +1,9 @@
 """The training loop: one function, the same for every method, precision and device.
 
 Read it from top to bottom: batches come in, each row's summed loss is divided by the batch's one count and sent
-backward, the optimizer steps, and every so often the model is tested on held-out rows and saved. A step that memory is
-too small for starts again with smaller rows (`out_of_memory.try_step`); one that would spoil the weights is not taken,
-and ends the run.
+backward, the optimizer steps, and every so often the model is measured and saved. A step that memory is too small for
+starts again with smaller rows (`out_of_memory.try_step`); one that would spoil the weights is not taken, and ends the
+run.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from tutelage.runs.metrics_log import HeldoutRecord, StepRecord
 from tutelage.system.hardware import peak_bytes
 from tutelage.train.abort import abort_before_step
 from tutelage.train.checkpoint import Checkpoints, Progress
+from tutelage.train.intermediate import Intermediate, keep_start, measured_where_due
 from tutelage.train.listener import Listener
 from tutelage.train.loss_spike import SpikeGuard
 from tutelage.train.out_of_memory import try_step
@@ -86,8 +87,11 @@ def train(
     process_group: ProcessGroup = SINGLE,
     spike_guard: SpikeGuard | None = None,
     training_loss: TrainingLoss = "cross_entropy",
+    intermediate: Intermediate | None = None,
 ) -> Outcome:
-    """Train until the batches end, held-out loss stops improving, or a stop is asked for; always leave a checkpoint.
+    """Train until the batches end, held-out loss stops improving, too much is forgotten, or a stop is asked for.
+
+    A checkpoint is left in any case.
 
     Args:
         model: computes; its parameters are written by `optimizer` only.
@@ -104,6 +108,7 @@ def train(
         process_group: the processes that share every batch; each gets the same number of rows of it.
         spike_guard: says which loss is too large to learn from; None lets every finite one through.
         training_loss: whose gradient is followed; the losses that are recorded and measured are cross-entropies.
+        intermediate: what else is measured while the model trains, and how much it may forget.
 
     Raises:
         TrainingError: the loss or gradient is not finite, or the loss a spike; the weights are those of the last good
@@ -112,7 +117,7 @@ def train(
         SaveError: a checkpoint could not be written.
     """
     step_seconds, saved_at = 0.0, -1
-    progress = _patient_anew(progress, schedule)
+    progress = keep_start(intermediate, _patient_anew(progress, schedule), optimizer=optimizer, checkpoints=checkpoints)
     ended: Ending = "early_stop" if _is_out(progress, cadence) else "finished"  # of a run killed after its last step
     model.train()
     for batch in batches if ended == "finished" else ():
@@ -196,7 +201,12 @@ def train(
             else:
                 progress = replace(progress, evaluations_since_best=progress.evaluations_since_best + 1)
 
-        # 6. The checkpoint, where it is due; and whether this was the last step.
+        # 6. Task, general set and divergence, where they are due; the weights that forgot little enough are kept.
+        progress = measured_where_due(
+            intermediate, model, progress, optimizer=optimizer, checkpoints=checkpoints, listener=listener
+        )
+
+        # 7. The checkpoint, where it is due; and whether this was the last step.
         progress = _patient_anew(progress, schedule)
         if stop or _is_out(progress, cadence):
             ended = "interrupted" if stop else "early_stop"
@@ -233,12 +243,15 @@ def _remembered(
 
 
 def _is_out(progress: Progress, cadence: Cadence) -> bool:
-    return cadence.patience is not None and progress.evaluations_since_best >= cadence.patience
+    out_of_patience = cadence.patience is not None and progress.evaluations_since_best >= cadence.patience
+    return out_of_patience or progress.forgot_step is not None
 
 
 def _patient_anew(progress: Progress, schedule: LRSchedule) -> Progress:
-    """Patience may have ended a length where another follows; a run that goes on there, or comes by again, does not."""
-    return replace(progress, evaluations_since_best=0) if schedule.was_extended_at(progress.steps_done) else progress
+    """What ended a length may be followed by another: a run that goes on there, or comes by again, does not end."""
+    if not schedule.was_extended_at(progress.steps_done):
+        return progress
+    return replace(progress, evaluations_since_best=0, forgot_step=None)
 
 
 def _measured(

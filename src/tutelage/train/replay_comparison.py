@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from tutelage.errors import CheckpointError
 from tutelage.runs import folder as run_files
-from tutelage.runs.metrics_log import HeldoutRecord, Record, RowsRecord, read_record, record_path
+from tutelage.runs.metrics_log import HeldoutRecord, MeasuredRecord, Record, RowsRecord, read_record, record_path
 
 COMPARED = ("loss", "gradient_norm", "learning_rate", "tokens", "trained_tokens", "heldout_loss")
 """Fields of the record that the settings decide; the others are times and memory."""
@@ -88,7 +88,7 @@ class RecordedRun:
 
     def compare(self, record: Record) -> None:
         """Compare what the repeating run comes to with what was recorded."""
-        if isinstance(record, RowsRecord) or self.difference is not None:
+        if isinstance(record, RowsRecord | MeasuredRecord) or self.difference is not None:
             return
         values = asdict(record)
         kind = "heldout_loss" if isinstance(record, HeldoutRecord) else "loss"

@@ -14,6 +14,7 @@ from tutelage.builders.dataset import Prepared
 from tutelage.config import Settings
 from tutelage.evaluate.capabilities import item_transitions
 from tutelage.evaluate.choice_summary import choice_measure
+from tutelage.evaluate.intermediate import intermediate_measure
 from tutelage.evaluate.losses import loss_measures
 from tutelage.evaluate.noise import noise_floor
 from tutelage.evaluate.suite import EvalResult
@@ -52,6 +53,7 @@ def result_of(
         "epochs": round(visits / order.epoch_visits, 4),
         "stopped_early": outcome.ended == "early_stop",
         "best_step": progress.best_step,
+        "forgot_step": progress.forgot_step,
         "before": asdict(before.measures),
         "after": asdict(after.measures),
         **_compared(prepared, before, after),
@@ -59,6 +61,7 @@ def result_of(
         "multiple_choice": _choices(prepared, before, after),
         "divergence": {place: asdict(measure) for place, measure in after.divergence.items()},
         "noise": _noise(prepared, before),
+        "gained_and_forgot": _gained_and_forgot(before, after),
         "unmeasured": unmeasured(before, after),
         "unchecked": {
             phase: {name: asdict(left) for name, left in measured.unchecked.items()}
@@ -109,6 +112,13 @@ def _compared(prepared: Prepared, before: EvalResult, after: EvalResult) -> dict
         "lost_items": [asdict(item) for item in moved.lost_items],
     }
     return {"uncertainty": asdict(uncertainty_of(outcomes_before, outcomes_after)), "transitions": transitions}
+
+
+def _gained_and_forgot(before: EvalResult, after: EvalResult) -> dict[str, Any]:
+    """What counts as gain and as forgetting, and how much of it there is."""
+    measure = intermediate_measure(before, after, seconds=0.0)
+    kept = ("gain_of", "gain", "forgotten_of", "forgotten")
+    return {name: value for name, value in asdict(measure).items() if name in kept}
 
 
 def _choices(prepared: Prepared, before: EvalResult, after: EvalResult) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 import tomllib
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from tutelage.builders.base_divergence import base_replies_for, divergence_of
 from tutelage.builders.base_model import continued, with_adapters_own
 from tutelage.builders.calibration_data import calibration_for
 from tutelage.builders.dataset import Prepared
-from tutelage.builders.evaluation import eval_suite_for, heldout_loss_measure, lm_eval_of
+from tutelage.builders.evaluation import eval_suite_for, lm_eval_of
 from tutelage.builders.held_to_base import held_to_base
 from tutelage.builders.measuring import forget_replies, run_suite_on_ranks
 from tutelage.builders.memory_plan import decide_recompute
@@ -25,7 +24,7 @@ from tutelage.builders.method import loaded_base
 from tutelage.builders.model import TrainState, train_state_for
 from tutelage.builders.resolved_run import ResolvedRun, resolve
 from tutelage.builders.row_lengths import longest_rows
-from tutelage.builders.sampler import epoch_steps, replayed_from
+from tutelage.builders.sampler import replayed_from
 from tutelage.builders.self_replay import with_self_replay
 from tutelage.config import Settings
 from tutelage.distributed.process_group import ProcessGroup, open_process_group, process_group_here
@@ -35,7 +34,6 @@ from tutelage.evaluate.suite import EvalResult, EvalSuite, Metrics
 from tutelage.export.model_folder import save_trained
 from tutelage.model.adapters.prompt_tuning import without_prompt
 from tutelage.model.heap import trim_heap
-from tutelage.pack import Sampler
 from tutelage.report.console.progress import Screen
 from tutelage.report.console.terminal import Terminal
 from tutelage.runs import folder as run_files
@@ -47,10 +45,11 @@ from tutelage.train.abort import row_tokens_after_out_of_memory
 from tutelage.train.announcement import announce_architecture, announce_model
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.dataloader import rank_batches
+from tutelage.train.due import cadence_of, heldout_of, intermediate_of
 from tutelage.train.extension import Part, has_other_length, order_over_parts, parts_in, schedule_of
 from tutelage.train.finished import complete, trained_sha256
 from tutelage.train.listener import Listener
-from tutelage.train.loop import Cadence, Ending, Outcome, train
+from tutelage.train.loop import Ending, Outcome, train
 from tutelage.train.loss_spike import SpikeGuard
 from tutelage.train.replay_comparison import RecordedRun
 from tutelage.train.result import result_of
@@ -193,7 +192,7 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
     settings, process_group = job.settings, job.train_state.strategy.process_group
     baseline_eval = _measure_baseline(job)
     _ask_base(job)
-    outcome = _train(job)
+    outcome = _train(job, baseline_eval)
     if outcome.ended == "interrupted":
         job.tracking.finish({})
         if job.recorded is None:  # a replay is begun again; what there is to say of it, its caller says
@@ -327,15 +326,7 @@ def _restore_progress(job: Job, checkpoints: Checkpoints) -> tuple[Progress, int
     return progress if row_tokens is None else replace(progress, row_tokens=row_tokens), row_tokens
 
 
-def _cadence(job: Job, order: Sampler) -> Cadence:
-    """As the settings say; left out, four evaluations an epoch, and several processes save as often."""
-    train_settings = job.settings.train
-    evaluate_every = train_settings.evaluate_every or math.ceil(epoch_steps(order) / 4)
-    save_too = evaluate_every if job.resolved.processes > 1 else None
-    return Cadence(evaluate_every, train_settings.checkpoint_every or save_too, train_settings.early_stopping_patience)
-
-
-def _train(job: Job) -> Outcome:
+def _train(job: Job, baseline_eval: EvalResult) -> Outcome:
     train_settings, train_state, examples = job.settings.train, job.train_state, job.prepared.train
     order = order_over_parts(job.settings, job.prepared, job.parts)
     schedule = schedule_of(job.settings, order, job.parts)
@@ -344,11 +335,11 @@ def _train(job: Job) -> Outcome:
     strategy = train_state.strategy
     record = record_path(job.folder) if strategy.process_group.is_main else None
     recorder = Recorder(record, from_step=progress.steps_done, log=job.screen.log)
-    heldout = None
-    if job.eval_suite.heldout_rows:
-        heldout = heldout_loss_measure(
-            strategy, train_state.model, train_state.optimizer, job.eval_suite.heldout_rows, log=job.screen.log
-        )
+    heldout = heldout_of(train_state, job.eval_suite, log=job.screen.log)
+    intermediate = intermediate_of(
+        job.settings, order, train_state, job.prepared.renderer, job.eval_suite, baseline_eval,
+        repeats=job.recorded is not None, screen=job.screen,
+    )  # fmt: skip
     batches = rank_batches(
         strategy,
         examples,
@@ -382,7 +373,7 @@ def _train(job: Job) -> Outcome:
             schedule=schedule,
             max_grad_norm=train_settings.max_grad_norm,
             heldout=heldout,
-            cadence=_cadence(job, order),
+            cadence=cadence_of(job.settings, order, processes=job.resolved.processes),
             checkpoints=checkpoints,
             listener=listener,
             progress=progress,
@@ -391,6 +382,7 @@ def _train(job: Job) -> Outcome:
             if train_settings.spike_factor is None
             else SpikeGuard(train_settings.spike_factor, train_settings.spike_window),
             training_loss=train_settings.loss,
+            intermediate=intermediate,
         )
     recorder.close()
     return outcome

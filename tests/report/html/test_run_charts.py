@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutelage.report.html.run_charts import QUANTITIES, loss_figure, quantity_figure, running_mean, thin
-from tutelage.runs.reading import Evaluation, Step
+from tutelage.runs.curves import Evaluation, Step
 
 MAYBE = st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True))
 

@@ -19,8 +19,9 @@ from rich.progress import (
 from rich.text import Text
 
 from tutelage.report.console.terminal import printable
+from tutelage.report.intermediate import intermediate_sentence
 from tutelage.report.numbers import duration
-from tutelage.runs.metrics_log import HeldoutRecord, Record, RowsRecord
+from tutelage.runs.metrics_log import HeldoutRecord, MeasuredRecord, Record, RowsRecord
 
 PLAIN_LINE_EVERY = 10
 """Steps between lines where there is no terminal to draw a bar on."""
@@ -52,6 +53,7 @@ class Screen:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.console, self._most_lines, self._bars, self._clock = console, most_lines, bars, clock
+        self._training_bar: Progress | None = None
 
     def log(self, text: str) -> None:
         """One line, printed as it is and never folded."""
@@ -85,9 +87,16 @@ class Screen:
             TimeRemainingColumn(),
             console=self.console,
         )
-        with bar:
-            task = bar.add_task(title, total=total)
-            yield lambda done: bar.advance(task, done)
+        training_bar = self._training_bar
+        if training_bar is not None:
+            training_bar.stop()  # one bar at a time can be drawn over
+        try:
+            with bar:
+                task = bar.add_task(title, total=total)
+                yield lambda done: bar.advance(task, done)
+        finally:
+            if training_bar is not None:
+                training_bar.start()
 
     def _plain_count(self, total: int) -> Callable[[int], None]:
         """Says now and then how many are done and how long the rest will take, at the speed since it said so last."""
@@ -129,12 +138,22 @@ class Screen:
             if isinstance(record, HeldoutRecord):
                 heldout = f"  held-out {record.heldout_loss:.3f}"
                 return
+            if isinstance(record, MeasuredRecord):
+                self._say_measured(record, steps)
+                return
             numbers = f"loss {record.loss:.3f}{heldout}  {record.tokens_per_second:.0f} tok/s"
             bar.update(task, completed=record.step, numbers=numbers)
 
-        with bar:
-            task = bar.add_task("train", total=steps, completed=done, numbers="")
-            yield watch
+        self._training_bar = bar
+        try:
+            with bar:
+                task = bar.add_task("train", total=steps, completed=done, numbers="")
+                yield watch
+        finally:
+            self._training_bar = None
+
+    def _say_measured(self, record: MeasuredRecord, steps: int) -> None:
+        self.log(f"step {record.step}/{steps}  {intermediate_sentence(record.measured)}")
 
     def _say_smaller(self, record: RowsRecord) -> None:
         self.log(
@@ -151,6 +170,8 @@ class Screen:
                 self._say_smaller(record)
             elif isinstance(record, HeldoutRecord):
                 self.log(f"step {record.step}/{steps}  held-out loss {record.heldout_loss:.4f}")
+            elif isinstance(record, MeasuredRecord):
+                self._say_measured(record, steps)
             elif record.step % every == 0 or record.step in (1, steps):
                 remaining_columns = record.elapsed_seconds / record.step * (steps - record.step)
                 self.log(

@@ -27,15 +27,23 @@ BEYOND_DRAWING = 1e100
 SMALLEST_SPAN = 1e-100
 
 
+Range = tuple[float, float]
+"""Low and high."""
+
+
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line or one set of dots. A point whose y is no finite number breaks the line."""
+    """One line or one set of dots. A point whose y is no finite number breaks the line.
+
+    `titles` and `ranges` are those of the points, or empty; a range is drawn as a bar, None as nothing.
+    """
 
     name: str
     points: tuple[Point, ...]
     style: Literal["line", "dots", "line-dots"]
     tone: Tone
     titles: tuple[str, ...] = ()
+    ranges: tuple[Range | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +182,8 @@ def _plane(chart: Chart, size: Size, top: float) -> Plane:
     if x_low == x_high:
         x_low, x_high = x_low - 1, x_high + 1
     # Zero is on the axis, so that heights can be compared.
-    y_low, y_high = min(0.0, *(y for _, y in drawn)), max(0.0, *(y for _, y in drawn))
+    ends = [end for series in chart.series for both in series.ranges if both is not None for end in both]
+    y_low, y_high = min(0.0, *(y for _, y in drawn), *ends), max(0.0, *(y for _, y in drawn), *ends)
     if y_high - y_low < SMALLEST_SPAN:
         y_high = y_low + 1
     padding = 0.06 * (y_high - y_low)
@@ -233,6 +242,10 @@ def _draw_axes(root: ElementTree.Element, plane: Plane, y_label: str, *, wide: b
 
 
 def _draw_series(root: ElementTree.Element, plane: Plane, series: Series) -> None:
+    for (x, _), both in zip(series.points, series.ranges, strict=False):
+        if both is not None:
+            low, high = map(plane.y, both)
+            line(root, (plane.x(x), low), (plane.x(x), high), f"line interval tone-{series.tone}")
     if "line" in series.style:
         ElementTree.SubElement(
             root, "path", {"d": _path(series.points, plane.x, plane.y), "class": f"line tone-{series.tone}"}

@@ -14,6 +14,7 @@ from tutelage.report.divergence import divergence_sentence
 from tutelage.report.health import health_sentence
 from tutelage.report.html.charts import drawable
 from tutelage.report.html.compare import Comparison, compare
+from tutelage.report.html.intermediate_charts import intermediate_figures
 from tutelage.report.html.lost_items import LostItems, view_lost
 from tutelage.report.html.offline import own_parts, require_free_or_own, script_json, template, write_in_one_move
 from tutelage.report.html.run_charts import QUANTITIES, Figure, loss_figure, quantity_figure
@@ -21,7 +22,8 @@ from tutelage.report.html.scores import ScoreLine, gained_and_forgot, outcome, p
 from tutelage.report.html.token_view import RowView, view_rows
 from tutelage.report.likelihoods import likelihood_sentences
 from tutelage.report.noise import noise_sentence
-from tutelage.runs.reading import Evaluation, LedgerCounts, LedgerSample, Result, RunFolder, Step, load
+from tutelage.runs.curves import Evaluation, Step
+from tutelage.runs.reading import LedgerCounts, LedgerSample, Result, RunFolder, load
 from tutelage.runs.uncertainty import Uncertainty
 from tutelage.runs.unchecked import unchecked_notes
 
@@ -247,6 +249,9 @@ def _figures(folder: RunFolder) -> tuple[Figure, ...]:
     steps = folder.steps or ()
     best_step = folder.result.best_step if folder.result else None
     drawn = [loss_figure(steps, folder.evaluations, best_step)]
+    after = folder.result.gained_and_forgot if folder.result else None
+    after_step = best_step if best_step is not None else folder.result.steps if folder.result else None
+    drawn += intermediate_figures(folder.measured, after, after_step)
     drawn += [quantity_figure(quantity, steps) for quantity in QUANTITIES]
     return tuple(figure for figure in drawn if figure is not None)
 
@@ -303,6 +308,8 @@ def _origin(result: Result | None) -> tuple[Fact, ...]:
     total, trainable = result.parameters.get("total"), result.parameters.get("trainable")
     share = f" ({figures.percent(trainable / total)})" if total and trainable is not None else ""
     stopped = {True: "yes", False: "no", None: figures.ABSENT}[result.stopped_early]
+    if result.forgot_step is not None:
+        stopped = f"yes, as it forgot too much after step {figures.count(result.forgot_step)}"
     return (
         Fact("Model", result.model or figures.ABSENT),
         Fact("Method", result.method or figures.ABSENT),

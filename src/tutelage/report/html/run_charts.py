@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tutelage.report import numbers
 from tutelage.report.html.charts import NARROW, WIDE, Chart, Mark, Series, draw, drawable
 from tutelage.report.html.svg import Point
-from tutelage.runs.reading import Evaluation, Step
+from tutelage.runs.curves import Evaluation, Step
 
 MOST_POINTS = 240
 """Points drawn of one series: about two pixels apart on a wide page."""
@@ -115,7 +115,7 @@ def quantity_figure(quantity: Quantity, steps: Sequence[Step]) -> Figure | None:
         drawing=draw(chart, NARROW),
         narrow="",
         caption=" ".join(filter(None, (_thinned_said(len(steps)), _lost_said(lost, quantity.heading.lower())))),
-        readings=_placed([(x, f"step {int(x):,}: {quantity.text(y)}") for x, y in kept]),
+        readings=placed([(x, f"step {int(x):,}: {quantity.text(y)}") for x, y in kept]),
     )
 
 
@@ -192,10 +192,11 @@ def _loss_readings(
         if x in heldout:
             parts.append(f"held-out loss {numbers.loss(heldout[x])}")
         lines.append((x, f"step {int(x):,}: " + ", ".join(parts)))
-    return _placed(lines)
+    return placed(lines)
 
 
-def _placed(lines: Sequence[tuple[float, str]]) -> tuple[Reading, ...]:
+def placed(lines: Sequence[tuple[float, str]]) -> tuple[Reading, ...]:
+    """Readings of steps, by rising step, as shares of the x axis; at least one."""
     low, high = lines[0][0], lines[-1][0]
     if low == high:
         return ((0.5, lines[0][1]),)
