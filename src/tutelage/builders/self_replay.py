@@ -244,9 +244,11 @@ def _problem(prompt: ReplayPrompt, reply: EndedReply) -> str | None:
         return "cut"
     if not reply.text.strip():
         return "empty"
-    if prompt.item is not None and not passes(prompt.item, reply.text):
-        return "wrong by their checks"
-    return None
+    try:
+        wrong = prompt.item is not None and not passes(prompt.item, reply.text)
+    except TimeoutError:  # a pattern that backtracks without end on this reply
+        return "not checked in time"
+    return "wrong by their checks" if wrong else None
 
 
 def _row(prompt: ReplayPrompt, reply: str) -> dict[str, Any]:

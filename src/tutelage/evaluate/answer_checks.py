@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
 from fractions import Fraction
-from functools import cached_property
 from math import ceil
 from typing import Annotated, Any, Literal
 
@@ -16,6 +14,7 @@ from tutelage.evaluate.checkers.code import run_reply
 from tutelage.evaluate.checkers.json_schema import is_json, schema_check
 from tutelage.evaluate.checkers.numbers import final_number
 from tutelage.evaluate.checkers.sandbox import Limits
+from tutelage.evaluate.checkers.timed import fits
 
 MOST_SECONDS = 600
 
@@ -71,17 +70,14 @@ class JsonSchema(CheckModel):
         schema_check(schema)
         return schema
 
-    @cached_property
-    def _fits(self) -> Callable[[str], bool]:
-        return schema_check(self.described)
-
     def passes(self, text: str) -> bool:
         """Look at a stripped reply.
 
         Raises:
             ValueError: a reference of the schema leads nowhere.
+            TimeoutError: a pattern in it takes too long.
         """
-        return self._fits(text)
+        return fits("json_schema", self.described, text)
 
 
 class Code(CheckModel):

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tutelage.evaluate.answer_checks import Code, Equals, Json, JsonSchema, Number
 from tutelage.evaluate.check_model import CheckModel
+from tutelage.evaluate.checkers.timed import fits
 from tutelage.evaluate.instructions.instruction import Instruction
 from tutelage.evaluate.instructions.kinds import instruction_of
 
@@ -64,8 +65,12 @@ class Regex(CheckModel):
         return pattern
 
     def passes(self, text: str) -> bool:
-        """Look at a stripped reply."""
-        return re.search(self.pattern, text, re.MULTILINE) is not None
+        """Look at a stripped reply.
+
+        Raises:
+            TimeoutError: the pattern takes too long on it.
+        """
+        return fits("regex", self.pattern, text)
 
 
 class MaxWords(CheckModel):

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tutelage.distributed.collective_errors import failures
+from tutelage.distributed.collective_errors import collective_call, failures
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import cause_of
 from tutelage.evaluate.asking import Asking, Served, ask, ask_again
@@ -160,19 +160,32 @@ def run_suite(
     except tolerated as error:  # nothing can be asked
         asked.failed |= dict.fromkeys(prompts_by_set, cause_of(error))
     use_training_attention(model, attention)
-    return _graded(eval_suite, asked, heldout, failed | asked.failed)
+    return _graded(eval_suite, asked, heldout, failed | asked.failed, process_group)
 
 
-def _graded(eval_suite: EvalSuite, asked: _Asked, heldout: HeldoutLoss, failed: Mapping[str, str]) -> EvalResult:
-    """What replies and losses come to."""
+def _graded(
+    eval_suite: EvalSuite,
+    asked: _Asked,
+    heldout: HeldoutLoss,
+    failed: Mapping[str, str],
+    process_group: ProcessGroup,
+) -> EvalResult:
+    """What replies and losses come to; the main process checks the replies, once for all."""
     texts = {name: tuple(reply.text for reply in asked.replies.get(name, ())) for name in ("task", "general")}
-    graded = grade(
-        () if "task" in failed else eval_suite.task,
-        () if "general" in failed else eval_suite.general,
-        texts["task"],
-        texts["general"],
-        checkers=eval_suite.checkers,
-    )
+
+    def checked() -> Graded | None:
+        if not process_group.is_main:
+            return None
+        return grade(
+            () if "task" in failed else eval_suite.task,
+            () if "general" in failed else eval_suite.general,
+            texts["task"],
+            texts["general"],
+            checkers=eval_suite.checkers,
+        )
+
+    graded = process_group.gather(collective_call(process_group, checked))[0]
+    assert graded is not None, "the first process is the main one"
     ends = {name: tuple((one.tokens, one.ended_by) for one in replies) for name, replies in asked.replies.items()}
     health = health_outcomes(eval_suite.task, eval_suite.general, texts, ends)
     return EvalResult(

@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
+from threading import Event, Timer
 from types import TracebackType
 from typing import IO, Any
 
@@ -26,6 +27,11 @@ from tutelage.errors import FitError
 MAX_DEFAULT_WORKERS = 4
 """A worker holds about 100 MB; more of them are started only when asked for."""
 _LENGTH_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """Asked of a worker that has just started, so that its start is not taken for time that a question takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,7 @@ def serve(prepare: Callable[[Any], Callable[[Any], Any]]) -> None:
     answer = prepare(_receive(inward))
     with suppress(BrokenPipeError):
         while (question := _receive(inward)) is not None:
-            _send(outward, _answer_or_failure(answer, question))
+            _send(outward, True if isinstance(question, _Ready) else _answer_or_failure(answer, question))
     os._exit(0)  # nothing to tidy; an ordinary exit would try once more to write to a parent that is gone
 
 
@@ -66,15 +72,25 @@ class Workers:
         count: of processes.
         where: words for where a question is about, for an error.
         fix: what to do where memory runs out.
+        limit_seconds: a worker that takes longer for a question is ended, and another one started; None lets it work.
     """
 
-    def __init__(self, module: str, start: Any, count: int, *, where: Callable[[Any], str], fix: str) -> None:
+    def __init__(
+        self,
+        module: str,
+        start: Any,
+        count: int,
+        *,
+        where: Callable[[Any], str],
+        fix: str,
+        limit_seconds: float | None = None,
+    ) -> None:
         self._command = (
             "import json, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
             f"sys.path[:] = json.loads(sys.argv[1]); from {module} import serve_worker; serve_worker()"
         )
         self._start = pickle.dumps(start, pickle.HIGHEST_PROTOCOL)
-        self._count, self._where, self._fix = count, where, fix
+        self._count, self._where, self._fix, self._limit_seconds = count, where, fix, limit_seconds
 
     def __enter__(self) -> Workers:
         self._threads = ThreadPoolExecutor(self._count)
@@ -98,20 +114,52 @@ class Workers:
         """Have a question answered by the next idle worker.
 
         The result raises what the worker raised; FitError where the system ended the worker, as it does when memory
-        runs out; RuntimeError where it ended by itself, its last words being on stderr.
+        runs out; RuntimeError where it ended by itself, its last words being on stderr; TimeoutError where it took
+        longer than it may.
         """
         return self._threads.submit(self._answer_when_idle, question)
 
     def _answer_when_idle(self, question: Any) -> Any:
         process = self._idle.get()
         try:
-            answer = self._answer(process, self._startup_message(process), question)
+            if self._limit_seconds is None:
+                answer = self._answer(process, self._startup_message(process), question)
+            else:
+                answer = self._answer_in_time(process, question, self._limit_seconds)
         finally:
-            self._idle.put(process)
+            self._idle.put(process if process.poll() is None else self._replaced(process))
         if isinstance(answer, _Failure):
             answer.error.add_note(f"In a worker process:\n{answer.trace}")
             raise answer.error
         return answer
+
+    def _answer_in_time(self, process: subprocess.Popen[bytes], question: Any, limit_seconds: float) -> Any:
+        if message := self._startup_message(process):
+            self._answer(process, message, _Ready())
+        overdue = Event()
+
+        def end() -> None:
+            overdue.set()
+            process.kill()
+
+        timer = Timer(limit_seconds, end)
+        timer.start()
+        try:
+            return self._answer(process, b"", question)
+        except FitError as error:  # the same signal ends it where memory runs out
+            if not overdue.is_set():
+                raise
+            raise TimeoutError(f"{self._where(question)} took more than {limit_seconds:g} s") from error
+        finally:
+            timer.cancel()
+
+    def _replaced(self, ended: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+        """Another one in the place of a worker that has ended."""
+        self._initialized.discard(ended.pid)
+        process = self._start_process()
+        self._processes[self._processes.index(ended)] = process
+        ended.communicate()
+        return process
 
     def _startup_message(self, process: subprocess.Popen[bytes]) -> bytes:
         if process.pid in self._initialized:
