@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
 from tutelage import config
+from tutelage.builders.dial import opened_for_dial
 from tutelage.builders.guard import GUARD, Guarded, run_guard
 from tutelage.builders.guard_measure import measure_at
 from tutelage.builders.guard_plan import GuardPlan, plan_guard
 from tutelage.config import Settings
 from tutelage.errors import ConfigError, TrainingError
 from tutelage.evaluate.dial import BASE, TUNED
+from tutelage.evaluate.guard_choice import Choice, Trial
 from tutelage.report.console.progress import Screen
-from tutelage.runs.folder import read_json, write_json
+from tutelage.runs.folder import read_json, read_settings, write_json
 from tutelage.train.run import Finished, run
 
 SHORT = ("train.max_steps=2", "evaluate.task=", "evaluate.max_new_tokens=4", "evaluate.divergence_prompts=0")
@@ -75,7 +80,8 @@ def test_a_finished_search_trains_and_asks_nothing_again(search: Any, monkeypatc
     assert trainer.asked == [("as-it-is", False), ("half-rate", False)]
     names = [trial["name"] for entry in guarded.record["candidates"] for trial in entry["trials"]]
     assert names == ["as-it-is", "as-it-is at 0.5", "half-rate", "half-rate at 0.5"]
-    monkeypatch.setattr("tutelage.builders.guard.measure_at", lambda *_, **__: pytest.fail("asked again"))
+    for measure in ("measure_at", "measure_dial", "save_dial_model"):
+        monkeypatch.setattr(f"tutelage.builders.guard.{measure}", lambda *_, **__: pytest.fail("asked again"))
     again, trainer, _ = search()
     assert trainer.asked == []
     assert again.record == guarded.record
@@ -96,6 +102,49 @@ def test_the_halves_of_the_report_and_the_choice_are_asked_apart(search: Any) ->
     shares = guarded.record["report"]["uncertainty"]["shares"]
     assert (list(shares), shares["general"]["items"]) == (["general"], 3)
     assert all(trial["items"] == 3 for entry in guarded.record["candidates"] for trial in entry["trials"])
+
+
+def test_each_candidate_has_its_dial_of_the_choosing_half(search: Any) -> None:
+    guarded, _, plan = search(runs=1)
+    folder = plan.folder / "as-it-is"
+    values = read_json(folder / "dial.json")["values"]
+    assert list(values) == ["0", "0.5", "1"]
+    assert {len(entry["outcomes"]["general"]) for entry in values.values()} == {len(plan.halves.choice)}
+    assert "<svg" in (folder / "dial.html").read_text(encoding="utf-8")
+    prompts = {item.prompt for item in plan.halves.report}
+    written = [path for path in folder.rglob("*.json*") if path.is_file()]
+    text = "".join(path.read_text(encoding="utf-8", errors="replace") for path in written)
+    assert not [prompt for prompt in prompts if prompt in text], "no file of a run has a prompt of the report's half"
+    assert guarded.record["report"]["model"]
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_chosen_value_of_the_dial_is_kept_as_a_model(
+    search: Any, monkeypatch: pytest.MonkeyPatch, quiet_screen: Screen, method: str
+) -> None:
+    monkeypatch.setattr("tutelage.builders.guard.choose", at_half_of_the_dial)
+    guarded, _, plan = search(f"model.method={method}", runs=1)
+    run_folder = plan.folder / "as-it-is"
+    kept = Path(guarded.record["report"]["model"])
+    assert kept == run_folder / "at-0.5"
+    ids = torch.tensor([[5, 17, 300, 41]])
+    with opened_for_dial(run_folder, read_settings(run_folder), quiet_screen).at(0.5) as model, torch.no_grad():
+        expected = model.eval()(input_ids=ids).logits
+    settings = read_settings(run_folder)
+    if method == "lora":
+        base = AutoModelForCausalLM.from_pretrained(settings.model.name)
+        opened = PeftModel.from_pretrained(base, kept)
+    else:
+        opened = AutoModelForCausalLM.from_pretrained(kept)
+    with torch.no_grad():
+        torch.testing.assert_close(opened.eval()(input_ids=ids).logits, expected, atol=1e-5, rtol=1e-4)
+    again, trainer, _ = search(f"model.method={method}", runs=1)
+    assert trainer.asked == []
+    assert again.record["report"]["model"] == str(kept)
+
+
+def at_half_of_the_dial(trials: Sequence[Trial], _limit: float) -> Choice:
+    return Choice(next(trial for trial in trials if trial.dial == 0.5), within=True, tied=())
 
 
 def first_result(plan: GuardPlan) -> dict[str, Any]:
@@ -125,7 +174,7 @@ def test_what_is_finished_when_a_kill_comes_before_its_entry_is_not_trained_agai
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("tutelage.builders.guard.measure_at", killed)
+        patch.setattr("tutelage.builders.guard.measure_dial", killed)
         with pytest.raises(KeyboardInterrupt):
             search(runs=1)
 
@@ -194,9 +243,9 @@ def test_the_ends_of_the_dial_are_what_the_run_measured(
     rate = "train.learning_rate=" + ("1e-1" if method == "prompt" else "1e-2")
     finished = train_tiny(f"model.method={method}", rate, "train.max_steps=2", "evaluate.divergence_prompts=0")
 
-    measured, saved = measure_at(finished.folder, (BASE, TUNED), screen=quiet_screen)
+    general = config.load(finished.folder / "settings.toml").evaluate.general
+    measured = measure_at(finished.folder, (BASE, TUNED), screen=quiet_screen, general=general)
 
     for value, when in ((BASE, "before"), (TUNED, "after")):
         assert measured[value].metrics.general == finished.result[when]["general"]
-        assert measured[value].metrics.heldout_loss == pytest.approx(finished.result[when]["heldout_loss"], abs=1e-5)
-    assert saved["general"] == measured[BASE].outcomes["general"]
+        assert measured[value].metrics.heldout_loss is None, "nothing else is asked"

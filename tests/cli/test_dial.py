@@ -70,6 +70,33 @@ def test_a_table_json_and_a_page(evaluate: Callable[..., Answer], finished: Path
     assert set(printed["values"][1]["divergence"]) == {"task", "general"}
 
 
+def test_a_value_is_kept_as_a_model(evaluate: Callable[..., Answer], tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    out_folder = tmp_path / "kept"
+    code, out, err = evaluate("--dial", "1", "--save-dial", "0.25", str(out_folder))
+    assert code == 0, err
+    assert f"Model: {out_folder}" in " ".join(out.split("\n"))
+    assert "0.25" in out, "it is measured, too"
+    AutoModelForCausalLM.from_pretrained(out_folder)
+
+    code, out, err = evaluate("--dial", "1", "--save-dial", "0.25", str(out_folder))
+    assert code == 1
+    assert "holds something" in " ".join(err.split())
+    assert "Measuring" not in err
+    code, out, err = evaluate("--dial", "0.25,1", "--save-dial", "0.25", str(tmp_path / "other"), "--json")
+    assert code == 0, err
+    assert json.loads(out)["saved"] == str(tmp_path / "other")
+    code, out, err = evaluate("--dial", "0.5,1", "--save-dial", "knee", str(tmp_path / "knee"))
+    assert code == 1
+    assert "No knee is shown, so no model was written" in " ".join(err.split())
+    assert "against the base" in " ".join(out.split()), "what was measured is shown all the same"
+    assert not (tmp_path / "knee").exists()
+    code, out, err = evaluate("--save-dial", "0.5", str(tmp_path / "alone"))
+    assert code == 1
+    assert "--save-dial belongs to --dial" in " ".join(err.split())
+
+
 @pytest.mark.parametrize(
     ("words", "found"),
     [

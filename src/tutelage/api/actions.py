@@ -213,7 +213,13 @@ def evaluate(
     return evaluate_rows(opened, run_settings, name="base", screen=screen).metrics
 
 
-def export(run: str | os.PathLike[str] | Run, folder: str | os.PathLike[str], *, merged: bool = True) -> Path:
+def export(
+    run: str | os.PathLike[str] | Run,
+    folder: str | os.PathLike[str],
+    *,
+    merged: bool = True,
+    dial: float | None = None,
+) -> Path:
     """Write what a run trained as a folder that other tools load; see `Run.export`.
 
     >>> (export(run, folder + "/exported") / "config.json").is_file()
@@ -223,8 +229,9 @@ def export(run: str | os.PathLike[str] | Run, folder: str | os.PathLike[str], *,
         run: a `Run`, or the folder of one.
         folder: made; refused where it holds something.
         merged: fold an adapter into its base.
+        dial: a value between the base (0) and what was trained (1).
 
     Raises:
         TutelageError: as `Run.export`.
     """
-    return (run if isinstance(run, Run) else Run(run)).export(folder, merged=merged)
+    return (run if isinstance(run, Run) else Run(run)).export(folder, merged=merged, dial=dial)

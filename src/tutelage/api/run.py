@@ -226,7 +226,7 @@ class Run:
         )
         return measured.metrics
 
-    def export(self, folder: str | os.PathLike[str], *, merged: bool = True) -> Path:
+    def export(self, folder: str | os.PathLike[str], *, merged: bool = True, dial: float | None = None) -> Path:
         """Write what was trained as a folder that `AutoModelForCausalLM.from_pretrained` loads; returns it.
 
         >>> sorted(path.name for path in run.export(folder + "/whole").glob("config.json"))
@@ -236,9 +236,11 @@ class Run:
             folder: made; refused where it holds something.
             merged: fold a LoRA adapter into its base; False writes the adapter alone, as PEFT loads it. A run of all
                 weights is written as it is.
+            dial: a value between the base (0) and what was trained (1), at which the model is written.
 
         Raises:
-            ConfigError: the folder holds something; or virtual tokens were trained, which cannot be merged.
+            ConfigError: the folder holds something; or virtual tokens were trained, which cannot be merged; or there is
+                nothing at this value of the dial, or nothing that an adapter could hold.
             SourceNotFoundError: nothing was trained yet.
             SaveError: the disk refuses.
         """
@@ -247,6 +249,10 @@ class Run:
         from tutelage.export.model_folder import copy_model
 
         trained = self._trained()
+        if dial is not None:
+            from tutelage.builders.dial_model import save_dial_model
+
+            return save_dial_model(self.folder, dial, Path(folder), merged=merged, screen=screen_here(stderr=True))
         merged_model = ModelSettings(
             name=str(self.folder), adapter="merge", trust_remote_code=self.settings.model.trust_remote_code
         )

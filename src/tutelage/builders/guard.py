@@ -16,6 +16,9 @@ from typing import Any
 
 from tutelage import config
 from tutelage.builders.base_model import start_folder
+from tutelage.builders.dial import measure_dial
+from tutelage.builders.dial_model import holds_an_adapter, save_dial_model
+from tutelage.builders.dial_page import dial_page
 from tutelage.builders.guard_candidates import Candidate, placed
 from tutelage.builders.guard_measure import measure_at
 from tutelage.builders.guard_plan import GuardPlan
@@ -28,12 +31,15 @@ from tutelage.evaluate.guard_choice import Choice, Trial, choose, score_of, tria
 from tutelage.evaluate.halves import as_lines
 from tutelage.evaluate.uncertainty import uncertainty_of
 from tutelage.report.console.progress import Screen
+from tutelage.report.dial import value_text
 from tutelage.runs import folder as run_files
 from tutelage.runs.uncertainty import uncertainty_in
 from tutelage.system.seals import file_sha256
 
 GUARD = "guard.json"
 DIAL = (0.25, 0.5, 0.75)
+AT_VALUE = "at-{}"
+"""The folder in a run that holds its model at a value of the dial."""
 MEASURED, FAILED, BEGUN = "measured", "failed", "begun"
 
 Train = Callable[[Settings, bool], Mapping[str, Any] | None]
@@ -166,7 +172,7 @@ def _settled(
         return entry
     if result is None:
         return None
-    entry |= {"state": MEASURED} | _measured(candidate.name, settings, result, screen)
+    entry |= {"state": MEASURED} | _measured(candidate.name, settings, result, plan.limit, screen)
     _enter(plan, record, entry)
     return entry
 
@@ -199,8 +205,8 @@ def _result(settings: Settings, train: Train, *, goes_on: bool, resume: bool) ->
     return train(settings, resume)
 
 
-def _measured(name: str, settings: Settings, result: Mapping[str, Any], screen: Screen) -> dict[str, Any]:
-    """The trials of a run: what it trained, and values of the dial where its method has any."""
+def _measured(name: str, settings: Settings, result: Mapping[str, Any], limit: float, screen: Screen) -> dict[str, Any]:
+    """The trials of a run: what it trained, and values of the dial where its method has any, which get their page."""
     trained = trial_of(
         name,
         run=name,
@@ -217,20 +223,21 @@ def _measured(name: str, settings: Settings, result: Mapping[str, Any], screen: 
         return found
     began = time.perf_counter()
     try:
-        measured, base = measure_at(settings.run_folder, DIAL, screen=screen)
+        measures = measure_dial(str(settings.run_folder), DIAL, screen=screen)
     except ConfigError as error:  # kinds of adapters that have nothing between
         screen.log(f"  note: {name} is measured as it is alone: {error.found}")
         return found
-    seconds = (time.perf_counter() - began) / len(DIAL)
-    for value, at_value in measured.items():
+    dial_page(settings.run_folder, measures, margin=limit)
+    seconds = (time.perf_counter() - began) / len(measures)
+    for value in DIAL:
         trial = trial_of(
             f"{name} at {value:g}",
             run=name,
             dial=value,
             tokens=result["total_tokens"],
             seconds=seconds,
-            metrics=asdict(at_value.metrics),
-            uncertainty=uncertainty_of(base, at_value.outcomes),
+            metrics=asdict(measures[value].metrics),
+            uncertainty=uncertainty_of(measures[BASE].outcomes, measures[value].outcomes),
         )
         found["trials"] += [] if trial is None else [asdict(trial)]
     return found
@@ -244,9 +251,7 @@ def _reported(plan: GuardPlan, choice: Choice, record: dict[str, Any], screen: S
     known = next((report for report in record["reports"] if report["key"] == key), None)
     if known is None:
         screen.log(f"Guard: the base and {trial.name} are asked the half that took no part in the choice")
-        measured, _ = measure_at(
-            Path(entry["run"]), (BASE, trial.dial), screen=screen, general=(str(plan.report_file),)
-        )
+        measured = measure_at(Path(entry["run"]), (BASE, trial.dial), screen=screen, general=(str(plan.report_file),))
         uncertainty = uncertainty_of(measured[BASE].outcomes, measured[trial.dial].outcomes)
         known = {
             "key": key,
@@ -264,6 +269,17 @@ def _reported(plan: GuardPlan, choice: Choice, record: dict[str, Any], screen: S
         "within_limit": gate.tripped_by is None,
         "sentence": gate.sentence,
         "asked_before": [other["name"] for other in record["reports"] if other["key"] != key],
+        "model": str(_kept_model(Path(entry["run"]), trial.dial, screen)),
     }
     _save(plan, record)
     return gate
+
+
+def _kept_model(run: Path, value: float, screen: Screen) -> Path:
+    """The folder of the chosen model: what the run trained, or one beside it for its value of the dial."""
+    if value == TUNED:
+        return run / run_files.trained_name(run_files.read_settings(run))
+    folder = run / AT_VALUE.format(value_text(value))
+    if not folder.is_dir():
+        save_dial_model(run, value, folder, merged=not holds_an_adapter(run), screen=screen)
+    return folder

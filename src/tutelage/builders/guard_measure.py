@@ -1,4 +1,4 @@
-"""A finished run's model at values of the dial, measured on the run's questions or on another general set."""
+"""A finished run's model at values of the dial, asked a general set that the run itself was not."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ from tutelage.builders.row_lengths import longest_rows
 from tutelage.builders.trained_model import TrainedModel, open_trained_model
 from tutelage.config import Settings
 from tutelage.evaluate.dial import BASE, TUNED
-from tutelage.evaluate.grading import Outcomes
-from tutelage.evaluate.saved_results import read_eval_result
 from tutelage.evaluate.suite import run_suite
-from tutelage.evaluate.uncertainty import item_outcomes
 from tutelage.model.architecture import architecture_of
 from tutelage.model.interpolation import mark_whole_modules
 from tutelage.model.loss import row_loss
@@ -31,18 +28,18 @@ from tutelage.runs.unchecked import unchecked_notes
 
 
 def measure_at(
-    folder: Path, values: Sequence[float], *, screen: Screen, general: Sequence[str] = ()
-) -> tuple[dict[float, Measured], Outcomes]:
+    folder: Path, values: Sequence[float], *, screen: Screen, general: Sequence[str]
+) -> dict[float, Measured]:
     """Measure a run's model at values between its base (0) and what it trained (1).
 
     Args:
         folder: of the run.
         values: from 0 to 1; a run of prompt tuning has nothing between.
         screen: told what happens.
-        general: sets to ask, and nothing else; left out, all that the run asks itself.
+        general: sets to ask, and nothing else.
 
     Returns:
-        What was measured, by value; and what the base had right when the run measured it, empty with `general`.
+        What was measured, by value.
 
     Raises:
         ConfigError: the run has nothing between its base and what it trained.
@@ -80,15 +77,10 @@ def measure_at(
             measured[value] = Measured(eval_result.measures, eval_result.outcomes)
     del opened, model
     release_memory()
-    saved = None if general else read_eval_result(folder / run_files.BEFORE, log=screen.log)
-    if saved is None:
-        return measured, {}
-    return measured, item_outcomes(prepared.task, prepared.general, saved, checkers=prepared.checkers)
+    return measured
 
 
 def _asked(settings: Settings, general: Sequence[str]) -> Settings:
-    if not general:
-        return settings
     evaluate = settings.evaluate.model_copy(update={"task": [], "general": list(general)})
     data = settings.data.model_copy(update={"validation": [], "validation_ratio": 0.0})
     return settings.model_copy(update={"data": data, "evaluate": evaluate})

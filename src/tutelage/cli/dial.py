@@ -14,47 +14,85 @@ from tutelage.report.console.measures import Drawn
 from tutelage.report.console.progress import Screen
 from tutelage.report.console.terminal import Terminal, print_json
 from tutelage.report.dial import Dial, DialRow, value_text
-from tutelage.report.html.dial_page import require_page_place, write_dial_page
+from tutelage.report.html.dial_page import require_page_place
 from tutelage.runs import folder as run_files
 
 USUAL = "0,0.25,0.5,0.75,1"
-MARGIN = 0.03
-"""What may be lost of the general set: 3 points. Our choice."""
+KNEE = "knee"
+"""Stands for the value of the knee in `--save-dial`."""
 
 
-def evaluate_dial(run: str, listed: str | None, *, margin: float | None, as_json: bool) -> None:
-    """Measure the values that are listed, write `dial.html`, and print a table or JSON.
+def evaluate_dial(
+    run: str,
+    listed: str | None,
+    *,
+    margin: float | None,
+    save: tuple[str, str] | None = None,
+    as_json: bool,
+) -> None:
+    """Measure the values that are listed, write `dial.html`, print a table or JSON, and keep one value as a model.
+
+    Args:
+        run: its folder.
+        listed: the values, with commas between them.
+        margin: what may be lost of the general set.
+        save: a value, or "knee", and the folder that the model at it is written to.
+        as_json: print JSON in place of the tables.
 
     Raises:
-        TutelageError: of the kind that fits; see `builders.dial.measure_dial`.
+        TutelageError: of the kind that fits; see `builders.dial.measure_dial` and `builders.dial_model`.
     """
     if listed is None:
-        raise ConfigError("--margin belongs to --dial", where="--margin", fix=f"write --dial {USUAL}, or leave it out")
+        option = "--margin" if save is None else "--save-dial"
+        raise ConfigError(f"{option} belongs to --dial", where=option, fix=f"write --dial {USUAL}, or leave it out")
     values = dial_values(listed)
+    if save is not None and save[0] != KNEE:
+        values = sorted({*values, *dial_values(save[0])})
     from tutelage.builders.dial import measure_dial
-    from tutelage.evaluate.dial import dial_of
-    from tutelage.evaluate.uncertainty import uncertainty_of
+    from tutelage.builders.dial_page import dial_page
 
-    folder = run_files.existing_run_folder(run)
+    folder, screen = run_files.existing_run_folder(run), Screen(Terminal(stderr=True))
     require_page_place(folder)
-    measures = measure_dial(run, values, screen=Screen(Terminal(stderr=True)))
-    dial = dial_of(measures, margin=MARGIN if margin is None else margin)
-    rows = {
-        value_text(value): DialRow(
-            asdict(measure.metrics), uncertainty_of({}, measure.outcomes), dict(measure.divergence)
-        )
-        for value, measure in measures.items()
-    }
-    page = write_dial_page(folder, run_files.read_settings(folder).name or folder.name, dial, rows)
+    if save is not None:
+        from tutelage.export.model_folder import require_free
+
+        require_free(Path(save[1]))
+    measures = measure_dial(run, values, screen=screen)
+    found = dial_page(folder, measures, margin=margin)
     if as_json:
-        print_json(_as_json(dial, rows, page))
+        saved = {} if save is None else {"saved": str(_saved(folder, found.dial, save, screen))}
+        print_json(_as_json(found.dial, found.rows, found.path) | saved)
         return
     terminal = Terminal()
-    terminal.print(Drawn(dial_table(rows), title="All measures"))
-    terminal.print(Drawn(change_table(dial), title=f"{run}: against the base"))
-    for sentence in dial.sentences:
+    terminal.print(Drawn(dial_table(found.rows), title="All measures"))
+    terminal.print(Drawn(change_table(found.dial), title=f"{run}: against the base"))
+    for sentence in found.dial.sentences:
         terminal.print(sentence)
-    terminal.write_line(f"Page: {page}")
+    terminal.write_line(f"Page: {found.path}")
+    if save is not None:
+        terminal.write_line(f"Model: {_saved(folder, found.dial, save, screen)}")
+
+
+def _saved(folder: Path, dial: Dial, save: tuple[str, str], screen: Screen) -> Path:
+    """Where the model at the value, or at the knee, was written.
+
+    Raises:
+        ConfigError: no knee is shown.
+    """
+    from tutelage.builders.dial_model import save_dial_model
+
+    value, out = save
+    if value != KNEE:
+        return save_dial_model(folder, dial_values(value)[0], Path(out), screen=screen)
+    if dial.knee is None:
+        raise ConfigError(
+            "No knee is shown, so no model was written",
+            where="--save-dial",
+            found=dial.no_knee,
+            expected="a knee that these items bear out, or a value",
+            fix=f"choose a value yourself: --save-dial 0.5 {save[1]}",
+        )
+    return save_dial_model(folder, dial.knee.value, Path(out), screen=screen)
 
 
 def dial_values(listed: str) -> list[float]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tutelage.cli.report import result_or_none
-from tutelage.cli.run_options import Adapters, AsJson, DialValues, LmEval, Margin, MostForgotten
+from tutelage.cli.run_options import Adapters, AsJson, DialValues, LmEval, Margin, MostForgotten, SaveDial
 from tutelage.errors import ConfigError
 from tutelage.report.console.measures import Drawn, before_after, several_models
 from tutelage.report.console.progress import Screen
@@ -33,12 +33,14 @@ def evaluate(
     most_forgotten: MostForgotten = None,
     dial: DialValues = None,
     margin: Margin = None,
+    save_dial: SaveDial = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a run's tuned model again, on the recipe's validation rows, task and general set.
 
     With --adapter NAME=FOLDER_OR_RUN: base, tuned and each adapter, on one loaded base, in one table.
-    With --dial 0,0.25,0.5,0.75,1: the model at values between base and tuned, in a table and on a page, dial.html.
+    With --dial 0,0.25,0.5,0.75,1: the model at values between base and tuned, in a table and on a page, dial.html;
+    --save-dial 0.5 OUT keeps one of them as a model.
     With --lm-eval gsm8k,arc_easy: tasks of EleutherAI's lm-evaluation-harness; a run alone beside its base.
     With several models, or questions of your own: each is asked the same, the first is what the others are held
     against. Try: tutelage evaluate smollm2-135m runs/quickstart --general datasets/general.jsonl
@@ -54,10 +56,10 @@ def evaluate(
             "--dial": dial is not None,
         }
     )
-    if dial is not None or margin is not None:
+    if dial is not None or margin is not None or save_dial is not None:
         from tutelage.cli.dial import evaluate_dial
 
-        evaluate_dial(models[0], dial, margin=margin, as_json=as_json)
+        evaluate_dial(models[0], dial, margin=margin, save=save_dial, as_json=as_json)
         return
     if adapter:
         _evaluate_adapters(models[0], adapter, as_json=as_json)

@@ -174,7 +174,7 @@ def _show_end(plan: GuardPlan, guarded: Guarded, out: Terminal, *, as_json: bool
     if trial.dial == 1:
         out.print(f"  talk to it: {command('chat', report['run'])}", soft_wrap=True)
     else:
-        out.print(f"             at {trial.dial:g} of the dial; the folder holds what was trained, which is at 1")
+        out.print(f"  its model: {report['model']}, at {trial.dial:g} of the dial", soft_wrap=True)
     out.print(f"  all of it: {plan.folder / GUARD}", soft_wrap=True)
 
 

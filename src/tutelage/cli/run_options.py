@@ -47,4 +47,12 @@ Margin = Annotated[
         help="With --dial: name the largest value that lost at most this share of the general set; 0.03 unless given.",
     ),
 ]
+SaveDial = Annotated[
+    tuple[str, str] | None,
+    typer.Option(
+        "--save-dial",
+        metavar="VALUE OUT",
+        help="With --dial: write the model at this value, or at the knee, to the folder OUT.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs; progress goes to standard error.")]

@@ -7,7 +7,8 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -169,26 +170,63 @@ def copy_model(source: Path, folder: Path) -> Path:
         ConfigError: it holds something.
         SaveError: the disk refuses.
     """
+    with _new_export(folder) as scratch:
+        shutil.copytree(source, scratch, dirs_exist_ok=True)
+    return folder
+
+
+def save_whole(model: Any, renderer: Renderer, folder: Path) -> Path:
+    """Write a model that is in memory, with its tokenizer and template, as it computes; returns where.
+
+    Args:
+        model: whole, without an adapter.
+        renderer: its tokenizer's files and its template go into the folder.
+        folder: as of `copy_model`.
+
+    Raises:
+        ConfigError: it holds something.
+        SaveError: the disk refuses.
+    """
+    with _new_export(folder) as scratch:
+        with no_progress_bars():
+            model.save_pretrained(scratch)
+        _copy_tokenizer(renderer, scratch)
+        write_serving_files(renderer, scratch)
+    return folder
+
+
+def require_free(folder: Path) -> None:
+    """Refuse a place that something is written to already.
+
+    Raises:
+        ConfigError: the folder holds something, or is none.
+        OSError: it cannot be looked at.
+    """
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ConfigError(
+            "The folder to export to holds something already",
+            where=str(folder),
+            expected="no such folder, or an empty one",
+            fix="name another folder",
+        )
+
+
+@contextmanager
+def _new_export(folder: Path) -> Iterator[Path]:
+    """A folder that becomes `folder` when the block ends."""
     try:
-        if folder.is_dir() and not any(folder.iterdir()):
+        require_free(folder)
+        if folder.is_dir():
             folder.rmdir()
-        if os.path.lexists(folder):
-            raise ConfigError(
-                "The folder to export to holds something already",
-                where=str(folder),
-                expected="no such folder, or an empty one",
-                fix="name another folder",
-            )
         with new_folder(folder) as scratch:
-            shutil.copytree(source, scratch, dirs_exist_ok=True)
-    except (OSError, shutil.Error) as error:
+            yield scratch
+    except (OSError, shutil.Error, SafetensorError) as error:  # a full disk reaches us as any of them
         raise SaveError(
             "The model could not be exported",
             where=str(folder),
             found=cause_of(error),
             fix=remedy(error, elsewhere="name another folder"),
         ) from error
-    return folder
 
 
 def write_serving_files(renderer: Renderer, folder: Path) -> None:
