@@ -10,6 +10,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from tutelage.config.curation_decontaminate import DecontaminateSettings
 from tutelage.config.curation_duplicates import ExactDuplicatesSettings, NearDuplicatesSettings
 from tutelage.config.curation_normalize import NormalizeSettings
 from tutelage.config.sections import Section, Text
@@ -35,6 +36,7 @@ class CurateSettings(Section):
 
     normalize: NormalizeSettings = NormalizeSettings()
     exact_duplicates: ExactDuplicatesSettings = ExactDuplicatesSettings()
+    decontaminate: DecontaminateSettings = DecontaminateSettings()
     near_duplicates: NearDuplicatesSettings = NearDuplicatesSettings()
 
     @model_validator(mode="after")

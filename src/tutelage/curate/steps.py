@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from tutelage.config.curation import CurateSettings
+from tutelage.curate.decontaminate import DECONTAMINATE
 from tutelage.curate.exact_duplicates import EXACT_DUPLICATES
 from tutelage.curate.near_duplicates import NEAR_DUPLICATES
 from tutelage.curate.normalize import NORMALIZE
 from tutelage.curate.step import AnyStep, CorpusStep, RowStep, StepContext
 
-STEPS: tuple[AnyStep, ...] = (NORMALIZE, EXACT_DUPLICATES, NEAR_DUPLICATES)
+STEPS: tuple[AnyStep, ...] = (NORMALIZE, EXACT_DUPLICATES, DECONTAMINATE, NEAR_DUPLICATES)
 BY_NAME = {definition.name: definition for definition in STEPS}
 
 

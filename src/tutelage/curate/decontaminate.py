@@ -1,0 +1,168 @@
+"""Rows that hold questions or answers of evaluation sets are dropped, with the passage and the item's address.
+
+Every turn of a row is compared: prompts, replies, system turns and results of tools. A text of eight words or more that
+a row holds whole is always met; a shorter question only where a whole turn is that question. A paraphrase is not seen.
+
+Shape legend: N = rows.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.config.curation_decontaminate import DecontaminateSettings
+from tutelage.curate.evaluation_items import evaluation_files, evaluation_items
+from tutelage.curate.ngram_index import Hit, NgramIndex, SharedRun
+from tutelage.curate.step import Decisions, StepContext, StepDefinition
+from tutelage.curate.store import Rows
+from tutelage.curate.texts import message_text, words
+from tutelage.curate.word_hashes import offsets_of
+from tutelage.errors import ConfigError
+from tutelage.system.seals import file_sha256
+from tutelage.types import Conversation
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NAME, REASON = "decontaminate", "contaminated"
+_SHOWN_WORDS = 30
+
+Turns = Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Decontaminate:
+    """The step.
+
+    Attributes:
+        settings: how much may be shared.
+        index: of the evaluation items.
+        facts: the evaluation files and their SHA-256.
+    """
+
+    settings: DecontaminateSettings
+    index: NgramIndex
+    facts: list[list[str]] = field(default_factory=list)
+    name: str = NAME
+
+    def features(self, conversations: Sequence[Conversation]) -> pa.RecordBatch:
+        """Which runs of the index each row has (`hits`), and what shows that it holds an item whole."""
+        import pyarrow as pa
+
+        hits, evidence = [], []
+        for conversation in conversations:
+            turns = _turns(conversation)
+            of_turns = [self.index.hits(turn) for turn in turns]
+            hits.append(sorted({run for of_turn in of_turns for _, run in of_turn}))
+            evidence.append(self._whole_turn(turns) or self._shared(turns, of_turns, whole=True))
+        numbers = np.fromiter(chain.from_iterable(hits), np.int64)
+        offsets = offsets_of([len(of_row) for of_row in hits])
+        return pa.record_batch(
+            {
+                "hits": pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(numbers)),
+                "evidence": pa.array(evidence, pa.large_string()),
+            }
+        )
+
+    def decide(self, features: pa.Table, rows: Rows) -> Decisions:
+        """Rows that hold an item whole go, and those that share enough of one, templates of the rows aside."""
+        evidence = {row: text for row, text in enumerate(features.column("evidence").to_pylist()) if text is not None}
+        counts = np.zeros(len(self.index), dtype=np.int64)
+        chunks = [_hits_of(chunk) for chunk in features.column("hits").chunks]
+        for numbers, _ in chunks:
+            counts += np.bincount(numbers, minlength=len(counts))
+        bound = max(self.settings.template_rows, int(self.settings.template_share * len(rows)) + 1)
+        is_sign = counts < bound
+        row = 0
+        for numbers, offsets in chunks:
+            signs_before = np.concatenate([[0], np.cumsum(is_sign[numbers])])
+            for place in np.flatnonzero(np.diff(signs_before[offsets])).tolist():
+                if row + place not in evidence:
+                    turns = _turns(rows.conversation(row + place))
+                    hits = [[hit for hit in self.index.hits(turn) if is_sign[hit[1]]] for turn in turns]
+                    if (text := self._shared(turns, hits, whole=False)) is not None:
+                        evidence[row + place] = text
+            row += len(offsets) - 1
+        keep = np.ones(len(rows), dtype=bool)
+        keep[list(evidence)] = False
+        return Decisions(keep, dict.fromkeys(evidence, REASON), evidence)
+
+    def _whole_turn(self, turns: Turns) -> str | None:
+        for turn in turns:
+            if (text := self.index.whole(turn)) is not None:
+                return self._evidence(text, "the whole turn is the question", turn)
+        return None
+
+    def _shared(self, turns: Turns, hits: Sequence[Sequence[Hit]], *, whole: bool) -> str | None:
+        """What shows that a row is contaminated; None if it is not.
+
+        Args:
+            turns: words of each turn.
+            hits: of each turn, those that count.
+            whole: only if it holds an item whole.
+        """
+        runs: dict[int, list[tuple[SharedRun, Sequence[str]]]] = defaultdict(list)
+        for turn, of_turn in zip(turns, hits, strict=True):
+            for run in self.index.shared_runs(turn, of_turn) if of_turn else ():
+                runs[run.text].append((run, turn))
+        for text, of_text in runs.items():
+            longest, turn = max(of_text, key=lambda run_and_turn: run_and_turn[0].length)
+            places = {place for run, _ in of_text for place in range(run.item_start, run.item_start + run.length)}
+            telling = int(self.index.telling[text])
+            if len(places) >= telling or (not whole and self._is_enough(longest.length, len(places), telling)):
+                share = len(places) / telling
+                said = f"{longest.length} words in a row, {share:.0%} of the {self.index.texts[text].part}"
+                return self._evidence(text, said, turn[longest.start : longest.start + longest.length])
+        return None
+
+    def _is_enough(self, longest: int, covered: int, telling: int) -> bool:
+        rules, least = self.settings.rules, self.settings.coverage * telling
+        return (
+            ("ngram" in rules and longest >= self.settings.ngram_words)
+            or ("coverage" in rules and covered >= least)
+            or ("longest" in rules and longest >= least)
+        )
+
+    def _evidence(self, text: int, said: str, passage: Sequence[str]) -> str:
+        shown = " ".join(passage[:_SHOWN_WORDS]) + (" ..." if len(passage) > _SHOWN_WORDS else "")
+        return f"{self.index.texts[text].address}: {said}: '{shown}'"
+
+
+def _turns(conversation: Conversation) -> list[list[str]]:
+    return [words(message_text(message)) for message in conversation.messages]
+
+
+def _hits_of(chunk: pa.LargeListArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    offsets = chunk.offsets.to_numpy()
+    return chunk.values.to_numpy()[offsets[0] : offsets[-1]], offsets - offsets[0]
+
+
+def _build(settings: DecontaminateSettings, context: StepContext) -> Decontaminate:
+    """Read all evaluation files.
+
+    Raises:
+        ConfigError: there is none.
+        SourceNotFoundError, DataError: one is missing, empty, or in a shape that is not recognized.
+    """
+    files = evaluation_files([*settings.evaluations, *context.held_out])
+    if not files:
+        raise ConfigError(
+            "The step decontaminate has no evaluation set, so rows would be decontaminated against nothing",
+            found="curate.decontaminate.evaluations is empty, and no rows are held out",
+            fix="set curate.decontaminate.evaluations=[FILE, ...], or leave decontaminate out of curate.steps",
+        )
+    texts = [text for file in files for text in evaluation_items(file, settings.columns)]
+    facts = [[file.display_name, file_sha256(file.path)] for file in files]
+    return Decontaminate(settings, NgramIndex(texts, template_items=settings.template_items), facts)
+
+
+DECONTAMINATE = StepDefinition(
+    NAME, "rows that hold questions or answers of evaluation sets are dropped", DecontaminateSettings, _build
+)
