@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import GOOD, NO_REPLY, SPELLED, Ran
+from tutelage.formats import row_shapes
 
+SEVERAL = ["(read,", "several", "conversations", "a", "row)"]
+CHATGPT = Path(__file__).resolve().parents[1] / "formats/row_shapes/rows/chatgpt_export.jsonl"
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
 
@@ -32,6 +35,21 @@ class TestSee:
         assert "5 rows read, 5 proven" in run("see", path).out
         assert "2 rows read, 2 proven" in run("see", path, "-n", "2").out
         assert "8 rows read, 8 proven" in run("see", path, "--all").out
+
+    def test_formats_are_listed_without_data(self, run: Callable[..., Ran]) -> None:
+        ran = run("see", "--formats")
+        assert ran.code == 0
+        lines = ran.out.splitlines()
+        assert lines[:2] == ["auto", "alpaca"]
+        assert any(line.split() == ["chatgpt_export", *["ChatGPT", "account", "export"], *SEVERAL] for line in lines)
+        assert len(lines) == 6 + len(row_shapes())
+
+    def test_trees_are_read_by_the_kept_path_or_by_all(self, run: Callable[..., Ran]) -> None:
+        assert "1 rows read" in run("see", CHATGPT).out
+        assert "3 rows read, 1 proven" in run("see", CHATGPT, "--tree-paths", "all").out
+        refused = run("see", CHATGPT, "--tree-paths", "some")
+        assert refused.code != 0
+        assert "tree_paths" in refused.err
 
     def test_one_row_at_every_door(self, run: Callable[..., Ran], rows: Callable[..., Path]) -> None:
         ran = run("see", rows(*GOOD), "--row", "3")

@@ -261,7 +261,7 @@ class _Preparer:
         data = self.settings.data
         return {
             "files": [[file.display_name, self.data.sha256[file.display_name]] for file in files],
-            "reading": [data.format, data.columns, max_rows],
+            "reading": [data.format, data.columns, max_rows, data.tree_paths],
             "renderer": renderer_facts(self.renderer),
             "length": [self.settings.pack.max_seq_length, self.settings.pack.too_long],
         }
@@ -306,7 +306,13 @@ def _reader(
 
     def read(reader_ledger: Ledger) -> Iterator[Conversation]:
         return formats.read(
-            [], ledger=reader_ledger, shape=data.format, columns=data.columns, max_rows=max_rows, files=files
+            [],
+            ledger=reader_ledger,
+            shape=data.format,
+            columns=data.columns,
+            max_rows=max_rows,
+            files=files,
+            tree_paths=data.tree_paths,
         )
 
     return read

@@ -103,7 +103,12 @@ def _task(settings: Settings, folder: Path, data: DataFiles) -> list[Asked]:
     renderer = renderer_for(start_folder(settings.model, weights=False, log=lambda _text: None), settings.render)
     rows = proven_rows(
         lambda ledger: formats.read(
-            [], ledger=ledger, shape=settings.data.format, columns=settings.data.columns, files=files
+            [],
+            ledger=ledger,
+            shape=settings.data.format,
+            columns=settings.data.columns,
+            files=files,
+            tree_paths=settings.data.tree_paths,
         ),
         renderer,
         Ledger(),

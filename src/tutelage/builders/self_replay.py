@@ -149,7 +149,10 @@ def _prompts(settings: Settings) -> Iterator[ReplayPrompt]:
             for item in read_general(source):
                 yield ReplayPrompt((Message("user", item.prompt),), item)
             continue
-        reading = formats.read([source], ledger=Ledger(), shape=settings.data.format, columns=settings.data.columns)
+        data = settings.data
+        reading = formats.read(
+            [source], ledger=Ledger(), shape=data.format, columns=data.columns, tree_paths=data.tree_paths
+        )
         for conversation in reading:
             messages = list(conversation.messages)
             while messages and messages[-1].role == "assistant":

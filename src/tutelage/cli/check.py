@@ -26,6 +26,7 @@ from tutelage.cli.data_options import (
     Strict,
     Template,
     TokenizerFolder,
+    TreePaths,
     data_settings,
     log_to_stderr,
     render_settings,
@@ -61,6 +62,7 @@ def check(
     changed: Settings = None,
     shape: Shape = "auto",
     columns: Columns = None,
+    tree_paths: TreePaths = "kept",
     max_seq_length: MaxTokens = 8192,
     strict: Strict = False,
     measure_loss: Annotated[
@@ -92,7 +94,7 @@ def check(
     else:
         render = render_settings(template, changed)
         renderer = renderer_from_options(model or DEFAULT_MODEL, tokenizer, render)
-        data = data_settings(sources, shape=shape, columns=columns)
+        data = data_settings(sources, shape=shape, columns=columns, tree_paths=tree_paths)
         splits = {source: [source] for source in sources} if len(sources) > 1 else {"data": sources}
         inputs = _Asked(renderer, render, data, splits, max_seq_length)
     _check_rows(inputs, Ledger(strict=strict), as_json=as_json)

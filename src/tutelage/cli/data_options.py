@@ -45,6 +45,28 @@ Shape = Annotated[
         help=f"Shape of the rows: auto, {', '.join(formats.SHAPES)}, or another of docs/formats_shapes.md.",
     ),
 ]
+
+
+def _print_formats(asked: bool) -> None:
+    if not asked:
+        return
+    shapes = formats.row_shapes()
+    width = max(map(len, shapes))
+    out = Terminal()
+    for name in ("auto", *formats.SHAPES):
+        out.write_line(name)
+    for shape in shapes.values():
+        out.write_line(f"{shape.name:{width}}  {shape.title} ({shape.outcome})")
+    raise typer.Exit
+
+
+Formats = Annotated[
+    bool,
+    typer.Option("--formats", is_eager=True, callback=_print_formats, help="List what --format takes, and end."),
+]
+TreePaths = Annotated[
+    str, typer.Option("--tree-paths", help="Of rows that are trees of messages: the kept path, or all of them.")
+]
 Columns = Annotated[
     list[str] | None,
     typer.Option("--columns", help="Map columns: prompt=question,response=answer (prompt, response, system, ...)."),
@@ -68,7 +90,12 @@ def renderer_from_options(model: str, tokenizer: str | None, settings: RenderSet
 
 
 def data_settings(
-    sources: list[str], *, shape: str, columns: list[str] | None, max_rows: int | None = None
+    sources: list[str],
+    *,
+    shape: str,
+    columns: list[str] | None,
+    tree_paths: str = "kept",
+    max_rows: int | None = None,
 ) -> DataSettings:
     """The section `data` as the command line gives it.
 
@@ -84,6 +111,7 @@ def data_settings(
             fix="give it a name, or leave it out; a shell variable may be empty",
         )
     section: dict[str, Any] = {"train": sources, "format": _shape(shape), "columns": _columns(columns)}
+    section["tree_paths"] = tree_paths
     if max_rows is not None:
         section["max_rows"] = max_rows
     return config.from_mapping({"model": {"name": DEFAULT_MODEL}, "data": section}, where="the command line").data

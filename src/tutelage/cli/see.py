@@ -14,6 +14,7 @@ from tutelage.cli.data_options import (
     DEFAULT_MODEL,
     AsJson,
     Columns,
+    Formats,
     MaxTokens,
     Model,
     Settings,
@@ -22,6 +23,7 @@ from tutelage.cli.data_options import (
     Strict,
     Template,
     TokenizerFolder,
+    TreePaths,
     data_settings,
     render_settings,
     renderer_from_options,
@@ -60,6 +62,7 @@ def see(
     changed: Settings = None,
     shape: Shape = "auto",
     columns: Columns = None,
+    tree_paths: TreePaths = "kept",
     row: Annotated[int | None, typer.Option("--row", help="Show the Nth row (from 1) at every door.")] = None,
     limit: Annotated[
         int | None,
@@ -79,6 +82,7 @@ def see(
     max_seq_length: MaxTokens = 8192,
     strict: Strict = False,
     as_json: AsJson = False,
+    _formats: Formats = False,
 ) -> None:
     """Show rows as the model will be trained on them: trained tokens in colour, context dim, stop tokens marked.
 
@@ -90,7 +94,7 @@ def see(
     _refuse_pairs({"--json": as_json, "--html": html is not None, "--row": row is not None, "--tokens": tokens})
     default_rows = None if as_json else PAGE_ROWS if html else SHOWN_ROWS
     max_rows = None if everything or row is not None else limit or default_rows
-    data = data_settings(sources, shape=shape, columns=columns, max_rows=max_rows)
+    data = data_settings(sources, shape=shape, columns=columns, tree_paths=tree_paths, max_rows=max_rows)
     renderer = renderer_from_options(model, tokenizer, render_settings(template, changed))
     out = Terminal()
     ledger = Ledger(strict=strict)
@@ -140,7 +144,12 @@ def proven(
 
     def read(reader_ledger: Ledger) -> Iterable[Conversation]:
         rows = formats.read(
-            data.train, ledger=reader_ledger, shape=data.format, columns=data.columns, max_rows=data.max_rows
+            data.train,
+            ledger=reader_ledger,
+            shape=data.format,
+            columns=data.columns,
+            max_rows=data.max_rows,
+            tree_paths=data.tree_paths,
         )
         return rows if number is None else (row for row in rows if _ordinal(row.address) == number)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -75,6 +75,12 @@ class DataSettings(Section):
         description="How a row is laid out: alpaca, sharegpt, messages, prompt_completion, text or a shape of "
         "docs/formats_shapes.md; auto looks at the keys and values of the rows and says what it found.",
         json_schema_extra={"source": "layouts in common use; each shape names where it was seen"},
+    )
+    tree_paths: Literal["kept", "all"] = Field(
+        default="kept",
+        description="Of a row that is a tree of messages, such as an exported chat with regenerated replies: the path "
+        "that was kept, or all paths, each reply trained once.",
+        json_schema_extra={"source": "our choice: what a person went on with is what was wanted"},
     )
     columns: dict[str, Text] = Field(
         default={},

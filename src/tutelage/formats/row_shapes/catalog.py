@@ -82,6 +82,17 @@ class RowShape:
         return all(need.holds(row) for need in self.needs) and not any(bad.holds(row) for bad in self.without)
 
     @property
+    def outcome(self) -> str:
+        """What becomes of its rows, in a few words."""
+        if self.refuse:
+            return "refused"
+        if self.base:
+            return f"read as {self.base}"
+        if self.gather:
+            return "read, rows of a file put together"
+        return "read, several conversations a row" if self.several else "read"
+
+    @property
     def columns_text(self) -> str:
         """The columns that it is known by, for a sentence."""
         return ", ".join(dict.fromkeys(f"`{need.key}`" for need in self.needs))
