@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tutelage.builders.base_model import start_folder
 from tutelage.builders.dataset import Prepared, prepare, prepared_cache
 from tutelage.builders.measuring import RepliesOf, kept_while_evaluating, not_kept
 from tutelage.builders.named_adapters import NamedAdapter
@@ -16,6 +17,7 @@ from tutelage.builders.positions import positions_of
 from tutelage.builders.resolved_run import ResolvedRun, resolve
 from tutelage.builders.row_lengths import longest_rows
 from tutelage.builders.trained_model import TrainedModel, open_trained_model
+from tutelage.builders.vllm_replies import replies_by_vllm, require_answerable
 from tutelage.config import Settings
 from tutelage.distributed.strategy import Strategy
 from tutelage.errors import CheckpointError
@@ -25,8 +27,9 @@ from tutelage.evaluate.harness.tasks import HarnessTasks, load_tasks
 from tutelage.evaluate.heldout import heldout_loss
 from tutelage.evaluate.likelihoods import with_likelihoods
 from tutelage.evaluate.saved_results import read_eval_result
-from tutelage.evaluate.suite import EvalSuite, Metrics, run_suite
+from tutelage.evaluate.suite import NONE_GIVEN, EvalSuite, Metrics, run_suite
 from tutelage.evaluate.uncertainty import item_outcomes, of_same_tasks
+from tutelage.generate.requests import EndedReply
 from tutelage.model.architecture import Architecture, architecture_of
 from tutelage.model.loss import row_loss
 from tutelage.optim.master_weights import MasterWeights
@@ -125,13 +128,16 @@ def evaluate_opened(trained_model: TrainedModel, *, name: str, screen: Screen) -
     return _examine(trained_model, (name,), screen, lm_eval=lm_eval)[name].metrics
 
 
-def evaluate_beside_saved(folder: Path, *, base: bool, screen: Screen) -> tuple[Measured, Outcomes]:
+def evaluate_beside_saved(
+    folder: Path, *, base: bool, screen: Screen, by_vllm: bool = False
+) -> tuple[Measured, Outcomes]:
     """Measure a run's model again, and say what the other one had right when the run measured it, on the same items.
 
     Args:
         folder: the run's.
         base: measure the model that it started from, beside what it trained; False: the other way round.
         screen: told what happens.
+        by_vllm: have vLLM reply, before our own model is loaded for all else.
 
     Returns:
         What was measured now, and the saved outcomes; these are empty where the data changed since, or none are there.
@@ -141,7 +147,13 @@ def evaluate_beside_saved(folder: Path, *, base: bool, screen: Screen) -> tuple[
         CheckpointError: its settings cannot be read.
     """
     settings = run_files.read_settings(folder)
+    given = NONE_GIVEN
+    if by_vllm:
+        require_answerable(folder, settings)
     lm_eval = lm_eval_of(settings, screen.log)
+    if by_vllm:
+        prepared = prepared_again(settings, start_folder(settings.model, log=screen.log), log=screen.log)
+        given = replies_by_vllm(folder, settings, prepared, base=base, screen=screen)
     has_adapter = settings.model.method != "full"  # one object is then both models
     trained_model = open_trained_model(
         str(folder), tuned=has_adapter or not base, base=base and not has_adapter, log=screen.log
@@ -149,7 +161,8 @@ def evaluate_beside_saved(folder: Path, *, base: bool, screen: Screen) -> tuple[
     prepared = _prepared(trained_model, screen)
     name = "base" if base else "tuned"
     with kept_while_evaluating(folder, trained_model, log=screen.log) as replies:
-        measured = _measured(trained_model, (name,), settings, prepared, screen, replies=replies, lm_eval=lm_eval)[name]
+        how: dict[str, Any] = {"replies": replies, "lm_eval": lm_eval, "given": given}
+        measured = _measured(trained_model, (name,), settings, prepared, screen, **how)[name]
     if not _same_data(folder, prepared):
         return measured, {}
     saved = read_eval_result(folder / (run_files.AFTER if base else run_files.BEFORE), log=lambda _: None)
@@ -247,6 +260,7 @@ def _measured(
     *,
     replies: RepliesOf = not_kept,
     lm_eval: HarnessTasks | None = None,
+    given: Mapping[bytes, EndedReply] = NONE_GIVEN,
 ) -> dict[str, Measured]:
     resolved = resolve(settings)
     with trained_model.as_named(names[0]) as model:
@@ -269,6 +283,7 @@ def _measured(
                 row_loss=partial(row_loss, architecture=architecture),
                 attention=architecture.attention,
                 kept=kept,
+                given=given,
             )
             asked: Any = (model, trained_model.renderer, eval_suite, architecture)
             eval_result = with_likelihoods(eval_result, *asked)

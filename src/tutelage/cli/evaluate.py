@@ -9,13 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from tutelage.cli.report import result_or_none
-from tutelage.cli.run_options import Adapters, AsJson, DialValues, LmEval, Margin, MostForgotten, SaveDial
+from tutelage.cli.run_options import Adapters, AsJson, DialValues, EngineName, LmEval, Margin, MostForgotten, SaveDial
 from tutelage.errors import ConfigError
 from tutelage.report.console.measures import Drawn, before_after, several_models
 from tutelage.report.console.progress import Screen
 from tutelage.report.console.terminal import Terminal, print_json
 from tutelage.runs import folder as run_files
 from tutelage.runs.uncertainty import Uncertainty
+
+MANY = ("several models", "other questions")
 
 
 def evaluate(
@@ -34,6 +36,7 @@ def evaluate(
     dial: DialValues = None,
     margin: Margin = None,
     save_dial: SaveDial = None,
+    engine: EngineName = "own",
     as_json: AsJson = False,
 ) -> None:
     """Measure a run's tuned model again, on the recipe's validation rows, task and general set.
@@ -54,6 +57,7 @@ def evaluate(
             "other questions": asks_others,
             "--fail-if-forgets": most_forgotten is not None,
             "--dial": dial is not None,
+            "--engine vllm": engine == "vllm",
         }
     )
     if dial is not None or margin is not None or save_dial is not None:
@@ -82,7 +86,8 @@ def evaluate(
         if most_forgotten is not None:
             exit_if_forgot(uncertainty, most_forgotten)
         return
-    _evaluate_run(models[0], base=base, most_forgotten=most_forgotten, as_json=as_json)
+    by_vllm = engine == "vllm"
+    _evaluate_run(models[0], base=base, by_vllm=by_vllm, most_forgotten=most_forgotten, as_json=as_json)
 
 
 def _refuse_contradictions(given: Mapping[str, bool]) -> None:
@@ -98,18 +103,19 @@ def _refuse_contradictions(given: Mapping[str, bool]) -> None:
         ("--dial", "--fail-if-forgets", "leave the second out; --margin says what may be lost"),
         ("--dial", "several models", "name one run"),
         ("--dial", "other questions", "leave them out; the run's own are asked"),
+        *(("--engine vllm", other, "leave --engine out") for other in ("--dial", "--adapter", *MANY)),
     )
     for first, second, fix in contradictions:
         if given[first] and given[second]:
             raise ConfigError(f"{first} and {second} contradict each other", fix=fix)
 
 
-def _evaluate_run(run: str, *, base: bool, most_forgotten: float | None, as_json: bool) -> None:
+def _evaluate_run(run: str, *, base: bool, by_vllm: bool, most_forgotten: float | None, as_json: bool) -> None:
     from tutelage.builders.evaluation import evaluate_beside_saved
     from tutelage.evaluate.uncertainty import uncertainty_of
 
     folder = run_files.existing_run_folder(run)
-    measured, saved = evaluate_beside_saved(folder, base=base, screen=Screen(Terminal(stderr=True)))
+    measured, saved = evaluate_beside_saved(folder, base=base, screen=Screen(Terminal(stderr=True)), by_vllm=by_vllm)
     metrics = asdict(measured.metrics)
     result = result_or_none(folder) or {}
     no_metrics: dict[str, Any] = {"fields": {}}

@@ -151,7 +151,8 @@ def _show_end(plan: GuardPlan, guarded: Guarded, out: Terminal, *, as_json: bool
         out.print(note, style="dim", soft_wrap=True)
     limit = f"{100 * plan.limit:g} points"
     if guarded.choice.within:
-        out.print(f"Choice half: {trial.name} lost {100 * trial.lost:.1f} points, within {limit}.", soft_wrap=True)
+        moved = f"{'gained' if trial.lost < 0 else 'lost'} {100 * abs(trial.lost):.1f} points"
+        out.print(f"Choice half: {trial.name} {moved}, within {limit}.", soft_wrap=True)
     else:
         out.print(
             f"Choice half: no candidate lost at most {limit}; {trial.name} lost the least, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -46,6 +46,10 @@ Margin = Annotated[
         max=1.0,
         help="With --dial: name the largest value that lost at most this share of the general set; 0.03 unless given.",
     ),
+]
+EngineName = Annotated[
+    Literal["own", "vllm"],
+    typer.Option("--engine", help="Who replies: our engine, or vLLM where it is installed and there is a GPU."),
 ]
 SaveDial = Annotated[
     tuple[str, str] | None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -43,6 +43,7 @@ class Asking:
         process_group: processes that share the prompts; all get all replies.
         replies: those that are there are not asked for; all others are kept there.
         again: what is asked was asked before, so that only replies to asking again count as there.
+        given: replies of another engine, by the bytes of a prompt's ids, which are not asked for either.
     """
 
     max_new_tokens: int
@@ -53,6 +54,7 @@ class Asking:
     process_group: ProcessGroup = SINGLE
     replies: ReplyLog = NOT_KEPT
     again: bool = False
+    given: Mapping[bytes, EndedReply] = field(default_factory=dict)
 
 
 def ask(model: Any, tokenizer: Tokenizer, prompts: Served, how: Asking) -> list[EndedReply]:
@@ -87,6 +89,7 @@ def _ask_portion(
     group = how.process_group
     keys = [how.replies.key(prompt, again=how.again) for prompt in prompts]
     replies = {place: how.replies.known[key] for place, key in enumerate(keys) if key in how.replies.known}
+    replies |= {at: how.given[ids] for at, ids in enumerate(map(_bytes, prompts)) if ids in how.given}
     how.done(len(range(group.rank, len(replies), group.size)))
     while waiting := [place for place in range(len(prompts)) if place not in replies]:
         batch_prompts = min(how.batch_prompts, len(waiting))
@@ -116,6 +119,10 @@ def _ask_portion(
         how = replace(how, batch_prompts=batch_prompts // 2)
         how.log(f"Memory ran out as prompts were answered: the rest is asked {how.batch_prompts} at once")
     return [replies[place] for place in range(len(prompts))], how
+
+
+def _bytes(ids: TokenIds) -> bytes:
+    return ids.tobytes()
 
 
 def _keep(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from tutelage.distributed.collective_errors import collective_call, failures
@@ -34,6 +35,8 @@ from tutelage.runs.losses import Losses
 from tutelage.runs.multiple_choice import ChoiceScores
 from tutelage.runs.unchecked import Unchecked
 from tutelage.types import Message, PackedSequence, Prompt
+
+NONE_GIVEN: Mapping[bytes, EndedReply] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,7 @@ def run_suite(
     tolerate_failures: bool = False,
     log: Callable[[str], None] = lambda _: None,
     kept: ReplyLog = NOT_KEPT,
+    given: Mapping[bytes, EndedReply] = NONE_GIVEN,
 ) -> EvalResult:
     """Measure `model`; it attends as it trains again when this returns.
 
@@ -138,6 +142,7 @@ def run_suite(
         tolerate_failures: a measure that fails is left out, and named in `failed`; of several processes, by all.
         log: told where memory runs out, and less is computed at once, and where the model wants its prompts apart.
         kept: has replies of this model that need not be asked for, and takes all others as they end.
+        given: replies of this model by another engine, by the bytes of the prompts' ids.
     """
     failed: dict[str, str] = {}
     tolerated = failures(process_group) if tolerate_failures else ()
@@ -153,9 +158,11 @@ def run_suite(
     prompts_by_set = _prompts_by_set(renderer, eval_suite)
     try:
         with unsharded() if prompts_by_set else nullcontext():
-            batching = _together(model, renderer, eval_suite, log, process_group)
+            batching = Batching("alone")
+            if not given:
+                batching = _together(model, renderer, eval_suite, log, process_group)
             longest, together = eval_suite.max_new_tokens, eval_suite.batch_prompts
-            how = Asking(longest, together, batching, done, log, process_group, replies=kept)
+            how = Asking(longest, together, batching, done, log, process_group, replies=kept, given=given)
             asked.fill(model, renderer, prompts_by_set, how, tolerated, most_again=eval_suite.asked_again)
     except tolerated as error:  # nothing can be asked
         asked.failed |= dict.fromkeys(prompts_by_set, cause_of(error))
