@@ -11,7 +11,11 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from tutelage.config.curation_decontaminate import DecontaminateSettings
-from tutelage.config.curation_duplicates import ExactDuplicatesSettings, NearDuplicatesSettings
+from tutelage.config.curation_duplicates import (
+    ExactDuplicatesSettings,
+    NearDuplicatesSettings,
+    SemanticDuplicatesSettings,
+)
 from tutelage.config.curation_normalize import NormalizeSettings
 from tutelage.config.sections import Section, Text
 
@@ -38,6 +42,7 @@ class CurateSettings(Section):
     exact_duplicates: ExactDuplicatesSettings = ExactDuplicatesSettings()
     decontaminate: DecontaminateSettings = DecontaminateSettings()
     near_duplicates: NearDuplicatesSettings = NearDuplicatesSettings()
+    semantic_duplicates: SemanticDuplicatesSettings = SemanticDuplicatesSettings()
 
     @model_validator(mode="after")
     def _names_steps(self) -> Self:
