@@ -227,3 +227,48 @@ def test_b23_folders_with_brackets_are_taken_by_name(tmp_path, load, put):
     assert prompts(load(tmp_path / "data[bold]/*.jsonl")) == ["data[bold]/y.jsonl"]
     assert prompts(load(tmp_path / "data[bold]")) == ["data[bold]/y.jsonl"]
     assert prompts(load(tmp_path / "b[" / "*.jsonl")) == ["b[/z.jsonl"]
+
+
+CARD = """---
+license: cc-by-4.0
+configs:
+- config_name: easy
+  default: true
+  data_files:
+  - split: train
+    path: data/easy-*
+  - split: test
+    path: data/held-*
+- config_name: hard
+  data_files:
+    train: [data/hard.jsonl]
+---
+# About
+"""
+
+
+def test_a_card_says_which_files_are_of_which_split(put, load, repository):
+    put("hub/README.md", CARD)
+    for name in ("easy-0", "easy-1", "held-0", "hard"):
+        put(f"hub/data/{name}.jsonl", row(name))
+    result = load("owner/name")
+    assert [text[0][1] for text in result.texts] == ["easy-0", "easy-1"]
+    assert any("license cc-by-4.0" in note for note in result.ledger.notes)
+    assert [text[0][1] for text in load("owner/name:test").texts] == ["held-0"]
+    assert [text[0][1] for text in load("owner/name:hard/train").texts] == ["hard"]
+    put("hub/README.md", CARD.replace("  default: true\n", ""))
+    with pytest.raises(DataError, match="several parts") as caught:
+        load("owner/name")
+    assert "easy, hard" in str(caught.value)
+
+
+def test_a_folder_with_a_card_gives_its_training_split(put, load):
+    put("set/README.md", CARD)
+    put("set/data/easy-0.jsonl", row("easy"))
+    folder = put("set/data/held-0.jsonl", row("held")).parent.parent
+    result = load(folder)
+    assert [text[0][1] for text in result.texts] == ["easy"]
+    assert any("1 others are not" in note for note in result.ledger.notes)
+    for text in ("---\nconfigs: [oops\n---\n", "---\n- a\n---\n", "no head", "---\nconfigs: 3\nlicense: [mit]\n---\n"):
+        put("set/README.md", text)
+        assert len(load(folder).texts) == 2

@@ -1,4 +1,4 @@
-"""Opens a file and gives its bytes: gzip or not, without a byte-order mark, and with a missing end told, not raised."""
+"""Opens a file and gives its bytes, unpacked and without a byte-order mark; a missing end is told, not raised."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tutelage.errors import DataError, cause_of
+from tutelage.formats.zstdstream import ZSTD_MAGIC, ZstdDamageError, open_zstd
 from tutelage.types import Address, Drop
 
 UTF8_BOM = b"\xef\xbb\xbf"
@@ -90,6 +91,14 @@ class ByteStream:
         Raises:
             DataError: for any other end.
         """
+        if isinstance(error, ZstdDamageError):
+            raise DataError(
+                "The zstd file is damaged",
+                where=self.display_name,
+                found=str(error),
+                expected="a whole stream; no row of the file can be trusted",
+                fix="copy or download it again",
+            ) from error
         if isinstance(error, EOFError) and not self._has_trailer(stream.tell()):
             self.damage = str(error)
             return
@@ -128,7 +137,9 @@ class ByteStream:
     def _open(self) -> io.BufferedReader | gzip.GzipFile:
         try:
             with self.path.open("rb") as stream:
-                is_gzip = stream.read(2) == GZIP_MAGIC
-            return gzip.open(self.path, "rb") if is_gzip else self.path.open("rb")
+                start = stream.read(len(ZSTD_MAGIC))
+            if start == ZSTD_MAGIC:
+                return open_zstd(self.path)
+            return gzip.open(self.path, "rb") if start.startswith(GZIP_MAGIC) else self.path.open("rb")
         except OSError as error:
             raise self._read_error(error) from error

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
 from tutelage.formats.bytestream import ByteStream
-from tutelage.formats.names import TURN_KEYS
+from tutelage.formats.names import TURN_KEYS, WRAPPER_KEYS
 from tutelage.formats.nested import (
     DuplicateKeyObject,
     ExactDecoder,
@@ -32,8 +32,9 @@ _WHITESPACE = re.compile(r"[ \t\n\r]*")
 _ROW_START = re.compile(r"\n([ \t]*)\{")
 _ITEM_INDENT = re.compile(r"[ \t\r\n]*\n([ \t]*)\Z")
 _BOM = "\ufeff"
-RowTests = tuple[Callable[[Mapping[str, Any]], bool], Callable[[Mapping[str, Any]], bool]]
-"""Whether an object is a row by itself, and whether it is one for sure, whatever list it holds."""
+_SIDE_BY_SIDE = re.compile(rb"\}[ \t]*\{")
+RowTests = tuple[Callable[[Mapping[str, Any]], bool], Callable[[Mapping[str, Any]], bool], Callable[[str], None]]
+"""Whether an object is a row by itself, whether it is one for sure, whatever list it holds, and what takes a note."""
 
 _LINE_ENDS = frozenset({"\n", "", "\r\n"})
 
@@ -55,7 +56,8 @@ def json_lines(stream: ByteStream, display_name: str) -> RawRows:
             cached_value = shared_endings.decoded(text, decoder)
             value = _decoded_value(text, decoder) if cached_value is None else cached_value
         except (ValueError, RecursionError) as error:
-            yield _retry_without_bom(line, Address(display_name, line_number), error)
+            address = Address(display_name, line_number)
+            yield from _side_by_side(line, address, decoder) or [_retry_without_bom(line, address, error)]
             continue
         address = Address(display_name, line_number)
         row = checked_row(address, value, text, decoder, check_surrogates=may_hold_surrogate(text))
@@ -104,6 +106,24 @@ def _row_or_drop(address: Address, value: Any, *, check_surrogates: bool) -> Raw
     if check_surrogates and has_surrogate(value):
         return Drop(address, "lone_surrogate", LONE_SURROGATE)
     return RawRow(address, value)
+
+
+def _side_by_side(line: bytes, address: Address, decoder: ExactDecoder) -> list[RawRow | Drop]:
+    """The rows of a line that holds several objects with nothing between them; none where it holds anything else."""
+    rows: list[RawRow | Drop] = []
+    if _SIDE_BY_SIDE.search(line) is None:
+        return rows
+    try:
+        text = line.decode("utf-8").strip()
+        position = 0
+        while position < len(text):
+            value, end = decoder.raw_decode(text, position)
+            source = text[position:end]
+            rows.append(checked_row(address, value, source, decoder, check_surrogates=may_hold_surrogate(source)))
+            position = _skip_whitespace(text, end)
+    except (ValueError, RecursionError):
+        return []
+    return rows
 
 
 def _retry_without_bom(line: bytes, address: Address, error: Exception) -> RawRow | Drop:
@@ -158,7 +178,7 @@ def json_document(
     if text[start : start + 1] == "[":
         yield from _arrays(text, start, display_name, checks, note)
         return
-    yield from _objects(text, start, display_name, checks, (is_row, is_whole))
+    yield from _objects(text, start, display_name, checks, (is_row, is_whole, note))
 
 
 class _Checks:
@@ -268,26 +288,36 @@ def _objects(text: str, start: int, display_name: str, checks: _Checks, tests: R
             yield from _wrapped_rows(value, address, tests, checks)
 
 
-def _wrapped_list(value: Any, tests: RowTests) -> list[Any] | None:
-    """The one list of objects inside an object that is no row itself."""
-    is_row, is_whole = tests
+def _wrapped_list(value: Any, tests: RowTests) -> tuple[str, list[Any]] | None:
+    """The one list of objects inside an object that is no row itself, or of several the one named for rows."""
+    is_row, is_whole, _ = tests
     if not isinstance(value, dict) or is_whole(value):
         return None
-    lists = [member for member in value.values() if isinstance(member, list) and member and isinstance(member[0], dict)]
-    if len(lists) != 1:
+    names = _lists_of_objects(value)
+    if len(names) > 1 and not is_row(value):
+        names = [name for name in names if name in WRAPPER_KEYS]
+    if len(names) != 1:
         return None
-    first_item = lists[0][0]
+    items = value[names[0]]
+    first_item = items[0]
     items_are_turns = any(key in first_item for key in TURN_KEYS["role"])
     if is_row(value) and (items_are_turns or not is_row(first_item)):
         return None
-    return list(lists[0])
+    return names[0], list(items)
+
+
+def _lists_of_objects(value: Mapping[str, Any]) -> list[str]:
+    return [name for name, inner in value.items() if isinstance(inner, list) and inner and isinstance(inner[0], dict)]
 
 
 def _wrapped_rows(value: Any, address: Address, tests: RowTests, checks: _Checks) -> Iterator[RawRow | Drop]:
     if isinstance(value, DuplicateKeyObject):
         yield Drop(address, "duplicate_key", duplicate_key_sentence(value.key))
         return
-    for index, item in enumerate(_wrapped_list(value, tests) or ()):
+    name, items = _wrapped_list(value, tests) or ("", [])
+    if others := [f"`{other}`" for other in _lists_of_objects(value) if other != name]:
+        tests[2](f"{address.file}: its rows are those of `{name}`; {', '.join(others)} are not read")
+    for index, item in enumerate(items):
         item_address = Address(address.file, index, "item")
         if (key := duplicate_key_in(item)) is not None:
             yield Drop(item_address, "duplicate_key", duplicate_key_sentence(key))

@@ -13,7 +13,7 @@ from tutelage.errors import ConfigError
 from tutelage.formats.row_shapes.catalog import row_shapes
 from tutelage.types import Role
 
-FileKind = Literal["json_lines", "json_document", "csv", "tsv", "parquet", "text"]
+FileKind = Literal["json_lines", "json_document", "csv", "tsv", "parquet", "arrow", "text"]
 
 TABLE: Final[dict[str, Any]] = json.loads(files("tutelage.formats").joinpath("names.json").read_text("utf-8"))
 
@@ -32,6 +32,9 @@ PART_KEYS: Final[tuple[str, ...]] = tuple(TABLE["part_keys"])
 ENDINGS: Final[dict[str, FileKind]] = TABLE["endings"]
 KIND_TITLES: Final[dict[FileKind, str]] = TABLE["kind_titles"]
 HUB_ENDINGS: Final[tuple[str, ...]] = tuple(TABLE["hub_endings_by_preference"])
+COMPRESSIONS: Final[tuple[str, ...]] = tuple(TABLE["compressions"])
+WRAPPER_KEYS: Final = frozenset(TABLE["wrapper_keys"])
+MAGIC_FIXES: Final[dict[str, str]] = TABLE["magic_fixes"]
 NOT_DATA: Final = frozenset(TABLE["not_data"])
 NOT_DATA_STEMS: Final[tuple[str, ...]] = tuple(TABLE["not_data_stems"])
 SPLIT_WORDS: Final[tuple[str, ...]] = tuple(TABLE["split_words"])

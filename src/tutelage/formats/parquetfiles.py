@@ -1,4 +1,4 @@
-"""Rows of Parquet files: Arrow's columns, structs, lists, maps and JSON at any depth -> the values JSON would give."""
+"""Rows of Parquet and Arrow files: columns, structs, lists, maps and JSON at any depth -> what JSON would give."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tutelage.formats.rawrow import RawRow, RawRows, RowError
 from tutelage.types import Address, Drop
 
 PARQUET_ROWS_A_BATCH = 1024
+_ARROW_MAGIC: Final = b"ARROW1"
 _JSON_NAME: Final = "arrow.json"
 _EXTENSION_KEY: Final = b"ARROW:extension:name"
 
@@ -25,23 +26,60 @@ def parquet_rows(path: Path, display_name: str) -> RawRows:
         DataError: the file is damaged or no Parquet, a page disagrees with its checksum, or its columns cannot be told
             apart by name.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
+
+    def batches() -> Iterator[tuple[Any, Any]]:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield file.schema_arrow, None
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS_A_BATCH):
+                yield file.schema_arrow, batch
+
+    return _table_rows(batches(), display_name, "Parquet")
+
+
+def arrow_rows(path: Path, display_name: str) -> RawRows:
+    """Rows of an Arrow file, or of a stream of Arrow's messages as the `datasets` library keeps it.
+
+    Raises:
+        DataError: the file is damaged or no Arrow, or its columns cannot be told apart by name.
+    """
+    import pyarrow as pa
+
+    def batches() -> Iterator[tuple[Any, Any]]:
+        with pa.OSFile(str(path)) as source:
+            is_file = source.read(len(_ARROW_MAGIC)) == _ARROW_MAGIC
+            source.seek(0)
+            if is_file:
+                with pa.ipc.open_file(source) as file:
+                    yield file.schema, None
+                    for index in range(file.num_record_batches):
+                        yield file.schema, file.get_batch(index)
+                return
+            with pa.ipc.open_stream(source) as stream:
+                yield stream.schema, None
+                for batch in stream:
+                    yield stream.schema, batch
+
+    return _table_rows(batches(), display_name, "Arrow")
+
+
+def _table_rows(batches: Iterator[tuple[Any, Any]], display_name: str, title: str) -> RawRows:
+    """Rows of batches that come with their schema, which comes once before them."""
+    import pyarrow as pa
 
     row_number = 0
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            schema = file.schema_arrow
-            conversions = _conversions(schema, display_name)
-            filled = any(_has_struct(column.type) for column in schema)
-            for batch in file.iter_batches(batch_size=PARQUET_ROWS_A_BATCH):
-                for fields in _batch_rows(batch):
-                    row_number += 1
-                    address = Address(display_name, row_number, "row")
-                    if isinstance(fields, str):
-                        yield Drop(address, "invalid_utf8", fields)
-                        continue
-                    yield _row(address, fields, conversions, filled=filled)
+        schema, _ = next(batches)
+        conversions = _conversions(schema, display_name)
+        filled = any(_has_struct(column.type) for column in schema)
+        for _, batch in batches:
+            for fields in _batch_rows(batch):
+                row_number += 1
+                address = Address(display_name, row_number, "row")
+                if isinstance(fields, str):
+                    yield Drop(address, "invalid_utf8", fields)
+                    continue
+                yield _row(address, fields, conversions, filled=filled)
     except UnicodeDecodeError as error:
         raise DataError(
             "The name of a column is not UTF-8",
@@ -52,10 +90,10 @@ def parquet_rows(path: Path, display_name: str) -> RawRows:
         ) from error
     except (pa.ArrowException, OSError) as error:
         raise DataError(
-            "The Parquet file cannot be read",
+            f"The {title} file cannot be read",
             where=f"{display_name}:row {row_number + 1}",
             found=cause_of(error),
-            expected="a whole Parquet file",
+            expected=f"a whole {title} file",
             fix="copy or download it again",
         ) from error
 

@@ -9,9 +9,16 @@ from typing import Any
 
 from tutelage.errors import DataError
 from tutelage.formats.bytestream import GZIP_MAGIC, ByteStream
-from tutelage.formats.names import ENDINGS, KIND_TITLES, MAGIC, FileKind
+from tutelage.formats.names import COMPRESSIONS, ENDINGS, KIND_TITLES, MAGIC, MAGIC_FIXES, FileKind
+from tutelage.formats.zstdstream import ZSTD_MAGIC
 
 HEAD_BYTES = 1 << 16
+ARROW_MAGIC = b"ARROW1"
+ARROW_STREAM_START = b"\xff\xff\xff\xff"
+"""What a stream of Arrow's messages, without a file's frame, begins with."""
+
+TAR_PLACE, TAR_MAGIC = 257, b"ustar"
+READABLE = "JSON, JSON lines, CSV, TSV, Parquet, Arrow or text in UTF-8, plain or compressed by gzip or zstd"
 _TEXT_CONTROLS = frozenset(b"\t\n\r\x0b\x0c\x1b\x1c\x1d\x1e\x1f\x08\x07")
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 
@@ -25,8 +32,10 @@ class Sniffed:
 
 
 def ending(path: Path) -> str:
-    """The ending that names the content: `.jsonl` for both x.jsonl and x.jsonl.gz."""
-    name = path.name.lower().removesuffix(".gz")
+    """The ending that names the content: `.jsonl` for x.jsonl, x.jsonl.gz and x.jsonl.zst."""
+    name = path.name.lower()
+    for compression in COMPRESSIONS:
+        name = name.removesuffix(compression)
     return Path(name).suffix
 
 
@@ -46,6 +55,8 @@ def sniff(path: Path, display_name: str) -> Sniffed:
     expected = ENDINGS.get(ending(path))
     if start.startswith(b"PAR1"):
         return _sniffed(display_name, "parquet", expected)
+    if start.startswith(ARROW_MAGIC) or (expected == "arrow" and start.startswith(ARROW_STREAM_START)):
+        return _sniffed(display_name, "arrow", expected)
     if start.startswith(b"version https://git-lfs"):
         raise DataError(
             "The file is a Git LFS pointer, not the data",
@@ -86,15 +97,23 @@ def _refuse_binary(start: bytes, head: bytes, display_name: str) -> None:
                     f"The file is {title}",
                     where=display_name,
                     found=f"first bytes {data[:6].hex(' ')}",
-                    expected="JSON, JSON lines, CSV, TSV, Parquet or text, plain or gzip-compressed",
-                    fix="unpack or convert it first",
+                    expected=READABLE,
+                    fix=MAGIC_FIXES.get(title, "unpack or convert it first"),
                 )
-    if head.startswith((GZIP_MAGIC, b"PAR1")) or _looks_binary(head[:4096]):
+    if head[TAR_PLACE : TAR_PLACE + len(TAR_MAGIC)] == TAR_MAGIC:
+        raise DataError(
+            "The file is a tar archive",
+            where=display_name,
+            found=f"`ustar` at byte {TAR_PLACE}",
+            expected=READABLE,
+            fix="unpack it, and name the folder: tar -xf FILE -C FOLDER",
+        )
+    if head.startswith((GZIP_MAGIC, ZSTD_MAGIC, b"PAR1")) or _looks_binary(head[:4096]):
         raise DataError(
             "The file is binary",
             where=display_name,
             found=f"first bytes {head[:8].hex(' ')}",
-            expected="JSON, JSON lines, CSV, TSV, Parquet or text in UTF-8, plain or gzip-compressed",
+            expected=READABLE,
             fix="check that this is the data file, or convert it to JSON lines",
         )
 

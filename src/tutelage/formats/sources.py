@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Literal
 
 from tutelage.errors import DataError, SourceNotFoundError, cause_of
+from tutelage.formats.dataset_card import CARD, DatasetCard, card_of, files_of_folder
+from tutelage.formats.dataset_folders import saved_files
 from tutelage.formats.memory import kept_rows
-from tutelage.formats.names import ENDINGS, HUB_ENDINGS, NOT_DATA, NOT_DATA_STEMS, SPLIT_WORDS
+from tutelage.formats.names import COMPRESSIONS, ENDINGS, HUB_ENDINGS, NOT_DATA, NOT_DATA_STEMS, SPLIT_WORDS
 from tutelage.formats.sniff import ending
 from tutelage.system import hub
 from tutelage.types import Unit
@@ -138,6 +140,10 @@ def _is_data(relative: Path) -> bool:
 
 
 def _folder_files(folder: Path, note: Callable[[str], None]) -> list[SourceFile]:
+    saved = saved_files(folder, note)
+    if saved is not None:
+        return [SourceFile(path, path_text(path)) for path in saved]
+
     def on_walk_error(error: OSError) -> None:
         subfolder = Path(error.filename)
         if subfolder == folder:
@@ -157,10 +163,10 @@ def _folder_files(folder: Path, note: Callable[[str], None]) -> list[SourceFile]
         raise DataError(
             "The folder holds no data files",
             where=path_text(folder),
-            expected="files ending in " + " ".join(ENDINGS) + ", plain or .gz",
+            expected="files ending in " + " ".join(ENDINGS) + ", plain or " + ", ".join(COMPRESSIONS),
             fix="name the folder that holds them, or the files themselves",
         )
-    return [SourceFile(path, path_text(path)) for path in sorted(paths)]
+    return [SourceFile(path, path_text(path)) for path in files_of_folder(folder, sorted(paths), note)]
 
 
 def _is_file(path: Path, note: Callable[[str], None]) -> bool:
@@ -229,7 +235,7 @@ def _similar_paths(path: Path) -> list[str]:
 
 
 def _hub_files(repository: str, selection: str, note: Callable[[str], None]) -> list[SourceFile]:
-    patterns = [f"*{ending_}{compression}" for ending_ in HUB_ENDINGS for compression in ("", ".gz")]
+    patterns = [CARD, *(f"*{ending_}{compression}" for ending_ in HUB_ENDINGS for compression in ("", *COMPRESSIONS))]
     folder = hub.snapshot(repository, kind="dataset", patterns=patterns)
     names = _data_paths(folder)
     if not names:
@@ -242,8 +248,23 @@ def _hub_files(repository: str, selection: str, note: Callable[[str], None]) -> 
             expected="files ending in " + " ".join(HUB_ENDINGS),
             fix="download it and convert it to JSON lines",
         )
-    chosen = _files_of_best_format(_split_files(repository, selection, names), repository, note)
+    card = card_of(folder)
+    stated = None if card is None else _stated_files(card, repository, selection, names, note)
+    chosen = _files_of_best_format(stated or _split_files(repository, selection, names), repository, note)
     return [SourceFile(folder / name, f"{repository}/{name.as_posix()}") for name in chosen]
+
+
+def _stated_files(
+    card: DatasetCard, repository: str, selection: str, names: list[Path], note: Callable[[str], None]
+) -> list[Path] | None:
+    """The files that the data set's card states for the selection; None where it states none."""
+    if card.license:
+        note(f"{repository}: its card states the license {card.license}")
+    configuration, _, split = selection.rpartition("/")
+    if not card.parts or (configuration and configuration not in card.parts):
+        return None
+    stated = card.files(names, configuration, split or "train", repository)
+    return None if stated is None else [Path(name) for name in stated]
 
 
 def _data_paths(folder: Path) -> list[Path]:

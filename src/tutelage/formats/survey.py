@@ -14,7 +14,7 @@ from tutelage.errors import DataError
 from tutelage.formats.bytestream import ByteStream
 from tutelage.formats.jsonfiles import json_document, json_lines
 from tutelage.formats.names import DEFAULT_FIELDS, SHAPES, SHAPES_BY_PRIORITY, FileKind, nearest
-from tutelage.formats.parquetfiles import parquet_rows
+from tutelage.formats.parquetfiles import arrow_rows, parquet_rows
 from tutelage.formats.rawrow import RawRow, RawRows
 from tutelage.formats.row_shapes.catalog import row_shapes
 from tutelage.formats.row_shapes.recognition import Pattern, Recognition, is_recognized, pattern_of
@@ -89,6 +89,8 @@ def raw_rows(
         )
     if kind == "parquet":
         return parquet_rows(file.path, file.display_name)
+    if kind == "arrow":
+        return arrow_rows(file.path, file.display_name)
     if kind == "text":
         return text_rows(stream, file.display_name, note)
     named_columns = set((columns or {}).values())

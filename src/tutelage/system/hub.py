@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tutelage.errors import SourceNotFoundError
 
@@ -54,3 +54,17 @@ def snapshot(repository: str, *, kind: RepositoryKind, patterns: Sequence[str], 
             expected="a local path, or a hub id with a network connection",
             fix="check the path; or connect once so that it is cached; or download it elsewhere and give the folder",
         ) from error
+
+
+def card_head(path: Path) -> dict[str, Any] | None:
+    """The head of a card, which stands between lines of three dashes; None where there is none that can be read."""
+    try:
+        with path.open("rb") as stream:
+            if stream.read(3) != b"---":
+                return None
+        from huggingface_hub import metadata_load
+
+        head = metadata_load(path)
+    except Exception:  # noqa: BLE001  # a card is written by hand: whatever is wrong in it, the data is there without it
+        return None
+    return head if isinstance(head, dict) else None
