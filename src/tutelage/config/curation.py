@@ -17,9 +17,10 @@ from tutelage.config.curation_duplicates import (
     SemanticDuplicatesSettings,
 )
 from tutelage.config.curation_normalize import NormalizeSettings
+from tutelage.config.curation_quality import QualitySettings
 from tutelage.config.sections import Section, Text
 
-DEFAULT_STEPS: list[str] = ["normalize", "exact_duplicates", "near_duplicates"]
+DEFAULT_STEPS: list[str] = ["normalize", "quality", "exact_duplicates", "near_duplicates"]
 """Those that are on unless `curate.steps` says otherwise, in the order they are taken."""
 
 
@@ -39,6 +40,7 @@ class CurateSettings(Section):
     )
 
     normalize: NormalizeSettings = NormalizeSettings()
+    quality: QualitySettings = QualitySettings()
     exact_duplicates: ExactDuplicatesSettings = ExactDuplicatesSettings()
     decontaminate: DecontaminateSettings = DecontaminateSettings()
     near_duplicates: NearDuplicatesSettings = NearDuplicatesSettings()

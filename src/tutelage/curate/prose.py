@@ -15,13 +15,18 @@ _CODE_CHARACTERS = "{}[]()<>=;_|\\/+*&^~#@$%"
 _WITHOUT_CODE_CHARACTERS = str.maketrans("", "", _CODE_CHARACTERS)
 
 PROGRAM_LINES: Final = 0.3
-_CODE_LINE = re.compile(
-    r"^[ \t]*(?:(?:def|class|import|from|return|elif|except|raise|with|async|assert|print|public|private|protected"
-    r"|static|function|const|let|var|void|int|using|namespace|package|include|fn|func|SELECT|INSERT|UPDATE|CREATE)\b"
-    r"(?=[^\n]*[({:;=.\"'<])|[#]include|<\?php|[)}\]]+[;,]?$|//|/\*|@\w+\()"
-    r"|[^\n]*(?:[)\]}\"'];|\{)$|[^\n]*\)\s*:$",
-    re.MULTILINE,
+PROGRAM_JUDGED: Final = 40
+"""Lines at the start of a text by which it is judged to be a program."""
+_PROGRAM_WORDS: Final = (
+    "assert|async|await|case|catch|class|const|continue|def|elif|else|enum|except|export|finally|fn|for|foreach|from|func"
+    "|function|if|import|include|int|let|match|namespace|package|pass|print|private|protected|public|raise|return|static"
+    "|struct|switch|throw|try|use|using|var|void|while|with|yield|SELECT|INSERT|UPDATE|CREATE|DELETE"
 )
+_LINE_BEGINS: Final = re.compile(
+    rf"(?:[ \t]+(?:{_PROGRAM_WORDS})\b|(?:{_PROGRAM_WORDS})\b(?=[^\n]*[({{:=\"'<])"
+    r"|[ \t]*(?:#include|<\?php|[)}\]]+[;,]?$|//|/\*|@\w+\())"
+)
+_LINE_ENDS: Final = (");", "];", "};", '";', "';", "{", "):")
 _FENCED_OR_INLINE = r"(?P<fence>`{3,}|~{3,}).*?(?:(?P=fence)|\Z)|(?<!`)(?P<ticks>`{1,2})(?!`).+?(?<!`)(?P=ticks)(?!`)"
 _FORMULA = (
     r"\$\$.*?\$\$|\$(?=[^\s$])[^$\n]{0,300}(?<=[^\s$])\$(?!\d)|\\\(.*?\\\)|\\\[.*?\\\]"
@@ -50,10 +55,9 @@ def is_mostly_code(prose: str) -> bool:
 
 def is_program(text: str) -> bool:
     """Whether a text without backticks is a program: `PROGRAM_LINES` of its lines begin or end as lines of code do."""
-    if not _CODE_LINE.search(text):
-        return False
-    lines = sum(not line.isspace() for line in text.splitlines() if line)
-    return sum(1 for _ in _CODE_LINE.finditer(text)) > PROGRAM_LINES * lines
+    lines = [line for line in text.split("\n", PROGRAM_JUDGED) if line and not line.isspace()][:PROGRAM_JUDGED]
+    of_code = sum(1 for line in lines if line.endswith(_LINE_ENDS) or _LINE_BEGINS.match(line))
+    return of_code > PROGRAM_LINES * len(lines)
 
 
 def is_json(text: str) -> bool:

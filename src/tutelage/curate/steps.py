@@ -7,10 +7,11 @@ from tutelage.curate.decontaminate import DECONTAMINATE
 from tutelage.curate.exact_duplicates import EXACT_DUPLICATES
 from tutelage.curate.near_duplicates import NEAR_DUPLICATES
 from tutelage.curate.normalize import NORMALIZE
+from tutelage.curate.quality import QUALITY
 from tutelage.curate.semantic_duplicates import SEMANTIC_DUPLICATES
 from tutelage.curate.step import AnyStep, CorpusStep, RowStep, StepContext
 
-STEPS: tuple[AnyStep, ...] = (NORMALIZE, EXACT_DUPLICATES, DECONTAMINATE, NEAR_DUPLICATES, SEMANTIC_DUPLICATES)
+STEPS: tuple[AnyStep, ...] = (NORMALIZE, QUALITY, EXACT_DUPLICATES, DECONTAMINATE, NEAR_DUPLICATES, SEMANTIC_DUPLICATES)
 BY_NAME = {definition.name: definition for definition in STEPS}
 
 

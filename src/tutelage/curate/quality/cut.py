@@ -1,0 +1,112 @@
+"""Replies that break off in the middle of a sentence: the writer's limit was reached, or a file was cut."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+from tutelage.config.curation_quality import CutSettings
+from tutelage.curate.prose import is_json, is_program
+from tutelage.curate.quality.rule import RowTexts, RuleDefinition
+from tutelage.curate.texts import words
+
+_TAIL: Final = 400
+"""Characters at the end that tell the language."""
+_LEAST_WORDS: Final = 8
+"""A reply of fewer words is an answer, a title or a name, and needs no full stop."""
+_LEAST_FUNCTION_WORDS: Final = 2
+"""Different ones that show a language: a letter in a formula may be a word of some."""
+_SIGN_OFF_WORDS: Final = 6
+"""A last line of so few words that ends in a comma is the end of a letter ("Best regards,")."""
+_OPEN_END: Final = re.compile(r"[,，、([{“«‘¿¡（「『]\Z|(?<=[a-zà-ÿа-яё])-\Z")
+_LAST_WORD: Final = re.compile(r"(?<![\w'’-])([a-zà-öø-ÿąćęłńóśźżа-яё]+)\Z")
+_WORD: Final = re.compile(r"[^\W\d_]+")
+_NO_SENTENCE: Final = re.compile(r"\|[^\n]*\Z|https?://\S+\Z|\\[a-zA-Z]+\S*\Z|[=<>+*/^]\s*\S+\Z|\A\s*[-\w.]+\s*[=:]\s")
+"""Last lines that are rows of tables, addresses, formulas or entries of a form."""
+_ENDS_SENTENCE: Final = re.compile(r"[.!?。！？؟।…][\"'”’»)\]*_]*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Finds an end that no sentence has: a comma or an opening bracket, an article, conjunction or preposition.
+
+    Code, JSON, tables, formulas and URLs are left alone, and so is a missing full stop by itself: lists, titles, and
+    languages such as Thai go without. `missing_full_stop` takes it for a cut where all other lines of the reply that
+    are as long end with one.
+    """
+
+    settings: CutSettings
+
+    def __call__(self, row: RowTexts) -> str | None:
+        """The last words, and what is wrong with them."""
+        if not row.replies:
+            return None
+        text = row.replies[-1].rstrip()
+        if not text or text[-1] in '.!?。！？؟।…`"”»)]}>*_:|' or len(text) < 3 * _LEAST_WORDS:
+            return None
+        line = text[text.rfind("\n") + 1 :]
+        problem = self._problem(text, line)
+        if problem is None or _NO_SENTENCE.search(line) or len(words(text[:_TAIL])) < _LEAST_WORDS:
+            return None
+        return None if row.prose[-1].rstrip() != text and _ends_in_code(row) else f"{problem}: ...{line[-60:]!r}"
+
+    def _problem(self, text: str, line: str) -> str | None:
+        if _OPEN_END.search(line) is not None:
+            if line[-1] == "," and len(line.split()) <= _SIGN_OFF_WORDS:
+                return None
+            return None if is_json(text) or is_program(text) else f"ends with {line[-1]!r}"
+        word = _LAST_WORD.search(line)
+        if word is not None and word[1] in _all_words() and _ends_no_sentence(word[1], text[-_TAIL:]):
+            return None if is_program(text) else f"ends with the word {word[1]!r}"
+        if self.settings.missing_full_stop and line[-1].isalnum():
+            return _without_full_stop(text, line)
+        return None
+
+
+def _ends_in_code(row: RowTexts) -> bool:
+    return not row.prose[-1].rstrip().endswith(row.replies[-1].rstrip()[-10:])
+
+
+def _ends_no_sentence(word: str, tail: str) -> bool:
+    """Whether the language of the tail, by its function words, is one in which no sentence ends so."""
+    counts = Counter[str]()
+    for token in set(_WORD.findall(tail.lower())):
+        for language in _languages_of().get(token, ()):
+            counts[language] += 1
+    likeliest = counts.most_common(1)
+    return (
+        bool(likeliest)
+        and likeliest[0][1] >= _LEAST_FUNCTION_WORDS + (len(word) == 1)
+        and likeliest[0][0] in _languages_of()[word]
+    )
+
+
+def _without_full_stop(text: str, line: str) -> str | None:
+    long = len(line.split()) >= _LEAST_WORDS
+    others = [other.rstrip() for other in text.split("\n")[:-1] if len(other.split()) >= _LEAST_WORDS]
+    if not long or len(others) < 2 or not all(map(_ENDS_SENTENCE.search, others)):
+        return None
+    return "no full stop, which all other long lines have"
+
+
+def _all_words() -> frozenset[str]:
+    return frozenset(_languages_of())
+
+
+@cache
+def _languages_of() -> dict[str, tuple[str, ...]]:
+    """Languages by word."""
+    table = tomllib.loads((files(__package__) / "cut.toml").read_text(encoding="utf-8"))
+    languages: dict[str, tuple[str, ...]] = {}
+    for language, line in table.items():
+        for word in line.split():
+            languages[word] = (*languages.get(word, ()), language)
+    return languages
+
+
+CUT = RuleDefinition("cut", "a reply that breaks off in the middle of a sentence", Cut)

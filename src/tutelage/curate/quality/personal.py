@@ -1,0 +1,60 @@
+"""Personal data in any text of a row: found, dropped, reported or masked; the ledger never shows a datum whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from tutelage.config.curation_quality import PersonalSettings
+from tutelage.curate.quality.personal_patterns import NUMBERS, WRITTEN, PersonalKind, has_digits
+from tutelage.curate.quality.rule import RowTexts, RuleDefinition
+from tutelage.types import Conversation
+
+_SHOWN: Final = 2
+"""Characters of a datum that the ledger shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Personal:
+    """Finds e-mail addresses, phone numbers, IBANs, cards, public IP addresses and keys."""
+
+    settings: PersonalSettings
+
+    def __call__(self, row: RowTexts) -> str | None:
+        """How many of each kind, and how the first one begins."""
+        met: list[str] = []
+        for message in row.conversation.messages:
+            if message.content:
+                met += (f"{kind.name} {_veiled(datum)}" for kind, datum in self._data(message.content))
+        if not met:
+            return None
+        return f"{len(met)} found: {', '.join(met[:5])}"
+
+    def masked(self, conversation: Conversation) -> Conversation:
+        """The row with `[EMAIL]`, `[PHONE]` and so on in the place of each datum."""
+        messages = list(conversation.messages)
+        for index, message in enumerate(messages):
+            if message.content:
+                content = message.content
+                for kind, datum in self._data(content):
+                    content = content.replace(datum, f"[{kind.name.upper()}]")
+                messages[index] = replace(message, content=content)
+        return replace(conversation, messages=tuple(messages))
+
+    def _data(self, text: str) -> list[tuple[PersonalKind, str]]:
+        data: list[tuple[PersonalKind, str]] = []
+        kinds = (*(kind for kind in WRITTEN if kind.hint(text)), *(NUMBERS if has_digits(text) else ()))
+        for kind in kinds:
+            if kind.name in self.settings.kinds:
+                for match in kind.pattern.finditer(text):
+                    if kind.holds(match.group()):
+                        data.append((kind, match.group()))
+                        text = text.replace(match.group(), " ")
+        return data
+
+
+def _veiled(datum: str) -> str:
+    return f"{datum[:_SHOWN]}... ({len(datum)} characters)"
+
+
+PERSONAL = RuleDefinition("personal", "personal data: addresses, numbers and keys", Personal)

@@ -1,0 +1,80 @@
+"""The step `quality`: a row goes by its first failing rule, and the ledger names all that fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from tutelage.config.curation_quality import QualitySettings, RuleSettings
+from tutelage.curate.quality.personal import Personal
+from tutelage.curate.quality.rule import RowTexts, Rule
+from tutelage.curate.quality.rules import RULES
+from tutelage.curate.step import Edited, StepContext, StepDefinition
+from tutelage.types import Change, Conversation, Drop
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveRule:
+    """A rule that is on, and what becomes of a row that it finds something in: `drop`, `report` or `mask`."""
+
+    name: str
+    action: str
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """The step.
+
+    Args:
+        settings: which rules are on.
+        context: not used; every step is built so.
+
+    Raises:
+        DependencyError: a rule that is on needs a package that is not installed.
+        ConfigError: a rule's settings name a language that it does not know.
+    """
+
+    settings: QualitySettings
+    context: StepContext = field(default_factory=StepContext)
+    name: str = field(default="quality", init=False)
+    rules: tuple[ActiveRule, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        active = []
+        for definition in RULES:
+            settings: RuleSettings = getattr(self.settings, definition.name)
+            chosen = not self.settings.rules or definition.name in self.settings.rules
+            action = getattr(settings, "action", "off")
+            if chosen and action != "off":
+                active.append(ActiveRule(definition.name, action, definition.build(settings)))
+        object.__setattr__(self, "rules", tuple(active))
+
+    def __call__(self, conversation: Conversation) -> Conversation | Edited | Drop:
+        """The row, unless a rule that drops has something to say; reports of other rules are changes."""
+        row = RowTexts(conversation)
+        failing = [(rule, evidence) for rule in self.rules if (evidence := rule.rule(row)) is not None]
+        if not failing:
+            return conversation
+        address = conversation.address
+        first = next((rule for rule, _ in failing if rule.action == "drop"), None)
+        if first is not None:
+            ordered = sorted(failing, key=lambda pair: pair[0] is not first)
+            detail = "; ".join(f"{rule.name}: {evidence}" for rule, evidence in ordered)
+            reason = first.name
+            return Drop(address, reason, detail)
+        changes = []
+        for rule, evidence in failing:
+            reason = rule.name
+            changes.append(Change(address, reason, evidence))
+            if rule.action == "mask" and isinstance(rule.rule, Personal):
+                conversation = rule.rule.masked(conversation)
+        return Edited(conversation, tuple(changes))
+
+
+QUALITY: Final = StepDefinition(
+    "quality",
+    "drops rows that are empty, cut, repetitive, broken or refuse, by rules that each can be set to report",
+    QualitySettings,
+    Quality,
+)
