@@ -42,7 +42,7 @@ CODE_SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 DOTTED = re.compile(r"\btutelage(?:\.\w+)+")
 REPOSITORY_PATH = re.compile(r"(?:src|tests|recipes|datasets|examples|docs|requirements|\.ci)/[\w./-]+")
-SETTING = re.compile(r"(?:model|lora|qlora|prompt|data|render|pack|train|evaluate)\.(\w+)(?: ?=.*)?")
+SETTING = re.compile(r"(?:model|lora|qlora|prompt|data|curate|render|pack|train|evaluate)\.([\w.]+)(?: ?=.*)?")
 FILE_ENDINGS = {"py", "lock", "jsonl", "json", "toml"}
 
 OUTSIDE_WORDS = {

@@ -20,6 +20,7 @@ from tutelage.cli.chat import chat
 from tutelage.cli.check import check
 from tutelage.cli.compare import compare
 from tutelage.cli.crash import STATUS, crash_lines, of_the_system
+from tutelage.cli.curate import curate
 from tutelage.cli.doctor import doctor
 from tutelage.cli.evaluate import evaluate
 from tutelage.cli.outlet import Outlet, OutputEndedError, open_streams
@@ -37,14 +38,14 @@ TRAINING_PACKAGES = ("torch", "transformers", "peft", "safetensors", "accelerate
 
 app = typer.Typer(
     help="Supervised fine-tuning that shows its work.\n\n"
-    "Look at data first (see, check), then train, then talk to the result (chat).",
+    "Look at data first (see, check), curate it, then train, then talk to the result (chat).",
     epilog="A first run: tutelage train recipes/quickstart.toml",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS = (see, check, plan, train, evaluate, compare, chat, report, doctor)
+COMMANDS = (see, check, curate, plan, train, evaluate, compare, chat, report, doctor)
 for command in COMMANDS:
     app.command()(command)
 

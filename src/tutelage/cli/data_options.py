@@ -110,7 +110,7 @@ def data_settings(
             expected="files, folders, globs, or a hub data set",
             fix="give it a name, or leave it out; a shell variable may be empty",
         )
-    section: dict[str, Any] = {"train": sources, "format": _shape(shape), "columns": _columns(columns)}
+    section: dict[str, Any] = {"train": sources, "format": shape_from(shape), "columns": columns_from(columns)}
     section["tree_paths"] = tree_paths
     if max_rows is not None:
         section["max_rows"] = max_rows
@@ -136,7 +136,12 @@ def render_settings(template: str | None, changed: list[str] | None) -> RenderSe
     return config.from_mapping(required_sections | section, changed or [], where="--set").render
 
 
-def _shape(name: str) -> str:
+def shape_from(name: str) -> str:
+    """The format that `--format` names.
+
+    Raises:
+        ConfigError: there is no such one; the nearest is in the error.
+    """
     if name not in ("auto", *formats.SHAPES, *formats.row_shapes()):
         raise ConfigError(
             f"There is no format '{name}'",
@@ -147,7 +152,12 @@ def _shape(name: str) -> str:
     return name
 
 
-def _columns(pairs: list[str] | None) -> dict[str, str]:
+def columns_from(pairs: list[str] | None) -> dict[str, str]:
+    """The columns that `--columns` maps: field -> column.
+
+    Raises:
+        ConfigError: a pair is not of the form name=column.
+    """
     mapped = {}
     for pair in (item for argument in pairs or [] for item in argument.split(",")):
         key, equals, column = pair.partition("=")

@@ -4,15 +4,17 @@
 describes fields for people; `questions` names values outside their usual range. Nothing here imports torch.
 """
 
+from tutelage.config.curation import CurateSettings
 from tutelage.config.data import DataSettings
 from tutelage.config.explaining import FieldHelp, explain, questions
 from tutelage.config.method import LoraSettings, PromptSettings, QloraSettings
-from tutelage.config.reading import dump, from_mapping, load
+from tutelage.config.reading import dump, from_mapping, load, load_curation
 from tutelage.config.sections import EvaluateSettings, ModelSettings, PackSettings, RenderSettings
 from tutelage.config.settings import Settings
 from tutelage.config.training import TrainSettings
 
 __all__ = [
+    "CurateSettings",
     "DataSettings",
     "EvaluateSettings",
     "FieldHelp",
@@ -28,5 +30,6 @@ __all__ = [
     "explain",
     "from_mapping",
     "load",
+    "load_curation",
     "questions",
 ]

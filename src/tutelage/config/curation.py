@@ -6,9 +6,8 @@ The tables stand in the order of the default pipeline; the name of a table is th
 from __future__ import annotations
 
 import difflib
-from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
 from tutelage.config.curation_decontaminate import DecontaminateSettings
 from tutelage.config.curation_duplicates import (
@@ -46,17 +45,18 @@ class CurateSettings(Section):
     near_duplicates: NearDuplicatesSettings = NearDuplicatesSettings()
     semantic_duplicates: SemanticDuplicatesSettings = SemanticDuplicatesSettings()
 
-    @model_validator(mode="after")
-    def _names_steps(self) -> Self:
+    @field_validator("steps")
+    @classmethod
+    def _names_steps(cls, steps: list[str]) -> list[str]:
         known = step_names()
-        for name in self.steps:
+        for name in steps:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-                hint = f"did you mean '{near[0]}'?" if near else f"the steps are {', '.join(known)}"
-                raise ValueError(f"there is no step '{name}'; {hint}")
-        if duplicate := next((name for name in self.steps if self.steps.count(name) > 1), None):
-            raise ValueError(f"the step '{duplicate}' is there twice")
-        return self
+                hint = f'did you mean "{near[0]}"?' if near else f"the steps are {', '.join(known)}"
+                raise ValueError(f'but there is no step "{name}"; {hint}')
+        if duplicate := next((name for name in steps if steps.count(name) > 1), None):
+            raise ValueError(f'but the step "{duplicate}" is there twice')
+        return steps
 
 
 def step_names() -> list[str]:

@@ -23,6 +23,8 @@ from tutelage.errors import ConfigError, SourceNotFoundError, cause_of
 EXCERPT_CHARACTERS = 120
 UNREADABLE = ("a number of more digits than can be read", "tables or lists that are nested too deep to be read")
 """By whether Python ran out of calls."""
+NO_MODEL = "none"
+"""Stands for the model where none is needed."""
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
@@ -41,7 +43,39 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
         SourceNotFoundError: there is no such file, or it cannot be read.
         ConfigError: it is not TOML, or at least one value cannot work; all problems are in the one error.
     """
-    path = Path(path)
+    values, origin = _read(Path(path))
+    return _build(values, overrides, origin, name=Path(path).stem)
+
+
+def load_curation(path: str | Path | None, overrides: Sequence[str] = (), *, sources: Sequence[str] = ()) -> Settings:
+    """Settings of a curation, which needs no model: a recipe, or a file with nothing but `[curate]`, or nothing.
+
+    Args:
+        path: the file; None takes the defaults.
+        overrides: as for `load`.
+        sources: what is curated, in place of the file's `data.train`.
+
+    Raises:
+        SourceNotFoundError, ConfigError: as `load`; or nothing is named to curate.
+    """
+    values, origin = ({}, Origin("the command line")) if path is None else _read(Path(path))
+    values = {name: _as_dict(value) for name, value in values.items()}
+    for section in ("model", "data"):
+        values.setdefault(section, {})
+    if isinstance(values["model"], dict):
+        values["model"].setdefault("name", NO_MODEL)
+    if sources and isinstance(values["data"], dict):
+        values["data"]["train"] = list(sources)
+    if isinstance(values["data"], dict) and "train" not in values["data"]:
+        raise ConfigError(
+            "No data was named to curate", where=origin.where, found="neither DATA nor data.train",
+            expected="files, folders, globs, or a hub data set", fix="tutelage curate DATA -o OUT",
+        )  # fmt: skip
+    values.setdefault("curate", {})
+    return _build(values, overrides, origin, name=None)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Origin]:
     text = _read_text(path)
     try:
         values = tomllib.loads(text)
@@ -55,7 +89,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
             expected="numbers of 64 bits, and tables and lists a few deep",
             fix="correct the value, or begin with a recipe that works",
         ) from error
-    return _build(values, overrides, Origin(str(path), _key_lines(text)), name=path.stem)
+    return values, Origin(str(path), _key_lines(text))
 
 
 def from_mapping(values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str) -> Settings:
@@ -130,7 +164,7 @@ def _apply_override(override: str, values: dict[str, Any], origin: Origin) -> Pr
     path = path.strip()
     if not equals or not path:
         return Problem(f"override '{override}'", "has no name and value; write it as section.field=value")
-    if path in section_types():
+    if path in section_types() or any(known.startswith(f"{path}.") for known in paths()):
         return Problem(f"override '{override}'", f"names a whole section; write {path}.field=value")
     is_user_key = path.startswith(tuple(f"{field}." for field in MAPPING_FIELDS)) and "" not in path.split(".")
     if path not in paths() and not is_user_key:

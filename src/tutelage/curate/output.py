@@ -14,9 +14,11 @@ from tutelage.curate.entries import GONE, Entry
 from tutelage.curate.funnel import Funnel
 from tutelage.curate.licenses import licenses_of
 from tutelage.curate.out_folder import CARD, DATA, DROPPED, FUNNEL, LEDGER, WORK, begin_output, write_hashes
-from tutelage.curate.parts import OutputWork, part_file, sizes_of
+from tutelage.curate.parts import OutputWork, metadata_of, part_file, sizes_of
 from tutelage.curate.request import CurationRequest
+from tutelage.curate.row_json import with_metadata
 from tutelage.curate.stages import Stage, Workshop
+from tutelage.curate.store import StoredRow
 from tutelage.system.files import publish, scratch_path, write_bytes
 
 WRITING = "writing rows"
@@ -78,8 +80,12 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def dropped_line(entry: Entry) -> str:
-    """A row that is gone as a line of `dropped.jsonl`: its entry, and under `data` the row itself."""
-    return f'{entry.line()[:-2]}, "data": {entry.text or "null"}}}\n'
+    """A row that is gone as a line of `dropped.jsonl`: its entry, and under `data` the row as it would be kept."""
+    data = "null"
+    if entry.text is not None:
+        row = StoredRow(entry.text, entry.file, entry.number, entry.unit, entry.row, entry.part)
+        data = with_metadata(entry.text, metadata_of(row))
+    return f'{entry.line()[:-2]}, "data": {data}}}\n'
 
 
 @contextmanager

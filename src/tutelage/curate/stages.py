@@ -28,6 +28,7 @@ from tutelage.curate.stage_work import (
     entries_file,
     features_file,
     rows_file,
+    without_collections,
 )
 from tutelage.curate.step import CorpusStep, Decisions, RowStep
 from tutelage.curate.store import CHUNK_CHARACTERS, Rows, StoredRow, read_table, rows_batch, write_batch
@@ -105,7 +106,8 @@ class Workshop:
         for block in count():
             chunk.stored.clear()
             chunk.said.clear()
-            ended = chunk.fill(rows, ledger, self.chunk_rows)
+            with without_collections():
+                ended = chunk.fill(rows, ledger, self.chunk_rows)
             if not rows_file(folder, block).exists():
                 by_number = {row.row: row for row in chunk.stored}
                 entries = [entry_of(said, READ, by_number.get(number), number) for said, number in chunk.said]

@@ -1,0 +1,178 @@
+"""`curate`: from many rows to those that teach, with books of what went and why."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import typer
+
+from tutelage import config
+from tutelage.cli.data_options import AsJson, Columns, Shape, columns_from, shape_from
+from tutelage.config import Settings
+from tutelage.config.sections import LARGEST_COUNT
+from tutelage.curate.out_folder import CARD, DROPPED, WORK
+from tutelage.curate.pipeline import curate as curated
+from tutelage.curate.pipeline import sample
+from tutelage.curate.request import Curated, CurationRequest
+from tutelage.curate.restore import restore
+from tutelage.curate.steps import STEPS
+from tutelage.errors import ConfigError, command
+from tutelage.report.console.curation import StageBars, step_lines
+from tutelage.report.console.progress import Screen
+from tutelage.report.console.terminal import Terminal, print_json
+
+Sources = Annotated[
+    list[str] | None,
+    typer.Argument(help="Files, folders, globs, or a Hugging Face data set id; left out, data.train of --config."),
+]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the data, the ledger and the card.")]
+Config = Annotated[
+    str | None, typer.Option("--config", "-c", help="A TOML file with [curate], such as a recipe for training.")
+]
+Changed = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting: --set curate.near_duplicates.similarity=0.9")
+]
+Steps = Annotated[str | None, typer.Option("--steps", help="These steps alone, in this order: normalize,quality.")]
+ListSteps = Annotated[bool, typer.Option("--list-steps", help="List all steps, which are on, and stop.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Take 1,000 rows through the steps that look at one row alone; write nothing.")
+]
+Restore = Annotated[
+    str | None,
+    typer.Option("--restore", help="Put the dropped rows of this reason or address back: --restore REASON -o OUT."),
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, max=1024, help="Processes; left out, one a core, up to 4.")
+]
+To = Annotated[str, typer.Option("--to", help="How the rows are written: jsonl or parquet.")]
+Tokenizer = Annotated[
+    Path | None, typer.Option("--tokenizer", help="A tokenizer.json, to count tokens for the card, too.")
+]
+MaxRows = Annotated[
+    int | None, typer.Option("--limit", "-n", min=1, max=LARGEST_COUNT, help="Read at most this many rows.")
+]
+Clean = Annotated[
+    bool, typer.Option("--clean", help=f"Delete OUT/{WORK} at the end: the next run begins from nothing.")
+]
+
+
+def curate(
+    sources: Sources = None,
+    *,
+    out: Out = None,
+    recipe: Config = None,
+    changed: Changed = None,
+    steps: Steps = None,
+    list_steps: ListSteps = False,
+    dry_run: DryRun = False,
+    restored: Restore = None,
+    workers: Workers = None,
+    shape: Shape = "auto",
+    columns: Columns = None,
+    to: To = "jsonl",
+    tokenizer: Tokenizer = None,
+    max_rows: MaxRows = None,
+    clean: Clean = False,
+    as_json: AsJson = False,
+) -> None:
+    """Mend and choose rows: every dropped row is listed with its reason and evidence, and can be restored.
+
+    A run that was stopped goes on where it was, when the same command is given again.
+
+    Try: tutelage curate datasets/support/train.jsonl -o curated
+    """
+    terminal = Terminal()
+    if restored is not None:
+        count = restore(_required(out, "--restore"), restored)
+        terminal.write_line(f"{count} rows are back in {out}")
+        return
+    overrides = [*(changed or []), *([] if steps is None else [f"curate.steps={_step_list(steps)}"])]
+    if list_steps:
+        settings = config.load_curation(recipe, overrides, sources=sources or ["-"])
+        on = settings.curate.steps
+        for line in step_lines((step.name, step.sentence, step.name in on) for step in STEPS):
+            terminal.write_line(line)
+        return
+    settings = config.load_curation(recipe, overrides, sources=sources or [])
+    request = _request(settings, Path() if dry_run and out is None else _required(out, "curate"))
+    if columns:
+        request = replace(request, columns=columns_from(columns))
+    if shape != "auto":
+        request = replace(request, shape=shape_from(shape))
+    request = replace(
+        request, workers=workers or request.workers, max_rows=max_rows or request.max_rows,
+        file_format=_file_format(to), tokenizer=_tokenizer_file(tokenizer),
+    )  # fmt: skip
+    errors = Terminal(stderr=True)
+    if dry_run:
+        _report(terminal, sample(request), as_json=as_json)
+        errors.write_line("A sample; nothing was written. Steps that must see all rows were left out.")
+        return
+    with StageBars(Screen(errors)) as bars:
+        result = curated(request, log=errors.write_line, progress=bars.show)
+    if clean:
+        shutil.rmtree(request.out / WORK, ignore_errors=True)
+    _report(terminal, result, as_json=as_json)
+    if not as_json:
+        terminal.write_line(f"{result.data}; what was done: {request.out / CARD}; what went: {request.out / DROPPED}")
+
+
+def _request(settings: Settings, out: Path) -> CurationRequest:
+    data, evaluation = settings.data, settings.evaluate
+    return CurationRequest(
+        sources=tuple(data.train),
+        out=out,
+        settings=settings.curate,
+        seed=settings.seed,
+        shape=data.format,
+        columns=data.columns,
+        max_rows=data.max_rows,
+        held_out=(*data.validation, *evaluation.task, *evaluation.general),
+        workers=data.workers,
+    )
+
+
+def _required(out: Path | None, what: str) -> Path:
+    if out is None:
+        raise ConfigError(
+            "No folder was named for the output", where=what, expected="-o OUT",
+            fix=command("curate", "DATA", "-o", "curated"),
+        )  # fmt: skip
+    return out
+
+
+def _step_list(text: str) -> str:
+    return "[" + ", ".join(f'"{name.strip()}"' for name in text.split(",") if name.strip()) + "]"
+
+
+def _file_format(name: str) -> Literal["jsonl", "parquet"]:
+    if name not in ("jsonl", "parquet"):
+        raise ConfigError(f"Rows cannot be written as '{name}'", expected="jsonl or parquet", fix="--to jsonl")
+    return cast("Literal['jsonl', 'parquet']", name)
+
+
+def _tokenizer_file(path: Path | None) -> Path | None:
+    if path is None:
+        return None
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.is_file():
+        raise ConfigError(
+            "There is no such tokenizer", where=str(path), expected="a tokenizer.json, or a folder with one",
+            fix="name the folder of a model",
+        )  # fmt: skip
+    return file
+
+
+def _report(terminal: Terminal, result: Curated, *, as_json: bool) -> None:
+    if as_json:
+        content: dict[str, Any] = {**result.funnel.as_dict(), "notes": list(result.notes)}
+        print_json(content)
+        return
+    for note in result.notes:
+        terminal.write_line(f"note: {note}")
+    for line in result.funnel.lines():
+        terminal.write_line(line)
+    terminal.write_line(f"{result.funnel.rows_in:,} rows read, {result.funnel.rows_kept:,} kept")
