@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -16,7 +16,7 @@ from tutelage.config.sections import LARGEST_COUNT
 from tutelage.curate.out_folder import CARD, DROPPED, WORK
 from tutelage.curate.pipeline import curate as curated
 from tutelage.curate.pipeline import sample
-from tutelage.curate.request import Curated, CurationRequest
+from tutelage.curate.request import Curated, CurationRequest, FileFormat
 from tutelage.curate.restore import restore
 from tutelage.curate.steps import STEPS
 from tutelage.errors import ConfigError, command
@@ -129,6 +129,7 @@ def _request(settings: Settings, out: Path) -> CurationRequest:
         seed=settings.seed,
         shape=data.format,
         columns=data.columns,
+        tree_paths=data.tree_paths,
         max_rows=data.max_rows,
         held_out=(*data.validation, *evaluation.task, *evaluation.general),
         workers=data.workers,
@@ -148,10 +149,10 @@ def _step_list(text: str) -> str:
     return "[" + ", ".join(f'"{name.strip()}"' for name in text.split(",") if name.strip()) + "]"
 
 
-def _file_format(name: str) -> Literal["jsonl", "parquet"]:
+def _file_format(name: str) -> FileFormat:
     if name not in ("jsonl", "parquet"):
         raise ConfigError(f"Rows cannot be written as '{name}'", expected="jsonl or parquet", fix="--to jsonl")
-    return cast("Literal['jsonl', 'parquet']", name)
+    return cast("FileFormat", name)
 
 
 def _tokenizer_file(path: Path | None) -> Path | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from tutelage import formats
 from tutelage.curate.entries import READ
 from tutelage.curate.funnel import Funnel
 from tutelage.curate.judging import judge
@@ -102,9 +101,8 @@ def sample(request: CurationRequest, *, rows: int = SAMPLE_ROWS) -> Curated:
 def _first_rows(request: CurationRequest, ledger: Ledger, rows: int) -> Iterator[Conversation]:
     files = DataFiles(ledger.note).of(request.sources)
     of_each = -(-rows // len(files))
-    shape, columns = request.shape, request.columns
     for file in files:
-        yield from formats.read([], ledger=ledger, shape=shape, columns=columns, files=[file], max_rows=of_each)
+        yield from request.read(ledger, [file], max_rows=of_each)
 
 
 def _read_counts(ledger: Ledger) -> dict[tuple[str, str, str], int]:
@@ -132,9 +130,7 @@ def _curated(request: CurationRequest, passes: Passes, data_files: DataFiles, pr
     source_of_file = {file.display_name: source for source in request.sources for file in data_files.of([source])}
 
     def read(ledger: Ledger) -> Iterator[Conversation]:
-        return formats.read(
-            [], ledger=ledger, shape=request.shape, columns=request.columns, max_rows=request.max_rows, files=files
-        )
+        return request.read(ledger, files, max_rows=request.max_rows)
 
     stages = [workshop.read(work / f"00-{READ}-{keys[0]}", read, source_of_file)]
     for number, (group, key) in enumerate(zip(passes, keys[1:], strict=True), start=1):

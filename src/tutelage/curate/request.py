@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from tutelage import formats
 from tutelage.config.curation import CurateSettings
 from tutelage.curate.funnel import Funnel
 from tutelage.curate.step import StepContext
 from tutelage.curate.store import CHUNK_ROWS
+from tutelage.formats.remarks import TreePaths
+from tutelage.formats.sources import SourceFile
+from tutelage.ledger import Ledger
 from tutelage.system.workers import default_workers
+from tutelage.types import Conversation
 
 FileFormat = Literal["jsonl", "parquet"]
 
@@ -27,6 +32,7 @@ class CurationRequest:
         seed: of every random choice.
         shape: of the rows, or "auto".
         columns: which column holds which field.
+        tree_paths: of a row that is a tree of messages, the path that was kept, or all.
         max_rows: read at most this many; None reads all.
         held_out: files of a run that must not be trained on.
         file_format: of the rows that are kept.
@@ -41,6 +47,7 @@ class CurationRequest:
     seed: int = 0
     shape: str = "auto"
     columns: Mapping[str, str] = field(default_factory=dict)
+    tree_paths: TreePaths = "kept"
     max_rows: int | None = None
     held_out: tuple[str, ...] = ()
     file_format: FileFormat = "jsonl"
@@ -52,6 +59,15 @@ class CurationRequest:
     def process_count(self) -> int:
         """Processes that work on rows."""
         return default_workers() if self.workers is None else self.workers
+
+    def read(
+        self, ledger: Ledger, files: Sequence[SourceFile], *, max_rows: int | None = None
+    ) -> Iterator[Conversation]:
+        """The conversations of files, read as asked for; of each call at most `max_rows`."""
+        return formats.read(
+            [], ledger=ledger, shape=self.shape, columns=self.columns, max_rows=max_rows, files=files,
+            tree_paths=self.tree_paths,
+        )  # fmt: skip
 
     def context(self) -> StepContext:
         """What steps may need beside their settings."""

@@ -13,6 +13,7 @@ from pkgutil import walk_packages
 from typing import Any
 
 import tutelage.curate
+import tutelage.formats
 from tutelage.config.sections import Section
 from tutelage.curate.request import CurationRequest
 from tutelage.curate.step import CorpusStep, RowStep
@@ -20,6 +21,7 @@ from tutelage.formats.sources import SourceFile
 from tutelage.system.seals import file_sha256
 from tutelage.system.source_code import source_code_sha256
 
+DECIDING_ROOMS = (tutelage.formats, tutelage.curate)
 DECIDING_PACKAGES = ("tutelage.formats", "tutelage.curate", "tutelage.system", "tutelage")
 DECIDING_LIBRARIES = ("numpy", "pyarrow", "ftfy", "py3langid", "rapidfuzz")
 KEY_DIGITS = 16
@@ -42,7 +44,7 @@ def stage_keys(
     keys = [
         _key(
             files=[[file.display_name, sha256[file.display_name]] for file in files],
-            reading=[request.shape, dict(request.columns), request.max_rows, request.chunk_rows],
+            reading=[request.shape, dict(request.columns), request.tree_paths, request.max_rows, request.chunk_rows],
             code=_code(),
             libraries=_libraries(),
         )
@@ -74,7 +76,12 @@ def _key(**facts: Any) -> str:
 
 @cache
 def _code() -> str:
-    inner = [found.name for found in walk_packages(tutelage.curate.__path__, "tutelage.curate.") if found.ispkg]
+    inner = [
+        package.name
+        for room in DECIDING_ROOMS
+        for package in walk_packages(room.__path__, f"{room.__name__}.")
+        if package.ispkg
+    ]
     return source_code_sha256([*DECIDING_PACKAGES, *sorted(inner)])
 
 

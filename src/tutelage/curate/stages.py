@@ -102,7 +102,7 @@ class Workshop:
 
     def _read_into(self, folder: Path, rows: Iterator[Conversation], ledger: Ledger) -> int:
         chunk = _ReadChunk()
-        ledger.listener = lambda said: chunk.said.append((said, ledger.rows_in - 1))
+        ledger.listener = lambda said: chunk.said.append((said, max(0, ledger.rows_in - 1)))
         for block in count():
             chunk.stored.clear()
             chunk.said.clear()
