@@ -165,7 +165,16 @@ def test_evaluate_measures_what_the_run_measured(tutelage: Tutelage, home: Path,
         code, out, err = tutelage("evaluate", str(home / "runs" / run), "--json", *flags)
 
         assert code == 0, err
-        assert json.loads(out) == result[side]
+        answer = json.loads(out)
+        more = {name: answer.pop(name) for name in ("uncertainty", "losses", "multiple_choice")}
+        assert answer == result[side]
+        assert more["uncertainty"] == result["uncertainty"], "the other side is what the run measured"
+        recorded = result["losses"]["heldout"]["all"]["per_token"]
+        assert more["losses"]["heldout"]["all"]["per_token"]["change"] == pytest.approx(recorded["change"])
+        kept = json.loads((home / "runs" / run / "evaluation.json").read_text(encoding="utf-8"))
+        assert kept["measured"] == side
+        assert kept[side] == result[side]
+        assert kept["uncertainty"] == more["uncertainty"]
 
 
 def test_evaluate_prints_a_table(tutelage: Tutelage, home: Path) -> None:
@@ -175,6 +184,10 @@ def test_evaluate_prints_a_table(tutelage: Tutelage, home: Path) -> None:
     assert "measured just now" in " ".join(out.split())
     assert "held-out loss" in out
     assert "Holm's adjustment" in out, "the run's own replies before training are the other side"
+    said = " ".join(out.split())
+    assert "Loss on held-out rows, nats a token:" in said
+    assert "perplexity" in said
+    assert "Tokens in replies, the median" in said
     assert max(map(len, out.splitlines())) <= 80
 
 

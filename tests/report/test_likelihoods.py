@@ -27,7 +27,8 @@ def test_a_loss_stands_with_its_intervals_its_perplexity_and_its_sources() -> No
 
     assert first == (
         "Loss on held-out rows, nats a token: 2.000 (1.900 to 2.100) → 1.000 (0.900 to 1.100), "
-        "change −1.000 (−1.200 to −0.800), better; perplexity 7.389 → 2.718; 60 documents."
+        "change −1.000 (−1.200 to −0.800), better; perplexity 7.389 (6.686 to 8.166) → 2.718 (2.46 to 3.004); "
+        "60 documents."
     )
     assert second.startswith("  a.jsonl: ")
     assert "not shown" in second
@@ -37,7 +38,7 @@ def test_a_loss_stands_with_its_intervals_its_perplexity_and_its_sources() -> No
 def test_all_four_ways_stand_side_by_side() -> None:
     shares = dict.fromkeys(("sum", "per_token", "per_byte", "answer_only"), 0.25)
     interval = ShareUncertainty(40, Range(0.1, 0.4), Range(0.3, 0.7))
-    found = ChoiceMeasure(40, 0.25, shares, shares | {"sum": 0.5}, 0.6, 0.7, {"sum": interval})
+    found = ChoiceMeasure(40, 0.25, shares, shares | {"sum": 0.5}, 0.6, 0.7, {"sum": interval}, shares, {"sum": 1 / 3})
 
     sentence = choice_sentence(found)
 
@@ -45,6 +46,7 @@ def test_all_four_ways_stand_side_by_side() -> None:
     assert sentence.index("sum") < sentence.index("per token") < sentence.index("per byte (counts in the general set)")
     assert "against an answer-only prompt" in sentence
     assert sentence.index("60.0") < sentence.index("70.0")
+    assert "above chance 25.0 % → 33.3 %" in sentence.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_the_held_out_loss_has_its_interval_and_verdict_in_the_table() -> None:
@@ -57,7 +59,7 @@ def test_the_held_out_loss_has_its_interval_and_verdict_in_the_table() -> None:
     (row,) = result_table(result).rows
 
     assert row == (
-        "held-out loss", "2.000", "", "1.000", "", "−1.000", "−1.200 to −0.800", "better",
+        "held-out loss", "2.000", "", "1.000", "", "−1.000", "−1.20…−0.80", "better",
     )  # fmt: skip
 
 

@@ -105,6 +105,39 @@ def test_the_share_of_the_general_set_counts_choices_by_bytes(train_tiny: TrainT
         assert share[side]["low"] <= result[side]["general"] <= share[side]["high"]
 
 
+def test_choices_count_in_capabilities_and_are_named_where_they_were_lost(
+    train_tiny: TrainTiny, tmp_path: Path
+) -> None:
+    checks = [{"kind": "min_words", "count": 1}]
+    rows: list[dict[str, Any]] = [
+        {"prompt": f"Say {n}.", "checks": checks, "topic": ("words", "facts")[n % 2]} for n in range(20)
+    ]
+    learned = '{"item": "lamp", "count": 1, "urgent": true}'
+    asked = {"choices": ["Nobody pays for the manual.", learned], "answer": 0, "topic": "facts"}
+    rows += [{"prompt": f"Which {n}?", "id": f"c{n}"} | asked for n in range(12)]
+    path = tmp_path / "topics.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+
+    longer = ("train.max_steps=10", "train.learning_rate=0.02")
+    result = train_tiny(*QUICK, *longer, f'evaluate.general=["{path}"]').result
+
+    capabilities = result["uncertainty"]["capabilities"]
+    assert {name: share["items"] for name, share in capabilities.items()} == {"words": 10, "facts": 22}
+    for side in ("before", "after"):
+        facts = round(22 * result[side]["capabilities"]["facts"])
+        assert round(32 * result[side]["general"]) == facts + round(10 * result[side]["capabilities"]["words"])
+        measured = result["multiple_choice"]
+        for way, share in measured[side].items():
+            assert measured[f"above_{side}"][way] == pytest.approx((share - 0.5) / 0.5)
+    moved, change = result["transitions"], result["uncertainty"]["shares"]["general"]["change"]
+    for kind, count in (("lost", change["broken"]), ("gained", change["fixed"])):
+        assert sum(map(len, moved[kind].values())) == count
+    lost = [item for item in moved["lost_items"] if item["id"].startswith("c")]
+    assert lost, "the choice that looks like a trained reply weighs more by now"
+    assert {item["after"] for item in lost} == {learned}
+    assert {item["reference"] for item in lost} == {asked["choices"][0]}
+
+
 def test_a_resumed_run_has_what_its_first_part_measured(
     train_tiny: TrainTiny, stop_after: Callable[[int | None], None], tmp_path: Path
 ) -> None:

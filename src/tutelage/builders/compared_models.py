@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.builders.base_model import names_a_run
-from tutelage.builders.evaluation import Measured, evaluate_rows, lm_eval_of
+from tutelage.builders.evaluation import evaluate_rows, lm_eval_of
+from tutelage.builders.measured import Measured
 from tutelage.builders.trained_model import TrainedModel, open_model, open_trained_model
 from tutelage.config import Settings
 from tutelage.config.reading import from_mapping

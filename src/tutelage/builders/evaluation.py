@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tutelage.builders.base_model import start_folder
 from tutelage.builders.dataset import Prepared, prepare, prepared_cache
+from tutelage.builders.measured import Measured
 from tutelage.builders.measuring import RepliesOf, kept_while_evaluating, not_kept
 from tutelage.builders.named_adapters import NamedAdapter
 from tutelage.builders.positions import positions_of
@@ -21,14 +22,13 @@ from tutelage.builders.vllm_replies import replies_by_vllm, require_answerable
 from tutelage.config import Settings
 from tutelage.distributed.strategy import Strategy
 from tutelage.errors import CheckpointError
-from tutelage.evaluate.grading import Outcomes
 from tutelage.evaluate.harness.asking import with_tasks
 from tutelage.evaluate.harness.tasks import HarnessTasks, load_tasks
 from tutelage.evaluate.heldout import heldout_loss
 from tutelage.evaluate.likelihoods import with_likelihoods
 from tutelage.evaluate.saved_results import read_eval_result
 from tutelage.evaluate.suite import NONE_GIVEN, EvalSuite, Metrics, run_suite
-from tutelage.evaluate.uncertainty import item_outcomes, of_same_tasks
+from tutelage.evaluate.uncertainty import item_outcomes
 from tutelage.generate.requests import EndedReply
 from tutelage.model.architecture import Architecture, architecture_of
 from tutelage.model.loss import row_loss
@@ -39,16 +39,6 @@ from tutelage.runs import folder as run_files
 from tutelage.runs.fingerprint import read_inputs
 from tutelage.runs.unchecked import unchecked_notes
 from tutelage.types import PackedSequence
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One model: its numbers, and which items it had right."""
-
-    metrics: Metrics
-    outcomes: Outcomes
-    lm_eval_items: Mapping[str, str] = field(default_factory=dict)
-    """By task of lm-eval, the hash of what was asked."""
 
 
 def lm_eval_of(settings: Settings, log: Callable[[str], None]) -> HarnessTasks | None:
@@ -130,8 +120,8 @@ def evaluate_opened(trained_model: TrainedModel, *, name: str, screen: Screen) -
 
 def evaluate_beside_saved(
     folder: Path, *, base: bool, screen: Screen, by_vllm: bool = False
-) -> tuple[Measured, Outcomes]:
-    """Measure a run's model again, and say what the other one had right when the run measured it, on the same items.
+) -> tuple[Measured, Measured | None]:
+    """Measure a run's model again, and say what the run measured of the other one, on the same items.
 
     Args:
         folder: the run's.
@@ -140,7 +130,7 @@ def evaluate_beside_saved(
         by_vllm: have vLLM reply, before our own model is loaded for all else.
 
     Returns:
-        What was measured now, and the saved outcomes; these are empty where the data changed since, or none are there.
+        What was measured now, and what was saved; None where the data changed since, or nothing is there.
 
     Raises:
         SourceNotFoundError: the run is not finished.
@@ -164,12 +154,12 @@ def evaluate_beside_saved(
         how: dict[str, Any] = {"replies": replies, "lm_eval": lm_eval, "given": given}
         measured = _measured(trained_model, (name,), settings, prepared, screen, **how)[name]
     if not _same_data(folder, prepared):
-        return measured, {}
+        return measured, None
     saved = read_eval_result(folder / (run_files.AFTER if base else run_files.BEFORE), log=lambda _: None)
     if saved is None:
-        return measured, {}
+        return measured, None
     outcomes = item_outcomes(prepared.task, prepared.general, saved, checkers=prepared.checkers)
-    return measured, of_same_tasks(outcomes, saved.lm_eval_items, measured.lm_eval_items)
+    return measured, replace(Measured.of(saved, prepared.choices), outcomes=outcomes)
 
 
 def _same_data(folder: Path, prepared: Prepared) -> bool:
@@ -290,5 +280,5 @@ def _measured(
             eval_result = with_tasks(eval_result, *asked, seed=settings.seed, log=screen.log)
         for note in unchecked_notes({title: eval_result.unchecked}):
             screen.log(note)
-        measured[name] = Measured(eval_result.measures, eval_result.outcomes, eval_result.lm_eval_items)
+        measured[name] = Measured.of(eval_result, prepared.choices)
     return measured

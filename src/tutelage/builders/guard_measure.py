@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.builders.dial import opened_for_dial
-from tutelage.builders.evaluation import Measured, eval_suite_for, prepared_again
+from tutelage.builders.evaluation import eval_suite_for, prepared_again
+from tutelage.builders.measured import Measured
 from tutelage.builders.resolved_run import resolve
 from tutelage.builders.row_lengths import longest_rows
 from tutelage.builders.trained_model import TrainedModel, open_trained_model

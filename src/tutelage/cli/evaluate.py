@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from tutelage.cli.evaluated import as_one_model, notes_of
 from tutelage.cli.report import result_or_none
 from tutelage.cli.run_options import Adapters, AsJson, DialValues, EngineName, LmEval, Margin, MostForgotten, SaveDial
-from tutelage.errors import ConfigError
-from tutelage.report.console.measures import Drawn, before_after, several_models
+from tutelage.errors import ConfigError, SaveError
+from tutelage.report.console.measures import Drawn, result_table, several_models
 from tutelage.report.console.progress import Screen
 from tutelage.report.console.terminal import Terminal, print_json
 from tutelage.runs import folder as run_files
@@ -112,26 +114,42 @@ def _refuse_contradictions(given: Mapping[str, bool]) -> None:
 
 def _evaluate_run(run: str, *, base: bool, by_vllm: bool, most_forgotten: float | None, as_json: bool) -> None:
     from tutelage.builders.evaluation import evaluate_beside_saved
-    from tutelage.evaluate.uncertainty import uncertainty_of
+    from tutelage.builders.measured import comparison, uncertainty_between
 
     folder = run_files.existing_run_folder(run)
     measured, saved = evaluate_beside_saved(folder, base=base, screen=Screen(Terminal(stderr=True)), by_vllm=by_vllm)
-    metrics = asdict(measured.metrics)
-    result = result_or_none(folder) or {}
-    no_metrics: dict[str, Any] = {"fields": {}}
-    if base:
-        before, after = metrics, result.get("after", no_metrics)
-        uncertainty = uncertainty_of(measured.outcomes, saved)
-    else:
-        before, after = result.get("before", no_metrics), metrics
-        uncertainty = uncertainty_of(saved, measured.outcomes)
+    sides = (measured, saved) if base else (saved, measured)
+    compared = comparison(*sides)
+    if saved is None:  # its numbers are known all the same, without the items
+        other = "after" if base else "before"
+        compared[other] = (result_or_none(folder) or {}).get(other, compared[other])
+    kept = kept_evaluation(folder, compared, measured="before" if base else "after")
     if as_json:
-        print_json(metrics)
+        print_json(as_one_model(measured, compared))
     else:
         title = f"{run}: {'before' if base else 'after'} measured just now"
-        Terminal().print(Drawn(before_after(before, after, uncertainty), title=title))
+        Terminal().print(Drawn(result_table(compared), title=title))
+        Terminal().write_line(kept)
     if most_forgotten is not None:
-        exit_if_forgot(uncertainty, most_forgotten)
+        exit_if_forgot(uncertainty_between(*sides), most_forgotten)
+
+
+def kept_evaluation(folder: Path, compared: Mapping[str, Any], *, measured: str) -> str:
+    """Write what was measured just now into the run's folder, beside what it is held against; say where it is.
+
+    A folder that cannot be written takes nothing from what was measured.
+
+    Args:
+        folder: of the run.
+        compared: see `builders.measured.comparison`.
+        measured: which side was measured just now, before or after.
+    """
+    kept = {"measured": measured, **compared, "versions": run_files.versions()}
+    try:
+        run_files.write_json(folder / run_files.EVALUATION, kept)
+    except SaveError as error:
+        return f"note: {run_files.EVALUATION} is not written ({error.found})"
+    return f"All of it is in {run_files.EVALUATION}, in the run's folder."
 
 
 def exit_if_forgot(uncertainty: Uncertainty | None, limit: float) -> None:
@@ -150,13 +168,14 @@ def exit_if_forgot(uncertainty: Uncertainty | None, limit: float) -> None:
 
 def _evaluate_adapters(run: str, adapters: list[str], *, as_json: bool) -> None:
     from tutelage.builders.evaluation import evaluate_adapters
+    from tutelage.builders.measured import comparison, uncertainty_between
     from tutelage.builders.named_adapters import named_adapters
-    from tutelage.evaluate.uncertainty import uncertainty_of
 
     found = evaluate_adapters(run, named_adapters(adapters), screen=Screen(Terminal(stderr=True)))
     rows = {name: asdict(measured.metrics) for name, measured in found.items()}
     if as_json:
-        print_json(rows)
+        print_json({name: as_one_model(measured, comparison(None, measured)) for name, measured in found.items()})
         return
-    uncertainties = {name: uncertainty_of({}, measured.outcomes) for name, measured in found.items()}
-    Terminal().print(Drawn(several_models(rows, uncertainties), title=f"{run}: adapters on one base"))
+    table = several_models(rows, {name: uncertainty_between(None, measured) for name, measured in found.items()})
+    notes = [note for name, measured in found.items() for note in notes_of(name, measured)]
+    Terminal().print(Drawn(replace(table, notes=(*notes, *table.notes)), title=f"{run}: adapters on one base"))

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from tutelage.report.console.measures import Drawn, MeasuresTable, before_after, change_notes, several_models
+from tutelage.cli.evaluated import as_one_model, notes_of
+from tutelage.report.console.measures import Drawn, MeasuresTable, change_notes, result_table, several_models
 from tutelage.report.console.progress import Screen
 from tutelage.report.console.terminal import Terminal, print_json
 from tutelage.runs.uncertainty import Uncertainty
 
 if TYPE_CHECKING:
     from tutelage.builders.compared_models import Questions
-    from tutelage.builders.evaluation import Measured
+    from tutelage.builders.measured import Measured
 
 
 def evaluate_together(
@@ -25,13 +26,15 @@ def evaluate_together(
         TutelageError: a model or a file that cannot be used.
     """
     from tutelage.builders.compared_models import evaluate_models, questions_of
+    from tutelage.builders.measured import comparison
 
     questions = questions_of(names, questions)
     measured = evaluate_models(names, questions, overrides=overrides, screen=Screen(Terminal(stderr=True)))
     changes = changes_from_first(measured)
     if as_json:
         compared = {name: asdict(uncertainty) for name, uncertainty in changes.items()}
-        print_json({"models": {name: asdict(one.metrics) for name, one in measured.items()}, "compared": compared})
+        models = {name: as_one_model(one, comparison(None, one)) for name, one in measured.items()}
+        print_json({"models": models, "compared": compared})
     else:
         Terminal().print(Drawn(models_table(measured, changes), title="The same questions"))
     return next(iter(changes.values())) if len(measured) == 2 else None
@@ -39,24 +42,23 @@ def evaluate_together(
 
 def changes_from_first(measured: Mapping[str, Measured]) -> dict[str, Uncertainty]:
     """Of each model but the first: its shares beside those of the first, on the same items."""
-    from tutelage.evaluate.uncertainty import of_same_tasks, uncertainty_of
+    from tutelage.builders.measured import uncertainty_between
 
     (first, *others) = measured.values()
-    return {
-        name: uncertainty_of(of_same_tasks(first.outcomes, first.lm_eval_items, other.lm_eval_items), other.outcomes)
-        for name, other in zip(list(measured)[1:], others, strict=True)
-    }
+    return {name: uncertainty_between(first, other) for name, other in zip(list(measured)[1:], others, strict=True)}
 
 
 def models_table(measured: Mapping[str, Measured], changes: Mapping[str, Uncertainty]) -> MeasuresTable:
     """A column each; of two models the change and its verdict, too, of more a note for each but the first."""
-    from tutelage.evaluate.uncertainty import uncertainty_of
+    from tutelage.builders.measured import comparison, uncertainty_between
 
+    if len(measured) == 2:
+        first, second = measured
+        return result_table(comparison(measured[first], measured[second]), names=(first, second))
     rows = {name: asdict(one.metrics) for name, one in measured.items()}
-    if len(rows) == 2:
-        (first, second), (uncertainty,) = rows, changes.values()
-        return before_after(rows[first], rows[second], uncertainty, names=(first, second))
-    table = several_models(rows, {name: uncertainty_of({}, one.outcomes) for name, one in measured.items()})
+    table = several_models(rows, {name: uncertainty_between(None, one) for name, one in measured.items()})
     first = next(iter(rows))
     notes = {name: "; ".join(change_notes(uncertainty)) for name, uncertainty in changes.items()}
-    return replace(table, notes=tuple(f"{name} beside {first}: {words}." for name, words in notes.items() if words))
+    beside = (f"{name} beside {first}: {words}." for name, words in notes.items() if words)
+    own = (note for name, one in measured.items() for note in notes_of(name, one))
+    return replace(table, notes=(*own, *beside))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from tutelage.evaluate.general import GeneralItem
 from tutelage.runs.transitions import ItemTransitions, LostItem
@@ -21,7 +21,15 @@ MOST_LOST_OF_EACH, MOST_LOST_ITEMS = 5, 40
 """How many lost items are kept with both replies; the ids of all are."""
 
 
-def capabilities_of(general: Sequence[GeneralItem]) -> dict[str, tuple[int, ...]]:
+class HasTopic(Protocol):
+    """An item of a general set, whatever it asks for."""
+
+    @property
+    def topic(self) -> str:
+        """What it is about; empty where its row does not say."""
+
+
+def capabilities_of(general: Sequence[HasTopic]) -> dict[str, tuple[int, ...]]:
     """The places of the items of each capability, in the order of the set; empty where there are not two of them."""
     counted = Counter(item.topic for item in general if item.topic)
     names = [topic for topic, items in counted.items() if items >= LEAST_ITEMS]
@@ -30,7 +38,7 @@ def capabilities_of(general: Sequence[GeneralItem]) -> dict[str, tuple[int, ...]
     return {name: tuple(at for at, item in enumerate(general) if item.topic == name) for name in names}
 
 
-def capability_outcomes(general: Sequence[GeneralItem], right: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+def capability_outcomes(general: Sequence[HasTopic], right: Sequence[Outcome]) -> dict[str, list[Outcome]]:
     """Whether each item of each capability was right, under its name with `CAPABILITY` before it.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tutelage.evaluate.choice_items import ChoiceItem
-from tutelage.evaluate.multiple_choice import agreement, chance_level, chosen_rightly
+from tutelage.evaluate.multiple_choice import above_chance, agreement, chance_level, chosen_rightly
 from tutelage.evaluate.uncertainty import uncertainty_of
 from tutelage.runs.multiple_choice import ChoiceMeasure, ChoiceScores
 
@@ -25,14 +25,20 @@ def choice_measure(
         return None
     right_before, right_after = (chosen_rightly(items, scores) if scores else {} for scores in sides)
     same_before, same_after = (agreement(items, scores) if scores else None for scores in sides)
+    chance, shares_before, shares_after = chance_level(items), _shares(right_before), _shares(right_after)
+    above_before, above_after = (
+        {way: above_chance(share, chance) for way, share in shares.items()} for shares in (shares_before, shares_after)
+    )
     return ChoiceMeasure(
         len(items),
-        chance_level(items),
-        _shares(right_before),
-        _shares(right_after),
+        chance,
+        shares_before,
+        shares_after,
         same_before,
         same_after,
         uncertainty_of(right_before, right_after).shares,
+        above_before,
+        above_after,
     )
 
 

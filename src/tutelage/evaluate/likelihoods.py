@@ -13,6 +13,7 @@ import numpy as np
 from tutelage.distributed.collective_errors import collective_call, failures
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import cause_of
+from tutelage.evaluate.capabilities import CAPABILITY
 from tutelage.evaluate.general import GeneralItem
 from tutelage.evaluate.general_text import GeneralText
 from tutelage.evaluate.grading import Graded
@@ -101,11 +102,10 @@ def _with_choices(eval_result: EvalResult, eval_suite: EvalSuite) -> EvalResult:
     """The general set with the choices in it; without outcomes where one of its parts could not be measured."""
     if not eval_suite.choices:
         return eval_result
-    outcomes = with_choices(
-        eval_result.outcomes, eval_suite.choices, eval_result.choices, asked=len(eval_suite.general)
-    )
-    share = Graded(outcomes, {}).mean("general")
-    return replace(eval_result, measures=replace(eval_result.measures, general=share), outcomes=outcomes)
+    outcomes = with_choices(eval_result.outcomes, eval_suite.choices, eval_result.choices, asked=eval_suite.general)
+    graded = Graded(outcomes, {})
+    counted = replace(eval_result.measures, general=graded.mean("general"), capabilities=graded.means(CAPABILITY))
+    return replace(eval_result, measures=counted, outcomes=outcomes)
 
 
 def text_losses(

@@ -8,8 +8,10 @@ from typing import Any
 
 from tutelage.distributed.collective_errors import collective_call
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
+from tutelage.evaluate.capabilities import CAPABILITY, capability_outcomes
 from tutelage.evaluate.choice_items import ChoiceItem
 from tutelage.evaluate.choice_replies import WeighedReply, answer_only_replies, weighed_replies
+from tutelage.evaluate.general import GeneralItem
 from tutelage.evaluate.grading import Outcome, Outcomes
 from tutelage.generate.scoring import GivenText, score
 from tutelage.model.architecture import Architecture
@@ -139,9 +141,11 @@ def with_choices(
     items: Sequence[ChoiceItem],
     scores: Sequence[ChoiceScores],
     *,
-    asked: int,
+    asked: Sequence[GeneralItem],
 ) -> dict[str, list[Outcome]]:
     """Outcomes of a suite, the questions behind the other items of the general set, weighed as `COUNTED` says.
+
+    They count in its capabilities, too: a topic is one with all its items, whatever these ask for.
 
     Args:
         outcomes: of the replies (`grading.grade`).
@@ -149,8 +153,22 @@ def with_choices(
         scores: in the same order.
         asked: other items of the general set. Where they, or the questions, have no outcomes, the set has none.
     """
-    found = {name: list(by_item) for name, by_item in outcomes.items()}
+    found = {name: list(by_item) for name, by_item in outcomes.items() if not name.startswith(CAPABILITY)}
     general = found.pop("general", [])
-    if len(scores) == len(items) and len(general) == asked:
+    if len(scores) == len(items) and len(general) == len(asked):
         found["general"] = [*general, *chosen_rightly(items, scores)[COUNTED]]
+        found |= capability_outcomes([*asked, *items], found["general"])
     return found
+
+
+def as_general(items: Sequence[ChoiceItem], scores: Sequence[ChoiceScores]) -> tuple[list[GeneralItem], list[str]]:
+    """The questions as items of the general set that are replied to, and the choice that weighs most as the reply."""
+    general = [
+        GeneralItem(item.address, item.topic, item.messages[-1].content or "", (), item.id, item.choices[item.answer])
+        for item in items
+    ]
+    chosen = []
+    for item, found in zip(items, scores, strict=True):
+        weights = weighed(item, found)[COUNTED]
+        chosen.append(item.choices[max(range(len(weights)), key=weights.__getitem__)])
+    return general, chosen

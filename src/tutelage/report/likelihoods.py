@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from tutelage.report.numbers import count, loss, loss_change, percent, percent_range, significant
+from tutelage.report.numbers import MINUS, count, loss, loss_change, percent, percent_range, significant
 from tutelage.runs.losses import PLACES, LossMeasure, Mean, PlaceMeasure, Rate
 from tutelage.runs.multiple_choice import COUNTED, WAYS, ChoiceMeasure
 
 MOST_SOURCES = 6
 ARROW = "→"
+SHORT_FROM = 0.1
 
 
 def likelihood_sentences(losses: Mapping[str, PlaceMeasure], choices: ChoiceMeasure | None) -> tuple[str, ...]:
@@ -46,7 +47,15 @@ def loss_cells(rate: Rate, cells: Sequence[str]) -> tuple[str, ...]:
     moved = rate.change
     if moved is None:
         return tuple(cells)
-    return *cells[:-2], ends_text(moved.low, moved.high, change=True), moved.verdict
+    return *cells[:-2], _short_ends(moved.low, moved.high), moved.verdict
+
+
+def _short_ends(low: float | None, high: float | None) -> str:
+    """An interval of a change for a narrow column, two decimals where both ends are at least 0.1 from 0."""
+    if low is None or high is None:
+        return ""
+    places = 2 if min(abs(low), abs(high)) >= SHORT_FROM else 3
+    return "…".join(f"{end:+.{places}f}".replace("-", MINUS) for end in (low, high))
 
 
 def _way(measure: ChoiceMeasure, way: str) -> str:
@@ -60,7 +69,9 @@ def _way(measure: ChoiceMeasure, way: str) -> str:
             ends = "" if interval is None else f" ({percent_range(interval.low, interval.high)})"
             sides.append(f"{percent(shares[way])}{ends}")
     verdict = f", {share.change.verdict}" if share and share.change else ""
-    return f" {ARROW} ".join(sides) + verdict
+    above = [points[way] for points in (measure.above_before, measure.above_after) if way in points]
+    beyond = f", above chance {f' {ARROW} '.join(map(percent, above))}" if above else ""
+    return f" {ARROW} ".join(sides) + verdict + beyond
 
 
 def _rate_text(measure: LossMeasure) -> str:
@@ -78,8 +89,15 @@ def _rate_text(measure: LossMeasure) -> str:
 
 
 def _perplexity(mean: Mean) -> str:
+    """With its interval: the exponential of a loss keeps the order, so that of both ends is one of 95 % as well."""
+    if mean.low is None or mean.high is None:
+        return _exponential(mean.value)
+    return f"{_exponential(mean.value)} ({_exponential(mean.low)} to {_exponential(mean.high)})"
+
+
+def _exponential(value: float) -> str:
     try:
-        return significant(math.exp(mean.value), 4)
+        return significant(math.exp(value), 4)
     except OverflowError:
         return "beyond numbers"
 

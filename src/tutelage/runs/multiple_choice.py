@@ -47,6 +47,8 @@ class ChoiceMeasure:
         after: the same.
         same_before: share of the questions of which all ways choose the same reply; None as `before`.
         same_after: the same.
+        above_before: each share with 0 for guessing and 1 for all right, below 0 where guesses do better.
+        above_after: the same.
         shares: intervals, and changes with Holm's adjustment for the ways among themselves.
     """
 
@@ -57,6 +59,8 @@ class ChoiceMeasure:
     same_before: float | None = None
     same_after: float | None = None
     shares: Mapping[str, ShareUncertainty] = field(default_factory=dict)
+    above_before: Mapping[str, float] = field(default_factory=dict)
+    above_after: Mapping[str, float] = field(default_factory=dict)
 
 
 def scores_in(saved: Any) -> tuple[ChoiceScores, ...]:
@@ -80,9 +84,9 @@ def read_choice_measure(fields: Fields) -> ChoiceMeasure | None:
     items, chance = fields.integer("items"), fields.number("chance")
     if not items or chance is None:
         return None
-    before, after = (
+    before, after, above_before, above_after = (
         {way: share for way, share in fields.inner(side).numbers().items() if way in WAYS and share is not None}
-        for side in ("before", "after")
+        for side in ("before", "after", "above_before", "above_after")
     )
     return ChoiceMeasure(
         items,
@@ -92,6 +96,8 @@ def read_choice_measure(fields: Fields) -> ChoiceMeasure | None:
         fields.number("same_before"),
         fields.number("same_after"),
         read_shares(fields.inner("shares")),
+        above_before,
+        above_after,
     )
 
 

@@ -16,6 +16,7 @@ from tutelage.evaluate.capabilities import item_transitions
 from tutelage.evaluate.choice_summary import choice_measure
 from tutelage.evaluate.intermediate import intermediate_measure
 from tutelage.evaluate.losses import loss_measures
+from tutelage.evaluate.multiple_choice import as_general
 from tutelage.evaluate.noise import noise_floor
 from tutelage.evaluate.suite import EvalResult
 from tutelage.evaluate.uncertainty import item_outcomes, of_same_tasks, uncertainty_of
@@ -99,10 +100,16 @@ def _compared(prepared: Prepared, before: EvalResult, after: EvalResult) -> dict
         for measured in (before, after)
     )
     outcomes_before = of_same_tasks(outcomes_before, before.lm_eval_items, after.lm_eval_items)
+    general, replies_before, replies_after = prepared.general, before.general_replies, after.general_replies
+    if len(before.choices) == len(after.choices) == len(prepared.choices):
+        as_items, chosen_before = as_general(prepared.choices, before.choices)
+        _, chosen_after = as_general(prepared.choices, after.choices)
+        general = (*general, *as_items)
+        replies_before, replies_after = (*replies_before, *chosen_before), (*replies_after, *chosen_after)
     moved = item_transitions(
-        prepared.general,
-        before.general_replies,
-        after.general_replies,
+        general,
+        replies_before,
+        replies_after,
         right_before=outcomes_before.get("general", ()),
         right_after=outcomes_after.get("general", ()),
     )

@@ -56,10 +56,10 @@ class MeasuresTable:
     notes: tuple[str, ...] = ()
 
 
-def result_table(result: Mapping[str, Any]) -> MeasuresTable:
-    """All that `result.json` says of before and after (see `train.result`)."""
+def result_table(result: Mapping[str, Any], *, names: tuple[str, str] = ("before", "after")) -> MeasuresTable:
+    """All that `result.json` says of before and after (see `train.result`), or of two models in the same form."""
     uncertainty, divergence, noise = uncertainty_in(result), divergence_in(result), noise_in(result)
-    table = before_after(result["before"], result["after"], uncertainty, divergence, noise)
+    table = before_after(result["before"], result["after"], uncertainty, divergence, noise, names=names)
     losses = loss_measures_in(result)
     rows = table.rows
     if "heldout" in losses and uncertainty is not None:
