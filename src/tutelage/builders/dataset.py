@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tutelage import formats
+from tutelage.builders.curation import with_curated_rows
 from tutelage.builders.general_text import read_general_texts
 from tutelage.builders.renderer import renderer_for
 from tutelage.builders.sampler import replay_line, weighted_sources, with_replay_source
@@ -86,6 +87,8 @@ def prepare(
             or, with data.strict, any row was dropped.
         SaveError: prepared data, or the ledger, cannot be written.
     """
+    run_folder = None if ledger_path is None else ledger_path.parent
+    settings = with_curated_rows(settings, run_folder=run_folder, log=log)
     ledger = Ledger(strict=settings.data.strict, path=ledger_path)
     renderer = renderer_for(model_folder, settings.render)
     data, evaluation = settings.data, settings.evaluate
@@ -149,6 +152,7 @@ def prepared_examples(
     Raises:
         DataError: no row is left; a file changed while it was read; or, where the ledger is strict, one was dropped.
     """
+    settings = with_curated_rows(settings, run_folder=None, log=log)
     kept = None if cache is None else Cache(cache)
     desk = _Preparer(settings, renderer, ledger, kept, log, DataFiles(ledger.note))
     store = desk.prepared(settings.data.train, max_rows=settings.data.max_rows, purpose="train on")

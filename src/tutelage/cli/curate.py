@@ -10,13 +10,13 @@ from typing import Annotated, Any, cast
 import typer
 
 from tutelage import config
+from tutelage.builders.curation import request_of
 from tutelage.cli.data_options import AsJson, Columns, Shape, columns_from, shape_from
-from tutelage.config import Settings
 from tutelage.config.sections import LARGEST_COUNT
 from tutelage.curate.out_folder import CARD, DROPPED, WORK
 from tutelage.curate.pipeline import curate as curated
 from tutelage.curate.pipeline import sample
-from tutelage.curate.request import Curated, CurationRequest, FileFormat
+from tutelage.curate.request import Curated, FileFormat
 from tutelage.curate.restore import restore
 from tutelage.curate.steps import STEPS
 from tutelage.errors import ConfigError, command
@@ -97,7 +97,7 @@ def curate(
             terminal.write_line(line)
         return
     settings = config.load_curation(recipe, overrides, sources=sources or [])
-    request = _request(settings, Path() if dry_run and out is None else _required(out, "curate"))
+    request = request_of(settings, Path() if dry_run and out is None else _required(out, "curate"))
     if columns:
         request = replace(request, columns=columns_from(columns))
     if shape != "auto":
@@ -118,22 +118,6 @@ def curate(
     _report(terminal, result, as_json=as_json)
     if not as_json:
         terminal.write_line(f"{result.data}; what was done: {request.out / CARD}; what went: {request.out / DROPPED}")
-
-
-def _request(settings: Settings, out: Path) -> CurationRequest:
-    data, evaluation = settings.data, settings.evaluate
-    return CurationRequest(
-        sources=tuple(data.train),
-        out=out,
-        settings=settings.curate,
-        seed=settings.seed,
-        shape=data.format,
-        columns=data.columns,
-        tree_paths=data.tree_paths,
-        max_rows=data.max_rows,
-        held_out=(*data.validation, *evaluation.task, *evaluation.general),
-        workers=data.workers,
-    )
 
 
 def _required(out: Path | None, what: str) -> Path:

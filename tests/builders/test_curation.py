@@ -1,0 +1,83 @@
+"""`[curate]` of a recipe: what is trained on is what its steps let through, and the run's folder has the books."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tutelage import config
+from tutelage.builders.dataset import Prepared, prepare
+from tutelage.errors import ConfigError, DataError
+
+ROWS = [{"prompt": f"Question {number % 3}?", "completion": f"Answer {number % 3}."} for number in range(6)]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def prepared(folder: Path, tmp_path: Path, *, said: list[str] | None = None, **sections: Any) -> Prepared:
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    values = {"model": {"name": "tiny"}, **sections}
+    values["data"] = {"train": [str(data)], "workers": 1} | sections.get("data", {})
+    run_folder = tmp_path / "run"
+    run_folder.mkdir(exist_ok=True)
+    settings = config.from_mapping(values, [], where="a test")
+    log = [].append if said is None else said.append
+    return prepare(settings, folder, cache=None, ledger_path=run_folder / "ledger.jsonl", log=log)
+
+
+def test_a_recipe_without_the_table_trains_on_all_rows(tiny_tokenizer_folder: Path, tmp_path: Path) -> None:
+    assert len(prepared(tiny_tokenizer_folder, tmp_path).train) == 6
+    assert not (tmp_path / "run" / "curation.json").exists()
+
+
+def test_the_rows_that_went_through_are_trained_on_and_the_books_are_kept(
+    tiny_tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    made = prepared(tiny_tokenizer_folder, tmp_path, said=said, curate={"steps": ["exact_duplicates"]})
+    assert len(made.train) == 3
+    books = json.loads((tmp_path / "run" / "curation.json").read_text(encoding="utf-8"))
+    assert (books["in"], books["kept"], books["merged"]) == (6, 3, 3)
+    assert any(line.startswith("Curated: 6 rows read, 3 kept") for line in said)
+
+
+def test_the_same_rows_are_curated_once(tiny_tokenizer_folder: Path, tmp_path: Path, cache: Path) -> None:
+    first = prepared(tiny_tokenizer_folder, tmp_path, curate={"steps": ["exact_duplicates"]})
+    files = {path: path.stat().st_mtime_ns for path in cache.rglob("*.arrow")}
+    again = prepared(tiny_tokenizer_folder, tmp_path, curate={"steps": ["exact_duplicates"]})
+    assert files == {path: path.stat().st_mtime_ns for path in cache.rglob("*.arrow")}
+    assert again.examples_sha256 == first.examples_sha256
+
+
+def test_weights_of_sources_and_curation_do_not_go_together(tiny_tokenizer_folder: Path, tmp_path: Path) -> None:
+    weights = {str(tmp_path / "data.jsonl"): 2.0}
+    with pytest.raises(ConfigError, match=r"data\.weights and \[curate\]"):
+        prepared(tiny_tokenizer_folder, tmp_path, data={"weights": weights}, curate={"steps": []})
+
+
+def test_nothing_left_is_an_error_that_names_what_went(
+    tiny_tokenizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.support.curation_steps import DropShort
+
+    monkeypatch.setattr("tutelage.curate.pipeline.build_steps", lambda *_given: [DropShort(letters=1000)])
+    with pytest.raises(DataError, match="left no row") as error:
+        prepared(tiny_tokenizer_folder, tmp_path, curate={"steps": []})
+    assert "dropped 6 too_short" in str(error.value.found)
+
+
+def test_the_table_is_in_the_runs_settings_only_where_the_recipe_has_it() -> None:
+    plain = config.from_mapping({"model": {"name": "tiny"}, "data": {"train": ["a"]}}, where="a test")
+    assert "[curate" not in config.dump(plain)
+    curated = config.from_mapping(
+        {"model": {"name": "tiny"}, "data": {"train": ["a"]}, "curate": {"steps": ["normalize"]}}, where="a test"
+    )
+    assert 'steps = [\n    "normalize",\n]' in config.dump(curated)
