@@ -159,7 +159,7 @@ def evaluate_beside_saved(
     if saved is None:
         return measured, None
     outcomes = item_outcomes(prepared.task, prepared.general, saved, checkers=prepared.checkers)
-    return measured, replace(Measured.of(saved, prepared.choices), outcomes=outcomes)
+    return measured, replace(Measured.of(saved, prepared.general, prepared.choices), outcomes=outcomes)
 
 
 def _same_data(folder: Path, prepared: Prepared) -> bool:
@@ -280,5 +280,5 @@ def _measured(
             eval_result = with_tasks(eval_result, *asked, seed=settings.seed, log=screen.log)
         for note in unchecked_notes({title: eval_result.unchecked}):
             screen.log(note)
-        measured[name] = Measured.of(eval_result, prepared.choices)
+        measured[name] = Measured.of(eval_result, prepared.general, prepared.choices)
     return measured

@@ -8,6 +8,8 @@ from typing import Any
 
 from tutelage.evaluate.choice_items import ChoiceItem
 from tutelage.evaluate.choice_summary import choice_measure
+from tutelage.evaluate.clusters import Clusters, clusters_of
+from tutelage.evaluate.general import GeneralItem
 from tutelage.evaluate.grading import Outcomes
 from tutelage.evaluate.losses import loss_measures
 from tutelage.evaluate.suite import EvalResult, Metrics
@@ -31,10 +33,14 @@ class Measured:
     losses: Losses = field(default_factory=dict)
     choice_items: tuple[ChoiceItem, ...] = ()
     choices: tuple[ChoiceScores, ...] = ()
+    clusters: Clusters = field(default_factory=dict)
+    """The sources of items of the general set, where any share one."""
 
     @classmethod
-    def of(cls, eval_result: EvalResult, choice_items: tuple[ChoiceItem, ...]) -> Measured:
-        """What a suite came to; `choice_items` are its questions with choices."""
+    def of(
+        cls, eval_result: EvalResult, general: tuple[GeneralItem, ...], choice_items: tuple[ChoiceItem, ...]
+    ) -> Measured:
+        """What a suite came to; `general` and `choice_items` are its general set."""
         return cls(
             eval_result.measures,
             eval_result.outcomes,
@@ -42,6 +48,7 @@ class Measured:
             eval_result.losses,
             choice_items,
             eval_result.choices,
+            clusters_of([*general, *choice_items]),
         )
 
 
@@ -49,10 +56,10 @@ def uncertainty_between(first: Measured | None, last: Measured | None) -> Uncert
     """What the same items show of the last model beside the first; of one alone its intervals."""
     earlier = {} if first is None else first.outcomes
     if last is None:
-        return uncertainty_of(earlier, {})
+        return uncertainty_of(earlier, {}, {} if first is None else first.clusters)
     if first is not None:
         earlier = of_same_tasks(earlier, first.lm_eval_items, last.lm_eval_items)
-    return uncertainty_of(earlier, last.outcomes)
+    return uncertainty_of(earlier, last.outcomes, last.clusters)
 
 
 def comparison(first: Measured | None, last: Measured | None) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class ChoiceItem:
         choices: at least two different replies, none with white space around it.
         answer: the place of the right one.
         id: of the row; empty where it has none.
+        source: what it shares with other items, such as a passage; empty = nothing.
     """
 
     address: Address
@@ -36,6 +37,7 @@ class ChoiceItem:
     choices: tuple[str, ...]
     answer: int
     id: str = ""
+    source: str = ""
 
     @property
     def chance(self) -> float:
@@ -64,6 +66,7 @@ class _Line(BaseModel):
     answer: int | str
     topic: str = ""
     id: str | int = ""
+    source: str = ""
     checks: Any = None
 
     @model_validator(mode="after")
@@ -129,4 +132,4 @@ def _item(address: Address, row: _Line) -> ChoiceItem:
     answer = choices.index(row.answer.strip()) if isinstance(row.answer, str) else row.answer
     turns = row.messages or []
     messages = tuple(Message(turn.role, turn.content) for turn in turns) or (Message("user", row.prompt),)
-    return ChoiceItem(address, row.topic, messages, choices, answer, str(row.id))
+    return ChoiceItem(address, row.topic, messages, choices, answer, str(row.id), row.source)

@@ -25,6 +25,8 @@ class GeneralItem:
     checks: tuple[Check, ...]
     id: str = ""
     reference: str | None = None
+    source: str = ""
+    """What it shares with other items, such as a passage; empty = nothing."""
 
     @property
     def name(self) -> str:
@@ -40,6 +42,7 @@ class _Line(BaseModel):
     topic: str = ""
     id: str | int = ""
     reference: str | None = None
+    source: str = ""
 
 
 def _form(row: Any) -> str:
@@ -107,7 +110,7 @@ def read_general(path: str, shown: str | None = None, unit: Unit = "line") -> li
 
 def _item(address: Address, row: _Line | IFEvalRow) -> GeneralItem:
     if isinstance(row, _Line):
-        return GeneralItem(address, row.topic, row.prompt, tuple(row.checks), str(row.id), row.reference)
+        return GeneralItem(address, row.topic, row.prompt, tuple(row.checks), str(row.id), row.reference, row.source)
     checks = (
         FollowsInstruction(kind="instruction", id=name, arguments=arguments) for name, arguments in row.instructions
     )

@@ -78,6 +78,7 @@ def as_lines(items: Sequence[GeneralItem]) -> str:
     for item in items:
         checks = [check.model_dump(mode="json") for check in item.checks]
         row: dict[str, Any] = {"id": item.name, "topic": item.topic, "prompt": item.prompt, "checks": checks}
+        row |= {"source": item.source} if item.source else {}
         rows.append(row if item.reference is None else row | {"reference": item.reference})
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 

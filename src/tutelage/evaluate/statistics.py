@@ -1,10 +1,8 @@
 """What counts of right and wrong replies show: intervals of shares, of paired changes, and the verdict on a change.
 
-An item is right or wrong before training, and right or wrong after it; or it has a score from 0 to 1 each time, whose
-mean stands in for the share (`ScorePairs`). Evaluation sets are often smaller than a few
-hundred items, where intervals from the central limit theorem are too narrow (Bowyer et al. 2025, arXiv:2503.01747), so
-none is used: Wilson's score interval for one share, Tango's score interval for a paired difference, and McNemar's test
-in its exact form.
+An item is right or wrong before training, and after it; or it has a score from 0 to 1 (`ScorePairs`). Sets are often so
+small that intervals from the central limit theorem are too narrow (Bowyer et al. 2025, arXiv:2503.01747): used are
+Wilson's score interval for one share, Tango's for a paired difference, and McNemar's test in its exact form.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -26,12 +25,9 @@ MARGIN = 0.05
 """Within how much, on either side, a share counts as kept: 5 points."""
 
 POWER = 0.8
-SIGN_FLIPS = 9_999
-"""Drawn where there are too many to try all: the p-value then has a standard error of 0.002 at 0.05."""
-ALL_FLIPS_ITEMS = 13
-"""Up to so many scores that moved, all sign flips are tried."""
-MOST_EXACT_ITEMS = 1000
-"""Up to here the smallest detectable difference is that of the exact test; above, of its normal approximation."""
+SIGN_FLIPS = 9_999  # drawn where there are too many to try all: a standard error of 0.002 at a p-value of 0.05
+ALL_FLIPS_ITEMS = 13  # up to so many scores that moved, all sign flips are tried
+MOST_EXACT_ITEMS = 1000  # for the smallest detectable difference; above, it is that of the normal approximation
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 Verdict = Literal["gained", "lost", "kept", "not shown"]
@@ -299,24 +295,28 @@ def smallest_detectable(
 
 
 def judge_changes(
-    by_name: Mapping[str, Transitions | ScorePairs], *, level: float = LEVEL, margin: float = MARGIN
+    by_name: Mapping[str, Transitions | ScorePairs],
+    *,
+    clustered: Mapping[str, tuple[Interval, float]] = MappingProxyType({}),
+    level: float = LEVEL,
+    margin: float = MARGIN,
 ) -> dict[str, PairedChange]:
     """Judge several shares together, so that many shares do not make one false 'gained' or 'lost' likely.
 
     The smallest detectable difference is that of a share that moves alone, at Holm's first step: alpha over the number
-    of shares, with the discordant items that were seen. Of scores it is that of a share whose items move as much in
-    all, which needs more items than scores do (`score_interval`).
+    of shares, with the discordant items seen; of scores that of a share whose items move as much in all.
 
     Args:
         by_name: of at least one item each.
+        clustered: interval and p-value of those whose items share sources (`clusters.clustered_change`).
         level: of the intervals; 1 - level is the level of the tests.
         margin: of 'kept'.
     """
-    p_values = [_p_value(moved) for moved in by_name.values()]
+    p_values = [clustered[name][1] if name in clustered else _p_value(moved) for name, moved in by_name.items()]
     changes = {}
     for (name, moved), p_value, adjusted_p in zip(by_name.items(), p_values, holm(p_values), strict=True):
         gain, loss = (moved.gain, moved.loss) if isinstance(moved, ScorePairs) else (moved.fixed, moved.broken)
-        interval = score_interval(gain, loss, moved.items, level=level)
+        interval = clustered[name][0] if name in clustered else score_interval(gain, loss, moved.items, level=level)
         changes[name] = PairedChange(
             moved,
             interval,

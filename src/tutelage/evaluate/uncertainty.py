@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from tutelage.evaluate.capabilities import CAPABILITY
+from tutelage.evaluate.clusters import Clusters, clustered_change, clustered_share, of_checked
 from tutelage.evaluate.general import GeneralItem
 from tutelage.evaluate.grading import FIELD, JSON_FIELDS, LM_EVAL, SCORE, Outcome, Outcomes, grade, is_graded
 from tutelage.evaluate.health import HEALTH
@@ -13,6 +15,7 @@ from tutelage.evaluate.statistics import (
     LEVEL,
     MARGIN,
     POWER,
+    Interval,
     PairedChange,
     ScorePairs,
     Transitions,
@@ -57,7 +60,7 @@ def of_same_tasks(outcomes: Outcomes, items: Mapping[str, str], others: Mapping[
     return {name: found for name, found in outcomes.items() if not name.startswith(LM_EVAL) or name.startswith(same)}
 
 
-def uncertainty_of(before: Outcomes, after: Outcomes) -> Uncertainty:
+def uncertainty_of(before: Outcomes, after: Outcomes, clusters: Clusters = MappingProxyType({})) -> Uncertainty:
     """Intervals of all shares and verdicts on their changes.
 
     Four families are each judged together: what was asked for (shares, fields, scores), its parts by capability, the
@@ -67,6 +70,7 @@ def uncertainty_of(before: Outcomes, after: Outcomes) -> Uncertainty:
     Args:
         before: of the untouched model; empty where it was not measured, as for one model alone.
         after: of the trained one, on the same items in the same order.
+        clusters: the sources of the items of some measures (`clusters.clusters_of`), which are then what was drawn.
     """
     pairs = {
         name: _checked_twice(before[name], after[name])
@@ -78,12 +82,17 @@ def uncertainty_of(before: Outcomes, after: Outcomes) -> Uncertainty:
         if sides[0]:
             family = next(prefix for prefix in (CAPABILITY, HEALTH, LM_EVAL, "") if name.startswith(prefix))
             families[family][name] = _moves(name, *sides)
-    changes = {name: change for family in families.values() for name, change in judge_changes(family).items()}
+    clustered = dict(_clustered(clusters, before, after, pairs))
+    changes = {
+        name: change
+        for family in families.values()
+        for name, change in judge_changes(family, clustered=clustered).items()
+    }
     shares = {
         name: ShareUncertainty(
             items=_items(name, changes, after.get(name) or before[name]),
-            before=_range_of(before.get(name)),
-            after=_range_of(after.get(name)),
+            before=_range_of(before.get(name), clusters.get(name)),
+            after=_range_of(after.get(name), clusters.get(name)),
             change=_change_of(changes.get(name)),
             graded=is_graded(name, before.get(name, ()), after.get(name, ())),
         )
@@ -118,11 +127,27 @@ def _moves(name: str, before: Sequence[float], after: Sequence[float]) -> Transi
     return Transitions.of([*map(bool, before)], [*map(bool, after)])
 
 
-def _range_of(outcomes: Sequence[Outcome] | None) -> Range | None:
+def _clustered(
+    clusters: Clusters, before: Outcomes, after: Outcomes, pairs: Mapping[str, tuple[list[float], list[float]]]
+) -> Iterator[tuple[str, tuple[Interval, float]]]:
+    """Interval and p-value of the changes whose items share sources."""
+    for name, sources in clusters.items():
+        if name in pairs and pairs[name][0] and len(sources) == len(after[name]):
+            first, last = pairs[name]
+            differences = [later - earlier for earlier, later in zip(first, last, strict=True)]
+            found = clustered_change(differences, [*of_checked(sources, before[name], after[name])])
+            if found is not None:
+                yield name, found
+
+
+def _range_of(outcomes: Sequence[Outcome] | None, sources: Sequence[str] | None) -> Range | None:
     checked = [outcome for outcome in outcomes or () if outcome is not None]
-    if not checked:
+    if not checked or outcomes is None:
         return None
-    interval = wilson_interval(math.fsum(checked), len(checked))
+    interval = None
+    if sources is not None and len(sources) == len(outcomes):
+        interval = clustered_share(checked, [*of_checked(sources, outcomes)])
+    interval = interval or wilson_interval(math.fsum(checked), len(checked))
     return Range(interval.low, interval.high)
 
 

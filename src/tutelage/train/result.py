@@ -14,6 +14,7 @@ from tutelage.builders.dataset import Prepared
 from tutelage.config import Settings
 from tutelage.evaluate.capabilities import item_transitions
 from tutelage.evaluate.choice_summary import choice_measure
+from tutelage.evaluate.clusters import clusters_of
 from tutelage.evaluate.intermediate import intermediate_measure
 from tutelage.evaluate.losses import loss_measures
 from tutelage.evaluate.multiple_choice import as_general
@@ -118,7 +119,9 @@ def _compared(prepared: Prepared, before: EvalResult, after: EvalResult) -> dict
         "gained": {topic: list(ids) for topic, ids in moved.gained.items()},
         "lost_items": [asdict(item) for item in moved.lost_items],
     }
-    return {"uncertainty": asdict(uncertainty_of(outcomes_before, outcomes_after)), "transitions": transitions}
+    clusters = clusters_of([*prepared.general, *prepared.choices])
+    uncertainty = uncertainty_of(outcomes_before, outcomes_after, clusters)
+    return {"uncertainty": asdict(uncertainty), "transitions": transitions}
 
 
 def _gained_and_forgot(before: EvalResult, after: EvalResult) -> dict[str, Any]:
