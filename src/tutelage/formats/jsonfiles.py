@@ -31,6 +31,9 @@ from tutelage.types import Address, Drop
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
 _ROW_START = re.compile(r"\n([ \t]*)\{")
 _ITEM_INDENT = re.compile(r"[ \t\r\n]*\n([ \t]*)\Z")
+_CANARY = re.compile(r'\{\s*"canary"\s*:')
+"""How BIG-bench and its parts begin: an object that says it is a benchmark, around its questions."""
+
 _BOM = "\ufeff"
 _SIDE_BY_SIDE = re.compile(rb"\}[ \t]*\{")
 RowTests = tuple[Callable[[Mapping[str, Any]], bool], Callable[[Mapping[str, Any]], bool], Callable[[str], None]]
@@ -178,6 +181,8 @@ def json_document(
     if text[start : start + 1] == "[":
         yield from _arrays(text, start, display_name, checks, note)
         return
+    if _CANARY.match(text, start):
+        note(f"{display_name} holds a canary: it is a benchmark, and to train on it makes it measure nothing")
     yield from _objects(text, start, display_name, checks, (is_row, is_whole, note))
 
 

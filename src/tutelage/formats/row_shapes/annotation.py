@@ -78,9 +78,8 @@ def argilla_nested(row: Mapping[str, Any], _context: RowContext) -> Iterator[Map
 
 
 def _flat_responses(row: Mapping[str, Any], name: str) -> list[Any]:
-    values = row[f"{name}.responses"] or []
-    states = row.get(f"{name}.responses.status") or []
-    if len(values) != len(states):
+    values, states = row[f"{name}.responses"] or [], row.get(f"{name}.responses.status") or []
+    if not isinstance(values, list) or not isinstance(states, list) or len(values) != len(states):
         raise RowError("wrong_type", f"`{name}.responses` and its status are not of one length")
     return [value for value, state in zip(values, states, strict=True) if state == "submitted"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from tutelage.formats.rawrow import RowError
-from tutelage.formats.row_shapes.building import Turn, call, list_at, object_at, result_content, text_at
+from tutelage.formats.row_shapes.building import Turn, call, is_word, list_at, object_at, result_content, text_at
 
 _SKIPPED: Final = frozenset({"token_budget", "flag", "voice_note"})
 """Blocks that are no part of what was said."""
@@ -23,7 +23,7 @@ def turns_of_blocks(blocks: Sequence[Any], role: str, where: str) -> list[Turn]:
         place = f"{where}, block {index}"
         block = object_at(value, place)
         kind = block.get("type")
-        if kind in _SKIPPED:
+        if is_word(kind, _SKIPPED):
             continue
         if kind == "tool_result":
             result = {"role": "tool", "content": _result(block.get("content"), place)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from tutelage.formats.nested import document
@@ -44,6 +44,11 @@ def list_at(value: Any, where: str) -> list[Any]:
     if not isinstance(value, list):
         raise RowError("wrong_type", f"{where} must be a list, found {json_type(value)}")
     return value
+
+
+def is_word(value: Any, words: Collection[str]) -> bool:
+    """Whether a value is one of these words; a list or an object, which no set can be asked for, is none."""
+    return isinstance(value, str) and value in words
 
 
 def json_at(value: Any, where: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from tutelage.formats.nested import document
 from tutelage.formats.rawrow import RowError
 from tutelage.formats.remarks import RowContext
-from tutelage.formats.row_shapes.building import Turn, call, list_at, object_at, text_at
+from tutelage.formats.row_shapes.building import Turn, call, is_word, list_at, object_at, text_at
 from tutelage.formats.row_shapes.trees import every_path, path_to
 
 _ROLES: Final = frozenset({"system", "user", "assistant", "tool"})
@@ -24,7 +24,7 @@ def conversations(row: Mapping[str, Any], context: RowContext) -> Iterator[Mappi
     Raises:
         RowError: `broken_tree`, `unsupported_content` for images and the like, `unknown_role`.
     """
-    nodes = row["mapping"]
+    nodes = {name: object_at(node, f"mapping.{name}") for name, node in row["mapping"].items()}
     parents = {name: node.get("parent") for name, node in nodes.items()}
     if context.tree_paths == "all":
         replies = {name for name, node in nodes.items() if _role(node.get("message")) == "assistant"}
@@ -40,9 +40,14 @@ def conversations(row: Mapping[str, Any], context: RowContext) -> Iterator[Mappi
     yield {"messages": _turns(path_to(current, parents), nodes, set())}
 
 
+def _is_finished(status: Any) -> bool:
+    return status is None or status == "finished_successfully"
+
+
 def _role(message: Any) -> str | None:
     author = message.get("author") if isinstance(message, dict) else None
-    return author.get("role") if isinstance(author, dict) else None
+    role = author.get("role") if isinstance(author, dict) else None
+    return role if role is None or isinstance(role, str) else str(role)
 
 
 def _turns(path: list[str], nodes: Mapping[str, Any], trained: set[str]) -> list[Turn]:
@@ -50,10 +55,10 @@ def _turns(path: list[str], nodes: Mapping[str, Any], trained: set[str]) -> list
     thoughts: list[str] = []
     for name in path:
         message = nodes[name].get("message")
-        if message is None or _is_hidden(message):
+        if message is None or _is_hidden(object_at(message, f"the message of {name}")):
             continue
         content = object_at(message.get("content"), f"the content of {name}")
-        kind, role = content.get("content_type"), _role(message)
+        kind, role = str(content.get("content_type")), _role(message)
         if kind in _SKIPPED:
             continue
         if role not in _ROLES:
@@ -69,7 +74,7 @@ def _turns(path: list[str], nodes: Mapping[str, Any], trained: set[str]) -> list
             if thoughts:
                 turn["reasoning_content"] = "\n\n".join(thoughts)
                 thoughts = []
-            if name in trained or message.get("status") not in {None, "finished_successfully"}:
+            if name in trained or not _is_finished(message.get("status")):
                 turn["weight"] = 0
         elif not (turn["content"] or role == "tool"):
             continue  # the empty system message that each conversation begins with
@@ -86,7 +91,7 @@ def _is_hidden(message: Mapping[str, Any]) -> bool:
 def _turn(message: Mapping[str, Any], role: str, content: Mapping[str, Any], where: str) -> Turn:
     text = _text(content, where)
     recipient = message.get("recipient")
-    if role == "assistant" and recipient not in {None, "all", "assistant"}:
+    if role == "assistant" and recipient is not None and not is_word(recipient, {"all", "assistant"}):
         return {"role": role, "content": None, "tool_calls": [call(recipient, _arguments(text))]}
     turn: Turn = {"role": role, "content": text}
     author_name = message["author"].get("name")
@@ -96,7 +101,7 @@ def _turn(message: Mapping[str, Any], role: str, content: Mapping[str, Any], whe
 
 
 def _text(content: Mapping[str, Any], where: str) -> str:
-    kind = content.get("content_type")
+    kind = str(content.get("content_type"))
     if kind in {"text", "multimodal_text"}:
         parts = list_at(content.get("parts"), f"the parts of {where}")
         if any(not isinstance(part, str) for part in parts):

@@ -8,7 +8,7 @@ from typing import Any, Final
 from tutelage.formats.rawrow import RowError
 from tutelage.formats.remarks import RowContext
 from tutelage.formats.row_shapes.blocks import turns_of_blocks
-from tutelage.formats.row_shapes.building import Turn, list_at, object_at, text_at
+from tutelage.formats.row_shapes.building import Turn, is_word, list_at, object_at, text_at
 from tutelage.formats.row_shapes.trees import every_path, path_to
 
 _ROLES: Final = {"human": "user", "assistant": "assistant"}
@@ -54,7 +54,7 @@ def _turns(messages: list[Mapping[str, Any]], trained: set[str]) -> list[Turn]:
     for index, message in enumerate(messages):
         where = f"chat_messages[{index}]"
         sender = message["sender"]
-        if sender not in _ROLES:
+        if not is_word(sender, _ROLES):
             raise RowError("unknown_role", f"{where}: {sender!r}; the export has human and assistant")
         blocks = message.get("content")
         if isinstance(blocks, list) and blocks:
@@ -66,7 +66,7 @@ def _turns(messages: list[Mapping[str, Any]], trained: set[str]) -> list[Turn]:
             if not made or made[-1]["role"] != "user":
                 raise RowError("unsupported_content", f"{where}: an attachment without words of the user")
             made[-1]["content"] = "\n\n".join([*documents, made[-1]["content"] or ""])
-        if message.get("uuid") in trained:
+        if is_word(message.get("uuid"), trained):
             made = [turn | {"weight": 0} if turn["role"] == "assistant" else turn for turn in made]
         turns += made
     return turns
@@ -77,14 +77,19 @@ def _documents(message: Mapping[str, Any], where: str) -> list[str]:
     texts = []
     names_with_text = set()
     for attachment in list_at(message.get("attachments") or [], f"{where}.attachments"):
-        name = object_at(attachment, f"{where}.attachments").get("file_name")
+        name = _file_name(attachment, f"{where}.attachments")
         text = attachment.get("extracted_content")
         if not text:
             raise RowError("unsupported_content", f"{where}: the attachment {name!r} has no text in the export")
         names_with_text.add(name)
         texts.append(f"{name}\n\n{text}" if name else text_at(text, f"{where}.attachments"))
     for file in list_at(message.get("files") or [], f"{where}.files"):
-        name = object_at(file, f"{where}.files").get("file_name")
+        name = _file_name(file, f"{where}.files")
         if name not in names_with_text:
             raise RowError("unsupported_content", f"{where}: the file {name!r} has no text in the export")
     return texts
+
+
+def _file_name(value: Any, where: str) -> str | None:
+    name = object_at(value, where).get("file_name")
+    return None if name is None else text_at(name, f"{where}[].file_name")

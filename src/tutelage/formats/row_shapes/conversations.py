@@ -76,7 +76,7 @@ def smoltalk2(row: Mapping[str, Any], _context: RowContext) -> Mapping[str, Any]
     arguments.pop("python_tools", None)
     first = object_at(turns[0], "messages[0]")
     if isinstance(instructions, str) and instructions.strip():
-        if first.get("role") not in {"system", "developer"}:
+        if str(first.get("role")) not in {"system", "developer"}:
             turns = [turn("system", instructions), *turns]
         elif first.get("content") != instructions:
             raise RowError("two_system_texts", "messages[0] and `custom_instructions` are two different system texts")

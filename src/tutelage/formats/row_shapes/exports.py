@@ -7,7 +7,7 @@ from typing import Any
 
 from tutelage.formats.rawrow import RawRow, RowError
 from tutelage.formats.remarks import RowContext
-from tutelage.formats.row_shapes.building import Turn, json_at, list_at, object_at
+from tutelage.formats.row_shapes.building import Turn, is_word, json_at, list_at, object_at
 from tutelage.formats.row_shapes.items import turns_of_items
 from tutelage.formats.row_shapes.reading import GatheredRow, merged
 from tutelage.types import Change, Drop
@@ -26,7 +26,7 @@ def responses_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises:
         RowError: as `turns_of_items`; `unfinished_reply`.
     """
-    if row.get("status") not in {None, "completed"}:
+    if row.get("status") is not None and row["status"] != "completed":
         raise RowError("unfinished_reply", f"the status of the response is {row['status']!r}")
     asked = json_at(row["input"], "`input`")
     prompt = turns_of_items(asked, "input") if isinstance(asked, list) else asked
@@ -83,7 +83,7 @@ def reply_of(choice: Mapping[str, Any]) -> Turn:
     Raises:
         RowError: `unfinished_reply` for one that ran into a limit, `unsupported_content` for pieces of a stream.
     """
-    if choice.get("finish_reason") in {"length", "content_filter"}:
+    if is_word(choice.get("finish_reason"), {"length", "content_filter"}):
         raise RowError("unfinished_reply", f"the reply was cut short: finish_reason is {choice['finish_reason']!r}")
     if choice.get("message") is None:
         raise RowError("unsupported_content", "a choice without `message`: pieces of a stream are not put together")

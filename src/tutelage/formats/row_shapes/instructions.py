@@ -20,8 +20,8 @@ from tutelage.formats.row_shapes.columns import (
 )
 from tutelage.formats.row_shapes.marked_text import marked_turns, require_alternating
 
-_BELLE_MARK: Final = re.compile(r"(?:^|\n)(Human|Assistant)[:\uff1a]")
-_GUANACO_MARK: Final = re.compile(r"(?:^|\n)\s*(User|Ass?s?istent|Assistant|Assistenz)\s*[:\uff1a]")
+_BELLE_MARK: Final = re.compile(r"(?:\A|\n)(Human|Assistant)[:\uff1a]")
+_GUANACO_MARK: Final = re.compile(r"(?:\A|\n)[ \t]*(User|Ass?s?istent|Assistant|Assistenz)\s*[:\uff1a]")
 _GUANACO_ROLES: Final = {
     "user": "user", "assistant": "assistant", "assistent": "assistant", "asssistent": "assistant",
     "assistenz": "assistant", "asistent": "assistant",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from tutelage.formats.rawrow import RowError
-from tutelage.formats.row_shapes.building import Turn, call, list_at, object_at, result_content, text_at
+from tutelage.formats.row_shapes.building import Turn, call, is_word, list_at, object_at, result_content, text_at
 
 _TEXT_PARTS: Final = frozenset({"input_text", "output_text", "text"})
 
@@ -79,7 +79,7 @@ def message_text(content: Any, where: str) -> str:
     texts = []
     for part in list_at(content, f"{where}.content"):
         kind = object_at(part, f"{where}.content").get("type")
-        if kind not in _TEXT_PARTS:
+        if not is_word(kind, _TEXT_PARTS):
             raise RowError(
                 "unsupported_content", f"{where}: a part of the type {kind!r} is no text; only text is trained"
             )

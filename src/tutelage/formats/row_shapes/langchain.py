@@ -34,7 +34,7 @@ def turn_of(message: Any, where: str) -> Turn:
     inner = object_at(inner, where)
     names = value.get("id")
     kind = names[-1] if isinstance(names, list) and names and "kwargs" in value else value.get("type")
-    if kind not in _ROLES:
+    if not isinstance(kind, str) or kind not in _ROLES:
         raise RowError("unknown_role", f"{where}: {kind!r} is no kind of message")
     turn: Turn = {"role": _ROLES[kind], "content": inner.get("content")}
     additional = inner.get("additional_kwargs")

@@ -13,10 +13,10 @@ from tutelage.formats.row_shapes.columns import column_text, optional_text, turn
 
 _TURN_NAME: Final = re.compile(r"turn_(\d+)")
 _OPENING: Final = re.compile(r"\A\s*<\|[^|<>]+\|>:\s*")
-_CLOSING: Final = re.compile(r"\s*<eo[hmtcr]>\s*\Z")
+_CLOSING: Final = re.compile(r"<eo[hmtcr]>\Z")
 _CAPABILITIES: Final = re.compile(r"Capabilities and tools that MOSS can possess\.\s*\n(?:- [^\n]*\n?)+")
-_TOOL: Final = re.compile(r"- ([^:\n]+): enabled\. API: (\w+)\(([^)\n]*)\)")
-_COMMAND: Final = re.compile(r'(\w+)\("((?:[^"\\]|\\.)*)"\)')
+_TOOL: Final = re.compile(r"(?m)^- ([^:\n]+): enabled\. API: (\w+)\(([^)\n]*)\)")
+_COMMAND: Final = re.compile(r'\b(\w++)\("((?:[^"\\]|\\.)*+)"\)')
 
 
 def moss(row: Mapping[str, Any], _context: RowContext) -> Mapping[str, Any]:
@@ -68,7 +68,7 @@ def _turns(members: Mapping[str, Any], parameters: Mapping[str, str], where: str
 
 def _words(text: str) -> str:
     """What is said between the marks of a text."""
-    return _CLOSING.sub("", _OPENING.sub("", text)).strip()
+    return _CLOSING.sub("", _OPENING.sub("", text, count=1).strip()).strip()
 
 
 def _calls(

@@ -41,7 +41,7 @@ def _conversations(
     root: Mapping[str, Any], row: Mapping[str, Any], context: RowContext
 ) -> Iterator[tuple[Mapping[str, Any], list[str]]]:
     """The conversations of a tree, each with the names of its messages."""
-    if row.get("tree_state") in _BAD_STATES:
+    if str(row.get("tree_state")) in _BAD_STATES:
         raise RowError("unwanted_reply", f"`tree_state` is {row['tree_state']}: moderators stopped the tree")
     if not _is_kept(root):
         raise RowError("unwanted_reply", "the first message was deleted, failed its review or is spam")
@@ -100,9 +100,13 @@ def _kept(root: Mapping[str, Any]) -> tuple[Messages, dict[str, str | None]]:
         message, parent = pending.pop()
         name = f"{len(messages)} {message.get('message_id')}"  # ids are missing in some files
         messages[name], parents[name] = message, parent
-        replies = [reply for reply in message.get("replies") or () if isinstance(reply, Mapping) and _is_kept(reply)]
+        replies = [reply for reply in _listed(message.get("replies")) if isinstance(reply, Mapping) and _is_kept(reply)]
         pending += [(reply, name) for reply in sorted(replies, key=_rank)[::-1]]
     return messages, parents
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _rank(message: Mapping[str, Any]) -> float:

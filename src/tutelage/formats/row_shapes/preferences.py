@@ -53,7 +53,7 @@ def chosen_turns(row: Mapping[str, Any], _context: RowContext) -> Mapping[str, A
         RowError: `differing_prompts`, `wrong_type`; a reason of `columns`.
     """
     chosen, rejected = (_turn_list(row, name) for name in ("chosen", "rejected"))
-    if not any(said.get("role", said.get("from")) in {"user", "human"} for said in chosen):
+    if not any(str(said.get("role", said.get("from"))) in {"user", "human"} for said in chosen):
         return {"messages": [*as_context(_prompt_turns(row.get("prompt"))), *chosen], **_beside(row)}
     if chosen[:-1] != rejected[:-1]:
         raise RowError("differing_prompts", "`chosen` and `rejected` differ before their last turn")

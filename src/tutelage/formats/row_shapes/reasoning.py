@@ -13,8 +13,9 @@ from tutelage.formats.row_shapes.building import Turn, object_at
 from tutelage.formats.row_shapes.columns import column_list, column_text, exchange, optional_text, paragraphs, turn
 
 _THOUGHT: Final = re.compile(r"\A\s*<\|begin_of_thought\|>(.*?)<\|end_of_thought\|>\s*(.*)\Z", re.DOTALL)
-_SOLUTION: Final = re.compile(r"\A<\|begin_of_solution\|>(.*?)(?:<\|end_of_solution\|>)?\s*\Z", re.DOTALL)
-_ANSWER: Final = re.compile(r"\A(\s*<think>.*?</think>)\s*<answer>(.*?)</answer>\s*\Z", re.DOTALL)
+_SOLUTION_START: Final = "<|begin_of_solution|>"
+_SOLUTION_END: Final = "<|end_of_solution|>"
+_ANSWER: Final = re.compile(r"\A(\s*<think>(?>.*?</think>))\s*<answer>(?>(.*?)</answer>)\s*\Z", re.DOTALL)
 _NO_GRADES: Final = frozenset({"no", "false", "incorrect"})
 
 
@@ -51,14 +52,18 @@ def begin_of_thought(row: Mapping[str, Any], context: RowContext) -> Mapping[str
         where = f"conversations[{index}]"
         members = object_at(said, where)
         text = members.get("value")
-        if not isinstance(text, str) or "<|begin_of_" not in text or members.get("from") not in {"assistant", "gpt"}:
+        if (
+            not isinstance(text, str)
+            or "<|begin_of_" not in text
+            or str(members.get("from")) not in {"assistant", "gpt"}
+        ):
             turns.append(dict(members))
             continue
         match = _THOUGHT.match(text)
-        solution = _SOLUTION.match(match[2]) if match else None
-        if match is None or solution is None:
+        if match is None or not match[2].startswith(_SOLUTION_START):
             raise RowError("unclear_reasoning", f"{where}: not a thought and then a solution between their marks")
-        turns.append(turn("assistant", solution[1].strip(), reasoning_content=match[1].strip()))
+        solution = match[2].rstrip().removeprefix(_SOLUTION_START).removesuffix(_SOLUTION_END)
+        turns.append(turn("assistant", solution.strip(), reasoning_content=match[1].strip()))
     system = optional_text(row, "system")
     if "<|begin_of_thought|>" in system:
         context.remarks.note("a system text that asks for marks of thought and solution is left out with the marks")
@@ -170,6 +175,6 @@ def thinking_columns(row: Mapping[str, Any], _context: RowContext) -> Mapping[st
     last = object_at(turns[-1], f"messages[{len(turns) - 1}]")
     pairs = (("final", "content"), ("analysis", "thinking"))
     for column, key in pairs:
-        if optional_text(row, column).strip() != (last.get(key) or "").strip():
+        if optional_text(row, column).strip() != optional_text(last, key, "messages[-1].").strip():
             raise RowError("two_replies", f"`{column}` and `{key}` of the last turn are two different texts")
     return {"messages": turns}

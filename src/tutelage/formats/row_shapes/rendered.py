@@ -19,10 +19,7 @@ _LLAMA2_TURN: Final = re.compile(
     r"\s*(?:<s>)?\s*\[INST\](.*?)\[/INST\](.*?)(?=</s>|<s>|\[INST\]|\Z)(?:</s>)?", re.DOTALL
 )
 _LLAMA2_SYSTEM: Final = re.compile(r"\A\s*<<SYS>>(.*?)<</SYS>>", re.DOTALL)
-_ALPACA: Final = re.compile(
-    r"\A(?:Below is an instruction[^\n]*\n+)?### Instruction:\n(.*?)\n+(?:### Input:\n(.*?)\n+)?### Response:\n?(.*)\Z",
-    re.DOTALL,
-)
+_INSTRUCTION, _INPUT, _RESPONSE = "### Instruction:\n", "\n### Input:\n", "\n### Response:"
 _LEFTOVER: Final = re.compile(
     r"<\|im_(?:start|end)\|>|\[/?INST\]|<</?SYS>>|</?s>|<\|(?:start|end)_header_id\|>|<\|eot_id\|>"
 )
@@ -74,11 +71,17 @@ def alpaca_text(row: Mapping[str, Any], _context: RowContext) -> Mapping[str, An
     Raises:
         RowError: `unclear_turns`.
     """
-    match = _ALPACA.match(column_text(row, "text"))
-    if match is None or "### Response:" in match[3] or "### Instruction:" in match[3]:
+    text = column_text(row, "text")
+    introduction, instruction_mark, body = text.partition(_INSTRUCTION)
+    question, response_mark, response = body.partition(_RESPONSE)
+    # One line at most stands before: the template's own sentence.
+    if not (instruction_mark and response_mark) or "\n" in introduction.strip():
         raise RowError("unclear_turns", "text: not one instruction and its response")
-    prompt = paragraphs(match[1].strip(), (match[2] or "").strip())
-    return {"messages": [turn("user", prompt), turn("assistant", match[3].strip())]}
+    if any(mark.strip() in part for mark in (_INSTRUCTION, _RESPONSE) for part in (question, response)):
+        raise RowError("unclear_turns", "text: a mark of the template stands inside a text")
+    instruction, _, added_text = question.partition(_INPUT)
+    prompt = paragraphs(instruction.strip(), added_text.strip())
+    return {"messages": [turn("user", prompt), turn("assistant", response.strip())]}
 
 
 def _checked(turns: list[Turn], remaining_text: str) -> list[Turn]:

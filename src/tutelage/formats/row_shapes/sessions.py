@@ -8,7 +8,7 @@ from typing import Any
 from tutelage.formats.rawrow import RawRow, RowError
 from tutelage.formats.remarks import RowContext
 from tutelage.formats.row_shapes.blocks import turns_of_blocks
-from tutelage.formats.row_shapes.building import Turn, text_at
+from tutelage.formats.row_shapes.building import Turn, is_word, text_at
 from tutelage.formats.row_shapes.items import turns_of_items
 from tutelage.formats.row_shapes.reading import GatheredRow, merged
 from tutelage.formats.row_shapes.trees import every_path, path_to
@@ -22,14 +22,14 @@ def chained_events(rows: Iterable[RawRow], context: RowContext) -> Iterator[RawR
 
     Conversations beside the session are dropped (`side_chain`), and so are paths that were left (`other_path`).
     """
-    sessions: dict[Any, list[RawRow]] = {}
+    sessions: dict[str, list[RawRow]] = {}
     for row in rows:
         if row.fields.get("isSidechain") is True:
             yield Drop(row.address, "side_chain", "it belongs to a conversation beside the session")
         elif not isinstance(row.fields.get("uuid"), str):
             yield Drop(row.address, "session_event", _NO_MESSAGE)
         else:
-            sessions.setdefault(row.fields.get("sessionId"), []).append(row)
+            sessions.setdefault(str(row.fields.get("sessionId")), []).append(row)
     for events in sessions.values():
         yield from _session(events, context)
 
@@ -37,7 +37,7 @@ def chained_events(rows: Iterable[RawRow], context: RowContext) -> Iterator[RawR
 def _session(events: list[RawRow], context: RowContext) -> Iterator[RawRow | Drop | Change]:
     by_id = {row.fields["uuid"]: row for row in events}
     # A session that was compacted, or begins in another file, has no event before its first one.
-    parents = {name: parent if (parent := row.fields.get("parentUuid")) in by_id else None
+    parents = {name: parent if is_word(parent := row.fields.get("parentUuid"), by_id) else None
                for name, row in by_id.items()}  # fmt: skip
     messages = [name for name, row in by_id.items() if _message(row) is not None]
     accounted: set[str] = set()
@@ -72,7 +72,7 @@ def _session(events: list[RawRow], context: RowContext) -> Iterator[RawRow | Dro
 
 def _message(row: RawRow) -> Mapping[str, Any] | None:
     message = row.fields.get("message")
-    return message if row.fields.get("type") in {"user", "assistant"} and isinstance(message, dict) else None
+    return message if is_word(row.fields.get("type"), {"user", "assistant"}) and isinstance(message, dict) else None
 
 
 def _turns(events: list[RawRow], trained: set[str]) -> list[Turn]:

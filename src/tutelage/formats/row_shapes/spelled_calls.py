@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from tutelage.formats.nested import document, json_of_python
@@ -14,12 +14,16 @@ from tutelage.formats.row_shapes.building import Turn, object_at
 from tutelage.formats.row_shapes.columns import column_list, column_text, optional_text, turn
 from tutelage.formats.row_shapes.marked_text import marked_turns
 
-_GLAIVE_MARK: Final = re.compile(r"(?:\A|\n)\s*(USER|ASSISTANT|FUNCTION RESPONSE):[ \t]*")
+_GLAIVE_MARK: Final = re.compile(r"(?:\A|\n)[ \t]*(USER|ASSISTANT|FUNCTION RESPONSE):")
 _GLAIVE_ROLES: Final = {"user": "user", "assistant": "assistant", "function response": "tool"}
 _GLAIVE_CALL: Final = re.compile(r"""\{\s*"name"\s*:\s*"([^"]+)"\s*,\s*"arguments"\s*:\s*'(.*)'\s*\}\s*""", re.DOTALL)
 _GLAIVE_ACCESS: Final = re.compile(
-    r",?\s+(?:with|who has)\s+access\s+to\s+the\s+following\s+functions[^.{]*(?:\.\s*Use them if required)?[\s.-]*\Z"
+    r"(?<!\s),?\s++(?:with|who has)\s+access\s+to\s+the\s+following\s+functions"
+    r"[^.{]*+(?:\.\s*Use them if required)?[\s.-]*\Z"
 )
+_SPACES_MAX: Final = 8
+"""White space between a function's name and its bracket, and the bracket. Our choice; published rows have none."""
+
 _END: Final = "<|endoftext|>"
 _CALL_TAG: Final = "<functioncall>"
 _EXPERT: Final = "You are an expert in composing functions"
@@ -199,7 +203,7 @@ def bracket_calls(text: str, names: list[str], where: str) -> list[dict[str, Any
         if text[position] in ", \t\r\n":
             position += 1
             continue
-        name = next((name for name in names if re.match(re.escape(name) + r"\s*\(", text[position:])), None)
+        name = next((name for name in names if _is_called(name, text, position)), None)
         if name is None:
             raise RowError("calls_in_text", f"{where}: no function of the row: {text[position : position + 40]!r}")
         opening = text.index("(", position + len(name))
@@ -207,6 +211,11 @@ def bracket_calls(text: str, names: list[str], where: str) -> list[dict[str, Any
         calls.append({"name": name, "arguments": _keywords(text[opening + 1 : closing], where)})
         position = closing + 1
     return calls
+
+
+def _is_called(name: str, text: str, position: int) -> bool:
+    end = position + len(name)
+    return text.startswith(name, position) and text[end : end + _SPACES_MAX].lstrip().startswith("(")
 
 
 def _closing(text: str, opening: int, where: str) -> int:
@@ -218,9 +227,9 @@ def _closing(text: str, opening: int, where: str) -> int:
     raise RowError("calls_in_text", f"{where}: a bracket is not closed")
 
 
-def _outside_quotes(text: str, start: int) -> list[tuple[int, str]]:
+def _outside_quotes(text: str, start: int) -> Iterator[tuple[int, str]]:
     """The characters of a text from a place on that stand outside quotes, each with its place."""
-    outside, quote, position = [], "", start
+    quote, position = "", start
     while position < len(text):
         character = text[position]
         if quote:
@@ -229,9 +238,8 @@ def _outside_quotes(text: str, start: int) -> list[tuple[int, str]]:
         elif character in "\"'":
             quote = character
         else:
-            outside.append((position, character))
+            yield position, character
         position += 1
-    return outside
 
 
 def _keywords(text: str, where: str) -> dict[str, Any]:

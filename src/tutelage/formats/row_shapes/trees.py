@@ -22,10 +22,10 @@ def path_to(leaf: str, parents: Mapping[str, Any]) -> list[str]:
     passed: set[str] = set()
     node: Any = leaf
     while node is not None:
-        if node in passed:
-            raise RowError("broken_tree", f"the message {node!r} is its own ancestor")
         if not isinstance(node, str) or node not in parents:
             raise RowError("broken_tree", f"the message {node!r} is named and not there")
+        if node in passed:
+            raise RowError("broken_tree", f"the message {node!r} is its own ancestor")
         path.append(node)
         passed.add(node)
         node = parents[node]
@@ -44,7 +44,7 @@ def every_path(parents: Mapping[str, Any], replies: Collection[str]) -> Iterator
     Raises:
         RowError: as `path_to`.
     """
-    inner_nodes = set(parents.values())
+    inner_nodes = {parent for parent in parents.values() if isinstance(parent, str)}
     ends: dict[str, list[str]] = {}
     for leaf in parents:
         if leaf in inner_nodes:

@@ -139,7 +139,7 @@ def vertex_gemini(row: Mapping[str, Any], _context: RowContext) -> Mapping[str, 
     for index, content in enumerate(row["contents"]):
         where = f"contents[{index}]"
         role = content.get("role")
-        if role not in _GEMINI_ROLES:
+        if not isinstance(role, str) or role not in _GEMINI_ROLES:
             raise RowError("unknown_role", f"{where}: {role!r}; Gemini's roles are user and model")
         turns += _gemini_turns(content["parts"], _GEMINI_ROLES[role], where)
     return {"messages": turns, "tools": _gemini_tools(row.get("tools"))}
@@ -165,8 +165,16 @@ def _gemini_turns(parts: list[Any], role: str, where: str) -> list[Turn]:
         function_call = part.get("functionCall") or part.get("function_call")
         response = part.get("functionResponse") or part.get("function_response")
         if function_call is not None:
-            calls.append(call(function_call.get("name"), function_call.get("args") or {}, function_call.get("id")))
+            function_call = object_at(function_call, f"{where}.parts[{number}].functionCall")
+            calls.append(
+                call(
+                    text_at(function_call.get("name"), f"{where}.parts[{number}].functionCall.name"),
+                    function_call.get("args") or {},
+                    function_call.get("id"),
+                )
+            )
         elif response is not None:
+            response = object_at(response, f"{where}.parts[{number}].functionResponse")
             result = result_content(response.get("response"))
             turn = {"role": "tool", "name": response.get("name"), "content": result}
             results.append(turn | {"tool_call_id": response.get("id")})
@@ -203,6 +211,8 @@ def _with_schema_types(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {
-        key: inner.lower() if key == "type" and inner in _GEMINI_TYPES else _with_schema_types(inner)
+        key: inner.lower()
+        if key == "type" and isinstance(inner, str) and inner in _GEMINI_TYPES
+        else _with_schema_types(inner)
         for key, inner in value.items()
     }
