@@ -116,3 +116,10 @@ def test_describe_names_the_shape(put):
 )
 def test_conditions(text, row, holds):
     assert condition(text).holds(row) is holds
+
+
+def test_rows_that_are_read_together_need_a_file_of_their_own(put, load):
+    turn = {"message_id": "1", "message_tree_id": "t", "text": "q", "role": "prompter"}
+    result = load(put("a.jsonl", lines(ALPACA, ALPACA, turn)))
+    assert len(result.conversations) == 2
+    assert "a file of their own" in result.ledger.drop_samples["wrong_shape"][0].detail

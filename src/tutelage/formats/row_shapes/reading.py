@@ -50,6 +50,10 @@ def _base_rows(row: RawRow, shape: RowShape, context: RowContext) -> Iterable[Ma
         return (row.fields,)
     if shape.refuse:
         raise RowError("refused_shape", f"{shape.title}: {shape.refuse}; {shape.fix}")
+    if shape.gather:  # its file is of another shape, so nothing gathered them
+        raise RowError(
+            "wrong_shape", f"rows of the shape {shape.name} are read together: give them a file of their own"
+        )
     for need in shape.needs:
         if not need.holds(row.fields):
             raise RowError("wrong_shape", f"a row of the shape {shape.name} holds `{need.text}`")
