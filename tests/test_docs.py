@@ -42,7 +42,10 @@ CODE_SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 DOTTED = re.compile(r"\btutelage(?:\.\w+)+")
 REPOSITORY_PATH = re.compile(r"(?:src|tests|recipes|datasets|examples|docs|requirements|\.ci)/[\w./-]+")
-SETTING = re.compile(r"(?:model|lora|qlora|prompt|data|curate|render|pack|train|evaluate)\.([\w.]+)(?: ?=.*)?")
+SETTING = re.compile(
+    r"(?:curate\.(?:\w+\.)*|(?:model|lora|qlora|prompt|data|render|pack|train|evaluate)\.)(\w+)(?: ?=.*)?"
+)
+"""Only [curate] has tables in its table: names of weights and of others' settings have more dots, too."""
 FILE_ENDINGS = {"py", "lock", "jsonl", "json", "toml"}
 
 OUTSIDE_WORDS = {

@@ -9,6 +9,7 @@ import difflib
 
 from pydantic import Field, field_validator
 
+from tutelage.config.curation_consistency import ConsistencySettings
 from tutelage.config.curation_decontaminate import DecontaminateSettings
 from tutelage.config.curation_duplicates import (
     ExactDuplicatesSettings,
@@ -19,7 +20,7 @@ from tutelage.config.curation_normalize import NormalizeSettings
 from tutelage.config.curation_quality import QualitySettings
 from tutelage.config.sections import Section, Text
 
-DEFAULT_STEPS: list[str] = ["normalize", "quality", "exact_duplicates", "near_duplicates"]
+DEFAULT_STEPS: list[str] = ["normalize", "quality", "exact_duplicates", "near_duplicates", "consistency"]
 """Those that are on unless `curate.steps` says otherwise, in the order they are taken."""
 
 
@@ -44,6 +45,7 @@ class CurateSettings(Section):
     decontaminate: DecontaminateSettings = DecontaminateSettings()
     near_duplicates: NearDuplicatesSettings = NearDuplicatesSettings()
     semantic_duplicates: SemanticDuplicatesSettings = SemanticDuplicatesSettings()
+    consistency: ConsistencySettings = ConsistencySettings()
 
     @field_validator("steps")
     @classmethod

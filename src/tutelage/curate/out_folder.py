@@ -16,8 +16,10 @@ from tutelage.system.seals import OTHER_BYTES, differing_files, file_sha256
 DATA: Final = {"jsonl": "data.jsonl", "parquet": "data.parquet"}
 LEDGER, DROPPED, FUNNEL, CARD, HASHES = "ledger.jsonl", "dropped.jsonl", "funnel.json", "card.md", "hashes.json"
 PAGE = "page.html"
+REPORTS: Final = frozenset({"consistency.json"})
+"""Files of what corpus steps found, by the names of these steps."""
 WORK = ".work"
-OURS = frozenset({*DATA.values(), LEDGER, DROPPED, FUNNEL, CARD, HASHES, PAGE, WORK})
+OURS = frozenset({*DATA.values(), LEDGER, DROPPED, FUNNEL, CARD, HASHES, PAGE, WORK, *REPORTS})
 _STAGE = re.compile(r"\d\d-[a-z0-9_]+-[0-9a-f]{16}")
 
 

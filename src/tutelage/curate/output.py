@@ -13,7 +13,7 @@ from tutelage.curate.card import Card, card_text
 from tutelage.curate.entries import GONE, Entry
 from tutelage.curate.funnel import Funnel
 from tutelage.curate.licenses import licenses_of
-from tutelage.curate.out_folder import CARD, DATA, DROPPED, FUNNEL, LEDGER, WORK, begin_output, write_hashes
+from tutelage.curate.out_folder import CARD, DATA, DROPPED, FUNNEL, LEDGER, REPORTS, WORK, begin_output, write_hashes
 from tutelage.curate.parts import OutputWork, metadata_of, part_file, sizes_of
 from tutelage.curate.request import CurationRequest
 from tutelage.curate.row_json import with_metadata
@@ -58,6 +58,11 @@ def write_output(
         (out / other).unlink(missing_ok=True)
     _write_books(out, stages)
     write_json(out / FUNNEL, funnel.as_dict())
+    reports = {f"{stage.names[0]}.json": stage.report for stage in stages if stage.report}
+    for name in REPORTS - reports.keys():
+        (out / name).unlink(missing_ok=True)
+    for name, report in reports.items():
+        write_json(out / name, report)
     card = Card(
         settings=request.settings,
         seed=request.seed,

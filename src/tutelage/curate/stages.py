@@ -53,6 +53,7 @@ class Stage:
         rows_in: how many came to it.
         blocks: how many files of entries it has.
         notes: what the reader said of whole files.
+        report: what a corpus step found (`Decisions.report`).
     """
 
     names: tuple[str, ...]
@@ -61,6 +62,7 @@ class Stage:
     rows_in: int
     blocks: int
     notes: tuple[str, ...] = ()
+    report: dict[str, Any] = field(default_factory=dict)
 
     def entries(self) -> Iterator[Entry]:
         """What was said of its rows, in their order."""
@@ -139,12 +141,14 @@ class Workshop:
             self.progress(f"{step.name}, deciding", 0, None)
             paths = [features_file(folder, number) for number in range(len(blocks))]
             decisions = step.decide(read_table(paths), rows) if paths else Decisions(np.zeros(0, dtype=np.bool_))
-            done = {"blocks": write_decisions(folder, step.name, decisions, rows, self.chunk_rows)}
+            blocks_written = write_decisions(folder, step.name, decisions, rows, self.chunk_rows)
+            done = {"blocks": blocks_written, "report": decisions.report}
             for path in paths:
                 path.unlink()
             _finish(folder, done)
             self.computed[step.name] += 1
-        return Stage((step.name,), folder, view_of(folder, rows), len(rows), done["blocks"])
+        view = view_of(folder, rows)
+        return Stage((step.name,), folder, view, len(rows), done["blocks"], report=done.get("report", {}))
 
     def work(
         self,

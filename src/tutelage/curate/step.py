@@ -82,6 +82,7 @@ class Decisions:
             keeps the order. Every row in it is kept, and every kept row is in it.
         labels: a word for each kept row by row, such as the split it is in; it stands in the row's metadata under the
             step's name.
+        report: what the step found, for JSON; the output has it as a file of the step's name, where it is not empty.
     """
 
     keep: NDArray[np.bool_]
@@ -90,6 +91,7 @@ class Decisions:
     merged_into: NDArray[np.int64] | None = None
     order: NDArray[np.int64] | None = None
     labels: dict[int, str] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
 
 
 @runtime_checkable

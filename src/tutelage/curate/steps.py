@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tutelage.config.curation import CurateSettings
+from tutelage.curate.consistency import CONSISTENCY
 from tutelage.curate.decontaminate import DECONTAMINATE
 from tutelage.curate.exact_duplicates import EXACT_DUPLICATES
 from tutelage.curate.near_duplicates import NEAR_DUPLICATES
@@ -11,7 +12,15 @@ from tutelage.curate.quality import QUALITY
 from tutelage.curate.semantic_duplicates import SEMANTIC_DUPLICATES
 from tutelage.curate.step import AnyStep, CorpusStep, RowStep, StepContext
 
-STEPS: tuple[AnyStep, ...] = (NORMALIZE, QUALITY, EXACT_DUPLICATES, DECONTAMINATE, NEAR_DUPLICATES, SEMANTIC_DUPLICATES)
+STEPS: tuple[AnyStep, ...] = (
+    NORMALIZE,
+    QUALITY,
+    EXACT_DUPLICATES,
+    DECONTAMINATE,
+    NEAR_DUPLICATES,
+    SEMANTIC_DUPLICATES,
+    CONSISTENCY,
+)
 BY_NAME = {definition.name: definition for definition in STEPS}
 
 

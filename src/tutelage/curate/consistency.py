@@ -1,0 +1,214 @@
+"""How replies look, source by source, and prompts that are answered in contradictory ways.
+
+Nothing here says which of two styles is right: a model that learns both says now this, now that.
+
+Shape legend: N = rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.config.curation_consistency import ConsistencySettings
+from tutelage.curate.prose import is_json
+from tutelage.curate.step import Decisions, StepContext, StepDefinition
+from tutelage.curate.store import Rows
+from tutelage.curate.texts import words
+from tutelage.types import Conversation
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NAME: Final = "consistency"
+QUANTILES: Final = (5, 25, 50, 75, 95)
+SAMPLES: Final = 20
+"""Contradicted prompts that are shown."""
+_ANSWER_WORDS: Final = 5
+"""A reply of at most so many words is an answer by itself."""
+_ANSWER: Final = re.compile(
+    r"^####\s*(.+)$|\bthe (?:final |correct )?answer is:?[ \t]*([^\n]{1,60}?)(?:\.(?=\s|\Z)|[ \t]*$)"
+    r"|\\boxed\{([^{}]+)\}",
+    re.IGNORECASE | re.MULTILINE,
+)
+_LIST: Final = re.compile(r"^\s*(?:[-*+•]|\d+[.)])\s", re.MULTILINE)
+_MARKDOWN: Final = re.compile(r"^#{1,6} (?!-?[\d.,$]+\s*$)|\*\*[^*\n]+\*\*|^\|.*\|$", re.MULTILINE)
+_SIGN_OFF: Final = re.compile(
+    r"(?:let me know if|i hope (?:this|that|it) helps|feel free to|is there anything else|happy to help|"
+    r"(?:best|kind|warm) regards|sincerely)\b[^\n]*(?:\n[^\n]{0,40})?\s*\Z",
+    re.IGNORECASE,
+)
+_PERSONA: Final = re.compile(r"\bI(?:['’]m| am) (?:an?|your|the|here)\b")
+_LAST_LETTER: Final = re.compile(r"[.!?。！？।؟…][\"'”’»)\]*_]*\Z")
+
+
+def _is_capital(text: str) -> bool:
+    first = next((character for character in text if character.isalpha()), "")
+    return first.isupper()
+
+
+MARKS: Final[dict[str, Callable[[str], bool]]] = {
+    "markdown": lambda text: _MARKDOWN.search(text) is not None,
+    "list": lambda text: len(_LIST.findall(text)) > 1,
+    "code_fence": lambda text: "```" in text,
+    "json": is_json,
+    "sign_off": lambda text: _SIGN_OFF.search(text[-200:]) is not None,
+    "persona": lambda text: _PERSONA.search(text) is not None,
+    "capital_start": _is_capital,
+    "full_stop": lambda text: _LAST_LETTER.search(text) is not None,
+}
+"""What is looked for in the last reply of a row, or in a document."""
+
+
+@dataclass(frozen=True, slots=True)
+class Consistency:
+    """The step."""
+
+    settings: ConsistencySettings
+    name: str = NAME
+
+    def features(self, conversations: Sequence[Conversation]) -> pa.RecordBatch:
+        """A hash of the prompt (0 where there is not just one), the answer if it is short or marked, and the marks."""
+        import pyarrow as pa
+
+        replies = [_last_reply(conversation) for conversation in conversations]
+        return pa.record_batch(
+            {
+                "prompt": pa.array([_prompt_hash(conversation) for conversation in conversations], pa.uint64()),
+                "answer": pa.array([final_answer(reply) for reply in replies], pa.string()),
+                "characters": pa.array([len(reply) for reply in replies], pa.int64()),
+                "marks": pa.array([_marks(reply) for reply in replies], pa.uint16()),
+            }
+        )
+
+    def decide(self, features: pa.Table, rows: Rows) -> Decisions:
+        """Report on sources and contradictions; rows whose prompt has contradictory answers go, if that was asked."""
+        names, sources = rows.sources
+        prompts, marks, characters = (features.column(name).to_numpy() for name in ("prompt", "marks", "characters"))
+        answers = features.column("answer").to_pylist()
+        groups = _contradictions(prompts, answers, marks)
+        described = {
+            name: _described(marks[sources == code], characters[sources == code])
+            for code, name in enumerate(names)
+            if (sources == code).any()
+        }
+        report: dict[str, Any] = {
+            "sources": described,
+            "differing": self._differing(described),
+            "contradictions": {
+                "prompts": len(groups),
+                "rows": sum(map(len, groups)),
+                "samples": [_sample(group, answers, rows) for group in groups[:SAMPLES]],
+            },
+        }
+        keep = np.ones(len(rows), dtype=np.bool_)
+        evidence: dict[int, str] = {}
+        if self.settings.contradictions == "drop":
+            for group in groups:
+                for index in group:
+                    other = next(row for row in group if _differs(row, index, answers, marks))
+                    keep[index] = False
+                    said = "another form" if answers[index] is None else f"{answers[index]!r}, not {answers[other]!r}"
+                    evidence[index] = f"{said} as in {rows.address(other)}"
+        return Decisions(keep, dict.fromkeys(evidence, "contradicts"), evidence, report=report)
+
+    def _differing(self, described: dict[str, Any]) -> list[dict[str, Any]]:
+        large = [name for name, facts in described.items() if facts["rows"] >= self.settings.rows]
+        differing = []
+        for first, second in combinations(large, 2):
+            for mark in MARKS:
+                shares = [described[name]["shares"][mark] for name in (first, second)]
+                if abs(shares[0] - shares[1]) >= self.settings.difference:
+                    differing.append({"sources": [first, second], "mark": mark, "shares": shares})
+        return differing
+
+
+def final_answer(reply: str) -> str | None:
+    r"""What a reply says in the end, in one form: after `####` or `the answer is`, in `\boxed{}`, or all of it."""
+    met = list(_ANSWER.finditer(reply))
+    if not met:
+        if len(reply) > 80 or not reply.strip() or len(words(reply)) > _ANSWER_WORDS:
+            return None
+        answer = reply
+    else:
+        answer = next(group for group in met[-1].groups() if group is not None)
+    plain = " ".join(answer.casefold().replace("$", "").split()).strip(" .!*`\"'")
+    number = plain.replace(",", "")
+    if re.fullmatch(r"-?\d+(?:\.\d+)?", number):
+        return f"{float(number):.15g}"
+    return plain or None
+
+
+def _last_reply(conversation: Conversation) -> str:
+    contents = [message.content for message in conversation.messages if message.role in ("assistant", "text")]
+    return contents[-1] or "" if contents else ""
+
+
+def _prompt_hash(conversation: Conversation) -> int:
+    """Of system prompt and question, word by word; 0 for a conversation of several turns, and for a document."""
+    asked = [message.content or "" for message in conversation.messages if message.role in ("system", "user")]
+    if sum(message.role == "user" for message in conversation.messages) != 1:
+        return 0
+    return int.from_bytes(blake2b("\n".join(map(str, map(words, asked))).encode(), digest_size=8).digest(), "little")
+
+
+def _marks(reply: str) -> int:
+    return sum(1 << place for place, holds in enumerate(MARKS.values()) if holds(reply))
+
+
+def _described(marks: NDArray[np.uint16], characters: NDArray[np.int64]) -> dict[str, Any]:
+    shares = {name: round(float(((marks >> place) & 1).mean()), 4) for place, name in enumerate(MARKS)}
+    quantiles = np.percentile(characters, QUANTILES, method="lower")
+    lengths = {str(name): int(value) for name, value in zip(QUANTILES, quantiles, strict=True)}
+    return {"rows": len(marks), "shares": shares, "characters": lengths}
+
+
+def _contradictions(
+    prompts: NDArray[np.uint64], answers: Sequence[str | None], marks: NDArray[np.uint16]
+) -> list[list[int]]:
+    """Rows by prompt, in order, where one prompt has different final answers, or JSON beside another form."""
+    order = np.argsort(prompts, kind="stable")
+    cuts = np.flatnonzero(np.diff(prompts[order])) + 1
+    groups = []
+    for part in np.split(order, cuts):
+        if len(part) > 1 and prompts[part[0]]:
+            group = part.tolist()
+            if any(_differs(group[0], other, answers, marks) for other in group[1:]) or _any_differ(group, answers):
+                groups.append(group)
+    return sorted(groups)
+
+
+def _any_differ(group: Sequence[int], answers: Sequence[str | None]) -> bool:
+    return len(Counter(answers[row] for row in group if answers[row] is not None)) > 1
+
+
+def _differs(left: int, right: int, answers: Sequence[str | None], marks: NDArray[np.uint16]) -> bool:
+    first, second = answers[left], answers[right]
+    json = 1 << list(MARKS).index("json")
+    return (first is not None and second is not None and first != second) or bool((marks[left] ^ marks[right]) & json)
+
+
+def _sample(group: Sequence[int], answers: Sequence[str | None], rows: Rows) -> dict[str, Any]:
+    prompt = next(message.content or "" for message in rows.conversation(group[0]).messages if message.role == "user")
+    said = [{"address": str(rows.address(row)), "answer": answers[row]} for row in group[:SAMPLES]]
+    return {"prompt": prompt[:200], "rows": said}
+
+
+def _build(settings: ConsistencySettings, _: StepContext) -> Consistency:
+    return Consistency(settings)
+
+
+CONSISTENCY = StepDefinition(
+    NAME,
+    "tells how replies look in each source, and which prompts have contradictory answers; drops only if asked",
+    ConsistencySettings,
+    _build,
+)
