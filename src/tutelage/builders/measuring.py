@@ -72,20 +72,13 @@ def run_suite_on_ranks(
         settings.run_folder / kept[0], settings, kept[1], renderer.tokenizer,
         precision=train_state.precision, process_group=strategy.process_group, log=screen.log,
     )  # fmt: skip
-    asked, asked_again = eval_suite.replies, eval_suite.asked_again
-    if asked == 0 and eval_suite.heldout_rows:
-        screen.log(f"{title}: held-out loss")
-    if known := len(replies.known):
-        screen.log(f"{title}: {known} replies are there from before and are not asked for again")
-    twice = f", {asked_again} of them twice" if asked_again else ""
     how: dict[str, Any] = {
         "unsharded": nullcontext if strategy.fsdp_root is None else strategy.fsdp_root.unsharded,
         "process_group": strategy.process_group,
         "tolerate_failures": True,
     }
-    with screen.counting(
-        f"{title}: asking {eval_suite.replies} prompts{twice}", eval_suite.replies + eval_suite.asked_again
-    ) as done:
+    asking = _asking_line(eval_suite, len(replies.known), title, screen)
+    with screen.counting(asking, eval_suite.replies + eval_suite.asked_again) as done:
         eval_result = run_suite(
             model,
             renderer,
@@ -104,6 +97,16 @@ def run_suite_on_ranks(
     replies.close()
     _say_what_is_missing(eval_result, title, settings if again else None, screen)
     return eval_result
+
+
+def _asking_line(eval_suite: EvalSuite, known: int, title: str, screen: Screen) -> str:
+    """What stands beside the bar of a measurement; what need not be asked is said before it."""
+    if eval_suite.replies == 0 and eval_suite.heldout_rows:
+        screen.log(f"{title}: held-out loss")
+    if known:
+        screen.log(f"{title}: {known} replies are there from before and are not asked for again")
+    twice = f", {eval_suite.asked_again} of them twice" if eval_suite.asked_again else ""
+    return f"{title}: asking {eval_suite.replies} prompts{twice}"
 
 
 def _say_what_is_missing(eval_result: EvalResult, title: str, settings: Settings | None, screen: Screen) -> None:

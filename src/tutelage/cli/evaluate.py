@@ -71,25 +71,40 @@ def evaluate(
         _evaluate_adapters(models[0], adapter, as_json=as_json)
         return
     if len(models) > 1 or asks_others:
-        from tutelage.builders.compared_models import Questions
-        from tutelage.cli.evaluate_models import evaluate_together
-
-        tasks = tuple(name.strip() for listed in lm_eval or () for name in listed.split(",") if name.strip())
-        questions = Questions(tuple(validation or ()), tuple(task or ()), tuple(general or ()), tasks)
-        if most_forgotten is not None and len(models) != 2:
-            raise ConfigError(
-                "What was forgotten is what one model lacks when it is compared with another",
-                where="--fail-if-forgets",
-                found=f"{len(models)} models",
-                expected="two: the one before, and the one after",
-                fix="name the base first, then the model",
-            )
-        uncertainty = evaluate_together(models, questions, overrides or (), as_json=as_json)
-        if most_forgotten is not None:
-            exit_if_forgot(uncertainty, most_forgotten)
+        asked = (tuple(validation or ()), tuple(task or ()), tuple(general or ()), _task_names(lm_eval))
+        _evaluate_together(models, asked, overrides or [], most_forgotten=most_forgotten, as_json=as_json)
         return
     by_vllm = engine == "vllm"
     _evaluate_run(models[0], base=base, by_vllm=by_vllm, most_forgotten=most_forgotten, as_json=as_json)
+
+
+def _task_names(listed: list[str] | None) -> tuple[str, ...]:
+    """Names of lm-eval's tasks, each from a list with commas."""
+    return tuple(name.strip() for names in listed or () for name in names.split(",") if name.strip())
+
+
+def _evaluate_together(
+    models: list[str],
+    asked: tuple[tuple[str, ...], ...],
+    overrides: list[str],
+    *,
+    most_forgotten: float | None,
+    as_json: bool,
+) -> None:
+    from tutelage.builders.compared_models import Questions
+    from tutelage.cli.evaluate_models import evaluate_together
+
+    if most_forgotten is not None and len(models) != 2:
+        raise ConfigError(
+            "What was forgotten is what one model lacks when it is compared with another",
+            where="--fail-if-forgets",
+            found=f"{len(models)} models",
+            expected="two: the one before, and the one after",
+            fix="name the base first, then the model",
+        )
+    uncertainty = evaluate_together(models, Questions(*asked), overrides, as_json=as_json)
+    if most_forgotten is not None:
+        exit_if_forgot(uncertainty, most_forgotten)
 
 
 def _refuse_contradictions(given: Mapping[str, bool]) -> None:
