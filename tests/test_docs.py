@@ -46,7 +46,7 @@ SETTING = re.compile(
     r"(?:curate\.(?:\w+\.)*|(?:model|lora|qlora|prompt|data|render|pack|train|evaluate)\.)(\w+)(?: ?=.*)?"
 )
 """Only [curate] has tables in its table: names of weights and of others' settings have more dots, too."""
-FILE_ENDINGS = {"py", "lock", "jsonl", "json", "toml"}
+FILE_ENDINGS = {"py", "lock", "jsonl", "json", "toml", "parquet"}
 
 OUTSIDE_WORDS = {
     "an absolute path": r"(?<![\w~$.}/])/(?:home|root|tmp|work|usr|var|opt|Users)\b",
@@ -154,7 +154,7 @@ def test_other_shell_lines_are_make_targets():
 
 def test_pages_mention_enough_commands():
     names = {line.split()[1] for line in COMMANDS}
-    assert names == {"see", "check", "plan", "train", "evaluate", "compare", "chat", "report", "doctor"}
+    assert names == {"see", "check", "curate", "plan", "train", "evaluate", "compare", "chat", "report", "doctor"}
 
 
 @needs_model
@@ -235,7 +235,8 @@ def _exists(name: str) -> bool:
 def test_settings_exist(page: str):
     for span in CODE_SPAN.findall(FENCE.sub("", TEXTS[page])):
         if (match := SETTING.fullmatch(span)) and match[1] not in FILE_ENDINGS:
-            assert re.split(r" ?=", span)[0] in paths(), span
+            name = re.split(r" ?=", span)[0]
+            assert any(path == name or path.startswith(f"{name}.") for path in paths()), span
 
 
 @pytest.mark.parametrize("page", TEXTS)
