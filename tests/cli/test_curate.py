@@ -160,3 +160,16 @@ def test_the_card_names_sources_with_licenses_and_lengths(
     assert f"| {bound} | prompt words | 2 | 2.0 | 2 | 2 | 2 |" in card
     assert f"| {bound} | reply words | 3 | 3.0 | 3 | 3 | 3 |" in card
     assert "| all | tokens | " in card
+
+
+def test_keep_chooses_so_many_rows_and_says_what_they_cover(
+    run: Run, rows: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = rows(*(row(f"q {number}", f"word{number} " * number) for number in range(1, 21)))
+    words = ["--keep", "4", "--set", "curate.select.method=longest", "--steps", "normalize", "--workers", "1"]
+    ran = run("curate", source, "-o", tmp_path / "out", *words, model=None)
+    assert ran.code == 0, ran.err
+    kept = [json.loads(line) for line in (tmp_path / "out" / "data.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [record["metadata"]["row"] for record in kept] == [16, 17, 18, 19]
+    assert "select: 20 in, 4 out" in ran.out
+    assert "select: the 4 rows chosen cover " in ran.out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from tutelage.curate.pipeline import curate as curated
 from tutelage.curate.pipeline import sample
 from tutelage.curate.request import Curated, FileFormat
 from tutelage.curate.restore import restore
+from tutelage.curate.selection import SELECT
 from tutelage.curate.steps import STEPS
 from tutelage.errors import ConfigError, command
 from tutelage.report.console.curation import StageBars, step_lines
@@ -44,6 +46,10 @@ Restore = Annotated[
     str | None,
     typer.Option("--restore", help="Put the dropped rows of this reason or address back: --restore REASON -o OUT."),
 ]
+Keep = Annotated[
+    int | None,
+    typer.Option("--keep", min=1, max=LARGEST_COUNT, help="Choose so many rows, by curate.select.method (random)."),
+]
 Workers = Annotated[
     int | None, typer.Option("--workers", min=1, max=1024, help="Processes; left out, one a core, up to 4.")
 ]
@@ -66,6 +72,7 @@ def curate(
     recipe: Config = None,
     changed: Changed = None,
     steps: Steps = None,
+    keep: Keep = None,
     list_steps: ListSteps = False,
     dry_run: DryRun = False,
     restored: Restore = None,
@@ -97,6 +104,9 @@ def curate(
             terminal.write_line(line)
         return
     settings = config.load_curation(recipe, overrides, sources=sources or [])
+    if keep is not None:
+        overrides += [f"curate.select.keep={keep}", f"curate.steps={_with_select(settings.curate.steps)}"]
+        settings = config.load_curation(recipe, overrides, sources=sources or [])
     request = request_of(settings, Path() if dry_run and out is None else _required(out, "curate"))
     if columns:
         request = replace(request, columns=columns_from(columns))
@@ -131,6 +141,14 @@ def _required(out: Path | None, what: str) -> Path:
 
 def _step_list(text: str) -> str:
     return "[" + ", ".join(f'"{name.strip()}"' for name in text.split(",") if name.strip()) + "]"
+
+
+def _with_select(steps: list[str]) -> str:
+    """The list of steps, with the one that chooses; it comes before those that mix or split what is chosen."""
+    order = [step.name for step in STEPS]
+    later = order[order.index(SELECT.name) + 1 :]
+    place = next((index for index, name in enumerate(steps) if name in later), len(steps))
+    return json.dumps(steps if SELECT.name in steps else [*steps[:place], SELECT.name, *steps[place:]])
 
 
 def _file_format(name: str) -> FileFormat:

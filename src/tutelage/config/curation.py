@@ -18,6 +18,7 @@ from tutelage.config.curation_duplicates import (
 )
 from tutelage.config.curation_normalize import NormalizeSettings
 from tutelage.config.curation_quality import QualitySettings
+from tutelage.config.curation_select import SelectSettings
 from tutelage.config.sections import Section, Text
 
 DEFAULT_STEPS: list[str] = ["normalize", "quality", "exact_duplicates", "near_duplicates", "consistency"]
@@ -46,6 +47,7 @@ class CurateSettings(Section):
     near_duplicates: NearDuplicatesSettings = NearDuplicatesSettings()
     semantic_duplicates: SemanticDuplicatesSettings = SemanticDuplicatesSettings()
     consistency: ConsistencySettings = ConsistencySettings()
+    select: SelectSettings = SelectSettings()
 
     @field_validator("steps")
     @classmethod

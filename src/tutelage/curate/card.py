@@ -28,7 +28,7 @@ class Card:
         sizes: lengths of the rows that are kept, by source and kind.
         funnel: the books.
         sha256: of the files read, by name.
-        notes: what the reader said of whole files.
+        notes: what the reader said of whole files, and steps of all rows.
     """
 
     settings: CurateSettings
@@ -63,7 +63,7 @@ def card_text(card: Card) -> str:
         _table(("file", "SHA-256"), [(name, f"`{digest}`") for name, digest in sorted(card.sha256.items())]),
     ]
     if card.notes:
-        parts += ["## Notes of the reader", "\n".join(f"- {_cell(note)}" for note in card.notes)]
+        parts += ["## Notes", "\n".join(f"- {_cell(note)}" for note in card.notes)]
     return "\n\n".join(parts) + "\n"
 
 

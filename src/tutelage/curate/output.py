@@ -71,7 +71,7 @@ def write_output(
         sizes=sizes_of(folder, len(blocks), rows.source_of_file),
         funnel=funnel,
         sha256=sha256,
-        notes=stages[0].notes,
+        notes=[note for stage in stages for note in stage.notes],
     )
     write_bytes(out / CARD, card_text(card).encode("utf-8", "backslashreplace"))
     write_hashes(out, key)

@@ -74,11 +74,13 @@ class OutputWork:
 
 
 def metadata_of(row: StoredRow) -> dict[str, Any]:
-    """Where a row came from, and what steps said of it: what stands under `metadata` in the output."""
-    metadata: dict[str, Any] = {"file": row.file, "number": row.number, "unit": row.unit, "row": row.row}
+    """Where a row came from, and what it says of itself and steps say of it: `metadata` in the output."""
+    metadata: dict[str, Any] = json.loads(row.labels) if row.labels else {}
+    address = {"file": row.file, "number": row.number, "unit": row.unit, "row": row.row}
+    metadata = address | metadata | address  # a row's own field of such a name was that of an earlier curation
     if row.part:
         metadata["part"] = row.part
-    return metadata | (json.loads(row.labels) if row.labels else {})
+    return metadata
 
 
 def sizes_of(folder: Path, parts: int, source_of_file: Mapping[str, str]) -> dict[str, dict[str, NDArray[np.int32]]]:

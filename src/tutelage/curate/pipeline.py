@@ -145,7 +145,8 @@ def _curated(request: CurationRequest, passes: Passes, data_files: DataFiles, pr
         write_output(request, stages, funnel, data_files.sha256, workshop, key)
     remove_stages(request.out, but={stage.folder.name for stage in stages})
     data = request.out / DATA[request.file_format]
-    return Curated(funnel, stages[0].notes, data, dict(workshop.computed), dict(workshop.seconds))
+    notes = tuple(note for stage in stages for note in stage.notes)
+    return Curated(funnel, notes, data, dict(workshop.computed), dict(workshop.seconds))
 
 
 def _funnel(stages: Sequence[Stage]) -> Funnel:

@@ -6,6 +6,7 @@ Shape legend: N = rows.
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from tutelage.curate.store import Rows
 from tutelage.errors import ConfigError
 
 SCORE = "score"
-"""The label that a step which scores rows gives them."""
+"""The label that a step which scores rows gives them, or a field of the row's own metadata."""
 
 
 def preferred_rows(keep: Keep, rows: Rows, lengths: NDArray[np.int64], step: str) -> NDArray[np.int64]:
@@ -42,15 +43,23 @@ def preferred_rows(keep: Keep, rows: Rows, lengths: NDArray[np.int64], step: str
             return np.argsort(-scores, kind="stable")
 
 
+def score_of(labels: str, name: str) -> float:
+    """The number under a name in a row's labels; NaN where there is none."""
+    try:
+        return float(json.loads(labels)[name]) if labels else math.nan
+    except (KeyError, TypeError, ValueError):
+        return math.nan
+
+
 def _score(rows: Rows, row: int, step: str) -> float:
     labels = rows.stored(row).labels
-    try:
-        return float(json.loads(labels or "{}")[SCORE])
-    except (KeyError, ValueError) as error:
+    score = score_of(labels, SCORE)
+    if math.isnan(score):
         raise ConfigError(
             f"curate.{step}.keep is 'score', and a row has none",
             where=str(rows.address(row)),
             found=f"labels {labels}" if labels else "no label",
             expected="a number that a step before gave it",
             fix=f"put the step 'score' before '{step}' in curate.steps, or set curate.{step}.keep=first",
-        ) from error
+        )
+    return score

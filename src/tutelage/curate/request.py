@@ -80,7 +80,7 @@ class Curated:
 
     Attributes:
         funnel: the books.
-        notes: what the reader said of whole files.
+        notes: what the reader said of whole files, and steps of all rows.
         data: the file of the rows that are kept; None of a sample.
         computed: files written now, by what they are of; none where all was there.
         seconds: what each part took now, in all processes together.

@@ -22,6 +22,7 @@ from tutelage.curate.star_clusters import KEPT, Stars
 from tutelage.curate.static_vectors import Vectors, require_static_vectors, static_vectors
 from tutelage.curate.step import NOT_MERGED, Decisions, StepContext, StepDefinition
 from tutelage.curate.store import Rows
+from tutelage.curate.text_vectors import vector_column, vectors_of
 from tutelage.curate.texts import all_text, prompt_text, reply_text
 from tutelage.types import Conversation
 
@@ -60,15 +61,14 @@ class SemanticDuplicates:
         characters = [len(all_text(conversation)) for conversation in conversations]
         return pa.record_batch(
             {
-                "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1]),
+                "vector": vector_column(vectors),
                 "characters": pa.array(characters, pa.int64()),
             }
         )
 
     def decide(self, features: pa.Table, rows: Rows) -> Decisions:
         """Of each cluster the preferred row is kept."""
-        chunks = [chunk.flatten().to_numpy().reshape(len(chunk), -1) for chunk in features.column("vector").chunks]
-        vectors = np.concatenate(chunks) if chunks else np.zeros((0, 1), dtype=np.float32)
+        vectors = vectors_of(features.column("vector"))
         preferred = preferred_rows(self.settings.keep, rows, features.column("characters").to_numpy(), self.name)
         stars = semantic_stars(vectors, preferred, self.settings.similarity, 2 if self.settings.on == "both" else 1)
         keep = stars.anchors == KEPT
@@ -126,7 +126,7 @@ def _similarities(first: Vectors, second: Vectors, sides: int) -> NDArray[np.flo
 def _build(settings: SemanticDuplicatesSettings, _: StepContext) -> SemanticDuplicates:
     from importlib.metadata import version
 
-    folder = require_static_vectors()
+    folder = require_static_vectors(f"The step {NAME}", f"leave {NAME} out of curate.steps")
     return SemanticDuplicates(settings, folder, ["wordllama", version("wordllama")])
 
 

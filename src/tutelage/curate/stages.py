@@ -52,7 +52,7 @@ class Stage:
         rows: those that left it.
         rows_in: how many came to it.
         blocks: how many files of entries it has.
-        notes: what the reader said of whole files.
+        notes: what the reader said of whole files, or a step of all rows.
         report: what a corpus step found (`Decisions.report`).
     """
 
@@ -142,13 +142,13 @@ class Workshop:
             paths = [features_file(folder, number) for number in range(len(blocks))]
             decisions = step.decide(read_table(paths), rows) if paths else Decisions(np.zeros(0, dtype=np.bool_))
             blocks_written = write_decisions(folder, step.name, decisions, rows, self.chunk_rows)
-            done = {"blocks": blocks_written, "report": decisions.report}
+            done = {"blocks": blocks_written, "report": decisions.report, "notes": list(decisions.notes)}
             for path in paths:
                 path.unlink()
             _finish(folder, done)
             self.computed[step.name] += 1
-        view = view_of(folder, rows)
-        return Stage((step.name,), folder, view, len(rows), done["blocks"], report=done.get("report", {}))
+        view, notes = view_of(folder, rows), tuple(done["notes"])
+        return Stage((step.name,), folder, view, len(rows), done["blocks"], notes, done["report"])
 
     def work(
         self,
@@ -199,7 +199,10 @@ class _ReadChunk:
                 return True
             address, text = row.address, row_json(row)
             characters += len(text)
-            self.stored.append(StoredRow(text, address.file, address.number, address.unit, ledger.rows_in - 1))
+            labels = json.dumps(dict(row.metadata)) if row.metadata else ""
+            self.stored.append(
+                StoredRow(text, address.file, address.number, address.unit, ledger.rows_in - 1, labels=labels)
+            )
         return False
 
 

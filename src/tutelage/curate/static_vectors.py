@@ -50,8 +50,12 @@ class StaticVectors:
         return vectors
 
 
-def require_static_vectors() -> Path:
+def require_static_vectors(setting: str, without: str) -> Path:
     """The folder of the package.
+
+    Args:
+        setting: what asks for it.
+        without: what to set to do without it.
 
     Raises:
         DependencyError: it is not installed, or holds no such table.
@@ -60,9 +64,9 @@ def require_static_vectors() -> Path:
     folder = Path(package.origin).parent if package is not None and package.origin is not None else None
     if folder is None or find_spec("safetensors") is None:
         raise DependencyError(
-            "The step semantic_duplicates needs the package wordllama",
+            f"{setting} needs the package wordllama",
             found="it is not installed",
-            fix='pip install "tutelage[semantic]", or leave semantic_duplicates out of curate.steps',
+            fix=f'pip install "tutelage[semantic]", or {without}',
         )
     if missing := next((name for name in (WEIGHTS, TOKENIZER) if not (folder / name).is_file()), None):
         raise DependencyError(

@@ -83,6 +83,7 @@ class Decisions:
         labels: a word for each kept row by row, such as the split it is in; it stands in the row's metadata under the
             step's name.
         report: what the step found, for JSON; the output has it as a file of the step's name, where it is not empty.
+        notes: what is worth saying of all rows together, for who reads the card.
     """
 
     keep: NDArray[np.bool_]
@@ -92,6 +93,7 @@ class Decisions:
     order: NDArray[np.int64] | None = None
     labels: dict[int, str] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ from tutelage.curate.exact_duplicates import EXACT_DUPLICATES
 from tutelage.curate.near_duplicates import NEAR_DUPLICATES
 from tutelage.curate.normalize import NORMALIZE
 from tutelage.curate.quality import QUALITY
+from tutelage.curate.selection import SELECT
 from tutelage.curate.semantic_duplicates import SEMANTIC_DUPLICATES
 from tutelage.curate.step import AnyStep, CorpusStep, RowStep, StepContext
 
@@ -20,6 +21,7 @@ STEPS: tuple[AnyStep, ...] = (
     NEAR_DUPLICATES,
     SEMANTIC_DUPLICATES,
     CONSISTENCY,
+    SELECT,
 )
 BY_NAME = {definition.name: definition for definition in STEPS}
 

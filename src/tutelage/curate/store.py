@@ -38,7 +38,7 @@ class StoredRow(NamedTuple):
         file: of its address, as `number` and `unit` are.
         row: which row of the input it is, from 0.
         part: which of the rows that a step made of that one.
-        labels: a JSON object of what steps said of it; empty where they said nothing.
+        labels: a JSON object of what the row says of itself (its metadata) and steps say of it, or empty.
     """
 
     text: str

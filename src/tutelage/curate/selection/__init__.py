@@ -1,0 +1,5 @@
+"""Which rows go on, when fewer are to than there are."""
+
+from tutelage.curate.selection.step import SELECT
+
+__all__ = ["SELECT"]
