@@ -13,6 +13,9 @@ SAMPLED_ROWS: Final = 1000
 """Rows of a file whose values are examined; later ones only where they hold other columns than all before. Our choice:
 a file is written by one program, and the types of a column seldom change later than that."""
 
+PATTERN_ROWS: Final = 200
+"""Of rows with the same columns, as examining a row costs about as much as reading two. Our choice."""
+
 Pattern = tuple[str, ...]
 """The columns of a row that hold a value, in its order."""
 
@@ -36,6 +39,7 @@ class Recognition:
         self.fitting: Counter[str] = Counter()
         self._base_needs = base_needs
         self._rows = 0
+        self._pattern_rows: Counter[Pattern] = Counter()
         self._candidates: dict[Pattern, tuple[RowShape, ...]] = {}
         self._winners: dict[Pattern, Counter[tuple[str, ...]]] = {}
 
@@ -46,10 +50,11 @@ class Recognition:
             columns = frozenset(pattern)
             candidates = tuple(shape for shape in recognizable() if shape.may_fit(columns))
             self._candidates[pattern] = candidates
-        elif self._rows >= SAMPLED_ROWS:
+        elif not candidates or self._rows >= SAMPLED_ROWS or self._pattern_rows[pattern] >= PATTERN_ROWS:
             return
         self._rows += 1
         if candidates:
+            self._pattern_rows[pattern] += 1
             fitting = [shape for shape in candidates if shape.fits(row)]
             self.fitting.update(shape.name for shape in fitting)
             winners = most_specific(fitting, self._base_needs(row))
