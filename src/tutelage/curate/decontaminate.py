@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,10 +56,11 @@ class Decontaminate:
         """Which runs of the index each row has (`hits`), and what shows that it holds an item whole."""
         import pyarrow as pa
 
+        rows = [_turns(conversation) for conversation in conversations]
+        of_all_turns = iter(self.index.hits(list(chain.from_iterable(rows))))
         hits, evidence = [], []
-        for conversation in conversations:
-            turns = _turns(conversation)
-            of_turns = [self.index.hits(turn) for turn in turns]
+        for turns in rows:
+            of_turns = list(islice(of_all_turns, len(turns)))
             hits.append(sorted({run for of_turn in of_turns for _, run in of_turn}))
             evidence.append(self._whole_turn(turns) or self._shared(turns, of_turns, whole=True))
         numbers = np.fromiter(chain.from_iterable(hits), np.int64)
@@ -86,7 +87,7 @@ class Decontaminate:
             for place in np.flatnonzero(np.diff(signs_before[offsets])).tolist():
                 if row + place not in evidence:
                     turns = _turns(rows.conversation(row + place))
-                    hits = [[hit for hit in self.index.hits(turn) if is_sign[hit[1]]] for turn in turns]
+                    hits = [[hit for hit in of_turn if is_sign[hit[1]]] for of_turn in self.index.hits(turns)]
                     if (text := self._shared(turns, hits, whole=False)) is not None:
                         evidence[row + place] = text
             row += len(offsets) - 1

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tutelage.curate.evaluation_items import EvaluationText
 from tutelage.curate.texts import words
-from tutelage.curate.word_hashes import UInt64s, hashed_words, ragged_run_hashes, run_hashes
+from tutelage.curate.word_hashes import UInt64s, hashed_words, ragged_run_hashes
 
 RUN_WORDS = 8
 """Source: ConTAM (Singh et al. 2024): longer runs miss real leaks; also Dubey et al. 2024, section 5.1.4, and Tulu 3
@@ -74,17 +74,21 @@ class NgramIndex:
         self._filter[_slots(self._runs)] = True
         self._wholes = self._whole_texts()
 
-    def hits(self, text_words: Sequence[str]) -> list[Hit]:
-        """Where the runs of eight words of a text are those of an item, in their order; not verified yet."""
-        if len(text_words) < RUN_WORDS or not len(self._runs):
-            return []
-        hashes = run_hashes(hashed_words([text_words]).values, RUN_WORDS)
-        maybe = np.flatnonzero(self._filter[_slots(hashes)])
-        if not len(maybe):
-            return []
-        rows = np.minimum(np.searchsorted(self._runs, hashes[maybe]), len(self._runs) - 1)
-        same = self._runs[rows] == hashes[maybe]
-        return list(zip(maybe[same].tolist(), rows[same].tolist(), strict=True))
+    def hits(self, texts: Sequence[Sequence[str]]) -> list[list[Hit]]:
+        """Where the runs of eight words of each text are those of an item, in their order; not verified yet."""
+        of_texts: list[list[Hit]] = [[] for _ in texts]
+        if not len(self._runs):
+            return of_texts
+        runs = ragged_run_hashes(hashed_words(texts), RUN_WORDS)
+        maybe = np.flatnonzero(self._filter[_slots(runs.values)])
+        rows = np.minimum(np.searchsorted(self._runs, runs.values[maybe]), len(self._runs) - 1)
+        same = self._runs[rows] == runs.values[maybe]
+        places, rows = maybe[same], rows[same]
+        owners = np.searchsorted(runs.offsets, places, side="right") - 1
+        starts = places - runs.offsets[owners]
+        for owner, start, row in zip(owners.tolist(), starts.tolist(), rows.tolist(), strict=True):
+            of_texts[owner].append((start, row))
+        return of_texts
 
     def shared_runs(self, text_words: Sequence[str], hits: Sequence[Hit]) -> list[SharedRun]:
         """Every run of at least eight words that a text shares with an item, verified word by word.
