@@ -98,10 +98,7 @@ def curate(
         return
     overrides = [*(changed or []), *([] if steps is None else [f"curate.steps={_step_list(steps)}"])]
     if list_steps:
-        settings = config.load_curation(recipe, overrides, sources=sources or ["-"])
-        on = settings.curate.steps
-        for line in step_lines((step.name, step.sentence, step.name in on) for step in STEPS):
-            terminal.write_line(line)
+        _list_steps(terminal, config.load_curation(recipe, overrides, sources=sources or ["-"]))
         return
     settings = config.load_curation(recipe, overrides, sources=sources or [])
     if keep is not None:
@@ -128,6 +125,12 @@ def curate(
     _report(terminal, result, as_json=as_json)
     if not as_json:
         terminal.write_line(f"{result.data}; what was done: {request.out / CARD}; what went: {request.out / DROPPED}")
+
+
+def _list_steps(terminal: Terminal, settings: config.Settings) -> None:
+    on = settings.curate.steps
+    for line in step_lines((step.name, step.sentence, step.name in on) for step in STEPS):
+        terminal.write_line(line)
 
 
 def _required(out: Path | None, what: str) -> Path:
