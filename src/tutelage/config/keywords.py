@@ -41,8 +41,10 @@ def full_path(keyword: str) -> str:
     setting_paths = paths()
     if keyword in setting_paths or keyword in section_types() or "." in keyword:
         return keyword
+    # A section's own field comes before that of a table in it: `method` is the model's, not a step's of curation.
     ends = [path for path in setting_paths if path.rpartition(".")[2] == keyword]
-    return ends[0] if len(ends) == 1 else keyword
+    nearer = [path for path in ends if path.count(".") == min(end.count(".") for end in ends)]
+    return nearer[0] if len(nearer) == 1 else keyword
 
 
 def _put(values: dict[str, Any], path: str, value: Any) -> None:
