@@ -72,7 +72,13 @@ def result_of(renderer: Renderer, workers: int, count: int = ROWS) -> Result:
 def test_every_field_of_a_conversation_crosses_the_pipe() -> None:
     call = ToolCall("find", {"where": "here"})
     message = Message("assistant", "found", "look first", (call,), "helper", "call-1", 0.5)
-    row = Conversation((message,), Address("rows.parquet", 3, "row"), ({"name": "find"},), {"enable_thinking": True})
+    row = Conversation(
+        (message,),
+        Address("rows.parquet", 3, "row"),
+        ({"name": "find"},),
+        {"enable_thinking": True},
+        {"source": "a set"},
+    )
     for part in (row, message, row.address):
         values = {member.name: (getattr(part, member.name), member.default) for member in fields(part)}
         assert [name for name, (value, default) in values.items() if value in (default, None, {}, ())] == []

@@ -29,7 +29,7 @@ from tutelage.train.run import Finished
 
 TrainTiny = Callable[..., Finished]
 PROMISED = {
-    "name", "model", "method", "steps", "epochs", "stopped_early", "best_step", "before", "after", "uncertainty",
+    "gained_and_forgot", "forgot_step", "name", "model", "method", "steps", "epochs", "stopped_early", "best_step", "before", "after", "uncertainty",
     "losses", "multiple_choice", "divergence", "noise", "transitions", "unmeasured", "unchecked", "trained_sha256",
     "tokens_per_second",
     "trained_tokens", "total_tokens", "peak_bytes", "dropped", "examples", "parameters", "bytes", "device", "precision",
@@ -256,7 +256,7 @@ def test_without_questions_only_loss_is_measured(train_tiny: TrainTiny, quiet_sc
 
     assert finished.result["before"] == {
         "exact_match": None, "valid_json": None, "heldout_loss": None, "general": None, "fields": {}, "scores": {},
-        "capabilities": {}, "health": {},
+        "capabilities": {}, "health": {}, "lm_eval": {}, "lm_eval_numbers": {},
     }  # fmt: skip
     assert finished.result["after"]["heldout_loss"] > 0
     assert finished.result["after"]["exact_match"] is None
