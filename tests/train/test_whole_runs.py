@@ -29,7 +29,8 @@ from tutelage.train.run import Finished
 
 TrainTiny = Callable[..., Finished]
 PROMISED = {
-    "gained_and_forgot", "forgot_step", "name", "model", "method", "steps", "epochs", "stopped_early", "best_step", "before", "after", "uncertainty",
+    "gained_and_forgot", "forgot_step",
+    "name", "model", "method", "steps", "epochs", "stopped_early", "best_step", "before", "after", "uncertainty",
     "losses", "multiple_choice", "divergence", "noise", "transitions", "unmeasured", "unchecked", "trained_sha256",
     "tokens_per_second",
     "trained_tokens", "total_tokens", "peak_bytes", "dropped", "examples", "parameters", "bytes", "device", "precision",
