@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 
 from tests.curate.planted import vocabulary
 from tutelage.config.curation import CurateSettings
@@ -175,7 +176,6 @@ def test_more_rows_than_there_are_keeps_all(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_budget_of_tokens_is_not_overspent(data: Path, tmp_path: Path) -> None:
-    tokenizers = pytest.importorskip("tokenizers")
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<unk>": 0}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     tokenizer.save(str(tmp_path / "tokenizer.json"))

@@ -44,3 +44,27 @@ def base_rows() -> Callable[..., SimpleNamespace]:
 def rows_path() -> Callable[[str], Path]:
     """The file of the rows of a shape."""
     return lambda name: ROWS / f"{name}.jsonl"
+
+
+@pytest.fixture
+def is_base_shape(base_rows: Callable[..., SimpleNamespace]) -> Callable[[str, Any], None]:
+    """Asserts that the rows of a base shape become these messages, and none is dropped."""
+
+    def check(name: str, expected: Any) -> None:
+        outcome = base_rows(name)
+        assert [conversation.messages for conversation in outcome.conversations] == expected
+        assert not outcome.ledger.dropped
+
+    return check
+
+
+@pytest.fixture
+def becomes(shape_rows: Callable[..., SimpleNamespace]) -> Callable[[str, Any, dict[str, int]], None]:
+    """Asserts that the rows of a shape with a reader become these messages, and these drops by reason."""
+
+    def check(name: str, expected: Any, dropped: dict[str, int]) -> None:
+        outcome = shape_rows(name)
+        assert [conversation.messages for conversation in outcome.conversations] == expected
+        assert dict(outcome.ledger.dropped) == dropped
+
+    return check

@@ -57,18 +57,13 @@ READ = {
 
 
 @pytest.mark.parametrize("name", BASE)
-def test_shapes_that_are_a_base_shape(base_rows, name):
-    outcome = base_rows(name)
-    assert [conversation.messages for conversation in outcome.conversations] == BASE[name]
-    assert not outcome.ledger.dropped
+def test_shapes_that_are_a_base_shape(is_base_shape, name):
+    is_base_shape(name, BASE[name])
 
 
 @pytest.mark.parametrize("name", READ)
-def test_shapes_with_a_reader(shape_rows, name):
-    expected, dropped = READ[name]
-    outcome = shape_rows(name)
-    assert [conversation.messages for conversation in outcome.conversations] == expected
-    assert dict(outcome.ledger.dropped) == dropped
+def test_shapes_with_a_reader(becomes, name):
+    becomes(name, *READ[name])
 
 
 def test_a_judge_may_find_right_what_a_rule_could_not(shape_rows):

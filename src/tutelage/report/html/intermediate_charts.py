@@ -48,27 +48,23 @@ def intermediate_figures(
 
 
 def _gained(measured: Sequence[MeasuredStep]) -> Named | None:
-    kind = next((each.measured.gain_of for each in measured if each.measured.gain_of is not None), None)
-    if kind is None:
-        return None
-    points = [
-        (each.step, each.measured.gain)
-        for each in measured
-        if each.measured.gain is not None and each.measured.gain_of == kind
-    ]
-    return kind, f"gained: {gained_name(kind)}", [(0, START), *points]
+    named = _points([(each.step, each.measured.gain_of, each.measured.gain) for each in measured])
+    return None if named is None else (named[0], f"gained: {gained_name(named[0])}", named[1])
 
 
 def _forgotten(measured: Sequence[MeasuredStep]) -> Named | None:
-    kind = next((each.measured.forgotten_of for each in measured if each.measured.forgotten_of is not None), None)
+    named = _points([(each.step, each.measured.forgotten_of, each.measured.forgotten) for each in measured])
+    return None if named is None else (named[0], f"forgot: {forgotten_name(named[0])}", named[1])
+
+
+def _points(
+    values: Sequence[tuple[int, str | None, MeasuredChange | None]],
+) -> tuple[str, list[tuple[int, MeasuredChange]]] | None:
+    """What is measured first, and its values by step; None where nothing is."""
+    kind = next((kind for _, kind, _ in values if kind is not None), None)
     if kind is None:
         return None
-    points = [
-        (each.step, each.measured.forgotten)
-        for each in measured
-        if each.measured.forgotten is not None and each.measured.forgotten_of == kind
-    ]
-    return kind, f"forgot: {forgotten_name(kind)}", [(0, START), *points]
+    return kind, [(0, START), *((step, value) for step, of, value in values if value is not None and of == kind)]
 
 
 def _is_gain(name: str) -> bool:
