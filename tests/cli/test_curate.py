@@ -77,6 +77,17 @@ def test_rows_that_went_are_put_back_in_their_place(
     assert sum("restored" in entry for entry in booked) == 2
 
 
+def test_a_row_with_a_line_separator_inside_comes_back(run: Run, rows: Callable[..., Path], tmp_path: Path) -> None:
+    out, source = tmp_path / "out", rows(*[row("Two lines?", "One.\u2028Two.\x85Three.")] * 2)
+    run("curate", source, "-o", out, "--steps", "exact_duplicates", "--workers", "1", model=None)
+
+    ran = run("curate", "--restore", "exact_duplicate", "-o", out, model=None)
+
+    assert ran.code == 0, ran.err
+    texts = (out / "data.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+    assert [json.loads(text)["messages"][1]["content"] for text in texts] == ["One.\u2028Two.\x85Three."] * 2
+
+
 def test_nothing_to_restore_names_the_reasons_there_are(curate: Callable[..., Ran], run: Run, tmp_path: Path) -> None:
     curate()
     ran = run("curate", "--restore", "too_long", "-o", tmp_path / "out", model=None)

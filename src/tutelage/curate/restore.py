@@ -65,7 +65,7 @@ def restore(out: Path, wanted: str) -> int:
 
 def _chosen(out: Path, wanted: str) -> tuple[list[dict[str, Any]], list[str]]:
     chosen, remaining, seen = [], [], set()
-    for line in (out / DROPPED).read_text(encoding="utf-8").splitlines():
+    for line in (out / DROPPED).read_text(encoding="utf-8").split("\n")[:-1]:  # a text may hold U+2028
         entry = json.loads(line)
         reason = entry.get("dropped") or entry.get("merged")
         seen.add(reason)
