@@ -88,6 +88,16 @@ def test_a_row_with_a_line_separator_inside_comes_back(run: Run, rows: Callable[
     assert [json.loads(text)["messages"][1]["content"] for text in texts] == ["One.\u2028Two.\x85Three."] * 2
 
 
+def test_a_row_that_comes_back_has_what_it_said_of_itself(run: Run, rows: Callable[..., Path], tmp_path: Path) -> None:
+    out, same = tmp_path / "out", row("Two?", "Yes.")
+    run("curate", rows({"id": "a", **same}, {"id": "b", **same}), "-o", out, "--steps", "exact_duplicates", model=None)
+
+    assert run("curate", "--restore", "exact_duplicate", "-o", out, model=None).code == 0
+
+    kept = [json.loads(line)["metadata"] for line in (out / "data.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [metadata["id"] for metadata in kept] == ["a", "b"]
+
+
 def test_nothing_to_restore_names_the_reasons_there_are(curate: Callable[..., Ran], run: Run, tmp_path: Path) -> None:
     curate()
     ran = run("curate", "--restore", "too_long", "-o", tmp_path / "out", model=None)

@@ -35,6 +35,7 @@ class Entry(NamedTuple):
         text: the row's JSON object, of a row that is gone; None where it could not be read at all.
         anchor: address of the row that stands for a merged one.
         rows: rows that came of it beside itself, of an added one.
+        labels: what the row says of itself and steps said of it, as `StoredRow` has it, of a row that is gone.
     """
 
     what: What
@@ -49,6 +50,7 @@ class Entry(NamedTuple):
     text: str | None = None
     anchor: str | None = None
     rows: int = 0
+    labels: str = ""
 
     @property
     def address(self) -> Address:
@@ -85,7 +87,11 @@ def entry_of(said: Drop | Change, step: str, row: StoredRow | None, number: int,
     what: What = "dropped" if isinstance(said, Drop) else "changed"
     address = said.address if row is None else row.address
     part = 0 if row is None else row.part
-    return Entry(what, step, said.reason, said.detail, address.file, address.number, address.unit, number, part, text)
+    labels = "" if row is None or text is None else row.labels
+    return Entry(
+        what, step, said.reason, said.detail, address.file, address.number, address.unit, number, part, text,
+        labels=labels,
+    )  # fmt: skip
 
 
 def entries_schema() -> pa.Schema:
@@ -94,7 +100,7 @@ def entries_schema() -> pa.Schema:
 
     types: dict[str, pa.DataType] = {
         **dict.fromkeys(("what", "step", "reason", "file", "unit"), pa.dictionary(pa.int32(), pa.string())),
-        **dict.fromkeys(("detail", "text", "anchor"), pa.large_string()),
+        **dict.fromkeys(("detail", "text", "anchor", "labels"), pa.large_string()),
         **dict.fromkeys(("number", "row"), pa.int64()),
         **dict.fromkeys(("part", "rows"), pa.int32()),
     }

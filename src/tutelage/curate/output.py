@@ -88,7 +88,7 @@ def dropped_line(entry: Entry) -> str:
     """A row that is gone as a line of `dropped.jsonl`: its entry, and under `data` the row as it would be kept."""
     data = "null"
     if entry.text is not None:
-        row = StoredRow(entry.text, entry.file, entry.number, entry.unit, entry.row, entry.part)
+        row = StoredRow(entry.text, entry.file, entry.number, entry.unit, entry.row, entry.part, entry.labels)
         data = with_metadata(entry.text, metadata_of(row))
     return f'{entry.line()[:-2]}, "data": {data}}}\n'
 
