@@ -44,6 +44,11 @@ def reference(model: Any, base: Any, examples: Sequence[Example]) -> tuple[float
     return plain, torch.stack(followed).sum()
 
 
+def mean_divergence(plain: float, followed: torch.Tensor, examples: Sequence[Example]) -> float:
+    """What the reference adds to the cross-entropy, per weight of the tokens."""
+    return (followed.item() - plain) / STRENGTH / float(sum(example.weights[1:].sum() for example in examples))
+
+
 def rows_of(examples: Sequence[Example], *, replayed: bool = True, **given: Any) -> list[PackedSequence]:
     return [replace(row, replayed=replayed) for row in pack_rows(examples, row_tokens=128, **given)]
 
@@ -67,10 +72,14 @@ def test_loss_is_the_cross_entropy_and_the_gradient_has_the_divergence(
     (followed / 7).backward()
     expected = gradients_of(model)
 
-    found = summed(model.train(), rows_of(examples, share_prefixes=shared))
+    held = HeldToBase(STRENGTH)
+    found = summed(model.train(), rows_of(examples, share_prefixes=shared), held=held)
     (found / 7).backward()
 
     assert found.item() == pytest.approx(plain, rel=1e-6)
+    divergence, weight = held.measured.take()
+    assert divergence / weight == pytest.approx(mean_divergence(plain, followed, examples), rel=2e-3)
+    assert held.measured.take() == (0.0, 0.0)
     assert_near(gradients_of(model), expected, 2e-6)
 
 

@@ -26,6 +26,8 @@ def assert_same_course(one: Record, other: Record) -> None:
         a, b = steps[step], other_steps[step]
         assert b["loss"] == pytest.approx(a["loss"], abs=1e-5), step
         assert b["gradient_norm"] == pytest.approx(a["gradient_norm"], rel=1e-5), step
+        assert ("divergence" in b) == ("divergence" in a), step
+        assert b.get("divergence", 0.0) == pytest.approx(a.get("divergence", 0.0), rel=1e-4, abs=1e-7), step
         assert (b["trained_tokens"], b["learning_rate"]) == (a["trained_tokens"], a["learning_rate"])
     for step, value in heldout.items():
         assert other_heldout[step] == pytest.approx(value, abs=1e-5), step

@@ -58,13 +58,24 @@ def divergence(folder: Path) -> float:
 
 @pytest.mark.parametrize(("method", "precision"), [("lora", "fp32"), ("full", "fp32"), ("full", "bf16")])
 def test_a_run_that_is_held_goes_less_far_on_what_it_replays(
-    train_tiny: Callable[..., Any], given: tuple[str, ...], method: str, precision: str
+    train_tiny: Callable[..., Any],
+    record_of: Callable[[Path], Record],
+    given: tuple[str, ...],
+    method: str,
+    precision: str,
 ) -> None:
     given = (*given, f"model.method={method}", f"model.precision={precision}")
     free = train_tiny(*given, where="free").folder
     held = train_tiny(*given, "train.kl_to_base=10", where="held").folder
 
     assert 0 < divergence(held) < 0.7 * divergence(free)
+    recorded = [line["divergence"] for line in record_of(held)[0].values() if "divergence" in line]
+    assert recorded[-1] > recorded[0] >= 0, "the model leaves its base, whom it was at the first step"
+    assert not any("divergence" in line for line in record_of(free)[0].values())
+    drawn = [
+        "Divergence from the base on replayed rows" in (folder / "report.html").read_text() for folder in (free, held)
+    ]
+    assert drawn == [False, True]
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -87,9 +98,9 @@ def test_a_resumed_run_and_two_processes_are_held_alike(
     run(config.load(stopped / "settings.toml"), quiet_screen, resume=True)
 
     expected, found = record_of(whole)[0], record_of(stopped)[0]
-    assert [found[step]["gradient_norm"] for step in range(1, 9)] == [
-        expected[step]["gradient_norm"] for step in range(1, 9)
-    ]
+    for name in ("gradient_norm", "divergence"):
+        assert [found[step].get(name) for step in range(1, 9)] == [expected[step].get(name) for step in range(1, 9)]
+    assert any("divergence" in found[step] for step in range(1, 6))
     assert_same_weights(whole, stopped, within=1e-30)
 
     alone = train_tiny(*given, where="alone").folder

@@ -53,6 +53,25 @@ class BaseOutputs:
         return torch.cat([self.hidden[key] for key, _ in _documents(row)]).to(self.head.weight_VD.device)
 
 
+@dataclass(slots=True)
+class DivergenceSum:
+    """Summed weighted divergence of replayed rows, and the weights it is of, since it was last taken."""
+
+    divergence: torch.Tensor | None = None
+    weight: float = 0.0
+
+    def add(self, divergence: torch.Tensor, weight: float) -> None:
+        """That of one row: a scalar without gradient. It stays where it is: nothing waits for its device."""
+        self.divergence = divergence if self.divergence is None else self.divergence + divergence
+        self.weight += weight
+
+    def take(self) -> tuple[float, float]:
+        """Both, (0, 0) where nothing was added; afterwards it is empty."""
+        taken = (0.0 if self.divergence is None else self.divergence.item()), self.weight
+        self.divergence, self.weight = None, 0.0
+        return taken
+
+
 @dataclass(frozen=True, slots=True)
 class HeldToBase:
     """How strongly a model is held to its base on replayed rows, and what is kept of the base where it changes itself.
@@ -60,10 +79,12 @@ class HeldToBase:
     Attributes:
         strength: of the divergence beside the loss.
         outputs: of the base; None where the base is the model with its adapter switched off.
+        measured: the divergence of the rows that were computed.
     """
 
     strength: float
     outputs: BaseOutputs | None = None
+    measured: DivergenceSum = field(default_factory=DivergenceSum)
 
 
 def kept_head(head: Head) -> Head:

@@ -76,7 +76,8 @@ def row_loss(
     """Summed weighted cross-entropy of a packed row, and how many tokens it was summed over.
 
     With `token_weights` the gradient is that of the sum in which each token has such a weight as well; with `held` that
-    of a replayed row has the divergence from the base, too (`model.kl_to_base`). What is returned is the sum without.
+    of a replayed row has the divergence from the base, too (`model.kl_to_base`). What is returned is the sum without;
+    `held.measured` has the divergence.
 
     Args:
         model: a causal language model that attends as it trains (`model.architecture.use_training_attention`).
@@ -115,6 +116,7 @@ def row_loss(
         else:
             base_ND, base_head = _kept_outputs(held, row)
         divergence = kl_to_base_of(hidden_ND, base_ND, head, weights_N, positions=positions, base_head=base_head)
+        held.measured.add(divergence.detach(), float(row.weights[targets].sum()))
         loss = loss + held.strength * (divergence - divergence.detach())
     return loss, len(targets)
 

@@ -16,7 +16,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One optimizer step. `loss` in nats per trained token; token counts are those of this step alone."""
+    """One optimizer step. `loss` in nats per trained token; token counts are those of this step alone.
+
+    `divergence` from the base in nats per trained token of replayed rows; None where none was held to the base.
+    """
 
     step: int
     epoch: float | None = None
@@ -28,6 +31,7 @@ class Step:
     tokens_per_second: float | None = None
     elapsed_seconds: float | None = None
     peak_bytes: float | None = None
+    divergence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,4 +112,5 @@ def _step(step: int, fields: Fields) -> Step:
         tokens_per_second=fields.number("tokens_per_second"),
         elapsed_seconds=fields.number("elapsed_seconds"),
         peak_bytes=fields.number("peak_bytes"),
+        divergence=fields.number("divergence"),
     )

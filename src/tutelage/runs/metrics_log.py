@@ -16,7 +16,11 @@ from tutelage.system.seals import LINE_NUMBER, NumberedLine, numbered_lines, sea
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One optimizer step. `step` counts from 1 as people do; `peak_bytes` is the peak so far: see `peak_bytes`."""
+    """One optimizer step. `step` counts from 1 as people do; `peak_bytes` is the peak so far: see `peak_bytes`.
+
+    `divergence` is KL(base || model) in nats per trained token of the replayed rows, as the forward met it (with
+    dropout, if any); None where none of them was held to the base, and the line has no such key.
+    """
 
     step: int
     epoch: float
@@ -28,6 +32,7 @@ class StepRecord:
     tokens_per_second: float
     elapsed_seconds: float
     peak_bytes: int
+    divergence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,10 @@ class Recorder:
         if self._stream is None:
             return
         try:
-            self._stream.write(sealed_line(_plain(asdict(record)) | {LINE_NUMBER: self._lines + 1}) + "\n")
+            line = _plain(asdict(record))
+            if isinstance(record, StepRecord) and record.divergence is None:
+                del line["divergence"]
+            self._stream.write(sealed_line(line | {LINE_NUMBER: self._lines + 1}) + "\n")
             self._stream.flush()
             self._lines += 1
         except OSError as error:

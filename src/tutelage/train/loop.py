@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 
 from tutelage.distributed.collective_errors import failures
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import TrainingError, TutelageError, cause_of, command
+from tutelage.model.base_outputs import HeldToBase
 from tutelage.model.heap import TRIM_EVERY_STEPS, trim_heap
 from tutelage.model.token_weights import TokenWeights, TrainingLoss, token_weights_of
 from tutelage.optim.lr_schedule import LRSchedule
@@ -45,6 +46,14 @@ class RowLoss(Protocol):
         self, model: Any, row: PackedSequence, /, *, token_weights: TokenWeights | None = None
     ) -> tuple[torch.Tensor, int]:
         """The summed loss of a row, and of how many tokens; `token_weights` are given where a step has any."""
+
+
+class RowSums(NamedTuple):
+    """Of one row: its loss; where it is replayed and held to the base, its divergence and the weights of its tokens."""
+
+    loss: float
+    divergence: float
+    held_weight: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +96,7 @@ def train(
     process_group: ProcessGroup = SINGLE,
     spike_guard: SpikeGuard | None = None,
     training_loss: TrainingLoss = "cross_entropy",
+    held: HeldToBase | None = None,
     intermediate: Intermediate | None = None,
 ) -> Outcome:
     """Train until the batches end, held-out loss stops improving, too much is forgotten, or a stop is asked for.
@@ -108,6 +118,7 @@ def train(
         process_group: the processes that share every batch; each gets the same number of rows of it.
         spike_guard: says which loss is too large to learn from; None lets every finite one through.
         training_loss: whose gradient is followed; the losses that are recorded and measured are cross-entropies.
+        held: has the divergence from the base that `row_loss` met; None where it is not held to the base.
         intermediate: what else is measured while the model trains, and how much it may forget.
 
     Raises:
@@ -125,9 +136,10 @@ def train(
         rng_before = rng_state()
 
         # 1. Forward and backward, row by row; where memory runs out, once more with smaller rows.
-        rows, losses, progress = try_step(
+        weighted_loss = _weighting(row_loss, training_loss, progress)
+        rows, sums, progress = try_step(
             batch,
-            partial(_forward_backward, model, _weighting(row_loss, training_loss, progress), batch.trained_tokens),
+            partial(_forward_backward, model, weighted_loss, held, batch.trained_tokens),
             rng=rng_before,
             progress=progress,
             optimizer=optimizer,
@@ -137,7 +149,10 @@ def train(
         )
 
         # 2. The loss of the whole batch: one sum over all processes, divided by one count.
-        loss_sum, tokens = process_group.sum(sum(losses), batch.tokens)
+        losses = [row.loss for row in sums]
+        loss_sum, tokens, divergence, held_weight = process_group.sum(
+            sum(losses), batch.tokens, sum(row.divergence for row in sums), sum(row.held_weight for row in sums)
+        )
         loss = loss_sum / batch.trained_tokens
 
         # 3. The optimizer's step, unless it would spoil the weights: then the run ends before it.
@@ -181,6 +196,7 @@ def train(
             tokens_per_second=tokens / seconds,
             elapsed_seconds=listener.elapsed_seconds,
             peak_bytes=peak_bytes(),
+            divergence=divergence / held_weight if held_weight else None,
         )
         listener.tell(record)
         if progress.steps_done % TRIM_EVERY_STEPS == 0:
@@ -220,11 +236,13 @@ def train(
     return Outcome(progress, ended, step_seconds)
 
 
-def _forward_backward(model: Any, row_loss: RowLoss, trained_tokens: int, row: PackedSequence) -> float:
-    """One row, whose activations go when this ends, also by an error; gives its summed loss."""
+def _forward_backward(
+    model: Any, row_loss: RowLoss, held: HeldToBase | None, trained_tokens: int, row: PackedSequence
+) -> RowSums:
+    """One row, whose activations go when this ends, also by an error."""
     row_sum, _ = row_loss(model, row)
     (row_sum / trained_tokens).backward()
-    return row_sum.item()
+    return RowSums(row_sum.item(), *((0.0, 0.0) if held is None else held.measured.take()))
 
 
 def _weighting(row_loss: RowLoss, training_loss: TrainingLoss, progress: Progress) -> RowLoss:

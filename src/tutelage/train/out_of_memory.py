@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from tutelage.distributed.process_group import ProcessGroup
 from tutelage.model.out_of_memory import is_out_of_memory, release_memory
@@ -17,18 +17,20 @@ from tutelage.train.listener import Listener
 from tutelage.train.rng_state import restore_rng_state
 from tutelage.types import Batch, PackedSequence
 
+T = TypeVar("T")
 
-class Computed(NamedTuple):
-    """The rows of a step as they were computed, the summed loss of each, and the run's progress with their budget."""
+
+class Computed(NamedTuple, Generic[T]):
+    """The rows of a step as they were computed, what each gave, and the run's progress with their budget."""
 
     rows: Sequence[PackedSequence]
-    losses: list[float]
+    sums: list[T]
     progress: Progress
 
 
 def try_step(
     batch: Batch,
-    forward_backward: Callable[[PackedSequence], float],
+    forward_backward: Callable[[PackedSequence], T],
     *,
     rng: dict[str, Any],
     progress: Progress,
@@ -36,12 +38,12 @@ def try_step(
     checkpoints: Checkpoints,
     listener: Listener,
     process_group: ProcessGroup,
-) -> Computed:
+) -> Computed[T]:
     """Send every row of the batch forward and backward; where memory runs out, begin the step again with smaller rows.
 
     Args:
         batch: of the step.
-        forward_backward: adds a row's gradient and gives its summed loss.
+        forward_backward: adds a row's gradient and gives its sums, such as that of the loss.
         rng: the random state that the step began with, and begins again with.
         progress: of the step before, with the most tokens of a row once memory ran out; saved where the run ends here.
         optimizer: its gradients are dropped where the step begins again.
@@ -54,15 +56,15 @@ def try_step(
         SaveError: a checkpoint could not be written.
     """
     while True:
-        rows, losses = split_rows(batch.rows, progress.row_tokens), list[float]()
+        rows, sums = split_rows(batch.rows, progress.row_tokens), list[T]()
         try:
             for row in rows:
-                losses.append(forward_backward(row))
-            return Computed(rows, losses, progress)
+                sums.append(forward_backward(row))
+            return Computed(rows, sums, progress)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            too_large = rows[len(losses)]
+            too_large = rows[len(sums)]
             if process_group.size > 1:  # the others are in the middle of this row, and wait
                 raise abort_out_of_memory_on_rank(
                     batch, too_large, process_group=process_group, checkpoints=checkpoints

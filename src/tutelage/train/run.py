@@ -382,6 +382,7 @@ def _train(job: Job, baseline_eval: EvalResult) -> Outcome:
             if train_settings.spike_factor is None
             else SpikeGuard(train_settings.spike_factor, train_settings.spike_window),
             training_loss=train_settings.loss,
+            held=strategy.held,
             intermediate=intermediate,
         )
     recorder.close()

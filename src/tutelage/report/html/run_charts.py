@@ -36,18 +36,30 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A figure that each step records: its name, how to read it off a step, how to say it, and its unit on the axis."""
+    """A figure that steps record: its name, how to read it off a step, how to say it, and its unit on the axis.
+
+    Where it `is_of_some_steps` alone, one without it has lost nothing.
+    """
 
     key: str
     heading: str
     y_label: str
     read: Callable[[Step], float | None]
     text: Callable[[float | None], str]
+    is_of_some_steps: bool = False
 
 
 QUANTITIES = (
     Quantity("learning-rate", "Learning rate", "learning rate", lambda step: step.learning_rate, numbers.significant),
     Quantity("gradient-norm", "Gradient norm", "norm", lambda step: step.gradient_norm, numbers.significant),
+    Quantity(
+        "divergence",
+        "Divergence from the base on replayed rows",
+        "nats per token",
+        lambda step: step.divergence,
+        numbers.significant,
+        is_of_some_steps=True,
+    ),
     Quantity("speed", "Speed", "tokens per second", lambda step: step.tokens_per_second, numbers.count),
     Quantity("peak-memory", "Peak memory", "", lambda step: step.peak_bytes, numbers.byte_size),
 )
@@ -95,6 +107,8 @@ def loss_figure(steps: Sequence[Step], evaluations: Sequence[Evaluation], best_s
 def quantity_figure(quantity: Quantity, steps: Sequence[Step]) -> Figure | None:
     """One recorded quantity by step; None when no step has a finite value of it."""
     values = [(float(step.step), quantity.read(step)) for step in steps]
+    if quantity.is_of_some_steps:
+        values = [(step, value) for step, value in values if value is not None]
     finite = [y for _, y in values if y is not None and drawable(y)]
     if not finite:
         return None
