@@ -98,6 +98,38 @@ def test_a_row_that_comes_back_has_what_it_said_of_itself(run: Run, rows: Callab
     assert [metadata["id"] for metadata in kept] == ["a", "b"]
 
 
+def test_restored_rows_stay_where_the_same_command_is_given_again(
+    curate: Callable[..., Ran], run: Run, tmp_path: Path
+) -> None:
+    curate()
+    out = tmp_path / "out"
+    (address, _) = [json.loads(line)["address"] for line in (out / "dropped.jsonl").read_text("utf-8").splitlines()]
+    run("curate", "--restore", address, "-o", out, model=None)
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+
+    again = curate()
+
+    assert again.code == 0, again.err
+    assert "1 restored rows are in" in again.out
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+    run("curate", "--restore", "exact_duplicate", "-o", out, model=None)
+    assert "2 restored rows are in" in curate().out
+
+
+def test_restored_rows_are_not_lost_to_other_settings(curate: Callable[..., Ran], run: Run, tmp_path: Path) -> None:
+    curate()
+    out = tmp_path / "out"
+    run("curate", "--restore", "exact_duplicate", "-o", out, model=None)
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+
+    other = curate(steps="normalize,exact_duplicates")
+
+    assert other.code == 1
+    assert "Rows were restored in this folder" in other.err
+    assert "2 restored rows" in other.err
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
 def test_nothing_to_restore_names_the_reasons_there_are(curate: Callable[..., Ran], run: Run, tmp_path: Path) -> None:
     curate()
     ran = run("curate", "--restore", "too_long", "-o", tmp_path / "out", model=None)

@@ -61,7 +61,7 @@ def with_curated_rows(settings: Settings, *, run_folder: Path | None, log: Calla
         raise ConfigError(
             "data.weights and [curate] do not go together", where="data.weights", found=", ".join(data.weights),
             expected="curated rows, which are one file and have no sources any more",
-            fix="remove data.weights, or curate beforehand: tutelage curate",
+            fix="take the step mix, with curate.mix.weights in place of data.weights; or remove data.weights",
         )  # fmt: skip
     asked = [settings.curate.model_dump(), data.model_dump(), settings.seed]
     name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()[:16]

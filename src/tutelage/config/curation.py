@@ -16,6 +16,7 @@ from tutelage.config.curation_duplicates import (
     NearDuplicatesSettings,
     SemanticDuplicatesSettings,
 )
+from tutelage.config.curation_mix import MixSettings
 from tutelage.config.curation_normalize import NormalizeSettings
 from tutelage.config.curation_quality import QualitySettings
 from tutelage.config.curation_select import SelectSettings
@@ -48,6 +49,7 @@ class CurateSettings(Section):
     semantic_duplicates: SemanticDuplicatesSettings = SemanticDuplicatesSettings()
     consistency: ConsistencySettings = ConsistencySettings()
     select: SelectSettings = SelectSettings()
+    mix: MixSettings = MixSettings()
 
     @field_validator("steps")
     @classmethod
@@ -60,6 +62,9 @@ class CurateSettings(Section):
                 raise ValueError(f'but there is no step "{name}"; {hint}')
         if duplicate := next((name for name in steps if steps.count(name) > 1), None):
             raise ValueError(f'but the step "{duplicate}" is there twice')
+        behind_mix = steps[steps.index("mix") + 1 :] if "mix" in steps else []
+        if merging := next((name for name in behind_mix if name.endswith("_duplicates")), None):
+            raise ValueError(f'but "{merging}" stands behind "mix" and would take out what it repeats; put it before')
         return steps
 
 

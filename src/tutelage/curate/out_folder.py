@@ -16,7 +16,9 @@ from tutelage.system.seals import OTHER_BYTES, differing_files, file_sha256
 DATA: Final = {"jsonl": "data.jsonl", "parquet": "data.parquet"}
 LEDGER, DROPPED, FUNNEL, CARD, HASHES = "ledger.jsonl", "dropped.jsonl", "funnel.json", "card.md", "hashes.json"
 PAGE = "page.html"
-REPORTS: Final = frozenset({"consistency.json"})
+RESTORED = "restored"
+"""What marks rows that were put back, in the books, and the key of an output that has such."""
+REPORTS: Final = frozenset({"consistency.json", "mix.json"})
 """Files of what corpus steps found, by the names of these steps."""
 WORK = ".work"
 OURS = frozenset({*DATA.values(), LEDGER, DROPPED, FUNNEL, CARD, HASHES, PAGE, WORK, *REPORTS})
@@ -66,6 +68,27 @@ def finished_key(out: Path) -> str | None:
         return None
     hashes = read_hashes(out)
     return None if differing_files(out, hashes["files"]) else str(hashes["key"])
+
+
+def restored_rows(out: Path, key: str) -> int:
+    """How many rows were put back into the output that stands there whole; 0 where none was, or nothing stands there.
+
+    Raises:
+        ConfigError: rows were, and what is asked for now is another curation, which would write the data without them.
+    """
+    finished = finished_key(out)
+    if finished is None or not finished.endswith(f"+{RESTORED}"):
+        return 0
+    rows = int(json.loads((out / FUNNEL).read_text(encoding="utf-8"))[RESTORED])
+    if finished.removesuffix(f"+{RESTORED}") != key:
+        raise ConfigError(
+            "Rows were restored in this folder, and other settings or data would write it without them",
+            where=str(out),
+            found=f"{rows:,} restored rows",
+            expected="the curation that they were restored in, or another folder",
+            fix="name another folder with -o, and restore there what you want; or move what is there away",
+        )
+    return rows
 
 
 def begin_output(out: Path) -> None:

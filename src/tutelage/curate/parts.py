@@ -6,7 +6,6 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,12 @@ from tutelage.curate.row_json import with_metadata
 from tutelage.curate.stage_work import Answer, Question
 from tutelage.curate.store import StoredRow, read_batch, write_batch
 from tutelage.curate.texts import message_text
+from tutelage.curate.token_counts import token_counts
 from tutelage.system.files import write_bytes
 from tutelage.types import Conversation
 
 SIZE_COLUMNS = ("prompt words", "reply words")
 TOKENS = "tokens"
-ENCODED_TOGETHER = 512
 
 
 def part_file(folder: Path, number: int) -> Path:
@@ -69,7 +68,8 @@ class OutputWork:
         counts = np.array([_word_counts(row) for row in rows], dtype=np.int32).reshape(-1, 2)
         columns |= {name: pa.array(counts[:, place]) for place, name in enumerate(SIZE_COLUMNS)}
         if self.tokenizer is not None:
-            columns[TOKENS] = pa.array(_token_counts(rows, self.tokenizer), pa.int32())
+            texts = ["\n".join(map(message_text, row.messages)) for row in rows]
+            columns[TOKENS] = pa.array(token_counts(texts, self.tokenizer), pa.int32())
         return pa.record_batch(columns)
 
 
@@ -109,20 +109,3 @@ def _word_counts(row: Conversation) -> tuple[int, int]:
         else:
             asked += count
     return asked, learned
-
-
-def _token_counts(rows: Sequence[Conversation], path: Path) -> list[int]:
-    """Tokens of the texts of each row, without those of a chat template."""
-    tokenizer = _tokenizer(path)
-    counts = []
-    for start in range(0, len(rows), ENCODED_TOGETHER):
-        texts = ["\n".join(map(message_text, row.messages)) for row in rows[start : start + ENCODED_TOGETHER]]
-        counts += [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-    return counts
-
-
-@lru_cache(maxsize=1)
-def _tokenizer(path: Path) -> Any:
-    from tokenizers import Tokenizer
-
-    return Tokenizer.from_file(str(path))

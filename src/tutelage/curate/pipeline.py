@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from tutelage.curate.entries import READ
 from tutelage.curate.funnel import Funnel
 from tutelage.curate.judging import judge
-from tutelage.curate.out_folder import DATA, WORK, finished_key, remove_stages, require_ours
+from tutelage.curate.out_folder import DATA, WORK, finished_key, remove_stages, require_ours, restored_rows
 from tutelage.curate.output import write_output
 from tutelage.curate.request import Curated, CurationRequest
 from tutelage.curate.row_json import row_json
@@ -126,8 +126,13 @@ def _passes(steps: Sequence[RowStep | CorpusStep]) -> Passes:
 def _curated(request: CurationRequest, passes: Passes, data_files: DataFiles, progress: Progress) -> Curated:
     files, work = data_files.of(request.sources), request.out / WORK
     keys = stage_keys(request, passes, files, data_files.sha256)
+    whole_key = output_key(request, keys[-1])
+    restored = restored_rows(request.out, whole_key)
     workshop = Workshop(request.process_count, request.chunk_rows, progress)
-    source_of_file = {file.display_name: source for source in request.sources for file in data_files.of([source])}
+    # A file that two sources hold belongs to the first, as it does where sources have weights in training.
+    source_of_file = {
+        file.display_name: source for source in reversed(request.sources) for file in data_files.of([source])
+    }
 
     def read(ledger: Ledger) -> Iterator[Conversation]:
         return request.read(ledger, files, max_rows=request.max_rows)
@@ -140,12 +145,13 @@ def _curated(request: CurationRequest, passes: Passes, data_files: DataFiles, pr
         else:
             stages.append(workshop.judge(folder, [step for step in group if not isinstance(step, CorpusStep)], rows))
     funnel = _funnel(stages)
-    key = output_key(request, keys[-1])
-    if finished_key(request.out) != key:
-        write_output(request, stages, funnel, data_files.sha256, workshop, key)
+    if not restored and finished_key(request.out) != whole_key:
+        write_output(request, stages, funnel, data_files.sha256, workshop, whole_key)
     remove_stages(request.out, but={stage.folder.name for stage in stages})
     data = request.out / DATA[request.file_format]
     notes = tuple(note for stage in stages for note in stage.notes)
+    if restored:
+        notes += (f"{restored:,} restored rows are in {data} beside those counted here, and stay there",)
     return Curated(funnel, notes, data, dict(workshop.computed), dict(workshop.seconds))
 
 

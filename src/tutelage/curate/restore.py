@@ -15,6 +15,7 @@ from tutelage.curate.out_folder import (
     FUNNEL,
     LEDGER,
     PAGE,
+    RESTORED,
     begin_output,
     read_hashes,
     require_ours,
@@ -24,7 +25,6 @@ from tutelage.curate.output import new_file, write_json
 from tutelage.errors import ConfigError
 from tutelage.system.files import write_bytes
 
-RESTORED = "restored"
 Place = tuple[int, int]
 """Which row of the input, and which part of it."""
 
@@ -59,7 +59,7 @@ def restore(out: Path, wanted: str) -> int:
         _into_lines(data, rows)
     _book(out, chosen, remaining, wanted)
     (out / PAGE).unlink(missing_ok=True)  # it shows what was before
-    write_hashes(out, f"{key}+{RESTORED}")
+    write_hashes(out, f"{key.removesuffix(f'+{RESTORED}')}+{RESTORED}")
     return len(chosen)
 
 

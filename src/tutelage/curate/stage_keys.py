@@ -51,7 +51,9 @@ def stage_keys(
     ]
     for group in passes:
         steps = [[step.name, _settings_of(step.name, request), getattr(step, "facts", None)] for step in group]
-        keys.append(_key(before=keys[-1], steps=steps, seed=request.seed, held_out=request.held_out))
+        keys.append(
+            _key(before=keys[-1], steps=steps, seed=request.seed, held_out=request.held_out, sources=request.sources)
+        )
     return keys
 
 

@@ -6,6 +6,7 @@ from tutelage.config.curation import CurateSettings
 from tutelage.curate.consistency import CONSISTENCY
 from tutelage.curate.decontaminate import DECONTAMINATE
 from tutelage.curate.exact_duplicates import EXACT_DUPLICATES
+from tutelage.curate.mixing import MIX
 from tutelage.curate.near_duplicates import NEAR_DUPLICATES
 from tutelage.curate.normalize import NORMALIZE
 from tutelage.curate.quality import QUALITY
@@ -22,6 +23,7 @@ STEPS: tuple[AnyStep, ...] = (
     SEMANTIC_DUPLICATES,
     CONSISTENCY,
     SELECT,
+    MIX,
 )
 BY_NAME = {definition.name: definition for definition in STEPS}
 

@@ -8,12 +8,13 @@ Shape legend: N = rows of a view.
 
 from __future__ import annotations
 
+import json
 import os
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,6 +183,21 @@ class Rows:
             codes_of_files = np.array([names.setdefault(name, len(names)) for name in files] or [0], dtype=np.int32)
             codes[start : start + batch.num_rows] = codes_of_files[column.indices.to_numpy()]
         return tuple(names), codes[self.places]
+
+    def label_values(self, name: str) -> list[Any]:
+        """What each row says of itself, or a step of it, under a name; None where nothing does."""
+        values = []
+        for index in range(len(self)):
+            text = self._labels_text(index)
+            values.append(json.loads(text).get(name) if text else None)
+        return values
+
+    def _labels_text(self, index: int) -> str:
+        if self.labels is not None:
+            return self.labels[index]
+        place = int(self.places[index])
+        chunk = bisect_right(self._starts, place) - 1
+        return str(self._batches[chunk].column("labels")[place - int(self._starts[chunk])].as_py())
 
     @cached_property
     def characters(self) -> NDArray[np.int64]:

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-OTHERS = "*"
-"""In quotas: each source that is not named."""
+from tutelage.curate.source_names import OTHERS
 
 
 @dataclass(slots=True)

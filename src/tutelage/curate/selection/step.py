@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +23,13 @@ from tutelage.curate.preference import score_of
 from tutelage.curate.selection.allowance import Allowance, quotas_by_source
 from tutelage.curate.selection.coverage import Covered, coverage_lines, sampled_runs, topic_count
 from tutelage.curate.selection.diversity import facility_location, k_center, nearest_chosen, score_first
+from tutelage.curate.source_names import OTHERS, require_sources
 from tutelage.curate.static_vectors import require_static_vectors, static_vectors
 from tutelage.curate.step import Decisions, StepContext, StepDefinition
 from tutelage.curate.store import Rows
 from tutelage.curate.text_vectors import Vectors, centered, compared_text, hashed_vectors, vector_column, vectors_of
 from tutelage.curate.texts import reply_text
+from tutelage.curate.token_counts import token_counts, tokenizer_file
 from tutelage.curate.word_hashes import Ragged, offsets_of
 from tutelage.errors import ConfigError
 from tutelage.types import Conversation
@@ -75,7 +76,7 @@ class Select:
         texts = [compared_text(conversation) for conversation in conversations]
         replies = [reply_text(conversation) for conversation in conversations]
         vectors = hashed_vectors(texts) if self.folder is None else static_vectors(self.folder).of(texts)
-        tokens = [len(reply) for reply in replies] if self.tokenizer is None else _tokens(replies, self.tokenizer)
+        tokens = [len(reply) for reply in replies] if self.tokenizer is None else token_counts(replies, self.tokenizer)
         runs = sampled_runs(texts)
         return pa.record_batch(
             {
@@ -204,17 +205,6 @@ def _runs_of(features: pa.Table) -> Ragged:
     return Ragged(np.concatenate(values or empty), offsets_of(np.concatenate(lengths or [np.zeros(0, dtype=np.int64)])))
 
 
-def _tokens(texts: Sequence[str], path: Path) -> list[int]:
-    return [len(encoding.ids) for encoding in _tokenizer(path).encode_batch(list(texts), add_special_tokens=False)]
-
-
-@lru_cache(maxsize=1)
-def _tokenizer(path: Path) -> Any:
-    from tokenizers import Tokenizer
-
-    return Tokenizer.from_file(str(path))
-
-
 def _build(settings: SelectSettings, context: StepContext) -> Select:
     from tutelage.system.seals import file_sha256
 
@@ -226,28 +216,17 @@ def _build(settings: SelectSettings, context: StepContext) -> Select:
             expected="one of the two",
             fix="set curate.select.keep=1000",
         )
-    tokenizer = _tokenizer_file(settings) if settings.trained_tokens is not None else None
-    facts = [] if tokenizer is None else ["tokenizer", file_sha256(tokenizer)]
+    require_sources("curate.select.quotas", settings.quotas, context.sources, but=(OTHERS,))
+    tokenizer, facts = None, []
+    if settings.trained_tokens is not None:
+        otherwise = "choose a number of rows: curate.select.keep=1000"
+        tokenizer = tokenizer_file(NAME, "trained_tokens", settings.tokenizer, otherwise)
+        facts = ["tokenizer", file_sha256(tokenizer)]
     folder = None
     if settings.vectors == "wordllama":
         folder = require_static_vectors(f"curate.{NAME}.vectors = 'wordllama'", f"curate.{NAME}.vectors=hashed")
         facts += ["wordllama", version("wordllama")]
     return Select(settings, context.seed, tokenizer, folder, facts)
-
-
-def _tokenizer_file(settings: SelectSettings) -> Path:
-    path = None if settings.tokenizer is None else Path(settings.tokenizer)
-    if path is not None and path.is_dir():
-        path /= "tokenizer.json"
-    if path is None or not path.is_file():
-        raise ConfigError(
-            "curate.select.trained_tokens needs a tokenizer to count by",
-            where="curate.select.tokenizer",
-            found="nothing" if path is None else f"no file {path}",
-            expected="a tokenizer.json, or the folder of a model with one",
-            fix="name it, or choose a number of rows: curate.select.keep=1000",
-        )
-    return path
 
 
 SELECT = StepDefinition(NAME, "chooses how many rows go on, and which", SelectSettings, _build)
