@@ -54,6 +54,43 @@ def of_shares(task: Mapping[float, int], general: Mapping[float, int]) -> dict[f
     return {value: measure(first(task[value]), first(general[value])) for value in task}
 
 
+def test_items_of_one_source_are_counted_as_this_source() -> None:
+    """50 questions on 5 passages, of which two are forgotten: as 50 they show a loss, as 5 they do not."""
+    alone = of_shares({0.0: 10, 0.5: 80, 1.0: 90}, {0.0: 50, 0.5: 40, 1.0: 30})
+    alone = {
+        value: replace(one, outcomes=one.outcomes | {"general": first(50 - int(20 * value), 50)})
+        for value, one in alone.items()
+    }
+    passages = {"general": tuple(f"passage {number // 10}" for number in range(50))}
+    by_source = {value: replace(one, clusters=passages) for value, one in alone.items()}
+
+    dials = [dial_of(measures, margin=0.03) for measures in (alone, by_source)]
+
+    lost = [dial.points[-1].forgotten for dial in dials]
+    assert lost[0] is not None
+    assert lost[1] is not None
+    assert lost[0].number == lost[1].number == pytest.approx(0.4)
+    assert lost[0].low is not None
+    assert lost[1].low is not None
+    assert lost[1].low < 0 < lost[0].low
+    assert dials[0].knee is not None
+    assert (dials[1].knee, dials[1].no_knee) == (None, "tuned forgot nothing that these items or replies bear out")
+
+
+def test_a_source_whose_items_could_not_be_checked_is_left_out_with_them() -> None:
+    outcomes: tuple[bool | None, ...] = (None, None, *first(6, 6))
+    sources = {"general": ("a", "a", *"bbccdd")}
+    base, tuned = (
+        replace(measure(first(4, 4)), metrics=Metrics(general=1.0), outcomes={"general": right}, clusters=sources)
+        for right in (outcomes, (None, None, *first(2, 6)))
+    )
+
+    (_, point) = dial_of({0.0: base, 1.0: tuned}, margin=0.03).points
+
+    assert point.forgotten is not None
+    assert point.forgotten.number == pytest.approx(4 / 6)
+
+
 def test_gain_and_forgetting_are_paired_changes_against_the_base() -> None:
     dial = dial_of(of_shares({0.0: 10, 0.5: 70, 1.0: 80}, {0.0: 90, 0.5: 88, 1.0: 60}), margin=0.03)
 

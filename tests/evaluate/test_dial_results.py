@@ -19,6 +19,7 @@ MEASURE = DialMeasure(
     {"task": DivergenceMeasure(0.1, 0.05, 0.2, 2, 9, None, True)},
     {"task": (0.4, 0.5)},
     "abc",
+    {"general": ("passage 1", "passage 1")},
 )
 
 

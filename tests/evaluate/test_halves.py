@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,21 @@ def test_the_probes_are_split_evenly_in_every_topic() -> None:
     assert sorted(map(str, (item.address for item in (*halves.choice, *halves.report)))) == sorted(
         str(item.address) for item in items
     )
+
+
+def test_items_of_one_source_stay_together_and_so_do_those_that_a_prompt_joins() -> None:
+    items = items_of([("t", f"question {number}") for number in range(40)] + [("t", "question 0")])
+    items = [replace(item, source=f"passage {place // 4}") for place, item in enumerate(items)]
+
+    for seed in range(5):
+        halves = halves_of(items, seed=seed)
+        choice, report = ({item.source for item in half} for half in (halves.choice, halves.report))
+        assert not choice & report
+        assert abs(len(halves.choice) - len(halves.report)) <= 5
+        assert (items[0] in halves.choice) == (items[40] in halves.choice), "one prompt, and two passages by it"
+
+    with pytest.raises(DataError, match="without a prompt or a source in common"):
+        halves_of(items[:4], seed=0)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.text("xyz ", max_size=3)), max_size=30), st.integers(0, 5))

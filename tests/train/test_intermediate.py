@@ -15,7 +15,11 @@ from safetensors.torch import load_file
 from tests.support.cli_process import launch
 from tutelage import config
 from tutelage.builders import intermediate
+from tutelage.builders.dial import measure_dial
+from tutelage.builders.guard_measure import measure_at
+from tutelage.builders.measured import uncertainty_between
 from tutelage.errors import CheckpointError, ConfigError
+from tutelage.evaluate.dial import dial_of
 from tutelage.evaluate.intermediate import read_intermediate_result, write_intermediate
 from tutelage.evaluate.suite import EvalResult, Metrics
 from tutelage.report.console.progress import Screen
@@ -165,10 +169,12 @@ def test_other_weights_are_measured_again(tmp_path: Path) -> None:
     assert "damaged" in notes[0]
 
 
-def plain_set(folder: Path) -> str:
-    """A general set that a model loses as it learns to reply in JSON."""
+def plain_set(folder: Path, *, items_of_source: int | None = None) -> str:
+    """A general set that a model loses as it learns to reply in JSON; some items are questions on one passage."""
     path = folder / "plain.jsonl"
     rows = [{"prompt": f"Say {number}.", "checks": [{"kind": "plain_text"}]} for number in range(12)]
+    if items_of_source is not None:
+        rows = [row | {"source": f"passage {number // items_of_source}"} for number, row in enumerate(rows)]
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     return f'evaluate.general=["{path}"]'
 
@@ -218,6 +224,26 @@ def test_a_run_ends_where_it_forgot_too_much(
     assert "Training ends after step 9; the weights kept are those of step 6" in said
     with pytest.raises(CheckpointError, match="it forgot too much of the general set"):
         train_tiny(*common, LIMIT, where="held", resume=True)
+
+
+def test_items_of_one_source_count_as_one_on_the_way_at_the_end_and_on_the_dial(
+    train_tiny: TrainTiny, tmp_path: Path, quiet_screen: Screen
+) -> None:
+    """All is lost: of 12 items that is shown, of one passage it may be chance."""
+    trained = train_tiny(*FORGETS, plain_set(tmp_path, items_of_source=12))
+
+    measured = lines(trained.folder)[1][-1]["measured"]["forgotten"]
+    assert (measured["number"], measured["low"], measured["high"]) == (1.0, -1.0, 1.0)
+    at_end = trained.result["gained_and_forgot"]["forgotten"]
+    assert (at_end["number"], at_end["low"], at_end["high"]) == (1.0, -1.0, 1.0)
+    measures = measure_dial(str(trained.folder), [0.5], screen=quiet_screen)
+    dialed = dial_of(measures, margin=0.03).points[-1].forgotten
+    assert dialed is not None
+    assert (dialed.number, dialed.low, dialed.high) == (1.0, -1.0, 1.0)
+    other_half = measure_at(trained.folder, (0.0, 1.0), screen=quiet_screen, general=(str(tmp_path / "plain.jsonl"),))
+    between = uncertainty_between(other_half[0.0], other_half[1.0]).shares["general"].change
+    assert between is not None
+    assert (between.range.low, between.range.high) == (-1.0, 1.0)
 
 
 def test_a_first_measurement_beyond_the_limit_leaves_the_start(train_tiny: TrainTiny, tmp_path: Path) -> None:

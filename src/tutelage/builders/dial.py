@@ -23,6 +23,7 @@ from tutelage.builders.trained_model import TrainedModel, open_trained_model, tr
 from tutelage.config import Settings
 from tutelage.errors import ConfigError
 from tutelage.evaluate.base_replies import BaseReplies, ask_base, moved
+from tutelage.evaluate.clusters import clusters_of
 from tutelage.evaluate.dial import BASE, TUNED
 from tutelage.evaluate.dial_results import DialMeasure, read_dial_measures, save_dial_measure
 from tutelage.evaluate.heldout import heldout_loss
@@ -242,6 +243,7 @@ def _measured(
         {} if base is None else summaries(by_place, drawn=base.drawn),
         {place: divergence.sums for place, divergence in by_place.items()},
         questions.base_sha256,
+        clusters_of(suite.general),
     )
 
 

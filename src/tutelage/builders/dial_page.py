@@ -41,7 +41,7 @@ def dial_page(folder: Path, measures: Mapping[float, DialMeasure], *, margin: fl
     dial = dial_of(measures, margin=MARGIN if margin is None else margin)
     rows = {
         value_text(value): DialRow(
-            asdict(measure.metrics), uncertainty_of({}, measure.outcomes), dict(measure.divergence)
+            asdict(measure.metrics), uncertainty_of({}, measure.outcomes, measure.clusters), dict(measure.divergence)
         )
         for value, measure in measures.items()
     }

@@ -22,6 +22,7 @@ from tutelage.builders.dial_page import dial_page
 from tutelage.builders.guard_candidates import Candidate, placed
 from tutelage.builders.guard_measure import measure_at
 from tutelage.builders.guard_plan import GuardPlan
+from tutelage.builders.measured import uncertainty_between
 from tutelage.builders.run_inputs import base_sha256
 from tutelage.config import Settings
 from tutelage.errors import ConfigError, TrainingError
@@ -237,7 +238,7 @@ def _measured(name: str, settings: Settings, result: Mapping[str, Any], limit: f
             tokens=result["total_tokens"],
             seconds=seconds,
             metrics=asdict(measures[value].metrics),
-            uncertainty=uncertainty_of(measures[BASE].outcomes, measures[value].outcomes),
+            uncertainty=uncertainty_of(measures[BASE].outcomes, measures[value].outcomes, measures[value].clusters),
         )
         found["trials"] += [] if trial is None else [asdict(trial)]
     return found
@@ -252,7 +253,7 @@ def _reported(plan: GuardPlan, choice: Choice, record: dict[str, Any], screen: S
     if known is None:
         screen.log(f"Guard: the base and {trial.name} are asked the half that took no part in the choice")
         measured = measure_at(Path(entry["run"]), (BASE, trial.dial), screen=screen, general=(str(plan.report_file),))
-        uncertainty = uncertainty_of(measured[BASE].outcomes, measured[trial.dial].outcomes)
+        uncertainty = uncertainty_between(measured[BASE], measured[trial.dial])
         known = {
             "key": key,
             "name": trial.name,

@@ -75,7 +75,7 @@ def measure_at(
                 )
             for note in unchecked_notes({f"At {value_text(value)}": eval_result.unchecked}):
                 screen.log(note)
-            measured[value] = Measured(eval_result.measures, eval_result.outcomes)
+            measured[value] = Measured.of(eval_result, suite.general, ())
     del opened, model
     release_memory()
     return measured

@@ -16,6 +16,7 @@ from tutelage.builders.measuring import run_suite_on_ranks
 from tutelage.builders.model import TrainState
 from tutelage.config import Settings
 from tutelage.distributed.process_group import ProcessGroup
+from tutelage.evaluate.clusters import clusters_of
 from tutelage.evaluate.intermediate import intermediate_measure, read_intermediate_result, write_intermediate
 from tutelage.evaluate.reply_log import delete_replies
 from tutelage.evaluate.suite import EvalResult, EvalSuite
@@ -62,6 +63,7 @@ def intermediate_measuring(
         screen: told what happens.
     """
     suite, strategy = replace(eval_suite, noise_prompts=0), train_state.strategy
+    clusters = clusters_of([*suite.general, *suite.choices])
 
     def measure(step: int) -> IntermediateMeasure:
         began = time.perf_counter()
@@ -73,7 +75,7 @@ def intermediate_measuring(
             known = group.gather(known)[0]
             if known is not None:
                 screen.log(f"{title}: measured before, and not again")
-                return intermediate_measure(before, known[0], seconds=known[1])
+                return intermediate_measure(before, known[0], seconds=known[1], clusters=clusters)
             now = run_suite_on_ranks(
                 settings,
                 train_state,
@@ -91,7 +93,7 @@ def intermediate_measuring(
         if group.is_main:
             write_intermediate(path, now, weights_sha256=weights, seconds=seconds)
             delete_replies(settings.run_folder / run_files.REPLIES_WHILE_TRAINING)
-        return intermediate_measure(before, now, seconds=seconds)
+        return intermediate_measure(before, now, seconds=seconds, clusters=clusters)
 
     return measure
 

@@ -61,7 +61,7 @@ def clustered_change(differences: Sequence[float], sources: Sequence[str]) -> tu
         differences: after minus before, of each item, from -1 to 1.
         sources: of each item.
     """
-    sums, counts = _summed(differences, sources)
+    sums, counts = sums_by_source(differences, sources)
     if len(sums) == len(differences):
         return None
     plain = _plain(differences, len(differences))
@@ -73,7 +73,7 @@ def clustered_change(differences: Sequence[float], sources: Sequence[str]) -> tu
 
 def clustered_share(outcomes: Sequence[float], sources: Sequence[str]) -> Interval | None:
     """The interval of a share or mean score, in the same way."""
-    sums, counts = _summed(outcomes, sources)
+    sums, counts = sums_by_source(outcomes, sources)
     if len(sums) == len(outcomes):
         return None
     return _joined(wilson_interval(math.fsum(outcomes), len(outcomes)), sums, counts, lowest=0.0)
@@ -92,7 +92,8 @@ def _joined(plain: Interval, sums: Sequence[float], counts: Sequence[float], *, 
     return Interval(max(lowest, min(plain.low, clustered.low)), min(1.0, max(plain.high, clustered.high)))
 
 
-def _summed(values: Sequence[float], sources: Sequence[str]) -> tuple[list[float], list[float]]:
+def sums_by_source(values: Sequence[float], sources: Sequence[str]) -> tuple[list[float], list[float]]:
+    """The sum of the values of each source, and how many there are, in the order in which sources first come."""
     by_source: dict[str, list[float]] = {}
     for value, source in zip(values, sources, strict=True):
         by_source.setdefault(source, []).append(value)

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import compress
 
+from tutelage.evaluate.clusters import clustered_change, sums_by_source
 from tutelage.evaluate.dial_results import DialMeasure
 from tutelage.evaluate.grading import Outcome
 from tutelage.evaluate.means import ratio_interval
@@ -70,7 +71,13 @@ def _checked(measures: Mapping[float, DialMeasure], keys: Sequence[str]) -> dict
             kept[key] = [all(outcome is not None for outcome in column) for column in columns]
     return {
         value: replace(
-            measure, outcomes={key: tuple(compress(measure.outcomes[key], chosen)) for key, chosen in kept.items()}
+            measure,
+            outcomes={key: tuple(compress(measure.outcomes[key], chosen)) for key, chosen in kept.items()},
+            clusters={
+                key: tuple(compress(sources, kept[key]))
+                for key, sources in measure.clusters.items()
+                if key in kept and len(sources) == len(kept[key])
+            },
         )
         for value, measure in measures.items()
     }
@@ -101,7 +108,7 @@ def _gain(key: str, base: DialMeasure, measure: DialMeasure, *, is_base: bool) -
     if is_base:
         return Estimate(0.0)
     if key != LOSS:
-        return _share_change(_gain_units(key, base, measure))
+        return _share_change(_gain_units(key, base, measure), measure.clusters.get(key, ()))
     sums = _gain_units(key, base, measure)
     number = math.fsum(sums) / sum(base.tokens)
     if len(sums) < 2:  # one row says nothing of others
@@ -112,18 +119,21 @@ def _gain(key: str, base: DialMeasure, measure: DialMeasure, *, is_base: bool) -
 
 def _forgotten(key: ForgettingKey, base: DialMeasure, measure: DialMeasure, *, is_base: bool) -> Estimate:
     if key == "general":
-        return Estimate(0.0) if is_base else _share_change(_forgotten_units(key, base, measure))
+        if is_base:
+            return Estimate(0.0)
+        return _share_change(_forgotten_units(key, base, measure), measure.clusters.get(key, ()))
     moved = measure.divergence[PLACES[key]]
     return Estimate(moved.mean, moved.low, moved.high)
 
 
-def _share_change(differences: Sequence[float]) -> Estimate:
-    """Of shares or mean scores, from the differences of their items."""
+def _share_change(differences: Sequence[float], sources: Sequence[str]) -> Estimate:
+    """Of shares or mean scores, from the differences of their items, and their sources where any share one."""
     if not differences:  # no item could be checked
         return Estimate(0.0)
     rises = math.fsum(difference for difference in differences if difference > 0)
     falls = -math.fsum(difference for difference in differences if difference < 0)
-    interval = score_interval(rises, falls, len(differences))
+    clustered = clustered_change(differences, sources) if sources else None
+    interval = score_interval(rises, falls, len(differences)) if clustered is None else clustered[0]
     return Estimate((rises - falls) / len(differences), interval.low, interval.high)
 
 
@@ -169,9 +179,14 @@ def _knee(
     level = 1 - (1 - LEVEL) / len(inner)
     candidates = []
     for value in inner:
-        gained = _ratio(_gain_units(gain, base, measures[value]), _gain_units(gain, base, tuned), level)
+        gained = _ratio(
+            _gain_units(gain, base, measures[value]), _gain_units(gain, base, tuned), base.clusters.get(gain, ()), level
+        )
         forgot = _ratio(
-            _forgotten_units(forgetting, base, measures[value]), _forgotten_units(forgetting, base, tuned), level
+            _forgotten_units(forgetting, base, measures[value]),
+            _forgotten_units(forgetting, base, tuned),
+            base.clusters.get(forgetting, ()),
+            level,
         )
         candidates.append(Knee(value, gained.number, forgot.number, difference_of(gained, forgot)))
     candidates = [candidate for candidate in candidates if candidate.advantage.number > 0]
@@ -186,8 +201,10 @@ def _knee(
     return best, ""
 
 
-def _ratio(sums: Sequence[float], whole: Sequence[float], level: float) -> Estimate:
-    """How much of the whole is there already."""
+def _ratio(sums: Sequence[float], whole: Sequence[float], sources: Sequence[str], level: float) -> Estimate:
+    """How much of the whole is there already; items that share sources are counted as these."""
+    if sources:
+        sums, whole = (sums_by_source(values, sources)[0] for values in (sums, whole))
     interval = ratio_interval(sums, whole, level=level)
     return Estimate(math.fsum(sums) / math.fsum(whole), interval.low, interval.high)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tutelage.errors import cause_of
+from tutelage.evaluate.clusters import Clusters
 from tutelage.evaluate.grading import Outcome, Outcomes
 from tutelage.evaluate.suite import Metrics
 from tutelage.report.dial import value_text
@@ -27,6 +28,7 @@ class DialMeasure:
         divergence: from the base, by place; empty where it was not measured.
         divergence_sums: by place, of each reply of the base over its tokens, in nats.
         replies_sha256: of the base's replies that it was measured on; empty where there are none.
+        clusters: the sources of the items of some measures, where any share one (`clusters.clusters_of`).
     """
 
     metrics: Metrics
@@ -36,6 +38,7 @@ class DialMeasure:
     divergence: Mapping[str, DivergenceMeasure]
     divergence_sums: Mapping[str, tuple[float, ...]]
     replies_sha256: str
+    clusters: Clusters = field(default_factory=dict)
 
 
 def save_dial_measure(path: Path, key: str, value: float, measure: DialMeasure) -> None:
@@ -86,6 +89,7 @@ def _measure(entry: Mapping[str, Any]) -> DialMeasure:
         divergence_in(entry),
         {place: tuple(sums) for place, sums in entry["divergence_sums"].items()},
         entry["replies_sha256"],
+        {name: tuple(sources) for name, sources in entry["clusters"].items()},
     )
 
 

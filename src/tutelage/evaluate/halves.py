@@ -1,4 +1,4 @@
-"""A general set -> two halves with no prompt in common: one to choose by, one for the report on what was chosen."""
+"""A general set -> two halves with no prompt and no source in common: one to choose by, one for the report."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class Halves:
 
 
 def halves_of(items: Sequence[GeneralItem], *, seed: int) -> Halves:
-    """Split by chance, each topic as evenly as it goes; items with one prompt stay together.
+    """Split by chance, each topic as evenly as it goes; items with one prompt, or of one source, stay together.
 
     Args:
         items: of any number of sets.
@@ -45,31 +46,46 @@ def halves_of(items: Sequence[GeneralItem], *, seed: int) -> Halves:
         Halves in the order of `items`.
 
     Raises:
-        DataError: fewer than two prompts.
+        DataError: fewer than two that have no prompt and no source in common.
     """
-    by_topic: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    topic_of: dict[str, str] = {}
-    for place, item in enumerate(items):
-        prompt = " ".join(item.prompt.split()).casefold()
-        by_topic[topic_of.setdefault(prompt, item.topic)][prompt].append(place)
-    if len(topic_of) < 2:
+    groups_of_items = _groups(items)
+    by_topic: dict[str, list[list[int]]] = defaultdict(list)
+    for group in groups_of_items:
+        by_topic[items[group[0]].topic].append(group)
+    if len(groups_of_items) < 2:
         raise DataError(
             "The general set cannot be split in two",
             where="evaluate.general",
-            found=f"{len(topic_of)} prompts",
+            found="no two items without a prompt or a source in common",
             expected="one half to choose by, another one for the report",
             fix='give more prompts, or evaluate.general = ["probes"]',
         )
     draw = np.random.default_rng([seed, len(items)])
     halves: tuple[list[int], list[int]] = ([], [])
     for topic in sorted(by_topic):
-        groups = list(by_topic[topic].values())
+        groups = by_topic[topic]
         counts = [0, 0]
         for index in draw.permutation(len(groups)):
             half = min((0, 1), key=lambda half: (counts[half], len(halves[half]), half))
             counts[half] += len(groups[index])
             halves[half].extend(groups[index])
     return Halves(*(tuple(items[place] for place in sorted(half)) for half in halves))
+
+
+def _groups(items: Sequence[GeneralItem]) -> list[list[int]]:
+    """The places of items that share a prompt or a source, directly or by others; in the order of their first."""
+    group_of: dict[tuple[str, str], list[int]] = {}
+    for place, item in enumerate(items):
+        met = [group_of.get(key, []) for key in _shared(item)]
+        joined = sorted({place, *chain(*met)})
+        group_of |= {key: joined for member in joined for key in _shared(items[member])}
+    return sorted({group[0]: group for group in group_of.values()}.values())
+
+
+def _shared(item: GeneralItem) -> list[tuple[str, str]]:
+    """What an item may have in common with others."""
+    prompt = ("prompt", " ".join(item.prompt.split()).casefold())
+    return [prompt, ("source", item.source)] if item.source else [prompt]
 
 
 def as_lines(items: Sequence[GeneralItem]) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from tutelage.errors import cause_of
+from tutelage.evaluate.clusters import Clusters
 from tutelage.evaluate.dial import BASE, TUNED, points_of
 from tutelage.evaluate.dial_results import DialMeasure
 from tutelage.evaluate.gate import GENERAL, Gate
@@ -19,16 +21,21 @@ from tutelage.runs import folder as run_files
 from tutelage.runs.intermediate import LOST, IntermediateMeasure, MeasuredChange
 
 
-def intermediate_measure(before: EvalResult, now: EvalResult, *, seconds: float) -> IntermediateMeasure:
+def intermediate_measure(
+    before: EvalResult, now: EvalResult, *, seconds: float, clusters: Clusters = MappingProxyType({})
+) -> IntermediateMeasure:
     """What was gained and forgotten since before training, on the same items.
 
     Args:
         before: of the untouched model.
         now: of the model as it is.
         seconds: that it took to measure.
+        clusters: the sources of the items of some measures.
     """
-    asked_twice = _asked_twice(before, now)
-    gain_of, forgotten_of, points, _ = points_of({BASE: asked_twice, TUNED: _dial_measure(now)})
+    asked_twice = replace(_asked_twice(before, now), clusters=clusters)
+    gain_of, forgotten_of, points, _ = points_of(
+        {BASE: asked_twice, TUNED: replace(_dial_measure(now), clusters=clusters)}
+    )
     point = points[-1]
     return IntermediateMeasure(
         gain_of=gain_of,

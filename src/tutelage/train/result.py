@@ -14,7 +14,7 @@ from tutelage.builders.dataset import Prepared
 from tutelage.config import Settings
 from tutelage.evaluate.capabilities import item_transitions
 from tutelage.evaluate.choice_summary import choice_measure
-from tutelage.evaluate.clusters import clusters_of
+from tutelage.evaluate.clusters import Clusters, clusters_of
 from tutelage.evaluate.intermediate import intermediate_measure
 from tutelage.evaluate.losses import loss_measures
 from tutelage.evaluate.multiple_choice import as_general
@@ -63,7 +63,7 @@ def result_of(
         "multiple_choice": _choices(prepared, before, after),
         "divergence": {place: asdict(measure) for place, measure in after.divergence.items()},
         "noise": _noise(prepared, before),
-        "gained_and_forgot": _gained_and_forgot(before, after),
+        "gained_and_forgot": _gained_and_forgot(prepared, before, after),
         "unmeasured": unmeasured(before, after),
         "unchecked": _unchecked(before, after),
         "tokens_per_second": _speed(record_path(settings.run_folder)),
@@ -124,14 +124,17 @@ def _compared(prepared: Prepared, before: EvalResult, after: EvalResult) -> dict
         "gained": {topic: list(ids) for topic, ids in moved.gained.items()},
         "lost_items": [asdict(item) for item in moved.lost_items],
     }
-    clusters = clusters_of([*prepared.general, *prepared.choices])
-    uncertainty = uncertainty_of(outcomes_before, outcomes_after, clusters)
+    uncertainty = uncertainty_of(outcomes_before, outcomes_after, _clusters(prepared))
     return {"uncertainty": asdict(uncertainty), "transitions": transitions}
 
 
-def _gained_and_forgot(before: EvalResult, after: EvalResult) -> dict[str, Any]:
+def _clusters(prepared: Prepared) -> Clusters:
+    return clusters_of([*prepared.general, *prepared.choices])
+
+
+def _gained_and_forgot(prepared: Prepared, before: EvalResult, after: EvalResult) -> dict[str, Any]:
     """What counts as gain and as forgetting, and how much of it there is."""
-    measure = intermediate_measure(before, after, seconds=0.0)
+    measure = intermediate_measure(before, after, seconds=0.0, clusters=_clusters(prepared))
     kept = ("gain_of", "gain", "forgotten_of", "forgotten")
     return {name: value for name, value in asdict(measure).items() if name in kept}
 
