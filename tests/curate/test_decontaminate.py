@@ -151,6 +151,9 @@ def test_a_set_that_cannot_be_compared_stops_before_any_row(tmp_path: Path) -> N
         assert path.name in str(caught.value)
     assert "curate.decontaminate.columns" in str(caught.value)
     assert not list(tmp_path.glob("out*/data.jsonl"))
+    bare = write(tmp_path / "bare.jsonl", ["a question", "another one"])
+    with pytest.raises(DataError, match="2 rows with not_an_object"):
+        contaminated(tmp_path, rows, evaluations=[bare])
     labelled = write(tmp_path / "labelled.jsonl", [{"label": text(3, 12)}])
     assert contaminated(tmp_path, [row(text(3, 12), "x")], evaluations=[labelled], columns=["label"]).keys() == {0}
 
@@ -188,3 +191,32 @@ def test_published_questions_are_met_in_rows_made_of_them(tmp_path: Path) -> Non
     rows = [row(f"Solve this for me, please. {question}", "Here it is.") for question in questions] + clean_rows(200)
     met = contaminated(tmp_path, rows, evaluations=[str(MATERIAL / name) for name in names])
     assert met.keys() == set(range(200))
+
+
+def test_what_each_set_met_and_what_sets_share_is_reported(tmp_path: Path) -> None:
+    short, long, own = "Who wrote Hamlet in London?", text(8, 20), text(9, 20)
+    first = write(tmp_path / "a.jsonl", [{"question": short}, {"question": long}, {"question": text(11, 20)}])
+    second = write(tmp_path / "b.jsonl", [{"question": own}, {"question": f"Please: {long}"}, {"question": short}])
+    rows = [row(short, "x"), row(long, "x"), row(own, "x"), *clean_rows(3)]
+    met = contaminated(tmp_path, rows, evaluations=[first, second])
+    assert met.keys() == {0, 1, 2}
+    assert met[0].startswith(f"{first}:1: ")
+    assert met[0].endswith(f"; also {second}:3")
+    assert "also" not in met[2]
+    (out,) = tmp_path.glob("out*")
+    report = json.loads((out / "decontaminate.json").read_text(encoding="utf-8"))
+    source = str(tmp_path / "rows.jsonl")
+    assert report["rows"] == [
+        {"source": source, "evaluation": second, "rows": 3},
+        {"source": source, "evaluation": first, "rows": 2},
+    ]
+    assert report["evaluations"] == [
+        {
+            "evaluations": [first, second],
+            "items": [2, 2],
+            "samples": [[f"{first}:1", f"{second}:3"], [f"{first}:2", f"{second}:2"]],
+        }
+    ]
+    card = (out / "card.md").read_text(encoding="utf-8")
+    assert f"rows of {source} with items of {second}: 3" in card
+    assert f"evaluation sets share items: 2 of {first}, 2 of {second}" in card

@@ -168,3 +168,20 @@ def test_no_rows_and_rows_without_words(tmp_path: Path) -> None:
     rows = [said("?", "!"), said("...", "-")]
     assert outcome(tmp_path, rows, "near_duplicates").merged == {}
     assert outcome(tmp_path, rows[:1], "exact_duplicates").merged == {}
+
+
+def test_a_source_that_is_mostly_another_one_is_told(tmp_path: Path) -> None:
+    turns = [said(" ".join(text(number, 8)), " ".join(text(900 + number, 8))) for number in range(9)]
+    contents = {"a": turns[:6], "twin": [*turns[:6], turns[0]], "half": [*turns[:3], *turns[6:]], "some": turns[5:9]}
+    files = []
+    for name, rows in contents.items():
+        files.append(str(tmp_path / f"{name}.jsonl"))
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+    chosen = CurateSettings.model_validate({"steps": ["exact_duplicates"]})
+    notes = curate(CurationRequest(tuple(files), tmp_path / "out", chosen, workers=1)).notes
+    how = "have the same conversation, white space aside, as rows of"
+    assert notes == (
+        f"all 7 rows of {files[1]} {how} {files[0]}",
+        f"3 of 4 rows of {files[3]} {how} {files[2]}",
+        f"3 of 6 rows of {files[2]} {how} {files[0]}",
+    )

@@ -8,6 +8,7 @@ Shape legend: N = rows.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from tutelage.config.curation_decontaminate import DecontaminateSettings
 from tutelage.curate.evaluation_items import evaluation_files, evaluation_items
+from tutelage.curate.evaluation_overlap import Met, SharedItems, overlap_notes, overlap_report
 from tutelage.curate.ngram_index import Hit, NgramIndex, SharedRun
 from tutelage.curate.step import Decisions, StepContext, StepDefinition
 from tutelage.curate.store import Rows
@@ -62,7 +64,8 @@ class Decontaminate:
         for turns in rows:
             of_turns = list(islice(of_all_turns, len(turns)))
             hits.append(sorted({run for of_turn in of_turns for _, run in of_turn}))
-            evidence.append(self._whole_turn(turns) or self._shared(turns, of_turns, whole=True))
+            met = self._shared(turns, of_turns, whole=True) | self._whole_turns(turns)
+            evidence.append(json.dumps(met) if met else None)
         numbers = np.fromiter(chain.from_iterable(hits), np.int64)
         offsets = offsets_of([len(of_row) for of_row in hits])
         return pa.record_batch(
@@ -74,7 +77,8 @@ class Decontaminate:
 
     def decide(self, features: pa.Table, rows: Rows) -> Decisions:
         """Rows that hold an item whole go, and those that share enough of one, templates of the rows aside."""
-        evidence = {row: text for row, text in enumerate(features.column("evidence").to_pylist()) if text is not None}
+        texts = features.column("evidence").to_pylist()
+        met: dict[int, Met] = {row: json.loads(text) for row, text in enumerate(texts) if text is not None}
         counts = np.zeros(len(self.index), dtype=np.int64)
         chunks = [_hits_of(chunk) for chunk in features.column("hits").chunks]
         for numbers, _ in chunks:
@@ -85,24 +89,46 @@ class Decontaminate:
         for numbers, offsets in chunks:
             signs_before = np.concatenate([[0], np.cumsum(is_sign[numbers])])
             for place in np.flatnonzero(np.diff(signs_before[offsets])).tolist():
-                if row + place not in evidence:
-                    turns = _turns(rows.conversation(row + place))
-                    hits = [[hit for hit in of_turn if is_sign[hit[1]]] for of_turn in self.index.hits(turns)]
-                    if (text := self._shared(turns, hits, whole=False)) is not None:
-                        evidence[row + place] = text
+                turns = _turns(rows.conversation(row + place))
+                hits = [[hit for hit in of_turn if is_sign[hit[1]]] for of_turn in self.index.hits(turns)]
+                for file, evidence in self._shared(turns, hits, whole=False).items():
+                    met.setdefault(row + place, {}).setdefault(file, evidence)
             row += len(offsets) - 1
         keep = np.ones(len(rows), dtype=bool)
-        keep[list(evidence)] = False
-        return Decisions(keep, dict.fromkeys(evidence, REASON), evidence)
+        keep[list(met)] = False
+        report = overlap_report(met, rows, self._sets_that_share())
+        return Decisions(
+            keep,
+            dict.fromkeys(met, REASON),
+            {number: _said(of_row) for number, of_row in met.items()},
+            report=report,
+            notes=overlap_notes(report),
+        )
 
-    def _whole_turn(self, turns: Turns) -> str | None:
+    def _sets_that_share(self) -> SharedItems:
+        """Items of different sets that hold each other's texts, by the rules for rows."""
+        shared: SharedItems = {}
+        texts = self.index.texts
+        for number, hits in enumerate(self.index.hits([self.index.words(text) for text in range(len(texts))])):
+            turns, own = [self.index.words(number)], texts[number]
+            for other, (address, _) in (self._shared(turns, [hits], whole=False) | self._whole_turns(turns)).items():
+                if other < own.file:
+                    shared.setdefault((other, own.file), set()).add((address, own.address))
+                elif other > own.file:
+                    shared.setdefault((own.file, other), set()).add((own.address, address))
+        return shared
+
+    def _whole_turns(self, turns: Turns) -> Met:
+        met: Met = {}
         for turn in turns:
-            if (text := self.index.whole(turn)) is not None:
-                return self._evidence(text, "the whole turn is the question", turn)
-        return None
+            for text in self.index.whole(turn):
+                met.setdefault(
+                    self.index.texts[text].file, self._evidence(text, "the whole turn is the question", turn)
+                )
+        return met
 
-    def _shared(self, turns: Turns, hits: Sequence[Sequence[Hit]], *, whole: bool) -> str | None:
-        """What shows that a row is contaminated; None if it is not.
+    def _shared(self, turns: Turns, hits: Sequence[Sequence[Hit]], *, whole: bool) -> Met:
+        """What shows that a row is contaminated, by evaluation file; the first text of each that it shares enough of.
 
         Args:
             turns: words of each turn.
@@ -113,15 +139,19 @@ class Decontaminate:
         for turn, of_turn in zip(turns, hits, strict=True):
             for run in self.index.shared_runs(turn, of_turn) if of_turn else ():
                 runs[run.text].append((run, turn))
+        met: Met = {}
         for text, of_text in runs.items():
+            if self.index.texts[text].file in met:
+                continue
             longest, turn = max(of_text, key=lambda run_and_turn: run_and_turn[0].length)
             places = {place for run, _ in of_text for place in range(run.item_start, run.item_start + run.length)}
             telling = int(self.index.telling[text])
             if len(places) >= telling or (not whole and self._is_enough(longest.length, len(places), telling)):
                 share = len(places) / telling
                 said = f"{longest.length} words in a row, {share:.0%} of the {self.index.texts[text].part}"
-                return self._evidence(text, said, turn[longest.start : longest.start + longest.length])
-        return None
+                passage = turn[longest.start : longest.start + longest.length]
+                met[self.index.texts[text].file] = self._evidence(text, said, passage)
+        return met
 
     def _is_enough(self, longest: int, covered: int, telling: int) -> bool:
         rules, least = self.settings.rules, self.settings.coverage * telling
@@ -131,9 +161,15 @@ class Decontaminate:
             or ("longest" in rules and longest >= least)
         )
 
-    def _evidence(self, text: int, said: str, passage: Sequence[str]) -> str:
+    def _evidence(self, text: int, said: str, passage: Sequence[str]) -> tuple[str, str]:
         shown = " ".join(passage[:_SHOWN_WORDS]) + (" ..." if len(passage) > _SHOWN_WORDS else "")
-        return f"{self.index.texts[text].address}: {said}: '{shown}'"
+        return self.index.texts[text].address, f"{said}: '{shown}'"
+
+
+def _said(met: Met) -> str:
+    (address, said), *others = met.values()
+    also = f"; also {', '.join(address for address, _ in others)}" if others else ""
+    return f"{address}: {said}{also}"
 
 
 def _turns(conversation: Conversation) -> list[list[str]]:

@@ -8,6 +8,7 @@ rows are never decontaminated against nothing.
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,12 +19,13 @@ from tutelage import formats
 from tutelage.curate.texts import prompt_text, reply_text
 from tutelage.errors import DataError, TutelageError
 from tutelage.formats.names import fields_for
-from tutelage.formats.rawrow import RawRow
+from tutelage.formats.rawrow import RawRow, RawRows
 from tutelage.formats.shapes import ShapeTable
 from tutelage.formats.sniff import sniff
 from tutelage.formats.sources import SourceFile, find_files
 from tutelage.formats.survey import raw_rows
 from tutelage.ledger import Ledger
+from tutelage.types import Drop
 
 Part = Literal["prompt", "answer"]
 LEAST_SHARE = 0.5
@@ -38,11 +40,13 @@ class EvaluationText:
         address: of the item, as text.
         part: whether it is asked, or answers.
         text: as the file has it.
+        file: the name of its file, as users know it.
     """
 
     address: str
     part: Part
     text: str
+    file: str
 
 
 def evaluation_files(sources: Sequence[str]) -> list[SourceFile]:
@@ -67,7 +71,11 @@ def evaluation_items(file: SourceFile, columns: Sequence[str] = ()) -> list[Eval
     rows, items = 0, 0
     met: list[EvaluationText] = []
     names: set[str] = set()
+    refused: Counter[str] = Counter()
     for row in _rows(file):
+        if isinstance(row, Drop):
+            refused[row.reason] += 1
+            continue
         rows += 1
         names.update(row.fields)
         texts = list(_texts_of(row, columns))
@@ -76,26 +84,23 @@ def evaluation_items(file: SourceFile, columns: Sequence[str] = ()) -> list[Eval
     if items < max(1, LEAST_SHARE * rows):
         met = _conversations(file) or met if rows else met
         if not met or items == rows == 0:
-            raise _unread(file, rows, items, sorted(names))
+            raise _unread(file, rows, items, sorted(names), refused)
     return met
 
 
-def _rows(file: SourceFile) -> Iterator[RawRow]:
+def _rows(file: SourceFile) -> RawRows:
     kind = sniff(file.path, file.display_name).kind
-    table = ShapeTable(fields_for(None))
-    for row in raw_rows(file, kind, table=table, columns=None, note=lambda _note: None):
-        if isinstance(row, RawRow):
-            yield row
+    return raw_rows(file, kind, table=ShapeTable(fields_for(None)), columns=None, note=lambda _note: None)
 
 
 def _texts_of(row: RawRow, columns: Sequence[str]) -> Iterator[EvaluationText]:
-    address, facts = str(row.address), _facts()
+    address, name, facts = str(row.address), row.address.file, _facts()
     for column in dict.fromkeys((*columns, *facts["asked"])):
         for part, text in _spoken(row.fields.get(column), "prompt"):
-            yield EvaluationText(address, part, text)
+            yield EvaluationText(address, part, text, name)
     for column in facts["answer"]:
         for part, text in _spoken(row.fields.get(column), "answer"):
-            yield EvaluationText(address, part, text)
+            yield EvaluationText(address, part, text, name)
 
 
 def _spoken(value: Any, part: Part) -> Iterator[tuple[Part, str]]:
@@ -127,17 +132,18 @@ def _conversations(file: SourceFile) -> list[EvaluationText]:
     texts = []
     for conversation in conversations:
         address = str(conversation.address)
-        texts.append(EvaluationText(address, "prompt", prompt_text(conversation)))
-        texts.append(EvaluationText(address, "answer", reply_text(conversation)))
+        texts.append(EvaluationText(address, "prompt", prompt_text(conversation), file.display_name))
+        texts.append(EvaluationText(address, "answer", reply_text(conversation), file.display_name))
     return [text for text in texts if text.text.strip()]
 
 
-def _unread(file: SourceFile, rows: int, items: int, names: Sequence[str]) -> DataError:
+def _unread(file: SourceFile, rows: int, items: int, names: Sequence[str], refused: Mapping[str, int]) -> DataError:
     if not rows:
         return DataError(
             "An evaluation file holds no rows, so nothing would be decontaminated against it",
             where=file.display_name,
-            found="no row that can be read",
+            found=", ".join(f"{count:,} rows with {reason}" for reason, count in refused.items()) or "no row",
+            expected="objects with a column that holds what is asked" if refused else "",
             fix="name the file that holds the evaluation set, or take this one out of curate.decontaminate.evaluations",
         )
     return DataError(

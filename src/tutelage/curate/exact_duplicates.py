@@ -20,6 +20,7 @@ from tutelage.curate.row_json import row_json
 from tutelage.curate.step import NOT_MERGED, Decisions, StepContext, StepDefinition
 from tutelage.curate.store import Rows
 from tutelage.curate.texts import message_text, prompt_text, reply_text, words
+from tutelage.curate.twins import twin_notes
 from tutelage.types import Conversation
 
 if TYPE_CHECKING:
@@ -70,7 +71,13 @@ class ExactDuplicates:
         merged_into[order[is_same]] = order[firsts[is_same]]
         dropped = np.flatnonzero(~keep).tolist()
         evidence = f"the same {_WHAT[self.settings.on]}{_BUT[self.settings.normalize]}"
-        return Decisions(keep, dict.fromkeys(dropped, REASON), dict.fromkeys(dropped, evidence), merged_into)
+        return Decisions(
+            keep,
+            dict.fromkeys(dropped, REASON),
+            dict.fromkeys(dropped, evidence),
+            merged_into,
+            notes=twin_notes(rows, merged_into, f"have {evidence}, as"),
+        )
 
     def _compared(self, conversation: Conversation) -> str:
         normalize = _NORMALIZERS[self.settings.normalize]

@@ -24,6 +24,7 @@ from tutelage.curate.star_clusters import KEPT, Stars
 from tutelage.curate.step import NOT_MERGED, Decisions, StepContext, StepDefinition
 from tutelage.curate.store import Rows
 from tutelage.curate.texts import all_text, prompt_text, reply_text, words
+from tutelage.curate.twins import twin_notes
 from tutelage.curate.word_hashes import Ragged, UInt64s
 from tutelage.errors import DataError
 from tutelage.types import Conversation
@@ -87,12 +88,13 @@ class NearDuplicates:
             self._check_sizes(stars, sources == source, name, rows)
         keep = stars.anchors == KEPT
         dropped = np.flatnonzero(~keep).tolist()
-        similarities = stars.similarities
+        similarities, merged_into = stars.similarities, np.where(keep, NOT_MERGED, stars.anchors)
         return Decisions(
             keep,
             dict.fromkeys(dropped, REASON),
             {row: f"similarity {similarities[row]:.3f}" for row in dropped},
-            np.where(keep, NOT_MERGED, stars.anchors),
+            merged_into,
+            notes=twin_notes(rows, merged_into, "are near-duplicates of"),
         )
 
     def _check_sizes(self, stars: Stars, of_source: NDArray[np.bool_], source: str, rows: Rows) -> None:

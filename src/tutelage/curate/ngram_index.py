@@ -115,9 +115,13 @@ class NgramIndex:
                 open_runs[key] = SharedRun(text, item_start, start, RUN_WORDS)
         return [*finished, *open_runs.values()]
 
-    def whole(self, text_words: Sequence[str]) -> int | None:
-        """The text that these words are, among those that are known by their whole alone."""
-        return self._wholes.get(tuple(text_words))
+    def whole(self, text_words: Sequence[str]) -> Sequence[int]:
+        """The texts that these words are, among those that are known by their whole alone."""
+        return self._wholes.get(tuple(text_words), ())
+
+    def words(self, text: int) -> Sequence[str]:
+        """The words of a text."""
+        return self._words[text]
 
     def __len__(self) -> int:
         """Distinct runs of eight words."""
@@ -137,13 +141,13 @@ class NgramIndex:
         before = np.concatenate([[0], np.cumsum(np.cumsum(covered)[:-1] > 0)])
         return np.diff(before[offsets]).astype(np.int64)
 
-    def _whole_texts(self) -> dict[tuple[str, ...], int]:
+    def _whole_texts(self) -> dict[tuple[str, ...], list[int]]:
         """Questions that no run of eight tells apart: short ones, and those that are a template from end to end."""
-        return {
-            text_words: text
-            for text, text_words in reversed(list(enumerate(self._words)))
-            if self.texts[text].part == "prompt" and not self.telling[text] and len(text_words) >= LEAST_WHOLE_WORDS
-        }
+        wholes: dict[tuple[str, ...], list[int]] = {}
+        for text, text_words in enumerate(self._words):
+            if self.texts[text].part == "prompt" and not self.telling[text] and len(text_words) >= LEAST_WHOLE_WORDS:
+                wholes.setdefault(text_words, []).append(text)
+        return wholes
 
 
 def _in_many(runs: UInt64s, items: NDArray[np.int64], bound: int) -> NDArray[np.bool_]:

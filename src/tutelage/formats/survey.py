@@ -242,7 +242,7 @@ def resolve_shape(
                 f"No row has the column '{column}'",
                 where=display_name,
                 found=_key_counts(file_survey.keys) + nearest(column, list(file_survey.keys)),
-                fix="name one of the columns found",
+                fix="name one of the columns found; as they hold for every file, read files with other columns alone",
             )
     shape = file_survey.shape if requested_shape == "auto" else requested_shape
     if shape is None or (requested_shape != "auto" and not file_survey.fitting[shape]):
