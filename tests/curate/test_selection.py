@@ -17,6 +17,7 @@ from tutelage.config.curation import CurateSettings
 from tutelage.config.curation_select import SelectSettings
 from tutelage.curate.pipeline import curate
 from tutelage.curate.request import Curated, CurationRequest
+from tutelage.curate.selection import step as selection_step
 from tutelage.curate.selection.allowance import Allowance
 from tutelage.curate.selection.coverage import Covered, sampled_runs
 from tutelage.curate.selection.diversity import facility_location, k_center, score_first
@@ -102,7 +103,13 @@ def test_diversity_takes_a_row_of_each_topic_first(data: Path, tmp_path: Path, d
     entry = records(tmp_path / "out" / "ledger.jsonl")[0]
     assert "nearest chosen row" in entry["detail"]
     assert any("% of the topics" in note for note in result.notes)
-    assert any(note.startswith("select: the next 6 would make it ") for note in result.notes)
+    assert any(note.startswith("select: the next 54 would make it ") for note in result.notes)
+
+
+def test_the_price_of_looking_further_is_bounded(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection_step, "MOST_COMPARED", 10 * 60 * TOPICS - 1)
+    result = run(data, tmp_path / "out", keep=TOPICS, method="diversity")
+    assert any(note.startswith(f"select: the next {TOPICS} would make it ") for note in result.notes)
 
 
 def test_lazy_facility_location_is_the_greedy_one() -> None:

@@ -60,11 +60,11 @@ class Allowance:
         self.taken.append(row)
         return True
 
-    def doubled(self) -> Allowance:
-        """Twice as much of everything, less what is taken: for what the next rows would add."""
+    def times(self, factor: int) -> Allowance:
+        """So many times as much of everything, less what is taken: for what the next rows would add."""
         more = Allowance(
-            self.costs, 2 * self.budget, self.sources,
-            [None if quota is None else 2 * quota for quota in self.quotas], list(self.taken),
+            self.costs, factor * self.budget, self.sources,
+            [None if quota is None else factor * quota for quota in self.quotas], list(self.taken),
         )  # fmt: skip
         more.spent, more._of_source = self.spent, list(self._of_source)
         return more
