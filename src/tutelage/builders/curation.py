@@ -6,13 +6,15 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from tutelage.config import Settings
 from tutelage.curate.out_folder import FUNNEL
 from tutelage.curate.pipeline import curate
 from tutelage.curate.request import CurationRequest
-from tutelage.errors import ConfigError, DataError
+from tutelage.curate.scoring_model import ModelRequest, ScoringModel
+from tutelage.errors import ConfigError, DataError, DependencyError
 from tutelage.runs import folder as run_files
 from tutelage.system.files import cache_folder
 
@@ -36,7 +38,26 @@ def request_of(settings: Settings, out: Path) -> CurationRequest:
         max_rows=data.max_rows,
         held_out=(*data.validation, *evaluation.task, *evaluation.general),
         workers=data.workers,
+        open_model=_open_model,
     )
+
+
+def _open_model(request: ModelRequest) -> ScoringModel:
+    """Late: only who names a step that asks a model needs torch.
+
+    Raises:
+        DependencyError: torch or transformers is not installed; or as `open_scoring_model`.
+    """
+    if missing := [name for name in ("torch", "transformers") if find_spec(name) is None]:
+        raise DependencyError(
+            f"{request.setting} asks a model, which needs {' and '.join(missing)}",
+            where=request.setting,
+            found="not installed",
+            fix="pip install 'tutelage[train]', or leave the step out of curate.steps",
+        )
+    from tutelage.builders.scoring_model import open_scoring_model
+
+    return open_scoring_model(request)
 
 
 def with_curated_rows(settings: Settings, *, run_folder: Path | None, log: Callable[[str], None]) -> Settings:

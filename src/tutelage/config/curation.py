@@ -19,6 +19,7 @@ from tutelage.config.curation_duplicates import (
 from tutelage.config.curation_mix import MixSettings
 from tutelage.config.curation_normalize import NormalizeSettings
 from tutelage.config.curation_quality import QualitySettings
+from tutelage.config.curation_scores import ModelScoresSettings
 from tutelage.config.curation_select import SelectSettings
 from tutelage.config.sections import Section, Text
 
@@ -48,6 +49,7 @@ class CurateSettings(Section):
     near_duplicates: NearDuplicatesSettings = NearDuplicatesSettings()
     semantic_duplicates: SemanticDuplicatesSettings = SemanticDuplicatesSettings()
     consistency: ConsistencySettings = ConsistencySettings()
+    model_scores: ModelScoresSettings = ModelScoresSettings()
     select: SelectSettings = SelectSettings()
     mix: MixSettings = MixSettings()
 

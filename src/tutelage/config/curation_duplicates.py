@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from tutelage.config.sections import LARGEST_COUNT, Section
+from tutelage.config.sections import LARGEST_COUNT, Section, Text
 
 On = Literal["both", "prompt", "reply"]
 Keep = Literal["first", "last", "longest", "score"]
+
+
+def _score() -> Any:
+    return Field(
+        default="score",
+        description="For keep = 'score': the field of a row's metadata that holds it, or what a step before gave, such "
+        "as model_scores.ifd; more is better.",
+        json_schema_extra={"source": "the user's choice"},
+    )
 
 
 class ExactDuplicatesSettings(Section):
@@ -33,6 +42,7 @@ class ExactDuplicatesSettings(Section):
         "one that a step before scored highest; of equals the first.",
         json_schema_extra={"source": "our choice: the order of the sources is the user's own ranking"},
     )
+    score: Text = _score()
 
 
 class NearDuplicatesSettings(Section):
@@ -69,6 +79,7 @@ class NearDuplicatesSettings(Section):
         "one that a step before scored highest; of equals the first.",
         json_schema_extra={"source": "our choice: the order of the sources is the user's own ranking"},
     )
+    score: Text = _score()
     template_share: float = Field(
         default=0.001,
         gt=0,
@@ -128,3 +139,4 @@ class SemanticDuplicatesSettings(Section):
         "one that a step before scored highest; of equals the first.",
         json_schema_extra={"source": "our choice: the order of the sources is the user's own ranking"},
     )
+    score: Text = _score()

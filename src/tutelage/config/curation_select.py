@@ -45,8 +45,8 @@ class SelectSettings(Section):
     )
     score: Text = Field(
         default="score",
-        description="The field of a row's metadata that holds its score: its own, or the name of a step that gave it "
-        "one; more is better.",
+        description="The field of a row's metadata that holds its score: its own, or what a step before gave, such as "
+        "model_scores.ifd; more is better.",
         json_schema_extra={"source": "the user's choice"},
     )
     diversity: Literal["facility_location", "k_center"] = Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +34,11 @@ def write_decisions(folder: Path, name: str, decisions: Decisions, rows: Rows, c
     import pyarrow as pa
 
     order, times = _checked(name, decisions, len(rows))
-    said = np.flatnonzero(times != 1).tolist()
+    said = sorted({*np.flatnonzero(times != 1).tolist(), *decisions.remarks})
     starts = range(0, max(1, len(said)), chunk_rows)
     for number, start in enumerate(starts):
-        entries = [
-            _gone(index, name, decisions, rows) if times[index] == 0 else _copied(index, name, int(times[index]), rows)
-            for index in said[start : start + chunk_rows]
-        ]
+        chunk = said[start : start + chunk_rows]
+        entries = [entry for index in chunk for entry in _entries(index, name, decisions, int(times[index]), rows)]
         write_batch(entries_file(folder, number), entries_batch(entries))
     words: list[str | None] = [None] * len(order)
     if decisions.labels:
@@ -67,11 +66,22 @@ def _checked(name: str, decisions: Decisions, count: int) -> tuple[NDArray[np.in
     assert keep.shape == (count,), f"{name} decides on each row"
     gone = np.flatnonzero(~keep).tolist()
     assert decisions.reasons.keys() == set(gone), f"{name} gives a reason for each row that it drops, and for no other"
+    assert not decisions.remarks.keys() & set(gone), f"{name} has remarks on rows that go on, and on no other"
     kept = np.flatnonzero(keep).astype(np.int64)
     order = kept if decisions.order is None else decisions.order.astype(np.int64)
     times = np.bincount(order, minlength=count)
     assert np.array_equal(times > 0, keep), f"{name} puts all kept rows in order, and no other"
     return order, times
+
+
+def _entries(index: int, name: str, decisions: Decisions, times: int, rows: Rows) -> Iterator[Entry]:
+    if times == 0:
+        yield _gone(index, name, decisions, rows)
+    if times > 1:
+        yield _copied(index, name, times, rows)
+    if index in decisions.remarks:
+        row, (reason, detail) = rows.stored(index), decisions.remarks[index]
+        yield entry_of(Change(row.address, reason, detail), name, row, row.row)
 
 
 def _gone(index: int, name: str, decisions: Decisions, rows: Rows) -> Entry:
@@ -91,5 +101,5 @@ def _copied(index: int, name: str, times: int, rows: Rows) -> Entry:
     return entry_of(said, name, row, row.row)._replace(what="added", rows=times - 1)
 
 
-def _labelled(labels: str, name: str, word: str) -> str:
+def _labelled(labels: str, name: str, word: str | Mapping[str, float]) -> str:
     return json.dumps({**(json.loads(labels) if labels else {}), name: word}, ensure_ascii=False)

@@ -61,7 +61,7 @@ class ExactDuplicates:
     def decide(self, features: pa.Table, rows: Rows) -> Decisions:
         """Of rows with the same hash the preferred one is kept."""
         high, low, characters = (features.column(name).to_numpy() for name in ("high", "low", "characters"))
-        preferred = preferred_rows(self.settings.keep, rows, characters, self.name)
+        preferred = preferred_rows(self.settings.keep, rows, characters, self.name, score=self.settings.score)
         order = preferred[np.lexsort((low[preferred], high[preferred]))]  # stable: the preferred row first
         is_same = np.zeros(len(rows), dtype=bool)
         is_same[1:] = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])

@@ -76,7 +76,9 @@ class NearDuplicates:
         """
         chunks = [_ragged(chunk) for chunk in features.column("shingles").chunks]
         names, sources = rows.sources
-        preferred = preferred_rows(self.settings.keep, rows, features.column("characters").to_numpy(), self.name)
+        preferred = preferred_rows(
+            self.settings.keep, rows, features.column("characters").to_numpy(), self.name, score=self.settings.score
+        )
         templates = repeated_shingles(
             chunks, sources, share=self.settings.template_share, rows=self.settings.template_rows
         )

@@ -17,8 +17,8 @@ from tutelage.curate.output import write_output
 from tutelage.curate.request import Curated, CurationRequest
 from tutelage.curate.row_json import row_json
 from tutelage.curate.stage_keys import output_key, stage_keys
-from tutelage.curate.stages import Progress, Stage, Workshop
-from tutelage.curate.step import CorpusStep, RowStep
+from tutelage.curate.stages import Stage, Workshop
+from tutelage.curate.step import CorpusStep, Progress, RowStep
 from tutelage.curate.steps import build_steps
 from tutelage.curate.store import StoredRow
 from tutelage.errors import SaveError, cause_of, remedy
@@ -53,7 +53,7 @@ def curate(
         SaveError: the disk refuses.
     """
     require_ours(request.out)
-    passes = _passes(build_steps(request.settings, request.context()) if steps is None else steps)
+    passes = _passes(build_steps(request.settings, request.context(progress)) if steps is None else steps)
     data_files = DataFiles(log)
     files = data_files.of(request.sources)
     work = request.out / WORK

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,21 +16,21 @@ from tutelage.config.curation_duplicates import Keep
 from tutelage.curate.store import Rows
 from tutelage.errors import ConfigError
 
-SCORE = "score"
-"""The label that a step which scores rows gives them, or a field of the row's own metadata."""
 
-
-def preferred_rows(keep: Keep, rows: Rows, lengths: NDArray[np.int64], step: str) -> NDArray[np.int64]:
+def preferred_rows(keep: Keep, rows: Rows, lengths: NDArray[np.int64], step: str, *, score: str) -> NDArray[np.int64]:
     """All rows, that which is to be kept first: int64 [N]. Of equals the first in the order of the sources.
+
+    Rows without a score come behind those with one.
 
     Args:
         keep: the rule.
         rows: N rows.
         lengths: characters of each, int64 [N].
         step: who asks, for the error.
+        score: the name of the score.
 
     Raises:
-        ConfigError: rows are to be kept by their score, and one has none.
+        ConfigError: rows are to be kept by their score, and none has one.
     """
     match keep:
         case "first":
@@ -39,27 +40,39 @@ def preferred_rows(keep: Keep, rows: Rows, lengths: NDArray[np.int64], step: str
         case "longest":
             return np.argsort(-lengths, kind="stable")
         case "score":
-            scores = np.array([_score(rows, row, step) for row in range(len(rows))])
-            return np.argsort(-scores, kind="stable")
+            return np.argsort(-scores_of(rows, score, f"curate.{step}.keep is 'score'", step), kind="stable")
 
 
 def score_of(labels: str, name: str) -> float:
-    """The number under a name in a row's labels; NaN where there is none."""
+    """The number under a name in a row's labels, `step.number` for one of several; NaN where there is none."""
     try:
-        return float(json.loads(labels)[name]) if labels else math.nan
+        found: Any = json.loads(labels) if labels else {}
+        for part in [name] if name in found else name.split("."):
+            found = found[part]
+        return float(found)
     except (KeyError, TypeError, ValueError):
         return math.nan
 
 
-def _score(rows: Rows, row: int, step: str) -> float:
-    labels = rows.stored(row).labels
-    score = score_of(labels, SCORE)
-    if math.isnan(score):
+def scores_of(rows: Rows, score: str, asked: str, step: str) -> NDArray[np.float64]:
+    """The score of each row, float64 [N]: NaN for a row without one.
+
+    Args:
+        rows: N rows.
+        score: its name.
+        asked: which setting needs it, for the error.
+        step: whose setting that is.
+
+    Raises:
+        ConfigError: no row has one.
+    """
+    scores = np.array([score_of(row.labels, score) for row in rows], dtype=np.float64)
+    if len(scores) and np.isnan(scores).all():
         raise ConfigError(
-            f"curate.{step}.keep is 'score', and a row has none",
-            where=str(rows.address(row)),
-            found=f"labels {labels}" if labels else "no label",
-            expected="a number that a step before gave it",
-            fix=f"put the step 'score' before '{step}' in curate.steps, or set curate.{step}.keep=first",
+            f"{asked}, and no row has a score",
+            where=f"curate.{step}.score = '{score}'",
+            found=f"{len(scores):,} rows without a number under that name in their metadata",
+            expected="a field of the rows' metadata, or what a step before gave them, such as model_scores.ifd",
+            fix=f"name it in curate.{step}.score, with the step that gives it before '{step}' in curate.steps",
         )
-    return score
+    return scores

@@ -10,7 +10,8 @@ from typing import Literal
 from tutelage import formats
 from tutelage.config.curation import CurateSettings
 from tutelage.curate.funnel import Funnel
-from tutelage.curate.step import StepContext
+from tutelage.curate.scoring_model import OpenModel
+from tutelage.curate.step import Progress, StepContext
 from tutelage.curate.store import CHUNK_ROWS
 from tutelage.formats.remarks import TreePaths
 from tutelage.formats.sources import SourceFile
@@ -39,6 +40,7 @@ class CurationRequest:
         tokenizer: a tokenizer.json, to count tokens for the card; None counts words alone.
         workers: processes; None takes one for each core, up to 4.
         chunk_rows: rows worked on together; changes no row of the output.
+        open_model: opens the models that steps ask; None where none can be asked.
     """
 
     sources: tuple[str, ...]
@@ -54,6 +56,7 @@ class CurationRequest:
     tokenizer: Path | None = None
     workers: int | None = None
     chunk_rows: int = CHUNK_ROWS
+    open_model: OpenModel | None = None
 
     @property
     def process_count(self) -> int:
@@ -69,9 +72,13 @@ class CurationRequest:
             tree_paths=self.tree_paths,
         )  # fmt: skip
 
-    def context(self) -> StepContext:
-        """What steps may need beside their settings."""
-        return StepContext(seed=self.seed, sources=self.sources, held_out=self.held_out)
+    def context(self, progress: Progress = lambda _title, _done, _total: None) -> StepContext:
+        """What steps may need beside their settings.
+
+        Args:
+            progress: told how far a step is that takes its time to decide.
+        """
+        return StepContext(self.seed, self.sources, self.held_out, self.open_model, progress)
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,9 @@ class SemanticDuplicates:
     def decide(self, features: pa.Table, rows: Rows) -> Decisions:
         """Of each cluster the preferred row is kept."""
         vectors = vectors_of(features.column("vector"))
-        preferred = preferred_rows(self.settings.keep, rows, features.column("characters").to_numpy(), self.name)
+        preferred = preferred_rows(
+            self.settings.keep, rows, features.column("characters").to_numpy(), self.name, score=self.settings.score
+        )
         stars = semantic_stars(vectors, preferred, self.settings.similarity, 2 if self.settings.on == "both" else 1)
         keep = stars.anchors == KEPT
         evidence = {row: f"similarity {stars.similarities[row]:.{DIGITS}f}" for row in np.flatnonzero(~keep).tolist()}

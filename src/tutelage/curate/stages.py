@@ -30,7 +30,7 @@ from tutelage.curate.stage_work import (
     rows_file,
     without_collections,
 )
-from tutelage.curate.step import CorpusStep, Decisions, RowStep
+from tutelage.curate.step import CorpusStep, Decisions, Progress, RowStep
 from tutelage.curate.store import CHUNK_CHARACTERS, Rows, StoredRow, read_table, rows_batch, write_batch
 from tutelage.ledger import Ledger
 from tutelage.system.files import write_bytes
@@ -38,8 +38,6 @@ from tutelage.types import Change, Conversation, Drop
 
 DONE = "done.json"
 Read = Callable[[Ledger], Iterator[Conversation]]
-Progress = Callable[[str, int, int | None], None]
-"""Told what is being done, how many rows of it are done, and how many there are, None where that is not known."""
 
 
 @dataclass(slots=True)

@@ -8,9 +8,9 @@ Shape legend: N = rows that reach the step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from tutelage.curate.store import Rows
 
 S = TypeVar("S", bound=Section)
+T = TypeVar("T")
 NOT_MERGED = -1
+Progress: TypeAlias = Callable[[str, int, int | None], None]
+"""Told what is being done, how many rows of it are done, and how many there are, None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +83,9 @@ class Decisions:
             is merged. A merged row is not kept.
         order: int64 [M]: the rows that go on, in the order they have from here on, each as often as it is named; None
             keeps the order. Every row in it is kept, and every kept row is in it.
-        labels: a word for each kept row by row, such as the split it is in; it stands in the row's metadata under the
-            step's name.
+        labels: for kept rows by row a word, such as the split it is in, or numbers by name; it stands in the row's
+            metadata under the step's name.
+        remarks: what is worth knowing of kept rows, by row: a reason and the evidence; an entry of the ledger each.
         report: what the step found, for JSON; the output has it as a file of the step's name, where it is not empty.
         notes: what is worth saying of all rows together, for who reads the card.
     """
@@ -91,7 +95,8 @@ class Decisions:
     evidence: dict[int, str] = field(default_factory=dict)
     merged_into: NDArray[np.int64] | None = None
     order: NDArray[np.int64] | None = None
-    labels: dict[int, str] = field(default_factory=dict)
+    labels: Mapping[int, str | Mapping[str, float]] = field(default_factory=dict)
+    remarks: Mapping[int, tuple[str, str]] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -119,6 +124,28 @@ class CorpusStep(Protocol):
         """
 
 
+class Here(Generic[T]):
+    """Something that a step needs in this process alone: where the step is sent to a worker, it arrives without it."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, *values: T) -> None:
+        self._values = values
+
+    @property
+    def value(self) -> T:
+        """What it is; only in the process that made it."""
+        (value,) = self._values
+        return value
+
+    def __reduce__(self) -> tuple[type[Here[T]], tuple[()]]:
+        return type(self), ()
+
+
+def _silent(_title: str, _done: int, _total: int | None) -> None:
+    """Tell nobody."""
+
+
 @dataclass(frozen=True, slots=True)
 class StepContext:
     """What a step may need beside its own settings.
@@ -127,11 +154,15 @@ class StepContext:
         seed: of every random choice.
         sources: what the user named, in that order.
         held_out: files of the run that must not be trained on: its validation rows, tasks and general sets.
+        open_model: opens a model that reads rows (`scoring_model.OpenModel`); None where there is no such thing.
+        progress: told what is being done, how many rows of it are done, and how many there are.
     """
 
     seed: int = 0
     sources: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
+    open_model: Callable[[Any], Any] | None = None
+    progress: Progress = _silent
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from tutelage.curate.consistency import CONSISTENCY
 from tutelage.curate.decontaminate import DECONTAMINATE
 from tutelage.curate.exact_duplicates import EXACT_DUPLICATES
 from tutelage.curate.mixing import MIX
+from tutelage.curate.model_scores import MODEL_SCORES
 from tutelage.curate.near_duplicates import NEAR_DUPLICATES
 from tutelage.curate.normalize import NORMALIZE
 from tutelage.curate.quality import QUALITY
@@ -22,6 +23,7 @@ STEPS: tuple[AnyStep, ...] = (
     NEAR_DUPLICATES,
     SEMANTIC_DUPLICATES,
     CONSISTENCY,
+    MODEL_SCORES,
     SELECT,
     MIX,
 )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tutelage.config.curation_select import SelectSettings
 from tutelage.curate.clusters import clusters_of
-from tutelage.curate.preference import score_of
+from tutelage.curate.preference import scores_of
 from tutelage.curate.selection.allowance import Allowance, quotas_by_source
 from tutelage.curate.selection.coverage import Covered, coverage_lines, sampled_runs, topic_count
 from tutelage.curate.selection.diversity import facility_location, k_center, nearest_chosen, score_first
@@ -136,16 +136,7 @@ class Select:
         """float64 [N]: NaN for a row without one; no array is filled where none is asked for."""
         if self.settings.method not in _SCORED:
             return np.zeros(0)
-        scores = np.array([score_of(row.labels, self.settings.score) for row in rows], dtype=np.float64)
-        if len(scores) and np.isnan(scores).all():
-            raise ConfigError(
-                f"curate.select.method is '{self.settings.method}', and no row has a score",
-                where=f"curate.select.score = '{self.settings.score}'",
-                found=f"{len(scores):,} rows without a number under that name in their metadata",
-                expected="a field of the rows' metadata, or the name of a step before that scores them",
-                fix="name the field in curate.select.score, or choose another curate.select.method",
-            )
-        return scores
+        return scores_of(rows, self.settings.score, f"curate.select.method is '{self.settings.method}'", NAME)
 
     def _said(
         self,
