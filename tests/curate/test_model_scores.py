@@ -52,7 +52,7 @@ def contents(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(out.iterdir()) if path.is_file()}
 
 
-SHORT = {"model_scores": {"max_seq_length": 90}}
+SHORT = {"model_scores": {"most_tokens": 90}}
 
 
 def test_both_losses_and_their_ratio_stand_in_the_metadata(rows: Path, tmp_path: Path) -> None:

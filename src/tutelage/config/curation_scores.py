@@ -25,7 +25,7 @@ class ModelScoresSettings(Section):
         "model's own.",
         json_schema_extra={"source": "the checkpoint's own: other words between the turns give other losses"},
     )
-    max_seq_length: int = Field(
+    most_tokens: int = Field(
         default=2048,
         ge=16,
         le=LARGEST_COUNT,

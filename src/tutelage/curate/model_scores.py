@@ -154,7 +154,7 @@ def _decoded(content: bytes) -> list[ReplyLosses | Unread]:
 
 def _build(settings: ModelScoresSettings, context: StepContext) -> ModelScores:
     request = ModelRequest(
-        f"curate.{NAME}", settings.model, settings.template, settings.max_seq_length, settings.precision,
+        f"curate.{NAME}", settings.model, settings.template, settings.most_tokens, settings.precision,
         settings.trust_remote_code,
     )  # fmt: skip
     model = open_model(request, context)
