@@ -18,6 +18,7 @@ from tutelage.builders import intermediate
 from tutelage.builders.dial import measure_dial
 from tutelage.builders.guard_measure import measure_at
 from tutelage.builders.measured import uncertainty_between
+from tutelage.builders.measured_steps import measured_line, measured_steps
 from tutelage.errors import CheckpointError, ConfigError
 from tutelage.evaluate.dial import dial_of
 from tutelage.evaluate.intermediate import read_intermediate_result, write_intermediate
@@ -299,7 +300,10 @@ def test_the_steps_that_are_measured(
 ) -> None:
     settings = config.load(tiny_recipe(tmp_path), overrides)
 
-    assert intermediate.measured_steps(settings, 10) == steps
+    assert measured_steps(settings, 10) == steps
+    line = measured_line(settings, 10)
+    assert line.startswith("before training, ")
+    assert all(str(step) in line for step in steps)
 
 
 def test_a_bar_of_questions_takes_the_place_of_the_bar_of_steps() -> None:

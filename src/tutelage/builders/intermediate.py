@@ -26,20 +26,6 @@ from tutelage.runs import folder as run_files
 from tutelage.runs.intermediate import IntermediateMeasure
 
 
-def measured_steps(settings: Settings, steps: int) -> frozenset[int]:
-    """After which steps of a run of `steps` its model is measured.
-
-    After the last step all is measured anyway, so it counts only where the run may end with earlier weights for what it
-    forgot.
-    """
-    evaluate = settings.evaluate
-    due = {max(1, round(at * steps)) if at < 1 else int(at) for at in evaluate.measure_at}
-    if evaluate.measure_every is not None:
-        due |= set(range(evaluate.measure_every, steps, evaluate.measure_every))
-    with_last = {steps} if settings.train.early_stopping_forgetting is not None else set()
-    return frozenset({step for step in due if step < steps} | with_last)
-
-
 def intermediate_measuring(
     settings: Settings,
     train_state: TrainState,

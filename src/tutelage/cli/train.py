@@ -196,6 +196,7 @@ def _refuse_combinations(given: Mapping[str, bool]) -> None:
 def _dry_run(settings: config.Settings, out: Terminal) -> None:
     from tutelage.builders.base_model import start_folder, with_adapters_own
     from tutelage.builders.dataset import prepare, prepared_cache
+    from tutelage.builders.measured_steps import measured_line
     from tutelage.builders.row_limit import held_to_positions
     from tutelage.builders.sampler import epoch_tokens, questions_of_length, replay_line, sampler_for
 
@@ -228,6 +229,7 @@ def _dry_run(settings: config.Settings, out: Terminal) -> None:
         "replay": replay_line(prepared.sources) or "none",
         "held out": f"{len(prepared.validation)} sequences",
         "questions": f"{len(prepared.task)} task, {len(prepared.general)} general",
+        "measured": measured_line(settings, sampler.steps),
         "steps": f"{sampler.steps} of {train_settings.batch_size} sequences, about {step_tokens:,.0f} tokens",
         "learning rate": f"{settings.peak_learning_rate:g}, {train_settings.lr_scheduler}",
         "method": f"{settings.model.method}, {settings.model.precision}",

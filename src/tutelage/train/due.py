@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 
 from tutelage.builders.evaluation import heldout_loss_measure
-from tutelage.builders.intermediate import intermediate_measuring, measured_steps
+from tutelage.builders.intermediate import intermediate_measuring
+from tutelage.builders.measured_steps import measured_steps
 from tutelage.builders.model import TrainState
 from tutelage.builders.sampler import epoch_steps
 from tutelage.config import Settings
