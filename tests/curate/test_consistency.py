@@ -118,3 +118,12 @@ def test_a_later_curation_without_the_step_leaves_no_old_report(tmp_path: Path) 
     curate(CurationRequest((str(file),), out, CurateSettings(), workers=1), steps=())
     assert not (out / "consistency.json").exists()
     assert "consistency.json" not in json.loads((out / "hashes.json").read_text())["files"]
+
+
+def test_a_row_without_a_final_answer_goes_with_those_that_contradict(tmp_path: Path) -> None:
+    rows = [("What is 2 + 2?", reply) for reply in ("#### 4", "#### 5", "Count on your fingers, first two, then two.")]
+    report_of(tmp_path, [write(tmp_path / "a.jsonl", rows)], contradictions="drop")
+    dropped = [json.loads(line) for line in (tmp_path / "out/ledger.jsonl").read_text().splitlines()]
+    assert len(dropped) == 3
+    path = tmp_path / "a.jsonl"
+    assert dropped[2]["detail"] == f"no final answer, beside '4' in {path}:1 and '5' in {path}:2"

@@ -113,11 +113,8 @@ class Consistency:
         evidence: dict[int, str] = {}
         if self.settings.contradictions == "drop":
             for group in groups:
-                for index in group:
-                    other = next(row for row in group if _differs(row, index, answers, marks))
-                    keep[index] = False
-                    said = "another form" if answers[index] is None else f"{answers[index]!r}, not {answers[other]!r}"
-                    evidence[index] = f"{said} as in {rows.address(other)}"
+                keep[group] = False
+                evidence |= {index: _contradicted(index, group, answers, marks, rows) for index in group}
         return Decisions(keep, dict.fromkeys(evidence, "contradicts"), evidence, report=report)
 
     def _differing(self, described: dict[str, Any]) -> list[dict[str, Any]]:
@@ -194,6 +191,20 @@ def _differs(left: int, right: int, answers: Sequence[str | None], marks: NDArra
     first, second = answers[left], answers[right]
     json = 1 << list(MARKS).index("json")
     return (first is not None and second is not None and first != second) or bool((marks[left] ^ marks[right]) & json)
+
+
+def _contradicted(
+    index: int, group: Sequence[int], answers: Sequence[str | None], marks: NDArray[np.uint16], rows: Rows
+) -> str:
+    """What of the other rows of its prompt contradicts a row, or each other where it has no final answer itself."""
+    other = next((row for row in group if _differs(row, index, answers, marks)), None)
+    if other is None:
+        first = next(row for row in group if answers[row] is not None)
+        second = next(row for row in group if answers[row] not in (None, answers[first]))
+        said = " and ".join(f"{answers[row]!r} in {rows.address(row)}" for row in (first, second))
+        return f"no final answer, beside {said}"
+    said = "another form" if answers[index] is None else f"{answers[index]!r}, not {answers[other]!r}"
+    return f"{said} as in {rows.address(other)}"
 
 
 def _sample(group: Sequence[int], answers: Sequence[str | None], rows: Rows) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tutelage.curate.entries import Entry, entries_batch, entry_of
 from tutelage.curate.stage_work import entries_file
 from tutelage.curate.step import NOT_MERGED, Decisions
-from tutelage.curate.store import Rows, read_batch, write_batch
+from tutelage.curate.store import Rows, StoredRow, read_batch, stored_rows, write_batch
 from tutelage.types import Change, Drop
 
 VIEW = "view.arrow"
@@ -34,11 +34,17 @@ def write_decisions(folder: Path, name: str, decisions: Decisions, rows: Rows, c
     import pyarrow as pa
 
     order, times = _checked(name, decisions, len(rows))
-    said = sorted({*np.flatnonzero(times != 1).tolist(), *decisions.remarks})
+    said = np.array(sorted({*np.flatnonzero(times != 1).tolist(), *decisions.remarks}), dtype=np.int64)
     starts = range(0, max(1, len(said)), chunk_rows)
     for number, start in enumerate(starts):
-        chunk = said[start : start + chunk_rows]
-        entries = [entry for index in chunk for entry in _entries(index, name, decisions, int(times[index]), rows)]
+        part = said[start : start + chunk_rows]
+        stored = stored_rows(rows.select(part).batch(0, len(part)))
+        anchors = _anchors(part, decisions, rows)
+        entries = [
+            entry
+            for index, row in zip(part.tolist(), stored, strict=True)
+            for entry in _entries(index, row, name, decisions, (int(times[index]), anchors.get(index)))
+        ]
         write_batch(entries_file(folder, number), entries_batch(entries))
     words: list[str | None] = [None] * len(order)
     if decisions.labels:
@@ -74,28 +80,40 @@ def _checked(name: str, decisions: Decisions, count: int) -> tuple[NDArray[np.in
     return order, times
 
 
-def _entries(index: int, name: str, decisions: Decisions, times: int, rows: Rows) -> Iterator[Entry]:
+def _entries(
+    index: int, row: StoredRow, name: str, decisions: Decisions, became: tuple[int, str | None]
+) -> Iterator[Entry]:
+    """What is said of a row, by how often it goes on and the address of the row that stands for it."""
+    times, anchor = became
     if times == 0:
-        yield _gone(index, name, decisions, rows)
+        yield _gone(index, row, anchor, name, decisions)
     if times > 1:
-        yield _copied(index, name, times, rows)
+        yield _copied(row, name, times)
     if index in decisions.remarks:
-        row, (reason, detail) = rows.stored(index), decisions.remarks[index]
+        reason, detail = decisions.remarks[index]
         yield entry_of(Change(row.address, reason, detail), name, row, row.row)
 
 
-def _gone(index: int, name: str, decisions: Decisions, rows: Rows) -> Entry:
-    row = rows.stored(index)
-    anchor = NOT_MERGED if decisions.merged_into is None else int(decisions.merged_into[index])
+def _anchors(part: NDArray[np.int64], decisions: Decisions, rows: Rows) -> dict[int, str]:
+    """The address of the row that stands for each merged one of some rows, by row."""
+    if decisions.merged_into is None:
+        return {}
+    anchors = decisions.merged_into[part]
+    merged = anchors != NOT_MERGED
+    distinct = np.unique(anchors[merged])
+    stored = stored_rows(rows.select(distinct).batch(0, len(distinct)))
+    address = dict(zip(distinct.tolist(), (str(row.address) for row in stored), strict=True))
+    pairs = zip(part[merged].tolist(), anchors[merged].tolist(), strict=True)
+    return {index: address[anchor] for index, anchor in pairs}
+
+
+def _gone(index: int, row: StoredRow, anchor: str | None, name: str, decisions: Decisions) -> Entry:
     reason = decisions.reasons[index]
     entry = entry_of(Drop(row.address, reason, decisions.evidence.get(index, "")), name, row, row.row, row.text)
-    if anchor == NOT_MERGED:
-        return entry
-    return entry._replace(what="merged", anchor=str(rows.address(anchor)))
+    return entry if anchor is None else entry._replace(what="merged", anchor=anchor)
 
 
-def _copied(index: int, name: str, times: int, rows: Rows) -> Entry:
-    row = rows.stored(index)
+def _copied(row: StoredRow, name: str, times: int) -> Entry:
     reason = "repeated"
     said = Change(row.address, reason, f"goes on {times} times")
     return entry_of(said, name, row, row.row)._replace(what="added", rows=times - 1)
