@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import repeat
+
+import numpy as np
 
 from tutelage.curate.entries import Entry, entry_of
 from tutelage.curate.row_json import row_json
-from tutelage.curate.step import Edited, Outcome, RowStep, Split
+from tutelage.curate.step import Edited, Outcome, RowStep, ScreenedStep, Split
 from tutelage.curate.store import StoredRow
 from tutelage.types import Change, Conversation, Drop
 
@@ -57,8 +61,8 @@ def judge(steps: Sequence[RowStep], stored: Sequence[StoredRow]) -> Judged:
 
 def _after(step: RowStep, rows: Sequence[_Row], entries: list[Entry]) -> list[_Row]:
     remaining: list[_Row] = []
-    for row in rows:
-        outcome = _outcome(step, row.conversation)
+    for row, question in zip(rows, _questions(step, rows), strict=True):
+        outcome = _outcome(question, row.conversation) if question else row.conversation
         if outcome is row.conversation:
             remaining.append(row)
         elif isinstance(outcome, Drop):
@@ -72,7 +76,16 @@ def _after(step: RowStep, rows: Sequence[_Row], entries: list[Entry]) -> list[_R
     return remaining
 
 
-def _outcome(step: RowStep, conversation: Conversation) -> Outcome:
+def _questions(step: RowStep, rows: Sequence[_Row]) -> Iterable[Callable[[Conversation], Outcome] | None]:
+    """What is asked of each row; None where the step has nothing to say of it."""
+    if not isinstance(step, ScreenedStep):
+        return repeat(step, len(rows))
+    possible = step.screen([row.conversation for row in rows])
+    asked = {found: partial(step.judged, possible=found) if found else None for found in np.unique(possible).tolist()}
+    return map(asked.__getitem__, possible.tolist())
+
+
+def _outcome(step: Callable[[Conversation], Outcome], conversation: Conversation) -> Outcome:
     """What the step says; a step that breaks, or alters a row without a word, loses that row alone."""
     try:
         outcome = step(conversation)

@@ -71,6 +71,20 @@ class RowStep(Protocol):
         """What becomes of a row: itself where nothing is to be said about it."""
 
 
+@runtime_checkable
+class ScreenedStep(RowStep, Protocol):
+    """A row step that looks at the rows of a chunk together first, and then alone at those that may hold something.
+
+    With or without the first look, what becomes of a row is the same.
+    """
+
+    def screen(self, conversations: Sequence[Conversation]) -> NDArray[np.int64]:
+        """What each row may hold, in bits of the step's own: int64 [rows]. A row of 0 goes on as it is, unasked."""
+
+    def judged(self, conversation: Conversation, possible: int) -> Outcome:
+        """What becomes of a row in which nothing but what `screen` said of it can be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decisions:
     """What became of all rows.

@@ -12,6 +12,8 @@ _LINE_ENDS: Final = re.compile("\r\n?|[\x0b\x0c\u2028\u2029]")
 _TERMINAL: Final = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 """A control sequence of terminals, such as a color. Source: ECMA-48, section 5.4."""
 _CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b\u2028\u2029\u2060\ufeff\ufff9-\ufffb]")
+MAY_HAVE_CONTROL_CHARACTERS: Final = r"[\x00-\x08\x0b-\x1f\x7f]"
+"""Those of ASCII, as a pattern of `screens`."""
 _NO_SPACES: Final = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 """Thai, Lao, Burmese and Khmer: there U+200B shows where a line may be broken. Source: Unicode 15, section 23.2."""
 _WINDOWS: Final = {

@@ -15,6 +15,8 @@ _DRIVE: Final = re.compile(r"(?<![A-Za-z])[A-Za-z]:$")
 _JSON: Final = re.compile(r'"\s*:\s*["\[{]')
 _QUOTES: Final = "\"'`"
 _ENTITY: Final = re.compile(r"(?<!=)&(?:#[0-9]{2,6}|#[xX][0-9a-fA-F]{2,5}|[A-Za-z][A-Za-z0-9]{1,24});")
+MAY_HAVE_ESCAPES: Final = r"\\n|&(?:#|[A-Za-z])[0-9A-Za-z]+;"
+"""As a pattern of `screens`."""
 _TALKS_OF_MARKUP: Final = re.compile(
     r"</?[a-zA-Z][a-zA-Z0-9-]*(?:\s[^<>]*)?/?>|\b(?:X?HTML|XML|SVG|entit(?:y|ies)|escap(?:e|ed|ing))\b", re.IGNORECASE
 )

@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import Final
 
 from tutelage.curate.prose import outside_backticks
+from tutelage.curate.screens import any_of
 from tutelage.types import Conversation
 
 _SLOT: Final = re.compile(r"(?<![\w\\^{}_$])\{\{\s*[A-Za-z_][\w.]*(?:[ -]\w+){0,3}\s*\}\}(?!\})")
@@ -46,6 +47,13 @@ def bracket_slot(text: str) -> str | None:
         return None
     match = _bracket().search(text)
     return None if match is None else match.group()
+
+
+@cache
+def may_have_placeholders() -> str:
+    """What every text of ASCII has that any of them stands in, as a pattern of `screens`."""
+    no_input, slots = (any_of(sorted(_facts(name))) for name in ("no_input", "slots"))
+    return rf"\n\n\s*(?i:{no_input})\.*\s*\z|\{{\{{|\[(?i:{slots})\]"
 
 
 @cache

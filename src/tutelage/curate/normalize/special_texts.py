@@ -12,6 +12,10 @@ _STRUCK_OUT: Final = re.compile(r"<s>(?=\S)")
 """HTML's `<s>`: where it opens inside of a text, `</s>` closes it."""
 
 
+MAY_HAVE_END_TOKENS: Final = r"[>\]]\s*\z|\A\s*<"
+"""Of ASCII, as a pattern of `screens`."""
+
+
 @cache
 def special_texts(kind: str) -> dict[str, str]:
     """The table of a kind: `end` and `begin` (spelling to models), `reasoning` (opening to closing)."""

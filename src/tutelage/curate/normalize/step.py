@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tutelage.config.curation_normalize import NormalizeSettings
 from tutelage.curate.excerpts import difference
-from tutelage.curate.normalize.characters import to_nfc, without_control_characters
-from tutelage.curate.normalize.chat_templates import rendered
-from tutelage.curate.normalize.escapes import read_entities, read_newlines
+from tutelage.curate.normalize.characters import MAY_HAVE_CONTROL_CHARACTERS, to_nfc, without_control_characters
+from tutelage.curate.normalize.chat_templates import chat_formats, rendered
+from tutelage.curate.normalize.escapes import MAY_HAVE_ESCAPES, read_entities, read_newlines
 from tutelage.curate.normalize.mojibake import Mojibake
-from tutelage.curate.normalize.placeholders import bracket_slot, unfilled_variable, without_empty_input
+from tutelage.curate.normalize.placeholders import (
+    bracket_slot,
+    may_have_placeholders,
+    unfilled_variable,
+    without_empty_input,
+)
 from tutelage.curate.normalize.reasoning import Unmendable, mend_reasoning
-from tutelage.curate.normalize.special_texts import without_end_tokens
+from tutelage.curate.normalize.special_texts import MAY_HAVE_END_TOKENS, special_texts, without_end_tokens
+from tutelage.curate.screens import TextColumn, any_of
 from tutelage.curate.step import Edited, StepContext, StepDefinition
 from tutelage.types import Change, Conversation, Drop, Message, Role
 
@@ -53,6 +63,15 @@ class Normalize:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "edits", tuple(_text_edits(self.settings)))
+
+    def screen(self, conversations: Sequence[Conversation]) -> NDArray[np.int64]:
+        """1 for each row with a text that any edit may have to do with: int64 [rows]."""
+        turns = TextColumn([[message.content or "" for message in row.messages] for row in conversations])
+        return turns.rows_with(_may_need_edits()).astype(np.int64)
+
+    def judged(self, conversation: Conversation, possible: int) -> Conversation | Edited | Drop:  # noqa: ARG002 one bit
+        """As a call: all edits are tried, as one may make another necessary."""
+        return self(conversation)
 
     def __call__(self, conversation: Conversation) -> Conversation | Edited | Drop:
         """The row as it goes on, with a change for each kind of edit; dropped where it cannot be mended in one way."""
@@ -108,6 +127,26 @@ class Normalize:
                     changes.append(Change(row.address, "bracket_slot", f"{slot} in a reply"))
                     break
         return None
+
+
+@cache
+def _may_need_edits() -> str:
+    """What every text has that any edit changes, whichever are on, as a pattern of `screens`.
+
+    All that is not ASCII passes, so the others need not know of other white space, digits or cases.
+    """
+    signs = (chat_format.sign for chat_format in chat_formats())
+    tags = (tag for pair in special_texts("reasoning").items() for tag in pair)
+    return "|".join(
+        (
+            r"[^\x00-\x7f]",
+            MAY_HAVE_END_TOKENS,
+            MAY_HAVE_CONTROL_CHARACTERS,
+            MAY_HAVE_ESCAPES,
+            any_of((*signs, *tags)),
+            may_have_placeholders(),
+        )
+    )
 
 
 def _text_edits(settings: NormalizeSettings) -> Iterator[TextEdit]:

@@ -7,9 +7,13 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tutelage.config.curation_quality import BadJsonSettings
 from tutelage.curate.excerpts import excerpt
-from tutelage.curate.quality.rule import RowTexts, RuleDefinition
+from tutelage.curate.quality.rule import ChunkTexts, RowTexts, RuleDefinition
+from tutelage.curate.screens import SPACE
 
 _BEGINS: Final = re.compile(r"\s*(?:\{\s*\"[^\"\n]{1,80}\"\s*:|\[\s*\{\s*\"[^\"\n]{1,80}\"\s*:|\{\s*\}|\[\s*\])")
 _FENCE: Final = re.compile(
@@ -27,6 +31,10 @@ class BadJson:
     """Finds JSON that does not parse; several values one after another (JSON lines), or words behind it, are fine."""
 
     settings: BadJsonSettings
+
+    def screen(self, chunk: ChunkTexts) -> NDArray[np.bool_]:
+        """Rows that begin with a bracket, or have a block of JSON."""
+        return chunk.learned.rows_with(rf"\A[{SPACE}]*[\[{{]|```json|```JSON")
 
     def __call__(self, row: RowTexts) -> str | None:
         """The parser's words and the place."""

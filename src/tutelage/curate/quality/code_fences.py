@@ -6,9 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tutelage.config.curation_quality import CodeFencesSettings
 from tutelage.curate.excerpts import excerpt
-from tutelage.curate.quality.rule import RowTexts, RuleDefinition
+from tutelage.curate.quality.rule import ChunkTexts, RowTexts, RuleDefinition
 
 _FENCE: Final = re.compile(r"^[ \t>]*(?:(?:[-*+]|\d+[.)])[ \t]+)?(`{3,}|~{3,})[ \t]*([^\n`]*)$", re.MULTILINE)
 """A line that opens or closes a block. Source: CommonMark 0.31, section 4.5; in a list item or quote, too."""
@@ -24,6 +27,10 @@ class CodeFences:
     """
 
     settings: CodeFencesSettings
+
+    def screen(self, chunk: ChunkTexts) -> NDArray[np.bool_]:
+        """Rows with the marks of a block."""
+        return chunk.learned.rows_with("```|~~~")
 
     def __call__(self, row: RowTexts) -> str | None:
         """The line that opens the block, and what the text ends in."""

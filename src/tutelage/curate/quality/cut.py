@@ -10,9 +10,12 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tutelage.config.curation_quality import CutSettings
 from tutelage.curate.prose import is_json, is_program
-from tutelage.curate.quality.rule import RowTexts, RuleDefinition
+from tutelage.curate.quality.rule import ChunkTexts, RowTexts, RuleDefinition
 from tutelage.curate.texts import words
 
 _TAIL: Final = 400
@@ -26,6 +29,8 @@ _SIGN_OFF_WORDS: Final = 6
 _OPEN_END: Final = re.compile(r"[,，、([{“«‘¿¡（「『]\Z|(?<=[a-zà-ÿа-яё])-\Z")
 _LAST_WORD: Final = re.compile(r"(?<![\w'’-])([a-zà-öø-ÿąćęłńóśźżа-яё]+)\Z")
 _WORD: Final = re.compile(r"[^\W\d_]+")
+_CLOSING: Final = '.!?。！？؟।…`"”»)]}>*_:|'
+"""Last characters of what is no cut: ends of sentences, and of code, quotes, brackets, tables and emphasis."""
 _NO_SENTENCE: Final = re.compile(r"\|[^\n]*\Z|https?://\S+\Z|\\[a-zA-Z]+\S*\Z|[=<>+*/^]\s*\S+\Z|\A\s*[-\w.]+\s*[=:]\s")
 """Last lines that are rows of tables, addresses, formulas or entries of a form."""
 _ENDS_SENTENCE: Final = re.compile(r"[.!?。！？؟।…][\"'”’»)\]*_]*\Z")
@@ -42,12 +47,19 @@ class Cut:
 
     settings: CutSettings
 
+    def screen(self, chunk: ChunkTexts) -> NDArray[np.bool_]:
+        """Rows whose last reply is no short one and ends in none of the marks that a sentence, or code, ends in."""
+        last = chunk.last_learned
+        ends = [text.rstrip()[-1:] for text in last.flat]
+        open_ended = np.fromiter((end not in _CLOSING for end in ends), np.bool_, len(ends))
+        return last.rows_of(open_ended & (last.lengths >= 3 * _LEAST_WORDS))
+
     def __call__(self, row: RowTexts) -> str | None:
         """The last words, and what is wrong with them."""
         if not row.replies:
             return None
         text = row.replies[-1].rstrip()
-        if not text or text[-1] in '.!?。！？؟।…`"”»)]}>*_:|' or len(text) < 3 * _LEAST_WORDS:
+        if not text or text[-1] in _CLOSING or len(text) < 3 * _LEAST_WORDS:
             return None
         line = text[text.rfind("\n") + 1 :]
         problem = self._problem(text, line)

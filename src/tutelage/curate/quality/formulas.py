@@ -7,9 +7,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tutelage.config.curation_quality import FormulasSettings
 from tutelage.curate.excerpts import excerpt
-from tutelage.curate.quality.rule import RowTexts, RuleDefinition
+from tutelage.curate.quality.rule import ChunkTexts, RowTexts, RuleDefinition
 
 _ENVIRONMENT: Final = re.compile(r"\\(begin|end)\{(\w+\*?)\}")
 _PAIRS: Final = tuple(
@@ -21,6 +24,7 @@ _PAIRS: Final = tuple(
     )
 )
 _COMMAND: Final = re.compile(r"\\[a-zA-Z]{2,}|[_^]\{")
+_MAY_BE_LATEX: Final = r"\\[a-zA-Z]{2,}|[_^]\{|\\[(\[]"
 _FORMULA: Final = re.compile(r"[=^_+]|\\(?:frac|sqrt|times|cdot|le|ge|int|sum|text|left|right)\b")
 _DISPLAY: Final = re.compile(r"(?<!\\)\$\$")
 _SINGLE: Final = re.compile(r"(?<!\\)\$")
@@ -36,6 +40,10 @@ class Formulas:
     """Finds marks that do not pair, in texts that have commands of LaTeX; prices and patterns are no formulas."""
 
     settings: FormulasSettings
+
+    def screen(self, chunk: ChunkTexts) -> NDArray[np.bool_]:
+        """Rows with a command of LaTeX, an index or a power in braces."""
+        return chunk.learned.rows_with(_MAY_BE_LATEX)
 
     def __call__(self, row: RowTexts) -> str | None:
         """Which marks do not pair, and where."""

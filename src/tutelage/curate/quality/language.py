@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tutelage.config.curation_quality import LanguageSettings
 from tutelage.curate.excerpts import excerpt
 from tutelage.curate.packages import missing_package
 from tutelage.curate.prose import is_json, is_mostly_code, is_program, without_code
-from tutelage.curate.quality.rule import RowTexts, RuleDefinition
+from tutelage.curate.quality.rule import ChunkTexts, RowTexts, RuleDefinition
 
 LEAST_LETTERS: Final = 20
 """Of prose. Below, any guess is as good as another."""
@@ -35,6 +38,11 @@ class Language:
     def __post_init__(self) -> None:
         if self.settings.languages or self.settings.as_prompt:
             check_languages(_identifier(), self.settings.languages)
+
+    def screen(self, chunk: ChunkTexts) -> NDArray[np.bool_]:
+        """Rows with as many characters as there have to be letters; none where no language is asked for."""
+        is_asked = bool(self.settings.languages) or self.settings.as_prompt
+        return chunk.learned.rows_of((chunk.learned.lengths >= LEAST_LETTERS) & is_asked)
 
     def __call__(self, row: RowTexts) -> str | None:
         """The language that was met, how sure that is, and the words."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tutelage.config.curation_quality import LengthRatioSettings
-from tutelage.curate.quality.rule import RowTexts, RuleDefinition
+from tutelage.curate.quality.rule import ChunkTexts, RowTexts, RuleDefinition
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +16,12 @@ class LengthRatio:
     """Compares characters of all replies with characters of all prompts."""
 
     settings: LengthRatioSettings
+
+    def screen(self, chunk: ChunkTexts) -> NDArray[np.bool_]:
+        """Rows outside of the bounds, and documents."""
+        asked = chunk.prompt_lengths
+        said = np.bincount(chunk.learned.row_of_text, chunk.learned.lengths, len(asked))
+        return (self.settings.least * asked > said) | (said > self.settings.most * asked)
 
     def __call__(self, row: RowTexts) -> str | None:
         """The ratio, where it lies outside of the settings' bounds."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tutelage.config.curation_quality import PersonalSettings
-from tutelage.curate.quality.personal_patterns import NUMBERS, WRITTEN, PersonalKind, has_digits
-from tutelage.curate.quality.rule import RowTexts, RuleDefinition
+from tutelage.curate.quality.personal_patterns import MAY_BE_PERSONAL, NUMBERS, WRITTEN, PersonalKind, has_digits
+from tutelage.curate.quality.rule import ChunkTexts, RowTexts, RuleDefinition
 from tutelage.types import Conversation
 
 _SHOWN: Final = 2
@@ -19,6 +22,10 @@ class Personal:
     """Finds e-mail addresses, phone numbers, IBANs, cards, public IP addresses and keys."""
 
     settings: PersonalSettings
+
+    def screen(self, chunk: ChunkTexts) -> NDArray[np.bool_]:
+        """Rows with a key's beginning, an `@`, or six digits together."""
+        return chunk.turns.rows_with(MAY_BE_PERSONAL)
 
     def __call__(self, row: RowTexts) -> str | None:
         """How many of each kind, and how the first one begins."""

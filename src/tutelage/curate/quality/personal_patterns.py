@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from tutelage.curate.screens import DIGIT, any_of
+
 _RESERVED: Final = re.compile(
     r"@(?:[\w-]+\.)*(?:example|test|invalid|localhost|domain|yourdomain|yourcompany|company|email|mail|sample)\.\w+$"
     r"|\.(?:example|test|invalid|local|png|jpe?g|gif|svg|py|js)$|^(?:git|user|username|your|you|name|email|someone|me)@",
@@ -104,6 +106,8 @@ def has_digits(text: str) -> bool:
 
 
 _DIGITS: Final = re.compile(r"\d(?:[ ().-]{0,2}\d){5}")
+MAY_BE_PERSONAL: Final = rf"{any_of((*_KEY_PREFIXES, '@'))}|{DIGIT}(?:[ ().-]{{0,2}}{DIGIT}){{5}}"
+"""What every text has in which any kind is, as a pattern of `screens`."""
 WRITTEN: Final = (
     PersonalKind(
         "key",

@@ -10,9 +10,13 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tutelage.config.curation_quality import RefusalSettings
 from tutelage.curate.excerpts import excerpt
-from tutelage.curate.quality.rule import RowTexts, RuleDefinition
+from tutelage.curate.quality.rule import ChunkTexts, RowTexts, RuleDefinition
+from tutelage.curate.screens import SPACE, any_of
 
 _BEGINNING: Final = 300
 """Characters at the start of a reply in which a refusal is looked for: one or two sentences."""
@@ -39,16 +43,18 @@ class Refusal:
 
     settings: RefusalSettings
 
+    def screen(self, chunk: ChunkTexts) -> NDArray[np.bool_]:
+        """Rows with a sign of boilerplate, or the beginning of a refusal; those too that code may hide it in."""
+        lowered = chunk.learned.changed(_lowered)
+        return lowered.rows_with(_sentences(tuple(self.settings.languages)).screen)
+
     def __call__(self, row: RowTexts) -> str | None:
         """The sentence, and whether it is boilerplate or a refusal."""
         if row.conversation.tools:
             return None
         sentences = _sentences(tuple(self.settings.languages))
         for prose in row.prose[: len(row.replies)]:
-            plain = prose.strip()
-            for typographic, straight in _STRAIGHT:
-                plain = plain.replace(typographic, straight)
-            lowered = plain.lower()
+            lowered = _lowered(prose.strip())
             if sentences.refusal.match(lowered, 0, _BEGINNING) is not None:
                 return f"a refusal: {excerpt(prose.strip())}"
             met = next(sentences.boilerplate_in(lowered), None)
@@ -59,6 +65,14 @@ class Refusal:
         return None
 
 
+def _lowered(text: str) -> str:
+    """A text in small letters and with the marks of keyboards."""
+    if not text.isascii():
+        for typographic, straight in _STRAIGHT:
+            text = text.replace(typographic, straight)
+    return text.lower()
+
+
 @dataclass(frozen=True, slots=True)
 class Sentences:
     """The sentences of some languages, for texts in small letters.
@@ -66,10 +80,12 @@ class Sentences:
     Attributes:
         refusal: what a reply begins with.
         boilerplate: for each language the texts without one of which no sentence of it can be there, and the sentences.
+        screen: what every text has that one of them is in, or that has code, as a pattern of `screens`.
     """
 
     refusal: re.Pattern[str]
     boilerplate: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...]
+    screen: str
 
     def boilerplate_in(self, lowered: str) -> Iterator[re.Match[str]]:
         """The first sentence of each language that is in a text."""
@@ -96,7 +112,10 @@ def _sentences(languages: tuple[str, ...]) -> Sentences:
     boilerplate = (
         (tuple(table["signs"]), re.compile(rf"(?<!\w)(?:{'|'.join(table['boilerplate'])})")) for table in tables
     )
-    return Sentences(re.compile(f"{greeting}(?:{refusal})"), tuple(boilerplate))
+    opening = f"{greeting}(?:{refusal})"
+    signs = any_of(sign for table in tables for sign in table["signs"])
+    wide = opening.replace(r"\b", "").replace(r"\s", f"[{SPACE}]")  # both know ASCII alone in RE2
+    return Sentences(re.compile(opening), tuple(boilerplate), rf"\A[{SPACE}]*{wide}|{signs}|`|~~~")
 
 
 REFUSAL = RuleDefinition("refusal", "a model that refuses, or speaks of itself in place of the answer", Refusal)

@@ -12,15 +12,20 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tutelage.config.curation_quality import RepetitionSettings
 from tutelage.curate.prose import is_json, is_mostly_code
-from tutelage.curate.quality.rule import RowTexts, RuleDefinition
+from tutelage.curate.quality.rule import ChunkTexts, RowTexts, RuleDefinition
 
 MOST_LINES: Final = 0.30
 MOST_LINE_CHARACTERS: Final = 0.20
 MOST_TOP: Final = {2: 0.20, 3: 0.18, 4: 0.16}
 MOST_REPEATED: Final = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
 """Thresholds by the length of the n-gram."""
+_LEAST_AGAIN: Final = min(*(most / (2 * size) for size, most in MOST_TOP.items()), *MOST_REPEATED.values())
+"""Of the characters: where fewer are of words that were there before, no n-gram reaches its threshold."""
 FULL_WORDS: Final = 200
 """Below so many words the thresholds for n-grams rise as the text gets shorter: Gopher's are for pages, and in a sum of
 60 words `pounds of` is soon a fifth of them. Our choice, measured on GSM8K (docs/curate.md)."""
@@ -31,6 +36,10 @@ class Repetition:
     """Finds repetition in what is learned, code left out; texts of fewer words than Gopher takes are not judged."""
 
     settings: RepetitionSettings
+
+    def screen(self, chunk: ChunkTexts) -> NDArray[np.bool_]:
+        """Rows with a text that is long enough."""
+        return chunk.learned.rows_of(chunk.learned.lengths > 2 * self.settings.least_words)
 
     def __call__(self, row: RowTexts) -> str | None:
         """Which share is over its threshold, and the words that are repeated."""
@@ -53,7 +62,7 @@ def _is_data(text: str, words: int) -> bool:
 
 def repeated_lines(text: str, factor: float = 1.0) -> str | None:
     """Lines, or paragraphs, that were there before: more than 30 % of them, or 20 % of the characters."""
-    for name, separator in (("lines", "\n"), ("paragraphs", "\n\n")):
+    for name, separator in (("lines", "\n"), ("paragraphs", "\n\n")) if "\n" in text else ():
         pieces = [piece for line in text.split(separator) if (piece := line.strip())]
         distinct = set(pieces)
         if len(pieces) < 2 or len(distinct) == len(pieces):
@@ -77,9 +86,11 @@ def repeated_words(words: Sequence[str], factor: float = 1.0) -> str | None:
         words: as they stand between white space.
         factor: what the thresholds are multiplied by.
     """
-    distinct = set(words)
-    characters = sum(map(len, words))
-    again = characters - sum(map(len, distinct))
+    characters = len("".join(words))
+    again = characters - len("".join(set(words)))
+    # A word that fills most comes twice at least, and all but the first were there before.
+    if again <= factor * characters * _LEAST_AGAIN:
+        return None
     # No n-gram of n words fills more than n times what the word does that fills most; and all repeated ones together
     # fill no more than words that were there before: two tests without any n-gram.
     fullest = max((count * len(word) for word, count in Counter(words).items() if count > 1), default=0)

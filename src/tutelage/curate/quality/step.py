@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tutelage.config.curation_quality import QualitySettings, RuleSettings
 from tutelage.curate.quality.personal import Personal
-from tutelage.curate.quality.rule import RowTexts, Rule
+from tutelage.curate.quality.rule import ChunkTexts, RowTexts, Rule, ScreenedRule
 from tutelage.curate.quality.rules import RULES
 from tutelage.curate.step import Edited, StepContext, StepDefinition
 from tutelage.types import Change, Conversation, Drop
@@ -50,10 +54,24 @@ class Quality:
                 active.append(ActiveRule(definition.name, action, definition.build(settings)))
         object.__setattr__(self, "rules", tuple(active))
 
+    def screen(self, conversations: Sequence[Conversation]) -> NDArray[np.int64]:
+        """Which rules may find something in each row, a bit for each rule that is on: int64 [rows]."""
+        chunk = ChunkTexts(conversations)
+        possible = np.zeros(len(conversations), dtype=np.int64)
+        for place, active in enumerate(self.rules):
+            bit = np.int64(1 << place)
+            possible |= active.rule.screen(chunk) * bit if isinstance(active.rule, ScreenedRule) else bit
+        return possible
+
     def __call__(self, conversation: Conversation) -> Conversation | Edited | Drop:
         """The row, unless a rule that drops has something to say; reports of other rules are changes."""
+        return self.judged(conversation, possible=(1 << len(self.rules)) - 1)
+
+    def judged(self, conversation: Conversation, possible: int) -> Conversation | Edited | Drop:
+        """The row by those rules alone whose bit is set."""
         row = RowTexts(conversation)
-        failing = [(rule, evidence) for rule in self.rules if (evidence := rule.rule(row)) is not None]
+        asked = (rule for place, rule in enumerate(self.rules) if possible >> place & 1)
+        failing = [(rule, evidence) for rule in asked if (evidence := rule.rule(row)) is not None]
         if not failing:
             return conversation
         address = conversation.address

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tutelage.config.curation_quality import TooShortSettings
-from tutelage.curate.quality.rule import RowTexts, RuleDefinition
+from tutelage.curate.quality.rule import ChunkTexts, RowTexts, RuleDefinition
 from tutelage.curate.texts import words
 
 
@@ -14,6 +17,13 @@ class TooShort:
     """Counts words; of scripts without spaces each character is one, so that a short Chinese reply is not too short."""
 
     settings: TooShortSettings
+
+    def screen(self, chunk: ChunkTexts) -> NDArray[np.bool_]:
+        """Rows with a last reply, or a prompt, of few characters."""
+        last = chunk.last_learned
+        return last.rows_of(last.lengths < 12 * self.settings.reply_words) | (
+            chunk.prompt_lengths < 12 * self.settings.prompt_words
+        )
 
     def __call__(self, row: RowTexts) -> str | None:
         """How many words the last reply or the prompt has, where these are too few."""
