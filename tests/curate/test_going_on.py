@@ -29,7 +29,7 @@ def stage_files(out: Path) -> dict[str, tuple[int, int]]:
 
 def kill_after(events: int, rows: Path, out: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.support.killed_curation", str(rows), str(out), str(events)],
+        [sys.executable, "-m", "tests.support.killed_curation", str(rows), str(out), str(events), "local", "SIGKILL"],
         cwd=ROOT, env=os.environ, capture_output=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -104,3 +108,40 @@ class Turn:
         order = np.array([count - 1, *range(count - 1, -1, -1)], dtype=np.int64)
         labels = {index: "even" if index % 2 == 0 else "odd" for index in range(count)}
         return Decisions(np.ones(count, dtype=np.bool_), order=order, labels=labels)
+
+
+@dataclass(frozen=True)
+class EndWorker:
+    """Ends the process that comes to a prompt with the word, as the system does when memory runs out.
+
+    Attributes:
+        ended: file that is there once it was done; while it is, nothing is ended.
+        word: in the prompt.
+        always: end every process that comes to it.
+    """
+
+    ended: Path
+    word: str = "ask 30"
+    always: bool = False
+    name: str = "deadly"
+
+    def __call__(self, conversation: Conversation) -> Outcome:
+        if self.word in prompt_text(conversation) and (self.always or not self.ended.exists()):
+            self.ended.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return conversation
+
+
+@dataclass(frozen=True)
+class NoteMachine:
+    """Makes a file of the name of each machine of a Ray cluster that comes to work on rows."""
+
+    folder: Path
+    name: str = "noted"
+
+    def __call__(self, conversation: Conversation) -> Outcome:
+        import ray
+
+        (self.folder / ray.get_runtime_context().get_node_id()).touch()
+        time.sleep(0.01)  # no machine is done before the other has begun
+        return conversation

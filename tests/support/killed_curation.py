@@ -1,4 +1,7 @@
-"""A curation that kills itself: `python killed_curation.py ROWS OUT EVENTS` dies after so many reports of progress."""
+"""A curation that kills itself: `python killed_curation.py ROWS OUT EVENTS ENGINE SIGNAL`.
+
+It sends itself the signal after so many reports of progress.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +9,39 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import cast
 
 from tests.support.curation_steps import Break, DropShort, FirstOfEach, Halve, Tidy, Turn
 from tutelage.config.curation import CurateSettings
 from tutelage.curate.pipeline import curate
-from tutelage.curate.request import Curated, CurationRequest
+from tutelage.curate.request import Curated, CurationRequest, EngineName
 
 STEPS = (Tidy(), Halve(), FirstOfEach(), DropShort(), Break(), Turn())
 
 
-def curated(rows: Path, out: Path, *, events: int | None = None) -> Curated:
+def curated(
+    rows: Path,
+    out: Path,
+    *,
+    events: int | None = None,
+    engine: EngineName = "local",
+    ended_by: signal.Signals = signal.SIGKILL,
+) -> Curated:
     """Curate in two workers, in chunks of 8 rows; end this process after so many reports, None never."""
     reports = 0
 
     def count(_title: str, _done: int, _total: int | None) -> None:
         nonlocal reports
         if reports == events:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), ended_by)
         reports += 1
 
-    request = CurationRequest((str(rows),), out, CurateSettings(), workers=2, chunk_rows=8)
+    request = CurationRequest((str(rows),), out, CurateSettings(), workers=2, chunk_rows=8, engine=engine)
     return curate(request, steps=STEPS, progress=count)
 
 
 if __name__ == "__main__":
-    curated(Path(sys.argv[1]), Path(sys.argv[2]), events=int(sys.argv[3]))
+    rows, out, events, engine, ended_by = sys.argv[1:]
+    curated(
+        Path(rows), Path(out), events=int(events), engine=cast("EngineName", engine), ended_by=signal.Signals[ended_by]
+    )

@@ -17,7 +17,7 @@ from tutelage.config.sections import LARGEST_COUNT
 from tutelage.curate.out_folder import CARD, DROPPED, WORK
 from tutelage.curate.pipeline import curate as curated
 from tutelage.curate.pipeline import sample
-from tutelage.curate.request import Curated, FileFormat
+from tutelage.curate.request import Curated, EngineName, FileFormat
 from tutelage.curate.restore import restore
 from tutelage.curate.selection import SELECT
 from tutelage.curate.steps import STEPS
@@ -53,6 +53,11 @@ Keep = Annotated[
 Workers = Annotated[
     int | None, typer.Option("--workers", min=1, max=1024, help="Processes; left out, one a core, up to 4.")
 ]
+EngineOption = Annotated[str, typer.Option("--engine", help="Who does the work: local, or ray, on a cluster.")]
+RayAddress = Annotated[
+    str | None,
+    typer.Option("--ray-address", help="HOST:PORT of a Ray cluster; left out, RAY_ADDRESS, else this machine alone."),
+]
 To = Annotated[str, typer.Option("--to", help="How the rows are written: jsonl or parquet.")]
 Tokenizer = Annotated[
     Path | None, typer.Option("--tokenizer", help="A tokenizer.json, to count tokens for the card, too.")
@@ -77,6 +82,8 @@ def curate(
     dry_run: DryRun = False,
     restored: Restore = None,
     workers: Workers = None,
+    engine: EngineOption = "local",
+    ray_address: RayAddress = None,
     shape: Shape = "auto",
     columns: Columns = None,
     to: To = "jsonl",
@@ -112,6 +119,7 @@ def curate(
     request = replace(
         request, workers=workers or request.workers, max_rows=max_rows or request.max_rows,
         file_format=_file_format(to), tokenizer=_tokenizer_file(tokenizer),
+        engine=_engine_name(engine, ray_address), ray_address=ray_address,
     )  # fmt: skip
     errors = Terminal(stderr=True)
     if dry_run:
@@ -158,6 +166,17 @@ def _file_format(name: str) -> FileFormat:
     if name not in ("jsonl", "parquet"):
         raise ConfigError(f"Rows cannot be written as '{name}'", expected="jsonl or parquet", fix="--to jsonl")
     return cast("FileFormat", name)
+
+
+def _engine_name(name: str, ray_address: str | None) -> EngineName:
+    if name not in ("local", "ray"):
+        raise ConfigError(f"There is no engine '{name}'", where="--engine", expected="local or ray", fix="--engine ray")
+    if ray_address is not None and name != "ray":
+        raise ConfigError(
+            "A Ray cluster is named, and the engine is not Ray", where="--ray-address", found=ray_address,
+            expected="--engine ray", fix="add --engine ray, or leave --ray-address out",
+        )  # fmt: skip
+    return cast("EngineName", name)
 
 
 def _tokenizer_file(path: Path | None) -> Path | None:

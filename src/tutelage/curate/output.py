@@ -50,7 +50,8 @@ def write_output(
     folder.mkdir(parents=True, exist_ok=True)
     begin_output(out)
     blocks = rows.blocks(rows=request.chunk_rows)
-    workshop.work(OutputWork(request.file_format, request.tokenizer), folder, rows, blocks, part_file, WRITING)
+    tokenizer = None if request.tokenizer is None else request.tokenizer.read_text(encoding="utf-8")
+    workshop.work(OutputWork(request.file_format, tokenizer), folder, rows, blocks, part_file, WRITING)
     parts = [part_file(folder, number) for number in range(len(blocks))]
     join = _join_lines if request.file_format == "jsonl" else _join_tables
     join(parts, out / DATA[request.file_format])

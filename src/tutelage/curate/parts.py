@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from tutelage.curate.request import FileFormat
 from tutelage.curate.row_json import with_metadata
-from tutelage.curate.stage_work import Answer, Question
-from tutelage.curate.store import StoredRow, read_batch, write_batch
+from tutelage.curate.stage_work import File, Result
+from tutelage.curate.store import StoredRow, read_batch
 from tutelage.curate.texts import message_text
 from tutelage.curate.token_counts import token_counts
-from tutelage.system.files import write_bytes
 from tutelage.types import Conversation
 
 SIZE_COLUMNS = ("prompt words", "reply words")
@@ -36,29 +35,27 @@ def _sizes_file(folder: Path, number: int) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class OutputWork:
-    """Writes the rows of a stretch as they stand in the output, and the lengths of their texts.
+    """The rows of a stretch as they stand in the output, and the lengths of their texts.
 
     Attributes:
         file_format: of the part: lines, or an Arrow file of one batch.
-        tokenizer: a tokenizer.json to count tokens with, without special ones; None counts none.
+        tokenizer: content of a tokenizer.json to count tokens with, without special ones; None counts none.
     """
 
     file_format: FileFormat
-    tokenizer: Path | None
+    tokenizer: str | None
 
-    def __call__(self, question: Question) -> Answer:
-        """Write both files, the part last."""
-        stored = question.stored()
-        write_batch(_sizes_file(question.folder, question.number), self._sizes(stored))
-        path = part_file(question.folder, question.number)
+    def __call__(self, stored: Sequence[StoredRow]) -> Result:
+        """Both files, the part last."""
+        return Result(((_sizes_file, self._sizes(stored)), self._part(stored)), {})
+
+    def _part(self, stored: Sequence[StoredRow]) -> File:
         if self.file_format == "jsonl":
             lines = "".join(f"{with_metadata(row.text, metadata_of(row))}\n" for row in stored)
-            write_bytes(path, lines.encode(), shared=True)
-        else:
-            from tutelage.curate.parquet_rows import parquet_batch
+            return part_file, lines.encode()
+        from tutelage.curate.parquet_rows import parquet_batch
 
-            write_batch(path, parquet_batch([(row.text, metadata_of(row)) for row in stored]))
-        return Answer(len(stored), {})
+        return part_file, parquet_batch([(row.text, metadata_of(row)) for row in stored])
 
     def _sizes(self, stored: Sequence[StoredRow]) -> Any:
         import pyarrow as pa

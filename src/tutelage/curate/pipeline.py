@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
+from tutelage.curate.engines import engine_for
 from tutelage.curate.entries import READ
 from tutelage.curate.funnel import Funnel
 from tutelage.curate.judging import judge
@@ -48,7 +49,8 @@ def curate(
 
     Raises:
         ConfigError: the folder holds something that is not ours, or a step cannot work with its settings.
-        DependencyError: a step needs a package that is not installed; no row has been read.
+        DependencyError: a step or the engine needs a package that is not installed; no row has been read.
+        EngineError: there is no such Ray cluster, or its workers have other packages than this machine.
         DataError: a file cannot be read, or changed while it was read.
         SaveError: the disk refuses.
     """
@@ -59,8 +61,13 @@ def curate(
     work = request.out / WORK
     try:
         work.mkdir(parents=True, exist_ok=True)
-        with locked(work, log=log), data_files.reading(files, request.sources):
-            return _curated(request, passes, data_files, progress)
+        with (
+            engine_for(request, log) as engine,
+            locked(work, log=log),
+            data_files.reading(files, request.sources),
+        ):
+            workshop = Workshop(engine, request.chunk_rows, progress)
+            return _curated(request, passes, data_files, workshop)
     except SaveError:
         raise
     except OSError as error:
@@ -123,12 +130,11 @@ def _passes(steps: Sequence[RowStep | CorpusStep]) -> Passes:
     return passes
 
 
-def _curated(request: CurationRequest, passes: Passes, data_files: DataFiles, progress: Progress) -> Curated:
+def _curated(request: CurationRequest, passes: Passes, data_files: DataFiles, workshop: Workshop) -> Curated:
     files, work = data_files.of(request.sources), request.out / WORK
     keys = stage_keys(request, passes, files, data_files.sha256)
     whole_key = output_key(request, keys[-1])
     restored = restored_rows(request.out, whole_key)
-    workshop = Workshop(request.process_count, request.chunk_rows, progress)
     # A file that two sources hold belongs to the first, as it does where sources have weights in training.
     source_of_file = {
         file.display_name: source for source in reversed(request.sources) for file in data_files.of([source])

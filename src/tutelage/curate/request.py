@@ -20,6 +20,7 @@ from tutelage.system.workers import default_workers
 from tutelage.types import Conversation
 
 FileFormat = Literal["jsonl", "parquet"]
+EngineName = Literal["local", "ray"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,11 @@ class CurationRequest:
         held_out: files of a run that must not be trained on.
         file_format: of the rows that are kept.
         tokenizer: a tokenizer.json, to count tokens for the card; None counts words alone.
-        workers: processes; None takes one for each core, up to 4.
+        workers: processes; None takes one for each core, up to 4, or all processors of a Ray cluster that is there.
         chunk_rows: rows worked on together; changes no row of the output.
         open_model: opens the models that steps ask; None where none can be asked.
+        engine: who does the work: processes of this machine, or a Ray cluster; changes no row of the output.
+        ray_address: of the cluster, as `ray_cluster` takes it.
     """
 
     sources: tuple[str, ...]
@@ -57,6 +60,8 @@ class CurationRequest:
     workers: int | None = None
     chunk_rows: int = CHUNK_ROWS
     open_model: OpenModel | None = None
+    engine: EngineName = "local"
+    ray_address: str | None = None
 
     @property
     def process_count(self) -> int:

@@ -45,7 +45,7 @@ def stage_keys(
         _key(
             files=[[file.display_name, sha256[file.display_name]] for file in files],
             reading=[request.shape, dict(request.columns), request.tree_paths, request.max_rows, request.chunk_rows],
-            code=_code(),
+            code=deciding_code(),
             libraries=_libraries(),
         )
     ]
@@ -77,7 +77,8 @@ def _key(**facts: Any) -> str:
 
 
 @cache
-def _code() -> str:
+def deciding_code() -> str:
+    """The hash of the code that decides what becomes of a row."""
     inner = [
         package.name
         for room in DECIDING_ROOMS

@@ -1,6 +1,7 @@
-"""The work of a stage on one stretch of rows: asked of a worker process, or done in this one, with the same result.
+"""The work of a stage on one stretch of rows: what is made of rows, and who has it made.
 
-A question names chunks and places in them, and where the answer is written; the answer itself is small.
+A work makes files of rows and touches no disk, so that it is the same in this process, in one beside it and on another
+machine. An engine takes rows to it and puts the files in their place.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,11 @@ from tutelage.curate.entries import entries_batch
 from tutelage.curate.judging import judge
 from tutelage.curate.step import CorpusStep, RowStep
 from tutelage.curate.store import Rows, StoredRow, rows_batch, stored_rows, write_batch
+from tutelage.system.files import write_bytes
 from tutelage.system.workers import Workers, serve
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 AHEAD = 2
 """Stretches under way for each worker, so that none waits for another's slow one."""
@@ -35,9 +40,9 @@ class Question(NamedTuple):
     folder: Path
     number: int
 
-    def stored(self) -> list[StoredRow]:
-        """The rows in question."""
-        return stored_rows(Rows(self.chunks, self.places, labels=self.labels).batch(0, len(self.places)))
+    def batch(self) -> pa.RecordBatch:
+        """The rows in question, as they lie in chunks."""
+        return Rows(self.chunks, self.places, labels=self.labels).batch(0, len(self.places))
 
 
 class Answer(NamedTuple):
@@ -47,11 +52,33 @@ class Answer(NamedTuple):
     seconds: dict[str, float]
 
 
-class Work(Protocol):
-    """What is done with a stretch of rows; picklable."""
+File = tuple[Callable[[Path, int], Path], "pa.RecordBatch | bytes"]
+"""The path of a file by its folder and number, and what it holds."""
 
-    def __call__(self, question: Question) -> Answer:
-        """Do it: write the files, and say how long it took."""
+
+class Result(NamedTuple):
+    """What was made of a stretch: its files in the order they are written, and how long each part took, in seconds."""
+
+    files: tuple[File, ...]
+    seconds: dict[str, float]
+
+
+class Work(Protocol):
+    """What is made of a stretch of rows; picklable. It reads no file that other machines may not have."""
+
+    def __call__(self, stored: Sequence[StoredRow]) -> Result:
+        """Make it of the rows alone."""
+
+
+class Engine(Protocol):
+    """Who does the work: processes of this machine, or those of a cluster."""
+
+    def answers(self, work: Work, questions: Sequence[Question]) -> Iterator[Answer]:
+        """Do the work of all stretches, and have its files written; answers come in any order.
+
+        Raises:
+            FitError: the system ended workers, as it does when memory runs out.
+        """
 
 
 def rows_file(folder: Path, number: int) -> Path:
@@ -75,16 +102,12 @@ class RowWork:
 
     steps: tuple[RowStep, ...]
 
-    def __call__(self, question: Question) -> Answer:
-        """Judge the rows, write those that go on and what was said."""
-        started = time.perf_counter()
-        stored = question.stored()
-        read = time.perf_counter() - started
+    def __call__(self, stored: Sequence[StoredRow]) -> Result:
+        """Judge the rows: what was said, and those that go on."""
         judged = judge(self.steps, stored)
         started = time.perf_counter()
-        write_batch(entries_file(question.folder, question.number), entries_batch(judged.entries))
-        write_batch(rows_file(question.folder, question.number), rows_batch(judged.rows))
-        return Answer(len(stored), {"read": read, **judged.seconds, "write": time.perf_counter() - started})
+        files = (entries_file, entries_batch(judged.entries)), (rows_file, rows_batch(judged.rows))
+        return Result(files, {**judged.seconds, "write": time.perf_counter() - started})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,40 +116,62 @@ class FeatureWork:
 
     step: CorpusStep
 
-    def __call__(self, question: Question) -> Answer:
-        """Compute and write it."""
+    def __call__(self, stored: Sequence[StoredRow]) -> Result:
+        """Compute it."""
         started = time.perf_counter()
-        conversations = [row.conversation for row in question.stored()]
+        conversations = [row.conversation for row in stored]
         read = time.perf_counter() - started
         started = time.perf_counter()
         batch = self.step.features(conversations)
         assert batch.num_rows == len(conversations), f"{self.step.name} has a line for each row"
-        computed = time.perf_counter() - started
-        write_batch(features_file(question.folder, question.number), batch)
-        return Answer(len(conversations), {"read": read, f"{self.step.name} (features)": computed})
+        seconds = {"read": read, f"{self.step.name} (features)": time.perf_counter() - started}
+        return Result(((features_file, batch),), seconds)
 
 
-def answers(work: Work, questions: Sequence[Question], workers: int) -> Iterator[Answer]:
-    """Do the work of all stretches, in as many processes; answers come in the order of the questions.
+@dataclass(frozen=True, slots=True)
+class LocalEngine:
+    """Processes of this machine.
 
-    Raises:
-        FitError: the system ended a worker, as it does when memory runs out.
+    Attributes:
+        workers: how many; one alone is this process itself.
     """
-    if workers == 1 or len(questions) < 2:
-        for question in questions:
-            with without_collections():
-                answer = work(question)
-            yield answer
-        return
-    under_way: list[Any] = []
-    count = min(workers, len(questions))
-    with Workers(__name__, work, count, where=_where, fix="use fewer workers: --workers 1") as pool:
-        for question in questions:
-            under_way.append(pool.submit(question))
-            if len(under_way) > AHEAD * count:
-                yield under_way.pop(0).result()
-        for future in under_way:
-            yield future.result()
+
+    workers: int
+
+    def answers(self, work: Work, questions: Sequence[Question]) -> Iterator[Answer]:
+        """Do the work of all stretches; answers come in the order of the questions.
+
+        Raises:
+            FitError: the system ended a worker, as it does when memory runs out.
+        """
+        if self.workers == 1 or len(questions) < 2:
+            for question in questions:
+                yield _done(work, question)
+            return
+        under_way: list[Any] = []
+        count = min(self.workers, len(questions))
+        with Workers(__name__, work, count, where=place_of, fix="use fewer workers: --workers 1") as pool:
+            for question in questions:
+                under_way.append(pool.submit(question))
+                if len(under_way) > AHEAD * count:
+                    yield under_way.pop(0).result()
+            for future in under_way:
+                yield future.result()
+
+
+def work_on(work: Work, batch: pa.RecordBatch) -> Result:
+    """What the work makes of rows as they lie in chunks; their decoding counts as reading."""
+    with without_collections():
+        started = time.perf_counter()
+        stored = stored_rows(batch)
+        read = time.perf_counter() - started
+        result = work(stored)
+    return result._replace(seconds=_sum({"read": read}, result.seconds))
+
+
+def place_of(question: Question) -> str:
+    """Where a question is about, for an error."""
+    return f"stretch {question.number} of {question.folder.name}"
 
 
 @contextmanager
@@ -148,14 +193,30 @@ def serve_worker() -> None:
     """The worker's side: it starts with the work."""
 
     def prepare(work: Work) -> Callable[[Question], Answer]:
-        def answer(question: Question) -> Answer:
-            with without_collections():
-                return work(question)
-
-        return answer
+        return lambda question: _done(work, question)
 
     serve(prepare)
 
 
-def _where(question: Question) -> str:
-    return f"stretch {question.number} of {question.folder.name}"
+def _done(work: Work, question: Question) -> Answer:
+    started = time.perf_counter()
+    batch = question.batch()
+    read = time.perf_counter() - started
+    result = work_on(work, batch)
+    started = time.perf_counter()
+    for path_of, content in result.files:
+        path = path_of(question.folder, question.number)
+        if isinstance(content, bytes):
+            write_bytes(path, content, shared=True)
+        else:
+            write_batch(path, content)
+    written = time.perf_counter() - started
+    return Answer(batch.num_rows, _sum({"read": read}, result.seconds, {"write": written}))
+
+
+def _sum(*parts: dict[str, float]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for seconds in parts:
+        for name, taken in seconds.items():
+            total[name] = total.get(name, 0.0) + taken
+    return total

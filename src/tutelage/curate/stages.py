@@ -20,11 +20,11 @@ from tutelage.curate.decided import view_of, write_decisions
 from tutelage.curate.entries import READ, Entry, counts_in, entries_batch, entries_in, entry_of
 from tutelage.curate.row_json import row_json
 from tutelage.curate.stage_work import (
+    Engine,
     FeatureWork,
     Question,
     RowWork,
     Work,
-    answers,
     entries_file,
     features_file,
     rows_file,
@@ -77,12 +77,12 @@ class Stage:
 
 @dataclass(slots=True)
 class Workshop:
-    """How stages are computed: in how many processes, in chunks of how many rows, and who hears of it.
+    """How stages are computed: by whom, in chunks of how many rows, and who hears of it.
 
     `computed` counts the files that were written, by stage; `seconds` sums what each step took in all processes.
     """
 
-    workers: int
+    engine: Engine
     chunk_rows: int
     progress: Progress = lambda _title, _done, _total: None
     computed: Counter[str] = field(default_factory=Counter)
@@ -176,7 +176,7 @@ class Workshop:
                 questions.append(Question(part.chunks, part.places, part.labels, folder, number))
         done = len(rows) - sum(len(question.places) for question in questions)
         self.progress(title, done, len(rows))
-        for answer in answers(work, questions, self.workers):
+        for answer in self.engine.answers(work, questions):
             done += answer.rows
             self.computed[title] += 1
             self.seconds.update(answer.seconds)

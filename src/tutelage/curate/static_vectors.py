@@ -83,6 +83,8 @@ def static_vectors(folder: Path) -> StaticVectors:
     from safetensors.numpy import load_file
     from tokenizers import Tokenizer
 
+    if not folder.is_dir():  # this worker is on another machine, which has the package elsewhere
+        folder = require_static_vectors("A worker", "leave out the step that needs it")
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
     tokenizer.no_padding()
     tokenizer.no_truncation()

@@ -109,6 +109,18 @@ def write_batch(path: Path, batch: pa.RecordBatch) -> None:
         raise
 
 
+def file_bytes(content: pa.RecordBatch | bytes) -> pa.Buffer:
+    """What `write_batch` would write, or the bytes themselves, in memory."""
+    import pyarrow as pa
+
+    if isinstance(content, bytes):
+        return pa.py_buffer(content)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, content.schema) as writer:
+        writer.write_batch(content)
+    return sink.getvalue()
+
+
 def read_batch(path: Path) -> pa.RecordBatch:
     """The one batch of a file, memory-mapped."""
     import pyarrow as pa

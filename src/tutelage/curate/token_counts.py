@@ -12,14 +12,14 @@ from tutelage.errors import ConfigError
 ENCODED_TOGETHER = 512
 
 
-def token_counts(texts: Sequence[str], path: Path) -> list[int]:
+def token_counts(texts: Sequence[str], content: str) -> list[int]:
     """Tokens of each text.
 
     Args:
         texts: any number.
-        path: a tokenizer.json.
+        content: of a tokenizer.json. The file itself is not on every machine that counts.
     """
-    tokenizer, counts = _tokenizer(path), []
+    tokenizer, counts = _tokenizer(content), []
     for start in range(0, len(texts), ENCODED_TOGETHER):
         encodings = tokenizer.encode_batch_fast(list(texts[start : start + ENCODED_TOGETHER]), add_special_tokens=False)
         counts += [len(encoding.ids) for encoding in encodings]
@@ -53,7 +53,7 @@ def tokenizer_file(step: str, reader: str, value: str | None, otherwise: str) ->
 
 
 @lru_cache(maxsize=2)
-def _tokenizer(path: Path) -> Any:
+def _tokenizer(content: str) -> Any:
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_file(str(path))
+    return Tokenizer.from_str(content)

@@ -51,7 +51,7 @@ def publish(scratch: Path, path: Path) -> None:
     sync(path.parent)
 
 
-def write_bytes(path: Path, content: bytes, *, shared: bool = False) -> None:
+def write_bytes(path: Path, content: bytes | memoryview, *, shared: bool = False) -> None:
     """Write a file that is whole or as it was before.
 
     Args:

@@ -35,11 +35,16 @@ class _Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class _Failure:
+class Failure:
     """An exception on its way from a worker to the parent, with where it came from."""
 
     error: Exception
     trace: str
+
+    def raised(self) -> Exception:
+        """The exception, to be raised by the parent."""
+        self.error.add_note(f"In a worker process:\n{self.trace}")
+        return self.error
 
 
 def default_workers() -> int:
@@ -59,7 +64,7 @@ def serve(prepare: Callable[[Any], Callable[[Any], Any]]) -> None:
     answer = prepare(_receive(inward))
     with suppress(BrokenPipeError):
         while (question := _receive(inward)) is not None:
-            _send(outward, True if isinstance(question, _Ready) else _answer_or_failure(answer, question))
+            _send(outward, True if isinstance(question, _Ready) else answer_or_failure(answer, question))
     os._exit(0)  # nothing to tidy; an ordinary exit would try once more to write to a parent that is gone
 
 
@@ -128,9 +133,8 @@ class Workers:
                 answer = self._answer_in_time(process, question, self._limit_seconds)
         finally:
             self._idle.put(process if process.poll() is None else self._replaced(process))
-        if isinstance(answer, _Failure):
-            answer.error.add_note(f"In a worker process:\n{answer.trace}")
-            raise answer.error
+        if isinstance(answer, Failure):
+            raise answer.raised()
         return answer
 
     def _answer_in_time(self, process: subprocess.Popen[bytes], question: Any, limit_seconds: float) -> Any:
@@ -192,11 +196,12 @@ class Workers:
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)  # noqa: S603 our own code
 
 
-def _answer_or_failure(answer: Callable[[Any], Any], question: Any) -> Any:
+def answer_or_failure(answer: Callable[[Any], Any], question: Any) -> Any:
+    """The answer to a question, or what was raised instead (`Failure`), in a form that can travel."""
     try:
         return answer(question)
     except Exception as error:  # noqa: BLE001 it is raised again where the question came from
-        return _Failure(_picklable(error), traceback.format_exc())
+        return Failure(_picklable(error), traceback.format_exc())
 
 
 def _with_length(data: bytes) -> bytes:

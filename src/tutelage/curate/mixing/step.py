@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -40,14 +39,14 @@ class Mix:
         settings: what the mixture is to be.
         seed: of what is drawn.
         sources: what the user named, in that order.
-        tokenizer: a tokenizer.json, where tokens are counted.
+        tokenizer: content of a tokenizer.json, where tokens are counted.
         facts: what the tokenizer is.
     """
 
     settings: MixSettings
     seed: int = 0
     sources: tuple[str, ...] = ()
-    tokenizer: Path | None = None
+    tokenizer: str | None = None
     facts: list[str] = field(default_factory=list)
     name: str = NAME
 
@@ -224,8 +223,8 @@ def _build(settings: MixSettings, context: StepContext) -> Mix:
     tokenizer, facts = None, []
     if settings.trained_tokens is not None:
         otherwise = "choose a number of rows: curate.mix.rows=10000"
-        tokenizer = tokenizer_file(NAME, "trained_tokens", settings.tokenizer, otherwise)
-        facts = [file_sha256(tokenizer)]
+        path = tokenizer_file(NAME, "trained_tokens", settings.tokenizer, otherwise)
+        tokenizer, facts = path.read_text(encoding="utf-8"), [file_sha256(path)]
     return Mix(settings, context.seed, context.sources, tokenizer, facts)
 
 

@@ -59,14 +59,14 @@ class Select:
     Attributes:
         settings: how many, and by which rule.
         seed: of what is drawn.
-        tokenizer: a tokenizer.json, where tokens are counted.
+        tokenizer: content of a tokenizer.json, where tokens are counted.
         folder: of the packaged vectors, where they are used.
         facts: what the vectors and the tokenizer are.
     """
 
     settings: SelectSettings
     seed: int = 0
-    tokenizer: Path | None = None
+    tokenizer: str | None = None
     folder: Path | None = None
     facts: list[str] = field(default_factory=list)
     name: str = NAME
@@ -221,8 +221,8 @@ def _build(settings: SelectSettings, context: StepContext) -> Select:
     tokenizer, facts = None, []
     if settings.trained_tokens is not None:
         otherwise = "choose a number of rows: curate.select.keep=1000"
-        tokenizer = tokenizer_file(NAME, "trained_tokens", settings.tokenizer, otherwise)
-        facts = ["tokenizer", file_sha256(tokenizer)]
+        path = tokenizer_file(NAME, "trained_tokens", settings.tokenizer, otherwise)
+        tokenizer, facts = path.read_text(encoding="utf-8"), ["tokenizer", file_sha256(path)]
     folder = None
     if settings.vectors == "wordllama":
         folder = require_static_vectors(f"curate.{NAME}.vectors = 'wordllama'", f"curate.{NAME}.vectors=hashed")
