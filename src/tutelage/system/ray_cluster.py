@@ -69,7 +69,7 @@ def ray_cluster(address: str | None, workers: int) -> Iterator[Any]:
         raise ConfigError(
             "Ray's client protocol is not supported", where=f"--ray-address or {ADDRESS}", found=address,
             expected="HOST:PORT of the head node, from a machine of the cluster, or auto",
-            fix="run the command on the cluster: ray job submit -- tutelage curate ...",
+            fix="run the command on a machine of the cluster, with the address that ray start names",
         )  # fmt: skip
     import ray
 
