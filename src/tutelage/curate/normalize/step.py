@@ -50,14 +50,12 @@ class Normalize:
 
     Args:
         settings: which edits are made.
-        context: not used; every step is built so.
 
     Raises:
         DependencyError: ftfy is asked for and not installed.
     """
 
     settings: NormalizeSettings
-    context: StepContext = field(default_factory=StepContext)
     name: str = field(default="normalize", init=False)
     edits: tuple[TextEdit, ...] = field(init=False)
 
@@ -181,9 +179,13 @@ def _reasoning_mended(row: Conversation, changes: list[Change]) -> Conversation 
     return replace(row, messages=tuple(messages)) if changed else row
 
 
+def _build(settings: NormalizeSettings, _: StepContext) -> Normalize:
+    return Normalize(settings)
+
+
 NORMALIZE: Final = StepDefinition(
     "normalize",
     "mends debris of encodings, exports and templates in texts; drops what cannot be mended in one way",
     NormalizeSettings,
-    Normalize,
+    _build,
 )

@@ -32,7 +32,6 @@ class Quality:
 
     Args:
         settings: which rules are on.
-        context: not used; every step is built so.
 
     Raises:
         DependencyError: a rule that is on needs a package that is not installed.
@@ -40,7 +39,6 @@ class Quality:
     """
 
     settings: QualitySettings
-    context: StepContext = field(default_factory=StepContext)
     name: str = field(default="quality", init=False)
     rules: tuple[ActiveRule, ...] = field(init=False)
 
@@ -90,9 +88,13 @@ class Quality:
         return Edited(conversation, tuple(changes))
 
 
+def _build(settings: QualitySettings, _: StepContext) -> Quality:
+    return Quality(settings)
+
+
 QUALITY: Final = StepDefinition(
     "quality",
     "drops rows that are empty, cut, repetitive, broken or refuse, by rules that each can be set to report",
     QualitySettings,
-    Quality,
+    _build,
 )
