@@ -9,16 +9,13 @@ from collections.abc import Iterable
 from functools import cache
 
 from tutelage.types import Conversation, Message, Role
+from tutelage.words import UNSPACED
 
 SEPARATOR = "\n\n"
 """Between the texts of two turns."""
 _ASCII_WORD, _WORD = re.compile(r"\w+", re.ASCII), re.compile(r"\w+")
-_UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
-    "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
-)
-"""Ranges of scripts that are written without spaces: Thai, Lao, Burmese, Khmer, kana and Han. Source: Unicode 15,
-chapters 16 and 18. Each character of them is a word, as nothing shows where their words end."""
+_UNSPACED = "".join(f"{chr(first)}-{chr(last)}" for first, last in UNSPACED)
+"""Each character of these is a word, as nothing shows where their words end."""
 _LAST_MARK = 0x1FFFF
 """Marks beyond it are variation selectors, which belong to no word."""
 

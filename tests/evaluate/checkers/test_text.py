@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from tutelage.evaluate.checkers.checker import without_reference
 from tutelage.evaluate.checkers.text import (
     exact_match,
-    longest_common_subsequence,
     normalized_match,
     normalized_words,
     rouge_l,
     token_f1,
 )
 from tutelage.types import Address, Prompt
+from tutelage.words import longest_common_subsequence
 
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "d"]), max_size=12)
 

@@ -6,23 +6,12 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
 
 from tutelage.evaluate.checkers.checker import Checker
 from tutelage.types import Prompt
+from tutelage.words import longest_common_subsequence, plain_words, split_words
 
 ARTICLES = re.compile(r"\b(?:a|an|the)\b")
-UNSPACED = (
-    (0x0E00, 0x0EFF),  # Thai, Lao
-    (0x1000, 0x109F),  # Myanmar
-    (0x1780, 0x17FF),  # Khmer
-    (0x3040, 0x30FF),  # Hiragana, Katakana
-    (0x3400, 0x4DBF),
-    (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0x20000, 0x3FFFF),  # Han, in four places
-)
-"""Scripts written without spaces between words. Source: Unicode 16, Blocks."""
 
 
 def exact_match(prompt: Prompt, reply: str) -> float:
@@ -66,32 +55,10 @@ def normalized_words(text: str) -> list[str]:
     """Words of SQuAD's normalization: small letters, without punctuation and without the English a, an and the.
 
     In ASCII text they are SQuAD's own. Elsewhere all that Unicode calls punctuation goes, too, and what is written
-    without spaces (`UNSPACED`) is counted by the character. No articles but the English ones are known.
+    without spaces is counted by the character. No articles but the English ones are known.
     """
     kept = "".join(character for character in text.lower() if not _is_punctuation(character))
-    return _split(ARTICLES.sub(" ", kept))
-
-
-def plain_words(text: str) -> list[str]:
-    """Runs of letters and digits, in small letters; what is written without spaces by the character."""
-    return _split("".join(character if _is_of_word(character) else " " for character in text.lower()))
-
-
-def longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
-    """How many words the longest common subsequence has.
-
-    Source: Hyyrö 2004 (bit-parallel LCS-length computation revisited), algorithm of section 3: one bit a word of
-    `second`, 0 where the length rises.
-    """
-    places: dict[str, int] = {}
-    for place, word in enumerate(second):
-        places[word] = places.get(word, 0) | 1 << place
-    everything = (1 << len(second)) - 1
-    bits = everything
-    for word in first:
-        matches = bits & places.get(word, 0)
-        bits = ((bits + matches) | (bits - matches)) & everything
-    return len(second) - bits.bit_count()
+    return split_words(ARTICLES.sub(" ", kept))
 
 
 def _f_measure(common: int, found: int, wanted: int) -> float:
@@ -99,20 +66,8 @@ def _f_measure(common: int, found: int, wanted: int) -> float:
     return 2 * common / (found + wanted)
 
 
-def _split(text: str) -> list[str]:
-    return "".join(f" {character} " if _is_unspaced(character) else character for character in text).split()
-
-
 def _is_punctuation(character: str) -> bool:
     return character in string.punctuation or unicodedata.category(character).startswith("P")
-
-
-def _is_of_word(character: str) -> bool:
-    return character.isalnum() or unicodedata.category(character).startswith("M")  # vowel signs and accents are marks
-
-
-def _is_unspaced(character: str) -> bool:
-    return character > "\u0dff" and any(first <= ord(character) <= last for first, last in UNSPACED)
 
 
 TEXT_CHECKERS = (
