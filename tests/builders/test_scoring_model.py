@@ -181,3 +181,35 @@ def test_without_torch_the_install_line_is_named(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(DependencyError, match="needs torch") as error:
         curation._open_model(request("smollm2-135m"))
     assert "pip install 'tutelage[train]'" in str(error.value.fix)
+
+
+def test_vectors_are_weighted_means_of_the_last_hidden_states(model: LocalModel, tiny_model_folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_folder)
+    network = AutoModelForCausalLM.from_pretrained(tiny_model_folder, dtype=torch.float32).eval()
+    texts = [DIALOG, ("Hello", "Yes.")]
+    found = model.vectors([row(*each) for each in texts])
+    for vector, each in zip(found, texts, strict=True):
+        roles = ("user", "assistant") * len(each)
+        turns = [{"role": role, "content": text} for role, text in zip(roles, each, strict=False)]
+        ids = tokenizer.apply_chat_template(turns, tokenize=True, return_tensors="pt", return_dict=True)["input_ids"]
+        with torch.no_grad():
+            states = network(ids, output_hidden_states=True).hidden_states[-1][0]
+        counts = torch.arange(1, len(states) + 1, dtype=torch.float32)
+        expected = (states * counts[:, None]).sum(0) / counts.sum()
+        assert vector == pytest.approx(expected.numpy(), abs=1e-5)
+
+
+def test_vectors_are_of_the_first_tokens_of_a_long_row_and_of_documents_too(model: LocalModel) -> None:
+    model.renderer = scoring_model.replace(model.renderer, most_tokens=50)
+    long, longer, document, empty = model.vectors(
+        [
+            row("Hello " * 300, "Yes."),
+            row("Hello " * 400, "No."),
+            Conversation((Message("text", "A document."),), Address("rows", 1)),
+            Conversation((Message("text", ""),), Address("rows", 2)),
+        ]
+    )
+    assert long == pytest.approx(longer)
+    assert not isinstance(document, Unread)
+    assert document.shape == (64,)
+    assert isinstance(empty, Unread)

@@ -21,19 +21,22 @@ import transformers
 from tutelage.builders.renderer import renderer_for
 from tutelage.config import RenderSettings
 from tutelage.curate.scoring_model import ModelRequest, ReplyLosses, Unread, Vector
-from tutelage.errors import FitError, TemplateError
+from tutelage.errors import ConfigError, FitError, TemplateError
 from tutelage.evaluate.heldout import heldout_by_document
 from tutelage.model.architecture import Architecture, architecture_of
 from tutelage.model.checksums import model_sha256
 from tutelage.model.configuration import CONFIG_FILE, causal_configuration
 from tutelage.model.load import load
 from tutelage.model.locate import model_folder
-from tutelage.model.loss import row_loss
+from tutelage.model.loss import hidden_states, row_loss
 from tutelage.model.out_of_memory import release_memory
 from tutelage.model.positions import stated_positions
 from tutelage.model.precision import cast_model, device_here, resolve_precision
 from tutelage.pack.packing import pack_rows
 from tutelage.render import Renderer
+from tutelage.render.rendered_row import RenderedRow
+from tutelage.render.required_text import Unproven
+from tutelage.render.row_size import too_deep
 from tutelage.system.files import cache_folder
 from tutelage.system.seals import file_sha256
 from tutelage.system.source_code import source_code_sha256
@@ -49,7 +52,7 @@ DECIDING_PACKAGES = (
     "tutelage.pack",
 )
 """Whose code decides the numbers, with this file."""
-WITH_PROMPT, ALONE = "with its prompt", "alone"
+WITH_PROMPT, ALONE, WHOLE = "with its prompt", "alone", "whole"
 Said = TypeVar("Said")
 _Losses = dict[Address, tuple[float, int]]
 
@@ -115,8 +118,8 @@ class LocalModel:
         return self._isolated(self._losses, conversations)
 
     def vectors(self, conversations: Sequence[Conversation]) -> list[Vector | Unread]:
-        """The position-weighted mean of the last hidden states of each row's tokens."""
-        raise NotImplementedError
+        """The position-weighted mean of the last hidden states of each row's first tokens."""
+        return self._isolated(self._vectors, conversations)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Architecture]:
@@ -171,6 +174,39 @@ class LocalModel:
         sums = self._sums(documents)
         return [unread[row] if row in unread else _reply_losses(row, sums) for row in range(len(conversations))]
 
+    def _vectors(self, conversations: Sequence[Conversation]) -> list[Vector | Unread]:
+        found: dict[int, Vector | Unread] = {}
+        documents: list[Example] = []
+        for row, conversation in enumerate(conversations):
+            try:
+                ids = np.array(self._written(conversation)[: self.renderer.most_tokens], dtype=np.int32)
+            except Unproven as finding:
+                found[row] = Unread(finding.reason, str(finding))
+                continue
+            if len(ids):
+                documents.append(Example(Address(WHOLE, row), 0, ids, np.zeros(len(ids), dtype=np.float32), ()))
+            else:
+                found[row] = Unread("empty", "no token is left of it")
+        if documents:
+            model, architecture = self._loaded
+            if architecture.head == "whole":
+                raise ConfigError(
+                    "This kind of model shows no hidden states", where=f"{self.request.setting}.model",
+                    found=self.name, expected="a decoder with an output head", fix="name another model",
+                )  # fmt: skip
+            for packed in self._packed(documents, architecture, share_prefixes=False):
+                found |= dict(_weighted_means(model, packed, architecture))
+        return [found[row] for row in range(len(conversations))]
+
+    def _written(self, conversation: Conversation) -> list[int]:
+        """The whole row as the template writes it, or a document as it stands."""
+        if conversation.is_text:
+            return self.renderer.tokenizer.encode_document(conversation.messages[0].content or "")
+        if (deep := too_deep(conversation)) is not None:
+            raise Unproven(deep.reason, deep.detail)
+        row = RenderedRow(conversation, self.renderer.template, self.renderer.form)
+        return self.renderer.tokenizer.encode([row.render(len(conversation.messages), generation_prompt=False)])[0]
+
     def _too_long(self, examples: Sequence[Example]) -> int:
         """The tokens of the longest, or 0 where all can be read."""
         assert self.renderer.most_tokens is not None
@@ -218,13 +254,27 @@ class LocalModel:
 
         return dict(heldout_by_document(model, self._packed(documents, architecture), row_loss=loss).documents)
 
-    def _packed(self, documents: Sequence[Example], architecture: Architecture) -> tuple[PackedSequence, ...]:
+    def _packed(
+        self, documents: Sequence[Example], architecture: Architecture, *, share_prefixes: bool = True
+    ) -> tuple[PackedSequence, ...]:
         return pack_rows(
             documents,
             row_tokens=max(ROW_TOKENS, *(len(document.ids) for document in documents)),
-            share_prefixes=architecture.shares_prefixes and device_here() == "cpu",
+            share_prefixes=share_prefixes and architecture.shares_prefixes and device_here() == "cpu",
             documents_isolated=architecture.documents_isolated,
         )
+
+
+@torch.no_grad()
+def _weighted_means(model: Any, row: PackedSequence, architecture: Architecture) -> Iterator[tuple[int, Vector]]:
+    """Of each document its number and the mean of its states [S, D], in which the t-th counts t times."""
+    states_RD = hidden_states(model, row, architecture=architecture)[0][0].float()
+    start = 0
+    for address, tokens in zip(row.addresses, row.document_tokens, strict=True):
+        weights_S = torch.arange(1, tokens + 1, dtype=torch.float32, device=states_RD.device)
+        mean_D = (weights_S / weights_S.sum()) @ states_RD[start : start + tokens]
+        yield address.number, mean_D.cpu().numpy()
+        start += tokens
 
 
 def _alone(row: int, opening: TokenIds, reply: TokenIds) -> Example:

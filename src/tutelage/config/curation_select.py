@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from tutelage.config.curation_scores import SCORING_MODEL
 from tutelage.config.sections import LARGEST_COUNT, Section, Text
 
-SelectMethod = Literal["random", "longest", "score", "diversity", "score_first"]
+SelectMethod = Literal["random", "longest", "score", "diversity", "score_first", "rds"]
 
 
 class SelectSettings(Section):
@@ -36,11 +37,12 @@ class SelectSettings(Section):
     method: SelectMethod = Field(
         default="random",
         description="Which rows: drawn (random), those with the longest replies (longest), the highest scores (score), "
-        "those that are like as many rows as can be, or far apart (diversity), or the highest scores that are like no "
-        "row chosen before (score_first).",
+        "those that are like as many rows as can be, or far apart (diversity), the highest scores that are like no row "
+        "chosen before (score_first), or the nearest to examples of yours (rds).",
         json_schema_extra={
             "source": "random and longest are what others are held against: Xia et al. 2024 (2410.09335), Zhao et al. "
-            "2024 (2402.04833); score_first: Liu et al. 2024 (2312.15685), section 3"
+            "2024 (2402.04833); score_first: Liu et al. 2024 (2312.15685), section 3; rds: Ivison et al. 2025 "
+            "(2503.01807), RDS+ with algorithm 1"
         },
     )
     score: Text = Field(
@@ -60,6 +62,30 @@ class SelectSettings(Section):
         description="What rows are compared by: their words and pairs of words, hashed, or the vectors that "
         "wordllama brings.",
         json_schema_extra={"source": "Weinberger et al. 2009 (hashing); wordllama 0.4: an extra package"},
+    )
+    target_rows: list[Text] = Field(
+        default=[],
+        description="For rds: files of rows such as the model is to become good at; never those that you measure on.",
+        json_schema_extra={"source": "the user's choice; none by default"},
+    )
+    model: Text = Field(
+        default=SCORING_MODEL,
+        description="For rds: the model whose hidden states rows are compared by: a short name, a local folder, or a "
+        "hub id.",
+        json_schema_extra={"source": "our choice, as it is at hand; Ivison et al. 2025 take the model to be trained"},
+    )
+    template: Text | None = Field(
+        default=None,
+        description="For rds: the chat template that rows are written in: a Jinja file or a format by name; without it "
+        "the model's own.",
+        json_schema_extra={"source": "the checkpoint's own; pretrained models often have none"},
+    )
+    most_tokens: int = Field(
+        default=2048,
+        ge=16,
+        le=LARGEST_COUNT,
+        description="For rds: the first tokens of a row that are read.",
+        json_schema_extra={"source": "Ivison et al. 2025 (2503.01807): 2,048 in their code", "usual": [512, 4096]},
     )
     similarity: float = Field(
         default=0.9,

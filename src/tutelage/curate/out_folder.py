@@ -18,7 +18,7 @@ LEDGER, DROPPED, FUNNEL, CARD, HASHES = "ledger.jsonl", "dropped.jsonl", "funnel
 PAGE = "page.html"
 RESTORED = "restored"
 """What marks rows that were put back, in the books, and the key of an output that has such."""
-REPORTS: Final = frozenset({"consistency.json", "decontaminate.json", "mix.json", "model_scores.json"})
+REPORTS: Final = frozenset({"consistency.json", "decontaminate.json", "mix.json", "model_scores.json", "select.json"})
 """Files of what corpus steps found, by the names of these steps."""
 WORK = ".work"
 OURS = frozenset({*DATA.values(), LEDGER, DROPPED, FUNNEL, CARD, HASHES, PAGE, WORK, *REPORTS})

@@ -81,7 +81,7 @@ class ScoringModel(Protocol):
     def vectors(self, conversations: Sequence[Conversation]) -> list[Vector | Unread]:
         """Of each row the mean of the last hidden states of its tokens, in which the t-th counts t times: float32 [D].
 
-        Source: Ivison et al. 2025 (2503.01807), section 3.2 (RDS+); Muennighoff 2022 (2202.08904), section 3.1.
+        Source: Ivison et al. 2025 (2503.01807), RDS+; Muennighoff 2022 (2202.08904), whose mean it is.
         """
 
 

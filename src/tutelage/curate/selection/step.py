@@ -12,20 +12,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.config.curation_select import SelectSettings
 from tutelage.curate.clusters import clusters_of
+from tutelage.curate.judging import STEP_FAILED
 from tutelage.curate.preference import scores_of
 from tutelage.curate.selection.allowance import Allowance, quotas_by_source
 from tutelage.curate.selection.coverage import Covered, coverage_lines, sampled_runs, topic_count
 from tutelage.curate.selection.diversity import facility_location, k_center, nearest_chosen, score_first
+from tutelage.curate.selection.targets import Near, Targets, targets_of
 from tutelage.curate.source_names import OTHERS, require_sources
 from tutelage.curate.static_vectors import require_static_vectors, static_vectors
-from tutelage.curate.step import Decisions, StepContext, StepDefinition
+from tutelage.curate.step import Decisions, Here, StepContext, StepDefinition
 from tutelage.curate.store import Rows
 from tutelage.curate.text_vectors import Vectors, centered, compared_text, hashed_vectors, vector_column, vectors_of
 from tutelage.curate.texts import reply_text
@@ -45,11 +47,15 @@ _SCORED = ("score", "score_first")
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is known of all rows: vectors, characters of their replies, and scores, NaN for a row without one."""
+    """What is known of all rows: vectors, characters of their replies, and scores, NaN for a row without one.
+
+    `near` is how near they are to targets, where there are such.
+    """
 
     vectors: Vectors
     characters: NDArray[np.int64]
     scores: NDArray[np.float64]
+    near: Near | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +67,16 @@ class Select:
         seed: of what is drawn.
         tokenizer: content of a tokenizer.json, where tokens are counted.
         folder: of the packaged vectors, where they are used.
-        facts: what the vectors and the tokenizer are.
+        facts: what the vectors, the tokenizer and the targets are.
+        targets: that rows are to be near to, where the method asks for such.
     """
 
     settings: SelectSettings
     seed: int = 0
     tokenizer: str | None = None
     folder: Path | None = None
-    facts: list[str] = field(default_factory=list)
+    facts: list[Any] = field(default_factory=list)
+    targets: Here[Targets] | None = None
     name: str = NAME
 
     def features(self, conversations: Sequence[Conversation]) -> pa.RecordBatch:
@@ -91,9 +99,9 @@ class Select:
 
     def decide(self, features: pa.Table, rows: Rows) -> Decisions:
         """The chosen rows in the order they came in; where each stood in the choice is in its metadata."""
-        known = _Known(
-            vectors_of(features.column("vector")), features.column("characters").to_numpy(), self._scores(rows)
-        )
+        vectors, characters = vectors_of(features.column("vector")), features.column("characters").to_numpy()
+        near = None if self.targets is None else self.targets.value.near(rows)
+        known = _Known(vectors, characters, self._scores(rows), near)
         tokens = features.column("tokens").to_numpy()
         names, codes = rows.sources
         counts_rows = self.settings.keep is not None
@@ -113,7 +121,8 @@ class Select:
         keep[chosen] = True
         reasons, evidence = self._said(known, allowance, passed, rows)
         labels = {row: str(rank) for rank, row in enumerate(chosen, start=1)}
-        return Decisions(keep, reasons, evidence, labels=labels, notes=tuple(notes))
+        report = {} if near is None or self.targets is None else near.report(chosen, self.targets.value, rows)
+        return Decisions(keep, reasons, evidence, labels=labels, report=report, notes=tuple(notes))
 
     def _choose(self, known: _Known, allowance: Allowance) -> dict[int, tuple[int, float]]:
         """Take rows; those that were passed over for one that is taken, with it and the similarity."""
@@ -128,6 +137,9 @@ class Select:
                 return score_first(known.vectors, _by_score(known.scores), self.settings.similarity, allowance)
             case "diversity" if self.settings.diversity == "k_center":
                 k_center(centered(known.vectors), allowance)
+            case "rds":
+                assert known.near is not None, "the builder has seen to it"
+                known.near.choose(allowance)
             case "diversity":
                 facility_location(centered(known.vectors), allowance, self.seed)
         return {}
@@ -166,6 +178,10 @@ class Select:
                     row: f"nearest chosen row {rows.address(anchor)}, similarity {similarity:.3f}"
                     for row, (anchor, similarity) in zip(gone, near, strict=True)
                 }
+            case "rds" if known.near is not None and self.targets is not None:
+                near_rows = known.near
+                evidence = {row: near_rows.evidence(row, self.targets.value.rows) for row in gone}
+                reasons |= {row: STEP_FAILED if why.failed else "no_vector" for row, why in near_rows.unread.items()}
         for row, (anchor, similarity) in passed.items():
             reasons[row] = "like_a_better_one"
             evidence[row] = f"similarity {similarity:.3f} to {rows.address(anchor)}"
@@ -218,7 +234,7 @@ def _build(settings: SelectSettings, context: StepContext) -> Select:
             fix="set curate.select.keep=1000",
         )
     require_sources("curate.select.quotas", settings.quotas, context.sources, but=(OTHERS,))
-    tokenizer, facts = None, []
+    tokenizer, facts = None, list[Any]()
     if settings.trained_tokens is not None:
         otherwise = "choose a number of rows: curate.select.keep=1000"
         path = tokenizer_file(NAME, "trained_tokens", settings.tokenizer, otherwise)
@@ -227,7 +243,9 @@ def _build(settings: SelectSettings, context: StepContext) -> Select:
     if settings.vectors == "wordllama":
         folder = require_static_vectors(f"curate.{NAME}.vectors = 'wordllama'", f"curate.{NAME}.vectors=hashed")
         facts += ["wordllama", version("wordllama")]
-    return Select(settings, context.seed, tokenizer, folder, facts)
+    targets = targets_of(settings, context) if settings.method == "rds" else None
+    facts += [] if targets is None else targets.facts
+    return Select(settings, context.seed, tokenizer, folder, facts, None if targets is None else Here(targets))
 
 
 SELECT = StepDefinition(NAME, "chooses how many rows go on, and which", SelectSettings, _build)
