@@ -17,8 +17,6 @@ from tutelage.cli.run_options import AsJson
 from tutelage.config.sections import LARGEST_COUNT
 from tutelage.errors import ConfigError, DataError, cause_of
 from tutelage.evaluate.pairwise.browser import rate_in_browser
-from tutelage.evaluate.pairwise.client import Budget, Client
-from tutelage.evaluate.pairwise.endpoint import Endpoint, endpoint_url, key_from_environment, shows_key
 from tutelage.evaluate.pairwise.judge import cost_of, judge_pairs, judge_tasks
 from tutelage.evaluate.pairwise.page import comparison_page
 from tutelage.evaluate.pairwise.pairs import Pairing, Replies, pair_replies, told
@@ -34,6 +32,8 @@ from tutelage.report.console.terminal import Terminal, print_json
 from tutelage.report.html.comparison_page import write_comparison
 from tutelage.report.html.rows_page import require_page_target
 from tutelage.runs import folder as run_files
+from tutelage.system.chat_client import Budget, Client
+from tutelage.system.chat_endpoint import Endpoint, endpoint_url, key_from_environment, shows_key
 
 FOLDER = "comparisons"
 ADDRESS = "Open this address in a browser on this machine (Ctrl-C ends; nothing is lost):\n{url}"

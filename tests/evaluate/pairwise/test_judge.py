@@ -11,8 +11,6 @@ import pytest
 from tests.support.compared_replies import pairing, replies
 from tests.support.fake_endpoint import FakeEndpoint, Reply, fake_endpoint, refused, said
 from tutelage.errors import EndpointError
-from tutelage.evaluate.pairwise.client import Budget, Client
-from tutelage.evaluate.pairwise.endpoint import Endpoint, endpoint_url
 from tutelage.evaluate.pairwise.judge import (
     JudgeReport,
     cost_of,
@@ -24,6 +22,8 @@ from tutelage.evaluate.pairwise.judge import (
 from tutelage.evaluate.pairwise.pairs import Pair, pair_replies
 from tutelage.evaluate.pairwise.results import result_of
 from tutelage.evaluate.pairwise.verdicts import VerdictFile
+from tutelage.system.chat_client import Budget, Client
+from tutelage.system.chat_endpoint import Endpoint, endpoint_url
 
 MADE = pairing(4)
 LONGER = "a longer one"

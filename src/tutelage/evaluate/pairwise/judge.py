@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import queue
-import re
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from tutelage.errors import TutelageError
-from tutelage.evaluate.pairwise.client import BudgetSpentError, Client, StoppedError, most_tokens
-from tutelage.evaluate.pairwise.endpoint import Answer, ChatMessage, Trouble
 from tutelage.evaluate.pairwise.pairs import Pair, Side, other
 from tutelage.evaluate.pairwise.rating import utc_now
 from tutelage.evaluate.pairwise.verdicts import Choice, Verdict, VerdictFile
+from tutelage.system.chat_client import Client, most_tokens
+from tutelage.system.chat_endpoint import ChatMessage
+from tutelage.system.chat_questions import Answered, Reading, ask_all, json_object, last_words
 
 INSTRUCTION = """\
 You compare two replies to the same conversation and say which one serves the person who wrote the last turn better.
@@ -36,15 +31,10 @@ Answer with one JSON object and nothing else: {{"reason": "one sentence", "verdi
 REMINDER = (
     'That holds no verdict. Answer with {"verdict": "1"}, {"verdict": "2"} or {"verdict": "tie"} and nothing else.'
 )
-ASKED_AGAIN = 2
-"""How often a judge is reminded that its answer held no verdict."""
 SIDES: tuple[Side, Side] = ("a", "b")
 KEPT_CHARACTERS = 4000
 """Of an answer, for who wants to read why."""
 
-_THOUGHT = re.compile(r"\A.*</think>", re.DOTALL)
-"""Some templates open the block in the prompt, so that an answer shows only its end."""
-_FENCED = re.compile(r"\A```(?:json)?\s*\n(.*?)\n?\s*```\Z", re.DOTALL)
 _WORDS = {"1": "1", "2": "2", "tie": "tie"}
 
 
@@ -98,10 +88,10 @@ def parse_verdict(text: str) -> str | None:
     A verdict is a JSON object with the key `verdict`, or one of the three words alone. Before it may stand reasoning in
     `<think>`, and around it one code fence. Anything else is none: a sentence that names a winner is not guessed at.
     """
-    words = _last_words(text)
+    words = last_words(text)
     if words.lower() in _WORDS:
         return _WORDS[words.lower()]
-    verdict = _object(words).get("verdict")
+    verdict = json_object(words).get("verdict")
     if isinstance(verdict, int) and not isinstance(verdict, bool):
         verdict = str(verdict)
     return _WORDS.get(verdict.strip().lower()) if isinstance(verdict, str) else None
@@ -109,23 +99,11 @@ def parse_verdict(text: str) -> str | None:
 
 def reason_of(text: str) -> str:
     """The reason that stands beside the verdict of an answer, or nothing."""
-    reason = _object(_last_words(text)).get("reason")
+    reason = json_object(last_words(text)).get("reason")
     return reason if isinstance(reason, str) else ""
 
 
-def _last_words(text: str) -> str:
-    """What is left of an answer without its reasoning and fence."""
-    text = _THOUGHT.sub("", text).strip()
-    fenced = _FENCED.match(text)
-    return text if fenced is None else fenced[1].strip()
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+READING = Reading(parse_verdict, REMINDER, "verdict")
 
 
 def judge_tasks(pairs: Sequence[Pair], model: str) -> list[JudgeTask]:
@@ -181,89 +159,13 @@ def judge_pairs(
     report = JudgeReport(known=len(tasks) - len(left))
     done(report.known)
     _note_ties(pairs, verdicts, model)
-    waiting: queue.SimpleQueue[JudgeTask] = queue.SimpleQueue()
-    answers: queue.SimpleQueue[_Judged | Exception | None] = queue.SimpleQueue()
-    for task in left:
-        waiting.put(task)
-    workers = min(parallel, len(left))
-    for _ in range(workers):
-        # Daemons: a request that nobody waits for any more must not keep the program from ending.
-        threading.Thread(target=_work, args=(client, waiting, answers), daemon=True).start()
-    try:
-        while workers:
-            item = answers.get()
-            if item is None:
-                workers -= 1
-            elif isinstance(item, BudgetSpentError):
-                report.ended = f"the budget is spent: {item}"
-            elif isinstance(item, Exception):
-                raise item
-            else:
-                _save(item, verdicts, model, report)
-                done(1)
-        assert report.ended or waiting.empty(), "a thread ended that had work left"
-    finally:
-        client.stop.set()
-        while not answers.empty():
-            if isinstance(item := answers.get(), _Judged):
-                _save(item, verdicts, model, report)
+
+    def save(judged: Answered[JudgeTask, str]) -> None:
+        _save(judged, verdicts, model, report)
+        done(1)
+
+    report.ended = ask_all(client, left, READING, save, parallel=parallel)
     return report
-
-
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    task: JudgeTask
-    verdict: str | None
-    text: str
-    tokens: int
-    seconds: float
-    trouble: str
-
-
-def _work(
-    client: Client,
-    waiting: queue.SimpleQueue[JudgeTask],
-    answers: queue.SimpleQueue[_Judged | Exception | None],
-) -> None:
-    """Answer tasks until none is left; an error is handed on, and None behind it whatever ends this."""
-    try:
-        while True:
-            answers.put(_judged(client, waiting.get_nowait()))
-    except (queue.Empty, StoppedError):
-        pass
-    except (TutelageError, BudgetSpentError) as error:
-        answers.put(error)
-    finally:
-        answers.put(None)
-
-
-def _judged(client: Client, task: JudgeTask) -> _Judged:
-    messages: list[ChatMessage] = list(task.messages)
-    started, tokens, outcome = time.monotonic(), 0, client.ask(messages)
-    verdict = None
-    for asked_again in range(ASKED_AGAIN + 1):
-        if isinstance(outcome, Trouble):
-            break
-        tokens += outcome.tokens or 0
-        verdict = parse_verdict(outcome.text)
-        if verdict is not None or asked_again == ASKED_AGAIN:
-            break
-        messages = [
-            *task.messages,
-            {"role": "assistant", "content": outcome.text},
-            {"role": "user", "content": REMINDER},
-        ]
-        outcome = client.ask(messages)
-    seconds = time.monotonic() - started
-    if isinstance(outcome, Trouble):
-        return _Judged(task, None, "", tokens, seconds, outcome.reason)
-    return _Judged(task, verdict, outcome.text, tokens, seconds, "" if verdict else _why_none(outcome))
-
-
-def _why_none(answer: Answer) -> str:
-    if answer.was_cut:
-        return "the answer was cut at --answer-tokens before its verdict"
-    return "the answer holds no verdict" if answer.text.strip() else "the answer is empty"
 
 
 def _note_ties(pairs: Sequence[Pair], verdicts: VerdictFile, model: str) -> None:
@@ -276,24 +178,24 @@ def _note_ties(pairs: Sequence[Pair], verdicts: VerdictFile, model: str) -> None
                 )
 
 
-def _save(judged: _Judged, verdicts: VerdictFile, model: str, report: JudgeReport) -> None:
-    first = judged.task.first
+def _save(judged: Answered[JudgeTask, str], verdicts: VerdictFile, model: str, report: JudgeReport) -> None:
+    first = judged.question.first
     choices: dict[str | None, Choice] = {"1": first, "2": other(first), "tie": "tie", None: "none"}
     verdicts.append(
         Verdict(
-            pair=judged.task.pair.key,
+            pair=judged.question.pair.key,
             kind="judge",
             rater=model,
             left=first,
-            choice=choices[judged.verdict],
+            choice=choices[judged.value],
             seconds=round(judged.seconds, 2),
             time=utc_now(),
-            request=judged.task.key,
+            request=judged.question.key,
             answer=(judged.text or judged.trouble)[:KEPT_CHARACTERS],
             tokens=judged.tokens,
         )
     )
-    if judged.verdict is None:
+    if judged.value is None:
         report.without[judged.trouble] += 1
     else:
         report.given += 1

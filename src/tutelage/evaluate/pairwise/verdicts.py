@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tutelage.errors import DataError, SaveError, cause_of, remedy
 from tutelage.evaluate.pairwise.pairs import Side
+from tutelage.system.line_log import append_line
 
 FILE_NAME = "verdicts.jsonl"
 
@@ -106,17 +106,8 @@ class VerdictFile:
         Raises:
             SaveError: the disk is full or refuses.
         """
-        line = verdict.model_dump_json(exclude_none=True).encode() + b"\n"
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
-            try:
-                # Behind a line that was cut off: one line is lost then, not two.
-                cut_off = (size := os.fstat(descriptor).st_size) and os.pread(descriptor, 1, size - 1) != b"\n"
-                _write_all(descriptor, (b"\n" if cut_off else b"") + line)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            append_line(self.path, verdict.model_dump_json(exclude_none=True).encode())
         except OSError as error:
             raise SaveError(
                 "A verdict could not be saved; those before it are",
@@ -143,9 +134,3 @@ class VerdictFile:
     def raters(self, kind: Kind) -> Sequence[str]:
         """The names of those who said something, in the order in which they first did."""
         return list(dict.fromkeys(verdict.rater for verdict in self.verdicts if verdict.kind == kind))
-
-
-def _write_all(descriptor: int, content: bytes) -> None:
-    """Write in one call, so that lines of two raters do not mix; the rest, should the system take only a part."""
-    while content:
-        content = content[os.write(descriptor, content) :]

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from tutelage.errors import EndpointError
-from tutelage.evaluate.pairwise.endpoint import Answer, ChatMessage, Endpoint, Trouble, ask_once
+from tutelage.system.chat_endpoint import (
+    COMMAND_LINE,
+    Answer,
+    ChatMessage,
+    Endpoint,
+    SettingNames,
+    Trouble,
+    ask_once,
+)
 
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 120.0
@@ -26,9 +34,29 @@ class StoppedError(Exception):
     """The user, or another thread's error, ends the work."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What a million tokens cost, in the currency of the budget: of prompts, and of answers."""
+
+    prompt: float = 0.0
+    answer: float = 0.0
+
+    def of(self, prompt_tokens: int, answer_tokens: int) -> float:
+        """What a request costs."""
+        return (prompt_tokens * self.prompt + answer_tokens * self.answer) / 1e6
+
+    def of_answer(self, answer: Answer) -> float | None:
+        """What an answer cost; None where its tokens were not counted. Without those of the prompt all are dear."""
+        if answer.tokens is None:
+            return None
+        if answer.prompt_tokens is None:
+            return answer.tokens * max(self.prompt, self.answer) / 1e6
+        return self.of(answer.prompt_tokens, max(0, answer.tokens - answer.prompt_tokens))
+
+
 @dataclass(slots=True)
 class Budget:
-    """Requests and tokens that may be spent, and were; several threads share it.
+    """Requests, tokens and money that may be spent, and were; several threads share it.
 
     A request sets aside the most tokens that it can take: a byte-level tokenizer makes at most one of each byte. Once
     it is answered, what the endpoint counted is spent; all that was set aside, where it counts nothing or gave no
@@ -37,12 +65,17 @@ class Budget:
 
     max_requests: int | None = None
     max_tokens: int | None = None
+    max_cost: float | None = None
+    prices: Prices = Prices()
+    names: SettingNames = COMMAND_LINE
     requests: int = 0
     tokens: int = 0
+    cost: float = 0.0
     _set_aside: int = 0
+    _cost_set_aside: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def take(self, most_tokens: int) -> None:
+    def take(self, most_tokens: int, most_cost: float = 0.0) -> None:
         """Set aside one request.
 
         Raises:
@@ -50,17 +83,22 @@ class Budget:
         """
         with self._lock:
             if self.max_requests is not None and self.requests >= self.max_requests:
-                raise BudgetSpentError(f"--max-requests {self.max_requests}")
+                raise BudgetSpentError(f"{self.names.most_requests} {self.max_requests}")
             if self.max_tokens is not None and self.tokens + self._set_aside + most_tokens > self.max_tokens:
-                raise BudgetSpentError(f"--max-tokens {self.max_tokens}")
+                raise BudgetSpentError(f"{self.names.most_tokens} {self.max_tokens}")
+            if self.max_cost is not None and self.cost + self._cost_set_aside + most_cost > self.max_cost:
+                raise BudgetSpentError(f"{self.names.most_cost} {self.max_cost:g}")
             self.requests += 1
             self._set_aside += most_tokens
+            self._cost_set_aside += most_cost
 
-    def settle(self, most_tokens: int, spent_tokens: int) -> None:
+    def settle(self, most_tokens: int, spent_tokens: int, most_cost: float = 0.0, spent_cost: float = 0.0) -> None:
         """Put what was set aside in order."""
         with self._lock:
             self._set_aside -= most_tokens
+            self._cost_set_aside -= most_cost
             self.tokens += spent_tokens
+            self.cost += spent_cost
 
 
 def most_tokens(messages: Sequence[ChatMessage], answer_tokens: int) -> int:
@@ -143,16 +181,17 @@ class Client:
         if self.stop.is_set():
             raise StoppedError
         most = most_tokens(messages, self.endpoint.answer_tokens)
-        self.budget.take(most)
-        spent = most
+        most_cost = self.budget.prices.of(most - self.endpoint.answer_tokens, self.endpoint.answer_tokens)
+        self.budget.take(most, most_cost)
+        spent, cost = most, most_cost
         try:
             outcome = ask_once(self.endpoint, messages, options)
             if isinstance(outcome, Answer) and outcome.tokens is not None:
-                spent = outcome.tokens
+                spent, cost = outcome.tokens, self.budget.prices.of_answer(outcome) or 0.0
             elif isinstance(outcome, Trouble) and not outcome.contact:
-                spent = 0
+                spent, cost = 0, 0.0
         finally:
-            self.budget.settle(most, spent)
+            self.budget.settle(most, spent, most_cost, cost)
         return outcome
 
     def _reworded(self, trouble: Trouble, sent: Mapping[str, object]) -> bool:
@@ -182,5 +221,6 @@ class Client:
             where=self.endpoint.url.partition("?")[0],  # what follows may hold a key
             found=again + trouble.reason,
             expected="chat completions as the OpenAI API gives them",
-            fix=f"{trouble.fix}; verdicts so far are kept, and the same command goes on",
+            fix=f"{trouble.fix.format(**asdict(self.endpoint.names))}; what was answered so far is kept, and the same "
+            "command goes on",
         )

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.fake_endpoint import Reply, fake_endpoint, refused, said
 from tutelage.errors import ConfigError, EndpointError
-from tutelage.evaluate.pairwise.client import (
+from tutelage.system.chat_client import (
     MOST_FAILURES,
     Budget,
     BudgetSpentError,
@@ -21,7 +21,7 @@ from tutelage.evaluate.pairwise.client import (
     StoppedError,
     most_tokens,
 )
-from tutelage.evaluate.pairwise.endpoint import Answer, Endpoint, Trouble, endpoint_url, key_from_environment, shows_key
+from tutelage.system.chat_endpoint import Answer, Endpoint, Trouble, endpoint_url, key_from_environment, shows_key
 
 ASKED = [{"role": "user", "content": "Which?"}]
 GOOD = said("1")

@@ -39,6 +39,23 @@ ChatMessage: TypeAlias = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
+class SettingNames:
+    """What the settings of an endpoint are called where the user gives them, for what errors say."""
+
+    url: str = "--endpoint"
+    model: str = "--model"
+    key: str = "--key-env"
+    timeout: str = "--timeout"
+    answer_tokens: str = "--answer-tokens"
+    most_requests: str = "--max-requests"
+    most_tokens: str = "--max-tokens"
+    most_cost: str = ""
+
+
+COMMAND_LINE = SettingNames()
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where a judge answers.
 
@@ -48,6 +65,7 @@ class Endpoint:
         key: sent as a bearer token; None sends none. It is in no text of this object.
         timeout_seconds: of one request, from the connection to the last byte.
         answer_tokens: the longest answer.
+        names: of these settings.
     """
 
     url: str
@@ -55,15 +73,24 @@ class Endpoint:
     key: str | None = field(default=None, repr=False)
     timeout_seconds: float = 60.0
     answer_tokens: int = 512
+    names: SettingNames = COMMAND_LINE
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the judge said; `tokens` are those of prompt and answer, None where the endpoint counts none."""
+    """What the judge said.
+
+    Attributes:
+        text: its answer.
+        tokens: those of prompt and answer, None where the endpoint counts none.
+        was_cut: the answer ended at its limit.
+        prompt_tokens: those of the prompt alone, None where the endpoint does not say.
+    """
 
     text: str
     tokens: int | None
     was_cut: bool
+    prompt_tokens: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +101,14 @@ class Trouble:
         reason: in words.
         scope: passing may go better later; prompt concerns this prompt alone; all concerns every further one.
         wait_seconds: that the endpoint asks for.
-        fix: what to do about trouble of the scope all.
+        fix: what to do about trouble of the scope all, with the names of settings in braces (`SettingNames`).
         contact: False where nothing answered at all.
     """
 
     reason: str
     scope: Literal["passing", "prompt", "all"]
     wait_seconds: float | None = None
-    fix: str = "check --endpoint and --model"
+    fix: str = "check {url} and {model}"
     contact: bool = True
 
 
@@ -102,6 +129,7 @@ class _Usage(BaseModel):
     model_config = ConfigDict(strict=True)
 
     total_tokens: int | None = None
+    prompt_tokens: int | None = None
 
 
 class _Completion(BaseModel):
@@ -116,7 +144,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """None is made; the status is then an error like any other."""
 
 
-def endpoint_url(text: str) -> str:
+def endpoint_url(text: str, names: SettingNames = COMMAND_LINE) -> str:
     """The URL of chat completions below a base such as http://127.0.0.1:8000/v1, or that URL itself.
 
     Raises:
@@ -131,10 +159,10 @@ def endpoint_url(text: str) -> str:
     if not usable or parts.username is not None or has_odd_characters:
         raise ConfigError(
             "The endpoint is no URL that can be asked",
-            where="--endpoint",
+            where=names.url,
             found="a user name or password in it" if parts.username is not None else text,
             expected="a base URL such as http://127.0.0.1:8000/v1",
-            fix="give the URL without a key; a key goes into an environment variable: --key-env NAME",
+            fix=f"give the URL without a key; a key goes into an environment variable: {names.key} NAME",
         )
     path = parts.path.rstrip("/")
     return urlunsplit(parts._replace(path=path if path.endswith(COMPLETIONS) else path + COMPLETIONS, fragment=""))
@@ -145,7 +173,7 @@ def shows_key(endpoint: Endpoint) -> bool:
     return endpoint.key is not None and endpoint.url.startswith("http:") and not _is_here(endpoint)
 
 
-def key_from_environment(name: str | None) -> str | None:
+def key_from_environment(name: str | None, names: SettingNames = COMMAND_LINE) -> str | None:
     """The key in an environment variable; None where no variable is named.
 
     Raises:
@@ -157,7 +185,7 @@ def key_from_environment(name: str | None) -> str | None:
     if not key or not (key.isascii() and key.isprintable()):
         raise ConfigError(
             f"The environment variable {name} holds no key",
-            where="--key-env",
+            where=names.key,
             found="characters that no key has" if key else "nothing",
             expected="the name of a variable that holds the key, not the key itself",
             fix="set it, for example from a file: export NAME=$(cat key.txt)",
@@ -237,7 +265,8 @@ def _answer(body: bytes) -> Answer | Trouble:
         return Trouble("the body holds no choices", "passing")
     first = completion.choices[0]
     tokens = completion.usage.total_tokens if completion.usage else None
-    return Answer(first.message.content or "", tokens, first.finish_reason == "length")
+    of_prompt = completion.usage.prompt_tokens if completion.usage else None
+    return Answer(first.message.content or "", tokens, first.finish_reason == "length", of_prompt)
 
 
 def _kind_of(body: bytes) -> str:
@@ -259,7 +288,7 @@ def _refused(error: urllib.error.HTTPError, body: bytes) -> Trouble:
     status = error.code
     reason = f"status {status}: {_said(body) or error.reason}"
     if status in UNAUTHORIZED:
-        fix = "name the environment variable that holds a key which may use this model: --key-env NAME"
+        fix = "name the environment variable that holds a key which may use this model: {key} NAME"
         return Trouble(reason, "all", fix=fix)
     if status in WRONG_PLACE:
         elsewhere = error.headers.get("Location")
@@ -302,7 +331,7 @@ def _retry_after(header: str | None) -> float | None:
 
 
 def _late(endpoint: Endpoint) -> Trouble:
-    return Trouble(f"no whole answer in {endpoint.timeout_seconds:g} s", "passing", fix="allow more time: --timeout")
+    return Trouble(f"no whole answer in {endpoint.timeout_seconds:g} s", "passing", fix="allow more time: {timeout}")
 
 
 def _not_reached(endpoint: Endpoint, error: Exception) -> Trouble:
@@ -318,4 +347,4 @@ def _not_reached(endpoint: Endpoint, error: Exception) -> Trouble:
         return Trouble("the connection was cut", "passing")
     words = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
     known = "unknown host" if isinstance(cause, socket.gaierror) else words
-    return Trouble(f"it cannot be reached: {known}", "passing", fix="check --endpoint, and that it runs", contact=False)
+    return Trouble(f"it cannot be reached: {known}", "passing", fix="check {url}, and that it runs", contact=False)
