@@ -57,12 +57,6 @@ def test_the_same_rows_are_curated_once(tiny_tokenizer_folder: Path, tmp_path: P
     assert again.examples_sha256 == first.examples_sha256
 
 
-def test_weights_of_sources_and_curation_do_not_go_together(tiny_tokenizer_folder: Path, tmp_path: Path) -> None:
-    weights = {str(tmp_path / "data.jsonl"): 2.0}
-    with pytest.raises(ConfigError, match=r"data\.weights and \[curate\]"):
-        prepared(tiny_tokenizer_folder, tmp_path, data={"weights": weights}, curate={"steps": []})
-
-
 def test_nothing_left_is_an_error_that_names_what_went(
     tiny_tokenizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,3 +75,61 @@ def test_the_table_is_in_the_runs_settings_only_where_the_recipe_has_it() -> Non
         {"model": {"name": "tiny"}, "data": {"train": ["a"]}, "curate": {"steps": ["normalize"]}}, where="a test"
     )
     assert 'steps = [\n    "normalize",\n]' in config.dump(curated)
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def test_weights_of_sources_go_on_to_mean_what_they_say(tiny_tokenizer_folder: Path, tmp_path: Path) -> None:
+    """The curated rows are one file; what is visited more often are those of the source, less what went of it."""
+    small = write_rows(
+        tmp_path / "small.jsonl", [{"prompt": f"Small {n % 2}?", "completion": "Yes."} for n in range(4)]
+    )
+    large = write_rows(tmp_path / "large.jsonl", [{"prompt": f"Large {n}?", "completion": "No."} for n in range(5)])
+    made = prepared(
+        tiny_tokenizer_folder, tmp_path, data={"train": [small, large], "weights": {small: 3.0}},
+        curate={"steps": ["exact_duplicates"]},
+    )  # fmt: skip
+    assert [(len(source.indices), float(source.weight)) for source in made.sources] == [(2, 3.0), (5, 1.0)]
+    assert len(made.train) == 7
+
+
+def test_a_weight_of_a_source_that_curation_emptied(tiny_tokenizer_folder: Path, tmp_path: Path) -> None:
+    first = write_rows(tmp_path / "first.jsonl", ROWS[:3])
+    second = write_rows(tmp_path / "second.jsonl", ROWS[:3])
+    with pytest.raises(DataError, match="of which curation left nothing") as error:
+        prepared(
+            tiny_tokenizer_folder, tmp_path, data={"train": [first, second], "weights": {second: 3.0}},
+            curate={"steps": ["exact_duplicates"]},
+        )  # fmt: skip
+    assert error.value.where == second
+
+
+def test_rows_split_apart_are_what_held_out_loss_is_measured_on(tiny_tokenizer_folder: Path, tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "many.jsonl", [{"prompt": f"Question {n}?", "completion": "No."} for n in range(20)])
+    said: list[str] = []
+    made = prepared(
+        tiny_tokenizer_folder, tmp_path, said=said, data={"train": [data]}, curate={"steps": ["split"]},
+        train={"early_stopping_patience": 2},
+    )  # fmt: skip
+    assert (len(made.train), len(made.validation)) == (16, 2)
+    assert any(line.startswith("Rows of the split test are not trained on:") for line in said)
+
+
+def test_rows_to_validate_on_are_named_once() -> None:
+    recipe = {
+        "model": {"name": "tiny"}, "data": {"train": ["a"], "validation": ["b"]}, "curate": {"steps": ["split"]},
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="1 problem") as error:
+        config.from_mapping(recipe, where="a test")
+    assert error.value.found is not None
+    assert "curate.split.validation: is above 0" in error.value.found
+    assert "data.validation is set, too" in error.value.found
+
+
+def test_no_row_to_validate_on_is_an_error(tiny_tokenizer_folder: Path, tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "one.jsonl", [{"prompt": "The same?", "completion": f"No {n}."} for n in range(9)])
+    with pytest.raises(DataError, match="No row could be set apart for validation"):
+        prepared(tiny_tokenizer_folder, tmp_path, data={"train": [data]}, curate={"steps": ["split"]})

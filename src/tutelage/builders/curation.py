@@ -5,18 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from tutelage.config import Settings
-from tutelage.curate.out_folder import FUNNEL
+from tutelage.curate.out_folder import FUNNEL, TEST, VALIDATION
+from tutelage.curate.output import new_file
 from tutelage.curate.pipeline import curate
-from tutelage.curate.request import CurationRequest
+from tutelage.curate.request import Curated, CurationRequest
 from tutelage.curate.scoring_model import ModelRequest, ScoringModel
-from tutelage.errors import ConfigError, DataError, DependencyError
+from tutelage.errors import DataError, DependencyError
 from tutelage.runs import folder as run_files
 from tutelage.system.files import cache_folder
+from tutelage.system.seals import file_sha256
 
 
 def request_of(settings: Settings, out: Path) -> CurationRequest:
@@ -63,7 +68,8 @@ def _open_model(request: ModelRequest) -> ScoringModel:
 def with_curated_rows(settings: Settings, *, run_folder: Path | None, log: Callable[[str], None]) -> Settings:
     """The settings with the curated rows as their data, where the recipe has a table `[curate]`.
 
-    The rows lie in the cache and are curated once for the same files and settings.
+    The rows lie in the cache and are curated once for the same files and settings. Where they are split, those for
+    validation are what held-out loss is measured on, and none but those to train on is trained on.
 
     Args:
         settings: resolved settings.
@@ -71,33 +77,80 @@ def with_curated_rows(settings: Settings, *, run_folder: Path | None, log: Calla
         log: told what came of it.
 
     Raises:
-        ConfigError: sources are weighted, which the one file of curated rows has no more of.
-        DataError: no row is left; or as `curate`.
+        DataError: no row is left, to train on, to validate on or of a source that has a weight; or as `curate`.
         SaveError: the disk refuses.
     """
     if "curate" not in settings.model_fields_set:
         return settings
     data = settings.data
-    if data.weights:
-        raise ConfigError(
-            "data.weights and [curate] do not go together", where="data.weights", found=", ".join(data.weights),
-            expected="curated rows, which are one file and have no sources any more",
-            fix="take the step mix, with curate.mix.weights in place of data.weights; or remove data.weights",
-        )  # fmt: skip
     asked = [settings.curate.model_dump(), data.model_dump(), settings.seed]
     name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()[:16]
     request = request_of(settings, cache_folder() / "curated" / name)
     curated = curate(request, log=log)
     funnel = curated.funnel
     log(f"Curated: {funnel.rows_in:,} rows read, {funnel.rows_kept:,} kept ({request.out})")
+    for note in curated.notes:
+        log(note)
     if run_folder is not None:
         shutil.copyfile(request.out / FUNNEL, run_folder / run_files.CURATION)
-    if not funnel.rows_kept:
+    if not funnel.rows_kept or curated.data is None or not curated.data.stat().st_size:
         raise DataError(
             "Curation left no row to train on", where=", ".join(data.train), found="; ".join(funnel.lines()),
             expected="at least one row", fix=f"see {request.out / 'dropped.jsonl'}, and change the steps",
         )  # fmt: skip
-    curated_data = data.model_copy(
-        update={"train": [str(curated.data)], "format": "auto", "columns": {}, "max_rows": None, "tree_paths": "kept"}
-    )
-    return settings.model_copy(update={"data": curated_data})
+    changed: dict[str, Any] = {
+        "train": [str(curated.data)],
+        "format": "auto",
+        "columns": {},
+        "max_rows": None,
+        "tree_paths": "kept",
+    }
+    if data.weights:
+        changed |= _by_source(curated, curated.data, settings, log)
+    if settings.splits_validation:
+        changed["validation"] = [str(_held_out_file(curated, settings))]
+    if TEST in curated.files:
+        log(f"Rows of the split test are not trained on: {curated.files[TEST]}")
+    return settings.model_copy(update={"data": data.model_copy(update=changed)})
+
+
+def _held_out_file(curated: Curated, settings: Settings) -> Path:
+    path = curated.files[VALIDATION]
+    if not path.stat().st_size:
+        raise DataError(
+            "No row could be set apart for validation", where="curate.split.validation",
+            found=f"{settings.curate.split.validation:g} of {curated.funnel.rows_kept:,} rows: none may be apart",
+            expected="at least one row", fix="set curate.split.validation to 0 or higher, or name data.validation",
+        )  # fmt: skip
+    return path
+
+
+def _by_source(curated: Curated, data: Path, settings: Settings, log: Callable[[str], None]) -> dict[str, Any]:
+    """The curated rows as one file for each source, so that `data.weights` goes on to mean what it says.
+
+    The files lie beside the output, under a name made of what the rows are.
+    """
+    rows_sha256 = file_sha256(data)
+    folder = data.parent.with_name(f"{data.parent.name}-{rows_sha256[:16]}-by-source")
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {source: folder / f"source-{number:02d}.jsonl" for number, source in enumerate(settings.data.train)}
+    counts: Counter[str] = Counter()
+    with ExitStack() as stack, data.open(encoding="utf-8", newline="\n") as lines:
+        streams = {source: stack.enter_context(new_file(path)) for source, path in paths.items()}
+        for line in lines:
+            file = json.loads(line)["metadata"]["file"]
+            source = curated.source_of_file.get(file, file)
+            streams[source].write(line.encode())
+            counts[source] += 1
+    for source, weight in settings.data.weights.items():
+        if not counts[source]:
+            raise DataError(
+                "A weight was given to a source of which curation left nothing to train on", where=source,
+                found=f"data.weights = {weight:g}, and no row", expected="at least one row",
+                fix=f"see {data.parent / 'dropped.jsonl'}; or take it out of data.weights",
+            )  # fmt: skip
+    log("Curated rows by source: " + ", ".join(f"{paths[name]} has {counts[name]:,} of {name}" for name in counts))
+    return {
+        "train": [str(path) for source, path in paths.items() if counts[source]],
+        "weights": {str(paths[source]): weight for source, weight in settings.data.weights.items()},
+    }

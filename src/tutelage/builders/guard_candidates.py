@@ -107,7 +107,7 @@ def _remedies(settings: Settings) -> Iterator[tuple[str, tuple[str, ...], str]]:
 def _no_early_stopping(settings: Settings) -> str:
     if settings.train.early_stopping_patience is not None:
         return f"train.early_stopping_patience = {settings.train.early_stopping_patience} is set"
-    if not settings.data.validation and settings.data.validation_ratio == 0:
+    if not settings.holds_out:
         return "no rows are held out"
     return ""
 

@@ -101,8 +101,8 @@ def plan_guard(
         DataError: the general set cannot be split, or the base's replies to its prompts would be trained on.
         TutelageError: the data or the tokenizer cannot be used.
     """
-    data, sets = settings.data, tuple(settings.evaluate.general) or (PROBES,)
-    if not settings.evaluate.task and not data.validation and data.validation_ratio == 0:
+    sets = tuple(settings.evaluate.general) or (PROBES,)
+    if not settings.evaluate.task and not settings.holds_out:
         raise ConfigError(
             "Nothing would tell which candidate is the better one at the task",
             where=WHERE,

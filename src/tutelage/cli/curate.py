@@ -132,7 +132,8 @@ def curate(
         shutil.rmtree(request.out / WORK, ignore_errors=True)
     _report(terminal, result, as_json=as_json)
     if not as_json:
-        terminal.write_line(f"{result.data}; what was done: {request.out / CARD}; what went: {request.out / DROPPED}")
+        files = ", ".join(map(str, result.files.values()))
+        terminal.write_line(f"{files}; what was done: {request.out / CARD}; what went: {request.out / DROPPED}")
 
 
 def _list_steps(terminal: Terminal, settings: config.Settings) -> None:

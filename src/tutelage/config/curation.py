@@ -21,6 +21,7 @@ from tutelage.config.curation_normalize import NormalizeSettings
 from tutelage.config.curation_quality import QualitySettings
 from tutelage.config.curation_scores import ModelScoresSettings
 from tutelage.config.curation_select import SelectSettings
+from tutelage.config.curation_split import SplitSettings
 from tutelage.config.sections import Section, Text
 
 DEFAULT_STEPS: list[str] = ["normalize", "quality", "exact_duplicates", "near_duplicates", "consistency"]
@@ -51,6 +52,7 @@ class CurateSettings(Section):
     consistency: ConsistencySettings = ConsistencySettings()
     model_scores: ModelScoresSettings = ModelScoresSettings()
     select: SelectSettings = SelectSettings()
+    split: SplitSettings = SplitSettings()
     mix: MixSettings = MixSettings()
 
     @field_validator("steps")

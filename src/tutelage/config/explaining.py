@@ -87,8 +87,8 @@ def questions(settings: Settings) -> list[str]:
 
 def _without_effect(settings: Settings) -> list[str]:
     lines = []
-    train, data = settings.train, settings.data
-    if train.evaluate_every is not None and not data.validation and data.validation_ratio == 0:
+    train = settings.train
+    if train.evaluate_every is not None and not settings.holds_out:
         lines.append(f"train.evaluate_every = {train.evaluate_every} has no effect: no rows are held out")
     if train.lr_scheduler == "constant" and train.min_lr_ratio > 0:
         lines.append(f'train.min_lr_ratio = {train.min_lr_ratio!r} has no effect: train.lr_scheduler = "constant"')

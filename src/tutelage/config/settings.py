@@ -94,6 +94,17 @@ class Settings(Section):
             return self.train.learning_rate
         return DEFAULT_LEARNING_RATES[self.model.method]
 
+    @property
+    def splits_validation(self) -> bool:
+        """Whether curation sets rows apart to measure held-out loss on."""
+        takes_split = "curate" in self.model_fields_set and "split" in self.curate.steps
+        return takes_split and self.curate.split.validation > 0
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether there are rows to measure held-out loss on."""
+        return bool(self.data.validation) or self.data.validation_ratio > 0 or self.splits_validation
+
     def resolved(self) -> Settings:
         """The same settings with the run name and the learning rate filled in."""
         train = self.train.model_copy(update={"learning_rate": self.peak_learning_rate})
@@ -138,6 +149,10 @@ def contradictions(settings: Settings, *, ignore: Collection[str] = ()) -> list[
     if both := [name for name in data.replay if name in data.train]:
         problem = f"names {', '.join(both)}, and so does data.train, which takes every row of it; keep one of them"
         conflicts.append(Contradiction(("data.replay", "data.train"), problem))
+    if settings.splits_validation and (data.validation or data.validation_ratio > 0):
+        other = "data.validation" if data.validation else "data.validation_ratio"
+        problem = f"is above 0, and so rows are held out; {other} is set, too: keep one of them"
+        conflicts.append(Contradiction(("curate.split.validation", other), problem))
     if data.validation and data.validation_ratio > 0:
         problem = "is set, and so is data.validation; keep one of them"
         conflicts.append(Contradiction(("data.validation_ratio", "data.validation"), problem))
@@ -149,7 +164,7 @@ def contradictions(settings: Settings, *, ignore: Collection[str] = ()) -> list[
     if train.warmup_steps is not None and "warmup_ratio" in train.model_fields_set:
         problem = "is set, and so is train.warmup_ratio; keep one of them"
         conflicts.append(Contradiction(("train.warmup_steps", "train.warmup_ratio"), problem))
-    if train.early_stopping_patience is not None and not data.validation and data.validation_ratio == 0:
+    if train.early_stopping_patience is not None and not settings.holds_out:
         problem = "is set, but nothing is held out; set data.validation or data.validation_ratio"
         paths = ("train.early_stopping_patience", "data.validation", "data.validation_ratio")
         conflicts.append(Contradiction(paths, problem))

@@ -48,7 +48,7 @@ def write_decisions(folder: Path, name: str, decisions: Decisions, rows: Rows, c
         write_batch(entries_file(folder, number), entries_batch(entries))
     words: list[str | None] = [None] * len(order)
     if decisions.labels:
-        labels = {index: _labelled(rows.stored(index).labels, name, word) for index, word in decisions.labels.items()}
+        labels = {index: _labelled(rows.label_text(index), name, word) for index, word in decisions.labels.items()}
         words = [labels.get(index) for index in order.tolist()]
     view = pa.record_batch({"place": pa.array(order), "label": pa.array(words, pa.string())})
     write_batch(folder / VIEW, view)
@@ -62,7 +62,7 @@ def view_of(folder: Path, rows: Rows) -> Rows:
     column = view.column("label")
     if column.null_count == len(column):
         return chosen
-    labels = [chosen.stored(index).labels if word is None else word for index, word in enumerate(column.to_pylist())]
+    labels = [chosen.label_text(index) if word is None else word for index, word in enumerate(column.to_pylist())]
     return Rows(chosen.chunks, chosen.places, source_of_file=chosen.source_of_file, labels=labels)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from tutelage.config.curation_duplicates import NearDuplicatesSettings
 from tutelage.curate.near_pairs import Likeness, RowSets, near_pairs
 from tutelage.curate.preference import preferred_rows
-from tutelage.curate.shingles import repeated_shingles, shingle_sets, without
+from tutelage.curate.shingle_chunks import ragged_of, shingle_column, without_templates
+from tutelage.curate.shingles import repeated_shingles, shingle_sets
 from tutelage.curate.star_clusters import KEPT, Stars
 from tutelage.curate.step import NOT_MERGED, Decisions, StepContext, StepDefinition
 from tutelage.curate.store import Rows
 from tutelage.curate.texts import all_text, prompt_text, reply_text, words
 from tutelage.curate.twins import twin_notes
-from tutelage.curate.word_hashes import Ragged, UInt64s
 from tutelage.errors import DataError
 from tutelage.types import Conversation
 
@@ -63,7 +63,7 @@ class NearDuplicates:
         characters = [len(all_text(conversation)) for conversation in conversations]
         return pa.record_batch(
             {
-                "shingles": pa.LargeListArray.from_arrays(pa.array(sets.offsets), pa.array(sets.values)),
+                "shingles": shingle_column(sets),
                 "characters": pa.array(characters, pa.int64()),
             }
         )
@@ -74,7 +74,7 @@ class NearDuplicates:
         Raises:
             DataError: one cluster takes more of a source than the settings allow.
         """
-        chunks = [_ragged(chunk) for chunk in features.column("shingles").chunks]
+        chunks = [ragged_of(chunk) for chunk in features.column("shingles").chunks]
         names, sources = rows.sources
         preferred = preferred_rows(
             self.settings.keep, rows, features.column("characters").to_numpy(), self.name, score=self.settings.score
@@ -83,7 +83,7 @@ class NearDuplicates:
             chunks, sources, share=self.settings.template_share, rows=self.settings.template_rows
         )
         with tempfile.TemporaryFile() as file:
-            sets = RowSets(_reduced(chunks, sources, templates, file) if templates else chunks)
+            sets = RowSets(without_templates(chunks, sources, templates, file) if templates else chunks)
             likeness = Likeness(self.settings.similarity, self.settings.side_similarity)
             stars = near_pairs(sets, preferred, likeness=likeness, seed=self.seed).stars
         for source, name in enumerate(names):
@@ -115,28 +115,6 @@ class NearDuplicates:
                 f"template_share or template_rows (to {max(2, int(sizes[anchor]) // 2)}), so that what they share is "
                 "not compared; if they are copies, set curate.near_duplicates.cluster_share=1",
             )
-
-
-def _ragged(chunk: pa.LargeListArray) -> Ragged:
-    offsets = chunk.offsets.to_numpy()
-    return Ragged(chunk.values.to_numpy()[offsets[0] : offsets[-1]], offsets - offsets[0])
-
-
-def _reduced(
-    chunks: Sequence[Ragged], sources: NDArray[np.int32], templates: dict[int, UInt64s], file: IO[bytes]
-) -> list[Ragged]:
-    """The chunks without the template shingles of each row's source, memory-mapped."""
-    reduced, start, lengths = [], 0, []
-    for chunk in chunks:
-        chunk_without = without(chunk, sources[start : start + len(chunk)], templates)
-        start += len(chunk)
-        chunk_without.values.tofile(file)
-        reduced.append(chunk_without.offsets)
-        lengths.append(len(chunk_without.values))
-    file.flush()
-    values = np.memmap(file, dtype=np.uint64, mode="r") if sum(lengths) else np.zeros(0, dtype=np.uint64)
-    pieces = np.split(values.view(np.ndarray), np.cumsum(lengths)[:-1])
-    return [Ragged(piece, offsets) for piece, offsets in zip(pieces, reduced, strict=True)]
 
 
 def _build(settings: NearDuplicatesSettings, context: StepContext) -> NearDuplicates:

@@ -89,12 +89,12 @@ class NearPairs:
     Attributes:
         stars: the clusters, by row.
         candidates: pairs that agree on a band and in size, and were verified.
-        verified: those of them that are near-duplicates.
+        verified: int64 [P, 2]: those of them that are near-duplicates, each pair once.
     """
 
     stars: Stars
     candidates: int
-    verified: int
+    verified: Pairs
 
 
 def near_pairs(sets: RowSets, preferred: NDArray[np.int64], *, likeness: Likeness, seed: int) -> NearPairs:
@@ -107,7 +107,7 @@ def near_pairs(sets: RowSets, preferred: NDArray[np.int64], *, likeness: Likenes
         seed: of the permutations.
     """
     if not len(sets):
-        return NearPairs(star_clusters(np.zeros((0, 2), np.int64), np.zeros(0), 0), 0, 0)
+        return NearPairs(star_clusters(np.zeros((0, 2), np.int64), np.zeros(0), 0), 0, np.zeros((0, 2), np.int64))
     with tempfile.TemporaryFile() as file:
         signed = np.memmap(file, dtype=np.uint32, mode="w+", shape=(len(sets), PERMUTATIONS))
         signatures(sets.chunks, signed, seed=seed)
@@ -141,7 +141,7 @@ def _verified(sets: RowSets, preferred: NDArray[np.int64], signed: NDArray[np.ui
     anchors[preferred] = np.where(stars.anchors == KEPT, KEPT, preferred[stars.anchors])
     nearness = np.ones(len(sets))
     nearness[preferred] = stars.similarities
-    return NearPairs(Stars(anchors, nearness), len(tried), len(pairs))
+    return NearPairs(Stars(anchors, nearness), len(tried), preferred[pairs])
 
 
 def _share(common: int, total: int) -> float:

@@ -13,15 +13,22 @@ from tutelage.errors import ConfigError, SaveError
 from tutelage.system.files import write_bytes
 from tutelage.system.seals import OTHER_BYTES, differing_files, file_sha256
 
-DATA: Final = {"jsonl": "data.jsonl", "parquet": "data.parquet"}
+FORMATS: Final = ("jsonl", "parquet")
+WHOLE, TRAIN, VALIDATION, TEST = "data", "train", "validation", "test"
+SPLITS: Final = (TRAIN, VALIDATION, TEST)
+"""What the files of rows are called, without their endings: one of all that are kept, or those of a split."""
 LEDGER, DROPPED, FUNNEL, CARD, HASHES = "ledger.jsonl", "dropped.jsonl", "funnel.json", "card.md", "hashes.json"
 PAGE = "page.html"
 RESTORED = "restored"
 """What marks rows that were put back, in the books, and the key of an output that has such."""
-REPORTS: Final = frozenset({"consistency.json", "decontaminate.json", "mix.json", "model_scores.json", "select.json"})
+REPORTS: Final = frozenset(
+    {"consistency.json", "decontaminate.json", "mix.json", "model_scores.json", "select.json", "split.json"}
+)
 """Files of what corpus steps found, by the names of these steps."""
 WORK = ".work"
-OURS = frozenset({*DATA.values(), LEDGER, DROPPED, FUNNEL, CARD, HASHES, PAGE, WORK, *REPORTS})
+ROW_FILES: Final = {f"{name}.{ending}": name for name in (WHOLE, *SPLITS) for ending in FORMATS}
+"""Names of files of rows, and what they are called without their endings."""
+OURS = frozenset({*ROW_FILES, LEDGER, DROPPED, FUNNEL, CARD, HASHES, PAGE, WORK, *REPORTS})
 _STAGE = re.compile(r"\d\d-[a-z0-9_]+-[0-9a-f]{16}")
 
 
@@ -68,6 +75,11 @@ def finished_key(out: Path) -> str | None:
         return None
     hashes = read_hashes(out)
     return None if differing_files(out, hashes["files"]) else str(hashes["key"])
+
+
+def row_files(out: Path) -> dict[str, Path]:
+    """The files of rows that are there, by their names without endings."""
+    return {name: out / file for file, name in ROW_FILES.items() if (out / file).is_file()}
 
 
 def restored_rows(out: Path, key: str) -> int:

@@ -9,16 +9,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from tutelage.curate.card import Card, card_text
+import numpy as np
+
+from tutelage.curate.card import Card, Sizes, card_text
 from tutelage.curate.entries import GONE, Entry
 from tutelage.curate.funnel import Funnel
 from tutelage.curate.licenses import licenses_of
-from tutelage.curate.out_folder import CARD, DATA, DROPPED, FUNNEL, LEDGER, REPORTS, WORK, begin_output, write_hashes
+from tutelage.curate.out_folder import (
+    CARD,
+    DROPPED,
+    FUNNEL,
+    LEDGER,
+    REPORTS,
+    ROW_FILES,
+    WHOLE,
+    WORK,
+    begin_output,
+    write_hashes,
+)
 from tutelage.curate.parts import OutputWork, metadata_of, part_file, sizes_of
 from tutelage.curate.request import CurationRequest
 from tutelage.curate.row_json import with_metadata
+from tutelage.curate.splitting import SPLIT
 from tutelage.curate.stages import Stage, Workshop
-from tutelage.curate.store import StoredRow
+from tutelage.curate.store import Rows, StoredRow
 from tutelage.system.files import publish, scratch_path, write_bytes
 
 WRITING = "writing rows"
@@ -45,18 +59,11 @@ def write_output(
     Raises:
         OSError: the disk refuses.
     """
-    out, rows = request.out, stages[-1].rows
+    out = request.out
     folder = out / WORK / f"{len(stages):02d}-output-{key}"
     folder.mkdir(parents=True, exist_ok=True)
     begin_output(out)
-    blocks = rows.blocks(rows=request.chunk_rows)
-    tokenizer = None if request.tokenizer is None else request.tokenizer.read_text(encoding="utf-8")
-    workshop.work(OutputWork(request.file_format, tokenizer), folder, rows, blocks, part_file, WRITING)
-    parts = [part_file(folder, number) for number in range(len(blocks))]
-    join = _join_lines if request.file_format == "jsonl" else _join_tables
-    join(parts, out / DATA[request.file_format])
-    for other in set(DATA.values()) - {DATA[request.file_format]}:
-        (out / other).unlink(missing_ok=True)
+    sizes = _write_rows(request, stages, folder, workshop)
     _write_books(out, stages)
     write_json(out / FUNNEL, funnel.as_dict())
     reports = {f"{stage.names[0]}.json": stage.report for stage in stages if stage.report}
@@ -69,7 +76,7 @@ def write_output(
         seed=request.seed,
         licenses=licenses_of(request.sources, request.settings.licenses),
         rows_in=_rows_by_source(stages[0]),
-        sizes=sizes_of(folder, len(blocks), rows.source_of_file),
+        sizes=sizes,
         funnel=funnel,
         sha256=sha256,
         notes=[note for stage in stages for note in stage.notes],
@@ -77,6 +84,35 @@ def write_output(
     write_bytes(out / CARD, card_text(card).encode("utf-8", "backslashreplace"))
     write_hashes(out, key)
     shutil.rmtree(folder)
+
+
+def _write_rows(request: CurationRequest, stages: Sequence[Stage], folder: Path, workshop: Workshop) -> Sizes:
+    """Write the rows that are kept, in one file or one for each split; their lengths by source."""
+    tokenizer = None if request.tokenizer is None else request.tokenizer.read_text(encoding="utf-8")
+    work = OutputWork(request.file_format, tokenizer)
+    join = _join_lines if request.file_format == "jsonl" else _join_tables
+    parts_of_all: list[tuple[Path, int]] = []
+    written = set()
+    for name, rows in _rows_by_file(request, stages).items():
+        part_folder, blocks = folder / name, rows.blocks(rows=request.chunk_rows)
+        part_folder.mkdir(exist_ok=True)
+        workshop.work(work, part_folder, rows, blocks, part_file, WRITING)
+        file = f"{name}.{request.file_format}"
+        join([part_file(part_folder, number) for number in range(len(blocks))], request.out / file)
+        written.add(file)
+        parts_of_all.append((part_folder, len(blocks)))
+    for other in ROW_FILES.keys() - written:
+        (request.out / other).unlink(missing_ok=True)
+    return sizes_of(parts_of_all, stages[-1].rows.source_of_file)
+
+
+def _rows_by_file(request: CurationRequest, stages: Sequence[Stage]) -> dict[str, Rows]:
+    """The rows of each file by its name without ending: those of a split, where the step that splits was taken."""
+    rows = stages[-1].rows
+    if not any(SPLIT.name in stage.names for stage in stages):
+        return {WHOLE: rows}
+    splits = np.array(rows.label_values(SPLIT.name), dtype=object)
+    return {name: rows.select(np.flatnonzero(splits == name)) for name in request.settings.split.shares}
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -80,10 +80,17 @@ def metadata_of(row: StoredRow) -> dict[str, Any]:
     return metadata
 
 
-def sizes_of(folder: Path, parts: int, source_of_file: Mapping[str, str]) -> dict[str, dict[str, NDArray[np.int32]]]:
-    """Lengths of all rows by source and column: what `OutputWork` counted, in the order of the rows."""
+def sizes_of(
+    folders: Sequence[tuple[Path, int]], source_of_file: Mapping[str, str]
+) -> dict[str, dict[str, NDArray[np.int32]]]:
+    """Lengths of all rows by source and column: what `OutputWork` counted, in the order of the rows.
+
+    Args:
+        folders: of parts, each with how many there are.
+        source_of_file: the source, as the user named it, by the file that addresses name.
+    """
     pieces: dict[str, dict[str, list[NDArray[np.int32]]]] = defaultdict(lambda: defaultdict(list))
-    for number in range(parts):
+    for folder, number in ((folder, number) for folder, parts in folders for number in range(parts)):
         batch = read_batch(_sizes_file(folder, number))
         files = np.array(batch.column("file").to_pylist(), dtype=object)
         sources = np.array([source_of_file.get(file, file) for file in files], dtype=object)

@@ -13,7 +13,7 @@ from tutelage.curate.engines import engine_for
 from tutelage.curate.entries import READ
 from tutelage.curate.funnel import Funnel
 from tutelage.curate.judging import judge
-from tutelage.curate.out_folder import DATA, WORK, finished_key, remove_stages, require_ours, restored_rows
+from tutelage.curate.out_folder import WORK, finished_key, remove_stages, require_ours, restored_rows, row_files
 from tutelage.curate.output import write_output
 from tutelage.curate.request import Curated, CurationRequest
 from tutelage.curate.row_json import row_json
@@ -154,11 +154,12 @@ def _curated(request: CurationRequest, passes: Passes, data_files: DataFiles, wo
     if not restored and finished_key(request.out) != whole_key:
         write_output(request, stages, funnel, data_files.sha256, workshop, whole_key)
     remove_stages(request.out, but={stage.folder.name for stage in stages})
-    data = request.out / DATA[request.file_format]
     notes = tuple(note for stage in stages for note in stage.notes)
     if restored:
-        notes += (f"{restored:,} restored rows are in {data} beside those counted here, and stay there",)
-    return Curated(funnel, notes, data, dict(workshop.computed), dict(workshop.seconds))
+        notes += (f"{restored:,} restored rows are in {request.out} beside those counted here, and stay there",)
+    return Curated(
+        funnel, notes, row_files(request.out), source_of_file, dict(workshop.computed), dict(workshop.seconds)
+    )
 
 
 def _funnel(stages: Sequence[Stage]) -> Funnel:

@@ -10,6 +10,7 @@ from typing import Literal
 from tutelage import formats
 from tutelage.config.curation import CurateSettings
 from tutelage.curate.funnel import Funnel
+from tutelage.curate.out_folder import TRAIN, WHOLE
 from tutelage.curate.scoring_model import OpenModel
 from tutelage.curate.step import Progress, StepContext
 from tutelage.curate.store import CHUNK_ROWS
@@ -83,7 +84,8 @@ class CurationRequest:
         Args:
             progress: told how far a step is that takes its time to decide.
         """
-        return StepContext(self.seed, self.sources, self.held_out, self.open_model, progress)
+        steps = tuple(self.settings.steps)
+        return StepContext(self.seed, self.sources, self.held_out, self.open_model, progress, steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +95,20 @@ class Curated:
     Attributes:
         funnel: the books.
         notes: what the reader said of whole files, and steps of all rows.
-        data: the file of the rows that are kept; None of a sample.
+        files: those of the rows that are kept: `data`, or `train`, `validation` and `test`; none of a sample.
+        source_of_file: the source, as the user named it, by the file that rows name in their metadata.
         computed: files written now, by what they are of; none where all was there.
         seconds: what each part took now, in all processes together.
     """
 
     funnel: Funnel
     notes: tuple[str, ...]
-    data: Path | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
+    source_of_file: Mapping[str, str] = field(default_factory=dict)
     computed: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def data(self) -> Path | None:
+        """The file of the rows to train on; None of a sample."""
+        return self.files.get(WHOLE) or self.files.get(TRAIN)

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from tutelage.config.curation_split import SplitSettings
 from tutelage.curate.out_folder import (
     CARD,
-    DATA,
     DROPPED,
     FUNNEL,
     LEDGER,
     PAGE,
     RESTORED,
+    WHOLE,
     begin_output,
     read_hashes,
     require_ours,
+    row_files,
     write_hashes,
 )
 from tutelage.curate.output import new_file, write_json
+from tutelage.curate.splitting import SPLIT
+from tutelage.curate.splitting.restored import HeldOutRows
 from tutelage.errors import ConfigError
 from tutelage.system.files import write_bytes
 
@@ -32,7 +37,8 @@ Place = tuple[int, int]
 def restore(out: Path, wanted: str) -> int:
     """Put the dropped rows of a reason, or of an address, back among those that are kept.
 
-    They stand where they stood in the input; where the rows have another order by now, at the end.
+    They stand where they stood in the input; where the rows have another order by now, at the end. Of files of a split
+    each goes into that with the rows that it must stay together with.
 
     Args:
         out: folder of a finished curation.
@@ -50,13 +56,13 @@ def restore(out: Path, wanted: str) -> int:
     require_ours(out)
     key = str(read_hashes(out)["key"])
     chosen, remaining = _chosen(out, wanted)
-    data = next(out / name for name in DATA.values() if (out / name).is_file())
-    rows = {_place_of(entry): _row_of(entry) for entry in chosen}
+    files = _by_file(out, chosen)
     begin_output(out)
-    if data.suffix == ".parquet":
-        _into_table(data, rows)
-    else:
-        _into_lines(data, rows)
+    for data, rows in files.items():
+        if data.suffix == ".parquet":
+            _into_table(data, rows)
+        else:
+            _into_lines(data, rows)
     _book(out, chosen, remaining, wanted)
     (out / PAGE).unlink(missing_ok=True)  # it shows what was before
     write_hashes(out, f"{key.removesuffix(f'+{RESTORED}')}+{RESTORED}")
@@ -82,6 +88,25 @@ def _chosen(out: Path, wanted: str) -> tuple[list[dict[str, Any]], list[str]]:
             fix="name one of them",
         )
     return chosen, remaining
+
+
+def _by_file(out: Path, chosen: list[dict[str, Any]]) -> dict[Path, dict[Place, dict[str, Any]]]:
+    """The rows that come back by the file they go into: that of their split, where the rows were split."""
+    files = row_files(out)
+    if WHOLE in files:
+        return {files[WHOLE]: {_place_of(entry): _row_of(entry) for entry in chosen}}
+    report = json.loads((out / f"{SPLIT.name}.json").read_text(encoding="utf-8"))
+    held_out = HeldOutRows.of(files, SplitSettings.model_validate(report["settings"]))
+    order = [step["step"] for step in json.loads((out / FUNNEL).read_text(encoding="utf-8"))["steps"]]
+    behind = order[order.index(SPLIT.name) + 1 :]
+    by_file: dict[Path, dict[Place, dict[str, Any]]] = defaultdict(dict)
+    for entry in chosen:
+        row = _row_of(entry)
+        # What stands under that name before the step is a field of the row's own.
+        split = row["metadata"][SPLIT.name] if entry["step"] in behind else held_out.split_of(row)
+        row["metadata"][SPLIT.name] = split
+        by_file[files[split]][_place_of(entry)] = row
+    return by_file
 
 
 def _place_of(entry: Mapping[str, Any]) -> Place:

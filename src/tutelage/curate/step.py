@@ -170,6 +170,7 @@ class StepContext:
         held_out: files of the run that must not be trained on: its validation rows, tasks and general sets.
         open_model: opens a model that reads rows (`scoring_model.OpenModel`); None where there is no such thing.
         progress: told what is being done, how many rows of it are done, and how many there are.
+        steps: names of all steps, in the order they are taken.
     """
 
     seed: int = 0
@@ -177,6 +178,7 @@ class StepContext:
     held_out: tuple[str, ...] = ()
     open_model: Callable[[Any], Any] | None = None
     progress: Progress = _silent
+    steps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from tutelage.curate.normalize import NORMALIZE
 from tutelage.curate.quality import QUALITY
 from tutelage.curate.selection import SELECT
 from tutelage.curate.semantic_duplicates import SEMANTIC_DUPLICATES
+from tutelage.curate.splitting import SPLIT
 from tutelage.curate.step import AnyStep, CorpusStep, RowStep, StepContext
 
 STEPS: tuple[AnyStep, ...] = (
@@ -25,6 +26,7 @@ STEPS: tuple[AnyStep, ...] = (
     CONSISTENCY,
     MODEL_SCORES,
     SELECT,
+    SPLIT,
     MIX,
 )
 BY_NAME = {definition.name: definition for definition in STEPS}

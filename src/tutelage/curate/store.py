@@ -200,11 +200,12 @@ class Rows:
         """What each row says of itself, or a step of it, under a name; None where nothing does."""
         values = []
         for index in range(len(self)):
-            text = self._labels_text(index)
+            text = self.label_text(index)
             values.append(json.loads(text).get(name) if text else None)
         return values
 
-    def _labels_text(self, index: int) -> str:
+    def label_text(self, index: int) -> str:
+        """The labels of a row, without the row."""
         if self.labels is not None:
             return self.labels[index]
         place = int(self.places[index])

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from tutelage.config.curation_mix import MixSettings
 from tutelage.curate.mixing.rates import Asked, Counts, Rates, planned
+from tutelage.curate.out_folder import TRAIN
 from tutelage.curate.source_names import OTHERS, require_sources
+from tutelage.curate.splitting import SPLIT
 from tutelage.curate.step import Decisions, StepContext, StepDefinition
 from tutelage.curate.store import Rows
 from tutelage.curate.texts import reply_text
@@ -39,6 +41,7 @@ class Mix:
         settings: what the mixture is to be.
         seed: of what is drawn.
         sources: what the user named, in that order.
+        of_train: mix the rows to train on alone; those of other splits go on as they are.
         tokenizer: content of a tokenizer.json, where tokens are counted.
         facts: what the tokenizer is.
     """
@@ -46,6 +49,7 @@ class Mix:
     settings: MixSettings
     seed: int = 0
     sources: tuple[str, ...] = ()
+    of_train: bool = False
     tokenizer: str | None = None
     facts: list[str] = field(default_factory=list)
     name: str = NAME
@@ -68,13 +72,14 @@ class Mix:
         """
         names, codes = self._sources_of(rows)
         tokens = features.column("tokens").to_numpy()
-        drawn = [self._drawn(code, np.flatnonzero(codes == code)) for code in range(len(names))]
+        mixed = self._mixed(rows)
+        drawn = [self._drawn(code, np.flatnonzero((codes == code) & mixed)) for code in range(len(names))]
         caps = [self.settings.caps.get(name, self.settings.caps.get(OTHERS)) for name in names]
         pools = [order[:cap] for order, cap in zip(drawn, caps, strict=True)]
         sizes = np.array([len(pool) for pool in pools], dtype=np.int64)
         self._require_rows(names, sizes)
         shares, counts = planned(sizes, self._asked(names, pools, tokens))
-        times = np.zeros(len(rows), dtype=np.int64)
+        times = np.where(mixed, 0, 1)
         for pool, count in zip(pools, counts.tolist(), strict=True):
             if len(pool):
                 times[pool] = count // len(pool)
@@ -83,10 +88,16 @@ class Mix:
         order = np.repeat(np.arange(len(rows), dtype=np.int64), times)
         if self.settings.shuffle:
             order = np.random.default_rng([self.seed, len(names)]).permutation(order)
-        report = self._report(names, drawn, pools, shares, times, tokens)
+        report = self._report(names, drawn, pools, shares, times * mixed, tokens)
         return Decisions(
             times > 0, reasons, evidence, order=order, report=report, notes=tuple(self._notes(report["sources"]))
         )
+
+    def _mixed(self, rows: Rows) -> NDArray[np.bool_]:
+        """Whether each row is one of those that are mixed, bool [N]."""
+        if not self.of_train:
+            return np.ones(len(rows), dtype=np.bool_)
+        return np.array([split == TRAIN for split in rows.label_values(SPLIT.name)], dtype=np.bool_)
 
     def _sources_of(self, rows: Rows) -> tuple[list[str], NDArray[np.int64]]:
         """The sources in the order they were named, or of their names, and which of them each row is of: int64 [N]."""
@@ -225,7 +236,8 @@ def _build(settings: MixSettings, context: StepContext) -> Mix:
         otherwise = "choose a number of rows: curate.mix.rows=10000"
         path = tokenizer_file(NAME, "trained_tokens", settings.tokenizer, otherwise)
         tokenizer, facts = path.read_text(encoding="utf-8"), [file_sha256(path)]
-    return Mix(settings, context.seed, context.sources, tokenizer, facts)
+    before = context.steps[: context.steps.index(NAME)] if NAME in context.steps else ()
+    return Mix(settings, context.seed, context.sources, SPLIT.name in before, tokenizer, facts)
 
 
 MIX = StepDefinition(NAME, "how much of each source goes on: weights, caps, rates, replay", MixSettings, _build)
