@@ -5,6 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from tutelage.curate.shingles import shingle_sets
+from tutelage.curate.word_hashes import Ragged, numbered_words
+
 VOWELS, CONSONANTS = "aeiou", "bcdfghklmnprstvz"
 
 
@@ -47,6 +50,12 @@ def planted_rows(seed: int, originals: int) -> tuple[list[list[str]], list[list[
             replies.append(edited(generator, reply, words, generator.randint(0, 2)))
     order = generator.sample(range(len(prompts)), len(prompts))
     return [prompts[row] for row in order], [replies[row] for row in order]
+
+
+def sets_of_words(prompts: Sequence[Sequence[str]], replies: Sequence[Sequence[str]]) -> Ragged:
+    """The shingles of rows that are given as words."""
+    sides = (numbered_words([" ".join(words) for words in side]) for side in (prompts, replies))
+    return shingle_sets(*sides)
 
 
 def shingles(words: Sequence[str]) -> set[tuple[str, ...]]:

@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.curate.planted import shingles
+from tests.curate.planted import sets_of_words, shingles
 from tutelage.curate.near_pairs import RowSets
-from tutelage.curate.shingles import repeated_shingles, shingle_sets, side_counts, without
+from tutelage.curate.shingles import repeated_shingles, side_counts, without
 from tutelage.curate.word_hashes import Ragged, hashed_words, ragged_run_hashes
 
 THE, FOX_JUMPS = 3331141520948189790, 9583640354909003912
@@ -18,7 +18,7 @@ ROWS = st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=8)
 @settings(deadline=None)
 def test_sets_are_as_the_definition_says(rows: list[tuple[list[str], list[str]]]) -> None:
     prompts, replies = [list(side) for side in zip(*rows, strict=True)]
-    sets = RowSets([shingle_sets(prompts, replies)])
+    sets = RowSets([sets_of_words(prompts, replies)])
     for first in range(len(rows)):
         assert sets.counts[first].tolist() == [len(shingles(prompts[first])), len(shingles(replies[first]))]
         for second in range(len(rows)):
@@ -31,12 +31,12 @@ def test_sets_are_as_the_definition_says(rows: list[tuple[list[str], list[str]]]
 
 def test_the_same_words_in_prompt_and_reply_are_not_the_same_shingle() -> None:
     words = [f"w{number}" for number in range(9)]
-    sets = RowSets([shingle_sets([words, []], [[], words])])
+    sets = RowSets([sets_of_words([words, []], [[], words])])
     assert sets.similarity(0, 1) == (0.0, 0.0)
 
 
 def test_a_text_of_four_words_is_no_part_of_a_longer_one() -> None:
-    sets = RowSets([shingle_sets([list("abcd"), list("abcde"), list("dcba"), list("abc")], [[]] * 4)])
+    sets = RowSets([sets_of_words([list("abcd"), list("abcde"), list("dcba"), list("abc")], [[]] * 4)])
     assert [sets.similarity(0, other)[0] for other in range(4)] == [1.0, 0.0, 0.0, 0.0]
 
 
@@ -56,7 +56,7 @@ TEMPLATE = [f"t{number}" for number in range(15)]
 
 def templated(rows: int) -> Ragged:
     prompts = [[*TEMPLATE, *(f"q{row}x{number}" for number in range(8))] for row in range(rows)]
-    return shingle_sets(prompts, [[f"r{row}"] for row in range(rows)])
+    return sets_of_words(prompts, [[f"r{row}"] for row in range(rows)])
 
 
 def test_template_spans_are_taken_out_and_what_is_beside_them_stays() -> None:
@@ -91,7 +91,7 @@ def _from(rows: Ragged, start: int) -> Ragged:
 
 def test_rows_that_are_the_template_alone_are_compared_whole() -> None:
     prompts = [TEMPLATE] * 50 + [TEMPLATE[:9]] * 2 + [[*TEMPLATE, "x"]]
-    rows = shingle_sets(prompts, [["yes"]] * 53)
+    rows = sets_of_words(prompts, [["yes"]] * 53)
     templates = repeated_shingles([rows], np.zeros(53, dtype=np.int32), share=0.01, rows=50)
     sets = RowSets([without(rows, np.zeros(len(rows), dtype=np.int32), templates)])
     assert sets.counts.tolist() == [[1, 1]] * 53

@@ -24,8 +24,9 @@ from tutelage.curate.shingles import repeated_shingles, shingle_sets
 from tutelage.curate.star_clusters import KEPT, Stars
 from tutelage.curate.step import NOT_MERGED, Decisions, StepContext, StepDefinition
 from tutelage.curate.store import Rows
-from tutelage.curate.texts import all_text, prompt_text, reply_text, words
+from tutelage.curate.texts import all_text, prompt_text, reply_text
 from tutelage.curate.twins import twin_notes
+from tutelage.curate.word_hashes import numbered_words
 from tutelage.errors import DataError
 from tutelage.types import Conversation
 
@@ -54,9 +55,8 @@ class NearDuplicates:
         import pyarrow as pa
 
         compares = self.settings.on
-        empty: list[list[str]] = [[]] * len(conversations)
         prompts, replies = (
-            empty if compares == other else [words(text_of(conversation)) for conversation in conversations]
+            numbered_words([""] * len(conversations) if compares == other else list(map(text_of, conversations)))
             for text_of, other in ((prompt_text, "reply"), (reply_text, "prompt"))
         )
         sets = shingle_sets(prompts, replies)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.curate.word_hashes import Ragged, UInt64s, hashed_words, mixed, offsets_of, ragged_run_hashes
+from tutelage.curate.word_hashes import Ragged, UInt64s, mixed, offsets_of, ragged_run_hashes
 
 SHINGLE_WORDS = 5
 PROMPT, REPLY = 0, 1
@@ -21,14 +21,14 @@ _BUCKET_BITS = 22
 _SIDES = np.uint64(1)
 
 
-def shingle_sets(prompts: Sequence[Sequence[str]], replies: Sequence[Sequence[str]]) -> Ragged:
+def shingle_sets(prompts: Ragged, replies: Ragged) -> Ragged:
     """The shingles of each row: sorted, each once, the side of the row (`PROMPT`, `REPLY`) in the lowest bit.
 
     A side of fewer than five words is one shingle, itself; an empty one has none.
 
     Args:
-        prompts: words of each row's prompt; all empty where only replies are compared.
-        replies: words of each row's reply.
+        prompts: numbers of the words of each row's prompt; all empty where only replies are compared.
+        replies: those of each row's reply.
     """
     sides = [_side(words, side) for side, words in ((PROMPT, prompts), (REPLY, replies))]
     counts = sides[0].lengths + sides[1].lengths
@@ -105,8 +105,7 @@ def without(rows: Ragged, sources: NDArray[np.int32], templates: Mapping[int, UI
     return distinct(Ragged(values, offsets_of(reduced.lengths + emptied.sum(axis=1))))
 
 
-def _side(texts: Sequence[Sequence[str]], side: int) -> Ragged:
-    words = hashed_words(texts)
+def _side(words: Ragged, side: int) -> Ragged:
     runs = ragged_run_hashes(words, SHINGLE_WORDS)
     short = np.flatnonzero((words.lengths > 0) & (words.lengths < SHINGLE_WORDS))
     wholes = _short_texts(words, short)

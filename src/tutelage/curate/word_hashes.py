@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import chain
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tutelage.curate.texts import words as words_of
 
 UInt64s = NDArray[np.uint64]
 Offsets = NDArray[np.int64]
@@ -21,6 +24,20 @@ CACHED_WORDS = 500_000
 """Distinct words whose numbers are kept at hand; some 60 MB. A text of more words costs time and nothing else."""
 _GOLDEN = 0x9E3779B97F4A7C15
 """2^64 over the golden ratio: odd, and its powers are far apart. Source: Knuth, volume 3, section 6.4."""
+
+
+TEXT_BYTES_AT_ONCE = 1 << 17
+"""Bytes of text whose words are numbered together: enough for NumPy's overhead, few enough for a processor's cache."""
+_PIECE = 8
+_WORD_BYTES = bytes(
+    code if code >= 0x80 else ord(chr(code).lower()) if chr(code).isalnum() or chr(code) == "_" else 0
+    for code in range(256)
+)
+"""A byte of a word of ASCII in small letters, of any other as it is, and 0 for what separates words."""
+_FIRST_BYTES = np.array([(1 << 8 * count) - 1 for count in range(_PIECE + 1)], dtype=np.uint64)
+_CACHED_LETTERS = 32
+_LONG_WORD = 1 << 10
+"""Bytes of a word beyond which the rest is numbered at once: of one long word each eight bytes are a round."""
 
 
 class _WordHashes(dict[str, int]):
@@ -73,6 +90,63 @@ def hashed_words(texts: Sequence[Sequence[str]]) -> Ragged:
     offsets = offsets_of([len(text) for text in texts])
     numbers = map(_WORD_HASHES.__getitem__, chain.from_iterable(texts))
     return Ragged(np.fromiter(numbers, np.uint64, int(offsets[-1])), offsets)
+
+
+def numbered_words(texts: Sequence[str]) -> Ragged:
+    """The number of each word (`texts.words`) of each text, uint64 [T]: other numbers than those of `hashed_words`.
+
+    Found in all texts at once: words are split and numbered as bytes, eight at a time, and no word becomes an object.
+    """
+    pieces, start, size = [], 0, 0
+    encoded = [_spelled(text) for text in texts]
+    for place, text in enumerate(encoded):
+        size += len(text)
+        if size >= TEXT_BYTES_AT_ONCE or place == len(encoded) - 1:
+            pieces.append(_numbered(encoded[start : place + 1]))
+            start, size = place + 1, 0
+    counts = [np.zeros(0, dtype=np.int64), *(piece.lengths for piece in pieces)]
+    values = [np.zeros(0, dtype=np.uint64), *(piece.values for piece in pieces)]
+    return Ragged(np.concatenate(values), offsets_of(np.concatenate(counts)))
+
+
+def _spelled(text: str) -> bytes:
+    """A text in which the words are what stands between bytes that are in no word, case in ASCII aside."""
+    if text.isascii():
+        return text.encode()
+    tokens = [token if token.isascii() else _spelled_token(token) for token in text.split(" ")]
+    return " ".join(tokens).encode("utf-8", "surrogatepass")
+
+
+def _spelled_token(token: str) -> str:
+    return _known_words(token) if len(token) <= _CACHED_LETTERS else " ".join(words_of(token))
+
+
+@lru_cache(maxsize=50_000)
+def _known_words(token: str) -> str:
+    return " ".join(words_of(token))
+
+
+def _numbered(texts: Sequence[bytes]) -> Ragged:
+    letters = b"\0".join([b"", *texts, bytes(_PIECE)]).translate(_WORD_BYTES)
+    is_word = np.frombuffer(letters, dtype=np.uint8) != 0
+    edges = np.flatnonzero(is_word[1:] != is_word[:-1]) + 1
+    starts, lengths = edges[::2], edges[1::2] - edges[::2]
+    # Eight bytes from every place on, as one number each.
+    pieces = np.ndarray((len(letters) - _PIECE + 1,), "<u8", letters, 0, (1,))
+    numbers = mixed(
+        (pieces[starts] & _FIRST_BYTES[np.minimum(lengths, _PIECE)]) + lengths.astype(np.uint64) * _power(1)
+    )
+    longer, done = np.flatnonzero(lengths > _PIECE), _PIECE
+    while len(longer) and done < _LONG_WORD:
+        left = lengths[longer] - done
+        piece = pieces[starts[longer] + done] & _FIRST_BYTES[np.minimum(left, _PIECE)]
+        numbers[longer] = mixed(numbers[longer] + piece)
+        longer, done = longer[left > _PIECE], done + _PIECE
+    for word in longer.tolist():
+        rest = letters[starts[word] + done : starts[word] + lengths[word]]
+        numbers[word] ^= np.uint64(int.from_bytes(blake2b(rest, digest_size=_PIECE).digest(), "little"))
+    offsets = offsets_of([len(text) + 1 for text in texts]) + 1
+    return Ragged(numbers, np.searchsorted(starts, offsets))
 
 
 def run_hashes(words: UInt64s, width: int) -> UInt64s:
