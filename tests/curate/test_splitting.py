@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tests.curate.planted import planted_rows, shingles
+from tests.curate.planted import planted_rows, sets_of_words, shingles
 from tutelage import formats
 from tutelage.config.curation import CurateSettings
 from tutelage.config.curation_mix import MixSettings
@@ -21,7 +21,6 @@ from tutelage.curate.out_folder import SPLITS
 from tutelage.curate.pipeline import curate
 from tutelage.curate.request import Curated, CurationRequest
 from tutelage.curate.restore import restore
-from tutelage.curate.shingles import shingle_sets
 from tutelage.curate.splitting.across import similarity_across
 from tutelage.curate.splitting.assignment import assigned
 from tutelage.curate.splitting.together import Together
@@ -109,7 +108,7 @@ def test_no_pair_of_prompts_on_two_sides_is_alike_and_the_report_says_how_much(p
 def test_a_split_by_row_would_have_leaked(planted: Path) -> None:
     """What the step is held against: the same rows drawn one by one have near-copies on two sides."""
     texts = [json.loads(line)["messages"][0]["content"].split() for line in planted.read_text("utf-8").splitlines()]
-    sets = shingle_sets(texts, [[]] * len(texts))
+    sets = sets_of_words(texts, [[]] * len(texts))
     splits = np.random.default_rng(0).choice(3, len(texts), p=SHARES)
     found = similarity_across([sets], np.arange(len(texts)), splits, 0.8)
     assert len(found.alike) > 5

@@ -24,7 +24,7 @@ from tutelage.curate.splitting.together import Together
 from tutelage.curate.step import Decisions, StepContext, StepDefinition
 from tutelage.curate.store import Rows
 from tutelage.curate.texts import all_text, prompt_text, reply_text, words
-from tutelage.curate.word_hashes import Ragged
+from tutelage.curate.word_hashes import Ragged, hashed_words
 from tutelage.errors import ConfigError
 from tutelage.types import Conversation
 
@@ -62,7 +62,7 @@ class SplitRows:
         least = self.settings.first_turn_words
         return pa.record_batch(
             {
-                "shingles": shingle_column(shingle_sets(texts, [[]] * len(texts))),
+                "shingles": shingle_column(shingle_sets(hashed_words(texts), hashed_words([[]] * len(texts)))),
                 "prompt": pa.array(map(_prompt_hash, conversations, texts), pa.uint64()),
                 "first_turn": pa.array([_hash(text) if len(text) >= least else 0 for text in openings], pa.uint64()),
             }
