@@ -41,7 +41,24 @@ def test_what_went_and_where_it_is(curate: Callable[..., Ran], tmp_path: Path) -
     assert str(tmp_path / "out" / "data.jsonl") in ran.out
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         ".work", "card.md", "data.jsonl", "dropped.jsonl", "funnel.json", "hashes.json", "ledger.jsonl",
+        "report.html",
     ]  # fmt: skip
+
+
+def test_the_page_is_named_and_can_be_left_out(curate: Callable[..., Ran], tmp_path: Path) -> None:
+    page = tmp_path / "out" / "report.html"
+    assert f"{page}: steps, rows and findings" in (ran := curate()).out
+    assert "(drawn in " in ran.out
+    assert "report.html" not in curate("--no-page").out
+    assert not page.exists()
+
+
+def test_a_page_of_somebody_else_is_not_replaced(curate: Callable[..., Ran], tmp_path: Path) -> None:
+    page = tmp_path / "out" / "report.html"
+    curate("--no-page")
+    page.write_text("mine", encoding="utf-8")
+    assert curate().code == 1
+    assert page.read_text(encoding="utf-8") == "mine"
 
 
 def test_json_for_programs(curate: Callable[..., Ran]) -> None:

@@ -14,7 +14,8 @@ from tutelage import config
 from tutelage.builders.curation import request_of
 from tutelage.cli.data_options import AsJson, Columns, Shape, columns_from, shape_from
 from tutelage.config.sections import LARGEST_COUNT
-from tutelage.curate.out_folder import CARD, DROPPED, WORK
+from tutelage.curate.out_folder import CARD, DROPPED, PAGE, WORK
+from tutelage.curate.packages import INSTALL
 from tutelage.curate.pipeline import curate as curated
 from tutelage.curate.pipeline import sample
 from tutelage.curate.request import Curated, EngineName, FileFormat
@@ -25,6 +26,10 @@ from tutelage.errors import ConfigError, command
 from tutelage.report.console.curation import StageBars, step_lines
 from tutelage.report.console.progress import Screen
 from tutelage.report.console.terminal import Terminal, print_json
+from tutelage.report.html.chart_library import library_version
+from tutelage.report.html.curation_page import CurationPage
+from tutelage.report.html.offline import require_free_or_own
+from tutelage.report.numbers import duration
 
 Sources = Annotated[
     list[str] | None,
@@ -69,6 +74,8 @@ Clean = Annotated[
     bool, typer.Option("--clean", help=f"Delete OUT/{WORK} at the end: the next run begins from nothing.")
 ]
 
+NoPage = Annotated[bool, typer.Option("--no-page", help=f"Leave out OUT/{PAGE}, the page to look at in a browser.")]
+
 
 def curate(
     sources: Sources = None,
@@ -90,6 +97,7 @@ def curate(
     tokenizer: Tokenizer = None,
     max_rows: MaxRows = None,
     clean: Clean = False,
+    no_page: NoPage = False,
     as_json: AsJson = False,
 ) -> None:
     """Mend and choose rows: every dropped row is listed with its reason and evidence, and can be restored.
@@ -126,14 +134,34 @@ def curate(
         _report(terminal, sample(request), as_json=as_json)
         errors.write_line("A sample; nothing was written. Steps that must see all rows were left out.")
         return
+    page = None if no_page else CurationPage()
+    if page is not None:
+        require_free_or_own(request.out / PAGE, fix="move it away, or leave our page out: --no-page")
     with StageBars(Screen(errors)) as bars:
-        result = curated(request, log=errors.write_line, progress=bars.show)
+        result = curated(request, log=errors.write_line, progress=bars.show, page=page)
     if clean:
         shutil.rmtree(request.out / WORK, ignore_errors=True)
     _report(terminal, result, as_json=as_json)
     if not as_json:
+<<<<<<< HEAD
         files = ", ".join(map(str, result.files.values()))
         terminal.write_line(f"{files}; what was done: {request.out / CARD}; what went: {request.out / DROPPED}")
+=======
+        if page is not None:
+            _say_page(terminal, request.out / PAGE, result)
+        terminal.write_line(f"{result.data}; what was done: {request.out / CARD}; what went: {request.out / DROPPED}")
+>>>>>>> c14de39 (A page of what a curation did, to look at: steps, a map of rows that open, lengths, languages, duplicates, contamination)
+
+
+def _say_page(terminal: Terminal, page: Path, result: Curated) -> None:
+    if not page.exists():
+        terminal.write_line(f"No {page.name}: rows were restored, and it would show what was before.")
+        return
+    seconds = result.seconds.get(PAGE)
+    took = "" if seconds is None else f" (drawn in {duration(seconds)})"
+    terminal.write_line(f"{page}: steps, rows and findings, to look at in a browser{took}")
+    if library_version() is None:
+        terminal.write_line(f"It has no map and no charts without the package bokeh: {INSTALL}, then the same command.")
 
 
 def _list_steps(terminal: Terminal, settings: config.Settings) -> None:

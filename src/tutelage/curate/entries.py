@@ -117,11 +117,15 @@ def entries_batch(entries: Sequence[Entry]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def entries_in(path: Path) -> Iterable[Entry]:
-    """The entries of a file, in their order."""
+def entries_in(path: Path, lines: Sequence[int] | None = None) -> Iterable[Entry]:
+    """The entries of a file, in their order; of those on `lines` (from 0) alone where they are given."""
+    import pyarrow as pa
+
     from tutelage.curate.store import read_batch
 
     batch = read_batch(path)
+    if lines is not None:
+        batch = batch.take(pa.array(lines, pa.int64()))
     return map(Entry._make, zip(*(column.to_pylist() for column in batch.columns), strict=True))
 
 

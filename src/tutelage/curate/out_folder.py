@@ -18,7 +18,7 @@ WHOLE, TRAIN, VALIDATION, TEST = "data", "train", "validation", "test"
 SPLITS: Final = (TRAIN, VALIDATION, TEST)
 """What the files of rows are called, without their endings: one of all that are kept, or those of a split."""
 LEDGER, DROPPED, FUNNEL, CARD, HASHES = "ledger.jsonl", "dropped.jsonl", "funnel.json", "card.md", "hashes.json"
-PAGE = "page.html"
+PAGE = "report.html"
 RESTORED = "restored"
 """What marks rows that were put back, in the books, and the key of an output that has such."""
 REPORTS: Final = frozenset(
@@ -108,10 +108,16 @@ def begin_output(out: Path) -> None:
     (out / HASHES).unlink(missing_ok=True)
 
 
-def write_hashes(out: Path, key: str) -> None:
-    """Seal the output: from here on it is whole."""
+def write_hashes(out: Path, key: str, *, page: str | None = None) -> None:
+    """Seal the output: from here on it is whole.
+
+    Args:
+        out: the folder.
+        key: of the output.
+        page: key of the page that is in it; None where there is none.
+    """
     names = sorted(path.name for path in out.iterdir() if path.name in OURS - {WORK, HASHES})
-    content = {"key": key, "files": {name: file_sha256(out / name) for name in names}}
+    content = {"key": key, "page": page, "files": {name: file_sha256(out / name) for name in names}}
     write_bytes(out / HASHES, (json.dumps(content, indent=1) + "\n").encode())
 
 

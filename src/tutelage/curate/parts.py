@@ -62,7 +62,7 @@ class OutputWork:
 
         rows = [row.conversation for row in stored]
         columns = {"file": pa.array([row.file for row in stored], pa.string())}
-        counts = np.array([_word_counts(row) for row in rows], dtype=np.int32).reshape(-1, 2)
+        counts = np.array([word_counts(row) for row in rows], dtype=np.int32).reshape(-1, 2)
         columns |= {name: pa.array(counts[:, place]) for place, name in enumerate(SIZE_COLUMNS)}
         if self.tokenizer is not None:
             texts = ["\n".join(map(message_text, row.messages)) for row in rows]
@@ -103,7 +103,7 @@ def sizes_of(
     }
 
 
-def _word_counts(row: Conversation) -> tuple[int, int]:
+def word_counts(row: Conversation) -> tuple[int, int]:
     """Words between white space: of what is asked (every turn that is not learned), and of what is learned."""
     asked = learned = 0
     for message in row.messages:

@@ -13,8 +13,14 @@ from tutelage.curate.engines import engine_for
 from tutelage.curate.entries import READ
 from tutelage.curate.funnel import Funnel
 from tutelage.curate.judging import judge
+<<<<<<< HEAD
 from tutelage.curate.out_folder import WORK, finished_key, remove_stages, require_ours, restored_rows, row_files
 from tutelage.curate.output import write_output
+=======
+from tutelage.curate.out_folder import DATA, WORK, finished_key, remove_stages, require_ours, restored_rows
+from tutelage.curate.output import write_output, write_page
+from tutelage.curate.overview.parts import PageWriter
+>>>>>>> c14de39 (A page of what a curation did, to look at: steps, a map of rows that open, lengths, languages, duplicates, contamination)
 from tutelage.curate.request import Curated, CurationRequest
 from tutelage.curate.row_json import row_json
 from tutelage.curate.stage_keys import output_key, stage_keys
@@ -38,6 +44,7 @@ def curate(
     steps: Sequence[RowStep | CorpusStep] | None = None,
     log: Callable[[str], None] = lambda _text: None,
     progress: Progress = lambda _title, _done, _total: None,
+    page: PageWriter | None = None,
 ) -> Curated:
     """Curate the rows of the sources into a folder.
 
@@ -46,6 +53,7 @@ def curate(
         steps: taken in place of those that the settings name.
         log: told what is worth saying.
         progress: told how far each stage is.
+        page: draws the page of what was done; None leaves it out.
 
     Raises:
         ConfigError: the folder holds something that is not ours, or a step cannot work with its settings.
@@ -67,7 +75,7 @@ def curate(
             data_files.reading(files, request.sources),
         ):
             workshop = Workshop(engine, request.chunk_rows, progress)
-            return _curated(request, passes, data_files, workshop)
+            return _curated(request, passes, data_files, workshop, page)
     except SaveError:
         raise
     except OSError as error:
@@ -130,7 +138,9 @@ def _passes(steps: Sequence[RowStep | CorpusStep]) -> Passes:
     return passes
 
 
-def _curated(request: CurationRequest, passes: Passes, data_files: DataFiles, workshop: Workshop) -> Curated:
+def _curated(
+    request: CurationRequest, passes: Passes, data_files: DataFiles, workshop: Workshop, page: PageWriter | None
+) -> Curated:
     files, work = data_files.of(request.sources), request.out / WORK
     keys = stage_keys(request, passes, files, data_files.sha256)
     whole_key = output_key(request, keys[-1])
@@ -151,8 +161,10 @@ def _curated(request: CurationRequest, passes: Passes, data_files: DataFiles, wo
         else:
             stages.append(workshop.judge(folder, [step for step in group if not isinstance(step, CorpusStep)], rows))
     funnel = _funnel(stages)
-    if not restored and finished_key(request.out) != whole_key:
-        write_output(request, stages, funnel, data_files.sha256, workshop, whole_key)
+    if not restored:
+        if finished_key(request.out) != whole_key:
+            write_output(request, stages, funnel, data_files.sha256, workshop, whole_key)
+        write_page(request, stages, funnel, page, workshop)
     remove_stages(request.out, but={stage.folder.name for stage in stages})
     notes = tuple(note for stage in stages for note in stage.notes)
     if restored:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -178,6 +179,18 @@ class Rows:
     def address(self, index: int) -> Address:
         """Where a row came from."""
         return self.stored(index).address
+
+    def find(self, addresses: Collection[str]) -> dict[str, int]:
+        """Where the rows of these addresses stand in the view, by address; the first, where several came of one row."""
+        numbers = [int(re.findall(r"\d+", address)[-1]) for address in addresses]
+        of_chunks = [batch.column("number").to_numpy() for batch in self._batches]
+        of_all = np.concatenate([np.zeros(0, np.int64), *of_chunks])[self.places]
+        found: dict[str, int] = {}
+        for index in np.flatnonzero(np.isin(of_all, numbers)).tolist():
+            address = str(self.address(index))
+            if address in addresses:
+                found.setdefault(address, index)
+        return found
 
     def source(self, index: int) -> str:
         """The source of a row, as the user named it."""

@@ -13,7 +13,7 @@ def source_code_sha256(packages: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for package in packages:
         for file in sorted(files(package).iterdir(), key=_file_name):
-            if file.name.endswith((".py", ".json", ".toml")) and file.is_file():
+            if file.name.endswith((".py", ".json", ".toml", ".html", ".css", ".js")) and file.is_file():
                 data = file.read_bytes()
                 digest.update(f"{package}/{file.name} {len(data)}\n".encode() + data)
     return digest.hexdigest()

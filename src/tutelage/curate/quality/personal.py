@@ -42,11 +42,14 @@ class Personal:
         messages = list(conversation.messages)
         for index, message in enumerate(messages):
             if message.content:
-                content = message.content
-                for kind, datum in self._data(content):
-                    content = content.replace(datum, f"[{kind.name.upper()}]")
-                messages[index] = replace(message, content=content)
+                messages[index] = replace(message, content=self.masked_text(message.content))
         return replace(conversation, messages=tuple(messages))
+
+    def masked_text(self, text: str) -> str:
+        """A text with `[EMAIL]`, `[PHONE]` and so on in the place of each datum."""
+        for kind, datum in self._data(text):
+            text = text.replace(datum, f"[{kind.name.upper()}]")
+        return text
 
     def _data(self, text: str) -> list[tuple[PersonalKind, str]]:
         data: list[tuple[PersonalKind, str]] = []

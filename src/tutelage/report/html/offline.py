@@ -35,19 +35,25 @@ def script_json(value: object) -> Markup:
     return Markup(text)  # noqa: S704 - every character that could end the block is escaped above
 
 
-def own_parts(*, style: tuple[str, ...], script: tuple[str, ...], has_forms: bool = False) -> dict[str, str]:
+def own_parts(
+    *, style: tuple[str, ...], script: tuple[str, ...], has_forms: bool = False, library: tuple[str, ...] = ()
+) -> dict[str, str]:
     """Style, script and the policy that allows these two alone, for a page's template; named by our own files.
 
     Args:
         style: our files of it.
         script: our files of it.
         has_forms: the page sends forms, to the server that it came from and no other.
+        library: texts of scripts that draw, each a block of its own; they may set styles and show pictures that they
+            bring, and no more.
     """
     styles, scripts = "\n".join(map(_asset, style)), "\n".join(map(_asset, script))
+    allowed = " ".join(f"'{_digest(text)}'" for text in (*library, scripts))
+    drawing = "style-src 'unsafe-inline'; img-src data:" if library else f"style-src '{_digest(styles)}'"
     return {
         "style": Markup(styles),  # noqa: S704 - our own files
         "script": Markup(scripts),  # noqa: S704 - our own files
-        "policy": f"default-src 'none'; style-src '{_digest(styles)}'; script-src '{_digest(scripts)}'; "
+        "policy": f"default-src 'none'; {drawing}; script-src {allowed}; "
         f"base-uri 'none'; form-action '{'self' if has_forms else 'none'}'",
     }
 
