@@ -61,13 +61,9 @@ class OutputWork:
         import pyarrow as pa
 
         rows = [row.conversation for row in stored]
-        columns = {"file": pa.array([row.file for row in stored], pa.string())}
-        counts = np.array([word_counts(row) for row in rows], dtype=np.int32).reshape(-1, 2)
-        columns |= {name: pa.array(counts[:, place]) for place, name in enumerate(SIZE_COLUMNS)}
-        if self.tokenizer is not None:
-            texts = ["\n".join(map(message_text, row.messages)) for row in rows]
-            columns[TOKENS] = pa.array(token_counts(texts, self.tokenizer), pa.int32())
-        return pa.record_batch(columns)
+        files = pa.array([row.file for row in stored], pa.string())
+        lengths = row_lengths(rows, self.tokenizer)
+        return pa.record_batch({"file": files, **{name: pa.array(counts) for name, counts in lengths.items()}})
 
 
 def metadata_of(row: StoredRow) -> dict[str, Any]:
@@ -103,7 +99,22 @@ def sizes_of(
     }
 
 
-def word_counts(row: Conversation) -> tuple[int, int]:
+def row_lengths(rows: Sequence[Conversation], tokenizer: str | None) -> dict[str, NDArray[np.int32]]:
+    """How long rows are, int32 [rows], by what is counted: `SIZE_COLUMNS`, and `TOKENS` where there is a tokenizer.
+
+    Args:
+        rows: any number.
+        tokenizer: as `OutputWork` has it.
+    """
+    counts = np.array([_word_counts(row) for row in rows], dtype=np.int32).reshape(-1, 2)
+    lengths = {name: counts[:, place] for place, name in enumerate(SIZE_COLUMNS)}
+    if tokenizer is not None:
+        texts = ["\n".join(map(message_text, row.messages)) for row in rows]
+        lengths[TOKENS] = np.array(token_counts(texts, tokenizer), dtype=np.int32)
+    return lengths
+
+
+def _word_counts(row: Conversation) -> tuple[int, int]:
     """Words between white space: of what is asked (every turn that is not learned), and of what is learned."""
     asked = learned = 0
     for message in row.messages:

@@ -35,7 +35,7 @@ from tutelage.curate.overview.samples import (
     sampled_entries,
     shares_of,
 )
-from tutelage.curate.parts import SIZE_COLUMNS, TOKENS, word_counts
+from tutelage.curate.parts import row_lengths
 from tutelage.curate.quality.language import language_of
 from tutelage.curate.quality.personal import Personal
 from tutelage.curate.request import CurationRequest
@@ -44,7 +44,6 @@ from tutelage.curate.stages import Stage
 from tutelage.curate.store import Rows
 from tutelage.curate.text_vectors import compared_text
 from tutelage.curate.texts import message_text, reply_text
-from tutelage.curate.token_counts import token_counts
 from tutelage.errors import DependencyError
 from tutelage.types import Conversation
 
@@ -170,11 +169,8 @@ def _map_of(numbers: Sequence[int], shown: _ShownRows, seed: int) -> RowsMap:
 
 def _described(rows: Rows, request: CurationRequest, generator: np.random.Generator) -> Described:
     chosen = [rows.conversation(index) for index in drawn(len(rows), DESCRIBED_ROWS, generator).tolist()]
-    counts = np.array([word_counts(row) for row in chosen], dtype=np.int32).reshape(-1, 2)
-    lengths = {name: counts[:, place] for place, name in enumerate(SIZE_COLUMNS)}
-    if request.tokenizer is not None:
-        texts = ["\n".join(map(message_text, row.messages)) for row in chosen]
-        lengths[TOKENS] = np.array(token_counts(texts, request.tokenizer), dtype=np.int32)
+    tokenizer = None if request.tokenizer is None else request.tokenizer.read_text(encoding="utf-8")
+    lengths = row_lengths(chosen, tokenizer)
     return Described(len(chosen), len(rows), lengths, _languages(chosen))
 
 
