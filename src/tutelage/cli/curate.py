@@ -143,14 +143,10 @@ def curate(
         shutil.rmtree(request.out / WORK, ignore_errors=True)
     _report(terminal, result, as_json=as_json)
     if not as_json:
-<<<<<<< HEAD
-        files = ", ".join(map(str, result.files.values()))
-        terminal.write_line(f"{files}; what was done: {request.out / CARD}; what went: {request.out / DROPPED}")
-=======
         if page is not None:
             _say_page(terminal, request.out / PAGE, result)
-        terminal.write_line(f"{result.data}; what was done: {request.out / CARD}; what went: {request.out / DROPPED}")
->>>>>>> c14de39 (A page of what a curation did, to look at: steps, a map of rows that open, lengths, languages, duplicates, contamination)
+        files = ", ".join(map(str, result.files.values()))
+        terminal.write_line(f"{files}; what was done: {request.out / CARD}; what went: {request.out / DROPPED}")
 
 
 def _say_page(terminal: Terminal, page: Path, result: Curated) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +17,10 @@ from tutelage.curate.funnel import Funnel
 from tutelage.curate.licenses import licenses_of
 from tutelage.curate.out_folder import (
     CARD,
-<<<<<<< HEAD
     DROPPED,
     FUNNEL,
     LEDGER,
+    PAGE,
     REPORTS,
     ROW_FILES,
     WHOLE,
@@ -29,22 +28,6 @@ from tutelage.curate.out_folder import (
     begin_output,
     write_hashes,
 )
-=======
-    DATA,
-    DROPPED,
-    FUNNEL,
-    LEDGER,
-    PAGE,
-    REPORTS,
-    WORK,
-    begin_output,
-    read_hashes,
-    write_hashes,
-)
-from tutelage.curate.overview.gather import overview_of
-from tutelage.curate.overview.parts import PageWriter
-from tutelage.curate.overview.rows_map import vectors_name
->>>>>>> c14de39 (A page of what a curation did, to look at: steps, a map of rows that open, lengths, languages, duplicates, contamination)
 from tutelage.curate.parts import OutputWork, metadata_of, part_file, sizes_of
 from tutelage.curate.request import CurationRequest
 from tutelage.curate.row_json import with_metadata
@@ -53,7 +36,7 @@ from tutelage.curate.stages import Stage, Workshop
 from tutelage.curate.store import Rows, StoredRow
 from tutelage.system.files import publish, scratch_path, write_bytes
 
-WRITING, DRAWING = "writing rows", "drawing the page"
+WRITING = "writing rows"
 
 
 def write_output(
@@ -93,7 +76,7 @@ def write_output(
         settings=request.settings,
         seed=request.seed,
         licenses=licenses_of(request.sources, request.settings.licenses),
-        rows_in=_rows_by_source(stages[0]),
+        rows_in=rows_by_source(stages[0]),
         sizes=sizes,
         funnel=funnel,
         sha256=sha256,
@@ -105,7 +88,6 @@ def write_output(
     shutil.rmtree(folder)
 
 
-<<<<<<< HEAD
 def _write_rows(request: CurationRequest, stages: Sequence[Stage], folder: Path, workshop: Workshop) -> Sizes:
     """Write the rows that are kept, in one file or one for each split; their lengths by source."""
     tokenizer = None if request.tokenizer is None else request.tokenizer.read_text(encoding="utf-8")
@@ -133,37 +115,6 @@ def _rows_by_file(request: CurationRequest, stages: Sequence[Stage]) -> dict[str
         return {WHOLE: rows}
     splits = np.array(rows.label_values(SPLIT.name), dtype=object)
     return {name: rows.select(np.flatnonzero(splits == name)) for name in request.settings.split.shares}
-=======
-def write_page(
-    request: CurationRequest, stages: Sequence[Stage], funnel: Funnel, page: PageWriter | None, workshop: Workshop
-) -> None:
-    """Draw the page of a finished output, or take it away, unless the page that is asked for is there.
-
-    Args:
-        request: what was asked for.
-        stages: reading first.
-        funnel: their books.
-        page: draws it; None leaves it out.
-        workshop: told how long it took.
-
-    Raises:
-        OSError: the disk refuses.
-    """
-    out, hashes = request.out, read_hashes(request.out)
-    key = None if page is None else f"{page.key} {vectors_name()}"
-    if hashes.get("page") == key:
-        return
-    begin_output(out)
-    if page is None:
-        (out / PAGE).unlink(missing_ok=True)
-    else:
-        workshop.progress(DRAWING, 0, None)
-        started = time.perf_counter()
-        licenses = licenses_of(request.sources, request.settings.licenses)
-        page(overview_of(request, stages, funnel, licenses, _rows_by_source(stages[0])), out / PAGE)
-        workshop.seconds.update({PAGE: time.perf_counter() - started})
-    write_hashes(out, hashes["key"], page=key)
->>>>>>> c14de39 (A page of what a curation did, to look at: steps, a map of rows that open, lengths, languages, duplicates, contamination)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -220,7 +171,7 @@ def _join_tables(parts: Sequence[Path], path: Path) -> None:
             writer.write_table(read_table([part]))
 
 
-def _rows_by_source(reading: Stage) -> dict[str, int]:
+def rows_by_source(reading: Stage) -> dict[str, int]:
     """Rows read of each source, those too that could not be read."""
     names, codes = reading.rows.sources
     counts = {name: int((codes == code).sum()) for code, name in enumerate(names)}

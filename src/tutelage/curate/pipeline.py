@@ -13,14 +13,10 @@ from tutelage.curate.engines import engine_for
 from tutelage.curate.entries import READ
 from tutelage.curate.funnel import Funnel
 from tutelage.curate.judging import judge
-<<<<<<< HEAD
 from tutelage.curate.out_folder import WORK, finished_key, remove_stages, require_ours, restored_rows, row_files
 from tutelage.curate.output import write_output
-=======
-from tutelage.curate.out_folder import DATA, WORK, finished_key, remove_stages, require_ours, restored_rows
-from tutelage.curate.output import write_output, write_page
 from tutelage.curate.overview.parts import PageWriter
->>>>>>> c14de39 (A page of what a curation did, to look at: steps, a map of rows that open, lengths, languages, duplicates, contamination)
+from tutelage.curate.page import write_page
 from tutelage.curate.request import Curated, CurationRequest
 from tutelage.curate.row_json import row_json
 from tutelage.curate.stage_keys import output_key, stage_keys
