@@ -16,6 +16,7 @@ from tests.curate.planted import planted_rows, sets_of_words, shingles
 from tutelage import formats
 from tutelage.config.curation import CurateSettings
 from tutelage.config.curation_mix import MixSettings
+from tutelage.config.curation_sharegpt import SharegptSettings
 from tutelage.config.curation_split import SplitSettings
 from tutelage.curate.out_folder import SPLITS
 from tutelage.curate.pipeline import curate
@@ -156,6 +157,23 @@ def test_conversations_that_begin_alike_stay_on_one_side_but_greetings_hold_noth
     splits = splits_of(tmp_path / "out")
     assert len({splits[number] for number in range(30)}) == 1
     assert {splits[number] for number in range(30, 130)} == set(SPLITS)
+
+
+def test_parts_of_one_conversation_stay_on_one_side(tmp_path: Path, tiny_tokenizer_folder: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", [row(*(f"turn {turn} of talk {n}" for turn in range(8))) for n in range(40)])
+    settings = CurateSettings(
+        steps=["sharegpt", "split"],
+        sharegpt=SharegptSettings(max_tokens=45, tokenizer=str(tiny_tokenizer_folder)),
+        split=SplitSettings(similarity=1.0),
+    )
+    funnel = curate(CurationRequest((str(path),), tmp_path / "out", settings, workers=1)).funnel
+    sides = defaultdict(set)
+    for name, rows in by_split(tmp_path / "out").items():
+        for one in rows:
+            sides[one["metadata"]["row"]].add(name)
+    assert funnel.total("added") >= 40
+    assert all(len(side) == 1 for side in sides.values())
+    assert set().union(*sides.values()) == set(SPLITS)
 
 
 def test_rows_of_one_value_of_a_field_stay_on_one_side(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tutelage.config.curation_normalize import NormalizeSettings
 from tutelage.config.curation_quality import QualitySettings
 from tutelage.config.curation_scores import ModelScoresSettings
 from tutelage.config.curation_select import SelectSettings
+from tutelage.config.curation_sharegpt import SharegptSettings
 from tutelage.config.curation_split import SplitSettings
 from tutelage.config.sections import Section, Text
 
@@ -44,6 +45,7 @@ class CurateSettings(Section):
     )
 
     normalize: NormalizeSettings = NormalizeSettings()
+    sharegpt: SharegptSettings = SharegptSettings()
     quality: QualitySettings = QualitySettings()
     exact_duplicates: ExactDuplicatesSettings = ExactDuplicatesSettings()
     decontaminate: DecontaminateSettings = DecontaminateSettings()

@@ -13,11 +13,13 @@ from tutelage.curate.normalize import NORMALIZE
 from tutelage.curate.quality import QUALITY
 from tutelage.curate.selection import SELECT
 from tutelage.curate.semantic_duplicates import SEMANTIC_DUPLICATES
+from tutelage.curate.sharegpt import SHAREGPT
 from tutelage.curate.splitting import SPLIT
 from tutelage.curate.step import AnyStep, CorpusStep, RowStep, StepContext
 
 STEPS: tuple[AnyStep, ...] = (
     NORMALIZE,
+    SHAREGPT,
     QUALITY,
     EXACT_DUPLICATES,
     DECONTAMINATE,

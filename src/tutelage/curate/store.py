@@ -226,6 +226,12 @@ class Rows:
         return str(self._batches[chunk].column("labels")[place - int(self._starts[chunk])].as_py())
 
     @cached_property
+    def input_rows(self) -> NDArray[np.int64]:
+        """Which row of the input each is, or is a part of, int64 [N]."""
+        numbers = [batch.column("row").to_numpy() for batch in self._batches]
+        return cast("NDArray[np.int64]", np.concatenate([np.zeros(0, np.int64), *numbers])[self.places])
+
+    @cached_property
     def characters(self) -> NDArray[np.int64]:
         """Bytes of each row's JSON object, int64 [N]."""
         import pyarrow.compute as pc

@@ -33,6 +33,7 @@ class HeldOutRows:
     _holders: dict[Words, list[int]] = field(default_factory=lambda: defaultdict(list))
     _first_turns: dict[Words, str] = field(default_factory=dict)
     _values: dict[Any, str] = field(default_factory=dict)
+    _rows: dict[int, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, files: Mapping[str, Path], settings: SplitSettings) -> HeldOutRows:
@@ -45,6 +46,8 @@ class HeldOutRows:
 
     def split_of(self, row: Mapping[str, Any]) -> str:
         """The split that a row of `dropped.jsonl` belongs in: where a row is that holds it, else that to train on."""
+        if row["metadata"]["row"] in self._rows:  # another part of it
+            return self._rows[row["metadata"]["row"]]
         conversation = _conversation(row)
         runs = _runs(conversation)
         shared = Counter(holder for run in runs for holder in self._holders.get(run, ()))
@@ -65,6 +68,7 @@ class HeldOutRows:
         for run in runs:
             self._holders[run].append(len(self._splits))
         self._splits.append(split)
+        self._rows[row["metadata"]["row"]] = split
         self._sizes.append(len(runs))
         self._first_turns.setdefault(tuple(first_turn(conversation)), split)
         if (value := self._value(row)) is not None:

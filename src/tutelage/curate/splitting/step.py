@@ -96,6 +96,7 @@ class SplitRows:
         together, everything = Together(len(rows)), np.ones(len(rows), dtype=np.bool_)
         prompts, first_turns = (features.column(name).to_numpy() for name in ("prompt", "first_turn"))
         joined = {
+            "same_row": together.join_equals(rows.input_rows, everything),
             "same_prompt": together.join_equals(prompts, everything),
             "first_turn": together.join_equals(first_turns, first_turns != 0),
         }
