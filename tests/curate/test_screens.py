@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+import unicodedata
 from collections.abc import Callable
 
 import numpy as np
@@ -13,8 +15,12 @@ from hypothesis import strategies as st
 
 pytest.importorskip("ftfy", reason="the extra [curate] is not installed")
 
+from tutelage.config.curation_consistency import ConsistencySettings
+from tutelage.config.curation_duplicates import ExactDuplicatesSettings
 from tutelage.config.curation_normalize import NormalizeSettings
 from tutelage.config.curation_quality import QualitySettings
+from tutelage.curate.consistency import MARKS, Consistency, final_answer
+from tutelage.curate.exact_duplicates import ExactDuplicates
 from tutelage.curate.normalize import Normalize
 from tutelage.curate.quality import Quality
 from tutelage.curate.screens import DIGIT, SPACE, TextColumn, any_case, any_of
@@ -23,6 +29,8 @@ from tutelage.types import Address, Conversation, Message, Role
 
 HERE = Address("a.jsonl", 1)
 FRAGMENTS = (
+    "#### 4\n", "The final anſwer is 5.", "the answer is ", r"\boxed{4}", "\n- item", "\n1. x", "  ", "**b**", "|a|",
+    "Let me Know if", "Best regards,\nJo", "I’m a ", "I am your", '.")',
     "I'm sorry, but I cannot help with that.", "I’m sorry, but I can’t ", "assist", "Hello,\u00a0",
     "Als Sprachmodell", "As an AI language model, I", "i cannot have access to the internet", "`", "```",
     "```json\n", "~~~\n", "{", '["a": ', "AKIA", "sk-", "a" * 40, "jane", "@", "mail.org", "+49 (0)", "170",
@@ -34,6 +42,8 @@ FRAGMENTS = (
     "One and one is two. ", "Hola, como estas? ", "作为一个AI语言模型，我没有", "ไทย", "",
 )  # fmt: skip
 TEXTS = st.lists(st.sampled_from(FRAGMENTS), max_size=7).map("".join)
+STORED_TEXTS = TEXTS.map(lambda text: text.encode("utf-8", "ignore").decode())
+"""Such as lie in chunks, where no half of a surrogate pair is."""
 LONG_TEXTS = st.builds(lambda text, times: text * times, TEXTS, st.sampled_from((1, 1, 1, 12, 60)))
 ROLES = st.sampled_from(
     (("user", "assistant"), ("text",), ("system", "user", "assistant"), ("user", "assistant", "user", "assistant"))
@@ -63,6 +73,31 @@ def test_a_screen_changes_what_becomes_of_no_row(rows: list[Conversation]) -> No
         possible = step.screen(rows).tolist()
         screened = [step.judged(row, found) if found else row for row, found in zip(rows, possible, strict=True)]
         assert screened == [step(row) for row in rows]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(STORED_TEXTS, min_size=1, max_size=8))
+def test_marks_and_answers_are_those_that_a_search_of_every_text_finds(texts: list[str]) -> None:
+    rows = [Conversation((Message("user", "Say it."), Message("assistant", text)), HERE) for text in texts]
+    features = Consistency(ConsistencySettings()).features(rows).to_pydict()
+    assert features["answer"] == list(map(final_answer, texts))
+    assert features["marks"] == [
+        sum(1 << place for place, holds in enumerate(MARKS.values()) if holds(text)) for text in texts
+    ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(STORED_TEXTS, min_size=1, max_size=8))
+def test_white_space_is_made_single_in_every_text_that_has_other(texts: list[str]) -> None:
+    rows = [Conversation((Message("user", text), Message("assistant", "It is.")), HERE) for text in texts]
+    features = ExactDuplicates(ExactDuplicatesSettings()).features(rows).to_pydict()
+    single = [" ".join(unicodedata.normalize("NFC", text).split()) for text in texts]
+    turns = [[["user", None, None, text], ["assistant", None, None, "It is."]] for text in single]
+    assert features["characters"] == [len(json.dumps([of_row, [], {}])) for of_row in turns]
+    hashes = list(zip(features["high"], features["low"], strict=True))
+    same = dict(zip(single, hashes, strict=True))
+    assert [same[text] for text in single] == hashes
+    assert len(set(same.values())) == len(same)
 
 
 def test_a_row_that_cannot_be_scanned_is_looked_at_alone() -> None:

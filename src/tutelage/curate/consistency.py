@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,9 +19,11 @@ from numpy.typing import NDArray
 
 from tutelage.config.curation_consistency import ConsistencySettings
 from tutelage.curate.prose import is_json
+from tutelage.curate.screens import DIGIT, SPACE, TextColumn, any_case
 from tutelage.curate.step import Decisions, StepContext, StepDefinition
 from tutelage.curate.store import Rows
 from tutelage.curate.texts import words
+from tutelage.curate.word_hashes import Ragged, UInt64s, numbered_words, offsets_of, sequence_numbers
 from tutelage.types import Conversation
 
 if TYPE_CHECKING:
@@ -47,10 +48,13 @@ _SIGN_OFF: Final = re.compile(
     re.IGNORECASE,
 )
 _PERSONA: Final = re.compile(r"\bI(?:['’]m| am) (?:an?|your|the|here)\b")
-_LAST_LETTER: Final = re.compile(r"[.!?。！？।؟…][\"'”’»)\]*_]*\Z")
+_BEHIND_FULL_STOP: Final = "\"'”’»)]*_"
+_FULL_STOPS: Final = tuple(".!?。！？।؟…")
 
 
 def _is_capital(text: str) -> bool:
+    if text[:1].isalpha():
+        return text[0].isupper()
     first = next((character for character in text if character.isalpha()), "")
     return first.isupper()
 
@@ -63,9 +67,21 @@ MARKS: Final[dict[str, Callable[[str], bool]]] = {
     "sign_off": lambda text: _SIGN_OFF.search(text[-200:]) is not None,
     "persona": lambda text: _PERSONA.search(text) is not None,
     "capital_start": _is_capital,
-    "full_stop": lambda text: _LAST_LETTER.search(text) is not None,
+    "full_stop": lambda text: text.rstrip(_BEHIND_FULL_STOP).endswith(_FULL_STOPS),
 }
 """What is looked for in the last reply of a row, or in a document."""
+_MAY_HAVE: Final = {
+    "markdown": r"[#|]|\*\*",
+    "list": rf"(?m)^[{SPACE}]*(?:[-*+•]|{DIGIT}+[.)])[{SPACE}]",
+    "code_fence": "```",
+    "json": rf"\A[{SPACE}]*[\[{{]",
+    "sign_off": any_case("let me know|i hope|feel free|is there anything|happy to help|regards|sincerely"),
+    "persona": "I['’]m |I am ",
+}
+"""What every text with such a mark has, as a pattern of `screens`; marks that are seen at one end have none."""
+_MAY_HAVE_ANSWER: Final = any_case("####|answer is|boxed")
+_ANSWER_CHARACTERS: Final = 80
+"""A reply of at most so many characters may be an answer by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +95,13 @@ class Consistency:
         """A hash of the prompt (0 where there is not just one), the answer if it is short or marked, and the marks."""
         import pyarrow as pa
 
-        replies = [_last_reply(conversation) for conversation in conversations]
+        column = TextColumn([[_last_reply(conversation)] for conversation in conversations])
         return pa.record_batch(
             {
-                "prompt": pa.array([_prompt_hash(conversation) for conversation in conversations], pa.uint64()),
-                "answer": pa.array([final_answer(reply) for reply in replies], pa.string()),
-                "characters": pa.array([len(reply) for reply in replies], pa.int64()),
-                "marks": pa.array([_marks(reply) for reply in replies], pa.uint16()),
+                "prompt": pa.array(_prompt_hashes(conversations)),
+                "answer": pa.array(_final_answers(column), pa.string()),
+                "characters": pa.array(column.lengths),
+                "marks": pa.array(_marks(column)),
             }
         )
 
@@ -132,7 +148,7 @@ def final_answer(reply: str) -> str | None:
     r"""What a reply says in the end, in one form: after `####` or `the answer is`, in `\boxed{}`, or all of it."""
     met = list(_ANSWER.finditer(reply))
     if not met:
-        if len(reply) > 80 or not reply.strip() or len(words(reply)) > _ANSWER_WORDS:
+        if len(reply) > _ANSWER_CHARACTERS or not reply.strip() or len(words(reply)) > _ANSWER_WORDS:
             return None
         answer = reply
     else:
@@ -144,21 +160,42 @@ def final_answer(reply: str) -> str | None:
     return plain or None
 
 
+def _final_answers(replies: TextColumn) -> list[str | None]:
+    """`final_answer` of each; what can be in none of the forms is not searched."""
+    possible = replies.rows_with(_MAY_HAVE_ANSWER) | (replies.lengths <= _ANSWER_CHARACTERS)
+    return [
+        final_answer(reply) if asked else None for reply, asked in zip(replies.flat, possible.tolist(), strict=True)
+    ]
+
+
 def _last_reply(conversation: Conversation) -> str:
     contents = [message.content for message in conversation.messages if message.role in ("assistant", "text")]
     return contents[-1] or "" if contents else ""
 
 
-def _prompt_hash(conversation: Conversation) -> int:
+def _prompt_hashes(conversations: Sequence[Conversation]) -> UInt64s:
     """Of system prompt and question, word by word; 0 for a conversation of several turns, and for a document."""
-    asked = [message.content or "" for message in conversation.messages if message.role in ("system", "user")]
-    if sum(message.role == "user" for message in conversation.messages) != 1:
-        return 0
-    return int.from_bytes(blake2b("\n".join(map(str, map(words, asked))).encode(), digest_size=8).digest(), "little")
+    asked = TextColumn(
+        [
+            [message.content or "" for message in conversation.messages if message.role in ("system", "user")]
+            for conversation in conversations
+        ]
+    )
+    words_of_text = numbered_words(asked.flat)
+    texts = Ragged(sequence_numbers(words_of_text), offsets_of(asked.counts))
+    users = (sum(message.role == "user" for message in conversation.messages) for conversation in conversations)
+    is_one = np.fromiter(users, np.int64, len(conversations)) == 1
+    return np.where(is_one, sequence_numbers(texts) | np.uint64(1), np.uint64(0))
 
 
-def _marks(reply: str) -> int:
-    return sum(1 << place for place, holds in enumerate(MARKS.values()) if holds(reply))
+def _marks(replies: TextColumn) -> NDArray[np.uint16]:
+    marks = np.zeros(len(replies.flat), dtype=np.uint16)
+    for place, (name, holds) in enumerate(MARKS.items()):
+        possible = replies.rows_with(_MAY_HAVE[name]) if name in _MAY_HAVE else np.ones(len(marks), dtype=np.bool_)
+        for row in np.flatnonzero(possible).tolist():
+            if holds(replies.flat[row]):
+                marks[row] |= 1 << place
+    return marks
 
 
 def _described(marks: NDArray[np.uint16], characters: NDArray[np.int64]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ import numpy as np
 from tutelage.config.curation_duplicates import ExactDuplicatesSettings
 from tutelage.curate.preference import preferred_rows
 from tutelage.curate.row_json import row_json
+from tutelage.curate.screens import TextColumn
 from tutelage.curate.step import NOT_MERGED, Decisions, StepContext, StepDefinition
 from tutelage.curate.store import Rows
 from tutelage.curate.texts import message_text, prompt_text, reply_text, words
@@ -36,6 +37,11 @@ _BUT = {
 }
 
 
+_MAY_BE_SPACED = r"[^\x00-\x7f]|[\x00-\x1f]|  |\A | \z"
+"""What every text has that `_spaces` changes, as a pattern of `screens`."""
+_encode = json.JSONEncoder(sort_keys=True).encode
+
+
 @dataclass(frozen=True, slots=True)
 class ExactDuplicates:
     """The step."""
@@ -47,7 +53,7 @@ class ExactDuplicates:
         """Two halves of the hash of what is compared, and its length in characters."""
         import pyarrow as pa
 
-        texts = [self._compared(conversation) for conversation in conversations]
+        texts = self._compared(conversations)
         digests = b"".join(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts)
         halves = np.frombuffer(digests, dtype="<u8").reshape(-1, 2)
         return pa.record_batch(
@@ -79,21 +85,28 @@ class ExactDuplicates:
             notes=twin_notes(rows, merged_into, f"have {evidence}, as"),
         )
 
-    def _compared(self, conversation: Conversation) -> str:
+    def _compared(self, conversations: Sequence[Conversation]) -> list[str]:
+        if self.settings.on == "both":
+            if self.settings.normalize == "nothing":
+                return list(map(row_json, conversations))
+            turns = TextColumn([list(map(message_text, conversation.messages)) for conversation in conversations])
+            texts = iter(self._normalized(turns))
+            return [_whole(conversation, texts) for conversation in conversations]
+        text_of = prompt_text if self.settings.on == "prompt" else reply_text
+        return self._normalized(TextColumn([[text_of(conversation)] for conversation in conversations]))
+
+    def _normalized(self, column: TextColumn) -> list[str]:
         normalize = _NORMALIZERS[self.settings.normalize]
-        match self.settings.on:
-            case "prompt":
-                return normalize(prompt_text(conversation))
-            case "reply":
-                return normalize(reply_text(conversation))
-            case "both" if self.settings.normalize == "nothing":
-                return row_json(conversation)
-            case "both":
-                turns = [
-                    (message.role, message.name, message.weight, normalize(message_text(message)))
-                    for message in conversation.messages
-                ]
-                return json.dumps([turns, conversation.tools, dict(conversation.template_arguments)], sort_keys=True)
+        if self.settings.normalize != "space":
+            return list(map(normalize, column.flat))
+        spaced = column.matches(_MAY_BE_SPACED).tolist()
+        return [normalize(text) if other else text for text, other in zip(column.flat, spaced, strict=True)]
+
+
+def _whole(conversation: Conversation, texts: Iterator[str]) -> str:
+    """A conversation with the next texts in place of those of its turns."""
+    turns = [(message.role, message.name, message.weight, next(texts)) for message in conversation.messages]
+    return _encode([turns, conversation.tools, dict(conversation.template_arguments)])
 
 
 def _as_it_is(text: str) -> str:

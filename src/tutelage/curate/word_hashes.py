@@ -169,6 +169,16 @@ def ragged_run_hashes(words: Ragged, width: int) -> Ragged:
     return Ragged(run_hashes(words.values, width)[starts], offsets)
 
 
+def sequence_numbers(rows: Ragged) -> UInt64s:
+    """A number for each row, uint64 [R], made of all its numbers in their order, and of how many they are."""
+    places = np.arange(len(rows.values), dtype=np.uint64) - np.repeat(rows.offsets[:-1], rows.lengths).astype(np.uint64)
+    totals = np.zeros(len(rows), dtype=np.uint64)
+    filled = rows.lengths > 0
+    if filled.any():
+        totals[filled] = np.add.reduceat(mixed(rows.values + places * _power(1)), rows.offsets[:-1][filled])
+    return mixed(totals + rows.lengths.astype(np.uint64))
+
+
 def mixed(numbers: UInt64s) -> UInt64s:
     """Numbers whose bits all hang on all bits of these, one to one. Source: SplitMix64, Steele et al. 2014."""
     mixed_numbers = numbers ^ (numbers >> np.uint64(30))
