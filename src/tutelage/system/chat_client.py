@@ -121,6 +121,7 @@ class Client:
         stop: set to end all waiting.
         log: told where the request is put in other words.
         first_wait_seconds: before the first repetition; twice as long before each further one.
+        sampling: fields of each request that say how tokens are drawn.
     """
 
     endpoint: Endpoint
@@ -129,13 +130,14 @@ class Client:
     stop: threading.Event = field(default_factory=threading.Event)
     log: Callable[[str], None] = lambda _text: None
     first_wait_seconds: float = FIRST_WAIT_SECONDS
+    sampling: Mapping[str, object] = field(default_factory=lambda: {"temperature": 0})
     _options: dict[str, object] = field(init=False)
     _answered: bool = False
     _failures: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self._options = {"temperature": 0, "max_tokens": self.endpoint.answer_tokens}
+        self._options = {**self.sampling, "max_tokens": self.endpoint.answer_tokens}
 
     def ask(self, messages: Sequence[ChatMessage]) -> Answer | Trouble:
         """The answer, or why there is none for this prompt.
@@ -201,9 +203,9 @@ class Client:
             if "max_completion_tokens" in trouble.reason and "max_tokens" in sent:
                 options["max_completion_tokens"] = options.pop("max_tokens", self.endpoint.answer_tokens)
                 note = "note: the endpoint takes max_completion_tokens for max_tokens"
-            elif "temperature" in trouble.reason and "temperature" in sent:
-                options.pop("temperature", None)
-                note = "note: the endpoint takes no temperature of 0; the judge answers with its own"
+            elif refused := next((name for name in self.sampling if name in trouble.reason and name in sent), None):
+                options.pop(refused, None)
+                note = f"note: the endpoint takes no {refused} of {self.sampling[refused]}; it answers with its own"
             else:
                 return False
             if options != self._options:  # else another thread was faster
@@ -217,7 +219,7 @@ class Client:
     def _error(self, trouble: Trouble) -> EndpointError:
         again = "" if trouble.scope == "all" else f"{MOST_FAILURES} prompts in a row came to nothing; the last: "
         return EndpointError(
-            "The judge does not answer",
+            "The endpoint does not answer",
             where=self.endpoint.url.partition("?")[0],  # what follows may hold a key
             found=again + trouble.reason,
             expected="chat completions as the OpenAI API gives them",

@@ -19,6 +19,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
@@ -225,9 +226,17 @@ def _is_here(endpoint: Endpoint) -> bool:
 
 def _opener(endpoint: Endpoint) -> urllib.request.OpenerDirector:
     """Through the proxy that the environment names, but for this machine, which a proxy would look for on its own."""
-    if _is_here(endpoint):
-        return urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
-    return urllib.request.build_opener(_NoRedirect)
+    proxies = {} if _is_here(endpoint) else urllib.request.getproxies()
+    authorities = tuple(os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+    return _opener_through(tuple(sorted(proxies.items())), authorities)
+
+
+@lru_cache(maxsize=8)
+def _opener_through(
+    proxies: tuple[tuple[str, str], ...],
+    _authorities: tuple[str | None, ...],  # reading them anew for each request takes 20 ms
+) -> urllib.request.OpenerDirector:
+    return urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler(dict(proxies)))
 
 
 def _read(response: Any, deadline: float) -> bytes:
