@@ -61,6 +61,14 @@ def test_a_page_of_somebody_else_is_not_replaced(curate: Callable[..., Ran], tmp
     assert page.read_text(encoding="utf-8") == "mine"
 
 
+def test_a_dry_run_names_the_steps_that_it_does_not_take(curate: Callable[..., Ran], tmp_path: Path) -> None:
+    ran = curate("--dry-run", steps="quality,exact_duplicates")
+    assert "quality: 4 in, 4 out" in ran.out
+    assert "not taken, as it must see all rows: exact_duplicates (one row goes on of rows" in ran.err
+    assert curate("--dry-run", "--json").lines[0]["left_out"] == ["exact_duplicates"]
+    assert not (tmp_path / "out").exists()
+
+
 def test_json_for_programs(curate: Callable[..., Ran]) -> None:
     (books,) = curate("--json").lines
     assert (books["in"], books["kept"], books["merged"]) == (4, 2, 2)

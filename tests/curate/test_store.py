@@ -122,3 +122,9 @@ def test_features_of_several_files_are_one_table(tmp_path: Path):
     rows_of(tmp_path, 2, 3)
     table = read_table([tmp_path / "0.arrow", tmp_path / "1.arrow"])
     assert table.column("number").to_pylist() == [1, 2, 3, 4, 5]
+
+
+def test_rows_are_found_by_their_addresses_in_a_view_of_some(tmp_path: Path):
+    rows = rows_of(tmp_path, 3, 4).select(np.array([5, 0, 6, 2, 0]))
+    assert rows.find({"0.jsonl:1", "1.jsonl:7", "1.jsonl:4", "0.jsonl:7"}) == {"0.jsonl:1": 1, "1.jsonl:7": 2}
+    assert rows.find(set()) == {}

@@ -21,7 +21,7 @@ from tutelage.curate.pipeline import sample
 from tutelage.curate.request import Curated, EngineName, FileFormat
 from tutelage.curate.restore import restore
 from tutelage.curate.selection import SELECT
-from tutelage.curate.steps import STEPS
+from tutelage.curate.steps import BY_NAME, STEPS
 from tutelage.errors import ConfigError, command
 from tutelage.report.console.curation import StageBars, step_lines
 from tutelage.report.console.progress import Screen
@@ -73,7 +73,6 @@ MaxRows = Annotated[
 Clean = Annotated[
     bool, typer.Option("--clean", help=f"Delete OUT/{WORK} at the end: the next run begins from nothing.")
 ]
-
 NoPage = Annotated[bool, typer.Option("--no-page", help=f"Leave out OUT/{PAGE}, the page to look at in a browser.")]
 
 
@@ -131,8 +130,10 @@ def curate(
     )  # fmt: skip
     errors = Terminal(stderr=True)
     if dry_run:
-        _report(terminal, sample(request), as_json=as_json)
-        errors.write_line("A sample; nothing was written. Steps that must see all rows were left out.")
+        _report(terminal, sampled := sample(request), as_json=as_json)
+        errors.write_line("A sample; nothing was written.")
+        for name in sampled.left_out:
+            errors.write_line(f"not taken, as it must see all rows: {name} ({BY_NAME[name].sentence})")
         return
     page = None if no_page else CurationPage()
     if page is not None:
@@ -219,6 +220,8 @@ def _tokenizer_file(path: Path | None) -> Path | None:
 def _report(terminal: Terminal, result: Curated, *, as_json: bool) -> None:
     if as_json:
         content: dict[str, Any] = {**result.funnel.as_dict(), "notes": list(result.notes)}
+        if result.left_out:
+            content["left_out"] = list(result.left_out)
         print_json(content)
         return
     for note in result.notes:

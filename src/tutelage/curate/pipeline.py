@@ -17,6 +17,7 @@ from tutelage.curate.out_folder import WORK, finished_key, remove_stages, requir
 from tutelage.curate.output import write_output
 from tutelage.curate.overview.parts import PageWriter
 from tutelage.curate.page import write_page
+from tutelage.curate.reading_position import ReadingPosition
 from tutelage.curate.request import Curated, CurationRequest
 from tutelage.curate.row_json import row_json
 from tutelage.curate.stage_keys import output_key, stage_keys
@@ -93,7 +94,8 @@ def sample(request: CurationRequest, *, rows: int = SAMPLE_ROWS) -> Curated:
     Raises:
         ConfigError, DependencyError, DataError: as `curate`.
     """
-    steps = [step for step in build_steps(request.settings, request.context()) if not isinstance(step, CorpusStep)]
+    all_steps = build_steps(request.settings, request.context())
+    steps = [step for step in all_steps if not isinstance(step, CorpusStep)]
     ledger, funnel = Ledger(), Funnel()
     stored = []
     for number, row in enumerate(_first_rows(request, ledger, rows)):
@@ -106,7 +108,8 @@ def sample(request: CurationRequest, *, rows: int = SAMPLE_ROWS) -> Curated:
         counts[entry.step, entry.what, entry.reason] += entry.rows or 1
     funnel.add([step.name for step in steps], len(stored), len(judged.rows), counts)
     funnel.check()
-    return Curated(funnel, tuple(ledger.notes), seconds=judged.seconds)
+    left_out = tuple(step.name for step in all_steps if isinstance(step, CorpusStep))
+    return Curated(funnel, tuple(ledger.notes), seconds=judged.seconds, left_out=left_out)
 
 
 def _first_rows(request: CurationRequest, ledger: Ledger, rows: int) -> Iterator[Conversation]:
@@ -146,10 +149,12 @@ def _curated(
         file.display_name: source for source in reversed(request.sources) for file in data_files.of([source])
     }
 
-    def read(ledger: Ledger) -> Iterator[Conversation]:
-        return request.read(ledger, files, max_rows=request.max_rows)
+    position = ReadingPosition(files)
 
-    stages = [workshop.read(work / f"00-{READ}-{keys[0]}", read, source_of_file)]
+    def read(ledger: Ledger) -> Iterator[Conversation]:
+        return request.read(ledger, files, max_rows=request.max_rows, begin=position.begin)
+
+    stages = [workshop.read(work / f"00-{READ}-{keys[0]}", read, source_of_file, position)]
     for number, (group, key) in enumerate(zip(passes, keys[1:], strict=True), start=1):
         folder, rows = work / f"{number:02d}-{group[0].name}-{key}", stages[-1].rows
         if isinstance(group[0], CorpusStep):

@@ -70,12 +70,17 @@ class CurationRequest:
         return default_workers() if self.workers is None else self.workers
 
     def read(
-        self, ledger: Ledger, files: Sequence[SourceFile], *, max_rows: int | None = None
+        self,
+        ledger: Ledger,
+        files: Sequence[SourceFile],
+        *,
+        max_rows: int | None = None,
+        begin: formats.Begin = lambda _file, _rows, _rows_before: None,
     ) -> Iterator[Conversation]:
-        """The conversations of files, read as asked for; of each call at most `max_rows`."""
+        """The conversations of files, read as asked for; of each call at most `max_rows`; `begin` as `formats.read`."""
         return formats.read(
             [], ledger=ledger, shape=self.shape, columns=self.columns, max_rows=max_rows, files=files,
-            tree_paths=self.tree_paths,
+            tree_paths=self.tree_paths, begin=begin,
         )  # fmt: skip
 
     def context(self, progress: Progress = lambda _title, _done, _total: None) -> StepContext:
@@ -99,6 +104,7 @@ class Curated:
         source_of_file: the source, as the user named it, by the file that rows name in their metadata.
         computed: files written now, by what they are of; none where all was there.
         seconds: what each part took now, in all processes together.
+        left_out: steps that a sample does not take, as they must see all rows.
     """
 
     funnel: Funnel
@@ -107,6 +113,7 @@ class Curated:
     source_of_file: Mapping[str, str] = field(default_factory=dict)
     computed: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     @property
     def data(self) -> Path | None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from tutelage.curate.decided import view_of, write_decisions
 from tutelage.curate.entries import READ, Entry, counts_in, entries_batch, entries_in, entry_of
+from tutelage.curate.reading_position import ReadingPosition
 from tutelage.curate.row_json import row_json
 from tutelage.curate.stage_work import (
     Engine,
@@ -37,6 +38,7 @@ from tutelage.system.files import write_bytes
 from tutelage.types import Change, Conversation, Drop
 
 DONE = "done.json"
+READING = "reading, MB"
 Read = Callable[[Ledger], Iterator[Conversation]]
 
 
@@ -88,19 +90,20 @@ class Workshop:
     computed: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
 
-    def read(self, folder: Path, read: Read, source_of_file: dict[str, str]) -> Stage:
+    def read(self, folder: Path, read: Read, source_of_file: dict[str, str], position: ReadingPosition) -> Stage:
         """Read all rows into chunks. Rows are read anew where the stage is not done; chunks that are there stay."""
         if (done := _done(folder)) is None:
             folder.mkdir(parents=True, exist_ok=True)
             ledger = Ledger()
-            blocks = self._read_into(folder, read(ledger), ledger)
+            blocks = self._read_into(folder, read(ledger), ledger, position)
             done = {"rows_in": ledger.rows_in, "blocks": blocks, "notes": ledger.notes}
             _finish(folder, done)
         chunks = [rows_file(folder, number) for number in range(done["blocks"])]
         rows = Rows(chunks, source_of_file=source_of_file)
         return Stage((READ,), folder, rows, done["rows_in"], done["blocks"], tuple(done["notes"]))
 
-    def _read_into(self, folder: Path, rows: Iterator[Conversation], ledger: Ledger) -> int:
+    def _read_into(self, folder: Path, rows: Iterator[Conversation], ledger: Ledger, position: ReadingPosition) -> int:
+        self.progress(READING, 0, position.total)
         chunk = _ReadChunk()
         ledger.listener = lambda said: chunk.said.append((said, max(0, ledger.rows_in - 1)))
         for block in count():
@@ -114,7 +117,7 @@ class Workshop:
                 write_batch(entries_file(folder, block), entries_batch(entries))
                 write_batch(rows_file(folder, block), rows_batch(chunk.stored))
                 self.computed[READ] += 1
-            self.progress("reading", ledger.rows_in, None)
+            self.progress(READING, position.total if ended else position.done(ledger.rows_in), position.total)
             if ended:
                 return block + 1
         raise AssertionError("a count has no end")

@@ -6,7 +6,7 @@ says what the files hold and changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,8 @@ from tutelage.ledger import Ledger
 from tutelage.types import Change, Conversation, Drop
 
 __all__ = ["SHAPES", "FileSummary", "SourceSummary", "describe", "read", "row_shapes"]
+
+Begin = Callable[[SourceFile, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ def read(
     max_rows: int | None = None,
     files: Sequence[SourceFile] | None = None,
     tree_paths: TreePaths = "kept",
+    begin: Begin = lambda _file, _rows, _rows_before: None,
 ) -> Iterator[Conversation]:
     """The conversations of all sources, in order.
 
@@ -112,6 +115,7 @@ def read(
         max_rows: stop after this many rows, all files together; None reads all.
         files: those of the sources, where they were found before.
         tree_paths: of a row that is a tree of messages the path that was kept, or "all", each reply trained once.
+        begin: told of each file, how many rows it holds and how many entered before, as its rows begin to be read.
 
     Raises:
         SourceNotFoundError: a source that is not there.
@@ -121,7 +125,7 @@ def read(
     request = replace(_request(sources, shape, columns, files), tree_paths=tree_paths)
     for note in request.notes:
         ledger.note(note)
-    return _conversations(request, ledger, max_rows)
+    return _conversations(request, ledger, max_rows, begin)
 
 
 def describe(sources: Sequence[str], *, shape: str = "auto", columns: Mapping[str, str] | None = None) -> SourceSummary:
@@ -213,7 +217,7 @@ def _file_readings(
             yield Drop(row.address, error.reason, error.detail)
 
 
-def _conversations(request: _Request, ledger: Ledger, max_rows: int | None) -> Iterator[Conversation]:
+def _conversations(request: _Request, ledger: Ledger, max_rows: int | None, begin: Begin) -> Iterator[Conversation]:
     table = ShapeTable(request.fields)
     remaining_rows = max_rows
     for file, kind in request.files:
@@ -225,6 +229,7 @@ def _conversations(request: _Request, ledger: Ledger, max_rows: int | None) -> I
         file_shape = resolve_shape(file_survey, request.shape, request.columns, file.display_name)
         for note in survey_notes(file_survey, file_shape, table, file.display_name, auto=request.shape == "auto"):
             ledger.note(note)
+        begin(file, file_survey.rows, ledger.rows_in)
         context = RowContext(FileRemarks(file.display_name, ledger.note), tree_paths=request.tree_paths)
         for reading in _file_readings(rows, file_shape, (request, table, file_survey), context):
             if isinstance(reading, Change):
