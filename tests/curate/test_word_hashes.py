@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tutelage.curate.texts import words
-from tutelage.curate.word_hashes import numbered_words
+from tutelage.curate.word_hashes import numbered_words, spaced_word_counts
 
 PIECES = (
     "word", "Word", "WORD", "a", "abcdefgh", "abcdefghi", "abcdefghijklmnopq", "x_1", " ", "  ", "\n", "-", "'", ".",
@@ -42,3 +42,9 @@ def test_words_have_the_numbers_they_always_had() -> None:
     """Numbers are kept on disk between runs: they may not hang on the process, the machine or the version."""
     numbers = numbered_words(["The quick Straße", "internationalization"]).values.tolist()
     assert list(map(hex, numbers)) == NUMBERS
+
+
+@given(st.lists(TEXTS, max_size=8))
+@settings(max_examples=300, deadline=None)
+def test_words_between_white_space_are_counted_as_python_splits_them(texts: list[str]) -> None:
+    assert spaced_word_counts(texts).tolist() == [len(text.split()) for text in texts]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 What = Literal["dropped", "merged", "changed", "added"]
 """Merged: dropped for a row that stands for it. Added: more rows came of it than there were."""
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 GONE: Final = ("dropped", "merged")
 READ: Final = "read"
 """What reading the files is called beside the steps."""
@@ -71,7 +72,7 @@ class Entry(NamedTuple):
             record["anchor"] = self.anchor
         if self.rows:
             record["rows"] = self.rows
-        return json.dumps({**record, "detail": self.detail}, ensure_ascii=False) + "\n"
+        return _encode({**record, "detail": self.detail}) + "\n"
 
 
 def entry_of(said: Drop | Change, step: str, row: StoredRow | None, number: int, text: str | None = None) -> Entry:

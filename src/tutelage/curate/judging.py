@@ -27,6 +27,13 @@ class Judged:
     entries: list[Entry] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
+    def extend(self, other: Judged) -> None:
+        """Take in what became of the rows that follow."""
+        self.rows += other.rows
+        self.entries += other.entries
+        for name, spent in other.seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0) + spent
+
 
 @dataclass(slots=True)
 class _Row:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from tutelage.curate.request import FileFormat
 from tutelage.curate.row_json import with_metadata
-from tutelage.curate.stage_work import File, Result
-from tutelage.curate.store import StoredRow, read_batch
+from tutelage.curate.stage_work import File, Result, parts_of
+from tutelage.curate.store import StoredRow, one_batch, read_batch
 from tutelage.curate.texts import message_text
 from tutelage.curate.token_counts import token_counts
+from tutelage.curate.word_hashes import spaced_word_counts
 from tutelage.types import Conversation
 
 SIZE_COLUMNS = ("prompt words", "reply words")
@@ -60,10 +61,13 @@ class OutputWork:
     def _sizes(self, stored: Sequence[StoredRow]) -> Any:
         import pyarrow as pa
 
-        rows = [row.conversation for row in stored]
-        files = pa.array([row.file for row in stored], pa.string())
-        lengths = row_lengths(rows, self.tokenizer)
-        return pa.record_batch({"file": files, **{name: pa.array(counts) for name, counts in lengths.items()}})
+        batches = []
+        for part in parts_of(stored):
+            files = pa.array([row.file for row in part], pa.string())
+            lengths = row_lengths([row.conversation for row in part], self.tokenizer)
+            columns = {name: pa.array(counts) for name, counts in lengths.items()}
+            batches.append(pa.record_batch({"file": files, **columns}))
+        return one_batch(batches)
 
 
 def metadata_of(row: StoredRow) -> dict[str, Any]:
@@ -106,21 +110,20 @@ def row_lengths(rows: Sequence[Conversation], tokenizer: str | None) -> dict[str
         rows: any number.
         tokenizer: as `OutputWork` has it.
     """
-    counts = np.array([_word_counts(row) for row in rows], dtype=np.int32).reshape(-1, 2)
-    lengths = {name: counts[:, place] for place, name in enumerate(SIZE_COLUMNS)}
+    lengths = dict(zip(SIZE_COLUMNS, _word_counts(rows), strict=True))
     if tokenizer is not None:
         texts = ["\n".join(map(message_text, row.messages)) for row in rows]
         lengths[TOKENS] = np.array(token_counts(texts, tokenizer), dtype=np.int32)
     return lengths
 
 
-def _word_counts(row: Conversation) -> tuple[int, int]:
-    """Words between white space: of what is asked (every turn that is not learned), and of what is learned."""
-    asked = learned = 0
-    for message in row.messages:
-        count = len(message_text(message).split())
-        if message.role in ("assistant", "text"):
-            learned += count
-        else:
-            asked += count
+def _word_counts(rows: Sequence[Conversation]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Words between white space of each row: of what is asked (every turn that is not learned), and what is learned."""
+    texts = [message_text(message) for row in rows for message in row.messages]
+    is_learned = np.array([message.role in ("assistant", "text") for row in rows for message in row.messages], np.bool_)
+    row_of_text = np.repeat(np.arange(len(rows)), [len(row.messages) for row in rows])
+    counts = spaced_word_counts(texts)
+    asked, learned = (
+        np.bincount(row_of_text[side], counts[side], len(rows)).astype(np.int32) for side in (~is_learned, is_learned)
+    )
     return asked, learned

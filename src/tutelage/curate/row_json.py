@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic_core import from_json
+
 from tutelage.types import Address, Conversation, Message, ToolCall
 
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
@@ -33,7 +35,7 @@ def row_json(conversation: Conversation) -> str:
 
 def conversation_of(text: str, address: Address) -> Conversation:
     """The conversation that `row_json` wrote."""
-    fields = _decode(text)
+    fields = from_json(text)  # of what `row_json` wrote the same as `json` makes, in less than half the time
     turns = fields.get("messages")
     if turns is None:
         return Conversation((Message("text", fields["text"]),), address)

@@ -18,15 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.curate.entries import entries_batch
-from tutelage.curate.judging import judge
+from tutelage.curate.judging import Judged, judge
 from tutelage.curate.step import CorpusStep, RowStep
-from tutelage.curate.store import Rows, StoredRow, rows_batch, stored_rows, write_batch
+from tutelage.curate.store import Rows, StoredRow, one_batch, rows_batch, stored_rows, write_batch
 from tutelage.system.files import write_bytes
 from tutelage.system.workers import Workers, serve
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+ROWS_AT_ONCE = 1_000
+"""Rows that are decoded together: enough for what looks at them side by side, and a tenth of a chunk's memory."""
 AHEAD = 2
 """Stretches under way for each worker, so that none waits for another's slow one."""
 
@@ -96,6 +98,12 @@ def features_file(folder: Path, number: int) -> Path:
     return folder / f"features-{number:06d}.arrow"
 
 
+def parts_of(stored: Sequence[StoredRow]) -> Iterator[Sequence[StoredRow]]:
+    """Rows of a stretch that are decoded and looked at together; one part, if there is none."""
+    for start in range(0, max(1, len(stored)), ROWS_AT_ONCE):
+        yield stored[start : start + ROWS_AT_ONCE]
+
+
 @dataclass(frozen=True, slots=True)
 class RowWork:
     """Row steps, one after the other."""
@@ -104,7 +112,9 @@ class RowWork:
 
     def __call__(self, stored: Sequence[StoredRow]) -> Result:
         """Judge the rows: what was said, and those that go on."""
-        judged = judge(self.steps, stored)
+        judged = Judged()
+        for part in parts_of(stored):
+            judged.extend(judge(self.steps, part))
         started = time.perf_counter()
         files = (entries_file, entries_batch(judged.entries)), (rows_file, rows_batch(judged.rows))
         return Result(files, {**judged.seconds, "write": time.perf_counter() - started})
@@ -118,14 +128,15 @@ class FeatureWork:
 
     def __call__(self, stored: Sequence[StoredRow]) -> Result:
         """Compute it."""
-        started = time.perf_counter()
-        conversations = [row.conversation for row in stored]
-        read = time.perf_counter() - started
-        started = time.perf_counter()
-        batch = self.step.features(conversations)
-        assert batch.num_rows == len(conversations), f"{self.step.name} has a line for each row"
-        seconds = {"read": read, f"{self.step.name} (features)": time.perf_counter() - started}
-        return Result(((features_file, batch),), seconds)
+        batches, read, computed = [], 0.0, 0.0
+        for part in parts_of(stored):
+            started = time.perf_counter()
+            conversations = [row.conversation for row in part]
+            decoded = time.perf_counter()
+            batches.append(self.step.features(conversations))
+            assert batches[-1].num_rows == len(part), f"{self.step.name} has a line for each row"
+            read, computed = read + decoded - started, computed + time.perf_counter() - decoded
+        return Result(((features_file, one_batch(batches)),), {"read": read, f"{self.step.name} (features)": computed})
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,16 @@ def read_table(paths: Sequence[Path]) -> pa.Table:
     return pa.Table.from_batches([read_batch(path) for path in paths])
 
 
+def one_batch(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    """Batches of one schema, of which there is at least one, as one."""
+    import pyarrow as pa
+
+    if len(batches) == 1:
+        return batches[0]
+    whole = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks().to_batches()
+    return whole[0] if whole else batches[0]
+
+
 class Rows:
     """Rows of chunks in some order, read as they are asked for; nothing but their places is held.
 
@@ -296,4 +306,15 @@ class Rows:
 
 def stored_rows(batch: pa.RecordBatch) -> list[StoredRow]:
     """The rows of a batch."""
-    return list(map(StoredRow._make, zip(*(column.to_pylist() for column in batch.columns), strict=True)))
+    return list(map(StoredRow._make, zip(*map(_values, batch.columns), strict=True)))
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """The values of a column without nulls; by way of NumPy, or the few that there are, as Arrow makes them singly."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        names = column.dictionary.to_pylist()
+        return [names[index] for index in column.indices.to_numpy().tolist()]
+    values: list[Any] = column.to_numpy().tolist() if pa.types.is_integer(column.type) else column.to_pylist()
+    return values

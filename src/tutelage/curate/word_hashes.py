@@ -34,6 +34,7 @@ _WORD_BYTES = bytes(
     for code in range(256)
 )
 """A byte of a word of ASCII in small letters, of any other as it is, and 0 for what separates words."""
+_WHITE_SPACE = bytes(not chr(code).isspace() for code in range(0x80)) + bytes([1]) * 0x80
 _FIRST_BYTES = np.array([(1 << 8 * count) - 1 for count in range(_PIECE + 1)], dtype=np.uint64)
 _CACHED_LETTERS = 32
 _LONG_WORD = 1 << 10
@@ -147,6 +148,23 @@ def _numbered(texts: Sequence[bytes]) -> Ragged:
         numbers[word] ^= np.uint64(int.from_bytes(blake2b(rest, digest_size=_PIECE).digest(), "little"))
     offsets = offsets_of([len(text) + 1 for text in texts]) + 1
     return Ragged(numbers, np.searchsorted(starts, offsets))
+
+
+def spaced_word_counts(texts: Sequence[str]) -> Offsets:
+    """How many words between white space each text has, as `str.split` cuts them: int64 [R]."""
+    counts = np.zeros(len(texts), dtype=np.int64)
+    plain = [place for place, text in enumerate(texts) if text.isascii()]
+    if len(plain) < len(texts):
+        for place, text in enumerate(texts):
+            if not text.isascii():
+                counts[place] = len(text.split())
+    if plain:
+        lengths = [len(texts[place]) + 1 for place in plain]
+        letters = "\n".join(["", *(texts[place] for place in plain), ""]).encode().translate(_WHITE_SPACE)
+        is_word = np.frombuffer(letters, dtype=np.bool_)
+        begins = is_word[1:] & ~is_word[:-1]
+        counts[plain] = np.add.reduceat(begins, offsets_of(lengths)[:-1], dtype=np.int64)
+    return counts
 
 
 def run_hashes(words: UInt64s, width: int) -> UInt64s:
