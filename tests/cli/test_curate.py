@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from tests.support.commands import Ran
+from tests.support.fake_endpoint import fake_endpoint
+from tests.support.fake_endpoint import said as said_by
 from tutelage.curate.steps import STEPS
 
 Run = Callable[..., Ran]
@@ -173,6 +175,22 @@ def test_a_dry_run_writes_nothing(curate: Callable[..., Ran], tmp_path: Path) ->
     assert "4 rows read, 4 kept" in ran.out
     assert "nothing was written" in ran.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_judge_whose_budget_ends_is_told_with_the_command_that_goes_on(
+    curate: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "cache"))
+    with fake_endpoint(lambda _, __: said_by('{"quality": 4, "complexity": 1}')) as fake:
+        words = ("--set", f"curate.judge.url={fake.url}", "--set", "curate.judge.model=m")
+        ran = curate(*words, "--set", "curate.judge.most_requests=1", steps="judge")
+    assert ran.code == 0, ran.err
+    assert "judge: not all was asked, as the budget is spent: curate.judge.most_requests 1" in ran.err
+    assert "2 rows have no score" in ran.err
+    (again,) = [line for line in ran.err.splitlines() if line.startswith("What was answered is kept; to go on: ")]
+    assert again.partition("to go on: ")[2].startswith("tutelage curate ")
+    assert "--set curate.judge.most_requests=1" in again
+    assert "judge: 1 requests, 100 tokens were spent now" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from tutelage.system.chat_client import (
     Budget,
     BudgetSpentError,
     Client,
+    Prices,
     StoppedError,
     most_tokens,
 )
@@ -109,6 +110,26 @@ def test_an_endpoint_that_stalls_or_dribbles_is_given_up_in_time(trouble: Reply)
     assert outcome.reason == "no whole answer in 0.2 s"
     assert requests == 2
     assert time.monotonic() - started < 2 * 2.0  # it would stall or dribble for longer
+
+
+def test_money_is_counted_by_what_the_endpoint_counted():
+    budget = Budget(prices=Prices(prompt=2.0, answer=10.0))
+    outcome_of(GOOD, budget=budget)
+    assert budget.cost == pytest.approx((95 * 2.0 + 5 * 10.0) / 1e6)
+    assert (budget.requests, budget.tokens) == (1, 100)
+
+
+def test_money_is_set_aside_at_its_most_and_all_of_it_is_spent_where_nothing_is_counted():
+    prices = Prices(prompt=2.0, answer=10.0)
+    most = prices.of(most_tokens(ASKED, 512) - 512, 512)
+    budget = Budget(max_cost=1.5 * most, prices=prices)
+    with fake_endpoint(lambda _, __: said("1", tokens=None)) as fake:
+        one = client(fake.url, budget=budget)
+        one.ask(ASKED)
+        assert budget.cost == pytest.approx(most)
+        with pytest.raises(BudgetSpentError):
+            one.ask(ASKED)
+        assert len(fake.requests) == 1
 
 
 def test_a_prompt_that_is_refused_is_not_asked_again():

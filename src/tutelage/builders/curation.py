@@ -88,6 +88,8 @@ def with_curated_rows(settings: Settings, *, run_folder: Path | None, log: Calla
     request = request_of(settings, cache_folder() / "curated" / name)
     curated = curate(request, log=log)
     funnel = curated.funnel
+    for line in curated.incomplete:
+        log(f"{line}; the same command goes on with them, and trains on what it then finds")
     log(f"Curated: {funnel.rows_in:,} rows read, {funnel.rows_kept:,} kept ({request.out})")
     for note in curated.notes:
         log(note)

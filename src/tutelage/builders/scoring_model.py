@@ -202,8 +202,8 @@ class LocalModel:
         """The whole row as the template writes it, or a document as it stands."""
         if conversation.is_text:
             return self.renderer.tokenizer.encode_document(conversation.messages[0].content or "")
-        if (deep := too_deep(conversation)) is not None:
-            raise Unproven(deep.reason, deep.detail)
+        if (finding := too_deep(conversation)) is not None:
+            raise Unproven(finding.reason, finding.detail)
         row = RenderedRow(conversation, self.renderer.template, self.renderer.form)
         return self.renderer.tokenizer.encode([row.render(len(conversation.messages), generation_prompt=False)])[0]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -143,6 +144,7 @@ def curate(
     if clean:
         shutil.rmtree(request.out / WORK, ignore_errors=True)
     _report(terminal, result, as_json=as_json)
+    _say_what_is_left(errors, result)
     if not as_json:
         if page is not None:
             _say_page(terminal, request.out / PAGE, result)
@@ -159,6 +161,13 @@ def _say_page(terminal: Terminal, page: Path, result: Curated) -> None:
     terminal.write_line(f"{page}: steps, rows and findings, to look at in a browser{took}")
     if library_version() is None:
         terminal.write_line(f"It has no map and no charts without the package bokeh: {INSTALL}, then the same command.")
+
+
+def _say_what_is_left(errors: Terminal, result: Curated) -> None:
+    for line in result.incomplete:
+        errors.write_line(line)
+    if result.incomplete:
+        errors.write_line(f"What was answered is kept; to go on: {command(*sys.argv[1:])}")
 
 
 def _list_steps(terminal: Terminal, settings: config.Settings) -> None:

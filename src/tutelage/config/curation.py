@@ -16,6 +16,7 @@ from tutelage.config.curation_duplicates import (
     NearDuplicatesSettings,
     SemanticDuplicatesSettings,
 )
+from tutelage.config.curation_judge import JudgeSettings
 from tutelage.config.curation_mix import MixSettings
 from tutelage.config.curation_normalize import NormalizeSettings
 from tutelage.config.curation_quality import QualitySettings
@@ -53,6 +54,7 @@ class CurateSettings(Section):
     semantic_duplicates: SemanticDuplicatesSettings = SemanticDuplicatesSettings()
     consistency: ConsistencySettings = ConsistencySettings()
     model_scores: ModelScoresSettings = ModelScoresSettings()
+    judge: JudgeSettings = JudgeSettings()
     select: SelectSettings = SelectSettings()
     split: SplitSettings = SplitSettings()
     mix: MixSettings = MixSettings()

@@ -22,7 +22,15 @@ PAGE = "report.html"
 RESTORED = "restored"
 """What marks rows that were put back, in the books, and the key of an output that has such."""
 REPORTS: Final = frozenset(
-    {"consistency.json", "decontaminate.json", "mix.json", "model_scores.json", "select.json", "split.json"}
+    {
+        "consistency.json",
+        "decontaminate.json",
+        "judge.json",
+        "mix.json",
+        "model_scores.json",
+        "select.json",
+        "split.json",
+    }  # fmt: skip
 )
 """Files of what corpus steps found, by the names of these steps."""
 WORK = ".work"

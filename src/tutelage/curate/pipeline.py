@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from tutelage.curate.engines import engine_for
 from tutelage.curate.entries import READ
@@ -20,8 +21,8 @@ from tutelage.curate.page import write_page
 from tutelage.curate.reading_position import ReadingPosition
 from tutelage.curate.request import Curated, CurationRequest
 from tutelage.curate.row_json import row_json
-from tutelage.curate.stage_keys import output_key, stage_keys
-from tutelage.curate.stages import Stage, Workshop
+from tutelage.curate.stage_keys import behind, output_key, stage_keys
+from tutelage.curate.stages import Stage, Workshop, outside_of
 from tutelage.curate.step import CorpusStep, Progress, RowStep
 from tutelage.curate.steps import build_steps
 from tutelage.curate.store import StoredRow
@@ -60,7 +61,7 @@ def curate(
         SaveError: the disk refuses.
     """
     require_ours(request.out)
-    passes = _passes(build_steps(request.settings, request.context(progress)) if steps is None else steps)
+    passes = _passes(build_steps(request.settings, request.context(progress, log)) if steps is None else steps)
     data_files = DataFiles(log)
     files = data_files.of(request.sources)
     work = request.out / WORK
@@ -142,8 +143,7 @@ def _curated(
 ) -> Curated:
     files, work = data_files.of(request.sources), request.out / WORK
     keys = stage_keys(request, passes, files, data_files.sha256)
-    whole_key = output_key(request, keys[-1])
-    restored = restored_rows(request.out, whole_key)
+    restored = restored_rows(request.out, output_key(request, behind(keys[-1], _learned(work, passes, keys))))
     # A file that two sources hold belongs to the first, as it does where sources have weights in training.
     source_of_file = {
         file.display_name: source for source in reversed(request.sources) for file in data_files.of([source])
@@ -154,14 +154,15 @@ def _curated(
     def read(ledger: Ledger) -> Iterator[Conversation]:
         return request.read(ledger, files, max_rows=request.max_rows, begin=position.begin)
 
-    stages = [workshop.read(work / f"00-{READ}-{keys[0]}", read, source_of_file, position)]
+    stages, outside = [workshop.read(work / f"00-{READ}-{keys[0]}", read, source_of_file, position)], ""
     for number, (group, key) in enumerate(zip(passes, keys[1:], strict=True), start=1):
-        folder, rows = work / f"{number:02d}-{group[0].name}-{key}", stages[-1].rows
+        folder, rows = _folder(work, number, group, behind(key, outside)), stages[-1].rows
         if isinstance(group[0], CorpusStep):
             stages.append(workshop.decide(folder, group[0], rows))
         else:
             stages.append(workshop.judge(folder, [step for step in group if not isinstance(step, CorpusStep)], rows))
-    funnel = _funnel(stages)
+        outside += stages[-1].outside
+    funnel, whole_key = _funnel(stages), output_key(request, behind(keys[-1], outside))
     if not restored:
         if finished_key(request.out) != whole_key:
             write_output(request, stages, funnel, data_files.sha256, workshop, whole_key)
@@ -171,8 +172,21 @@ def _curated(
     if restored:
         notes += (f"{restored:,} restored rows are in {request.out} beside those counted here, and stay there",)
     return Curated(
-        funnel, notes, row_files(request.out), source_of_file, dict(workshop.computed), dict(workshop.seconds)
-    )
+        funnel, notes, row_files(request.out), source_of_file, dict(workshop.computed), dict(workshop.seconds),
+        incomplete=tuple(stage.incomplete for stage in stages if stage.incomplete),
+    )  # fmt: skip
+
+
+def _folder(work: Path, number: int, group: Sequence[RowStep | CorpusStep], key: str) -> Path:
+    return work / f"{number:02d}-{group[0].name}-{key}"
+
+
+def _learned(work: Path, passes: Passes, keys: Sequence[str]) -> str:
+    """What stages that are there whole learned outside, as far as none before them is to be taken again."""
+    outside = ""
+    for number, (group, key) in enumerate(zip(passes, keys[1:], strict=True), start=1):
+        outside += outside_of(_folder(work, number, group, behind(key, outside)))
+    return outside
 
 
 def _funnel(stages: Sequence[Stage]) -> Funnel:

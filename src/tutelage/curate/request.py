@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -83,14 +83,19 @@ class CurationRequest:
             tree_paths=self.tree_paths, begin=begin,
         )  # fmt: skip
 
-    def context(self, progress: Progress = lambda _title, _done, _total: None) -> StepContext:
+    def context(
+        self,
+        progress: Progress = lambda _title, _done, _total: None,
+        log: Callable[[str], None] = lambda _text: None,
+    ) -> StepContext:
         """What steps may need beside their settings.
 
         Args:
             progress: told how far a step is that takes its time to decide.
+            log: told what is worth saying meanwhile.
         """
         steps = tuple(self.settings.steps)
-        return StepContext(self.seed, self.sources, self.held_out, self.open_model, progress, steps)
+        return StepContext(self.seed, self.sources, self.held_out, self.open_model, progress, steps, log)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,7 @@ class Curated:
         computed: files written now, by what they are of; none where all was there.
         seconds: what each part took now, in all processes together.
         left_out: steps that a sample does not take, as they must see all rows.
+        incomplete: what steps could not do to the end; the same request again goes on.
     """
 
     funnel: Funnel
@@ -114,6 +120,7 @@ class Curated:
     computed: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    incomplete: tuple[str, ...] = ()
 
     @property
     def data(self) -> Path | None:

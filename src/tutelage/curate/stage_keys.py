@@ -57,6 +57,16 @@ def stage_keys(
     return keys
 
 
+def behind(key: str, outside: str) -> str:
+    """The key of a stage or of the output, behind stages that learned something which no key before them can know.
+
+    Args:
+        key: as it would be without.
+        outside: what they learned (`Decisions.outside`); empty where they learned nothing.
+    """
+    return _key(before=key, outside=outside) if outside else key
+
+
 def output_key(request: CurationRequest, last: str) -> str:
     """The key of the output, of which the last stage has the key `last`."""
     tokenizer = None if request.tokenizer is None else file_sha256(request.tokenizer)

@@ -54,6 +54,8 @@ class Stage:
         blocks: how many files of entries it has.
         notes: what the reader said of whole files, or a step of all rows.
         report: what a corpus step found (`Decisions.report`).
+        outside: what it learned that no key before it knows (`Decisions.outside`).
+        incomplete: why it is taken again the next time; empty where it is done.
     """
 
     names: tuple[str, ...]
@@ -63,6 +65,8 @@ class Stage:
     blocks: int
     notes: tuple[str, ...] = ()
     report: dict[str, Any] = field(default_factory=dict)
+    outside: str = ""
+    incomplete: str = ""
 
     def entries(self) -> Iterator[Entry]:
         """What was said of its rows, in their order."""
@@ -135,7 +139,8 @@ class Workshop:
 
     def decide(self, folder: Path, step: CorpusStep, rows: Rows) -> Stage:
         """Have a corpus step judge all rows; no row is written, but which of them go on, and in which order."""
-        if (done := _done(folder)) is None:
+        done = _done(folder)
+        if done is None or done["incomplete"]:
             folder.mkdir(parents=True, exist_ok=True)
             blocks = rows.blocks(rows=self.chunk_rows)
             self.work(FeatureWork(step), folder, rows, blocks, features_file, f"{step.name}, looking at rows")
@@ -143,13 +148,19 @@ class Workshop:
             paths = [features_file(folder, number) for number in range(len(blocks))]
             decisions = step.decide(read_table(paths), rows) if paths else Decisions(np.zeros(0, dtype=np.bool_))
             blocks_written = write_decisions(folder, step.name, decisions, rows, self.chunk_rows)
-            done = {"blocks": blocks_written, "report": decisions.report, "notes": list(decisions.notes)}
+            done = {
+                "blocks": blocks_written, "report": decisions.report, "notes": list(decisions.notes),
+                "outside": decisions.outside, "incomplete": decisions.incomplete,
+            }  # fmt: skip
             for path in paths:
                 path.unlink()
             _finish(folder, done)
             self.computed[step.name] += 1
         view, notes = view_of(folder, rows), tuple(done["notes"])
-        return Stage((step.name,), folder, view, len(rows), done["blocks"], notes, done["report"])
+        return Stage(
+            (step.name,), folder, view, len(rows), done["blocks"], notes, done["report"], done["outside"],
+            done["incomplete"],
+        )  # fmt: skip
 
     def work(
         self,
@@ -184,6 +195,12 @@ class Workshop:
             self.computed[title] += 1
             self.seconds.update(answer.seconds)
             self.progress(title, done, len(rows))
+
+
+def outside_of(folder: Path) -> str:
+    """What a stage that is there whole learned outside (`Decisions.outside`); empty where it is not, or did not."""
+    done = _done(folder) or {}
+    return "" if done.get("incomplete") else str(done.get("outside", ""))
 
 
 @dataclass(slots=True)

@@ -102,6 +102,9 @@ class Decisions:
         remarks: what is worth knowing of kept rows, by row: a reason and the evidence; an entry of the ledger each.
         report: what the step found, for JSON; the output has it as a file of the step's name, where it is not empty.
         notes: what is worth saying of all rows together, for who reads the card.
+        outside: a hash of what was learned on the way that neither rows nor settings decide, such as answers; what
+            comes behind this step is computed anew for another.
+        incomplete: why the step could not decide all that it should; it is taken again when the same is asked again.
     """
 
     keep: NDArray[np.bool_]
@@ -113,6 +116,8 @@ class Decisions:
     remarks: Mapping[int, tuple[str, str]] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    outside: str = ""
+    incomplete: str = ""
 
 
 @runtime_checkable
@@ -171,6 +176,7 @@ class StepContext:
         open_model: opens a model that reads rows (`scoring_model.OpenModel`); None where there is no such thing.
         progress: told what is being done, how many rows of it are done, and how many there are.
         steps: names of all steps, in the order they are taken.
+        log: told what is worth saying meanwhile.
     """
 
     seed: int = 0
@@ -179,6 +185,7 @@ class StepContext:
     open_model: Callable[[Any], Any] | None = None
     progress: Progress = _silent
     steps: tuple[str, ...] = ()
+    log: Callable[[str], None] = lambda _text: None
 
 
 @dataclass(frozen=True, slots=True)

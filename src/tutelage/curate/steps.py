@@ -6,6 +6,7 @@ from tutelage.config.curation import CurateSettings
 from tutelage.curate.consistency import CONSISTENCY
 from tutelage.curate.decontaminate import DECONTAMINATE
 from tutelage.curate.exact_duplicates import EXACT_DUPLICATES
+from tutelage.curate.judge import JUDGE
 from tutelage.curate.mixing import MIX
 from tutelage.curate.model_scores import MODEL_SCORES
 from tutelage.curate.near_duplicates import NEAR_DUPLICATES
@@ -27,6 +28,7 @@ STEPS: tuple[AnyStep, ...] = (
     SEMANTIC_DUPLICATES,
     CONSISTENCY,
     MODEL_SCORES,
+    JUDGE,
     SELECT,
     SPLIT,
     MIX,

@@ -42,7 +42,7 @@ class Answered(Generic[Q, V]):
     Attributes:
         question: that was asked.
         value: what was read in the answer; None where there is nothing in it.
-        text: the last answer; empty where there is none.
+        answer: the last answer; None where there is none.
         tokens: that the endpoint counted, reminders included.
         seconds: that it took.
         trouble: why there is no value; empty where there is one.
@@ -50,10 +50,15 @@ class Answered(Generic[Q, V]):
 
     question: Q
     value: V | None
-    text: str
+    answer: Answer | None
     tokens: int
     seconds: float
     trouble: str
+
+    @property
+    def text(self) -> str:
+        """The words of the last answer; empty where there is none."""
+        return "" if self.answer is None else self.answer.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +145,20 @@ def json_object(text: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def why_none(text: str, noun: str, answer_tokens: str, *, was_cut: bool) -> str:
+    """Why an answer holds nothing of what was asked for.
+
+    Args:
+        text: the answer.
+        noun: what it should have held.
+        answer_tokens: what the setting of the longest answer is called.
+        was_cut: it ended at that limit.
+    """
+    if was_cut:
+        return f"the answer was cut at {answer_tokens} before its {noun}"
+    return f"the answer holds no {noun}" if text.strip() else "the answer is empty"
+
+
 def _work(
     client: Client,
     reading: Reading[V],
@@ -177,12 +196,7 @@ def _answered(client: Client, reading: Reading[V], question: Q) -> Answered[Q, V
         outcome = client.ask(messages)
     seconds = time.monotonic() - started
     if isinstance(outcome, Trouble):
-        return Answered(question, None, "", tokens, seconds, outcome.reason)
-    trouble = "" if value is not None else _why_none(outcome, reading.noun, client.endpoint.names.answer_tokens)
-    return Answered(question, value, outcome.text, tokens, seconds, trouble)
-
-
-def _why_none(answer: Answer, noun: str, answer_tokens: str) -> str:
-    if answer.was_cut:
-        return f"the answer was cut at {answer_tokens} before its {noun}"
-    return f"the answer holds no {noun}" if answer.text.strip() else "the answer is empty"
+        return Answered(question, None, None, tokens, seconds, outcome.reason)
+    limit = client.endpoint.names.answer_tokens
+    trouble = "" if value is not None else why_none(outcome.text, reading.noun, limit, was_cut=outcome.was_cut)
+    return Answered(question, value, outcome, tokens, seconds, trouble)
