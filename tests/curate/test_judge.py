@@ -223,11 +223,11 @@ def test_a_silent_endpoint_ends_it_and_what_was_paid_for_is_kept(rows: Path, tmp
 
     def falling_silent(body: dict[str, Any], number: int) -> Reply:
         whole = good(body, number)
-        return whole if number < 4 else Reply(body=whole.body, stall=3.0)
+        return whole if number < 4 else Reply(body=whole.body, stall=15.0)
 
-    curated, _ = ask(rows, tmp_path / "out", falling_silent, timeout=0.2, retries=0, said=log)
+    curated, _ = ask(rows, tmp_path / "out", falling_silent, timeout=1.5, retries=0, parallel=5, said=log)
     (line,) = curated.incomplete
-    assert "no whole answer in 0.2 s" in line
+    assert "no whole answer in 1.5 s" in line
     assert f"{COUNT - 4} rows have no score" in line
     assert any("curate.judge.timeout" in text for text in log)
     _, fake = ask(rows, tmp_path / "two")

@@ -22,15 +22,7 @@ PAGE = "report.html"
 RESTORED = "restored"
 """What marks rows that were put back, in the books, and the key of an output that has such."""
 REPORTS: Final = frozenset(
-    {
-        "consistency.json",
-        "decontaminate.json",
-        "judge.json",
-        "mix.json",
-        "model_scores.json",
-        "select.json",
-        "split.json",
-    }  # fmt: skip
+    f"{step}.json" for step in ("consistency", "decontaminate", "judge", "mix", "model_scores", "select", "split")
 )
 """Files of what corpus steps found, by the names of these steps."""
 WORK = ".work"
