@@ -94,8 +94,8 @@ class CutSettings(RuleSettings):
     action: Action = _action("drop", "our choice: a reply is trained to its end, which this is not")
     missing_full_stop: bool = Field(
         default=False,
-        description="Take a missing full stop for a cut where all other long lines of the reply have one.",
-        json_schema_extra={"source": "our choice: off, as writers forget them, too"},
+        description="Take a missing full stop for a cut where all other sentences of the reply end.",
+        json_schema_extra={"source": "our choice: off, as of 71 such replies of ShareGPT 57 were cut (docs/curate.md)"},
     )
 
 
@@ -142,7 +142,9 @@ class PersonalSettings(RuleSettings):
 class RepetitionSettings(RuleSettings):
     """Text that says the same over and over."""
 
-    action: Action = _action("drop", "Rae et al. 2021 (Gopher), section A.1.1")
+    action: Action = _action(
+        "report", "our choice: of 45 replies of ShareGPT that it finds 20 are bad (docs/curate.md)"
+    )
     least_words: Annotated[int, Field(ge=2, le=LARGEST_COUNT)] = Field(
         default=50,
         description="Texts of fewer words, code left out, are not judged.",
@@ -195,8 +197,9 @@ class LanguageSettings(RuleSettings):
     )
     as_prompt: bool = Field(
         default=False,
-        description="Where no languages are named: replies should be in the language of the prompt.",
-        json_schema_extra={"source": "our choice: off, as translations are not"},
+        description="Where no languages are named: replies should be in the language of all turns before them, unless "
+        "one of these names another language or has a sentence in it.",
+        json_schema_extra={"source": "our choice: off, as of 30 such replies of ShareGPT 25 were bad (docs/curate.md)"},
     )
     confidence: float = Field(
         default=0.95,

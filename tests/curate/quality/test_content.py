@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -85,6 +86,15 @@ def test_loops_are_repetition_and_varied_text_is_not() -> None:
     assert "of the text" in str(finding("repetition", chat("Hi", loop)))
     lines = varied[:300] + "\nThe very same line of words is here again." * 40
     assert "lines" in str(finding("repetition", chat("Hi", lines)))
+
+
+def test_a_text_that_goes_round_at_its_end_is_repetition_though_it_is_short_or_full_of_signs() -> None:
+    sums = " ".join(f"Then {number}*{number} = <<{number}*{number}={number**2}>>{number**2}." for number in range(30))
+    assert finding("repetition", chat("Hi", sums)) is None
+    found = finding("repetition", chat("Hi", sums + " So it is <<2+2=4>>4 dollars." * 6))
+    assert found == "ends with 'So it is <<2+2=4>>4 dollars.' 6 times"
+    assert finding("repetition", chat("Hi", sums + " So it is <<2+2=4>>4 dollars." * 3)) is None
+    assert finding("repetition", chat("Hi", sums + " | 0 | 1" * 20)) is None  # an empty table
 
 
 @pytest.mark.parametrize(
@@ -212,6 +222,26 @@ def test_the_language_that_was_asked_for_or_that_of_the_prompt() -> None:
     assert finding("language", chat(german, english), as_prompt=True) is not None
     assert finding("language", chat(english, english), as_prompt=True) is None
     assert finding("language", chat(german, english)) is None
+    excused = (
+        f"{german}\nPlease write in English.",  # a sentence in it
+        f"{german} Antworte auf Englisch!",
+        f"{german} Bitte übersetzen.",
+        f"{german} 영어로",
+    )
+    for prompt in excused:
+        assert finding("language", chat(prompt, english), as_prompt=True) is None, prompt
+    both = chat(german, german, english)
+    mixed = replace(both, messages=(Message("user", english), *both.messages))
+    assert finding("language", both, as_prompt=True) is not None
+    assert finding("language", mixed, as_prompt=True) is None
+    slovak = (
+        "Dobrý deň, chcel by som sa opýtať, kedy bude otvorená knižnica na našej škole a či je možné si požičať knihy."
+    )
+    czech = (
+        "Dobrý den, chtěl bych se zeptat, kdy bude otevřená knihovna v naší škole a jestli je možné si půjčit knihy."
+    )
+    assert finding("language", chat(slovak, czech), as_prompt=True) is None
+    assert finding("language", chat(slovak, czech), languages=["sk"]) is not None
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,7 @@ def test_closed_nested_and_inline_marks_are_fine(reply: str) -> None:
         '{"a": 1,}',
         '[{"a": 1} {"b": 2}]',
         f'Here:\n{FENCE}json\n{{"a": 1 "b": 2}}\n{FENCE}\nDone.',
+        '{"a": "It was late ... #tired // and so on", "b": [1, 2}',
     ],
 )
 def test_json_that_does_not_parse(reply: str) -> None:
@@ -104,6 +105,7 @@ def test_json_that_does_not_parse(reply: str) -> None:
         f'{FENCE}json\n{{\n  "a": 1, // the first\n  ...\n}}\n{FENCE}',
         f'{FENCE}json\n{{"a": <number>}}\n{FENCE}',
         f"{FENCE}js\n{{a: 1}}\n{FENCE}",
+        f'{FENCE}json\nGET index/_search\n{{"a": 1}}\n{FENCE}',
     ],
 )
 def test_json_words_around_it_and_sketches_are_fine(reply: str) -> None:
@@ -146,18 +148,35 @@ def test_a_reply_that_breaks_off(reply: str) -> None:
         "He sold his car, then he lost his job, and in the end he had to die",
         'She asked me: "Where did you put the book that I gave you for the trip?"',
         "Here is the list of all the things that you need for the trip to the sea:",
+        "Here are the answers to the five questions of the test:\n\n1. b\n2. a\n3. b\n4. c\n5. a",
+        "The signs of the logic are these, and each of them has a meaning:\n\n* ¬: not\n* →: if",
+        "What to look for in the shop of a friend and what to hope for",
     ],
 )
 def test_ends_without_a_full_stop_are_no_cuts(reply: str) -> None:
     assert finding("cut", chat("Hi", reply)) is None
 
 
+LINE = "The water in the pot has to boil and bubble before you add the salt of the sea."
+
+
 def test_a_missing_full_stop_counts_where_it_is_asked_for() -> None:
-    line = "The water in the pot has to boil before you add it."
-    reply = f"{line}\n{line}\nThe pasta in the pot has to cook until it is soft"
+    reply = f"{LINE}\n{LINE}\nThe pasta is in. Then it has to cook until all of it is soft"
     assert finding("cut", chat("Hi", reply)) is None
     assert finding("cut", chat("Hi", reply), missing_full_stop=True) is not None
-    assert finding("cut", chat("Hi", f"{line}\n{line}\n- soft pasta"), missing_full_stop=True) is None
+    for end in (
+        "- soft pasta",
+        "And they cooked it. They lived happily until the end. The end",
+        "Eat. Enjoy it #pasta",
+    ):
+        assert finding("cut", chat("Hi", f"{LINE}\n{LINE}\n{end}"), missing_full_stop=True) is None, end
+
+
+@pytest.mark.parametrize("end", ["we are all excited to", "the water is what can", "nobody of them knew which"])
+def test_words_that_seldom_end_a_sentence_count_among_sentences(end: str) -> None:
+    assert "ends with the word" in str(finding("cut", chat("Hi", f"{LINE} {LINE} So then, in the end, {end}")))
+    assert finding("cut", chat("Hi", f"So then, in the end of all of it, {end}")) is None
+    assert finding("cut", chat("Hi", f"{LINE}\nAll that the cook and his friends need now\nIn the end, {end}")) is None
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,10 @@ _SKETCH: Final = re.compile(
     r"(?:^|[\s,\[{:])(?://|/\*|#)|\.\.\.|…|\{\{|<[a-zA-Z_ ]+>|\{%|\$\{|:\s*(?:string|number|boolean|int)\b"
 )
 """Comments, ellipses and slots: JSON in documentation, which shows a form and is not meant for a parser."""
+_STRING: Final = re.compile(r'"(?:[^"\\\n]|\\.)*"(?=\s*[,:\]}\n]|\s*\Z)')
+"""What a sketch has in its strings is data, not a comment: a URL, three dots in a sentence."""
+_STARTS: Final = ("{", "[", '"')
+"""Of a block: one that begins with a word, such as `GET index/_search`, is a request that has JSON in it."""
 _DECODER: Final = json.JSONDecoder(strict=False)
 
 
@@ -44,7 +48,7 @@ class BadJson:
                 return f"a reply that begins as JSON: {problem}"
             if "```json" in text or "```JSON" in text:
                 for block in _FENCE.findall(text):
-                    if (problem := _problem(block)) is not None:
+                    if block.lstrip()[:1] in _STARTS and (problem := _problem(block)) is not None:
                         return f"a json block: {problem}"
         return None
 
@@ -56,7 +60,7 @@ def _problem(text: str) -> str | None:
     try:
         _DECODER.raw_decode(stripped)
     except ValueError as error:
-        if _SKETCH.search(stripped):
+        if _SKETCH.search(_STRING.sub('""', stripped)):
             return None
         place = getattr(error, "pos", 0)
         return f"{getattr(error, 'msg', 'cannot be read')} at character {place}: {excerpt(stripped, place)}"

@@ -28,12 +28,21 @@ _SIGN_OFF_WORDS: Final = 6
 """A last line of so few words that ends in a comma is the end of a letter ("Best regards,")."""
 _OPEN_END: Final = re.compile(r"[,，、([{“«‘¿¡（「『]\Z|(?<=[a-zà-ÿа-яё])-\Z")
 _LAST_WORD: Final = re.compile(r"(?<![\w'’-])([a-zà-öø-ÿąćęłńóśźżа-яё]+)\Z")
+_CHOICE: Final = re.compile(r"\A\W*(?:\w{1,3}[.):]|\S)\s*[a-z]\Z|:\s*(?:if|or|and|not)\Z")
+"""Last lines that are the letter of an answer (`5. a`), or name a connective."""
 _WORD: Final = re.compile(r"[^\W\d_]+")
 _CLOSING: Final = '.!?。！？؟।…`"”»)]}>*_:|'
 """Last characters of what is no cut: ends of sentences, and of code, quotes, brackets, tables and emphasis."""
 _NO_SENTENCE: Final = re.compile(r"\|[^\n]*\Z|https?://\S+\Z|\\[a-zA-Z]+\S*\Z|[=<>+*/^]\s*\S+\Z|\A\s*[-\w.]+\s*[=:]\s")
 """Last lines that are rows of tables, addresses, formulas or entries of a form."""
 _ENDS_SENTENCE: Final = re.compile(r"[.!?。！？؟।…][\"'”’»)\]*_]*\Z")
+
+
+_INNER_END: Final = re.compile(r"(?<=\w\w)[.!?][\"”')]*\s+(?=[\"“'(]?[A-ZÀ-ÞА-Я])")
+_LEAST_SENTENCES: Final = 3
+"""Ends of sentences in a reply of which the last one's is missing: with fewer it is no habit of the writer."""
+_LAST_WORDS: Final = re.compile(r"(?i)\b(?:the end|to be continued|fin|ende|fim|fine|конец)\Z|#\w+\Z|\s--\w+[ \d:.]*\Z")
+"""What stands under a story, with or without a full stop; hashtags, and options of a command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +82,7 @@ class Cut:
                 return None
             return None if is_json(text) or is_program(text) else f"ends with {line[-1]!r}"
         word = _LAST_WORD.search(line)
-        if word is not None and word[1] in _all_words() and _ends_no_sentence(word[1], text[-_TAIL:]):
+        if word is not None and _CHOICE.search(line) is None and _breaks_off(word[1], text, line):
             return None if is_program(text) else f"ends with the word {word[1]!r}"
         if self.settings.missing_full_stop and line[-1].isalnum():
             return _without_full_stop(text, line)
@@ -84,38 +93,47 @@ def _ends_in_code(row: RowTexts) -> bool:
     return not row.prose[-1].rstrip().endswith(row.replies[-1].rstrip()[-10:])
 
 
-def _ends_no_sentence(word: str, tail: str) -> bool:
-    """Whether the language of the tail, by its function words, is one in which no sentence ends so."""
+def _breaks_off(word: str, text: str, line: str) -> bool:
+    """Whether no sentence of the text's language ends with a word, or few do and the text is prose."""
+    if word not in _languages_of("never") and word not in _languages_of("seldom"):
+        return False
+    language = _language(text[-_TAIL:], _LEAST_FUNCTION_WORDS + (len(word) == 1))
+    if language in _languages_of("never").get(word, ()):
+        return True
+    return language in _languages_of("seldom").get(word, ()) and _other_sentences_end(text, line, least=1)
+
+
+def _language(tail: str, least: int) -> str | None:
+    """The language of a text by its function words, of which it has to have so many."""
     counts = Counter[str]()
     for token in set(_WORD.findall(tail.lower())):
-        for language in _languages_of().get(token, ()):
+        for language in _languages_of("never").get(token, ()):
             counts[language] += 1
     likeliest = counts.most_common(1)
-    return (
-        bool(likeliest)
-        and likeliest[0][1] >= _LEAST_FUNCTION_WORDS + (len(word) == 1)
-        and likeliest[0][0] in _languages_of()[word]
-    )
+    return likeliest[0][0] if likeliest and likeliest[0][1] >= least else None
+
+
+def _other_sentences_end(text: str, line: str, *, least: int) -> bool:
+    """Whether the last line is a long one, and all other long lines end as sentences do; so many ends there are."""
+    if len(line.split()) < _LEAST_WORDS:
+        return False
+    others = [other.rstrip() for other in text.split("\n")[:-1] if len(other.split()) >= _LEAST_WORDS]
+    return len(_INNER_END.findall(line)) + len(others) >= least and all(map(_ENDS_SENTENCE.search, others))
 
 
 def _without_full_stop(text: str, line: str) -> str | None:
-    long = len(line.split()) >= _LEAST_WORDS
-    others = [other.rstrip() for other in text.split("\n")[:-1] if len(other.split()) >= _LEAST_WORDS]
-    if not long or len(others) < 2 or not all(map(_ENDS_SENTENCE.search, others)):
+    """A last paragraph of sentences whose last does not end, in a reply whose other paragraphs do."""
+    if _INNER_END.search(line) is None or not _other_sentences_end(text, line, least=_LEAST_SENTENCES):
         return None
-    return "no full stop, which all other long lines have"
-
-
-def _all_words() -> frozenset[str]:
-    return frozenset(_languages_of())
+    return None if _LAST_WORDS.search(line) else "no full stop, which all other sentences have"
 
 
 @cache
-def _languages_of() -> dict[str, tuple[str, ...]]:
-    """Languages by word."""
+def _languages_of(list_name: str) -> dict[str, tuple[str, ...]]:
+    """Languages by word, of one of the two lists."""
     table = tomllib.loads((files(__package__) / "cut.toml").read_text(encoding="utf-8"))
     languages: dict[str, tuple[str, ...]] = {}
-    for language, line in table.items():
+    for language, line in table[list_name].items():
         for word in line.split():
             languages[word] = (*languages.get(word, ()), language)
     return languages

@@ -26,6 +26,9 @@ MOST_REPEATED: Final = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
 """Thresholds by the length of the n-gram."""
 _LEAST_AGAIN: Final = min(*(most / (2 * size) for size, most in MOST_TOP.items()), *MOST_REPEATED.values())
 """Of the characters: where fewer are of words that were there before, no n-gram reaches its threshold."""
+CIRCLE_TIMES, CIRCLE_LETTERS, MOST_PERIOD = 4, 40, 60
+"""How often a piece of at most so many words ends a text that goes round in circles, in how many letters at least: rows
+of a table have none. Our choice."""
 FULL_WORDS: Final = 200
 """Below so many words the thresholds for n-grams rise as the text gets shorter: Gopher's are for pages, and in a sum of
 60 words `pounds of` is soon a fifth of them. Our choice, measured on GSM8K (docs/curate.md)."""
@@ -50,7 +53,10 @@ class Repetition:
                     factor = self.settings.factor
                     raised = factor * max(1.0, FULL_WORDS / len(words))
                     problem = repeated_lines(text, factor) or repeated_words(words, raised)
-                    if problem is not None and not _is_data(text, len(words)):
+                    if problem is not None and _is_data(text, len(words)):
+                        problem = None
+                    problem = problem or circle(words)
+                    if problem is not None and not is_json(text):
                         return problem
         return None
 
@@ -58,6 +64,20 @@ class Repetition:
 def _is_data(text: str, words: int) -> bool:
     """Whether a text is code or JSON, or has more than one key of JSON for 40 words: records repeat by their form."""
     return 40 * text.count('":') > words or is_json(text) or is_mostly_code(text)
+
+
+def circle(words: Sequence[str]) -> str | None:
+    """A text whose last words are one and the same piece, at least `CIRCLE_TIMES` times: a model that went round."""
+    last = len(words) - 1
+    for period in range(1, min(MOST_PERIOD, len(words) // CIRCLE_TIMES) + 1):
+        if words[last] == words[last - period]:
+            place = last - 1
+            while place >= period and words[place] == words[place - period]:
+                place -= 1
+            times, piece = (last - place) // period + 1, " ".join(words[len(words) - period :])
+            if times >= CIRCLE_TIMES and sum(map(str.isalpha, piece)) * times >= CIRCLE_LETTERS:
+                return f"ends with {piece[:60]!r} {times} times"
+    return None
 
 
 def repeated_lines(text: str, factor: float = 1.0) -> str | None:
