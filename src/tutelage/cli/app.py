@@ -27,6 +27,7 @@ from tutelage.cli.outlet import Outlet, OutputEndedError, open_streams
 from tutelage.cli.plan import plan
 from tutelage.cli.report import report
 from tutelage.cli.see import see
+from tutelage.cli.synthesize import synthesize
 from tutelage.cli.train import train
 from tutelage.errors import ConfigError, DependencyError, TutelageError, shell_word
 from tutelage.report.console.terminal import Terminal, printable
@@ -48,6 +49,9 @@ app = typer.Typer(
 COMMANDS = (see, check, curate, plan, train, evaluate, compare, chat, report, doctor)
 for command in COMMANDS:
     app.command()(command)
+GROUPS = {"synthesize": synthesize}
+for name, group in GROUPS.items():
+    app.add_typer(group, name=name)
 
 
 def _print_version(requested: bool) -> None:
@@ -140,7 +144,8 @@ def _ended(arguments: list[str]) -> int:
         raise KeyboardInterrupt from None
     except typer.TyperException as error:  # wrong options and arguments
         if message := error.format_message():  # of no arguments at all the help has been shown
-            command_words = arguments[:1] if set(arguments[:1]) & {command.__name__ for command in COMMANDS} else []
+            command_names = {*GROUPS, *(command.__name__ for command in COMMANDS)}
+            command_words = arguments[:1] if set(arguments[:1]) & command_names else []
             _tell_error(f"{message}\n  do:       {' '.join(['tutelage', *command_words, '--help'])}")
         status = error.exit_code
     except OSError as error:

@@ -108,7 +108,7 @@ def curate(
     """
     terminal = Terminal()
     if restored is not None:
-        count = restore(_required(out, "--restore"), restored)
+        count = restore(required_out(out, "--restore"), restored)
         terminal.write_line(f"{count} rows are back in {out}")
         return
     overrides = [*(changed or []), *([] if steps is None else [f"curate.steps={_step_list(steps)}"])]
@@ -119,7 +119,7 @@ def curate(
     if keep is not None:
         overrides += [f"curate.select.keep={keep}", f"curate.steps={_with_select(settings.curate.steps)}"]
         settings = config.load_curation(recipe, overrides, sources=sources or [])
-    request = request_of(settings, Path() if dry_run and out is None else _required(out, "curate"))
+    request = request_of(settings, Path() if dry_run and out is None else required_out(out, "curate"))
     if columns:
         request = replace(request, columns=columns_from(columns))
     if shape != "auto":
@@ -176,7 +176,8 @@ def _list_steps(terminal: Terminal, settings: config.Settings) -> None:
         terminal.write_line(line)
 
 
-def _required(out: Path | None, what: str) -> Path:
+def required_out(out: Path | None, what: str) -> Path:
+    """The folder of the output, without which nothing is written."""
     if out is None:
         raise ConfigError(
             "No folder was named for the output", where=what, expected="-o OUT",

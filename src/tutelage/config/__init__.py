@@ -11,6 +11,7 @@ from tutelage.config.method import LoraSettings, PromptSettings, QloraSettings
 from tutelage.config.reading import dump, from_mapping, load, load_curation
 from tutelage.config.sections import EvaluateSettings, ModelSettings, PackSettings, RenderSettings
 from tutelage.config.settings import Settings
+from tutelage.config.synthesis import SynthesizeSettings
 from tutelage.config.training import TrainSettings
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "QloraSettings",
     "RenderSettings",
     "Settings",
+    "SynthesizeSettings",
     "TrainSettings",
     "dump",
     "explain",

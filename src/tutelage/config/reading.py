@@ -110,14 +110,15 @@ def dump(settings: Settings) -> str:
     """The resolved settings as TOML; `from_mapping` and `load` read it back to equal settings.
 
     Fields without a value are left out, as TOML has none, and so is what the rest switches off: sections of
-    other methods, `[curate]` of a recipe without that table, `train.warmup_ratio` where `train.warmup_steps` is set,
-    `data.replay_ratio` of nothing, what `train.optimizer` or `lora.init` leaves unread.
+    other methods, `[curate]` and `[synthesize]` of a recipe without them, `train.warmup_ratio` where
+    `train.warmup_steps` is set, `data.replay_ratio` of nothing, what `train.optimizer` or `lora.init` leaves unread.
     """
     values = settings.resolved().model_dump(exclude_none=True)
     for name in {"lora", "qlora", "prompt"} - set(READS[settings.model.method]):
         del values[name]
-    if "curate" not in settings.model_fields_set:
-        del values["curate"]
+    for name in ("synthesize", "curate"):
+        if name not in settings.model_fields_set:
+            del values[name]
     if settings.train.warmup_steps is not None:
         del values["train"]["warmup_ratio"]
     if not settings.data.replays:

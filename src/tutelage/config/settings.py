@@ -20,6 +20,7 @@ from tutelage.config.sections import (
     RenderSettings,
     Section,
 )
+from tutelage.config.synthesis import SynthesizeSettings
 from tutelage.config.training import TrainSettings
 
 UNNAMED_RUN = "run"
@@ -63,6 +64,7 @@ class Settings(Section):
     qlora: QloraSettings = QloraSettings()
     prompt: PromptSettings = PromptSettings()
     data: DataSettings
+    synthesize: SynthesizeSettings = SynthesizeSettings()
     curate: CurateSettings = CurateSettings()
     render: RenderSettings = RenderSettings()
     pack: PackSettings = PackSettings()

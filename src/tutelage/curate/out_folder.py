@@ -25,10 +25,14 @@ REPORTS: Final = frozenset(
     f"{step}.json" for step in ("consistency", "decontaminate", "judge", "mix", "model_scores", "select", "split")
 )
 """Files of what corpus steps found, by the names of these steps."""
+MANIFEST, EVALUATION, HELD_OUT = "tasks.json", "evaluation.jsonl", "held_out.jsonl"
+"""What `tutelage.synthesize.tasks` puts beside the rows that it made, under the same seal."""
 WORK = ".work"
 ROW_FILES: Final = {f"{name}.{ending}": name for name in (WHOLE, *SPLITS) for ending in FORMATS}
 """Names of files of rows, and what they are called without their endings."""
-OURS = frozenset({*ROW_FILES, LEDGER, DROPPED, FUNNEL, CARD, HASHES, PAGE, WORK, *REPORTS})
+OURS = frozenset(
+    {*ROW_FILES, LEDGER, DROPPED, FUNNEL, CARD, HASHES, PAGE, WORK, *REPORTS, MANIFEST, EVALUATION, HELD_OUT}
+)
 _STAGE = re.compile(r"\d\d-[a-z0-9_]+-[0-9a-f]{16}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tutelage import formats
 from tutelage.config.curation import CurateSettings
@@ -82,6 +82,11 @@ class CurationRequest:
             [], ledger=ledger, shape=self.shape, columns=self.columns, max_rows=max_rows, files=files,
             tree_paths=self.tree_paths, begin=begin,
         )  # fmt: skip
+
+    @property
+    def reading_facts(self) -> list[Any]:
+        """What decides, beside their bytes, what becomes of the files; JSON can hold it."""
+        return [self.shape, dict(self.columns), self.tree_paths, self.max_rows, self.chunk_rows]
 
     def context(
         self,

@@ -44,7 +44,7 @@ def stage_keys(
     keys = [
         _key(
             files=[[file.display_name, sha256[file.display_name]] for file in files],
-            reading=[request.shape, dict(request.columns), request.tree_paths, request.max_rows, request.chunk_rows],
+            reading=request.reading_facts,
             code=deciding_code(),
             libraries=_libraries(),
         )

@@ -1,1 +1,1 @@
-"""Rows that were not there: instructions and replies that a model writes, each held against what is there already."""
+"""Rows that are made: tables become instructions (`tasks`); what a model writes is held against what is there."""
