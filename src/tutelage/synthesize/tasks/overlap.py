@@ -17,8 +17,7 @@ import numpy as np
 from tutelage.config.synthesis import TaskSettings
 from tutelage.curate.near_pairs import Likeness, RowSets, near_pairs
 from tutelage.curate.shingles import shingle_sets
-from tutelage.curate.texts import words
-from tutelage.curate.word_hashes import Ragged
+from tutelage.curate.word_hashes import Ragged, numbered_words
 from tutelage.errors import ConfigError
 from tutelage.synthesize.tasks.request import Division
 from tutelage.synthesize.tasks.table import TaskRow, table_files, task_rows
@@ -135,5 +134,4 @@ def _inputs(task: Task, table: str, max_rows: int | None) -> tuple[list[str], li
 
 
 def _sets(texts: Sequence[str]) -> Ragged:
-    prompts = [words(text) for text in texts]
-    return shingle_sets(prompts, [[]] * len(prompts))
+    return shingle_sets(numbered_words(texts), numbered_words([""] * len(texts)))
