@@ -6,8 +6,8 @@
 Every run is a process of its own that starts cold. Each other tool has an environment of its own, which is made in the
 work folder and kept there. Seconds are those that a script prints: they leave out the start of Python, and of others
 the writing of rows in their own form. Memory is the proportional set size of the process and its children, added up,
-looked at every 0.2 s: pages that they share count once. CPU time is that of all of them, start and imports included:
-unlike the clock, it does not depend on what else the machine does.
+looked at every 0.2 s: pages that they share count once. CPU time is that of all of them, start and imports included,
+as the system counted it at the last look: unlike the clock, it depends little on what else the machine does.
 """
 
 from __future__ import annotations
@@ -59,9 +59,11 @@ class Contestant:
             said, errors = Path(scratch) / "stdout", Path(scratch) / "stderr"
             with said.open("w") as stdout, errors.open("w") as stderr:
                 process = subprocess.Popen(command, stdout=stdout, stderr=stderr, env=environment())
-                peak = 0
+                peak, ticks = 0, {}
                 while process.poll() is None:
-                    peak = max(peak, proportional_bytes(process.pid))
+                    family = processes_of(process.pid)
+                    peak = max(peak, sum(map(proportional_bytes, family)))
+                    ticks |= {member: spent for member in family if (spent := ticks_of(member))}
                     time.sleep(LOOK_SECONDS)
             lines = said.read_text(encoding="utf-8").strip().splitlines()
             if process.returncode or not lines:
@@ -69,7 +71,9 @@ class Contestant:
         self.last = json.loads(lines[-1])
         self.speeds.append(self.last["rows"] / self.last["seconds"])
         self.peaks.append(peak)
-        self.cpu_seconds.append(cpu_of_children() - before)
+        # What a server of processes has started is never waited for by its parent, so it is in no sum but this one.
+        seen = sum(ticks.values()) / os.sysconf("SC_CLK_TCK")
+        self.cpu_seconds.append(max(seen, cpu_of_children() - before))
 
 
 def cpu_of_children() -> float:
@@ -83,16 +87,32 @@ def environment() -> dict[str, str]:
     return os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
-def proportional_bytes(process: int) -> int:
-    """Proportional set size of a process and its children, 0 for what has ended meanwhile."""
+def processes_of(process: int) -> list[int]:
+    """A process and all below it."""
     try:
-        rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
         tasks = list(Path(f"/proc/{process}/task").iterdir())
         children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
     except OSError:
+        return [process]
+    return [process, *(member for child in children for member in processes_of(child))]
+
+
+def proportional_bytes(process: int) -> int:
+    """Proportional set size of a process, 0 where it has ended meanwhile."""
+    try:
+        rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
+    except OSError:
         return 0
-    own = next((int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")), 0)
-    return own * 1024 + sum(proportional_bytes(child) for child in children)
+    return next((1024 * int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")), 0)
+
+
+def ticks_of(process: int) -> int:
+    """Clock ticks that a process has computed so far, its children aside; 0 where it has ended meanwhile."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return int(fields[11]) + int(fields[12])
 
 
 def python_with(tool: str, work: Path) -> str:

@@ -17,7 +17,8 @@ from tutelage.curate.word_hashes import Ragged, UInt64s, mixed, offsets_of, ragg
 
 SHINGLE_WORDS = 5
 PROMPT, REPLY = 0, 1
-_BUCKET_BITS = 22
+_MOST_BUCKET_BITS, _BITS_OF_SHARED_BUCKET = 22, 3
+"""Buckets that shingles are counted in, eight to a bucket until there are as many buckets as take 32 MB."""
 _SIDES = np.uint64(1)
 
 
@@ -64,7 +65,7 @@ def repeated_shingles(
 ) -> dict[int, UInt64s]:
     """Source -> its template shingles, sorted: those that more than a share of its rows hold, and at least `rows` rows.
 
-    Counted by 22 bits of each shingle in a first pass, and those that reach the bound by all bits in a second.
+    Counted by some bits of each shingle in a first pass, and those that reach the bound by all bits in a second.
 
     Args:
         chunks: the shingles of all rows, in order.
@@ -138,18 +139,20 @@ def _of_source(chunks: Sequence[Ragged], sources: NDArray[np.int32], source: int
 
 def _met_by(parts: Sequence[UInt64s], bound: int) -> UInt64s:
     """The shingles that at least `bound` rows hold; a row holds each of its shingles once."""
-    counts = np.zeros(1 << _BUCKET_BITS, dtype=np.int64)
+    bits = min(_MOST_BUCKET_BITS, max(1, sum(map(len, parts)).bit_length() - _BITS_OF_SHARED_BUCKET))
+    counts = np.zeros(1 << bits, dtype=np.int64)
     for part in parts:
-        counts += np.bincount(_buckets(part), minlength=len(counts))
+        counts += np.bincount(_buckets(part, bits), minlength=len(counts))
     often = counts >= bound
     if not often.any():
         return np.zeros(0, dtype=np.uint64)
-    shingles, times = np.unique(np.concatenate([part[often[_buckets(part)]] for part in parts]), return_counts=True)
+    met = np.concatenate([part[often[_buckets(part, bits)]] for part in parts])
+    shingles, times = np.unique(met, return_counts=True)
     return shingles[times >= bound]
 
 
-def _buckets(shingles: UInt64s) -> NDArray[np.int64]:
-    return (shingles >> np.uint64(64 - _BUCKET_BITS)).astype(np.int64)
+def _buckets(shingles: UInt64s, bits: int) -> NDArray[np.int64]:
+    return (shingles >> np.uint64(64 - bits)).view(np.int64)
 
 
 def _is_in(shingles: UInt64s, table: UInt64s) -> NDArray[np.bool_]:

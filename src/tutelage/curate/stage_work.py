@@ -20,15 +20,13 @@ from numpy.typing import NDArray
 from tutelage.curate.entries import entries_batch
 from tutelage.curate.judging import Judged, judge
 from tutelage.curate.step import CorpusStep, RowStep
-from tutelage.curate.store import Rows, StoredRow, one_batch, rows_batch, stored_rows, write_batch
+from tutelage.curate.store import ROWS_AT_ONCE, Rows, StoredRow, StoredRows, one_batch, rows_batch, write_batch
 from tutelage.system.files import write_bytes
 from tutelage.system.workers import Workers, serve
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROWS_AT_ONCE = 1_000
-"""Rows that are decoded together: enough for what looks at them side by side, and a tenth of a chunk's memory."""
 AHEAD = 2
 """Stretches under way for each worker, so that none waits for another's slow one."""
 
@@ -112,9 +110,10 @@ class RowWork:
 
     def __call__(self, stored: Sequence[StoredRow]) -> Result:
         """Judge the rows: what was said, and those that go on."""
-        judged = Judged()
+        judged, started = Judged(), time.perf_counter()
         for part in parts_of(stored):
             judged.extend(judge(self.steps, part))
+        judged.seconds["read"] = time.perf_counter() - started - sum(judged.seconds.values())
         started = time.perf_counter()
         files = (entries_file, entries_batch(judged.entries)), (rows_file, rows_batch(judged.rows))
         return Result(files, {**judged.seconds, "write": time.perf_counter() - started})
@@ -128,15 +127,15 @@ class FeatureWork:
 
     def __call__(self, stored: Sequence[StoredRow]) -> Result:
         """Compute it."""
-        batches, read, computed = [], 0.0, 0.0
+        batches, computed, started = [], 0.0, time.perf_counter()
         for part in parts_of(stored):
-            started = time.perf_counter()
             conversations = [row.conversation for row in part]
             decoded = time.perf_counter()
             batches.append(self.step.features(conversations))
+            computed += time.perf_counter() - decoded
             assert batches[-1].num_rows == len(part), f"{self.step.name} has a line for each row"
-            read, computed = read + decoded - started, computed + time.perf_counter() - decoded
-        return Result(((features_file, one_batch(batches)),), {"read": read, f"{self.step.name} (features)": computed})
+        seconds = {"read": time.perf_counter() - started - computed, f"{self.step.name} (features)": computed}
+        return Result(((features_file, one_batch(batches)),), seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,13 +170,9 @@ class LocalEngine:
 
 
 def work_on(work: Work, batch: pa.RecordBatch) -> Result:
-    """What the work makes of rows as they lie in chunks; their decoding counts as reading."""
+    """What the work makes of rows as they lie in chunks."""
     with without_collections():
-        started = time.perf_counter()
-        stored = stored_rows(batch)
-        read = time.perf_counter() - started
-        result = work(stored)
-    return result._replace(seconds=_sum({"read": read}, result.seconds))
+        return work(StoredRows(batch))
 
 
 def place_of(question: Question) -> str:

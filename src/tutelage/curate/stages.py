@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,10 +32,22 @@ from tutelage.curate.stage_work import (
     without_collections,
 )
 from tutelage.curate.step import CorpusStep, Decisions, Progress, RowStep
-from tutelage.curate.store import CHUNK_CHARACTERS, Rows, StoredRow, read_table, rows_batch, write_batch
+from tutelage.curate.store import (
+    CHUNK_CHARACTERS,
+    ROWS_AT_ONCE,
+    Rows,
+    StoredRow,
+    one_batch,
+    read_table,
+    rows_batch,
+    write_batch,
+)
 from tutelage.ledger import Ledger
 from tutelage.system.files import write_bytes
 from tutelage.types import Change, Conversation, Drop
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 DONE = "done.json"
 READING = "reading, MB"
@@ -111,15 +123,12 @@ class Workshop:
         chunk = _ReadChunk()
         ledger.listener = lambda said: chunk.said.append((said, max(0, ledger.rows_in - 1)))
         for block in count():
-            chunk.stored.clear()
-            chunk.said.clear()
             with without_collections():
                 ended = chunk.fill(rows, ledger, self.chunk_rows)
+            entries, stored = chunk.taken()
             if not rows_file(folder, block).exists():
-                by_number = {row.row: row for row in chunk.stored}
-                entries = [entry_of(said, READ, by_number.get(number), number) for said, number in chunk.said]
-                write_batch(entries_file(folder, block), entries_batch(entries))
-                write_batch(rows_file(folder, block), rows_batch(chunk.stored))
+                write_batch(entries_file(folder, block), entries)
+                write_batch(rows_file(folder, block), stored)
                 self.computed[READ] += 1
             self.progress(READING, position.total if ended else position.done(ledger.rows_in), position.total)
             if ended:
@@ -205,13 +214,16 @@ def outside_of(folder: Path) -> str:
 
 @dataclass(slots=True)
 class _ReadChunk:
+    """Rows of a chunk as they are read, and what the reader says of them. A thousand at a time they become columns."""
+
     stored: list[StoredRow] = field(default_factory=list)
     said: list[tuple[Drop | Change, int]] = field(default_factory=list)
+    _columns: list[tuple[pa.RecordBatch, pa.RecordBatch]] = field(default_factory=list)
 
     def fill(self, rows: Iterator[Conversation], ledger: Ledger, most_rows: int) -> bool:
         """Take rows until the chunk is full; whether they ended."""
-        characters = 0
-        while len(self.stored) + len(self.said) < most_rows and characters < CHUNK_CHARACTERS:
+        characters = counted = 0
+        while counted + len(self.stored) + len(self.said) < most_rows and characters < CHUNK_CHARACTERS:
             row = next(rows, None)
             if row is None:
                 return True
@@ -221,7 +233,25 @@ class _ReadChunk:
             self.stored.append(
                 StoredRow(text, address.file, address.number, address.unit, ledger.rows_in - 1, labels=labels)
             )
+            if len(self.stored) >= ROWS_AT_ONCE:
+                counted += len(self.stored) + len(self.said)
+                self._make_columns()
         return False
+
+    def taken(self) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+        """The entries and the rows of the chunk, which is empty then."""
+        self._make_columns()
+        entries, stored = (one_batch(batches) for batches in zip(*self._columns, strict=True))
+        self._columns.clear()
+        return entries, stored
+
+    def _make_columns(self) -> None:
+        """What is said of a row is said before it comes, so both are here."""
+        by_number = {row.row: row for row in self.stored} if self.said else {}
+        entries = [entry_of(said, READ, by_number.get(number), number) for said, number in self.said]
+        self._columns.append((entries_batch(entries), rows_batch(self.stored)))
+        self.stored.clear()
+        self.said.clear()
 
 
 def _done(folder: Path) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CHUNK_ROWS = 10_000
+ROWS_AT_ONCE = 1_000
+"""Rows that are decoded together: enough for what looks at them side by side, and a tenth of a chunk's memory."""
 CHUNK_CHARACTERS = 64 << 20
 """A chunk ends with the row that reaches either bound, so that a worker's memory does not grow with the rows."""
 
@@ -302,6 +304,35 @@ class Rows:
     def __iter__(self) -> Iterator[StoredRow]:
         for start, stop in self.blocks():
             yield from stored_rows(self.batch(start, stop))
+
+
+class StoredRows(Sequence[StoredRow]):
+    """The rows of a batch, each decoded when it is asked for, or as many together as a slice has.
+
+    Args:
+        batch: as it lies in a chunk.
+    """
+
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        self._batch = batch
+
+    def __len__(self) -> int:
+        return int(self._batch.num_rows)
+
+    @overload
+    def __getitem__(self, index: int) -> StoredRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[StoredRow]: ...
+    def __getitem__(self, index: int | slice) -> StoredRow | list[StoredRow]:
+        places = range(len(self))[index]
+        if isinstance(places, int):
+            return stored_rows(self._batch.slice(places, 1))[0]
+        assert places.step == 1, "rows that follow one another"
+        return stored_rows(self._batch.slice(places.start, len(places)))
+
+    def __iter__(self) -> Iterator[StoredRow]:
+        for start in range(0, len(self), ROWS_AT_ONCE):
+            yield from self[start : start + ROWS_AT_ONCE]
 
 
 def stored_rows(batch: pa.RecordBatch) -> list[StoredRow]:
