@@ -196,3 +196,22 @@ def test_files_whose_columns_are_named(
 ) -> None:
     done = decontaminated(curate, name, evaluations=EVALUATIONS, columns=columns)
     assert {evaluation: rows for (_, evaluation), rows in pairs_of(done).items()} == met
+
+
+def test_styles_and_contradictions(curate: Callable[..., Curation], tmp_path: Path) -> None:
+    flan = curate("flan_cot_gsm8k.tsv", columns="prompt=0,response=1", steps="normalize").out / "data.jsonl"
+    rows = [json.loads(line) for line in flan.read_text(encoding="utf-8").splitlines()]
+    for row in rows[::100]:
+        row["messages"][1]["content"] = "7654321"
+    altered = tmp_path / "altered.jsonl"
+    altered.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    for source, prompts in ((flan, 0), (altered, 75)):
+        done = curate("gsm8k_train.jsonl", source, steps="consistency")
+        found = json.loads((done.out / "consistency.json").read_text(encoding="utf-8"))
+        assert found["contradictions"]["prompts"] == prompts
+        assert [pair["prompts"] for pair in found["contradictions"]["between"]] == [prompts] * (prompts > 0)
+        assert [differing["mark"] for differing in found["differing"]] == ["final_answer"]
+    assert f"between {MATERIAL / 'gsm8k_train.jsonl'} and {altered}: 75 prompts" in done.printed
+    generated = curate("t0_common_gen_Given_concepts_type_1.jsonl", steps="consistency")
+    report = json.loads((generated.out / "consistency.json").read_text(encoding="utf-8"))
+    assert report["contradictions"]["prompts"] == 0

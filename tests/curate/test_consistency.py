@@ -25,12 +25,19 @@ from tutelage.curate.step import CorpusStep
         ("The answer is 3. No: the answer is 4.", "4"),
         ("Paris.", "paris"),
         ("**Yes**", "yes"),
+        ("#### 15 gallons * 8 pints / gallon = 120 pints", "120"),
+        ("The final answer is: therefore 3.", "3"),
+        ("The answer is 3 or 4.", "3 or 4"),
+        ("A horse eats hay", None),
         ("A longer reply, in which nothing is marked as the answer to what was asked of it.", None),
         ("", None),
     ],
 )
 def test_what_a_reply_says_in_the_end(reply: str, answer: str | None) -> None:
     assert final_answer(reply) == answer
+
+
+LIST = "- the first thing\n- the second thing\n- **the third one**"
 
 
 def write(path: Path, rows: list[tuple[str, str]]) -> Path:
@@ -54,7 +61,7 @@ def test_shares_and_lengths_by_source_and_sources_that_differ(tmp_path: Path) ->
     plain = write(
         tmp_path / "plain.jsonl", [(f"q{n}", f"The answer to {n} is a sentence of words.") for n in range(60)]
     )
-    lists = write(tmp_path / "lists.jsonl", [(f"r{n}", "- one\n- two\n- **three**") for n in range(60)])
+    lists = write(tmp_path / "lists.jsonl", [(f"r{n}", LIST) for n in range(60)])
     few = write(tmp_path / "few.jsonl", [("s", "```\nx\n```")])
     report = report_of(tmp_path, [plain, lists, few])
     shares = {name: facts["shares"] for name, facts in report["sources"].items()}
@@ -62,10 +69,38 @@ def test_shares_and_lengths_by_source_and_sources_that_differ(tmp_path: Path) ->
     assert shares[str(plain)]["list"] == 0.0
     assert shares[str(lists)]["list"] == shares[str(lists)]["markdown"] == 1.0
     assert shares[str(few)]["code_fence"] == 1.0
-    assert report["sources"][str(lists)]["characters"]["50"] == len("- one\n- two\n- **three**")
-    marks = {difference["mark"] for difference in report["differing"]}
-    assert {"list", "markdown", "full_stop"} <= marks
-    assert all(str(few) not in difference["sources"] for difference in report["differing"])
+    assert report["sources"][str(lists)]["characters"]["50"] == len(LIST)
+    differing = {of_mark["mark"]: of_mark["shares"] for of_mark in report["differing"]}
+    assert differing["list"] == {str(lists): 1.0, str(plain): 0.0}
+    assert list(differing["full_stop"].items()) == [(str(plain), 1.0), (str(lists), 0.0)]
+    assert all(str(few) not in shares for shares in differing.values())
+    card = (tmp_path / "out/card.md").read_text()
+    assert f"replies differ in list: 100% of {lists}, 0% of {plain}" in card
+
+
+def test_how_labels_begin_and_end_is_no_style(tmp_path: Path) -> None:
+    text = "The answer to it is a sentence of many words."
+    plain = write(tmp_path / "plain.jsonl", [(f"q{n}", text) for n in range(60)])
+    labels = write(tmp_path / "labels.jsonl", [(f"r{n}", "world") for n in range(60)])
+    report = report_of(tmp_path, [plain, labels])
+    assert report["sources"][str(labels)]["shares"]["full_stop"] is None
+    assert report["differing"] == []
+
+
+def test_sources_that_contradict_each_other(tmp_path: Path) -> None:
+    prompts = [f"What is {n} and {n}?" for n in range(40)]
+    one = write(tmp_path / "one.jsonl", [(prompt, f"Add.\n#### {2 * n}") for n, prompt in enumerate(prompts)])
+    same = write(tmp_path / "same.jsonl", [(prompt, f"The answer is {2 * n}.") for n, prompt in enumerate(prompts)])
+    other = write(tmp_path / "other.jsonl", [(prompt, f"The answer is {3 * n}.") for n, prompt in enumerate(prompts)])
+    found = report_of(tmp_path, [one, same, other])["contradictions"]
+    assert (found["prompts"], found["rows"]) == (39, 117)  # twice nothing is three times nothing
+    assert found["between"] == [
+        {"sources": [str(one), str(other)], "prompts": 39},
+        {"sources": [str(same), str(other)], "prompts": 39},
+    ]
+    card = (tmp_path / "out/card.md").read_text()
+    assert "39 prompts have contradictory answers, in 117 rows" in card
+    assert f"contradictory answers between {one} and {other}: 39 prompts" in card
 
 
 CONTRADICTORY = [

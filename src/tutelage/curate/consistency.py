@@ -33,8 +33,14 @@ NAME: Final = "consistency"
 QUANTILES: Final = (5, 25, 50, 75, 95)
 SAMPLES: Final = 20
 """Contradicted prompts that are shown."""
-_ANSWER_WORDS: Final = 5
-"""A reply of at most so many words is an answer by itself."""
+_ANSWER_WORDS: Final = 3
+"""A reply of at most so many words is an answer by itself: of five, two sentences that are both good differ."""
+SENTENCE_CHARACTERS: Final = 40
+"""A reply of fewer characters is a label or an answer: how it begins and ends is no style."""
+_OF_SENTENCES: Final = frozenset({"capital_start", "full_stop"})
+_NUMBER: Final = re.compile(r"(?:[a-z]+ )*(-?\d[\d,]*(?:\.\d+)?)(?: ?[a-z%°]+)*")
+"""An answer that is one number, with words and a unit around it: `therefore 3`, `120 pints`."""
+_MOST_NOTES: Final = 8
 _ANSWER: Final = re.compile(
     r"^####\s*(.+)$|\bthe (?:final |correct )?answer is:?[ \t]*([^\n]{1,60}?)(?:\.(?=\s|\Z)|[ \t]*$)"
     r"|\\boxed\{([^{}]+)\}",
@@ -68,6 +74,7 @@ MARKS: Final[dict[str, Callable[[str], bool]]] = {
     "persona": lambda text: _PERSONA.search(text) is not None,
     "capital_start": _is_capital,
     "full_stop": lambda text: text.rstrip(_BEHIND_FULL_STOP).endswith(_FULL_STOPS),
+    "final_answer": lambda text: _ANSWER.search(text) is not None,
 }
 """What is looked for in the last reply of a row, or in a document."""
 _MAY_HAVE: Final = {
@@ -77,9 +84,9 @@ _MAY_HAVE: Final = {
     "json": rf"\A[{SPACE}]*[\[{{]",
     "sign_off": any_case("let me know|i hope|feel free|is there anything|happy to help|regards|sincerely"),
     "persona": "I['’]m |I am ",
+    "final_answer": any_case("####|answer is|boxed"),
 }
 """What every text with such a mark has, as a pattern of `screens`; marks that are seen at one end have none."""
-_MAY_HAVE_ANSWER: Final = any_case("####|answer is|boxed")
 _ANSWER_CHARACTERS: Final = 80
 """A reply of at most so many characters may be an answer by itself."""
 
@@ -112,7 +119,7 @@ class Consistency:
         answers = features.column("answer").to_pylist()
         groups = _contradictions(prompts, answers, marks)
         described = {
-            name: _described(marks[sources == code], characters[sources == code])
+            name: self._described(marks[sources == code], characters[sources == code])
             for code, name in enumerate(names)
             if (sources == code).any()
         }
@@ -122,6 +129,12 @@ class Consistency:
             "contradictions": {
                 "prompts": len(groups),
                 "rows": sum(map(len, groups)),
+                "between": [
+                    {"sources": [names[first], names[second]], "prompts": count}
+                    for (first, second), count in _sources_that_contradict(
+                        groups, sources, answers, marks
+                    ).most_common()
+                ],
                 "samples": [_sample(group, answers, rows) for group in groups[:SAMPLES]],
             },
         }
@@ -131,17 +144,47 @@ class Consistency:
             for group in groups:
                 keep[group] = False
                 evidence |= {index: _contradicted(index, group, answers, marks, rows) for index in group}
-        return Decisions(keep, dict.fromkeys(evidence, "contradicts"), evidence, report=report)
+        reasons = dict.fromkeys(evidence, "contradicts")
+        return Decisions(keep, reasons, evidence, report=report, notes=_notes(report))
+
+    def _described(self, marks: NDArray[np.uint16], characters: NDArray[np.int64]) -> dict[str, Any]:
+        """Shares of the marks, None where too few replies are long enough for one, and quantiles of the length."""
+        sentences = marks[characters >= SENTENCE_CHARACTERS]
+        shares: dict[str, float | None] = {}
+        for place, name in enumerate(MARKS):
+            judged = sentences if name in _OF_SENTENCES else marks
+            is_enough = len(judged) >= min(len(marks), self.settings.rows)
+            shares[name] = round(float(((judged >> place) & 1).mean()), 4) if is_enough else None
+        quantiles = np.percentile(characters, QUANTILES, method="lower")
+        lengths = {str(name): int(value) for name, value in zip(QUANTILES, quantiles, strict=True)}
+        return {"rows": len(marks), "shares": shares, "characters": lengths}
 
     def _differing(self, described: dict[str, Any]) -> list[dict[str, Any]]:
-        large = [name for name, facts in described.items() if facts["rows"] >= self.settings.rows]
+        """The marks whose shares are far apart, with the shares of sources that are large enough, in falling order."""
+        large = {name: facts["shares"] for name, facts in described.items() if facts["rows"] >= self.settings.rows}
         differing = []
-        for first, second in combinations(large, 2):
-            for mark in MARKS:
-                shares = [described[name]["shares"][mark] for name in (first, second)]
-                if abs(shares[0] - shares[1]) >= self.settings.difference:
-                    differing.append({"sources": [first, second], "mark": mark, "shares": shares})
+        for mark in MARKS:
+            shares = {name: of_source[mark] for name, of_source in large.items() if of_source[mark] is not None}
+            if shares and max(shares.values()) - min(shares.values()) >= self.settings.difference:
+                ordered = sorted(shares.items(), key=lambda pair: -pair[1])
+                differing.append({"mark": mark, "shares": dict(ordered)})
         return differing
+
+
+def _notes(report: dict[str, Any]) -> tuple[str, ...]:
+    """The report in sentences."""
+    notes = []
+    for differing in report["differing"]:
+        (most, high), *_, (least, low) = differing["shares"].items()
+        notes.append(f"replies differ in {differing['mark']}: {high:.0%} of {most}, {low:.0%} of {least}")
+    found = report["contradictions"]
+    if found["prompts"]:
+        notes.append(f"{found['prompts']:,} prompts have contradictory answers, in {found['rows']:,} rows")
+    for pair in found["between"][: max(0, _MOST_NOTES - len(notes))]:
+        first, second = pair["sources"]
+        where = f"within {first}" if first == second else f"between {first} and {second}"
+        notes.append(f"contradictory answers {where}: {pair['prompts']:,} prompts")
+    return tuple(notes)
 
 
 def final_answer(reply: str) -> str | None:
@@ -154,15 +197,15 @@ def final_answer(reply: str) -> str | None:
     else:
         answer = next(group for group in met[-1].groups() if group is not None)
     plain = " ".join(answer.casefold().replace("$", "").split()).strip(" .!*`\"'")
-    number = plain.replace(",", "")
-    if re.fullmatch(r"-?\d+(?:\.\d+)?", number):
-        return f"{float(number):.15g}"
+    number = _NUMBER.fullmatch(plain.rpartition("=")[2].strip())
+    if number is not None:
+        return f"{float(number[1].replace(',', '')):.15g}"
     return plain or None
 
 
 def _final_answers(replies: TextColumn) -> list[str | None]:
     """`final_answer` of each; what can be in none of the forms is not searched."""
-    possible = replies.rows_with(_MAY_HAVE_ANSWER) | (replies.lengths <= _ANSWER_CHARACTERS)
+    possible = replies.rows_with(_MAY_HAVE["final_answer"]) | (replies.lengths <= _ANSWER_CHARACTERS)
     return [
         final_answer(reply) if asked else None for reply, asked in zip(replies.flat, possible.tolist(), strict=True)
     ]
@@ -198,13 +241,6 @@ def _marks(replies: TextColumn) -> NDArray[np.uint16]:
     return marks
 
 
-def _described(marks: NDArray[np.uint16], characters: NDArray[np.int64]) -> dict[str, Any]:
-    shares = {name: round(float(((marks >> place) & 1).mean()), 4) for place, name in enumerate(MARKS)}
-    quantiles = np.percentile(characters, QUANTILES, method="lower")
-    lengths = {str(name): int(value) for name, value in zip(QUANTILES, quantiles, strict=True)}
-    return {"rows": len(marks), "shares": shares, "characters": lengths}
-
-
 def _contradictions(
     prompts: NDArray[np.uint64], answers: Sequence[str | None], marks: NDArray[np.uint16]
 ) -> list[list[int]]:
@@ -218,6 +254,21 @@ def _contradictions(
             if any(_differs(group[0], other, answers, marks) for other in group[1:]) or _any_differ(group, answers):
                 groups.append(group)
     return sorted(groups)
+
+
+def _sources_that_contradict(
+    groups: Sequence[Sequence[int]],
+    sources: NDArray[np.int32],
+    answers: Sequence[str | None],
+    marks: NDArray[np.uint16],
+) -> Counter[tuple[int, int]]:
+    """How many prompts each two sources answer differently; a source and itself among them."""
+    counts: Counter[tuple[int, int]] = Counter()
+    for group in groups:
+        pairs = combinations(group, 2)
+        met = ((sources[left], sources[right]) for left, right in pairs if _differs(left, right, answers, marks))
+        counts.update({(int(min(pair)), int(max(pair))) for pair in met})
+    return counts
 
 
 def _any_differ(group: Sequence[int], answers: Sequence[str | None]) -> bool:

@@ -117,7 +117,7 @@ def test_every_part_is_there(source: Path, tmp_path: Path) -> None:
         "exact_duplicates of",
         "html_entities",
         "not stated",
-        "contradict: 2",
+        "contradict: 1",
     ):
         assert words in text, words
 
