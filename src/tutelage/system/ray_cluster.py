@@ -7,6 +7,7 @@ signal of the keyboard for its own.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -22,7 +23,8 @@ from typing import Any
 from tutelage.errors import ConfigError, DependencyError, EngineError, cause_of
 
 INSTALL = "pip install 'tutelage[ray]'"
-ADDRESS = "RAY_ADDRESS"
+ADDRESS, TOKEN = "RAY_ADDRESS", "RAY_AUTH_TOKEN"
+TOKEN_NAMES = frozenset({"RAY_AUTH_MODE", TOKEN, "RAY_AUTH_TOKEN_PATH"})
 STORE_BYTES_PER_WORKER = 256 << 20
 """Of shared memory, at most: rows that wait for a worker and what it made of them. What does not fit goes to disk."""
 
@@ -80,7 +82,8 @@ def ray_cluster(address: str | None, workers: int) -> Iterator[Any]:
     parent = tempfile.gettempdir()
     logs = Path(tempfile.mkdtemp(prefix="tutelage-ray-", dir=parent if len(parent) <= LONGEST_PARENT else "/tmp"))  # noqa: S108 mkdtemp makes it ours alone
     try:
-        with redirect_stdout(sys.stderr):  # Ray tells of workers that ended on stdout, whatever `log_to_driver` says
+        # Ray tells of workers that ended on stdout, whatever `log_to_driver` says.
+        with redirect_stdout(sys.stderr):
             try:
                 _init(ray, address, workers, logs)
                 if threading.current_thread() is threading.main_thread():
@@ -96,6 +99,10 @@ def _init(ray: Any, address: str, workers: int, logs: Path) -> None:
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address == "local":
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # inherited by the cluster's processes, which would send them
+        if TOKEN_NAMES.isdisjoint(os.environ):
+            # Ray would write one into the home folder, and start all later clusters of this user with it, to which a
+            # program that names their address does not send it (Ray 2.60, authentication_token_setup.py).
+            os.environ[TOKEN] = secrets.token_hex(32)  # read once in a process, so it stays
         options |= {
             "num_cpus": workers,
             "num_gpus": 0,
@@ -112,7 +119,9 @@ def _init(ray: Any, address: str, workers: int, logs: Path) -> None:
             "The Ray cluster could not be started" if address == "local" else "There is no Ray cluster to work on",
             where=f"ray.init(address={address!r})", found=cause_of(error),
             expected="a running cluster with this version of Ray and Python" if address != "local" else None,
-            fix="see --ray-address, or go without Ray: --engine local",
+            fix="go without Ray: --engine local"
+            if address == "local"
+            else "name another --ray-address; where the cluster asks for a token, set RAY_AUTH_MODE=token, too",
         ) from error  # fmt: skip
 
 
