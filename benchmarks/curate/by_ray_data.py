@@ -4,8 +4,9 @@
     python benchmarks/curate/by_ray_data.py ROWS.jsonl --times 10
 
 Normalizes and judges the rows of ROWS (`rows.py` makes them) in stretches of 1,000, as often over as --times says, on
-two processors. In both, rows go out as bytes and what is made of them comes back. Prints on stderr, for each pass, seconds,
-processor seconds of the process that asks, and the most shared memory that was in use at a look.
+two processors. In both, rows go out as bytes and what is made of them comes back; the actors' files are written, too.
+Prints on stderr, for each pass, seconds, processor seconds of the process that asks, and the most shared memory that
+was in use at a look.
 """
 
 from __future__ import annotations
