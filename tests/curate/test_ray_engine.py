@@ -55,8 +55,8 @@ def said(line: str, alter: Callable[[str], str]) -> str:
 
 
 def left_out() -> set[str]:
-    """Steps that ask a model, which is done in the first process and not by workers, or lack a package here."""
-    return {"model_scores"} | (set() if find_spec("wordllama") is not None else {"semantic_duplicates"})
+    """Steps that ask a model, which the first process does and no worker, or that lack a package here."""
+    return {"model_scores", "judge"} | (set() if find_spec("wordllama") is not None else {"semantic_duplicates"})
 
 
 @pytest.fixture(scope="module")
