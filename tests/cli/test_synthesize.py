@@ -16,7 +16,7 @@ TASK = ROOT / "recipes/flan/tasks/support_category.toml"
 def test_samples_show_the_words_and_write_nothing(run: Run, tmp_path: Path) -> None:
     ran = run("synthesize", "tasks", TASK, "--data-folder", ROOT, "--dry-run", model=None)
     assert ran.code == 0, ran.err
-    assert ran.out.count("== support_category (message classification)") == 3
+    assert ran.out.count("== support_category (information extraction)") == 3
     assert ran.out.count("[user]") == ran.out.count("[assistant]") == 3
     assert "nothing was written" in ran.err
 
@@ -24,7 +24,7 @@ def test_samples_show_the_words_and_write_nothing(run: Run, tmp_path: Path) -> N
 def test_the_list_has_clusters_templates_licenses_and_what_is_not_there(run: Run) -> None:
     ran = run("synthesize", "tasks", TASK.parent, "--list", "--data-folder", ROOT, model=None)
     assert ran.code == 0, ran.err
-    assert "message classification" in ran.out
+    assert "information extraction" in ran.out
     assert "10 templates, 2 turned around; Apache-2.0" in ran.out
     assert "its table is not there" in ran.out
 
@@ -57,6 +57,6 @@ def test_missing_tables_and_wrong_words_say_what_to_do(run: Run, tmp_path: Path)
     task.write_text(TASK.read_text(encoding="utf-8").replace("datasets/", "nowhere/"), encoding="utf-8")
     assert "--skip-missing" in error(task, "-o", tmp_path / "out")
     assert "No table of any task is there" in error(task, "-o", tmp_path / "out", "--skip-missing")
-    assert "message classification" in error(TASK, "--data-folder", ROOT, "-o", tmp_path / "out", "--hold-out", "sums")
+    assert "information extraction" in error(TASK, "--data-folder", ROOT, "-o", tmp_path / "out", "--hold-out", "sums")
     unknown = run("synthesize", "tasks", TASK, "--set", "synthesize.tasks.exemplar=3", model=None)
     assert "synthesize.tasks.exemplars" in unknown.err

@@ -20,6 +20,7 @@ from tutelage.types import Address, Drop
 
 ROOT = Path(__file__).resolve().parents[3]
 MATERIAL = ROOT.parent / "shared/material/data"
+MARKS = re.compile(r"\{\{|\{%|<\|endoftext\|>")
 TASKS = {task.name: task for task in read_tasks([str(ROOT / "recipes/flan/tasks")])}
 
 
@@ -30,9 +31,9 @@ def table_of(task: Task) -> str:
         pytest.skip("the collection of published files is not here")
 
 
-def test_there_are_at_least_eight_tasks_in_six_clusters() -> None:
-    assert len(TASKS) >= 8
-    assert len({task.file.cluster for task in TASKS.values()}) >= 6
+def test_there_are_at_least_fourteen_tasks_in_seven_clusters() -> None:
+    assert len(TASKS) >= 14
+    assert len({task.file.cluster for task in TASKS.values()}) >= 7
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -50,7 +51,8 @@ def test_every_template_renders_every_row_or_the_row_says_what_is_missing(name: 
     task = TASKS[name]
     rows = list(task_rows(task, table_files(table_of(task), lambda _note: None)))
     usable = [row for row in rows if isinstance(row, TaskRow)]
-    assert len(usable) >= 0.9 * len(rows)
+    filtered = [row for row in rows if isinstance(row, Drop) and row.reason == "filtered"]
+    assert len(usable) >= 0.95 * (len(rows) - len(filtered))
     for row in rows:
         if isinstance(row, Drop):
             assert row.reason in {"missing_value", "no_match", "unknown_label", "filtered"}
@@ -59,7 +61,8 @@ def test_every_template_renders_every_row_or_the_row_says_what_is_missing(name: 
             asked, reply = straight_pair(task, row, template)
             assert asked.strip()
             assert reply.strip()
-            assert not re.search(r"\{\{|\{%|<\|endoftext\|>", asked + reply) or name in ("gorilla_openfunctions",)
+            if not MARKS.search(" ".join(map(str, row.values.values()))):
+                assert not MARKS.search(asked + reply)
             if choices := choices_of(task, row):
                 assert (OPTIONS in asked or "OPTIONS:" in asked) != template.turns_around
                 assert template.turns_around or reply.strip() in [choice.strip() for choice in choices]
@@ -96,7 +99,9 @@ def test_any_text_in_a_column_renders(name: str, data: st.DataObject) -> None:
             continue  # lists that belong together are of one length only in real rows
         asked, _ = straight_pair(task, row, template)
         for column in template.input.names & values.keys():
-            assert str(values[column]).strip() in asked or not isinstance(values[column], str)
+            value = values[column]
+            if isinstance(value, str) and "tojson" not in template.input.text and ".strip()" not in template.input.text:
+                assert value.strip() in asked
 
 
 def test_the_task_of_the_page_renders_our_own_table(tmp_path: Path) -> None:

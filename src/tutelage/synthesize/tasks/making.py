@@ -85,7 +85,7 @@ def synthesize_tasks(
     held_out = tuple(
         held_out_rows(
             task, division.tables[task.name], making, settings.seed,
-            Renderer(task, making, settings.seed, count=request.counter()), max_rows=max_rows,
+            Renderer(task, making, settings.seed), max_rows=max_rows,
         )
         for task in division.held_out
     )  # fmt: skip
