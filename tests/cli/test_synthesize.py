@@ -34,12 +34,25 @@ def test_what_is_written_and_said(run: Run, tmp_path: Path) -> None:
     ran = run("synthesize", "tasks", TASK, "--data-folder", ROOT, "-o", out, "--workers", "1", "-n", "60", model=None)
     assert ran.code == 0, ran.err
     assert "read: 60 in, 60 out" in ran.out
+    assert (out / "report.html").is_file()
     assert f"{out / 'tasks.json'}" in ran.out
     assert len((out / "data.jsonl").read_text(encoding="utf-8").splitlines()) == 60
 
 
 def test_json_for_programs(run: Run, tmp_path: Path) -> None:
-    words = ("synthesize", "tasks", TASK, "--data-folder", ROOT, "-o", tmp_path / "out", "-n", "20", "--json")
+    words = (
+        "synthesize",
+        "tasks",
+        TASK,
+        "--data-folder",
+        ROOT,
+        "-o",
+        tmp_path / "out",
+        "-n",
+        "20",
+        "--json",
+        "--no-page",
+    )
     books = json.loads(run(*words, "--workers", "1", model=None).out)
     assert (books["in"], books["kept"], books["trained"]["support_category"]["rows_out"]) == (20, 20, 20)
 
@@ -50,7 +63,7 @@ def test_missing_tables_and_wrong_words_say_what_to_do(run: Run, tmp_path: Path)
         assert ran.code == 1
         return ran.err
 
-    assert "-o OUT" in error(TASK, "--data-folder", ROOT)
+    assert "tutelage synthesize tasks TASKS -o flan" in error(TASK, "--data-folder", ROOT)
     assert "name the right folder" in error(tmp_path)
     assert "check the path" in error(tmp_path / "no.toml")
     task = tmp_path / "t.toml"

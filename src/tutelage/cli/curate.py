@@ -176,12 +176,11 @@ def _list_steps(terminal: Terminal, settings: config.Settings) -> None:
         terminal.write_line(line)
 
 
-def required_out(out: Path | None, what: str) -> Path:
+def required_out(out: Path | None, what: str, example: str = "curate DATA -o curated") -> Path:
     """The folder of the output, without which nothing is written."""
     if out is None:
         raise ConfigError(
-            "No folder was named for the output", where=what, expected="-o OUT",
-            fix=command("curate", "DATA", "-o", "curated"),
+            "No folder was named for the output", where=what, expected="-o OUT", fix=f"tutelage {example}",
         )  # fmt: skip
     return out
 

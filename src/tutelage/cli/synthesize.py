@@ -9,14 +9,15 @@ import tomli_w
 import typer
 
 from tutelage import config
-from tutelage.cli.curate import Changed, MaxRows, Workers, required_out
+from tutelage.cli.curate import Changed, MaxRows, NoPage, Workers, required_out
 from tutelage.cli.data_options import AsJson
 from tutelage.config.settings import Settings
-from tutelage.curate.out_folder import CARD, EVALUATION, HELD_OUT, MANIFEST
+from tutelage.curate.out_folder import CARD, EVALUATION, HELD_OUT, MANIFEST, PAGE
 from tutelage.errors import SourceNotFoundError
 from tutelage.report.console.curation import StageBars
 from tutelage.report.console.progress import Screen
 from tutelage.report.console.terminal import Terminal, print_json
+from tutelage.report.html.curation_page import CurationPage
 from tutelage.synthesize.tasks import Made, Task, present_tasks, read_tasks, samples, synthesize_tasks
 
 synthesize = typer.Typer(
@@ -26,7 +27,7 @@ synthesize = typer.Typer(
 Tasks = Annotated[list[str], typer.Argument(help="Task files (TOML), or folders with such.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the rows, the books and the card.")]
 Config = Annotated[
-    str | None, typer.Option("--config", "-c", help="A TOML file with [synthesize.tasks], such as a recipe.")
+    str | None, typer.Option("--config", "-c", help="A TOML file with a table synthesize.tasks, such as a recipe.")
 ]
 DataFolder = Annotated[
     str | None, typer.Option("--data-folder", help="Where the tables are; left out, beside the task files.")
@@ -63,6 +64,7 @@ def tasks_command(
     dry_run: DryRun = False,
     workers: Workers = None,
     max_rows: MaxRows = None,
+    no_page: NoPage = False,
     as_json: AsJson = False,
 ) -> None:
     """Make instructions of labelled tables (FLAN): templates in plain words, few-shot prompts, reasoning, options.
@@ -90,11 +92,12 @@ def tasks_command(
         _show(terminal, settings, tasks)
         errors.write_line("Samples; nothing was written.")
         return
-    folder_out = required_out(out, "synthesize tasks")
+    folder_out = required_out(out, "synthesize tasks", "synthesize tasks TASKS -o flan")
     with StageBars(Screen(errors)) as bars:
         made = synthesize_tasks(
-            settings, tasks, folder_out, max_rows=max_rows, workers=workers, log=errors.write_line, progress=bars.show
-        )
+            settings, tasks, folder_out, max_rows=max_rows, workers=workers, log=errors.write_line, progress=bars.show,
+            page=None if no_page else CurationPage(),
+        )  # fmt: skip
     _report(terminal, made, folder_out, as_json=as_json)
 
 
@@ -154,5 +157,7 @@ def _report(terminal: Terminal, made: Made, out: Path, *, as_json: bool) -> None
         )
     files = ", ".join(map(str, made.curated.files.values()))
     terminal.write_line(f"{files}; what was done: {out / CARD}; of which tasks: {out / MANIFEST}")
+    if (out / PAGE).exists():
+        terminal.write_line(f"{out / PAGE}: steps, rows and findings, to look at in a browser")
     if made.held_out:
         terminal.write_line(f"evaluation items: {out / EVALUATION}; the same rows as conversations: {out / HELD_OUT}")

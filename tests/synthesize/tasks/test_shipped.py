@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tutelage import config
 from tutelage.config.synthesis import TaskSettings
 from tutelage.errors import SourceNotFoundError
 from tutelage.synthesize.tasks import Task, read_task, read_tasks
 from tutelage.synthesize.tasks.held_out import held_out_rows
+from tutelage.synthesize.tasks.overlap import overlaps
 from tutelage.synthesize.tasks.rendering import OPTIONS, Renderer, choices_of, straight_pair
+from tutelage.synthesize.tasks.request import Division
 from tutelage.synthesize.tasks.table import TaskRow, table_files, table_source, task_rows
 from tutelage.types import Address, Drop
 
@@ -102,6 +105,29 @@ def test_any_text_in_a_column_renders(name: str, data: st.DataObject) -> None:
             value = values[column]
             if isinstance(value, str) and "tojson" not in template.input.text and ".strip()" not in template.input.text:
                 assert value.strip() in asked
+
+
+def test_the_recipe_is_one_that_both_commands_accept() -> None:
+    path = ROOT / "recipes/flan.toml"
+    assert config.load(path).evaluate.general == ["flan/evaluation.jsonl"]
+    settings = config.load_curation(path, sources=["-"])
+    clusters = {task.file.cluster for task in TASKS.values()}
+    assert set(settings.synthesize.tasks.hold_out) <= clusters
+
+
+def test_the_same_problems_from_two_publishers_are_found(tmp_path: Path) -> None:
+    """GSM8K's own file, and FLAN's with other columns and other answers."""
+    text = TASKS["gsm8k"].text.replace('"gsm8k"', '"other"').replace("math word problems", "school")
+    text = text.replace("gsm8k_train.jsonl", "flan_cot_gsm8k.tsv").replace('question = "question"', 'question = "0"')
+    text = re.sub(r"(?m)^answer = .*", 'answer = "1"', text)
+    path = tmp_path / "other.toml"
+    path.write_text(re.sub(r"(?m)^rationale = \{.*", 'rationale = "2"', text), encoding="utf-8")
+    other = read_task(path)
+    tables = {task.name: table_of(task) for task in (other, TASKS["gsm8k"], TASKS["aqua"])}
+    settings = TaskSettings(hold_out=["school"])
+    found = overlaps(Division((TASKS["gsm8k"], TASKS["aqua"]), (other,), tables), settings, 0, max_rows=400)
+    assert [(overlap.trained, overlap.held_out_rows) for overlap in found] == [("gsm8k", 400)]
+    assert all(ours.number == theirs.number for ours, theirs, _ in found[0].pairs)
 
 
 def test_the_task_of_the_page_renders_our_own_table(tmp_path: Path) -> None:

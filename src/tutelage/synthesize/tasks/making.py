@@ -14,6 +14,7 @@ from typing import Any
 from tutelage.config import Settings
 from tutelage.curate.out_folder import EVALUATION, HELD_OUT, MANIFEST, read_hashes, require_ours, write_hashes
 from tutelage.curate.output import write_json
+from tutelage.curate.overview.parts import PageWriter
 from tutelage.curate.pipeline import curate
 from tutelage.curate.request import Curated
 from tutelage.curate.step import Progress
@@ -56,6 +57,7 @@ def synthesize_tasks(
     workers: int | None = None,
     log: Log = lambda _text: None,
     progress: Progress = lambda _title, _done, _total: None,
+    page: PageWriter | None = None,
 ) -> Made:
     """Make instructions of tasks.
 
@@ -67,6 +69,7 @@ def synthesize_tasks(
         workers: processes; None takes one for each core, up to 4.
         log: told what is worth saying.
         progress: told how far it is.
+        page: draws the page of the curation; None leaves it out.
 
     Raises:
         ConfigError: the folder is not ours, nothing is left to train, or what is held out is trained by another name.
@@ -89,7 +92,7 @@ def synthesize_tasks(
         )
         for task in division.held_out
     )  # fmt: skip
-    curated = curate(request, log=log, progress=progress)
+    curated = curate(request, log=log, progress=progress, page=page)
     manifest = _manifest(settings, division, held_out, found, list(curated.files.values()))
     _write_beside(out, held_out, manifest)
     return Made(curated, held_out, found, manifest)
@@ -171,11 +174,11 @@ def _facts(task: Task, division: Division) -> dict[str, Any]:
 
 def _write_beside(out: Path, held_out: Sequence[HeldOut], manifest: dict[str, Any]) -> None:
     """Put what is no row of the data beside it, under the same seal."""
-    key = read_hashes(out)["key"]
+    hashes = read_hashes(out)
     for name, text in ((EVALUATION, general_set(held_out)), (HELD_OUT, conversations(held_out))):
         if text:
             write_bytes(out / name, text.encode("utf-8", "backslashreplace"))
         else:
             (out / name).unlink(missing_ok=True)
     write_json(out / MANIFEST, manifest)
-    write_hashes(out, key)
+    write_hashes(out, hashes["key"], page=hashes.get("page"))
