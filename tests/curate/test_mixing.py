@@ -250,3 +250,28 @@ def test_a_source_that_is_replayed_and_has_no_row_left(data: tuple[Path, ...], t
 def test_repeats_are_not_taken_out_again_by_a_step_behind() -> None:
     with pytest.raises(ValidationError, match="would take out what it repeats"):
         CurateSettings(steps=["mix", "exact_duplicates"])
+
+
+def test_each_file_is_a_source_by_itself_and_flan_s_rates_are_met(tmp_path: Path) -> None:
+    """A folder of data sets, as FLAN's: at most so many rows of each, at rates of min(rows, limit)."""
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    sizes = {"nli": 300, "qa": 50, "sums": 10}
+    for name, size in sizes.items():
+        rows = "".join(json.dumps(row(name, number)) + "\n" for number in range(size))
+        (folder / f"{name}.jsonl").write_text(rows, encoding="utf-8")
+    result = run((folder,), tmp_path / "out", field="file", caps={"*": 200}, limit=30, rows=700)
+    assert counts(tmp_path / "out") == {"nli": 300, "qa": 300, "sums": 100}
+    facts = report(tmp_path / "out")
+    assert {name: (one["over_cap"], one["different_rows"]) for name, one in facts.items()} == {
+        "nli": (100, 200), "qa": (0, 50), "sums": (0, 10),
+    }  # fmt: skip
+    assert len([note for note in result.notes if "times on average" in note]) == 2
+
+
+def test_a_task_that_rows_name_is_a_category(tmp_path: Path) -> None:
+    path = tmp_path / "flan.jsonl"
+    rows = [row("x", number, task=f"task {number % 2}") for number in range(20)]
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+    run((path,), tmp_path / "out", field="category", weights={"task 1": 2.0})
+    assert {name: facts["rows_out"] for name, facts in report(tmp_path / "out").items()} == {"task 0": 10, "task 1": 20}

@@ -224,3 +224,10 @@ def test_hashed_vectors_are_near_the_cosine_of_the_sets() -> None:
     sets = [{*text, *pairwise(text)} for text in words]
     exact = [[len(first & second) / (len(first) * len(second)) ** 0.5 for second in sets] for first in sets]
     assert np.abs(vectors @ vectors.T - np.array(exact)).max() < 0.25
+
+
+def test_a_quota_of_a_source_that_is_not_there_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"curate\.select\.quotas names a source that is not there") as error:
+        run(data, tmp_path / "out", keep=3, quotas={f"{data}l": 2, "*": 1})
+    assert error.value.fix == f"did you mean '{data}'?"
+    assert not (tmp_path / "out").exists()

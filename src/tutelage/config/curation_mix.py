@@ -17,7 +17,7 @@ class MixSettings(Section):
     field: Text | None = Field(
         default=None,
         description="A field of the rows' metadata, such as category, whose values are the sources that are mixed; "
-        "left out, they are what was named to read.",
+        "file takes each file by itself; left out, they are what was named to read.",
         json_schema_extra={"source": "the user's data: FLAN (Wei et al. 2022, section 2.1) mixes by data set"},
     )
     weights: dict[str, Annotated[float, Field(gt=0, le=1e6)]] = Field(

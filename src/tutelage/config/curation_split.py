@@ -50,7 +50,7 @@ class SplitSettings(Section):
     )
     field: Text | None = Field(
         default=None,
-        description="A field of the rows' metadata, such as id or source: rows with one value stay together.",
+        description="A field of the rows' metadata, such as id, source or file: rows with one value stay together.",
         json_schema_extra={"source": "the user's data: rows that one document or one person made"},
     )
     template_share: float = Field(

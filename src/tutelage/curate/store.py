@@ -222,12 +222,23 @@ class Rows:
         return tuple(names), codes[self.places]
 
     def label_values(self, name: str) -> list[Any]:
-        """What each row says of itself, or a step of it, under a name; None where nothing does."""
+        """What each row says of itself, or a step of it, under a name; None where nothing does.
+
+        `file` is that of its address, whatever it says of itself.
+        """
+        if name == "file":
+            return self._files()
         values = []
         for index in range(len(self)):
             text = self.label_text(index)
             values.append(json.loads(text).get(name) if text else None)
         return values
+
+    def _files(self) -> list[str]:
+        values: list[str] = []
+        for batch in self._batches:
+            values += batch.column("file").to_pylist()
+        return [values[place] for place in self.places.tolist()]
 
     def label_text(self, index: int) -> str:
         """The labels of a row, without the row."""

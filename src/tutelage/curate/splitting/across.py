@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tutelage.curate.word_hashes import Ragged, UInt64s
 
 ROWS_AT_ONCE = 2_000
+_NO_PAIRS = np.zeros((0, 2), dtype=np.int64)
 HITS_AT_ONCE = 20_000_000
 """Shingles in common that are counted together: some 500 MB at most."""
 
@@ -31,7 +32,7 @@ class Across:
     """
 
     highest: dict[tuple[int, int], tuple[float, int, int]] = field(default_factory=dict)
-    alike: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+    alike: NDArray[np.int64] = field(default_factory=_NO_PAIRS.copy)
 
 
 def similarity_across(
@@ -45,24 +46,48 @@ def similarity_across(
         splits: int64 [N].
         threshold: Jaccard similarity of pairs that are listed.
     """
-    lengths = np.concatenate([np.zeros(0, dtype=np.int64), *(chunk.lengths for chunk in chunks)])
-    if not len(splits):
-        return Across()
-    largest = int(np.bincount(splits).argmax())
-    index = _Index.of(chunks, splits != largest)
-    found, alike = Across(), []
-    for start, part in _slices(chunks, index):
-        first, second, shared = index.shared(part)
-        first = first + start
-        apart = splits[first] != splits[second]
-        first, second, shared = first[apart], second[apart], shared[apart]
-        similarities = shared / (lengths[first] + lengths[second] - shared)
+    found, alike = Across(), [_NO_PAIRS]
+    largest = int(np.bincount(splits).argmax()) if len(splits) else 0
+    for all_first, all_second, all_similarities in _similarities(chunks, splits != largest):
+        apart = splits[all_first] != splits[all_second]
+        first, second, similarities = all_first[apart], all_second[apart], all_similarities[apart]
         _take_highest(found, rows, splits, first, second, similarities)
         reached = similarities >= threshold
         alike.append(np.stack([rows[first[reached]], rows[second[reached]]], axis=1))
-    if alike:
-        found.alike = np.unique(np.sort(np.concatenate(alike), axis=1), axis=0)
+    found.alike = np.unique(np.sort(np.concatenate(alike), axis=1), axis=0)
     return found
+
+
+def alike_pairs(chunks: Sequence[Ragged], rows: NDArray[np.int64], threshold: float) -> NDArray[np.int64]:
+    """All pairs whose similarity reaches a threshold, int64 [P, 2]; the shingles of all rows are indexed for it.
+
+    Args:
+        chunks: the shingles of the compared rows, in order.
+        rows: int64 [N], their names in the result.
+        threshold: Jaccard similarity.
+    """
+    pairs = [_NO_PAIRS]
+    for first, second, similarities in _similarities(chunks, np.ones(len(rows), dtype=np.bool_)):
+        reached = (similarities >= threshold) & (first < second)
+        pairs.append(np.stack([rows[first[reached]], rows[second[reached]]], axis=1))
+    return np.concatenate(pairs)
+
+
+def _similarities(
+    chunks: Sequence[Ragged], indexed: NDArray[np.bool_]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
+    """Each pair of a row and an indexed one that share a shingle, with its similarity, stretch by stretch.
+
+    Args:
+        chunks: the shingles of N rows, in order.
+        indexed: bool [N].
+    """
+    lengths = np.concatenate([np.zeros(0, dtype=np.int64), *(chunk.lengths for chunk in chunks)])
+    index = _Index.of(chunks, indexed)
+    for start, part in _slices(chunks, index):
+        first, second, shared = index.shared(part)
+        first = first + start
+        yield first, second, shared / (lengths[first] + lengths[second] - shared)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from tutelage.config.curation_split import SplitSettings
 from tutelage.curate.near_pairs import Likeness, RowSets, near_pairs
 from tutelage.curate.shingle_chunks import chosen_rows, ragged_of, shingle_column, without_templates
 from tutelage.curate.shingles import repeated_shingles, shingle_sets
-from tutelage.curate.splitting.across import Across, similarity_across
+from tutelage.curate.splitting.across import Across, alike_pairs, similarity_across
 from tutelage.curate.splitting.assignment import Assignment, assigned
 from tutelage.curate.splitting.together import Together
 from tutelage.curate.step import Decisions, StepContext, StepDefinition
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NAME: Final = "split"
-MOST_ROUNDS: Final = 50
-"""Rounds of joining what was found across splits. Each joins clusters, of which there are fewer every time."""
 _SHOWN: Final = 5
 
 
@@ -82,8 +80,8 @@ class SplitRows:
                 likeness=Likeness(self.settings.similarity, 0.0), seed=self.seed,
             ).verified  # fmt: skip
             joined["near_prompt"] = together.join_pairs(compared[pairs])
-            assignment, across, rounds = self._apart(together, distinct_sets, compared, rows)
-        joined["near_prompt"] += rounds
+            assignment, across, joins = self._apart(together, distinct_sets, compared, rows)
+        joined["near_prompt"] += joins
         own = sum(value is not None for value in rows.label_values(NAME))
         report = self._report(assignment, across, together, joined, rows)
         names = list(self.settings.shares)
@@ -140,16 +138,20 @@ class SplitRows:
     def _apart(
         self, together: Together, sets: Sequence[Ragged], compared: NDArray[np.int64], rows: Rows
     ) -> tuple[Assignment, Across, int]:
-        """Give clusters away until no pair across splits is alike: what is met is joined, and all given away anew."""
-        shares = np.array(list(self.settings.shares.values()))
-        joins = 0
-        for _ in range(MOST_ROUNDS):
+        """Give clusters away so that no pair across splits is alike, and how many joins it took.
+
+        Where signatures missed a pair, all pairs of all rows are compared and joined, and all is given away anew.
+        """
+        shares, joins = np.array(list(self.settings.shares.values())), 0
+        similarity = self.settings.similarity
+        assignment = assigned(together.clusters(), rows.sources[1], shares, self.seed)
+        across = similarity_across(sets, compared, assignment.splits[compared], similarity)
+        if len(across.alike):
+            joins = together.join_pairs(alike_pairs(sets, compared, similarity))
             assignment = assigned(together.clusters(), rows.sources[1], shares, self.seed)
-            across = similarity_across(sets, compared, assignment.splits[compared], self.settings.similarity)
-            if not len(across.alike):
-                return assignment, across, joins
-            joins += together.join_pairs(across.alike)
-        raise AssertionError("each round joins clusters that were apart, and signatures leave few of them")
+            across = similarity_across(sets, compared, assignment.splits[compared], similarity)
+        assert not len(across.alike), "rows that are alike are in one cluster, and clusters are in one split"
+        return assignment, across, joins
 
     def _report(
         self, assignment: Assignment, across: Across, together: Together, joined: dict[str, int], rows: Rows
@@ -180,7 +182,7 @@ class SplitRows:
             "settings": self.settings.model_dump(),
             "splits": splits,
             "clusters": {"count": len(sizes), "largest": int(sizes.max()) if len(sizes) else 0, "joined_by": joined},
-            "across": {"threshold": self.settings.similarity, "pairs_at_or_above": 0, "highest": apart},
+            "across": {"threshold": self.settings.similarity, "pairs_at_or_above": len(across.alike), "highest": apart},
         }
 
     def _notes(self, report: dict[str, Any], assignment: Assignment, rows: Rows, own: int) -> list[str]:
