@@ -68,6 +68,17 @@ def test_nothing_left_is_an_error_that_names_what_went(
     assert "dropped 6 too_short" in str(error.value.found)
 
 
+def test_a_model_may_choose_the_rows_of_a_recipe(tiny_model_folder: Path, tmp_path: Path) -> None:
+    table = {
+        "steps": ["exact_duplicates", "model_scores", "select"],
+        "model_scores": {"model": str(tiny_model_folder), "precision": "fp32"},
+        "select": {"keep": 2, "method": "score", "score": "model_scores.reply_loss"},
+    }
+    assert len(prepared(tiny_model_folder, tmp_path, curate=table).train) == 2
+    books = json.loads((tmp_path / "run" / "curation.json").read_text(encoding="utf-8"))
+    assert [step["step"] for step in books["steps"]][-2:] == ["model_scores", "select"]
+
+
 def test_the_table_is_in_the_runs_settings_only_where_the_recipe_has_it() -> None:
     plain = config.from_mapping({"model": {"name": "tiny"}, "data": {"train": ["a"]}}, where="a test")
     assert "[curate" not in config.dump(plain)

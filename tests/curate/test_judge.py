@@ -18,7 +18,7 @@ from tests.support.fake_endpoint import FakeEndpoint, Reply, fake_endpoint, refu
 from tests.support.judged_curation import judged
 from tutelage.curate.judge_prompt import RUBRIC, Rubric
 from tutelage.curate.request import Curated
-from tutelage.errors import ConfigError, SourceNotFoundError, TutelageError
+from tutelage.errors import ConfigError, EndpointError, SourceNotFoundError, TutelageError
 from tutelage.system import chat_client
 from tutelage.types import Address, Conversation, Message
 
@@ -234,13 +234,28 @@ def test_a_silent_endpoint_ends_it_and_what_was_paid_for_is_kept(rows: Path, tmp
     assert len(fake.requests) == COUNT - 4
 
 
-def test_a_refused_key_ends_it_at_once(rows: Path, tmp_path: Path) -> None:
+def test_a_key_that_is_refused_later_ends_it_at_once(rows: Path, tmp_path: Path) -> None:
     log: list[str] = []
-    curated, fake = ask(rows, tmp_path / "out", lambda _, __: refused(401, "no such key"), said=log)
-    assert len(fake.requests) == 1
+
+    def expiring(body: dict[str, Any], number: int) -> Reply:
+        return good(body, number) if number < 2 else refused(401, "no such key")
+
+    curated, fake = ask(rows, tmp_path / "out", expiring, said=log)
+    assert len(fake.requests) == 3
     assert "status 401: no such key" in curated.incomplete[0]
     assert any("curate.judge.key_env NAME" in text for text in log)
     assert len(metadata(tmp_path / "out")) == COUNT
+
+
+def test_an_endpoint_that_never_answered_is_an_error(rows: Path, tmp_path: Path) -> None:
+    with pytest.raises(EndpointError) as raised:
+        ask(rows, tmp_path / "out", lambda _, __: refused(401, "no such key"))
+    assert "curate.judge.key_env NAME" in str(raised.value.fix)
+    with pytest.raises(EndpointError) as raised:
+        judged(rows, tmp_path / "out", "http://127.0.0.1:9/v1")
+    assert "curate.judge.url" in str(raised.value.fix)
+    curated, _ = ask(rows, tmp_path / "out")
+    assert curated.incomplete == ()
 
 
 def test_limits_and_passing_failures_are_waited_for(rows: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Scores by a judge: a model behind an OpenAI-compatible endpoint reads each row. What it answered is not asked again.
 
 Where the budget ends or the endpoint fails, the step ends as well: rows without a score go on without one, and the same
-command goes on later.
+command goes on later. An endpoint that never answered is an error.
 
 Shape legend: N = rows.
 """
@@ -164,6 +164,8 @@ class _Asking:
         try:
             self.ended = ask_all(client, asked, reading, self._save, parallel=settings.parallel)
         except EndpointError as error:
+            if not self.answers.known:
+                raise  # nothing was paid for, so nothing is lost, and a wrong address is a mistake to mend
             self.ended = f"{error.what}: {error.found}"
             context.log(str(error))
 

@@ -103,7 +103,7 @@ def _whole_number(value: object) -> int | None:
 
 
 def labels_of(scores: Mapping[str, int]) -> dict[str, float]:
-    """What stands in a row's metadata: the scores, and of several their product (Liu et al. 2024, section 3.3)."""
+    """What stands in a row's metadata: the scores, and of several their product (Liu et al. 2024, 2312.15685)."""
     labels: dict[str, float] = dict(scores)
     if len(scores) > 1:
         product = 1
