@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,20 @@ def test_nothing_is_asked_twice_in_whatever_folder(rows: Path, tmp_path: Path) -
     assert one["data.jsonl"] == two["data.jsonl"]
     _, fake = ask(rows, tmp_path / "three", model="another")
     assert len(fake.requests) == COUNT
+
+
+def test_the_same_comes_of_several_requests_at_once(rows: Path, tmp_path: Path, cache: Path) -> None:
+    four = threading.Barrier(4, timeout=20)
+
+    def answer(body: dict[str, Any], number: int) -> Reply:
+        four.wait()
+        return good(body, number)
+
+    ask(rows, tmp_path / "four", answer, parallel=4, timeout=30.0)
+    cache.rename(tmp_path / "away")
+    ask(rows, tmp_path / "one")
+    four_at_once, one = contents(tmp_path / "four"), contents(tmp_path / "one")
+    assert all(four_at_once[name] == one[name] for name in ("data.jsonl", "ledger.jsonl", "funnel.json"))
 
 
 def test_rows_that_are_the_same_are_asked_about_once(tmp_path: Path) -> None:
