@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from tutelage.synthesize.filters import RULES
 from tutelage.synthesize.generator import Sampling
 from tutelage.synthesize.parsing import END_MARK, NO_INPUT
 from tutelage.system.chat_endpoint import ChatMessage
@@ -21,6 +23,12 @@ def recipe(name: str) -> Mapping[str, Any]:
     tables = tomllib.loads((files(__package__) / PROMPTS).read_text(encoding="utf-8"))
     table: Mapping[str, Any] = tables[name]
     return table
+
+
+def rules_sha256() -> str:
+    """Of the texts and numbers that decide what is asked and what is taken."""
+    content = b"".join((files(__package__) / name).read_bytes() for name in (PROMPTS, RULES))
+    return hashlib.sha256(content).hexdigest()
 
 
 def sampling_of(table: Mapping[str, Any]) -> Sampling:

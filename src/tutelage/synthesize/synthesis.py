@@ -58,7 +58,7 @@ def synthesize_rows(
             before = output.rows
             for row in method.round(number):
                 output.add_row(row)
-                opening_words[opening_word(str(row.get("instruction", "")))] += 1
+                opening_words[opening_word(_instruction(row))] += 1
             number += 1
             output.flush()
             done(min(output.rows, rows) - min(before, rows))
@@ -80,6 +80,11 @@ def opening_word(instruction: str) -> str:
     """
     match = re.match(r"\W*([^\W\d_][\w'’-]*)", _POLITE.sub("", instruction, count=1))
     return match[1].casefold() if match else ""
+
+
+def _instruction(row: Mapping[str, Any]) -> str:
+    instruction: str = row["instruction"] if "instruction" in row else row["messages"][0]["content"]
+    return instruction
 
 
 def dropped(ledger: Ledger, drop: Drop) -> None:
