@@ -1,4 +1,4 @@
-"""`synthesize`: rows that are made. `synthesize tasks` makes instructions of labelled tables."""
+"""`synthesize`: rows that are made, of labelled tables (`tasks`) or by a model (`generate_rows`)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from tutelage import config
 from tutelage.cli.curate import Changed, MaxRows, NoPage, Workers, required_out
 from tutelage.cli.data_options import AsJson
+from tutelage.cli.generate_rows import add_generators
 from tutelage.config.settings import Settings
 from tutelage.curate.out_folder import CARD, EVALUATION, HELD_OUT, MANIFEST, PAGE
 from tutelage.errors import SourceNotFoundError
@@ -21,7 +22,9 @@ from tutelage.report.html.curation_page import CurationPage
 from tutelage.synthesize.tasks import Made, Task, present_tasks, read_tasks, samples, synthesize_tasks
 
 synthesize = typer.Typer(
-    help="Make rows: labelled tables become instructions (tasks).", no_args_is_help=True, add_completion=False
+    help="Make rows: labelled tables become instructions (tasks), or a model writes them.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 Tasks = Annotated[list[str], typer.Argument(help="Task files (TOML), or folders with such.")]
@@ -46,7 +49,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show three instructions
 
 @synthesize.callback()
 def _ways() -> None:
-    """Make rows: labelled tables become instructions (tasks)."""
+    """Make rows: labelled tables become instructions (tasks), or a model writes them."""
 
 
 @synthesize.command("tasks")
@@ -161,3 +164,6 @@ def _report(terminal: Terminal, made: Made, out: Path, *, as_json: bool) -> None
         terminal.write_line(f"{out / PAGE}: steps, rows and findings, to look at in a browser")
     if made.held_out:
         terminal.write_line(f"evaluation items: {out / EVALUATION}; the same rows as conversations: {out / HELD_OUT}")
+
+
+add_generators(synthesize)

@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from tutelage.errors import TutelageError
@@ -17,6 +17,8 @@ from tutelage.system.chat_endpoint import Answer, ChatMessage, Trouble
 
 ASKED_AGAIN = 2
 """How often a judge is reminded that its answer held nothing of what was asked for."""
+STOP_LOOK_SECONDS = 0.2
+"""Between looks at whether all work is to end."""
 
 _THOUGHT = re.compile(r"\A.*</think>", re.DOTALL)
 """Some templates open the block in the prompt, so that an answer shows only its end."""
@@ -76,6 +78,14 @@ class Reading(Generic[V]):
     noun: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Handed(Generic[Q, V]):
+    """An answer on its way from a thread, and whether it is saved."""
+
+    answered: Answered[Q, V]
+    saved: threading.Event = field(default_factory=threading.Event)
+
+
 def ask_all(
     client: Client,
     questions: Sequence[Q],
@@ -101,7 +111,7 @@ def ask_all(
         KeyboardInterrupt: Ctrl-C; what had been answered by then is saved.
     """
     waiting: queue.SimpleQueue[Q] = queue.SimpleQueue()
-    answers: queue.SimpleQueue[Answered[Q, V] | Exception | None] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[_Handed[Q, V] | Exception | None] = queue.SimpleQueue()
     for question in questions:
         waiting.put(question)
     workers = min(parallel, len(questions))
@@ -119,13 +129,14 @@ def ask_all(
             elif isinstance(item, Exception):
                 raise item
             else:
-                save(item)
+                save(item.answered)
+                item.saved.set()
         assert ended or waiting.empty(), "a thread ended that had work left"
     finally:
         client.stop.set()
         while not answers.empty():
-            if isinstance(item := answers.get(), Answered):
-                save(item)
+            if isinstance(item := answers.get(), _Handed):
+                save(item.answered)
     return ended
 
 
@@ -163,12 +174,18 @@ def _work(
     client: Client,
     reading: Reading[V],
     waiting: queue.SimpleQueue[Q],
-    answers: queue.SimpleQueue[Answered[Q, V] | Exception | None],
+    answers: queue.SimpleQueue[_Handed[Q, V] | Exception | None],
 ) -> None:
-    """Answer questions until none is left; an error is handed on, and None behind it whatever ends this."""
+    """Answer questions until none is left; an error is handed on, and None behind it whatever ends this.
+
+    The next question waits until the answer is saved: a process that is killed loses one answer a thread at most.
+    """
     try:
         while True:
-            answers.put(_answered(client, reading, waiting.get_nowait()))
+            handed = _Handed(_answered(client, reading, waiting.get_nowait()))
+            answers.put(handed)
+            while not handed.saved.wait(STOP_LOOK_SECONDS) and not client.stop.is_set():
+                pass
     except (queue.Empty, StoppedError):
         pass
     except (TutelageError, BudgetSpentError) as error:
