@@ -23,12 +23,14 @@ from tutelage.curate.consistency import MARKS, Consistency, final_answer
 from tutelage.curate.exact_duplicates import ExactDuplicates
 from tutelage.curate.normalize import Normalize
 from tutelage.curate.quality import Quality
-from tutelage.curate.screens import DIGIT, SPACE, TextColumn, any_case, any_of
+from tutelage.curate.screens import DIGIT, ODD_DIGIT, SPACE, TextColumn, any_case, any_of
 from tutelage.curate.step import ScreenedStep
 from tutelage.types import Address, Conversation, Message, Role
 
 HERE = Address("a.jsonl", 1)
 FRAGMENTS = (
+    "DE89 3704 0044 0532 0130 00", "4532015112830366", "4532-0151-1283-0366", "(212) 664-7665", "212.664.7665",
+    "=+4912",     "+49 30 901820", "٤٥٣٢٠١٥١١٢٨٣٠٣٦٦", "193.99.144.80", "378734493671000", "ghp_" + "aB3" * 12,
     "#### 4\n", "The final anſwer is 5.", "the answer is ", r"\boxed{4}", "\n- item", "\n1. x", "  ", "**b**", "|a|",
     "Let me Know if", "Best regards,\nJo", "I’m a ", "I am your", '.")',
     "I'm sorry, but I cannot help with that.", "I’m sorry, but I can’t ", "assist", "Hello,\u00a0",
@@ -123,6 +125,7 @@ def test_a_plain_row_is_not_asked_by_the_dear_rules() -> None:
         (f"[{SPACE}]", str.isspace),
         (f"[{SPACE}]", lambda character: re.match(r"\s", character) is not None),
         (DIGIT, lambda character: re.match(r"\d", character) is not None),
+        (ODD_DIGIT, lambda character: re.match(r"\d", character) is not None and not character.isascii()),
         (any_case("[a-z]"), lambda character: re.match("[a-z]", character, re.IGNORECASE) is not None),
         (any_case("[a-z]"), lambda character: re.search("[a-z]", character.lower()) is not None),
     ],

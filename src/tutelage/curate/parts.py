@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tutelage.types import Conversation
 
 SIZE_COLUMNS = ("prompt words", "reply words")
 TOKENS = "tokens"
+_quoted = lru_cache(maxsize=1000)(json.JSONEncoder(ensure_ascii=False).encode)
 
 
 def part_file(folder: Path, number: int) -> Path:
@@ -52,8 +54,7 @@ class OutputWork:
 
     def _part(self, stored: Sequence[StoredRow]) -> File:
         if self.file_format == "jsonl":
-            lines = "".join(f"{with_metadata(row.text, metadata_of(row))}\n" for row in stored)
-            return part_file, lines.encode()
+            return part_file, "".join([output_line(row) for row in stored]).encode()
         from tutelage.curate.parquet_rows import parquet_batch
 
         return part_file, parquet_batch([(row.text, metadata_of(row)) for row in stored])
@@ -68,6 +69,14 @@ class OutputWork:
             columns = {name: pa.array(counts) for name, counts in lengths.items()}
             batches.append(pa.record_batch({"file": files, **columns}))
         return one_batch(batches)
+
+
+def output_line(row: StoredRow) -> str:
+    """A row as a line of the output; of one that has nothing but its address, without a dict made for it."""
+    if row.labels or row.part:
+        return f"{with_metadata(row.text, metadata_of(row))}\n"
+    address = f'"file": {_quoted(row.file)}, "number": {row.number}, "unit": "{row.unit}", "row": {row.row}'
+    return f'{row.text[:-1]}, "metadata": {{{address}}}}}\n'
 
 
 def metadata_of(row: StoredRow) -> dict[str, Any]:

@@ -17,12 +17,18 @@ from tutelage.types import Address, Conversation, Message, ToolCall
 
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 _decode = json.JSONDecoder().decode
+_quoted = json.encoder.encode_basestring
+_NONE = (None, None, None, None)
 _PLAIN_KEYS = 2
 """Keys of a turn that is a role and its text, as most are."""
 
 
 def row_json(conversation: Conversation) -> str:
     """The row as a JSON object, without its address."""
+    if not conversation.tools and not conversation.template_arguments:
+        turns = [turn for message in conversation.messages if (turn := _plain_turn(message)) is not None]
+        if len(turns) == len(conversation.messages):
+            return f'{{"messages": [{", ".join(turns)}]}}'
     if conversation.is_text:
         return _encode({"text": conversation.messages[0].content})
     fields: dict[str, Any] = {"messages": [_turn(message) for message in conversation.messages]}
@@ -55,6 +61,15 @@ def conversation_of(text: str, address: Address) -> Conversation:
 def with_metadata(text: str, metadata: Mapping[str, Any]) -> str:
     """The row that `row_json` wrote, with one member more."""
     return f'{text[:-1]}, "metadata": {_encode(dict(metadata))}}}'
+
+
+def _plain_turn(message: Message) -> str | None:
+    """A turn that is a role and its text, as the encoder writes it; None for any other."""
+    content = message.content
+    others = (message.reasoning, message.name, message.tool_call_id, message.weight)
+    if content is None or message.tool_calls or others != _NONE or message.role == "text":
+        return None
+    return f'{{"role": "{message.role}", "content": {_quoted(content)}}}'
 
 
 def _turn(message: Message) -> dict[str, Any]:

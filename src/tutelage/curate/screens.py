@@ -26,6 +26,8 @@ SPACE: Final = r"\s\p{Z}\x0b\x1c-\x1f\x{85}"
 """Inside of a class: what Python's `str.strip` and `\\s` take for white space."""
 DIGIT: Final = r"\p{Nd}"
 """What Python's `\\d` takes for a digit."""
+ODD_DIGIT: Final = r"[^\P{Nd}0-9]"
+"""A digit beyond ASCII. A pattern with many classes of all digits takes a millisecond to make."""
 ODD_CASE: Final = "İıſ\u212a"
 """Letters that Python takes for `i`, `s` or `k` where case does not count, or whose small form is two characters."""
 

@@ -106,7 +106,7 @@ def _breaks_off(word: str, text: str, line: str) -> bool:
 def _language(tail: str, least: int) -> str | None:
     """The language of a text by its function words, of which it has to have so many."""
     counts = Counter[str]()
-    for token in set(_WORD.findall(tail.lower())):
+    for token in dict.fromkeys(_WORD.findall(tail.lower())):  # a set has another order in every process
         for language in _languages_of("never").get(token, ()):
             counts[language] += 1
     likeliest = counts.most_common(1)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from tutelage.curate.screens import DIGIT, any_of
+from tutelage.curate.screens import ODD_DIGIT, any_of
 
 _RESERVED: Final = re.compile(
     r"@(?:[\w-]+\.)*(?:example|test|invalid|localhost|domain|yourdomain|yourcompany|company|email|mail|sample)\.\w+$"
@@ -106,8 +106,19 @@ def has_digits(text: str) -> bool:
 
 
 _DIGITS: Final = re.compile(r"\d(?:[ ().-]{0,2}\d){5}")
-MAY_BE_PERSONAL: Final = rf"{any_of((*_KEY_PREFIXES, '@'))}|{DIGIT}(?:[ ().-]{{0,2}}{DIGIT}){{5}}"
-"""What every text has in which any kind is, as a pattern of `screens`."""
+MAY_BE_PERSONAL: Final = "|".join(
+    (
+        any_of((*_KEY_PREFIXES, "@")),
+        r"[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2}",
+        r"[3-6][0-9]{3}(?:[ -]?[0-9]{4}){3}|3[47][0-9]{2}[ -]?[0-9]{6}[ -]?[0-9]{5}",
+        r"(?:^|[^0-9A-Za-z_.,/=+-])\+[0-9]{1,3}[ .-]?(?:\(0?[0-9]{1,4}\)[ .-]?)?[0-9]{2}[ .-]?[0-9]{2}",
+        r"(?:\([0-9]{3}\) ?|[0-9]{3}[.-])[0-9]{3}[.-][0-9]{4}",
+        r"(?:[0-9]{1,3}\.){3}[0-9]",
+        ODD_DIGIT,
+    )
+)
+"""What every text has in which a kind is, as a pattern of `screens`: the beginnings of keys, and the patterns below
+without most of what stands around them."""
 WRITTEN: Final = (
     PersonalKind(
         "key",

@@ -115,6 +115,7 @@ def _sentences(languages: tuple[str, ...]) -> Sentences:
     opening = f"{greeting}(?:{refusal})"
     signs = any_of(sign for table in tables for sign in table["signs"])
     wide = opening.replace(r"\b", "").replace(r"\s", f"[{SPACE}]")  # both know ASCII alone in RE2
+    wide = re.sub(r"\{0,\d+\}", "*", wide)  # a count makes RE2's automaton large, and slow to make
     return Sentences(re.compile(opening), tuple(boilerplate), rf"\A[{SPACE}]*{wide}|{signs}|`|~~~")
 
 
