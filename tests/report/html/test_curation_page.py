@@ -160,6 +160,21 @@ def test_without_the_chart_library_there_are_tables(
     assert len(data_of(page)["rows"]) == 17
 
 
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium, which opens the page where there is one")
+def test_a_browser_opens_a_row_and_runs_nothing_of_it(source: Path, tmp_path: Path) -> None:
+    page = tmp_path / "out" / PAGE
+    rows = data_of(page_of(source, tmp_path / "out"))["rows"]
+    number = next(number for number, row in enumerate(rows) if "alert(2)" in str(row) and row[1] != "kept")
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    asked = ["chromium", *flags, "--virtual-time-budget=5000", "--dump-dom", f"{page.as_uri()}#row-{number}"]
+    done = subprocess.run(asked, check=True, capture_output=True, timeout=120)
+    reader = done.stdout.decode().split('<aside id="reader"')[1].split("</aside>")[0]
+    assert f"{source}:" in reader
+    assert "It says &lt;/script&gt;&lt;script&gt;alert(1)" in reader
+    assert "<img" not in reader
+    assert 'class="bk-' in done.stdout.decode() or not chart_library.library_scripts()
+
+
 @pytest.mark.skipif(shutil.which("node") is None, reason="node reads the script where there is one")
 def test_the_script_can_be_read(tmp_path: Path) -> None:
     script = Path(chart_library.__file__).with_name("curation_page.js")

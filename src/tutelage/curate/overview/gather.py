@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tutelage.config.curation_quality import PersonalSettings
-from tutelage.curate.consistency import NAME as CONSISTENCY
 from tutelage.curate.decontaminate import NAME as DECONTAMINATE
 from tutelage.curate.entries import GONE, Entry
 from tutelage.curate.funnel import Funnel
@@ -107,7 +106,7 @@ def overview_of(
         duplicates=_duplicates(stages, shown),
         rows=tuple(shown.rows),
         contaminated=tuple(contaminated[:HITS]),
-        consistency=next((stage.report for stage in stages if stage.names == (CONSISTENCY,)), {}),
+        reports={stage.names[0]: stage.report for stage in stages if stage.report},
         mended=tuple(_mended(changed, entries)),
         notes=tuple(note for stage in stages for note in stage.notes),
     )
@@ -164,7 +163,7 @@ def _map_of(numbers: Sequence[int], shown: _ShownRows, seed: int) -> RowsMap:
     texts = [shown.texts[number] for number in numbers]
     vectors = text_vectors(texts)
     topics, names = topics_of(texts, vectors, seed)
-    return RowsMap(np.array(numbers, dtype=np.int64), places_of(vectors), topics, names, vectors_name())
+    return RowsMap(np.array(numbers, dtype=np.int64), places_of(vectors, topics), topics, names, vectors_name())
 
 
 def _described(rows: Rows, request: CurationRequest, generator: np.random.Generator) -> Described:

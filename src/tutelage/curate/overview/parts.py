@@ -137,7 +137,7 @@ class Overview:
         rows: those shown anywhere.
         duplicates: the largest clusters.
         contaminated: numbers of shown rows that hold evaluation items.
-        consistency: what that step reports; empty where it was not taken.
+        reports: what steps of all rows report, by the name of the step.
         mended: what was changed.
         notes: what the reader said of whole files, and steps of all rows.
     """
@@ -151,7 +151,7 @@ class Overview:
     rows: tuple[ShownRow, ...]
     duplicates: tuple[DuplicateCluster, ...]
     contaminated: tuple[int, ...]
-    consistency: Mapping[str, Any]
+    reports: Mapping[str, Mapping[str, Any]]
     mended: tuple[Mended, ...]
     notes: tuple[str, ...]
 

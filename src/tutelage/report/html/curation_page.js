@@ -36,6 +36,7 @@
     for (const [role, text] of row.turns) body.append(made("h3", role), made("pre", text));
     if (row.cut) body.append(made("p", `and ${row.cut} characters more, in the file`, "soft"));
     find("reader").scrollTop = 0;
+    history.replaceState(null, "", `#row-${chosen[place]}`);
     document.dispatchEvent(new CustomEvent("row", { detail: chosen[place] }));
   };
   const open = (numbers) => {
@@ -58,8 +59,11 @@
     if (button) open([Number(button.dataset.row)]);
   });
 
+  const named = /^#row-(\d+)$/.exec(location.hash);
+  if (named && Number(named[1]) < rows.length) open([Number(named[1])]);
+
   if (typeof Bokeh === "undefined") return;
-  const { Plotting, ColumnDataSource, HoverTool } = Bokeh;
+  const { Plotting, ColumnDataSource, HoverTool, NumeralTickFormatter } = Bokeh;
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   const dressed = (figure) => {
@@ -76,13 +80,14 @@
   };
 
   const SIGNS = [["x", "✕"], ["triangle", "▲"], ["diamond", "◆"], ["square", "■"], ["inverted_triangle", "▼"],
-    ["asterisk", "✳"], ["star", "★"], ["hex", "⬢"], ["plus", "＋"], ["square_x", "⊠"]];
+    ["asterisk", "✳"], ["star", "★"], ["hex", "⬢"], ["cross", "+"], ["square_x", "⊠"]];
   const { rows: numbers, x, y, topics, names } = data.map;
   const isKept = numbers.map((number) => rows[number].step === "");
-  const reasons = [];
+  const counts = new Map();
   numbers.forEach((number, point) => {
-    if (!isKept[point] && !reasons.includes(rows[number].state)) reasons.push(rows[number].state);
+    if (!isKept[point]) counts.set(rows[number].state, (counts.get(rows[number].state) ?? 0) + 1);
   });
+  const reasons = [...counts.keys()].sort((one, other) => counts.get(other) - counts.get(one) || (one < other ? -1 : 1));
   const hidden = new Set();
 
   // What is drawn together: the kept rows of a topic, and the rows that went for a reason.
@@ -107,6 +112,8 @@
       tools: "pan,box_zoom,wheel_zoom,tap,reset", sizing_mode: "stretch_both", toolbar_location: "right",
     });
     figure.toolbar.logo = null;
+    // A finger that goes over the map scrolls the page, until a tool is chosen.
+    if (window.matchMedia("(pointer: coarse)").matches) figure.toolbar.active_drag = null;
     dressed(figure);
     for (const axis of [...figure.below, ...figure.left]) axis.visible = false;
     const ring = new ColumnDataSource({ data: { x: [], y: [] } });
@@ -119,14 +126,24 @@
         words: group.points.map((point) => firstWords(rows[numbers[point]])),
       } });
       const ink = group.sign ? color("--ink") : topicColor(group.topic);
-      const alpha = group.sign ? 0.75 : 0.55;
+      const alpha = group.sign ? 0.7 : 0.55;
       const renderer = figure.scatter({ field: "x" }, { field: "y" }, {
-        source, size: group.sign ? 7 : 5, marker: group.sign ? group.sign[0] : "circle",
-        fill_color: ink, line_color: ink, fill_alpha: group.sign ? 0.25 : alpha, line_alpha: alpha,
-        nonselection_fill_alpha: group.sign ? 0.25 : alpha, nonselection_line_alpha: alpha,
+        source, size: group.sign ? 6 : 5, marker: group.sign ? group.sign[0] : "circle",
+        fill_color: ink, line_color: ink, fill_alpha: group.sign ? 0.1 : alpha, line_alpha: alpha,
+        nonselection_fill_alpha: group.sign ? 0.1 : alpha, nonselection_line_alpha: alpha,
       });
       renderer.visible = !hidden.has(group);
       return { group, source, renderer };
+    });
+    const isWide = window.matchMedia("(min-width: 44rem)").matches; // names would lie on each other
+    const labels = (isWide ? names : []).map((name, topic) => {
+      const points = numbers.map((_, point) => point).filter((point) => topics[point] === topic);
+      const across = points.map((point) => x[point]);
+      return { name, x: (Math.min(...across) + Math.max(...across)) / 2, y: Math.max(...points.map((point) => y[point])) };
+    });
+    figure.text(labels.map((label) => label.x), labels.map((label) => label.y), labels.map((label) => label.name), {
+      text_align: "center", text_baseline: "bottom", y_offset: -6, text_font_size: "13px", text_font_style: "bold",
+      text_color: color("--ink"), background_fill_color: color("--card"), background_fill_alpha: 0.75, padding: 2,
     });
     figure.scatter({ field: "x" }, { field: "y" }, {
       source: ring, size: 16, marker: "circle", fill_color: null, line_color: color("--orange"), line_width: 3,
@@ -189,6 +206,8 @@
     const steps = { x: [], y: [] };
     after.forEach((share, bin) => { steps.x.push(left[bin], right[bin]); steps.y.push(share, share); });
     figure.line(steps.x, steps.y, { line_color: color("--blue"), line_width: 2 });
+    figure.left[0].formatter = new NumeralTickFormatter({ format: "0%" });
+    figure.below[0].formatter = new NumeralTickFormatter({ format: "0,0" });
     figure.below[0].axis_label = target.dataset.lengths;
     figure.y_range.start = 0;
     Plotting.show(figure, target);
