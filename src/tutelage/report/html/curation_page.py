@@ -98,15 +98,13 @@ def sampled(overview: Overview) -> str:
     """Which rows the map shows, in a sentence."""
     shown = [overview.rows[row].state for row in overview.map.rows.tolist()]
     kept = shown.count(KEPT)
-    parts = [
-        f"{'all' if part == total else f'{figures.count(part)} of'} {figures.count(total)} {name}"
-        for part, total, name in (
-            (kept, overview.after.total, "rows that are kept"),
-            (len(shown) - kept, overview.dropped, "rows that went"),
-        )
-    ]
-    whole = kept == overview.after.total and len(shown) - kept == overview.dropped
-    return f"{' and '.join(parts)}{'' if whole else ': a sample, drawn by the seed, rare reasons first'}."
+    parts = (
+        (kept, overview.after.total, "rows that are kept"),
+        (len(shown) - kept, overview.dropped, "rows that went"),
+    )
+    counts = " and ".join(f"{figures.count(part)} of {figures.count(total)} {name}" for part, total, name in parts)
+    whole = all(part == total for part, total, _ in parts)
+    return f"Shown are {counts}{'' if whole else ': a sample, drawn by the seed, rare reasons first'}."
 
 
 def language_bars(before: Described, after: Described) -> list[Bar]:
