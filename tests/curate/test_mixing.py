@@ -243,8 +243,11 @@ def test_a_source_that_is_replayed_and_has_no_row_left(data: tuple[Path, ...], t
     with pytest.raises(DataError, match="Nothing is left of a source") as error:
         run((*data, empty), tmp_path / "out", replay={"empty": 0.1})
     assert error.value.where == str(empty)
-    with pytest.raises(DataError, match="Nothing is left beside"):
+    with pytest.raises(ConfigError, match="All sources are replayed"):
         run((data[0],), tmp_path / "alone", replay={"large": 0.1})
+    assert not (tmp_path / "alone").exists()
+    with pytest.raises(DataError, match="Nothing is left beside"):
+        run((data[0], empty), tmp_path / "beside", replay={"large": 0.1})
 
 
 def test_repeats_are_not_taken_out_again_by_a_step_behind() -> None:

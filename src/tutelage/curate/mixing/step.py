@@ -21,7 +21,7 @@ from tutelage.curate.step import Decisions, StepContext, StepDefinition
 from tutelage.curate.store import Rows
 from tutelage.curate.texts import reply_text
 from tutelage.curate.token_counts import token_counts, tokenizer_file
-from tutelage.errors import DataError
+from tutelage.errors import ConfigError, DataError
 from tutelage.types import Conversation
 
 if TYPE_CHECKING:
@@ -231,6 +231,14 @@ def _build(settings: MixSettings, context: StepContext) -> Mix:
         for table in ("weights", "caps", "replay"):
             but = (OTHERS,) if table == "caps" else ()
             require_sources(f"curate.mix.{table}", getattr(settings, table), context.sources, but=but)
+        if settings.replay.keys() >= set(context.sources) and context.sources:
+            raise ConfigError(
+                "All sources are replayed, and nothing is left for them to be replayed beside",
+                where="curate.mix.replay",
+                found=", ".join(settings.replay),
+                expected="at least one source that is not replayed",
+                fix="name another source to read, or take one out of curate.mix.replay",
+            )
     tokenizer, facts = None, []
     if settings.trained_tokens is not None:
         otherwise = "choose a number of rows: curate.mix.rows=10000"
