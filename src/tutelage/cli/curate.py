@@ -38,7 +38,7 @@ Sources = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the data, the ledger and the card.")]
 Config = Annotated[
-    str | None, typer.Option("--config", "-c", help="A TOML file with [curate], such as a recipe for training.")
+    str | None, typer.Option("--config", "-c", help=r"A TOML file with \[curate], such as a recipe for training.")
 ]
 Changed = Annotated[
     list[str] | None, typer.Option("--set", help="A setting: --set curate.near_duplicates.similarity=0.9")

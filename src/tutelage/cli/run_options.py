@@ -27,7 +27,7 @@ LmEval = Annotated[
     typer.Option(
         "--lm-eval",
         metavar="TASK,...",
-        help="Tasks of lm-eval (pip install 'tutelage[lm-eval]'), by name or as YAML files; may be given again.",
+        help=r"Tasks of lm-eval (pip install 'tutelage\[lm-eval]'), by name or as YAML files; may be given again.",
     ),
 ]
 DialValues = Annotated[

@@ -30,9 +30,6 @@ STORE_BYTES_PER_WORKER = 256 << 20
 
 LONGEST_PARENT = 20
 """Characters of the folder for temporary files: the path of a socket in Ray's folder may have 107. Source: unix(7)."""
-
-LONGEST_PARENT = 20
-"""Characters of the folder for temporary files: the path of a socket in Ray's folder may have 107. Source: unix(7)."""
 CONNECT_SECONDS = 10
 
 
