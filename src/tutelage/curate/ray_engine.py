@@ -32,7 +32,7 @@ ATTEMPTS = 3
 """Actors that may end over one stretch before it is held to be the reason."""
 PATIENCE_SECONDS = 30
 """Without any answer, before the wait is explained."""
-COMPARED_LIBRARIES = (*DECIDING_LIBRARIES, "tokenizers", "glin-profanity", "wordllama")
+COMPARED_LIBRARIES = (*DECIDING_LIBRARIES, "tokenizers", "wordllama")
 
 UnderWay = dict[Any, tuple[Any, Question]]
 """By the reference of its answer: the actor that has a stretch, and the stretch."""
