@@ -104,9 +104,12 @@ def test_the_same_command_again_changes_nothing_and_another_does(folder: Path, s
     assert (folder / "out" / "data.jsonl").read_bytes() == before
     make(folder, "out", settings_of('synthesize.tasks.hold_out=["sums"]'))
     assert (folder / "out" / "evaluation.jsonl").is_file()
-    make(folder, "out", settings_of("synthesize.tasks.few_shot=0.9"))
+    make(folder, "out", settings_of())
     assert not (folder / "out" / "evaluation.jsonl").exists()
-    assert (folder / "out" / "data.jsonl").read_bytes() != before
+    assert (folder / "out" / "data.jsonl").read_bytes() == before
+    for change in ("synthesize.tasks.few_shot=0.9", "synthesize.tasks.exemplars=1", "seed=1"):
+        assert make(folder, "out", settings_of(change)).curated.computed, change
+        assert (folder / "out" / "data.jsonl").read_bytes() != before, change
 
 
 def test_a_changed_task_file_makes_the_rows_anew(folder: Path, settings_of: SettingsOf, write_task: Write) -> None:

@@ -64,8 +64,11 @@ def test_two_tasks_of_one_name_are_refused(write_task: Write) -> None:
         read_tasks(paths)
 
 
-def test_no_template_reaches_python(write_task: Write, write_rows: Write) -> None:
-    text = TASK.replace("{{ text }}\\nIs", "{{ text.__class__.__mro__ }}\\nIs")
+@pytest.mark.parametrize("inside", ["text.__class__.__mro__", "text.nothing", "text.join(3)", "1 // 0"])
+def test_no_template_reaches_python_or_passes_over_what_is_not_there(
+    write_task: Write, write_rows: Write, inside: str
+) -> None:
+    text = TASK.replace("{{ text }}\\nIs", "{{ " + inside + " }}\\nIs")
     task = read_task(write_task(text))
     write_rows(town_rows(1))
     row = next(task_rows(task, table_files(table_source(task, None), print)))
