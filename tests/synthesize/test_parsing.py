@@ -40,7 +40,8 @@ def test_whole_items_are_taken_with_their_numbers() -> None:
         ("**1. Instruction:** a b c d\n###", ["no_item"]),
         (item(1).removesuffix("###\n"), ["no_end_mark"]),  # where a token limit cut
         (item(1) + item(2)[:-9], ["taken", "no_end_mark"]),
-        (item(1).removesuffix("###\n") + item(2), ["no_end_mark"]),
+        (item(1).removesuffix("###\n") + item(2), ["taken", "taken"]),  # the next number closes it as well
+        (item(1).removesuffix("###\n") + item(3), ["no_end_mark"]),
         (item(1) + item(3) + item(4), ["taken", "wrong_number", "taken"]),
         (item(2), ["wrong_number"]),
         (item(1) + item(1), ["taken", "wrong_number"]),
@@ -89,6 +90,16 @@ def test_items_may_begin_at_another_number() -> None:
     ]
 
 
+def test_a_list_that_was_to_go_on_may_begin_anew_and_nowhere_else() -> None:
+    text = "1. Instruction: Write a poem.\n2. Instruction: Count to ten.\n3. Instruction: cut off he"
+    found = parse_items(text, (INSTRUCTION,), request="request 1", first=9, most=2)
+    assert [one.parts[INSTRUCTION] for one in found if isinstance(one, Item)] == ["Write a poem.", "Count to ten."]
+    assert [one.reason for one in found if isinstance(one, Drop)] == ["beyond_asked"]
+    (drop,) = parse_items("2. Instruction: Write.\n###", (INSTRUCTION,), request="request 1", first=9)
+    assert isinstance(drop, Drop)
+    assert drop.reason == "wrong_number"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("Yes", True), ("no.", False), ("<think>yes?</think>\nNo", False), (" YES ", True)],
@@ -116,4 +127,5 @@ def test_any_text_is_read_and_what_is_taken_stands_in_it_closed(text: str) -> No
             assert list(one.parts) == list(TRIPLE)
             assert one.parts[OUTPUT]
             after = text.split(f"{one.address.number}. Output:", 1)[1]
-            assert any(line.strip() == "###" for line in after.splitlines())
+            ends = ("###", f"{one.address.number + 1}. Instruction:")
+            assert any(line.strip().startswith(ends) for line in after.splitlines())

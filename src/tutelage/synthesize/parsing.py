@@ -7,8 +7,9 @@ All forms are lists of numbered items, each part on a line of its own that names
     1. Output: Lima
     ###
 
-The closing line is what says that an item is whole: without it the item is one that the token limit cut. So no stop
-string is needed; Alpaca's, "20.", also ends a reply at "20.5". A number counts only with its part behind it.
+The closing line, or the next number with its part, is what says that an item is whole: without either it is one that
+the token limit cut. So no stop string is needed; Alpaca's, "20.", also ends a reply at "20.5". A number counts with its
+part behind it alone.
 """
 
 from __future__ import annotations
@@ -49,18 +50,20 @@ def parse_items(text: str, parts: Sequence[str], *, request: str, first: int = 1
         text: of the reply; reasoning before it and one code fence around it are not part of it.
         parts: names of the parts of each item, in the order that was asked for. Only `INPUT` may be empty.
         request: what the reply answers, for addresses.
-        first: the number of the first item.
+        first: the number of the first item; a list may also begin anew with 1.
         most: how many items were asked for; further ones are dropped.
     """
     marker = re.compile(rf"(\d{{1,9}})\. ({'|'.join(map(re.escape, parts))}):(?:\s|$)")
     found: list[Item | Drop] = []
     expected = first
-    for block in _blocks(last_words(text)):
+    for block in _blocks(last_words(text), marker, parts[0]):
         start, stray_lines = _start(block, marker, parts[0])
         if found and stray_lines:  # the end of the item before, or a remark: nothing says which
             found[-1] = Drop(found[-1].address, "text_after_end", f"behind {END_MARK}: {_shown(stray_lines)}")
         if start is None:
             continue
+        if not found and start == 1:  # a list that was to go on, and begins anew
+            first = expected = 1
         address = Address(request, start, "item")
         if start != expected:
             found.append(Drop(address, "wrong_number", f"number {start} where {expected} comes: {_shown(block.lines)}"))
@@ -80,13 +83,20 @@ def parse_yes_or_no(text: str, *, address: Address) -> bool | Drop:
     return Drop(address, "no_verdict", f"neither yes nor no: {_shown([text])}")
 
 
-def _blocks(text: str) -> list[_Block]:
-    blocks = [_Block()]
+def _blocks(text: str, marker: re.Pattern[str], opening: str) -> list[_Block]:
+    """The reply in pieces that end with a closing line, or where the item with the next number begins."""
+    blocks, number = [_Block()], None
     for line in text.replace("\r\n", "\n").split("\n"):
-        if line.strip() == END_MARK:
+        match = marker.match(line)
+        begun = int(match[1]) if match and match[2] == opening else None
+        is_next = begun is not None and number is not None and begun == number + 1
+        if is_next or line.strip() == END_MARK:
             blocks[-1].is_closed = True
             blocks.append(_Block())
-        else:
+            number = None
+        if number is None:
+            number = begun
+        if line.strip() != END_MARK:
             blocks[-1].lines.append(line)
     return blocks
 
