@@ -90,11 +90,12 @@ def test_rows_that_went_are_put_back_in_their_place(
     dropped = [json.loads(line) for line in (out / "dropped.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(dropped) == 2
     ran = run("curate", "--restore", dropped[0]["address"], "-o", out, model=None)
-    assert (ran.code, ran.out) == (0, f"1 rows are back in {out}\n")
+    assert (ran.code, ran.out) == (0, f"1 rows are back in {out}; report.html showed what was before, and is gone\n")
+    assert not (out / "report.html").exists()
     funnel = json.loads((out / "funnel.json").read_text(encoding="utf-8"))
     assert (funnel["kept"], funnel["merged"], funnel["restored"]) == (3, 1, 1)
     back = run("curate", "--restore", dropped[1]["merged"], "-o", out, model=None)
-    assert back.code == 0, back.err
+    assert (back.code, back.out) == (0, f"1 rows are back in {out}\n"), back.err
     assert (out / "dropped.jsonl").read_bytes() == b""
     shown = run("curate", out / f"data.{to}", "-o", tmp_path / "again", "--steps", "", "--workers", "1", model=None)
     assert "4 rows read, 4 kept" in shown.out

@@ -108,8 +108,11 @@ def curate(
     """
     terminal = Terminal()
     if restored is not None:
-        count = restore(required_out(out, "--restore"), restored)
-        terminal.write_line(f"{count} rows are back in {out}")
+        drawn = required_out(out, "--restore") / PAGE
+        had_page = drawn.exists()
+        count = restore(drawn.parent, restored)
+        gone = f"; {drawn.name} showed what was before, and is gone" if had_page else ""
+        terminal.write_line(f"{count} rows are back in {out}{gone}")
         return
     overrides = [*(changed or []), *([] if steps is None else [f"curate.steps={_step_list(steps)}"])]
     if list_steps:
