@@ -211,3 +211,22 @@ def test_an_output_that_was_edited_since_is_refused(rows: Path, tmp_path: Path) 
     assert "data.jsonl" in str(error.value.found)
     (out / "data.jsonl").unlink()
     assert run(rows, out).computed == {"writing rows": 6}
+
+
+def test_what_a_row_says_of_itself_outlives_a_second_curation(tmp_path: Path) -> None:
+    """Labels of the row, and of the steps of an earlier curation; the address is that of the file that is read now."""
+    data, first, second = tmp_path / "rows.jsonl", tmp_path / "first", tmp_path / "second"
+    row = {"prompt": "How much is it?", "completion": "Three coins.", "category": "shop", "score": 0.5}
+    data.write_text(
+        json.dumps(row | {"metadata": {"annotator": "a1", "category": "other", "judge": {"quality": 4}}}) + "\n",
+        encoding="utf-8",
+    )
+    settings = CurateSettings(steps=["normalize"])
+    curate(CurationRequest((str(data),), first, settings))
+    curate(CurationRequest((str(first / "data.jsonl"),), second, settings))
+
+    (kept,) = records(second / "data.jsonl")
+    assert {name: kept["metadata"][name] for name in ("category", "score", "annotator", "judge.quality")} == {
+        "category": "shop", "score": 0.5, "annotator": "a1", "judge.quality": 4,
+    }  # fmt: skip
+    assert kept["metadata"]["file"] == str(first / "data.jsonl")

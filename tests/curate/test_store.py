@@ -73,7 +73,8 @@ def test_our_reader_makes_the_same_conversation_of_the_object(tmp_path: Path):
     assert [(talk.messages, talk.tools, talk.template_arguments) for talk in back] == [
         (talk.messages, talk.tools, talk.template_arguments) for talk in said
     ]
-    assert ledger.notes == [f"{path}: columns not used: metadata"]
+    assert ledger.notes == [f"{path}: columns kept beside the rows, not trained: metadata"]
+    assert {tuple(talk.metadata.items()) for talk in back} == {(("row", 3),)}
 
 
 def test_metadata_is_a_member_more():

@@ -132,4 +132,4 @@ def test_a_shape_may_be_forced(put, load):
 def test_columns_passed_over_are_told(put, load):
     notes = load(put("a.jsonl", lines({"prompt": "q", "question": "x", "answer": "a", "id": 3}))).ledger.notes
     assert any("`prompt` is used" in note for note in notes)
-    assert any("columns not used: id" in note for note in notes)
+    assert any("columns kept beside the rows, not trained: id" in note for note in notes)

@@ -13,12 +13,18 @@ METADATA_CHARACTERS: Final = 512
 
 Metadata = dict[str, str | int | float | bool]
 
-METADATA_COLUMNS: Final = frozenset(column for columns in TABLE["metadata"].values() for column in columns)
+OWN: Final = "metadata"
+"""A column with an object of such fields, as curation writes it."""
+METADATA_COLUMNS: Final = frozenset({OWN, *(column for columns in TABLE["metadata"].values() for column in columns)})
 
 
 def metadata_of(raw: Mapping[str, Any]) -> Metadata:
-    """The fields of metadata that the row's columns hold, by name; of several columns of one field the first counts."""
-    metadata: Metadata = {}
+    """The fields of metadata that the row's columns hold, by name; of several columns of one field the first counts.
+
+    A column counts for more than a field of the same name in the column `metadata`.
+    """
+    own = raw.get(OWN)
+    metadata = filter_metadata(_flat(own)) if isinstance(own, Mapping) else Metadata()
     for field, columns in TABLE["metadata"].items():
         for column in columns:
             value = raw.get(column)
@@ -26,6 +32,16 @@ def metadata_of(raw: Mapping[str, Any]) -> Metadata:
                 metadata[field] = value
                 break
     return metadata
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """With what several numbers under one name, such as a step's scores, are called each: `judge.quality`."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= (
+            {f"{name}.{inner}": each for inner, each in value.items()} if isinstance(value, Mapping) else {name: value}
+        )
+    return flat
 
 
 def is_metadata(value: Any) -> TypeGuard[str | int | float | bool]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from tutelage.errors import DataError
 from tutelage.formats.bytestream import ByteStream
 from tutelage.formats.jsonfiles import json_document, json_lines
+from tutelage.formats.metadata import METADATA_COLUMNS
 from tutelage.formats.names import DEFAULT_FIELDS, SHAPES, SHAPES_BY_PRIORITY, FileKind, nearest
 from tutelage.formats.parquetfiles import arrow_rows, parquet_rows
 from tutelage.formats.rawrow import RawRow, RawRows
@@ -293,10 +294,14 @@ def survey_notes(file_survey: Survey, shape: str, table: ShapeTable, display_nam
                 notes.append(
                     f"{display_name}: {first} is used where it holds a value, {', '.join(fallbacks)} otherwise"
                 )
-    names = list(unused)
-    if names:
-        remainder = f" and {len(names) - KEYS_SHOWN} more" if len(names) > KEYS_SHOWN else ""
-        notes.append(f"{display_name}: columns not used: {', '.join(names[:KEYS_SHOWN])}{remainder}")
+    labels = [name for name in unused if name in METADATA_COLUMNS]
+    for names, what in (
+        (labels, "kept beside the rows, not trained"),
+        ([name for name in unused if name not in METADATA_COLUMNS], "not used"),
+    ):
+        if names:
+            remainder = f" and {len(names) - KEYS_SHOWN} more" if len(names) > KEYS_SHOWN else ""
+            notes.append(f"{display_name}: columns {what}: {', '.join(names[:KEYS_SHOWN])}{remainder}")
     return notes
 
 
