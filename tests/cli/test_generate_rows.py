@@ -82,15 +82,17 @@ def test_a_command_killed_by_the_system_goes_on_without_paying_twice(tmp_path: P
     assert (tmp_path / "whole" / ROWS).read_bytes().startswith(rows_then)
 
 
-def test_a_spent_budget_and_a_dead_endpoint_say_that_the_command_goes_on(made: Callable[..., Ran], tmp_path: Path):
+def test_a_spent_budget_and_a_dead_endpoint_print_the_command_that_goes_on(made: Callable[..., Ran], tmp_path: Path):
     with fake_endpoint(well) as endpoint:
         ended = made("alpaca", endpoint.url, "--max-cost", "0.004", "--prices", "1,1")
     assert ended.code == 0
-    assert "Ended early: the budget is spent: --max-cost 0.004. The same command goes on." in ended.out
+    assert (
+        "Ended early: the budget is spent: --max-cost 0.004. To go on: tutelage synthesize alpaca --seeds" in ended.out
+    )
     with fake_endpoint(lambda _body, _number: refused(401, "wrong key")) as endpoint:
         dead = made("alpaca", endpoint.url, "--rows", "4000")
     assert dead.code == 1
-    assert f"0 rows are in {tmp_path / 'out' / ROWS}; the same command goes on" in dead.err
+    assert f"0 rows are in {tmp_path / 'out' / ROWS}; to go on: tutelage synthesize alpaca --seeds" in dead.err
     assert "wrong key" in dead.err
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tutelage.cli.data_options import AsJson
-from tutelage.errors import ConfigError, DependencyError, TutelageError
+from tutelage.errors import ConfigError, DependencyError, TutelageError, command
 from tutelage.report.console.progress import Screen
 from tutelage.report.console.terminal import Terminal, print_json
 from tutelage.synthesize import alpaca, magpie, self_instruct
@@ -250,7 +251,7 @@ def _make(
         with Screen(errors).counting("Rows", rows) as done:
             made = synthesize_rows(method(book, output), book, output, rows=rows, done=done)
     except (TutelageError, KeyboardInterrupt):
-        errors.write_line(f"{output.rows:,} rows are in {out / ROWS}; the same command goes on")
+        errors.write_line(f"{output.rows:,} rows are in {out / ROWS}; to go on: {command(*sys.argv[1:])}")
         raise
     if as_json:
         print_json({**made.report, "ended": made.ended})
@@ -270,7 +271,7 @@ def _tell(terminal: Terminal, made: Made, out: Path) -> None:
     terminal.write_line(f"first words ({report['distinct_opening_words']} different): {words}")
     terminal.write_line(f"report: {out / REPORT}")
     if made.ended is not None:
-        terminal.write_line(f"Ended early: {made.ended}. The same command goes on.")
+        terminal.write_line(f"Ended early: {made.ended}. To go on: {command(*sys.argv[1:])}")
 
 
 def _show(request: Request) -> None:
