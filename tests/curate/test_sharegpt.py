@@ -183,7 +183,7 @@ def test_the_exchange_that_overflows_is_not_lost(tokens: dict[str, Any]) -> None
     """Vicuna's splitter loses the last exchange where it is the one that does not fit any more."""
     row = talk("one one one", "one one one", "two two two", "two two two", "three " * 9, "three " * 9)
     most = sum(token_counts([message_text(one) for one in row.messages[:4]], tokenizer(tokens))) + 4
-    met = outcome(row, max_tokens=most, **tokens)
+    met = outcome(row, conversation_tokens=most, **tokens)
     assert texts(met) == [list(_contents(row)[:4]), list(_contents(row)[4:])]
     assert reasons(met)[0] == "split_between_exchanges"
 
@@ -191,10 +191,10 @@ def test_the_exchange_that_overflows_is_not_lost(tokens: dict[str, Any]) -> None
 def test_no_part_is_empty_where_the_first_exchange_overflows(tokens: dict[str, Any]) -> None:
     """Vicuna's splitter makes an empty row of it."""
     row = talk("long " * 50, "long " * 50, "short", "short")
-    met = outcome(row, max_tokens=20, **tokens)
+    met = outcome(row, conversation_tokens=20, **tokens)
     assert [len(part) for part in texts(met)] == [2, 2]
     assert reasons(met) == ["split_between_exchanges", "long_exchange"]
-    alone = outcome(talk("long " * 50, "long " * 50), max_tokens=20, **tokens)
+    alone = outcome(talk("long " * 50, "long " * 50), conversation_tokens=20, **tokens)
     assert reasons(alone) == ["long_exchange"]
     assert [len(part) for part in texts(alone)] == [2]
 
@@ -205,7 +205,7 @@ def test_all_exchanges_are_in_one_part_each_and_parts_are_as_long_as_fits(tokens
         words = [" ".join(["word"] * generator.randint(1, 40)) for _ in range(2 * generator.randint(1, 12))]
         row = talk(*words, system="Be short.")
         most = generator.randint(10, 120)
-        parts = texts(outcome(row, max_tokens=most, **tokens))
+        parts = texts(outcome(row, conversation_tokens=most, **tokens))
         assert [text for part in parts for text in part[1:]] == words
         assert all(part[0] == "Be short." and len(part) % 2 == 1 and len(part) >= 3 for part in parts)
         sizes = [sum(token_counts([text or "" for text in part], tokenizer(tokens))) + len(part) for part in parts]
@@ -225,7 +225,7 @@ def test_parts_are_booked_and_the_same_for_any_workers(tmp_path: Path, tokens: d
         for number in range(12)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    settings = CurateSettings(steps=["sharegpt"], sharegpt=SharegptSettings(max_tokens=40, **tokens))
+    settings = CurateSettings(steps=["sharegpt"], sharegpt=SharegptSettings(conversation_tokens=40, **tokens))
     contents = []
     for workers in (1, 2):
         out = tmp_path / str(workers)
@@ -237,8 +237,8 @@ def test_parts_are_booked_and_the_same_for_any_workers(tmp_path: Path, tokens: d
 
 
 def test_a_split_without_a_tokenizer_is_refused_before_any_row_is_read(tmp_path: Path) -> None:
-    settings = CurateSettings(steps=["sharegpt"], sharegpt=SharegptSettings(max_tokens=40))
-    with pytest.raises(ConfigError, match=r"curate\.sharegpt\.max_tokens needs a tokenizer"):
+    settings = CurateSettings(steps=["sharegpt"], sharegpt=SharegptSettings(conversation_tokens=40))
+    with pytest.raises(ConfigError, match=r"curate\.sharegpt\.conversation_tokens needs a tokenizer"):
         curate(CurationRequest((str(tmp_path / "none.jsonl"),), tmp_path / "out", settings))
     assert not (tmp_path / "out").exists()
 

@@ -19,7 +19,7 @@ from tutelage.curate.out_folder import CARD, DROPPED, PAGE, WORK
 from tutelage.curate.packages import INSTALL
 from tutelage.curate.pipeline import curate as curated
 from tutelage.curate.pipeline import sample
-from tutelage.curate.request import Curated, EngineName, FileFormat
+from tutelage.curate.request import Curated, CurationRequest, EngineName, FileFormat
 from tutelage.curate.restore import restore
 from tutelage.curate.selection import SELECT
 from tutelage.curate.steps import BY_NAME, STEPS
@@ -108,11 +108,7 @@ def curate(
     """
     terminal = Terminal()
     if restored is not None:
-        drawn = required_out(out, "--restore") / PAGE
-        had_page = drawn.exists()
-        count = restore(drawn.parent, restored)
-        gone = f"; {drawn.name} showed what was before, and is gone" if had_page else ""
-        terminal.write_line(f"{count} rows are back in {out}{gone}")
+        _restore(terminal, required_out(out, "--restore"), restored)
         return
     overrides = [*(changed or []), *([] if steps is None else [f"curate.steps={_step_list(steps)}"])]
     if list_steps:
@@ -139,7 +135,18 @@ def curate(
         for name in sampled.left_out:
             errors.write_line(f"not taken, as it must see all rows: {name} ({BY_NAME[name].sentence})")
         return
-    page = None if no_page else CurationPage()
+    _curate(request, terminal, errors, page=None if no_page else CurationPage(), clean=clean, as_json=as_json)
+
+
+def _curate(
+    request: CurationRequest,
+    terminal: Terminal,
+    errors: Terminal,
+    *,
+    page: CurationPage | None,
+    clean: bool,
+    as_json: bool,
+) -> None:
     if page is not None:
         require_free_or_own(request.out / PAGE, fix="move it away, or leave our page out: --no-page")
     with StageBars(Screen(errors)) as bars:
@@ -153,6 +160,13 @@ def curate(
             _say_page(terminal, request.out / PAGE, result)
         files = ", ".join(map(str, result.files.values()))
         terminal.write_line(f"{files}; what was done: {request.out / CARD}; what went: {request.out / DROPPED}")
+
+
+def _restore(terminal: Terminal, out: Path, wanted: str) -> None:
+    had_page = (out / PAGE).exists()
+    count = restore(out, wanted)
+    gone = f"; {PAGE} showed what was before, and is gone" if had_page else ""
+    terminal.write_line(f"{count} rows are back in {out}{gone}")
 
 
 def _say_page(terminal: Terminal, page: Path, result: Curated) -> None:

@@ -45,7 +45,7 @@ class SharegptSettings(Section):
             "source": "Vicuna's data: such rows go; Markdown may be written so, and shows right numbers"
         },
     )
-    max_tokens: int | None = Field(
+    conversation_tokens: int | None = Field(
         default=None,
         ge=1,
         le=LARGEST_COUNT,
@@ -55,7 +55,7 @@ class SharegptSettings(Section):
     )
     tokenizer: Text | None = Field(
         default=None,
-        description="A tokenizer.json, or a folder with one, that max_tokens are counted by.",
+        description="A tokenizer.json, or a folder with one, that counts `conversation_tokens`.",
         json_schema_extra={"source": "the user's model: tokens of another are others"},
     )
     turn_tokens: int = Field(

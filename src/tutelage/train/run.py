@@ -363,8 +363,7 @@ def _train(job: Job, baseline_eval: EvalResult) -> Outcome:
             lambda: stop_requested() or (recorded is not None and recorded.asked_to_stop()),
         )
         if reduced_row_tokens is not None:
-            rows_record = RowsRecord(progress.steps_done + 1, reduced_row_tokens, recorder.previous_elapsed_seconds)
-            listener.tell(rows_record)
+            listener.tell(RowsRecord(progress.steps_done + 1, reduced_row_tokens, recorder.previous_elapsed_seconds))
         outcome = train(
             train_state.model,
             (batch for batch in batches if batch.step + 1 not in job.skipped),

@@ -57,7 +57,7 @@ class Sharegpt:
         if gone is not None:
             return gone
         row = replace(row, messages=taken.joined(exchanges)) if changes else conversation
-        if self.tokenizer is not None and self.settings.max_tokens is not None:
+        if self.tokenizer is not None and self.settings.conversation_tokens is not None:
             return self._split(row, taken, exchanges, changes)
         return Edited(row, tuple(changes)) if changes else row
 
@@ -117,8 +117,8 @@ class Sharegpt:
     ) -> Outcome:
         """The row in parts of whole exchanges; one that is too long by itself stays whole, and is said."""
         assert self.tokenizer is not None, "the caller has seen to it"
-        assert self.settings.max_tokens is not None, "the caller has seen to it"
-        most = self.settings.max_tokens
+        assert self.settings.conversation_tokens is not None, "the caller has seen to it"
+        most = self.settings.conversation_tokens
         base = self._tokens(taken.opening)
         if row.tools:
             base += sum(token_counts([json.dumps(list(row.tools), ensure_ascii=False)], self.tokenizer))
@@ -154,10 +154,10 @@ def _out_of_turn(exchanges: Sequence[Exchange], row: Conversation) -> Drop | Non
 def _build(settings: SharegptSettings, _: StepContext) -> Sharegpt:
     from tutelage.system.seals import file_sha256
 
-    if settings.max_tokens is None:
+    if settings.conversation_tokens is None:
         return Sharegpt(settings)
-    otherwise = "take curate.sharegpt.max_tokens out, and none is split"
-    path = tokenizer_file(NAME, "max_tokens", settings.tokenizer, otherwise)
+    otherwise = "take curate.sharegpt.conversation_tokens out, and none is split"
+    path = tokenizer_file(NAME, "conversation_tokens", settings.tokenizer, otherwise)
     return Sharegpt(settings, path.read_text(encoding="utf-8"), [file_sha256(path)])
 
 
