@@ -162,3 +162,10 @@ def test_a_row_without_a_final_answer_goes_with_those_that_contradict(tmp_path: 
     assert len(dropped) == 3
     path = tmp_path / "a.jsonl"
     assert dropped[2]["detail"] == f"no final answer, beside '4' in {path}:1 and '5' in {path}:2"
+
+
+@pytest.mark.timeout(10)
+def test_many_letters_behind_a_number_are_read_once() -> None:
+    """A unit may have a space before it or not: tried in all ways, sixty letters would take longer than the world."""
+    assert final_answer(f"#### 3 {'a' * 60}é") == f"3 {'a' * 60}é"
+    assert final_answer("The answer is therefore 1,200 pints of milk.") == "1200"

@@ -38,7 +38,7 @@ _ANSWER_WORDS: Final = 3
 SENTENCE_CHARACTERS: Final = 40
 """A reply of fewer characters is a label or an answer: how it begins and ends is no style."""
 _OF_SENTENCES: Final = frozenset({"capital_start", "full_stop"})
-_NUMBER: Final = re.compile(r"(?:[a-z]+ )*(-?\d[\d,]*(?:\.\d+)?)(?: ?[a-z%°]+)*")
+_NUMBER: Final = re.compile(r"(?:[a-z]+ )*(-?\d[\d,]*(?:\.\d+)?)(?: ?[a-z%°]+(?: [a-z%°]+)*)?")
 """An answer that is one number, with words and a unit around it: `therefore 3`, `120 pints`."""
 _MOST_NOTES: Final = 8
 _ANSWER: Final = re.compile(
