@@ -14,8 +14,9 @@ from tutelage.curate.quality.personal import Personal
 from tutelage.curate.quality.personal_patterns import iban_holds, luhn_holds
 from tutelage.curate.quality.refusal import known_languages
 from tutelage.curate.quality.repetition import MOST_REPEATED, MOST_TOP, repeated_words
+from tutelage.curate.quality.rule import ChunkTexts, RowTexts
 from tutelage.errors import ConfigError
-from tutelage.types import Conversation, Message
+from tutelage.types import Conversation, Message, ToolCall
 
 
 @pytest.mark.parametrize(
@@ -145,6 +146,26 @@ def test_the_shortcuts_change_no_verdict() -> None:
         verdicts.append(gopher(words))
         assert (repeated_words(words) is not None) == verdicts[-1], words
     assert len(set(verdicts)) == 2
+
+
+def test_personal_data_in_reasoning_and_in_arguments_of_calls_is_found_and_masked() -> None:
+    arguments = {"to": ["anna.k@webmail.net"], "card": 4539148803436467, "times": 3, "now": True, "note": None}
+    turn = Message(
+        "assistant", "Sent.", reasoning="Her mail is anna.k@webmail.net.", tool_calls=(ToolCall("send", arguments),)
+    )
+    row = Conversation((Message("user", "Write to her."), turn), HERE)
+    rule = Personal(PersonalSettings())
+
+    assert rule.screen(ChunkTexts([row])).tolist() == [True]
+    evidence = str(rule(RowTexts(row)))
+    assert evidence.startswith("3 found: ")
+    assert "webmail" not in evidence
+
+    masked = rule.masked(row).messages[1]
+    assert masked.content == "Sent."
+    assert masked.reasoning == "Her mail is [EMAIL]."
+    assert masked.tool_calls[0].arguments == arguments | {"to": ["[EMAIL]"], "card": "[CARD]"}
+    assert rule(RowTexts(rule.masked(row))) is None
 
 
 PERSONAL = {

@@ -1,9 +1,13 @@
-"""Personal data in any text of a row: found, dropped, reported or masked; the ledger never shows a datum whole."""
+"""Personal data in all that turns say, found, dropped, reported or masked; the ledger never shows a datum whole.
+
+Reasoning and arguments of calls are trained like other text, and looked at like it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +15,8 @@ from numpy.typing import NDArray
 from tutelage.config.curation_quality import PersonalSettings
 from tutelage.curate.quality.personal_patterns import MAY_BE_PERSONAL, NUMBERS, WRITTEN, PersonalKind, has_digits
 from tutelage.curate.quality.rule import ChunkTexts, RowTexts, RuleDefinition
-from tutelage.types import Conversation
+from tutelage.curate.texts import message_text
+from tutelage.types import Conversation, Message
 
 _SHOWN: Final = 2
 """Characters of a datum that the ledger shows."""
@@ -25,25 +30,42 @@ class Personal:
 
     def screen(self, chunk: ChunkTexts) -> NDArray[np.bool_]:
         """Rows with a key's beginning, an `@`, or six digits together."""
-        return chunk.turns.rows_with(MAY_BE_PERSONAL)
+        return chunk.said.rows_with(MAY_BE_PERSONAL)
 
     def __call__(self, row: RowTexts) -> str | None:
         """How many of each kind, and how the first one begins."""
         met: list[str] = []
         for message in row.conversation.messages:
-            if message.content:
-                met += (f"{kind.name} {_veiled(datum)}" for kind, datum in self._data(message.content))
+            met += (f"{kind.name} {_veiled(datum)}" for kind, datum in self._data(message_text(message)))
         if not met:
             return None
         return f"{len(met)} found: {', '.join(met[:5])}"
 
     def masked(self, conversation: Conversation) -> Conversation:
         """The row with `[EMAIL]`, `[PHONE]` and so on in the place of each datum."""
-        messages = list(conversation.messages)
-        for index, message in enumerate(messages):
-            if message.content:
-                messages[index] = replace(message, content=self.masked_text(message.content))
-        return replace(conversation, messages=tuple(messages))
+        return replace(conversation, messages=tuple(map(self._masked_turn, conversation.messages)))
+
+    def _masked_turn(self, message: Message) -> Message:
+        return replace(
+            message,
+            content=self._masked_value(message.content),
+            reasoning=self._masked_value(message.reasoning),
+            tool_calls=tuple(
+                replace(call, arguments=self._masked_value(call.arguments)) for call in message.tool_calls
+            ),
+        )
+
+    def _masked_value(self, value: Any) -> Any:
+        """A value of JSON, with masks in its texts; a number that is a datum becomes its mask."""
+        if isinstance(value, Mapping):
+            return {name: self._masked_value(inner) for name, inner in value.items()}
+        if isinstance(value, list):
+            return [self._masked_value(inner) for inner in value]
+        if not isinstance(value, str | int | float) or isinstance(value, bool):
+            return value
+        text = str(value)
+        masked = self.masked_text(text)
+        return value if masked == text else masked
 
     def masked_text(self, text: str) -> str:
         """A text with `[EMAIL]`, `[PHONE]` and so on in the place of each datum."""

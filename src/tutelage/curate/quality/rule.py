@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tutelage.config.curation_quality import RuleSettings
 from tutelage.curate.prose import outside_backticks
 from tutelage.curate.screens import TextColumn
+from tutelage.curate.texts import message_text
 from tutelage.types import Conversation, Message
 
 S = TypeVar("S", bound=RuleSettings)
@@ -83,6 +84,11 @@ class ChunkTexts:
     def turns(self) -> TextColumn:
         """The text of every turn; an empty one where there is none."""
         return TextColumn([[message.content or "" for message in row.messages] for row in self.conversations])
+
+    @cached_property
+    def said(self) -> TextColumn:
+        """All that every turn says: its text, reasoning and calls."""
+        return TextColumn([list(map(message_text, row.messages)) for row in self.conversations])
 
     @cached_property
     def learned(self) -> TextColumn:
