@@ -228,3 +228,10 @@ def test_a_text_of_two_languages_is_told_alike_in_every_process() -> None:
         for seed in "123"
     }
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("ending", ["So I do what I can, and that's it", "Of the five answers it is none of these"])
+def test_an_end_that_sentences_have_in_speech_is_no_cut(ending: str) -> None:
+    sentences = "The bus left at nine. It was raining all the way, and the road was closed. We came home late. "
+    assert finding("cut", chat("What then?", sentences + ending)) is None
+    assert finding("cut", chat("What then?", sentences + "We came home late because of the")) is not None
