@@ -12,12 +12,14 @@ import pytest
 from tests.support.curation_steps import Break, DropShort, FirstOfEach, Halve, Tidy, Turn
 from tutelage import formats
 from tutelage.config.curation import CurateSettings
+from tutelage.curate import stage_work
 from tutelage.curate.out_folder import WORK
 from tutelage.curate.pipeline import curate, sample
 from tutelage.curate.request import Curated, CurationRequest
 from tutelage.curate.step import CorpusStep, RowStep
 from tutelage.errors import ConfigError
 from tutelage.ledger import Ledger
+from tutelage.system.workers import Workers
 
 STEPS: tuple[RowStep | CorpusStep, ...] = (Tidy(), Halve(), DropShort(), Break(), FirstOfEach())
 
@@ -230,3 +232,23 @@ def test_what_a_row_says_of_itself_outlives_a_second_curation(tmp_path: Path) ->
         "category": "shop", "score": 0.5, "annotator": "a1", "judge.quality": 4,
     }  # fmt: skip
     assert kept["metadata"]["file"] == str(first / "data.jsonl")
+
+
+def test_workers_stay_from_stage_to_stage_and_end_with_the_curation(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Workers] = []
+
+    class Counted(Workers):
+        def __enter__(self) -> Workers:
+            started.append(self)
+            return super().__enter__()
+
+    monkeypatch.setattr(stage_work, "Workers", Counted)
+    settings = CurateSettings(steps=["normalize", "exact_duplicates", "near_duplicates"])
+    result = curate(CurationRequest((str(rows),), tmp_path / "out", settings, workers=2, chunk_rows=7))
+
+    assert sum(result.computed.values()) > 8, "there were stages with work for two"
+    (pool,) = started
+    assert [process.poll() is not None for process in pool._processes] == [True, True]
+    assert not [path for path in (tmp_path / "out").rglob("*.work") if path.is_file()]

@@ -23,7 +23,8 @@ def engine_for(request: CurationRequest, log: Callable[[str], None]) -> Iterator
         EngineError: there is no such cluster.
     """
     if request.engine == "local":
-        yield LocalEngine(request.process_count)
+        with LocalEngine(request.process_count) as local:
+            yield local
         return
     require_ray("--engine ray", "--engine local")
     from tutelage.curate.ray_engine import RayEngine

@@ -7,9 +7,11 @@ machine. An engine takes rows to it and puts the files in their place.
 from __future__ import annotations
 
 import gc
+import pickle
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -138,15 +140,23 @@ class FeatureWork:
         return Result(((features_file, one_batch(batches)),), seconds)
 
 
-@dataclass(frozen=True, slots=True)
 class LocalEngine:
-    """Processes of this machine.
+    """Processes of this machine, which stay from stage to stage; none is left when the block is left.
 
-    Attributes:
+    Args:
         workers: how many; one alone is this process itself.
     """
 
-    workers: int
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._open = ExitStack()
+        self._pool: Workers | None = None
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._open.close()
 
     def answers(self, work: Work, questions: Sequence[Question]) -> Iterator[Answer]:
         """Do the work of all stretches; answers come in the order of the questions.
@@ -154,19 +164,34 @@ class LocalEngine:
         Raises:
             FitError: the system ended a worker, as it does when memory runs out.
         """
-        if self.workers == 1 or len(questions) < 2:
+        if self._workers == 1 or len(questions) < 2:
             for question in questions:
                 yield _done(work, question)
             return
-        under_way: list[Any] = []
-        count = min(self.workers, len(questions))
-        with Workers(__name__, work, count, where=place_of, fix="use fewer workers: --workers 1") as pool:
+        pool, under_way = self._running(), list[Any]()
+        with tempfile.NamedTemporaryFile(dir=questions[0].folder, prefix=".", suffix=".work") as file:
+            pickle.dump(work, file, pickle.HIGHEST_PROTOCOL)
+            file.flush()
             for question in questions:
-                under_way.append(pool.submit(question))
-                if len(under_way) > AHEAD * count:
+                under_way.append(pool.submit(_Task(file.name, question)))
+                if len(under_way) > AHEAD * self._workers:
                     yield under_way.pop(0).result()
             for future in under_way:
                 yield future.result()
+
+    def _running(self) -> Workers:
+        """The processes, started for the first stage that has work for two: each start costs half a second."""
+        if self._pool is None:
+            workers = Workers(__name__, None, self._workers, where=_place_of_task, fix="use fewer workers: --workers 1")
+            self._pool = self._open.enter_context(workers)
+        return self._pool
+
+
+class _Task(NamedTuple):
+    """A question for a worker, and the file of the work, which it reads once."""
+
+    work: str
+    question: Question
 
 
 def work_on(work: Work, batch: pa.RecordBatch) -> Result:
@@ -196,12 +221,24 @@ def without_collections() -> Iterator[None]:
 
 
 def serve_worker() -> None:
-    """The worker's side: it starts with the work."""
+    """The worker's side: it keeps the work of the stage that it was asked of last."""
 
-    def prepare(work: Work) -> Callable[[Question], Answer]:
-        return lambda question: _done(work, question)
+    def prepare(_: None) -> Callable[[_Task], Answer]:
+        held: dict[str, Work] = {}
+
+        def answer(task: _Task) -> Answer:
+            if task.work not in held:
+                held.clear()
+                held[task.work] = pickle.loads(Path(task.work).read_bytes())  # noqa: S301 from a process of ours
+            return _done(held[task.work], task.question)
+
+        return answer
 
     serve(prepare)
+
+
+def _place_of_task(task: _Task) -> str:
+    return place_of(task.question)
 
 
 def _done(work: Work, question: Question) -> Answer:
