@@ -180,7 +180,7 @@ def test_parts_of_one_conversation_stay_on_one_side(tmp_path: Path, tiny_tokeniz
     path = write(tmp_path / "rows.jsonl", [row(*(f"turn {turn} of talk {n}" for turn in range(8))) for n in range(40)])
     settings = CurateSettings(
         steps=["sharegpt", "split"],
-        sharegpt=SharegptSettings(max_tokens=45, tokenizer=str(tiny_tokenizer_folder)),
+        sharegpt=SharegptSettings(conversation_tokens=45, tokenizer=str(tiny_tokenizer_folder)),
         split=SplitSettings(similarity=1.0),
     )
     funnel = curate(CurationRequest((str(path),), tmp_path / "out", settings, workers=1)).funnel

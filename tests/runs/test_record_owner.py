@@ -14,8 +14,8 @@ from tutelage.runs.folder import RECORD
 
 SOURCE = Path(tutelage.__file__).parent
 OWNER = "runs/metrics_log.py"
-REPLIES_OWNER = "evaluate/reply_log.py"
-"""Has a file of sealed lines, too: replies as they come."""
+REPLIES_OWNERS = {"evaluate/reply_log.py", "synthesize/reply_book.py"}
+"""Have files of sealed lines, too: replies as they come."""
 NAMING = {OWNER, "runs/folder.py", "runs/reading.py", "runs/curves.py"}
 """Who says the name: its owner, the folder's list of names, and the readers, in their notices."""
 OPENING = {"open", "read_bytes", "read_text", "write_bytes", "write_text", "write_json", "unlink", "rename", "replace"}
@@ -83,7 +83,7 @@ def test_nobody_opens_the_path_that_the_owner_gives() -> None:
 @pytest.mark.parametrize("function", ["numbered_lines", "sealed_line"])
 def test_one_module_reads_its_lines_and_writes_them(function: str) -> None:
     calls = ((module, node) for module, node in nodes() if isinstance(node, ast.Call) and name_of(node) == function)
-    assert modules_with(calls) == {OWNER, REPLIES_OWNER}
+    assert modules_with(calls) == {OWNER, *REPLIES_OWNERS}
 
 
 def test_the_owner_reads_it_in_one_function_and_writes_it_in_one_class() -> None:

@@ -42,6 +42,7 @@ def curated(
 
 if __name__ == "__main__":
     rows, out, events, engine, ended_by = sys.argv[1:]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts us in the background may have it ignored
     curated(
         Path(rows), Path(out), events=int(events), engine=cast("EngineName", engine), ended_by=signal.Signals[ended_by]
     )
