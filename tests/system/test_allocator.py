@@ -118,7 +118,7 @@ def test_p4_the_library_of_the_wheel_is_found_behind_those_of_the_system(
 def test_p4_the_better_allocator_really_gives_out_the_memory() -> None:
     assert HERE is not None
     code = (
-        "from tutelage.system.allocator import allocator_here; from tutelage.model.heap import trim_heap; "
+        "from tutelage.system.allocator import allocator_here; from tutelage.system.heap import trim_heap; "
         "trim_heap(); print(allocator_here())"
     )
     told = {

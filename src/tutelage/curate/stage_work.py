@@ -24,6 +24,7 @@ from tutelage.curate.judging import Judged, judge
 from tutelage.curate.step import CorpusStep, RowStep
 from tutelage.curate.store import ROWS_AT_ONCE, Rows, StoredRow, StoredRows, one_batch, rows_batch, write_batch
 from tutelage.system.files import write_bytes
+from tutelage.system.heap import trim_heap
 from tutelage.system.workers import Workers, serve
 
 if TYPE_CHECKING:
@@ -230,11 +231,21 @@ def serve_worker() -> None:
             if task.work not in held:
                 held.clear()
                 held[task.work] = pickle.loads(Path(task.work).read_bytes())  # noqa: S301 from a process of ours
-            return _done(held[task.work], task.question)
+            done = _done(held[task.work], task.question)
+            _return_memory()  # a worker waits while others work, and stays for the next stage
+            return done
 
         return answer
 
     serve(prepare)
+
+
+def _return_memory() -> None:
+    """Give free pages of Arrow's pool and of the heap back to the system."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
+    trim_heap()
 
 
 def _place_of_task(task: _Task) -> str:

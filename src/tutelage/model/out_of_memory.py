@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from tutelage.errors import TutelageError
-from tutelage.model.heap import trim_heap
+from tutelage.system.heap import trim_heap
 
 ALLOCATION_FAILURES = (
     "DefaultCPUAllocator: can't allocate memory",

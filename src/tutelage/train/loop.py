@@ -21,12 +21,12 @@ from tutelage.distributed.collective_errors import failures
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import TrainingError, TutelageError, cause_of, command
 from tutelage.model.base_outputs import HeldToBase
-from tutelage.model.heap import TRIM_EVERY_STEPS, trim_heap
 from tutelage.model.token_weights import TokenWeights, TrainingLoss, token_weights_of
 from tutelage.optim.lr_schedule import LRSchedule
 from tutelage.optim.master_weights import MasterWeights
 from tutelage.runs.metrics_log import HeldoutRecord, StepRecord
 from tutelage.system.hardware import peak_bytes
+from tutelage.system.heap import TRIM_EVERY_STEPS, trim_heap
 from tutelage.train.abort import abort_before_step
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.intermediate import Intermediate, keep_start, measured_where_due

@@ -33,7 +33,6 @@ from tutelage.evaluate.saved_results import read_eval_result, write_eval_result
 from tutelage.evaluate.suite import EvalResult, EvalSuite, Metrics
 from tutelage.export.model_folder import save_trained
 from tutelage.model.adapters.prompt_tuning import without_prompt
-from tutelage.model.heap import trim_heap
 from tutelage.report.console.progress import Screen
 from tutelage.report.console.terminal import Terminal
 from tutelage.runs import folder as run_files
@@ -41,6 +40,7 @@ from tutelage.runs.fingerprint import explain_missing_paths, read_inputs, skippe
 from tutelage.runs.metrics_log import Recorder, RowsRecord, record_path
 from tutelage.runs.tracker_group import TrackerGroup
 from tutelage.system.allocator import allocator_warning
+from tutelage.system.heap import trim_heap
 from tutelage.train.abort import row_tokens_after_out_of_memory
 from tutelage.train.announcement import announce_architecture, announce_model
 from tutelage.train.checkpoint import Checkpoints, Progress
