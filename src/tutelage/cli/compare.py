@@ -12,6 +12,7 @@ from typing import Annotated, Literal, TypeAlias
 import typer
 from rich.text import Text
 
+from tutelage.cli.endpoint_options import key_option, url_option
 from tutelage.cli.keys import reading_keys
 from tutelage.cli.run_options import AsJson
 from tutelage.config.sections import LARGEST_COUNT
@@ -56,23 +57,11 @@ Questions = Annotated[Only, typer.Option("--only", help="Of runs: replies to the
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="So many pairs, drawn from all.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of the order of pairs and of the sides.")]
 JUDGE = "With --by judge"
-Url = Annotated[
-    str | None,
-    typer.Option(
-        "--endpoint", metavar="URL", rich_help_panel=JUDGE,
-        help="Base URL of any OpenAI-compatible server, such as http://127.0.0.1:8000/v1.",
-    ),
-]  # fmt: skip
+Url = Annotated[str | None, url_option(JUDGE)]
 JudgeModel = Annotated[
     str | None, typer.Option("--model", metavar="NAME", rich_help_panel=JUDGE, help="The judge's name there.")
 ]
-KeyEnv = Annotated[
-    str | None,
-    typer.Option(
-        "--key-env", metavar="VARIABLE", rich_help_panel=JUDGE,
-        help="Environment variable with the key; without it none is sent.",
-    ),
-]  # fmt: skip
+KeyEnv = Annotated[str | None, key_option(JUDGE)]
 MaxRequests = Annotated[
     int | None,
     typer.Option("--max-requests", min=1, rich_help_panel=JUDGE, help="Send no more, repeated ones included."),

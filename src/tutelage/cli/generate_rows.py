@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tutelage.cli.data_options import AsJson
+from tutelage.cli.endpoint_options import key_option, url_option
 from tutelage.errors import ConfigError, DependencyError, TutelageError, command
 from tutelage.report.console.progress import Screen
 from tutelage.report.console.terminal import Terminal, print_json
@@ -48,20 +49,8 @@ DrawSeed = Annotated[
     int, typer.Option("--seed", min=0, help="Of which examples are shown, and of a local model's draws.")
 ]
 Template = Annotated[str | None, typer.Option("--template", help="Chat template of a local model; default: its own.")]
-Url = Annotated[
-    str | None,
-    typer.Option(
-        "--endpoint", metavar="URL", rich_help_panel=AT_ENDPOINT,
-        help="Base URL of any OpenAI-compatible server, such as http://127.0.0.1:8000/v1.",
-    ),
-]  # fmt: skip
-KeyEnv = Annotated[
-    str | None,
-    typer.Option(
-        "--key-env", metavar="VARIABLE", rich_help_panel=AT_ENDPOINT,
-        help="Environment variable with the key; without it none is sent.",
-    ),
-]  # fmt: skip
+Url = Annotated[str | None, url_option(AT_ENDPOINT)]
+KeyEnv = Annotated[str | None, key_option(AT_ENDPOINT)]
 MaxRequests = Annotated[
     int | None, typer.Option("--max-requests", min=1, rich_help_panel=AT_ENDPOINT, help="Send no more this time.")
 ]

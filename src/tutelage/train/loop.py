@@ -185,20 +185,13 @@ def train(
             trained_tokens=progress.trained_tokens + batch.trained_tokens,
             recent_losses=_remembered(loss, progress, spike_guard, training_loss),
         )
-        record = StepRecord(
-            step=progress.steps_done,
-            epoch=batch.epoch,
-            loss=loss,
-            learning_rate=learning_rate,
-            gradient_norm=norm,
-            tokens=int(tokens),
-            trained_tokens=batch.trained_tokens,
-            tokens_per_second=tokens / seconds,
-            elapsed_seconds=listener.elapsed_seconds,
-            peak_bytes=peak_bytes(),
-            divergence=divergence / held_weight if held_weight else None,
-        )
-        listener.tell(record)
+        listener.tell(
+            StepRecord(
+                progress.steps_done, batch.epoch, loss, learning_rate, norm, int(tokens), batch.trained_tokens,
+                tokens / seconds, listener.elapsed_seconds, peak_bytes(),
+                divergence=divergence / held_weight if held_weight else None,
+            )
+        )  # fmt: skip
         if progress.steps_done % TRIM_EVERY_STEPS == 0:
             trim_heap()
 
@@ -209,13 +202,7 @@ def train(
             heldout_loss = _measured(heldout, optimizer, progress, checkpoints)
             model.train()
             listener.tell(HeldoutRecord(progress.steps_done, heldout_loss, listener.elapsed_seconds))
-            if math.isfinite(heldout_loss) and (progress.best_loss is None or heldout_loss < progress.best_loss):
-                progress = replace(
-                    progress, best_loss=heldout_loss, best_step=progress.steps_done, evaluations_since_best=0
-                )
-                checkpoints.save_best(optimizer, progress)
-            else:
-                progress = replace(progress, evaluations_since_best=progress.evaluations_since_best + 1)
+            progress = _best_so_far(heldout_loss, optimizer, progress, checkpoints)
 
         # 6. Task, general set and divergence, where they are due; the weights that forgot little enough are kept.
         progress = measured_where_due(
@@ -270,6 +257,17 @@ def _patient_anew(progress: Progress, schedule: LRSchedule) -> Progress:
     if not schedule.was_extended_at(progress.steps_done):
         return progress
     return replace(progress, evaluations_since_best=0, forgot_step=None)
+
+
+def _best_so_far(
+    heldout_loss: float, optimizer: MasterWeights, progress: Progress, checkpoints: Checkpoints
+) -> Progress:
+    """The progress with this held-out loss; weights that are better than all before are kept."""
+    if not math.isfinite(heldout_loss) or (progress.best_loss is not None and heldout_loss >= progress.best_loss):
+        return replace(progress, evaluations_since_best=progress.evaluations_since_best + 1)
+    progress = replace(progress, best_loss=heldout_loss, best_step=progress.steps_done, evaluations_since_best=0)
+    checkpoints.save_best(optimizer, progress)
+    return progress
 
 
 def _measured(

@@ -23,6 +23,14 @@ BEGINNING = """<!DOCTYPE html>
 <meta name="generator" content="tutelage">
 """
 """How each of our pages begins, and no other file: what begins otherwise is not ours to write over."""
+HEAD = (
+    BEGINNING
+    + """<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{{ policy }}">
+<meta name="color-scheme" content="light dark">
+"""
+)
+"""What stands before the title in each template."""
 SCRIPT_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 """What must not stand raw in a script block: the parser would see a tag or an entity, older scripts a line end."""
 
@@ -60,9 +68,9 @@ def own_parts(
 
 @cache
 def template(name: str) -> Template:
-    """One of our page templates; everything that it is given is escaped."""
+    """One of our page templates, its file beginning behind `HEAD`; everything that it is given is escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_asset(name))
+    return environment.from_string(HEAD + _asset(name))
 
 
 def require_free_or_own(target: Path, *, fix: str) -> None:
