@@ -175,3 +175,11 @@ def test_a_table_is_found_in_the_data_folder_first(write_task: Write, write_rows
     beside = write_rows(town_rows(1))
     assert table_source(task, None) == str(beside)
     assert table_source(task, str(tmp_path / "data")) == str(there)
+
+
+def test_a_data_folder_that_is_not_there_is_no_reason_to_look_elsewhere(
+    write_task: Write, write_rows: Write, tmp_path: Path
+) -> None:
+    write_rows(town_rows(1))
+    with pytest.raises(ConfigError, match="no such folder of tables"):
+        table_source(read_task(write_task()), str(tmp_path / "tabels"))

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tutelage.errors import DataError, SourceNotFoundError
+from tutelage.errors import ConfigError, DataError, SourceNotFoundError
 from tutelage.formats.names import fields_for
 from tutelage.formats.rawrow import RawRow
 from tutelage.formats.shapes import ShapeTable
@@ -51,9 +51,18 @@ def table_source(task: Task, data_folder: str | None) -> str:
     """Where the task's table is: in the data folder, beside the task file, or from the current folder.
 
     Raises:
+        ConfigError: there is no such data folder.
         SourceNotFoundError: a path that is in none of them.
     """
     table = task.file.table
+    if data_folder and not Path(data_folder).expanduser().is_dir():
+        raise ConfigError(
+            "There is no such folder of tables",
+            where="--data-folder, or synthesize.tasks.data_folder",
+            found=data_folder,
+            expected="a folder",
+            fix="write its name as it is, or leave it out: tables are then looked for beside the task files, and here",
+        )
     folders = [*([Path(data_folder).expanduser()] if data_folder else []), task.path.parent, Path()]
     for folder in folders:
         if (folder / table).exists():
