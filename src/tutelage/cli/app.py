@@ -23,6 +23,7 @@ from tutelage.cli.crash import STATUS, crash_lines, of_the_system
 from tutelage.cli.curate import curate
 from tutelage.cli.doctor import doctor
 from tutelage.cli.evaluate import evaluate
+from tutelage.cli.export import export
 from tutelage.cli.outlet import Outlet, OutputEndedError, open_streams
 from tutelage.cli.plan import plan
 from tutelage.cli.report import report
@@ -46,7 +47,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS = (see, check, curate, plan, train, evaluate, compare, chat, report, doctor)
+COMMANDS = (see, check, curate, plan, train, evaluate, compare, chat, export, report, doctor)
 for command in COMMANDS:
     app.command()(command)
 GROUPS = {"synthesize": synthesize}
