@@ -78,3 +78,8 @@ def _is_of_word(character: str) -> bool:
 
 def _is_unspaced(character: str) -> bool:
     return character > "\u0dff" and any(first <= ord(character) <= last for first, last in UNSPACED)
+
+
+def has_word(text: str, word: str) -> bool:
+    """Whether a word, or several, stand in a text as whole words, in any case."""
+    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) is not None

@@ -6,7 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+import tomli_w
+
 from tests.support.commands import Ran
+from tests.synthesize.tasks.conftest import TASK as TOWNS
+from tests.synthesize.tasks.conftest import town_rows
 
 Run = Callable[..., Ran]
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,3 +78,66 @@ def test_missing_tables_and_wrong_words_say_what_to_do(run: Run, tmp_path: Path)
     assert "information extraction" in error(TASK, "--data-folder", ROOT, "-o", tmp_path / "out", "--hold-out", "sums")
     unknown = run("synthesize", "tasks", TASK, "--set", "synthesize.tasks.exemplar=3", model=None)
     assert "synthesize.tasks.exemplars" in unknown.err
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe in the current folder, of two tasks, with the cluster of the second held out."""
+    monkeypatch.chdir(tmp_path)
+    other = TOWNS.replace("town_mood", "letter").replace('"sentiment"', '"letters"').replace("towns.jsonl", "l.jsonl")
+    for name, text in (("town_mood", TOWNS), ("letter", other)):
+        (tmp_path / "tasks").mkdir(exist_ok=True)
+        (tmp_path / "tasks" / f"{name}.toml").write_text(text, encoding="utf-8")
+    letters = [row | {"text": f"Letter {n} came by sea and says {n * 31} times that {n + 9} is a good number"}
+               for n, row in enumerate(town_rows(40))]  # fmt: skip
+    for table, rows in (("towns", town_rows(60)), ("l", letters)):
+        path = tmp_path / "tables" / f"{table}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    settings = {
+        "name": "towns",
+        "model": {"name": str(tiny_model_folder), "method": "full", "precision": "fp32", "threads": 1},
+        "synthesize": {"tasks": {"tasks": ["tasks"], "data_folder": "tables", "hold_out": ["letters"],
+                                 "held_out_items": 20, "held_out_written": 12, "longest_input": 60}},
+        "data": {"train": ["made/data.jsonl"]},
+        "pack": {"max_seq_length": 256},
+        "train": {"epochs": 1.0, "batch_size": 8},
+        "evaluate": {"general": ["made/evaluation.jsonl"], "max_new_tokens": 4},
+    }  # fmt: skip
+    (tmp_path / "towns.toml").write_text(tomli_w.dumps(settings), encoding="utf-8")
+    return tmp_path / "towns.toml"
+
+
+def test_a_recipe_makes_its_rows_and_is_trained_and_measured_on_what_it_held_out(run: Run, recipe: Path) -> None:
+    ran = run("synthesize", "tasks", recipe.name, "--workers", "1", model=None)
+    assert ran.code == 0, ran.err
+    assert "next: tutelage train towns.toml" in ran.out
+    assert "input_too_long" in ran.out  # counted by the model's own tokenizer
+    ran = run("train", recipe.name, model=None)
+    assert ran.code == 0, ran.err
+    result = json.loads((recipe.parent / "runs/towns/result.json").read_text(encoding="utf-8"))
+    assert result["multiple_choice"]["items"] == 20
+    capabilities = result["uncertainty"]["capabilities"]
+    assert {name: found["items"] for name, found in capabilities.items()} == {"letter": 20, "letter, written": 12}
+    assert all(found["change"] is not None for found in capabilities.values())
+
+
+def test_a_held_out_cluster_under_another_name_stops_a_recipe_before_it_is_trained(run: Run, recipe: Path) -> None:
+    tables = recipe.parent / "tables"
+    rows = [json.loads(line) for line in (tables / "l.jsonl").read_text(encoding="utf-8").splitlines()]
+    relabeled = "".join(json.dumps(row | {"label": 1 - row["label"]}) + "\n" for row in rows[:25])
+    (tables / "towns.jsonl").write_text(relabeled, encoding="utf-8")
+    ran = run("synthesize", "tasks", recipe.name, "--workers", "1", model=None)
+    assert ran.code == 1
+    assert "What is held out is trained under another name" in ran.err
+    assert "town_mood has near-duplicates of 25 rows (62.5%) of letter" in ran.err
+    assert not (recipe.parent / "made").exists()
+
+
+def test_a_recipe_without_tasks_or_without_its_rows_says_what_to_do(run: Run, recipe: Path) -> None:
+    ran = run("train", recipe.name, model=None)
+    assert ran.code == 1
+    assert "tutelage synthesize tasks towns.toml" in ran.err
+    ran = run("synthesize", "tasks", recipe.name, "--set", "synthesize.tasks.tasks=[]", model=None)
+    assert ran.code == 1
+    assert "synthesize tasks TASKS -c towns.toml" in ran.err

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.render.test_published import with_chatml
 from tutelage.errors import DataError
 from tutelage.evaluate.choice_items import ChoiceItem, read_choices
 from tutelage.evaluate.choice_replies import answer_only_replies, weighed_replies
+from tutelage.evaluate.choice_summary import choice_measure
 from tutelage.evaluate.multiple_choice import (
     above_chance,
     agreement,
@@ -29,7 +31,8 @@ from tutelage.evaluate.multiple_choice import (
 )
 from tutelage.model.architecture import architecture_of
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
-from tutelage.runs.multiple_choice import WAYS, ChoiceScores
+from tutelage.report.likelihoods import choice_sentences
+from tutelage.runs.multiple_choice import WAYS, ChoiceScores, choice_measure_in
 from tutelage.types import Address, Message
 
 MATERIAL = Path(__file__).resolve().parents[2].parent / "shared/material"
@@ -178,6 +181,26 @@ def test_a_tie_is_no_right_answer_and_neither_is_a_number_that_is_none() -> None
     undefined = ChoiceScores((math.nan, -1.0), (math.nan, -1.0), (1, 1))
 
     assert set(map(tuple, chosen_rightly([item, item], [tied, undefined]).values())) == {(False, False)}
+
+
+def test_each_topic_has_its_own_shares_and_few_questions_are_none() -> None:
+    def item(topic: str) -> ChoiceItem:
+        return replace(question("a", "b"), topic=topic)
+
+    right, wrong = ChoiceScores((-1.0, -2.0), (-1.0, -1.0), (1, 1)), ChoiceScores((-2.0, -1.0), (-1.0, -1.0), (1, 1))
+    items = [*[item("towns")] * 10, *[item("sums")] * 12, *[item("few")] * 3]
+    measure = choice_measure(items, [wrong] * 25, [*[right] * 10, *[wrong] * 15])
+    assert measure is not None
+    assert {name: (found.items, found.before["sum"], found.after["sum"]) for name, found in measure.topics.items()} == {
+        "towns": (10, 0.0, 1.0), "sums": (12, 0.0, 0.0),
+    }  # fmt: skip
+    assert measure.topics["towns"].shares["sum"].change is not None
+    assert measure.after["sum"] == 0.4
+    saved = {"multiple_choice": json.loads(json.dumps(asdict(measure)))}
+    assert choice_measure_in(saved) == measure
+    said = choice_sentences(measure)
+    assert len(said) == 3
+    assert said[1].startswith("  towns: Multiple choice, 10 questions")
 
 
 def test_chance_is_that_of_each_item() -> None:

@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tutelage.errors import DataError
@@ -84,6 +85,16 @@ def test_of_saved_splits_train_is_read(put, load):
     put("all/dataset_dict.json", json.dumps({"splits": ["a", "b"]}))
     with pytest.raises(DataError, match="several splits"):
         load(folder)
+
+
+def test_of_a_folder_of_data_designer_its_batches_are_read_and_not_what_lies_beside(put, load):
+    table = pa.Table.from_pylist(ROWS)
+    folder = put("made/builder_config.json", json.dumps({"data_designer": {}, "library_version": "0.9.7"})).parent
+    put("made/metadata.json", json.dumps({"actual_num_records": 3}))
+    for name in ("parquet-files/batch_00000.parquet", "processors-files/chat/batch_00000.parquet"):
+        (folder / name).parent.mkdir(parents=True)
+        pq.write_table(table, folder / name)
+    assert load(folder).texts == SAID
 
 
 @pytest.mark.parametrize("key", ["data", "rows", "examples", "train"])

@@ -8,13 +8,13 @@ from typing import Annotated
 import tomli_w
 import typer
 
-from tutelage import config
 from tutelage.cli.curate import Changed, MaxRows, NoPage, Workers, required_out
 from tutelage.cli.data_options import AsJson
 from tutelage.cli.generate_rows import add_generators
+from tutelage.cli.tasks_recipe import asked_tasks
 from tutelage.config.settings import Settings
 from tutelage.curate.out_folder import CARD, EVALUATION, HELD_OUT, MANIFEST, PAGE
-from tutelage.errors import SourceNotFoundError
+from tutelage.errors import SourceNotFoundError, command
 from tutelage.report.console.curation import StageBars
 from tutelage.report.console.progress import Screen
 from tutelage.report.console.terminal import Terminal, print_json
@@ -27,7 +27,7 @@ synthesize = typer.Typer(
     add_completion=False,
 )
 
-Tasks = Annotated[list[str], typer.Argument(help="Task files (TOML), or folders with such.")]
+Tasks = Annotated[list[str], typer.Argument(help="A recipe; or task files (TOML), or folders with such.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the rows, the books and the card.")]
 Config = Annotated[
     str | None, typer.Option("--config", "-c", help="A TOML file with a table synthesize.tasks, such as a recipe.")
@@ -76,14 +76,17 @@ def tasks_command(
     what it holds, so the same command gives the same bytes. At most 30,000 rows of a task, and rates that stop to grow
     at 3,000, unless curate.mix says otherwise. --limit is of each table.
 
-    Try: tutelage synthesize tasks recipes/flan/tasks --data-folder . --skip-missing --dry-run
+    With a recipe, its tasks are taken, its folder for the rows and its model's tokenizer, and `tutelage train RECIPE`
+    goes on from there.
+
+    Try: tutelage synthesize tasks recipes/flan.toml --data-folder . --skip-missing --dry-run
     """
     terminal, errors = Terminal(), Terminal(stderr=True)
-    tasks = read_tasks(sources)
     named = {"data_folder": data_folder, "hold_out": hold_out, "tokenizer": tokenizer}
     # As TOML, so that a name that looks like a number stays a text.
     options = [f"synthesize.tasks.{tomli_w.dumps({name: value}).strip()}" for name, value in named.items() if value]
-    settings = config.load_curation(recipe, [*(changed or []), *options], sources=["-"])
+    asked = asked_tasks(sources, recipe, [*(changed or []), *options], log=errors.write_line)
+    settings, tasks = asked.settings, read_tasks(asked.tasks)
     folder = settings.synthesize.tasks.data_folder
     present, missing = present_tasks(tasks, folder)
     if list_tasks:
@@ -95,13 +98,15 @@ def tasks_command(
         _show(terminal, settings, tasks)
         errors.write_line("Samples; nothing was written.")
         return
-    folder_out = required_out(out, "synthesize tasks", "synthesize tasks TASKS -o flan")
+    folder_out = required_out(out or asked.folder, "synthesize tasks", "synthesize tasks TASKS -o flan")
     with StageBars(Screen(errors)) as bars:
         made = synthesize_tasks(
             settings, tasks, folder_out, max_rows=max_rows, workers=workers, log=errors.write_line, progress=bars.show,
             page=None if no_page else CurationPage(),
         )  # fmt: skip
     _report(terminal, made, folder_out, as_json=as_json)
+    if asked.recipe is not None and not as_json:
+        terminal.write_line(f"next: {command('train', asked.recipe)}")
 
 
 def _present(present: list[Task], missing: list[Task], errors: Terminal) -> list[Task]:

@@ -21,6 +21,7 @@ from tutelage.cli.launch import in_processes, started_already
 from tutelage.cli.outlet import Outlet
 from tutelage.cli.replay import replay_run
 from tutelage.cli.run_options import AsJson, MostForgotten
+from tutelage.cli.tasks_recipe import require_rows_made
 from tutelage.cli.train_options import (
     Checkpoint,
     DryRun,
@@ -165,7 +166,9 @@ def _loaded_settings(recipe: str | None, overrides: list[str], resume: str | Non
         raise ConfigError(
             "No recipe given", expected="tutelage train RECIPE.toml", fix="try: tutelage train recipes/quickstart.toml"
         )
-    return config.load(recipe, [*overrides, *(["data.strict=true"] if strict else [])])
+    settings = config.load(recipe, [*overrides, *(["data.strict=true"] if strict else [])])
+    require_rows_made(settings, recipe)
+    return settings
 
 
 def _settings_of_resumed(folder: Path, arguments: list[str]) -> config.Settings:

@@ -8,13 +8,14 @@ from tutelage.config.curation import CurateSettings
 from tutelage.config.data import DataSettings
 from tutelage.config.explaining import FieldHelp, explain, questions
 from tutelage.config.method import LoraSettings, PromptSettings, QloraSettings
-from tutelage.config.reading import dump, from_mapping, load, load_curation
+from tutelage.config.reading import NO_MODEL, dump, from_mapping, load, load_curation, makes_rows
 from tutelage.config.sections import EvaluateSettings, ModelSettings, PackSettings, RenderSettings
 from tutelage.config.settings import Settings
 from tutelage.config.synthesis import SynthesizeSettings
 from tutelage.config.training import TrainSettings
 
 __all__ = [
+    "NO_MODEL",
     "CurateSettings",
     "DataSettings",
     "EvaluateSettings",
@@ -33,5 +34,6 @@ __all__ = [
     "from_mapping",
     "load",
     "load_curation",
+    "makes_rows",
     "questions",
 ]

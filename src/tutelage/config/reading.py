@@ -75,6 +75,14 @@ def load_curation(path: str | Path | None, overrides: Sequence[str] = (), *, sou
     return _build(values, overrides, origin, name=None)
 
 
+def makes_rows(path: str | Path) -> bool:
+    """Whether a file is a recipe with a table `synthesize`; one that cannot be read is none."""
+    try:
+        return Path(path).is_file() and "synthesize" in tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
 def _read(path: Path) -> tuple[dict[str, Any], Origin]:
     text = _read_text(path)
     try:

@@ -16,6 +16,12 @@ FORMS = ("zero_shot", "few_shot", "chain_of_thought", "few_shot_chain_of_thought
 class TaskSettings(Section):
     """How labelled tables become instructions. Only `tutelage synthesize tasks` reads it."""
 
+    tasks: list[Text] = Field(
+        default=[],
+        description="Task files, or folders with such, for a recipe that is itself named in place of them; from the "
+        "current folder.",
+        json_schema_extra={"source": "the user's: which tasks the recipe is made of"},
+    )
     data_folder: Text | None = Field(
         default=None,
         description="The folder that a task's table is looked for in, before the folder of the task file.",
@@ -61,6 +67,17 @@ class TaskSettings(Section):
         "has no more.",
         json_schema_extra={"source": "our choice; Wei et al. 2022, section 4.4, take up to 16", "usual": [1, 16]},
     )
+    without_options: Share = Field(
+        default=0.0,
+        le=1,
+        description="Share of the rows with choices whose prompt does not list them; wordings that name options_list "
+        "always do.",
+        json_schema_extra={
+            "source": "0: Wei et al. 2022, section 2.2; 0.5: Longpre et al. 2023 (google-research/FLAN, "
+            "flan/v2/run_example.py, lines 47 to 62)",
+            "usual": [0.0, 0.5],
+        },
+    )
     longest_input: int = Field(
         default=1024,
         ge=1,
@@ -87,6 +104,18 @@ class TaskSettings(Section):
         le=LARGEST_COUNT,
         description="The most rows of a held-out task that become evaluation items, drawn by what they hold.",
         json_schema_extra={"source": "our choice: 1,000 items give an interval of 3 points", "usual": [100, 10000]},
+    )
+    held_out_written: int = Field(
+        default=100,
+        ge=0,
+        le=LARGEST_COUNT,
+        description="Of the items with choices of a held-out task, so many are also asked for a reply in words, which "
+        "is right where it names the right choice and no other.",
+        json_schema_extra={
+            "source": "Wei et al. 2022, section 2.2, rank the choices; of replies in words a part is enough, as each "
+            "takes as long as some hundred choices",
+            "usual": [0, 1000],
+        },
     )
     held_out_similarity: float = Field(
         default=0.8,

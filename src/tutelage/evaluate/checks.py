@@ -12,6 +12,7 @@ from tutelage.evaluate.check_model import CheckModel
 from tutelage.evaluate.checkers.timed import fits
 from tutelage.evaluate.instructions.instruction import Instruction
 from tutelage.evaluate.instructions.kinds import instruction_of
+from tutelage.words import has_word
 
 Words = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 
@@ -24,7 +25,7 @@ class ContainsAny(CheckModel):
 
     def passes(self, text: str) -> bool:
         """Look at a stripped reply."""
-        return any(_has_word(text, value) for value in self.values)
+        return any(has_word(text, value) for value in self.values)
 
 
 class ContainsAll(CheckModel):
@@ -35,7 +36,7 @@ class ContainsAll(CheckModel):
 
     def passes(self, text: str) -> bool:
         """Look at a stripped reply."""
-        return all(_has_word(text, value) for value in self.values)
+        return all(has_word(text, value) for value in self.values)
 
 
 class Excludes(CheckModel):
@@ -46,7 +47,7 @@ class Excludes(CheckModel):
 
     def passes(self, text: str) -> bool:
         """Look at a stripped reply."""
-        return not any(_has_word(text, value) for value in self.values)
+        return not any(has_word(text, value) for value in self.values)
 
 
 class Regex(CheckModel):
@@ -195,7 +196,3 @@ CHECKS: dict[str, type[CheckModel]] = {
     get_args(check_type.model_fields["kind"].annotation)[0]: check_type for check_type in get_args(Check)
 }
 """Each kind by its name."""
-
-
-def _has_word(text: str, word: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) is not None

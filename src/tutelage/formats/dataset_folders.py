@@ -1,4 +1,7 @@
-"""Folders that the `datasets` library wrote with `save_to_disk`: which of their files hold the rows, in which order."""
+"""Folders that tools wrote as a whole: which of their files hold the rows, in which order.
+
+Those of the `datasets` library (`save_to_disk`) and of data-designer.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,9 @@ from tutelage.errors import DataError
 
 _STATE: Final = "state.json"
 _SPLITS: Final = "dataset_dict.json"
+_DESIGN: Final = "builder_config.json"
+"""Beside the rows of data-designer: how they were made."""
+_BATCHES: Final = "parquet-files"
 
 
 def saved_files(folder: Path, note: Callable[[str], None]) -> list[Path] | None:
@@ -37,7 +43,7 @@ def saved_files(folder: Path, note: Callable[[str], None]) -> list[Path] | None:
             note(f"{folder} holds the splits {', '.join(splits)}; {split} is read, and not {others}")
         return saved_files(folder / split, note)
     if not (folder / _STATE).is_file():
-        return None
+        return _designed_files(folder)
     names = [
         entry.get("filename") if isinstance(entry, dict) else None for entry in _member(folder / _STATE, "_data_files")
     ]
@@ -52,6 +58,13 @@ def saved_files(folder: Path, note: Callable[[str], None]) -> list[Path] | None:
             fix="copy the folder again",
         )
     return files
+
+
+def _designed_files(folder: Path) -> list[Path] | None:
+    """The batches of a data set of data-designer; what a step behind it made of them lies in folders of its own."""
+    if not (folder / _DESIGN).is_file():
+        return None
+    return sorted((folder / _BATCHES).glob("*.parquet")) or None
 
 
 def _member(path: Path, name: str) -> list[Any]:

@@ -23,7 +23,16 @@ def likelihood_sentences(losses: Mapping[str, PlaceMeasure], choices: ChoiceMeas
         sentences += [f"  {source}: {_rate_text(found)}" for source, found in shown]
         if len(measure.sources) > len(shown):
             sentences.append(f"  {len(measure.sources) - len(shown)} more sources in result.json")
-    return (*sentences, *(() if choices is None else (choice_sentence(choices),)))
+    return (*sentences, *(() if choices is None else choice_sentences(choices)))
+
+
+def choice_sentences(measure: ChoiceMeasure) -> tuple[str, ...]:
+    """One over all questions, and one for each of few topics."""
+    shown = list(measure.topics.items())[:MOST_SOURCES]
+    sentences = [choice_sentence(measure), *(f"  {name}: {choice_sentence(found)}" for name, found in shown)]
+    if len(measure.topics) > len(shown):
+        sentences.append(f"  {len(measure.topics) - len(shown)} more topics in result.json")
+    return tuple(sentences)
 
 
 def choice_sentence(measure: ChoiceMeasure) -> str:

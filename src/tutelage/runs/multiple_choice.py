@@ -50,6 +50,7 @@ class ChoiceMeasure:
         above_before: each share with 0 for guessing and 1 for all right, below 0 where guesses do better.
         above_after: the same.
         shares: intervals, and changes with Holm's adjustment for the ways among themselves.
+        topics: the same of the questions of each topic, without topics of its own; empty where there are not two.
     """
 
     items: int
@@ -61,6 +62,7 @@ class ChoiceMeasure:
     shares: Mapping[str, ShareUncertainty] = field(default_factory=dict)
     above_before: Mapping[str, float] = field(default_factory=dict)
     above_after: Mapping[str, float] = field(default_factory=dict)
+    topics: Mapping[str, ChoiceMeasure] = field(default_factory=dict)
 
 
 def scores_in(saved: Any) -> tuple[ChoiceScores, ...]:
@@ -88,6 +90,8 @@ def read_choice_measure(fields: Fields) -> ChoiceMeasure | None:
         {way: share for way, share in fields.inner(side).numbers().items() if way in WAYS and share is not None}
         for side in ("before", "after", "above_before", "above_after")
     )
+    by_topic = fields.inner("topics")
+    topics = {name: read_choice_measure(by_topic.inner(name)) for name in by_topic.content}
     return ChoiceMeasure(
         items,
         chance,
@@ -98,6 +102,7 @@ def read_choice_measure(fields: Fields) -> ChoiceMeasure | None:
         read_shares(fields.inner("shares")),
         above_before,
         above_after,
+        {name: measure for name, measure in topics.items() if measure is not None},
     )
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.formats.row_shapes.conftest import ROWS
@@ -101,3 +103,27 @@ def test_talks_without_an_assistant_are_refused(load, name):
 def test_a_file_of_plain_text_that_is_a_chat_is_refused(put, load):
     with pytest.raises(DataError, match="WhatsApp"):
         load(put("chat.txt", "[02/01/26, 10:15:22] Ada: hi\n[02/01/26, 10:15:40] Bo: hi\n"))
+
+
+def test_the_trace_of_data_designer_is_what_the_model_was_asked(shape_rows):
+    first, _second = shape_rows("data_designer").conversations
+    assert first.messages == (
+        Message("system", "You answer in one line."),
+        Message("user", "What is the 15th thing to know?"),
+        Message("assistant", "Here is answer 19."),
+    )
+    assert first.metadata == {
+        "topic": "ships",
+        "category": "ships",  # what a column `topic` is called elsewhere
+        "id": "5af0aca2d64648e0a05cf4fe14fbc7d5",
+        "quality.Clear": 4,
+    }
+
+
+def test_two_traces_of_data_designer_are_two_conversations_and_none_is_chosen(shape_rows, put, load):
+    turns = [{"role": "user", "content": "Name a port."}, {"role": "assistant", "content": "Kiel."}]
+    row = {"port__trace": turns, "port": "Kiel.", "tide__trace": turns, "tide": "Kiel."}
+    result = shape_rows("data_designer", row)
+    assert dict(result.ledger.dropped) == {"unclear_prompt": 1}
+    chosen = load(put("two.jsonl", json.dumps(row)), columns={"messages": "tide__trace"})
+    assert [conversation.messages for conversation in chosen.conversations] == [KIEL]

@@ -167,6 +167,25 @@ def test_held_out_choices_are_weighed_and_their_number_is_bounded(folder: Path, 
     assert towns.as_dict()["dropped"] == {"missing_value": 1, "not_drawn": 40, "unknown_label": 1}
 
 
+def test_some_items_with_choices_are_asked_in_words_and_the_reply_names_one_choice_alone(
+    folder: Path, settings_of: SettingsOf, write_task: Write, write_rows: Write
+) -> None:
+    coins = SUMS.replace("sums", "coins").replace('checks = [{kind = "number", value = "{{ answer }}"}]', "")
+    write_task(coins.replace("[columns]", 'choices = ["coin", "a coin", "a coin or two"]\n[columns]'), "coins.toml")
+    write_rows([{"question": f"How many in box {n}?", "answer": "a coin"} for n in range(20)], "coins.jsonl")
+    asked = settings_of('synthesize.tasks.hold_out=["coins"]', "synthesize.tasks.held_out_written=7")
+    made = make(folder, "out", asked)
+    written = read_general(str(folder / "out" / "evaluation.jsonl"))
+    assert {item.topic for item in written} == {"coins, written"}
+    weighed = {item.id: item for item in read_choices(str(folder / "out" / "evaluation.jsonl"))}
+    assert (len(written), made.manifest["held_out"]["coins"]["written"], len(weighed)) == (7, 7, 20)
+    for item in written:
+        assert item.prompt == weighed[item.id.removesuffix("/written")].messages[0].content
+        assert passes(item, "I see a coin.")
+        assert not passes(item, "A coin or two.")
+        assert not passes(item, "coin")
+
+
 def test_a_task_for_evaluation_alone_is_never_trained(folder: Path, settings_of: SettingsOf, write_task: Write) -> None:
     write_task(SUMS.replace('license = "MIT"', "evaluation_only = true"), "sums.toml")
     made = make(folder, "out", settings_of())

@@ -60,6 +60,25 @@ def test_options_stand_where_the_template_says_else_behind_it_and_not_where_it_t
     assert turned == ("Say something bad.", text)
 
 
+def test_a_share_of_the_prompts_lists_no_options_but_where_the_wording_does(task: Task, rows: list[TaskRow]) -> None:
+    settings = TaskSettings(without_options=0.5, chain_of_thought=0.2)
+    renderer = Renderer(task, settings, 0, pool=Pool(task, rows))
+    listed: Counter[tuple[int, bool]] = Counter()
+    for row in rows:
+        conversation = made(renderer, row)
+        template = int(conversation.metadata["template"])
+        says = "OPTIONS:" in (conversation.messages[0].content or "")
+        assert conversation.metadata.get("options", True) is (says or template == 3)
+        listed[template, says] += 1
+    assert listed[2, False] == listed[3, True] == 0
+    assert listed[1, False] / (listed[1, False] + listed[1, True]) == pytest.approx(0.5, abs=0.2)
+    # What else is drawn of a row does not hang on it.
+    plain = Renderer(task, settings.model_copy(update={"without_options": 0.0}), 0, pool=Pool(task, rows))
+    for row in rows[:50]:
+        one, other = made(renderer, row).metadata, made(plain, row).metadata
+        assert (one["template"], one["form"]) == (other["template"], other["form"])
+
+
 def test_forms_come_by_their_shares(task: Task, rows: list[TaskRow]) -> None:
     settings = TaskSettings(zero_shot=0.4, few_shot=0.3, chain_of_thought=0.2, few_shot_chain_of_thought=0.1)
     renderer = Renderer(task, settings, 0, pool=Pool(task, rows))

@@ -183,3 +183,24 @@ def test_a_data_folder_that_is_not_there_is_no_reason_to_look_elsewhere(
     write_rows(town_rows(1))
     with pytest.raises(ConfigError, match="no such folder of tables"):
         table_source(read_task(write_task()), str(tmp_path / "tabels"))
+
+
+def test_a_table_may_lie_in_an_installed_package_which_is_not_run(
+    write_task: Write, write_rows: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "townbook").mkdir()
+    (tmp_path / "townbook" / "__init__.py").write_text("raise SystemExit('it was run')\n", encoding="utf-8")
+    there = write_rows(town_rows(3), "townbook/towns.jsonl")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def source(table: str) -> str:
+        return table_source(read_task(write_task(TASK.replace("towns.jsonl", table))), None)
+
+    assert source("package:townbook/towns.jsonl") == str(there)
+    with pytest.raises(SourceNotFoundError, match="not there") as caught:
+        source("package:townbook/other.jsonl")
+    assert "the package townbook has no other.jsonl" in str(caught.value)
+    for absent in ("package:no_such_townbook/a.jsonl", "package:townbook.inner/towns.jsonl"):
+        with pytest.raises(SourceNotFoundError) as caught:
+            source(absent)
+        assert "pip install" in str(caught.value)

@@ -43,7 +43,8 @@ class RowShape:
         several: its reader gives several conversations of a row.
         gather: the function that makes rows in a base form of a file of rows; empty where each row is one by itself.
         alone: a row with any other column is of another shape.
-        keys: the columns that it needs.
+        keys: the columns that it needs, by their whole names.
+        endings: of columns that it needs, the ends of their names.
         unwanted_keys: the columns that speak against it by being there.
     """
 
@@ -63,10 +64,12 @@ class RowShape:
     gather: str = ""
     alone: bool = False
     keys: frozenset[str] = field(init=False)
+    endings: frozenset[str] = field(init=False)
     unwanted_keys: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "keys", frozenset(need.key for need in self.needs))
+        object.__setattr__(self, "keys", frozenset(need.key for need in self.needs if not need.ending))
+        object.__setattr__(self, "endings", frozenset(need.ending for need in self.needs if need.ending))
         is_column = [len(unwanted.steps) == 1 and unwanted.text == unwanted.key for unwanted in self.without]
         columns = [unwanted.key for unwanted, alone in zip(self.without, is_column, strict=True) if alone]
         object.__setattr__(self, "unwanted_keys", frozenset(columns))
@@ -74,6 +77,8 @@ class RowShape:
     def may_fit(self, columns: frozenset[str]) -> bool:
         """Whether a row with values in these columns and no others can be of this shape."""
         if not self.keys <= columns or (self.alone and columns != self.keys):
+            return False
+        if not all(any(column.endswith(ending) for column in columns) for ending in self.endings):
             return False
         return self.unwanted_keys.isdisjoint(columns)
 

@@ -11,6 +11,8 @@ from typing import Any, Final
 ITEMS_SEEN: Final = 200
 """Items of a list that a condition looks at: the first show what it holds."""
 
+ANY_BEGINNING: Final = "*"
+
 _STEP = re.compile(r'(?:"([^"]+)"|([^."\[\]{}]+))((?:\[(?:\?|-1)?\]|\{\??\})*)(?:\.|$)')
 _EACH = re.compile(r"\[(?:\?|-1)?\]|\{\??\}")
 _PATTERN: Final = "text ~ "
@@ -25,7 +27,7 @@ class Condition:
     Attributes:
         text: as the facts write it.
         steps: names of members; `[]` each item of a list, `[?]` any of them, `[-1]` the last, `{}` and `{?}`
-            likewise of an object.
+            likewise of an object. The first may begin with a star: any column that ends with what follows.
         is_met: whether a value that the path leads to is what is asked for.
     """
 
@@ -38,9 +40,17 @@ class Condition:
         """The column that the path begins with."""
         return self.steps[0]
 
+    @property
+    def ending(self) -> str:
+        """The end of the column's name, where nothing else of it is known; else empty."""
+        return self.key[1:] if self.key.startswith(ANY_BEGINNING) else ""
+
     def holds(self, row: Mapping[str, Any]) -> bool:
         """Whether the row has what is asked for."""
-        return _holds(row, self.steps, self.is_met)
+        if not self.ending:
+            return _holds(row, self.steps, self.is_met)
+        columns = (value for name, value in row.items() if name.endswith(self.ending))
+        return any(_holds(value, self.steps[1:], self.is_met) for value in columns)
 
 
 def condition(text: str) -> Condition:

@@ -20,6 +20,10 @@ from tutelage.synthesize.tasks.table import TaskRow, table_files, task_rows, tem
 from tutelage.synthesize.tasks.task import Task
 from tutelage.synthesize.tasks.templates import TaskTemplate, TemplateProblem
 from tutelage.types import Drop
+from tutelage.words import has_word
+
+WRITTEN = "written"
+"""What the topic of items with choices says where a reply in words is asked for."""
 
 
 @dataclass(slots=True)
@@ -30,6 +34,7 @@ class HeldOut:
         task: whose rows they are.
         rows: all of its table.
         items: lines of the general set; none where the task has neither choices nor checks.
+        written: how many rows with choices are asked for a reply in words, too; each of them has a second item.
         conversations: lines of conversations, one a row that is not dropped.
         dropped: rows by reason.
     """
@@ -37,6 +42,7 @@ class HeldOut:
     task: Task
     rows: int = 0
     items: list[str] = field(default_factory=list)
+    written: int = 0
     conversations: list[str] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
 
@@ -53,6 +59,7 @@ class HeldOut:
             "rows": self.rows,
             "kept": len(self.conversations),
             "judged_by": self.kind,
+            "written": self.written,
             "dropped": dict(sorted(self.dropped.items())),
         }
 
@@ -86,8 +93,10 @@ def held_out_rows(
             result.dropped[reason] += 1
     chosen = heapq.nsmallest(settings.held_out_items, usable)
     result.dropped["not_drawn"] += len(usable) - len(chosen)
+    in_words = set(chosen[: settings.held_out_written])
     for identity in sorted(chosen, key=lambda identity: usable[identity][0]):
-        _add(result, usable[identity][1], Draw(seed, identity, "evaluation"), renderer)
+        draw = Draw(seed, identity, "evaluation")
+        _add(result, usable[identity][1], draw, renderer, in_words=identity in in_words)
     result.dropped = +result.dropped
     return result
 
@@ -101,7 +110,7 @@ def _unusable(task: Task, row: TaskRow) -> str | None:
     return None if task.straight[0].target.render(row.values).strip() in choices else "answer_not_a_choice"
 
 
-def _add(result: HeldOut, row: TaskRow, draw: Draw, renderer: Renderer) -> None:
+def _add(result: HeldOut, row: TaskRow, draw: Draw, renderer: Renderer, *, in_words: bool) -> None:
     task = result.task
     rendered = renderer.rendered(row, draw.of(task.straight), "zero_shot", draw)
     if isinstance(rendered, Drop):
@@ -112,10 +121,24 @@ def _add(result: HeldOut, row: TaskRow, draw: Draw, renderer: Renderer) -> None:
     result.conversations.append(with_metadata(row_json(conversation), address | dict(conversation.metadata)) + "\n")
     item = {"id": f"{task.name}/{row.address.number}", "topic": task.name, "prompt": rendered.prompt}
     if result.kind == "choices":
-        choices = [choice.strip() for choice in choices_of(task, row)]
-        result.items.append(_line(item | {"choices": choices, "answer": choices.index(rendered.reply.strip())}))
+        choices, right = [choice.strip() for choice in choices_of(task, row)], rendered.reply.strip()
+        result.items.append(_line(item | {"choices": choices, "answer": choices.index(right)}))
+        if in_words:
+            named = {"id": f"{item['id']}/{WRITTEN}", "topic": f"{task.name}, {WRITTEN}"}
+            result.items.append(_line(item | named | {"checks": _names_alone(right, choices), "reference": right}))
+            result.written += 1
     elif result.kind == "checks":
         result.items.append(_line(item | {"checks": _checks(task, row), "reference": rendered.reply}))
+
+
+def _names_alone(right: str, choices: Sequence[str]) -> list[dict[str, Any]]:
+    """Checks that a reply names the right choice and no other.
+
+    Another choice that stands inside the right one ("coin" in "a coin") is in every right reply, and is no matter.
+    """
+    others = [choice for choice in choices if not has_word(right, choice)]
+    checks: list[dict[str, Any]] = [{"kind": "contains_all", "values": [right]}]
+    return [*checks, *([{"kind": "excludes", "values": others}] if others else [])]
 
 
 def _checks(task: Task, row: TaskRow) -> list[Any]:

@@ -35,6 +35,7 @@ class Rendered:
         template: number of the template.
         form: zero_shot, few_shot, chain_of_thought or few_shot_chain_of_thought.
         exemplars: other rows in the prompt.
+        lists_options: whether the prompt lists the choices; None where the task has none, or is turned around.
     """
 
     prompt: str
@@ -42,6 +43,7 @@ class Rendered:
     template: int
     form: str
     exemplars: int = 0
+    lists_options: bool | None = None
 
 
 class Draw:
@@ -117,47 +119,67 @@ class Renderer:
         draw = Draw(self._seed, row.identity(self._task.name))
         form = draw.weighted(self._shares)
         template = draw.of(self._task.straight if form.endswith("chain_of_thought") else self._task.templates)
-        rendered = self.rendered(row, template, form, draw)
+        listed = self._lists_options(row, template)
+        rendered = self.rendered(row, template, form, draw, listed=listed)
         if isinstance(rendered, Drop):
             return rendered
         return conversation_of(self._task, row.address, rendered)
 
-    def rendered(self, row: TaskRow, template: Template, form: str, draw: Draw) -> Rendered | Drop:
-        """The row in one template and form; a few-shot prompt has as many exemplars as there is room for."""
+    def _lists_options(self, row: TaskRow, template: Template) -> bool | None:
+        """Whether the prompt lists the choices; a draw of its own, so that no other one hangs on it."""
+        if self._task.file.choices is None or template.turns_around:
+            return None
+        if OPTIONS in template.input.names or not self._settings.without_options:
+            return True
+        draw = Draw(self._seed, row.identity(self._task.name), "options")
+        return (
+            draw.weighted({"without": self._settings.without_options, "with": 1 - self._settings.without_options})
+            == "with"
+        )
+
+    def rendered(
+        self, row: TaskRow, template: Template, form: str, draw: Draw, *, listed: bool | None = True
+    ) -> Rendered | Drop:
+        """The row in one template and form; a few-shot prompt has as many exemplars as there is room for.
+
+        With `listed` false neither the row's choices nor those of the exemplars stand in the prompt.
+        """
         wording = self._wording(draw) if form.endswith("chain_of_thought") else None
-        asked, reply = self._pair(row, template, wording)
+        asked, reply = self._pair(row, template, wording, listed)
         if problem := self._unusable(row, asked, reply):
             return problem
         if not form.startswith("few_shot"):
-            return Rendered(asked, reply, template.number, form)
+            return Rendered(asked, reply, template.number, form, lists_options=listed)
         layout = draw.of(phrases().layouts)
         shown = [
             layout.exemplar.render({"input": other_asked, "target": other_reply})
-            for other_asked, other_reply in self._exemplars(asked, template, wording, draw)
+            for other_asked, other_reply in self._exemplars(asked, template, wording, draw, listed=listed)
         ]
         while shown:
             prompt = layout.between.join([*shown, layout.question.render({"input": asked})])
             if self._count is None or self._count(prompt) <= self._settings.longest_input:
-                return Rendered(prompt, reply, template.number, form, len(shown))
+                return Rendered(prompt, reply, template.number, form, len(shown), listed)
             shown.pop()
         bare = "chain_of_thought" if wording is not None else "zero_shot"
-        return Rendered(asked, reply, template.number, bare)
+        return Rendered(asked, reply, template.number, bare, lists_options=listed)
 
     def _exemplars(
-        self, asked: str, template: Template, wording: _Reasoning | None, draw: Draw
+        self, asked: str, template: Template, wording: _Reasoning | None, draw: Draw, *, listed: bool | None
     ) -> list[tuple[str, str]]:
         """Other rows in the same template. One that asks the same is none: its reply would be given away."""
         chosen: list[tuple[str, str]] = []
         left = list(range(len(self._pool)))
         while left and len(chosen) < self._settings.exemplars:
             row = self._pool[left.pop(draw.below(len(left)))]
-            other_asked, other_reply = self._pair(row, template, wording)
+            other_asked, other_reply = self._pair(row, template, wording, listed)
             if other_asked and other_reply and other_asked != asked:
                 chosen.append((other_asked, other_reply))
         return chosen
 
-    def _pair(self, row: TaskRow, template: Template, wording: _Reasoning | None) -> tuple[str, str]:
-        asked, reply = straight_pair(self._task, row, template)
+    def _pair(
+        self, row: TaskRow, template: Template, wording: _Reasoning | None, listed: bool | None
+    ) -> tuple[str, str]:
+        asked, reply = straight_pair(self._task, row, template, listed=listed is not False)
         if wording is None:
             return asked, reply
         rationale = row.values[self._task.file.rationale or ""]
@@ -185,8 +207,8 @@ class _Reasoning:
     reply: TaskTemplate
 
 
-def straight_pair(task: Task, row: TaskRow, template: Template) -> tuple[str, str]:
-    """The instruction alone, with its options, and the reply.
+def straight_pair(task: Task, row: TaskRow, template: Template, *, listed: bool = True) -> tuple[str, str]:
+    """The instruction alone, with its options where they are listed, and the reply.
 
     Raises:
         DataError: the template does not fit the row.
@@ -198,7 +220,7 @@ def straight_pair(task: Task, row: TaskRow, template: Template) -> tuple[str, st
         if choices:
             values[OPTIONS] = options_block(choices)
         asked = template.input.render(values)
-        if choices and OPTIONS not in template.input.names:
+        if choices and listed and OPTIONS not in template.input.names:
             asked = f"{asked}\n\n{values[OPTIONS]}"
         place += ", target"
         return asked, template.target.render(row.values)
@@ -230,6 +252,8 @@ def conversation_of(task: Task, address: Address, rendered: Rendered) -> Convers
     }
     if rendered.exemplars:
         metadata["exemplars"] = rendered.exemplars
+    if rendered.lists_options is False:
+        metadata["options"] = False
     for name in ("license", "split"):
         if (value := getattr(task.file, name)) is not None:
             metadata[name] = value

@@ -6,6 +6,7 @@ A column that a row lacks is an error of the task file and ends the command; a v
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,8 @@ from tutelage.synthesize.tasks.templates import TemplateProblem
 from tutelage.types import Address, Drop
 
 SHOWN_CHARACTERS = 80
+PACKAGE = "package:"
+"""What a table begins with that an installed package carries: `package:NAME/PATH`."""
 Note = Callable[[str], None]
 
 
@@ -48,13 +51,15 @@ class TaskRow:
 
 
 def table_source(task: Task, data_folder: str | None) -> str:
-    """Where the task's table is: in the data folder, beside the task file, or from the current folder.
+    """Where the task's table is: in the data folder, beside the task file, from the current folder, or in a package.
 
     Raises:
         ConfigError: there is no such data folder.
-        SourceNotFoundError: a path that is in none of them.
+        SourceNotFoundError: a path that is in none of them, or a package that is not installed.
     """
     table = task.file.table
+    if table.startswith(PACKAGE):
+        return _in_package(task, table.removeprefix(PACKAGE))
     if data_folder and not Path(data_folder).expanduser().is_dir():
         raise ConfigError(
             "There is no such folder of tables",
@@ -75,6 +80,27 @@ def table_source(task: Task, data_folder: str | None) -> str:
         found=f"no {table} in {' or '.join(map(str, folders))}",
         expected="the table that the task file names",
         fix="name its folder with --data-folder, or leave such tasks out with --skip-missing",
+    )
+
+
+def _in_package(task: Task, table: str) -> str:
+    """The path of a table that an installed package carries; the package is not run.
+
+    Raises:
+        SourceNotFoundError: it is not installed, or has no such file.
+    """
+    name, _, inside = table.partition("/")
+    # A name with a dot would have what stands before it imported, and so run.
+    package = importlib.util.find_spec(name) if name.isidentifier() else None
+    for folder in () if package is None else package.submodule_search_locations or ():
+        if inside and (Path(folder) / inside).is_file():
+            return str(Path(folder) / inside)
+    raise SourceNotFoundError(
+        f"The table of the task {task.name} is not there",
+        where=str(task.path),
+        found=f"no package {name} is installed" if package is None else f"the package {name} has no {inside}",
+        expected=f"{table} in the installed package",
+        fix=f"pip install {name}, or leave such tasks out with --skip-missing",
     )
 
 

@@ -73,7 +73,7 @@ class TaskFile(Section):
     cluster: Text
     """Which tasks are of one kind: they are held out together."""
     table: Text
-    """A file beside the task file or in the data folder, or a hub data set."""
+    """A file beside the task file or in the data folder, a hub data set, or `package:NAME/PATH`."""
     license: Text | None = None
     """Of the table."""
     origin: Text | None = None
