@@ -30,7 +30,7 @@ from tutelage.pack import Sampler, batches
 from tutelage.runs.metrics_log import Recorder
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.listener import Listener
-from tutelage.train.loop import Cadence, train
+from tutelage.train.loop import Cadence, Parts, train
 from tutelage.types import Address, Example, PackedSequence, Turn
 
 CHANGED = ("train.epochs=6", "train.checkpoint_every=1", "lora.dropout=0.1", "evaluate.before=false", "evaluate.task=")
@@ -71,19 +71,18 @@ def train_in(folder: Path) -> None:
         with torch.no_grad():
             return float(model(held).square().sum())
 
-    train(
-        model,
-        batches(examples, order, row_tokens=24, start_step=progress.steps_done),
+    parts = Parts(
+        model=model,
         row_loss=row_loss,
         optimizer=optimizer,
         schedule=LRSchedule(kind="cosine", peak=0.003, steps=STEPS, warmup_steps=5),
         max_grad_norm=1.0,
-        heldout=heldout,
         cadence=Cadence(EVALUATE_EVERY, checkpoint_every=1),
         checkpoints=checkpoints,
         listener=Listener(Recorder(folder / "record.jsonl", from_step=progress.steps_done), lambda _record: None),
-        progress=progress,
+        heldout=heldout,
     )
+    train(parts, batches(examples, order, row_tokens=24, start_step=progress.steps_done), progress)
 
 
 def command(folder: Path) -> None:

@@ -24,7 +24,7 @@ from tutelage.pack import pack_rows
 from tutelage.runs.metrics_log import Recorder, StepRecord
 from tutelage.train.checkpoint import Progress
 from tutelage.train.listener import Listener
-from tutelage.train.loop import Cadence, train
+from tutelage.train.loop import Cadence, Parts, train
 from tutelage.types import Address, Batch, Example, PackedSequence, Turn
 
 DOCUMENTS: Final = 16
@@ -125,10 +125,9 @@ def step_of(model: Any, rows: Sequence[PackedSequence], record: Path, *, trained
         "cadence": Cadence(1),
         "checkpoints": NoCheckpoints(),
         "listener": Listener(Recorder(record), seen.append),
-        "progress": Progress(),
     } | given
     batch = Batch(0, 0.0, tuple(rows), trained_tokens=trained_tokens, examples=DOCUMENTS)
-    train(model, [batch], **arguments)
+    train(Parts(model=model, **arguments), [batch], Progress())
     (line,) = [one for one in seen if isinstance(one, StepRecord)]
     return Step(line.loss, line.gradient_norm, optimizer.optimizers[0].kept)
 

@@ -17,7 +17,7 @@ from tutelage.optim.lr_schedule import LRSchedule
 from tutelage.runs.metrics_log import HeldoutRecord, Recorder, StepRecord, read_record
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.listener import Listener
-from tutelage.train.loop import Cadence, Outcome, train
+from tutelage.train.loop import Cadence, Outcome, Parts, train
 from tutelage.types import Address, Batch, PackedSequence
 
 Maker = Callable[..., Any]
@@ -51,7 +51,8 @@ class Bench:
         cadence: Mapping[str, int] = MappingProxyType({}),
         **changes: Any,
     ) -> Outcome:
-        start = changes.get("progress", Progress()).steps_done
+        progress = changes.pop("progress", Progress())
+        start = progress.steps_done
         given: dict[str, Any] = {
             "row_loss": self.row_loss,
             "optimizer": self.optimizer,
@@ -61,9 +62,8 @@ class Bench:
             "cadence": Cadence(**({"evaluate_every": 2} | cadence)),
             "checkpoints": self.checkpoints,
             "listener": Listener(Recorder(self.record, from_step=start), self.seen.append, asked_to_stop),
-            "progress": Progress(),
         } | changes
-        return train(self.model, self.batches(steps, start), **given)
+        return train(Parts(model=self.model, **given), self.batches(steps, start), progress)
 
     def saved(self) -> list[str]:
         return sorted(path.name for path in self.checkpoints.folder.iterdir())

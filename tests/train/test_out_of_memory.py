@@ -24,7 +24,7 @@ from tutelage.report.console.progress import Screen
 from tutelage.runs.metrics_log import Recorder, RowsRecord, StepRecord
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.listener import Listener
-from tutelage.train.loop import Cadence, Outcome, train
+from tutelage.train.loop import Cadence, Outcome, Parts, train
 from tutelage.types import Address, Example, PackedSequence, Turn
 
 RowLoss = Callable[[Any, PackedSequence], tuple[torch.Tensor, int]]
@@ -91,10 +91,9 @@ class Bench:
             "listener": Listener(
                 Recorder(self.folder / "record.jsonl", from_step=progress.steps_done), self.seen.append
             ),
-            "progress": progress,
-        } | changes
+        } | {name: value for name, value in changes.items() if name != "progress"}
         rows = batches(documents(), order, row_tokens=row_tokens, start_step=progress.steps_done)
-        return train(self.model, rows, **given)
+        return train(Parts(model=self.model, **given), rows, progress)
 
     @property
     def losses(self) -> list[float]:

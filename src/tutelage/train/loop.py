@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol
@@ -32,7 +32,7 @@ from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.intermediate import Intermediate, keep_start, measured_where_due
 from tutelage.train.listener import Listener
 from tutelage.train.loss_spike import SpikeGuard
-from tutelage.train.out_of_memory import try_step
+from tutelage.train.out_of_memory import Computed, try_step
 from tutelage.train.rng_state import restore_rng_state, rng_state
 from tutelage.types import Batch, PackedSequence
 
@@ -52,6 +52,15 @@ class RowSums(NamedTuple):
     """Of one row: its loss; where it is replayed and held to the base, its divergence and the weights of its tokens."""
 
     loss: float
+    divergence: float
+    held_weight: float
+
+
+class Totals(NamedTuple):
+    """Of one batch, over all processes: the summed loss, the tokens, the divergence and the weights it was taken at."""
+
+    loss_sum: float
+    tokens: float
     divergence: float
     held_weight: float
 
@@ -80,140 +89,95 @@ class Outcome:
     step_seconds: float
 
 
-def train(
-    model: Any,
-    batches: Iterable[Batch],
-    *,
-    row_loss: RowLoss,
-    optimizer: MasterWeights,
-    schedule: LRSchedule,
-    max_grad_norm: float,
-    heldout: Callable[[], float] | None,
-    cadence: Cadence,
-    checkpoints: Checkpoints,
-    listener: Listener,
-    progress: Progress,
-    process_group: ProcessGroup = SINGLE,
-    spike_guard: SpikeGuard | None = None,
-    training_loss: TrainingLoss = "cross_entropy",
-    held: HeldToBase | None = None,
-    intermediate: Intermediate | None = None,
-) -> Outcome:
-    """Train until the batches end, held-out loss stops improving, too much is forgotten, or a stop is asked for.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the loop works with, from its first step to its last.
 
-    A checkpoint is left in any case.
-
-    Args:
+    Attributes:
         model: computes; its parameters are written by `optimizer` only.
-        batches: from step `progress.steps_done` on.
         row_loss: (model, row) -> (summed loss, trained tokens).
         optimizer: owns the master weights.
         schedule: learning rate by step; at the end of each earlier length patience is counted anew.
         max_grad_norm: gradients longer than this are scaled down to it.
-        heldout: mean loss on held-out rows, or None.
         cadence: when to evaluate and save, and when to give up.
         checkpoints: where to save.
         listener: told of each step and evaluation, and asked once a step whether to stop.
-        progress: where the run stands; zero for a new one.
+        heldout: mean loss on held-out rows, or None.
         process_group: the processes that share every batch; each gets the same number of rows of it.
         spike_guard: says which loss is too large to learn from; None lets every finite one through.
         training_loss: whose gradient is followed; the losses that are recorded and measured are cross-entropies.
         held: has the divergence from the base that `row_loss` met; None where it is not held to the base.
         intermediate: what else is measured while the model trains, and how much it may forget.
+    """
+
+    model: Any
+    row_loss: RowLoss
+    optimizer: MasterWeights
+    schedule: LRSchedule
+    max_grad_norm: float
+    cadence: Cadence
+    checkpoints: Checkpoints
+    listener: Listener
+    heldout: Callable[[], float] | None = None
+    process_group: ProcessGroup = SINGLE
+    spike_guard: SpikeGuard | None = None
+    training_loss: TrainingLoss = "cross_entropy"
+    held: HeldToBase | None = None
+    intermediate: Intermediate | None = None
+
+
+def train(parts: Parts, batches: Iterable[Batch], progress: Progress) -> Outcome:
+    """Train until the batches end, held-out loss stops improving, too much is forgotten, or a stop is asked for.
+
+    Args:
+        parts: what the loop works with.
+        batches: from step `progress.steps_done` on.
+        progress: where the run stands; zero for a new one.
 
     Raises:
-        TrainingError: the loss or gradient is not finite, or the loss a spike; the weights are those of the last good
-            step, and saved. Or the held-out loss failed; what was learned before is saved.
-        FitError: one example alone is too large for the memory; what was learned before it is saved.
-        SaveError: a checkpoint could not be written.
+        TrainingError: the loss or gradient is not finite, or the loss a spike; or the held-out loss failed.
+        FitError: one example alone is too large for the memory.
+        SaveError: a checkpoint could not be written. In every other case one is left, of the last good step.
     """
+    optimizer, checkpoints = parts.optimizer, parts.checkpoints
     step_seconds, saved_at = 0.0, -1
-    progress = keep_start(intermediate, _patient_anew(progress, schedule), optimizer=optimizer, checkpoints=checkpoints)
-    ended: Ending = "early_stop" if _is_out(progress, cadence) else "finished"  # of a run killed after its last step
-    model.train()
+    progress = _patient_anew(progress, parts.schedule)
+    progress = keep_start(parts.intermediate, progress, optimizer=optimizer, checkpoints=checkpoints)
+    ended: Ending = "early_stop" if _is_out(progress, parts.cadence) else "finished"  # killed after its last step
+    parts.model.train()
     for batch in batches if ended == "finished" else ():
-        started = time.perf_counter()
-        rng_before = rng_state()
+        started, rng_before = time.perf_counter(), rng_state()
 
         # 1. Forward and backward, row by row; where memory runs out, once more with smaller rows.
-        weighted_loss = _weighting(row_loss, training_loss, progress)
-        rows, sums, progress = try_step(
-            batch,
-            partial(_forward_backward, model, weighted_loss, held, batch.trained_tokens),
-            rng=rng_before,
-            progress=progress,
-            optimizer=optimizer,
-            checkpoints=checkpoints,
-            listener=listener,
-            process_group=process_group,
-        )
+        rows, sums, progress = _computed(parts, batch, rng_before, progress)
 
         # 2. The loss of the whole batch: one sum over all processes, divided by one count.
-        losses = [row.loss for row in sums]
-        loss_sum, tokens, divergence, held_weight = process_group.sum(
-            sum(losses), batch.tokens, sum(row.divergence for row in sums), sum(row.held_weight for row in sums)
-        )
-        loss = loss_sum / batch.trained_tokens
+        totals = _totals(parts.process_group, batch, sums)
+        loss = totals.loss_sum / batch.trained_tokens
 
         # 3. The optimizer's step, unless it would spoil the weights: then the run ends before it.
-        learning_rate = schedule.rate(batch.step)
-        spike = spike_guard is not None and spike_guard.is_spike(loss, progress.recent_losses)
-        norm = math.nan
-        if math.isfinite(loss) and not spike:
-            norm = optimizer.step(learning_rate, max_grad_norm=max_grad_norm)
+        norm = _step_norm(parts, loss, batch.step, progress)
         if not math.isfinite(norm):
             restore_rng_state(rng_before)
-            raise abort_before_step(
-                batch,
-                rows,
-                losses,
-                norm=norm,
-                progress=progress,
-                optimizer=optimizer,
-                checkpoints=checkpoints,
-                spike=spike,
-                process_group=process_group,
-            )
+            raise _abort(parts, batch, rows, sums, loss=loss, norm=norm, progress=progress)
 
         # 4. The record.
         seconds = time.perf_counter() - started
         step_seconds += seconds
-        progress = replace(
-            progress,
-            steps_done=batch.step + 1,
-            tokens=progress.tokens + int(tokens),
-            trained_tokens=progress.trained_tokens + batch.trained_tokens,
-            recent_losses=_remembered(loss, progress, spike_guard, training_loss),
-        )
-        listener.tell(
-            StepRecord(
-                progress.steps_done, batch.epoch, loss, learning_rate, norm, int(tokens), batch.trained_tokens,
-                tokens / seconds, listener.elapsed_seconds, peak_bytes(),
-                divergence=divergence / held_weight if held_weight else None,
-            )
-        )  # fmt: skip
-        if progress.steps_done % TRIM_EVERY_STEPS == 0:
-            trim_heap()
+        progress = _recorded(parts, batch, totals, loss=loss, norm=norm, seconds=seconds, progress=progress)
 
         # 5. The held-out loss, where it is due; the best weights so far are kept.
-        stop = process_group.any(listener.asked_to_stop())
-        is_last = schedule.is_end(progress.steps_done)
-        if heldout is not None and (is_last or progress.steps_done % cadence.evaluate_every == 0):
-            heldout_loss = _measured(heldout, optimizer, progress, checkpoints)
-            model.train()
-            listener.tell(HeldoutRecord(progress.steps_done, heldout_loss, listener.elapsed_seconds))
-            progress = _best_so_far(heldout_loss, optimizer, progress, checkpoints)
+        stop = parts.process_group.any(parts.listener.asked_to_stop())
+        progress = _heldout_where_due(parts, progress)
 
         # 6. Task, general set and divergence, where they are due; the weights that forgot little enough are kept.
-        progress = measured_where_due(
-            intermediate, model, progress, optimizer=optimizer, checkpoints=checkpoints, listener=listener
-        )
+        progress = _intermediate_where_due(parts, progress)
 
         # 7. The checkpoint, where it is due; and whether this was the last step.
-        progress = _patient_anew(progress, schedule)
-        if stop or _is_out(progress, cadence):
+        progress = _patient_anew(progress, parts.schedule)
+        if stop or _is_out(progress, parts.cadence):
             ended = "interrupted" if stop else "early_stop"
-        if cadence.checkpoint_every is not None and progress.steps_done % cadence.checkpoint_every == 0:
+        if parts.cadence.checkpoint_every is not None and progress.steps_done % parts.cadence.checkpoint_every == 0:
             checkpoints.save(optimizer, progress)
             saved_at = progress.steps_done
         if ended != "finished":
@@ -223,6 +187,102 @@ def train(
     return Outcome(progress, ended, step_seconds)
 
 
+def _computed(parts: Parts, batch: Batch, rng: dict[str, Any], progress: Progress) -> Computed[RowSums]:
+    """The gradients of the batch, in as many rows as the memory makes necessary."""
+    weighted_loss = _weighting(parts.row_loss, parts.training_loss, progress)
+    return try_step(
+        batch,
+        partial(_forward_backward, parts.model, weighted_loss, parts.held, batch.trained_tokens),
+        rng=rng,
+        progress=progress,
+        optimizer=parts.optimizer,
+        checkpoints=parts.checkpoints,
+        listener=parts.listener,
+        process_group=parts.process_group,
+    )
+
+
+def _totals(process_group: ProcessGroup, batch: Batch, sums: Sequence[RowSums]) -> Totals:
+    """The sums of this process's rows, added over all processes."""
+    return Totals(
+        *process_group.sum(
+            sum(row.loss for row in sums),
+            batch.tokens,
+            sum(row.divergence for row in sums),
+            sum(row.held_weight for row in sums),
+        )
+    )
+
+
+def _is_spike(parts: Parts, loss: float, progress: Progress) -> bool:
+    return parts.spike_guard is not None and parts.spike_guard.is_spike(loss, progress.recent_losses)
+
+
+def _step_norm(parts: Parts, loss: float, step: int, progress: Progress) -> float:
+    """The optimizer's step, and the gradient's norm before clipping; NaN where the loss keeps the step from being."""
+    if not math.isfinite(loss) or _is_spike(parts, loss, progress):
+        return math.nan
+    return parts.optimizer.step(parts.schedule.rate(step), max_grad_norm=parts.max_grad_norm)
+
+
+def _abort(
+    parts: Parts,
+    batch: Batch,
+    rows: Sequence[PackedSequence],
+    sums: Sequence[RowSums],
+    *,
+    loss: float,
+    norm: float,
+    progress: Progress,
+) -> TrainingError:
+    """What ends the run before a step that would spoil the weights; the last good state is saved."""
+    return abort_before_step(
+        batch,
+        rows,
+        [row.loss for row in sums],
+        norm=norm,
+        progress=progress,
+        optimizer=parts.optimizer,
+        checkpoints=parts.checkpoints,
+        spike=_is_spike(parts, loss, progress),
+        process_group=parts.process_group,
+    )
+
+
+def _recorded(
+    parts: Parts, batch: Batch, totals: Totals, *, loss: float, norm: float, seconds: float, progress: Progress
+) -> Progress:
+    """The progress with this step, which the listener is told of; memory that is free goes back now and then."""
+    progress = replace(
+        progress,
+        steps_done=batch.step + 1,
+        tokens=progress.tokens + int(totals.tokens),
+        trained_tokens=progress.trained_tokens + batch.trained_tokens,
+        recent_losses=_remembered(loss, progress, parts.spike_guard, parts.training_loss),
+    )
+    parts.listener.tell(
+        StepRecord(
+            progress.steps_done, batch.epoch, loss, parts.schedule.rate(batch.step), norm, int(totals.tokens),
+            batch.trained_tokens, totals.tokens / seconds, parts.listener.elapsed_seconds, peak_bytes(),
+            divergence=totals.divergence / totals.held_weight if totals.held_weight else None,
+        )
+    )  # fmt: skip
+    if progress.steps_done % TRIM_EVERY_STEPS == 0:
+        trim_heap()
+    return progress
+
+
+def _heldout_where_due(parts: Parts, progress: Progress) -> Progress:
+    """The progress after the held-out loss was measured, if it is due; the last step is always measured."""
+    is_due = parts.schedule.is_end(progress.steps_done) or progress.steps_done % parts.cadence.evaluate_every == 0
+    if parts.heldout is None or not is_due:
+        return progress
+    heldout_loss = _measured(parts.heldout, parts.optimizer, progress, parts.checkpoints)
+    parts.model.train()
+    parts.listener.tell(HeldoutRecord(progress.steps_done, heldout_loss, parts.listener.elapsed_seconds))
+    return _best_so_far(heldout_loss, parts.optimizer, progress, parts.checkpoints)
+
+
 def _forward_backward(
     model: Any, row_loss: RowLoss, held: HeldToBase | None, trained_tokens: int, row: PackedSequence
 ) -> RowSums:
@@ -230,6 +290,17 @@ def _forward_backward(
     row_sum, _ = row_loss(model, row)
     (row_sum / trained_tokens).backward()
     return RowSums(row_sum.item(), *((0.0, 0.0) if held is None else held.measured.take()))
+
+
+def _intermediate_where_due(parts: Parts, progress: Progress) -> Progress:
+    return measured_where_due(
+        parts.intermediate,
+        parts.model,
+        progress,
+        optimizer=parts.optimizer,
+        checkpoints=parts.checkpoints,
+        listener=parts.listener,
+    )
 
 
 def _weighting(row_loss: RowLoss, training_loss: TrainingLoss, progress: Progress) -> RowLoss:

@@ -49,7 +49,7 @@ from tutelage.train.due import cadence_of, heldout_of, intermediate_of
 from tutelage.train.extension import Part, has_other_length, order_over_parts, parts_in, schedule_of
 from tutelage.train.finished import complete, trained_sha256
 from tutelage.train.listener import Listener
-from tutelage.train.loop import Ending, Outcome, train
+from tutelage.train.loop import Ending, Outcome, Parts, train
 from tutelage.train.loss_spike import SpikeGuard
 from tutelage.train.replay_comparison import RecordedRun
 from tutelage.train.result import result_of
@@ -364,18 +364,16 @@ def _train(job: Job, baseline_eval: EvalResult) -> Outcome:
         )
         if reduced_row_tokens is not None:
             listener.tell(RowsRecord(progress.steps_done + 1, reduced_row_tokens, recorder.previous_elapsed_seconds))
-        outcome = train(
-            train_state.model,
-            (batch for batch in batches if batch.step + 1 not in job.skipped),
+        parts = Parts(
+            model=train_state.model,
             row_loss=strategy.row_loss,
             optimizer=train_state.optimizer,
             schedule=schedule,
             max_grad_norm=train_settings.max_grad_norm,
-            heldout=heldout,
             cadence=cadence_of(job.settings, order, processes=job.resolved.processes),
             checkpoints=checkpoints,
             listener=listener,
-            progress=progress,
+            heldout=heldout,
             process_group=strategy.process_group,
             spike_guard=None
             if train_settings.spike_factor is None
@@ -384,5 +382,6 @@ def _train(job: Job, baseline_eval: EvalResult) -> Outcome:
             held=strategy.held,
             intermediate=intermediate,
         )
+        outcome = train(parts, (batch for batch in batches if batch.step + 1 not in job.skipped), progress)
     recorder.close()
     return outcome
