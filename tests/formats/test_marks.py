@@ -48,6 +48,25 @@ def test_r10_marks_are_multiplied_so_that_none_is_lost(put, load):
     assert weights(put, load, {"train": True, "weight": 0})[0] == [0.0, None]
 
 
+@pytest.mark.parametrize(
+    "beside", [{"train_turns": [0, 0, 0, 1]}, {"metadata": {"train_turns": [False, False, False, True]}},
+               {"metadata": '{"train_turns": [false, false, false, true]}'}],
+)  # fmt: skip
+def test_a_list_beside_the_turns_says_which_are_trained(put, load, beside):
+    assert weights(put, load, {}, **beside)[0] == [0.0, None]
+    assert weights(put, load, {}, metadata={"train_turns": None, "id": "7"})[0] == [None, None]
+
+
+@pytest.mark.parametrize("marks", [[True], [False, True, False, True, True], [False, 2, False, True], "1111"])
+def test_a_list_that_does_not_fit_the_turns_is_dropped(put, load, marks):
+    row = {"messages": [USER, BAD, *GOOD], "metadata": {"train_turns": marks}}
+    result = load(put("a.jsonl", json.dumps(row)))
+    assert dict(result.ledger.dropped) == {"unclear_mark": 1}
+    detail = result.ledger.drop_samples["unclear_mark"][0].detail
+    assert "`metadata.train_turns`" in detail
+    assert "each of the 4 turns" in detail
+
+
 def test_r10_mask_is_read_where_the_row_shows_its_sense(put, load):
     turns = [USER | {"mask": True}, BAD | {"mask": True}, GOOD[0] | {"mask": True}, GOOD[1] | {"mask": False}]
     result = load(put("a.jsonl", json.dumps({"messages": turns})))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
-from tutelage.formats.names import MARKS
+from tutelage.formats.names import MARKS, TURN_LISTS
 from tutelage.formats.rawrow import RowError, json_type
 from tutelage.formats.remarks import FileRemarks
+from tutelage.types import Message
 
 _WEIGHT_MAX: Final = 1e300
 """Numbers beyond are no weights, and a whole number beyond does not become a float at all."""
 
 _NUMBER: Final = re.compile(r"-?[0-9]{1,300}(\.[0-9]{0,300})?")
+LIST_HOLDERS: Final = frozenset({"metadata", *TURN_LISTS})
+"""Columns in which a row may list which of its turns are trained."""
 _CONTEXT_ROLES: Final = frozenset({"system", "user", "tool"})
 
 
@@ -85,6 +90,45 @@ def row_weight_of(raw: Mapping[str, Any], names: Sequence[str], remarks: FileRem
         remarks.note(f"`{name}` of a row says how much its replies are trained, 0 or false not at all")
         weight = factor if weight is None else weight * factor
     return weight
+
+
+def train_listed_turns(messages: list[Message], raw: Mapping[str, Any]) -> list[Message]:
+    """The messages, weighed as a list beside them says, which has true or false for each message of the row.
+
+    Nemotron-SFT-Instruction-Following-Chat-v3 has it as `train_turns` in the column `metadata`, an object or its JSON.
+
+    Raises:
+        RowError: `unclear_mark` where the list is of another length, or holds something else.
+    """
+    name, trained = _turn_list(raw)
+    if trained is None:
+        return messages
+    if (
+        not isinstance(trained, list)
+        or len(trained) != len(messages)
+        or any(_as_bool(mark) is None for mark in trained)
+    ):
+        expected = f"true or false for each of the {len(messages)} turns"
+        raise RowError("unclear_mark", f"`{name}` must hold {expected}, found {_value_text(trained)}")
+    return [
+        message if bool(mark) == (message.role == "assistant") else replace(message, weight=float(mark))
+        for message, mark in zip(messages, trained, strict=True)
+    ]
+
+
+def _turn_list(raw: Mapping[str, Any]) -> tuple[str, Any]:
+    metadata = raw.get("metadata")
+    if isinstance(metadata, str) and any(name in metadata for name in TURN_LISTS):
+        try:
+            metadata = json.loads(metadata)
+        except ValueError:
+            metadata = None
+    for name in TURN_LISTS:
+        if raw.get(name) is not None:
+            return name, raw[name]
+        if isinstance(metadata, Mapping) and metadata.get(name) is not None:
+            return f"metadata.{name}", metadata[name]
+    return "", None
 
 
 def _row_weight(name: str, value: Any) -> float | None:

@@ -21,6 +21,7 @@ ROLES: Final[dict[str, Role]] = TABLE["roles"]
 CALL_ROLES: Final = frozenset(TABLE["call_roles"])
 TURN_KEYS: Final[dict[str, tuple[str, ...]]] = {key: tuple(names) for key, names in TABLE["turn_keys"].items()}
 MARKS: Final[dict[str, str]] = TABLE["marks"]
+TURN_LISTS: Final[tuple[str, ...]] = tuple(TABLE["turn_lists"])
 TOOL_SENTENCES: Final[tuple[str, ...]] = tuple(TABLE["tool_sentences"])
 NO_INPUT: Final = frozenset(TABLE["no_input"])
 BLOCK_TYPES: Final[dict[str, str]] = TABLE["block_types"]

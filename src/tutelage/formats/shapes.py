@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from tutelage.formats.calltext import extract_calls, is_call_text
-from tutelage.formats.marks import row_weight_of
+from tutelage.formats.marks import LIST_HOLDERS, row_weight_of, train_listed_turns
 from tutelage.formats.metadata import METADATA_COLUMNS, metadata_of
 from tutelage.formats.names import NO_INPUT, SHAPES_BY_PRIORITY, TURN_KEYS, Fields
 from tutelage.formats.nested import holds_null
@@ -90,6 +90,8 @@ def conversation_from(
     if has_side_columns:
         tools = tools_from(first_value(raw, fields.tools), context)
     messages = _READERS[shape](raw, fields, context)
+    if not LIST_HOLDERS.isdisjoint(raw):
+        messages = train_listed_turns(messages, raw)
     if weight is not None:
         messages = [_scaled(message, weight) for message in messages]
     if tools or context.wrapped_results:

@@ -19,9 +19,9 @@ def reply(text: str | None, *calls: ToolCall, **members: Any) -> Message:
     return Message("assistant", text, tool_calls=calls, **members)
 
 
-def context(text: str) -> Message:
+def context(text: str, **members: Any) -> Message:
     """A reply that leads up to what is trained."""
-    return Message("assistant", text, weight=0.0)
+    return Message("assistant", text, weight=0.0, **members)
 
 
 def result(text: str, **members: Any) -> Message:

@@ -13,6 +13,15 @@ BASE = {
     "mixture_of_thoughts": [(SIX, reply("<think>\n6*7=42\n</think>\n\n42"))],
     "open_thoughts_3": [(SIX, reply("<think>6*7=42</think>\n\n42"))],
     "numina_math": [(SIX, reply("42"))],
+    "nemotron_chat_3": [
+        (
+            system("Be brief."),
+            user("What is tin?"),
+            context("Metal.", reasoning="A metal."),
+            user("In one word more?"),
+            reply("Soft metal.", reasoning="Two words."),
+        )
+    ],
 }
 
 READ = {
