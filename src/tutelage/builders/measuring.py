@@ -176,7 +176,9 @@ def kept_while_evaluating(
         log: told where none can be kept, and where hashing takes time.
     """
     path, settings = folder / run_files.REPLIES_AGAIN, trained_model.settings
-    trained = {"tuned": folder / run_files.trained_name(settings)} | {one.name: one.folder for one in adapters}
+    trained = {"tuned": folder / run_files.trained_name(settings)} | {
+        adapter.name: adapter.folder for adapter in adapters
+    }
 
     def opened(name: str) -> ReplyLog:
         try:

@@ -193,7 +193,7 @@ def _graded(
 
     graded = process_group.gather(collective_call(process_group, checked))[0]
     assert graded is not None, "the first process is the main one"
-    ends = {name: tuple((one.tokens, one.ended_by) for one in replies) for name, replies in asked.replies.items()}
+    ends = {name: tuple((reply.tokens, reply.ended_by) for reply in replies) for name, replies in asked.replies.items()}
     health = health_outcomes(eval_suite.task, eval_suite.general, texts, ends)
     return EvalResult(
         replace(_measures(graded, heldout.mean), health=health_figures(texts, ends, health)),

@@ -156,7 +156,7 @@ class VllmEngine:
     ) -> list[EndedReply]:
         """As `generate.replies.greedy_replies`: one reply for each prompt, in order, with what ended it."""
         requests = [Request(prompt, max_new_tokens, adapter=adapter) for prompt in prompts]
-        return [EndedReply(one.text, len(one.ids), one.ended_by) for one in self.generate(requests, done)]
+        return [EndedReply(reply.text, len(reply.ids), reply.ended_by) for reply in self.generate(requests, done)]
 
     def drawn_replies(
         self,
@@ -170,7 +170,7 @@ class VllmEngine:
         """As `generate.replies.drawn_replies`: ids at temperature 1, always drawn; not the draws of our engine."""
         sampling = Sampling(temperature=1.0, seed=seed)
         requests = [Request(prompt, max_new_tokens, sampling, adapter=adapter) for prompt in prompts]
-        return [list(one.ids) for one in self.generate(requests, done)], True
+        return [list(reply.ids) for reply in self.generate(requests, done)], True
 
     def _adapter(self, request: Request) -> Any | None:
         if request.adapter == PEFT_BASE:

@@ -35,7 +35,7 @@ class Alpaca:
 
     def __init__(self, seeds: Sequence[Seed], book: ReplyBook, output: Output, *, seed: int = 0) -> None:
         self._seeds, self._book, self._output, self._seed = seeds, book, output, seed
-        self._candidates = Candidates([one.instruction for one in seeds])
+        self._candidates = Candidates([example.instruction for example in seeds])
 
     def round(self, number: int) -> Iterator[Mapping[str, Any]]:
         """As the protocol has it."""
@@ -66,8 +66,8 @@ def request(seeds: Sequence[Seed], seed: int, number: int) -> Request:
     table = recipe(NAME)
     drawn = random.Random(f"{NAME} {seed} {number}").sample(list(seeds), min(table["seeds_shown"], len(seeds)))  # noqa: S311 - which examples are shown is no secret
     examples = "\n".join(
-        shown_item(place, [(INSTRUCTION, one.instruction), (INPUT, one.input), (OUTPUT, one.output)])
-        for place, one in enumerate(drawn, start=1)
+        shown_item(place, [(INSTRUCTION, example.instruction), (INPUT, example.input), (OUTPUT, example.output)])
+        for place, example in enumerate(drawn, start=1)
     )
     messages = user_turn(table["prompt"]["tasks"], asked=table["tasks_asked"], examples=examples)
     return Request(f"request {number}", messages, sampling_of(table["sampling"]))

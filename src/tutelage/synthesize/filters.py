@@ -59,5 +59,5 @@ def published_filters() -> Filters:
         fewest_words=rules["limits"]["fewest_words"],
         most_words=rules["limits"]["most_words"],
         unsuited=re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b", re.IGNORECASE),
-        beginnings=tuple(one for group in rules["beginnings"].values() for one in group),
+        beginnings=tuple(text for group in rules["beginnings"].values() for text in group),
     )

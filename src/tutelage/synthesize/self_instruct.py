@@ -46,7 +46,7 @@ class SelfInstruct:
 
     def __init__(self, seeds: Sequence[Seed], book: ReplyBook, output: Output, *, seed: int = 0) -> None:
         self._seeds, self._book, self._output, self._seed = seeds, book, output, seed
-        self._candidates = Candidates([one.instruction for one in seeds])
+        self._candidates = Candidates([example.instruction for example in seeds])
         self._table = recipe(NAME)
 
     def round(self, number: int) -> Iterator[Mapping[str, Any]]:
@@ -138,9 +138,11 @@ def request(seeds: Sequence[Seed], taken: Sequence[str], seed: int, number: int)
     """One request for instructions, from 0; which examples it shows hangs on what was taken before its round."""
     table, draw = recipe(NAME), random.Random(f"{NAME} {seed} {number}")  # noqa: S311 - which examples are shown is no secret
     own = draw.sample(list(taken), min(table["own_shown"], len(taken)))
-    shown = [*_drawn(draw, [one.instruction for one in seeds], _shown_count(seeds, taken) - len(own)), *own]
+    shown = [*_drawn(draw, [example.instruction for example in seeds], _shown_count(seeds, taken) - len(own)), *own]
     draw.shuffle(shown)
-    examples = "\n".join(shown_item(place, [(INSTRUCTION, one)]) for place, one in enumerate(shown, start=1))
+    examples = "\n".join(
+        shown_item(place, [(INSTRUCTION, instruction)]) for place, instruction in enumerate(shown, start=1)
+    )
     first = len(shown) + 1
     messages = user_turn(
         table["prompt"]["instructions"], examples=examples, first=first, last=first + table["tasks_asked"] - 1
@@ -152,14 +154,15 @@ def kind_request(seeds: Sequence[Seed], instruction: str, seed: int, name: str) 
     """Whether an instruction is a classification; as many examples of both kinds as the seeds have."""
     table, draw = recipe(NAME), random.Random(f"{NAME} kind {seed} {name}")  # noqa: S311 - as above
     drawn = [
-        one
+        example
         for kind in (True, False)
-        for one in _drawn(draw, [seed for seed in seeds if seed.is_classification is kind], table["labelled_shown"])
+        for example in _drawn(draw, [seed for seed in seeds if seed.is_classification is kind], table["labelled_shown"])
     ]
     draw.shuffle(drawn)
     template = table["prompt"]["kind_example"].strip()
     examples = "\n\n".join(
-        template.format(instruction=one.instruction, answer="yes" if one.is_classification else "no") for one in drawn
+        template.format(instruction=example.instruction, answer="yes" if example.is_classification else "no")
+        for example in drawn
     )
     messages = user_turn(table["prompt"]["kind"], examples=examples, instruction=instruction)
     return Request(f"kind of {name}", messages, sampling_of(table["sampling"]["kind"]))
@@ -168,15 +171,15 @@ def kind_request(seeds: Sequence[Seed], instruction: str, seed: int, name: str) 
 def instance_request(seeds: Sequence[Seed], task: _Task, seed: int) -> Request:
     """Instances of an instruction, in the order of parts of its kind."""
     table, draw = recipe(NAME), random.Random(f"{NAME} instances {seed} {task.address}")  # noqa: S311 - as above
-    alike = [one for one in seeds if bool(one.is_classification) is task.is_classification]
+    alike = [example for example in seeds if bool(example.is_classification) is task.is_classification]
     if task.is_classification:
-        alike = [one for one in alike if one.input]
+        alike = [example for example in alike if example.input]
     drawn = _drawn(draw, alike, table["instances_shown"])
     parts = _parts(is_classification=task.is_classification)
     examples = "\n\n".join(
-        f"Instruction: {one.instruction}\n"
-        + shown_item(1, [(part, one.input if part == INPUT else one.output) for part in parts])
-        for one in drawn
+        f"Instruction: {example.instruction}\n"
+        + shown_item(1, [(part, example.input if part == INPUT else example.output) for part in parts])
+        for example in drawn
     )
     template = table["prompt"]["classification" if task.is_classification else "other"]
     messages = user_turn(template, examples=examples, instruction=task.instruction, asked=table["instances_asked"])

@@ -60,7 +60,7 @@ def assigned(
         split_of[cluster] = split
         room[:, split] -= of_source[cluster]
         room_of_all[split] -= size
-    return Assignment(split_of[numbers], tuple(sorted(too_large, key=lambda one: (-one[1], one[0]))))
+    return Assignment(split_of[numbers], tuple(sorted(too_large, key=lambda cluster: (-cluster[1], cluster[0]))))
 
 
 def _farthest(room: NDArray[np.float64], targets: NDArray[np.float64], size: int) -> int | None:
