@@ -25,7 +25,7 @@ from tutelage.cli.app import app
 from tutelage.config.naming import paths
 from tutelage.curate import most_similar
 from tutelage.evaluate.checks import CHECKS
-from tutelage.model.locate import embedded_models
+from tutelage.model.embedded import embedded_models
 from tutelage.types import Address, Conversation, Message
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,7 +14,8 @@ from tutelage import formats
 from tutelage.builders.renderer import renderer_for
 from tutelage.config import RenderSettings
 from tutelage.ledger import Ledger
-from tutelage.model.locate import embedded_models, model_folder
+from tutelage.model.embedded import embedded_models
+from tutelage.model.locate import model_folder
 from tutelage.pack import pack_rows
 from tutelage.render import examples
 

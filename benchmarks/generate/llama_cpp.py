@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.model.locate import embedded_gguf
+from tutelage.model.embedded import embedded_gguf
 
 THREADS = 2
 MARGIN_TOKENS = 8
@@ -24,9 +24,10 @@ def widened(target: Path) -> Path:
     """The embedded model's file with matrices in BF16 and vectors in fp32; written once."""
     import gguf
 
-    source = gguf.GGUFReader(embedded_gguf("smollm2-135m"))
     if target.exists():
         return target
+    with embedded_gguf("smollm2-135m") as file:  # no file in parts: it stays where it is
+        source = gguf.GGUFReader(file)
     architecture = str(source.fields["general.architecture"].contents())
     writer = gguf.GGUFWriter(target, architecture)
     for name, field in source.fields.items():

@@ -34,7 +34,8 @@ def doctor(*rest: str, hidden: str = "nothing") -> str:
 def test_json_names_the_machine_the_route_and_the_problems() -> None:
     shown = json.loads(doctor("--json"))
 
-    assert set(shown) == {"machine", "route", "problems"}
+    assert set(shown) == {"machine", "route", "problems", "models"}
+    assert set(shown["models"]) >= {"smollm2-135m", "gemma3-270m"}
     assert shown["machine"]["torch"]["version"]
     assert shown["route"]["device"] in {"cpu", "cuda"}
     assert all(set(one) == {"what", "fix"} for one in shown["problems"])

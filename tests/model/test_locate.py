@@ -9,7 +9,8 @@ import pytest
 
 from tutelage.errors import DataError, DependencyError, SourceNotFoundError
 from tutelage.model import locate as source
-from tutelage.model.locate import embedded_models, model_folder
+from tutelage.model.embedded import embedded_models
+from tutelage.model.locate import model_folder
 from tutelage.system import hub
 from tutelage.system.files import cache_folder
 
@@ -74,7 +75,7 @@ class TestEmbedded:
     def test_every_entry_is_complete(self) -> None:
         assert "smollm2-135m" in embedded_models()
         for entry in embedded_models().values():
-            assert {"package", "file", "install", "licence"} <= entry.keys()
+            assert {"package", "file", "install", "license"} <= entry.keys()
 
     def test_its_package_is_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
@@ -104,8 +105,9 @@ class TestConversion:
 
         class Converter:
             @staticmethod
-            def convert_gguf(_: Path, folder: Path) -> None:
+            def convert_gguf(_: Path, folder: Path, *, beside: Callable[[Path], None]) -> None:
                 folder.mkdir(parents=True)
+                beside(folder)
                 made.append(folder)
 
         monkeypatch.setitem(__import__("sys").modules, "tutelage.model.gguf", Converter)

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from tutelage.model.locate import embedded_models, model_folder
+from tutelage.model.embedded import embedded_models
+from tutelage.model.locate import model_folder
 from tutelage.render.segment_cache import SegmentEncoder
 from tutelage.render.word_cache import CUTTING_PATTERNS, GPT2_PATTERN, WordEncoder
 

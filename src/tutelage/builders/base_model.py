@@ -17,6 +17,7 @@ from typing import Any
 from tutelage.config import Settings
 from tutelage.config.sections import ModelSettings
 from tutelage.errors import ConfigError, DataError, SaveError, SourceNotFoundError, cause_of, command, remedy
+from tutelage.model.embedded import accept_license
 from tutelage.model.locate import model_folder
 from tutelage.model.safetensors_header import stored_tensors
 from tutelage.runs import folder as run_files
@@ -63,6 +64,7 @@ def start_folder(model_settings: ModelSettings, *, weights: bool = True, log: Sa
     Raises:
         TutelageError: of the kind that fits; see `model.locate.model_folder` and `start_adapter`.
     """
+    _accept_license(model_settings)
     if model_settings.add_tokens:
         return _with_tokens(model_settings, weights=weights, log=log)
     path = Path(model_settings.name).expanduser()
@@ -121,8 +123,14 @@ def _with_tokens(model_settings: ModelSettings, *, weights: bool, log: Say) -> P
     return _beside(base, None, label="grown", fill=grow, links_weights=not weights, facts=facts)
 
 
+def _accept_license(model_settings: ModelSettings) -> None:
+    if model_settings.accept_license is not None:
+        accept_license(model_settings.name, model_settings.accept_license, by="model.accept_license")
+
+
 def start_name(model_settings: ModelSettings, *, log: Say = print) -> str:
     """`model.name`, or, where that is an adapter or a run, a folder that a plan of it can be read from."""
+    _accept_license(model_settings)
     path = Path(model_settings.name).expanduser()
     plain = start_adapter(model_settings) is None and not names_a_run(path) and not model_settings.add_tokens
     return model_settings.name if plain else str(start_folder(model_settings, weights=False, log=log))

@@ -14,7 +14,8 @@ from tutelage.audit.template_probe import probe_template
 from tutelage.audit.tokenizer_findings import template_tokens
 from tutelage.builders.renderer import renderer_for
 from tutelage.config import RenderSettings
-from tutelage.model.locate import embedded_models, model_folder
+from tutelage.model.embedded import embedded_models
+from tutelage.model.locate import model_folder
 from tutelage.render import Renderer
 from tutelage.render.chat_template.builtin_templates import find_builtin, is_path
 from tutelage.types import Finding

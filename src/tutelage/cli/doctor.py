@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from tutelage.model.locate import embedded_state
 from tutelage.report.console.terminal import Terminal, print_json
 from tutelage.report.numbers import byte_size
 from tutelage.system.hardware import Machine, Route, machine, problems, route_on
@@ -25,12 +26,14 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for 
             "machine": asdict(hardware),
             "route": asdict(route) if route else None,
             "problems": [asdict(problem) for problem in found_problems],
+            "models": embedded_state(),
         }
         print_json(record)
         return
     out = Terminal()
     out.print(_table("This machine", _facts(hardware)))
     out.print(_table("A run here", _steps(route)))
+    out.print(_table("Models in packages", embedded_state()))
     for problem in found_problems:
         out.print(Text.assemble(("warning: ", "yellow"), problem.what))
         out.print(Text(f"  do: {problem.fix}"))

@@ -36,6 +36,12 @@ class ModelSettings(Section):
         "run, whose trained model or adapter is then the start.",
         json_schema_extra={"source": "the user's choice; there is no default"},
     )
+    accept_license: Literal["gemma"] | None = Field(
+        default=None,
+        description="Says, once on a machine, that you accept the terms of a model that comes under no open-source "
+        "license; the error that asks for it says what they are. The environment says it by TUTELAGE_ACCEPT_LICENSE.",
+        json_schema_extra={"source": "the model's own terms: nobody but its user can accept them"},
+    )
     method: Literal["full", "lora", "qlora", "prompt"] = Field(
         default="lora",
         description="Train all weights (full), low-rank matrices beside frozen weights (lora), the same beside "

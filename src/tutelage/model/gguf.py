@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,8 +16,13 @@ from tutelage.model.load import no_progress_bars
 from tutelage.system.files import new_folder
 
 
-def convert_gguf(gguf: Path, folder: Path) -> None:
+def convert_gguf(gguf: Path, folder: Path, *, beside: Callable[[Path], None] = lambda _folder: None) -> None:
     """Write `folder` from `gguf`; a crash half way leaves no folder of that name.
+
+    Args:
+        gguf: the file.
+        folder: of what is made of it.
+        beside: puts what else belongs to the model, such as its license, into the folder before it has its name.
 
     Raises:
         DataError: transformers cannot read this GGUF, or its token ids are not known exactly.
@@ -42,6 +48,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
             with no_progress_bars():
                 model.save_pretrained(scratch)
             tokenizer.save_pretrained(scratch)
+            beside(scratch)
     except (OSError, SafetensorError) as error:
         if folder.is_dir():  # another process converted the same file first; its bytes are ours
             return

@@ -8,13 +8,20 @@ A name is one of: a short name of `embedded.toml`, a local folder, a local GGUF 
 from __future__ import annotations
 
 import importlib.util
-import tomllib
 from collections.abc import Callable
-from importlib.resources import files
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tutelage.errors import DataError, DependencyError, SourceNotFoundError
+from tutelage.model.embedded import (
+    embedded_digest,
+    embedded_gguf,
+    embedded_models,
+    is_installed,
+    license_accepted,
+    put_terms_beside,
+    require_license,
+)
 from tutelage.render.tokenizer import read_object
 from tutelage.system import hub
 from tutelage.system.files import cache_folder
@@ -22,6 +29,7 @@ from tutelage.system.seals import file_sha256
 
 CONVERTER_VERSION = 2
 """Part of the cache key: raise it when the conversion would write other bytes."""
+CONVERTER_KEY = f"converter {CONVERTER_VERSION}".encode()
 
 TOKENIZER_PATTERNS = ("tokenizer*", "*.jinja", "special_tokens_map.json", "added_tokens.json", "config.json",
                       "generation_config.json", "vocab*", "merges.txt")  # fmt: skip
@@ -29,11 +37,6 @@ INDEX_FILE = "model.safetensors.index.json"
 WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json")
 
 Log = Callable[[str], None]
-
-
-def embedded_models() -> dict[str, dict[str, Any]]:
-    """Short names and the packages that carry them."""
-    return tomllib.loads(files("tutelage.model").joinpath("embedded.toml").read_text(encoding="utf-8"))
 
 
 def model_folder(name: str, *, weights: bool = True, log: Log = print) -> Path:
@@ -48,9 +51,10 @@ def model_folder(name: str, *, weights: bool = True, log: Log = print) -> Path:
         SourceNotFoundError: nothing of that name is here or reachable.
         DependencyError: the package that carries or converts it is not installed.
         DataError: a folder without the files a model needs.
+        ConfigError: an embedded model whose license was not accepted.
     """
     if name in embedded_models():
-        return _converted(embedded_gguf(name), label=name, log=log)
+        return _embedded_folder(name, log=log)
     path = Path(name).expanduser()
     if path.is_dir():
         return _checked_folder(path, weights=weights)
@@ -72,23 +76,6 @@ def model_folder(name: str, *, weights: bool = True, log: Log = print) -> Path:
         )
     patterns = TOKENIZER_PATTERNS + (WEIGHT_PATTERNS if weights else ())
     return _checked_folder(hub.snapshot(name, kind="model", patterns=patterns), weights=weights)
-
-
-def embedded_gguf(name: str) -> Path:
-    """The GGUF file of an embedded model.
-
-    Raises:
-        DependencyError: its package is not installed, with the install line.
-    """
-    entry = embedded_models()[name]
-    spec = importlib.util.find_spec(entry["package"])
-    if spec is None or spec.origin is None:
-        raise DependencyError(
-            f"The embedded model '{name}' is not installed",
-            where=f"package {entry['package']}",
-            fix=entry["install"],
-        )
-    return Path(spec.origin).parent / str(entry["file"])
 
 
 def _checked_folder(path: Path, *, weights: bool) -> Path:
@@ -146,11 +133,43 @@ def _is_weights_here(folder: Path, name: str) -> bool:
     return Path(name).name == name and name.endswith(".safetensors") and (folder / name).is_file()
 
 
-def _converted(gguf: Path, *, label: str, log: Log) -> Path:
-    digest = file_sha256(gguf, suffix=f"converter {CONVERTER_VERSION}".encode())
-    folder = cache_folder() / "models" / f"{label}-{digest[:16]}"
+def _embedded_folder(name: str, *, log: Log) -> Path:
+    require_license(name)
+    folder = _folder_in_cache(name, embedded_digest(name, suffix=CONVERTER_KEY))
     if folder.is_dir():
         return folder
+    with embedded_gguf(name) as gguf:
+        return _convert(gguf, folder, label=name, log=log, beside=partial(put_terms_beside, name))
+
+
+def embedded_state() -> dict[str, str]:
+    """Of each embedded model what it is, and what stands between it and a run here, if anything."""
+    states = {}
+    for name, entry in embedded_models().items():
+        if not is_installed(name):
+            state = f"not installed: {entry['install']}"
+        elif not license_accepted(name):
+            state = f"its license is to be accepted: {entry['terms_address']}, model.accept_license={entry['accept']}"
+        elif not _folder_in_cache(name, embedded_digest(name, suffix=CONVERTER_KEY)).is_dir():
+            state = "ready, converted at its first use"
+        else:
+            state = "ready"
+        states[name] = f"{state}; {entry['about']}; {entry['license']}"
+    return states
+
+
+def _converted(gguf: Path, *, label: str, log: Log) -> Path:
+    folder = _folder_in_cache(label, file_sha256(gguf, suffix=CONVERTER_KEY))
+    return folder if folder.is_dir() else _convert(gguf, folder, label=label, log=log)
+
+
+def _folder_in_cache(label: str, digest: str) -> Path:
+    return cache_folder() / "models" / f"{label}-{digest[:16]}"
+
+
+def _convert(
+    gguf: Path, folder: Path, *, label: str, log: Log, beside: Callable[[Path], None] = lambda _folder: None
+) -> Path:
     if importlib.util.find_spec("torch") is None:
         raise DependencyError(
             f"'{label}' is a GGUF file and must be converted once, which needs torch",
@@ -159,7 +178,7 @@ def _converted(gguf: Path, *, label: str, log: Log) -> Path:
         )
     from tutelage.model.gguf import convert_gguf
 
-    log(f"Converting {label} from GGUF to safetensors, once (about 20 s) ...")
-    convert_gguf(gguf, folder)
+    log(f"Converting {label} from GGUF to safetensors, once (20 s to some minutes) ...")
+    convert_gguf(gguf, folder, beside=beside)
     log(f"Converted: {folder}")
     return folder

@@ -13,8 +13,9 @@ import torch
 
 from tutelage.errors import DataError, DependencyError, cause_of
 from tutelage.model.configuration import CONFIG_FILE, causal_configuration
+from tutelage.model.embedded import embedded_models
 from tutelage.model.layers import cut_layers, decoder_layers
-from tutelage.model.locate import Log, embedded_models, model_folder
+from tutelage.model.locate import Log, model_folder
 
 CUT_LAYERS = 3
 """Layers of `ModelShape.cut`: what two and three layers need tells what each further one adds."""
