@@ -159,6 +159,7 @@ def test_pages_mention_enough_commands():
         "see",
         "check",
         "curate",
+        "demonstrate",
         "plan",
         "train",
         "evaluate",

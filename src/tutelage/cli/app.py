@@ -21,6 +21,7 @@ from tutelage.cli.check import check
 from tutelage.cli.compare import compare
 from tutelage.cli.crash import STATUS, crash_lines, of_the_system
 from tutelage.cli.curate import curate
+from tutelage.cli.demonstrate import demonstrate
 from tutelage.cli.doctor import doctor
 from tutelage.cli.evaluate import evaluate
 from tutelage.cli.export import export
@@ -47,7 +48,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS = (see, check, curate, plan, train, evaluate, compare, chat, export, report, doctor)
+COMMANDS = (see, check, curate, demonstrate, plan, train, evaluate, compare, chat, export, report, doctor)
 for command in COMMANDS:
     app.command()(command)
 GROUPS = {"synthesize": synthesize}

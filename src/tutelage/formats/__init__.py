@@ -26,6 +26,7 @@ from tutelage.types import Change, Conversation, Drop
 __all__ = ["SHAPES", "FileSummary", "SourceSummary", "describe", "read", "row_shapes"]
 
 Begin = Callable[[SourceFile, int, int], None]
+Prepare = Callable[[RawRow], RawRow]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ class _Request:
     columns: Mapping[str, str] | None
     notes: tuple[str, ...]
     tree_paths: TreePaths = "kept"
+    prepare: Prepare | None = None
 
     @property
     def recognizes(self) -> bool:
@@ -100,6 +102,7 @@ def read(
     files: Sequence[SourceFile] | None = None,
     tree_paths: TreePaths = "kept",
     begin: Begin = lambda _file, _rows, _rows_before: None,
+    prepare: Prepare | None = None,
 ) -> Iterator[Conversation]:
     """The conversations of all sources, in order.
 
@@ -116,13 +119,14 @@ def read(
         files: those of the sources, where they were found before.
         tree_paths: of a row that is a tree of messages the path that was kept, or "all", each reply trained once.
         begin: told of each file, how many rows it holds and how many entered before, as its rows begin to be read.
+        prepare: what is read in place of each row that could be decoded; None: the row.
 
     Raises:
         SourceNotFoundError: a source that is not there.
         ConfigError: an unknown shape, or columns that make no conversation.
         DataError: a file that cannot be used at all, when its turn comes.
     """
-    request = replace(_request(sources, shape, columns, files), tree_paths=tree_paths)
+    request = replace(_request(sources, shape, columns, files), tree_paths=tree_paths, prepare=prepare)
     for note in request.notes:
         ledger.note(note)
     return _conversations(request, ledger, max_rows, begin)
@@ -224,7 +228,13 @@ def _conversations(request: _Request, ledger: Ledger, max_rows: int | None, begi
         if remaining_rows is not None and remaining_rows <= 0:
             return
         file_survey, rows = surveyed(
-            file, kind, table=table, columns=request.columns, note=ledger.note, recognize=request.recognizes
+            file,
+            kind,
+            table=table,
+            columns=request.columns,
+            note=ledger.note,
+            recognize=request.recognizes,
+            prepare=request.prepare,
         )
         file_shape = resolve_shape(file_survey, request.shape, request.columns, file.display_name)
         for note in survey_notes(file_survey, file_shape, table, file.display_name, auto=request.shape == "auto"):

@@ -119,6 +119,7 @@ def surveyed(
     columns: Mapping[str, str] | None,
     note: Callable[[str], None],
     recognize: bool = True,
+    prepare: Callable[[RawRow], RawRow] | None = None,
 ) -> tuple[Survey, RawRows]:
     """What the rows of a file hold, and the rows themselves, which can be drawn once.
 
@@ -129,15 +130,23 @@ def surveyed(
         columns: which the user named.
         note: told once what is worth saying of the file as a whole.
         recognize: hold the rows against the shapes of the catalog, too.
+        prepare: what stands for each row that could be decoded; None: the row.
     """
+
+    def one_pass(tell: Callable[[str], None]) -> RawRows:
+        rows = raw_rows(file, kind, table=table, columns=columns, note=tell)
+        if prepare is None:
+            return rows
+        return (prepare(row) if isinstance(row, RawRow) else row for row in rows)
+
     kept = _KeptRows()
     recognition = Recognition(table.needs) if recognize else None
-    rows = kept.from_pass(raw_rows(file, kind, table=table, columns=columns, note=note))
+    rows = kept.from_pass(one_pass(note))
     result = survey(rows, table, recognition)
     if kept.is_whole:
         return result, kept.drained()
     # The second pass has nothing to say that the first did not.
-    return result, raw_rows(file, kind, table=table, columns=columns, note=lambda _note: None)
+    return result, one_pass(lambda _note: None)
 
 
 class _KeptRows:

@@ -1,26 +1,16 @@
-"""Asks a person in a browser: a page that a small server on this machine alone hands out, for who knows its address."""
+"""Asks a person in a browser, on a page of this machine."""
 
 from __future__ import annotations
 
-import hmac
-import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import cast, get_args
-from urllib.parse import parse_qs
 
-from tutelage.errors import ConfigError, SaveError, cause_of
+from tutelage.errors import SaveError
 from tutelage.evaluate.pairwise.rating import Rating, Said
 from tutelage.report.html.offline import own_parts, template
-
-HOST = "127.0.0.1"
-HOSTS = (HOST, "localhost")
-"""What a browser may call us by, also through a tunnel: another name that leads here is a trick of another page."""
-LONGEST_FORM_BYTES = 4096
-IDLE_SECONDS = 60
-"""After which a connection that asks nothing is closed; browsers open some in advance."""
+from tutelage.system.page_server import NOTHING, TEXT, PageAnswer, PageRequest, serve_pages
 
 
 @dataclass(slots=True)
@@ -31,11 +21,13 @@ class RatingPage:
         rating: of the rater.
         finished: set when the rater stops, as where all is rated.
         failure: a verdict that could not be saved; the page says so, and asks again.
+        longest_body: bytes of the longest form.
     """
 
     rating: Rating
     finished: threading.Event = field(default_factory=threading.Event)
     failure: SaveError | None = None
+    longest_body: int = 4096
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stopped: bool = False
 
@@ -80,6 +72,19 @@ class RatingPage:
         """Whether the page that was shown last asks nothing more."""
         return self._stopped
 
+    def answer(self, request: PageRequest) -> PageAnswer:
+        """The page, or the press of a button."""
+        if request.method == "GET" and not request.name:
+            text = self.shown()
+            # Behind the last page, which is with the browser by then.
+            return PageAnswer(text, sent=self.finished.set) if self.is_over else PageAnswer(text)
+        if request.method == "POST" and request.name == "say":
+            fields = request.form()
+            if self.press(fields.get("say", ""), fields.get("pair", "")):
+                return PageAnswer(location="")
+            return PageAnswer("no such button\n", 400, TEXT)
+        return NOTHING
+
 
 def rate_in_browser(rating: Rating, *, port: int = 0, announce: Callable[[str], None]) -> None:
     """Serve the page until the rater stops there, or by Ctrl-C; nothing is lost either way.
@@ -94,90 +99,6 @@ def rate_in_browser(rating: Rating, *, port: int = 0, announce: Callable[[str], 
         SaveError: the last thing that was said could not be saved.
     """
     page = RatingPage(rating)
-    try:
-        server = _Server(page, port)
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            "The page cannot be served on this port",
-            where="--port",
-            found=f"{port}: {cause_of(error)}",
-            fix="give another port, or leave --port out for a free one",
-        ) from error
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    try:
-        announce(f"http://{HOST}:{server.server_port}{server.root}")
-        page.finished.wait()
-    except KeyboardInterrupt:
-        page.finished.set()
-    finally:
-        server.shutdown()
-        server.server_close()
+    serve_pages(page, page.finished, port=port, announce=announce)
     if page.failure is not None:
         raise page.failure
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True  # a connection that a browser keeps open does not hold up the end
-
-    def __init__(self, page: RatingPage, port: int) -> None:
-        self.page, self.root = page, f"/{secrets.token_urlsafe(16)}/"
-        super().__init__((HOST, port), _Handler)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    timeout = IDLE_SECONDS
-    server: _Server
-    server_version, sys_version = "tutelage", ""
-
-    def do_GET(self) -> None:
-        """The page."""
-        if not self._is_ours(""):
-            return
-        text = self.server.page.shown()
-        self._send(200, "text/html; charset=utf-8", text.encode("utf-8", "backslashreplace"))
-        if self.server.page.is_over:  # behind the last page, which is with the browser by now
-            self.server.page.finished.set()
-
-    def do_POST(self) -> None:
-        """A button; the page comes by a redirect, so that to load it again presses nothing again."""
-        if not self._is_ours("say"):
-            return
-        length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > LONGEST_FORM_BYTES:
-            self._send(413, "text/plain", b"too long\n")
-            return
-        fields = parse_qs(self.rfile.read(int(length)).decode("utf-8", "replace"))
-        button, key = (fields.get(name, [""])[0] for name in ("say", "pair"))
-        if self.server.page.press(button, key):
-            self._send(303, "text/plain", b"", Location=self.server.root)
-        else:
-            self._send(400, "text/plain", b"no such button\n")
-
-    def log_message(self, *_line: object) -> None:
-        """Nothing: the terminal is for the results."""
-
-    def _is_ours(self, name: str) -> bool:
-        host = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
-        if host in HOSTS and hmac.compare_digest(self.path.encode(), f"{self.server.root}{name}".encode()):
-            return True
-        self._send(404, "text/plain", b"nothing is here\n")
-        return False
-
-    def _send(self, status: int, kind: str, body: bytes, **headers: str) -> None:
-        try:
-            self.send_response(status)
-            for header, value in {
-                "Content-Type": kind,
-                "Content-Length": str(len(body)),
-                "Cache-Control": "no-store",
-                "Referrer-Policy": "no-referrer",
-                "X-Content-Type-Options": "nosniff",
-                "X-Frame-Options": "DENY",
-                **headers,
-            }.items():
-                self.send_header(header, value)
-            self.end_headers()
-            self.wfile.write(body)
-            self.wfile.flush()
-        except OSError:  # the browser has gone; it will ask again
-            self.close_connection = True

@@ -44,7 +44,12 @@ def script_json(value: object) -> Markup:
 
 
 def own_parts(
-    *, style: tuple[str, ...], script: tuple[str, ...], has_forms: bool = False, library: tuple[str, ...] = ()
+    *,
+    style: tuple[str, ...],
+    script: tuple[str, ...],
+    has_forms: bool = False,
+    may_fetch: bool = False,
+    library: tuple[str, ...] = (),
 ) -> dict[str, str]:
     """Style, script and the policy that allows these two alone, for a page's template; named by our own files.
 
@@ -52,6 +57,7 @@ def own_parts(
         style: our files of it.
         script: our files of it.
         has_forms: the page sends forms, to the server that it came from and no other.
+        may_fetch: its script sends and asks, the same server alone.
         library: texts of scripts that draw, each a block of its own; they may set styles and show pictures that they
             bring, and no more.
     """
@@ -62,6 +68,7 @@ def own_parts(
         "style": Markup(styles),  # noqa: S704 - our own files
         "script": Markup(scripts),  # noqa: S704 - our own files
         "policy": f"default-src 'none'; {drawing}; script-src {allowed}; "
+        f"connect-src '{'self' if may_fetch else 'none'}'; "
         f"base-uri 'none'; form-action '{'self' if has_forms else 'none'}'",
     }
 

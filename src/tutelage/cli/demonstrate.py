@@ -1,0 +1,126 @@
+"""`demonstrate`: people write the replies that a model is to learn, on a page of this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from markupsafe import Markup
+
+from tutelage.annotate.asked import AskedPrompts, asked_prompts
+from tutelage.annotate.events import FILE_NAME, EventLog
+from tutelage.annotate.guidelines import read_guidelines
+from tutelage.annotate.out_folder import ADDRESS, make_out_folder
+from tutelage.annotate.pages import WritingPages
+from tutelage.annotate.rows import ROWS, write_rows
+from tutelage.annotate.workspace import Workspace
+from tutelage.cli.data_options import AsJson, Columns, Shape, columns_from, shape_from
+from tutelage.errors import ConfigError, command
+from tutelage.ledger import Ledger
+from tutelage.report.console.terminal import Terminal, print_json
+from tutelage.runs.lock import locked
+from tutelage.system.page_server import serve_pages
+
+OPEN_IT = "Open this address in browsers on this machine (Ctrl-C ends; nothing is lost):\n{url}"
+
+Prompts = Annotated[
+    list[str], typer.Argument(help="Files, folders or a data set with prompts; replies may be there or not.")
+]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for all that is written; train takes it.")]
+Guidelines = Annotated[
+    Path | None, typer.Option("--guidelines", metavar="FILE", help="Markdown or text that stands beside each prompt.")
+]
+Overlap = Annotated[int, typer.Option("--overlap", min=1, help="So many people write about one prompt.")]
+OverlapShare = Annotated[
+    float, typer.Option("--overlap-share", min=0.0, max=1.0, help="Of the prompts, the share that --overlap holds for.")
+]
+Port = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Of the page; default: the last one's.")]
+NoPage = Annotated[bool, typer.Option("--no-page", help="Serve nothing: write the rows anew, and show progress.")]
+MaxRows = Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Read so many rows of prompts.")]
+
+
+def demonstrate(
+    prompts: Prompts,
+    *,
+    out: Out = None,
+    guidelines: Guidelines = None,
+    overlap: Overlap = 1,
+    overlap_share: OverlapShare = 1.0,
+    port: Port = None,
+    no_page: NoPage = False,
+    limit: MaxRows = None,
+    shape: Shape = "auto",
+    columns: Columns = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have people write and revise the replies to prompts, on a page of this machine.
+
+    Each gives a name; two get the same prompt only with --overlap. What is typed is kept as it is typed, and
+    what is submitted is a row in OUT. The same command goes on.
+
+    Try: tutelage demonstrate prompts.jsonl -o demonstrations --guidelines rules.md
+    Then: tutelage train RECIPE 'data.train=["demonstrations"]'
+    """
+    if out is None:
+        raise ConfigError("The demonstrations need a place", found="no -o", expected="a folder", fix="add -o FOLDER")
+    beside = Markup() if guidelines is None else read_guidelines(guidelines)
+    errors = Terminal(stderr=True)
+    ledger = Ledger()
+    asked = asked_prompts(
+        prompts, ledger=ledger, shape=shape_from(shape), columns=columns_from(columns), max_rows=limit
+    )
+    _tell_prompts(asked, ledger, errors)
+    make_out_folder(out, (FILE_NAME,))
+    with locked(out, log=errors.write_line):
+        log = EventLog.open(out)
+        workspace = Workspace(asked.prompts, log, overlap, overlap_share)
+        _tell_damage(workspace, errors)
+        if not no_page:
+            pages = WritingPages(workspace, out, beside)
+            serve_pages(
+                pages,
+                pages.finished,
+                port=port,
+                announce=lambda url: errors.write_line(OPEN_IT.format(url=url)),
+                remembered=out / ADDRESS,
+            )
+        rows = write_rows(out, workspace)
+    _show(workspace, rows, out, as_json=as_json)
+
+
+def _tell_prompts(asked: AskedPrompts, ledger: Ledger, errors: Terminal) -> None:
+    for note in ledger.notes:
+        errors.write_line(f"note: {note}")
+    for reason, count in ledger.as_dict()["dropped"].items():
+        errors.write_line(f"note: {count:,} rows are left out: {reason}")
+    if asked.repeated:
+        errors.write_line(f"note: {asked.repeated:,} rows have the prompt of another row, which is asked once")
+
+
+def _tell_damage(workspace: Workspace, errors: Terminal) -> None:
+    if workspace.log.damaged:
+        lines = ", ".join(map(str, workspace.log.damaged[:5]))
+        errors.write_line(
+            f"note: {len(workspace.log.damaged)} lines of {workspace.log.path} cannot be read ({lines}); "
+            "a process that was killed may leave one half line"
+        )
+    if workspace.lost:
+        errors.write_line(f"note: {workspace.lost} events stand on such a line, and are passed over")
+
+
+def _show(workspace: Workspace, rows: int, out: Path, *, as_json: bool) -> None:
+    people = {
+        name: {what: workspace.count(name, what) for what in ("submit", "skip", "flag")}
+        | {"median_seconds": workspace.median_seconds(name)}
+        for name in workspace.people
+    }
+    if as_json:
+        print_json({"rows": rows, "left": workspace.left(), "people": people})
+        return
+    terminal = Terminal()
+    for name, counts in people.items():
+        terminal.write_line(f"{name}: {counts['submit']} written, {counts['skip']} skipped, {counts['flag']} flagged")
+    terminal.write_line(f"{rows} demonstrations, {workspace.left()} to write: {out / ROWS}")
+    if rows:
+        terminal.write_line(f'To train on them: {command("train", "RECIPE", f"""data.train=["{out}"]""")}')
