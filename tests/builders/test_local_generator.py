@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tutelage.builders.local_generator import LocalGenerator
+from tutelage.errors import ConfigError
 from tutelage.synthesize.generator import Reply, Request, Sampling
 from tutelage.synthesize.magpie import Magpie
 from tutelage.synthesize.output import DROPPED, REPLIES, ROWS, Output
@@ -70,3 +71,22 @@ def test_magpie_keeps_whole_turns_alone_and_goes_on_with_the_same(
     assert reports[0] == reports[1]
     assert book.asked == 0
     assert made.report["ledger"]["rows_in"] == made.report["rows"] + made.report["ledger"]["rows_dropped"] > 0
+
+
+def test_settings_of_the_machine_reach_the_model_and_others_are_refused(
+    tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "cache"))
+    loaded = []
+    monkeypatch.setattr(
+        "tutelage.builders.local_generator.cast_model", lambda model, precision: loaded.append((model, precision))
+    )
+    asked = ["model.precision=bf16", "model.threads=1", "evaluate.batch_prompts=3"]
+    generator = LocalGenerator.open(str(tiny_model_folder), overrides=asked)
+    assert len(replies_to(generator, *(Request(f"request {n}", ASKED, DRAWN) for n in range(4)))) == 4
+    assert [precision for _, precision in loaded] == ["bf16"]
+    assert generator.together == 3
+    with pytest.raises(ConfigError, match="nothing to a model that writes rows"):
+        LocalGenerator.open(str(tiny_model_folder), overrides=["train.epochs=3"])
+    with pytest.raises(ConfigError, match="1 problem in --set"):
+        LocalGenerator.open(str(tiny_model_folder), overrides=["model.precison=fp32"])

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from tutelage.builders.base_model import start_folder
 from tutelage.builders.renderer import renderer_for
-from tutelage.config import RenderSettings
-from tutelage.errors import TemplateError
+from tutelage.config import ModelSettings, from_mapping
+from tutelage.errors import ConfigError, TemplateError
 from tutelage.generate.replies import PROMPTS_TOGETHER, answered_together, engine_for, likeliest_only, served_ids
 from tutelage.generate.requests import Request as EngineRequest
 from tutelage.generate.requests import Sampling as EngineSampling
@@ -22,7 +24,6 @@ from tutelage.model.attention.packed import use_generation_attention
 from tutelage.model.checksums import model_sha256
 from tutelage.model.configuration import CONFIG_FILE, causal_configuration
 from tutelage.model.load import load
-from tutelage.model.locate import model_folder
 from tutelage.model.positions import stated_positions
 from tutelage.model.precision import cast_model, resolve_precision
 from tutelage.render import Renderer
@@ -30,6 +31,8 @@ from tutelage.synthesize.generator import Reply, Request, Save
 from tutelage.system.files import cache_folder
 from tutelage.types import Message, TokenIds
 
+SETTINGS = ("model.precision", "model.threads", "model.trust_remote_code", "evaluate.batch_prompts", "render.")
+"""Beginnings of the names of settings that change how such a model replies, or how fast."""
 MARK = "qzjvk"
 """Stands where the user's words will: letters that no template writes."""
 
@@ -44,6 +47,8 @@ class LocalGenerator:
         renderer: serves the prompts.
         positions: the most tokens of prompt and reply together; None where the model states none.
         seed: of what is drawn; each request draws by its own name, too, as the same prompt may be asked twice.
+        model: precision, threads, and whether its own code may run.
+        together: replies that grow together.
     """
 
     name: str
@@ -51,18 +56,40 @@ class LocalGenerator:
     renderer: Renderer
     positions: int | None
     seed: int = 0
+    model: ModelSettings = field(default_factory=lambda: ModelSettings(name=""))
+    together: int = PROMPTS_TOGETHER
 
     @classmethod
-    def open(cls, name: str, *, template: str | None = None, seed: int = 0) -> LocalGenerator:
+    def open(
+        cls, name: str, *, template: str | None = None, seed: int = 0, overrides: Sequence[str] = ()
+    ) -> LocalGenerator:
         """Find a model, its tokenizer and its template; weights are loaded when it is first asked.
 
+        Args:
+            name: as `model.name`: a model, an adapter or a run's folder.
+            template: in place of its own.
+            seed: of what is drawn.
+            overrides: settings of `SETTINGS`, such as `model.precision=fp32`.
+
         Raises:
-            TutelageError: it is not there, is no causal language model, or has no chat template.
+            TutelageError: it is not there, is no causal language model, or has no chat template; or a setting is none
+                of those.
         """
-        folder = model_folder(name, log=lambda _text: None)
-        config = causal_configuration(folder / CONFIG_FILE)
-        settings = RenderSettings() if template is None else RenderSettings(template=template)
-        return cls(name, folder, renderer_for(folder, settings), stated_positions(config), seed)
+        values: dict[str, Any] = {"model": {"name": name}, "data": {"train": ["-"]}}
+        values |= {} if template is None else {"render": {"template": template}}
+        settings = from_mapping(values, list(overrides), where="--set")
+        for override in overrides:
+            if not override.partition("=")[0].strip().startswith(SETTINGS):
+                raise ConfigError(
+                    "This setting is nothing to a model that writes rows", where="--set", found=override,
+                    expected=f"one of {', '.join(SETTINGS)}", fix="leave it out",
+                )  # fmt: skip
+        folder = start_folder(settings.model, log=lambda _text: None)
+        config = causal_configuration(folder / CONFIG_FILE, trust_remote_code=settings.model.trust_remote_code)
+        renderer, positions = renderer_for(folder, settings.render), stated_positions(config)
+        given = "evaluate.batch_prompts" in {override.partition("=")[0].strip() for override in overrides}
+        together = settings.evaluate.batch_prompts if given else PROMPTS_TOGETHER
+        return cls(name, folder, renderer, positions, seed, settings.model, together)
 
     def sha256(self) -> str:
         """Of its weights, tokenizer and template."""
@@ -146,11 +173,13 @@ class LocalGenerator:
 
     @cached_property
     def _engine(self) -> Any:
-        model, _ = load(self.folder)
-        cast_model(model, resolve_precision("auto"))
+        if self.model.threads is not None:
+            torch.set_num_threads(self.model.threads)
+        model, _ = load(self.folder, trust_remote_code=self.model.trust_remote_code)
+        cast_model(model, resolve_precision(self.model.precision))
         model.eval()
         use_generation_attention(model)
         batching = answered_together(model, self.renderer.tokenizer)
         if batching.kind != "packed":
             raise likeliest_only(model)
-        return engine_for(model, self.renderer.tokenizer, batching, PROMPTS_TOGETHER)
+        return engine_for(model, self.renderer.tokenizer, batching, self.together)

@@ -14,12 +14,13 @@ from tutelage.cli.endpoint_options import key_option, url_option
 from tutelage.errors import ConfigError, DependencyError, TutelageError, command
 from tutelage.report.console.progress import Screen
 from tutelage.report.console.terminal import Terminal, print_json
+from tutelage.report.html.synthesis_page import render_synthesis
 from tutelage.synthesize import alpaca, magpie, self_instruct
 from tutelage.synthesize.alpaca import Alpaca
 from tutelage.synthesize.endpoint import EndpointGenerator
 from tutelage.synthesize.generator import Generator, Request
 from tutelage.synthesize.magpie import Magpie
-from tutelage.synthesize.output import REPLIES, REPORT, ROWS, Output
+from tutelage.synthesize.output import PAGE, REPLIES, REPORT, ROWS, Output
 from tutelage.synthesize.recipes import rules_sha256
 from tutelage.synthesize.reply_book import ReplyBook
 from tutelage.synthesize.seeds import read_seeds
@@ -41,13 +42,23 @@ Seeds = Annotated[
     typer.Option("--seeds", metavar="FILE", help="Tasks that people wrote, as JSON lines: what the model is shown."),
 ]
 ModelName = Annotated[
-    str, typer.Option("--model", metavar="NAME", help="A model of this machine, or with --endpoint its name there.")
+    str,
+    typer.Option(
+        "--model", metavar="NAME", help="A model, adapter or run of this machine, or with --endpoint its name there."
+    ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the rows, the replies and the report.")]
 Rows = Annotated[int, typer.Option("--rows", min=1, max=LARGEST_ROWS, help="Stop once there are so many.")]
 DrawSeed = Annotated[
     int, typer.Option("--seed", min=0, help="Of which examples are shown, and of a local model's draws.")
 ]
+Changed = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE",
+        help="Of a local model: model.precision=fp32, model.threads=2, evaluate.batch_prompts=8 and the like.",
+    ),
+]  # fmt: skip
 Template = Annotated[str | None, typer.Option("--template", help="Chat template of a local model; default: its own.")]
 Url = Annotated[str | None, url_option(AT_ENDPOINT)]
 KeyEnv = Annotated[str | None, key_option(AT_ENDPOINT)]
@@ -91,8 +102,9 @@ def add_generators(group: typer.Typer) -> None:
 
 def self_instruct_command(
     seeds: Seeds, model: ModelName, *, out: Out = None, rows: Rows = 1000, seed: DrawSeed = 0,
-    template: Template = None, endpoint: Url = None, key_env: KeyEnv = None, max_requests: MaxRequests = None,
-    max_tokens: MaxTokens = None, max_cost: MaxCost = None, prices: PricesOption = None, parallel: Parallel = 4,
+    template: Template = None, changed: Changed = None, endpoint: Url = None, key_env: KeyEnv = None,
+    max_requests: MaxRequests = None, max_tokens: MaxTokens = None, max_cost: MaxCost = None,
+    prices: PricesOption = None, parallel: Parallel = 4,
     timeout: Timeout = 120.0, retries: Retries = 4, dry_run: DryRun = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Make rows as Self-Instruct does: instructions, then whether each is a classification, then its instances.
@@ -108,18 +120,26 @@ def self_instruct_command(
         return
     budget = _budget(max_requests, max_tokens, max_cost, prices)
     generator = _generator(
-        model, endpoint, key_env, budget, template=template, seed=seed, asking=(parallel, timeout, retries)
+        model,
+        endpoint,
+        key_env,
+        budget,
+        template=template,
+        changed=changed or [],
+        seed=seed,
+        asking=(parallel, timeout, retries),
     )
     _make(
-        _asked(self_instruct.NAME, generator, seed, seeds), generator, out, rows,
+        _asked(self_instruct.NAME, generator, seed, seeds, changed), generator, out, rows,
         lambda book, output: SelfInstruct(tasks, book, output, seed=seed), as_json=as_json,
     )  # fmt: skip
 
 
 def alpaca_command(
     seeds: Seeds, model: ModelName, *, out: Out = None, rows: Rows = 1000, seed: DrawSeed = 0,
-    template: Template = None, endpoint: Url = None, key_env: KeyEnv = None, max_requests: MaxRequests = None,
-    max_tokens: MaxTokens = None, max_cost: MaxCost = None, prices: PricesOption = None, parallel: Parallel = 4,
+    template: Template = None, changed: Changed = None, endpoint: Url = None, key_env: KeyEnv = None,
+    max_requests: MaxRequests = None, max_tokens: MaxTokens = None, max_cost: MaxCost = None,
+    prices: PricesOption = None, parallel: Parallel = 4,
     timeout: Timeout = 120.0, retries: Retries = 4, dry_run: DryRun = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Make rows as Alpaca does: twenty whole tasks in one reply, three seeds shown.
@@ -134,17 +154,24 @@ def alpaca_command(
         return
     budget = _budget(max_requests, max_tokens, max_cost, prices)
     generator = _generator(
-        model, endpoint, key_env, budget, template=template, seed=seed, asking=(parallel, timeout, retries)
+        model,
+        endpoint,
+        key_env,
+        budget,
+        template=template,
+        changed=changed or [],
+        seed=seed,
+        asking=(parallel, timeout, retries),
     )
     _make(
-        _asked(alpaca.NAME, generator, seed, seeds), generator, out, rows,
+        _asked(alpaca.NAME, generator, seed, seeds, changed), generator, out, rows,
         lambda book, output: Alpaca(tasks, book, output, seed=seed), as_json=as_json,
     )  # fmt: skip
 
 
 def magpie_command(
     model: ModelName, *, out: Out = None, rows: Rows = 1000, seed: DrawSeed = 0, template: Template = None,
-    dry_run: DryRun = False, as_json: AsJson = False,
+    changed: Changed = None, dry_run: DryRun = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Make rows as Magpie does: the model writes the user's turn itself, then the reply. Without seeds.
 
@@ -152,24 +179,29 @@ def magpie_command(
 
     Try: tutelage synthesize magpie --model smollm2-135m --rows 8 -o magpie
     """
-    generator = _local(model, template, seed)
+    generator = _local(model, template, seed, changed or [])
     if dry_run:
         terminal = Terminal()
         terminal.write_line("The model goes on from:")
         terminal.write_line(generator.bare_prefix_text)
         return
     _make(
-        _asked(magpie.NAME, generator, seed, None), generator, out, rows,
+        _asked(magpie.NAME, generator, seed, None, changed), generator, out, rows,
         lambda book, output: Magpie(book, output, seed=seed), as_json=as_json,
     )  # fmt: skip
 
 
 def _generator(
-    model: str, url: str | None, key_env: str | None, budget: Budget, *, template: str | None,
+    model: str, url: str | None, key_env: str | None, budget: Budget, *, template: str | None, changed: list[str],
     seed: int, asking: tuple[int, float, int],
 ) -> EndpointGenerator | LocalGenerator:  # fmt: skip
     if url is None:
-        return _local(model, template, seed)
+        return _local(model, template, seed, changed)
+    if changed:
+        raise ConfigError(
+            "An endpoint decides itself how its model is computed", where="--set", found=", ".join(changed),
+            expected="no --set beside --endpoint", fix="leave it out",
+        )  # fmt: skip
     parallel, timeout, retries = asking
     key = key_from_environment(key_env, NAMES)
     endpoint = Endpoint(endpoint_url(url, NAMES), model.strip(), key, timeout, names=NAMES)
@@ -179,14 +211,14 @@ def _generator(
     return EndpointGenerator(endpoint, budget, parallel, retries, log=errors.write_line)
 
 
-def _local(model: str, template: str | None, seed: int) -> LocalGenerator:
+def _local(model: str, template: str | None, seed: int, changed: list[str]) -> LocalGenerator:
     try:
         from tutelage.builders.local_generator import LocalGenerator
     except ImportError as error:
         raise DependencyError(
             "A local model needs the extra train", found=str(error), fix="pip install 'tutelage[train]', or --endpoint"
         ) from error
-    return LocalGenerator.open(model, template=template, seed=seed)
+    return LocalGenerator.open(model, template=template, seed=seed, overrides=changed)
 
 
 def _budget(max_requests: int | None, max_tokens: int | None, max_cost: float | None, prices: str | None) -> Budget:
@@ -215,13 +247,16 @@ def _budget(max_requests: int | None, max_tokens: int | None, max_cost: float | 
     return Budget(max_requests, max_tokens, max_cost, known, NAMES)
 
 
-def _asked(method: str, generator: EndpointGenerator | LocalGenerator, seed: int, seeds: Path | None) -> dict[str, Any]:
+def _asked(
+    method: str, generator: EndpointGenerator | LocalGenerator, seed: int, seeds: Path | None, changed: list[str] | None
+) -> dict[str, Any]:
     """All that decides what is made."""
     asked: dict[str, Any] = {"method": method, "model": generator.name, "seed": seed, "rules": rules_sha256()}
     if seeds is not None:
         asked["seeds"] = file_sha256(seeds)
     if not isinstance(generator, EndpointGenerator):
         asked["weights"] = generator.sha256()
+        asked |= {"settings": sorted(changed)} if changed else {}
     return asked
 
 
@@ -238,7 +273,7 @@ def _make(
         errors.write_line(f"{len(book.known):,} replies are there already; they are not asked for again")
     try:
         with Screen(errors).counting("Rows", rows) as done:
-            made = synthesize_rows(method(book, output), book, output, rows=rows, done=done)
+            made = synthesize_rows(method(book, output), book, output, rows=rows, done=done, page=render_synthesis)
     except (TutelageError, KeyboardInterrupt):
         errors.write_line(f"{output.rows:,} rows are in {out / ROWS}; to go on: {command(*sys.argv[1:])}")
         raise
@@ -258,7 +293,7 @@ def _tell(terminal: Terminal, made: Made, out: Path) -> None:
     terminal.write_line(f"{report['requests']:,} requests, {report['tokens']:,} tokens{yielded}")
     words = ", ".join(f"{word} {count}" for word, count in report["opening_words"].items())
     terminal.write_line(f"first words ({report['distinct_opening_words']} different): {words}")
-    terminal.write_line(f"report: {out / REPORT}")
+    terminal.write_line(f"report: {out / REPORT}; to look at in a browser: {out / PAGE}")
     if made.ended is not None:
         terminal.write_line(f"Ended early: {made.ended}. To go on: {command(*sys.argv[1:])}")
 

@@ -19,6 +19,7 @@ from tutelage.system.files import write_bytes
 from tutelage.types import Drop
 
 ROWS, DROPPED, REPLIES, REPORT, ASKED = "rows.jsonl", "dropped.jsonl", "replies.jsonl", "report.json", "asked.json"
+PAGE = "report.html"
 
 
 class GrowingFile:
@@ -111,8 +112,8 @@ class Output:
         except OSError as error:
             raise self._save_error(error) from error
 
-    def finish(self, report: Mapping[str, Any]) -> None:
-        """Close the files and write the report.
+    def finish(self, report: Mapping[str, Any], page: str | None = None) -> None:
+        """Close the files and write the report, and its page where there is one.
 
         Raises:
             SaveError: the disk refuses.
@@ -122,6 +123,8 @@ class Output:
             self._rows.close()
             self._dropped.close()
             write_bytes(self.folder / REPORT, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+            if page is not None:
+                write_bytes(self.folder / PAGE, page.encode("utf-8", "backslashreplace"))
         except OSError as error:
             raise self._save_error(error) from error
 
@@ -142,12 +145,12 @@ class Output:
             return
         except (OSError, ValueError) as error:
             raise ConfigError("What was asked before cannot be read", where=str(path), found=cause_of(error)) from error
-        differing = [name for name in self.asked if before.get(name) != self.asked[name]]
+        differing = [name for name in {**self.asked, **before} if before.get(name) != self.asked.get(name)]
         if differing:
             name = differing[0]
             raise ConfigError(
                 "The folder holds a synthesis that asked for something else", where=str(path),
-                found=f"{name} was {before.get(name)}, and is {self.asked[name]}",
+                found=f"{name} was {before.get(name)}, and is {self.asked.get(name)}",
                 fix="choose another folder with -o, or ask for the same",
             )  # fmt: skip
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from tutelage.ledger import Ledger
 from tutelage.synthesize.generator import Reply, Request
 from tutelage.synthesize.output import Output
 from tutelage.synthesize.reply_book import EndedError, ReplyBook
+from tutelage.synthesize.root_verbs import RootVerb, commonest, root_verb
 from tutelage.types import Address, Drop
 
 IDLE_ROUNDS = 5
@@ -44,21 +45,38 @@ class Made:
 
 
 def synthesize_rows(
-    method: Method, book: ReplyBook, output: Output, *, rows: int, done: Callable[[int], None] = lambda _: None
+    method: Method,
+    book: ReplyBook,
+    output: Output,
+    *,
+    rows: int,
+    done: Callable[[int], None] = lambda _: None,
+    page: Callable[[Mapping[str, Any]], str] | None = None,
 ) -> Made:
     """Make rows round by round. What a round brings beyond `rows` is kept, too: it was paid for.
+
+    Args:
+        method: makes the rows of a round.
+        book: has the replies.
+        output: takes the rows.
+        rows: how many are wanted.
+        done: told of rows as they come.
+        page: makes a page of the report; None leaves it out.
 
     Raises:
         EndpointError, SaveError: as `ReplyBook.ask`; all that was made before is in the folder.
     """
     ended, idle, number = None, 0, 0
     opening_words: Counter[str] = Counter()
+    verbs: list[RootVerb] = []
     try:
         while output.rows < rows and ended is None:
             before = output.rows
             for row in method.round(number):
                 output.add_row(row)
                 opening_words[opening_word(_instruction(row))] += 1
+                if (verb := root_verb(_instruction(row))) is not None:
+                    verbs.append(verb)
             number += 1
             output.flush()
             done(min(output.rows, rows) - min(before, rows))
@@ -68,8 +86,8 @@ def synthesize_rows(
     except EndedError as error:
         ended = str(error)
     finally:
-        report = _report(output, book, opening_words)
-        output.finish(report)
+        report = _report(output, book, opening_words, verbs)
+        output.finish(report, None if page is None else page(report))
     return Made(report, ended)
 
 
@@ -102,7 +120,7 @@ def answered(ledger: Ledger, requests: Sequence[Request], replies: Sequence[Repl
             yield request, reply.text
 
 
-def _report(output: Output, book: ReplyBook, opening_words: Counter[str]) -> dict[str, Any]:
+def _report(output: Output, book: ReplyBook, opening_words: Counter[str], verbs: Sequence[RootVerb]) -> dict[str, Any]:
     return {
         **output.asked,
         "rows": output.rows,
@@ -111,5 +129,7 @@ def _report(output: Output, book: ReplyBook, opening_words: Counter[str]) -> dic
         "rows_per_1000_tokens": round(1000 * output.rows / book.tokens, 3) if book.tokens else None,
         "opening_words": dict(opening_words.most_common(MOST_OPENING_WORDS)),
         "distinct_opening_words": len(opening_words),
+        "root_verbs": [asdict(share) for share in commonest(verbs)],
+        "rows_with_verb_and_object": sum(bool(verb.object) for verb in verbs),
         "ledger": output.ledger.as_dict(),
     }
