@@ -34,6 +34,8 @@ class SamplingParams:
 
     n: int = 1
     presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] | None = None
     repetition_penalty: float = 1.0
     temperature: float = 1.0
     top_p: float = 1.0

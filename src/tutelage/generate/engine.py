@@ -8,8 +8,9 @@ Shape legend: T = tokens of a step's row, S = replies that get a token, D = hidd
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from tutelage.generate.beginnings import shared_beginnings
 from tutelage.generate.few_rows import few_row_units, few_rows
 from tutelage.generate.kv_cache import NO_BEGINNING, Beginning, KVCache, capacity_for
 from tutelage.generate.logits import LogitsOfHidden, logits_of
+from tutelage.generate.prefix_cache import PrefixCache
 from tutelage.generate.requests import Completion, Request
 from tutelage.generate.sampling import Choice
 from tutelage.generate.schedule import OnToken, Reply, Schedule
@@ -40,6 +42,28 @@ LAID_OUT_FROM = 4
 """Requests from which on it pays to copy the head's weight into another layout."""
 
 Watch = Callable[[Sequence[int], torch.Tensor], None]
+
+OnTokenOf = Callable[[int, int, int], None]
+"""Called with the place of the request, the number of the sample, and the token, as each comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What steps of one model need, made once for many."""
+
+    model: Any
+    configs: Sequence[Any]
+    units: Sequence[torch.nn.Module]
+    logits_of_hidden: LogitsOfHidden
+    mixed: bool
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """In the block the model computes steps; behind it, it attends as before."""
+        mixing = mixed_adapters(self.model) if self.mixed else nullcontext()
+        with mixing, cached_attention(self.configs), few_rows(self.units), torch.inference_mode():
+            yield
+
 
 
 class Engine:
@@ -76,7 +100,7 @@ class Engine:
         self._active_replies, self._most_tokens = active_replies, most_tokens
         self._shares_beginnings, self._watch = shares_beginnings, watch
 
-    def generate(self, requests: Sequence[Request], on_token: OnToken | None = None) -> Iterator[Completion]:
+    def generate(self, requests: Sequence[Request], on_token: OnTokenOf | None = None) -> Iterator[Completion]:
         """Replies, each as soon as it ends. The model is in evaluation mode then, and attends as it did before.
 
         Args:
@@ -92,25 +116,55 @@ class Engine:
         mixed = any(request.adapter is not None for request in requests)
         if mixed:
             require_mixable(self._adapted, {request.adapter or self._active_adapter() for request in requests})
-        schedule = Schedule(
-            self._replies(requests),
-            KVCache(self._bound(requests)),
+        beginnings = self._beginnings(requests)
+        schedule = self._schedule(
+            (
+                reply
+                for place, (request, beginning) in enumerate(zip(requests, beginnings, strict=True))
+                for reply in self._replies(place, request, beginning)
+            ),
+            self._bound(requests),
+        )
+        told = None if on_token is None else lambda reply, token: on_token(reply.place, reply.sample, token)
+        prepared = self._prepared(mixed=mixed, lay_out=len(requests) >= LAID_OUT_FROM)
+        while not schedule.done:
+            completions: list[Completion] = []
+            with prepared.answering():  # not across a yield, which may be the last
+                while not completions:
+                    completions = self._step(schedule, prepared.logits_of_hidden, told)
+            yield from completions
+
+    def session(self, *, most_tokens: int, prefix_tokens: int = 0, mixed: bool = False) -> Session:
+        """Requests that come while others are answered.
+
+        Args:
+            most_tokens: of prompts and replies under way, whose keys and values may be kept together.
+            prefix_tokens: of earlier prompts and replies, whose keys and values are kept for those that begin alike.
+            mixed: requests name their adapters; else the one that is active answers all.
+        """
+        prepared = self._prepared(mixed=mixed, lay_out=True)
+        prefixes = PrefixCache(prefix_tokens) if self._shares_beginnings and not has_prompt(self._adapted) else None
+        schedule = self._schedule((), most_tokens, prefixes)
+        virtual = virtual_tokens(self._adapted)
+        beginning = Beginning(virtual) if virtual else NO_BEGINNING
+        return Session(self, schedule, prepared, beginning, prefixes)
+
+    def _prepared(self, *, mixed: bool, lay_out: bool) -> _Prepared:
+        with torch.inference_mode():
+            self._model.eval()
+            logits_of_hidden = logits_of(self._model, self._head_kind, lay_out=lay_out)
+            units = few_row_units(self._decoder)
+        return _Prepared(self._model, self._configs, units, logits_of_hidden, mixed)
+
+    def _schedule(self, replies: Iterable[Reply], most_tokens: int, prefixes: PrefixCache | None = None) -> Schedule:
+        return Schedule(
+            replies,
+            KVCache(most_tokens),
             self._active_replies,
             PREFILL_TOKENS,
             cuts_prompts=self._shares_beginnings,
+            prefixes=prefixes,
         )
-        with torch.inference_mode():
-            self._model.eval()
-            logits_of_hidden = logits_of(self._model, self._head_kind, lay_out=len(requests) >= LAID_OUT_FROM)
-            units = few_row_units(self._decoder)
-        while not schedule.done:
-            completions: list[Completion] = []
-            mixing = mixed_adapters(self._model) if mixed else nullcontext()
-            # Not across a yield, which may be the last.
-            with mixing, cached_attention(self._configs), few_rows(units), torch.inference_mode():
-                while not completions:
-                    completions = self._step(schedule, logits_of_hidden, on_token)
-            yield from completions
 
     def _bound(self, requests: Sequence[Request]) -> int:
         if self._most_tokens is not None:
@@ -118,24 +172,27 @@ class Engine:
         longest = max(len(request.prompt) + request.max_new_tokens for request in requests)
         return self._active_replies * capacity_for(longest) + virtual_tokens(self._adapted)
 
-    def _replies(self, requests: Sequence[Request]) -> Iterator[Reply]:
-        beginnings = self._beginnings(requests)
-        for place, request in enumerate(requests):
-            beginning = beginnings[place]
-            replies = [
-                Reply(
-                    place=place,
-                    sample=sample,
-                    request=request,
-                    beginning=beginning,
-                    choice=Choice(request.sampling, sample, request.prompt),
-                    text=ReplyText(self._tokenizer, request.stop_strings, request.max_new_tokens),
-                )
-                for sample in range(request.samples)
-            ]
-            for first in range(0, len(replies), self._active_replies):
-                replies[first].twins = replies[first + 1 : first + self._active_replies]
-                yield replies[first]
+    def _replies(self, place: int, request: Request, beginning: Beginning) -> Iterator[Reply]:
+        """The replies to a request, those that share what is computed for its prompt in one."""
+        replies = [
+            Reply(
+                place=place,
+                sample=sample,
+                request=request,
+                beginning=beginning,
+                choice=Choice(
+                    request.sampling,
+                    sample,
+                    request.prompt,
+                    grammar=None if request.grammar is None else request.grammar(),
+                ),
+                text=ReplyText(self._tokenizer, request.stop_strings, request.max_new_tokens),
+            )
+            for sample in range(request.samples)
+        ]
+        for first in range(0, len(replies), self._active_replies):
+            replies[first].twins = replies[first + 1 : first + self._active_replies]
+            yield replies[first]
 
     def _beginnings(self, requests: Sequence[Request]) -> list[Beginning]:
         """What each prompt begins with; another adapter makes other keys of the same tokens."""
@@ -193,3 +250,78 @@ class Engine:
         with attending(step), tokens_of([adapter or active for adapter in adapters]):
             hidden_1TD: torch.Tensor = self._decoder(input_ids=ids_1T, position_ids=positions_1T, use_cache=False)[0]
         return hidden_1TD[0]
+
+
+class Session:
+    """Requests that come while others are answered; for one thread at a time.
+
+    Args:
+        engine: answers.
+        schedule: of its replies.
+        prepared: what its steps need.
+        beginning: virtual tokens that all prompts have in front, or nothing.
+        prefixes: what is kept of earlier prompts and replies.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        schedule: Schedule,
+        prepared: _Prepared,
+        beginning: Beginning,
+        prefixes: PrefixCache | None,
+    ) -> None:
+        self._engine, self._schedule, self._prepared = engine, schedule, prepared
+        self._beginning, self._prefixes = beginning, prefixes
+
+    def submit(self, place: int, request: Request) -> None:
+        """Let a request wait its turn.
+
+        Args:
+            place: tells it apart; tokens and completions name it.
+            request: what is asked.
+
+        Raises:
+            ConfigError: as of `Engine.generate`.
+        """
+        if request.adapter is not None:
+            assert self._prepared.mixed, "this session was opened for one adapter"
+            require_mixable(self._engine._adapted, {request.adapter})
+        for reply in self._engine._replies(place, request, self._beginning):
+            self._schedule.add(reply)
+
+    def cancel(self, place: int) -> None:
+        """Forget a request; what it held is free for others. One that has ended is passed over."""
+        self._schedule.cancel(place)
+
+    def step(self, on_token: OnToken | None = None) -> list[Completion]:
+        """One forward pass inside of `answering`; returns the replies that end with it.
+
+        Raises:
+            RuntimeError, MemoryError: memory runs out (`model.out_of_memory`).
+        """
+        return self._engine._step(self._schedule, self._prepared.logits_of_hidden, on_token)
+
+    def answering(self) -> AbstractContextManager[None]:
+        """In the block the model computes steps, and nothing else may ask it."""
+        return self._prepared.answering()
+
+    @property
+    def done(self) -> bool:
+        """Nothing waits and nothing is under way."""
+        return self._schedule.done
+
+    @property
+    def waiting(self) -> int:
+        """Replies that have not begun."""
+        return self._schedule.waiting
+
+    @property
+    def active(self) -> int:
+        """Replies under way."""
+        return self._schedule.active
+
+    @property
+    def reused_tokens(self) -> int:
+        """Tokens of prompts that were not computed, as they were known."""
+        return 0 if self._prefixes is None else self._prefixes.reused_tokens

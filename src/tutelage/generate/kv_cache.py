@@ -46,12 +46,14 @@ class Beginning:
         ids: which, behind the virtual ones.
         adapter: the one that they are computed with, as `requests.Request` has it.
         layers: their keys [G, P, K] and values [G, P, V] by layer, filled as they are computed.
+        copied: it is known and of one sequence alone, whose row takes it over; no cache holds it.
     """
 
     tokens: int
     ids: tuple[int, ...] = ()
     adapter: str | None = None
     layers: dict[int, LayerKV] = field(default_factory=dict)
+    copied: bool = False
 
     @property
     def virtual_tokens(self) -> int:
@@ -61,7 +63,7 @@ class Beginning:
     @property
     def is_inlined(self) -> bool:
         """Whether the rows of sequences hold it, too."""
-        return self.tokens <= INLINED_TOKENS
+        return self.copied or self.tokens <= INLINED_TOKENS
 
 
 NO_BEGINNING = Beginning(0)
@@ -129,6 +131,13 @@ class Shelf:
             source.remove(sequence)
         self.sequences.append(sequence)
         sequence.shelf, sequence.row = self, row
+
+    def held_by(self, sequence: Sequence) -> dict[int, LayerKV]:
+        """Keys [G, T, K] and values [G, T, V] of what a row holds, by layer, as they lie."""
+        return {
+            layer: (keys_SGCK[sequence.row, :, : sequence.held], values_SGCV[sequence.row, :, : sequence.held])
+            for layer, (keys_SGCK, values_SGCV) in self.layers.items()
+        }
 
     def start_growing(self, sequence: Sequence) -> None:
         """From now on the sequence gets a token in every step: it changes places with the first that does not."""
@@ -244,7 +253,7 @@ class KVCache:
 
     def begin(self, beginning: Beginning) -> bool:
         """Have room for the tokens of a beginning; returns whether they are to be computed."""
-        if not beginning.tokens or beginning in self._beginnings:
+        if not beginning.tokens or beginning.copied or beginning in self._beginnings:
             return False
         self._free_spare_rows_for(beginning.tokens)
         self._beginnings.add(beginning)
@@ -281,7 +290,8 @@ class KVCache:
 
     def _fits(self, beginning: Beginning, tokens: int) -> bool:
         taken = sum(len(shelf.sequences) * shelf.capacity for shelf in self._shelves.values())
-        new_beginning = 0 if beginning in self._beginnings else beginning.tokens
+        is_held = beginning.copied or beginning in self._beginnings
+        new_beginning = 0 if is_held else beginning.tokens
         return taken + self._beginning_tokens() + new_beginning + tokens <= self.most_tokens
 
     def _beginning_tokens(self) -> int:

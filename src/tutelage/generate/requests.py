@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from tutelage.errors import ConfigError
 from tutelage.types import TokenIds
+
+if TYPE_CHECKING:
+    import torch
 
 EndedBy = Literal["stop_token", "stop_string", "length"]
 
 End = tuple[int, EndedBy]
 """Of a reply: how many tokens it has, and why it ends."""
+
+Likely = tuple[tuple[int, float], ...]
+"""The most likely tokens of one step with the natural logarithms of their probabilities, the most likely first."""
+
+
+class Grammar(Protocol):
+    """What a reply may say, as it comes; each reply has one of its own."""
+
+    def restrict(self, logits_V: torch.Tensor) -> None:
+        """Set the logits of tokens that may not come next to minus infinity."""
+
+    def take(self, token: int) -> None:
+        """Note the token that came."""
+
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +47,8 @@ class Sampling:
         repetition_penalty: logits of tokens that the prompt or the reply has are divided by it where they are positive
             and multiplied where they are negative (Keskar et al. 2019, CTRL).
         presence_penalty: subtracted from the logits of tokens that the reply has.
+        frequency_penalty: subtracted from them as often as the reply has them.
+        logit_bias: added to the logits of single tokens, as pairs of an id and a number.
         seed: of the random numbers; a reply depends on this, its prompt and the number of the sample alone.
 
     Raises:
@@ -41,6 +61,8 @@ class Sampling:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -51,6 +73,7 @@ class Sampling:
             ("min_p", self.min_p, 0 <= self.min_p <= 1, "from 0 to 1"),
             ("repetition_penalty", self.repetition_penalty, self.repetition_penalty > 0, "above 0; 1 changes nothing"),
             ("presence_penalty", self.presence_penalty, True, "a number"),
+            ("frequency_penalty", self.frequency_penalty, True, "a number"),
             ("seed", self.seed, self.seed >= 0, "0 or more"),
         )
         for name, value, fits, expected in ranges:
@@ -71,7 +94,12 @@ class Sampling:
     @property
     def is_plain(self) -> bool:
         """Greedy, on the logits as they are."""
-        return self.is_greedy and self.repetition_penalty == 1.0 and self.presence_penalty == 0.0
+        return (
+            self.is_greedy
+            and self.repetition_penalty == 1.0
+            and self.presence_penalty == self.frequency_penalty == 0.0
+            and not self.logit_bias
+        )
 
 
 GREEDY = Sampling()
@@ -88,7 +116,9 @@ class Request:
         samples: how many replies; the prompt is computed once for all of them.
         stop_strings: a reply ends before the first of them; the token that completes it is the last that is generated.
         logprobs: give the logarithm of each token's probability, before temperature and penalties.
+        top_logprobs: and so many of the most likely tokens beside it.
         adapter: PEFT's name of the adapter that answers, or `PEFT_BASE` for none; None: the one that is active.
+        grammar: makes what each reply is held to; None: it says what it likes.
 
     Raises:
         ConfigError: an empty prompt or stop string, or less than one token or reply.
@@ -100,7 +130,9 @@ class Request:
     samples: int = 1
     stop_strings: tuple[str, ...] = ()
     logprobs: bool = False
+    top_logprobs: int = 0
     adapter: str | None = None
+    grammar: Callable[[], Grammar] | None = None
 
     def __post_init__(self) -> None:
         lengths = (
@@ -131,6 +163,7 @@ class Completion:
         text: what they say, without a stop string.
         ended_by: why it ends.
         logprobs: natural logarithms of probabilities, one for each of `ids`; empty where they were not asked for.
+        likely: the most likely tokens in the place of each of `ids`; empty where they were not asked for.
     """
 
     request: int
@@ -139,6 +172,7 @@ class Completion:
     text: str
     ended_by: EndedBy
     logprobs: tuple[float, ...] = ()
+    likely: tuple[Likely, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

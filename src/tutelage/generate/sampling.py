@@ -5,13 +5,14 @@ Shape legend: S = replies, V = vocabulary, U = tokens that a reply or its prompt
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from tutelage.generate.requests import Sampling
+from tutelage.generate.requests import Grammar, Likely, Sampling
 from tutelage.types import TokenIds
 
 ARGMAX_BLOCK = 256
@@ -29,13 +30,27 @@ class Choice:
         sampling: the settings.
         sample: number of the reply among those to its request.
         prompt: ids.
+        generated: ids so far.
+        grammar: what the reply is held to, its stop token, too.
     """
 
     sampling: Sampling
     sample: int
     prompt: TokenIds
     generated: list[int] = field(default_factory=list)
+    grammar: Grammar | None = None
     _random: np.random.Generator | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the most likely token is taken as the logits have it."""
+        return self.sampling.is_plain and self.grammar is None
+
+    def take(self, token: int) -> None:
+        """Note a token of the reply."""
+        self.generated.append(token)
+        if self.grammar is not None:
+            self.grammar.take(token)
 
     def token(self, logits_V: torch.Tensor) -> int:
         """The next token.
@@ -44,6 +59,8 @@ class Choice:
             logits_V: in fp32; they are changed.
         """
         self._penalize(logits_V)
+        if self.grammar is not None:
+            self.grammar.restrict(logits_V)
         if self.sampling.is_greedy:
             return int(logits_V.argmax())
         # The largest becomes 0 before the division, which could otherwise pass the range of fp32.
@@ -65,6 +82,13 @@ class Choice:
             logits_V[seen_U] = torch.where(values_U > 0, values_U / penalty, values_U * penalty)
         if sampling.presence_penalty != 0.0 and self.generated:
             logits_V[torch.tensor(sorted(set(self.generated)), device=logits_V.device)] -= sampling.presence_penalty
+        if sampling.frequency_penalty != 0.0 and self.generated:
+            counts = Counter(self.generated)
+            counts_U = torch.tensor(list(counts.values()), dtype=logits_V.dtype, device=logits_V.device)
+            logits_V[torch.tensor(list(counts), device=logits_V.device)] -= sampling.frequency_penalty * counts_U
+        for token, bias in sampling.logit_bias:
+            if token < len(logits_V):
+                logits_V[token] += bias
 
 
 def next_tokens(logits_SV: torch.Tensor, choices: Sequence[Choice]) -> list[int]:
@@ -76,7 +100,7 @@ def next_tokens(logits_SV: torch.Tensor, choices: Sequence[Choice]) -> list[int]
     """
     tokens: list[int] = likeliest(logits_SV).tolist()
     for number, choice in enumerate(choices):
-        if not choice.sampling.is_plain:
+        if not choice.is_plain:
             tokens[number] = choice.token(logits_SV[number].clone())
     return tokens
 
@@ -108,6 +132,12 @@ def token_logprobs(logits_SV: torch.Tensor, tokens: Sequence[int]) -> list[float
     logprobs_S: torch.Tensor = logits_SV.gather(1, chosen_S1)[:, 0] - logits_SV.logsumexp(dim=1)
     values: list[float] = logprobs_S.tolist()
     return values
+
+
+def likely_tokens(logits_V: torch.Tensor, count: int) -> Likely:
+    """So many of the most likely tokens."""
+    values, ids = (logits_V - logits_V.logsumexp(dim=0)).topk(min(count, len(logits_V)))
+    return tuple(zip(ids.tolist(), values.tolist(), strict=True))
 
 
 def _kept(logits_V: torch.Tensor, sampling: Sampling) -> torch.Tensor:

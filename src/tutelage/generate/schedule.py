@@ -9,20 +9,20 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from tutelage.generate.attention import DecodeGroup, Prefill, Step
-from tutelage.generate.kv_cache import Beginning, KVCache, capacity_for
+from tutelage.generate.kv_cache import NO_BEGINNING, Beginning, KVCache, capacity_for
 from tutelage.generate.kv_cache import Sequence as CachedSequence
-from tutelage.generate.requests import Completion, Request
-from tutelage.generate.sampling import Choice, next_tokens, token_logprobs
+from tutelage.generate.prefix_cache import PrefixCache
+from tutelage.generate.requests import Completion, Likely, Request
+from tutelage.generate.sampling import Choice, likely_tokens, next_tokens, token_logprobs
 from tutelage.generate.stopping import ReplyText
+from tutelage.types import TokenIds
 
 ROOM_AHEAD = 64
 """Tokens of a reply for which its first row has room; a longer one moves to another shelf."""
-
-OnToken = Callable[[int, int, int], None]
-"""Called with the place of the request, the number of the sample, and the token, as each comes."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -35,6 +35,7 @@ class Reply(CachedSequence):
     choice: Choice
     text: ReplyText
     logprobs: list[float] = field(default_factory=list)
+    likely: list[Likely] = field(default_factory=list)
     twins: list[Reply] = field(default_factory=list)
     """Replies to the same prompt that take over what is computed for it; they have rows as long as this one."""
 
@@ -70,9 +71,18 @@ class Reply(CachedSequence):
     @property
     def completion(self) -> Completion:
         """What it has come to."""
-        text, logprobs = self.text, tuple(self.logprobs)
+        text, logprobs, likely = self.text, tuple(self.logprobs), tuple(self.likely)
         assert text.ended_by is not None
-        return Completion(self.place, self.sample, tuple(text.ids), text.text, text.ended_by, logprobs)
+        return Completion(self.place, self.sample, tuple(text.ids), text.text, text.ended_by, logprobs, likely)
+
+    @property
+    def ids(self) -> TokenIds:
+        """Of the prompt and of what was generated."""
+        return np.concatenate([self.request.prompt, np.asarray(self.text.ids, dtype=np.int32)])
+
+
+OnToken = Callable[[Reply, int], None]
+"""Told of each token as it comes, and whose it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +102,7 @@ class Schedule:
         active_replies: at most so many at a time.
         prefill_tokens: of prompts in a step.
         cuts_prompts: whether a prompt is cut where it passes that; else it is computed alone.
+        prefixes: what is known of earlier prompts and replies; None: nothing is kept.
     """
 
     def __init__(
@@ -102,12 +113,37 @@ class Schedule:
         prefill_tokens: int,
         *,
         cuts_prompts: bool,
+        prefixes: PrefixCache | None = None,
     ) -> None:
         self._waiting = deque(replies)
         self._filling: list[Reply] = []
         self._growing: list[Reply] = []
         self._cache, self._active_replies = cache, active_replies
         self._prefill_tokens, self._cuts_prompts = prefill_tokens, cuts_prompts
+        self._prefixes = prefixes
+
+    def add(self, reply: Reply) -> None:
+        """Let another reply wait, behind all others."""
+        self._waiting.append(reply)
+
+    def cancel(self, place: int) -> None:
+        """Forget the replies to a request, wherever they are; what they held is free."""
+        self._waiting = deque(reply for reply in self._waiting if reply.place != place)
+        for replies in (self._filling, self._growing):
+            for reply in [reply for reply in replies if reply.place == place]:
+                replies.remove(reply)
+                for sample in reply.group:
+                    self._cache.release(sample)
+
+    @property
+    def waiting(self) -> int:
+        """Replies that have not begun."""
+        return sum(len(reply.group) for reply in self._waiting)
+
+    @property
+    def active(self) -> int:
+        """Replies under way."""
+        return len(self._growing) + sum(len(reply.group) for reply in self._filling)
 
     @property
     def done(self) -> bool:
@@ -123,6 +159,7 @@ class Schedule:
             if rest := reply.twins[count - 1 :]:
                 reply.twins, rest[0].twins = reply.twins[: count - 1], rest[1:]
                 self._waiting.appendleft(rest[0])
+            self._take_prefix(reply)
             if self._cache.begin(reply.beginning):
                 unknown.append(reply.beginning)
             self._cache.place([*reply.group], reply.beginning, capacity_for(reply.room))
@@ -175,6 +212,10 @@ class Schedule:
             places += [row_place] * len(reply.twins)
             self._growing += reply.group
             reply.twins = []
+            if reply.beginning.copied:
+                reply.beginning.layers.clear()  # the row holds them
+            if self._prefixes is not None and self._prefixes.is_mostly_new(reply.request.prompt, reply.request.adapter):
+                self._keep_prefix(reply)
         return asked, places
 
     def take(self, replies: Sequence[Reply], logits_SV: torch.Tensor, on_token: OnToken | None) -> list[Completion]:
@@ -194,11 +235,14 @@ class Schedule:
         for number, (reply, token) in enumerate(zip(replies, tokens, strict=True)):
             reply.text.add(token)
             if reply.text.ended_by != "stop_token":
-                reply.choice.generated.append(token)
+                reply.choice.take(token)
                 reply.logprobs += [logprobs[number]] if number in logprobs else []
+                if reply.request.top_logprobs:
+                    reply.likely.append(likely_tokens(logits_SV[number], reply.request.top_logprobs))
                 if on_token is not None:
-                    on_token(reply.place, reply.sample, token)
+                    on_token(reply, token)
             if reply.text.ended_by is not None:
+                self._keep_prefix(reply)
                 self._cache.release(reply)
                 self._growing.remove(reply)
                 completions.append(reply.completion)
@@ -207,12 +251,26 @@ class Schedule:
     def _room_for(self, reply: Reply) -> int:
         """How many of a waiting group can begin: all or, but where nothing else is active, none."""
         size, row_tokens = len(reply.group), capacity_for(reply.room)
-        active = len(self._growing) + sum(len(other.group) for other in self._filling)
-        if active:
+        if active := self.active:
             fits = active + size <= self._active_replies and self._cache.fits(reply.beginning, size * row_tokens)
             return size if fits else 0
         counts = range(size, 1, -1)
         return next((count for count in counts if self._cache.fits(reply.beginning, count * row_tokens)), 1)
+
+    def _take_prefix(self, reply: Reply) -> None:
+        """Let a reply begin with what is known of its ids."""
+        if self._prefixes is None or not (reply.beginning is NO_BEGINNING or reply.beginning.copied):
+            return
+        beginning = self._prefixes.beginning_for(reply.ids, reply.request.adapter)
+        for sample in reply.group:
+            sample.beginning = beginning
+
+    def _keep_prefix(self, reply: Reply) -> None:
+        """Keep what was computed for a reply, its prompt included."""
+        shares_beginning = reply.beginning.tokens and not reply.beginning.is_inlined
+        if self._prefixes is None or reply.shelf is None or shares_beginning or reply.beginning.virtual_tokens:
+            return
+        self._prefixes.keep(reply.ids[: reply.held], reply.request.adapter, reply.shelf.held_by(reply))
 
     def _move_to_larger_rows(self) -> None:
         """Give each reply whose row is full a longer one; where memory is short, the youngest are preempted."""
@@ -229,6 +287,6 @@ class Schedule:
     def _preempt(self, reply: Reply) -> None:
         """Take a group's memory away, so that it begins again when there is room."""
         (self._filling if reply in self._filling else self._growing).remove(reply)
-        for one in reply.group:
-            self._cache.release(one)
+        for sample in reply.group:
+            self._cache.release(sample)
         self._waiting.appendleft(reply)

@@ -189,6 +189,7 @@ class VllmEngine:
     def _params(self, request: Request) -> Any:
         from vllm import SamplingParams
 
+        assert request.grammar is None, "only our engine is asked for grammars"
         sampling = request.sampling
         return SamplingParams(
             n=request.samples,
@@ -198,6 +199,8 @@ class VllmEngine:
             min_p=sampling.min_p,
             repetition_penalty=sampling.repetition_penalty,
             presence_penalty=sampling.presence_penalty,
+            frequency_penalty=sampling.frequency_penalty,
+            logit_bias=dict(sampling.logit_bias) or None,
             seed=None if sampling.is_greedy else sampling.seed,
             stop=list(request.stop_strings) or None,
             stop_token_ids=sorted(self._tokenizer.stop_ids),
