@@ -168,6 +168,7 @@ def test_pages_mention_enough_commands():
         "report",
         "doctor",
         "synthesize",
+        "serve",
     }
 
 

@@ -10,7 +10,7 @@ from types import FrameType
 
 from tutelage.system.startup import restart_with_environment
 
-COMPUTE_COMMANDS = {"train", "evaluate", "chat"}
+COMPUTE_COMMANDS = {"train", "evaluate", "chat", "serve"}
 """Commands whose time goes into products of matrices."""
 NO_COMPUTE_OPTIONS = {"--dry-run", "--explain", "--help", "-h"}
 """Options with which none of them computes."""

@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.support.own_forward import LetterTokenizer, own_choices, own_logits, random_prompts
-from tutelage.generate import kv_cache, schedule
 from tutelage.generate import engine as engine_module
+from tutelage.generate import kv_cache, schedule
 from tutelage.generate.engine import Engine, Session
 from tutelage.generate.requests import Completion, Request, Sampling
 from tutelage.types import TokenIds

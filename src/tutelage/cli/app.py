@@ -29,6 +29,7 @@ from tutelage.cli.outlet import Outlet, OutputEndedError, open_streams
 from tutelage.cli.plan import plan
 from tutelage.cli.report import report
 from tutelage.cli.see import see
+from tutelage.cli.serve import serve
 from tutelage.cli.synthesize import synthesize
 from tutelage.cli.train import train
 from tutelage.errors import ConfigError, DependencyError, TutelageError, shell_word
@@ -48,7 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS = (see, check, curate, demonstrate, plan, train, evaluate, compare, chat, export, report, doctor)
+COMMANDS = (see, check, curate, demonstrate, plan, train, evaluate, compare, chat, serve, export, report, doctor)
 for command in COMMANDS:
     app.command()(command)
 GROUPS = {"synthesize": synthesize}

@@ -65,7 +65,6 @@ class _Prepared:
             yield
 
 
-
 class Engine:
     """Generates with one model.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -165,13 +166,24 @@ def drawn_replies(
     return replies, False
 
 
-def served_ids(renderer: Renderer, messages: Sequence[Message]) -> TokenIds:
+def served_ids(
+    renderer: Renderer,
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]] = (),
+    arguments: Mapping[str, Any] = MappingProxyType({}),
+) -> TokenIds:
     """The served prompt of a conversation, from outside of any data.
+
+    Args:
+        renderer: of the model.
+        messages: all turns so far.
+        tools: on offer.
+        arguments: of the template, as a row has them.
 
     Raises:
         TemplateError: the model's template refuses it.
     """
-    return _accepted(renderer, lambda: renderer.serve(messages))
+    return _accepted(renderer, lambda: renderer.serve(messages, tools, arguments))
 
 
 def served_text(renderer: Renderer, messages: Sequence[Message]) -> str:

@@ -32,7 +32,6 @@ class Grammar(Protocol):
         """Note the token that came."""
 
 
-
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How a token is chosen among all. The defaults take the most likely one.

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -43,11 +43,12 @@ from tutelage.render.row_size import (
     turns_within_limit,
 )
 from tutelage.render.sequences import ProvenTurn, decoding_difference, sequences, split_cost
+from tutelage.render.served_prompt import NONE, Arguments, Tools, escaped_ids, served_row, served_text
 from tutelage.render.special_tokens import Span, SpecialTokens, special_token_finding
 from tutelage.render.tokenizer import Tokenizer
 from tutelage.render.trained_turns import trained_messages
 from tutelage.render.turns import TurnWriter
-from tutelage.types import Address, Change, Conversation, Drop, Example, Message, Prompt, Proven, TokenIds
+from tutelage.types import Change, Conversation, Drop, Example, Message, Prompt, Proven, TokenIds
 
 NO_OPENING = ("template_refused", "no_prompt", "prompt_not_a_prefix")
 """Why an assistant turn that opens a conversation cannot be asked for: no server has such a prompt, or the template
@@ -169,18 +170,19 @@ class Renderer:
         repeated = repeated_reasoning(conversation, self.form)
         return with_messages(conversation, repeated) if repeated else conversation
 
-    def serve(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> TokenIds:
-        """Ids [S] of the served prompt for a conversation in progress.
+    def serve(self, messages: Sequence[Message], tools: Tools = (), arguments: Arguments = NONE) -> TokenIds:
+        """Ids [S] of the served prompt for a conversation in progress; special tokens that it spells are escaped.
 
         Raises:
             TemplateRefusal: the template does not accept these messages.
         """
-        return np.asarray(self.tokenizer.encode([self.served_text(messages, tools)])[0], dtype=np.int32)
+        row = served_row(self.template, self.form, messages, tools, arguments)
+        ids = None if self.control_tokens == "keep" else escaped_ids(row, self._special_tokens)
+        return np.asarray(self.tokenizer.encode([served_text(row)])[0] if ids is None else ids, dtype=np.int32)
 
-    def served_text(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> str:
+    def served_text(self, messages: Sequence[Message]) -> str:
         """What `serve` encodes."""
-        row = RenderedRow(Conversation(tuple(messages), Address("", 0), tuple(tools)), self.template, self.form)
-        return self.template.render(row.messages, generation_prompt=True, tools=row.tools)
+        return served_text(served_row(self.template, self.form, messages))
 
     def _draft_or_drop(self, conversation: Conversation) -> Draft | Drop:
         size = size_of(conversation)
