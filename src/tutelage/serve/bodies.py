@@ -101,10 +101,13 @@ def completion_logprobs(tokenizer: Tokenizer, tokens: Sequence[TokenLogprob], of
     }
 
 
-def _key(tokenizer: Tokenizer, token: int) -> str:
-    """The text of a token; by its id, as vLLM has it, where that is a part of a letter or nothing."""
-    text = tokenizer.spelling(token)
-    return f"token_id:{token}" if UNFINISHED in text or not text else text
+def _by_text(tokenizer: Tokenizer, likely: Likely) -> dict[str, float]:
+    """Log-probabilities by the texts of tokens; by their ids, as vLLM has it, where texts say too little."""
+    texts = [tokenizer.spelling(token) for token, _ in likely]
+    return {
+        f"token_id:{token}" if UNFINISHED in text or texts.count(text) > 1 else text: logprob
+        for text, (token, logprob) in zip(texts, likely, strict=True)
+    }
 
 
 def logprobs_of(completion: Completion) -> list[TokenLogprob]:
