@@ -96,7 +96,7 @@ def completion_logprobs(tokenizer: Tokenizer, tokens: Sequence[TokenLogprob], of
     return {
         "tokens": texts,
         "token_logprobs": [entry.logprob for entry in tokens],
-        "top_logprobs": [{tokenizer.spelling(token): logprob for token, logprob in entry.likely} for entry in tokens],
+        "top_logprobs": [_by_text(tokenizer, entry.likely) for entry in tokens],
         "text_offset": offsets,
     }
 
