@@ -47,7 +47,8 @@ class Outcome:
 
 def outcome(folder: Path, rows: Sequence[Any], step: str, workers: int = 1, **settings: Any) -> Outcome:
     source, out = folder / "rows.jsonl", folder / f"out{len(list(folder.iterdir()))}"
-    source.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows), encoding="utf-8")
+    written = [row if isinstance(row, dict) else {"messages": row} for row in rows]
+    source.write_text("".join(json.dumps(row) + "\n" for row in written), encoding="utf-8")
     chosen = CurateSettings.model_validate({"steps": [step], step: settings})
     curate(CurationRequest((str(source),), out, chosen, workers=workers, chunk_rows=64))
     return Outcome(out, source)
@@ -95,6 +96,38 @@ def test_a_prompt_with_other_tools_is_another_row(tmp_path: Path) -> None:
 def test_rows_are_kept_by_a_score_only_where_they_have_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"curate\.exact_duplicates\.keep is 'score'"):
         outcome(tmp_path, EXACT, "exact_duplicates", keep="score")
+
+
+def test_rows_of_one_id_are_copies_where_it_is_named(tmp_path: Path) -> None:
+    short, long = said("Go on.", "Once."), said("Go on.", "Once upon a time.")
+    rows = [
+        {"id": "a", "messages": short},
+        {"id": "b", "messages": said("Hello.", "Hi.")},
+        {"id": "a", "messages": long},
+        {"messages": said("Who?", "I.")},
+        {"id": "c", "messages": short},
+    ]
+    assert outcome(tmp_path, rows, "exact_duplicates").merged == {5: 1}
+    by_id = outcome(tmp_path, rows, "exact_duplicates", field="id", keep="longest")
+    assert by_id.merged == {1: 3, 5: 3}  # row 5 is a copy of row 1, and row 3 stands for that one
+    assert by_id.details[1] == "the same id: 'a'"
+    with pytest.raises(ConfigError, match=r"a field that no row has"):
+        outcome(tmp_path, rows, "exact_duplicates", field="ix")
+
+
+def test_parts_of_one_conversation_are_no_copies_of_each_other(tmp_path: Path, tiny_tokenizer_folder: Path) -> None:
+    source = tmp_path / "rows.jsonl"
+    turns = [turn for place in range(4) for turn in said(f"question {place} " * 9, f"answer {place} " * 9)]
+    source.write_text((json.dumps({"id": "a", "messages": turns}) + "\n") * 2, encoding="utf-8")
+    split = {"conversation_tokens": 80, "tokenizer": str(tiny_tokenizer_folder)}
+    chosen = CurateSettings.model_validate(
+        {"steps": ["sharegpt", "exact_duplicates"], "sharegpt": split, "exact_duplicates": {"field": "id"}}
+    )
+    curate(CurationRequest((str(source),), tmp_path / "out", chosen, workers=1))
+    rows = [json.loads(line) for line in (tmp_path / "out" / "data.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) > 1
+    assert {row["metadata"]["row"] for row in rows} == {0}
+    assert sum(len(row["messages"]) for row in rows) == len(turns)
 
 
 def near_rows() -> list[list[dict[str, str]]]:

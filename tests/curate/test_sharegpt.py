@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import random
 from collections.abc import Sequence
@@ -249,3 +250,104 @@ def tokenizer(tokens: dict[str, Any]) -> str:
 
 def _contents(row: Conversation) -> list[str]:
     return [message.content or "" for message in row.messages]
+
+
+@pytest.mark.parametrize(
+    ("text", "mended"),
+    [
+        ("Go on.\n \n \n \n 지금 번역하기\n CopyCopy HTMLRead Aloud7 chars | 2 words", "Go on."),
+        ("Which is the last of these words?3 / 3", "Which is the last of these words?"),
+        ("Which is the last of these?\n4 / 9", "Which is the last of these?"),
+        ("Write it in PythonShare Prompt", "Write it in Python"),
+        ("next stepSave & SubmitCancel", "next step"),
+        ("How?This content may violate our content policy. If you believe this to be in error, please submit your "
+         "feedback — your input will aid our research in this area.", "How?"),
+    ],
+)  # fmt: skip
+def test_what_stands_behind_questions_is_taken_out(text: str, mended: str) -> None:
+    assert texts(outcome(talk(text, "Here it is."))) == [[mended, "Here it is."]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Write x divided by 1 / 2",
+        "One die shows a 32 / 2",
+        "2 / 2",
+        "Here is a poem. Translate now",
+        "Add Copy to Clipboard",
+    ],
+)
+def test_what_people_ask_is_no_button(text: str) -> None:
+    assert texts(outcome(talk(text, "2 / 2 is a sum."))) == [[text, "2 / 2 is a sum."]]
+
+
+@pytest.mark.parametrize("nothing", ["\u200b", " \n", "\ufeff"])
+def test_a_conversation_ends_where_no_reply_came(nothing: str) -> None:
+    met = outcome(talk("What?", "This.", "And then?", nothing))
+    assert (texts(met), reasons(met)) == ([["What?", "This."]], ["error_notice"])
+
+
+def test_exchanges_before_one_out_of_turn_go_on() -> None:
+    met = outcome(Conversation(talk("a", "b").messages + talk("c").messages + talk("d", "e").messages, HERE))
+    assert (texts(met), reasons(met)) == ([["a", "b"]], ["turns_do_not_alternate"])
+
+
+CODE = "if a < b && c:\n    print('```', \"__init__\")\n\n\n    x = a | b"
+PAGE_CODE = (
+    '<pre><div class="bg-black"><div><span>python</span><button><svg><path d="M1"></path></svg>Copy code</button></div>'
+    '<div class="p-4"><code class="!whitespace-pre hljs language-python">{}\n</code></div></div></pre>'
+)
+FORMULA = (
+    '<span class="math math-inline"><span class="katex"><span class="katex-mathml"><math><semantics><mrow><mi>E</mi>'
+    '</mrow><annotation encoding="application/x-tex">E_k = a^*</annotation></semantics></math></span>'
+    '<span class="katex-html">Ek</span></span></span>'
+)
+
+
+def shown(inner: str) -> str:
+    """What the extension that shared conversations kept of a reply: the element of ChatGPT's page."""
+    return f'<div class="markdown prose w-full break-words dark:prose-invert light">{inner}</div>'
+
+
+def test_html_of_the_page_becomes_markdown_and_code_is_as_it_was() -> None:
+    inner = f"<p>Use <code>a*b</code>, <strong>not</strong> snake_case:</p>{PAGE_CODE.format(html.escape(CODE))}"
+    table = "<table><thead><tr><th>a|b</th></tr></thead><tbody><tr><td>c</td></tr></tbody></table>"
+    steps = '<ol start="3"><li>three</li><li><p>four * 5</p></li></ol>'
+    met = outcome(talk("How?", shown(inner + steps + table + f"<p>Then {FORMULA}.</p>")))
+    [[_, reply]] = texts(met)
+    assert reply is not None
+    assert reply.startswith("Use `a*b`, **not** snake_case:\n\n````python\n" + CODE + "\n````\n\n3. three\n4. four * 5")
+    assert reply.endswith("| a\\|b |\n| --- |\n| c |\n\nThen $E_k = a^*$.")
+    assert reasons(met) == ["html_to_markdown"]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "Put the text into `<p>`, as in <p>this</p>",
+        "Sure:\n\n<h1>Stables</h1>\n<p>We care.</p>",
+        "<p>Plain paragraphs, as in an e-mail.</p>",
+        f"```html\n{shown('<p>x</p>')}\n```",
+        f"{shown('<p>x</p>')}\nis what the page has.",
+        "<!DOCTYPE html>\n<html><body><div class='markdown'>x</div></body></html>",
+    ],
+)
+def test_talk_of_html_is_left_alone(reply: str) -> None:
+    met = outcome(talk("How does a page look?", reply))
+    assert isinstance(met, Conversation)
+
+
+def test_any_page_is_converted_where_all_replies_are_html() -> None:
+    page = talk("Who?", "<p>I <em>am</em>.</p>", "What?", "<ul><li>this</li></ul>")
+    assert texts(outcome(page, html="any")) == [["Who?", "I *am*.", "What?", "- this"]]
+    mixed = talk("Who?", "I am.", "A list in HTML?", "<ul><li>this</li></ul>")
+    assert isinstance(outcome(mixed, html="any"), Conversation)
+    form = talk("A form?", "<div><form><input name='a'></form></div>")
+    assert isinstance(outcome(form, html="any"), Conversation)
+
+
+def test_users_words_are_no_html() -> None:
+    assert texts(outcome(talk("Why <div class='markdown'>#include <stdio.h></div>", shown("<p>So.</p>")))) == [
+        ["Why <div class='markdown'>#include <stdio.h></div>", "So."]
+    ]

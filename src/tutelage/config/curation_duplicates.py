@@ -43,6 +43,12 @@ class ExactDuplicatesSettings(Section):
         json_schema_extra={"source": "our choice: the order of the sources is the user's own ranking"},
     )
     score: Text = _score()
+    field: Text | None = Field(
+        default=None,
+        description="Rows with the same value in this field of their metadata, such as id, are copies as well, "
+        "whatever their texts; parts of one row are not.",
+        json_schema_extra={"source": "the cleaning of Vicuna's data drops conversations whose id came before"},
+    )
 
 
 class NearDuplicatesSettings(Section):

@@ -12,15 +12,24 @@ from tutelage.config.sections import LARGEST_COUNT, Section, Text
 class SharegptSettings(Section):
     """Conversations as people shared them: whole exchanges, without the page's buttons. Off unless in curate.steps."""
 
+    html: Literal["chatgpt", "any", "off"] = Field(
+        default="chatgpt",
+        description="Replies that are HTML copied from a page become Markdown: those in elements of the class "
+        "`markdown` (chatgpt); those of a conversation whose replies are all HTML that Markdown can say (any); none.",
+        json_schema_extra={"source": "the cleaning of Vicuna's data (FastChat, clean_sharegpt.py); there, users' too"},
+    )
     buttons: bool = Field(
         default=True,
         description="Take out what a page's buttons left in texts: `Copy code` in code blocks, `Copy120 chars / 20 "
-        "words`, and `2 / 2` before a reply that was made anew.",
-        json_schema_extra={"source": "the cleaning of Vicuna's data (FastChat, clean_sharegpt.py)"},
+        "words`, `2 / 2` before a reply or behind a question, and buttons of extensions behind questions.",
+        json_schema_extra={
+            "source": "the cleaning of Vicuna's data (FastChat, clean_sharegpt.py), and what stands in its rows still"
+        },
     )
     notices: bool = Field(
         default=True,
-        description="A conversation ends before the exchange in which the service reports an error for a reply.",
+        description="A conversation ends before the exchange in which the service reports an error for a reply, or "
+        "gives none.",
         json_schema_extra={"source": "Vicuna's data: there the whole conversation goes; the exchanges before are good"},
     )
     least_characters: int = Field(

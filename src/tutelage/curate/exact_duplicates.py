@@ -13,15 +13,18 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tutelage.config.curation_duplicates import ExactDuplicatesSettings
-from tutelage.curate.preference import preferred_rows
+from tutelage.curate.excerpts import excerpt
+from tutelage.curate.preference import field_of, preferred_rows
 from tutelage.curate.row_json import row_json
 from tutelage.curate.screens import TextColumn
 from tutelage.curate.step import NOT_MERGED, Decisions, StepContext, StepDefinition
 from tutelage.curate.store import Rows
 from tutelage.curate.texts import message_text, prompt_text, reply_text, words
 from tutelage.curate.twins import twin_notes
+from tutelage.errors import ConfigError
 from tutelage.types import Conversation
 
 if TYPE_CHECKING:
@@ -75,15 +78,13 @@ class ExactDuplicates:
         keep, merged_into = np.ones(len(rows), dtype=bool), np.full(len(rows), NOT_MERGED, dtype=np.int64)
         keep[order[is_same]] = False
         merged_into[order[is_same]] = order[firsts[is_same]]
-        dropped = np.flatnonzero(~keep).tolist()
-        evidence = f"the same {_WHAT[self.settings.on]}{_BUT[self.settings.normalize]}"
-        return Decisions(
-            keep,
-            dict.fromkeys(dropped, REASON),
-            dict.fromkeys(dropped, evidence),
-            merged_into,
-            notes=twin_notes(rows, merged_into, f"have {evidence}, as"),
-        )
+        words = f"the same {_WHAT[self.settings.on]}{_BUT[self.settings.normalize]}"
+        evidence = dict.fromkeys(np.flatnonzero(~keep).tolist(), words)
+        notes = twin_notes(rows, merged_into, f"have {words}, as")
+        if self.settings.field is not None:
+            evidence |= _same_field(self.settings.field, rows, preferred[keep[preferred]], merged_into)
+            keep[list(evidence)] = False
+        return Decisions(keep, dict.fromkeys(evidence, REASON), evidence, merged_into, notes=notes)
 
     def _compared(self, conversations: Sequence[Conversation]) -> list[str]:
         if self.settings.on == "both":
@@ -101,6 +102,43 @@ class ExactDuplicates:
             return list(map(normalize, column.flat))
         spaced = column.matches(_MAY_BE_SPACED).tolist()
         return [normalize(text) if other else text for text, other in zip(column.flat, spaced, strict=True)]
+
+
+def _same_field(name: str, rows: Rows, candidates: NDArray[np.int64], merged_into: NDArray[np.int64]) -> dict[int, str]:
+    """Rows whose value of a field another has: what is said of each; what stands for it is written into `merged_into`.
+
+    Args:
+        name: of the field.
+        rows: N.
+        candidates: rows that are kept, the preferred first, int64.
+        merged_into: int64 [N].
+
+    Raises:
+        ConfigError: no row has the field.
+    """
+    stored = list(rows)
+    values = {row: field_of(stored[row].labels, name) for row in candidates.tolist()}
+    if values and all(value is None for value in values.values()):
+        raise ConfigError(
+            "Duplicates are to be told by a field that no row has",
+            where=f"curate.{NAME}.field = '{name}'",
+            found=f"{len(values):,} rows without it in their metadata",
+            expected="a field that the rows have, such as id",
+            fix=f"name another, or take curate.{NAME}.field out",
+        )
+    anchors: dict[str, int] = {}
+    evidence: dict[int, str] = {}
+    for row, value in values.items():
+        if value is None:
+            continue
+        anchor = anchors.setdefault(json.dumps(value), row)
+        if stored[anchor].row != stored[row].row:  # parts of one row have one value
+            evidence[row] = f"the same {name}: {excerpt(str(value))}"
+            merged_into[row] = anchor
+    for row, anchor in enumerate(merged_into.tolist()):
+        if anchor in evidence:
+            merged_into[row] = merged_into[anchor]
+    return evidence
 
 
 def _whole(conversation: Conversation, texts: Iterator[str]) -> str:

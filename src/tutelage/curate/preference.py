@@ -43,14 +43,22 @@ def preferred_rows(keep: Keep, rows: Rows, lengths: NDArray[np.int64], step: str
             return np.argsort(-scores_of(rows, score, f"curate.{step}.keep is 'score'", step), kind="stable")
 
 
-def score_of(labels: str, name: str) -> float:
-    """The number under a name in a row's labels, `step.number` for one of several; NaN where there is none."""
+def field_of(labels: str, name: str) -> Any:
+    """What a row's labels have under a name, `step.number` for one of several; None where there is none."""
     try:
         found: Any = json.loads(labels) if labels else {}
         for part in [name] if name in found else name.split("."):
             found = found[part]
-        return float(found)
     except (KeyError, TypeError, ValueError):
+        return None
+    return found
+
+
+def score_of(labels: str, name: str) -> float:
+    """The number under a name in a row's labels, as `field_of`; NaN where there is none."""
+    try:
+        return float(field_of(labels, name))
+    except (TypeError, ValueError):
         return math.nan
 
 

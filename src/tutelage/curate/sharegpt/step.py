@@ -1,7 +1,8 @@
 """The step `sharegpt`: conversations that people copied from a chat service's page, as whole exchanges, not too long.
 
-What it does is what was done to Vicuna's data after its HTML had become Markdown, with three differences: the exchange
-that overflows a part begins the next one and is not lost, no part is empty, and no word costs a row unless it is named.
+What it does is what was done to Vicuna's data, with four differences: the exchange that overflows a part begins the
+next one and is not lost, no part is empty, no word costs a row unless it is named, and what a user typed is no HTML, so
+that `#include <stdio.h>` stays whole.
 """
 
 from __future__ import annotations
@@ -15,13 +16,20 @@ from typing import Final
 from tutelage.config.curation_sharegpt import SharegptSettings
 from tutelage.curate.excerpts import difference, excerpt
 from tutelage.curate.sharegpt.exchanges import Exchange, Exchanges, grouped, out_of_turn
-from tutelage.curate.sharegpt.page_debris import error_notice, restarted_list, without_buttons
+from tutelage.curate.sharegpt.page_debris import (
+    error_notice,
+    restarted_list,
+    without_buttons,
+    without_buttons_behind,
+)
+from tutelage.curate.sharegpt.page_html import markdown_of, require_converter
 from tutelage.curate.step import Edited, Outcome, Split, StepContext, StepDefinition
 from tutelage.curate.texts import message_text
 from tutelage.curate.token_counts import token_counts, tokenizer_file
 from tutelage.types import Change, Conversation, Drop, Message
 
 NAME: Final = "sharegpt"
+TURNS: Final = "turns_do_not_alternate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +52,7 @@ class Sharegpt:
         if conversation.is_text:
             return conversation
         changes: list[Change] = []
-        row = self._without_buttons(conversation, changes)
+        row = self._without_buttons(self._as_markdown(conversation, changes), changes)
         taken = Exchanges.of(row)
         if not taken.exchanges:
             return Drop(row.address, "no_question", f"the roles are {', '.join(one.role for one in row.messages)}")
@@ -53,13 +61,35 @@ class Sharegpt:
             detail = f"{said}: {excerpt(taken.leading[0].content or '')}"
             changes.append(Change(row.address, "leading_turns_removed", detail))
         exchanges = self._up_to_notice(taken.exchanges, row, changes)
-        gone = _out_of_turn(exchanges, row) or self._unwanted(exchanges, row, changes)
+        in_turn = _up_to_disorder(exchanges, row, changes)
+        gone = in_turn if isinstance(in_turn, Drop) else self._unwanted(in_turn, row, changes)
         if gone is not None:
             return gone
+        assert not isinstance(in_turn, Drop), "it is gone"
+        exchanges = in_turn
         row = replace(row, messages=taken.joined(exchanges)) if changes else conversation
         if self.tokenizer is not None and self.settings.conversation_tokens is not None:
             return self._split(row, taken, exchanges, changes)
         return Edited(row, tuple(changes)) if changes else row
+
+    def _as_markdown(self, row: Conversation, changes: list[Change]) -> Conversation:
+        """The row with Markdown in place of replies that are a page's HTML."""
+        pages = self.settings.html
+        replies = [place for place, one in enumerate(row.messages) if one.role == "assistant" and one.content]
+        if pages == "off" or not replies:
+            return row
+        converted = {place: markdown_of(row.messages[place].content or "", pages) for place in replies}
+        if pages == "any" and None in converted.values():
+            return row  # a page has all replies as HTML: one of several was meant to be HTML
+        messages, first = list(row.messages), None
+        for place, markdown in converted.items():
+            if markdown is not None:
+                first = first or difference(messages[place].content or "", markdown)
+                messages[place] = replace(messages[place], content=markdown)
+        if first is None:
+            return row
+        changes.append(Change(row.address, "html_to_markdown", first))
+        return replace(row, messages=tuple(messages))
 
     def _without_buttons(self, row: Conversation, changes: list[Change]) -> Conversation:
         if not self.settings.buttons:
@@ -69,6 +99,7 @@ class Sharegpt:
             before = message.content
             if before and message.role in ("user", "assistant"):
                 after = without_buttons(before)
+                after = without_buttons_behind(after) if message.role == "user" else after
                 if after != before and not after.isspace() and after:
                     messages[place] = replace(message, content=after)
                     first = first or difference(before, after)
@@ -80,12 +111,12 @@ class Sharegpt:
     def _up_to_notice(
         self, exchanges: Sequence[Exchange], row: Conversation, changes: list[Change]
     ) -> tuple[Exchange, ...]:
-        """The exchanges before the first whose reply is a notice of an error; none where that is the first."""
+        """The exchanges before the first that the service answered with an error or with nothing."""
         for place, exchange in enumerate(exchanges) if self.settings.notices else ():
-            notice = next((met for reply in _replies(exchange) if (met := error_notice(reply))), None)
+            notice = next((met for reply in _replies(exchange) if (met := error_notice(reply)) is not None), None)
             if notice is not None:
                 if place:
-                    left = f"{notice!r}; {place} of {len(exchanges)} exchanges go on"
+                    left = f"{notice or 'nothing'!r}; {place} of {len(exchanges)} exchanges go on"
                     changes.append(Change(row.address, "error_notice", left))
                 return tuple(exchanges[:place])
         return tuple(exchanges)
@@ -144,16 +175,24 @@ def _replies(exchange: Exchange) -> list[str]:
     return [message.content for message in exchange if message.role == "assistant" and message.content]
 
 
-def _out_of_turn(exchanges: Sequence[Exchange], row: Conversation) -> Drop | None:
-    for exchange in exchanges:
+def _up_to_disorder(
+    exchanges: Sequence[Exchange], row: Conversation, changes: list[Change]
+) -> tuple[Exchange, ...] | Drop:
+    """The exchanges before the first whose turns are not in turn; a drop where that is the first."""
+    for place, exchange in enumerate(exchanges):
         if (sentence := out_of_turn(exchange)) is not None:
-            return Drop(row.address, "turns_do_not_alternate", sentence)
-    return None
+            if not place:
+                return Drop(row.address, TURNS, sentence)
+            changes.append(Change(row.address, TURNS, f"{sentence}; {place} of {len(exchanges)} exchanges go on"))
+            return tuple(exchanges[:place])
+    return tuple(exchanges)
 
 
 def _build(settings: SharegptSettings, _: StepContext) -> Sharegpt:
     from tutelage.system.seals import file_sha256
 
+    if settings.html != "off":
+        require_converter()
     if settings.conversation_tokens is None:
         return Sharegpt(settings)
     otherwise = "take curate.sharegpt.conversation_tokens out, and none is split"
