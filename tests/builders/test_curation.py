@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.fake_endpoint import fake_endpoint
+from tests.support.fake_endpoint import said as said_by
 from tutelage import config
 from tutelage.builders.dataset import Prepared, prepare
-from tutelage.errors import ConfigError, DataError
+from tutelage.errors import ConfigError, DataError, EndpointError
 
 ROWS = [{"prompt": f"Question {number % 3}?", "completion": f"Answer {number % 3}."} for number in range(6)]
 
@@ -66,6 +68,25 @@ def test_nothing_left_is_an_error_that_names_what_went(
     with pytest.raises(DataError, match="left no row") as error:
         prepared(tiny_tokenizer_folder, tmp_path, curate={"steps": []})
     assert "dropped 6 too_short" in str(error.value.found)
+
+
+def test_training_stops_where_the_judge_did_not_get_through_unless_it_is_said(
+    tiny_tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    def judged(url: str, **table: Any) -> Prepared:
+        judge = {"url": url, "model": "m", "parallel": 1, "most_requests": 1, **table}
+        steps = ["exact_duplicates", "judge"]
+        return prepared(tiny_tokenizer_folder, tmp_path, curate={"steps": steps, "judge": judge})
+
+    with fake_endpoint(lambda _body, _place: said_by('{"quality": 4, "complexity": 2}')) as fake:
+        with pytest.raises(EndpointError, match="not all judged") as error:
+            judged(fake.url)
+        assert "the budget is spent: curate.judge.most_requests 1" in str(error.value.found)
+        assert "give the same command again" in str(error.value.fix)
+        assert len(judged(fake.url, unfinished="scored").train) == 2, "one answer was kept, one came now"
+        assert len(judged(fake.url, unfinished="all").train) == 3
+        assert len(judged(fake.url).train) == 3, "all is answered"
+    assert len(fake.requests) == 3
 
 
 def test_a_model_may_choose_the_rows_of_a_recipe(tiny_model_folder: Path, tmp_path: Path) -> None:

@@ -71,6 +71,35 @@ def test_a_dry_run_names_the_steps_that_it_does_not_take(curate: Callable[..., R
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_says_what_a_judge_would_take(
+    curate: Callable[..., Ran], tmp_path: Path, tiny_tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "cache"))
+    with fake_endpoint(lambda _body, _place: said_by('{"quality": 4, "complexity": 2}')) as fake:
+        table = ("--set", f"curate.judge.url={fake.url}", "--set", "curate.judge.model=m")
+        prices = ("--set", "curate.judge.prompt_price=2", "--set", "curate.judge.answer_price=10")
+        asked = "exact_duplicates,judge"
+        ran = curate("--dry-run", *table, steps=asked)
+        assert "judge: 2 questions about 4 rows\n" in ran.out
+        assert "(roughly, 4 characters each: curate.judge.tokenizer counts them)" in ran.out
+        assert "answers: 120 tokens (assumed, a sentence each), at most 1,024" in ran.out
+        assert "cost: no price is given" in ran.out
+        assert "time: not known; 0.5" in ran.out
+        assert "exact_duplicates (one row" in ran.err
+        assert not fake.requests
+        curate(*table, "--set", "curate.judge.most_requests=1", steps=asked)
+        tokenizer = ("--set", f"curate.judge.tokenizer={tiny_tokenizer_folder}")
+        estimate = curate("--dry-run", "--json", *table, *prices, *tokenizer, steps=asked).lines[0]["estimates"][
+            "judge"
+        ]
+        assert len(fake.requests) == 1
+    assert (estimate["rows"], estimate["questions"], estimate["answered"], estimate["answers_measured"]) == (4, 1, 1, 1)
+    assert estimate["counted"] is True
+    assert estimate["cost"] == (2 * estimate["prompt_tokens"] + 10 * estimate["answer_tokens"]) / 1e6
+    assert estimate["most_cost"] == (2 * estimate["prompt_tokens"] + 10 * 512) / 1e6
+    assert 0 < estimate["seconds"] < 10
+
+
 def test_json_for_programs(curate: Callable[..., Ran]) -> None:
     (books,) = curate("--json").lines
     assert (books["in"], books["kept"], books["merged"]) == (4, 2, 2)

@@ -18,7 +18,7 @@ from tutelage.curate.output import new_file
 from tutelage.curate.pipeline import curate
 from tutelage.curate.request import Curated, CurationRequest
 from tutelage.curate.scoring_model import ModelRequest, ScoringModel
-from tutelage.errors import DataError, DependencyError
+from tutelage.errors import DataError, DependencyError, EndpointError
 from tutelage.runs import folder as run_files
 from tutelage.system.files import cache_folder
 from tutelage.system.seals import file_sha256
@@ -88,6 +88,7 @@ def with_curated_rows(settings: Settings, *, run_folder: Path | None, log: Calla
     request = request_of(settings, cache_folder() / "curated" / name)
     curated = curate(request, log=log)
     funnel = curated.funnel
+    _require_judged(curated, settings)
     for line in curated.incomplete:
         log(f"{line}; the same command goes on with them, and trains on what it then finds")
     log(f"Curated: {funnel.rows_in:,} rows read, {funnel.rows_kept:,} kept ({request.out})")
@@ -114,6 +115,19 @@ def with_curated_rows(settings: Settings, *, run_folder: Path | None, log: Calla
     if TEST in curated.files:
         log(f"Rows of the split test are not trained on: {curated.files[TEST]}")
     return settings.model_copy(update={"data": data.model_copy(update=changed)})
+
+
+def _require_judged(curated: Curated, settings: Settings) -> None:
+    """Stop where a judge did not get through, unless the recipe says what then."""
+    if curated.incomplete and settings.curate.judge.unfinished == "stop":
+        raise EndpointError(
+            "The rows to train on are not all judged, so nothing was trained",
+            where="curate.judge",
+            found="; ".join(curated.incomplete),
+            expected="a score for each row, or curate.judge.unfinished to say what becomes of the others",
+            fix="give the same command again: it goes on, and asks about none twice; or set "
+            "curate.judge.unfinished=scored to train on those with a score, all to train on all",
+        )
 
 
 def _held_out_file(curated: Curated, settings: Settings) -> Path:

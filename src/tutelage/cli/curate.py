@@ -15,6 +15,7 @@ from tutelage import config
 from tutelage.builders.curation import request_of
 from tutelage.cli.data_options import AsJson, Columns, Shape, columns_from, shape_from
 from tutelage.config.sections import LARGEST_COUNT
+from tutelage.curate.judge_estimate import JudgeEstimate
 from tutelage.curate.out_folder import CARD, DROPPED, PAGE, WORK
 from tutelage.curate.packages import INSTALL
 from tutelage.curate.pipeline import curate as curated
@@ -24,7 +25,7 @@ from tutelage.curate.restore import restore
 from tutelage.curate.selection import SELECT
 from tutelage.curate.steps import BY_NAME, STEPS
 from tutelage.errors import ConfigError, command
-from tutelage.report.console.curation import StageBars, step_lines
+from tutelage.report.console.curation import StageBars, judge_lines, step_lines
 from tutelage.report.console.progress import Screen
 from tutelage.report.console.terminal import Terminal, print_json
 from tutelage.report.html.chart_library import library_version
@@ -46,7 +47,11 @@ Changed = Annotated[
 Steps = Annotated[str | None, typer.Option("--steps", help="These steps alone, in this order: normalize,quality.")]
 ListSteps = Annotated[bool, typer.Option("--list-steps", help="List all steps, which are on, and stop.")]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Take 1,000 rows through the steps that look at one row alone; write nothing.")
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Take 1,000 rows through the steps that look at one row alone; say what a judge costs; write nothing.",
+    ),
 ]
 Restore = Annotated[
     str | None,
@@ -133,6 +138,8 @@ def curate(
         _report(terminal, sampled := sample(request), as_json=as_json)
         errors.write_line("A sample; nothing was written.")
         for name in sampled.left_out:
+            if name in sampled.estimates:
+                continue
             errors.write_line(f"not taken, as it must see all rows: {name} ({BY_NAME[name].sentence})")
         return
     _curate(request, terminal, errors, page=None if no_page else CurationPage(), clean=clean, as_json=as_json)
@@ -248,6 +255,8 @@ def _report(terminal: Terminal, result: Curated, *, as_json: bool) -> None:
         content: dict[str, Any] = {**result.funnel.as_dict(), "notes": list(result.notes)}
         if result.left_out:
             content["left_out"] = list(result.left_out)
+        if result.estimates:
+            content["estimates"] = {name: estimate.as_dict() for name, estimate in result.estimates.items()}
         print_json(content)
         return
     for note in result.notes:
@@ -255,3 +264,6 @@ def _report(terminal: Terminal, result: Curated, *, as_json: bool) -> None:
     for line in result.funnel.lines():
         terminal.write_line(line)
     terminal.write_line(f"{result.funnel.rows_in:,} rows read, {result.funnel.rows_kept:,} kept")
+    for estimate in result.estimates.values():
+        for line in judge_lines(estimate) if isinstance(estimate, JudgeEstimate) else ():
+            terminal.write_line(line)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -71,6 +71,18 @@ class JudgeSettings(Section):
         gt=0,
         description="Spend no more money in one run, in the currency of the prices; it needs one of them.",
         json_schema_extra={"source": "the user's budget"},
+    )
+    unfinished: Literal["stop", "scored", "all"] = Field(
+        default="stop",
+        description="Where the budget or the endpoint ends before all rows are asked about: training stops, and the "
+        "same command goes on (stop); rows without a score are dropped (scored); or they are trained on as well (all).",
+        json_schema_extra={"source": "our choice: which rows were asked about first says nothing of how good they are"},
+    )
+    tokenizer: Text | None = Field(
+        default=None,
+        description="The judge's tokenizer.json, or a folder with one, by which --dry-run counts; left out, 4 "
+        "characters are a token.",
+        json_schema_extra={"source": "the user's judge: tokens of another are others"},
     )
     prompt_price: Annotated[float, Field(ge=0)] = Field(
         default=0.0,

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 
 from tutelage.config.curation_judge import JudgeSettings
 from tutelage.curate.judge_answers import JudgeAnswer, JudgeAnswers
+from tutelage.curate.judge_estimate import JudgeEstimate, estimated
 from tutelage.curate.judge_prompt import RUBRIC, Rubric, labels_of, reason_of, request_key
 from tutelage.curate.step import Decisions, Here, StepContext, StepDefinition
 from tutelage.curate.store import Rows
@@ -89,8 +90,15 @@ class Judge:
 
         return pa.record_batch({"nothing": pa.nulls(len(conversations), pa.int8())})
 
+    def estimate(self, conversations: Iterable[Conversation]) -> JudgeEstimate:
+        """What asking about rows would take; nobody is asked."""
+        return estimated(self.settings, self.endpoint.value.model, self.rubric, conversations)
+
     def decide(self, features: pa.Table, rows: Rows) -> Decisions:  # noqa: ARG002 there are none
-        """All rows go on, those with scores with them, but for rows below a minimum."""
+        """All rows go on, those with scores with them, but for rows below a minimum.
+
+        Where not all was asked, `unfinished` may take those without a score out.
+        """
         asking = _Asking(self, rows)
         asking.run()
         return asking.decisions()
@@ -174,7 +182,8 @@ class _Asking:
         if answered.answer is None:
             self.trouble[key] = answered.trouble
         else:
-            self.answers.add(key, JudgeAnswer(answered.answer.text, answered.tokens, answered.answer.was_cut))
+            answer = answered.answer
+            self.answers.add(key, JudgeAnswer(answer.text, answered.tokens, answer.was_cut, answered.seconds))
 
     def _settle(self, row: int, key: str) -> None:
         answer = self.answers.known.get(key)
@@ -205,8 +214,13 @@ class _Asking:
 
     def decisions(self) -> Decisions:
         """What becomes of the rows."""
+        reasons, evidence, remarks = dict.fromkeys(self.low, JUDGED_LOW), dict(self.low), self.remarks
+        if self.ended is not None and self.step.settings.unfinished == "scored":
+            reasons |= dict.fromkeys(remarks, NOT_SCORED)
+            evidence |= {row: why for row, (_, why) in remarks.items()}
+            remarks = {}
         keep = np.ones(len(self.rows), dtype=np.bool_)
-        keep[list(self.low)] = False
+        keep[list(reasons)] = False
         scored = len(self.labels)
         first = f"{NAME}: {self.step.endpoint.value.model} scored {scored:,} of {len(self.rows):,} rows"
         notes = [first, *(f"{NAME}: no score, {count:,} times: {why}" for why, count in self.unscored.most_common())]
@@ -215,7 +229,7 @@ class _Asking:
             incomplete = f"{NAME}: not all was asked, as {self.ended}; {len(self.rows) - scored:,} rows have no score"
         kept_labels = {row: labels for row, labels in self.labels.items() if row not in self.low}
         return Decisions(
-            keep, dict.fromkeys(self.low, JUDGED_LOW), self.low, labels=kept_labels, remarks=self.remarks,
+            keep, reasons, evidence, labels=kept_labels, remarks=remarks,
             report=self._report(), notes=tuple(notes), outside=self.said.hexdigest(), incomplete=incomplete,
         )  # fmt: skip
 

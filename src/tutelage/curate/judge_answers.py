@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tutelage.errors import SaveError, cause_of, remedy
 from tutelage.system.files import cache_folder
@@ -21,11 +21,15 @@ KEPT_CHARACTERS = 4000
 
 
 class JudgeAnswer(NamedTuple):
-    """What a judge said, the tokens that the endpoint counted for it, and whether it ended at its limit."""
+    """What a judge said, the tokens that the endpoint counted for it, and whether it ended at its limit.
+
+    `seconds` is what it took, beside the others that were asked for; None where nobody wrote it down.
+    """
 
     text: str
     tokens: int
     was_cut: bool
+    seconds: float | None = None
 
 
 @dataclass(slots=True)
@@ -56,7 +60,8 @@ class JudgeAnswers:
             try:
                 record = json.loads(line)
                 cut_at = record.get("cut_at")
-                answer = JudgeAnswer(str(record["answer"]), int(record["tokens"]), cut_at is not None)
+                seconds = None if (taken := record.get("seconds")) is None else float(taken)
+                answer = JudgeAnswer(str(record["answer"]), int(record["tokens"]), cut_at is not None, seconds)
                 if cut_at is None or int(cut_at) >= answer_tokens:
                     answers.known[str(record["request"])] = answer
             except (ValueError, KeyError, TypeError):
@@ -70,7 +75,9 @@ class JudgeAnswers:
             SaveError: the disk refuses; no further request should be paid for.
         """
         answer = answer._replace(text=answer.text[-KEPT_CHARACTERS:])
-        record = {"request": request, "answer": answer.text, "tokens": answer.tokens}
+        record: dict[str, Any] = {"request": request, "answer": answer.text, "tokens": answer.tokens}
+        if answer.seconds is not None:
+            record["seconds"] = round(answer.seconds, 3)
         try:
             append_line(
                 self.path, json.dumps(record | ({"cut_at": self.answer_tokens} if answer.was_cut else {})).encode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from tutelage.curate.engines import engine_for
@@ -23,7 +24,7 @@ from tutelage.curate.request import Curated, CurationRequest
 from tutelage.curate.row_json import row_json
 from tutelage.curate.stage_keys import behind, output_key, stage_keys
 from tutelage.curate.stages import Stage, Workshop, outside_of
-from tutelage.curate.step import CorpusStep, Progress, RowStep
+from tutelage.curate.step import CorpusStep, EstimatedStep, Progress, RowStep
 from tutelage.curate.steps import build_steps
 from tutelage.curate.store import StoredRow
 from tutelage.errors import SaveError, cause_of, remedy
@@ -88,6 +89,8 @@ def curate(
 def sample(request: CurationRequest, *, rows: int = SAMPLE_ROWS) -> Curated:
     """Take the first rows of each file through the row steps, in this process, and write nothing.
 
+    Where a step asks somebody, all rows are read, for what that would take.
+
     Args:
         request: as for `curate`; `out` is not looked at.
         rows: of all files together.
@@ -110,7 +113,26 @@ def sample(request: CurationRequest, *, rows: int = SAMPLE_ROWS) -> Curated:
     funnel.add([step.name for step in steps], len(stored), len(judged.rows), counts)
     funnel.check()
     left_out = tuple(step.name for step in all_steps if isinstance(step, CorpusStep))
-    return Curated(funnel, tuple(ledger.notes), seconds=judged.seconds, left_out=left_out)
+    estimates = {
+        step.name: step.estimate(_rows_before(request, all_steps[:place]))
+        for place, step in enumerate(all_steps)
+        if isinstance(step, EstimatedStep)
+    }
+    return Curated(funnel, tuple(ledger.notes), seconds=judged.seconds, left_out=left_out, estimates=estimates)
+
+
+def _rows_before(request: CurationRequest, steps: Sequence[RowStep | CorpusStep]) -> Iterator[Conversation]:
+    """All rows as the row steps leave them; a step that must see all of them is passed over."""
+    row_steps = [step for step in steps if not isinstance(step, CorpusStep)]
+    ledger = Ledger()
+    files = DataFiles(ledger.note).of(request.sources)
+    rows = enumerate(request.read(ledger, files, max_rows=request.max_rows))
+    while chunk := list(islice(rows, SAMPLE_ROWS)):
+        stored = [
+            StoredRow(row_json(row), row.address.file, row.address.number, row.address.unit, number)
+            for number, row in chunk
+        ]
+        yield from (row.conversation for row in judge(row_steps, stored).rows)
 
 
 def _first_rows(request: CurationRequest, ledger: Ledger, rows: int) -> Iterator[Conversation]:

@@ -12,7 +12,7 @@ from tutelage.config.curation import CurateSettings
 from tutelage.curate.funnel import Funnel
 from tutelage.curate.out_folder import TRAIN, WHOLE
 from tutelage.curate.scoring_model import OpenModel
-from tutelage.curate.step import Progress, StepContext
+from tutelage.curate.step import Estimate, Progress, StepContext
 from tutelage.curate.store import CHUNK_ROWS
 from tutelage.formats.remarks import TreePaths
 from tutelage.formats.sources import SourceFile
@@ -116,6 +116,7 @@ class Curated:
         seconds: what each part took now, in all processes together.
         left_out: steps that a sample does not take, as they must see all rows.
         incomplete: what steps could not do to the end; the same request again goes on.
+        estimates: of a sample, what steps that ask somebody would take, by their names.
     """
 
     funnel: Funnel
@@ -126,6 +127,7 @@ class Curated:
     seconds: Mapping[str, float] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     incomplete: tuple[str, ...] = ()
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)
 
     @property
     def data(self) -> Path | None:

@@ -8,7 +8,7 @@ Shape legend: N = rows that reach the step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -141,6 +141,21 @@ class CorpusStep(Protocol):
             features: N lines, memory-mapped.
             rows: the same rows in the same order, read as they are asked for.
         """
+
+
+class Estimate(Protocol):
+    """What a step would take that asks somebody."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+
+
+@runtime_checkable
+class EstimatedStep(CorpusStep, Protocol):
+    """A step that asks somebody, and can say before what that takes."""
+
+    def estimate(self, conversations: Iterable[Conversation]) -> Estimate:
+        """What these rows would take; nobody is asked."""
 
 
 class Here(Generic[T]):

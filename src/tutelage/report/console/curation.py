@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from types import TracebackType
 
+from tutelage.curate.judge_estimate import CHARACTERS_A_TOKEN, JudgeEstimate
 from tutelage.report.console.progress import Screen
+from tutelage.report.numbers import duration
 
 
 class StageBars:
@@ -48,3 +50,33 @@ class StageBars:
 def step_lines(steps: Iterable[tuple[str, str, bool]]) -> list[str]:
     """The list of steps: name, whether it is on, what it does."""
     return [f"{name:<21} {'on ' if is_on else 'off'}  {sentence}" for name, sentence, is_on in steps]
+
+
+def judge_lines(estimate: JudgeEstimate) -> list[str]:
+    """What asking a judge would take, as a person reads it."""
+    known = f"; {estimate.answered:,} are answered" if estimate.answered else ""
+    rough = f"roughly, {CHARACTERS_A_TOKEN} characters each: curate.judge.tokenizer counts them"
+    by = "by the tokenizer" if estimate.counted else rough
+    kept = estimate.answers_measured
+    measured = f"as {kept:,} kept ones" if kept else "assumed, a sentence each"
+    if estimate.cost is None or estimate.most_cost is None:
+        cost = "no price is given: curate.judge.prompt_price and answer_price, of a million tokens"
+    else:
+        cost = f"{estimate.cost:.4g}, at most {estimate.most_cost:.4g}; requests that are repeated come on top"
+    lines = [
+        f"judge: {estimate.questions:,} questions about {estimate.rows:,} rows{known}",
+        f"  prompts: {estimate.prompt_tokens:,} tokens ({by})",
+        f"  answers: {estimate.answer_tokens:,} tokens ({measured}), at most {estimate.most_answer_tokens:,}",
+        f"  cost: {cost}",
+        f"  time: {_judge_time(estimate)}",
+    ]
+    if estimate.most_requests is not None and estimate.most_requests < estimate.questions:
+        lines.append(f"  curate.judge.most_requests ends a run after {estimate.most_requests:,} of them")
+    return lines
+
+
+def _judge_time(estimate: JudgeEstimate) -> str:
+    if estimate.seconds is None:
+        each = duration(estimate.questions / estimate.parallel)
+        return f"not known; {each} for each second that an answer takes, {estimate.parallel} at once"
+    return f"{duration(estimate.seconds)}, {estimate.parallel} at once, if answers take as long as the kept ones"
