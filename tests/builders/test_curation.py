@@ -13,6 +13,8 @@ from tests.support.fake_endpoint import said as said_by
 from tutelage import config
 from tutelage.builders.dataset import Prepared, prepare
 from tutelage.errors import ConfigError, DataError, EndpointError
+from tutelage.report.html.page import render
+from tutelage.runs.reading import load
 
 ROWS = [{"prompt": f"Question {number % 3}?", "completion": f"Answer {number % 3}."} for number in range(6)]
 
@@ -49,6 +51,17 @@ def test_the_rows_that_went_through_are_trained_on_and_the_books_are_kept(
     books = json.loads((tmp_path / "run" / "curation.json").read_text(encoding="utf-8"))
     assert (books["in"], books["kept"], books["merged"]) == (6, 3, 3)
     assert any(line.startswith("Curated: 6 rows read, 3 kept") for line in said)
+    page = tmp_path / "run" / "curation.html"
+    assert "3 of 6 rows are kept" in page.read_text(encoding="utf-8").replace("\u00a0", " ")
+    assert load(tmp_path / "run").curation_page == page.name
+    assert f'<a href="{page.name}">' in render(load(tmp_path / "run"))
+
+
+def test_a_page_of_another_is_not_written_over(tiny_tokenizer_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "curation.html").write_text("mine", encoding="utf-8")
+    with pytest.raises(ConfigError, match="no page of ours"):
+        prepared(tiny_tokenizer_folder, tmp_path, curate={"steps": ["exact_duplicates"]})
 
 
 def test_the_same_rows_are_curated_once(tiny_tokenizer_folder: Path, tmp_path: Path, cache: Path) -> None:

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.config import Settings
-from tutelage.curate.out_folder import FUNNEL, TEST, VALIDATION
+from tutelage.curate.out_folder import FUNNEL, PAGE, TEST, VALIDATION
 from tutelage.curate.output import new_file
 from tutelage.curate.pipeline import curate
 from tutelage.curate.request import Curated, CurationRequest
 from tutelage.curate.scoring_model import ModelRequest, ScoringModel
 from tutelage.errors import DataError, DependencyError, EndpointError
+from tutelage.report.html.curation_page import CurationPage
+from tutelage.report.html.offline import require_free_or_own
 from tutelage.runs import folder as run_files
 from tutelage.system.files import cache_folder
 from tutelage.system.seals import file_sha256
@@ -73,7 +75,7 @@ def with_curated_rows(settings: Settings, *, run_folder: Path | None, log: Calla
 
     Args:
         settings: resolved settings.
-        run_folder: receives the books; None keeps them in the cache alone.
+        run_folder: receives the books and the page; None keeps the books in the cache alone, and draws none.
         log: told what came of it.
 
     Raises:
@@ -86,7 +88,7 @@ def with_curated_rows(settings: Settings, *, run_folder: Path | None, log: Calla
     asked = [settings.curate.model_dump(), data.model_dump(), settings.seed]
     name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()[:16]
     request = request_of(settings, cache_folder() / "curated" / name)
-    curated = curate(request, log=log)
+    curated = curate(request, log=log, page=None if run_folder is None else CurationPage())
     funnel = curated.funnel
     _require_judged(curated, settings)
     for line in curated.incomplete:
@@ -96,6 +98,7 @@ def with_curated_rows(settings: Settings, *, run_folder: Path | None, log: Calla
         log(note)
     if run_folder is not None:
         shutil.copyfile(request.out / FUNNEL, run_folder / run_files.CURATION)
+        _copy_page(request.out / PAGE, run_folder / run_files.CURATION_PAGE, log)
     if not funnel.rows_kept or curated.data is None or not curated.data.stat().st_size:
         raise DataError(
             "Curation left no row to train on", where=", ".join(data.train), found="; ".join(funnel.lines()),
@@ -115,6 +118,15 @@ def with_curated_rows(settings: Settings, *, run_folder: Path | None, log: Calla
     if TEST in curated.files:
         log(f"Rows of the split test are not trained on: {curated.files[TEST]}")
     return settings.model_copy(update={"data": data.model_copy(update=changed)})
+
+
+def _copy_page(page: Path, target: Path, log: Callable[[str], None]) -> None:
+    """Put the page of the curation into the run's folder, whose report links it."""
+    if not page.exists():  # rows were restored, and it would show what was before
+        return
+    require_free_or_own(target, fix=f"move {target.name} away, then start again")
+    shutil.copyfile(page, target)
+    log(f"What was curated, to look at in a browser: {target}")
 
 
 def _require_judged(curated: Curated, settings: Settings) -> None:

@@ -35,6 +35,8 @@ DIGITS = 6
 """Behind the point of a loss in nats."""
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 """Of the report."""
+BINS = 24
+"""Of its histograms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +123,11 @@ class _Found:
         return sum(reason == ABOVE_1 for reason, _ in self.remarks.values())
 
     def report(self, model: ScoringModel) -> dict[str, Any]:
-        quantiles = {}
+        quantiles, histograms = {}, {}
         for name in (LOSS, ALONE, IFD):
             values = [labels[name] for labels in self.labels.values() if name in labels]
+            counts, edges = np.histogram(values, BINS)
+            histograms[name] = {"edges": edges.tolist(), "rows": counts.tolist()} if values else {}
             found = np.quantile(values, QUANTILES).tolist() if values else [None] * len(QUANTILES)
             quantiles[name] = {f"{share:.0%}": value for share, value in zip(QUANTILES, found, strict=True)}
         return {
@@ -134,6 +138,7 @@ class _Found:
             "failed": len(self.failed),
             "ifd_above_1": self.above,
             "quantiles": quantiles,
+            "histograms": histograms,
         }
 
     def notes(self, model: ScoringModel) -> tuple[str, ...]:

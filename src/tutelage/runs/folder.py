@@ -28,6 +28,7 @@ RECORD = "record.jsonl"
 LEDGER = "ledger.json"
 DROPS = "ledger.jsonl"
 CURATION = "curation.json"
+CURATION_PAGE = "curation.html"
 BEFORE = "before.json"
 AFTER = "after.json"
 BASE_REPLIES = "base_replies.safetensors"
@@ -49,7 +50,7 @@ MODEL = "model"
 ADAPTER = "adapter"
 STARTUP_FILES = {LOCK, f".{DROPS}", f".{INPUTS}", f".{SETTINGS}"}
 """What a start leaves that ended before its settings were written: no run began there."""
-STARTUP_FILES_WITH_LOCK = {*STARTUP_FILES, DROPS, INPUTS, CURATION}
+STARTUP_FILES_WITH_LOCK = {*STARTUP_FILES, DROPS, INPUTS, CURATION, CURATION_PAGE}
 """The same with names that others use as well: ours where our lock is beside them."""
 READINGS_WHILE_CHANGING = 20
 """A folder is read again, at most this often, where its entries changed while it was read."""

@@ -12,7 +12,7 @@ from tutelage.errors import SourceNotFoundError
 from tutelage.runs.curves import Evaluation, MeasuredStep, Step, read_curves
 from tutelage.runs.divergence import DivergenceMeasure, read_divergence
 from tutelage.runs.fields import Fields
-from tutelage.runs.folder import RECORD
+from tutelage.runs.folder import CURATION_PAGE, RECORD
 from tutelage.runs.health import Health, read_health
 from tutelage.runs.intermediate import IntermediateMeasure, read_intermediate
 from tutelage.runs.likelihoods import Likelihoods, read_likelihoods
@@ -162,6 +162,7 @@ class RunFolder:
     rows: tuple[RenderedRow, ...] | None
     settings: str | None
     notices: tuple[str, ...]
+    curation_page: str | None = None
 
 
 def load(run: Path) -> RunFolder:
@@ -205,6 +206,7 @@ def load(run: Path) -> RunFolder:
         rows=contents[2],
         settings=None if settings is None else settings.decode("utf-8", errors="replace"),
         notices=tuple(notices),
+        curation_page=CURATION_PAGE if (run / CURATION_PAGE).is_file() else None,
     )
 
 

@@ -21,6 +21,7 @@ from tutelage.curate.pipeline import curate
 from tutelage.curate.request import CurationRequest
 from tutelage.report.html import chart_library
 from tutelage.report.html.curation_page import CurationPage
+from tutelage.report.html.curation_steps import histograms
 from tutelage.report.html.offline import BEGINNING
 
 HOSTILE = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> \u2028 &amp; {{ 7*7 }} ]]> \" ' 🙂"
@@ -122,6 +123,41 @@ def test_every_part_is_there(source: Path, tmp_path: Path) -> None:
         assert words in text, words
 
 
+def test_what_steps_chose_weighed_and_parted_is_shown(source: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    lines = [conversation(f"Name the number {number} in words.", "It is " + "so " * number) for number in range(1, 9)]
+    other.write_text("\n".join(lines), encoding="utf-8")
+    table = {
+        "steps": ["select", "split", "mix"],
+        "select": {"keep": 12, "method": "longest"},
+        "split": {"train": 0.75, "validation": 0.25, "test": 0.0},
+        "mix": {"weights": {str(other): 2.0}},
+    }
+    out = tmp_path / "out"
+    settings = CurateSettings.model_validate(table)
+    curate(CurationRequest((str(source), str(other)), out, settings, workers=1), page=CurationPage())
+    elements = Elements((out / PAGE).read_text(encoding="utf-8"))
+    chosen, mixed = (json.loads((out / f"{name}.json").read_text(encoding="utf-8")) for name in ("select", "mix"))
+    assert (chosen["coverage"]["chosen"], chosen["coverage"]["following"]) == (12, 12)
+    assert 0 < chosen["coverage"]["now"]["topics"] <= chosen["coverage"]["then"]["topics"] == 1
+    text = " ".join(elements.text.replace("\u00a0", " ").split())
+    assert "chosen 12" in text
+    assert "with the next 12" in text
+    assert "Split, cluster by cluster" in text
+    assert f"{100 * mixed['sources'][str(other)]['share']:.1f} %" in text
+    assert "Times each" in text
+
+
+def test_scores_are_drawn_as_bars_of_their_rows() -> None:
+    scored = {"histograms": {"ifd": {"edges": [0.0, 0.5, 1.0], "rows": [1, 4]}, "reply_loss": {}}}
+    drawn, judged = histograms({"model_scores": scored, "judge": {"scores": {"quality": {"2": 3, "5": 1}}}})
+    assert [(column.name, column.rows, column.height) for column in drawn.columns] == [
+        ("0 to 0.5", 1, 0.25), ("0.5 to 1", 4, 1.0),
+    ]  # fmt: skip
+    assert (judged.name, judged.rows, judged.columns[1].height) == ("quality, by the judge", 4, 1 / 3)
+    assert histograms({}) == []
+
+
 def test_the_same_curation_gives_the_same_page(source: Path, tmp_path: Path) -> None:
     first = page_of(source, tmp_path / "one")
     assert page_of(source, tmp_path / "two", workers=2, chunk_rows=5) == first
@@ -173,6 +209,31 @@ def test_a_browser_opens_a_row_and_runs_nothing_of_it(source: Path, tmp_path: Pa
     assert "It says &lt;/script&gt;&lt;script&gt;alert(1)" in reader
     assert "<img" not in reader
     assert 'class="bk-' in done.stdout.decode() or not chart_library.library_scripts()
+
+
+KEYS = """<script>setTimeout(() => {
+  const map = document.getElementById("map-chart");
+  const seen = ["ArrowRight", "ArrowRight", "ArrowLeft", "ArrowUp", "Enter"].map((key) => {
+    map.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+    return document.getElementById("map-said").textContent;
+  });
+  document.title = JSON.stringify([seen, document.getElementById("reader-address").textContent]);
+}, 2000);</script>"""
+
+
+@needs_bokeh
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium, which opens the page where there is one")
+def test_keys_go_over_the_map_and_open_a_row(source: Path, tmp_path: Path) -> None:
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page_of(source, tmp_path / "out"))
+    file = tmp_path / "keys.html"
+    file.write_text(page.replace("</body>", f"{KEYS}</body>"), encoding="utf-8")
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    asked = ["chromium", *flags, "--virtual-time-budget=8000", "--dump-dom", file.as_uri()]
+    done = subprocess.run(asked, check=True, capture_output=True, timeout=120).stdout.decode()
+    seen, opened = json.loads(html.unescape(done.split("<title>")[1].split("</title>")[0]))
+    assert len(set(seen)) > 1, "an arrow goes to another point"
+    assert seen[-1].startswith(f"{opened}, "), "Enter opens the row that was said"
+    assert f"{source}:" in opened
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node reads the script where there is one")

@@ -6,7 +6,8 @@ Shape legend: N = rows, G = sampled runs of all rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,13 +79,36 @@ class Covered:
         return Coverage(len(met) / len(topics) if len(topics) else None, covered / total if total else None)
 
 
-def coverage_lines(covered: Covered, chosen: Sequence[int], following: Sequence[int]) -> list[str]:
-    """What the chosen rows cover, and what as many again would add, for people."""
-    now = covered.by(chosen)
-    lines = [f"the {len(chosen):,} rows chosen cover {_shares(now)}"]
-    if following:
-        lines.append(f"the next {len(following):,} would make it {_shares(covered.by([*chosen, *following]))}")
-    return lines
+@dataclass(frozen=True, slots=True)
+class CoverageReport:
+    """What chosen rows cover, and what they would with those that follow them in the choice.
+
+    Attributes:
+        chosen, following: how many rows; 0 following where none are left.
+        now: what those chosen cover.
+        then: what both do.
+    """
+
+    chosen: int
+    following: int
+    now: Coverage
+    then: Coverage
+
+    @classmethod
+    def of(cls, covered: Covered, chosen: Sequence[int], following: Sequence[int]) -> CoverageReport:
+        """Of rows that are chosen, and those that would be next."""
+        return cls(len(chosen), len(following), covered.by(chosen), covered.by([*chosen, *following]))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"chosen": self.chosen, "following": self.following, "now": asdict(self.now), "then": asdict(self.then)}
+
+    def lines(self) -> list[str]:
+        """For people."""
+        lines = [f"the {self.chosen:,} rows chosen cover {_shares(self.now)}"]
+        if self.following:
+            lines.append(f"the next {self.following:,} would make it {_shares(self.then)}")
+        return lines
 
 
 def topic_count(rows: int) -> int:

@@ -22,7 +22,7 @@ from tutelage.curate.clusters import clusters_of
 from tutelage.curate.judging import STEP_FAILED
 from tutelage.curate.preference import scores_of
 from tutelage.curate.selection.allowance import Allowance, quotas_by_source
-from tutelage.curate.selection.coverage import Covered, coverage_lines, sampled_runs, topic_count
+from tutelage.curate.selection.coverage import CoverageReport, Covered, sampled_runs, topic_count
 from tutelage.curate.selection.diversity import facility_location, k_center, nearest_chosen, score_first
 from tutelage.curate.selection.targets import Near, Targets, targets_of
 from tutelage.curate.source_names import OTHERS, require_sources
@@ -114,7 +114,8 @@ class Select:
         self._choose(known, following)
         chosen = allowance.taken
         covered = Covered.of(clusters_of(known.vectors, topic_count(len(rows)), self.seed), _runs_of(features))
-        notes = [f"{NAME}: {line}" for line in coverage_lines(covered, chosen, following.taken[len(chosen) :])]
+        coverage = CoverageReport.of(covered, chosen, following.taken[len(chosen) :])
+        notes = [f"{NAME}: {line}" for line in coverage.lines()]
         if not counts_rows:
             notes.append(f"{NAME}: the rows chosen have {allowance.spent:,} tokens of replies")
         keep = np.zeros(len(rows), dtype=np.bool_)
@@ -122,6 +123,7 @@ class Select:
         reasons, evidence = self._said(known, allowance, passed, rows)
         labels = {row: str(rank) for rank, row in enumerate(chosen, start=1)}
         report = {} if near is None or self.targets is None else near.report(chosen, self.targets.value, rows)
+        report = {"method": self.settings.method, "rows": len(rows), "coverage": coverage.as_dict(), **report}
         return Decisions(keep, reasons, evidence, labels=labels, report=report, notes=tuple(notes))
 
     def _choose(self, known: _Known, allowance: Allowance) -> dict[int, tuple[int, float]]:

@@ -105,6 +105,40 @@
   const topicColor = (topic) => (topic < 0 ? color("--soft") : color(`--topic-${topic % 10}`));
   const firstWords = (row) => row.turns.map(([, text]) => text.slice(0, 90)).join(" / ").replace(/\s+/g, " ").slice(0, 90);
 
+  // By keys: from point to point of those that are shown, the nearest that lies in the direction of the arrow.
+  let at = -1;
+  let ringed = () => {};
+  const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+  const shownPoints = () => groups.filter((group) => !hidden.has(group)).flatMap((group) => group.points);
+  const nextPoint = ([across, up]) => {
+    let best = -1;
+    let shortest = Infinity;
+    for (const point of shownPoints()) {
+      const [right, above] = [x[point] - x[at], y[point] - y[at]];
+      const along = right * across + above * up;
+      const aside = Math.abs(right * up) + Math.abs(above * across);
+      const way = along + 2 * aside;
+      if (along > 0 && aside <= 2 * along && way < shortest) [best, shortest] = [point, way];
+    }
+    return best;
+  };
+  const goTo = (point) => {
+    if (point < 0) return;
+    at = point;
+    ringed(point);
+    const row = rows[numbers[point]];
+    find("map-said").textContent = `${row.address}, ${row.state}: ${firstWords(row)}`;
+  };
+  find("map-chart").addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const isStart = event.key === "Home" || (at < 0 && event.key in ARROWS);
+    if (isStart) goTo(shownPoints()[0] ?? -1);
+    else if (event.key in ARROWS) goTo(nextPoint(ARROWS[event.key]));
+    else if (event.key === "Enter" && at >= 0) open([numbers[at]]);
+    else return;
+    event.preventDefault();
+  });
+
   const drawMap = () => {
     const target = find("map-chart");
     target.replaceChildren();
@@ -169,7 +203,9 @@
     document.addEventListener("row", (event) => {
       const point = numbers.indexOf(event.detail);
       ring.data = point < 0 ? { x: [], y: [] } : { x: [x[point]], y: [y[point]] };
+      if (point >= 0) at = point;
     });
+    ringed = (point) => { ring.data = { x: [x[point]], y: [y[point]] }; };
     Plotting.show(figure, target);
     return drawn;
   };

@@ -22,6 +22,7 @@ from tutelage.curate.overview.parts import KEPT, Described, Overview, RowsMap, S
 from tutelage.curate.packages import INSTALL
 from tutelage.report import numbers as figures
 from tutelage.report.html.chart_library import library_scripts, library_version
+from tutelage.report.html.curation_steps import covered, held_together, histograms, mixed_sources
 from tutelage.report.html.offline import own_parts, template, write_in_one_move
 from tutelage.system.source_code import source_code_sha256
 
@@ -75,6 +76,10 @@ def render_curation(overview: Overview) -> str:
         sampled=sampled(overview),
         install=INSTALL,
         most_pairs=PAIRS,
+        mixed=mixed_sources(overview.reports),
+        held=held_together(overview.reports),
+        histograms=histograms(overview.reports),
+        covered=covered,
         library=[Markup(text) for text in library],  # noqa: S704 - scripts of the library, held against what ends a block
         data=packed_data(overview),
         **own_parts(style=("page.css", "curation_page.css"), script=("curation_page.js",), library=library),

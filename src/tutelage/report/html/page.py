@@ -121,6 +121,7 @@ class Page:
     hashes: tuple[Fact, ...]
     versions: tuple[Fact, ...]
     settings: str | None
+    curation_page: str | None
 
 
 def write(run: Path) -> Path:
@@ -205,6 +206,7 @@ def _page(folder: RunFolder) -> Page:
         hashes=_hashes(result),
         versions=tuple(Fact(name, text) for name, text in sorted(result.versions.items())) if result else (),
         settings=folder.settings,
+        curation_page=folder.curation_page,
     )
 
 
