@@ -135,14 +135,17 @@ def curate(
     )  # fmt: skip
     errors = Terminal(stderr=True)
     if dry_run:
-        _report(terminal, sampled := sample(request), as_json=as_json)
-        errors.write_line("A sample; nothing was written.")
-        for name in sampled.left_out:
-            if name in sampled.estimates:
-                continue
-            errors.write_line(f"not taken, as it must see all rows: {name} ({BY_NAME[name].sentence})")
+        _dry_run(request, terminal, errors, as_json=as_json)
         return
     _curate(request, terminal, errors, page=None if no_page else CurationPage(), clean=clean, as_json=as_json)
+
+
+def _dry_run(request: CurationRequest, terminal: Terminal, errors: Terminal, *, as_json: bool) -> None:
+    _report(terminal, sampled := sample(request), as_json=as_json)
+    errors.write_line("A sample; nothing was written.")
+    for name in sampled.left_out:
+        if name not in sampled.estimates:
+            errors.write_line(f"not taken, as it must see all rows: {name} ({BY_NAME[name].sentence})")
 
 
 def _curate(
