@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,19 +59,24 @@ class Message:
     weight: float | None = None
 
 
+Label: TypeAlias = str | int | float | bool
+"""A value that a row says of itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """A demonstration as its author meant it, before any template.
 
-    `metadata` is what the row says of itself (id, source, license, model, timestamp, language, category, split, score);
-    no template sees it, and two conversations that differ in nothing else are equal.
+    `metadata` is what the row says of itself (id, source, license, model, timestamp, language, category, split, score),
+    with several values under one name where it came so, such as scores of a step; no template sees it, and two
+    conversations that differ in nothing else are equal.
     """
 
     messages: tuple[Message, ...]
     address: Address
     tools: tuple[Mapping[str, Any], ...] = ()
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
-    metadata: Mapping[str, str | int | float | bool] = field(default_factory=dict, compare=False)
+    metadata: Mapping[str, Label | Mapping[str, Label]] = field(default_factory=dict, compare=False)
 
     @property
     def is_text(self) -> bool:

@@ -220,7 +220,10 @@ def test_what_a_row_says_of_itself_outlives_a_second_curation(tmp_path: Path) ->
     data, first, second = tmp_path / "rows.jsonl", tmp_path / "first", tmp_path / "second"
     row = {"prompt": "How much is it?", "completion": "Three coins.", "category": "shop", "score": 0.5}
     data.write_text(
-        json.dumps(row | {"metadata": {"annotator": "a1", "category": "other", "judge": {"quality": 4}}}) + "\n",
+        json.dumps(
+            row | {"metadata": {"annotator": "a1", "category": "other", "a.b": 1, "judge": {"quality": 4, "why": None}}}
+        )
+        + "\n",
         encoding="utf-8",
     )
     settings = CurateSettings(steps=["normalize"])
@@ -228,9 +231,12 @@ def test_what_a_row_says_of_itself_outlives_a_second_curation(tmp_path: Path) ->
     curate(CurationRequest((str(first / "data.jsonl"),), second, settings))
 
     (kept,) = records(second / "data.jsonl")
-    assert {name: kept["metadata"][name] for name in ("category", "score", "annotator", "judge.quality")} == {
-        "category": "shop", "score": 0.5, "annotator": "a1", "judge.quality": 4,
+    assert {name: kept["metadata"][name] for name in ("category", "score", "annotator", "judge", "a.b")} == {
+        "category": "shop", "score": 0.5, "annotator": "a1", "judge": {"quality": 4}, "a.b": 1,
     }  # fmt: skip
+    chosen = {"select": {"keep": 1, "method": "score", "score": "judge.quality"}, "steps": ["select"]}
+    curate(CurationRequest((str(second / "data.jsonl"),), tmp_path / "third", CurateSettings.model_validate(chosen)))
+    assert len(records(tmp_path / "third" / "data.jsonl")) == 1
     assert kept["metadata"]["file"] == str(first / "data.jsonl")
 
 

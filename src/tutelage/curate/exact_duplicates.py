@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tutelage.config.curation_duplicates import ExactDuplicatesSettings
 from tutelage.curate.excerpts import excerpt
-from tutelage.curate.preference import field_of, preferred_rows
+from tutelage.curate.preference import preferred_rows
 from tutelage.curate.row_json import row_json
 from tutelage.curate.screens import TextColumn
 from tutelage.curate.step import NOT_MERGED, Decisions, StepContext, StepDefinition
@@ -117,7 +117,8 @@ def _same_field(name: str, rows: Rows, candidates: NDArray[np.int64], merged_int
         ConfigError: no row has the field.
     """
     stored = list(rows)
-    values = {row: field_of(stored[row].labels, name) for row in candidates.tolist()}
+    labels = rows.label_values(name)
+    values = {row: labels[row] for row in candidates.tolist()}
     if values and all(value is None for value in values.values()):
         raise ConfigError(
             "Duplicates are to be told by a field that no row has",

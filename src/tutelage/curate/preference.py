@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.config.curation_duplicates import Keep
-from tutelage.curate.store import Rows
+from tutelage.curate.store import Rows, value_under
 from tutelage.errors import ConfigError
 
 
@@ -43,21 +42,10 @@ def preferred_rows(keep: Keep, rows: Rows, lengths: NDArray[np.int64], step: str
             return np.argsort(-scores_of(rows, score, f"curate.{step}.keep is 'score'", step), kind="stable")
 
 
-def field_of(labels: str, name: str) -> Any:
-    """What a row's labels have under a name, `step.number` for one of several; None where there is none."""
-    try:
-        found: Any = json.loads(labels) if labels else {}
-        for part in [name] if name in found else name.split("."):
-            found = found[part]
-    except (KeyError, TypeError, ValueError):
-        return None
-    return found
-
-
 def score_of(labels: str, name: str) -> float:
-    """The number under a name in a row's labels, as `field_of`; NaN where there is none."""
+    """The number under a name in a row's labels, as `value_under`; NaN where there is none."""
     try:
-        return float(field_of(labels, name))
+        return float(value_under(json.loads(labels), name)) if labels else math.nan
     except (TypeError, ValueError):
         return math.nan
 

@@ -64,6 +64,14 @@ class StoredRow(NamedTuple):
         return conversation_of(self.text, self.address)
 
 
+def value_under(labels: Mapping[str, Any], name: str) -> Any:
+    """What labels have under a name, `step.number` for one of several; None where there is nothing, or several."""
+    value: Any = labels
+    for part in [name] if name in labels else name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return None if isinstance(value, Mapping) else value
+
+
 def rows_schema() -> pa.Schema:
     """The columns of a chunk: the fields of `StoredRow`."""
     import pyarrow as pa
@@ -222,7 +230,7 @@ class Rows:
         return tuple(names), codes[self.places]
 
     def label_values(self, name: str) -> list[Any]:
-        """What each row says of itself, or a step of it, under a name; None where nothing does.
+        """What each row says of itself, or a step of it, under a name (`value_under`); None where nothing does.
 
         `file` is that of its address, whatever it says of itself.
         """
@@ -231,7 +239,7 @@ class Rows:
         values = []
         for index in range(len(self)):
             text = self.label_text(index)
-            values.append(json.loads(text).get(name) if text else None)
+            values.append(value_under(json.loads(text), name) if text else None)
         return values
 
     def _files(self) -> list[str]:

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import Any, Final, TypeGuard
 
 from tutelage.formats.names import TABLE
+from tutelage.types import Label
 
 METADATA_CHARACTERS: Final = 512
 """A longer text is no label of a row; our choice."""
 
-Metadata = dict[str, str | int | float | bool]
+Metadata = dict[str, Label | Mapping[str, Label]]
 
 OWN: Final = "metadata"
 """A column with an object of such fields, as curation writes it."""
@@ -24,7 +25,7 @@ def metadata_of(raw: Mapping[str, Any]) -> Metadata:
     A column counts for more than a field of the same name in the column `metadata`.
     """
     own = raw.get(OWN)
-    metadata = filter_metadata(_flat(own)) if isinstance(own, Mapping) else Metadata()
+    metadata = filter_metadata(own) if isinstance(own, Mapping) else Metadata()
     for field, columns in TABLE["metadata"].items():
         for column in columns:
             value = raw.get(column)
@@ -34,17 +35,7 @@ def metadata_of(raw: Mapping[str, Any]) -> Metadata:
     return metadata
 
 
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """With what several numbers under one name, such as a step's scores, are called each: `judge.quality`."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= (
-            {f"{name}.{inner}": each for inner, each in value.items()} if isinstance(value, Mapping) else {name: value}
-        )
-    return flat
-
-
-def is_metadata(value: Any) -> TypeGuard[str | int | float | bool]:
+def is_metadata(value: Any) -> TypeGuard[Label]:
     """Whether a value can be kept as metadata: a short text that says something, a finite number, true or false."""
     if isinstance(value, str):
         return 0 < len(value) <= METADATA_CHARACTERS and not value.isspace()
@@ -52,5 +43,11 @@ def is_metadata(value: Any) -> TypeGuard[str | int | float | bool]:
 
 
 def filter_metadata(values: Mapping[str, Any]) -> Metadata:
-    """Those of the values that can be kept as metadata."""
-    return {name: value for name, value in values.items() if is_metadata(value)}
+    """Those of the values that can be kept as metadata; of several under one name, such as scores, those that can."""
+    kept = Metadata()
+    for name, value in values.items():
+        if is_metadata(value):
+            kept[name] = value
+        elif isinstance(value, Mapping) and (inner := {key: each for key, each in value.items() if is_metadata(each)}):
+            kept[name] = inner
+    return kept
