@@ -161,6 +161,30 @@ def test_ends_without_a_full_stop_are_no_cuts(reply: str) -> None:
     assert finding("cut", chat("Hi", reply)) is None
 
 
+@pytest.mark.parametrize(
+    ("end", "inside"),
+    [
+        ("of the answers one is left, the last (which nobody gave", "a bracket"),
+        ('she said of all of this: "There are many more of them', "a quotation"),
+        ("the second of them is **The long way", "emphasis"),
+        ("the values of all of these are in the list `[1, 2, 3", "code"),
+        ("here they are.\n\n| name | age |\n|---|---|\n| Ann | 3 |\n| Bob", "a row of a table"),
+        ("all of them are gone by now. The", "the first word of a sentence"),
+        ("all of them are gone by now. However", None),
+        ("the first of them (with its friends), and one more", None),
+        ("what the sum of these comes to, (3 * 4 = 12", None),
+        ('one of the boards is 12" wide and 6 feet long', None),
+        ("of all of the steps only 1) water and 2) salt count", None),
+        ("so of all of these „die guten“ are the ones we take", None),
+        ("the power of a * b is written as a ** b in Python", None),
+        ("of the rest you will see more :) or not :( at all", None),
+    ],
+)
+def test_a_reply_that_ends_inside_of_something(end: str, inside: str | None) -> None:
+    found = finding("cut", chat("Hi", f"In the end {end}"))
+    assert found is None if inside is None else inside in str(found)
+
+
 LINE = "The water in the pot has to boil and bubble before you add the salt of the sea."
 
 

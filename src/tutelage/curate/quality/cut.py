@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tutelage.config.curation_quality import CutSettings
 from tutelage.curate.prose import is_json, is_program
+from tutelage.curate.quality.open_marks import left_open
 from tutelage.curate.quality.rule import ChunkTexts, RowTexts, RuleDefinition
 from tutelage.curate.texts import words
 
@@ -28,6 +29,8 @@ _SIGN_OFF_WORDS: Final = 6
 """A last line of so few words that ends in a comma is the end of a letter ("Best regards,")."""
 _OPEN_END: Final = re.compile(r"[,，、([{“«‘¿¡（「『]\Z|(?<=[a-zà-ÿа-яё])-\Z")
 _LAST_WORD: Final = re.compile(r"(?<![\w'’-])([a-zà-öø-ÿąćęłńóśźżа-яё]+)\Z")
+_FIRST_WORD: Final = re.compile(r"\w[.!?][\"”)]*\s+([A-ZÀ-ÞА-Я][a-zà-öø-ÿąćęłńóśźżа-яё]*)\Z")
+_TABLE: Final = "a row of a table"
 _CHOICE: Final = re.compile(r"\A\W*(?:\w{1,3}[.):]|\S)\s*[a-z]\Z|:\s*(?:if|or|and|not)\Z")
 """Last lines that are the letter of an answer (`5. a`), or name a connective."""
 _WORD: Final = re.compile(r"[^\W\d_]+")
@@ -47,7 +50,9 @@ _LAST_WORDS: Final = re.compile(r"(?i)\b(?:the end|to be continued|fin|ende|fim|
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Finds an end that no sentence has: a comma or an opening bracket, an article, conjunction or preposition.
+    """Finds an end that no sentence has: a comma, an article, conjunction or preposition, the first word of a sentence.
+
+    An end inside of a bracket, a quotation, emphasis, code in a line, or a row of a table is none, either.
 
     Code, JSON, tables, formulas and URLs are left alone, and so is a missing full stop by itself: lists, titles, and
     languages such as Thai go without. `missing_full_stop` takes it for a cut where all other lines of the reply that
@@ -72,7 +77,9 @@ class Cut:
             return None
         line = text[text.rfind("\n") + 1 :]
         problem = self._problem(text, line)
-        if problem is None or _NO_SENTENCE.search(line) or len(words(text[:_TAIL])) < _LEAST_WORDS:
+        if problem is None or len(words(text[:_TAIL])) < _LEAST_WORDS:
+            return None
+        if _NO_SENTENCE.search(line) and not problem.endswith(_TABLE):
             return None
         return None if row.prose[-1].rstrip() != text and _ends_in_code(row) else f"{problem}: ...{line[-60:]!r}"
 
@@ -84,9 +91,20 @@ class Cut:
         word = _LAST_WORD.search(line)
         if word is not None and _CHOICE.search(line) is None and _breaks_off(word[1], text, line):
             return None if is_program(text) else f"ends with the word {word[1]!r}"
+        if (problem := _unended(text, line)) is not None:
+            return problem
         if self.settings.missing_full_stop and line[-1].isalnum():
             return _without_full_stop(text, line)
         return None
+
+
+def _unended(text: str, line: str) -> str | None:
+    """What the last line began and does not end: a sentence of which one word is there, or a pair of marks."""
+    first = _FIRST_WORD.search(line)
+    if first is not None and _breaks_off(first[1].lower(), text, line):
+        return f"ends with the first word of a sentence, {first[1]!r}"
+    opened = left_open(text, line)
+    return None if opened is None or is_json(text) or is_program(text) else f"ends inside of {opened}"
 
 
 def _ends_in_code(row: RowTexts) -> bool:
