@@ -164,6 +164,7 @@ def test_pages_mention_enough_commands():
         "train",
         "evaluate",
         "compare",
+        "prefer",
         "chat",
         "report",
         "doctor",

@@ -72,6 +72,15 @@ def longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> i
     return common_in_order(word_places(second), len(second), first)
 
 
+def rouge_l(first: str, second: str) -> float:
+    """ROUGE-L of two texts, from 0 to 1: twice the words that they have in the same order, over all words of both.
+
+    Source: Lin 2004 (ROUGE), section 3, with precision and recall weighed alike. 0 where neither has a word.
+    """
+    one, two = plain_words(first), plain_words(second)
+    return 2 * longest_common_subsequence(one, two) / (len(one) + len(two)) if one or two else 0.0
+
+
 def _is_of_word(character: str) -> bool:
     return character.isalnum() or unicodedata.category(character).startswith("M")  # vowel signs and accents are marks
 

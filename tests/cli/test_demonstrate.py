@@ -24,8 +24,10 @@ def test_progress_and_rows_are_made_anew_from_the_log(demonstrate: Demonstrate, 
     prompt = space.assign("anna")
     assert prompt is not None
     space.submit("anna", prompt, page="p", text="written", after=None, began="", seconds=30.0)
-    done = demonstrate("prompts.jsonl", "-o", "out", "--no-page")
+    done = demonstrate("prompts.jsonl", "-o", "out", "--no-page", "--export", "alpaca", "--export", "dpo")
     assert done.code == 0, done.err
+    assert "out/exports/alpaca.json: 1 rows" in done.err
+    assert "out/exports/dpo.jsonl: 0 rows; 1 left out: no other text" in done.err
     assert "anna: 1 written, 0 skipped, 0 flagged" in done.out
     assert "1 demonstrations, 3 to write: out/demonstrations.jsonl" in done.out
     assert """tutelage train RECIPE 'data.train=["out"]'""" in done.out
@@ -41,6 +43,7 @@ def test_progress_and_rows_are_made_anew_from_the_log(demonstrate: Demonstrate, 
         (("none.jsonl", "-o", "out"), "prompts.jsonl"),
         (("prompts.jsonl", "-o", "out", "--guidelines", "none.md"), "--guidelines"),
         (("prompts.jsonl", "-o", "out", "--overlap", "0"), "--overlap"),
+        (("prompts.jsonl", "-o", "out", "--export", "sharegtp"), "nearest: 'sharegpt'"),
         (("empty.jsonl", "-o", "out"), "The file is empty"),
         (("prompts.jsonl", "-o", "prompts.jsonl"), "a file"),
         (("prompts.jsonl", "-o", "."), "holds something else"),

@@ -9,12 +9,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 from urllib.parse import urlencode
 
 from markupsafe import Markup
 
 from tutelage.annotate.asked import AskedPrompt
+from tutelage.annotate.consistency import consistency_of, notes_on
+from tutelage.annotate.exports import Form, export, file_name
 from tutelage.annotate.rows import write_rows
 from tutelage.annotate.workspace import HIGHEST_SCORE, LOWEST_SCORE, Workspace
 from tutelage.errors import SaveError
@@ -58,6 +60,7 @@ class WritingPages:
             ("GET", "list"): self._list,
             ("GET", "rate"): self._rate,
             ("GET", "progress"): self._progress,
+            ("GET", "export"): self._export,
             ("POST", "draft"): self._draft,
             ("POST", "submit"): self._submit,
             ("POST", "score"): self._score,
@@ -221,7 +224,16 @@ class WritingPages:
             }
             for name in self.workspace.people
         ]
-        return self._page("progress", person, rows=rows, notes=())
+        notes = notes_on(consistency_of(self.workspace))
+        return self._page("progress", person, rows=rows, notes=notes, forms=get_args(Form))
+
+    def _export(self, request: PageRequest) -> PageAnswer:
+        form = request.query.get("form", "")
+        if form not in get_args(Form):
+            return NOTHING
+        kind = "application/octet-stream" if form == "parquet" else JSON
+        named = cast(Form, form)
+        return PageAnswer(export(self.workspace, named).content, kind=kind, file_name=file_name(named))
 
     def _page(self, view: str, person: str, **parts: Any) -> PageAnswer:
         left, pace = self.workspace.left(), self.workspace.median_seconds(person) or self.workspace.median_seconds()

@@ -17,6 +17,7 @@ from tutelage.builders.base_model import start_folder
 from tutelage.builders.renderer import renderer_for
 from tutelage.config import ModelSettings, from_mapping
 from tutelage.errors import ConfigError, TemplateError
+from tutelage.formats.prompt import messages_from
 from tutelage.generate.replies import PROMPTS_TOGETHER, answered_together, engine_for, likeliest_only, served_ids
 from tutelage.generate.requests import Request as EngineRequest
 from tutelage.generate.requests import Sampling as EngineSampling
@@ -140,8 +141,7 @@ class LocalGenerator:
         """Ids of the served prompt, and texts that end the reply beside the stop tokens."""
         if not request.messages:
             return self._bare_prefix
-        messages = [Message("user", message["content"]) for message in request.messages]
-        return served_ids(self.renderer, messages), ()
+        return served_ids(self.renderer, messages_from(request.messages)), ()
 
     @cached_property
     def _bare_prefix(self) -> tuple[TokenIds, tuple[str, ...]]:

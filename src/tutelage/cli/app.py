@@ -27,6 +27,7 @@ from tutelage.cli.evaluate import evaluate
 from tutelage.cli.export import export
 from tutelage.cli.outlet import Outlet, OutputEndedError, open_streams
 from tutelage.cli.plan import plan
+from tutelage.cli.prefer import prefer
 from tutelage.cli.report import report
 from tutelage.cli.see import see
 from tutelage.cli.serve import serve
@@ -49,7 +50,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS = (see, check, curate, demonstrate, plan, train, evaluate, compare, chat, serve, export, report, doctor)
+COMMANDS = (
+    see, check, curate, demonstrate, plan, train, evaluate, compare, prefer, chat, serve, export, report, doctor,
+)  # fmt: skip
 for command in COMMANDS:
     app.command()(command)
 GROUPS = {"synthesize": synthesize}

@@ -145,12 +145,12 @@ def compare(
         return
     if judge is not None:
         client = Client(judge, Budget(max_requests, max_tokens), retries, log=errors.write_line)
-        _ask_judge(pairing, verdicts, client, parallel, Screen(errors))
+        ask_judge(pairing, verdicts, client, parallel, Screen(errors))
     elif by == "browser":
-        rating = Rating(pairing.pairs, verdicts, _rater_name(rater), seed)
+        rating = Rating(pairing.pairs, verdicts, rater_name(rater), seed)
         rate_in_browser(rating, port=port, announce=lambda url: errors.write_line(ADDRESS.format(url=url)))
     elif by == "terminal" or (by is None and sys.stdin.isatty() and sys.stdout.isatty() and not as_json):
-        rating = Rating(pairing.pairs, verdicts, _rater_name(rater), seed)
+        rating = Rating(pairing.pairs, verdicts, rater_name(rater), seed)
         with reading_keys() as read_key:
             rate_in_terminal(rating, Terminal(stderr=as_json), read_key)
     _show(pairing, verdicts, html, as_json=as_json)
@@ -186,7 +186,14 @@ def _verdicts(pairing: Pairing, folder: Path, errors: Terminal) -> VerdictFile:
     return verdicts
 
 
-def _ask_judge(pairing: Pairing, verdicts: VerdictFile, client: Client, parallel: int, screen: Screen) -> None:
+def ask_judge(pairing: Pairing, verdicts: VerdictFile, client: Client, parallel: int, screen: Screen) -> None:
+    """Have a judge say what is better, in both orders of each pair, and tell what came of it.
+
+    Raises:
+        EndpointError: the judge does not answer.
+        SaveError: a verdict could not be saved.
+        KeyboardInterrupt: Ctrl-C; what had been answered by then is saved.
+    """
     if shows_key(client.endpoint):
         screen.log("note: the key travels unencrypted, as the endpoint is http and on another machine")
     orders = sum(2 for pair in pairing.pairs if not pair.is_identical)
@@ -295,7 +302,7 @@ def _folder_name(a: str, b: str | None) -> str:
     return re.sub(r"[^\w.-]+", "_", names)[:LONGEST_NAME]
 
 
-def _rater_name(rater: str | None) -> str:
+def rater_name(rater: str | None) -> str:
     """The name given, else that of the user.
 
     Raises:

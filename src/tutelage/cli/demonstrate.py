@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 from markupsafe import Markup
 
 from tutelage.annotate.asked import AskedPrompts, asked_prompts
+from tutelage.annotate.consistency import consistency_of, notes_on
 from tutelage.annotate.events import FILE_NAME, EventLog
+from tutelage.annotate.exports import FOLDER, Form, write_export
 from tutelage.annotate.guidelines import read_guidelines
 from tutelage.annotate.out_folder import ADDRESS, make_out_folder
 from tutelage.annotate.pages import WritingPages
@@ -17,6 +20,7 @@ from tutelage.annotate.rows import ROWS, write_rows
 from tutelage.annotate.workspace import Workspace
 from tutelage.cli.data_options import AsJson, Columns, Shape, columns_from, shape_from
 from tutelage.errors import ConfigError, command
+from tutelage.formats.names import nearest
 from tutelage.ledger import Ledger
 from tutelage.report.console.terminal import Terminal, print_json
 from tutelage.runs.lock import locked
@@ -36,6 +40,10 @@ OverlapShare = Annotated[
     float, typer.Option("--overlap-share", min=0.0, max=1.0, help="Of the prompts, the share that --overlap holds for.")
 ]
 Port = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Of the page; default: the last one's.")]
+Export = Annotated[
+    list[str] | None,
+    typer.Option("--export", metavar="FORM", help=f"Also write OUT/{FOLDER}/FORM: {', '.join(get_args(Form))}."),
+]
 NoPage = Annotated[bool, typer.Option("--no-page", help="Serve nothing: write the rows anew, and show progress.")]
 MaxRows = Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Read so many rows of prompts.")]
 
@@ -49,6 +57,7 @@ def demonstrate(
     overlap_share: OverlapShare = 1.0,
     port: Port = None,
     no_page: NoPage = False,
+    export: Export = None,
     limit: MaxRows = None,
     shape: Shape = "auto",
     columns: Columns = None,
@@ -64,6 +73,7 @@ def demonstrate(
     """
     if out is None:
         raise ConfigError("The demonstrations need a place", found="no -o", expected="a folder", fix="add -o FOLDER")
+    forms = [_form(name) for name in export or ()]
     beside = Markup() if guidelines is None else read_guidelines(guidelines)
     errors = Terminal(stderr=True)
     ledger = Ledger()
@@ -86,7 +96,29 @@ def demonstrate(
                 remembered=out / ADDRESS,
             )
         rows = write_rows(out, workspace)
+        for form in forms:
+            path, exported = write_export(out, workspace, form)
+            left_out = ", ".join(f"{count} left out: {why}" for why, count in exported.left_out.items())
+            errors.write_line(f"{path}: {exported.rows} rows{'; ' if left_out else ''}{left_out}")
     _show(workspace, rows, out, as_json=as_json)
+
+
+def _form(name: str) -> Form:
+    """A form of an export.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    for form in get_args(Form):
+        if name == form:
+            return cast(Form, form)
+    raise ConfigError(
+        f"There is no form '{name}' to export",
+        where="--export",
+        found=name + nearest(name, get_args(Form)),
+        expected=", ".join(get_args(Form)),
+        fix="name one of them",
+    )
 
 
 def _tell_prompts(asked: AskedPrompts, ledger: Ledger, errors: Terminal) -> None:
@@ -116,11 +148,14 @@ def _show(workspace: Workspace, rows: int, out: Path, *, as_json: bool) -> None:
         for name in workspace.people
     }
     if as_json:
-        print_json({"rows": rows, "left": workspace.left(), "people": people})
+        agreement = asdict(consistency_of(workspace))
+        print_json({"rows": rows, "left": workspace.left(), "people": people, "agreement": agreement})
         return
     terminal = Terminal()
     for name, counts in people.items():
         terminal.write_line(f"{name}: {counts['submit']} written, {counts['skip']} skipped, {counts['flag']} flagged")
     terminal.write_line(f"{rows} demonstrations, {workspace.left()} to write: {out / ROWS}")
+    for note in notes_on(consistency_of(workspace)):
+        terminal.write_line(note)
     if rows:
         terminal.write_line(f'To train on them: {command("train", "RECIPE", f"""data.train=["{out}"]""")}')

@@ -28,10 +28,11 @@ def test_alpha_of_three_raters_worked_out_by_hand():
 
 
 def test_alpha_of_the_published_table():
-    """Krippendorff 2011, section C: four observers, twelve units, five values, missing data; nominal alpha 0.743."""
+    """Krippendorff 2011: four observers, twelve units, five values, missing data; alpha nominal and ordinal."""
     coders = ["123321412...", "1233224125.3", ".3332342251.", "12332441251."]
     units = [[value for value in column if value != "."] for column in zip(*coders, strict=True)]
     assert round(krippendorff_alpha(units), 3) == 0.743
+    assert round(krippendorff_alpha(units, level="ordinal"), 3) == 0.815
 
 
 def test_alpha_equals_the_package_krippendorff():
