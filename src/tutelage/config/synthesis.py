@@ -31,13 +31,13 @@ class TaskSettings(Section):
         default=[],
         description="Clusters of tasks that are not trained on; their rows become evaluation items.",
         json_schema_extra={
-            "source": "Wei et al. 2022 (FLAN), section 2.1: a task counts as unseen if none of its cluster was trained"
+            "source": "Wei et al. 2022 (FLAN), section 2.2: a task counts as unseen if none of its cluster was trained"
         },
     )
     zero_shot: Share = Field(
         default=0.5,
         description="Share of the rows whose prompt is the instruction alone.",
-        json_schema_extra={"source": "Wei et al. 2022, section 2.2; the share is our choice", "usual": [0.1, 1.0]},
+        json_schema_extra={"source": "Wei et al. 2022, section 2.1; the share is our choice", "usual": [0.1, 1.0]},
     )
     few_shot: Share = Field(
         default=0.25,
@@ -73,7 +73,7 @@ class TaskSettings(Section):
         description="Share of the rows with choices whose prompt does not list them; wordings that name options_list "
         "always do.",
         json_schema_extra={
-            "source": "0: Wei et al. 2022, section 2.2; 0.5: Longpre et al. 2023 (google-research/FLAN, "
+            "source": "0: Wei et al. 2022, section 2.3; 0.5: Longpre et al. 2023 (google-research/FLAN, "
             "flan/v2/run_example.py, lines 47 to 62)",
             "usual": [0.0, 0.5],
         },
@@ -112,7 +112,7 @@ class TaskSettings(Section):
         description="Of the items with choices of a held-out task, so many are also asked for a reply in words, which "
         "is right where it names the right choice and no other.",
         json_schema_extra={
-            "source": "Wei et al. 2022, section 2.2, rank the choices; of replies in words a part is enough, as each "
+            "source": "Wei et al. 2022, section 2.3, rank the choices; of replies in words a part is enough, as each "
             "takes as long as some hundred choices",
             "usual": [0, 1000],
         },

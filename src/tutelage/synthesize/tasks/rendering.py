@@ -238,7 +238,7 @@ def choices_of(task: Task, row: TaskRow) -> list[str]:
 
 
 def options_block(choices: Sequence[str]) -> str:
-    """The choices as they stand in a prompt. Source: Wei et al. 2022, section 2.2: a list behind the word OPTIONS."""
+    """The choices as they stand in a prompt. Source: Wei et al. 2022, section 2.3: a list behind the word OPTIONS."""
     return "OPTIONS:\n" + "\n".join(f"- {choice}" for choice in choices)
 
 
