@@ -141,3 +141,6 @@ def test_a_recipe_without_tasks_or_without_its_rows_says_what_to_do(run: Run, re
     ran = run("synthesize", "tasks", recipe.name, "--set", "synthesize.tasks.tasks=[]", model=None)
     assert ran.code == 1
     assert "synthesize tasks TASKS -c towns.toml" in ran.err
+    ran = run("synthesize", "tasks", ROOT / "recipes/quickstart.toml", model=None)
+    assert ran.code == 1
+    assert "The recipe names no tasks" in ran.err

@@ -44,7 +44,7 @@ def asked_tasks(
     Raises:
         ConfigError: the recipe names no tasks, or something in it is wrong.
     """
-    if recipe is not None or len(sources) > 1 or not config.makes_rows(sources[0]):
+    if recipe is not None or len(sources) > 1 or not config.is_recipe(sources[0]):
         return AskedTasks(config.load_curation(recipe, changed, sources=["-"]), tuple(sources))
     settings = config.load_curation(sources[0], changed)
     tasks = settings.synthesize.tasks

@@ -8,7 +8,7 @@ from tutelage.config.curation import CurateSettings
 from tutelage.config.data import DataSettings
 from tutelage.config.explaining import FieldHelp, explain, questions
 from tutelage.config.method import LoraSettings, PromptSettings, QloraSettings
-from tutelage.config.reading import NO_MODEL, dump, from_mapping, load, load_curation, makes_rows
+from tutelage.config.reading import NO_MODEL, dump, from_mapping, is_recipe, load, load_curation
 from tutelage.config.sections import EvaluateSettings, ModelSettings, PackSettings, RenderSettings
 from tutelage.config.settings import Settings
 from tutelage.config.synthesis import SynthesizeSettings
@@ -32,8 +32,8 @@ __all__ = [
     "dump",
     "explain",
     "from_mapping",
+    "is_recipe",
     "load",
     "load_curation",
-    "makes_rows",
     "questions",
 ]

@@ -75,12 +75,13 @@ def load_curation(path: str | Path | None, overrides: Sequence[str] = (), *, sou
     return _build(values, overrides, origin, name=None)
 
 
-def makes_rows(path: str | Path) -> bool:
-    """Whether a file is a recipe with a table `synthesize`; one that cannot be read is none."""
+def is_recipe(path: str | Path) -> bool:
+    """Whether a file has a section of a recipe, and is no task file, which has templates; an unreadable one is none."""
     try:
-        return Path(path).is_file() and "synthesize" in tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        names = tomllib.loads(Path(path).read_text(encoding="utf-8")).keys() if Path(path).is_file() else set()
     except (OSError, ValueError, RecursionError):
         return False
+    return not names.isdisjoint({"model", "data", "synthesize"}) and "templates" not in names
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Origin]:

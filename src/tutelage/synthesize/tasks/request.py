@@ -28,8 +28,8 @@ from tutelage.types import Address, Conversation, Drop
 
 ROOM = ("tutelage.synthesize", "tutelage.synthesize.tasks")
 CAP, LIMIT = 30_000, 3_000
-"""Most rows of a task, and rows at which its rate stops to grow. Source: Wei et al. 2022 (FLAN), section 2.4; google-research/FLAN,
-flan/tasks.py line 66, flan/mixtures.py line 25."""
+"""Most rows of a task, and rows at which its rate stops to grow. Source: Wei et al. 2022 (FLAN), section 2.4;
+google-research/FLAN, flan/tasks.py line 66, flan/mixtures.py line 25."""
 Near = Mapping[str, Mapping[Address, str]]
 """By task: the rows that are near-duplicates of held-out rows, and what shows it."""
 
