@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ import pytest
 from tests.support.annotation import Annotator, forked, served, workspace, write_prompts
 from tests.support.written_run import PageReader
 from tutelage import formats
+from tutelage.annotate.drafting import Drafting
 from tutelage.annotate.guidelines import read_guidelines
 from tutelage.annotate.pages import WritingPages
 from tutelage.errors import ConfigError
 from tutelage.ledger import Ledger
+from tutelage.synthesize.generator import Reply, Request, Save
 
 
 @pytest.fixture
@@ -229,3 +231,35 @@ def test_guidelines_are_markdown_without_html_of_their_own(tmp_path: Path):
     assert str(read_guidelines(plain)) == '<p class="text"># not &lt;b&gt;</p>'
     with pytest.raises(ConfigError, match="cannot be read"):
         read_guidelines(tmp_path / "none.md")
+
+
+class Drafter:
+    name = "some-model"
+
+    def __init__(self, *texts: str | None) -> None:
+        self.texts, self.asked = list(texts), []
+
+    def generate(self, requests: Sequence[Request], save: Save) -> str | None:
+        for request in requests:
+            self.asked.append([message["role"] for message in request.messages])
+            save(request, Reply(self.texts.pop(0), 1, "it is tired"))
+        return None
+
+
+def test_a_draft_of_a_model_is_asked_for_once_and_marked(tmp_path: Path):
+    drafter = Drafter(None, "a model\u2019s words")
+    pages = WritingPages(workspace(tmp_path), tmp_path / "out", drafting=Drafting(drafter))
+    with served(pages, pages.finished) as url:
+        anna = Annotator(url, "anna")
+        page = anna.open()
+        assert "Draft of some-model" in page.html
+        path, body = anna.parts.path + "suggest", urlencode(page.fields())
+        status, text = anna.send("POST", path, body)
+        assert (status, "it is tired" in text) == (502, True)
+        for _ in range(2):
+            status, text = anna.send("POST", path, body)
+            assert (status, json.loads(text)) == (200, {"began": "model some-model", "text": "a model\u2019s words"})
+        anna.press(page, "submit", text="better words", began="model some-model")
+    assert drafter.asked == [["user"], ["user"]]
+    (line,) = (tmp_path / "out" / "demonstrations.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(line)["metadata"]["began"] == "model some-model"

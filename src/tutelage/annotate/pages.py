@@ -16,10 +16,11 @@ from markupsafe import Markup
 
 from tutelage.annotate.asked import AskedPrompt
 from tutelage.annotate.consistency import consistency_of, notes_on
+from tutelage.annotate.drafting import Drafting
 from tutelage.annotate.exports import Form, export, file_name
 from tutelage.annotate.rows import write_rows
 from tutelage.annotate.workspace import HIGHEST_SCORE, LOWEST_SCORE, Workspace
-from tutelage.errors import SaveError
+from tutelage.errors import SaveError, TutelageError
 from tutelage.report.html.offline import own_parts, template
 from tutelage.system.page_server import JSON, NOTHING, TEXT, PageAnswer, PageRequest
 
@@ -41,6 +42,7 @@ class WritingPages:
         workspace: what is written, and by whom.
         folder: where the rows go.
         guidelines: what stands beside the prompt, as HTML.
+        drafting: a model that drafts replies when it is asked; None without one.
         finished: set to end the serving; no page does so, as others may still write.
         longest_body: bytes of the longest form.
     """
@@ -48,6 +50,7 @@ class WritingPages:
     workspace: Workspace
     folder: Path
     guidelines: Markup = field(default_factory=Markup)
+    drafting: Drafting | None = None
     finished: threading.Event = field(default_factory=threading.Event)
     longest_body: int = LONGEST_TEXT_BYTES
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -66,6 +69,8 @@ class WritingPages:
             ("POST", "score"): self._score,
         }
         action = actions.get((request.method, request.name))
+        if (request.method, request.name) == ("POST", "suggest"):
+            return self._suggest(request)  # without the lock: a model takes its time, and others write meanwhile
         if action is None:
             return NOTHING
         with self._lock:
@@ -105,6 +110,7 @@ class WritingPages:
             flagged=self.workspace.flag(prompt.key),
             can_undo=self.workspace.can_undo(person),
             guidelines=self.guidelines,
+            drafter="" if self.drafting is None else self.drafting.name,
         )
 
     def _draft(self, request: PageRequest) -> PageAnswer:
@@ -121,6 +127,23 @@ class WritingPages:
             person, prompt, page=page, text=_clean(text), after=after, began=str(fields.get("began") or "")
         )
         return PageAnswer(json.dumps({"number": number}), kind=JSON)
+
+    def _suggest(self, request: PageRequest) -> PageAnswer:
+        """A model's draft, asked for once a prompt."""
+        with self._lock:
+            prompt = self.workspace.prompt(request.form().get("prompt", ""))
+            known = None if prompt is None else self.workspace.suggestions.get(prompt.key)
+        if prompt is None or self.drafting is None:
+            return NOTHING
+        try:
+            if known is None:
+                text = _clean(self.drafting.draft(prompt))
+                with self._lock:
+                    self.workspace.suggest(prompt, text, self.drafting.name)
+                    known = self.workspace.suggestions[prompt.key]
+        except TutelageError as error:
+            return PageAnswer(f"{error}\n", 502, TEXT)
+        return PageAnswer(json.dumps({"began": known[0], "text": known[1]}), kind=JSON)
 
     def _submit(self, request: PageRequest) -> PageAnswer:
         """A button of the writing page."""

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from tutelage.annotate.asked import AskedPrompts, asked_prompts
 from tutelage.annotate.consistency import consistency_of, notes_on
+from tutelage.annotate.drafting import Drafting
 from tutelage.annotate.events import FILE_NAME, EventLog
 from tutelage.annotate.exports import FOLDER, Form, write_export
 from tutelage.annotate.guidelines import read_guidelines
@@ -19,13 +20,21 @@ from tutelage.annotate.pages import WritingPages
 from tutelage.annotate.rows import ROWS, write_rows
 from tutelage.annotate.workspace import Workspace
 from tutelage.cli.data_options import AsJson, Columns, Shape, columns_from, shape_from
+from tutelage.cli.endpoint_options import key_option, url_option
+from tutelage.cli.generate_rows import local_generator
 from tutelage.errors import ConfigError, command
 from tutelage.formats.names import nearest
 from tutelage.ledger import Ledger
 from tutelage.report.console.terminal import Terminal, print_json
 from tutelage.runs.lock import locked
+from tutelage.synthesize.endpoint import EndpointGenerator
+from tutelage.system.chat_client import Budget
+from tutelage.system.chat_endpoint import Endpoint, SettingNames, endpoint_url, key_from_environment
 from tutelage.system.page_server import serve_pages
 
+DRAFT = "With --draft"
+NAMES = SettingNames(model="--draft", answer_tokens="the limit of a draft")
+ASK_SECONDS, RETRIES = 120.0, 2
 OPEN_IT = "Open this address in browsers on this machine (Ctrl-C ends; nothing is lost):\n{url}"
 
 Prompts = Annotated[
@@ -40,6 +49,12 @@ OverlapShare = Annotated[
     float, typer.Option("--overlap-share", min=0.0, max=1.0, help="Of the prompts, the share that --overlap holds for.")
 ]
 Port = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Of the page; default: the last one's.")]
+Draft = Annotated[
+    str | None,
+    typer.Option("--draft", metavar="MODEL", help="Drafts a reply where a person asks for one; with --endpoint there."),
+]
+Url = Annotated[str | None, url_option(DRAFT)]
+KeyEnv = Annotated[str | None, key_option(DRAFT)]
 Export = Annotated[
     list[str] | None,
     typer.Option("--export", metavar="FORM", help=f"Also write OUT/{FOLDER}/FORM: {', '.join(get_args(Form))}."),
@@ -58,6 +73,9 @@ def demonstrate(
     port: Port = None,
     no_page: NoPage = False,
     export: Export = None,
+    draft: Draft = None,
+    endpoint: Url = None,
+    key_env: KeyEnv = None,
     limit: MaxRows = None,
     shape: Shape = "auto",
     columns: Columns = None,
@@ -76,6 +94,7 @@ def demonstrate(
     forms = [_form(name) for name in export or ()]
     beside = Markup() if guidelines is None else read_guidelines(guidelines)
     errors = Terminal(stderr=True)
+    drafting = _drafting(draft, endpoint, key_env, errors)
     ledger = Ledger()
     asked = asked_prompts(
         prompts, ledger=ledger, shape=shape_from(shape), columns=columns_from(columns), max_rows=limit
@@ -87,7 +106,7 @@ def demonstrate(
         workspace = Workspace(asked.prompts, log, overlap, overlap_share)
         _tell_damage(workspace, errors)
         if not no_page:
-            pages = WritingPages(workspace, out, beside)
+            pages = WritingPages(workspace, out, beside, drafting)
             serve_pages(
                 pages,
                 pages.finished,
@@ -101,6 +120,24 @@ def demonstrate(
             left_out = ", ".join(f"{count} left out: {why}" for why, count in exported.left_out.items())
             errors.write_line(f"{path}: {exported.rows} rows{'; ' if left_out else ''}{left_out}")
     _show(workspace, rows, out, as_json=as_json)
+
+
+def _drafting(model: str | None, url: str | None, key_env: str | None, errors: Terminal) -> Drafting | None:
+    """The model that drafts; None where none is named.
+
+    Raises:
+        ConfigError: an endpoint without a model.
+        TutelageError: the model is not there, or cannot be used.
+    """
+    if model is None:
+        if url is not None:
+            raise ConfigError("--endpoint needs a model there", found="no --draft", fix="add --draft NAME")
+        return None
+    if url is None:
+        return Drafting(local_generator(model))
+    key = key_from_environment(key_env, NAMES)
+    endpoint = Endpoint(endpoint_url(url, NAMES), model.strip(), key, ASK_SECONDS, names=NAMES)
+    return Drafting(EndpointGenerator(endpoint, Budget(names=NAMES), 1, RETRIES, log=errors.write_line))
 
 
 def _form(name: str) -> Form:

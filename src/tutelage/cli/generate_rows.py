@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -179,7 +179,7 @@ def magpie_command(
 
     Try: tutelage synthesize magpie --model smollm2-135m --rows 8 -o magpie
     """
-    generator = _local(model, template, seed, changed or [])
+    generator = local_generator(model, template, seed, changed or [])
     if dry_run:
         terminal = Terminal()
         terminal.write_line("The model goes on from:")
@@ -196,7 +196,7 @@ def _generator(
     seed: int, asking: tuple[int, float, int],
 ) -> EndpointGenerator | LocalGenerator:  # fmt: skip
     if url is None:
-        return _local(model, template, seed, changed)
+        return local_generator(model, template, seed, changed)
     if changed:
         raise ConfigError(
             "An endpoint decides itself how its model is computed", where="--set", found=", ".join(changed),
@@ -211,7 +211,15 @@ def _generator(
     return EndpointGenerator(endpoint, budget, parallel, retries, log=errors.write_line)
 
 
-def _local(model: str, template: str | None, seed: int, changed: list[str]) -> LocalGenerator:
+def local_generator(
+    model: str, template: str | None = None, seed: int = 0, changed: Sequence[str] = ()
+) -> LocalGenerator:
+    """A model of this machine as a generator.
+
+    Raises:
+        DependencyError: the extra train is not there.
+        TutelageError: the model is not there, or cannot be used.
+    """
     try:
         from tutelage.builders.local_generator import LocalGenerator
     except ImportError as error:

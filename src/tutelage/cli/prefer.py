@@ -22,8 +22,9 @@ from tutelage.annotate.preference import (
 from tutelage.cli.compare import ask_judge, rater_name
 from tutelage.cli.data_options import AsJson, Columns, Shape, columns_from, shape_from
 from tutelage.cli.endpoint_options import key_option, url_option
+from tutelage.cli.generate_rows import local_generator
 from tutelage.cli.keys import reading_keys
-from tutelage.errors import ConfigError, DependencyError, TutelageError, command
+from tutelage.errors import ConfigError, TutelageError, command
 from tutelage.evaluate.pairwise.browser import rate_in_browser
 from tutelage.evaluate.pairwise.rating import Rating
 from tutelage.evaluate.pairwise.terminal import rate_in_terminal
@@ -121,7 +122,7 @@ def prefer(
     make_out_folder(out, (REPLIES, FILE_NAME))
     with locked(out, log=errors.write_line):
         generator = (
-            _local(model, template, seed)
+            local_generator(model, template, seed)
             if endpoint is None
             else _remote(model, endpoint, key_env, budget, parallel, errors.write_line)
         )
@@ -173,16 +174,6 @@ def _remote(
     if shows_key(endpoint):
         log("note: the key goes to another machine without encryption; https would hide it")
     return EndpointGenerator(endpoint, budget, parallel, RETRIES, log=log)
-
-
-def _local(model: str, template: str | None, seed: int) -> Generator:
-    try:
-        from tutelage.builders.local_generator import LocalGenerator
-    except ImportError as error:
-        raise DependencyError(
-            "A local model needs the extra train", found=str(error), fix="pip install 'tutelage[train]', or --endpoint"
-        ) from error
-    return LocalGenerator.open(model, template=template, seed=seed)
 
 
 def _sampled(

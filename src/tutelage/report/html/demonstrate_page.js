@@ -74,6 +74,35 @@
         typed();
       });
     }
+    const suggest = document.querySelector("#suggest");
+    if (suggest) {
+      suggest.addEventListener("click", async () => {
+        suggest.disabled = true;
+        status("The model writes…");
+        try {
+          await save(); // what stands there is kept before it gives way
+          const before = text.value;
+          const fields = new URLSearchParams({ prompt: field("prompt").value });
+          const answer = await fetch("suggest", { method: "POST", body: fields });
+          if (!answer.ok) throw new Error(await answer.text());
+          const draft = await answer.json();
+          if (text.value !== before) { // somebody typed on meanwhile: that stays until it is asked for once more
+            status("The draft is there: press its button again to take it");
+            return;
+          }
+          text.value = draft.text;
+          field("began").value = draft.began;
+          document.querySelector("#origin").textContent = `(begins with a draft of ${draft.began}: revise it)`;
+          text.focus();
+          typed();
+        } catch (error) {
+          say(error instanceof TypeError ? SILENT : error.message);
+          status("");
+        } finally {
+          suggest.disabled = false;
+        }
+      });
+    }
     text.focus();
   }
   if (form) {
@@ -116,7 +145,8 @@
     if (event.key === "Escape" && inText) event.target.blur();
     if (inText || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
     const key = event.key.toLowerCase();
-    if (key === "e" && text) { event.preventDefault(); text.focus(); }
+    if (key === "d" && press("#suggest")) event.preventDefault();
+    else if (key === "e" && text) { event.preventDefault(); text.focus(); }
     else if (key === "/") { event.preventDefault(); location.href = document.querySelector('nav a[href^="list"]').href; }
     else if (keys[key] && press(`button${keys[key]}`)) event.preventDefault();
     else if (/^[1-9]$/.test(key) && press(`button[name="score"][value="${key}"]`)) event.preventDefault();
