@@ -102,6 +102,20 @@ def test_training_stops_where_the_judge_did_not_get_through_unless_it_is_said(
     assert len(fake.requests) == 3
 
 
+def test_rows_of_a_validation_set_are_taken_out_of_those_trained_on(
+    tiny_tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    held_out = tmp_path / "validation.jsonl"
+    held_out.write_text(json.dumps(ROWS[1] | {"prompt": "Question 1, if you please, and be so kind as to say it?"}))
+    data = {"validation": [str(held_out)]}
+    books = tmp_path / "run" / "curation.json"
+    prepared(tiny_tokenizer_folder, tmp_path, curate={"near_duplicates": {"similarity": 0.9}}, data=data)
+    steps = [step["step"] for step in json.loads(books.read_text(encoding="utf-8"))["steps"]]
+    assert steps.index("decontaminate") == steps.index("exact_duplicates") + 1
+    prepared(tiny_tokenizer_folder, tmp_path, curate={"steps": ["exact_duplicates"]}, data=data)
+    assert "decontaminate" not in books.read_text(encoding="utf-8")
+
+
 def test_a_model_may_choose_the_rows_of_a_recipe(tiny_model_folder: Path, tmp_path: Path) -> None:
     table = {
         "steps": ["exact_duplicates", "model_scores", "select"],

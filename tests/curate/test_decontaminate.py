@@ -79,13 +79,32 @@ def test_the_rules(tmp_path: Path) -> None:
     halves = " x ".join(" ".join(item[start : start + 12]) for start in range(0, 72, 12))
     rows = [row(shared, "yes") for shared in (twelve, thirteen, halves, " ".join(item[:50]))]
 
-    def dropped(*rules: str) -> set[int]:
-        return set(contaminated(tmp_path, rows, evaluations=[evaluation], rules=list(rules)))
+    def dropped(*rules: str, **settings: Any) -> set[int]:
+        return set(contaminated(tmp_path, rows, evaluations=[evaluation], rules=list(rules), **settings))
 
-    assert dropped("ngram") == {1, 3}
+    assert dropped("ngram", ngram_share=0.0) == {1, 3}
+    assert dropped("ngram") == {3}, "13 words of 100 are a phrase"
+    assert dropped("ngram", ngram_share=0.9) == {3}, "so many words in a row are none, whatever they are a share of"
+    assert dropped("ngram", ngram_share=0.9, long_words=60) == set()
     assert dropped("coverage") == {2, 3}
     assert dropped("longest") == {3}
-    assert dropped("ngram", "coverage") == {1, 2, 3}
+    assert dropped("ngram", "coverage") == {2, 3}
+
+
+def test_half_of_a_short_text_is_a_phrase_and_so_is_what_many_rows_say(tmp_path: Path) -> None:
+    item, greeting, long_item = text(1, 12).split(), "how are you today", text(2, 60).split()
+    evaluation = write(
+        tmp_path / "e.jsonl",
+        [{"prompt": " ".join(item)}, {"prompt": greeting}, {"prompt": " ".join(long_item)}, {"prompt": text(4, 12)}],
+    )
+    rows = [row(" ".join(item[:8]), "a"), row(" ".join(item[:10]), "b"), *[row(greeting, f"c{n}") for n in range(6)]]
+    rows += [row(" ".join(long_item[:40]) + f" {n}", "d") for n in range(6)]
+    rows += [row(text(4, 12)[: -len(text(4, 12).split()[-1])] + f"other {n}", "e") for n in range(6)]
+    met = contaminated(tmp_path, rows, evaluations=[evaluation])
+    assert met.keys() == {1, *range(8, 14)}, "a long run stays a sign in six rows"
+    whole = contaminated(tmp_path, [row(text(4, 12), str(n)) for n in range(9)], evaluations=[evaluation])
+    assert len(whole) == 9, "an item that is there whole is one in any number of rows"
+    assert contaminated(tmp_path, rows, evaluations=[evaluation], phrase_rows=7).keys() == set(range(1, 20))
 
 
 def test_short_questions_are_met_whole_and_nowhere_else(tmp_path: Path) -> None:
@@ -119,7 +138,7 @@ def test_a_template_of_the_set_is_no_sign_and_its_items_are(tmp_path: Path) -> N
     evaluation = write(tmp_path / "e.jsonl", items)
     rows = [row(f"{template} {text(999, 20)}", "a"), row(items[7]["input"], "b"), row(text(107, 20), "c")]
     assert contaminated(tmp_path, rows, evaluations=[evaluation]).keys() == {1, 2}
-    assert contaminated(tmp_path, rows, evaluations=[evaluation], template_items=1000).keys() == {0, 1, 2}
+    assert contaminated(tmp_path, rows, evaluations=[evaluation], template_items=1000).keys() == {0, 1}
 
 
 def test_held_out_rows_are_always_compared_and_what_rows_share_with_them_by_template_is_no_sign(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.config import Settings
+from tutelage.curate.decontaminate import DECONTAMINATE
+from tutelage.curate.exact_duplicates import EXACT_DUPLICATES
 from tutelage.curate.out_folder import FUNNEL, PAGE, TEST, VALIDATION
 from tutelage.curate.output import new_file
 from tutelage.curate.pipeline import curate
@@ -37,7 +39,7 @@ def request_of(settings: Settings, out: Path) -> CurationRequest:
     return CurationRequest(
         sources=tuple(data.train),
         out=out,
-        settings=settings.curate,
+        settings=settings.curate.model_copy(update={"steps": steps_of(settings)}),
         seed=settings.seed,
         shape=data.format,
         columns=data.columns,
@@ -47,6 +49,20 @@ def request_of(settings: Settings, out: Path) -> CurationRequest:
         workers=data.workers,
         open_model=_open_model,
     )
+
+
+def steps_of(settings: Settings) -> list[str]:
+    """The steps that are taken: where none are named, `decontaminate` is among them if there is something to spare.
+
+    Args:
+        settings: resolved settings.
+    """
+    table, evaluation = settings.curate, settings.evaluate
+    spared = (*table.decontaminate.evaluations, *settings.data.validation, *evaluation.task, *evaluation.general)
+    if "steps" in table.model_fields_set or not spared:
+        return table.steps
+    place = table.steps.index(EXACT_DUPLICATES.name) + 1
+    return [*table.steps[:place], DECONTAMINATE.name, *table.steps[place:]]
 
 
 def _open_model(request: ModelRequest) -> ScoringModel:

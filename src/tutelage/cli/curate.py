@@ -12,7 +12,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from tutelage import config
-from tutelage.builders.curation import request_of
+from tutelage.builders.curation import request_of, steps_of
 from tutelage.cli.data_options import AsJson, Columns, Shape, columns_from, shape_from
 from tutelage.config.sections import LARGEST_COUNT
 from tutelage.curate.judge_estimate import JudgeEstimate
@@ -121,7 +121,7 @@ def curate(
         return
     settings = config.load_curation(recipe, overrides, sources=sources or [])
     if keep is not None:
-        overrides += [f"curate.select.keep={keep}", f"curate.steps={_with_select(settings.curate.steps)}"]
+        overrides += [f"curate.select.keep={keep}", f"curate.steps={_with_select(steps_of(settings))}"]
         settings = config.load_curation(recipe, overrides, sources=sources or [])
     request = request_of(settings, Path() if dry_run and out is None else required_out(out, "curate"))
     if columns:
@@ -198,7 +198,7 @@ def _say_what_is_left(errors: Terminal, result: Curated) -> None:
 
 
 def _list_steps(terminal: Terminal, settings: config.Settings) -> None:
-    on = settings.curate.steps
+    on = steps_of(settings)
     for line in step_lines((step.name, step.sentence, step.name in on) for step in STEPS):
         terminal.write_line(line)
 

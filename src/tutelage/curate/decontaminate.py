@@ -9,7 +9,7 @@ Shape legend: N = rows.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NAME, REASON = "decontaminate", "contaminated"
+WHOLE_TURN = "the whole turn is the question"
+PHRASE_SHARE = 0.0001
+"""Of the rows: what more of them hold is a phrase, where at least `phrase_rows` do."""
 _SHOWN_WORDS = 30
 
 Turns = Sequence[Sequence[str]]
@@ -83,15 +86,19 @@ class Decontaminate:
         chunks = [_hits_of(chunk) for chunk in features.column("hits").chunks]
         for numbers, _ in chunks:
             counts += np.bincount(numbers, minlength=len(counts))
+        phrase = max(self.settings.phrase_rows, int(PHRASE_SHARE * len(rows)) + 1)
+        met = _without_phrases(met, phrase)
         bound = max(self.settings.template_rows, int(self.settings.template_share * len(rows)) + 1)
-        is_sign = counts < bound
+        is_sign, is_rare = counts < bound, counts < min(phrase, bound)
         row = 0
         for numbers, offsets in chunks:
             signs_before = np.concatenate([[0], np.cumsum(is_sign[numbers])])
             for place in np.flatnonzero(np.diff(signs_before[offsets])).tolist():
                 turns = _turns(rows.conversation(row + place))
                 hits = [[hit for hit in of_turn if is_sign[hit[1]]] for of_turn in self.index.hits(turns)]
-                for file, evidence in self._shared(turns, hits, whole=False).items():
+                rare = [[hit for hit in of_turn if is_rare[hit[1]]] for of_turn in hits]
+                shared = self._shared(turns, hits) | self._shared(turns, rare, short=True)
+                for file, evidence in shared.items():
                     met.setdefault(row + place, {}).setdefault(file, evidence)
             row += len(offsets) - 1
         keep = np.ones(len(rows), dtype=bool)
@@ -106,12 +113,12 @@ class Decontaminate:
         )
 
     def _sets_that_share(self) -> SharedItems:
-        """Items of different sets that hold each other's texts, by the rules for rows."""
+        """Items of different sets that hold each other's texts: half of one is enough, as all are items."""
         shared: SharedItems = {}
         texts = self.index.texts
         for number, hits in enumerate(self.index.hits([self.index.words(text) for text in range(len(texts))])):
             turns, own = [self.index.words(number)], texts[number]
-            for other, (address, _) in (self._shared(turns, [hits], whole=False) | self._whole_turns(turns)).items():
+            for other, (address, _) in (self._shared(turns, [hits], short=None) | self._whole_turns(turns)).items():
                 if other < own.file:
                     shared.setdefault((other, own.file), set()).add((address, own.address))
                 elif other > own.file:
@@ -122,18 +129,19 @@ class Decontaminate:
         met: Met = {}
         for turn in turns:
             for text in self.index.whole(turn):
-                met.setdefault(
-                    self.index.texts[text].file, self._evidence(text, "the whole turn is the question", turn)
-                )
+                met.setdefault(self.index.texts[text].file, self._evidence(text, WHOLE_TURN, turn))
         return met
 
-    def _shared(self, turns: Turns, hits: Sequence[Sequence[Hit]], *, whole: bool) -> Met:
+    def _shared(
+        self, turns: Turns, hits: Sequence[Sequence[Hit]], *, whole: bool = False, short: bool | None = False
+    ) -> Met:
         """What shows that a row is contaminated, by evaluation file; the first text of each that it shares enough of.
 
         Args:
             turns: words of each turn.
             hits: of each turn, those that count.
             whole: only if it holds an item whole.
+            short: only texts of fewer than `short_words` words, or only longer ones; None for all, half being enough.
         """
         runs: dict[int, list[tuple[SharedRun, Sequence[str]]]] = defaultdict(list)
         for turn, of_turn in zip(turns, hits, strict=True):
@@ -146,17 +154,24 @@ class Decontaminate:
             longest, turn = max(of_text, key=lambda run_and_turn: run_and_turn[0].length)
             places = {place for run, _ in of_text for place in range(run.item_start, run.item_start + run.length)}
             telling = int(self.index.telling[text])
-            if len(places) >= telling or (not whole and self._is_enough(longest.length, len(places), telling)):
+            if not whole and short not in (None, telling < self.settings.short_words):
+                continue
+            if len(places) >= telling or (
+                not whole and self._is_enough(longest.length, len(places), telling, short=short)
+            ):
                 share = len(places) / telling
                 said = f"{longest.length} words in a row, {share:.0%} of the {self.index.texts[text].part}"
                 passage = turn[longest.start : longest.start + longest.length]
                 met[self.index.texts[text].file] = self._evidence(text, said, passage)
         return met
 
-    def _is_enough(self, longest: int, covered: int, telling: int) -> bool:
-        rules, least = self.settings.rules, self.settings.coverage * telling
+    def _is_enough(self, longest: int, covered: int, telling: int, *, short: bool | None) -> bool:
+        settings, rules = self.settings, self.settings.rules
+        least = telling * (settings.short_coverage if short else settings.coverage)
+        is_phrase = short is not None and longest < settings.ngram_share * telling
+        run = settings.long_words if is_phrase else settings.ngram_words
         return (
-            ("ngram" in rules and longest >= self.settings.ngram_words)
+            ("ngram" in rules and longest >= run)
             or ("coverage" in rules and covered >= least)
             or ("longest" in rules and longest >= least)
         )
@@ -164,6 +179,22 @@ class Decontaminate:
     def _evidence(self, text: int, said: str, passage: Sequence[str]) -> tuple[str, str]:
         shown = " ".join(passage[:_SHOWN_WORDS]) + (" ..." if len(passage) > _SHOWN_WORDS else "")
         return self.index.texts[text].address, f"{said}: '{shown}'"
+
+
+def _without_phrases(met: dict[int, Met], bound: int) -> dict[int, Met]:
+    """Without short questions that are a whole turn in so many rows: people ask so."""
+    by_address = Counter(
+        address for of_row in met.values() for address, said in of_row.values() if said.startswith(WHOLE_TURN)
+    )
+    left = {
+        row: {
+            file: (address, said)
+            for file, (address, said) in of_row.items()
+            if not said.startswith(WHOLE_TURN) or by_address[address] < bound
+        }
+        for row, of_row in met.items()
+    }
+    return {row: of_row for row, of_row in left.items() if of_row}
 
 
 def _said(met: Met) -> str:
