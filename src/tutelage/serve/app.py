@@ -19,11 +19,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as ASGIMessage
 
 from tutelage.builders.served_models import ServedModel
+from tutelage.render.call_form import CallForm, call_form_of
 from tutelage.serve.asking import Asked, Limits, chat_asked, completion_asked, require_text
 from tutelage.serve.chat import chat_body, chat_chunks
 from tutelage.serve.completions import completion_body, completion_chunks
-from tutelage.serve.conversation import Underway, answering
-from tutelage.serve.problems import Problem, of_fields
+from tutelage.serve.conversation import Underway, answering, submitted
+from tutelage.serve.grammars import GrammarMaker
+from tutelage.serve.problems import Problem, bad_field, of_fields
 from tutelage.serve.request_fields import ChatFields, CompletionFields
 from tutelage.serve.worker import Worker
 
@@ -57,6 +59,8 @@ class Service:
     created: int = field(default_factory=lambda: int(time.time()))
     rendering: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "render"))
     draining: bool = False
+    _grammars: dict[str, GrammarMaker] = field(default_factory=dict)
+    _call_forms: dict[str, CallForm | None] = field(default_factory=dict)
 
     def model(self, name: str) -> ServedModel:
         """Who answers to a name.
@@ -72,6 +76,24 @@ class Service:
                 code="model_not_found",
             )
         return self.models[name]
+
+    def chat_asked(self, fields: ChatFields) -> Asked:
+        """What a chat completion asks of the engine.
+
+        Raises:
+            Problem: it cannot be asked.
+        """
+        model = self.model(fields.model)
+        grammar = self._grammars.setdefault(model.name, GrammarMaker(model.renderer.tokenizer))
+        held = grammar.of_format(fields.response_format)
+        if held is not None and fields.tools and fields.tool_choice != "none":
+            raise bad_field("response_format", "'response_format' with 'tools' is not supported.")
+        return chat_asked(model, fields, self.limits, grammar=held, call_form=lambda: self._call_form(model))
+
+    def _call_form(self, model: ServedModel) -> CallForm | None:
+        if model.name not in self._call_forms:
+            self._call_forms[model.name] = call_form_of(model.renderer)
+        return self._call_forms[model.name]
 
 
 def application(service: Service) -> FastAPI:
@@ -97,7 +119,7 @@ def application(service: Service) -> FastAPI:
     @app.post("/v1/chat/completions", openapi_extra=_body_schema(ChatFields))
     async def chat_completions(request: Request) -> Response:
         fields = await _fields(service, request, ChatFields)
-        asked = await _rendered(service, lambda: chat_asked(service.model(fields.model), fields, service.limits))
+        asked = await _rendered(service, lambda: service.chat_asked(fields))
         if fields.stream:
             return _stream(service, asked, lambda underway: chat_chunks(fields, underway))
         return await _whole(service, request, asked, lambda underway: chat_body(fields, underway))
@@ -239,8 +261,10 @@ async def _rendered(service: Service, ask: Callable[[], Asked]) -> Asked:
 async def _whole(
     service: Service, request: Request, asked: Asked, reply: Callable[[Underway], Awaitable[dict[str, Any]]]
 ) -> Response:
+    underway = submitted(service.worker, asked)
+
     async def answer() -> dict[str, Any]:
-        async with answering(service.worker, asked, service.limits) as underway:
+        async with answering(service.worker, underway, service.limits):
             return await reply(underway)
 
     answered = asyncio.ensure_future(answer())
@@ -262,16 +286,33 @@ async def _left(request: Request) -> None:
 
 
 def _stream(service: Service, asked: Asked, chunks: Callable[[Underway], AsyncIterator[dict[str, Any]]]) -> Response:
+    underway = submitted(service.worker, asked)  # before the first line of the answer, which says 200
+
     async def lines() -> AsyncIterator[bytes]:
         try:
-            async with answering(service.worker, asked, service.limits) as underway:
+            async with answering(service.worker, underway, service.limits):
                 async for chunk in chunks(underway):
                     yield _line(chunk)
             yield b"data: [DONE]\n\n"
         except Problem as problem:
             yield _line(problem.body)
 
-    return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    return _Stream(lines(), lambda: service.worker.cancel(underway.tickets))
+
+
+class _Stream(StreamingResponse):
+    """Lines as they come; `left` is called at its end, also where not one was sent."""
+
+    def __init__(self, lines: AsyncIterator[bytes], left: Callable[[], None]) -> None:
+        super().__init__(lines, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        self._left = left
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send them."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._left()
 
 
 def _line(value: dict[str, Any]) -> bytes:

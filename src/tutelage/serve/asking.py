@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from tutelage.formats.prompt import messages_from
 from tutelage.formats.rawrow import has_surrogate
 from tutelage.generate.replies import served_ids
 from tutelage.generate.requests import Grammar, Request, Sampling
+from tutelage.render.call_form import CallForm
 from tutelage.serve.problems import Problem, bad_field, of_error
 from tutelage.serve.request_fields import (
     MOST_PROMPTS,
@@ -26,6 +26,10 @@ from tutelage.serve.request_fields import (
 from tutelage.types import TokenIds
 
 SEED_BITS = 63
+NO_FORM = (
+    "The chat template of '{model}' writes calls of tools in no form that could be read back, so they cannot be taken "
+    "out of its replies. With 'tool_choice': 'none' its replies come as they are."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +57,13 @@ class Asked:
         model: who is asked.
         requests: one for each prompt.
         prompts: their texts, where they are to be said again in front of the replies.
+        call_form: how calls of tools stand in replies; None where none are looked for.
     """
 
     model: ServedModel
     requests: tuple[Request, ...]
     prompts: tuple[str, ...] = ()
-    call_form: Any = None
+    call_form: CallForm | None = None
 
 
 def chat_prompt(model: ServedModel, fields: ChatFields) -> TokenIds:
@@ -72,29 +77,45 @@ def chat_prompt(model: ServedModel, fields: ChatFields) -> TokenIds:
             raise bad_field(f"messages.{number}.role", f"Missing required parameter: 'messages[{number}].role'.")
     try:
         messages = messages_from(fields.messages)
-        tools = () if fields.tool_choice == "none" else tuple(fields.tools or ())
-        return served_ids(model.renderer, messages, tools, fields.chat_template_kwargs or {})
+        return served_ids(model.renderer, messages, fields.tools or (), fields.chat_template_kwargs or {})
     except TutelageError as error:
         raise of_error(error, "messages") from error
 
 
 def chat_asked(
-    model: ServedModel, fields: ChatFields, limits: Limits, grammar: Callable[[], Grammar] | None = None
+    model: ServedModel,
+    fields: ChatFields,
+    limits: Limits,
+    *,
+    grammar: Callable[[], Grammar] | None = None,
+    call_form: Callable[[], CallForm | None] = lambda: None,
 ) -> Asked:
     """What a chat completion asks.
+
+    Args:
+        model: who is asked.
+        fields: of the request.
+        limits: that hold.
+        grammar: makes what replies are held to.
+        call_form: how the model's template writes calls, where tools are on offer.
 
     Raises:
         Problem: it cannot be asked.
     """
     if fields.top_logprobs and not fields.logprobs:
         raise bad_field("top_logprobs", "'top_logprobs' needs 'logprobs' to be true.")
+    if fields.tool_choice not in (None, "none", "auto"):
+        raise bad_field("tool_choice", "'tool_choice' is 'none' or 'auto' here: no call is forced.")
+    form = None
+    if fields.tools and fields.tool_choice != "none" and (form := call_form()) is None:
+        raise bad_field("tools", NO_FORM.format(model=model.name))
     prompt = chat_prompt(model, fields)
     most = fields.max_completion_tokens if fields.max_completion_tokens is not None else fields.max_tokens
     request = _request(
         model, fields, limits, prompt, most=most, likely=fields.top_logprobs or 0, logprobs=bool(fields.logprobs),
         grammar=grammar,
     )  # fmt: skip
-    return Asked(model, (request,))
+    return Asked(model, (request,), call_form=form)
 
 
 def completion_asked(model: ServedModel, fields: CompletionFields, limits: Limits) -> Asked:

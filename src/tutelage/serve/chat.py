@@ -42,7 +42,7 @@ def _message(underway: Underway, fields: ChatFields, completion: Completion) -> 
     message: dict[str, Any] = {"role": "assistant", "content": completion.text, "refusal": None}
     finish = FINISH[completion.ended_by]
     if (form := underway.asked.call_form) is not None:
-        content, calls = form.parse(completion.text)
+        content, calls = form.parse(completion.text, fields.tools or ())
         if calls and fields.parallel_tool_calls is False:
             calls = calls[:1]
         if calls:

@@ -63,23 +63,22 @@ class Underway:
         return sorted(self.completions, key=lambda entry: (entry[0], entry[1].sample))
 
 
-@asynccontextmanager
-async def answering(worker: Worker, asked: Asked, limits: Limits) -> AsyncIterator[Underway]:
-    """Ask the engine; what is still under way as the block ends is cancelled, and its room free.
+def submitted(worker: Worker, asked: Asked) -> Underway:
+    """Ask the engine; whoever asks leaves through `answering`.
 
     Raises:
-        Problem: too many wait; or the block took longer than a request may.
+        Problem: too many wait.
     """
     loop, queue = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Sequence[Event]]]()
 
-    def tell_for(prompt: int) -> Ticket:
+    def ticket_for(prompt: int) -> Ticket:
         def tell(events: Sequence[Event]) -> None:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(queue.put_nowait, (prompt, events))
 
         return Ticket(asked.model.engine, asked.requests[prompt], tell)
 
-    underway = Underway(asked, queue, [tell_for(number) for number in range(len(asked.requests))])
+    underway = Underway(asked, queue, [ticket_for(number) for number in range(len(asked.requests))])
     try:
         worker.submit(underway.tickets)
     except Full:
@@ -90,9 +89,19 @@ async def answering(worker: Worker, asked: Asked, limits: Limits) -> AsyncIterat
             code="rate_limit_exceeded",
             retry_after=RETRY_SECONDS,
         ) from None
+    return underway
+
+
+@asynccontextmanager
+async def answering(worker: Worker, underway: Underway, limits: Limits) -> AsyncIterator[None]:
+    """What is still under way as the block ends is cancelled, and its room free.
+
+    Raises:
+        Problem: the block took longer than a request may.
+    """
     try:
         async with asyncio.timeout(limits.seconds):
-            yield underway
+            yield
     except TimeoutError:
         raise Problem(
             504, f"No whole reply within {limits.seconds:g} seconds.", kind="server_error", code="timeout"
