@@ -69,10 +69,10 @@ def test_a_cancelled_request_frees_its_room_and_leaves_the_others_alone(model: A
         session.submit(place, Request(prompt, TOKENS, samples=2 if place == 1 else 1))
     with session.answering():
         session.step()
-        for place in (0, 1, 5):  # under way, and waiting
-            session.cancel(place)
-        session.cancel(99)
-        assert session.active + session.waiting == len(LENGTHS) - 3
+    for place in (0, 1, 5):  # under way, and waiting; also between steps, outside of the block
+        session.cancel(place)
+    session.cancel(99)
+    assert session.active + session.waiting == len(LENGTHS) - 3
     ended = finished(session)
 
     assert sorted(ended) == [2, 3, 4, 6, 7]

@@ -291,7 +291,8 @@ class Session:
 
     def cancel(self, place: int) -> None:
         """Forget a request; what it held is free for others. One that has ended is passed over."""
-        self._schedule.cancel(place)
+        with torch.inference_mode():  # rows of others move into the free one, and they were made in it
+            self._schedule.cancel(place)
 
     def step(self, on_token: OnToken | None = None) -> list[Completion]:
         """One forward pass inside of `answering`; returns the replies that end with it.

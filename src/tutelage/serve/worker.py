@@ -179,9 +179,12 @@ class Worker:
                 self._end(ticket, error)
         for ticket in left:
             if self._tickets.pop(ticket.place, None) is not None:
-                self._session(ticket.lane).cancel(ticket.place)
                 self._close_replies(ticket.open_samples)
                 self.counts.cancelled += 1
+                try:
+                    self._session(ticket.lane).cancel(ticket.place)
+                except Exception as error:  # noqa: BLE001 - the thread goes on whatever becomes of one request
+                    self._fail(ticket.lane, error)
 
     def _turn(self, number: int) -> None:
         """Some steps of one lane: as long as nothing else is to be done."""
@@ -195,10 +198,14 @@ class Worker:
                         return
                     self._step(session)
         except Exception as error:  # noqa: BLE001 - those who asked are told; a new session takes those who come
-            self._events.clear()
-            for ticket in [ticket for ticket in self._tickets.values() if ticket.lane == number]:
-                self._end(ticket, error)
-            self._sessions[number] = lane.open()
+            self._fail(number, error)
+
+    def _fail(self, number: int, error: Exception) -> None:
+        """End all replies of a lane, and begin it anew."""
+        self._events.clear()
+        for ticket in [ticket for ticket in self._tickets.values() if ticket.lane == number]:
+            self._end(ticket, error)
+        self._sessions[number] = self._lanes[number].open()
 
     def _step(self, session: Session) -> None:
         started = time.perf_counter()
