@@ -163,6 +163,7 @@ def test_pages_mention_enough_commands():
         "plan",
         "train",
         "evaluate",
+        "export",
         "compare",
         "prefer",
         "chat",

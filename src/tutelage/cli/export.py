@@ -28,11 +28,20 @@ def export(
         float | None,
         typer.Option("--dial", metavar="VALUE", help="Between the base (0) and what was trained (1), untrained."),
     ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--type",
+            metavar="TYPE",
+            help="Of a GGUF file: f32, f16, bf16, q8_0, q6_k, q5_1, q4_k_m (if left out) or q4_0; f32 for an adapter.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write what a run trained in a form that other tools load.
 
     Try: tutelage export runs/quickstart --to hf -o exported/quickstart
+    or, for llama.cpp: tutelage export runs/quickstart --to gguf --type q8_0 -o quickstart.gguf
     """
     folder, screen = run_files.existing_run_folder(run), Screen(Terminal(stderr=True))
     if to not in TARGETS:
@@ -45,7 +54,7 @@ def export(
             fix=f"write --to {(near or list(TARGETS))[0]}",
         )
     settings = run_files.read_settings(folder)
-    exported = TARGETS[to].write(ExportRequest(folder, settings, out, screen, dial=dial))
+    exported = TARGETS[to].write(ExportRequest(folder, settings, out, screen, dial=dial, kind=kind))
     if as_json:
         print_json({"exported": str(exported.path), **exported.facts})
         return

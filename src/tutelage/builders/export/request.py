@@ -21,6 +21,7 @@ class ExportRequest:
         settings: that it was trained with.
         out: made; refused where it holds something.
         screen: told what happens.
+        kind: type of a GGUF file; None for the usual one.
         dial: a value between the base (0) and what was trained (1); None for what was trained.
     """
 
@@ -29,6 +30,7 @@ class ExportRequest:
     out: Path
     screen: Screen
     dial: float | None = None
+    kind: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,27 @@ def _hf(request: ExportRequest) -> Exported:
     return write_whole_model(request)
 
 
+def _gguf(request: ExportRequest) -> Exported:
+    from tutelage.builders.export.gguf_model import write_gguf_model
+
+    return write_gguf_model(request)
+
+
+def _gguf_adapter(request: ExportRequest) -> Exported:
+    from tutelage.builders.export.gguf_model import write_gguf_adapter
+
+    return write_gguf_adapter(request)
+
+
+def _ollama(request: ExportRequest) -> Exported:
+    from tutelage.builders.export.gguf_model import write_ollama_folder
+
+    return write_ollama_folder(request)
+
+
 TARGETS: Mapping[str, Target] = {
     "hf": Target("a folder with the whole model, merged, that transformers loads", _hf),
+    "gguf": Target("one file with the whole model for llama.cpp, compared with the run there", _gguf),
+    "gguf-adapter": Target("one file with the LoRA adapter alone, for llama.cpp's --lora", _gguf_adapter),
+    "ollama": Target("a folder with such a file of the whole model and a Modelfile", _ollama),
 }
