@@ -180,3 +180,21 @@ def test_a_disk_that_refuses_leaves_the_state_as_it_was(tmp_path: Path):
     with pytest.raises(SaveError):
         submit(space, "anna", prompt)
     assert space.standing() == []
+
+
+def test_who_rates_is_given_texts_with_one_rating_first_and_none_of_their_own(tmp_path: Path):
+    space = workspace(tmp_path)
+    for prompt in space.prompts[:3]:
+        submit(space, "anna", prompt)
+    assert space.next_to_rate("anna") is None
+    first = space.next_to_rate("ben")
+    assert first is not None
+    space.rate("ben", space.prompts[1], "anna", 1, 5)
+    given_out = []
+    for _ in range(3):
+        rated = space.next_to_rate("eva")
+        assert rated is not None
+        given_out.append(rated.prompt)
+        space.rate("eva", rated.prompt, "anna", 1, 5)
+    assert given_out == [space.prompts[1], space.prompts[0], space.prompts[2]]
+    assert space.next_to_rate("eva") is None

@@ -217,13 +217,18 @@ class Workspace:
         self._do("", "suggest", prompt, text=text, began=f"model {whose}")
 
     def next_to_rate(self, person: str) -> Rated | None:
-        """A text of another that this person has not judged, of those with the fewest ratings; None where all are."""
+        """A text of another that this person has not judged; None where all are.
+
+        Those with one rating come first: the second one says whether people agree.
+        """
         open_ones = [
             rated
             for rated in self.standing()
             if rated.whose != person and person not in self.ratings.get(_rating_key(rated), {})
         ]
-        return min(open_ones, key=lambda rated: len(self.ratings.get(_rating_key(rated), {})), default=None)
+        counts = {_rating_key(rated): len(self.ratings.get(_rating_key(rated), {})) for rated in open_ones}
+        order = {1: 0, 0: 1}
+        return min(open_ones, key=lambda rated: order.get(n := counts[_rating_key(rated)], n), default=None)
 
     def rate(self, person: str, prompt: AskedPrompt, whose: str, revision: int, score: int) -> None:
         """Keep what a person thinks of another's text.
