@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, processors
 
 from tutelage.builders.renderer import renderer_for
 from tutelage.config import RenderSettings
@@ -36,6 +38,23 @@ def test_a_format_by_name_brings_its_stop_token(base: Path) -> None:
     assert renderer.template.source == find_builtin("chatml").source
     assert stops(base, template="chatml") == {"<|im_end|>", "<|endoftext|>"}
     assert stops(base, template="plain") == {"<|endoftext|>"}
+
+
+def test_a_format_begins_with_bos_where_the_tokenizer_begins_plain_text_with_it(base: Path) -> None:
+    """A base model such as Gemma's was pre-trained behind BOS, and templates are encoded without what is added."""
+    plain = renderer_for(base, RenderSettings(template="plain")).template.source
+    file, settings = base / "tokenizer.json", base / "tokenizer_config.json"
+    backend = Tokenizer.from_file(str(file))
+    bos = "<|im_start|>"
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", special_tokens=[(bos, backend.token_to_id(bos))]
+    )
+    backend.save(str(file))
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"bos_token": bos}))
+    with_bos = renderer_for(base, RenderSettings(template="plain")).template.source
+    assert with_bos == "{{- bos_token }}" + plain
+    assert not plain.startswith("{{- bos_token }}")
+    assert renderer_for(base, RenderSettings(template="chatml")).template.source == find_builtin("chatml").source
 
 
 def test_a_format_that_the_tokenizer_cannot_write_is_an_error(base: Path) -> None:

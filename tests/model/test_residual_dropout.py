@@ -113,6 +113,13 @@ def test_no_dropout_at_the_last_layer_is_no_dropout_at_all() -> None:
     assert torch.equal(hidden(model.train(), IDS), hidden(plain.train(), IDS))
 
 
+def test_it_may_be_the_same_at_every_layer() -> None:
+    model = tiny("llama")
+    assert add_residual_dropout(model, last=0.2, rises=False) == (0.2,) * 4
+    layers = model.get_decoder().layers
+    assert all(layer.self_attn._forward_hooks and layer.mlp._forward_hooks for layer in layers)
+
+
 def test_it_works_beside_adapters() -> None:
     model, _ = add_lora(tiny("llama"), rank=2, alpha=4, dropout=0.0, targets="all-linear")
     plain = hidden(model.train(), IDS)

@@ -116,6 +116,20 @@ def test_the_sum_is_divided_once_by_the_count(bench: Bench) -> None:
     assert bench.lines()[0]["loss"] == pytest.approx(expected)
 
 
+def test_a_step_may_follow_the_sum_and_records_the_mean(
+    bench: Bench, tmp_path: Path, small_network: Maker, master_adamw: Maker
+) -> None:
+    """The gradient is as many times longer as tokens are trained (Tulu 3: --reduce_loss sum)."""
+    bench.train(1, max_grad_norm=1e9)
+    model = small_network()
+    summing = Bench(tmp_path / "summing", model, master_adamw(model))
+    summing.train(1, max_grad_norm=1e9, sums_loss=True)
+
+    mean, summed = bench.lines()[0], summing.lines()[0]
+    assert summed["loss"] == pytest.approx(mean["loss"])
+    assert summed["gradient_norm"] == pytest.approx(12 * mean["gradient_norm"], rel=1e-5)
+
+
 def test_checkpoints_and_measurements_come_when_due(bench: Bench) -> None:
     outcome = bench.train(
         7, heldout=falling_then(3.0, 2.0, 2.5, 2.6), cadence={"evaluate_every": 2, "checkpoint_every": 3}

@@ -173,7 +173,8 @@ def _pull_to_base(
 def _add_noise(settings: Settings, model: Any) -> None:
     """What is drawn anew for each row, where the settings ask for it."""
     if settings.train.residual_dropout > 0:
-        add_residual_dropout(model, last=settings.train.residual_dropout)
+        is_constant = settings.train.residual_dropout_shape == "constant"
+        add_residual_dropout(model, last=settings.train.residual_dropout, rises=not is_constant)
     if settings.train.neftune_alpha is not None:
         add_embedding_noise(model, alpha=settings.train.neftune_alpha)
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from tutelage.builders.base_model import start_folder, start_name, with_adapters_own
 from tutelage.builders.dataset import Prepared, prepare, prepared_cache
 from tutelage.builders.memory_plan import checkpointing_choice, fullest_row, workload_of
+from tutelage.builders.paper_plan import paper_plan
 from tutelage.builders.resolved_run import resolve
 from tutelage.builders.row_limit import held_to_positions
 from tutelage.builders.sampler import epoch_tokens, sampler_for
@@ -41,6 +42,8 @@ def of_recipe(
     Raises:
         TutelageError: the recipe's data or model cannot be used, or its settings do not go together.
     """
+    if settings.size == "paper" and prepared is None:
+        return paper_plan(settings, _device(memory_gb), probe=probe, log=log)
     settings = with_adapters_own(settings)
     resolved = resolve(settings)
     if prepared is None:

@@ -72,7 +72,7 @@ def chosen_template(tokenizer: Tokenizer, requested: str | None) -> ChosenTempla
         return ChosenTemplate(tokenizer.template, tokenizer.templates.get("tool_use"), own)
     if not is_path(requested):
         named = find_builtin(requested)
-        return ChosenTemplate(named.source, None, f"the format '{requested}'", named)
+        return ChosenTemplate(named.source_for(tokenizer), None, f"the format '{requested}'", named)
     path = Path(requested)
     if not path.is_file():
         raise SourceNotFoundError(

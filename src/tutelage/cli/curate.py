@@ -14,6 +14,7 @@ import typer
 from tutelage import config
 from tutelage.builders.curation import request_of, steps_of
 from tutelage.cli.data_options import AsJson, Columns, Shape, columns_from, shape_from
+from tutelage.cli.train_options import Size, with_size
 from tutelage.config.sections import LARGEST_COUNT
 from tutelage.curate.judge_estimate import JudgeEstimate
 from tutelage.curate.out_folder import CARD, DROPPED, PAGE, WORK
@@ -88,6 +89,7 @@ def curate(
     out: Out = None,
     recipe: Config = None,
     changed: Changed = None,
+    size: Size = None,
     steps: Steps = None,
     keep: Keep = None,
     list_steps: ListSteps = False,
@@ -115,7 +117,7 @@ def curate(
     if restored is not None:
         _restore(terminal, required_out(out, "--restore"), restored)
         return
-    overrides = [*(changed or []), *([] if steps is None else [f"curate.steps={_step_list(steps)}"])]
+    overrides = [*with_size(changed, size), *([] if steps is None else [f"curate.steps={_step_list(steps)}"])]
     if list_steps:
         _list_steps(terminal, config.load_curation(recipe, overrides, sources=sources or ["-"]))
         return

@@ -8,6 +8,7 @@ import typer
 from rich.text import Text
 
 from tutelage import config
+from tutelage.cli.train_options import Size, with_size
 from tutelage.config.sections import LARGEST_COUNT
 from tutelage.errors import ConfigError
 from tutelage.report.console.terminal import Terminal, print_json
@@ -19,6 +20,7 @@ def plan(
         list[str] | None, typer.Argument(help="Settings that override the recipe: pack.row_tokens=1024")
     ] = None,
     *,
+    size: Size = None,
     model: Annotated[
         str | None, typer.Option("--model", help="A model without a recipe: a name, a folder, or a config.json alone.")
     ] = None,
@@ -58,7 +60,7 @@ def plan(
             status.update(Text(text))
 
         if recipe is not None:
-            settings = config.load(recipe, overrides or [])
+            settings = config.load(recipe, with_size(overrides, size))
             memory_plan = api_plan(settings, memory_gb=memory_gb, probe=probe, log=log)
         else:
             assert model is not None

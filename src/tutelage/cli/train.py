@@ -32,9 +32,12 @@ from tutelage.cli.train_options import (
     Recipe,
     Replay,
     Resume,
+    Size,
     SkipStep,
     Strict,
+    with_size,
 )
+from tutelage.curate.licenses import is_non_commercial
 from tutelage.errors import ConfigError, DataError, shell_word
 from tutelage.report.console.progress import Screen
 from tutelage.report.console.result import final_facts, final_screen
@@ -51,6 +54,7 @@ def train(
     recipe: Recipe = None,
     overrides: Overrides = None,
     *,
+    size: Size = None,
     resume: Resume = None,
     checkpoint: Checkpoint = None,
     skip_step: SkipStep = False,
@@ -87,7 +91,16 @@ def train(
         conflicting = recipe or next((option for option in NOT_WITH_REPLAY if given[option]), None)
         replay_run(replay, into, out, conflicting=conflicting, processes=processes, as_json=as_json)
         return
-    settings = _settings(recipe, overrides or [], resume, strict=strict, gated=most_forgotten is not None)
+    settings = _settings(recipe, with_size(overrides, size), resume, strict=strict, gated=most_forgotten is not None)
+    if settings.size is not None:
+        out.write_line(f"Size: {settings.size}.")
+    for source, license_name in settings.data.licenses.items():
+        forbids = " (no commercial use)" if is_non_commercial(license_name) else ""
+        out.write_line(f"License of {source}: {license_name}{forbids}")
+    if settings.size == "paper" and processes is None and not dry_run and resume is None:
+        from tutelage.builders.paper_plan import require_paper_fits
+
+        require_paper_fits(settings, log=out.log)
     if guard is not None:
         guarded_train(settings, guard, out, runs=guard_runs, first=guard_first, dry_run=dry_run, as_json=as_json)
         return

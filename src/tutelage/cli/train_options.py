@@ -13,6 +13,9 @@ Recipe = Annotated[str | None, typer.Argument(help="A recipe (.toml); see recipe
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Settings that override the recipe: train.learning_rate=2e-5")
 ]
+Size = Annotated[
+    str | None, typer.Option("--size", help="Of a recipe with sizes: paper, as published, or laptop (the default).")
+]
 Resume = Annotated[str | None, typer.Option("--resume", help="Go on with this run from its last step.")]
 Checkpoint = Annotated[
     str | None, typer.Option("--from", help="With --resume: go on from this checkpoint, such as step-000010.")
@@ -31,3 +34,8 @@ Processes = Annotated[
         "--processes", min=1, max=MOST_PROCESSES, help="Share the model and every step among this many processes."
     ),
 ]
+
+
+def with_size(overrides: list[str] | None, size: str | None) -> list[str]:
+    """The overrides of a command line, with `--size` among them."""
+    return [*(overrides or []), *([] if size is None else [f"size={size}"])]

@@ -19,6 +19,18 @@ class DataSettings(Section):
         description="Files, folders or hub data sets to train on; paths start from the current folder.",
         json_schema_extra={"source": "the user's choice; there is no default"},
     )
+    folder: Text | None = Field(
+        default=None,
+        description="Where relative names of data.train, data.validation and data.replay start from, so that a recipe "
+        "takes the files of another place by one word; left out, the current folder. Joined as it is read.",
+        json_schema_extra={"source": "the user's disk"},
+    )
+    licenses: dict[str, Text] = Field(
+        default={},
+        description="The license of a source, such as 'tatsu-lab/alpaca' = 'CC-BY-NC-4.0': shown before training, and "
+        "kept with the run's settings.",
+        json_schema_extra={"source": "the data's owner; what forbids commercial use is marked"},
+    )
     weights: dict[str, Annotated[float, Field(gt=0, le=1e6)]] = Field(
         default={},
         description="How often an epoch visits the rows of a source of data.train, such as 'small.jsonl' = 2.0; 0.5 "

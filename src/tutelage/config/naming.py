@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from tutelage.config.sections import Section
 from tutelage.config.settings import Settings
 
-MAPPING_FIELDS = ("data.columns", "data.weights", "render.template_arguments", "curate.licenses")
+MAPPING_FIELDS = ("data.columns", "data.licenses", "data.weights", "render.template_arguments", "curate.licenses")
 """Fields whose own keys are the user's."""
 
 OTHER_TOOLS_NAMES = {

@@ -18,6 +18,7 @@ from tutelage.config.naming import MAPPING_FIELDS, did_you_mean, is_text_field, 
 from tutelage.config.problems import Origin, Problem, problems_in, raise_problems
 from tutelage.config.sections import Section
 from tutelage.config.settings import READS, Settings, unread_by_optimizer
+from tutelage.config.sizes import sized
 from tutelage.errors import ConfigError, SourceNotFoundError, cause_of
 
 EXCERPT_CHARACTERS = 120
@@ -34,6 +35,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
         path: the recipe. Paths inside it start from the current folder, not from the recipe's.
         overrides: `section.field=value`; the value is read as TOML, or as text where it is not TOML. An empty value
             takes the field out, so that its default holds again. A later override wins over an earlier one.
+            `size=NAME` chooses among the sizes of a recipe (`config.sizes`).
 
     Returns:
         Resolved settings: `name` is the recipe's file name without its ending where the recipe gives none, and
@@ -142,6 +144,7 @@ def dump(settings: Settings) -> str:
 
 
 def _build(values: Mapping[str, Any], overrides: Sequence[str], origin: Origin, *, name: str | None) -> Settings:
+    values, overrides, origin = sized(values, overrides, origin)
     merged = {key: _as_dict(value) for key, value in values.items()}
     problems: list[Problem] = []
     for override in overrides:
@@ -151,6 +154,7 @@ def _build(values: Mapping[str, Any], overrides: Sequence[str], origin: Origin, 
     if name is not None:
         merged.setdefault("name", name)
     raise_problems(limit_problems(merged) and [*limit_problems(merged), *problems], origin)
+    _join_folder(merged)
     settings = None
     try:
         settings = Settings.model_validate(merged)
@@ -159,6 +163,20 @@ def _build(values: Mapping[str, Any], overrides: Sequence[str], origin: Origin, 
     raise_problems(problems, origin)
     assert settings is not None, "a failed validation names at least one problem"
     return settings.resolved()
+
+
+def _join_folder(values: dict[str, Any]) -> None:
+    """Put `data.folder` before the names that it is for, and take it out: what is kept says each file in full."""
+    data = values.get("data")
+    if not isinstance(data, dict) or not isinstance(data.get("folder"), str) or not data["folder"]:
+        return
+    folder = Path(data.pop("folder"))
+    for key in ("train", "validation", "replay"):
+        if isinstance(data.get(key), list):
+            data[key] = [str(folder / name) if isinstance(name, str) and name else name for name in data[key]]
+    for key in ("weights", "licenses"):
+        if isinstance(data.get(key), Mapping):
+            data[key] = {str(folder / name): value for name, value in data[key].items()}
 
 
 def _as_dict(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -58,6 +58,14 @@ class Settings(Section):
         min_length=1,
         description="Folder for runs; this run lands in a folder with its name inside it.",
         json_schema_extra={"source": "our choice; starts from the current folder"},
+    )
+    size: Literal["paper", "laptop"] | None = Field(
+        default=None,
+        description="Which size of a recipe with the tables [size.paper] and [size.laptop] this is: its table is laid "
+        "over what the recipe says besides; --size chooses, and without a word it is laptop.",
+        json_schema_extra={
+            "source": "our choice: paper is what was published, laptop the same pipeline on 2 cores within 30 minutes"
+        },
     )
     model: ModelSettings
     lora: LoraSettings = LoraSettings()

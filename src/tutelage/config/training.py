@@ -63,6 +63,15 @@ class TrainSettings(Section):
             "2026 (EAFT, arXiv 2601.02151); cross_entropy is the default, as in other trainers"
         },
     )
+    loss_reduction: Literal["mean", "sum"] = Field(
+        default="mean",
+        description="What a step follows: the mean of the losses of its trained tokens, or their sum, whose "
+        "gradient is as many times longer; train.max_grad_norm cuts that too. What is recorded is the mean either way.",
+        json_schema_extra={
+            "source": "Tulu 3's published command says --reduce_loss sum (allenai/open-instruct, docs/tulu3.md); the "
+            "mean is what other trainers take"
+        },
+    )
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "muon"] = Field(
         default="adamw",
         description="What steps the weights: AdamW, with moments of one byte (8bit) or in memory that moves to the GPU "
@@ -155,6 +164,15 @@ class TrainSettings(Section):
         json_schema_extra={
             "source": "LIMA (Zhou et al. 2023, section 3, after Ouyang et al. 2022): 0.3, for smaller models 0.2",
             "usual": [0.0, 0.3],
+        },
+    )
+    residual_dropout_shape: Literal["rising", "constant"] = Field(
+        default="rising",
+        description="Whether train.residual_dropout rises to its value from nothing at the first layer, or is the same "
+        "at every layer.",
+        json_schema_extra={
+            "source": "rising: LIMA (Zhou et al. 2023, section 3); constant: InstructGPT (Ouyang et al. 2022, "
+            "appendix C), which says 0.2 and names no layers"
         },
     )
     neftune_alpha: float | None = Field(

@@ -1,7 +1,7 @@
-"""Dropout over residual connections, rising from the bottom layer to the last.
+"""Dropout over residual connections, rising from the bottom layer to the last, or the same at every layer.
 
 Source: Zhou et al. 2023 (LIMA), section 3, after Ouyang et al. 2022: 0.0 at the bottom layer, linearly to 0.3 (0.2 for
-smaller models) at the last.
+smaller models) at the last. Ouyang et al. 2022 (InstructGPT), appendix C, give one number, 0.2.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ FEED_FORWARDS = ("mlp", "feed_forward", "block_sparse_moe")
 PROBE_TOKENS = 4
 
 
-def add_residual_dropout(model: Any, *, last: float) -> tuple[float, ...]:
+def add_residual_dropout(model: Any, *, last: float, rises: bool = True) -> tuple[float, ...]:
     """Zero, in training only, a share of what each layer's attention and feed-forward add to the residual stream.
 
     Args:
         model: a causal language model that attends inside documents (`model.attention.packed.use_packed_attention`).
-        last: probability at the last layer; layer i of n has last * i / (n - 1).
+        last: probability at the last layer.
+        rises: layer i of n has last * i / (n - 1); otherwise every layer has the same.
 
     Returns:
         The probability at each layer.
@@ -45,7 +46,8 @@ def add_residual_dropout(model: Any, *, last: float) -> tuple[float, ...]:
     layers = list(decoder_layers(model)[1])
     branches = [_branches(layer) for layer in layers]
     _require_all_branches(model, layers, branches)
-    shares = tuple(last * number / max(1, len(layers) - 1) for number in range(len(layers)))
+    rising = tuple(last * number / max(1, len(layers) - 1) for number in range(len(layers)))
+    shares = rising if rises else (last,) * len(layers)
     for share, modules in zip(shares, branches, strict=True):
         for module in modules:
             if share > 0:

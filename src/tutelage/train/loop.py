@@ -105,6 +105,7 @@ class Parts:
         heldout: mean loss on held-out rows, or None.
         process_group: the processes that share every batch; each gets the same number of rows of it.
         spike_guard: says which loss is too large to learn from; None lets every finite one through.
+        sums_loss: a step follows the sum of its tokens' losses, not their mean; what is recorded is the mean.
         training_loss: whose gradient is followed; the losses that are recorded and measured are cross-entropies.
         held: has the divergence from the base that `row_loss` met; None where it is not held to the base.
         intermediate: what else is measured while the model trains, and how much it may forget.
@@ -121,6 +122,7 @@ class Parts:
     heldout: Callable[[], float] | None = None
     process_group: ProcessGroup = SINGLE
     spike_guard: SpikeGuard | None = None
+    sums_loss: bool = False
     training_loss: TrainingLoss = "cross_entropy"
     held: HeldToBase | None = None
     intermediate: Intermediate | None = None
@@ -190,9 +192,10 @@ def train(parts: Parts, batches: Iterable[Batch], progress: Progress) -> Outcome
 def _computed(parts: Parts, batch: Batch, rng: dict[str, Any], progress: Progress) -> Computed[RowSums]:
     """The gradients of the batch, in as many rows as the memory makes necessary."""
     weighted_loss = _weighting(parts.row_loss, parts.training_loss, progress)
+    divisor = 1 if parts.sums_loss else batch.trained_tokens
     return try_step(
         batch,
-        partial(_forward_backward, parts.model, weighted_loss, parts.held, batch.trained_tokens),
+        partial(_forward_backward, parts.model, weighted_loss, parts.held, divisor),
         rng=rng,
         progress=progress,
         optimizer=parts.optimizer,
@@ -284,11 +287,11 @@ def _heldout_where_due(parts: Parts, progress: Progress) -> Progress:
 
 
 def _forward_backward(
-    model: Any, row_loss: RowLoss, held: HeldToBase | None, trained_tokens: int, row: PackedSequence
+    model: Any, row_loss: RowLoss, held: HeldToBase | None, divisor: int, row: PackedSequence
 ) -> RowSums:
     """One row, whose activations go when this ends, also by an error."""
     row_sum, _ = row_loss(model, row)
-    (row_sum / trained_tokens).backward()
+    (row_sum / divisor).backward()
     return RowSums(row_sum.item(), *((0.0, 0.0) if held is None else held.measured.take()))
 
 

@@ -378,6 +378,7 @@ def _train(job: Job, baseline_eval: EvalResult) -> Outcome:
             spike_guard=None
             if train_settings.spike_factor is None
             else SpikeGuard(train_settings.spike_factor, train_settings.spike_window),
+            sums_loss=train_settings.loss_reduction == "sum",
             training_loss=train_settings.loss,
             held=strategy.held,
             intermediate=intermediate,

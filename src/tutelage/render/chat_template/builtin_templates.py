@@ -34,6 +34,19 @@ class BuiltinTemplate:
     text_markers: tuple[str, ...]
     description: str
 
+    def source_for(self, tokenizer: Tokenizer) -> str:
+        """The Jinja text for the models of this tokenizer: it begins with BOS where they have always begun with it.
+
+        A template is encoded without what the tokenizer adds to plain text, so a format that does not write BOS would
+        take it from a model that was pre-trained with it, such as Gemma's.
+        """
+        bos = tokenizer.named_tokens.get("bos_token")
+        if bos is None or "bos_token" in self.source or bos in self.source:
+            return self.source
+        plain_ids = tokenizer.fast.encode("a").ids
+        adds_bos = len(plain_ids) > 1 and plain_ids[0] == tokenizer.fast.token_to_id(bos)
+        return "{{- bos_token }}" + self.source if adds_bos else self.source
+
     def check(self, tokenizer: Tokenizer) -> None:
         """Refuse a tokenizer to which this format's control tokens are not single tokens.
 
