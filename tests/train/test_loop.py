@@ -122,6 +122,7 @@ def test_a_step_may_follow_the_sum_and_records_the_mean(
     """The gradient is as many times longer as tokens are trained (Tulu 3: --reduce_loss sum)."""
     bench.train(1, max_grad_norm=1e9)
     model = small_network()
+    (tmp_path / "summing").mkdir()
     summing = Bench(tmp_path / "summing", model, master_adamw(model))
     summing.train(1, max_grad_norm=1e9, sums_loss=True)
 
