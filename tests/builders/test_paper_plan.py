@@ -41,7 +41,7 @@ def test_a_machine_that_cannot_hold_it_is_told_before_anything_is_fetched(monkey
         module.replace(module.this_machine(), memory_bytes=needed),
     )
     monkeypatch.setattr(module, "this_machine", lambda: small)
-    with pytest.raises(FitError, match=r"need more than 121 GB, and this machine has 121 GB") as caught:
+    with pytest.raises(FitError, match=r"need more than 121\sGB, and this machine has 121\sGB") as caught:
         require_paper_fits(settings, log=lambda _text: None)
     assert "--size laptop" in str(caught.value.fix)
     monkeypatch.setattr(module, "this_machine", lambda: large)
