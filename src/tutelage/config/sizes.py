@@ -47,7 +47,8 @@ def sized(
         return dict(values), others, origin
     for table in tables:
         _require_known(str(table), origin.where, what="The recipe has a size that is none:")
-    if not isinstance(tables.get(name), Mapping):
+    table_of_size: Any = tables.get(name)
+    if not isinstance(table_of_size, Mapping):
         raise ConfigError(
             f"This recipe has no table for the size '{name}'",
             where=origin.where,
@@ -58,7 +59,7 @@ def sized(
     common = {key: value for key, value in values.items() if key != KEY}
     prefix = f"{KEY}.{name}."
     lines = {path.removeprefix(prefix): line for path, line in origin.lines.items() if path.startswith(prefix)}
-    merged = _overlaid(common, tables[name])
+    merged = _overlaid(common, table_of_size)
     merged[KEY] = name
     return merged, others, Origin(origin.where, {**origin.lines, **lines}, origin.overridden)
 
@@ -85,6 +86,8 @@ def _overlaid(common: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, 
     merged = dict(common)
     for key, value in table.items():
         below = merged.get(key)
-        both = isinstance(value, Mapping) and isinstance(below, Mapping)
-        merged[key] = _overlaid(below, value) if both else value
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            merged[key] = _overlaid(below, value)
+        else:
+            merged[key] = value
     return merged
