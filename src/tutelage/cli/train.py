@@ -92,15 +92,9 @@ def train(
         replay_run(replay, into, out, conflicting=conflicting, processes=processes, as_json=as_json)
         return
     settings = _settings(recipe, with_size(overrides, size), resume, strict=strict, gated=most_forgotten is not None)
-    if settings.size is not None:
-        out.write_line(f"Size: {settings.size}.")
-    for source, license_name in settings.data.licenses.items():
-        forbids = " (no commercial use)" if is_non_commercial(license_name) else ""
-        out.write_line(f"License of {source}: {license_name}{forbids}")
+    _say_size_and_licenses(settings, out)
     if settings.size == "paper" and processes is None and not dry_run and resume is None:
-        from tutelage.builders.paper_plan import require_paper_fits
-
-        require_paper_fits(settings, log=out.log)
+        _require_paper_fits(settings, out)
     if guard is not None:
         guarded_train(settings, guard, out, runs=guard_runs, first=guard_first, dry_run=dry_run, as_json=as_json)
         return
@@ -115,6 +109,20 @@ def train(
     result = _run(settings, out, resume=given["--resume"], checkpoint=checkpoint, skip_step=skip_step, as_json=as_json)
     if most_forgotten is not None and result:
         exit_if_forgot(uncertainty_in(result), most_forgotten)
+
+
+def _say_size_and_licenses(settings: config.Settings, out: Terminal) -> None:
+    if settings.size is not None:
+        out.write_line(f"Size: {settings.size}.")
+    for source, license_name in settings.data.licenses.items():
+        forbids = " (no commercial use)" if is_non_commercial(license_name) else ""
+        out.write_line(f"License of {source}: {license_name}{forbids}")
+
+
+def _require_paper_fits(settings: config.Settings, out: Terminal) -> None:
+    from tutelage.builders.paper_plan import require_paper_fits
+
+    require_paper_fits(settings, log=out.log)
 
 
 def _require_checkpoint(folder: Path, name: str) -> None:
