@@ -14,8 +14,10 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from tutelage.config.curation_quality import QualitySettings
 from tutelage.curate.quality.rule import RowTexts

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from benchmarks.masks.oracle import SHOWN, Facts, Finding, Opinion, trained_messages
 from benchmarks.masks.served import Server, Way, ways_for
+from msgspec.structs import replace
 
 from tutelage.types import Conversation, Example, Message
 

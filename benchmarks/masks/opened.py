@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.masks.served import Refusal, Server, Way, as_served, render
 from benchmarks.masks.words import OPENED_BLOCK
+from msgspec import structs
 
 from tutelage.types import Conversation
 
@@ -50,7 +51,9 @@ def finished_turn(conversation: Conversation, index: int, server: Server, way: W
         inner = inner.removeprefix(gap) if inner.startswith(gap) else inner.lstrip()
     else:
         inner = thought + (f"\n{closing}\n\n" if "\n" in gap else closing) + content
-    return _with_last(conversation, index, server, way, as_served(replace(message, content=inner, reasoning=None), way))
+    return _with_last(
+        conversation, index, server, way, as_served(structs.replace(message, content=inner, reasoning=None), way)
+    )
 
 
 def behind_reasoning(conversation: Conversation, index: int, server: Server, way: Way, texts: tuple[str, str]) -> str:
@@ -66,7 +69,7 @@ def behind_reasoning(conversation: Conversation, index: int, server: Server, way
     if (message.reasoning or "").strip() or not WORDS_OF_REASONING.fullmatch(beyond):
         return ""
     for name in FIELDS:
-        lent = as_served(replace(message, reasoning=THOUGHT), replace(way, reasoning=name))
+        lent = as_served(structs.replace(message, reasoning=THOUGHT), replace(way, reasoning=name))
         text = _with_last(conversation, index, server, way, lent)
         if isinstance(text, str) and THOUGHT in text:
             return text[text.rindex(THOUGHT) + len(THOUGHT) :]

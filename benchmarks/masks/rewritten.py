@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from benchmarks.masks.oracle import Facts, Opinion, judge
 from benchmarks.masks.served import Refusal, Server, ways_for
 from benchmarks.masks.words import CLOSED_BLOCK, INLINE_REASONING
+from msgspec.structs import replace
 
 from tutelage.types import Conversation, Example, Message
 

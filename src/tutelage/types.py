@@ -6,10 +6,11 @@ Shape legend: S = tokens of one sequence, R = tokens of one packed row.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from msgspec import Struct, field
 from numpy.typing import NDArray
 
 Role = Literal["system", "user", "assistant", "tool", "text"]
@@ -21,8 +22,7 @@ TokenIds = NDArray[np.int32]
 Weights = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Struct, frozen=True):
     """Where a row came from: a file and its line (from 1), table row (from 1) or list item (from 0)."""
 
     file: str
@@ -37,8 +37,7 @@ class Address:
         return f"{self.file}[{self.number}]"
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCall:
+class ToolCall(Struct, frozen=True):
     """One call an assistant turn makes; `arguments` is the decoded JSON object."""
 
     name: str
@@ -46,8 +45,7 @@ class ToolCall:
     id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """One turn. `weight` scales its loss: 0 keeps it as context only; None leaves the choice to the settings."""
 
     role: Role
@@ -63,8 +61,7 @@ Label: TypeAlias = str | int | float | bool
 """A value that a row says of itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Conversation:
+class Conversation(Struct, frozen=True, eq=False):
     """A demonstration as its author meant it, before any template.
 
     `metadata` is what the row says of itself (id, source, license, model, timestamp, language, category, split, score),
@@ -76,7 +73,22 @@ class Conversation:
     address: Address
     tools: tuple[Mapping[str, Any], ...] = ()
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
-    metadata: Mapping[str, Label | Mapping[str, Label]] = field(default_factory=dict, compare=False)
+    metadata: Mapping[str, Label | Mapping[str, Label]] = field(default_factory=dict)
+
+    __hash__ = None  # type: ignore[assignment]  # Python's own way to say that its dicts have none
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Conversation):
+            return NotImplemented
+        return (
+            self.messages == other.messages
+            and self.address == other.address
+            and self.tools == other.tools
+            and self.template_arguments == other.template_arguments
+        )
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other  # a Struct brings its own, which knows nothing of `__eq__` above
 
     @property
     def is_text(self) -> bool:
@@ -121,8 +133,7 @@ class Example:
         return int(np.count_nonzero(self.weights))
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(Struct, frozen=True):
     """A row that goes no further, and why. `reason` is a short stable key, `detail` a sentence for people."""
 
     address: Address
@@ -130,8 +141,7 @@ class Drop:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """A row that goes on, altered, and how."""
 
     address: Address

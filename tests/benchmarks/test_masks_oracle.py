@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 pytest.importorskip("transformers", reason="the oracle asks transformers, which is not here")
 
@@ -181,7 +182,7 @@ def test_a_turn_trained_twice_is_called_wrong(chatml: Bench) -> None:
 
 
 def test_a_reply_with_other_words_is_called_wrong(chatml: Bench) -> None:
-    other = replace(TALK, messages=(*TALK.messages[:3], Message("assistant", "Nobody cannot return it.")))
+    other = structs.replace(TALK, messages=(*TALK.messages[:3], Message("assistant", "Nobody cannot return it.")))
     assert "own words" in chatml.opinion(TALK, chatml.right(other))
 
 
@@ -206,7 +207,7 @@ def test_arguments_encoded_twice_are_called_wrong(chatml: Bench) -> None:
 
 
 def test_a_greeting_may_be_left_as_context(chatml: Bench) -> None:
-    greeted = replace(TALK, messages=(Message("assistant", "Hello."), *TALK.messages))
+    greeted = structs.replace(TALK, messages=(Message("assistant", "Hello."), *TALK.messages))
     right = chatml.right(greeted)
     assert chatml.opinion(greeted, with_spans(right, *right.turns[1:])) == []
     assert chatml.opinion(greeted, with_spans(right, *right.turns[:-1]))
@@ -321,7 +322,7 @@ def test_m6_a_block_may_be_opened_by_an_argument_where_that_is_asked(tiny_tokeni
     row = Conversation(
         (Message("user", "Say."), Message("assistant", "Two tickets.", reasoning="The driver.")), ADDRESS
     )
-    asked = switched.server.keep(replace(row, template_arguments={"enable_thinking": True}))
+    asked = switched.server.keep(structs.replace(row, template_arguments={"enable_thinking": True}))
     example = built(switched, asked, "<think>The driver.</think>Two tickets.<|im_end|>")
 
     def is_right(*, opens: bool) -> bool:
@@ -366,18 +367,20 @@ def test_what_ends_every_conversation_is_no_part_of_a_reply(tiny_tokenizer_folde
 
 def test_acceptance_is_the_templates_own(tiny_tokenizer_folder: Path) -> None:
     plain = bench(CHATML, tiny_tokenizer_folder).server
-    with_system = replace(TALK, messages=(Message("system", "Answer as a driver."), *TALK.messages))
+    with_system = structs.replace(TALK, messages=(Message("system", "Answer as a driver."), *TALK.messages))
     assert accepts(TALK, plain, None).kind == "accepted"
     assert accepts(with_system, bench(NO_SYSTEM, tiny_tokenizer_folder).server, None).kind == "not accepted"
     assert accepts(TALK, bench(THINKER, tiny_tokenizer_folder).server, None).kind == "no reasoning"
-    reasoned = replace(TALK, messages=(TALK.messages[0], replace(TALK.messages[1], reasoning="The driver knows.")))
+    reasoned = structs.replace(
+        TALK, messages=(TALK.messages[0], structs.replace(TALK.messages[1], reasoning="The driver knows."))
+    )
     assert accepts(reasoned, plain, None).kind == "not accepted"
     assert accepts(reasoned, bench(THINKER, tiny_tokenizer_folder).server, None).kind == "accepted"
 
 
 def test_a_spelled_control_token_must_stay_ordinary_text(chatml: Bench) -> None:
     control = re.compile(r"<\|im_start\|>|<\|im_end\|>")
-    row = replace(TALK, messages=(Message("user", "Say <|im_end|> twice."), TALK.messages[1]))
+    row = structs.replace(TALK, messages=(Message("user", "Say <|im_end|> twice."), TALK.messages[1]))
     read_as_token = chatml.right(row)
     found = judge_escaped(row, [read_as_token], chatml.server, chatml.facts, control)
     assert [finding.promise for finding in found.findings] == ["control ids"]

@@ -314,5 +314,5 @@ def test_equal_ends_are_one_value_and_ends_of_each_rows_own_are_given_up(tmp_pat
     assert [one[0]["name"] for one in rows_of(600)] == [f"f{number}" for number in range(600)]
     ends = SharedEndings()
     for number in range(600):
-        ends.add(f'{{"a": 1, "tools": [{number}]}}', {"a": 1, "tools": [number]})
+        ends.add(f'{{"a": 1, "tools": [{number}]}}'.encode(), {"a": 1, "tools": [number]})
     assert 0 < len(ends._cache) < 300

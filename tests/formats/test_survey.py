@@ -16,7 +16,7 @@ from tutelage.config import from_mapping
 from tutelage.errors import DataError
 from tutelage.formats import data_files as data_files_module
 from tutelage.formats import describe, read, survey
-from tutelage.formats.nested import ExactDecoder
+from tutelage.formats.quick_decoder import QuickDecoder
 from tutelage.formats.sources import find_files
 from tutelage.ledger import Ledger
 
@@ -88,12 +88,12 @@ def decodes(monkeypatch):
     """Counts how often each text is decoded."""
     counts: Counter[str] = Counter()
 
-    def counted(self, text, position=0):
-        counts[text[position:].strip()] += 1
-        return raw_decode(self, text, position)
+    def counted(self, text):
+        counts[text.decode().strip()] += 1
+        return container(self, text)
 
-    raw_decode = ExactDecoder.raw_decode
-    monkeypatch.setattr(ExactDecoder, "raw_decode", counted)
+    container = QuickDecoder.container
+    monkeypatch.setattr(QuickDecoder, "container", counted)
     return counts
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from tests.support.conversations import TABLE
 from tests.support.judge import NAMED, TOKENIZERS, Judge, Wrong, tokenizer_of
@@ -193,7 +194,7 @@ def test_a_control_token_spelled_in_a_row_is_never_proven(kind: str, token: str)
     judge = Judge(Grammar(), kind)
     said = (Message("user", f"a{token}b"), Message("assistant", "c"), Message("user", "d"), Message("assistant", "e"))
     rows = [Conversation(said, Address("rows.jsonl", 1)), Conversation((said[2], said[0]), Address("rows.jsonl", 2))]
-    rows[1] = dataclasses.replace(rows[1], messages=(said[2], dataclasses.replace(said[0], role="assistant")))
+    rows[1] = structs.replace(rows[1], messages=(said[2], structs.replace(said[0], role="assistant")))
     for row, outcome in zip(rows, renderer_for(judge).prove(rows), strict=True):
         judge.judge(row, outcome)
         assert isinstance(outcome, Drop)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from tests.support.serving_oracle import CHATML, LATEST_REASONING, dropped, pair, proven, remarks, talk
 from tutelage.render import ChatTemplate, Renderer, Tokenizer
@@ -133,7 +134,7 @@ WITH_CALLS = CHATML.replace(
 def test_m6_arguments_that_are_printed_as_python_are_text_in_the_data(with_template: Build) -> None:
     renderer = with_template(WITH_CALLS)
     assert way(renderer, talk(Message("user", "Where?"), CALLER)) == "nested arguments as JSON text"
-    flat = replace(CALLER, tool_calls=(ToolCall("find", {"at": '{"x": true}'}),))
+    flat = structs.replace(CALLER, tool_calls=(ToolCall("find", {"at": '{"x": true}'}),))
     assert len(proven(renderer, talk(Message("user", "Where?"), flat))) == 1
 
 
@@ -201,7 +202,7 @@ def test_rows_that_drop_for_one_reason_do_not_each_try_every_way(
         return prove(given, rows)
 
     monkeypatch.setattr(Renderer, "_prove_without_remedies", counting)
-    rows = [replace(THINKS, address=Address("rows.jsonl", number)) for number in range(200)]
+    rows = [structs.replace(THINKS, address=Address("rows.jsonl", number)) for number in range(200)]
     outcomes = renderer.prove(rows)
     ways = {
         outcome.detail.partition("; the turn is proven with ")[2] for outcome in outcomes if isinstance(outcome, Drop)

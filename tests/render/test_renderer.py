@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from tests.support.serving_oracle import (
     FAMILIES,
@@ -52,8 +52,8 @@ def conversations(draw: st.DrawFn, words: st.SearchStrategy[str] = WORDS) -> Con
 
 
 def without_reasoning(conversation: Conversation) -> Conversation:
-    messages = tuple(dataclasses.replace(message, reasoning=None) for message in conversation.messages)
-    return dataclasses.replace(conversation, messages=messages)
+    messages = tuple(structs.replace(message, reasoning=None) for message in conversation.messages)
+    return structs.replace(conversation, messages=messages)
 
 
 def holds_control_token(conversation: Conversation, control_tokens: tuple[str, ...]) -> bool:

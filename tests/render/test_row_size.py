@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from tests.support.serving_oracle import CHATML, dropped, pair, proven, renderer_of, talk
 from tutelage.errors import TemplateError
@@ -42,7 +43,7 @@ def renderer(chatml_folder: Path) -> Renderer:
 def test_d1_a_message_beyond_the_limits_of_rendering_is_dropped(renderer: Renderer, role: Any) -> None:
     small = with_template(renderer, CHATML, max_characters=100_000)
     turns = {"system": Message("system", "s"), "user": Message("user", "q"), "assistant": Message("assistant", "a")}
-    turns[role] = replace(turns[role], content="fox " * 30_000)
+    turns[role] = structs.replace(turns[role], content="fox " * 30_000)
     outcomes = small.prove([GOOD, talk(*turns.values()), GOOD])
     assert [isinstance(outcome, Drop) for outcome in outcomes] == [False, True, False]
     assert isinstance(outcomes[1], Drop)
@@ -70,9 +71,9 @@ def test_r20_a_tool_description_or_a_deep_schema_is_the_rows_doing_too(renderer:
         "{%- macro show(v) -%}{%- if v is mapping -%}{%- for k in v -%}{{- show(v[k]) -}}{%- endfor -%}"
         "{%- endif -%}{%- endmacro -%}{%- for t in tools or [] -%}{{- show(t) -}}{%- endfor -%}"
     )
-    wide = replace(GOOD, tools=({"name": "f", "description": "x" * 200_000},))
+    wide = structs.replace(GOOD, tools=({"name": "f", "description": "x" * 200_000},))
     assert dropped(with_template(renderer, tools + CHATML, max_characters=100_000), wide).reason == "too_long"
-    deep = replace(GOOD, tools=({"name": "f", "parameters": nested(80)},))
+    deep = structs.replace(GOOD, tools=({"name": "f", "parameters": nested(80)},))
     assert dropped(with_template(renderer, macro + CHATML), deep).reason == "too_long"
 
 
@@ -187,8 +188,8 @@ def test_d5_arguments_nested_too_deeply_are_dropped(renderer: Renderer, levels: 
     turn = Message("assistant", None, tool_calls=(ToolCall("f", nested(levels)),))
     for row in (
         talk(Message("user", "a"), turn),
-        replace(GOOD, tools=(nested(levels),)),
-        replace(GOOD, template_arguments=nested(levels)),
+        structs.replace(GOOD, tools=(nested(levels),)),
+        structs.replace(GOOD, template_arguments=nested(levels)),
     ):
         drop = dropped(renderer, row)
         assert drop.reason == "nested_too_deep"
@@ -209,7 +210,7 @@ def test_d6_deep_rows_end_alike_whatever_the_workers(renderer: Renderer) -> None
     def rows() -> Iterator[Conversation]:
         for number in range(ROWS_WORTH_WORKERS + 10):
             deep = nested(900) if number % 500 == 3 else {}
-            yield replace(GOOD, address=Address("rows.jsonl", number), template_arguments=deep)
+            yield structs.replace(GOOD, address=Address("rows.jsonl", number), template_arguments=deep)
 
     def result(workers: int) -> tuple[list[Drop | Change], list[int]]:
         entries: list[Drop | Change] = []

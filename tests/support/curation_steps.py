@@ -6,11 +6,12 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from msgspec.structs import replace
 
 from tutelage.curate.step import Decisions, Edited, Outcome, Split
 from tutelage.curate.store import Rows

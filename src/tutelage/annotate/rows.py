@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from tutelage.annotate.workspace import Rated, Workspace
 from tutelage.curate.row_json import row_json, with_metadata

@@ -23,7 +23,7 @@ from tutelage.system.source_code import source_code_sha256
 
 DECIDING_ROOMS = (tutelage.formats, tutelage.curate)
 DECIDING_PACKAGES = ("tutelage.formats", "tutelage.curate", "tutelage.system", "tutelage")
-DECIDING_LIBRARIES = ("numpy", "pyarrow", "ftfy", "py3langid", "rapidfuzz", "glin-profanity")
+DECIDING_LIBRARIES = ("msgspec", "numpy", "pyarrow", "ftfy", "py3langid", "rapidfuzz", "glin-profanity")
 KEY_DIGITS = 16
 
 

@@ -140,6 +140,8 @@ class ByteStream:
                 start = stream.read(len(ZSTD_MAGIC))
             if start == ZSTD_MAGIC:
                 return open_zstd(self.path)
-            return gzip.open(self.path, "rb") if start.startswith(GZIP_MAGIC) else self.path.open("rb")
+            if start.startswith(GZIP_MAGIC):
+                return gzip.open(self.path, "rb")
+            return io.BufferedReader(io.FileIO(self.path), _CHUNK_BYTES)
         except OSError as error:
             raise self._read_error(error) from error

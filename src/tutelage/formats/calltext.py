@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from tutelage.formats.names import TOOL_SENTENCES
 from tutelage.formats.rawrow import RowError

@@ -10,6 +10,7 @@ from typing import Any
 from tutelage.formats.bytestream import ByteStream
 from tutelage.formats.names import TURN_KEYS, WRAPPER_KEYS
 from tutelage.formats.nested import (
+    SHARED_COLUMNS,
     DuplicateKeyObject,
     ExactDecoder,
     SharedEndings,
@@ -17,6 +18,7 @@ from tutelage.formats.nested import (
     duplicate_key_in,
     duplicate_key_sentence,
 )
+from tutelage.formats.quick_decoder import QuickDecoder
 from tutelage.formats.rawrow import (
     LONE_SURROGATE,
     RawRow,
@@ -39,8 +41,6 @@ _SIDE_BY_SIDE = re.compile(rb"\}[ \t]*\{")
 RowTests = tuple[Callable[[Mapping[str, Any]], bool], Callable[[Mapping[str, Any]], bool], Callable[[str], None]]
 """Whether an object is a row by itself, whether it is one for sure, whatever list it holds, and what takes a note."""
 
-_LINE_ENDS = frozenset({"\n", "", "\r\n"})
-
 
 def json_lines(stream: ByteStream, display_name: str) -> RawRows:
     """Rows of a JSON lines file, in constant memory; blank lines are no rows.
@@ -49,40 +49,42 @@ def json_lines(stream: ByteStream, display_name: str) -> RawRows:
         stream: the file.
         display_name: its name in addresses.
     """
-    line_number, decoder, shared_values, shared_endings = 0, ExactDecoder(), SharedValues(), SharedEndings()
+    line_number, quick, exact = 0, QuickDecoder(), ExactDecoder()
+    shared_values, shared_endings = SharedValues(), SharedEndings()
     for line in stream.lines():
         line_number += 1
-        if line.isspace() or not line:
-            continue
-        try:
-            text = line.decode("utf-8")
-            cached_value = shared_endings.decoded(text, decoder)
-            value = _decoded_value(text, decoder) if cached_value is None else cached_value
-        except (ValueError, RecursionError) as error:
-            address = Address(display_name, line_number)
-            yield from _side_by_side(line, address, decoder) or [_retry_without_bom(line, address, error)]
-            continue
-        address = Address(display_name, line_number)
-        row = checked_row(address, value, text, decoder, check_surrogates=may_hold_surrogate(text))
-        if cached_value is None and isinstance(row, RawRow):
-            shared_values.share(value)
-            shared_endings.add(text, value)
-        yield row
+        value = shared_endings.decoded(line, quick)
+        if value is None:
+            value = quick.container(line)
+            if type(value) is not dict:
+                yield from _exact_rows(line, Address(display_name, line_number), exact, shared_values)
+                continue
+            if not SHARED_COLUMNS.isdisjoint(value):
+                shared_values.share(value)
+                shared_endings.add(line, value)
+        yield RawRow(Address(display_name, line_number), value, False, line)
     if stream.damage is not None:
         yield stream.damage_drop(Address(display_name, line_number + 1))
 
 
-def _decoded_value(text: str, decoder: json.JSONDecoder) -> Any:
-    """What `json.loads` gives, a little sooner for a line that begins with its value and ends right after it."""
+def _exact_rows(line: bytes, address: Address, decoder: ExactDecoder, shared_values: SharedValues) -> RawRows:
+    """The row of a line that the quick decoder passed on, or the Drop; nothing of a blank line."""
+    if line.isspace() or not line:
+        return
     try:
-        value, end = decoder.raw_decode(text)
-    except json.JSONDecodeError:
-        return decoder.decode(text)
-    return value if text[end:] in _LINE_ENDS else decoder.decode(text)
+        text = line.decode("utf-8")
+        value = decoder.decode(text)
+    except (ValueError, RecursionError) as error:
+        yield from _side_by_side(line, address, decoder) or [_retry_without_bom(line, address, error)]
+        return
+    row = checked_row(address, value, line, decoder, check_surrogates=may_hold_surrogate(text))
+    if isinstance(row, RawRow):
+        shared_values.share(value)
+    yield row
 
 
 def checked_row(
-    address: Address, value: Any, text: str, decoder: ExactDecoder, *, check_surrogates: bool
+    address: Address, value: Any, text: str | bytes, decoder: ExactDecoder, *, check_surrogates: bool
 ) -> RawRow | Drop:
     """A decoded JSON text as a row, or the Drop that says why it is none: no object, no text, or a key lost in it.
 

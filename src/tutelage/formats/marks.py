@@ -6,8 +6,9 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from tutelage.formats.names import MARKS, TURN_LISTS
 from tutelage.formats.rawrow import RowError, json_type

@@ -10,6 +10,7 @@ from collections import Counter
 from typing import Any, Final
 
 from tutelage.formats.names import DEFAULT_FIELDS
+from tutelage.formats.quick_decoder import QuickDecoder
 from tutelage.formats.rawrow import LONE_SURROGATE, RowError, has_surrogate, may_hold_surrogate
 
 DEPTH_MAX: Final = 100
@@ -22,7 +23,9 @@ SHARED_BYTES_KEPT: Final = 1 << 21
 UNSHARED_MAX: Final = 256
 """So many values more that no row before had than such as one had: a file's values are then each row's own."""
 
-_SHARED_COLUMNS = frozenset(DEFAULT_FIELDS.tools)
+SHARED_COLUMNS: Final = frozenset(DEFAULT_FIELDS.tools)
+"""Columns that rows of a file often have alike."""
+
 _CONTAINERS = frozenset({dict, list})
 _PLAIN = frozenset({str, int, bool})
 _PYTHON_TOKEN = re.compile(
@@ -45,6 +48,11 @@ def document(text: str, reason: str, where: str, *, not_json: str | None = None)
     Raises:
         RowError: `reason`; `lone_surrogate`, `duplicate_key` or `nested_too_deep` for a document that is JSON.
     """
+    quick_value = _QUICK.container(text.encode("utf-8", "surrogatepass"))
+    if quick_value is not None:
+        if not is_simple(text):
+            holds_null(quick_value, where, not_json=not_json)
+        return quick_value
     try:
         value = _DECODER.decode(text)
     except ValueError as error:
@@ -95,11 +103,13 @@ def holds_null(value: Any, where: str, *, not_json: str | None = None) -> bool:
     return nulls
 
 
-def is_simple(text: str) -> bool:
+def is_simple(text: str | bytes) -> bool:
     """Whether a JSON text shows that its value holds no null, and is nested no deeper than `holds_null` lets pass.
 
     Brackets nest no deeper than they are many; those between quotes, and the word, only make the text not simple.
     """
+    if isinstance(text, bytes):
+        return b"null" not in text and text.count(b"{") + text.count(b"[") <= DEPTH_MAX
     return "null" not in text and text.count("{") + text.count("[") <= DEPTH_MAX
 
 
@@ -167,7 +177,7 @@ class SharedValues:
         """Put the equal value of an earlier row in the place of each that rows of a file have alike."""
         if self._unshared > UNSHARED_MAX:
             return
-        for name in _SHARED_COLUMNS:
+        for name in SHARED_COLUMNS:
             value = fields.get(name)
             if type(value) in _CONTAINERS:
                 fields[name] = self._shared(value)
@@ -196,51 +206,46 @@ class SharedEndings:
     """
 
     def __init__(self) -> None:
-        self._cache: dict[str, Any] = {}
-        self._name, self._key_text = "", ""
+        self._cache: dict[bytes, Any] = {}
+        self._name, self._key_text = "", b""
         self._bytes_left = SHARED_BYTES_KEPT
         self._unshared = 0
 
-    def decoded(self, text: str, decoder: json.JSONDecoder) -> dict[str, Any] | None:
+    def decoded(self, line: bytes, decoder: QuickDecoder) -> dict[str, Any] | None:
         """The row of a line that ends in a known way; None where it does not, or is not plainly such a row."""
-        if not self._key_text or self._unshared > UNSHARED_MAX or (position := text.rfind(self._key_text)) < 0:
+        if not self._key_text or self._unshared > UNSHARED_MAX or (position := line.rfind(self._key_text)) < 0:
             return None
-        ending_value = self._cache.get(text[position:])
+        ending_value = self._cache.get(line[position:])
         if ending_value is None:
             return None
-        head = text[:position].rstrip(" \t\r\n")
-        try:
-            value, end = decoder.raw_decode(f"{head[:-1]}}}")
-        except (ValueError, RecursionError):
-            return None
-        if head[-1:] != "," or end != len(head) or type(value) is not dict or not value or self._name in value:
+        head = line[:position].rstrip(b" \t\r\n")
+        value = decoder.container(head[:-1] + b"}") if head[-1:] == b"," else None
+        if not value or self._name in value:
             return None
         self._unshared = max(0, self._unshared - 1)
-        value[self._name] = ending_value
-        return value
+        row: dict[str, Any] = value  # it ends in a brace
+        row[self._name] = ending_value
+        return row
 
-    def add(self, text: str, value: Any) -> None:
+    def add(self, line: bytes, value: Any) -> None:
         """Keep how a line ends whose row has been decoded whole."""
         if self._unshared > UNSHARED_MAX or type(value) is not dict or not value:
             return
         name = next(reversed(value))
-        if name not in _SHARED_COLUMNS or type(value[name]) not in _CONTAINERS:
+        if name not in SHARED_COLUMNS or type(value[name]) not in _CONTAINERS:
             return
         self._unshared += 1
-        key_text = f'"{name}":'
-        ending = text[max(0, text.rfind(key_text)) :]
+        key_text = f'"{name}":'.encode()
+        ending = line[max(0, line.rfind(key_text)) :]
         if len(ending) > self._bytes_left or (self._name and name != self._name) or not self._is_ending(ending, name):
             return
         self._name, self._key_text = name, key_text
         self._bytes_left -= len(ending)
         self._cache[ending] = value[name]
 
-    def _is_ending(self, ending: str, name: str) -> bool:
-        try:
-            parsed = _DECODER.decode("{" + ending)
-        except (ValueError, RecursionError):
-            return False
-        return list(parsed) == [name] and _DECODER.is_finite and not _DECODER.has_duplicate_key
+    def _is_ending(self, ending: bytes, name: str) -> bool:
+        parsed = _QUICK.container(b"{" + ending)
+        return type(parsed) is dict and list(parsed) == [name]
 
 
 class DuplicateKeyObject(dict[str, Any]):
@@ -275,6 +280,7 @@ def duplicate_key_sentence(key: str) -> str:
 
 
 _DECODER: Final = ExactDecoder()
+_QUICK: Final = QuickDecoder()
 
 
 def json_of_python(text: str) -> str | None:

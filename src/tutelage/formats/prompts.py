@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from tutelage.formats import read
 from tutelage.formats.names import DEFAULT_FIELDS, ROLES, TURN_KEYS, Fields, fields_for

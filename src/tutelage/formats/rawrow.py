@@ -16,13 +16,13 @@ class RawRow:
     """One row as the file has it: column name -> value, None where a cell is null.
 
     `filled`: the file cannot tell a null inside a nested column from a key that is not there.
-    `text`: the JSON that all of it was decoded from, where it was, and its numbers are finite.
+    `text`: the JSON that all of it was decoded from, where it was, and its numbers are finite; of a line its bytes.
     """
 
     address: Address
     fields: Mapping[str, Any]
     filled: bool = False
-    text: str | None = None
+    text: str | bytes | None = None
 
 
 RawRows = Iterator[RawRow | Drop]

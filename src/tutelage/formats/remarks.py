@@ -79,18 +79,21 @@ class RowContext:
         text: the JSON that the row was decoded from, where it was, and its numbers are finite.
         schemas: for each tool that the row offers, the JSON Schema of its parameters.
         mask_hides: whether the row's turns show that `mask` hides a turn from the loss; None while nobody has asked.
+        has_side_columns: whether the row has a column that may stand beside a conversation, such as a system text.
         wrapped_results: whether a tool's turn spells the marks around its result.
         tree_paths: which paths of a tree of messages are read: the one that was kept, or all.
     """
 
     remarks: FileRemarks
     filled: bool = False
-    text: str | None = None
+    text: str | bytes | None = None
     schemas: Mapping[str, Any] = field(default_factory=dict)
     mask_hides: bool | None = None
     wrapped_results: bool = False
+    has_side_columns: bool = True
     tree_paths: TreePaths = "kept"
 
-    def begin(self, *, filled: bool, text: str | None) -> None:
+    def begin(self, *, filled: bool, text: str | bytes | None, has_side_columns: bool = True) -> None:
         """Forget the row before."""
         self.filled, self.text, self.schemas, self.wrapped_results = filled, text, NO_SCHEMAS, False
+        self.has_side_columns = has_side_columns

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from tutelage.errors import DataError
 from tutelage.formats.bytestream import ByteStream
@@ -194,16 +196,17 @@ def survey(rows: RawRows, table: ShapeTable, recognition: Recognition | None = N
     """Count the keys and shapes of all rows."""
     result = Survey()
     patterns = result.patterns
+    settled = set() if recognition is None else recognition.settled
     for row in rows:
-        result.rows += 1
         if isinstance(row, Drop):
             result.broken[row.reason] += 1
             result.first_broken = result.first_broken or row
         else:
             pattern = pattern_of(row.fields)
             patterns[pattern] += 1
-            if recognition is not None:
+            if recognition is not None and pattern not in settled:
                 recognition.add(pattern, row.fields)
+    result.rows = patterns.total() + result.broken.total()
     # Shapes depend on which columns hold a value, and rows share few such patterns.
     for pattern, count in patterns.items():
         present: dict[str, Any] = dict.fromkeys(pattern, True)

@@ -7,7 +7,9 @@ closed is asked of the template, and only a tag closes itself where the template
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from tutelage.render.chat_template.message_format import ARGUMENT, CALL_ID, FUNCTION, VALUE
 from tutelage.render.chat_template.reasoning import OpenBlock, has_reasoning_tags, names_reasoning

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from msgspec import structs
+
 from tutelage.render.chat_template.message_format import ReasoningField, message_format_of
 from tutelage.render.chat_template.template import ChatTemplate, TemplateRefusal
 from tutelage.render.rewrites import with_reasoning_in_field
@@ -97,7 +99,7 @@ class Remedies:
                 results.append(outcome)
             else:
                 worked.add(remedy)
-                results.append(replace(outcome, detail=f"{outcome.detail}; the turn is proven with {remedy}"))
+                results.append(structs.replace(outcome, detail=f"{outcome.detail}; the turn is proven with {remedy}"))
         return results
 
     def _first_remedy(
@@ -134,20 +136,20 @@ class Remedies:
         for name, flag in self._renderer.effective_arguments:
             text = f"render.template_arguments = {{{name} = {json.dumps(flag)}}}"
             arguments = {**row.template_arguments, name: flag}
-            yield Remedy(text, self._variant(turns), replace(row, template_arguments=arguments))
+            yield Remedy(text, self._variant(turns), structs.replace(row, template_arguments=arguments))
         if reason == "reasoning_not_in_reply":
             for field in self._fields:
                 text = f'render.reasoning_field = "{field}"'
                 yield Remedy(text, self._variant(turns, "reasoning_field", field), row)
             moved = tuple(_reasoning_in_content(message) for message in row.messages)
             text = "the reasoning in the content, as <think>...</think>"
-            yield Remedy(text, self._variant(turns), replace(row, messages=moved))
+            yield Remedy(text, self._variant(turns), structs.replace(row, messages=moved))
         elif self._renderer.form.writes_reasoning:
             fields = tuple(with_reasoning_in_field(message) for message in row.messages)
             text = "the reasoning of the content in a field of its own"
-            yield Remedy(text, self._variant(turns), replace(row, messages=fields))
+            yield Remedy(text, self._variant(turns), structs.replace(row, messages=fields))
         for text, messages in _other_messages(row.messages, reason):
-            yield Remedy(text, self._variant(turns), replace(row, messages=messages))
+            yield Remedy(text, self._variant(turns), structs.replace(row, messages=messages))
 
     def _without_one_stop(self, row: Conversation, turns: Literal["all", "last"]) -> Iterator[Remedy]:
         """For templates that write a stop token inside a turn: a model that is to write on must not stop there."""
@@ -201,14 +203,14 @@ def _through_failed_turn(
     index = _INDEX.match(drop.detail)
     if index is None or drop.reason == "control_token_in_text":
         return conversation, turns
-    return replace(conversation, messages=conversation.messages[: int(index[1]) + 1]), "last"
+    return structs.replace(conversation, messages=conversation.messages[: int(index[1]) + 1]), "last"
 
 
 def _reasoning_in_content(message: Message) -> Message:
     if not (message.reasoning or "").strip():
         return message
     thought = (message.reasoning or "").strip()
-    return replace(message, reasoning=None, content=f"<think>\n{thought}\n</think>\n\n{message.content or ''}")
+    return structs.replace(message, reasoning=None, content=f"<think>\n{thought}\n</think>\n\n{message.content or ''}")
 
 
 def _other_messages(messages: tuple[Message, ...], reason: str) -> Iterator[tuple[str, tuple[Message, ...]]]:
@@ -219,20 +221,20 @@ def _other_messages(messages: tuple[Message, ...], reason: str) -> Iterator[tupl
     if reason == "prompt_not_a_prefix":
         if earlier and earlier[-1].role == last.role == "assistant" and not earlier[-1].tool_calls:
             joined = "\n\n".join(content for content in (earlier[-1].content, last.content) if content)
-            yield "the reply before it in the same message", (*earlier[:-1], replace(last, content=joined))
-        bare = (replace(message, content=None) if message.tool_calls else message for message in earlier)
+            yield "the reply before it in the same message", (*earlier[:-1], structs.replace(last, content=joined))
+        bare = (structs.replace(message, content=None) if message.tool_calls else message for message in earlier)
         yield "no words beside the calls before it", (*bare, last)
     if reason == "reasoning_not_in_reply":
-        without = (replace(with_reasoning_in_field(message), reasoning=None) for message in messages)
+        without = (structs.replace(with_reasoning_in_field(message), reasoning=None) for message in messages)
         yield "its reasoning left out", tuple(without)
 
 
 def _with_flat_arguments(message: Message) -> Message:
     calls = (
-        replace(call, arguments={name: _as_text(value) for name, value in call.arguments.items()})
+        structs.replace(call, arguments={name: _as_text(value) for name, value in call.arguments.items()})
         for call in message.tool_calls
     )
-    return replace(message, tool_calls=tuple(calls))
+    return structs.replace(message, tool_calls=tuple(calls))
 
 
 def _as_text(value: Any) -> Any:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+
+from msgspec.structs import replace
 
 from tutelage.render.chat_template.message_format import MessageFormat, TemplateMessage
 from tutelage.render.chat_template.reasoning import leading_block

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from tutelage.render.chat_template.reasoning import leading_block, names_reasoning
 from tutelage.types import Change, Conversation, Message

@@ -13,6 +13,8 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from msgspec import structs
+
 from tutelage.render.chat_template.reasoning import (
     OpenBlock,
     has_reasoning_tags,
@@ -122,7 +124,7 @@ class TurnWriter:
         if not (in_history and reply.suffix.endswith(trailer)):
             return reply
         suffix = reply.suffix[: len(reply.suffix) - len(trailer)]
-        calls = replace(row.conversation.messages[index], content=None, reasoning=None)
+        calls = structs.replace(row.conversation.messages[index], content=None, reasoning=None)
         require_text(index, calls, reply.body + suffix)
         if self.missing_stop == "drop" or self.stop.search(suffix):
             return replace(reply, suffix=suffix)
@@ -166,7 +168,7 @@ class TurnWriter:
         if message is None:
             return None
         remarks = self._missing_reasoning(row, index, block, prompt, block.closing)
-        conversation = replace(row.conversation, messages=(*messages[:index], message, *messages[index + 1 :]))
+        conversation = structs.replace(row.conversation, messages=(*messages[:index], message, *messages[index + 1 :]))
         changed_row = RenderedRow(conversation, row.template, row.form)
         try:
             finished = changed_row.render(index + 1, generation_prompt=False)
@@ -298,7 +300,7 @@ class TurnWriter:
         reply_text = self._through_stop(finished[span.start :], len(text))
         content = message.content or ""
         if message.reasoning and message.reasoning.strip():
-            require_text(index, replace(message, reasoning=None), reply_text)
+            require_text(index, structs.replace(message, reasoning=None), reply_text)
             closing = None if row.form.writes_reasoning else template_closing(row, index, block)
             thought = block.close(message.reasoning) if closing is None else message.reasoning.strip() + closing
             return Reply(thought + lead + text, suffix)
@@ -340,7 +342,7 @@ class TurnWriter:
                 return Reply(text, suffix)
             if opener.block is None:
                 return None
-            require_text(index, replace(message, reasoning=None), reply_text)
+            require_text(index, structs.replace(message, reasoning=None), reply_text)
             return Reply(opener.block.close(message.reasoning or "") + opener.lead + text, suffix)
         if self.empty_reasoning == "drop":
             if opener.block is not None:
@@ -381,8 +383,7 @@ class TurnWriter:
         that is served has the header, and what follows it is what follows it after a question.
         """
         turn_alone = (Message("user", PROBE), row.conversation.messages[index])
-        conversation = replace(row.conversation, messages=turn_alone)
-        probe_row = RenderedRow(conversation, row.template, row.form)
+        probe_row = RenderedRow(structs.replace(row.conversation, messages=turn_alone), row.template, row.form)
         try:
             history = probe_row.render(1, generation_prompt=False)
             served = probe_row.render(1, generation_prompt=True)

@@ -1,7 +1,7 @@
 """Conversations -> proven Examples in several processes, in the order of the rows.
 
-Conversations go out to `system.workers` a chunk at a time, as plain tuples, and the chunk's Examples come back as
-columns (`example_codec`), its ledger entries as they are.
+Conversations go out to `system.workers` a chunk at a time, and the chunk's Examples come back as columns
+(`example_codec`), its ledger entries as they are.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import chain, islice
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 from tutelage.ledger import Ledger
@@ -20,7 +19,7 @@ from tutelage.render.example_codec import ExampleColumns, columns_of
 from tutelage.render.renderer import Renderer
 from tutelage.render.row_size import too_deep
 from tutelage.system.workers import Workers, default_workers, serve
-from tutelage.types import Address, Change, Conversation, Drop, Example, Message, Proven
+from tutelage.types import Address, Change, Conversation, Drop, Example, Proven
 
 CHUNK_ROWS = 256
 """Rows proven together: enough to keep a tokenizer's threads busy, few enough to stream."""
@@ -33,11 +32,6 @@ Entry = Drop | Change
 Outcome = Proven | Drop
 Chunk = list[Conversation | Entry]
 ProvenRow = tuple[Conversation, tuple[Example, ...]]
-
-_CONVERSATION_FIELDS, _MESSAGE_FIELDS, _ADDRESS_FIELDS = (
-    attrgetter(*(member.name for member in fields(kind))) for kind in (Conversation, Message, Address)
-)
-"""Every field in the order of the constructor, so that none stays behind when one is added."""
 
 
 class ChunkRow(NamedTuple):
@@ -132,7 +126,7 @@ def serve_worker() -> None:
     """The worker's side: it starts with a renderer."""
 
     def prepare(renderer: Renderer) -> Any:
-        return lambda rows: _prove_chunk(renderer, [_from_tuple(row) for row in rows])
+        return lambda rows: _prove_chunk(renderer, rows)
 
     serve(prepare)
 
@@ -173,7 +167,7 @@ def _by_workers(chunks: Iterable[Chunk], renderer: Renderer, workers: int) -> Ge
             rows = _conversations(chunk)
             deep = [too_deep(row) for row in rows]  # these do not pass the pipe, and are dropped anyway
             sent_rows = [row for row, drop in zip(rows, deep, strict=True) if drop is None]
-            under_way.append((chunk, deep, pool.submit([_to_tuple(row) for row in sent_rows])))
+            under_way.append((chunk, deep, pool.submit(sent_rows)))
             if len(under_way) > CHUNKS_AHEAD * workers:
                 yield _proven_chunk(*under_way.popleft())
         while under_way:
@@ -200,16 +194,5 @@ def _merged(chunk: Chunk, deep: Sequence[Drop | None], answer: _Answer) -> Prove
     return ProvenChunk(rows, answer.columns)
 
 
-def _where(rows: Sequence[tuple[Any, ...]]) -> str:
-    return f"rows from {_from_tuple(rows[0]).address} on"
-
-
-def _to_tuple(row: Conversation) -> tuple[Any, ...]:
-    """A conversation as a plain tuple: pickling frozen dataclasses runs Python code for each of them."""
-    messages, address, *others = _CONVERSATION_FIELDS(row)
-    return [_MESSAGE_FIELDS(message) for message in messages], _ADDRESS_FIELDS(address), *others
-
-
-def _from_tuple(row: tuple[Any, ...]) -> Conversation:
-    messages, address, *others = row
-    return Conversation(tuple([Message(*message) for message in messages]), Address(*address), *others)
+def _where(rows: Sequence[Conversation]) -> str:
+    return f"rows from {rows[0].address} on"

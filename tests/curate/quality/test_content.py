@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from tests.curate.quality.rows import HERE, chat, finding
 from tests.evaluate.test_language import REPLIES

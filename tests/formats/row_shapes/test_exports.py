@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from tests.formats.row_shapes.conftest import ROWS
 from tutelage.types import Message, ToolCall

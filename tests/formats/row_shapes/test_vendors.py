@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from tests.formats.row_shapes.conftest import ROWS
 from tutelage.errors import DataError

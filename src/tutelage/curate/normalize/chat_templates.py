@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final, Literal, cast
+
+from msgspec.structs import replace
 
 from tutelage.curate.prose import outside_backticks
 from tutelage.types import Conversation, Message, Role

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
+
+from msgspec.structs import replace
 
 from tutelage.curate.excerpts import excerpt
 from tutelage.curate.normalize.special_texts import special_texts

@@ -6,10 +6,11 @@ Reasoning and arguments of calls are trained like other text, and looked at like
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from tutelage.config.curation_quality import PersonalSettings

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from tutelage.formats.metadata import filter_metadata, metadata_of
 from tutelage.formats.names import DEFAULT_FIELDS

@@ -33,10 +33,12 @@ class Recognition:
 
     Attributes:
         fitting: shape -> examined rows that fit it.
+        settled: columns of which enough rows were examined.
     """
 
     def __init__(self, base_needs: Callable[[Mapping[str, Any]], int]) -> None:
         self.fitting: Counter[str] = Counter()
+        self.settled: set[Pattern] = set()
         self._base_needs = base_needs
         self._rows = 0
         self._pattern_rows: Counter[Pattern] = Counter()
@@ -51,6 +53,7 @@ class Recognition:
             candidates = tuple(shape for shape in recognizable() if shape.may_fit(columns))
             self._candidates[pattern] = candidates
         elif not candidates or self._rows >= SAMPLED_ROWS or self._pattern_rows[pattern] >= PATTERN_ROWS:
+            self.settled.add(pattern)
             return
         self._rows += 1
         if candidates:

@@ -6,9 +6,11 @@ A curation does the rest: what is dropped is in its ledger, its step `mix` weigh
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from tutelage import formats
 from tutelage.config import Settings
