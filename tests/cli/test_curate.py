@@ -68,6 +68,7 @@ def test_a_dry_run_names_the_steps_that_it_does_not_take(curate: Callable[..., R
     assert "quality: 4 in, 4 out" in ran.out
     assert "not taken, as it must see all rows: exact_duplicates (one row goes on of rows" in ran.err
     assert curate("--dry-run", "--json").lines[0]["left_out"] == ["exact_duplicates"]
+    assert curate("--dry-run", "--json", "--limit", "1").lines[0]["in"] == 1
     assert not (tmp_path / "out").exists()
 
 

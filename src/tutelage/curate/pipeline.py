@@ -102,7 +102,7 @@ def sample(request: CurationRequest, *, rows: int = SAMPLE_ROWS) -> Curated:
     steps = [step for step in all_steps if not isinstance(step, CorpusStep)]
     ledger, funnel = Ledger(), Funnel()
     stored = []
-    for number, row in enumerate(_first_rows(request, ledger, rows)):
+    for number, row in enumerate(_first_rows(request, ledger, min(rows, request.max_rows or rows))):
         address = row.address
         stored.append(StoredRow(row_json(row), address.file, address.number, address.unit, number))
     funnel.add([READ], ledger.rows_in, len(stored), _read_counts(ledger))
