@@ -12,6 +12,7 @@ from tutelage.cli.curate import Changed, MaxRows, NoPage, Workers, required_out
 from tutelage.cli.data_options import AsJson
 from tutelage.cli.generate_rows import add_generators
 from tutelage.cli.tasks_recipe import asked_tasks
+from tutelage.cli.train_options import Size, with_size
 from tutelage.config.settings import Settings
 from tutelage.curate.out_folder import CARD, EVALUATION, HELD_OUT, MANIFEST, PAGE
 from tutelage.errors import SourceNotFoundError, command
@@ -59,6 +60,7 @@ def tasks_command(
     out: Out = None,
     recipe: Config = None,
     changed: Changed = None,
+    size: Size = None,
     data_folder: DataFolder = None,
     hold_out: HoldOut = None,
     tokenizer: Tokenizer = None,
@@ -85,7 +87,7 @@ def tasks_command(
     named = {"data_folder": data_folder, "hold_out": hold_out, "tokenizer": tokenizer}
     # As TOML, so that a name that looks like a number stays a text.
     options = [f"synthesize.tasks.{tomli_w.dumps({name: value}).strip()}" for name, value in named.items() if value]
-    asked = asked_tasks(sources, recipe, [*(changed or []), *options], log=errors.write_line)
+    asked = asked_tasks(sources, recipe, [*with_size(changed, size), *options], log=errors.write_line)
     settings, tasks = asked.settings, read_tasks(asked.tasks)
     folder = settings.synthesize.tasks.data_folder
     present, missing = present_tasks(tasks, folder)
@@ -106,7 +108,7 @@ def tasks_command(
         )  # fmt: skip
     _report(terminal, made, folder_out, as_json=as_json)
     if asked.recipe is not None and not as_json:
-        terminal.write_line(f"next: {command('train', asked.recipe)}")
+        terminal.write_line(f"next: {command('train', asked.recipe, *([] if size is None else ['--size', size]))}")
 
 
 def _present(present: list[Task], missing: list[Task], errors: Terminal) -> list[Task]:
