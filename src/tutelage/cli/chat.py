@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -43,9 +44,9 @@ def chat(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of what is drawn: the same seed, the same reply.")] = 0,
     adapter: Adapters = None,
 ) -> None:
-    """Talk to what a run trained. /reset starts over, /quit or Ctrl-D ends; questions may also come from a pipe.
+    """Talk to what a run trained. /help lists what can be said beside questions, /quit or Ctrl-D ends.
 
-    With --adapter NAME=FOLDER_OR_RUN: /use NAME lets another adapter answer from here on, /adapters lists them.
+    Questions may also come from a pipe. With --adapter NAME=FOLDER_OR_RUN more adapters can be asked: /use NAME.
     """
     if base and compare:
         raise ConfigError("--base and --compare contradict each other", fix="give one of them")
@@ -68,6 +69,42 @@ def chat(
         max_new_tokens=max_new_tokens,
         sampling=sampling,
     )
+
+
+HELP = (
+    ("/use NAME", "another one answers from here on; the conversation goes on"),
+    ("/base, /tuned", "the original model, or what the run trained, answers"),
+    ("/both", "they answer side by side"),
+    ("/adapters", "who can answer"),
+    ("/system TEXT", "another system prompt, and a new conversation; without TEXT: none"),
+    ("/reset", "a new conversation"),
+    ("/quit", "ends, as Ctrl-D does"),
+)
+
+
+@dataclass
+class _Table:
+    """Who answers, and what each was told and said.
+
+    Attributes:
+        opening: turns that each conversation begins with.
+        answering: names, of those that the run's models answer to.
+        histories: of each of them.
+    """
+
+    opening: list[Message]
+    answering: list[str]
+    histories: dict[str, list[Message]] = field(default_factory=dict)
+
+    def start_over(self) -> None:
+        """Forget what was said."""
+        self.histories = {name: list(self.opening) for name in self.answering}
+
+    def seat(self, names: list[str]) -> None:
+        """Let these answer from here on; who comes new takes over the conversation of the first that answered."""
+        said = self.histories[self.answering[0]]
+        self.histories = {name: list(self.histories.get(name, said)) for name in names}
+        self.answering = names
 
 
 class _Printer:
@@ -121,43 +158,65 @@ def chat_session(
         if model is not None:
             use_generation_attention(model)
     system_prompt = trained_model.system_prompt if system is None else system
-    opening_messages = [Message("system", system_prompt)] if system_prompt else []
+    opening = [Message("system", system_prompt)] if system_prompt else []
     if system_prompt and prompt is None:
         out.print(Text(f"system: {system_prompt}", style="dim"))
-    answering = list(trained_model.names) if compare else ["base" if base else "tuned"]
-    histories = {name: list(opening_messages) for name in answering}
+    table = _Table(opening, list(trained_model.names) if compare else ["base" if base else "tuned"])
+    table.start_over()
     for question in _questions(out, prompt):
-        command, _, argument = question.partition(" ")
-        if command == "/reset":
-            histories = {name: list(opening_messages) for name in answering}
-            continue
-        if command in ("/use", "/adapters"):
-            if (name := _chosen(out, trained_model, argument, answering)) is not None:
-                histories = {name: histories[answering[0]]}  # the conversation goes on with another at the table
-                answering = [name]
+        if prompt is None and question.startswith("/") and _obeyed(out, trained_model, table, question):
             continue
         replies = {}
-        for name in answering:
-            histories[name].append(Message("user", question))
-            stream = None if compare else out
+        for name in table.answering:
+            history = table.histories[name]
+            history.append(Message("user", question))
+            stream = None if len(table.answering) > 1 else out
             with trained_model.as_named(name) as model:
-                replies[name] = _reply(model, trained_model.renderer, histories[name], stream, max_new_tokens, sampling)
-            histories[name].append(Message("assistant", replies[name]))
-        if compare:
+                replies[name] = _reply(model, trained_model.renderer, history, stream, max_new_tokens, sampling)
+            history.append(Message("assistant", replies[name]))
+        if len(table.answering) > 1:
             _side_by_side(out, replies)
 
 
-def _chosen(out: Terminal, trained_model: TrainedModel, name: str, answering: list[str]) -> str | None:
-    """The one who answers from here on; None where the list of names is all that was wanted, or can be said."""
-    name = name.strip()
-    if len(answering) == 1 and name in trained_model.names:
-        return name
-    if len(answering) > 1:
-        out.print(Text("All answer, as --compare asks; start without it to choose one.", style="dim"))
-    elif name:
-        out.print(Text(f"There is no '{name}' here.", style="yellow"))
-    out.print(Text("  ".join(f"[{name}]" if name in answering else name for name in trained_model.names), style="dim"))
-    return None
+def _obeyed(out: Terminal, trained_model: TrainedModel, table: _Table, line: str) -> bool:
+    """Do what a command says; False where the line is none, as a path may be."""
+    command, _, argument = line.partition(" ")
+    argument = argument.strip()
+    if command == "/help":
+        for form, sentence in HELP:
+            out.print(Text(f"{form:<14} {sentence}", style="dim"))
+    elif command == "/reset":
+        table.start_over()
+    elif command == "/system":
+        table.opening = [Message("system", argument)] if argument else []
+        table.start_over()
+    elif command == "/both":
+        _seat(out, trained_model, table, ["base", "tuned"])
+    elif command in ("/base", "/tuned"):
+        _seat(out, trained_model, table, [command[1:]])
+    elif command == "/use" and argument:
+        _seat(out, trained_model, table, [argument])
+    elif command in ("/use", "/adapters"):
+        _show_names(out, trained_model, table)
+    else:
+        return False
+    return True
+
+
+def _seat(out: Terminal, trained_model: TrainedModel, table: _Table, names: list[str]) -> None:
+    missing = [name for name in names if name not in trained_model.names]
+    if not missing:
+        table.seat(names)
+        return
+    out.print(Text(f"There is no '{missing[0]}' here.", style="yellow"))
+    if missing[0] in ("base", "tuned"):
+        out.print(Text("Start with --compare, which opens both.", style="dim"))
+    _show_names(out, trained_model, table)
+
+
+def _show_names(out: Terminal, trained_model: TrainedModel, table: _Table) -> None:
+    names = (f"[{name}]" if name in table.answering else name for name in trained_model.names)
+    out.print(Text("  ".join(names), style="dim"))
 
 
 def _questions(out: Terminal, prompt: str | None) -> Iterator[str]:

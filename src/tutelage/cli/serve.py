@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -40,6 +41,10 @@ Timeout = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds that
 Drain = Annotated[
     int, typer.Option("--drain-seconds", min=0, help="What replies under way may still take once it is to end.")
 ]
+RatingsFolder = Annotated[
+    Path | None,
+    typer.Option("--ratings", metavar="FOLDER", help="Where the page writes which reply people say is better."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No line for each request.")]
 
 
@@ -56,6 +61,7 @@ def serve(
     cache_tokens: CacheTokens = 32_768,
     timeout: Timeout = 600.0,
     drain_seconds: Drain = 30,
+    ratings: RatingsFolder = None,
     quiet: Quiet = False,
 ) -> None:
     """Serve runs to programs that speak OpenAI's API, beside the models they were trained from.
@@ -80,6 +86,7 @@ def serve(
     from tutelage.serve.asking import Limits
     from tutelage.serve.listening import is_loopback
     from tutelage.serve.listening import serve as listen
+    from tutelage.serve.ratings import Ratings
     from tutelage.serve.starting import service_of
 
     out = Terminal()
@@ -92,10 +99,12 @@ def serve(
         api_key=api_key,
         is_local=is_loopback(host),
         log=(lambda _line: None) if quiet else out.write_line,
+        ratings=None if ratings is None else Ratings(ratings),
     )
     name, number = listener.getsockname()[:2]
     address = f"[{name}]" if ":" in name else name
     out.write_line(f"Models: {', '.join(served.models)}")
+    out.write_line(f"Side by side in a browser: http://{address}:{number}/")
     out.write_line(f"Listening on http://{address}:{number}/v1 (Ctrl-C ends)")
     if listen(service, listener, drain_seconds=drain_seconds, log=out.write_line) == signal.SIGINT:
         raise KeyboardInterrupt

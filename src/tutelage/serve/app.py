@@ -12,20 +12,22 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as ASGIMessage
 
 from tutelage.builders.served_models import ServedModel
+from tutelage.errors import SaveError
 from tutelage.render.call_form import CallForm, call_form_of
 from tutelage.serve.asking import Asked, Limits, chat_asked, completion_asked, require_text
 from tutelage.serve.chat import chat_body, chat_chunks
 from tutelage.serve.completions import completion_body, completion_chunks
 from tutelage.serve.conversation import Underway, answering, submitted
 from tutelage.serve.grammars import GrammarMaker
-from tutelage.serve.problems import Problem, bad_field, of_fields
+from tutelage.serve.problems import Problem, bad_field, of_error, of_fields
+from tutelage.serve.ratings import Ratings, Verdict, talk_page
 from tutelage.serve.request_fields import ChatFields, CompletionFields
 from tutelage.serve.worker import Worker
 
@@ -47,6 +49,7 @@ class Service:
         limits: of one request.
         api_key: that requests must bring; None: none.
         is_local: it listens on this machine alone.
+        ratings: takes what people say is better on the page; None: nobody is asked.
         log: told a line for each request: path, status, tokens and seconds, and nothing that was said.
     """
 
@@ -58,6 +61,7 @@ class Service:
     log: Callable[[str], None]
     created: int = field(default_factory=lambda: int(time.time()))
     rendering: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "render"))
+    ratings: Ratings | None = None
     draining: bool = False
     _grammars: dict[str, GrammarMaker] = field(default_factory=dict)
     _call_forms: dict[str, CallForm | None] = field(default_factory=dict)
@@ -136,7 +140,29 @@ def application(service: Service) -> FastAPI:
     async def metrics() -> PlainTextResponse:
         return PlainTextResponse(_metrics(service.worker), media_type="text/plain; version=0.0.4")
 
+    _add_page(app, service)
     return app
+
+
+def _add_page(app: FastAPI, service: Service) -> None:
+    """The page to talk to two models, and where its verdicts go."""
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> HTMLResponse:
+        text, policy = talk_page(needs_key=service.api_key is not None, rates=service.ratings is not None)
+        headers = {"Content-Security-Policy": f"{policy}; frame-ancestors 'none'", "Cache-Control": "no-store"}
+        return HTMLResponse(text, headers=headers)
+
+    @app.post("/ratings", include_in_schema=False)
+    async def rate(request: Request) -> dict[str, bool]:
+        verdict = await _fields(service, request, Verdict)
+        if service.ratings is None:
+            raise Problem(404, "No ratings are taken: the server was started without --ratings FOLDER.")
+        try:
+            service.ratings.add(verdict)
+        except SaveError as error:
+            raise of_error(error, None, status=507) from error
+        return {"saved": True}
 
 
 def _body_schema(fields: type[BaseModel]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def of_fields(errors: Sequence[ErrorDetails]) -> Problem:
     return Problem(400, f"Invalid value for '{param}': {error['msg']}.", param=param, code=code)
 
 
-def of_error(error: TutelageError, param: str | None) -> Problem:
+def of_error(error: TutelageError, param: str | None, *, status: int = 400) -> Problem:
     """One of our own errors, which a request led to."""
     parts = [error.what, error.found, f"expected {error.expected}" if error.expected else None, error.fix]
-    return Problem(400, "; ".join(part for part in parts if part), param=param)
+    return Problem(status, "; ".join(part for part in parts if part), param=param)

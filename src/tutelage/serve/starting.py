@@ -8,6 +8,7 @@ from tutelage.builders.served_models import ServedEngine, ServedModels
 from tutelage.generate.engine import Session
 from tutelage.serve.app import Service
 from tutelage.serve.asking import Limits
+from tutelage.serve.ratings import Ratings
 from tutelage.serve.worker import Lane, Worker
 
 
@@ -20,6 +21,7 @@ def service_of(
     api_key: str | None,
     is_local: bool,
     log: Callable[[str], None],
+    ratings: Ratings | None = None,
 ) -> Service:
     """Start the worker, and give it to a service.
 
@@ -31,11 +33,12 @@ def service_of(
         api_key: that requests must bring; None: none.
         is_local: it listens on this machine alone.
         log: told a line for each request.
+        ratings: takes what people say is better on the page.
     """
     lanes = [_lane(engine, cache_tokens) for engine in served.engines]
     worker = Worker(lanes, most_replies=most_replies)
     worker.start()
-    return Service(served.models, worker, limits, api_key, is_local, log)
+    return Service(served.models, worker, limits, api_key, is_local, log, ratings=ratings)
 
 
 def _lane(served: ServedEngine, cache_tokens: int) -> Lane:
