@@ -49,6 +49,11 @@ def run(tiny_model_folder: Path, rows: list[dict[str, Any]], tmp_path_factory: p
     )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _compared_here(proof_here: None) -> None:
+    """Exports are compared in this process."""
+
+
 def signatures() -> str:
     lines = []
     for name in sorted(tt.__all__):

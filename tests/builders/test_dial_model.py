@@ -90,14 +90,15 @@ def test_an_adapter_at_its_scale_is_the_one_that_was_measured(
 
 
 def test_patterns_of_alpha_are_scaled_too(tmp_path: Path) -> None:
-    from tutelage.builders.dial_model import _scale
+    from tutelage.builders.dial_model import scale_pairs
 
     path = tmp_path / "adapter_config.json"
     path.write_text(json.dumps({"lora_alpha": 16, "alpha_pattern": {"q_proj": 3}, "r": 8}), encoding="utf-8")
-    _scale(path, 0.25)
+    scale_pairs(path, 0.25)
     assert json.loads(path.read_text(encoding="utf-8")) == {"lora_alpha": 4, "alpha_pattern": {"q_proj": 0.75}, "r": 8}
 
 
+@pytest.mark.usefixtures("proof_here")
 @pytest.mark.parametrize("name", ["lora", "full"])
 def test_the_folder_serves_as_the_run_was_trained(runs: Path, tmp_path: Path, quiet_screen: Screen, name: str) -> None:
     folder = Run(runs / name).export(tmp_path / "out", dial=0.5)

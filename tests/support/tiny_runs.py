@@ -110,3 +110,15 @@ def files_at_most() -> Callable[[int], AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return limited
+
+
+@pytest.fixture
+def proof_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports are compared in this process, as a fresh one takes seconds to import what is imported here."""
+    from tutelage.export import fresh_process, proof
+
+    def answer(request: Path, _asked: object, _done: object) -> None:
+        monkeypatch.setattr("sys.argv", ["fresh_process.py", str(request)])
+        fresh_process.main()
+
+    monkeypatch.setattr(proof, "_run", answer)

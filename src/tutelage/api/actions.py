@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tutelage.api.data import NO_DATA, Data, data_keywords
 from tutelage.api.run import Run, screen_here
+from tutelage.builders.export.request import PROMPTS, DtypeName
 from tutelage.config.keywords import from_keywords
 from tutelage.config.settings import UNNAMED_RUN, Settings
 from tutelage.errors import ConfigError
@@ -217,21 +218,25 @@ def export(
     run: str | os.PathLike[str] | Run,
     folder: str | os.PathLike[str],
     *,
-    merged: bool = True,
+    to: str = "hf",
     dial: float | None = None,
+    dtype: DtypeName | None = None,
+    prompts: int = PROMPTS,
 ) -> Path:
-    """Write what a run trained as a folder that other tools load; see `Run.export`.
+    """Write what a run trained in a form that other tools load; see `Run.export`.
 
-    >>> (export(run, folder + "/exported") / "config.json").is_file()
+    >>> (export(run, folder + "/exported", prompts=2) / "config.json").is_file()
     True
 
     Args:
         run: a `Run`, or the folder of one.
         folder: made; refused where it holds something.
-        merged: fold an adapter into its base.
+        to: the form.
         dial: a value between the base (0) and what was trained (1).
+        dtype: of the weights; None leaves each as the base stores it.
+        prompts: it is compared with the run on so many.
 
     Raises:
         TutelageError: as `Run.export`.
     """
-    return (run if isinstance(run, Run) else Run(run)).export(folder, merged=merged, dial=dial)
+    return (run if isinstance(run, Run) else Run(run)).export(folder, to=to, dial=dial, dtype=dtype, prompts=prompts)

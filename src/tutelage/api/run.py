@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from tutelage.api.data import Data, data_keywords
 from tutelage.api.messages import Prompts, conversations_of
+from tutelage.builders.export.request import PROMPTS, DtypeName, ExportRequest
 from tutelage.config.keywords import from_keywords
 from tutelage.config.settings import Settings
 from tutelage.errors import CheckpointError, SourceNotFoundError, command
@@ -226,38 +227,42 @@ class Run:
         )
         return measured.metrics
 
-    def export(self, folder: str | os.PathLike[str], *, merged: bool = True, dial: float | None = None) -> Path:
-        """Write what was trained as a folder that `AutoModelForCausalLM.from_pretrained` loads; returns it.
+    def export(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        to: str = "hf",
+        dial: float | None = None,
+        dtype: DtypeName | None = None,
+        prompts: int = PROMPTS,
+    ) -> Path:
+        """Write what was trained in a form that other tools load, proven to be that model; returns where.
 
-        >>> sorted(path.name for path in run.export(folder + "/whole").glob("config.json"))
+        >>> sorted(path.name for path in run.export(folder + "/whole", prompts=2).glob("config.json"))
         ['config.json']
 
         Args:
             folder: made; refused where it holds something.
-            merged: fold a LoRA adapter into its base; False writes the adapter alone, as PEFT loads it. A run of all
-                weights is written as it is.
+            to: "hf", a whole model, an adapter folded into its base; "adapter", the adapter alone, as PEFT loads it; or
+                another form that `tutelage export --help` lists.
             dial: a value between the base (0) and what was trained (1), at which the model is written.
+            dtype: of the weights; None leaves each as the base stores it.
+            prompts: it is loaded in a process of its own and compared with this run on so many; 0 leaves that out.
 
         Raises:
-            ConfigError: the folder holds something; or virtual tokens were trained, which cannot be merged; or there is
-                nothing at this value of the dial, or nothing that an adapter could hold.
+            ConfigError: no such form; the folder holds something; virtual tokens were trained, which cannot be merged;
+                or there is nothing at this value of the dial, or nothing that an adapter could hold.
             SourceNotFoundError: nothing was trained yet.
-            SaveError: the disk refuses.
+            SaveError: the disk refuses, or what was written is not the model that was trained: then nothing is left.
         """
-        from tutelage.builders.base_model import start_folder
-        from tutelage.config.sections import ModelSettings
-        from tutelage.export.model_folder import copy_model
+        from tutelage.builders.export.targets import export_run
 
-        trained = self._trained()
-        if dial is not None:
-            from tutelage.builders.dial_model import save_dial_model
-
-            return save_dial_model(self.folder, dial, Path(folder), merged=merged, screen=screen_here(stderr=True))
-        merged_model = ModelSettings(
-            name=str(self.folder), adapter="merge", trust_remote_code=self.settings.model.trust_remote_code
+        self._trained()
+        screen = screen_here(stderr=True)
+        request = ExportRequest(
+            self.folder, self.settings, Path(folder), screen, dial=dial, dtype=dtype, prompts=prompts
         )
-        source = start_folder(merged_model, log=screen_here(stderr=True).log) if merged else trained
-        return copy_model(source, Path(folder))
+        return export_run(to, request).path
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """The same as `export(folder)`: one plain model, merged where an adapter was trained.

@@ -33,6 +33,7 @@ from tutelage.model.checksums import model_sha256
 from tutelage.model.interpolation import mark_whole_modules, nothing_between, require_scalable, require_value
 from tutelage.model.loss import row_loss
 from tutelage.model.out_of_memory import is_out_of_memory, release_memory
+from tutelage.model.precision import Precision
 from tutelage.report.console.progress import Screen
 from tutelage.report.dial import value_text
 from tutelage.report.numbers import duration
@@ -123,22 +124,31 @@ def _key(settings: Settings, prepared: Prepared, start: Path, trained: Path, log
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def opened_for_dial(folder: Path, settings: Settings, screen: Screen) -> TrainedModel:
+def opened_for_dial(
+    folder: Path, settings: Settings, screen: Screen, *, precision: Precision | None = None
+) -> TrainedModel:
     """The trained model; beside whole weights the base's, in main memory, loaded first, so that one is on a device.
+
+    Args:
+        folder: of the run.
+        settings: of the run.
+        screen: told what is slow.
+        precision: they compute in this one; None: in that of the run.
 
     Raises:
         ConfigError: it has nothing between its base and what was trained.
         TutelageError: it cannot be opened.
     """
     if settings.model.method != "full":
-        opened = open_trained_model(str(folder), tuned=True, base=False, log=screen.log)
+        opened = open_trained_model(str(folder), tuned=True, base=False, precision=precision, log=screen.log)
         require_scalable(opened.tuned, start_slot=opened.start_slot)
         return opened
-    base = open_trained_model(str(folder), tuned=False, base=True, log=lambda _: None).base
+    base = open_trained_model(str(folder), tuned=False, base=True, precision=precision, log=lambda _: None).base
     assert base is not None
     base.to("cpu")
     release_memory()
-    return replace(open_trained_model(str(folder), tuned=True, base=False, log=screen.log), base=base)
+    tuned = open_trained_model(str(folder), tuned=True, base=False, precision=precision, log=screen.log)
+    return replace(tuned, base=base)
 
 
 def _measure_unknown(

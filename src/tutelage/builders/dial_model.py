@@ -65,7 +65,7 @@ def save_dial_model(run: str | Path, value: float, folder: Path, *, merged: bool
     require_as_trained(path, trained)
     if settings.model.method == "full":
         return _saved_between_weights(path, settings, value, folder, screen)
-    if (reason := _no_scale(trained, settings)) is None:
+    if (reason := no_scale(trained, settings)) is None:
         return _saved_at_scale(trained, settings, value, folder, merged=merged, screen=screen)
     if not merged:
         raise ConfigError(
@@ -81,10 +81,10 @@ def save_dial_model(run: str | Path, value: float, folder: Path, *, merged: bool
 def holds_an_adapter(run: Path) -> bool:
     """Whether an adapter alone can be the run's model at values of the dial."""
     settings = run_files.read_settings(run)
-    return settings.model.method in ("lora", "qlora") and _no_scale(trained_folder(run, settings), settings) is None
+    return settings.model.method in ("lora", "qlora") and no_scale(trained_folder(run, settings), settings) is None
 
 
-def _no_scale(trained: Path, settings: Settings) -> str | None:
+def no_scale(trained: Path, settings: Settings) -> str | None:
     """What of the adapter no scale of pairs can be; None where it is all of it."""
     adapter_config = json.loads((trained / CONFIG).read_text(encoding="utf-8"))
     if adapter_config.get("use_dora"):
@@ -103,7 +103,7 @@ def _saved_at_scale(
         with tempfile.TemporaryDirectory(prefix="dial-") as scratch:
             scaled = Path(scratch) / "adapter"
             shutil.copytree(trained, scaled)
-            _scale(scaled / CONFIG, value)
+            scale_pairs(scaled / CONFIG, value)
             if not merged:
                 return copy_model(scaled, folder)
             base = str(start_folder(settings.model, log=screen.log))
@@ -123,7 +123,7 @@ def _saved_at_scale(
         ) from error
 
 
-def _scale(path: Path, value: float) -> None:
+def scale_pairs(path: Path, value: float) -> None:
     """Multiply the scale of each pair, which is alpha over the rank or, of rsLoRA, over its root."""
     adapter_config = json.loads(path.read_text(encoding="utf-8"))
     adapter_config["lora_alpha"] = _plain(adapter_config["lora_alpha"] * value)

@@ -18,7 +18,7 @@ from tutelage.config import Settings
 from tutelage.errors import CheckpointError, ConfigError, SourceNotFoundError, cause_of, command
 from tutelage.model.adapters.adapter_set import active_adapter, add_adapter, attach_adapter
 from tutelage.model.interpolation import adapter_at, weights_at
-from tutelage.model.precision import cast_model
+from tutelage.model.precision import Precision, cast_model
 from tutelage.render import Renderer
 from tutelage.runs import folder as run_files
 from tutelage.runs.fingerprint import REQUIRED_SAME, read_inputs
@@ -89,6 +89,7 @@ def open_trained_model(
     tuned: bool,
     base: bool,
     adapters: Sequence[NamedAdapter] = (),
+    precision: Precision | None = None,
     log: Callable[[str], None] = print,
 ) -> TrainedModel:
     """Load what a run trained (`tuned`), what it started from (`base`), or both.
@@ -98,6 +99,7 @@ def open_trained_model(
         tuned: open what it trained.
         base: open what it started from.
         adapters: more of them, for the same base; they need `tuned`.
+        precision: they compute in this one; None: in that of the run.
         log: told what is slow, and what an adapter was trained with that is not so here.
 
     Raises:
@@ -108,6 +110,8 @@ def open_trained_model(
     """
     folder = run_files.existing_run_folder(name)
     settings = run_files.read_settings(folder)
+    if precision is not None:
+        settings = settings.model_copy(update={"model": settings.model.model_copy(update={"precision": precision})})
     start = start_folder(settings.model, log=log)
     has_adapter = settings.model.method != "full"
     trained = folder / run_files.trained_name(settings)

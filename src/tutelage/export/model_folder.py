@@ -18,13 +18,16 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from tutelage.distributed.process_group import SINGLE, ProcessGroup, full_tensor
-from tutelage.errors import ConfigError, SaveError, cause_of, command, remedy
+from tutelage.errors import ConfigError, SaveError, TutelageError, cause_of, command, remedy
 from tutelage.model.load import no_progress_bars
 from tutelage.optim.master_weights import MasterWeights
 from tutelage.render import Renderer
 from tutelage.system.files import new_folder
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
+LICENSE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
+SHARD_BYTES = 5 * 10**9
+"""As `max_shard_size` of huggingface_hub has it."""
 
 
 def save_trained(
@@ -170,7 +173,7 @@ def copy_model(source: Path, folder: Path) -> Path:
         ConfigError: it holds something.
         SaveError: the disk refuses.
     """
-    with _new_export(folder) as scratch:
+    with new_export(folder) as scratch:
         shutil.copytree(source, scratch, dirs_exist_ok=True)
     return folder
 
@@ -187,12 +190,34 @@ def save_whole(model: Any, renderer: Renderer, folder: Path) -> Path:
         ConfigError: it holds something.
         SaveError: the disk refuses.
     """
-    with _new_export(folder) as scratch:
-        with no_progress_bars():
-            model.save_pretrained(scratch)
-        _copy_tokenizer(renderer, scratch)
-        write_serving_files(renderer, scratch)
+    with new_export(folder) as scratch:
+        fill_whole(model, renderer, scratch)
     return folder
+
+
+def fill_whole(model: Any, renderer: Renderer, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write the files of `save_whole` into a folder that is there, weights in files of at most `shard_bytes`.
+
+    Where they are split is decided by huggingface_hub, which transformers asks.
+    """
+    with no_progress_bars():
+        model.save_pretrained(folder, max_shard_size=shard_bytes)
+    _copy_tokenizer(renderer, folder)
+    write_serving_files(renderer, folder)
+
+
+def copy_texts(source: Path, folder: Path, *, code: bool) -> None:
+    """Copy what belongs to a model beside weights and tokenizer: its license, and the code that it runs by.
+
+    Args:
+        source: the model's folder.
+        folder: what is there stays.
+        code: its Python files, too.
+    """
+    patterns = (*LICENSE_FILES, *(("*.py",) if code else ()))
+    for path in sorted(path for pattern in patterns for path in source.glob(pattern)):
+        if path.is_file() and not (folder / path.name).exists():
+            shutil.copyfile(path, folder / path.name)
 
 
 def require_free(folder: Path) -> None:
@@ -212,8 +237,13 @@ def require_free(folder: Path) -> None:
 
 
 @contextmanager
-def _new_export(folder: Path) -> Iterator[Path]:
-    """A folder that becomes `folder` when the block ends."""
+def new_export(folder: Path) -> Iterator[Path]:
+    """A folder that becomes `folder` when the block ends; where it fails, nothing is left.
+
+    Raises:
+        ConfigError: `folder` holds something.
+        SaveError: the disk refuses.
+    """
     try:
         require_free(folder)
         if folder.is_dir():
@@ -221,6 +251,8 @@ def _new_export(folder: Path) -> Iterator[Path]:
         with new_folder(folder) as scratch:
             yield scratch
     except (OSError, shutil.Error, SafetensorError) as error:  # a full disk reaches us as any of them
+        if isinstance(error, TutelageError):
+            raise
         raise SaveError(
             "The model could not be exported",
             where=str(folder),

@@ -135,3 +135,18 @@ def _quantization_of(parameter: torch.Tensor) -> Any:
     from bitsandbytes.nn import Params4bit
 
     return parameter.quant_state if isinstance(parameter, Params4bit) else None
+
+
+def dequantized_weights(model: Any) -> dict[str, torch.Tensor]:
+    """The weights of the layers in 4 bits by the layer's name, [out, in] in fp32 and main memory: what they stand for.
+
+    Args:
+        model: as transformers quantized it, without an adapter.
+    """
+    from bitsandbytes.functional import dequantize_4bit
+
+    return {
+        name: dequantize_4bit(module.weight.data, module.weight.quant_state).to("cpu", torch.float32)
+        for name, module in model.named_modules()
+        if isinstance(weight := getattr(module, "weight", None), torch.Tensor) and _quantization_of(weight) is not None
+    }

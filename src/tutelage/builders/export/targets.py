@@ -5,10 +5,12 @@ Imports without torch: each function imports what it needs.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tutelage.builders.export.request import Exported, ExportRequest
+from tutelage.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +20,65 @@ class Target:
     Attributes:
         summary: what is written, in a few words.
         write: writes `ExportRequest.out`, whole or not at all.
+        is_hub_folder: it is a folder as the hub holds models.
     """
 
     summary: str
     write: Callable[[ExportRequest], Exported]
+    is_hub_folder: bool = False
+
+
+def export_run(target: str, request: ExportRequest) -> Exported:
+    """Write a run in the form of this name, and upload it where that is asked for.
+
+    Raises:
+        ConfigError: there is no such form, or it is none that the hub holds; there is no token.
+        TutelageError: as of the form.
+    """
+    require_target(target)
+    require_options(target, request)
+    if request.push is None:
+        return TARGETS[target].write(request)
+    from tutelage.export.upload import require_uploadable, upload
+
+    require_uploadable(request.push, is_hub_folder=TARGETS[target].is_hub_folder, form=target)
+    exported = TARGETS[target].write(request)
+    address = upload(exported.path, request.push, log=request.screen.log)
+    return replace(exported, facts={**exported.facts, "uploaded": address})
+
+
+def require_options(target: str, request: ExportRequest) -> None:
+    """Refuse an option that this form does not read.
+
+    Raises:
+        ConfigError: that is so.
+    """
+    is_hub_folder = TARGETS[target].is_hub_folder
+    unread = [("--type", request.kind)] if is_hub_folder else [("--dtype", request.dtype)]
+    if option := next((name for name, value in unread if value is not None), None):
+        raise ConfigError(
+            f"{option} is not read by --to {target}",
+            where=option,
+            expected="--dtype for folders of transformers, --type for files of llama.cpp",
+            fix=f"leave {option} out",
+        )
+
+
+def require_target(target: str) -> None:
+    """Refuse a name that is no form's.
+
+    Raises:
+        ConfigError: that is so; the nearest name is given.
+    """
+    if target not in TARGETS:
+        near = difflib.get_close_matches(target, TARGETS, n=1, cutoff=0.4)
+        raise ConfigError(
+            f"There is no form '{target}' to export to",
+            where="--to",
+            found=target,
+            expected=", ".join(TARGETS),
+            fix=f"write --to {(near or list(TARGETS))[0]}",
+        )
 
 
 def _hf(request: ExportRequest) -> Exported:
@@ -48,8 +105,15 @@ def _ollama(request: ExportRequest) -> Exported:
     return write_ollama_folder(request)
 
 
+def _adapter(request: ExportRequest) -> Exported:
+    from tutelage.builders.export.adapter import write_adapter
+
+    return write_adapter(request)
+
+
 TARGETS: Mapping[str, Target] = {
-    "hf": Target("a folder with the whole model, merged, that transformers loads", _hf),
+    "hf": Target("a folder with the whole model, merged, that transformers loads", _hf, is_hub_folder=True),
+    "adapter": Target("the adapter alone, that PEFT loads on the base", _adapter, is_hub_folder=True),
     "gguf": Target("one file with the whole model for llama.cpp, compared with the run there", _gguf),
     "gguf-adapter": Target("one file with the LoRA adapter alone, for llama.cpp's --lora", _gguf_adapter),
     "ollama": Target("a folder with such a file of the whole model and a Modelfile", _ollama),

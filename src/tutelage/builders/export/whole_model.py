@@ -1,4 +1,4 @@
-"""A run -> the folder of a whole model, as transformers loads it: merged where an adapter was trained."""
+"""`--to hf`: a folder with the whole model of a run, as transformers loads it, and the proof that it is that model."""
 
 from __future__ import annotations
 
@@ -7,48 +7,49 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tutelage.builders.base_model import start_folder
-from tutelage.builders.dial_model import save_dial_model
+from tutelage.builders.export.finished import finished
+from tutelage.builders.export.merged import require_mergeable, whole_in_memory
+from tutelage.builders.export.proving import proof_of
 from tutelage.builders.export.request import Exported, ExportRequest
-from tutelage.builders.trained_model import require_as_trained, trained_folder
-from tutelage.config.sections import ModelSettings
-from tutelage.errors import ConfigError, command
-from tutelage.export.model_folder import copy_model
+from tutelage.builders.renderer import renderer_for
+from tutelage.export.model_folder import copy_texts, fill_whole, new_export
+
+FORM = "This is the whole model: load it with `AutoModelForCausalLM.from_pretrained(folder)`."
 
 
 def write_whole_model(request: ExportRequest) -> Exported:
     """Write `request.out`.
 
     Raises:
-        TutelageError: see `whole_model`; the folder holds something; the disk refuses.
+        TutelageError: see `merged.whole_in_memory`; the folder holds something; the disk refuses.
     """
-    with whole_model(request) as source:
-        return Exported(copy_model(source, request.out))
+    require_mergeable(request)
+    with new_export(request.out) as scratch:
+        lost = fill_whole_folder(request, scratch)
+        proof = proof_of(request, scratch) if request.prompts else None
+        return finished(request, scratch, proof, form=FORM, lost_in_four_bits=lost)
 
 
 @contextmanager
 def whole_model(request: ExportRequest) -> Iterator[Path]:
-    """A folder with the whole model of a run, for those who write it in another form; not to be changed.
+    """A folder with the whole model of a run, for those who write it in another form; gone when the block ends.
 
     Raises:
-        ConfigError: virtual tokens were trained, or there is nothing at this value of the dial.
-        SourceNotFoundError: nothing was trained yet.
-        CheckpointError: what was trained is damaged.
-        SaveError: the disk refuses.
+        TutelageError: see `merged.whole_in_memory`; the disk refuses.
     """
-    if request.settings.model.method == "prompt":
-        raise ConfigError(
-            "Virtual tokens cannot be folded into a model",
-            where="--to",
-            found=f"{request.run} was trained with model.method = prompt",
-            expected="a run of full, lora or qlora",
-            fix=f"write the adapter: {command('export', request.run, '--to', 'adapter', '-o', request.out)}",
-        )
-    require_as_trained(request.run, trained_folder(request.run, request.settings))
-    if request.dial is None:
-        trust = request.settings.model.trust_remote_code
-        merged = ModelSettings(name=str(request.run), adapter="merge", trust_remote_code=trust)
-        yield start_folder(merged, log=request.screen.log)
-        return
     with tempfile.TemporaryDirectory(prefix="export-") as scratch:
-        yield save_dial_model(request.run, request.dial, Path(scratch) / "model", screen=request.screen)
+        folder = Path(scratch) / "model"
+        with new_export(folder) as made:
+            fill_whole_folder(request, made)
+        yield folder
+
+
+def fill_whole_folder(request: ExportRequest, folder: Path) -> dict[str, float]:
+    """Weights, configuration, tokenizer, template, stops, license; returns `WholeModel.lost_in_four_bits`."""
+    with whole_in_memory(request) as whole:
+        request.screen.log("Writing the weights ...")
+        fill_whole(
+            whole.model, renderer_for(whole.start, request.settings.render), folder, shard_bytes=request.shard_bytes
+        )
+        copy_texts(whole.start, folder, code=request.settings.model.trust_remote_code)
+        return dict(whole.lost_in_four_bits)
