@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tutelage.builders.export.request import PROMPTS, DtypeName, ExportRequest
+from tutelage.builders.export.request import PROMPTS, DtypeName, Exported, ExportRequest
 from tutelage.builders.export.targets import TARGETS, export_run, require_target
 from tutelage.cli.run_options import AsJson, Run
 from tutelage.errors import ConfigError
@@ -80,7 +80,10 @@ def export(
     if dry_run:
         _say_plan(to, request, as_json=as_json)
         return
-    exported = export_run(to, request)
+    _say_exported(export_run(to, request), push, as_json=as_json)
+
+
+def _say_exported(exported: Exported, push: str | None, *, as_json: bool) -> None:
     if as_json:
         print_json({"exported": str(exported.path), **exported.facts})
         return

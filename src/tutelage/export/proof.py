@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -204,25 +204,9 @@ def judged(
     layers, wrong = answers["tensors"]["errors"], answers["tensors"]["wrong"]
     tokenizer = answers["tokenizer"]
     problems = [
-        *(f"{name}: {why}" for name, why in wrong.items()),
-        *(
-            f"{name}: its outputs are off by {share:.2g} of their length, at most {layer_limits[name]:.2g} is rounding"
-            for name, share in sorted(layers.items(), key=lambda item: -item[1])
-            if not share <= layer_limits[name]
-        ),
-        *(
-            [f"the logits differ by {found.logit:.3g}, at most {limits.logit:.3g} is noise"]
-            * (found.logit > limits.logit)
-        ),
-        *([f"KL {found.kl:.3g} nats a token, at most {limits.kl:.3g} is noise"] * (found.kl > limits.kl)),
-        *([f"{len(flips)} replies part where the two best logits are no tie"] * bool(flips)),
-        *(
-            f"conversation {entry['conversation']}: the template makes other ids: {entry['ids']}, not "
-            f"{entry['expected']}"
-            for entry in tokenizer["different"]
-        ),
-        *(f"the token {token!r} is no token any more" for token in tokenizer["missing"]),
-        *([f"stops {answers['stops']}, not {sorted(asked.stops)}"] * (answers["stops"] != sorted(asked.stops))),
+        *_problems_of_layers(layers, layer_limits, wrong),
+        *_problems_of_replies(found, limits, flips),
+        *_problems_of_tokens(answers, asked),
     ]
     return Proof(
         dtype=name_of_dtype,
@@ -245,8 +229,31 @@ def judged(
     )
 
 
-def _beyond(what: str, number: float, limit: float) -> list[str]:
-    return [] if number <= limit else [f"{what} is {number:.3g}, at most {limit:.3g} is noise"]
+def _problems_of_layers(
+    layers: Mapping[str, float], limits: Mapping[str, float], wrong: Mapping[str, str]
+) -> Iterator[str]:
+    yield from (f"{name}: {why}" for name, why in wrong.items())
+    for name, share in sorted(layers.items(), key=lambda item: -item[1]):
+        if not share <= limits[name]:  # also where it is no number
+            yield f"{name}: its outputs are off by {share:.2g} of their length, at most {limits[name]:.2g} is rounding"
+
+
+def _problems_of_replies(difference: Difference, limits: Difference, flips: Sequence[Any]) -> Iterator[str]:
+    if not difference.logit <= limits.logit:  # also where it is no number
+        yield f"the logits differ by {difference.logit:.3g}, at most {limits.logit:.3g} is noise"
+    if not difference.kl <= limits.kl:
+        yield f"KL {difference.kl:.3g} nats a token, at most {limits.kl:.3g} is noise"
+    if flips:
+        yield f"{len(flips)} replies part where the two best logits are no tie"
+
+
+def _problems_of_tokens(answers: Mapping[str, Any], asked: Asked) -> Iterator[str]:
+    for entry in answers["tokenizer"]["different"]:
+        place = f"conversation {entry['conversation']}"
+        yield f"{place}: the template makes other ids: {entry['ids']}, not {entry['expected']}"
+    yield from (f"the token {token!r} is no token any more" for token in answers["tokenizer"]["missing"])
+    if answers["stops"] != sorted(asked.stops):
+        yield f"stops {answers['stops']}, not {sorted(asked.stops)}"
 
 
 def _replies_compared(
