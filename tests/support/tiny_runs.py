@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import resource
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,7 @@ def proof_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def answer(request: Path, _asked: object, _done: object) -> None:
         monkeypatch.setattr("sys.argv", ["fresh_process.py", str(request)])
-        fresh_process.main()
+        with redirect_stdout(io.StringIO()):  # its lines go to the process that waits for it
+            fresh_process.main()
 
     monkeypatch.setattr(proof, "_run", answer)
