@@ -14,8 +14,8 @@ from tutelage.runs.folder import RECORD
 
 SOURCE = Path(tutelage.__file__).parent
 OWNER = "runs/metrics_log.py"
-REPLIES_OWNERS = {"evaluate/reply_log.py", "synthesize/reply_book.py"}
-"""Have files of sealed lines, too: replies as they come."""
+REPLIES_OWNERS = {"annotate/events.py", "evaluate/reply_log.py", "synthesize/reply_book.py"}
+"""Have files of sealed lines, too: replies as they come, and what people do on a page."""
 NAMING = {OWNER, "runs/folder.py", "runs/reading.py", "runs/curves.py"}
 """Who says the name: its owner, the folder's list of names, and the readers, in their notices."""
 OPENING = {"open", "read_bytes", "read_text", "write_bytes", "write_text", "write_json", "unlink", "rename", "replace"}
