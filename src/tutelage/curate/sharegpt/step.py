@@ -31,7 +31,6 @@ from tutelage.curate.token_counts import token_counts, tokenizer_file
 from tutelage.types import Change, Conversation, Drop, Message
 
 NAME: Final = "sharegpt"
-TURNS: Final = "turns_do_not_alternate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +183,9 @@ def _up_to_disorder(
     for place, exchange in enumerate(exchanges):
         if (sentence := out_of_turn(exchange)) is not None:
             if not place:
-                return Drop(row.address, TURNS, sentence)
-            changes.append(Change(row.address, TURNS, f"{sentence}; {place} of {len(exchanges)} exchanges go on"))
+                return Drop(row.address, "turns_do_not_alternate", sentence)
+            detail = f"{sentence}; {place} of {len(exchanges)} exchanges go on"
+            changes.append(Change(row.address, "turns_do_not_alternate", detail))
             return tuple(exchanges[:place])
     return tuple(exchanges)
 
