@@ -165,18 +165,27 @@ def _prompt_answers(model: Any, request: dict[str, Any], reference: Any) -> list
 
 
 def compared(expected: torch.Tensor, found: torch.Tensor) -> dict[str, Any]:
-    """KL(expected || found) in nats, summed over tokens, and the largest difference of two logits.
+    """KL(expected || found) in nats, summed over tokens, and the largest differences of a logit and of a gap.
+
+    A gap is that between the two best of the expected logits, which says whether the likeliest token changes.
 
     Args:
         expected: [tokens, V].
         found: the same, or of another width, which is infinitely far away.
     """
     if expected.shape != found.shape or not bool(found.isfinite().all()):
-        return {"kl": float("inf"), "tokens": len(expected), "logit_difference": float("inf")}
+        return dict.fromkeys(("kl", "logit_difference", "gap_difference"), float("inf")) | {"tokens": len(expected)}
     log_expected, log_found = expected.double().log_softmax(dim=-1), found.double().log_softmax(dim=-1)
     divergence = (log_expected.exp() * (log_expected - log_found)).sum(dim=-1).clamp_min(0)
     difference = float((expected - found).abs().max())
-    return {"kl": float(divergence.sum()), "tokens": len(expected), "logit_difference": difference}
+    two_best = expected.topk(2, dim=-1).indices
+    gaps = [logits.gather(-1, two_best).diff(dim=-1) for logits in (expected, found)]
+    return {
+        "kl": float(divergence.sum()),
+        "tokens": len(expected),
+        "logit_difference": difference,
+        "gap_difference": float((gaps[0] - gaps[1]).abs().max()),
+    }
 
 
 def _greedy(model: Any, request: dict[str, Any]) -> list[list[int]]:

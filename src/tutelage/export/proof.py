@@ -28,7 +28,11 @@ LOGIT_FACTOR = 4.0
 anew, seldom is more than twice as large. Our choice; `docs/export.md` has what was measured."""
 KL_FACTOR = 4.0
 """The same of the mean divergence, which is about the square of a difference and is a mean: our choice."""
-LEAST = {"float32": Difference(1e-9, 1e-4), "bfloat16": Difference(1e-6, 1e-2), "float16": Difference(1e-7, 1e-3)}
+LEAST = {
+    "float32": Difference(1e-9, 1e-4, 5e-5),
+    "bfloat16": Difference(1e-6, 1e-2, 5e-3),
+    "float16": Difference(1e-7, 1e-3, 5e-4),
+}
 """Where the noise is less than this, as where both compute the very same, these are the limits. Our choice."""
 LAYER_FACTOR = 1.5
 """A layer may be off by so many times what rounding moves its weights. Our choice: eight probes say that share within
@@ -193,12 +197,16 @@ def judged(
     parts = answers["prompts"]
     tokens = sum(part["tokens"] for part in parts)
     found = Difference(
-        sum(part["kl"] for part in parts) / max(tokens, 1), max((part["logit_difference"] for part in parts), default=0)
+        sum(part["kl"] for part in parts) / max(tokens, 1),
+        max((part["logit_difference"] for part in parts), default=0),
+        max((part["gap_difference"] for part in parts), default=0),
     )
     name_of_dtype = str(dtype).removeprefix("torch.")
     least = LEAST[name_of_dtype]
-    limits = Difference(max(KL_FACTOR * noise.kl, least.kl), max(LOGIT_FACTOR * noise.logit, least.logit))
-    same, ties, flips = _replies_compared(parts, reference, noise=max(noise.logit, least.logit / LOGIT_FACTOR))
+    limits = Difference(
+        max(KL_FACTOR * noise.kl, least.kl), max(LOGIT_FACTOR * noise.logit, least.logit), max(noise.gap, least.gap)
+    )
+    same, ties, flips = _replies_compared(parts, reference, tie=limits.gap)
     layer_least = FOUR_BIT_LAYERS if asked.four_bit else LAYER_LEAST
     layer_limits = {name: LAYER_FACTOR * share + layer_least for name, share in expected.rounding.items()}
     layers, wrong = answers["tensors"]["errors"], answers["tensors"]["wrong"]
@@ -257,11 +265,11 @@ def _problems_of_tokens(answers: Mapping[str, Any], asked: Asked) -> Iterator[st
 
 
 def _replies_compared(
-    parts: Sequence[Mapping[str, Any]], reference: Reference, *, noise: float
+    parts: Sequence[Mapping[str, Any]], reference: Reference, *, tie: float
 ) -> tuple[int, int, list[dict[str, Any]]]:
     """How many replies are the same, how many part at a tie, and those that part elsewhere.
 
-    Two logits that each are off by at most the noise change places where they lie closer than twice of it.
+    At a tie the two best logits lie closer than noise has been seen to move two such logits against each other.
     """
     same, ties, flips = 0, 0, []
     for number, (part, reply) in enumerate(zip(parts, reference.replies, strict=True)):
@@ -272,7 +280,7 @@ def _replies_compared(
         place = next((at for at, pair in enumerate(zip(found, reply, strict=False)) if pair[0] != pair[1]), None)
         place = min(len(found), len(reply)) if place is None else place
         gap = reference.gaps[number][place]
-        if gap < 2 * noise:
+        if gap < tie:
             ties += 1
         else:
             flips.append({"prompt": number, "token": place, "gap": gap})

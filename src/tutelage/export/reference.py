@@ -44,10 +44,12 @@ class Difference:
     Attributes:
         kl: KL(reference || other), nats a token.
         logit: the largest difference of two logits.
+        gap: the largest change of how far the two best logits lie apart.
     """
 
     kl: float
     logit: float
+    gap: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +121,13 @@ def _logits(model: Any, prompt: TokenIds, reply: Sequence[int], *, more: int = 0
 @torch.inference_mode()
 def difference_from(model: Any, reference: Reference, *, more: int = 0, done: Done = lambda _: None) -> Difference:
     """How far `model` is from the reference; `more` tokens stand behind each row."""
-    kl, tokens, logit = 0.0, 0, 0.0
+    kl, tokens, logit, gap = 0.0, 0, 0.0, 0.0
     for prompt, reply, expected in zip(reference.prompts, reference.replies, reference.logits, strict=True):
         part = compared(expected, _logits(model, prompt, reply[: len(expected) - 1], more=more))
-        kl, tokens, logit = kl + part["kl"], tokens + part["tokens"], max(logit, part["logit_difference"])
+        kl, tokens = kl + part["kl"], tokens + part["tokens"]
+        logit, gap = max(logit, part["logit_difference"]), max(gap, part["gap_difference"])
         done(1)
-    return Difference(kl / max(tokens, 1), logit)
+    return Difference(kl / max(tokens, 1), logit, gap)
 
 
 @torch.no_grad()
