@@ -22,7 +22,7 @@ def pinned(lock: str) -> dict[str, str]:
 @pytest.mark.parametrize("lock", LOCKS)
 def test_pins_take_the_oldest_python(lock: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    oldest = project["requires-python"].removeprefix(">=")
+    oldest = project["requires-python"].removeprefix(">=") + ".99"  # its last patch, as some ask for one
     refusing, looked_at = [], 0
     for name, version in pinned(lock).items():
         try:

@@ -135,7 +135,8 @@ def test_a_class_holds_every_character_that_pythons_does(pattern: str, holds: Ca
     matched = TextColumn([characters]).matches(pattern)
     wanted = np.array([holds(character) for character in characters])
     assert not (wanted & ~matched).any()
-    assert (matched & ~wanted).sum() < 5
+    # RE2 brings a newer Unicode than older Pythons: 20 digits more than Python 3.11 has, none more than 3.12.
+    assert (matched & ~wanted).sum() <= 20
 
 
 def test_rows_of_several_texts_and_of_none() -> None:

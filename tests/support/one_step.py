@@ -112,7 +112,15 @@ def micro_batches(documents: Sequence[Example], batch: int, *, packed: bool) -> 
     return tuple(pack_rows(group, row_tokens=sum(len(one.ids) for one in group))[0] for group in groups)
 
 
-def step_of(model: Any, rows: Sequence[PackedSequence], record: Path, *, trained_tokens: int, **given: Any) -> Step:
+def step_of(
+    model: Any,
+    rows: Sequence[PackedSequence],
+    record: Path,
+    *,
+    trained_tokens: int,
+    progress: Progress | None = None,
+    **given: Any,
+) -> Step:
     """One step of the loop over `rows`, divided by `trained_tokens`, the count of all processes together."""
     optimizer = MasterWeights(model, build=lambda masters: (Keeping(masters),), shared=True)
     seen: list[Any] = []
@@ -127,7 +135,7 @@ def step_of(model: Any, rows: Sequence[PackedSequence], record: Path, *, trained
         "listener": Listener(Recorder(record), seen.append),
     } | given
     batch = Batch(0, 0.0, tuple(rows), trained_tokens=trained_tokens, examples=DOCUMENTS)
-    train(Parts(model=model, **arguments), [batch], Progress())
+    train(Parts(model=model, **arguments), [batch], progress or Progress())
     (line,) = [one for one in seen if isinstance(one, StepRecord)]
     return Step(line.loss, line.gradient_norm, optimizer.optimizers[0].kept)
 

@@ -76,8 +76,8 @@ def test_r2_a_measure_that_fails_leaves_an_empty_cell_and_can_be_taken_later(
 
 
 def _counting(train: Any, steps: list[Any]) -> Any:
-    def counted(model: Any, batches: Any, **named: Any) -> Any:
-        return train(model, (steps.append(batch) or batch for batch in batches), **named)
+    def counted(parts: Any, batches: Any, progress: Any) -> Any:
+        return train(parts, (steps.append(batch) or batch for batch in batches), progress)
 
     return counted
 

@@ -22,7 +22,7 @@ class DataSettings(Section):
     folder: Text | None = Field(
         default=None,
         description="Where relative names of data.train, data.validation and data.replay start from, so that a recipe "
-        "takes the files of another place by one word; left out, the current folder. Joined as it is read.",
+        "takes the files of another place by one word; left out, the current folder.",
         json_schema_extra={"source": "the user's disk"},
     )
     licenses: dict[str, Text] = Field(

@@ -134,7 +134,7 @@ def dump(settings: Settings) -> str:
         del values["train"]["warmup_ratio"]
     if not settings.data.replays:
         del values["data"]["replay_ratio"]
-    if not settings.data.self_replay:
+    if not settings.data.self_replay and "self_replay_tokens" not in settings.data.model_fields_set:
         del values["data"]["self_replay_tokens"]
     for name in unread_by_optimizer(settings.train):
         del values["train"][name]

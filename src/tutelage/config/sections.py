@@ -39,7 +39,7 @@ class ModelSettings(Section):
     accept_license: Literal["gemma"] | None = Field(
         default=None,
         description="Says, once on a machine, that you accept the terms of a model that comes under no open-source "
-        "license; the error that asks for it says what they are. The environment says it by TUTELAGE_ACCEPT_LICENSE.",
+        "license; the error that asks for it says what they are, and TUTELAGE_ACCEPT_LICENSE does as well.",
         json_schema_extra={"source": "the model's own terms: nobody but its user can accept them"},
     )
     method: Literal["full", "lora", "qlora", "prompt"] = Field(
