@@ -35,7 +35,7 @@ class CurateSettings(Section):
 
     steps: list[Text] = Field(
         default=DEFAULT_STEPS,
-        description="The steps, in the order they are taken; `tutelage curate --list-steps` names all of them. Where "
+        description="The steps, in the order they are taken; `tutelage curate --list-steps` names all of them; where "
         "none are named and evaluation sets are, or rows are held out, `decontaminate` is taken as well.",
         json_schema_extra={"source": "our choice: what is cheap comes first, so that what is dear sees fewer rows"},
     )

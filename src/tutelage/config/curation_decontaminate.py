@@ -43,8 +43,8 @@ class DecontaminateSettings(Section):
         default=0.4,
         ge=0,
         le=1,
-        description="Share of an item's text that such a run must be; 0 takes every run, and one of `long_words` words is "
-        "enough whatever its share.",
+        description="Share of an item's text that such a run must be; 0 takes every run, and one of `long_words` words "
+        "is enough whatever its share.",
         json_schema_extra={
             "source": "our choice, by reading: of 20 such runs in 29,390 real rows the 13 below it are no item",
             "usual": [0, 0.5],

@@ -66,7 +66,7 @@ class TrainSettings(Section):
     loss_reduction: Literal["mean", "sum"] = Field(
         default="mean",
         description="What a step follows: the mean of the losses of its trained tokens, or their sum, whose "
-        "gradient is as many times longer; train.max_grad_norm cuts that too, and what is recorded is the mean either way.",
+        "gradient is as many times longer; train.max_grad_norm cuts that too, and what is recorded is the mean.",
         json_schema_extra={
             "source": "Tulu 3's published command says --reduce_loss sum (allenai/open-instruct, docs/tulu3.md); the "
             "mean is what other trainers take"
