@@ -118,17 +118,10 @@ def self_instruct_command(
     if dry_run:
         _show(first)
         return
-    budget = _budget(max_requests, max_tokens, max_cost, prices)
     generator = _generator(
-        model,
-        endpoint,
-        key_env,
-        budget,
-        template=template,
-        changed=changed or [],
-        seed=seed,
-        asking=(parallel, timeout, retries),
-    )
+        model, endpoint, key_env, _budget(max_requests, max_tokens, max_cost, prices), template=template,
+        changed=changed or [], seed=seed, asking=(parallel, timeout, retries),
+    )  # fmt: skip
     _make(
         _asked(self_instruct.NAME, generator, seed, seeds, changed), generator, out, rows,
         lambda book, output: SelfInstruct(tasks, book, output, seed=seed), as_json=as_json,
@@ -152,17 +145,10 @@ def alpaca_command(
     if dry_run:
         _show(alpaca.request(tasks, seed, 0))
         return
-    budget = _budget(max_requests, max_tokens, max_cost, prices)
     generator = _generator(
-        model,
-        endpoint,
-        key_env,
-        budget,
-        template=template,
-        changed=changed or [],
-        seed=seed,
-        asking=(parallel, timeout, retries),
-    )
+        model, endpoint, key_env, _budget(max_requests, max_tokens, max_cost, prices), template=template,
+        changed=changed or [], seed=seed, asking=(parallel, timeout, retries),
+    )  # fmt: skip
     _make(
         _asked(alpaca.NAME, generator, seed, seeds, changed), generator, out, rows,
         lambda book, output: Alpaca(tasks, book, output, seed=seed), as_json=as_json,
