@@ -148,6 +148,22 @@ def test_no_cluster_at_the_address(rows: Path, tmp_path: Path) -> None:
         run(rows, tmp_path / "out", engine="ray", ray_address="127.0.0.1:1")
 
 
+@needs_ray
+def test_a_cluster_that_does_not_start_is_no_traceback(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    def init(**_options: Any) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(EngineError, match="could not be started") as error:
+        run(rows, tmp_path / "out", engine="ray")
+    assert error.value.fix == "go without Ray: --engine local"
+
+
 def test_rays_client_protocol_is_refused(rows: Path, tmp_path: Path) -> None:
     with pytest.raises((ConfigError, DependencyError), match=r"client protocol|ray, which is not installed"):
         run(rows, tmp_path / "out", engine="ray", ray_address="ray://127.0.0.1:10001")
@@ -191,6 +207,7 @@ def test_what_was_stopped_leaves_no_process_and_goes_on(rows: Path, tmp_path: Pa
     done = subprocess.run(
         [*command, "ray", ended_by], cwd=ROOT, env=environment, capture_output=True, check=False, timeout=120
     )
+    assert {address.removeprefix("::ffff:") for address in done.stdout.decode().split()} == {"127.0.0.1"}
     assert done.returncode in (-signal.Signals[ended_by], 1), done.stderr.decode()[-2000:]
     assert ("KeyboardInterrupt" in done.stderr.decode()) == (ended_by == "SIGINT")
     deadline = time.monotonic() + 20

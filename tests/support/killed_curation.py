@@ -1,6 +1,7 @@
 """A curation that kills itself: `python killed_curation.py ROWS OUT EVENTS ENGINE SIGNAL`.
 
-It sends itself the signal after so many reports of progress.
+It sends itself the signal after so many reports of progress, and prints first on which addresses it and what it has
+started listen.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import signal
 import sys
 from pathlib import Path
 from typing import cast
+
+import psutil
 
 from tests.support.curation_steps import Break, DropShort, FirstOfEach, Halve, Tidy, Turn
 from tutelage.config.curation import CurateSettings
@@ -33,11 +36,19 @@ def curated(
     def count(_title: str, _done: int, _total: int | None) -> None:
         nonlocal reports
         if reports == events:
+            print(*sorted(listening()), file=sys.__stdout__, flush=True)  # stdout leads elsewhere while Ray is there
             os.kill(os.getpid(), ended_by)
         reports += 1
 
     request = CurationRequest((str(rows),), out, CurateSettings(), workers=2, chunk_rows=8, engine=engine)
     return curate(request, steps=STEPS, progress=count)
+
+
+def listening() -> set[str]:
+    """Addresses of this machine at which this process or one that it has started can be reached."""
+    here = psutil.Process()
+    ports = [port for process in (here, *here.children(recursive=True)) for port in process.net_connections("tcp")]
+    return {port.laddr.ip for port in ports if port.status == psutil.CONN_LISTEN}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A Ray cluster: one that is there, or one of this machine that begins and ends with the block.
 
-One of this machine sends no statistics, has no dashboard, writes its logs into a folder that is deleted, and takes no
-signal of the keyboard for its own.
+One of this machine sends no statistics, has no dashboard, listens on the loopback alone, writes its logs into a folder
+that is deleted, and takes no signal of the keyboard for its own.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from tutelage.errors import ConfigError, DependencyError, EngineError, cause_of
 
 INSTALL = "pip install 'tutelage[ray]'"
 ADDRESS, TOKEN = "RAY_ADDRESS", "RAY_AUTH_TOKEN"
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Where it is 0, Ray takes 127.0.0.1 for this machine's address and listens there alone, as on macOS; else on every
+address that the machine has. It is read when ray is imported (Ray 2.60, ray_constants.py)."""
 TOKEN_NAMES = frozenset({"RAY_AUTH_MODE", TOKEN, "RAY_AUTH_TOKEN_PATH"})
 STORE_BYTES_PER_WORKER = 256 << 20
 """Of shared memory, at most: rows that wait for a worker and what it made of them. What does not fit goes to disk."""
@@ -70,6 +73,8 @@ def ray_cluster(address: str | None, workers: int) -> Iterator[Any]:
             expected="HOST:PORT of the head node, from a machine of the cluster, or auto",
             fix="run the command on a machine of the cluster, with the address that ray start names",
         )  # fmt: skip
+    if address == "local":
+        os.environ.setdefault(LOOPBACK, "0")
     import ray
 
     if ray.is_initialized():  # a program that uses Ray for other things, too
@@ -111,7 +116,7 @@ def _init(ray: Any, address: str, workers: int, logs: Path) -> None:
         if ":" in address:
             _knock(address)
         ray.init(address=address, **options)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # a bare one, too, where its processes do not start in time (Ray 2.60, node.py)
         raise EngineError(
             "The Ray cluster could not be started" if address == "local" else "There is no Ray cluster to work on",
             where=f"ray.init(address={address!r})", found=cause_of(error),
