@@ -22,7 +22,8 @@ _CLOSED = re.compile(rf'{_FIELDS}(?:{_QUOTED}"\r?\n?|[^",]*+)')
 _OPEN = re.compile(rf"{_FIELDS}{_QUOTED}")
 _CELL = re.compile(rf'({_QUOTED}")|([^",]*+)')
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
-_NAME = re.compile(r"[A-Za-z_][\w.-]{0,31}")
+_NAME = re.compile(r"[A-Za-z_][\w.-]{0,31}|[A-Za-z_][\w-]{0,31}(?:\.[\w-]{1,32}){1,8}")
+"""A short word, or a path of them, as tables of traces name their columns."""
 
 Record = tuple[int, list[str] | None, str]
 """Line (from 1), the cells or None where the line is broken, and a sentence or the record's own text."""

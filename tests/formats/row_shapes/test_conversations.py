@@ -15,7 +15,10 @@ BASE = {
     "ultrachat_200k": [TIN],
     "swift_sharegpt": [(system("Be brief."), *TIN)],
     "swift_history": [(system("Be brief."), *ZINC)],
-    "daring_anteater": [(system("Be brief."), user("What is tin?", weight=0.0), reply("A metal."))],
+    "daring_anteater": [
+        (system("Be brief."), user("What is tin?", weight=0.0), reply("A metal.")),
+        (user("What is tin?", weight=0.0), reply("A metal.")),
+    ],
     "lmsys_chat": [TIN],
     "wild_chat": [TIN],
     "no_robots": [(system("Be brief."), *TIN)],

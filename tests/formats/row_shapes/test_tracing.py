@@ -82,6 +82,16 @@ def test_what_annotators_wrote_is_the_reply_and_nothing_that_was_cancelled_or_pr
     assert dict(result.ledger.dropped) == {"no_reply": 1}
 
 
+def test_a_table_of_spans_saved_as_csv(put, load):
+    asked = json.dumps([{"message.role": "user", "message.content": "Name a port."}]).replace('"', '""')
+    said = json.dumps([{"message.role": "assistant", "message.content": "Kiel."}]).replace('"', '""')
+    columns = ("context.span_id", *(f"attributes.llm.{name}" for name in ("input_messages", "output_messages")))
+    header = ",".join((*columns, "attributes.llm.invocation_parameters"))
+    result = load(put("spans.csv", f'{header}\n1,"{asked}","{said}",{{}}\n2,,,\n'))
+    assert [conversation.messages for conversation in result.conversations] == [KIEL]
+    assert dict(result.ledger.dropped) == {"wrong_shape": 1}
+
+
 def test_only_submitted_responses_count(shape_rows):
     result = shape_rows("argilla")
     assert result.texts == [
