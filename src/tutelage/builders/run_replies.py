@@ -118,11 +118,11 @@ def _task(settings: Settings, folder: Path, data: DataFiles) -> list[Asked]:
     asked = []
     for conversation, examples in rows:
         last = max(turn.message for example in examples for turn in example.turns)
-        asked.append((str(conversation.address), _prompt(conversation, last)))
+        asked.append((str(conversation.address), prompt_turns(conversation, last)))
     return asked
 
 
-def _prompt(conversation: Conversation, end: int) -> tuple[Message, ...]:
+def prompt_turns(conversation: Conversation, end: int) -> tuple[Message, ...]:
     """The turns as texts of a role; calls of tools are shown as JSON behind the text."""
     turns = []
     for message in conversation.messages[:end]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import re
-import sys
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -12,33 +11,28 @@ from typing import Annotated, Literal, TypeAlias
 import typer
 from rich.text import Text
 
+from tutelage.cli.compare_checkpoints import compare_checkpoints
 from tutelage.cli.endpoint_options import key_option, url_option
-from tutelage.cli.keys import reading_keys
+from tutelage.cli.raters import By, Raters, judge_endpoint
 from tutelage.cli.run_options import AsJson
 from tutelage.config.sections import LARGEST_COUNT
 from tutelage.errors import ConfigError, DataError, cause_of
-from tutelage.evaluate.pairwise.browser import rate_in_browser
-from tutelage.evaluate.pairwise.judge import cost_of, judge_pairs, judge_tasks
+from tutelage.evaluate.pairwise.judge import cost_of, judge_tasks
 from tutelage.evaluate.pairwise.page import comparison_page
 from tutelage.evaluate.pairwise.pairs import Pairing, Replies, pair_replies, told
-from tutelage.evaluate.pairwise.rating import Rating
 from tutelage.evaluate.pairwise.reply_files import read_reply_file
 from tutelage.evaluate.pairwise.results import result_of
 from tutelage.evaluate.pairwise.summary import notes, table, title
-from tutelage.evaluate.pairwise.terminal import rate_in_terminal
 from tutelage.evaluate.pairwise.verdicts import VerdictFile
 from tutelage.report.console.measures import Drawn
-from tutelage.report.console.progress import Screen
 from tutelage.report.console.terminal import Terminal, print_json
 from tutelage.report.html.comparison_page import write_comparison
 from tutelage.report.html.rows_page import require_page_target
 from tutelage.runs import folder as run_files
-from tutelage.system.chat_client import Budget, Client
-from tutelage.system.chat_endpoint import Endpoint, endpoint_url, key_from_environment, shows_key
+from tutelage.system.chat_client import Budget
+from tutelage.system.chat_endpoint import Endpoint
 
 FOLDER = "comparisons"
-ADDRESS = "Open this address in a browser on this machine (Ctrl-C ends; nothing is lost):\n{url}"
-By: TypeAlias = Literal["terminal", "browser", "judge", "results"]
 Only: TypeAlias = Literal["all", "task", "general"]
 LONGEST_NAME = 60
 
@@ -54,7 +48,7 @@ Folder = Annotated[
     Path | None, typer.Option("--folder", help=f"Where verdicts are kept. (default: {FOLDER}/NAME_OF_A-NAME_OF_B)")
 ]
 Questions = Annotated[Only, typer.Option("--only", help="Of runs: replies to the task, or to the general set.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="So many pairs, drawn from all.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="So many pairs, drawn from all; of checkpoints 50.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of the order of pairs and of the sides.")]
 JUDGE = "With --by judge"
 Url = Annotated[str | None, url_option(JUDGE)]
@@ -93,85 +87,71 @@ Port = Annotated[
 Html = Annotated[
     Path | None, typer.Option("--html", metavar="FILE", help="Write the results and the pairs as one offline page.")
 ]
+OfCheckpoints = Annotated[
+    bool, typer.Option("--checkpoints", help="Compare the checkpoints of RUN on its held-out rows.")
+]
+Choose = Annotated[
+    bool, typer.Option("--choose", help="With --checkpoints: RUN ends with the one that is shown to be preferred.")
+]
+MaxNewTokens = Annotated[
+    int | None,
+    typer.Option("--max-new-tokens", min=1, max=100_000, help="With --checkpoints: longest reply. (default: of RUN)"),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say how many pairs, requests and tokens; ask nothing.")]
 
 
 def compare(
-    a: A,
-    b: B = None,
-    *,
-    base: Base = False,
-    by: Way = None,
-    rater: Rater = None,
-    folder: Folder = None,
-    only: Questions = "all",
-    limit: Limit = None,
-    seed: Seed = 0,
-    port: Port = 0,
-    html: Html = None,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-    endpoint: Url = None,
-    model: JudgeModel = None,
-    key_env: KeyEnv = None,
-    max_requests: MaxRequests = None,
-    max_tokens: MaxTokens = None,
-    answer_tokens: AnswerTokens = 512,
-    parallel: Parallel = 4,
-    timeout: Timeout = 60.0,
-    retries: Retries = 4,
-) -> None:
+    a: A, b: B = None, *, base: Base = False, by: Way = None, rater: Rater = None, folder: Folder = None,
+    only: Questions = "all", limit: Limit = None, seed: Seed = 0, port: Port = 0, html: Html = None,
+    dry_run: DryRun = False, as_json: AsJson = False, checkpoints: OfCheckpoints = False, choose: Choose = False,
+    max_new_tokens: MaxNewTokens = None, endpoint: Url = None, model: JudgeModel = None, key_env: KeyEnv = None,
+    max_requests: MaxRequests = None, max_tokens: MaxTokens = None, answer_tokens: AnswerTokens = 512,
+    parallel: Parallel = 4, timeout: Timeout = 60.0, retries: Retries = 4,
+) -> None:  # fmt: skip
     """Compare replies in pairs, blind: how often does B win, and can so many pairs show it?
 
-    RUN alone compares its model before training with that after it.
+    RUN alone compares its model before training with that after it; RUN --checkpoints compares its checkpoints.
     You rate, in this terminal or --by browser; --by judge asks a model.
     The same command goes on where it was left, and adds other raters.
 
     Try: tutelage compare runs/quickstart --only general
     Or: tutelage compare old.jsonl new.jsonl --by browser --rater anna
+    Or: tutelage compare runs/lima --checkpoints --choose --by judge --endpoint URL --model NAME
     """
     judge = None
     if by == "judge":
-        judge = _judge_endpoint(endpoint, model, key_env, timeout, answer_tokens)
-    elif given := [name for name, value in (("--endpoint", endpoint), ("--model", model)) if value is not None]:
-        raise ConfigError(f"{given[0]} is for a judge", found=given[0], fix=f"add --by judge, or leave {given[0]} out")
+        judge = judge_endpoint(endpoint, model, key_env, timeout, answer_tokens)
+    else:  # of checkpoints, the name of a judge alone says whose word decides
+        named = {"--endpoint": endpoint is not None, "--model": model is not None and not checkpoints}
+        _refuse(named, "is for a judge", fix="add --by judge, or leave {} out")
     if html is not None:
         require_page_target(html)
+    raters = Raters(by, rater, seed, port, judge, Budget(max_requests, max_tokens), retries, parallel, as_json)
+    if checkpoints:
+        _refuse({"B": b is not None, "--only": only != "all", "--html": html is not None}, "is not for checkpoints")
+        asked = (folder or Path(FOLDER) / f"{_folder_name(a, None)}-checkpoints", limit, max_new_tokens)
+        compare_checkpoints(a, raters, *asked, base=base, choose=choose, dry_run=dry_run, decides=model)
+        return
+    _refuse({"--choose": choose, "--max-new-tokens": max_new_tokens is not None}, "goes with --checkpoints")
     errors = Terminal(stderr=True)
     pairing = _pairing(a, b, base=base, only=only, seed=seed, limit=limit)
     verdicts = _verdicts(pairing, folder or Path(FOLDER) / _folder_name(a, b), errors)
     if dry_run:
         _dry_run(pairing, verdicts, judge, as_json=as_json)
         return
-    if judge is not None:
-        client = Client(judge, Budget(max_requests, max_tokens), retries, log=errors.write_line)
-        ask_judge(pairing, verdicts, client, parallel, Screen(errors))
-    elif by == "browser":
-        rating = Rating(pairing.pairs, verdicts, rater_name(rater), seed)
-        rate_in_browser(rating, port=port, announce=lambda url: errors.write_line(ADDRESS.format(url=url)))
-    elif by == "terminal" or (by is None and sys.stdin.isatty() and sys.stdout.isatty() and not as_json):
-        rating = Rating(pairing.pairs, verdicts, rater_name(rater), seed)
-        with reading_keys() as read_key:
-            rate_in_terminal(rating, Terminal(stderr=as_json), read_key)
+    raters.ask(pairing, verdicts, errors)
     _show(pairing, verdicts, html, as_json=as_json)
 
 
-def _judge_endpoint(
-    url: str | None, model: str | None, key_env: str | None, timeout: float, answer_tokens: int
-) -> Endpoint:
-    """Where the judge answers.
+def _refuse(given: Mapping[str, bool], why: str, *, fix: str = "leave {} out; see tutelage compare --help") -> None:
+    """Refuse the first of the options that was given though it has nothing to say.
 
     Raises:
-        ConfigError: its URL or name is missing, or it or its key cannot be used.
+        ConfigError: one was.
     """
-    if url is None or model is None or not model.strip():
-        raise ConfigError(
-            "A judge needs an endpoint and the name of a model there",
-            found="no --endpoint" if url is None else "no --model",
-            expected="any server that speaks the OpenAI API, here or elsewhere",
-            fix="--by judge --endpoint http://127.0.0.1:8000/v1 --model NAME",
-        )
-    return Endpoint(endpoint_url(url), model.strip(), key_from_environment(key_env), timeout, answer_tokens)
+    for option, is_given in given.items():
+        if is_given:
+            raise ConfigError(f"{option} {why}", found=option, fix=fix.format(option))
 
 
 def _verdicts(pairing: Pairing, folder: Path, errors: Terminal) -> VerdictFile:
@@ -184,31 +164,6 @@ def _verdicts(pairing: Pairing, folder: Path, errors: Terminal) -> VerdictFile:
         lines = told([str(number) for number in verdicts.damaged])
         errors.write_line(f"note: {verdicts.path} has lines that cannot be read: {lines}")
     return verdicts
-
-
-def ask_judge(pairing: Pairing, verdicts: VerdictFile, client: Client, parallel: int, screen: Screen) -> None:
-    """Have a judge say what is better, in both orders of each pair, and tell what came of it.
-
-    Raises:
-        EndpointError: the judge does not answer.
-        SaveError: a verdict could not be saved.
-        KeyboardInterrupt: Ctrl-C; what had been answered by then is saved.
-    """
-    if shows_key(client.endpoint):
-        screen.log("note: the key travels unencrypted, as the endpoint is http and on another machine")
-    orders = sum(2 for pair in pairing.pairs if not pair.is_identical)
-    try:
-        with screen.counting(f"Asking {client.endpoint.model} in both orders", orders) as done:
-            report = judge_pairs(pairing.pairs, verdicts, client, parallel=parallel, done=done)
-    except KeyboardInterrupt:
-        screen.log(f"What was answered is kept in {verdicts.path}; the same command goes on.")
-        raise
-    spent = f"{client.budget.requests} requests, {client.budget.tokens:,} tokens"
-    screen.log(f"{report.given} verdicts given now, {report.known} known before; {spent}")
-    for reason, times in report.without.most_common():
-        screen.log(f"no verdict, {times} times: {reason}")
-    if report.ended is not None:
-        screen.log(f"Not all was asked, as {report.ended}; the same command goes on.")
 
 
 def _show(pairing: Pairing, verdicts: VerdictFile, html: Path | None, *, as_json: bool) -> None:
@@ -300,18 +255,3 @@ def _name(source: str, beside: str | None) -> str:
 def _folder_name(a: str, b: str | None) -> str:
     names = "-".join(_name(source, None) for source in (a, b) if source is not None)
     return re.sub(r"[^\w.-]+", "_", names)[:LONGEST_NAME]
-
-
-def rater_name(rater: str | None) -> str:
-    """The name given, else that of the user.
-
-    Raises:
-        ConfigError: it is empty, or the user has none.
-    """
-    try:
-        name = getpass.getuser() if rater is None else rater.strip()
-    except (KeyError, OSError):  # of a user id without an entry; KeyError until Python 3.12
-        name = ""
-    if not name:
-        raise ConfigError("The rater needs a name", expected="a name", fix="--rater NAME")
-    return name

@@ -19,11 +19,11 @@ from tutelage.annotate.preference import (
     sample_pairs,
     write_preferences,
 )
-from tutelage.cli.compare import ask_judge, rater_name
 from tutelage.cli.data_options import AsJson, Columns, Shape, columns_from, shape_from
 from tutelage.cli.endpoint_options import key_option, url_option
 from tutelage.cli.generate_rows import local_generator
 from tutelage.cli.keys import reading_keys
+from tutelage.cli.raters import ask_judge, rater_name
 from tutelage.errors import ConfigError, TutelageError, command
 from tutelage.evaluate.pairwise.browser import rate_in_browser
 from tutelage.evaluate.pairwise.rating import Rating

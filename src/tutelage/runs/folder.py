@@ -42,6 +42,7 @@ RESULT = "result.json"
 REPORT = "report.html"
 DIAL = "dial.json"
 EVALUATION = "evaluation.json"
+CHOICE = "choice.json"
 DIAL_PAGE = "dial.html"
 STOPPED = "stopped.json"
 CHECKPOINTS = "checkpoints"
@@ -291,16 +292,28 @@ def save_error(what: str, where: Path, error: Exception) -> SaveError:
     return SaveError(what, where=str(where), found=cause_of(error), fix=remedy(error))
 
 
-def move_finished_aside(folder: Path, *, steps: int) -> Path:
+def move_finished_aside(folder: Path, *, steps: int, weights_of: int | None = None) -> Path:
     """Move what a finished run ended with into a folder inside it, as the run goes on; `RESULT` last.
+
+    Args:
+        folder: of the run.
+        steps: that it had taken.
+        weights_of: the step whose weights it ended with, where it is to end with those of another one; None: the run
+            goes on, and what was chosen among its checkpoints goes aside, too.
 
     Raises:
         SaveError: the disk refuses; called again it moves the rest.
     """
     finished = folder / f"finished-{steps:06d}"
+    ended_with = (MODEL, ADAPTER, AFTER, REPORT, DIAL, DIAL_PAGE, CHOICE, RESULT)
+    if weights_of is not None:
+        name = f"{finished.name}-with-{weights_of:06d}"
+        taken = sum(path.name.split(".")[0] == name for path in folder.glob(f"{name}*"))
+        finished = folder / (f"{name}.{taken}" if taken else name)
+        ended_with = (MODEL, ADAPTER, AFTER, REPORT, DIAL, DIAL_PAGE, EVALUATION, RESULT)
     try:
         finished.mkdir(exist_ok=True)
-        for name in (MODEL, ADAPTER, AFTER, REPORT, DIAL, DIAL_PAGE, RESULT):
+        for name in ended_with:
             if (folder / name).exists():
                 os.replace(folder / name, finished / name)
         sync(finished)
@@ -321,7 +334,8 @@ def move_finished_aside(folder: Path, *, steps: int) -> Path:
 
 def clear_scratch(folder: Path) -> None:
     """Delete what a killed process was writing in a run's folder: names that begin with a dot, each for one of ours."""
-    for name in (SETTINGS, INPUTS, RECORD, LEDGER, DROPS, BEFORE, BASE_REPLIES, AFTER, ROWS, RESULT, STOPPED, DIAL):
+    names = (SETTINGS, INPUTS, RECORD, LEDGER, DROPS, BEFORE, BASE_REPLIES, AFTER, ROWS, RESULT, STOPPED, DIAL, CHOICE)
+    for name in names:
         (folder / f".{name}").unlink(missing_ok=True)
     for name in (MODEL, ADAPTER):
         for scratch in folder.glob(f".{name}-*"):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from tutelage.distributed.process_group import SINGLE, ProcessGroup
 from tutelage.errors import CheckpointError, SaveError, TrainingError, cause_of, command
-from tutelage.optim.master_weights import MasterWeights, non_finite_names
+from tutelage.optim.master_weights import AVERAGE, MasterWeights, non_finite_names
 from tutelage.train.checkpoint_files import (
     DAMAGE,
     checked_state,
@@ -215,6 +215,37 @@ class Checkpoints:
         tensors, progress = self._read(folder, optimizer, others=[])
         optimizer.restore_masters({name: tensor for name, tensor in tensors.items() if ":" not in name})
         return progress
+
+    def restore_weights(self, optimizer: MasterWeights, *, step: int) -> None:
+        """Load the weights that a run which ended at `step` would be saved with: the moving average, if it keeps one.
+
+        Raises:
+            CheckpointError: there is no checkpoint of that step, or it is damaged.
+        """
+        folder = self.weights_folder(step)
+        if folder is None:
+            raise CheckpointError(
+                f"There is no checkpoint of step {step}",
+                where=str(self.folder),
+                found=", ".join(path.name for path in self._newest_first("step")) or "no checkpoint",
+                expected=f"step-{step:06d} or best-{step:06d}",
+                fix="put it back, or choose another: "
+                + command("compare", self.folder.parent, "--checkpoints", "--choose"),
+            )
+        tensors, _ = self._read(folder, optimizer, others=[])
+        averages = {key.removeprefix(AVERAGE): value for key, value in tensors.items() if key.startswith(AVERAGE)}
+        weights = averages or tensors
+        optimizer.restore_masters({name: weights[name] for name in optimizer.masters if name in weights})
+
+    def weights_folder(self, step: int) -> Path | None:
+        """The checkpoint that has the weights of a step; None where none is left."""
+        folders = (self.folder / f"{kind}-{step:06d}" for kind in ("step", "best"))
+        return next((folder for folder in folders if folder.is_dir()), None)
+
+    def weights_steps(self) -> list[int]:
+        """The steps whose weights are there, in order."""
+        paths = [*self._newest_first("step"), *self._newest_first("best")]
+        return sorted({int(path.name.partition("-")[2]) for path in paths})
 
     def has_best(self) -> bool:
         """Whether there are best weights."""

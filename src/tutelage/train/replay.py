@@ -11,6 +11,7 @@ from tutelage.distributed.process_group import first_here, processes_here
 from tutelage.errors import ConfigError, SourceNotFoundError, command
 from tutelage.report.console.progress import Screen
 from tutelage.runs import folder as run_files
+from tutelage.runs.choice import read_choice
 from tutelage.runs.fingerprint import changed_facts, changed_settings, process_counts, read_inputs
 from tutelage.runs.metrics_log import record_path
 from tutelage.train.checkpoint import Checkpoints
@@ -116,8 +117,11 @@ def _tolerance(settings: config.Settings, folder: Path, counts: set[int]) -> flo
 
 
 def _common_weights(recorded: RecordedRun, target: Path) -> str | None:
-    """The folder of weights that both runs have: what was trained, or the newest checkpoint of both."""
-    if recorded.finished:
+    """The folder of weights that both runs have: what was trained, or the newest checkpoint of both.
+
+    A run whose checkpoint somebody chose may have ended with other weights than a replay, which nobody chooses for.
+    """
+    if recorded.finished and read_choice(recorded.folder) is None:
         return next(name for name in (run_files.ADAPTER, run_files.MODEL) if (recorded.folder / name).is_dir())
     recorded_names, repeated_names = (
         Checkpoints(folder / run_files.CHECKPOINTS, keep=1).names() for folder in (recorded.folder, target)

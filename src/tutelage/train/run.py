@@ -44,6 +44,7 @@ from tutelage.system.heap import trim_heap
 from tutelage.train.abort import row_tokens_after_out_of_memory
 from tutelage.train.announcement import announce_architecture, announce_model
 from tutelage.train.checkpoint import Checkpoints, Progress
+from tutelage.train.choice import restore_ending_weights
 from tutelage.train.dataloader import rank_batches
 from tutelage.train.due import cadence_of, heldout_of, intermediate_of
 from tutelage.train.extension import Part, has_other_length, order_over_parts, parts_in, schedule_of
@@ -199,10 +200,7 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
             resume_command = command("train", "--resume", job.folder)
             job.screen.log(f"Stopped after step {outcome.progress.steps_done}. Go on with: {resume_command}")
         return Finished(job.folder, outcome.ended, {})
-    job.train_state.optimizer.adopt_average()
-    best = outcome.progress.best_step
-    if best is not None and best != outcome.progress.steps_done:
-        _checkpoints(job).restore_best(job.train_state.optimizer, step=best)
+    chosen = restore_ending_weights(job.folder, _checkpoints(job), job.train_state.optimizer, outcome.progress)
     trim_heap()
     _save_trained(job)  # before all that is measured of them: what was trained is not lost when a measure fails
     weights = process_group.gather(_trained_sha256(job) if process_group.is_main else {})[0]
@@ -232,13 +230,13 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
         parts=job.parts,
     )
     result |= {"started": started.isoformat(timespec="seconds"), "elapsed_seconds": time.perf_counter() - began}
-    result |= {"trained_sha256": weights}
+    result |= {"trained_sha256": weights} | ({} if chosen is None else {"chosen_step": chosen})
     run_files.write_json(job.folder / run_files.RESULT, result)  # written last: it marks the run as finished
     (job.folder / run_files.BASE_REPLIES).unlink(missing_ok=True)
     if not result["unmeasured"]:
         forget_replies(job.folder)
         # A resume that takes the measures that failed begins with them, and a run of more epochs may still end so.
-        if best == outcome.progress.steps_done:
+        if outcome.progress.best_step == outcome.progress.steps_done:
             _checkpoints(job).forget_best()
     report.write(job.folder)
     job.tracking.finish(result)

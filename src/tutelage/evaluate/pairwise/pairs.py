@@ -93,8 +93,12 @@ def pair_replies(a: Replies, b: Replies, *, seed: int = 0) -> Pairing:
     if not pairs:
         raise _nothing_in_common(a, b)
     alone_b = [row.address for prompt, rows in partners.items() for row in rows[counts[prompt] :]]
-    pairs.sort(key=lambda pair: _drawn(seed, "order", pair.key))
-    return Pairing(a.name, b.name, tuple(pairs), tuple(alone_a), tuple(alone_b))
+    return Pairing(a.name, b.name, in_drawn_order(pairs, seed=seed), tuple(alone_a), tuple(alone_b))
+
+
+def in_drawn_order(pairs: Iterable[Pair], *, seed: int) -> tuple[Pair, ...]:
+    """The pairs in the order in which they are asked."""
+    return tuple(sorted(pairs, key=lambda pair: _drawn(seed, "order", pair.key)))
 
 
 def left_side(pair: Pair, *, seed: int, rater: str) -> Side:

@@ -162,19 +162,51 @@ class _Said:
     tokens: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Gathered:
+    """What all raters said of one pairing; `claims` are those whose win rates are judged."""
+
+    pairs: Mapping[str, Pair]
+    persons: Sequence[_Said]
+    judges: Sequence[_Said]
+    together: Sequence[_Said]
+
+    @property
+    def claims(self) -> dict[str, Transitions]:
+        claims = [said for said in (*(self.together or self.persons), *self.judges) if said.outcomes]
+        return {f"{said.kind} {said.rater}": _transitions(said) for said in claims}
+
+
 def result_of(pairing: Pairing, verdicts: VerdictFile) -> ComparisonResult:
     """Count what was said of these pairs, by each rater and by all people together."""
+    return results_of([pairing], verdicts)[0]
+
+
+def results_of(pairings: Sequence[Pairing], verdicts: VerdictFile) -> list[ComparisonResult]:
+    """The same of several pairings, judged together: Holm's method is over the win rates of all of them."""
+    gathered = [_gathered(pairing, verdicts) for pairing in pairings]
+    changes = judge_changes(
+        {f"{number} {claim}": moved for number, said in enumerate(gathered) for claim, moved in said.claims.items()},
+        margin=2 * MARGIN,
+    )  # of wins less losses, which moves by 2 where the win rate moves by 1
+    return [
+        _result(pairing, verdicts, said, {claim: changes[f"{number} {claim}"] for claim in said.claims})
+        for number, (pairing, said) in enumerate(zip(pairings, gathered, strict=True))
+    ]
+
+
+def _gathered(pairing: Pairing, verdicts: VerdictFile) -> _Gathered:
     pairs = {pair.key: pair for pair in pairing.pairs}
     persons = [said for name in verdicts.raters("person") if (said := _person(name, verdicts, pairs)).outcomes]
     judges = [_judge(model, verdicts, pairs) for model in verdicts.raters("judge")]
-    together = [_together(persons)] if len(persons) > 1 else []
-    claims = [said for said in (*(together or persons), *judges) if said.outcomes]
-    changes = judge_changes(
-        {f"{said.kind} {said.rater}": _transitions(said) for said in claims}, margin=2 * MARGIN
-    )  # of wins less losses, which moves by 2 where the win rate moves by 1
-    lines = tuple(
-        _line(said, pairs, changes.get(f"{said.kind} {said.rater}")) for said in (*together, *persons, *judges)
-    )
+    return _Gathered(pairs, persons, judges, [_together(persons)] if len(persons) > 1 else [])
+
+
+def _result(
+    pairing: Pairing, verdicts: VerdictFile, said: _Gathered, changes: Mapping[str, PairedChange]
+) -> ComparisonResult:
+    pairs, raters = said.pairs, (*said.together, *said.persons, *said.judges)
+    lines = tuple(_line(rater, pairs, changes.get(f"{rater.kind} {rater.rater}")) for rater in raters)
     return ComparisonResult(
         name_a=pairing.name_a,
         name_b=pairing.name_b,
@@ -185,7 +217,7 @@ def result_of(pairing: Pairing, verdicts: VerdictFile) -> ComparisonResult:
         mean_length_a=mean_length(pair.reply_a for pair in pairing.pairs),
         mean_length_b=mean_length(pair.reply_b for pair in pairing.pairs),
         raters=lines,
-        agreement=_agreement([*persons, *judges], pairs),
+        agreement=_agreement([*said.persons, *said.judges], pairs),
         stray_verdicts=sum(verdict.pair not in pairs for verdict in verdicts.verdicts),
     )
 

@@ -28,7 +28,7 @@ def notes(result: ComparisonResult) -> list[str]:
     if any(rater.shown for rater in result.raters):
         said.append(
             "B wins: a tie is half a win. Gained: B is better; lost: A is; kept: neither, by more than "
-            f"{_points(MARGIN)}; p: exact sign test, by Holm's method."
+            f"{points(MARGIN)}; p: exact sign test, by Holm's method."
         )
     said += _not_shown(result)
     said.append(
@@ -87,7 +87,7 @@ def _not_shown(result: ComparisonResult) -> list[str]:
     for rater in result.raters:
         if rater.shown is not None and rater.shown.verdict == "not shown":
             smallest = rater.shown.smallest_detectable
-            words = f"none ({_counted(rater.pairs, 'pair')})" if smallest is None else f"{_points(smallest)} from even"
+            words = f"none ({_counted(rater.pairs, 'pair')})" if smallest is None else f"{points(smallest)} from even"
             told.append(f"{label(rater)} {words}")
     if not told:
         return []
@@ -128,7 +128,8 @@ def _counted(number: int, noun: str) -> str:
     return f"{count(number)} {noun}{'' if number == 1 else 's'}"
 
 
-def _points(share: float) -> str:
+def points(share: float) -> str:
+    """A distance of shares, in percentage points."""
     return percent_change(share).removeprefix("+")
 
 
