@@ -30,7 +30,7 @@ def stops(folder: Path, **settings: object) -> set[str]:
 def test_without_a_template_nothing_is_guessed_and_the_formats_are_named(base: Path) -> None:
     with pytest.raises(TemplateError, match="has no chat template") as caught:
         renderer_for(base, RenderSettings())
-    assert "chatml, llama2, llama3, alpaca, vicuna, zephyr, plain" in str(caught.value.fix)
+    assert "chatml, llama2, llama3, alpaca, vicuna, zephyr, plain, lima" in str(caught.value.fix)
 
 
 def test_a_format_by_name_brings_its_stop_token(base: Path) -> None:

@@ -13,7 +13,7 @@ from tutelage.render import ChatTemplate, Renderer, Tokenizer
 from tutelage.render.chat_template.builtin_templates import builtin_templates, find_builtin, is_path
 from tutelage.types import Address, Conversation, Drop, Message
 
-NAMES = ("chatml", "llama2", "llama3", "alpaca", "vicuna", "zephyr", "plain")
+NAMES = ("chatml", "llama2", "llama3", "alpaca", "vicuna", "zephyr", "plain", "lima")
 SYSTEM, ASKED, REPLY = (
     "You are a helpful assistant.",
     "What is the capital of France?",
@@ -54,6 +54,7 @@ def rendered(name: str, messages: list[dict[str, str]], *, prompt: bool = False)
         ("vicuna", f"{SYSTEM} USER: {ASKED} ASSISTANT: {REPLY}</e>"),
         ("zephyr", f"<|system|>\n{SYSTEM}</e>\n<|user|>\n{ASKED}</e>\n<|assistant|>\n{REPLY}</e>\n"),
         ("plain", f"{SYSTEM}\n{ASKED}\n{REPLY}</e>\n"),
+        ("lima", f"{SYSTEM}<|end_of_turn|>{ASKED}<|end_of_turn|>{REPLY}<|end_of_turn|>"),
     ],
 )
 def test_a_conversation_in_each_format(name: str, expected: str) -> None:
@@ -71,6 +72,7 @@ def test_a_conversation_in_each_format(name: str, expected: str) -> None:
         ("vicuna", "</e>USER: And of Spain? ASSISTANT:"),
         ("zephyr", "</e>\n<|user|>\nAnd of Spain?</e>\n<|assistant|>\n"),
         ("plain", "</e>\nAnd of Spain?\n"),
+        ("lima", "<|end_of_turn|>And of Spain?<|end_of_turn|>"),
     ],
 )  # fmt: skip
 def test_the_prompt_of_a_second_turn_goes_on_from_the_first(name: str, end: str) -> None:

@@ -60,8 +60,8 @@ class BuiltinTemplate:
                 where=str(tokenizer.folder),
                 found=f"no token {', '.join(missing)}",
                 expected=f"single tokens {', '.join(self.control_tokens)}",
-                fix="choose a format of ordinary text (alpaca, vicuna, zephyr or plain), or add the tokens to the "
-                "tokenizer and the embedding first",
+                fix="choose a format of ordinary text (alpaca, vicuna, zephyr or plain), or add the tokens: "
+                f"model.add_tokens = {list(missing)!r}",
             )
         if self.stop is None and "eos_token" not in tokenizer.named_tokens:
             raise TemplateError(
