@@ -8,7 +8,7 @@ import pytest
 
 from tutelage import config
 from tutelage.builders import paper_plan as module
-from tutelage.builders.paper_plan import paper_shape, published_shapes, require_paper_fits
+from tutelage.builders.paper_plan import paper_shape, published_shapes, published_volume, require_paper_fits
 from tutelage.errors import FitError, SourceNotFoundError
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -28,8 +28,27 @@ def test_published_shapes_have_the_parameters_of_the_models(name: str, monkeypat
 
 
 def test_every_recipe_at_the_size_of_its_paper_has_a_known_shape() -> None:
-    for recipe in ("alpaca", "vicuna", "lima", "instructgpt", "tulu"):
+    for recipe in ("flan", "alpaca", "vicuna", "lima", "instructgpt", "tulu"):
         assert config.load(RECIPES / f"{recipe}.toml", ["size=paper"]).model.name in published_shapes()
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "steps", "step_tokens", "basis"),
+    [
+        ("flan", 900_000, 30_000, 30 * 273, "published"),
+        ("alpaca", 52_002, 1_219, 128 * 512, "published, at most"),  # ceil(52,002 * 3 / 128)
+        ("lima", 1_000, 469, 32 * 2_048, "published, at most"),
+        ("instructgpt", 12_725, 6_363, 32 * 1_024, "published, at most"),
+    ],
+)
+def test_steps_are_counted_by_what_is_published_of_the_rows(
+    name: str, rows: int, steps: int, step_tokens: int, basis: str
+) -> None:
+    volume = published_volume(config.load(RECIPES / f"{name}.toml", ["size=paper"]))
+    assert volume is not None
+    assert (volume.examples, volume.steps, volume.step_tokens, volume.basis) == (rows, steps, step_tokens, basis)
+    assert volume.trained_tokens is None
+    assert published_volume(config.load(RECIPES / f"{name}.toml", ["size=laptop"])) is None
 
 
 def test_a_machine_that_cannot_hold_it_is_told_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:

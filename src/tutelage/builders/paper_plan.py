@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tutelage.builders.base_model import start_name
 from tutelage.config import Settings
@@ -19,7 +20,7 @@ from tutelage.model.precision import resolve_precision
 from tutelage.plan.console import gigabytes
 from tutelage.plan.devices import Device, this_machine
 from tutelage.plan.model_shape import ModelShape, read_model_shape
-from tutelage.plan.plan import Plan, make_plan
+from tutelage.plan.plan import DataVolume, Plan, make_plan
 from tutelage.plan.workload import COMPUTE_BYTES, Workload, document_lengths
 
 Say = Callable[[str], Any]
@@ -60,8 +61,28 @@ def paper_plan(settings: Settings, device: Device, *, probe: bool, log: Say) -> 
         lora_targets=targets if isinstance(targets, str) else tuple(targets),
         averaged=settings.train.ema_decay is not None,
     )
-    log(f"planned by a full row of {row_tokens:,} tokens: the data is not read, so no steps are counted")
-    return make_plan(shape, workload, device, probe=probe, log=log)
+    log(f"planned by a full row of {row_tokens:,} tokens: the data is not read")
+    return make_plan(shape, workload, device, data_volume=published_volume(settings), probe=probe, log=log)
+
+
+def published_volume(settings: Settings) -> DataVolume | None:
+    """What a run of the published settings goes through, by what is published of its data; None where nothing is.
+
+    Steps are rows times epochs over the batch, or `train.max_steps`. Tokens are those of a mean row, where that is
+    known, or else of the longest.
+    """
+    data, train = settings.data, settings.train
+    if data.published_rows is None and train.max_steps is None:
+        return None
+    rows = data.published_rows
+    steps = train.max_steps if rows is None else math.ceil(rows * train.epochs / train.batch_size)
+    assert steps is not None, "the rows are known, or the steps"
+    steps = steps if train.max_steps is None else min(steps, train.max_steps)
+    rows = rows or steps * train.batch_size
+    row_tokens = data.published_row_tokens or settings.pack.max_seq_length
+    basis: Literal["published", "published, at most"]
+    basis = "published, at most" if data.published_row_tokens is None else "published"
+    return DataVolume(rows, rows * row_tokens, None, steps, float(row_tokens * min(rows, train.batch_size)), basis)
 
 
 def paper_shape(settings: Settings, *, log: Say) -> ModelShape:
@@ -76,7 +97,7 @@ def paper_shape(settings: Settings, *, log: Say) -> ModelShape:
         facts = published_shapes().get(settings.model.name)
         if facts is None:
             raise
-    log(f"{settings.model.name} is not here: its shape is that of its published config.json")
+    log(f"{settings.model.name} is not here: its shape is what is published of it, mostly its config.json")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / CONFIG_FILE
         file.write_text(json.dumps(facts), encoding="utf-8")

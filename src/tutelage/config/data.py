@@ -31,6 +31,21 @@ class DataSettings(Section):
         "kept with the run's settings.",
         json_schema_extra={"source": "the data's owner; what forbids commercial use is marked"},
     )
+    published_rows: int | None = Field(
+        default=None,
+        ge=1,
+        le=LARGEST_COUNT,
+        description="How many rows an epoch of the authors' data has: a plan of the size paper, which reads no data, "
+        "counts its steps by it; nothing else reads it.",
+        json_schema_extra={"source": "the paper or the data's page, which the recipe names"},
+    )
+    published_row_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        le=LARGEST_COUNT,
+        description="The mean tokens of such a row; left out, its plan says how many they are at most.",
+        json_schema_extra={"source": "the paper or the data's page, which the recipe names"},
+    )
     weights: dict[str, Annotated[float, Field(gt=0, le=1e6)]] = Field(
         default={},
         description="How often an epoch visits the rows of a source of data.train, such as 'small.jsonl' = 2.0; 0.5 "

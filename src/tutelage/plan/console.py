@@ -9,7 +9,7 @@ from rich.text import Text
 from tutelage.plan.devices import named_gpus
 from tutelage.plan.fit import USABLE_MEMORY_FRACTION
 from tutelage.plan.memory import Figure, Memory
-from tutelage.plan.plan import Plan
+from tutelage.plan.plan import DataVolume, Plan
 from tutelage.plan.rule_of_thumb import DIFFERENCES, rule_of_thumb
 from tutelage.plan.seconds import Pace
 from tutelage.report.numbers import count, duration, percent
@@ -63,13 +63,25 @@ def _head(plan: Plan) -> RenderableType:
         f"of {gigabytes(plan.device.total_bytes)}",
     }
     if plan.data_volume is not None:
-        volume = plan.data_volume
-        facts["data"] = f"{count(volume.tokens)} tokens an epoch, {count(volume.trained_tokens)} of them trained"
-        facts["steps"] = f"{count(volume.steps)}, about {count(volume.step_tokens)} tokens each"
+        facts |= _volume_facts(plan.data_volume)
     facts["time"] = _time(plan)
     for name, value in facts.items():
         grid.add_row(Text(name, style="bold"), Text(value))
     return grid
+
+
+def _volume_facts(volume: DataVolume) -> dict[str, str]:
+    if volume.basis == "counted":
+        trained = count(volume.trained_tokens)
+        return {
+            "data": f"{count(volume.tokens)} tokens an epoch, {trained} of them trained",
+            "steps": f"{count(volume.steps)}, about {count(volume.step_tokens)} tokens each",
+        }
+    bound = "at most" if volume.basis == "published, at most" else "about"
+    return {
+        "data": f"{count(volume.examples)} rows an epoch, as published; they are not here, and not counted",
+        "steps": f"{count(volume.steps)} by that, {bound} {count(volume.step_tokens)} tokens each",
+    }
 
 
 def _time(plan: Plan) -> str:
@@ -81,8 +93,14 @@ def _time(plan: Plan) -> str:
     return (
         f"{row_time}, {plan.pace.how}"
         if total_seconds is None
-        else f"{duration(total_seconds)} for all steps; {row_time}, {plan.pace.how}"
+        else f"{_at_most(plan)}{duration(total_seconds)} for all steps; {row_time}, {plan.pace.how}"
     )
+
+
+def _at_most(plan: Plan) -> str:
+    """Rows that are as long as they can be take as long as they can."""
+    is_bound = plan.data_volume is not None and plan.data_volume.basis == "published, at most"
+    return "at most " if is_bound else ""
 
 
 def _methods(plan: Plan) -> Table:
@@ -147,7 +165,7 @@ def _gpus(plan: Plan) -> Table:
         pace = plan.gpu_paces[gpu.name]
         total_seconds = plan.run_seconds(pace)
         speed = (
-            duration(total_seconds)
+            f"{_at_most(plan)}{duration(total_seconds)}"
             if total_seconds is not None
             else f"{plan.workload.row_tokens / pace.row_seconds:,.0f}"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from tutelage.plan.devices import Device, named_gpus
 from tutelage.plan.fit import Choice, Suggestion, Traces, choose_checkpointing, fits, suggestions
@@ -23,21 +23,24 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class DataVolume:
-    """How much a run goes through: counted on prepared data.
+    """How much a run goes through.
 
     Attributes:
         examples: sequences of one epoch.
         tokens: of one epoch.
-        trained_tokens: of one epoch, those whose loss counts.
+        trained_tokens: of one epoch, those whose loss counts; None where nobody counted them.
         steps: optimizer steps in all.
         step_tokens: tokens of a step, on average.
+        basis: counted on prepared data; or by what is published of data that is not here, with the mean of a row, or
+            with rows as long as they can be.
     """
 
     examples: int
     tokens: int
-    trained_tokens: int
+    trained_tokens: int | None
     steps: int
     step_tokens: float
+    basis: Literal["counted", "published", "published, at most"] = "counted"
 
 
 @dataclass(frozen=True, slots=True)
