@@ -24,7 +24,7 @@ def test_published_shapes_have_the_parameters_of_the_models(name: str, monkeypat
     shape = paper_shape(settings, log=said.append)
     assert shape.parameters == PARAMETERS[name]
     assert shape.name == settings.model.name
-    assert "published config.json" in said[0]
+    assert "what is published of it" in said[0]
 
 
 def test_every_recipe_at_the_size_of_its_paper_has_a_known_shape() -> None:
