@@ -11,6 +11,7 @@ import pytest
 from tutelage import config
 from tutelage.errors import ConfigError
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 RECIPE = """
 [model]
 name = "m"
@@ -112,3 +113,20 @@ def test_the_recipes_of_papers_have_both_sizes_and_the_published_numbers(name: s
     for settings in (paper, laptop):
         assert set(settings.data.licenses) == set(settings.data.train), "every source says its license"
         assert settings.evaluate.general, "forgetting is measured"
+
+
+@pytest.mark.parametrize(("size", "rows"), [("paper", 1000), ("laptop", 64)])
+def test_quotas_of_lima_are_of_files_in_the_folder_and_come_to_the_rows_that_are_kept(size: str, rows: int) -> None:
+    recipe = RECIPES / "lima_choice.toml"
+    overrides = [f"size={size}", "data.folder=pools", 'curate.select.quotas."*"=0']
+    settings = config.load_curation(recipe, overrides)
+    select = settings.curate.select
+    assert select.keep == sum(select.quotas.values()) == rows
+    assert set(select.quotas) == {*settings.data.train, "*"}
+    assert all(name.startswith("pools/") for name in settings.data.train)
+
+
+def test_a_recipe_with_sizes_is_curated_from_its_own_data_or_from_what_is_named() -> None:
+    recipe = RECIPES / "vicuna.toml"
+    assert config.load_curation(recipe).data.train == ["material/fastchat_dummy_conversation.json"]
+    assert config.load_curation(recipe, sources=["mine.json"]).data.train == ["mine.json"]

@@ -25,6 +25,7 @@ EXCERPT_CHARACTERS = 120
 UNREADABLE = ("a number of more digits than can be read", "tables or lists that are nested too deep to be read")
 """By whether Python ran out of calls."""
 NO_MODEL = "none"
+EACH_OTHER_SOURCE = "*"  # in tables by source
 """Stands for the model where none is needed."""
 
 
@@ -66,15 +67,30 @@ def load_curation(path: str | Path | None, overrides: Sequence[str] = (), *, sou
         values.setdefault(section, {})
     if isinstance(values["model"], dict):
         values["model"].setdefault("name", NO_MODEL)
-    if sources and isinstance(values["data"], dict):
-        values["data"]["train"] = list(sources)
-    if isinstance(values["data"], dict) and "train" not in values["data"]:
+    if sources:
+        _take_sources(values, sources)
+    tables = _data_tables(values)
+    if tables and not any("train" in table for table in tables):
         raise ConfigError(
             "No data was named to curate", where=origin.where, found="neither DATA nor data.train",
             expected="files, folders, globs, or a hub data set", fix="tutelage curate DATA -o OUT",
         )  # fmt: skip
     values.setdefault("curate", {})
     return _build(values, overrides, origin, name=None)
+
+
+def _data_tables(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The table `data` of all sizes, and of each."""
+    sizes = values.get("size")
+    owners = [values, *(sizes.values() if isinstance(sizes, Mapping) else ())]
+    return [table for owner in owners if isinstance(owner, Mapping) and isinstance(table := owner.get("data"), dict)]
+
+
+def _take_sources(values: Mapping[str, Any], sources: Sequence[str]) -> None:
+    """Put what was named in the place of the data of every size, whose folder it is not in."""
+    for table in _data_tables(values):
+        table.pop("folder", None)
+        table["train"] = list(sources)
 
 
 def is_recipe(path: str | Path) -> bool:
@@ -177,6 +193,16 @@ def _join_folder(values: dict[str, Any]) -> None:
     for key in ("weights", "licenses"):
         if isinstance(data.get(key), Mapping):
             data[key] = {str(folder / name): value for name, value in data[key].items()}
+    quotas = _table(_table(values, "curate"), "select").get("quotas")
+    if isinstance(quotas, dict):
+        values["curate"]["select"]["quotas"] = {
+            name if name == EACH_OTHER_SOURCE else str(folder / name): most for name, most in quotas.items()
+        }
+
+
+def _table(values: dict[str, Any], name: str) -> dict[str, Any]:
+    inner = values.get(name)
+    return inner if isinstance(inner, dict) else {}
 
 
 def _as_dict(value: Any) -> Any:
