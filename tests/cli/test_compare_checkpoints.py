@@ -86,6 +86,7 @@ def test_what_a_judge_prefers_is_what_the_run_ends_with(run: Callable[..., Ran],
         assert choice is not None
         assert (choice.step, choice.heldout_step, choice.decided_by) == (2, 6, "judge m")
         assert (result["chosen_step"], result["best_step"]) == (2, 6)
+        assert "Step chosen by preference" in (trained / "report.html").read_text("utf-8")
         masters = load_file(trained / "checkpoints" / "step-000002" / "masters.safetensors")
         kept = weights(trained)
         assert {name.replace(".default", "") for name in masters} == set(kept)

@@ -108,6 +108,8 @@ class Result:
     """After training, as it was measured on the way."""
     forgot_step: int | None
     """The step after which a run was stopped for what it forgot."""
+    chosen_step: int | None
+    """The step that people or a judge chose, with whose weights the run ends; None where nobody chose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +307,7 @@ def _result(fields: Fields) -> Result:
         noise=read_noise(fields.inner("noise")),
         gained_and_forgot=read_intermediate(fields.inner("gained_and_forgot")),
         forgot_step=fields.integer("forgot_step"),
+        chosen_step=fields.integer("chosen_step"),
     )
 
 

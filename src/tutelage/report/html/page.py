@@ -252,7 +252,10 @@ def _figures(folder: RunFolder) -> tuple[Figure, ...]:
     best_step = folder.result.best_step if folder.result else None
     drawn = [loss_figure(steps, folder.evaluations, best_step)]
     after = folder.result.gained_and_forgot if folder.result else None
-    after_step = best_step if best_step is not None else folder.result.steps if folder.result else None
+    after_step = None
+    if folder.result:
+        steps_it_may_be = (folder.result.chosen_step, best_step, folder.result.steps)
+        after_step = next((step for step in steps_it_may_be if step is not None), None)
     drawn += intermediate_figures(folder.measured, after, after_step)
     drawn += [quantity_figure(quantity, steps) for quantity in QUANTITIES]
     return tuple(figure for figure in drawn if figure is not None)
@@ -324,10 +327,17 @@ def _origin(result: Result | None) -> tuple[Fact, ...]:
         Fact("Started", result.started or figures.ABSENT),
         Fact("Stopped early", stopped),
         Fact("Best step", figures.count(result.best_step), figures.exact(result.best_step)),
+        *_chosen_step(result),
         Fact("Device", result.device or figures.ABSENT),
         Fact("Seed", figures.ABSENT if result.seed is None else str(result.seed), figures.exact(result.seed)),
         Fact("Commit", result.git_commit or figures.ABSENT),
     )
+
+
+def _chosen_step(result: Result) -> tuple[Fact, ...]:
+    if result.chosen_step is None:
+        return ()
+    return (Fact("Step chosen by preference", figures.count(result.chosen_step), figures.exact(result.chosen_step)),)
 
 
 def _hashes(result: Result | None) -> tuple[Fact, ...]:
