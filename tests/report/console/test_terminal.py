@@ -45,6 +45,12 @@ def test_a_line_is_never_folded():
     assert out.getvalue().count("\n") == 1
 
 
+def test_a_note_is_a_line_without_the_time_and_a_file_of_ours():
+    out = io.StringIO()
+    Terminal(file=out, width=80).log("Prepared before: " + "a/" * 100)
+    assert out.getvalue() == "Prepared before: " + "a/" * 100 + "\n"
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1", None])
 def test_b24_json_steers_nothing_and_says_the_same(encoding: str | None):
     value = {HOSTILE: [HOSTILE, "é 😀 \udcff\u2028", "a\u200db"]}

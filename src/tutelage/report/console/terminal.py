@@ -65,6 +65,11 @@ class Terminal(Console):
         """Print a line as it is: it is never folded, so that a command in it can be copied from a log file, too."""
         self.print(Text(printable(text), style=style), soft_wrap=True)
 
+    def log(self, *objects: Any, **_options: Any) -> None:
+        """Each as a line: rich's own `log` would put the time and one of our files beside it, and fold it."""
+        for line in objects:
+            self.write_line(str(line))
+
 
 def printable(text: str) -> str:
     """The text with names for what would steer a terminal; line ends and tabs stay."""
