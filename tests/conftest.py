@@ -100,13 +100,17 @@ def write_model_folder(
 
 @pytest.fixture(scope="session", autouse=True)
 def a_cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Runs of tests keep prepared data away from the user's cache; converted models are shared with it."""
+    """Runs of tests keep prepared data away from the user's cache; converted models and traces are shared with it.
+
+    The code that a trace runs through is in its key: a trace of other code is never met here.
+    """
     from tutelage.system.files import cache_folder
 
     folder, before = tmp_path_factory.mktemp("cache"), os.environ.get("TUTELAGE_CACHE")
-    models = cache_folder() / "models"
-    models.mkdir(parents=True, exist_ok=True)
-    (folder / "models").symlink_to(models.absolute())
+    for name in ("models", "traces"):
+        shared = cache_folder() / name
+        shared.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(shared.absolute())
     os.environ["TUTELAGE_CACHE"] = str(folder)
     yield
     os.environ.pop("TUTELAGE_CACHE") if before is None else os.environ.update(TUTELAGE_CACHE=before)

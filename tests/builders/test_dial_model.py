@@ -62,7 +62,7 @@ def logits_of(model: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ["lora", "rslora", "full", "dora", "whole", "on"])
-@pytest.mark.parametrize("value", [0.3, 1.0])
+@pytest.mark.parametrize("value", [0.3, pytest.param(1.0, marks=pytest.mark.nightly)])
 def test_the_whole_model_is_the_one_that_was_measured(
     runs: Path, tmp_path: Path, quiet_screen: Screen, name: str, value: float
 ) -> None:

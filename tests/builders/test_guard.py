@@ -235,7 +235,9 @@ def test_another_choice_after_the_report_was_seen_is_said(search: Any) -> None:
     assert again.record["report"]["asked_before"] == ["other"]
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "prompt"])
+@pytest.mark.parametrize(
+    "method", ["full", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("lora", "prompt"))]
+)
 def test_the_ends_of_the_dial_are_what_the_run_measured(
     train_tiny: Callable[..., Finished], quiet_screen: Screen, method: str
 ) -> None:

@@ -124,7 +124,7 @@ def test_rows_that_a_run_began_with_are_not_replaced_by_others(
     assert asked
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", ["full", pytest.param("lora", marks=pytest.mark.nightly)])
 def test_a_run_replays_what_its_base_said(train_tiny: TrainTiny, tmp_path: Path, method: str) -> None:
     rows = [{"prompt": f"Number {n}?", "checks": [{"kind": "min_words", "count": 0}]} for n in range(12)]
     prompts = written(tmp_path / "prompts.jsonl", rows)

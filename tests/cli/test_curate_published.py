@@ -76,6 +76,7 @@ def test_copies_in_one_file(curate: Callable[..., Curation], name: str, copies: 
     assert next(iter(merged.items())) == (name + first[0], name + first[1])
 
 
+@pytest.mark.nightly  # whole published files; the others here are small ones
 def test_the_questions_of_flan_are_those_of_gsm8k(curate: Callable[..., Curation], tmp_path: Path) -> None:
     flan = curate("flan_cot_gsm8k.tsv", columns=FLAN, steps="normalize").out / "data.jsonl"
     found = {}
@@ -91,6 +92,7 @@ def test_the_questions_of_flan_are_those_of_gsm8k(curate: Callable[..., Curation
     assert f"all 7,473 rows of {flan} have the same prompt, word by word, as" in done.printed
 
 
+@pytest.mark.nightly  # whole published files; the others here are small ones
 def test_near_copies(curate: Callable[..., Curation], tmp_path: Path) -> None:
     flan = curate("flan_cot_gsm8k.tsv", columns=FLAN, steps="normalize").out / "data.jsonl"
     merged = curate("gsm8k_train.jsonl", "gsm8k_test.jsonl", flan, steps="near_duplicates").merged()
@@ -159,6 +161,7 @@ def pairs_of(done: Curation) -> dict[tuple[str, str], int]:
     return {(Path(pair["source"]).name, Path(pair["evaluation"]).name): pair["rows"] for pair in done.report()["rows"]}
 
 
+@pytest.mark.nightly  # whole published files; the others here are small ones
 def test_every_pair_of_training_file_and_evaluation_set(curate: Callable[..., Curation]) -> None:
     done = decontaminated(curate, *TRAINING, evaluations=EVALUATIONS)
     assert pairs_of(done) == CONTAMINATED
@@ -194,6 +197,7 @@ def test_files_whose_columns_are_named(
     assert {evaluation: rows for (_, evaluation), rows in pairs_of(done).items()} == met
 
 
+@pytest.mark.nightly  # whole published files; the others here are small ones
 def test_styles_and_contradictions(curate: Callable[..., Curation], tmp_path: Path) -> None:
     flan = curate("flan_cot_gsm8k.tsv", columns="prompt=0,response=1", steps="normalize").out / "data.jsonl"
     rows = [json.loads(line) for line in flan.read_text(encoding="utf-8").splitlines()]

@@ -105,7 +105,7 @@ def test_the_average_is_kept_as_the_best_and_in_the_end(small_network: Maker, tm
     assert all(torch.equal(one, average[name]) for name, one in model.named_parameters())
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", ["full", pytest.param("lora", marks=pytest.mark.nightly)])
 def test_a_run_measures_and_saves_the_average(train_tiny: Maker, record_of: Any, method: str) -> None:
     """The last held-out loss is that of the saved weights, and they are the average of the last checkpoint."""
     rate = "3e-3" if method == "full" else "1e-2"

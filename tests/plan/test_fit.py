@@ -30,6 +30,7 @@ def test_checkpointing_is_off_where_all_fits_and_on_where_it_would_not(
     assert "on" in tight.reason
 
 
+@pytest.mark.nightly  # the test above decides the same between two sizes of memory
 def test_8192_tokens_of_smollm2_run_with_checkpointing_in_5_gb(
     write_config: Callable[..., object], device: Callable[[float], Device]
 ):

@@ -134,7 +134,7 @@ def test_what_fails_beside_it_does_not_end_the_run(
     assert any("is not measured" in note and "not enough memory" in note for note in notes)
 
 
-@pytest.mark.parametrize("parallel", ["replicate", "shard"])
+@pytest.mark.parametrize("parallel", [pytest.param("replicate", marks=pytest.mark.nightly), "shard"])
 def test_two_processes_measure_what_one_does(
     train_tiny: TrainTiny, tiny_recipe: Callable[[Path], Path], tmp_path: Path, parallel: str
 ) -> None:

@@ -29,7 +29,7 @@ def assert_same_losses(found: list[dict[str, Any]], expected: list[dict[str, Any
         assert len(one) == 6
 
 
-@pytest.mark.parametrize("after_rows", [3, 0])
+@pytest.mark.parametrize("after_rows", [3, pytest.param(0, marks=pytest.mark.nightly)])
 def test_the_end_is_clean_and_a_resume_goes_on(
     train_tiny: Callable[..., Any], tiny_recipe: Callable[[Path], Path], tmp_path: Path, after_rows: int
 ) -> None:

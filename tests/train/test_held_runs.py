@@ -78,7 +78,7 @@ def test_a_run_that_is_held_goes_less_far_on_what_it_replays(
     assert drawn == [False, True]
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.nightly)])
 def test_a_resumed_run_and_two_processes_are_held_alike(
     train_tiny: Callable[..., Any],
     tiny_recipe: Callable[[Path], Path],

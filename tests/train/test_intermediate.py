@@ -327,7 +327,7 @@ def test_a_bar_of_questions_takes_the_place_of_the_bar_of_steps() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parallel", ["replicate", "shard"])
+@pytest.mark.parametrize("parallel", [pytest.param("replicate", marks=pytest.mark.nightly), "shard"])
 def test_two_processes_measure_what_one_does(
     train_tiny: TrainTiny, tiny_recipe: Callable[[Path], Path], tmp_path: Path, parallel: str
 ) -> None:

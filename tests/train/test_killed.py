@@ -68,7 +68,7 @@ def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
     assert checkpoints(killed) == checkpoints(whole), "weights, moments, random state and progress"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # the twenty kills above are of the same run without the program around it
 def test_killed_commands_change_nothing(tiny_recipe: Callable[[Path], Path], tmp_path: Path) -> None:
     runs = {}
     for name, kills in (("whole", 0), ("killed", KILLS_OF_THE_PROGRAM)):

@@ -173,7 +173,7 @@ def test_what_fails_is_named_and_takes_nothing_else_along(
     assert set(result["losses"]) == {"heldout", "general_text", "references"}
 
 
-@pytest.mark.parametrize("parallel", ["replicate", "shard"])
+@pytest.mark.parametrize("parallel", [pytest.param("replicate", marks=pytest.mark.nightly), "shard"])
 def test_two_processes_measure_what_one_does(
     train_tiny: TrainTiny, tiny_recipe: Callable[[Path], Path], tmp_path: Path, parallel: str
 ) -> None:

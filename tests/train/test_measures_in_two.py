@@ -31,7 +31,7 @@ SETTINGS = (
     "evaluate.max_new_tokens=4",
     "evaluate.batch_prompts=2",
 )
-BOTH = pytest.mark.parametrize("parallel", ["replicate", "shard"])
+BOTH = pytest.mark.parametrize("parallel", [pytest.param("replicate", marks=pytest.mark.nightly), "shard"])
 
 
 def failing(what: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -54,7 +54,16 @@ METHODS = {
     "prompt_text": ("model.method=prompt", "prompt.tokens=6", "prompt.text=Answer in JSON."),
 }
 """Both precisions are in here for adapters that change the base, for 4 bits and for virtual tokens."""
-NAMES = [pytest.param(method, marks=needs_bitsandbytes) if method.startswith("q") else method for method in METHODS]
+DAILY = ("full", "frozen", "lora", "dora", "pissa", "corda", "qlora", "qloftq", "prompt")
+"""Of `make test`: one of each kind of state that a run keeps: whole, adapter, base that was changed, 4 bits, tokens."""
+
+
+def _method(name: str) -> Any:
+    marks = [pytest.mark.nightly] * (name not in DAILY) + [needs_bitsandbytes] * name.startswith("q")
+    return pytest.param(name, marks=marks)
+
+
+NAMES = [_method(name) for name in METHODS]
 
 
 def tensors_of(folder: Path) -> dict[str, torch.Tensor]:

@@ -33,7 +33,13 @@ def same_tensors(left: Path, right: Path) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("method", "precision", "at"), [("lora", "fp32", 4), ("lora", "bf16", 6), ("full", "bf16", 1), ("full", "fp32", 11)]
+    ("method", "precision", "at"),
+    [
+        ("lora", "fp32", 4),
+        ("full", "bf16", 1),
+        pytest.param("lora", "bf16", 6, marks=pytest.mark.nightly),
+        pytest.param("full", "fp32", 11, marks=pytest.mark.nightly),
+    ],
 )
 def test_a_stopped_and_resumed_run_is_the_uninterrupted_one(
     train_tiny: TrainTiny,

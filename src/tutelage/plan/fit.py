@@ -11,6 +11,7 @@ from tutelage.plan.devices import Device, Overhead, overheads
 from tutelage.plan.memory import Memory, memory
 from tutelage.plan.model_shape import ModelShape
 from tutelage.plan.trace import Trace, trace
+from tutelage.plan.trace_cache import keep_trace, kept_trace, trace_file
 from tutelage.plan.workload import Method, Workload
 from tutelage.system.allocator import INSTALL
 
@@ -23,7 +24,7 @@ MOST_SHARDS = 64
 
 @dataclass(slots=True)
 class Traces:
-    """Traces of one model, each made once."""
+    """Traces of one model, each made once on a machine."""
 
     model_shape: ModelShape
     _traces: dict[tuple[Workload, str], Trace] = field(default_factory=dict)
@@ -34,8 +35,18 @@ class Traces:
         as_run = replace(as_run, optimizer="adamw", averaged=False, pulled_to_base=False, held_to_base=False)
         as_run = replace(as_run, double_quantization=True, kept_tokens=0)
         if (as_run, device) not in self._traces:
-            self._traces[as_run, device] = trace(self.model_shape, as_run, device=device)
+            self._traces[as_run, device] = self._kept_or_made(as_run, device)
         return self._traces[as_run, device]
+
+    def _kept_or_made(self, workload: Workload, device: str) -> Trace:
+        file = trace_file(self.model_shape, workload, device)
+        kept = None if file is None else kept_trace(file)
+        if kept is not None:
+            return kept
+        made = trace(self.model_shape, workload, device=device)
+        if file is not None:
+            keep_trace(file, made)
+        return made
 
     def memory(self, workload: Workload, overhead: Overhead, *, shards: int = 1) -> Memory:
         """The bytes of `workload` on a device."""
