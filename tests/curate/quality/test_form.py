@@ -196,6 +196,7 @@ def test_a_missing_full_stop_counts_where_it_is_asked_for() -> None:
         "- soft pasta",
         "And they cooked it. They lived happily until the end. The end",
         "Eat. Enjoy it #pasta",
+        "3. Cooking: it is done in the pot. Then it has to cook until all of it is soft",
     ):
         assert finding("cut", chat("Hi", f"{LINE}\n{LINE}\n{end}"), missing_full_stop=True) is None, end
 

@@ -46,6 +46,8 @@ _LEAST_SENTENCES: Final = 3
 """Ends of sentences in a reply of which the last one's is missing: with fewer it is no habit of the writer."""
 _LAST_WORDS: Final = re.compile(r"(?i)\b(?:the end|to be continued|fin|ende|fim|fine|конец)\Z|#\w+\Z|\s--\w+[ \d:.]*\Z")
 """What stands under a story, with or without a full stop; hashtags, and options of a command."""
+_ENTRY: Final = re.compile(r"\A\W*\d{1,3}\s?[.):-]")
+"""An entry of a numbered list: of eight real ones without a full stop, the last of their lists, one was cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ def _without_full_stop(text: str, line: str) -> str | None:
     """A last paragraph of sentences whose last does not end, in a reply whose other paragraphs do."""
     if _INNER_END.search(line) is None or not _other_sentences_end(text, line, least=_LEAST_SENTENCES):
         return None
-    return None if _LAST_WORDS.search(line) else "no full stop, which all other sentences have"
+    return None if _LAST_WORDS.search(line) or _ENTRY.match(line) else "no full stop, which all other sentences have"
 
 
 @cache
