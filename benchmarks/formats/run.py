@@ -2,6 +2,7 @@
 
     python benchmarks/formats/run.py
     python benchmarks/formats/run.py --material FOLDER_OF_PUBLISHED_FILES --convmerge EXISTING_PROGRAM
+    python benchmarks/formats/run.py --rates-only --before SRC_FOLDER_OF_ANOTHER_CHECKOUT
 
 The other program gets an environment of its own in a temporary folder, made here with pip. Rates are of whole processes
 that read a file of rows and write them as messages, one after the other by turns; those by CPU time, its start and
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -52,13 +54,16 @@ def main() -> None:
     parser.add_argument("--material", type=Path, help="a folder of published JSON lines and JSON files")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rates-only", action="store_true")
+    parser.add_argument("--before", type=Path, help="src of another checkout, whose reader takes its turns, too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         command = options.convmerge or installed(Path(folder) / "environment")
-        shapes(command)
+        if not options.rates_only:
+            shapes(command)
         if options.material:
             material(command, options.material, Path(folder))
-        rates(command, Path(folder), options.rows, options.repeats)
+        rates(command, Path(folder), options)
 
 
 def installed(folder: Path) -> str:
@@ -111,43 +116,57 @@ def material(command: str, source: Path, folder: Path) -> None:
         print(f"| {path.name} | {len(expected)} | {len(reading)} | {verdict(expected, reading)} {note} |")
 
 
-def rates(command: str, folder: Path, rows: int, repeats: int) -> None:
-    """Rows a second of whole processes, by turns."""
+def write_rows(path: Path, rows: int) -> None:
+    """Rows of the shape that the file is named for: a line each, or the items of one array."""
     text = "The tide in the harbor of Kiel is low in the morning, and the wind comes from the west. " * 4
-    for name in ("alpaca", "sharegpt"):
-        path = folder / f"{name}.jsonl"
-        with path.open("w", encoding="utf-8") as out:
-            for number in range(rows):
-                row = (
-                    {"instruction": f"Say {number}.", "input": text[:80], "output": text}
-                    if name == "alpaca"
-                    else {"conversations": [
-                        {"from": "human", "value": f"Say {number}."}, {"from": "gpt", "value": text[:200]},
-                        {"from": "human", "value": "Go on."}, {"from": "gpt", "value": text},
-                    ]}
-                )  # fmt: skip
-                out.write(json.dumps(row) + "\n")
-        seconds: dict[str, list[float]] = {"ours": [], "convmerge": []}
-        cpu_seconds: dict[str, list[float]] = {"ours": [], "convmerge": []}
-        target = str(folder / "out.jsonl")
-        for _ in range(repeats):
-            for who, line in (
-                ("ours", [sys.executable, "-c", OURS, str(path), target]),
-                ("convmerge", [command, "convert", "-i", str(path), "-o", target, *OPTIONS]),
-            ):
+    is_array = path.suffix == ".json"
+    with path.open("w", encoding="utf-8") as out:
+        for number in range(rows):
+            row = (
+                {"instruction": f"Say {number}.", "input": text[:80], "output": text}
+                if path.stem == "alpaca"
+                else {"conversations": [
+                    {"from": "human", "value": f"Say {number}."}, {"from": "gpt", "value": text[:200]},
+                    {"from": "human", "value": "Go on."}, {"from": "gpt", "value": text},
+                ]}
+            )  # fmt: skip
+            out.write(("," if number else "[") * is_array + json.dumps(row) + "\n")
+        out.write("]" * is_array)
+
+
+def rates(command: str, folder: Path, options: argparse.Namespace) -> None:
+    """Rows a second of whole processes, by turns."""
+    target = str(folder / "out.jsonl")
+    for name in ("alpaca.jsonl", "sharegpt.jsonl", "alpaca.json", "sharegpt.json"):
+        path = folder / name
+        write_rows(path, options.rows)
+        contestants = {"ours": ([[sys.executable, "-c", OURS, str(path), target]], None)}
+        if options.before:
+            contestants["before"] = (contestants["ours"][0], {**os.environ, "PYTHONPATH": str(options.before)})
+        lines, of_convmerge = str(path), list[list[str]]()
+        if path.suffix == ".json":  # it reads lines alone, and has a command of its own that makes them
+            lines = str(folder / "normalized.jsonl")
+            of_convmerge.append([command, "normalize", "-i", str(path), "-o", lines])
+        of_convmerge.append([command, "convert", "-i", lines, "-o", target, *OPTIONS])
+        contestants["convmerge"] = (of_convmerge, None)
+        seconds: dict[str, list[float]] = {who: [] for who in contestants}
+        cpu_seconds: dict[str, list[float]] = {who: [] for who in contestants}
+        for _ in range(options.repeats):
+            for who, (commands, environment) in contestants.items():
                 start, cpu_before = time.perf_counter(), cpu_of_children()
-                subprocess.run(line, check=True, capture_output=True)
+                for line in commands:
+                    subprocess.run(line, check=True, capture_output=True, env=environment)
                 seconds[who].append(time.perf_counter() - start)
                 cpu_seconds[who].append(cpu_of_children() - cpu_before)
                 with open(target, "rb") as written:
-                    assert sum(1 for _ in written) == rows, who
-        print(f"\n{name}, {rows} rows, {repeats} runs by turns:")
+                    assert sum(1 for _ in written) == options.rows, who
+        print(f"\n{name}, {options.rows} rows, {options.repeats} runs by turns:")
         for kind, measured in (("clock", seconds), ("CPU time", cpu_seconds)):
-            medians = {who: rows / statistics.median(values) for who, values in measured.items()}
-            print(
-                f"  by {kind}: ours {medians['ours']:,.0f} rows/s, convmerge {medians['convmerge']:,.0f} rows/s, "
-                f"{medians['ours'] / medians['convmerge']:.2f} times"
-            )
+            medians = {who: options.rows / statistics.median(values) for who, values in measured.items()}
+            speeds = ", ".join(f"{who} {speed:,.0f} rows/s" for who, speed in medians.items())
+            times = (f"{medians['ours'] / speed:.2f} times {who}" for who, speed in medians.items() if who != "ours")
+            print(f"  by {kind}: {speeds}; ours {', '.join(times)}", flush=True)
+        path.unlink()
 
 
 def cpu_of_children() -> float:

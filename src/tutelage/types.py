@@ -1,5 +1,7 @@
 """The nouns that cross rooms. All are frozen; nothing else passes a doorway.
 
+Those that stand for rows are made of what JSON holds and so are in no cycle: Python's search for cycles passes them by.
+
 Shape legend: S = tokens of one sequence, R = tokens of one packed row.
 """
 
@@ -7,22 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import numpy as np
 from msgspec import Struct, field
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # who only reads rows does not wait for NumPy
+    import numpy as np
+    from numpy.typing import NDArray
 
 Role = Literal["system", "user", "assistant", "tool", "text"]
 """`text` marks a document to be learned whole, outside any chat template."""
 
 Unit = Literal["line", "row", "item"]
 Severity = Literal["info", "warning", "error"]
-TokenIds = NDArray[np.int32]
-Weights = NDArray[np.float32]
+TokenIds: TypeAlias = "NDArray[np.int32]"
+Weights: TypeAlias = "NDArray[np.float32]"
 
 
-class Address(Struct, frozen=True):
+class Address(Struct, frozen=True, gc=False):
     """Where a row came from: a file and its line (from 1), table row (from 1) or list item (from 0)."""
 
     file: str
@@ -37,7 +42,7 @@ class Address(Struct, frozen=True):
         return f"{self.file}[{self.number}]"
 
 
-class ToolCall(Struct, frozen=True):
+class ToolCall(Struct, frozen=True, gc=False):
     """One call an assistant turn makes; `arguments` is the decoded JSON object."""
 
     name: str
@@ -45,7 +50,7 @@ class ToolCall(Struct, frozen=True):
     id: str | None = None
 
 
-class Message(Struct, frozen=True):
+class Message(Struct, frozen=True, gc=False):
     """One turn. `weight` scales its loss: 0 keeps it as context only; None leaves the choice to the settings."""
 
     role: Role
@@ -61,7 +66,7 @@ Label: TypeAlias = str | int | float | bool
 """A value that a row says of itself."""
 
 
-class Conversation(Struct, frozen=True, eq=False):
+class Conversation(Struct, frozen=True, eq=False, gc=False):
     """A demonstration as its author meant it, before any template.
 
     `metadata` is what the row says of itself (id, source, license, model, timestamp, language, category, split, score),
@@ -130,6 +135,8 @@ class Example:
     @property
     def trained_tokens(self) -> int:
         """Tokens with a non-zero weight."""
+        import numpy as np
+
         return int(np.count_nonzero(self.weights))
 
 
@@ -206,6 +213,8 @@ class PackedSequence:
     @property
     def trained_tokens(self) -> int:
         """Tokens with a non-zero weight."""
+        import numpy as np
+
         return int(np.count_nonzero(self.weights))
 
     @property
@@ -213,12 +222,14 @@ class PackedSequence:
         """Tokens of all documents, each counted whole, however often they were laid down."""
         if not self.parents:
             return len(self.ids)
-        ends = np.cumsum(self.document_tokens)
+        ends = list(accumulate(self.document_tokens))
         documents = set(range(len(ends))) - set(self.parents)
         return sum(int(self.positions[ends[document] - 1]) + 1 for document in documents)
 
     def predecessors(self) -> TokenIds:
         """int32 [R]: the place of the token that each token follows; -1 for the first of a document."""
+        import numpy as np
+
         previous = np.arange(-1, len(self.ids) - 1, dtype=np.int32)
         starts = np.cumsum((0, *self.document_tokens[:-1]))
         ends = starts + self.document_tokens

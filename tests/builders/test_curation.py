@@ -155,6 +155,26 @@ def test_weights_of_sources_go_on_to_mean_what_they_say(tiny_tokenizer_folder: P
     assert len(made.train) == 7
 
 
+def test_rows_by_source_in_the_cache_are_bounded(tiny_tokenizer_folder: Path, tmp_path: Path, cache: Path) -> None:
+    """Of one curation two stay, however often its rows change; one whose curation was deleted goes."""
+    orphan = cache / "curated" / f"{'0' * 16}-{'1' * 16}-by-source"
+    orphan.mkdir(parents=True)
+    kept = []
+    for changes in range(4):
+        rows = [{"prompt": f"Question {n}?", "completion": f"Answer {changes}."} for n in range(3)]
+        first, second = (write_rows(tmp_path / f"{name}.jsonl", rows[:place]) for name, place in (("a", 2), ("b", 3)))
+        made = prepared(
+            tiny_tokenizer_folder, tmp_path, data={"train": [first, second], "weights": {second: 3.0}},
+            curate={"steps": ["normalize"]},
+        )  # fmt: skip
+        assert len(made.train) == 5
+        kept.append(set((cache / "curated").glob("*-by-source")))
+    assert [len(folders) for folders in kept] == [1, 2, 2, 2]
+    assert len(kept[2] & kept[3]) == 1, "the one before stays"
+    assert len(set.union(*kept)) == 4
+    assert not orphan.exists()
+
+
 def test_a_weight_of_a_source_that_curation_emptied(tiny_tokenizer_folder: Path, tmp_path: Path) -> None:
     first = write_rows(tmp_path / "first.jsonl", ROWS[:3])
     second = write_rows(tmp_path / "second.jsonl", ROWS[:3])

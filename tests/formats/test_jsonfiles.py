@@ -209,25 +209,23 @@ class Watched(str):
         return super().count(what, start, end)
 
 
-class Whole:
-    """A stream whose bytes decode to a watched text."""
+class Whole(bytes):
+    """A stream, and its bytes, which decode to a watched text."""
 
     damage = None
-
-    def __init__(self, text):
-        self.text = Watched(text)
-        self.text.characters = 0
 
     def read_all(self):
         return self
 
-    def decode(self, *_how):
+    def decode(self, *how):
+        self.text = Watched(super().decode(*how))
+        self.text.characters = 0
         return self.text
 
 
 def split(text):
     """The rows of a document, and how many of its characters were gone over for each that it has."""
-    whole = Whole(text)
+    whole = Whole(text.encode())
     rows = list(json_document(whole, "a.json", is_row=lambda row: True, note=print))
     return rows, whole.text.characters / len(text)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -26,6 +27,10 @@ from tutelage.report.html.offline import require_free_or_own
 from tutelage.runs import folder as run_files
 from tutelage.system.files import cache_folder
 from tutelage.system.seals import file_sha256
+
+BY_SOURCE_KEPT = 2
+"""Folders of rows by source that one curation leaves in the cache: the one that is read now, and the one before it, as
+another run that began with it may be about to read it. Our choice."""
 
 
 def request_of(settings: Settings, out: Path) -> CurationRequest:
@@ -169,6 +174,16 @@ def _held_out_file(curated: Curated, settings: Settings) -> Path:
     return path
 
 
+def _remove_superseded(folder: Path, curated: Path) -> None:
+    """Remove what the curation made by source of rows that it no longer has, and what is left of deleted curations."""
+    others = [path for path in folder.parent.glob("*-by-source") if path != folder]
+    of_this = [path for path in others if path.name.startswith(f"{curated.name}-")]
+    of_this.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    orphans = [path for path in others if not path.with_name(path.name.partition("-")[0]).is_dir()]
+    for path in (*of_this[BY_SOURCE_KEPT - 1 :], *orphans):
+        shutil.rmtree(path, ignore_errors=True)  # another process may be at the same
+
+
 def _by_source(curated: Curated, data: Path, settings: Settings, log: Callable[[str], None]) -> dict[str, Any]:
     """The curated rows as one file for each source, so that `data.weights` goes on to mean what it says.
 
@@ -177,6 +192,8 @@ def _by_source(curated: Curated, data: Path, settings: Settings, log: Callable[[
     rows_sha256 = file_sha256(data)
     folder = data.parent.with_name(f"{data.parent.name}-{rows_sha256[:16]}-by-source")
     folder.mkdir(parents=True, exist_ok=True)
+    os.utime(folder)
+    _remove_superseded(folder, data.parent)
     paths = {source: folder / f"source-{number:02d}.jsonl" for number, source in enumerate(settings.data.train)}
     counts: Counter[str] = Counter()
     with ExitStack() as stack, data.open(encoding="utf-8", newline="\n") as lines:

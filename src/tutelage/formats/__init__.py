@@ -198,6 +198,10 @@ def _shape_of(row: RawRow, file_shape: str, request: _Request, table: ShapeTable
     return table.choose(row.fields, file_shape) if file_shape in SHAPES else table.best(row.fields) or file_shape
 
 
+def _is_never(_row: Mapping[str, Any], _shape: str) -> bool:
+    return False
+
+
 def _file_readings(
     rows: RawRows, file_shape: str, sources: tuple[_Request, ShapeTable, Survey], context: RowContext
 ) -> Iterator[Reading | Change]:
@@ -207,16 +211,22 @@ def _file_readings(
     file_rows: Iterator[Any] = rows
     if file_shape in catalog and catalog[file_shape].gather:
         file_rows = gathered(rows, catalog[file_shape], context)
+    fields = request.fields
+    # Most rows hold something of the file's shape; `_shape_of` would say the same of them, and takes longer.
+    is_common = table.holds_any if not file_survey.recognized and file_shape in SHAPES else _is_never
     for row in file_rows:
         if not isinstance(row, RawRow):
             yield row
             continue
-        shape = file_shape if isinstance(row, GatheredRow) else _shape_of(row, file_shape, request, table, file_survey)
+        if is_common(row.fields, file_shape) or isinstance(row, GatheredRow):
+            shape = file_shape
+        else:
+            shape = _shape_of(row, file_shape, request, table, file_survey)
         if shape in catalog:
             yield from readings(row, catalog[shape], context)
             continue
         try:
-            yield conversation_from(row, shape, request.fields, context)
+            yield conversation_from(row, shape, fields, context)
         except RowError as error:
             yield Drop(row.address, error.reason, error.detail)
 

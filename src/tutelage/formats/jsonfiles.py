@@ -19,6 +19,7 @@ from tutelage.formats.nested import (
     duplicate_key_sentence,
 )
 from tutelage.formats.quick_decoder import QuickDecoder
+from tutelage.formats.quick_documents import items_of, opening_of
 from tutelage.formats.rawrow import (
     LONE_SURROGATE,
     RawRow,
@@ -33,7 +34,7 @@ from tutelage.types import Address, Drop
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
 _ROW_START = re.compile(r"\n([ \t]*)\{")
 _ITEM_INDENT = re.compile(r"[ \t\r\n]*\n([ \t]*)\Z")
-_CANARY = re.compile(r'\{\s*"canary"\s*:')
+_CANARY = re.compile(rb'[ \t\n\r]*\{\s*"canary"\s*:')
 """How BIG-bench and its parts begin: an object that says it is a benchmark, around its questions."""
 
 _BOM = "\ufeff"
@@ -53,7 +54,7 @@ def json_lines(stream: ByteStream, display_name: str) -> RawRows:
     shared_values, shared_endings = SharedValues(), SharedEndings()
     for line in stream.lines():
         line_number += 1
-        value = shared_endings.decoded(line, quick)
+        value = shared_endings.decoded(line, quick) if shared_endings.key_text else None
         if value is None:
             value = quick.container(line)
             if type(value) is not dict:
@@ -175,7 +176,15 @@ def json_document(
         note: told what cannot be said of one row.
         is_whole: whether an object is a row for sure, whatever list it holds.
     """
-    text = stream.read_all().decode("utf-8", "surrogateescape")
+    document = stream.read_all()
+    if _CANARY.match(document):
+        note(f"{display_name} holds a canary: it is a benchmark, and to train on it makes it measure nothing")
+    tests = (is_row, is_whole, note)
+    if stream.damage is None and (rows := _quick_rows(document, display_name, tests)) is not None:
+        yield from rows
+        return
+    text = document.decode("utf-8", "surrogateescape")
+    del document  # it may be as large as the text
     if stream.damage is not None:
         note(f"{display_name} is a damaged gzip file; only the rows before the damage were read")
     checks = _Checks(escaped=bad_bytes(text) is not None, surrogates=may_hold_surrogate(text), damaged=stream.damage)
@@ -183,9 +192,35 @@ def json_document(
     if text[start : start + 1] == "[":
         yield from _arrays(text, start, display_name, checks, note)
         return
-    if _CANARY.match(text, start):
-        note(f"{display_name} holds a canary: it is a benchmark, and to train on it makes it measure nothing")
-    yield from _objects(text, start, display_name, checks, (is_row, is_whole, note))
+    yield from _objects(text, start, display_name, checks, tests)
+
+
+def _quick_rows(document: bytes, display_name: str, tests: RowTests) -> RawRows | None:
+    """The rows of a document that is one array, or one object that is plainly JSON; None for any other."""
+    opening, line = opening_of(document)
+    if opening == b"[":
+        items = items_of(document)
+        return None if items is None else _items(items, display_name)
+    value = QuickDecoder().container(document) if opening == b"{" else None
+    if value is None:
+        return None
+    address = Address(display_name, line)
+    if _wrapped_list(value, tests) is None:
+        return iter((RawRow(address, value, False, document),))
+    return _wrapped_rows(value, address, tests, None)
+
+
+def _items(items: Iterator[bytes], display_name: str) -> RawRows:
+    quick, checks = QuickDecoder(), _Checks(escaped=False, surrogates=False, damaged=None)
+    for index, item in enumerate(items):
+        address = Address(display_name, index, "item")
+        value = quick.container(item)
+        if type(value) is not dict:
+            yield checks.item(address, item)
+            continue
+        if not SHARED_COLUMNS.isdisjoint(value):
+            checks.shared.share(value)
+        yield RawRow(address, value, False, item)
 
 
 class _Checks:
@@ -203,6 +238,16 @@ class _Checks:
         if isinstance(row, RawRow):
             self.shared.share(value)
         return row
+
+    def item(self, address: Address, item: bytes) -> RawRow | Drop:
+        """The row of an item whose end is known, whatever is in it."""
+        text = item.decode("utf-8", "surrogateescape")
+        self.escaped, self.surrogates = bad_bytes(text) is not None, may_hold_surrogate(text)
+        try:
+            value = self.decoder.decode(text)
+        except (ValueError, RecursionError) as error:
+            return Drop(address, "bad_json", _decode_error_text(text, error, of_line=False))
+        return self.row(address, value, text)
 
     def failure(self, address: Address, text: str, error: Exception, position: int) -> Drop:
         at_end = _skip_whitespace(text, position) == len(text) or (
@@ -317,7 +362,8 @@ def _lists_of_objects(value: Mapping[str, Any]) -> list[str]:
     return [name for name, inner in value.items() if isinstance(inner, list) and inner and isinstance(inner[0], dict)]
 
 
-def _wrapped_rows(value: Any, address: Address, tests: RowTests, checks: _Checks) -> Iterator[RawRow | Drop]:
+def _wrapped_rows(value: Any, address: Address, tests: RowTests, checks: _Checks | None) -> RawRows:
+    """The rows of the list in an object, held to the checks; None: all of the object was."""
     if isinstance(value, DuplicateKeyObject):
         yield Drop(address, "duplicate_key", duplicate_key_sentence(value.key))
         return
@@ -326,7 +372,9 @@ def _wrapped_rows(value: Any, address: Address, tests: RowTests, checks: _Checks
         tests[2](f"{address.file}: its rows are those of `{name}`; {', '.join(others)} are not read")
     for index, item in enumerate(items):
         item_address = Address(address.file, index, "item")
-        if (key := duplicate_key_in(item)) is not None:
+        if checks is None:
+            yield _row_or_drop(item_address, item, check_surrogates=False)
+        elif (key := duplicate_key_in(item)) is not None:
             yield Drop(item_address, "duplicate_key", duplicate_key_sentence(key))
         elif checks.escaped and (detail := bad_bytes(json.dumps(item, ensure_ascii=False))) is not None:
             yield Drop(item_address, "invalid_utf8", detail)

@@ -19,8 +19,6 @@ _WEIGHT_MAX: Final = 1e300
 """Numbers beyond are no weights, and a whole number beyond does not become a float at all."""
 
 _NUMBER: Final = re.compile(r"-?[0-9]{1,300}(\.[0-9]{0,300})?")
-LIST_HOLDERS: Final = frozenset({"metadata", *TURN_LISTS})
-"""Columns in which a row may list which of its turns are trained."""
 _CONTEXT_ROLES: Final = frozenset({"system", "user", "tool"})
 
 

@@ -16,8 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from tutelage.errors import DataError, SaveError, SourceNotFoundError, cause_of, remedy
 from tutelage.system.files import cache_folder, publish
 from tutelage.types import Address
@@ -139,6 +137,8 @@ def _plain(value: Any, where: str) -> Any:
         return {str(key): _plain(inner, f"{where}.{key}" if where else str(key)) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner, f"{where}[{index}]") for index, inner in enumerate(value)]
+    import numpy as np  # here, as few hand in what needs it
+
     if isinstance(value, np.ndarray | np.generic):
         as_python = value.tolist()
         if not isinstance(as_python, np.generic):

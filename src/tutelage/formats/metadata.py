@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final, TypeGuard
 
-from tutelage.formats.names import TABLE
+from tutelage.formats.names import METADATA, TABLE
 from tutelage.types import Label
 
 METADATA_CHARACTERS: Final = 512
@@ -14,17 +14,13 @@ METADATA_CHARACTERS: Final = 512
 
 Metadata = dict[str, Label | Mapping[str, Label]]
 
-OWN: Final = "metadata"
-"""A column with an object of such fields, as curation writes it."""
-METADATA_COLUMNS: Final = frozenset({OWN, *(column for columns in TABLE["metadata"].values() for column in columns)})
-
 
 def metadata_of(raw: Mapping[str, Any]) -> Metadata:
     """The fields of metadata that the row's columns hold, by name; of several columns of one field the first counts.
 
     A column counts for more than a field of the same name in the column `metadata`.
     """
-    own = raw.get(OWN)
+    own = raw.get(METADATA)
     metadata = filter_metadata(own) if isinstance(own, Mapping) else Metadata()
     for field, columns in TABLE["metadata"].items():
         for column in columns:

@@ -45,6 +45,13 @@ SHAPES: Final = ("alpaca", "sharegpt", "messages", "prompt_completion", "text")
 SHAPES_BY_PRIORITY: Final[tuple[str, ...]] = tuple(TABLE["shapes"])
 """A row that fits several shapes takes the first: turns say more than a prompt, a prompt more than a text."""
 
+METADATA: Final = "metadata"
+"""A column with an object of what a row says of itself, as curation writes it."""
+
+METADATA_COLUMNS: Final = frozenset({METADATA, *(name for names in TABLE["metadata"].values() for name in names)})
+LIST_HOLDERS: Final = frozenset({METADATA, *TURN_LISTS})
+"""Columns in which a row may list which of its turns are trained."""
+
 COLUMN_KEYS: Final = ("prompt", "response", "system", "input", "messages", "text", "tools")
 
 
@@ -68,10 +75,13 @@ class Fields:
     media: tuple[str, ...]
     marks: tuple[str, ...] = tuple(name for name, sense in MARKS.items() if sense in {"trained", "weight", "hidden"})
     side_columns: frozenset[str] = field(init=False)
-    """The columns that may stand beside a conversation; most rows have none of them."""
+    """The columns that may stand beside a conversation."""
 
     rare_columns: frozenset[str] = field(init=False)
     """Those of them that are no tools."""
+
+    beside: frozenset[str] = field(init=False)
+    """The side columns, and those for what a row says of itself and its turns: most rows have none of them."""
 
     weight_columns: frozenset[str] = field(init=False)
     """Those of them that may say how much the whole row is trained."""
@@ -79,6 +89,7 @@ class Fields:
     def __post_init__(self) -> None:
         names = ("tools", "template_arguments", "verdict", "masked_role", "media", "system", "history", "marks")
         object.__setattr__(self, "side_columns", frozenset(name for kind in names for name in getattr(self, kind)))
+        object.__setattr__(self, "beside", self.side_columns | METADATA_COLUMNS | LIST_HOLDERS)
         object.__setattr__(self, "rare_columns", self.side_columns.difference(self.tools))
         object.__setattr__(self, "weight_columns", frozenset(self.marks))
 

@@ -203,17 +203,20 @@ class SharedEndings:
 
     An end begins with a key and closes one object and no more. So a line that ends in it, and that without it and with
     a bracket in its place is an object, is that object with the same key and value behind the others.
+
+    Attributes:
+        key_text: what the known ends begin with; nothing while none is known.
     """
 
     def __init__(self) -> None:
         self._cache: dict[bytes, Any] = {}
-        self._name, self._key_text = "", b""
+        self._name, self.key_text = "", b""
         self._bytes_left = SHARED_BYTES_KEPT
         self._unshared = 0
 
     def decoded(self, line: bytes, decoder: QuickDecoder) -> dict[str, Any] | None:
         """The row of a line that ends in a known way; None where it does not, or is not plainly such a row."""
-        if not self._key_text or self._unshared > UNSHARED_MAX or (position := line.rfind(self._key_text)) < 0:
+        if not self.key_text or self._unshared > UNSHARED_MAX or (position := line.rfind(self.key_text)) < 0:
             return None
         ending_value = self._cache.get(line[position:])
         if ending_value is None:
@@ -239,7 +242,7 @@ class SharedEndings:
         ending = line[max(0, line.rfind(key_text)) :]
         if len(ending) > self._bytes_left or (self._name and name != self._name) or not self._is_ending(ending, name):
             return
-        self._name, self._key_text = name, key_text
+        self._name, self.key_text = name, key_text
         self._bytes_left -= len(ending)
         self._cache[ending] = value[name]
 

@@ -9,7 +9,7 @@ import msgspec
 
 _BACKSLASH: Final = ord("\\")
 _QUOTE: Final = ord('"')
-_ESCAPED_QUOTE: Final = b"\\u0022"
+_QUOTE_BY_NUMBER: Final = b"\\u0022"
 _FAILURES: Final = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
 """What msgspec raises for text that is no JSON, for half a surrogate pair, NaN, and what is nested too deep."""
 
@@ -18,9 +18,10 @@ class QuickDecoder:
     """Lists and objects of JSON by msgspec, where its value is that of `ExactDecoder` for sure.
 
     Of a key that stands twice in an object msgspec keeps the last and says nothing. But a pair that was left out has
-    taken at least the two quotes of its key with it: so where the value, written as JSON, has as many quotes as the
-    text, nothing was left out. Both write a quote inside a string as one quote behind a backslash; text that spells
-    one by its number is passed on.
+    taken at least the two quotes of its key with it. So nothing was left out where the text has two quotes for each
+    string of an object that holds no other strings; and where the value, written as JSON, has as many quotes as the
+    text. Both write a quote inside a string as one quote behind a backslash; text that spells one by its number is
+    passed on.
     """
 
     def __init__(self) -> None:
@@ -39,15 +40,30 @@ class QuickDecoder:
             kind = type(value)
             if kind is not dict and kind is not list:
                 return None
-            is_whole = text.count(_QUOTE) == self._encode(value).count(_QUOTE)
+            quotes = text.count(_QUOTE)
+            if kind is list or quotes != 2 * _strings_of(value):
+                if _BACKSLASH in text and _QUOTE_BY_NUMBER in text:
+                    return None
+                if quotes != self._encode(value).count(_QUOTE):
+                    return None
         except _FAILURES:
             return None
-        if not is_whole or not self._is_finite or (_BACKSLASH in text and _ESCAPED_QUOTE in text):
-            return None
-        return value
+        return value if self._is_finite else None
 
     def _number(self, text: str) -> float:
         number = float(text)
         if not math.isfinite(number):
             self._is_finite = False
         return number
+
+
+def _strings_of(value: dict[str, Any]) -> int:
+    """How many strings an object holds, keys too; 0 where it holds lists or objects, whose strings are not counted."""
+    strings = len(value)
+    for inner in value.values():
+        kind = type(inner)
+        if kind is str:
+            strings += 1
+        elif kind is dict or kind is list:
+            return 0
+    return strings

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
+
+from msgspec import Struct
 
 from tutelage.types import Address, Drop
 
 
-@dataclass(slots=True)
-class RawRow:
+class RawRow(Struct, gc=False):
     """One row as the file has it: column name -> value, None where a cell is null.
 
     `filled`: the file cannot tell a null inside a nested column from a key that is not there.

@@ -10,9 +10,9 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from tutelage.formats.calltext import extract_calls, is_call_text
-from tutelage.formats.marks import LIST_HOLDERS, row_weight_of, train_listed_turns
-from tutelage.formats.metadata import METADATA_COLUMNS, metadata_of
-from tutelage.formats.names import NO_INPUT, SHAPES_BY_PRIORITY, TURN_KEYS, Fields
+from tutelage.formats.marks import row_weight_of, train_listed_turns
+from tutelage.formats.metadata import metadata_of
+from tutelage.formats.names import LIST_HOLDERS, METADATA_COLUMNS, NO_INPUT, SHAPES_BY_PRIORITY, TURN_KEYS, Fields
 from tutelage.formats.nested import holds_null
 from tutelage.formats.nulls import without_nulls
 from tutelage.formats.parts import parts_of
@@ -23,6 +23,7 @@ from tutelage.formats.toolspecs import tools_from
 from tutelage.formats.turns import first_value, json_cell, role_of, turns_from
 from tutelage.types import Address, Change, Conversation, Message
 
+Reader = Callable[[Mapping[str, Any], Fields, RowContext], list[Message]]
 _NO_INPUT_MAX: Final = max(map(len, NO_INPUT))
 
 
@@ -79,6 +80,8 @@ def conversation_from(
         RowError: the row cannot become one.
     """
     raw = row.fields
+    if shape != "text" and fields.beside.isdisjoint(raw):
+        return _plain_conversation(row, _READERS[shape], fields, context)
     has_side_columns = not fields.side_columns.isdisjoint(raw)
     context.begin(filled=row.filled, text=row.text, has_side_columns=has_side_columns)
     has_rare_columns = has_side_columns and not fields.rare_columns.isdisjoint(raw)
@@ -113,6 +116,19 @@ def conversation_from(
     arguments = _template_arguments(first_value(raw, fields.template_arguments), context)
     conversation = Conversation(tuple(messages), row.address, tools, arguments, metadata)
     return conversation, removed + changes
+
+
+def _plain_conversation(
+    row: RawRow, reader: Reader, fields: Fields, context: RowContext
+) -> tuple[Conversation, tuple[Change, ...]]:
+    """The same of a row that has nothing beside its conversation, as most have."""
+    context.begin(filled=row.filled, text=row.text, has_side_columns=False)
+    messages = reader(row.fields, fields, context)
+    removed: tuple[Change, ...] = ()
+    if context.wrapped_results:
+        messages, removed = extract_calls(messages, context, row.address, offers_tools=False)
+    messages, changes = _up_to_last_reply(messages, row.address)
+    return Conversation(tuple(messages), row.address), removed + changes
 
 
 def _refuse_media(raw: Mapping[str, Any], fields: Fields) -> None:
@@ -189,9 +205,13 @@ def _column_value(raw: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, 
 
 
 def _required_text(raw: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, str]:
+    for name in names:
+        value = raw.get(name)
+        if type(value) is str:
+            return name, value
+        if value is not None:
+            break
     name, value = _column_value(raw, names)
-    if type(value) is str:
-        return name, value
     if value is None or (isinstance(value, float) and math.isnan(value)):
         raise _missing_field(raw, names)
     if not isinstance(value, str):
@@ -205,12 +225,14 @@ def _missing_field(raw: Mapping[str, Any], names: tuple[str, ...]) -> RowError:
 
 
 def _optional_text(raw: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    name, value = _column_value(raw, names)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise RowError("wrong_type", f"`{name}` must be a string, found {json_type(value)}")
-    return "" if value.isspace() else value
+    for name in names:
+        value = raw.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise RowError("wrong_type", f"`{name}` must be a string, found {json_type(value)}")
+        return "" if value.isspace() else value
+    return ""
 
 
 def _text_message(raw: Mapping[str, Any], fields: Fields) -> Message:
@@ -236,8 +258,6 @@ def _system(raw: Mapping[str, Any], fields: Fields, context: RowContext) -> str:
 def _context_turns(raw: Mapping[str, Any], fields: Fields, context: RowContext) -> list[Message]:
     """The system turn and the earlier turns that stand in columns of their own."""
     messages: list[Message] = []
-    if not context.has_side_columns:
-        return messages
     if system := _system(raw, fields, context):
         messages.append(Message("system", system))
     name, history = _column_value(raw, fields.history)
@@ -262,16 +282,17 @@ def _alpaca(raw: Mapping[str, Any], fields: Fields, context: RowContext) -> list
     if added_text and (word := added_text.strip().rstrip("."))[_NO_INPUT_MAX:] == "" and word.lower() in NO_INPUT:
         context.remarks.note("an input that says that there is none, such as N/A, is left out")
         added_text = ""
-    prompt = instruction if _has_text(instruction) else ""
+    prompt = "" if instruction.isspace() else instruction
     if added_text:
         prompt = f"{prompt}\n\n{added_text}" if prompt else added_text
     if not prompt:
         raise RowError("missing_field", f"`{name}` and `{fields.input[0]}` are both empty")
-    return [*_context_turns(raw, fields, context), Message("user", prompt), *_reply(raw, fields, context)]
+    before = _context_turns(raw, fields, context) if context.has_side_columns else []
+    return [*before, Message("user", prompt), *_reply(raw, fields, context)]
 
 
 def _prompt_completion(raw: Mapping[str, Any], fields: Fields, context: RowContext) -> list[Message]:
-    messages = _context_turns(raw, fields, context)
+    messages = _context_turns(raw, fields, context) if context.has_side_columns else []
     name, prompt = _column_value(raw, fields.prompt)
     if isinstance(prompt, list):
         # A prompt is context: what the assistant says in it is not what the row asks to learn.
@@ -286,9 +307,14 @@ def _prompt_completion(raw: Mapping[str, Any], fields: Fields, context: RowConte
 
 def _reply(raw: Mapping[str, Any], fields: Fields, context: RowContext) -> list[Message]:
     """The reply: text, turns, or, in a row that offers tools, the list of its calls."""
+    if context.schemas is NO_SCHEMAS:
+        for name in fields.response:
+            reply = raw.get(name)
+            if type(reply) is str:
+                return [Message("assistant", reply)]
+            if reply is not None:
+                break
     name, reply = _column_value(raw, fields.response)
-    if type(reply) is str and context.schemas is NO_SCHEMAS:
-        return [Message("assistant", reply)]
     if context.schemas and is_call_text(reply):
         calls = calls_from(reply, f"`{name}`", context)
         context.remarks.note(f"`{name}` holds calls of the tools as JSON; they are read as calls")
@@ -344,7 +370,7 @@ def _template_arguments(value: Any, context: RowContext) -> Mapping[str, Any]:
     return without_filled
 
 
-_READERS: dict[str, Callable[[Mapping[str, Any], Fields, RowContext], list[Message]]] = {
+_READERS: Final[dict[str, Reader]] = {
     "alpaca": _alpaca,
     "sharegpt": _sharegpt,
     "messages": _messages,

@@ -15,8 +15,7 @@ from msgspec.structs import replace
 from tutelage.errors import DataError
 from tutelage.formats.bytestream import ByteStream
 from tutelage.formats.jsonfiles import json_document, json_lines
-from tutelage.formats.metadata import METADATA_COLUMNS
-from tutelage.formats.names import DEFAULT_FIELDS, SHAPES, SHAPES_BY_PRIORITY, FileKind, nearest
+from tutelage.formats.names import DEFAULT_FIELDS, METADATA_COLUMNS, SHAPES, SHAPES_BY_PRIORITY, FileKind, nearest
 from tutelage.formats.parquetfiles import arrow_rows, parquet_rows
 from tutelage.formats.rawrow import RawRow, RawRows
 from tutelage.formats.row_shapes.catalog import row_shapes
@@ -162,9 +161,10 @@ class _KeptRows:
     def from_pass(self, rows: RawRows) -> RawRows:
         """The rows of the pass, kept on their way."""
         for row in rows:
-            if self.is_whole:
-                self._keep(row)
+            self._keep(row)
             yield row
+            if not self.is_whole:
+                yield from rows
 
     def drained(self) -> RawRows:
         """The rows that were kept, each forgotten as it goes."""
@@ -197,18 +197,32 @@ def survey(rows: RawRows, table: ShapeTable, recognition: Recognition | None = N
     result = Survey()
     patterns = result.patterns
     settled = set() if recognition is None else recognition.settled
+    latest: Pattern | None = None  # whose rows follow one another, as most do: they are counted together
+    latest_rows = 0
     for row in rows:
         if isinstance(row, Drop):
             result.broken[row.reason] += 1
             result.first_broken = result.first_broken or row
-        else:
-            pattern = pattern_of(row.fields)
-            patterns[pattern] += 1
-            if recognition is not None and pattern not in settled:
-                recognition.add(pattern, row.fields)
+            continue
+        pattern = pattern_of(row.fields)
+        if pattern == latest:
+            latest_rows += 1
+            continue
+        patterns[pattern] += 1
+        if recognition is not None and pattern not in settled:
+            recognition.add(pattern, row.fields)
+        elif latest is None:
+            latest = pattern
+    if latest is not None:
+        patterns[latest] += latest_rows
     result.rows = patterns.total() + result.broken.total()
+    _count_shapes(result, table, recognition)
+    return result
+
+
+def _count_shapes(result: Survey, table: ShapeTable, recognition: Recognition | None) -> None:
     # Shapes depend on which columns hold a value, and rows share few such patterns.
-    for pattern, count in patterns.items():
+    for pattern, count in result.patterns.items():
         present: dict[str, Any] = dict.fromkeys(pattern, True)
         for key in pattern:
             result.keys[key] += count
@@ -223,7 +237,6 @@ def survey(rows: RawRows, table: ShapeTable, recognition: Recognition | None = N
                 result.fitting[shape] += count
     if recognition is not None:
         result.fitting.update(recognition.fitting)
-    return result
 
 
 def resolve_shape(

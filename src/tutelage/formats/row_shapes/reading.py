@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -22,7 +21,6 @@ Reading = tuple[Conversation, tuple[Change, ...]] | Drop
 """A conversation with what was changed on the way, or why there is none."""
 
 
-@dataclass(slots=True)
 class GatheredRow(RawRow):
     """A row in a base form that was made of several rows of a file; its address is that of the first."""
 

@@ -22,6 +22,8 @@ Pattern = tuple[str, ...]
 
 def pattern_of(row: Mapping[str, Any]) -> Pattern:
     """The columns of a row that hold a value."""
+    if None not in row.values():
+        return tuple(row)
     return tuple([key for key, value in row.items() if value is not None])
 
 
