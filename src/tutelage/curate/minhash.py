@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.curate.word_hashes import Offsets, Ragged, UInt64s, mixed
+from tutelage.system.heap import release_pages
 
 BANDS, BAND_ROWS = 20, 6
 PERMUTATIONS = BANDS * BAND_ROWS
@@ -58,6 +59,7 @@ def signatures(chunks: Iterable[Ragged], out: Signatures, *, seed: int) -> None:
             least = _least(numbers[offsets[0] : offsets[-1]], offsets - offsets[0], factors, shifts)
             out[first_row + start : first_row + start + len(offsets) - 1] = least
         first_row += len(chunk)
+        release_pages(chunk.values)
 
 
 def candidate_pairs(signed: Signatures, rows: NDArray[np.int64], threshold: float) -> tuple[Pairs, bool]:

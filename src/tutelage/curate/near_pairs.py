@@ -18,6 +18,7 @@ from tutelage.curate.minhash import PERMUTATIONS, Pairs, candidate_pairs, signat
 from tutelage.curate.shingles import side_counts
 from tutelage.curate.star_clusters import KEPT, Stars, star_clusters
 from tutelage.curate.word_hashes import Ragged, UInt64s
+from tutelage.system.heap import release_pages
 
 MOST_ROUNDS = 8
 """Rounds of comparing the rows that are kept so far. A second one is needed only where many rows agree on a band."""
@@ -47,7 +48,7 @@ class RowSets:
     def __init__(self, chunks: Sequence[Ragged]) -> None:
         self.chunks = tuple(chunks)
         self._starts = [0, *accumulate(map(len, chunks))]
-        self.counts = np.concatenate([np.zeros((0, 2), dtype=np.int32), *map(side_counts, chunks)])
+        self.counts = np.concatenate([np.zeros((0, 2), dtype=np.int32), *map(_counts_of, chunks)])
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -111,6 +112,7 @@ def near_pairs(sets: RowSets, preferred: NDArray[np.int64], *, likeness: Likenes
     with tempfile.TemporaryFile() as file:
         signed = np.memmap(file, dtype=np.uint32, mode="w+", shape=(len(sets), PERMUTATIONS))
         signatures(sets.chunks, signed, seed=seed)
+        release_pages(signed)
         return _verified(sets, preferred, signed, likeness)
 
 
@@ -124,6 +126,7 @@ def _verified(sets: RowSets, preferred: NDArray[np.int64], signed: NDArray[np.ui
     for _ in range(MOST_ROUNDS):
         rows = preferred[has_words & (stars.anchors == KEPT)]
         candidates, complete = candidate_pairs(signed, rows, likeness.whole)
+        release_pages(signed)
         candidates = candidates[sets.reachable(candidates, likeness)]
         codes = candidates[:, 0] * len(sets) + candidates[:, 1]
         candidates = candidates[~np.isin(codes, tried)]
@@ -142,6 +145,12 @@ def _verified(sets: RowSets, preferred: NDArray[np.int64], signed: NDArray[np.ui
     nearness = np.ones(len(sets))
     nearness[preferred] = stars.similarities
     return NearPairs(Stars(anchors, nearness), len(tried), preferred[pairs])
+
+
+def _counts_of(chunk: Ragged) -> NDArray[np.int32]:
+    counts = side_counts(chunk)
+    release_pages(chunk.values)  # all rows are gone over, and of them all only candidates are asked for again
+    return counts
 
 
 def _share(common: int, total: int) -> float:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tutelage.curate.shingles import without
 from tutelage.curate.word_hashes import Ragged, UInt64s, offsets_of
+from tutelage.system.heap import release_pages
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,6 +54,7 @@ def without_templates(
     for chunk in chunks:
         chunk_without = without(chunk, sources[start : start + len(chunk)], templates)
         start += len(chunk)
+        release_pages(chunk.values)
         chunk_without.values.tofile(file)
         reduced.append(chunk_without.offsets)
         lengths.append(len(chunk_without.values))

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.curate.word_hashes import Ragged, UInt64s, mixed, offsets_of, ragged_run_hashes
+from tutelage.system.heap import release_pages
 
 SHINGLE_WORDS = 5
 PROMPT, REPLY = 0, 1
@@ -140,15 +141,22 @@ def _of_source(chunks: Sequence[Ragged], sources: NDArray[np.int32], source: int
 def _met_by(parts: Sequence[UInt64s], bound: int) -> UInt64s:
     """The shingles that at least `bound` rows hold; a row holds each of its shingles once."""
     bits = min(_MOST_BUCKET_BITS, max(1, sum(map(len, parts)).bit_length() - _BITS_OF_SHARED_BUCKET))
-    counts = np.zeros(1 << bits, dtype=np.int64)
+    counts = np.zeros(1 << bits, dtype=np.int32)
     for part in parts:
-        counts += np.bincount(_buckets(part, bits), minlength=len(counts))
+        np.add.at(counts, _buckets(part, bits), np.int32(1))
+        release_pages(part)
     often = counts >= bound
     if not often.any():
         return np.zeros(0, dtype=np.uint64)
-    met = np.concatenate([part[often[_buckets(part, bits)]] for part in parts])
+    met = np.concatenate([_often_met(part, often, bits) for part in parts])
     shingles, times = np.unique(met, return_counts=True)
     return shingles[times >= bound]
+
+
+def _often_met(part: UInt64s, often: NDArray[np.bool_], bits: int) -> UInt64s:
+    met = part[often[_buckets(part, bits)]]
+    release_pages(part)
+    return met
 
 
 def _buckets(shingles: UInt64s, bits: int) -> NDArray[np.int64]:

@@ -44,6 +44,7 @@ from tutelage.curate.store import (
 )
 from tutelage.ledger import Ledger
 from tutelage.system.files import write_bytes
+from tutelage.system.heap import trim_heap
 from tutelage.types import Change, Conversation, Drop
 
 if TYPE_CHECKING:
@@ -163,6 +164,8 @@ class Workshop:
             }  # fmt: skip
             for path in paths:
                 path.unlink()
+            del decisions
+            trim_heap()
             _finish(folder, done)
             self.computed[step.name] += 1
         view, notes = view_of(folder, rows), tuple(done["notes"])
