@@ -18,6 +18,22 @@ from tutelage.report.numbers import byte_size
 from tutelage.runs import folder as run_files
 
 FORMS = "; ".join(f"{name}: {target.summary}" for name, target in TARGETS.items())
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        "--type",
+        metavar="TYPE",
+        help="Of a GGUF file: f32, f16, bf16, q8_0, q6_k, q5_1, q4_k_m (if left out) or q4_0; f32 for an adapter.",
+    ),
+]
+Pairs = Annotated[
+    Path | None,
+    typer.Option(
+        "--preferences",
+        metavar="FILE",
+        help="With dpo-start: rows of tutelage prefer, in place of the run's own, which wait for a rejected reply.",
+    ),
+]
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?", re.IGNORECASE)
 
 
@@ -30,14 +46,7 @@ def export(
         float | None,
         typer.Option("--dial", metavar="VALUE", help="Between the base (0) and what was trained (1), untrained."),
     ] = None,
-    kind: Annotated[
-        str | None,
-        typer.Option(
-            "--type",
-            metavar="TYPE",
-            help="Of a GGUF file: f32, f16, bf16, q8_0, q6_k, q5_1, q4_k_m (if left out) or q4_0; f32 for an adapter.",
-        ),
-    ] = None,
+    kind: Kind = None,
     dtype: Annotated[
         DtypeName | None, typer.Option("--dtype", help="Of the weights; as the base stores them unless given.")
     ] = None,
@@ -51,6 +60,7 @@ def export(
         str | None,
         typer.Option("--push", metavar="OWNER/NAME", help="Upload to the hub, too, with the token in HF_TOKEN."),
     ] = None,
+    preferences: Pairs = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and stop.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -62,6 +72,7 @@ def export(
 
     Try: tutelage export runs/quickstart --to hf -o exported/quickstart
     or, for llama.cpp: tutelage export runs/quickstart --to gguf --type q8_0 -o quickstart.gguf
+    or, for TRL: tutelage export runs/quickstart --to dpo-start --preferences preferences.jsonl -o dpo
     """
     folder, screen = run_files.existing_run_folder(run), Screen(Terminal(stderr=True))
     require_target(to)
@@ -76,6 +87,7 @@ def export(
         shard_bytes=_bytes(shard_size),
         prompts=prompts,
         push=push,
+        preferences=preferences,
     )
     if dry_run:
         _say_plan(to, request, as_json=as_json)

@@ -55,7 +55,8 @@ class Asked:
         trust_remote_code: the model's own code may run.
         date: that the template is told.
         template_arguments: that the run was trained with.
-        conversations: messages with the ids of their served prompt.
+        conversations: `messages` with the `ids` of their served prompt; or, where `finished` is true, with those that
+            the finished conversation begins with.
         added_tokens: with their ids.
         stops: ids that end a reply.
         threads: that it computes with; 0: as it likes.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,14 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from tutelage import config
+from tutelage.builders.base_model import start_folder
 from tutelage.builders.export.request import Exported, ExportRequest
 from tutelage.config import Settings
 from tutelage.curate.licenses import licenses_of
 from tutelage.export.card import CARD, ModelCard, card_text
+from tutelage.export.model_folder import license_files
 from tutelage.export.proof import Proof
+from tutelage.model.embedded import NOTICE_FILE, embedded_models
 from tutelage.report.console.measures import result_table
 from tutelage.report.numbers import count, percent, significant
 from tutelage.runs import folder as run_files
@@ -23,6 +26,8 @@ from tutelage.system.seals import file_sha256
 
 PROOF = "proof.json"
 MOST_LAYERS = 5
+MOST_NOTICE = 2000
+"""Characters of a notice that stand on the card; all of it is in the folder."""
 
 
 def finished(
@@ -32,20 +37,21 @@ def finished(
     *,
     form: str,
     lost_in_four_bits: Mapping[str, float] | None = None,
+    notes: Sequence[str] = (),
 ) -> Exported:
-    """Write proof.json and the card into `folder`, and put together what there is to show."""
+    """Write proof.json and the card into `folder`, and put together what there is to show; `notes` go on the card."""
     lost = lost_in_four_bits or {}
     facts: dict[str, Any] = {"proof": {"proven": False} if proof is None else proof.as_json()}
     if lost:
         facts["proof"]["lost_in_four_bits"] = dict(lost)
     (folder / PROOF).write_text(json.dumps(facts["proof"], indent=1) + "\n", encoding="utf-8")
     (folder / CARD).unlink(missing_ok=True)
-    (folder / CARD).write_text(card_text(_card(request, folder, proof, form)), encoding="utf-8")
+    (folder / CARD).write_text(card_text(_card(request, folder, proof, form, notes)), encoding="utf-8")
     tables = () if proof is None else (_proof_table(proof),)
     return Exported(request.out, (*tables, *((_lost_table(lost),) if lost else ())), facts)
 
 
-def _card(request: ExportRequest, folder: Path, proof: Proof | None, form: str) -> ModelCard:
+def _card(request: ExportRequest, folder: Path, proof: Proof | None, form: str, notes: Sequence[str]) -> ModelCard:
     settings, result = request.settings, _result(request.run)
     table = result_table(result) if result else None
     return ModelCard(
@@ -53,16 +59,29 @@ def _card(request: ExportRequest, folder: Path, proof: Proof | None, form: str) 
         base=settings.model.name,
         method=settings.model.method,
         form=form,
+        base_license=_base_license(request),
+        license_texts=[path.name for path in license_files(folder) if path.name != NOTICE_FILE],
+        notice=(folder / NOTICE_FILE).read_text(encoding="utf-8", errors="replace")[:MOST_NOTICE]
+        if (folder / NOTICE_FILE).is_file()
+        else "",
         licenses=licenses_of(_sources(settings), {}),
         data_sha256=result.get("data_sha256", {}),
         settings=config.dump(settings),
         measures=((), ()) if table is None else (("", *table.headings), table.rows),
-        notes=(*(() if table is None else table.notes), *_notes(request, proof)),
+        notes=(*(() if table is None else table.notes), *_notes(request, proof), *notes),
         proof=proof,
         files_sha256={
             path.relative_to(folder).as_posix(): file_sha256(path) for path in folder.rglob("*") if path.is_file()
         },
     )
+
+
+def _base_license(request: ExportRequest) -> str | None:
+    """As the package of an embedded model states it, or the card in the base's folder."""
+    if (entry := embedded_models().get(request.settings.model.name)) is not None:
+        return str(entry["license"])
+    start = str(start_folder(request.settings.model, weights=False, log=request.screen.log))
+    return licenses_of([start], {})[start]
 
 
 def _notes(request: ExportRequest, proof: Proof | None) -> Iterator[str]:

@@ -26,11 +26,11 @@ def planned(target: str, request: ExportRequest) -> dict[str, Any]:
         SourceNotFoundError: nothing was trained yet, or the base is not there.
     """
     require_target(target)
-    if not TARGETS[target].is_hub_folder:
+    if "--type" in TARGETS[target].reads:
         raise ConfigError(
             f"What --to {target} would write is not known before its weights are quantized",
             where="--dry-run",
-            expected="--to hf or --to adapter",
+            expected="--to hf, adapter or dpo-start",
             fix="leave --dry-run out",
         )
     trained = trained_folder(request.run, request.settings)

@@ -39,7 +39,7 @@ class Prompts:
     Attributes:
         ids: served prompts.
         places: how many of each kind.
-        conversations: messages with the ids of their served prompt, for the folder's own template.
+        conversations: for the folder's own template, as `tutelage.export.proof.Asked` has them.
     """
 
     ids: tuple[TokenIds, ...]

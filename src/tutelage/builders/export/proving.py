@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,13 +27,20 @@ from tutelage.render import Renderer
 SAFETENSORS_TYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
-def proof_of(request: ExportRequest, folder: Path, *, adapter: bool = False) -> Proof:
+def proof_of(
+    request: ExportRequest,
+    folder: Path,
+    *,
+    adapter: bool = False,
+    conversations: Sequence[dict[str, Any]] = (),
+) -> Proof:
     """Compare the folder with the run's own model, in a process that knows nothing of ours.
 
     Args:
         request: that the folder was written for.
         folder: what was written.
         adapter: it is an adapter, which is loaded on the base that the run started from.
+        conversations: more of them for the folder's own template, as `Asked.conversations` has them.
 
     Raises:
         SaveError: it cannot be loaded there, or is not the model that was trained.
@@ -44,6 +53,7 @@ def proof_of(request: ExportRequest, folder: Path, *, adapter: bool = False) -> 
     main = _computed_type(request, usual, adapter=adapter)
     opened = _opened(request)
     prompts = prompts_for(request, opened.renderer)
+    prompts = replace(prompts, conversations=(*prompts.conversations, *conversations))
     asked = _asked(request, opened.renderer, prompts, start, folder, adapter=adapter)
     with screen.counting("Asking the run's own model, in fp32", 4 * len(prompts.ids)) as done:
         reference, expected, noise, moved = _asked_here(

@@ -34,6 +34,7 @@ class ExportRequest:
         shard_bytes: most bytes of a file of weights.
         prompts: how many the result is compared on, in a process of its own; 0 leaves the comparison out.
         push: `owner/name` of a repository on the hub that the folder is uploaded to; None uploads nothing.
+        preferences: a file of pairs for DPO; None takes the run's own rows, without a rejected reply.
     """
 
     run: Path
@@ -46,6 +47,7 @@ class ExportRequest:
     shard_bytes: int = SHARD_BYTES
     prompts: int = PROMPTS
     push: str | None = None
+    preferences: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,13 @@ class Target:
         summary: what is written, in a few words.
         write: writes `ExportRequest.out`, whole or not at all.
         is_hub_folder: it is a folder as the hub holds models.
+        reads: of the options that are for some forms only, those that this one reads.
     """
 
     summary: str
     write: Callable[[ExportRequest], Exported]
     is_hub_folder: bool = False
+    reads: tuple[str, ...] = ("--type",)
 
 
 def export_run(target: str, request: ExportRequest) -> Exported:
@@ -53,13 +55,14 @@ def require_options(target: str, request: ExportRequest) -> None:
     Raises:
         ConfigError: that is so.
     """
-    is_hub_folder = TARGETS[target].is_hub_folder
-    unread = [("--type", request.kind)] if is_hub_folder else [("--dtype", request.dtype)]
-    if option := next((name for name, value in unread if value is not None), None):
+    given = {"--type": request.kind, "--dtype": request.dtype, "--preferences": request.preferences}
+    reads = TARGETS[target].reads
+    if option := next((name for name, value in given.items() if value is not None and name not in reads), None):
+        readers = ", ".join(name for name, form in TARGETS.items() if option in form.reads)
         raise ConfigError(
             f"{option} is not read by --to {target}",
             where=option,
-            expected="--dtype for folders of transformers, --type for files of llama.cpp",
+            expected=f"{option} with --to {readers}",
             fix=f"leave {option} out",
         )
 
@@ -111,10 +114,25 @@ def _adapter(request: ExportRequest) -> Exported:
     return write_adapter(request)
 
 
+def _dpo_start(request: ExportRequest) -> Exported:
+    from tutelage.builders.export.dpo_start import write_dpo_start
+
+    return write_dpo_start(request)
+
+
 TARGETS: Mapping[str, Target] = {
-    "hf": Target("a folder with the whole model, merged, that transformers loads", _hf, is_hub_folder=True),
-    "adapter": Target("the adapter alone, that PEFT loads on the base", _adapter, is_hub_folder=True),
+    "hf": Target(
+        "a folder with the whole model, merged, that transformers loads", _hf, is_hub_folder=True, reads=("--dtype",)
+    ),
+    "adapter": Target(
+        "the adapter alone, that PEFT loads on the base", _adapter, is_hub_folder=True, reads=("--dtype",)
+    ),
     "gguf": Target("one file with the whole model for llama.cpp, compared with the run there", _gguf),
     "gguf-adapter": Target("one file with the LoRA adapter alone, for llama.cpp's --lora", _gguf_adapter),
     "ollama": Target("a folder with such a file of the whole model and a Modelfile", _ollama),
+    "dpo-start": Target(
+        "the folder of hf with rows of preferences and settings, for TRL's DPOTrainer",
+        _dpo_start,
+        reads=("--dtype", "--preferences"),
+    ),
 }
