@@ -88,6 +88,12 @@ def start_folder(model_settings: ModelSettings, *, weights: bool = True, log: Sa
         from tutelage.model.adapters.merge import merge_adapter
 
         log(f"Merging {adapter.folder} into its base, once ...")
+        if adapter.base.method == "qlora":
+            log(
+                "note: the adapter was trained beside 4 bits, and is merged into the weights that they were made of: a "
+                "model that nobody measured. To start from the one that was measured, write it with tutelage export "
+                "RUN --to hf, and name that folder"
+            )
         merge_adapter(base, adapter.folder, folder, trust_remote_code=model_settings.trust_remote_code)
 
     return _beside(base, adapter.folder, label="merged", fill=merge)

@@ -16,7 +16,7 @@ from tutelage.config import Settings
 from tutelage.config.sections import ModelSettings
 from tutelage.errors import ConfigError, SaveError, cause_of, remedy
 from tutelage.evaluate.dial import BASE
-from tutelage.export.model_folder import copy_model, save_whole
+from tutelage.export.model_folder import copy_model, new_export, save_whole
 from tutelage.model.interpolation import nothing_between, require_value, weights_at
 from tutelage.model.load import load
 from tutelage.report.console.progress import Screen
@@ -31,7 +31,8 @@ def save_dial_model(run: str | Path, value: float, folder: Path, *, merged: bool
     """Write a run's model at a value of the dial, as other tools load it; returns where.
 
     A run of all weights is interpolated. An adapter of plain pairs has its scale (`lora_alpha`) times the value, and is
-    folded into its base then, or written as it is. What is no scale of pairs, such as magnitudes of DoRA or whole
+    folded into its base then, or written as it is; of QLoRA into what the 4 bits of its base stand for, beside which it
+    was trained and measured. What is no scale of pairs, such as magnitudes of DoRA or whole
     modules, is taken between the base and the merged model, which only a whole model can hold.
 
     Args:
@@ -65,6 +66,8 @@ def save_dial_model(run: str | Path, value: float, folder: Path, *, merged: bool
     require_as_trained(path, trained)
     if settings.model.method == "full":
         return _saved_between_weights(path, settings, value, folder, screen)
+    if settings.model.method == "qlora" and merged:
+        return _saved_beside_four_bits(path, settings, value, folder, screen)
     if (reason := no_scale(trained, settings)) is None:
         return _saved_at_scale(trained, settings, value, folder, merged=merged, screen=screen)
     if not merged:
@@ -121,6 +124,15 @@ def _saved_at_scale(
             found=cause_of(error),
             fix=remedy(error, elsewhere="name another folder"),
         ) from error
+
+
+def _saved_beside_four_bits(run: Path, settings: Settings, value: float, folder: Path, screen: Screen) -> Path:
+    from tutelage.builders.export.request import ExportRequest  # these modules import this one
+    from tutelage.builders.export.whole_model import fill_whole_folder
+
+    with new_export(folder) as scratch:
+        fill_whole_folder(ExportRequest(run, settings, folder, screen, dial=value), scratch)
+    return folder
 
 
 def scale_pairs(path: Path, value: float) -> None:
