@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tutelage import Run, config
+from tutelage.builders.dial_model import save_dial_model
 from tutelage.builders.export import whole_model
 from tutelage.builders.export.planned import planned
 from tutelage.builders.export.request import Exported, ExportRequest
@@ -43,6 +44,7 @@ RUNS = {
 }
 WHOLE = [name for name in RUNS if name != "prompt"]
 WEIGHTS = "model.safetensors"
+CARD_OF_BASE = "---\nlicense: tiny-terms\n---\n"
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +148,9 @@ def test_qlora_is_merged_into_what_its_four_bits_stand_for(
     assert facts["found"]["kl"] < 1e-9
     assert 0.05 < max(facts["lost_in_four_bits"].values()) < 0.15, "what 4 bits lose of normal weights"
     assert export_run("adapter", replace(request, out=tmp_path / "adapter")).facts["proof"]["proven"]
+    kept = load_file(save_dial_model(folder, 1.0, tmp_path / "kept", screen=quiet_screen) / WEIGHTS)
+    written = load_file(tmp_path / "out" / WEIGHTS)
+    assert all(torch.equal(kept[name], tensor) for name, tensor in written.items()), "--save-dial is that model, too"
 
 
 def _weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
@@ -331,6 +336,9 @@ def test_the_card_puts_non_commercial_data_first_and_runs_nothing() -> None:
             base="you/base",
             method="lora",
             form="",
+            base_license="gemma [x](javascript:y)",
+            license_texts=["LICENSE"],
+            notice="Provided <b>under</b> terms",
             licenses={"free": "mit", "unknown": None, "ours|theirs": "cc-by-nc-4.0"},
             data_sha256={},
             settings='a = "```"',
@@ -342,10 +350,31 @@ def test_the_card_puts_non_commercial_data_first_and_runs_nothing() -> None:
     )
     assert "<script>" not in text
     assert "\\[x\\](javascript" in text, "no link"
+    assert "gemma \\[x\\](javascript:y), in full in `LICENSE`. Notice: Provided &lt;b&gt;under" in text
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert [row for row in rows if "non-commercial" in row] == [rows[2]]
     assert "license_name: non-commercial-data" in text
     assert "````toml" in text
+
+
+@pytest.mark.parametrize("to", ["hf", "adapter", "dpo-start"])
+def test_license_and_notice_of_the_base_go_with_what_is_made_of_it(
+    export: Callable[..., Exported], tiny_model_folder: Path, to: str
+) -> None:
+    """Terms such as Gemma's are passed on with every derivative, and name the notice."""
+    texts = {"LICENSE_OF_THE_BASE.html": "<p>terms</p>", "NOTICE": "Provided under terms", "README.md": CARD_OF_BASE}
+    try:
+        for name, text in texts.items():
+            (tiny_model_folder / name).write_text(text, encoding="utf-8")
+        folder = export("lora", to=to, prompts=0).path
+    finally:
+        for name in texts:
+            (tiny_model_folder / name).unlink()
+    assert (folder / "LICENSE_OF_THE_BASE.html").read_text(encoding="utf-8") == texts["LICENSE_OF_THE_BASE.html"]
+    assert (folder / "NOTICE").read_text(encoding="utf-8") == texts["NOTICE"]
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "tiny-terms, in full in `LICENSE_OF_THE_BASE.html`" in card
+    assert "Notice: Provided under terms" in card
 
 
 def test_rounding_by_chance_moves_weights_as_far_as_rounding_does() -> None:

@@ -30,6 +30,9 @@ class ModelCard:
         base: the model that training began with.
         method: how it was trained.
         form: what the folder holds, and how it is loaded.
+        base_license: of the base; None where nothing says one.
+        license_texts: files of this folder that hold the base's license.
+        notice: what the base's license asks to be passed on with what is made of it; empty where there is none.
         licenses: by source of data; None where nothing says one.
         data_sha256: of each file that was read.
         settings: of the run, as TOML.
@@ -43,6 +46,9 @@ class ModelCard:
     base: str
     method: str
     form: str
+    base_license: str | None
+    license_texts: Sequence[str]
+    notice: str
     licenses: Mapping[str, str | None]
     data_sha256: Mapping[str, str]
     settings: str
@@ -61,6 +67,8 @@ def card_text(card: ModelCard) -> str:
         _head(card),
         f"# {escaped(card.title)}",
         f"Trained from {escaped(card.base)} by {escaped(card.method)}. {card.form}",
+        "## License of the base",
+        _base_license(card),
         "## Data",
         _table(("source", "license"), _license_rows(card.licenses)),
         "Files that were read:",
@@ -81,6 +89,17 @@ def card_text(card: ModelCard) -> str:
         _table(("file", "SHA-256"), [(escaped(name), digest) for name, digest in sorted(card.files_sha256.items())]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _base_license(card: ModelCard) -> str:
+    texts = ", ".join(f"`{name}`" for name in card.license_texts)
+    stated = "Not stated" if card.base_license is None else escaped(card.base_license)
+    return " ".join(
+        [
+            f"{stated}{f', in full in {texts}' if texts else ''}.",
+            *([f"Notice: {escaped(card.notice)}"] if card.notice.strip() else []),
+        ]
+    )
 
 
 def proof_text(proof: Proof | None) -> str:

@@ -214,10 +214,14 @@ def copy_texts(source: Path, folder: Path, *, code: bool) -> None:
         folder: what is there stays.
         code: its Python files, too.
     """
-    patterns = (*LICENSE_FILES, *(("*.py",) if code else ()))
-    for path in sorted(path for pattern in patterns for path in source.glob(pattern)):
+    for path in (*license_files(source), *(sorted(source.glob("*.py")) if code else ())):
         if path.is_file() and not (folder / path.name).exists():
             shutil.copyfile(path, folder / path.name)
+
+
+def license_files(folder: Path) -> list[Path]:
+    """The texts of a model's license, and the notices that it asks for."""
+    return sorted(path for pattern in LICENSE_FILES for path in folder.glob(pattern) if path.is_file())
 
 
 def require_free(folder: Path) -> None:

@@ -6,14 +6,14 @@ import json
 import shutil
 from pathlib import Path
 
-from tutelage.builders.base_model import names_a_run
+from tutelage.builders.base_model import names_a_run, start_folder
 from tutelage.builders.dial_model import CONFIG, no_scale, scale_pairs
 from tutelage.builders.export.finished import finished
 from tutelage.builders.export.proving import proof_of
 from tutelage.builders.export.request import Exported, ExportRequest
 from tutelage.builders.trained_model import require_as_trained, trained_folder
 from tutelage.errors import ConfigError, command
-from tutelage.export.model_folder import new_export
+from tutelage.export.model_folder import copy_texts, new_export
 from tutelage.model.embedded import embedded_models
 from tutelage.system.hub import looks_like_repository
 
@@ -33,6 +33,7 @@ def write_adapter(request: ExportRequest) -> Exported:
         if request.dial is not None:
             scale_pairs(scratch / CONFIG, request.dial)
         _name_base(request, scratch / CONFIG)
+        copy_texts(start_folder(request.settings.model, weights=False, log=request.screen.log), scratch, code=False)
         proof = proof_of(request, scratch, adapter=True) if request.prompts else None
         return finished(request, scratch, proof, form=FORM)
 

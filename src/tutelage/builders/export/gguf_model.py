@@ -17,7 +17,7 @@ from tutelage.export.gguf.gguf_file import WrittenTensor
 from tutelage.export.gguf.ollama import modelfile
 from tutelage.export.gguf.output_proof import OutputProof
 from tutelage.export.gguf.tokenizer_proof import TokenizerProof
-from tutelage.export.model_folder import require_free
+from tutelage.export.model_folder import copy_texts, license_files, require_free
 from tutelage.system.files import new_folder
 
 USUAL_KIND = "q4_k_m"
@@ -40,7 +40,12 @@ def write_gguf_model(request: ExportRequest) -> Exported:
             threads=threads,
             log=request.screen.log,
         )
+        licenses = [file.name for file in license_files(folder)]
     tell(request, proof_lines(result))
+    if licenses:
+        tell(
+            request, [f"note: the file has no place for the base's license ({', '.join(licenses)}): pass it on with it"]
+        )
     return Exported(result.path, facts=facts_of(result))
 
 
@@ -66,6 +71,7 @@ def write_ollama_folder(request: ExportRequest) -> Exported:
                 threads=request.settings.model.threads or 1,
                 log=request.screen.log,
             )
+            copy_texts(folder, scratch, code=False)
             (scratch / "Modelfile").write_text(text, encoding="utf-8")
     tell(request, [*proof_lines(result), f"next: ollama create NAME -f {request.out / 'Modelfile'}"])
     return Exported(request.out, facts=facts_of(result))
