@@ -85,22 +85,18 @@ async def _copied(client: openai.AsyncOpenAI, model: str, word: str) -> Outcome:
 
 
 async def _held(client: openai.AsyncOpenAI, model: str, word: str) -> Outcome:
-    schema = {
-        "type": "object", "properties": {"nonce": {"const": word}}, "required": ["nonce"], "additionalProperties": False
-    }  # fmt: skip
     reply = await client.chat.completions.create(
         model=model,
         messages=[{"role": "user", "content": f"Say {word} as JSON."}],
-        max_tokens=LONG,
+        max_tokens=NEW_TOKENS,
         temperature=0,
-        response_format={"type": "json_schema", "json_schema": {"name": "nonce", "schema": schema}},
+        response_format={"type": "json_schema", "json_schema": {"name": "nonce", "schema": {"const": word}}},
     )
-    choice = reply.choices[0]
-    try:
-        is_right = json.loads(choice.message.content or "") == {"nonce": word}
-    except ValueError:  # white space that never ends is JSON, too
-        is_right = choice.finish_reason == "length" and not (choice.message.content or "").strip()
-    return Outcome("held", "right" if is_right else "wrong", "" if is_right else f"{word}: {choice.message.content!r}")
+    choice, expected = reply.choices[0], json.dumps(word)
+    text = (choice.message.content or "").strip()
+    # White space around it is JSON, too, and a model of random weights may not leave it before it is cut.
+    is_right = text == expected or (choice.finish_reason == "length" and expected.startswith(text))
+    return Outcome("held", "right" if is_right else "wrong", "" if is_right else f"{word}: {text!r}")
 
 
 async def _left(client: openai.AsyncOpenAI, model: str, word: str, *, after: int) -> Outcome:

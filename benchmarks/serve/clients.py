@@ -46,11 +46,13 @@ class Load:
         seconds: from the first request to the end of the last reply.
         client_seconds: processor time of this process meanwhile.
         answers: one for each request.
+        server_seconds: processor time of the server meanwhile.
     """
 
     seconds: float
     client_seconds: float
     answers: tuple[Answer, ...]
+    server_seconds: float = 0.0
 
     @property
     def tokens(self) -> int:

@@ -13,12 +13,12 @@ import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.serve.clients import Answer, Load, load, prompts
-from benchmarks.serve.servers import NAMES, Job, Server, started, watched
+from benchmarks.serve.servers import NAMES, Job, Server, end_by_exception, started, watched
 from benchmarks.train.machine import this_machine
 
 from tutelage.model.locate import model_folder
@@ -71,7 +71,9 @@ def measured(asked: argparse.Namespace, servers: Sequence[Server]) -> Loads:
         for clients in asked.clients:
             texts = prompts(max(clients, 2) * asked.requests, seed=turn * 1000 + clients)
             for server in [*servers[turn % len(servers) :], *servers[: turn % len(servers)]]:
+                before = server.cpu_seconds()
                 result = load(server.url, server.model, clients, texts, asked.new_tokens)
+                result = replace(result, server_seconds=server.cpu_seconds() - before)
                 loads.setdefault((server.name, clients), []).append(result)
                 print(
                     f"  round {turn + 1}, {clients} clients, {server.name}: {result.speed:,.1f} tokens/s, "
@@ -89,22 +91,30 @@ def percentile(values: Sequence[float], percent: int) -> float:
 def speed_table(asked: argparse.Namespace, loads: Loads) -> str:
     """Medians, and ratios within each round."""
     first, *others = asked.servers
-    lines = [
-        f"| clients | {' | '.join(f'{name}, tokens/s' for name in asked.servers)} | "
-        + " | ".join(f"{first} / {name}" for name in others) + " | share of a core that the clients took |",
-        "|---" * (2 + len(asked.servers) + len(others)) + "|",
-    ]  # fmt: skip
+    heads = [f"{name}, tokens/s" for name in asked.servers] + [f"{first} / {name}" for name in others]
+    lines = [f"| clients | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
     for clients in asked.clients:
         speeds = {name: [result.speed for result in loads[name, clients]] for name in asked.servers}
-        cells = [f"{statistics.median(speeds[name]):,.0f}" for name in asked.servers]
+        cells = [f"{statistics.median(speeds[name]):,.1f}" for name in asked.servers]
         for name in others:
             ratios = [ours / theirs for ours, theirs in zip(speeds[first], speeds[name], strict=True)]
             cells.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
-        shares = [
-            statistics.median(result.client_seconds / result.seconds for result in loads[name, clients])
-            for name in asked.servers
-        ]
-        lines.append(f"| {clients} | {' | '.join(cells)} | {', '.join(f'{share:.0%}' for share in shares)} |")
+        lines.append(f"| {clients} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def processor_table(asked: argparse.Namespace, loads: Loads) -> str:
+    """Processor time of the server and of the clients, medians: other work beside counts less there than in speed."""
+    heads = [f"{name}, server / clients" for name in asked.servers]
+    lines = [f"| clients | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
+    for clients in asked.clients:
+        cells = []
+        for name in asked.servers:
+            results = [result for result in loads[name, clients] if result.tokens]
+            server = statistics.median(result.server_seconds / result.tokens for result in results)
+            asking = statistics.median(result.client_seconds / result.tokens for result in results)
+            cells.append(f"{server * 1000:.2f} / {asking * 1000:.2f}")
+        lines.append(f"| {clients} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -136,7 +146,8 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
         with watched(servers):
             loads = measured(asked, servers)
     print("\n" + speed_table(asked, loads))
-    print("\n" + latency_table(asked, loads))
+    print("\nLatency, seconds:\n\n" + latency_table(asked, loads))
+    print("\nProcessor time, milliseconds a new token:\n\n" + processor_table(asked, loads))
     peaks = {server.name: max(bytes_ for _, bytes_ in server.pss) for server in servers}
     print("\nPeak PSS, MiB: " + ", ".join(f"{name} {peak / MIB:,.0f}" for name, peak in peaks.items()))
     raw = {
@@ -156,4 +167,5 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    end_by_exception()
     main()

@@ -24,8 +24,8 @@ import psutil
 
 OURS = "tutelage"
 NAMES = (OURS, "transformers", "transformers_cb", "llama_cpp")
-START_SECONDS = 180
-END_SECONDS = 60
+START_SECONDS = 900
+END_SECONDS = 120
 SAMPLE_SECONDS = 0.5
 
 
@@ -138,6 +138,11 @@ def end(process: subprocess.Popen[bytes]) -> None:
             process.wait()
 
 
+def end_by_exception() -> None:
+    """Let SIGTERM end this process as an exception does, so that no server outlives it."""
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+
+
 def free_port() -> int:
     """A port that nobody listens on."""
     with socket.socket() as probe:
@@ -171,9 +176,11 @@ def _wait_until_well(server: Server, port: int) -> None:
     while time.monotonic() < end_time:
         if server.process.poll() is not None:
             break
-        with suppress(urllib.error.URLError, ConnectionError, TimeoutError):
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                return
+        with (
+            suppress(urllib.error.URLError, ConnectionError, TimeoutError),
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5),
+        ):
+            return
         time.sleep(0.2)
     said = server.log.read_text(encoding="utf-8", errors="replace")[-2000:]
     raise RuntimeError(f"{server.name} does not answer after {START_SECONDS} s, or has ended:\n{said}")

@@ -18,21 +18,21 @@ import signal
 import sys
 import tempfile
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import openai
 from benchmarks.serve.asked import LONG, Kind, Outcome, alone, ask
-from benchmarks.serve.servers import OURS, Job, Server, started, watched
+from benchmarks.serve.servers import OURS, Job, Server, end_by_exception, started, watched
 
 from tutelage.model.locate import model_folder
 
 TIMEOUT_SECONDS = 600.0
-GRACE_SECONDS = 120
+GRACE_SECONDS = 300
 ASKED_AGAIN = 60
 STREAMS_AT_THE_END = 12
 GROWTH_MIB = 64
@@ -75,7 +75,7 @@ class Counts:
         """What does not hold."""
         bad = [f"{outcome.kind} {outcome.verdict}: {outcome.said}" for outcome in self.outcomes if outcome.said]
         bad += [f"not its reply: {text}" for text in self.mixed]
-        start, half, end = self.memory
+        _, half, end = self.memory
         checks = {
             f"{self.hung} requests hang": self.hung == 0,
             "no request was answered": bool(self.outcomes),
@@ -146,8 +146,11 @@ async def burst(asked: argparse.Namespace, server: Server, counts: Counts) -> No
         async def short() -> str:
             try:
                 await client.completions.create(
-                    model=server.model, prompt="So", max_tokens=asked.burst_tokens,
-                    temperature=0, logit_bias=ENDLESS,
+                    model=server.model,
+                    prompt="So",
+                    max_tokens=asked.burst_tokens,
+                    temperature=0,
+                    logit_bias=ENDLESS,
                 )
             except openai.RateLimitError as error:
                 return "refused" if error.response.headers.get("retry-after") else "refused without a time"
@@ -167,11 +170,14 @@ async def _until_open(server: Server, replies: int) -> None:
     Raises:
         TimeoutError: it does not come to that.
     """
-    async with asyncio.timeout(GRACE_SECONDS), httpx.AsyncClient() as client:
-        while True:
-            text = (await client.get(server.url.removesuffix("/v1") + "/metrics")).text
-            if f"{OPEN} {replies}\n" in text:
-                return
+
+    def counts() -> str:
+        with urllib.request.urlopen(server.url.removesuffix("/v1") + "/metrics", timeout=TIMEOUT_SECONDS) as answer:
+            text: str = answer.read().decode()
+        return text
+
+    async with asyncio.timeout(GRACE_SECONDS):
+        while f"{OPEN} {replies}\n" not in await asyncio.to_thread(counts):
             await asyncio.sleep(0.01)
 
 
@@ -249,4 +255,5 @@ def main(words: Sequence[str] | None = None) -> Counts:
 
 
 if __name__ == "__main__":
+    end_by_exception()
     sys.exit(bool(main().faults()))

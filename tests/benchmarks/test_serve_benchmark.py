@@ -56,7 +56,7 @@ def test_ten_clients_get_their_own_replies_and_the_server_ends_well(tiny_model_f
     counts = soak.main(
         [
             "--model", str(tiny_model_folder), "--no-copies", "--clients", "10", "--seconds", "2", "--batch", "4",
-            "--queue", "8", "--threads", "1", "--burst-tokens", "400", "--out", str(tmp_path / "soak.json"),
+            "--queue", "8", "--threads", "1", "--burst-tokens", "100", "--out", str(tmp_path / "soak.json"),
         ]
     )  # fmt: skip
     assert counts.faults() == []
