@@ -163,6 +163,18 @@ def _scaled(folder: Path) -> None:
     _weights(folder, lambda tensors: tensors["model.layers.1.mlp.up_proj.weight"].mul_(1.001))
 
 
+def _weakly_off(folder: Path) -> None:
+    """A drift of half of what rounding moves, in one layer: a weak pair that got lost."""
+
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        name = "model.layers.1.mlp.up_proj.weight"
+        weight = tensors[name].float()
+        pair = torch.randn(len(weight), 1, generator=torch.Generator().manual_seed(0)) @ torch.ones(1, weight.shape[1])
+        tensors[name] = (weight + pair * (weight.norm() / pair.norm() * 0.0012)).to(tensors[name].dtype)
+
+    _weights(folder, change)
+
+
 def _lost_row(folder: Path) -> None:
     _weights(folder, lambda tensors: tensors["model.embed_tokens.weight"][402].zero_())
 
@@ -212,6 +224,28 @@ def test_what_is_another_model_is_named_and_leaves_nothing(
     assert "not the model that was trained" in str(caught.value)
     assert says in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("proof_here")
+def test_a_drift_below_the_rounding_of_bf16_is_named(
+    export: Callable[..., Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits and outputs do not show it: it is smaller than what rounding itself moves there."""
+    fill, dtypes = whole_model.fill_whole_folder, {"dtype": "bfloat16"}
+    proof = export("lora", **dtypes).facts["proof"]
+    assert max(proof["against_rounded"].values()) < 2e-5, "the same sums, rounded once"
+
+    def damaged(request: ExportRequest, folder: Path) -> dict[str, float]:
+        lost = fill(request, folder)
+        _weakly_off(folder)
+        return lost
+
+    monkeypatch.setattr(whole_model, "fill_whole_folder", damaged)
+    with pytest.raises(SaveError) as caught:
+        export("lora", out=tmp_path / "second", **dtypes)
+    found = str(caught.value.found)
+    assert found.startswith("model.layers.1.mlp.up_proj: its outputs are off")
+    assert found.endswith("is another order of sums"), "nothing else was caught by a limit"
 
 
 def test_what_cannot_be_loaded_says_so_and_leaves_nothing(

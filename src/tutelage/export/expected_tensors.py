@@ -1,7 +1,8 @@
 """What the layers and tensors of an exported model must be: each as the run's own model computes it.
 
-A layer that an adapter or 4 bits changed is probed: the run's model is asked for its outputs of random inputs. Every
-other tensor must be the same bit for bit, after one rounding to the precision it is written in.
+A layer that an adapter or 4 bits changed is probed: the run's model is asked for its outputs of random inputs, and for
+those that its weights give once they are rounded as they are written. Every other tensor must be the same bit for bit,
+after one rounding to the precision it is written in.
 
 Shape legend: R = probes, I = inputs and O = outputs of a layer.
 """
@@ -27,7 +28,8 @@ class ExpectedTensors:
     """Of a plain model, by the names that transformers gives its modules and parameters.
 
     Attributes:
-        probes: tensors `in:NAME` and `out:NAME` of each layer, or `by:NAME` and `out:NAME` of a tensor of experts.
+        probes: tensors `in:NAME` and `out:NAME` of each layer, or `by:NAME` and `out:NAME` of a tensor of experts; and
+            `rounded:NAME` of layers whose written weights can be told bit for bit but for the order of sums.
         rounding: by layer, how far rounding moves its weights, as a share of their length; measured.
         exact: SHA-256 of each other tensor, of its numbers in fp32.
     """
@@ -70,8 +72,10 @@ def expected_tensors(
             inputs = _inputs(layer, random)
             probes[f"in:{name}"] = inputs
             probes[f"out:{name}"] = layer(inputs.to(_device_of(layer))).float().cpu().contiguous()
-            weight = plain_weight(layer)
-            rounding[name] = _rounding(weight, dtype_of(f"{name}.weight")) if merged else 0.0
+            weight, dtype = plain_weight(layer), dtype_of(f"{name}.weight")
+            rounding[name] = _rounding(weight, dtype) if merged else 0.0
+            if merged and (total := _sum_of_pairs(layer, weight)) is not None:
+                probes[f"rounded:{name}"] = _outputs(layer, total.to(dtype).float(), inputs)
     return ExpectedTensors(probes, rounding, exact)
 
 
@@ -125,6 +129,27 @@ def plain_weight(layer: Any) -> torch.Tensor:
     from bitsandbytes.functional import dequantize_4bit
 
     return torch.as_tensor(dequantize_4bit(base.weight.data, base.weight.quant_state))
+
+
+def _sum_of_pairs(layer: Any, weight: torch.Tensor) -> torch.Tensor | None:
+    """A layer's weight and what plain pairs add to it, in fp32; None where it is more than that, such as DoRA."""
+    base = layer.get_base_layer() if callable(getattr(layer, "get_base_layer", None)) else layer
+    if not isinstance(base, torch.nn.Linear):
+        return None
+    total = weight.detach().float()
+    if base is layer:
+        return total
+    for slot in layer.active_adapters:
+        if slot not in layer.lora_A or slot in layer.lora_variant or layer.lora_bias[slot]:
+            return None
+        total = total + layer.scaling[slot] * (layer.lora_B[slot].weight.float() @ layer.lora_A[slot].weight.float())
+    return total
+
+
+def _outputs(layer: Any, weight: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    base = layer.get_base_layer() if callable(getattr(layer, "get_base_layer", None)) else layer
+    bias = None if base.bias is None else base.bias.float()
+    return torch.nn.functional.linear(inputs.to(weight.device), weight, bias).cpu().contiguous()
 
 
 def _device_of(layer: Any) -> torch.device:

@@ -106,7 +106,12 @@ def _tokenizer_answers(request: dict[str, Any]) -> dict[str, Any]:
 def _tensor_answers(inner: Any, request: dict[str, Any], reference: Any) -> dict[str, Any]:
     """Layers that compute something else, each with how far it is off; and tensors that are not bit for bit equal."""
     probed, exact = request["probed"], dict(request["exact"])
-    errors = {name: _probe_error(inner, name, reference) for name in probed}
+    errors, against_rounded = {}, {}
+    for name in probed:
+        found = _probe_outputs(inner, name, reference)
+        errors[name] = _share_off(found, reference.get_tensor(f"out:{name}"))
+        if f"rounded:{name}" in reference.keys():  # noqa: SIM118 not a mapping
+            against_rounded[name] = _share_off(found, reference.get_tensor(f"rounded:{name}"))
     inside = tuple(f"{name}." for name in probed)
     wrong = {}
     for name, parameter in inner.named_parameters(remove_duplicate=False):
@@ -122,7 +127,12 @@ def _tensor_answers(inner: Any, request: dict[str, Any], reference: Any) -> dict
             wrong[name] = "not expected"
         elif digest(parameter) != expected:
             wrong[name] = "other numbers"
-    return {"errors": errors, "wrong": wrong | dict.fromkeys(exact, "missing"), "exact": len(request["exact"])}
+    return {
+        "errors": errors,
+        "against_rounded": against_rounded,
+        "wrong": wrong | dict.fromkeys(exact, "missing"),
+        "exact": len(request["exact"]),
+    }
 
 
 def _outside_wrappers(name: str) -> str:
@@ -130,21 +140,25 @@ def _outside_wrappers(name: str) -> str:
     return name.replace(".modules_to_save.default", "").replace(".base_layer", "")
 
 
-def _probe_error(inner: Any, name: str, reference: Any) -> float:
-    """The length of the difference between what the layer computes and what it should, over the latter's."""
-    expected = reference.get_tensor(f"out:{name}").double()
+def _probe_outputs(inner: Any, name: str, reference: Any) -> torch.Tensor:
+    """What a layer, or a tensor of experts, computes of its probes."""
     if f"in:{name}" not in reference.keys():  # noqa: SIM118 not a mapping
-        parameter = inner.get_parameter(name)
-        found = (parameter.detach().float().cpu() @ reference.get_tensor(f"by:{name}")).double()
-    else:
-        layer = inner.get_submodule(name)
-        dtypes = {parameter.dtype for parameter in layer.parameters() if parameter.is_floating_point()}
-        found = layer.float()(reference.get_tensor(f"in:{name}").to(next(layer.parameters()).device)).double().cpu()
-        if len(dtypes) == 1:
-            layer.to(dtypes.pop())
+        products: torch.Tensor = inner.get_parameter(name).detach().float().cpu() @ reference.get_tensor(f"by:{name}")
+        return products
+    layer = inner.get_submodule(name)
+    dtypes = {parameter.dtype for parameter in layer.parameters() if parameter.is_floating_point()}
+    inputs = reference.get_tensor(f"in:{name}").to(next(layer.parameters()).device)
+    found: torch.Tensor = layer.float()(inputs).cpu()
+    if len(dtypes) == 1:
+        layer.to(dtypes.pop())
+    return found
+
+
+def _share_off(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """The length of the difference over that of what is expected."""
     if found.shape != expected.shape or not bool(found.isfinite().all()):
         return float("inf")
-    return float((found - expected).norm() / expected.norm().clamp_min(1e-30))
+    return float((found.double() - expected.double()).norm() / expected.double().norm().clamp_min(1e-30))
 
 
 def digest(tensor: torch.Tensor) -> str:

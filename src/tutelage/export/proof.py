@@ -37,6 +37,10 @@ LEAST = {
 LAYER_FACTOR = 1.5
 """A layer may be off by so many times what rounding moves its weights. Our choice: eight probes say that share within
 a tenth."""
+ROUNDED_FACTOR = 0.1
+"""Of what rounding moves a layer's weights, so much may it be off from our own sum of its pairs, rounded once. Both
+round the same sum, but for the order it is taken in: fp32 sums that differ by 2^-20 of a weight lie on two sides of a
+border of bfloat16 for one weight in 4,096 or fewer, which moves the layer by a twentieth of its rounding."""
 LAYER_LEAST = 1e-5
 FOUR_BIT_LAYERS = 2.0**-6
 """Off by this: a layer of 4 bits computes in bfloat16, whose products keep 8 bits."""
@@ -92,6 +96,8 @@ class Proof:
         flips: replies that part elsewhere, each with its prompt, place and gap.
         layers: how far each probed layer is off, as a share of the length of its output.
         layer_limits: what was allowed for each.
+        against_rounded: how far layers of plain pairs are off from the same sum, rounded here; a tenth of what rounding
+            moves is allowed.
         exact_tensors: that are the same bit for bit.
         wrong_tensors: that are not, and why.
         template: conversations of which the folder's own template and tokenizer make the same ids.
@@ -111,6 +117,7 @@ class Proof:
     flips: Sequence[Mapping[str, Any]]
     layers: Mapping[str, float]
     layer_limits: Mapping[str, float]
+    against_rounded: Mapping[str, float]
     exact_tensors: int
     wrong_tensors: Mapping[str, str]
     template: int
@@ -211,9 +218,12 @@ def judged(
     layer_least = FOUR_BIT_LAYERS if asked.four_bit else LAYER_LEAST
     layer_limits = {name: LAYER_FACTOR * share + layer_least for name, share in expected.rounding.items()}
     layers, wrong = answers["tensors"]["errors"], answers["tensors"]["wrong"]
+    against_rounded = answers["tensors"]["against_rounded"]
+    rounded_limits = {name: ROUNDED_FACTOR * expected.rounding[name] + LAYER_LEAST for name in against_rounded}
     tokenizer = answers["tokenizer"]
     problems = [
         *_problems_of_layers(layers, layer_limits, wrong),
+        *_problems_of_layers(against_rounded, rounded_limits, {}, by="another order of sums"),
         *_problems_of_replies(found, limits, flips),
         *_problems_of_tokens(answers, asked),
     ]
@@ -230,6 +240,7 @@ def judged(
         flips=flips,
         layers=layers,
         layer_limits=layer_limits,
+        against_rounded=against_rounded,
         exact_tensors=answers["tensors"]["exact"] - len(wrong),
         wrong_tensors=wrong,
         template=tokenizer["conversations"] - len(tokenizer["different"]),
@@ -239,12 +250,12 @@ def judged(
 
 
 def _problems_of_layers(
-    layers: Mapping[str, float], limits: Mapping[str, float], wrong: Mapping[str, str]
+    layers: Mapping[str, float], limits: Mapping[str, float], wrong: Mapping[str, str], *, by: str = "rounding"
 ) -> Iterator[str]:
     yield from (f"{name}: {why}" for name, why in wrong.items())
     for name, share in sorted(layers.items(), key=lambda item: -item[1]):
         if not share <= limits[name]:  # also where it is no number
-            yield f"{name}: its outputs are off by {share:.2g} of their length, at most {limits[name]:.2g} is rounding"
+            yield f"{name}: its outputs are off by {share:.2g} of their length, at most {limits[name]:.2g} is {by}"
 
 
 def _problems_of_replies(difference: Difference, limits: Difference, flips: Sequence[Any]) -> Iterator[str]:

@@ -125,6 +125,9 @@ def _proof_table(proof: Proof) -> Table:
         worst = max(proof.layers, key=lambda name: proof.layers[name] / proof.layer_limits[name])
         limit = significant(proof.layer_limits[worst], 2)
         table.add_row(f"layers off, of {len(proof.layers)} the most", significant(proof.layers[worst], 2), "", limit)
+    if proof.against_rounded:
+        most = max(proof.against_rounded.values())
+        table.add_row(f"  {len(proof.against_rounded)} from their sums, rounded once", significant(most, 2), "", "")
     table.add_row("tensors the same bit for bit", count(proof.exact_tensors), "", "all others")
     table.add_row("conversations by its template", count(proof.template), "", "all")
     return table
