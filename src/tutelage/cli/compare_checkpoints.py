@@ -67,6 +67,7 @@ def compare_checkpoints(
         TutelageError: of the kind that fits.
     """
     from tutelage.train.checkpoint_replies import BASE, checkpoint_replies, known_replies
+    from tutelage.train.choice import ending_step
 
     errors = Terminal(stderr=True)
     run_folder = run_files.existing_run_folder(run)
@@ -85,7 +86,7 @@ def compare_checkpoints(
     _show(contest, names, run_folder, verdicts, as_json=raters.as_json)
     if choose:
         _choose(contest, run_folder, errors)
-    elif contest.chosen_step != heldout:
+    elif contest.chosen_step != ending_step(run_files.read_result(run_folder)):
         errors.write_line(f"The run ends with step {contest.chosen_step} by: the same command with --choose")
 
 
