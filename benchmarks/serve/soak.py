@@ -249,7 +249,7 @@ def main(words: Sequence[str] | None = None) -> Counts:
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text(
         json.dumps({"verdicts": {" ".join(key): number for key, number in verdicts.items()}, "faults": faults,
-                    "memory": counts.memory, "burst": counts.burst}, indent=1), encoding="utf-8",
+                    "memory": counts.memory, "pss": server.pss, "burst": counts.burst}, indent=1), encoding="utf-8",
     )  # fmt: skip
     return counts
 
