@@ -206,6 +206,7 @@ def test_a_template_that_writes_finished_rows_otherwise_is_refused(
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1800)  # its environment is made first
 def test_trl_takes_the_folder_unchanged(
     start: Callable[..., Exported], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -54,6 +54,7 @@ def contents(path: Path) -> tuple[dict[str, Any], dict[str, tuple[Any, ...]]]:
     return keys, tensors
 
 
+@pytest.mark.timeout(1800)  # its environment is made first
 @pytest.mark.parametrize("name", FAMILIES)
 def test_tensors_and_keys_are_those_of_another_converter(
     converter: Path, family_folder: Callable[[str], Path], tmp_path: Path, name: str
