@@ -252,7 +252,7 @@ def _conversations(request: _Request, ledger: Ledger, max_rows: int | None, begi
         begin(file, file_survey.rows, ledger.rows_in)
         context = RowContext(FileRemarks(file.display_name, ledger.note), tree_paths=request.tree_paths)
         for reading in _file_readings(rows, file_shape, (request, table, file_survey), context):
-            if isinstance(reading, Change):
+            if type(reading) is not tuple and isinstance(reading, Change):
                 ledger.change(reading)
                 continue
             if remaining_rows is not None:

@@ -41,7 +41,13 @@ class QuickDecoder:
             if kind is not dict and kind is not list:
                 return None
             quotes = text.count(_QUOTE)
-            if kind is list or quotes != 2 * _strings_of(value):
+            strings = 0
+            if kind is dict:
+                strings = len(value)
+                for inner in value.values():
+                    if type(inner) is str:
+                        strings += 1
+            if quotes != 2 * strings:
                 if _BACKSLASH in text and _QUOTE_BY_NUMBER in text:
                     return None
                 if quotes != self._encode(value).count(_QUOTE):
@@ -55,15 +61,3 @@ class QuickDecoder:
         if not math.isfinite(number):
             self._is_finite = False
         return number
-
-
-def _strings_of(value: dict[str, Any]) -> int:
-    """How many strings an object holds, keys too; 0 where it holds lists or objects, whose strings are not counted."""
-    strings = len(value)
-    for inner in value.values():
-        kind = type(inner)
-        if kind is str:
-            strings += 1
-        elif kind is dict or kind is list:
-            return 0
-    return strings
