@@ -98,13 +98,15 @@ def test_half_of_a_short_text_is_a_phrase_and_so_is_what_many_rows_say(tmp_path:
         [{"prompt": " ".join(item)}, {"prompt": greeting}, {"prompt": " ".join(long_item)}, {"prompt": text(4, 12)}],
     )
     rows = [row(" ".join(item[:8]), "a"), row(" ".join(item[:10]), "b"), *[row(greeting, f"c{n}") for n in range(6)]]
+    chats = [{"messages": [*row("Hello", "Hi")["messages"], *row(greeting, f"d{n}")["messages"]]} for n in range(6)]
     rows += [row(" ".join(long_item[:40]) + f" {n}", "d") for n in range(6)]
     rows += [row(text(4, 12)[: -len(text(4, 12).split()[-1])] + f"other {n}", "e") for n in range(6)]
+    rows += chats
     met = contaminated(tmp_path, rows, evaluations=[evaluation])
-    assert met.keys() == {1, *range(8, 14)}, "a long run stays a sign in six rows"
+    assert met.keys() == set(range(1, 14)), "a long run and a whole prompt stay signs in six rows"
     whole = contaminated(tmp_path, [row(text(4, 12), str(n)) for n in range(9)], evaluations=[evaluation])
     assert len(whole) == 9, "an item that is there whole is one in any number of rows"
-    assert contaminated(tmp_path, rows, evaluations=[evaluation], phrase_rows=7).keys() == set(range(1, 20))
+    assert contaminated(tmp_path, rows, evaluations=[evaluation], phrase_rows=7).keys() == set(range(1, 26))
 
 
 def test_short_questions_are_met_whole_and_nowhere_else(tmp_path: Path) -> None:
@@ -118,7 +120,7 @@ def test_short_questions_are_met_whole_and_nowhere_else(tmp_path: Path) -> None:
     evaluation = write(tmp_path / "e.jsonl", items)
     met = contaminated(tmp_path, rows, evaluations=[evaluation])
     assert met.keys() == {0, 3}
-    assert "the whole turn is the question" in met[0]
+    assert "the whole prompt is the question" in met[0]
 
 
 def test_answers_are_met_if_they_are_long_and_never_if_short(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ class DecontaminateSettings(Section):
         ge=2,
         le=LARGEST_COUNT,
         description="A run of eight words in so many rows, and in one of 10,000, is a phrase that people use and no "
-        "sign of such a text; nor is a question of fewer than eight words that is a whole turn in so many.",
+        "sign of such a text; nor is a question of fewer than eight words that is one turn of several in so many.",
         json_schema_extra={"source": "our choice: 'is there anything i can help you with', 'how are you'"},
     )
     template_items: int = Field(

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NAME, REASON = "decontaminate", "contaminated"
-WHOLE_TURN = "the whole turn is the question"
+WHOLE_TURN, WHOLE_PROMPT = "the whole turn is the question", "the whole prompt is the question"
 PHRASE_SHARE = 0.0001
 """Of the rows: what more of them hold is a phrase, where at least `phrase_rows` do."""
 _SHOWN_WORDS = 30
@@ -64,10 +64,10 @@ class Decontaminate:
         rows = [_turns(conversation) for conversation in conversations]
         of_all_turns = iter(self.index.hits(list(chain.from_iterable(rows))))
         hits, evidence = [], []
-        for turns in rows:
+        for conversation, turns in zip(conversations, rows, strict=True):
             of_turns = list(islice(of_all_turns, len(turns)))
             hits.append(sorted({run for of_turn in of_turns for _, run in of_turn}))
-            met = self._shared(turns, of_turns, whole=True) | self._whole_turns(turns)
+            met = self._shared(turns, of_turns, whole=True) | self._whole_turns(turns, _prompt_of(conversation))
             evidence.append(json.dumps(met) if met else None)
         numbers = np.fromiter(chain.from_iterable(hits), np.int64)
         offsets = offsets_of([len(of_row) for of_row in hits])
@@ -125,11 +125,14 @@ class Decontaminate:
                     shared.setdefault((own.file, other), set()).add((own.address, address))
         return shared
 
-    def _whole_turns(self, turns: Turns) -> Met:
+    def _whole_turns(self, turns: Turns, prompt: int | None = None) -> Met:
+        """The short questions that are a whole turn; `prompt` is the turn which is all that the row asks."""
         met: Met = {}
-        for turn in turns:
+        prompt_first = sorted(enumerate(turns), key=lambda numbered: numbered[0] != prompt)
+        for place, turn in prompt_first:
             for text in self.index.whole(turn):
-                met.setdefault(self.index.texts[text].file, self._evidence(text, WHOLE_TURN, turn))
+                said = WHOLE_PROMPT if place == prompt else WHOLE_TURN
+                met.setdefault(self.index.texts[text].file, self._evidence(text, said, turn))
         return met
 
     def _shared(
@@ -182,7 +185,10 @@ class Decontaminate:
 
 
 def _without_phrases(met: dict[int, Met], bound: int) -> dict[int, Met]:
-    """Without short questions that are a whole turn in so many rows: people ask so."""
+    """Without short questions that are one turn of several in so many rows: people ask so on the way.
+
+    One that is all that a row asks stays met in any number of rows: an evaluation set that was copied in many times.
+    """
     by_address = Counter(
         address for of_row in met.values() for address, said in of_row.values() if said.startswith(WHOLE_TURN)
     )
@@ -201,6 +207,12 @@ def _said(met: Met) -> str:
     (address, said), *others = met.values()
     also = f"; also {', '.join(address for address, _ in others)}" if others else ""
     return f"{address}: {said}{also}"
+
+
+def _prompt_of(conversation: Conversation) -> int | None:
+    """The place of the only user turn; None where there are several, or none."""
+    places = [place for place, message in enumerate(conversation.messages) if message.role == "user"]
+    return places[0] if len(places) == 1 else None
 
 
 def _turns(conversation: Conversation) -> list[list[str]]:
