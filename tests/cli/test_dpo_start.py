@@ -21,6 +21,7 @@ from tests.support.commands import Ran
 from tests.support.environments import alone, environment
 from tests.support.fake_endpoint import fake_endpoint
 from tutelage import config
+from tutelage.api.run import Run
 from tutelage.builders.base_model import start_folder
 from tutelage.builders.evaluation import prepared_again
 from tutelage.builders.export import dpo_start
@@ -184,6 +185,12 @@ def test_no_pair_at_all_says_how_to_get_some(start: Callable[..., Exported], tmp
     assert "tutelage prefer" in str(caught.value.fix)
     with pytest.raises(ConfigError, match="--preferences is not read by --to hf"):
         start(to="hf", preferences=path)
+
+
+def test_from_python_pairs_go_in_too(trained: Path, start: Callable[..., Exported], tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs.jsonl", rows_of(start(prompts=0).path / "preferences.jsonl"))
+    folder = Run(trained).export(tmp_path / "dpo", to="dpo-start", prompts=0, preferences=pairs)
+    assert rows_of(folder / "preferences.jsonl") == rows_of(pairs)
 
 
 @pytest.mark.usefixtures("proof_here")

@@ -235,6 +235,7 @@ class Run:
         dial: float | None = None,
         dtype: DtypeName | None = None,
         prompts: int = PROMPTS,
+        preferences: str | os.PathLike[str] | None = None,
     ) -> Path:
         """Write what was trained in a form that other tools load, proven to be that model; returns where.
 
@@ -248,6 +249,7 @@ class Run:
             dial: a value between the base (0) and what was trained (1), at which the model is written.
             dtype: of the weights; None leaves each as the base stores it.
             prompts: it is loaded in a process of its own and compared with this run on so many; 0 leaves that out.
+            preferences: of "dpo-start": a file of pairs; None takes the run's own rows, without a rejected reply.
 
         Raises:
             ConfigError: no such form; the folder holds something; virtual tokens were trained, which cannot be merged;
@@ -260,8 +262,9 @@ class Run:
         self._trained()
         screen = screen_here(stderr=True)
         request = ExportRequest(
-            self.folder, self.settings, Path(folder), screen, dial=dial, dtype=dtype, prompts=prompts
-        )
+            self.folder, self.settings, Path(folder), screen, dial=dial, dtype=dtype, prompts=prompts,
+            preferences=None if preferences is None else Path(preferences),
+        )  # fmt: skip
         return export_run(to, request).path
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
