@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from tests.support.commands import Ran
 from tutelage.cli.app import app
 
 BRACKETS = re.compile(r"\[[a-z][a-z0-9_.-]*\]")
@@ -41,3 +42,12 @@ def test_brackets_are_shown(path: tuple[str, ...]) -> None:
 
 def test_there_are_brackets_to_show() -> None:
     assert {path for path, command in COMMANDS.items() if written(command)} >= {("evaluate",), ("curate",)}
+
+
+def test_a_value_that_is_no_choice_is_answered_with_the_nearest(run: Callable[..., Ran]) -> None:
+    ran = run("compare", "no-run", "--by", "jugde")
+    assert ran.code == 2
+    first, *_ = ran.err.splitlines()
+    assert first.startswith("error: Invalid value for '--by': 'jugde' is not one of ")
+    assert first.endswith("Did you mean 'judge'?")
+    assert "Did you mean" not in run("compare", "no-run", "--by", "x").err

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
+from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -38,6 +40,8 @@ from tutelage.report.console.terminal import Terminal, printable
 
 LIBRARIES = {"bitsandbytes", "huggingface_hub", "peft", "safetensors", "tokenizers", "torch", "transformers"}
 LONGEST_NOTE = 400
+_NO_CHOICE = re.compile(r"'(?P<given>[^']*)' is not one of (?P<choices>.*)\.\Z", re.DOTALL)
+_QUOTED = re.compile(r"'([^']*)'")
 TRAINING_PACKAGES = ("torch", "transformers", "peft", "safetensors", "accelerate", "gguf")
 """Those of the extra `train`, without which only looking at data works."""
 
@@ -152,7 +156,7 @@ def _ended(arguments: list[str]) -> int:
         if message := error.format_message():  # of no arguments at all the help has been shown
             command_names = {*GROUPS, *(command.__name__ for command in COMMANDS)}
             command_words = arguments[:1] if set(arguments[:1]) & command_names else []
-            _tell_error(f"{message}\n  do:       {' '.join(['tutelage', *command_words, '--help'])}")
+            _tell_error(f"{_plain(message)}\n  do:       {' '.join(['tutelage', *command_words, '--help'])}")
         status = error.exit_code
     except OSError as error:
         system_error_report = of_the_system(error)
@@ -167,6 +171,14 @@ def _ended(arguments: list[str]) -> int:
         ) from error
     sys.stdout.flush()
     return status
+
+
+def _plain(message: str) -> str:
+    """What typer says of an option's value, without the name of an exception, and with the nearest value there is."""
+    message = message.replace(": Value error, ", ": ")
+    choice = _NO_CHOICE.search(message)
+    near = get_close_matches(choice["given"], _QUOTED.findall(choice["choices"]), n=1) if choice else []
+    return f"{message} Did you mean '{near[0]}'?" if near else message
 
 
 def _speaks_for_all() -> bool:
