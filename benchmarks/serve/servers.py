@@ -153,14 +153,17 @@ def free_port() -> int:
 
 @contextmanager
 def watched(servers: Sequence[Server]) -> Iterator[None]:
-    """In the block the memory of servers is noted twice a second."""
+    """In the block the memory of servers is noted twice a second, and once at its end, however short it is."""
     ended, first = threading.Event(), time.monotonic()
+
+    def note() -> None:
+        for server in servers:
+            if server.process.poll() is None:
+                server.pss.append((time.monotonic() - first, server.memory()))
 
     def watch() -> None:
         while not ended.wait(SAMPLE_SECONDS):
-            for server in servers:
-                if server.process.poll() is None:
-                    server.pss.append((time.monotonic() - first, server.memory()))
+            note()
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -169,6 +172,7 @@ def watched(servers: Sequence[Server]) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+        note()
 
 
 def _wait_until_well(server: Server, port: int) -> None:
