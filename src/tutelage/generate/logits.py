@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from tutelage.generate.attention import Prefill, Step, attending
+from tutelage.generate.few_rows import vector_product
 from tutelage.generate.kv_cache import Beginning
 from tutelage.model.attention.isolation_check import equal_but_for_rounding
 from tutelage.model.output_head import HeadKind, Product, forward_logits, head_of, plain_product, product_logits
@@ -35,6 +36,8 @@ def logits_of(model: Any, kind: HeadKind, *, lay_out: bool) -> LogitsOfHidden:
     if kind == "product":
         head = head_of(model)
         product = (_laid_out(head.weight_VD) if lay_out else None) or plain_product
+        if head.weight_VD.device.type == "cpu" and head.weight_VD.dtype == torch.bfloat16:
+            product = _for_one_state(product)
         return lambda hidden_SD: product_logits(head, hidden_SD, product)
     positions_11 = torch.zeros(1, 1, dtype=torch.long, device=model.get_input_embeddings().weight.device)
 
@@ -44,6 +47,17 @@ def logits_of(model: Any, kind: HeadKind, *, lay_out: bool) -> LogitsOfHidden:
             return forward_logits(model, hidden_SD, {"position_ids": positions_11, "use_cache": False}).float()
 
     return own_logits
+
+
+def _for_one_state(product: Product) -> Product:
+    """A product that takes one state alone as a vector, which is twice as fast (docs/log.md, "One reply alone")."""
+
+    def product_of_any(hidden_SD: torch.Tensor, weight_VD: torch.Tensor) -> torch.Tensor:
+        if len(hidden_SD) == 1:
+            return vector_product(weight_VD, hidden_SD[0])[None]
+        return product(hidden_SD, weight_VD)
+
+    return product_of_any
 
 
 def _laid_out(weight_VD: torch.Tensor) -> Product | None:
