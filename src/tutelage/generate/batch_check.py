@@ -20,7 +20,7 @@ from tutelage.generate.engine import Engine
 from tutelage.generate.padded import padded_logits
 from tutelage.generate.requests import Request
 from tutelage.model.adapters.prompt_tuning import has_prompt
-from tutelage.model.attention.isolation_check import equal_but_for_rounding, prefixes_can_be_shared
+from tutelage.model.attention.isolation_check import equal_but_for_rounding, prefixes_can_be_shared, rounding_noise
 from tutelage.model.attention.packed import use_generation_attention, use_packed_attention
 from tutelage.model.out_of_memory import is_out_of_memory
 from tutelage.model.output_head import HeadKind
@@ -105,13 +105,14 @@ def _packed_batching(
     prompts = [long_prompt, short_prompt, *begun_alike]
     try:
         expected = {place: answer([prompts[place]])[0] for place in (0, 1, len(prompts) - 1)}
+        noise = rounding_noise(model, torch.as_tensor(long_prompt)[None].to(model.device, torch.long))
         use_packed_attention(model)
-        shares_beginnings = prefixes_can_be_shared(model)
+        shares_beginnings = prefixes_can_be_shared(model, noise)
         if has_prompt(model) and not shares_beginnings:  # virtual tokens are a beginning of all prompts
             return None
         for head in ("product", "own"):
             actual = _engine_logits(model, tokenizer, prompts, head, shares_beginnings=shares_beginnings)
-            if all(_alike(actual[place], logits_SV, dtype) for place, logits_SV in expected.items()):
+            if all(_alike(actual[place], logits_SV, dtype, noise) for place, logits_SV in expected.items()):
                 return Batching("packed", head, shares_beginnings)
     except (*REFUSALS, TutelageError) as error:
         if is_out_of_memory(error):
@@ -177,10 +178,10 @@ def together(answer: Answer, *, vocabulary: int, dtype: torch.dtype) -> Together
         return "alone"
 
 
-def _alike(logits_SV: torch.Tensor, expected_SV: torch.Tensor, dtype: torch.dtype) -> bool:
+def _alike(logits_SV: torch.Tensor, expected_SV: torch.Tensor, dtype: torch.dtype, noise: float = 0.0) -> bool:
     """Whether what is said step by step differs by rounding alone, up to where that leads to another token."""
     for logits_V, expected_V in zip(logits_SV, expected_SV, strict=True):
-        if not equal_but_for_rounding(logits_V, expected_V, dtype):
+        if not equal_but_for_rounding(logits_V, expected_V, dtype, noise):
             return False
         if logits_V.argmax() != expected_V.argmax():
             return True

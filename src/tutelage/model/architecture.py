@@ -20,6 +20,7 @@ from tutelage.model.attention.isolation_check import (
     documents_are_isolated,
     equal_but_for_rounding,
     prefixes_can_be_shared,
+    rounding_noise,
 )
 from tutelage.model.attention.packed import use_generation_attention, use_packed_attention
 from tutelage.model.layers import decoder_of
@@ -77,10 +78,11 @@ def architecture_of(model: Any, longest: MaxLengths = SHORT) -> Architecture:
         _require_causal(base_model, ids_1T, native_logits_TV)
         hidden_TD = _decoder_hidden_states(base_model, ids_1T)
         head = _head_kind(base_model, hidden_TD, native_logits_TV)
-        packed_attention_agrees = head != "whole" and _packed_attention_agrees(base_model, ids_1T, hidden_TD)
+        noise = 0.0 if head == "whole" else rounding_noise(base_model, ids_1T)
+        packed_attention_agrees = head != "whole" and _packed_attention_agrees(base_model, ids_1T, hidden_TD, noise)
         attention: Attention = "documents" if packed_attention_agrees else "own"
-        documents_isolated = packed_attention_agrees and documents_are_isolated(base_model, longest)
-        shares_prefixes = documents_isolated and prefixes_can_be_shared(base_model)
+        documents_isolated = packed_attention_agrees and documents_are_isolated(base_model, longest, noise)
+        shares_prefixes = documents_isolated and prefixes_can_be_shared(base_model, noise)
         use_training_attention(base_model, attention)
         draws_noise = _draws_noise(base_model, ids_1T, attention)
     return Architecture(attention, head, documents_isolated, shares_prefixes, draws_noise)
@@ -184,7 +186,7 @@ def _head_kind(model: Any, hidden_TD: torch.Tensor | None, native_logits_TV: tor
     return "whole"
 
 
-def _packed_attention_agrees(model: Any, ids_1T: torch.Tensor, hidden_TD: torch.Tensor | None) -> bool:
+def _packed_attention_agrees(model: Any, ids_1T: torch.Tensor, hidden_TD: torch.Tensor | None, noise: float) -> bool:
     """Whether attention inside documents gives the hidden states of the model's own, which it may refuse."""
     assert hidden_TD is not None, "only a decoder that can be asked by itself"
     if not model._can_set_attn_implementation():
@@ -198,7 +200,7 @@ def _packed_attention_agrees(model: Any, ids_1T: torch.Tensor, hidden_TD: torch.
             raise
         return False
     return packed_hidden_TD.shape == hidden_TD.shape and equal_but_for_rounding(
-        packed_hidden_TD.float(), hidden_TD.float(), hidden_TD.dtype
+        packed_hidden_TD.float(), hidden_TD.float(), hidden_TD.dtype, noise
     )
 
 

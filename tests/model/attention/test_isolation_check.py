@@ -10,8 +10,15 @@ from transformers import Lfm2Config, Lfm2ForCausalLM, MixtralConfig, MixtralForC
 
 from tests.support.tiny_kinds import tiny_kind
 from tutelage.model.attention import isolation_check as isolation
-from tutelage.model.attention.isolation_check import MaxLengths, documents_are_isolated, prefixes_can_be_shared
+from tutelage.model.attention.isolation_check import (
+    MaxLengths,
+    documents_are_isolated,
+    equal_but_for_rounding,
+    prefixes_can_be_shared,
+    rounding_noise,
+)
 from tutelage.model.attention.packed import use_packed_attention
+from tutelage.model.layers import decoder_of
 from tutelage.model.precision import cast_model
 
 SMALL: dict[str, Any] = {
@@ -110,3 +117,47 @@ def test_r8_a_model_without_parents_of_documents_shares_no_beginning(tiny_model:
 
     assert documents_are_isolated(tiny_model)
     assert not prefixes_can_be_shared(tiny_model)
+
+
+def among_its_like(model: Any, change: float) -> None:
+    """What a decoder says of a row among others is changed by this share, as another order of sums would."""
+    decoder = decoder_of(model)
+
+    def forward(*, input_ids: torch.Tensor, **arguments: Any) -> Any:
+        output = type(decoder).forward(decoder, input_ids=input_ids, **arguments)
+        return (output[0] * (1 + change),) if len(input_ids) > 1 else output
+
+    decoder.forward = forward
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"), [(0.0, 0.0), (0.06, pytest.approx(0.06, rel=1e-3)), (0.3, 0.0)], ids=["none", "some", "all"]
+)
+def test_noise_is_what_a_row_differs_by_among_rows_like_it(tiny_model: Any, change: float, expected: Any) -> None:
+    among_its_like(tiny_model, change)
+    assert rounding_noise(tiny_model.eval(), torch.arange(1, 13)[None]) == expected
+
+
+def test_a_model_that_takes_no_second_row_has_no_noise(tiny_model: Any) -> None:
+    def forward(*, input_ids: torch.Tensor, **_: Any) -> Any:
+        raise ValueError(f"one row at a time, not {len(input_ids)}")
+
+    decoder_of(tiny_model).forward = forward
+    assert rounding_noise(tiny_model.eval(), torch.arange(1, 13)[None]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "share", "noise", "equal"),
+    [
+        (torch.bfloat16, 0.04, 0.0, True),
+        (torch.bfloat16, 0.06, 0.0, False),
+        (torch.bfloat16, 0.06, 0.035, True),
+        (torch.bfloat16, 0.08, 0.035, False),
+        (torch.float32, 0.06, 0.035, False),
+    ],
+)
+def test_the_limit_of_rounding_follows_the_noise_in_16_bits(
+    dtype: torch.dtype, share: float, noise: float, equal: bool
+) -> None:
+    expected = torch.ones(8)
+    assert equal_but_for_rounding(expected * (1 + share), expected, dtype, noise) == equal
