@@ -16,6 +16,8 @@ from tutelage import config
 from tutelage.errors import CheckpointError
 from tutelage.report.console.progress import Screen
 from tutelage.runs.fingerprint import read_inputs, write_inputs
+from tutelage.runs.folder import read_json, write_json
+from tutelage.runs.metrics_log import read_record, record_path
 from tutelage.train import run as run_module
 from tutelage.train.checkpoint import Checkpoints
 from tutelage.train.run import Finished, run
@@ -162,6 +164,48 @@ def test_a_damaged_checkpoint_is_not_resumed(
     for name in ("step-000009", "step-000012"):
         masters = f"checkpoints/{name}/masters.safetensors"
         assert same_tensors(finished.folder / masters, whole.folder / masters)
+
+
+def test_the_time_of_a_resumed_run_is_that_of_all_its_sessions(
+    train_tiny: TrainTiny, stop_after: Callable[[int | None], None], quiet_screen: Screen
+) -> None:
+    """The second of three is killed, so that its record says how far it went; the others wrote their ends."""
+    stop_after(2)
+    folder = train_tiny("evaluate.before=false", "evaluate.task=", "evaluate.general=").folder
+    sessions = read_json(folder / "sessions.json")["sessions"]
+    first = sessions[0] | {"seconds": 5000.0}
+    stop_after(4)
+    resume(folder, quiet_screen)
+    second = read_json(folder / "sessions.json")["sessions"][1]
+    recorded = read_record(record_path(folder))[0][-1]["elapsed_seconds"]
+    killed = second | {"seconds": 700.0, "recorded_seconds": recorded - 40.0}
+    write_json(folder / "sessions.json", {"sessions": [first, killed]})
+    stop_after(None)
+
+    result = resume(folder, quiet_screen).result
+
+    assert result["resumed"] == 2
+    assert result["started"] == first["started"]
+    assert 5740.0 < result["elapsed_seconds"] < 5800.0
+    assert sum(session["seconds"] for session in read_json(folder / "sessions.json")["sessions"]) == pytest.approx(
+        result["elapsed_seconds"], abs=20
+    )
+
+
+def test_a_run_that_an_earlier_version_began_has_the_time_of_its_record(
+    train_tiny: TrainTiny, stop_after: Callable[[int | None], None], quiet_screen: Screen
+) -> None:
+    stop_after(2)
+    folder = train_tiny("evaluate.before=false", "evaluate.task=", "evaluate.general=").folder
+    recorded = read_record(record_path(folder))[0][-1]["elapsed_seconds"]
+    (folder / "sessions.json").write_text("{", encoding="utf-8")
+    stop_after(None)
+
+    result = resume(folder, quiet_screen).result
+
+    assert result["resumed"] == 1
+    assert result["elapsed_seconds"] > recorded
+    assert "sessions.json is damaged" in quiet_screen.console.file.getvalue()
 
 
 def test_what_killed_processes_left_is_gone_once_a_run_goes_on(

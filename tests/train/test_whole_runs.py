@@ -35,7 +35,7 @@ PROMISED = {
     "tokens_per_second",
     "trained_tokens", "total_tokens", "peak_bytes", "dropped", "examples", "parameters", "bytes", "device", "precision",
     "versions", "seed", "settings_sha256", "template_sha256", "tokenizer_sha256", "data_sha256", "git_commit",
-    "started", "elapsed_seconds",
+    "started", "elapsed_seconds", "resumed",
 }  # fmt: skip
 
 

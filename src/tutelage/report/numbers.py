@@ -97,6 +97,11 @@ def duration(seconds: float | None) -> str:
     return f"{days}{GAP}d{GAP}{remainder}{GAP}h"
 
 
+def times(number: int) -> str:
+    """How often: `once`, `twice`, `3 times`."""
+    return {1: "once", 2: "twice"}.get(number) or f"{count(number)}{GAP}times"
+
+
 def exact(value: float | None) -> str:
     """The value as the file holds it, for machines that read the page; empty for None."""
     return "" if value is None else repr(value)

@@ -77,6 +77,8 @@ class Result:
     method: str | None
     started: str | None
     elapsed_seconds: float | None
+    resumed: int | None
+    """How often; the seconds are those of all its parts. None of a version that counted only the last one."""
     steps: int | None
     epochs: float | None
     stopped_early: bool | None
@@ -278,6 +280,7 @@ def _result(fields: Fields) -> Result:
         method=fields.text("method"),
         started=fields.text("started"),
         elapsed_seconds=fields.number("elapsed_seconds"),
+        resumed=fields.integer("resumed"),
         steps=fields.integer("steps"),
         epochs=fields.number("epochs"),
         stopped_early=fields.flag("stopped_early"),

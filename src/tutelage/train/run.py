@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 import tomllib
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +36,7 @@ from tutelage.report.console.terminal import Terminal
 from tutelage.runs import folder as run_files
 from tutelage.runs.fingerprint import explain_missing_paths, read_inputs, skipped_steps
 from tutelage.runs.metrics_log import Recorder, RowsRecord, record_path
+from tutelage.runs.sessions import Session, Start, open_session
 from tutelage.runs.tracker_group import TrackerGroup
 from tutelage.system.allocator import allocator_warning
 from tutelage.system.heap import trim_heap
@@ -122,7 +121,7 @@ def run(
     Raises:
         TutelageError: of the kind that fits; see each room.
     """
-    started, began = datetime.now(UTC), time.perf_counter()
+    start = Start()
     settings = with_adapters_own(settings)
     process_group = process_group_here()
     screen = screen if process_group.is_main else Screen(Terminal(quiet=True))
@@ -155,7 +154,8 @@ def run(
         job = Job(resolved, base, prepared, train_state, eval_suite, screen, tracking=tracking, **resumption)
         job = replace(job, skipped=frozenset(skipped), recorded=recorded, parts=parts)
         _announce(screen, train_state)
-        finished = _run(job, started, began)
+        with open_session(job.folder, start, resume=resume, writes=process_group.is_main, log=screen.log) as session:
+            finished = _run(job, session)
         process_group.barrier()
     return finished
 
@@ -189,11 +189,11 @@ def _announce(screen: Screen, train_state: TrainState) -> None:
     announce_architecture(screen, train_state.strategy.architecture)
 
 
-def _run(job: Job, started: datetime, began: float) -> Finished:
+def _run(job: Job, session: Session) -> Finished:
     settings, process_group = job.settings, job.train_state.strategy.process_group
     baseline_eval = _measure_baseline(job)
     _ask_base(job)
-    outcome = _train(job, baseline_eval)
+    outcome = _train(job, baseline_eval, session)
     if outcome.ended == "interrupted":
         job.tracking.finish({})
         if job.recorded is None:  # a replay is begun again; what there is to say of it, its caller says
@@ -229,7 +229,7 @@ def _run(job: Job, started: datetime, began: float) -> Finished:
         after=trained_eval,
         parts=job.parts,
     )
-    result |= {"started": started.isoformat(timespec="seconds"), "elapsed_seconds": time.perf_counter() - began}
+    result |= session.figures()
     result |= {"trained_sha256": weights} | ({} if chosen is None else {"chosen_step": chosen})
     run_files.write_json(job.folder / run_files.RESULT, result)  # written last: it marks the run as finished
     (job.folder / run_files.BASE_REPLIES).unlink(missing_ok=True)
@@ -324,7 +324,7 @@ def _restore_progress(job: Job, checkpoints: Checkpoints) -> tuple[Progress, int
     return progress if row_tokens is None else replace(progress, row_tokens=row_tokens), row_tokens
 
 
-def _train(job: Job, baseline_eval: EvalResult) -> Outcome:
+def _train(job: Job, baseline_eval: EvalResult, session: Session) -> Outcome:
     train_settings, train_state, examples = job.settings.train, job.train_state, job.prepared.train
     order = order_over_parts(job.settings, job.prepared, job.parts)
     schedule = schedule_of(job.settings, order, job.parts)
@@ -333,6 +333,7 @@ def _train(job: Job, baseline_eval: EvalResult) -> Outcome:
     strategy = train_state.strategy
     record = record_path(job.folder) if strategy.process_group.is_main else None
     recorder = Recorder(record, from_step=progress.steps_done, log=job.screen.log)
+    session.mark(recorder.previous_elapsed_seconds)
     heldout = heldout_of(train_state, job.eval_suite, log=job.screen.log)
     intermediate = intermediate_of(
         job.settings, order, train_state, job.prepared.renderer, job.eval_suite, baseline_eval,
@@ -349,7 +350,6 @@ def _train(job: Job, baseline_eval: EvalResult) -> Outcome:
         max_row_tokens=progress.row_tokens,
         replayed_from=replayed_from(job.settings, job.prepared.train_totals.examples),
     )
-    recorded = job.recorded
     with (
         job.screen.training(order.steps, progress.steps_done) as show_record,
         job.tracking.attach_to(show_record) as watch,
@@ -357,8 +357,8 @@ def _train(job: Job, baseline_eval: EvalResult) -> Outcome:
     ):
         listener = Listener(
             recorder,
-            watch if recorded is None else recorded.beside(watch),
-            lambda: stop_requested() or (recorded is not None and recorded.asked_to_stop()),
+            watch if job.recorded is None else job.recorded.beside(watch),
+            lambda: stop_requested() or (job.recorded is not None and job.recorded.asked_to_stop()),
         )
         if reduced_row_tokens is not None:
             listener.tell(RowsRecord(progress.steps_done + 1, reduced_row_tokens, recorder.previous_elapsed_seconds))

@@ -49,6 +49,16 @@ def test_the_figures_are_those_of_the_result(run, read_page):
     assert rows["field-urgent"] == ["Field urgent", "not measured", "50.0 %", "unknown", "– not judged"]
 
 
+def test_a_run_that_was_resumed_says_how_often(run, rewrite, read_page):
+    assert "Resumed" not in words(read_page(write(run)))
+    rewrite("result.json", resumed=2, elapsed_seconds=7384.0)
+
+    page = "".join(words(read_page(write(run))).split())
+
+    assert "Resumedtwice" in page
+    assert "Time2h03min" in page
+
+
 def test_shares_have_their_intervals_and_verdicts(run, rewrite, read_page):
     change = {
         "range": {"low": -0.039, "high": 0.145}, "fixed": 8, "broken": 4, "p_value": 0.39, "adjusted_p": 1.0,

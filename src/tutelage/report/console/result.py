@@ -12,7 +12,7 @@ from rich.text import Text
 
 from tutelage.errors import shell_word
 from tutelage.report.console.measures import Drawn, result_table
-from tutelage.report.numbers import byte_size, count, duration
+from tutelage.report.numbers import byte_size, count, duration, times
 
 SHOWN_CHARACTERS = 160
 
@@ -56,7 +56,8 @@ def final_facts(result: Mapping[str, Any], folder: Path, *, program: str) -> lis
         "peak memory": byte_size(result["peak_bytes"]),
         "trained tokens": f"{count(result['trained_tokens'])} of {count(result['total_tokens'])} fed",
         "dropped rows": ", ".join(f"{number} {reason}" for reason, number in dropped.items()) or "none",
-        "time": duration(result["elapsed_seconds"]),
+        "time": duration(result["elapsed_seconds"])
+        + (f", resumed {times(resumed)}" if (resumed := result.get("resumed")) else ""),
         "report": f"{folder}/report.html",
         "talk to it": f"{program} chat {shell_word(str(folder))} --compare",
     }

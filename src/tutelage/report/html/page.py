@@ -238,8 +238,10 @@ def _contradictions(result: Result | None, ledger_counts: LedgerCounts | None) -
 def _facts(result: Result | None) -> tuple[Fact, ...]:
     if result is None:
         return ()
+    resumed = [Fact("Resumed", figures.times(result.resumed), figures.exact(result.resumed))] if result.resumed else []
     return (
         Fact("Time", figures.duration(result.elapsed_seconds), figures.exact(result.elapsed_seconds)),
+        *resumed,
         Fact("Steps", figures.count(result.steps), figures.exact(result.steps)),
         Fact("Epochs", figures.significant(result.epochs), figures.exact(result.epochs)),
         Fact("Tokens per second", figures.count(result.tokens_per_second), figures.exact(result.tokens_per_second)),
