@@ -15,6 +15,7 @@ from tutelage.builders.dataset import Prepared, prepare
 from tutelage.errors import ConfigError, DataError, EndpointError
 from tutelage.report.html.page import render
 from tutelage.runs.reading import load
+from tutelage.system.folder_use import delete_unused, using
 
 ROWS = [{"prompt": f"Question {number % 3}?", "completion": f"Answer {number % 3}."} for number in range(6)]
 
@@ -173,6 +174,54 @@ def test_rows_by_source_in_the_cache_are_bounded(tiny_tokenizer_folder: Path, tm
     assert len(kept[2] & kept[3]) == 1, "the one before stays"
     assert len(set.union(*kept)) == 4
     assert not orphan.exists()
+
+
+def test_rows_by_source_stay_while_they_are_read_and_are_made_again_as_they_were(
+    tiny_tokenizer_folder: Path, tmp_path: Path, cache: Path
+) -> None:
+    """Two later runs do not take them from one that is reading; when they are gone, a resume has the same bytes."""
+
+    def run(answer: str) -> Prepared:
+        rows = [{"prompt": f"Question {n}?", "completion": f"Answer {answer}."} for n in range(3)]
+        first, second = (write_rows(tmp_path / f"{name}.jsonl", rows[:place]) for name, place in (("a", 2), ("b", 3)))
+        return prepared(
+            tiny_tokenizer_folder, tmp_path, data={"train": [first, second], "weights": {second: 3.0}},
+            curate={"steps": ["normalize"]},
+        )  # fmt: skip
+
+    earlier = run("one")
+    (folder,) = (cache / "curated").glob("*-by-source")
+    written = {path.name: path.read_bytes() for path in folder.glob("*.jsonl")}
+    assert len(written) == 2
+    with using(folder):
+        for answer in ("two", "three", "four"):
+            run(answer)
+        assert {path.name: path.read_bytes() for path in folder.glob("*.jsonl")} == written
+    run("five")
+    assert not folder.exists()
+
+    again = run("one")
+
+    assert {path.name: path.read_bytes() for path in folder.glob("*.jsonl")} == written
+    assert (again.data_sha256, again.examples_sha256) == (earlier.data_sha256, earlier.examples_sha256)
+
+
+def test_rows_by_source_are_held_until_all_are_read(
+    tiny_tokenizer_folder: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deleted: list[bool] = []
+    monkeypatch.setattr(
+        "tutelage.builders.dataset.weighted_sources",
+        lambda *_given, **_named: deleted.extend(map(delete_unused, (cache / "curated").glob("*-by-source"))) or (),
+    )
+    first, second = write_rows(tmp_path / "a.jsonl", ROWS[:1]), write_rows(tmp_path / "b.jsonl", ROWS[1:])
+
+    prepared(
+        tiny_tokenizer_folder, tmp_path, data={"train": [first, second], "weights": {second: 3.0}},
+        curate={"steps": ["normalize"]},
+    )  # fmt: skip
+
+    assert deleted == [False]
 
 
 def test_a_weight_of_a_source_that_curation_emptied(tiny_tokenizer_folder: Path, tmp_path: Path) -> None:

@@ -26,11 +26,12 @@ from tutelage.report.html.curation_page import CurationPage
 from tutelage.report.html.offline import require_free_or_own
 from tutelage.runs import folder as run_files
 from tutelage.system.files import cache_folder
+from tutelage.system.folder_use import delete_unused, using
 from tutelage.system.seals import file_sha256
 
 BY_SOURCE_KEPT = 2
-"""Folders of rows by source that one curation leaves in the cache: the one that is read now, and the one before it, as
-another run that began with it may be about to read it. Our choice."""
+"""Folders of rows by source that one curation leaves in the cache: the one of now, and the one before it. Any that a
+process reads stays as well; one that is gone is made again, of the same bytes, from the same rows. Our choice."""
 
 
 def request_of(settings: Settings, out: Path) -> CurationRequest:
@@ -88,7 +89,9 @@ def _open_model(request: ModelRequest) -> ScoringModel:
     return open_scoring_model(request)
 
 
-def with_curated_rows(settings: Settings, *, run_folder: Path | None, log: Callable[[str], None]) -> Settings:
+def with_curated_rows(
+    settings: Settings, *, run_folder: Path | None, log: Callable[[str], None], reading: ExitStack
+) -> Settings:
     """The settings with the curated rows as their data, where the recipe has a table `[curate]`.
 
     The rows lie in the cache and are curated once for the same files and settings. Where they are split, those for
@@ -98,6 +101,7 @@ def with_curated_rows(settings: Settings, *, run_folder: Path | None, log: Calla
         settings: resolved settings.
         run_folder: receives the books and the page; None keeps the books in the cache alone, and draws none.
         log: told what came of it.
+        reading: the rows stay in the cache until it is closed.
 
     Raises:
         DataError: no row is left, to train on, to validate on or of a source that has a weight; or as `curate`.
@@ -133,7 +137,7 @@ def with_curated_rows(settings: Settings, *, run_folder: Path | None, log: Calla
         "tree_paths": "kept",
     }
     if data.weights:
-        changed |= _by_source(curated, curated.data, settings, log)
+        changed |= _by_source(curated, curated.data, settings, log, reading)
     if settings.splits_validation:
         changed["validation"] = [str(_held_out_file(curated, settings))]
     if TEST in curated.files:
@@ -181,23 +185,25 @@ def _remove_superseded(folder: Path, curated: Path) -> None:
     of_this.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     orphans = [path for path in others if not path.with_name(path.name.partition("-")[0]).is_dir()]
     for path in (*of_this[BY_SOURCE_KEPT - 1 :], *orphans):
-        shutil.rmtree(path, ignore_errors=True)  # another process may be at the same
+        delete_unused(path)
 
 
-def _by_source(curated: Curated, data: Path, settings: Settings, log: Callable[[str], None]) -> dict[str, Any]:
+def _by_source(
+    curated: Curated, data: Path, settings: Settings, log: Callable[[str], None], reading: ExitStack
+) -> dict[str, Any]:
     """The curated rows as one file for each source, so that `data.weights` goes on to mean what it says.
 
     The files lie beside the output, under a name made of what the rows are.
     """
     rows_sha256 = file_sha256(data)
     folder = data.parent.with_name(f"{data.parent.name}-{rows_sha256[:16]}-by-source")
-    folder.mkdir(parents=True, exist_ok=True)
+    reading.enter_context(using(folder))
     os.utime(folder)
     _remove_superseded(folder, data.parent)
     paths = {source: folder / f"source-{number:02d}.jsonl" for number, source in enumerate(settings.data.train)}
     counts: Counter[str] = Counter()
     with ExitStack() as stack, data.open(encoding="utf-8", newline="\n") as lines:
-        streams = {source: stack.enter_context(new_file(path)) for source, path in paths.items()}
+        streams = {source: stack.enter_context(new_file(path, shared=True)) for source, path in paths.items()}
         for line in lines:
             file = json.loads(line)["metadata"]["file"]
             source = curated.source_of_file.get(file, file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,14 @@ def prepare(
         SaveError: prepared data, or the ledger, cannot be written.
     """
     run_folder = None if ledger_path is None else ledger_path.parent
-    settings = with_curated_rows(settings, run_folder=run_folder, log=log)
+    with ExitStack() as reading:
+        settings = with_curated_rows(settings, run_folder=run_folder, log=log, reading=reading)
+        return _prepared(settings, model_folder, ledger_path=ledger_path, cache=cache, log=log)
+
+
+def _prepared(
+    settings: Settings, model_folder: Path, *, ledger_path: Path | None, cache: Path | None, log: Say
+) -> Prepared:
     ledger = Ledger(strict=settings.data.strict, path=ledger_path)
     renderer = renderer_for(model_folder, settings.render)
     data, evaluation = settings.data, settings.evaluate
@@ -152,10 +160,11 @@ def prepared_examples(
     Raises:
         DataError: no row is left; a file changed while it was read; or, where the ledger is strict, one was dropped.
     """
-    settings = with_curated_rows(settings, run_folder=None, log=log)
-    kept = None if cache is None else Cache(cache)
-    desk = _Preparer(settings, renderer, ledger, kept, log, DataFiles(ledger.note))
-    store = desk.prepared(settings.data.train, max_rows=settings.data.max_rows, purpose="train on")
+    with ExitStack() as reading:
+        settings = with_curated_rows(settings, run_folder=None, log=log, reading=reading)
+        kept = None if cache is None else Cache(cache)
+        desk = _Preparer(settings, renderer, ledger, kept, log, DataFiles(ledger.note))
+        store = desk.prepared(settings.data.train, max_rows=settings.data.max_rows, purpose="train on")
     ledger.check()
     return store
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -133,9 +134,14 @@ def dropped_line(entry: Entry) -> str:
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write, which gets its name when the block ends."""
-    scratch = scratch_path(path)
+def new_file(path: Path, *, shared: bool = False) -> Iterator[IO[bytes]]:
+    """A file to write, which gets its name when the block ends.
+
+    Args:
+        path: of the file.
+        shared: other processes may write the same bytes under the same name meanwhile.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}") if shared else scratch_path(path)
     try:
         with scratch.open("wb") as stream:
             yield stream

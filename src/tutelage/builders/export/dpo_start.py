@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -156,26 +157,27 @@ def _asked(reply: RenderedReply) -> list[dict[str, Any]]:
 def _own_rows(request: ExportRequest, start: Path, result: Preferences) -> Iterator[PreferenceRow]:
     """Held-out rows of the run, or where it held none out those that it was trained on, each with its last reply."""
     log = request.screen.log
-    settings = with_curated_rows(request.settings, run_folder=None, log=log)
-    data = settings.data
-    prepared = prepared_again(request.settings, start, log=log)
-    held_out = {example.address for example in prepared.validation}
-    if not held_out:
-        log("note: the run held no row out, so the prompts are those it was trained on")
-    sources = data.validation if data.validation else data.train
-    conversations = formats.read(
-        sources, ledger=Ledger(), shape=data.format, columns=data.columns, tree_paths=data.tree_paths
-    )
-    for conversation in conversations:
-        if held_out and conversation.address not in held_out:
-            continue
-        try:
-            require_plain(conversation)
-        except UnusableRowError as reason:
-            result.left_out[str(reason)] += 1
-            continue
-        *prompt, reply = conversation.messages
-        yield PreferenceRow(conversation.address, tuple(prompt), reply.content or "")
+    with ExitStack() as reading:
+        settings = with_curated_rows(request.settings, run_folder=None, log=log, reading=reading)
+        data = settings.data
+        prepared = prepared_again(request.settings, start, log=log)
+        held_out = {example.address for example in prepared.validation}
+        if not held_out:
+            log("note: the run held no row out, so the prompts are those it was trained on")
+        sources = data.validation if data.validation else data.train
+        conversations = formats.read(
+            sources, ledger=Ledger(), shape=data.format, columns=data.columns, tree_paths=data.tree_paths
+        )
+        for conversation in conversations:
+            if held_out and conversation.address not in held_out:
+                continue
+            try:
+                require_plain(conversation)
+            except UnusableRowError as reason:
+                result.left_out[str(reason)] += 1
+                continue
+            *prompt, reply = conversation.messages
+            yield PreferenceRow(conversation.address, tuple(prompt), reply.content or "")
 
 
 def _notes(preferences: Preferences, request: ExportRequest, renderer: Renderer) -> Iterator[str]:
