@@ -133,9 +133,16 @@ class EndWorker:
         return conversation
 
 
+OTHER_MACHINE_SECONDS = 45.0
+"""For a row; where no other comes, the rows behind it wait as well, until the time of the test is over."""
+
+
 @dataclass(frozen=True)
 class NoteMachine:
-    """Makes a file of the name of each machine of a Ray cluster that comes to work on rows."""
+    """Makes a file of the name of each machine of a Ray cluster that comes to work on rows.
+
+    Whoever is first waits for another, so that a machine that is slow to begin is not left without rows.
+    """
 
     folder: Path
     name: str = "noted"
@@ -144,5 +151,7 @@ class NoteMachine:
         import ray
 
         (self.folder / ray.get_runtime_context().get_node_id()).touch()
-        time.sleep(0.01)  # no machine is done before the other has begun
+        end = time.monotonic() + OTHER_MACHINE_SECONDS
+        while len(list(self.folder.iterdir())) < 2 and time.monotonic() < end:
+            time.sleep(0.05)
         return conversation
