@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.conftest import tiny_rows
 from tutelage.builders.trained_model import open_trained_model
@@ -43,3 +44,21 @@ def test_a_new_end_of_turn_is_trained_and_ends_replies(train_tiny: Callable[...,
     (reply,) = greedy_replies(opened.tuned, tokenizer, [prompt], max_new_tokens=60, batch_prompts=1)
     assert reply.ended_by == "stop_token"
     assert TOKEN not in reply.text
+
+    assert tokenizer.special_tokens[TOKEN] == token_id, "a user who spells it is not to end a turn"
+    plain, saved = (
+        AutoModelForCausalLM.from_pretrained(folder / "model"),
+        AutoTokenizer.from_pretrained(folder / "model"),
+    )
+    asked = {
+        "input_ids": torch.tensor([prompt.tolist()]),
+        "attention_mask": torch.ones(1, len(prompt), dtype=torch.long),
+    }
+    whole = plain.generate(**asked, do_sample=False, max_new_tokens=60, pad_token_id=0)
+    output = whole[0, len(prompt) :].tolist()
+    assert output[-1] == token_id
+    assert len(output) < 60
+    assert saved.decode(output, skip_special_tokens=True) == reply.text
+    assert saved.decode(output, skip_special_tokens=False) == reply.text + TOKEN
+    again = open_trained_model(str(folder), tuned=True, base=False).renderer.tokenizer
+    assert again.sha256() == tokenizer.sha256()

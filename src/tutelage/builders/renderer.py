@@ -94,7 +94,7 @@ def chosen_template(tokenizer: Tokenizer, requested: str | None) -> ChosenTempla
 
 
 def with_stops(tokenizer: Tokenizer, tokens: Sequence[str]) -> Tokenizer:
-    """The tokenizer with `tokens` among those that end a generation.
+    """The tokenizer with `tokens` among those that end a generation, and special: no text of a user may spell them.
 
     Raises:
         ConfigError: one of them is not a single token.
@@ -110,7 +110,8 @@ def with_stops(tokenizer: Tokenizer, tokens: Sequence[str]) -> Tokenizer:
             fix="name a token that the template writes after a reply",
         )
     added = {token_id for token_id in ids.values() if token_id is not None}
-    return tokenizer if added <= tokenizer.stop_ids else replace(tokenizer, stop_ids=tokenizer.stop_ids | added)
+    tokenizer = tokenizer if added <= tokenizer.stop_ids else replace(tokenizer, stop_ids=tokenizer.stop_ids | added)
+    return tokenizer.with_special(added)
 
 
 def _no_template(tokenizer: Tokenizer) -> TemplateError:

@@ -21,7 +21,8 @@ from tutelage.distributed.process_group import SINGLE, ProcessGroup, full_tensor
 from tutelage.errors import ConfigError, SaveError, TutelageError, cause_of, command, remedy
 from tutelage.model.load import no_progress_bars
 from tutelage.optim.master_weights import MasterWeights
-from tutelage.render import Renderer
+from tutelage.render import Renderer, Tokenizer
+from tutelage.render.tokenizer import read_object
 from tutelage.system.files import new_folder
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
@@ -285,6 +286,32 @@ def write_serving_files(renderer: Renderer, folder: Path) -> None:
     if tokenizer_config.is_file():
         _write_without(tokenizer_config, "chat_template")
     _write_stops(folder / "generation_config.json", renderer.tokenizer.stop_ids)
+    _write_special(folder / "tokenizer.json", renderer.tokenizer)
+
+
+def _write_special(path: Path, tokenizer: Tokenizer) -> None:
+    """Mark the tokens as special that are so in the run: servers leave these out of the text that a user reads.
+
+    tokenizer_config.json, which may say of each token the same, is brought in line.
+    """
+    if not path.is_file():
+        return
+    special = set(tokenizer.special_tokens.values())
+    value = json.loads(path.read_text(encoding="utf-8"))
+    plain = [entry for entry in value.get("added_tokens", []) if entry["id"] in special and not entry["special"]]
+    if not plain:
+        return
+    for entry in plain:
+        entry["special"] = True
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    settings_path = path.with_name("tokenizer_config.json")
+    settings = read_object(settings_path)
+    named = settings.get("added_tokens_decoder", {})
+    for entry in plain:
+        if str(entry["id"]) in named:
+            named[str(entry["id"])]["special"] = True
+    if named:
+        settings_path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _write_without(path: Path, key: str) -> None:

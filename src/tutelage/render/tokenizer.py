@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as FastTokenizer
 
 from tutelage.errors import DataError
@@ -153,6 +154,17 @@ class Tokenizer:
         """Special tokens by their text: those that text from a user must not be able to spell."""
         return {token.content: index for index, token in self.fast.get_added_tokens_decoder().items() if token.special}
 
+    def with_special(self, ids: Collection[int]) -> Tokenizer:
+        """The tokenizer in which the added tokens among `ids` are special; itself where they are."""
+        added = self.fast.get_added_tokens_decoder()
+        plain = [added[token_id] for token_id in ids if token_id in added and not added[token_id].special]
+        if not plain:
+            return self
+        fast = FastTokenizer.from_str(self.fast.to_str())
+        # The same id again: the library replaces what it knows of a token of that text.
+        fast.add_special_tokens([AddedToken(token.content, **_matching(token), special=True) for token in plain])
+        return replace(self, fast=fast)
+
     def special_token_pattern(self) -> re.Pattern[str] | None:
         """A pattern that finds any special token in a text; None when there are none."""
         spellings = sorted((spelling for spelling in self.special_tokens if spelling.strip()), key=len, reverse=True)
@@ -170,6 +182,11 @@ class Tokenizer:
     def sha256(self) -> str:
         """Hash of the tokenizer's own serialization."""
         return hashlib.sha256(self.fast.to_str().encode()).hexdigest()
+
+
+def _matching(token: AddedToken) -> dict[str, bool]:
+    """How an added token is found in a text."""
+    return {name: getattr(token, name) for name in ("single_word", "lstrip", "rstrip", "normalized")}
 
 
 def read_object(path: Path) -> dict[str, Any]:
