@@ -172,14 +172,14 @@ def test_the_time_of_a_resumed_run_is_that_of_all_its_sessions(
     """The second of three is killed, so that its record says how far it went; the others wrote their ends."""
     stop_after(2)
     folder = train_tiny("evaluate.before=false", "evaluate.task=", "evaluate.general=").folder
-    sessions = read_json(folder / "sessions.json")["sessions"]
+    sessions = read_json(folder / "starts.json")["starts"]
     first = sessions[0] | {"seconds": 5000.0}
     stop_after(4)
     resume(folder, quiet_screen)
-    second = read_json(folder / "sessions.json")["sessions"][1]
+    second = read_json(folder / "starts.json")["starts"][1]
     recorded = read_record(record_path(folder))[0][-1]["elapsed_seconds"]
     killed = second | {"seconds": 700.0, "recorded_seconds": recorded - 40.0}
-    write_json(folder / "sessions.json", {"sessions": [first, killed]})
+    write_json(folder / "starts.json", {"starts": [first, killed]})
     stop_after(None)
 
     result = resume(folder, quiet_screen).result
@@ -187,7 +187,7 @@ def test_the_time_of_a_resumed_run_is_that_of_all_its_sessions(
     assert result["resumed"] == 2
     assert result["started"] == first["started"]
     assert 5740.0 < result["elapsed_seconds"] < 5800.0
-    assert sum(session["seconds"] for session in read_json(folder / "sessions.json")["sessions"]) == pytest.approx(
+    assert sum(session["seconds"] for session in read_json(folder / "starts.json")["starts"]) == pytest.approx(
         result["elapsed_seconds"], abs=20
     )
 
@@ -198,14 +198,14 @@ def test_a_run_that_an_earlier_version_began_has_the_time_of_its_record(
     stop_after(2)
     folder = train_tiny("evaluate.before=false", "evaluate.task=", "evaluate.general=").folder
     recorded = read_record(record_path(folder))[0][-1]["elapsed_seconds"]
-    (folder / "sessions.json").write_text("{", encoding="utf-8")
+    (folder / "starts.json").write_text("{", encoding="utf-8")
     stop_after(None)
 
     result = resume(folder, quiet_screen).result
 
     assert result["resumed"] == 1
     assert result["elapsed_seconds"] > recorded
-    assert "sessions.json is damaged" in quiet_screen.console.file.getvalue()
+    assert "starts.json is damaged" in quiet_screen.console.file.getvalue()
 
 
 def test_what_killed_processes_left_is_gone_once_a_run_goes_on(

@@ -25,7 +25,7 @@ LOCK_MARK = "The folder of a tutelage run; this file is locked while a process w
 SETTINGS = "settings.toml"
 INPUTS = "inputs.json"
 RECORD = "record.jsonl"
-SESSIONS = "sessions.json"
+STARTS = "starts.json"
 LEDGER = "ledger.json"
 DROPS = "ledger.jsonl"
 CURATION = "curation.json"
@@ -336,7 +336,7 @@ def move_finished_aside(folder: Path, *, steps: int, weights_of: int | None = No
 def clear_scratch(folder: Path) -> None:
     """Delete what a killed process was writing in a run's folder: names that begin with a dot, each for one of ours."""
     names = (
-        SETTINGS, INPUTS, RECORD, SESSIONS, LEDGER, DROPS, BEFORE, BASE_REPLIES, AFTER, ROWS, RESULT, STOPPED, DIAL,
+        SETTINGS, INPUTS, RECORD, STARTS, LEDGER, DROPS, BEFORE, BASE_REPLIES, AFTER, ROWS, RESULT, STOPPED, DIAL,
         CHOICE,
     )  # fmt: skip
     for name in names:

@@ -1,4 +1,4 @@
-"""`sessions.json`: the stretches in which a run was worked on, from its start or a resume on, and how long each took.
+"""`starts.json`: the stretches in which a run was worked on, from its start or a resume on, and how long each took.
 
 A process that is killed cannot write its end. What it took until its last step is read from the record, whose seconds
 go on from where a file said they stood (`recorded_seconds`); what it did after that step is not known, and not counted.
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import CheckpointError, SaveError, cause_of
-from tutelage.runs.folder import SESSIONS, read_json, write_json
+from tutelage.runs.folder import STARTS, read_json, write_json
 from tutelage.runs.metrics_log import read_record, record_path
 
 
@@ -51,7 +51,7 @@ class Session:
         if self._path is not None:
             seconds = time.perf_counter() - self._start.seconds
             entry = {"started": self._start.written, "seconds": seconds, "recorded_seconds": recorded_seconds}
-            write_json(self._path, {"sessions": [*self._earlier, entry]})
+            write_json(self._path, {"starts": [*self._earlier, entry]})
 
     def figures(self) -> dict[str, Any]:
         """For `result.json`: the first start of the run, seconds of all sessions by now, how often it was resumed."""
@@ -80,7 +80,7 @@ def open_session(
     if not writes:
         yield Session(None, [], start)
         return
-    session = Session(folder / SESSIONS, _earlier(folder, log) if resume else [], start)
+    session = Session(folder / STARTS, _earlier(folder, log) if resume else [], start)
     session.mark(_recorded_seconds(folder))
     try:
         yield session
@@ -95,11 +95,11 @@ def _earlier(folder: Path, log: Callable[[str], None]) -> list[dict[str, Any]]:
     """The sessions before, the last of which may have been killed; by the record alone where no file says."""
     recorded = _recorded_seconds(folder)
     try:
-        sessions: list[dict[str, Any]] = read_json(folder / SESSIONS)["sessions"]
+        sessions: list[dict[str, Any]] = read_json(folder / STARTS)["starts"]
     except FileNotFoundError:  # an earlier version began this run
         sessions = [{"started": None, "seconds": 0.0, "recorded_seconds": 0.0}]
     except (OSError, ValueError) as error:
-        log(f"  note: {SESSIONS} is damaged ({cause_of(error)}); the time of earlier parts is what the record has")
+        log(f"  note: {STARTS} is damaged ({cause_of(error)}); the time of earlier parts is what the record has")
         sessions = [{"started": None, "seconds": 0.0, "recorded_seconds": 0.0}]
     last = sessions[-1]
     took = last["seconds"] + max(0.0, recorded - last["recorded_seconds"])
