@@ -45,6 +45,7 @@ from tutelage.train.announcement import announce_architecture, announce_model
 from tutelage.train.checkpoint import Checkpoints, Progress
 from tutelage.train.choice import restore_ending_weights
 from tutelage.train.dataloader import rank_batches
+from tutelage.train.disk_space import DiskNeeds, require_room
 from tutelage.train.due import cadence_of, heldout_of, intermediate_of
 from tutelage.train.extension import Part, has_other_length, order_over_parts, parts_in, schedule_of
 from tutelage.train.finished import complete, trained_sha256
@@ -154,6 +155,7 @@ def run(
         job = Job(resolved, base, prepared, train_state, eval_suite, screen, tracking=tracking, **resumption)
         job = replace(job, skipped=frozenset(skipped), recorded=recorded, parts=parts)
         _announce(screen, train_state)
+        require_room(job.folder, _disk_needs(job), process_group, log=screen.log)
         with open_session(job.folder, start, resume=resume, writes=process_group.is_main, log=screen.log) as session:
             finished = _run(job, session)
         process_group.barrier()
@@ -187,6 +189,11 @@ def _announce(screen: Screen, train_state: TrainState) -> None:
     if (cost := allocator_warning(train_state.loaded.device)) is not None:
         screen.log(f"  {cost}")
     announce_architecture(screen, train_state.strategy.architecture)
+
+
+def _disk_needs(job: Job) -> DiskNeeds:
+    state = job.train_state
+    return DiskNeeds(state.adapted.trainable_bytes, state.state_bytes, job.settings.train.keep_checkpoints)
 
 
 def _run(job: Job, session: Session) -> Finished:
