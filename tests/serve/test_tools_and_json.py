@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import openai
 import pytest
 
@@ -72,6 +73,12 @@ TOOLS: list[Any] = [
 ASKED = {"messages": [{"role": "user", "content": "Find the blue lamp."}], "tools": TOOLS, "max_tokens": 200}
 
 
+TEMPLATES = Path(__file__).resolve().parents[2].parent / "shared/material/templates"
+PUBLISHED = ("ikllama__Qwen-Qwen3-0.6B.jinja", "mistralrs__mistral-nemo-tool-call.jinja")
+"""JSON between tags, and a list of JSON with ids behind a mark."""
+needs_templates = pytest.mark.skipif(not TEMPLATES.is_dir(), reason="the collection of published templates is not here")
+
+
 @pytest.fixture(scope="module")
 def form_of(tiny_tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], CallForm | None]:
     def derive(body: str) -> CallForm | None:
@@ -124,6 +131,9 @@ def tool_server(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactor
         path.write_text(HEAD + body + TAIL, encoding="utf-8")
         renderer = renderer_for(tiny_model_folder, RenderSettings(template=str(path)))
         served.add(replace(served.models[NAME], name=name, renderer=renderer))
+    for name in PUBLISHED if TEMPLATES.is_dir() else ():
+        renderer = renderer_for(tiny_model_folder, RenderSettings(template=str(TEMPLATES / name)))
+        served.add(replace(served.models[NAME], name=name, renderer=renderer))
     with running(served=served) as server:
         yield server
 
@@ -168,9 +178,10 @@ def _without_that_refusal(service: Any, fields: Any) -> Any:
     from tutelage.serve.asking import chat_asked
 
     model = service.model(fields.model)
-    grammar = GrammarMaker(model.renderer.tokenizer).of_format(None)
-    form = service._call_form(model)
-    return chat_asked(model, fields, service.limits, grammar=grammar, call_form=lambda: form)
+    maker, form = GrammarMaker(model.renderer.tokenizer), service._call_form(model)
+    return chat_asked(
+        model, fields, service.limits, grammar=maker.of_format(None), of_lark=maker.of_lark, call_form=lambda: form
+    )
 
 
 def test_a_template_without_a_form_is_said(tool_server: Running) -> None:
@@ -178,9 +189,101 @@ def test_a_template_without_a_form_is_said(tool_server: Running) -> None:
     with pytest.raises(openai.BadRequestError, match="in no form that could be read back") as met:
         client.chat.completions.create(model="python", **ASKED)
     assert met.value.param == "tools"
-    with pytest.raises(openai.BadRequestError, match="no call is forced"):
-        client.chat.completions.create(model="object", tool_choice="required", **ASKED)
+    with pytest.raises(openai.BadRequestError, match="in no form that could be read back"):
+        client.chat.completions.create(model="python", tool_choice="required", **ASKED)
     assert client.chat.completions.create(model="python", tool_choice="none", **ASKED).choices[0].message.content
+
+
+BOUND: list[Any] = [
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "what": {"type": "string", "enum": ["lamp", 'a "b"']},
+                    "most": {"type": "integer", "minimum": 1, "maximum": 9},
+                    **more,
+                },
+                "required": ["what", "most"],
+            },
+        },
+    }
+    for name, more in (("find", {}), ("look_up", {"where": {"type": "array", "items": {"enum": [2]}, "maxItems": 2}}))
+]
+FORCED = {"messages": ASKED["messages"], "tools": BOUND, "max_tokens": 250, "temperature": 1.8, "seed": 3}
+
+
+@pytest.mark.parametrize(
+    "name", ["object", "named", "parts", *(pytest.param(name, marks=needs_templates) for name in PUBLISHED)]
+)
+def test_a_call_is_made_of_a_tool_whatever_the_model_would_say(tool_server: Running, name: str) -> None:
+    client = tool_server.client()
+    required = client.chat.completions.create(model=name, tool_choice="required", n=2, **FORCED).choices
+    named: Any = {"type": "function", "function": {"name": "look_up"}}
+    chunks = list(client.chat.completions.create(model=name, tool_choice=named, stream=True, **FORCED))
+    streamed = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or []]
+
+    assert [(choice.message.content, choice.finish_reason) for choice in required] == [(None, "tool_calls")] * 2
+    assert [call.function.name for call in streamed] == ["look_up"]
+    assert chunks[-1].choices[0].finish_reason == "stop", "as OpenAI has it where the function was named"
+    assert not any(chunk.choices[0].delta.content for chunk in chunks)
+    for call in [*(call for choice in required for call in choice.message.tool_calls), *streamed]:
+        schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in BOUND}
+        jsonschema.validate(json.loads(call.function.arguments), schemas[call.function.name])
+
+
+def test_an_added_token_of_the_form_is_that_token(tool_server: Running) -> None:
+    """The template's mark is not to be spelled out of its letters, which training never showed."""
+    from dataclasses import replace
+
+    from tutelage.serve.forced_calls import call_grammar
+
+    form = tool_server.service._call_form(tool_server.service.models["object"])
+    tokenizer = tool_server.service.models["object"].renderer.tokenizer
+    marked = replace(form, example=form.example.replace("<call>", "<|im_start|>"))
+    assert f"<[{tokenizer.fast.token_to_id('<|im_start|>')}]>" in call_grammar(marked, [{"name": "f"}], tokenizer, NAME)
+
+
+def test_a_call_that_cannot_be_made_is_said(tool_server: Running) -> None:
+    client = tool_server.client()
+
+    def refused(model: str, match: str, **asked: Any) -> None:
+        with pytest.raises(openai.BadRequestError, match=match):
+            client.chat.completions.create(model=model, **{**FORCED, "tool_choice": "required", **asked})
+
+    refused("object", "only allowed when 'tools' are specified", tools=[])
+    refused("object", "'fetch' is not among 'tools', which are: find, look_up", tool_choice={
+        "type": "function", "function": {"name": "fetch"},
+    })  # fmt: skip
+    bounded = {"type": "object", "properties": {"what": {"type": "string", "maxLength": 3}}}
+    tools = [{"type": "function", "function": {"name": "find", "parameters": bounded}}]
+    refused("parts", "cannot be held to 'maxLength' of a text", tools=tools)
+    bounded["properties"]["what"] = {"type": "lamp"}
+    refused("object", "The schema cannot be held to", tools=tools)
+    bounded["type"] = "array"
+    refused("object", "are the schema of an object", tools=tools)
+
+
+def test_arguments_that_are_each_a_text_end_at_their_mark(form_of: Any, tiny_tokenizer_folder: Path) -> None:
+    from tutelage.render import Tokenizer
+    from tutelage.serve.forced_calls import call_grammar
+
+    tokenizer, form = Tokenizer.load(tiny_tokenizer_folder), form_of(PARTS)
+    make = GrammarMaker(tokenizer).of_lark(
+        call_grammar(form, [TOOLS[0]["function"]], tokenizer, NAME), "tool_choice"
+    )  # fmt: skip
+
+    def takes(text: str) -> bool:
+        matcher = make()._matcher  # type: ignore[attr-defined]  # of our class
+        return all(matcher.consume_token(token) for token in tokenizer.encode([text])[0]) and matcher.is_accepting()
+
+    assert takes("<do=find><the what>any <b> at\nall</the><the most>2</the></do>")
+    assert takes("<do=find><the most>2</the></do>"), "nothing is required"
+    assert not takes("<do=find><the most>two</the></do>")
+    assert not takes("<do=find><the else>2</the></do>")
+    assert not takes("<do=lose></do>")
 
 
 SCHEMA: dict[str, Any] = {

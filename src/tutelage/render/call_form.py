@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from tutelage.render.chat_template.reasoning import without_empty_block
@@ -41,6 +41,7 @@ class CallForm:
         before_key: in front of the name of an argument, for "parts".
         before_value: between it and its value.
         after_value: behind that.
+        example: a whole reply that is the call of `FIRST` with `KEYS` and `VALUES`, without its stop token.
     """
 
     kind: Literal["object", "named", "parts"]
@@ -52,6 +53,7 @@ class CallForm:
     before_key: str = ""
     before_value: str = ""
     after_value: str = ""
+    example: str = ""
 
     def parse(self, text: str, tools: Sequence[Mapping[str, Any]] = ()) -> tuple[str, Calls]:
         """The words of a reply, and the calls behind them; all of it are words where a call is not whole.
@@ -136,7 +138,7 @@ def call_form_of(renderer: Renderer) -> CallForm | None:
         read_back = [form.parse(text) for text in texts if text is not None]
         expected = [(content, calls) for text, (content, calls) in zip(texts, probes, strict=True) if text is not None]
         if all(_is_same(found, *wanted) for found, wanted in zip(read_back, expected, strict=True)):
-            return form
+            return replace(form, example=texts[0])
     return None
 
 
@@ -182,7 +184,7 @@ def _candidates(text: str, others: tuple[str | None, str | None], arguments: Arg
         after = text[end : name_at + len(FIRST)]
         return text[:end].strip() if worded is None else _common_end(text[:end], worded[: worded.find(after)]).strip()
 
-    for start, value in _json_values(text):
+    for start, value, _ in json_values(text):
         entry = value[0] if isinstance(value, list) and value else value
         if start < name_at and isinstance(entry, dict) and FIRST in entry.values():
             name_key = next(key for key, inner in entry.items() if inner == FIRST)
@@ -191,7 +193,7 @@ def _candidates(text: str, others: tuple[str | None, str | None], arguments: Arg
                 yield CallForm("object", opening_of(start), name_key=name_key, arguments_key=arguments_key)
     before = text[:name_at]
     before_name = before if both is None else _common_end(before, both[: both.find(SECOND)])
-    for start, value in _json_values(text):
+    for start, value, _ in json_values(text):
         if start > name_at and value == arguments:
             after_name = text[name_at + len(FIRST) : start]
             yield CallForm("named", opening_of(name_at), before_name.lstrip() or before_name, after_name)
@@ -211,15 +213,15 @@ def _candidates(text: str, others: tuple[str | None, str | None], arguments: Arg
         )
 
 
-def _json_values(text: str) -> Iterator[tuple[int, Any]]:
-    """JSON objects and lists in a text, with where they begin; inner ones, too."""
+def json_values(text: str) -> Iterator[tuple[int, Any, int]]:
+    """JSON objects and lists in a text, with where they begin and how long they are; inner ones, too."""
     for start, character in enumerate(text):
         if character in "{[":
             try:
-                value, _ = json.JSONDecoder().raw_decode(text, start)
+                value, end = json.JSONDecoder().raw_decode(text, start)
             except (ValueError, RecursionError):
                 continue
-            yield start, value
+            yield start, value, end - start
 
 
 def _is_json_of(text: Any, value: Any) -> bool:

@@ -92,7 +92,10 @@ class Service:
         held = grammar.of_format(fields.response_format)
         if held is not None and fields.tools and fields.tool_choice != "none":
             raise bad_field("response_format", "'response_format' with 'tools' is not supported.")
-        return chat_asked(model, fields, self.limits, grammar=held, call_form=lambda: self._call_form(model))
+        return chat_asked(
+            model, fields, self.limits,
+            grammar=held, of_lark=grammar.of_lark, call_form=lambda: self._call_form(model),
+        )  # fmt: skip
 
     def _call_form(self, model: ServedModel) -> CallForm | None:
         if model.name not in self._call_forms:

@@ -15,6 +15,7 @@ from tutelage.formats.rawrow import has_surrogate
 from tutelage.generate.replies import served_ids
 from tutelage.generate.requests import Grammar, Request, Sampling
 from tutelage.render.call_form import CallForm
+from tutelage.serve.forced_calls import call_grammar, chosen_tools
 from tutelage.serve.problems import Problem, bad_field, of_error
 from tutelage.serve.request_fields import (
     MOST_PROMPTS,
@@ -88,6 +89,7 @@ def chat_asked(
     limits: Limits,
     *,
     grammar: Callable[[], Grammar] | None = None,
+    of_lark: Callable[[str, str], Callable[[], Grammar]],
     call_form: Callable[[], CallForm | None] = lambda: None,
 ) -> Asked:
     """What a chat completion asks.
@@ -97,6 +99,7 @@ def chat_asked(
         fields: of the request.
         limits: that hold.
         grammar: makes what replies are held to.
+        of_lark: as `GrammarMaker.of_lark`, for a call that is forced.
         call_form: how the model's template writes calls, where tools are on offer.
 
     Raises:
@@ -104,11 +107,15 @@ def chat_asked(
     """
     if fields.top_logprobs and not fields.logprobs:
         raise bad_field("top_logprobs", "'top_logprobs' needs 'logprobs' to be true.")
-    if fields.tool_choice not in (None, "none", "auto"):
-        raise bad_field("tool_choice", "'tool_choice' is 'none' or 'auto' here: no call is forced.")
+    functions = None
+    if fields.forced is not None:
+        functions = chosen_tools(fields.tools or (), fields.forced)
     form = None
     if fields.tools and fields.tool_choice != "none" and (form := call_form()) is None:
         raise bad_field("tools", NO_FORM.format(model=model.name))
+    if functions is not None and form is not None:
+        text = call_grammar(form, functions, model.renderer.tokenizer, model.name)
+        grammar = of_lark(text, "tool_choice")
     prompt = chat_prompt(model, fields)
     most = fields.max_completion_tokens if fields.max_completion_tokens is not None else fields.max_tokens
     request = _request(

@@ -10,7 +10,7 @@ from tutelage.generate.requests import Completion
 from tutelage.generate.text_stream import TextStream
 from tutelage.serve.bodies import FINISH, Finish, Head, TokenLogprob, call_body, chat_logprobs, logprobs_of, usage
 from tutelage.serve.conversation import Told, Underway
-from tutelage.serve.request_fields import ChatFields
+from tutelage.serve.request_fields import ChatFields, NamedTool
 from tutelage.serve.worker import NewToken
 
 
@@ -48,7 +48,8 @@ def _message(underway: Underway, fields: ChatFields, completion: Completion) -> 
         if calls:
             message["content"] = content or None
             message["tool_calls"] = [call_body(call, _arguments(call.arguments)) for call in calls]
-            finish = "tool_calls" if finish == "stop" else finish
+            # Where the function was named, OpenAI says "stop", as measured in vLLM's pull request 25054.
+            finish = "tool_calls" if finish == "stop" and not isinstance(fields.forced, NamedTool) else finish
     return message, finish
 
 

@@ -1,4 +1,4 @@
-"""`response_format` -> what holds a reply to it, by llguidance: which tokens may come next, whatever is likely."""
+"""`response_format`, or a call to be made -> what holds a reply to it, by llguidance: which tokens may come next."""
 
 from __future__ import annotations
 
@@ -47,18 +47,30 @@ class GrammarMaker:
                     "response_format.json_schema", "Missing required parameter: 'response_format.json_schema'."
                 )
             schema = wanted.json_schema.schema_ or {}
-        try:
-            import llguidance
-        except ModuleNotFoundError:
-            message = f"'response_format' needs the package llguidance on the server: {INSTALL}."
-            raise bad_field("response_format", message) from None
+        llguidance = _llguidance("response_format")
         try:
             grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema))
         except ValueError as error:
-            raise _bad_schema(str(error)) from None
+            raise _bad_schema("response_format", str(error)) from None
+        return self._maker(llguidance, grammar, "response_format")
+
+    def of_lark(self, text: str, field: str) -> Callable[[], Grammar]:
+        """What makes a grammar that is written in llguidance's Lark.
+
+        Args:
+            text: of the grammar.
+            field: of the request, which asks for it.
+
+        Raises:
+            Problem: a schema in it cannot be held to, or llguidance is not there.
+        """
+        llguidance = _llguidance(field)
+        return self._maker(llguidance, llguidance.LLMatcher.grammar_from_lark(text), field)
+
+    def _maker(self, llguidance: Any, grammar: str, field: str) -> Callable[[], Grammar]:
         vocabulary = self._known_vocabulary(llguidance)
         if problem := llguidance.LLMatcher.validate_grammar(grammar, vocabulary):
-            raise _bad_schema(problem)
+            raise _bad_schema(field, problem)
         return lambda: _Held(llguidance.LLMatcher(vocabulary, grammar, log_level=0), self._tokenizer)
 
     def _known_vocabulary(self, llguidance: Any) -> Any:
@@ -93,5 +105,13 @@ class _Held:
             self._matcher.consume_token(token)
 
 
-def _bad_schema(reason: str) -> Problem:
-    return bad_field("response_format", f"The schema cannot be held to: {' '.join(reason.split())[:300]}.")
+def _llguidance(field: str) -> Any:
+    try:
+        import llguidance
+    except ModuleNotFoundError:
+        raise bad_field(field, f"'{field}' needs the package llguidance on the server: {INSTALL}.") from None
+    return llguidance
+
+
+def _bad_schema(field: str, reason: str) -> Problem:
+    return bad_field(field, f"The schema cannot be held to: {' '.join(reason.split())[:300]}.")

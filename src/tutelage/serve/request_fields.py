@@ -119,6 +119,11 @@ class ChatFields(GenerationFields):
     prediction: dict[str, Any] | None = None
     modalities: list[Literal["text"]] | None = None
 
+    @property
+    def forced(self) -> Literal["required"] | NamedTool | None:
+        """What is to be called; None where the model may reply as it will."""
+        return self.tool_choice if self.tool_choice == "required" or isinstance(self.tool_choice, NamedTool) else None
+
 
 class CompletionFields(GenerationFields):
     """A request to `/v1/completions`."""
