@@ -122,9 +122,8 @@ def run(
     Raises:
         TutelageError: of the kind that fits; see each room.
     """
-    start = Start()
+    process_group, start = process_group_here(), Start()
     settings = with_adapters_own(settings)
-    process_group = process_group_here()
     screen = screen if process_group.is_main else Screen(Terminal(quiet=True))
     settings = process_group.local_main_first("self-replay", partial(with_self_replay, settings, screen))
     resolved = resolve(settings, processes=process_group.size)
