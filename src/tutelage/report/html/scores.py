@@ -38,6 +38,7 @@ MAIN: tuple[tuple[str, str, Kind], ...] = (
     ("heldout_loss", "Held-out loss", "loss"),
     ("general", "General set", "share"),
 )
+ALWAYS = ("heldout_loss", "general")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,11 @@ class ScoreLine:
 def score_lines(
     before: Scores, after: Scores, uncertainty: Uncertainty | None = None, heldout: Rate | None = None
 ) -> tuple[ScoreLine, ...]:
-    """Every figure of either side: scores, main ones always, capabilities, fields, lm-eval, then the unnamed."""
+    """Every figure of either side: scores, main ones, capabilities, fields, lm-eval, then the unnamed.
+
+    Held-out loss and the general set always have a line, as a run without them says less of itself than it could;
+    those of a task only where one was measured.
+    """
     told = uncertainty or NO_UNCERTAINTY
     main = (
         ScoreLine(
@@ -164,6 +169,7 @@ def score_lines(
             heldout if key == "heldout_loss" else None,
         )
         for key, name, kind in MAIN
+        if key in ALWAYS or (getattr(before, key), getattr(after, key)) != (None, None)
     )
     health = (
         ScoreLine(
