@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,15 @@ SHORT = (
     "evaluate.divergence_prompts=0",
 )
 TRL = ("torch==2.13.0", "transformers==5.23.0", "trl==1.16.0")
+WITH_TOOLS = """\
+{%- if tools %}{{ '<|im_start|>system\\n' + (tools | tojson) + '<|im_end|>\\n' }}{% endif -%}
+{%- for message in messages -%}
+{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] -}}
+{%- for call in message['tool_calls'] or [] %}{{ '<call>' + (call['function'] | tojson) }}{% endfor -%}
+{{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif -%}
+"""
 FINISHED_OTHERWISE = "{%- if not add_generation_prompt %}!{% endif -%}"
 
 
@@ -106,6 +116,54 @@ def test_the_folder_renders_held_out_rows_as_training_did(
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "trl dpo --config dpo.yaml" in card
     assert "6 of 6 rows" in card
+
+
+@pytest.mark.usefixtures("proof_here")
+def test_tools_that_a_row_offers_go_along_as_trl_reads_them(
+    trained: Path, tmp_path: Path, quiet_screen: Screen
+) -> None:
+    """JSON text, as `datasets` would give each tool the fields of the others; rows with calls stay out."""
+    tools: list[Any] = [
+        {"type": "function", "function": {"name": "find", "parameters": {"type": "object", "properties": {"é": {}}}}},
+        {"type": "function", "function": {"name": "look", "description": "Looks."}},
+    ]
+    asked = {"role": "user", "content": "Find it."}
+    call = {"id": "c", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    called = [{"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "content": "3"}]
+    rows = [
+        {"messages": [asked, *turns("I cannot.")], "tools": tools},
+        {"messages": [asked, *turns("Here.")]},
+        {"messages": [asked, *called, *turns("Three.")], "tools": tools},
+    ]
+    held_out, template = tmp_path / "held-out.jsonl", tmp_path / "tools.jinja"
+    held_out.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    template.write_text(WITH_TOOLS, encoding="utf-8")
+    settings = run_files.read_settings(trained)
+    changes = {"data": {"validation": [str(held_out)]}, "render": {"template": str(template)}}
+    changed = {name: getattr(settings, name).model_copy(update=change) for name, change in changes.items()}
+    request = ExportRequest(trained, settings.model_copy(update=changed), tmp_path / "start", quiet_screen, prompts=2)
+
+    exported = export_run("dpo-start", request)
+
+    written = rows_of(exported.path / "preferences.jsonl")
+    assert [row["tools"] and json.loads(row["tools"]) for row in written] == [tools, None]
+    assert exported.facts["proof"]["proven"]
+    ((why, count),) = exported.facts["preferences"]["left_out"].items()
+    assert ("calls" in why, count) == (True, 1)
+    tokenizer = AutoTokenizer.from_pretrained(exported.path)
+    validation = prepared_again(
+        request.settings, start_folder(settings.model, log=quiet_screen.log), log=quiet_screen.log
+    ).validation
+    for row, example in zip(written, validation, strict=False):
+        offered = json.loads(row["tools"]) if row["tools"] else None  # as TRL does
+        served = tokenizer.apply_chat_template(
+            row["prompt"], tools=offered, add_generation_prompt=True, return_dict=False
+        )
+        assert served == example.ids[: example.turns[0].prompt_end].tolist()
+        assert ("find" in tokenizer.decode(served)) == bool(offered)
+    pairs = write_pairs(tmp_path / "pairs.jsonl", written)
+    again = export_run("dpo-start", replace(request, out=tmp_path / "dpo", prompts=0, preferences=pairs))
+    assert rows_of(again.path / "preferences.jsonl") == rows_of(pairs)
 
 
 def test_pairs_of_prefer_go_in_as_they_are(

@@ -87,6 +87,7 @@ def _tokenizer_answers(request: dict[str, Any]) -> dict[str, Any]:
         finished, expected = conversation.get("finished", False), conversation["ids"]
         ids = tokenizer.apply_chat_template(
             conversation["messages"],
+            tools=conversation.get("tools"),
             add_generation_prompt=not finished,
             tokenize=True,
             return_dict=False,

@@ -1,7 +1,9 @@
 """Rows of preferences as TRL reads them: a prompt, a chosen and a rejected reply, each a list of turns with a text.
 
 All rows of a file have the same fields: where one lacks a field that another has, `datasets` fills in a null, and a
-template takes a null for a value (datasets 5.2).
+template takes a null for a value (datasets 5.2). A row's tools are JSON text, which TRL reads (`DPOTrainer`'s
+`tokenize_fn`, TRL 1.16.0), as `datasets` would give each tool the fields of all; turns that call tools have no such
+form, so rows with them stay out.
 """
 
 from __future__ import annotations
@@ -33,19 +35,21 @@ class PreferenceRow:
         prompt: the turns before the reply.
         chosen: text of the better reply.
         rejected: that of the worse one; None where nobody has written it yet.
+        tools: on offer, as the template is handed them.
     """
 
     address: Address
     prompt: tuple[Message, ...]
     chosen: str
     rejected: str | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def conversations(self) -> Iterator[Conversation]:
         """The prompt with each reply that is there."""
         for reply in (self.chosen, self.rejected):
             if reply is not None:
-                yield Conversation((*self.prompt, Message("assistant", reply)), self.address)
+                yield Conversation((*self.prompt, Message("assistant", reply)), self.address, self.tools)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +122,8 @@ def require_plain(conversation: Conversation) -> None:
     """
     if conversation.is_text:
         raise UnusableRowError("it is a document")
-    if conversation.tools or any(_is_more_than_text(message) for message in conversation.messages):
-        raise UnusableRowError("its turns are more than roles and texts: tools, calls, reasoning or names")
+    if any(_is_more_than_text(message) for message in conversation.messages):
+        raise UnusableRowError("its turns are more than roles and texts: calls, results, reasoning or names")
     if conversation.template_arguments:
         raise UnusableRowError("it has arguments for the template of its own")
     if conversation.messages[-1].weight == 0:
@@ -131,13 +135,21 @@ def _is_more_than_text(message: Message) -> bool:
     return message.content is None or message.role == "tool" or bool(message.tool_calls) or others != (None,) * 3
 
 
-def row_line(row: PreferenceRow, arguments: Mapping[str, Any]) -> str:
-    """The row as a line of JSON; a rejected reply that is missing is a null, at which TRL stops."""
+def row_line(row: PreferenceRow, arguments: Mapping[str, Any], *, has_tools: bool = False) -> str:
+    """The row as a line of JSON; a rejected reply that is missing is a null, at which TRL stops.
+
+    Args:
+        row: to write.
+        arguments: of the template, of all rows.
+        has_tools: some row of the file offers tools, so that all have the field.
+    """
     fields: dict[str, Any] = {
         "prompt": [{"role": message.role, "content": message.content} for message in row.prompt],
         "chosen": [{"role": "assistant", "content": row.chosen}],
         "rejected": None if row.rejected is None else [{"role": "assistant", "content": row.rejected}],
     }
+    if has_tools:
+        fields["tools"] = json.dumps(row.tools, ensure_ascii=False) if row.tools else None
     if arguments:
         fields["chat_template_kwargs"] = dict(arguments)
     return json.dumps(fields, ensure_ascii=False) + "\n"
@@ -181,9 +193,19 @@ def _row(line: str, address: Address) -> PreferenceRow:
         if turns is not None and [message.role for message in turns] != ["assistant"]:
             raise _no_row(address, f"{name}: {len(turns)} turns")
     assert chosen is not None
-    return PreferenceRow(
-        address, prompt, chosen[0].content or "", None if rejected is None else rejected[0].content or ""
-    )
+    worse = None if rejected is None else rejected[0].content or ""
+    return PreferenceRow(address, prompt, chosen[0].content or "", worse, _tools(fields.get("tools"), address))
+
+
+def _tools(value: Any, address: Address) -> tuple[Mapping[str, Any], ...]:
+    """A list of tools, or that as JSON text."""
+    try:
+        tools = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        tools = value
+    if not isinstance(tools, list | None) or not all(isinstance(tool, dict) for tool in tools or ()):
+        raise _no_row(address, f"tools: {json.dumps(value, ensure_ascii=False)[:60]}")
+    return tuple(tools or ())
 
 
 def _turns(value: Any, name: str, address: Address) -> tuple[Message, ...]:

@@ -85,7 +85,8 @@ def write_dpo_start(request: ExportRequest) -> Exported:
         request.screen.log(f"note: {note}")
     with new_export(request.out) as scratch:
         lost = fill_whole_folder(request, scratch)
-        lines = (row_line(row, request.settings.render.template_arguments) for row in preferences.rows)
+        arguments, has_tools = request.settings.render.template_arguments, any(row.tools for row in preferences.rows)
+        lines = (row_line(row, arguments, has_tools=has_tools) for row in preferences.rows)
         (scratch / ROWS).write_text("".join(lines), encoding="utf-8")
         (scratch / SETTINGS).write_text(_settings_text(request), encoding="utf-8")
         proof = proof_of(request, scratch, conversations=preferences.conversations) if request.prompts else None
@@ -117,7 +118,8 @@ def _preferences(request: ExportRequest, start: Path, renderer: Renderer) -> Pre
         except UnusableRowError as reason:
             result.left_out[str(reason)] += 1
             continue
-        result.rows.append(replace(row, prompt=replies[0].conversation.messages[:-1]))
+        rendered = replies[0].conversation
+        result.rows.append(replace(row, prompt=rendered.messages[:-1], tools=rendered.tools))
         result.behind |= {renderer.tokenizer.decode(reply.behind_ids.tolist()) for reply in replies}
         for reply in replies:
             result.conversations += _asked(reply)
@@ -147,10 +149,10 @@ def _require_length(replies: Iterable[RenderedReply], most: int) -> None:
 def _asked(reply: RenderedReply) -> list[dict[str, Any]]:
     """Its two renderings by TRL: the prompt alone, and the finished row, whose rest is trained."""
     messages = [{"role": message.role, "content": message.content} for message in reply.conversation.messages]
-    prompt = reply.prompt_ids.tolist()
+    prompt, tools = reply.prompt_ids.tolist(), list(reply.conversation.tools) or None
     return [
-        {"messages": messages[:-1], "ids": prompt},
-        {"messages": messages, "ids": [*prompt, *reply.reply_ids.tolist()], "finished": True},
+        {"messages": messages[:-1], "tools": tools, "ids": prompt},
+        {"messages": messages, "tools": tools, "ids": [*prompt, *reply.reply_ids.tolist()], "finished": True},
     ]
 
 
@@ -177,7 +179,7 @@ def _own_rows(request: ExportRequest, start: Path, result: Preferences) -> Itera
                 result.left_out[str(reason)] += 1
                 continue
             *prompt, reply = conversation.messages
-            yield PreferenceRow(conversation.address, tuple(prompt), reply.content or "")
+            yield PreferenceRow(conversation.address, tuple(prompt), reply.content or "", tools=conversation.tools)
 
 
 def _notes(preferences: Preferences, request: ExportRequest, renderer: Renderer) -> Iterator[str]:
