@@ -24,7 +24,7 @@ from tutelage.builders.export.planned import planned
 from tutelage.builders.export.request import Exported, ExportRequest
 from tutelage.builders.export.targets import export_run
 from tutelage.errors import ConfigError, EndpointError, SaveError, SourceNotFoundError
-from tutelage.export.card import ModelCard, card_text
+from tutelage.export.card import ModelCard, card_text, public_name
 from tutelage.export.expected_tensors import rounded_by_chance
 from tutelage.report.console.progress import Screen
 from tutelage.runs import folder as run_files
@@ -361,6 +361,33 @@ def test_the_card_names_data_licenses_and_numbers(export: Callable[..., Exported
     assert "held-out loss" in card
     assert WEIGHTS in card
     assert "without a proof" in card
+    assert "by LoRA." in card
+
+
+def test_the_card_has_the_licenses_that_the_settings_state(export: Callable[..., Exported], runs: Path) -> None:
+    settings = run_files.read_settings(runs / "lora")
+    stated = settings.data.model_copy(update={"licenses": {str(settings.data.train[0]): "tiny-data-terms, NC"}})
+    folder = export("lora", prompts=0, settings=settings.model_copy(update={"data": stated})).path
+    assert "| train.jsonl | tiny-data-terms, NC, **non-commercial** |" in (folder / "README.md").read_text("utf-8")
+
+
+def test_no_path_of_a_machine_is_on_the_card(export: Callable[..., Exported], tmp_path: Path) -> None:
+    card = (export("lora", prompts=0).path / "README.md").read_text(encoding="utf-8")
+    assert "/" + tmp_path.parts[1] + "/" not in card
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("/home/jane/data/rows.jsonl", "rows.jsonl"),
+        ("C:\\Users\\jane\\rows.jsonl", "rows.jsonl"),
+        ("~/data/rows.jsonl", "rows.jsonl"),
+        ("datasets/rows.jsonl", "datasets/rows.jsonl"),
+        ("owner/name:train", "owner/name:train"),
+    ],
+)
+def test_of_absolute_paths_the_last_part_is_shown(name: str, shown: str) -> None:
+    assert public_name(name) == shown
 
 
 def test_the_card_puts_non_commercial_data_first_and_runs_nothing() -> None:

@@ -6,10 +6,11 @@ All texts from settings, data and templates are escaped: a name may hold what Ma
 from __future__ import annotations
 
 import html
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from tutelage.curate.licenses import is_non_commercial
@@ -19,6 +20,8 @@ from tutelage.report.numbers import significant
 CARD = "README.md"
 _MARKUP = re.compile(r"([\\`*_\[\]|~])")
 """What begins a link, an emphasis, code or another cell within a line."""
+_QUOTED_PATH = re.compile(r'"((?:/|~/|[A-Za-z]:\\\\)[^"\n]*)"')
+"""An absolute path as TOML quotes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +65,18 @@ def card_text(card: ModelCard) -> str:
     """The card as Markdown; its head, which the hub reads, states a base model and a license only where they are known.
 
     The license of the head is the first non-commercial one of the data, if there is one: the strictest that is stated.
+    Of absolute paths only the last part stands there: cards are published, and a path may name a person or a machine.
     """
     parts = [
         _head(card),
         f"# {escaped(card.title)}",
-        f"Trained from {escaped(card.base)} by {escaped(card.method)}. {card.form}",
+        f"Trained from {escaped(public_name(card.base))} by {escaped(card.method)}. {card.form}",
         "## License of the base",
         _base_license(card),
         "## Data",
         _table(("source", "license"), _license_rows(card.licenses)),
         "Files that were read:",
-        _table(("file", "SHA-256"), [(escaped(name), digest) for name, digest in sorted(card.data_sha256.items())]),
+        _table(("file", "SHA-256"), _file_rows(card.data_sha256)),
     ]
     if card.measures[1]:
         headings, rows = card.measures
@@ -83,10 +87,10 @@ def card_text(card: ModelCard) -> str:
     if card.notes:
         parts.append("\n".join(f"- {escaped(note)}" for note in card.notes))
     parts += ["## Is this the model that was trained?", proof_text(card.proof)]
-    parts += ["## Settings", _fenced(card.settings)]
+    parts += ["## Settings", _fenced(_QUOTED_PATH.sub(lambda found: json.dumps(public_name(found[1])), card.settings))]
     parts += [
         "## Files of this folder",
-        _table(("file", "SHA-256"), [(escaped(name), digest) for name, digest in sorted(card.files_sha256.items())]),
+        _table(("file", "SHA-256"), _file_rows(card.files_sha256)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -121,6 +125,16 @@ def escaped(text: str) -> str:
     return html.escape(_MARKUP.sub(r"\\\1", " ".join(text.split())), quote=True)
 
 
+def public_name(name: str) -> str:
+    """A name as it is, and of an absolute path its last part."""
+    path = PureWindowsPath(name)  # which takes both kinds of slashes
+    return path.name if path.root or path.drive or name.startswith("~") else name
+
+
+def _file_rows(files_sha256: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [(escaped(public_name(name)), digest) for name, digest in sorted(files_sha256.items())]
+
+
 def _head(card: ModelCard) -> str:
     from huggingface_hub import ModelCardData
 
@@ -144,7 +158,7 @@ def _license_rows(licenses: Mapping[str, str | None]) -> list[tuple[str, str]]:
             return "not stated"
         return f"{escaped(name)}, **non-commercial**" if is_non_commercial(name) else escaped(name)
 
-    return [(escaped(source), remark(licenses[source])) for source in sorted(licenses, key=rank)]
+    return [(escaped(public_name(source)), remark(licenses[source])) for source in sorted(licenses, key=rank)]
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -25,6 +25,7 @@ from tutelage.runs import folder as run_files
 from tutelage.system.seals import file_sha256
 
 PROOF = "proof.json"
+METHODS = {"full": "full fine-tuning", "lora": "LoRA", "qlora": "QLoRA", "prompt": "prompt tuning"}
 MOST_LAYERS = 5
 MOST_NOTICE = 2000
 """Characters of a notice that stand on the card; all of it is in the folder."""
@@ -57,14 +58,14 @@ def _card(request: ExportRequest, folder: Path, proof: Proof | None, form: str, 
     return ModelCard(
         title=settings.name or request.run.name,
         base=settings.model.name,
-        method=settings.model.method,
+        method=METHODS[settings.model.method],
         form=form,
         base_license=_base_license(request),
         license_texts=[path.name for path in license_files(folder) if path.name != NOTICE_FILE],
         notice=(folder / NOTICE_FILE).read_text(encoding="utf-8", errors="replace")[:MOST_NOTICE]
         if (folder / NOTICE_FILE).is_file()
         else "",
-        licenses=licenses_of(_sources(settings), {}),
+        licenses=licenses_of(_sources(settings), settings.data.licenses),
         data_sha256=result.get("data_sha256", {}),
         settings=config.dump(settings),
         measures=((), ()) if table is None else (("", *table.headings), table.rows),
