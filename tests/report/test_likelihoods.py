@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+import pytest
+
 from tutelage.report.console.measures import result_table
 from tutelage.report.html.scores import score_lines
-from tutelage.report.likelihoods import choice_sentence, likelihood_sentences
+from tutelage.report.likelihoods import choice_sentence, likelihood_sentences, short_names
 from tutelage.runs.losses import LossChange, LossMeasure, Mean, PlaceMeasure, Rate
 from tutelage.runs.multiple_choice import ChoiceMeasure
 from tutelage.runs.reading import Scores
@@ -70,3 +72,18 @@ def test_the_page_says_better_only_where_the_interval_shows_it() -> None:
         line = next(line for line in lines if line.key == "heldout_loss")
         assert (line.verdict, line.before_range) == (verdict, "1.900 to 2.100")
         assert line.change_range == "−1.200 to −0.800"
+
+
+@pytest.mark.parametrize(
+    ("sources", "shown"),
+    [
+        (("/a/b/x.jsonl", "/a/c/y.jsonl"), ("x.jsonl", "y.jsonl")),
+        (("/a/b/x.jsonl", "/a/c/x.jsonl"), ("b/x.jsonl", "c/x.jsonl")),
+        (("/a/b/x.jsonl", "data/y.jsonl", "owner/name"), ("x.jsonl", "data/y.jsonl", "owner/name")),
+        (("/a/b/x.jsonl", "b/x.jsonl"), ("x.jsonl", "b/x.jsonl")),
+        (("/x.jsonl", "x.jsonl"), ("/x.jsonl", "x.jsonl")),
+        ((), ()),
+    ],
+)
+def test_sources_are_called_by_the_end_that_tells_them_apart(sources: tuple[str, ...], shown: tuple[str, ...]) -> None:
+    assert tuple(short_names(sources).values()) == shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -29,6 +30,8 @@ from tutelage.system.files import cache_folder
 from tutelage.system.folder_use import delete_unused, using
 from tutelage.system.seals import file_sha256
 
+MOST_NAME = 60
+"""Characters of a source's name in that of a file."""
 BY_SOURCE_KEPT = 2
 """Folders of rows by source that one curation leaves in the cache: the one of now, and the one before it. Any that a
 process reads stays as well; one that is gone is made again, of the same bytes, from the same rows. Our choice."""
@@ -188,6 +191,12 @@ def _remove_superseded(folder: Path, curated: Path) -> None:
         delete_unused(path)
 
 
+def _file_name(number: int, source: str) -> str:
+    """Of the rows of a source: they are called by it wherever the run speaks of them, so it says which source it is."""
+    stem = source.rstrip("/").rsplit("/", 1)[-1].partition(".")[0]
+    return f"{number:02d}-{re.sub(r'[^A-Za-z0-9_-]+', '-', stem)[:MOST_NAME]}.jsonl"
+
+
 def _by_source(
     curated: Curated, data: Path, settings: Settings, log: Callable[[str], None], reading: ExitStack
 ) -> dict[str, Any]:
@@ -200,7 +209,7 @@ def _by_source(
     reading.enter_context(using(folder))
     os.utime(folder)
     _remove_superseded(folder, data.parent)
-    paths = {source: folder / f"source-{number:02d}.jsonl" for number, source in enumerate(settings.data.train)}
+    paths = {source: folder / _file_name(number, source) for number, source in enumerate(settings.data.train)}
     counts: Counter[str] = Counter()
     with ExitStack() as stack, data.open(encoding="utf-8", newline="\n") as lines:
         streams = {source: stack.enter_context(new_file(path, shared=True)) for source, path in paths.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 
 from tutelage.report.numbers import MINUS, count, loss, loss_change, percent, percent_range, significant
 from tutelage.runs.losses import PLACES, LossMeasure, Mean, PlaceMeasure, Rate
@@ -20,10 +21,22 @@ def likelihood_sentences(losses: Mapping[str, PlaceMeasure], choices: ChoiceMeas
     for place, measure in losses.items():
         sentences.append(f"Loss on {PLACES[place]}, nats a token: {_rate_text(measure.all)}.")
         shown = list(measure.sources.items())[:MOST_SOURCES]
-        sentences += [f"  {source}: {_rate_text(found)}" for source, found in shown]
+        names = short_names(tuple(measure.sources))
+        sentences += [f"  {names[source]}: {_rate_text(found)}" for source, found in shown]
         if len(measure.sources) > len(shown):
             sentences.append(f"  {len(measure.sources) - len(shown)} more sources in result.json")
     return (*sentences, *(() if choices is None else choice_sentences(choices)))
+
+
+def short_names(sources: Sequence[str]) -> dict[str, str]:
+    """What to call each source: of absolute paths no more of their end than tells them apart, all else as it is."""
+    paths = {source: PurePath(source).parts for source in sources if PurePath(source).is_absolute()}
+    names = {source: source for source in sources}
+    for parts in range(1, max(map(len, paths.values()), default=0)):
+        short = names | {source: "/".join(path[-parts:]) for source, path in paths.items()}
+        if len(set(short.values())) == len(short):
+            return short
+    return names
 
 
 def choice_sentences(measure: ChoiceMeasure) -> tuple[str, ...]:
