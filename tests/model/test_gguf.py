@@ -1,4 +1,4 @@
-"""Converting a GGUF file where nothing can be written."""
+"""Converting a GGUF file where nothing can be written, or where transformers does not read all of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tutelage.errors import SaveError
+from tutelage.errors import DataError, SaveError
 from tutelage.model.gguf import convert_gguf
 
 CACHE = "set TUTELAGE_CACHE to another disk"
@@ -37,3 +37,36 @@ def test_b12_a_conversion_that_cannot_be_written_says_what_helps_there(
         convert_gguf(tmp_path / "model.gguf", tmp_path / "cache" / "model")
 
     assert (caught.value.found, caught.value.fix) == (os.strerror(number), fix)
+
+
+@pytest.mark.parametrize(
+    ("family", "found"),
+    [
+        ("llama", "scaled positions, which it reads as plain ones (rope_freqs.weight)"),
+        ("llama-pieces", " weights in the file, "),
+    ],
+)
+def test_a_file_that_transformers_reads_as_another_model_is_refused(tmp_path: Path, family: str, found: str) -> None:
+    from tests.support.gguf_families import write_family
+    from tutelage.export.gguf.export import export_gguf
+
+    folder = write_family(tmp_path / "model", family, num_hidden_layers=2)
+    export_gguf(folder, tmp_path / "model.gguf", kind="f32", prove=False, log=lambda _: None)
+
+    with pytest.raises(DataError, match="as another model") as caught:
+        convert_gguf(tmp_path / "model.gguf", tmp_path / "converted")
+
+    assert found in caught.value.found
+    assert not (tmp_path / "converted").exists()
+
+
+def test_a_file_that_is_read_whole_is_converted(tmp_path: Path) -> None:
+    from tests.support.gguf_families import write_family
+    from tutelage.export.gguf.export import export_gguf
+
+    folder = write_family(tmp_path / "model", "smollm2", num_hidden_layers=2)
+    export_gguf(folder, tmp_path / "model.gguf", kind="f32", prove=False, log=lambda _: None)
+
+    convert_gguf(tmp_path / "model.gguf", tmp_path / "converted")
+
+    assert (tmp_path / "converted" / "model.safetensors").is_file()

@@ -6,6 +6,7 @@ import contextlib
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -25,7 +26,8 @@ def convert_gguf(gguf: Path, folder: Path, *, beside: Callable[[Path], None] = l
         beside: puts what else belongs to the model, such as its license, into the folder before it has its name.
 
     Raises:
-        DataError: transformers cannot read this GGUF, or its token ids are not known exactly.
+        DataError: transformers cannot read this GGUF, or reads it as another model, or its token ids are not known
+            exactly.
         SaveError: the folder cannot be written (disk full, no permission).
     """
     from transformers import AutoModelForCausalLM
@@ -36,6 +38,7 @@ def convert_gguf(gguf: Path, folder: Path, *, beside: Callable[[Path], None] = l
             with no_progress_bars(), contextlib.redirect_stderr(io.StringIO()):
                 tokenizer = gguf_tokenizer(gguf)
                 gguf_model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+            _require_whole(gguf, gguf_model)
             config, generation, state = gguf_model.config, gguf_model.generation_config, gguf_model.state_dict()
             del config.quantization_config
             # A model read from GGUF refuses save_pretrained: its quantizer cannot write. A fresh one with the same
@@ -63,6 +66,46 @@ def convert_gguf(gguf: Path, folder: Path, *, beside: Callable[[Path], None] = l
             expected="an architecture and quantisation that transformers reads",
             fix="use the safetensors form of this model",
         ) from error
+
+
+def _require_whole(gguf: Path, model: Any) -> None:
+    """Refuse a file of which transformers passes over something without a word.
+
+    transformers 5.23.0 reads neither the factors of positions, which Llama 3.1 and 3.2 have as a tensor, nor biases of
+    a family that usually has none.
+
+    Raises:
+        DataError: weights or scaled positions of the file are not in the model.
+    """
+    from gguf import GGUFReader
+
+    reader = GGUFReader(gguf)
+    architecture = reader.fields["general.architecture"].contents()
+    scaling = reader.fields.get(f"{architecture}.rope.scaling.type")
+    factors = [tensor.name for tensor in reader.tensors if tensor.name.startswith("rope_")]
+    if scaling is not None and scaling.contents() != "none":
+        factors.append(f"rope.scaling.type = {scaling.contents()}")
+    parameters = getattr(model.config, "rope_parameters", None) or {}
+    kinds = {inner.get("rope_type") for inner in (parameters, *parameters.values()) if isinstance(inner, dict)} - {
+        None,
+        "default",
+    }
+    if factors and not kinds:
+        raise _read_otherwise(gguf, f"scaled positions, which it reads as plain ones ({', '.join(factors)})")
+    stored = sum(int(tensor.n_elements) for tensor in reader.tensors if not tensor.name.startswith("rope_"))
+    read = sum(parameter.numel() for parameter in model.parameters())
+    if stored != read:
+        raise _read_otherwise(gguf, f"{stored:,} weights in the file, {read:,} in the model that it makes of them")
+
+
+def _read_otherwise(gguf: Path, reason: str) -> DataError:
+    return DataError(
+        f"transformers reads the GGUF file '{gguf.name}' as another model",
+        where=str(gguf),
+        found=reason,
+        expected="a file of which all is read",
+        fix="use the safetensors form of this model",
+    )
 
 
 def _not_saved(folder: Path, error: Exception) -> SaveError:
