@@ -85,7 +85,8 @@ def test_a_run_leaves_all_that_is_promised(
     assert folder == tmp_path / "home" / "runs" / "tiny"
     assert {path.name for path in folder.iterdir()} == {
         "settings.toml", "inputs.json", "record.jsonl", "ledger.json", "ledger.jsonl", "before.json", "after.json",
-        "rows.json", "result.json", "checkpoints", "report.html", "run.lock", saved,
+        "rows.json", "result.json", "checkpoints", "report.html", "run.lock", "starts.json",
+        saved,
     }  # fmt: skip
 
     result = run_files.read_json(folder / "result.json")

@@ -68,17 +68,14 @@ def paper_plan(settings: Settings, device: Device, *, probe: bool, log: Say) -> 
 def published_volume(settings: Settings) -> DataVolume | None:
     """What a run of the published settings goes through, by what is published of its data; None where nothing is.
 
-    Steps are rows times epochs over the batch, or `train.max_steps`. Tokens are those of a mean row, where that is
-    known, or else of the longest.
+    Steps are rows times epochs over the batch, and no more than `train.max_steps`. Tokens are those of a mean row,
+    where that is known, or else of the longest.
     """
-    data, train = settings.data, settings.train
-    if data.published_rows is None and train.max_steps is None:
+    data, train, rows = settings.data, settings.train, settings.data.published_rows
+    if rows is None:
         return None
-    rows = data.published_rows
-    steps = train.max_steps if rows is None else math.ceil(rows * train.epochs / train.batch_size)
-    assert steps is not None, "the rows are known, or the steps"
+    steps = math.ceil(rows * train.epochs / train.batch_size)
     steps = steps if train.max_steps is None else min(steps, train.max_steps)
-    rows = rows or steps * train.batch_size
     row_tokens = data.published_row_tokens or settings.pack.max_seq_length
     basis: Literal["published", "published, at most"]
     basis = "published, at most" if data.published_row_tokens is None else "published"

@@ -119,31 +119,51 @@ def test_r8_a_model_without_parents_of_documents_shares_no_beginning(tiny_model:
     assert not prefixes_can_be_shared(tiny_model)
 
 
-def among_its_like(model: Any, change: float) -> None:
-    """What a decoder says of a row among others is changed by this share, as another order of sums would."""
+NOISE_ROW = torch.arange(1, 13)[None]
+
+
+def followed_by_others(model: Any, change: float) -> None:
+    """What a decoder says of a row that others follow is changed by this share, as another order of sums would."""
     decoder = decoder_of(model)
 
     def forward(*, input_ids: torch.Tensor, **arguments: Any) -> Any:
         output = type(decoder).forward(decoder, input_ids=input_ids, **arguments)
-        return (output[0] * (1 + change),) if len(input_ids) > 1 else output
+        return (output[0] * (1 + change),) if input_ids.shape[1] > NOISE_ROW.shape[1] else output
 
     decoder.forward = forward
 
 
 @pytest.mark.parametrize(
-    ("change", "expected"), [(0.0, 0.0), (0.06, pytest.approx(0.06, rel=1e-3)), (0.3, 0.0)], ids=["none", "some", "all"]
+    ("change", "low", "high"), [(0.0, 0.0, 0.01), (0.06, 0.05, 0.07), (0.3, 0.0, 0.0)], ids=["none", "some", "all"]
 )
-def test_noise_is_what_a_row_differs_by_among_rows_like_it(tiny_model: Any, change: float, expected: Any) -> None:
-    among_its_like(tiny_model, change)
-    assert rounding_noise(tiny_model.eval(), torch.arange(1, 13)[None]) == expected
+def test_noise_is_what_a_row_differs_by_in_front_of_others(
+    tiny_model: Any, change: float, low: float, high: float
+) -> None:
+    tiny_model.bfloat16()
+    followed_by_others(tiny_model, change)
+    assert low <= rounding_noise(tiny_model.eval(), NOISE_ROW) <= high
 
 
-def test_a_model_that_takes_no_second_row_has_no_noise(tiny_model: Any) -> None:
+def test_in_fp32_nothing_is_taken_for_noise(tiny_model: Any) -> None:
+    followed_by_others(tiny_model, 0.06)
+    assert rounding_noise(tiny_model.eval(), NOISE_ROW) == 0.0
+
+
+def test_a_model_that_refuses_has_no_noise(tiny_model: Any) -> None:
     def forward(*, input_ids: torch.Tensor, **_: Any) -> Any:
-        raise ValueError(f"one row at a time, not {len(input_ids)}")
+        raise ValueError(f"not {input_ids.shape[1]} tokens")
 
-    decoder_of(tiny_model).forward = forward
-    assert rounding_noise(tiny_model.eval(), torch.arange(1, 13)[None]) == 0.0
+    decoder_of(tiny_model.bfloat16()).forward = forward
+    assert rounding_noise(tiny_model.eval(), NOISE_ROW) == 0.0
+
+
+def test_a_state_of_the_model_is_left_for_one_row() -> None:
+    """RecurrentGemma keeps one of as many rows as it saw last, and fails with another number of rows."""
+    torch.manual_seed(0)
+    model = tiny_kind("recurrent_gemma").bfloat16().eval()
+    rounding_noise(model, NOISE_ROW)
+    with torch.no_grad():
+        assert model(input_ids=NOISE_ROW, use_cache=False).logits.shape[:2] == NOISE_ROW.shape
 
 
 @pytest.mark.parametrize(

@@ -33,10 +33,8 @@ WIDE_ROUNDING, NARROW_ROUNDING = 1e-4, 0.05
 NOISE_TIMES, MOST_NOISE = 2.0, 0.1
 """Where a model's own two ways to compute a row lie so far apart, as a share of the norm, the limit above is so many
 times that: in bf16 the sums of some models grow so large that little of them is left (Gemma 3 of 270M: 0.064 between
-two of transformers' kernels, 0.063 between one row and three like it). Above the second number nothing is told from
-a mistake any more. Source: our choice, docs/log.md, "Gemma 3 in bf16"."""
-
-NOISE_ROWS = 3
+two of transformers' kernels, 0.066 between a row and the same with as many tokens behind it). Above the second number
+nothing is told from a mistake any more. Source: our choice, docs/log.md, "Gemma 3 in bf16"."""
 
 WIDE_PLACE_ROUNDING, NARROW_PLACE_ROUNDING = 1e-5, 5e-3
 """The same between two places of one row, which one product computes. Source: our choice; on the CPU the numbers of
@@ -149,28 +147,33 @@ def equal_but_for_rounding(
 
 @torch.no_grad()
 def rounding_noise(model: Any, ids_1T: torch.Tensor) -> float:
-    """How far the model's own hidden states of a row lie from those of the same row among rows like it.
+    """How far the model's own hidden states of a row lie from those of the same tokens with as many behind them.
 
-    Its products have other shapes then, and with them another order of sums. A share of the norm; 0 where it does not
-    tell: the model refuses, or the two differ by more than what is taken for rounding.
+    Its products have other shapes then, and with them another order of sums; a few tokens more may leave it as it was.
+    Two rows would tell as much, but some recurrent models keep a state of as many rows as they saw last.
+
+    A share of the norm; 0 in fp32, which needs no such room, and where it does not tell: the model refuses, or differs
+    by more than what is taken for rounding.
 
     Args:
         model: a causal language model that attends by itself, in evaluation mode.
         ids_1T: the row.
     """
-    decoder = decoder_of(model)
+    if torch.finfo(_dtype(model)).bits >= 32:
+        return 0.0
+    decoder, tokens = decoder_of(model), ids_1T.shape[1]
     try:
-        alone, together = (
-            decoder(input_ids=ids, use_cache=False)[0][0].float() for ids in (ids_1T, ids_1T.repeat(NOISE_ROWS, 1))
+        alone, followed = (
+            decoder(input_ids=ids, use_cache=False)[0][0, :tokens].float() for ids in (ids_1T, ids_1T.repeat(1, 2))
         )
     except REFUSALS as error:
         if is_out_of_memory(error):
             raise
         return 0.0
     norm = torch.linalg.vector_norm(alone)
-    if alone.shape != together.shape or not bool(torch.isfinite(norm)) or not norm:
+    if alone.shape != followed.shape or not bool(torch.isfinite(norm)) or not norm:
         return 0.0
-    noise = float(torch.linalg.vector_norm(together - alone) / norm)
+    noise = float(torch.linalg.vector_norm(followed - alone) / norm)
     return noise if noise <= MOST_NOISE else 0.0
 
 
