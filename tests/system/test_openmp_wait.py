@@ -71,6 +71,42 @@ def test_p3_a_held_team_makes_threads_sleep_soon_and_its_end_lets_them_spin(envi
     assert max(before, after) < held / 2
 
 
+TWO_TEAMS = SLEEPS[: SLEEPS.index("main = ")].replace("min(slept(), slept())", "") + """
+import sys, threading
+main = str(os.getpid())
+values.add_(1)  # the main thread has a team now, as one that has loaded a model
+if sys.argv[1] == "ended":
+    openmp_wait.end_own_team()
+counted = []
+
+def computed_in_another_thread():
+    global main
+    main = str(threading.get_native_id())
+    counted.extend((slept(), slept()))
+
+worker = threading.Thread(target=computed_in_another_thread)
+worker.start()
+worker.join()
+values.add_(1)  # it may compute again
+print(min(counted), float(values.min()))
+"""
+
+
+@needs_linux
+def test_p3_a_thread_that_ends_its_team_lets_that_of_another_spin() -> None:
+    unset = {name: value for name, value in os.environ.items() if name not in {*SPIN_SETTINGS, "OMP_NUM_THREADS"}}
+    sleeps, computed = {}, {}
+    for case in ("kept", "ended"):
+        done = subprocess.run(
+            [sys.executable, "-c", TWO_TEAMS, case], env=unset, capture_output=True, text=True, check=True, timeout=240
+        )
+        count, value = done.stdout.split()
+        sleeps[case], computed[case] = int(count), float(value)
+    assert sleeps["kept"] > 0.8 * MOST
+    assert sleeps["ended"] < sleeps["kept"] / 2
+    assert computed["kept"] == computed["ended"] == 2 * MOST + 5
+
+
 class Held:
     """In place of a team that is held: says when it was let go."""
 

@@ -10,6 +10,7 @@ from tutelage.serve.app import Service
 from tutelage.serve.asking import Limits
 from tutelage.serve.ratings import Ratings
 from tutelage.serve.worker import Lane, Worker
+from tutelage.system.openmp_wait import end_own_team
 
 
 def service_of(
@@ -37,6 +38,7 @@ def service_of(
     """
     lanes = [_lane(engine, cache_tokens) for engine in served.engines]
     worker = Worker(lanes, most_replies=most_replies)
+    end_own_team()  # of this thread, which has loaded the models: from now on the worker's computes
     worker.start()
     return Service(served.models, worker, limits, api_key, is_local, log, ratings=ratings)
 

@@ -23,9 +23,11 @@ SPIN_SETTINGS = {"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "300000"}
 """The long bound that the runtime has by itself, with a short one of 1,000 spins instead of 100: so few cost a third
 more of the time beside other work. The runtime reads both as it is loaded."""
 POLL_SECONDS = 0.25
-CROWDED_SHARE, FREE_SHARE = 0.10, 0.04
+CROWDED_SHARE, FREE_SHARE = 0.6, 0.35
 """Time in line for a core, as a share of a core's time, from which on threads sleep soon, and below which they spin
-again. A process alone stands in line for 0.01 to 0.04 of it, beside as many busy programs as cores for 0.5 and more."""
+again. On two cores it is 0.01 alone, 0.1 beside a client that reads a served reply and 0.4 beside a program that is
+busy half of the time, and up to there spinning is the faster; beside one that is always busy it is 0.9 while they spin,
+which takes five times as long, and 0.5 while they sleep soon."""
 MAX_IDLE_THREADS = 16
 """Threads that are started at most to bring the short bound, which takes one more than the cores without a thread."""
 THREADS = Path("/proc/self/task")
@@ -55,6 +57,21 @@ def _user_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """The user's own choice: what is set and is not what `spin_settings` gave."""
     values = {name: environment[name] for name in SPIN_SETTINGS if environment.get(name)}
     return {} if values == SPIN_SETTINGS else values
+
+
+def end_own_team() -> None:
+    """End the OpenMP threads that the calling thread has started; its next product starts them anew.
+
+    A process whose threads have a team each has more OpenMP threads than cores, for which the runtime has the short
+    bound. So a thread that has computed, and from now on leaves it to another one, ends its team before.
+    """
+    openmp = loaded_openmp() if LOADED_FILES.exists() else None
+    if openmp is not None and hasattr(openmp, "omp_pause_resource_all"):
+        openmp.omp_pause_resource_all(OMP_PAUSE_HARD)
+
+
+OMP_PAUSE_HARD = 2
+"""Of `omp_pause_resource_t` in OpenMP 5.0."""
 
 
 class ShortSpin:
