@@ -174,6 +174,34 @@ def test_the_client_gets_calls_as_calls(tool_server: Running, monkeypatch: pytes
     assert len({call.id for call in calls}) == 2
 
 
+CALL = '<call>{"function": "find", "with": {"what": "lamp", "most": 2}}</call>'
+STREAMED = [
+    ("object", f"Well, I shall look for it.\n\n{CALL}", "Well, I shall look for it.", 1),
+    ("object", f"{CALL} and more", None, 1),
+    ("object", f"<think>\n\n</think>\n\nI look. {CALL}", "I look.", 1),
+    ("object", " No call, but a <b>word</b> \n", " No call, but a <b>word</b> \n", 0),
+    ("object", "What <call> begins is no call.", "What <call> begins is no call.", 0),
+    ("bare", "It costs {7}, I think.", "It costs {7}, I think.", 0),
+    ("bare", '{"name": "find", "parameters": {"what": "lamp"}}', None, 1),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "content", "calls"), STREAMED)
+def test_words_are_streamed_while_tools_are_on_offer(
+    tool_server: Running, monkeypatch: pytest.MonkeyPatch, name: str, text: str, content: str | None, calls: int
+) -> None:
+    saying(text, monkeypatch)
+    monkeypatch.setattr(type(tool_server.service), "chat_asked", _without_that_refusal)
+    client = tool_server.client()
+    whole = client.chat.completions.create(model=name, **ASKED).choices[0].message
+    assert (whole.content, len(whole.tool_calls or [])) == (content, calls)
+    deltas = [chunk.choices[0].delta for chunk in client.chat.completions.create(model=name, stream=True, **ASKED)]
+    words = [delta.content for delta in deltas if delta.content]
+    assert ("".join(words) or None, sum(len(delta.tool_calls or []) for delta in deltas)) == (content, calls)
+    begins_as_a_call = text.startswith(("<", "{"))
+    assert len(words) <= 1 if begins_as_a_call else len(words) > 3
+
+
 def _without_that_refusal(service: Any, fields: Any) -> Any:
     from tutelage.serve.asking import chat_asked
 

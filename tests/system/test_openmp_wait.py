@@ -71,7 +71,9 @@ def test_p3_a_held_team_makes_threads_sleep_soon_and_its_end_lets_them_spin(envi
     assert max(before, after) < held / 2
 
 
-TWO_TEAMS = SLEEPS[: SLEEPS.index("main = ")].replace("min(slept(), slept())", "") + """
+TWO_TEAMS = (
+    SLEEPS[: SLEEPS.index("main = ")].replace("min(slept(), slept())", "")
+    + """
 import sys, threading
 main = str(os.getpid())
 values.add_(1)  # the main thread has a team now, as one that has loaded a model
@@ -90,6 +92,7 @@ worker.join()
 values.add_(1)  # it may compute again
 print(min(counted), float(values.min()))
 """
+)
 
 
 @needs_linux

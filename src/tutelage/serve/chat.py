@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from tutelage.generate.requests import Completion
 from tutelage.generate.text_stream import TextStream
+from tutelage.render.call_form import CallForm
 from tutelage.serve.bodies import FINISH, Finish, Head, TokenLogprob, call_body, chat_logprobs, logprobs_of, usage
 from tutelage.serve.conversation import Told, Underway
 from tutelage.serve.request_fields import ChatFields, NamedTool
@@ -66,9 +67,7 @@ async def chat_chunks(fields: ChatFields, underway: Underway) -> AsyncIterator[d
     head, (request,) = Head("chat.completion", fields.model), underway.asked.requests
     includes_usage = fields.stream_options is not None and fields.stream_options.include_usage
     more: dict[str, Any] = {"system_fingerprint": None} | ({"usage": None} if includes_usage else {})
-    streams = [
-        TextStream(underway.asked.model.renderer.tokenizer, request.stop_strings) for _ in range(request.samples)
-    ]
+    streams = [_stream(underway, request.stop_strings) for _ in range(request.samples)]
     for sample in range(request.samples):
         first = {"prompt_token_ids": request.prompt.tolist()} if fields.return_token_ids else {}
         choice = _delta(sample, {"role": "assistant", "content": ""})
@@ -86,8 +85,9 @@ def _choices(fields: ChatFields, underway: Underway, streams: list[TextStream], 
     event, tokenizer = told.event, underway.asked.model.renderer.tokenizer
     stream = streams[event.sample]
     if isinstance(event, NewToken):
-        if underway.asked.call_form is not None:
-            return []  # what is a call and what are words is known at its end
+        if (form := underway.asked.call_form) is not None:
+            words = stream.add(event.token) if _words_are_told(form) else ""
+            return [_delta(event.sample, {"content": words})] if words else []
         choice = _delta(event.sample, {"content": stream.add(event.token)})
         if fields.logprobs and event.logprob is not None:
             entry = TokenLogprob(event.token, event.logprob, event.likely)
@@ -100,11 +100,26 @@ def _choices(fields: ChatFields, underway: Underway, streams: list[TextStream], 
     choices, finish = [], FINISH[event.ended_by]
     if underway.asked.call_form is not None:
         message, finish = _message(underway, fields, event)
-    if rest := stream.end(message["content"] or ""):
+    if rest := stream.end(message["content"] or "", event.text):
         choices.append(_delta(event.sample, {"content": rest}))
     for number, call in enumerate(message.get("tool_calls") or []):
         choices.append(_delta(event.sample, {"tool_calls": [{"index": number, **call}]}))
     return [*choices, {**_delta(event.sample, {}), "finish_reason": finish}]
+
+
+def _stream(underway: Underway, stop_strings: Sequence[str]) -> TextStream:
+    """The words of one reply; where tools are on offer, those that no call can begin with."""
+    tokenizer, form = underway.asked.model.renderer.tokenizer, underway.asked.call_form
+    if form is None:
+        return TextStream(tokenizer, stop_strings)
+    # "<" may begin an empty block of reasoning, which is no part of the words in front of a call.
+    held_starts = ("<",) if form.opening else ("<", "{", "[")
+    return TextStream(tokenizer, stop_strings, marker=form.opening, held_starts=held_starts)
+
+
+def _words_are_told(form: CallForm) -> bool:
+    """Whether words can be told from a call before the reply ends."""
+    return bool(form.opening) or form.kind == "object"
 
 
 def _delta(sample: int, delta: dict[str, Any]) -> dict[str, Any]:
