@@ -122,17 +122,21 @@ def write_model_folder(
 
 @pytest.fixture(scope="session", autouse=True)
 def a_cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Runs of tests keep prepared data away from the user's cache; converted models and traces are shared with it.
+    """Runs of tests keep what they prepare away from the user's cache; embedded models and traces are shared with it.
 
     The code that a trace runs through is in its key: a trace of other code is never met here.
     """
+    from tutelage.model.embedded import embedded_models
     from tutelage.system.files import cache_folder
 
     folder, before = tmp_path_factory.mktemp("cache"), os.environ.get("TUTELAGE_CACHE")
-    for name in ("models", "traces"):
-        shared = cache_folder() / name
-        shared.mkdir(parents=True, exist_ok=True)
-        (folder / name).symlink_to(shared.absolute())
+    traces, models = cache_folder() / "traces", folder / "models"
+    traces.mkdir(parents=True, exist_ok=True)
+    (folder / "traces").symlink_to(traces.absolute())
+    models.mkdir()
+    for name in embedded_models():
+        for converted in (cache_folder() / "models").glob(f"{name}-*"):
+            (models / converted.name).symlink_to(converted.absolute())
     os.environ["TUTELAGE_CACHE"] = str(folder)
     yield
     os.environ.pop("TUTELAGE_CACHE") if before is None else os.environ.update(TUTELAGE_CACHE=before)

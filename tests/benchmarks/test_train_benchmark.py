@@ -94,7 +94,7 @@ def test_every_tool_is_there_and_ours_is_first(precision: str) -> None:
     found = contestants(precision, TOOLS)  # type: ignore[arg-type] # parametrized by text
     assert found[0].tool == OURS
     assert {one.tool for one in found} == set(TOOLS)
-    assert {contestant.tool for contestant in contestants(precision, [OURS, "trl"])} == {OURS, "trl"}  # type: ignore[arg-type] # text
+    assert {contestant.tool for contestant in contestants(precision, [OURS, "trl"])} == {OURS, "trl"}  # type: ignore[arg-type] # a plain text
 
 
 def test_a_missing_environment_is_named(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def _scored(
         )
     dtype = inputs.query_1HRK.dtype
     if inputs.query_1HRK.device.type == "cpu" and not attention_products.runs_here():
-        row = tuple(tensor.to(torch.promote_types(dtype, torch.float32)) for tensor in row)  # type: ignore[assignment] # three
+        row = tuple(tensor.to(torch.promote_types(dtype, torch.float32)) for tensor in row)  # type: ignore[assignment] # three tensors
     return matmul_attention(*row, segments, inputs.scoring, sinks_H=sinks_H).to(dtype)
 
 

@@ -31,7 +31,7 @@ class AccumulatingLinear(torch.nn.Linear):
         """`input` [..., I] to [..., O]."""
         if not (torch.is_grad_enabled() and self.weight.requires_grad):
             return super().forward(input)
-        out: torch.Tensor = _AccumulatingMatmul.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call] # torch's
+        out: torch.Tensor = _AccumulatingMatmul.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call] # torch states no types of it
         return out
 
 

@@ -148,7 +148,7 @@ class RecomputingGatedMLP(torch.nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """`hidden` [..., D] to [..., D]."""
         gate, up, acted = self.gate_proj(hidden), self.up_proj(hidden), _Acted(self.act_fn)
-        product: torch.Tensor = _Gated.apply(gate, up, acted)  # type: ignore[no-untyped-call] # torch's
+        product: torch.Tensor = _Gated.apply(gate, up, acted)  # type: ignore[no-untyped-call] # torch states no types of it
         if not product.requires_grad:
             return self._down(product)
         gate, up, memory = gate.detach(), up.detach(), _memory(product)
