@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from tutelage.errors import ConfigError, DataError
@@ -48,7 +50,8 @@ def add_adapter(model: Any, folder: Path, *, slot: str) -> None:
     if peft_config.is_prompt_learning and peft_config.token_dim != width:
         raise _misfit(model, folder, found=f"virtual tokens of width {peft_config.token_dim}, not {width}")
     try:
-        model.load_adapter(folder, adapter_name=slot, torch_device=str(model.device))
+        with _missing_keys_unsaid():
+            model.load_adapter(folder, adapter_name=slot, torch_device=str(model.device))
     except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:  # other shapes are the first two
         raise _misfit(model, folder, found=_first_line(error)) from error
     _tie_whole_modules(model, slot)
@@ -73,7 +76,8 @@ def attach_adapter(model: Any, folder: Path, *, learns: bool = False) -> Any:
         if rows is not None and rows != model.get_input_embeddings().weight.shape[0]:
             model.resize_token_embeddings(rows, mean_resizing=False)  # of no account: the adapter brings them
         prompts = PeftConfig.from_pretrained(str(folder)).is_prompt_learning
-        adapted = PeftModel.from_pretrained(model, folder, is_trainable=learns and not prompts)
+        with _missing_keys_unsaid():
+            adapted = PeftModel.from_pretrained(model, folder, is_trainable=learns and not prompts)
         if learns and prompts:  # which PEFT does not open for training, though nothing is in the way of it
             adapted.active_peft_config.inference_mode = False
             adapted.prompt_encoder.requires_grad_(True)
@@ -110,21 +114,45 @@ def _embedding_rows(model: Any, folder: Path) -> int | None:
 
 
 def _hold_against_saved(model: Any, folder: Path, *, slot: str) -> None:
-    """Refuse an adapter of which PEFT, which says nothing, found too much or too little a place.
+    """Give an adapter the tensors that PEFT read past, and refuse one with too much or too little a place.
+
+    For some kinds (Laguna's shared experts, Inkling's convolutions) PEFT converts names that are converted already, and
+    leaves the pairs behind them as they begin, with a warning (0.21.2).
 
     Raises:
-        DataError: that is so.
+        DataError: a tensor has no partner, or another shape.
     """
     from peft import get_peft_model_state_dict
 
+    present = get_peft_model_state_dict(model, adapter_name=slot)
     try:
         with safe_open(folder / WEIGHTS, framework="pt") as file:
-            saved = set(file.keys())
+            names = set(file.keys())
+            saved = {name: file.get_tensor(name) for name in names & set(present)}
     except (OSError, SafetensorError) as error:
         raise _misfit(model, folder, found=_first_line(error)) from error
-    unmatched = sorted(saved ^ set(get_peft_model_state_dict(model, adapter_name=slot)))
-    if unmatched:
+    if unmatched := sorted(names ^ set(present)):
         raise _misfit(model, folder, found=f"{len(unmatched)} tensors without a partner, for example {unmatched[0]}")
+    for name, value in saved.items():
+        if not _is_loaded(present[name], value) and present[name].shape == value.shape:
+            present[name].copy_(value)  # shares its memory with the model's
+    loaded = get_peft_model_state_dict(model, adapter_name=slot)
+    for name, value in saved.items():
+        if not _is_loaded(loaded[name], value):
+            raise _misfit(model, folder, found=f"{name} is not as saved once it is loaded")
+
+
+def _is_loaded(present: torch.Tensor, saved: torch.Tensor) -> bool:
+    value = saved.to(present.dtype)
+    return present.shape == value.shape and torch.equal(present.cpu().nan_to_num(), value.nan_to_num())
+
+
+@contextmanager
+def _missing_keys_unsaid() -> Iterator[None]:
+    """In the block PEFT does not warn of tensors that it read past: they are looked for behind it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Found missing adapter keys", category=UserWarning)
+        yield
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from tutelage.errors import SaveError, cause_of, remedy
+from tutelage.errors import ConfigError, SaveError, cause_of, remedy
 from tutelage.model.adapters.adapter_set import WEIGHTS, attach_adapter
 from tutelage.model.load import load, no_progress_bars
 
@@ -56,10 +56,12 @@ def merged_model(model: Any, adapter: Path) -> Any:
 
     Raises:
         DataError: the adapter does not belong to it.
+        ConfigError: it has several pairs for one weight, each in another place, which no merged weight can stand for.
     """
     if is_tied(model) and _has_pairs_of_its_own(model, adapter):
         untie(model)
     adapted = attach_adapter(model, adapter)
+    _require_weights_of_their_own(adapted, adapter)
     with warnings.catch_warnings():
         # That a layer is merged already, as it was here, one after the other, so that one alone is wide at a time.
         warnings.filterwarnings("ignore", message="(Already following|All adapters are already)", category=UserWarning)
@@ -118,6 +120,32 @@ def _has_pairs_of_its_own(model: Any, adapter: Path) -> bool:
     with safe_open(adapter / WEIGHTS, framework="pt") as file:
         keys = list(file.keys())
     return any(f".{name}.lora_" in f".{key}" for name in ends for key in keys)
+
+
+def _require_weights_of_their_own(adapted: Any, adapter: Path) -> None:
+    """Refuse pairs in several places of one weight, to which PEFT adds all of them (0.21.2).
+
+    Zamba uses one block in several places, each of which has pairs of its own.
+
+    Raises:
+        ConfigError: there are such.
+    """
+    places: dict[int, list[str]] = {}
+    layers = {id(layer) for layer in _adapted_layers(adapted)}
+    for name, module in adapted.named_modules():
+        weight = getattr(module.get_base_layer(), "weight", None) if id(module) in layers else None
+        if weight is not None:  # experts of a mixture have others, each with a name of its own
+            places.setdefault(id(weight), []).append(name)
+    shared = [names for names in places.values() if len(names) > 1]
+    if shared:
+        raise ConfigError(
+            "An adapter whose pairs share a weight cannot be folded into its base",
+            where=str(adapter),
+            found=f"{len(shared)} weights, for example that of {' and '.join(shared[0][:2])}",
+            expected="one pair for each weight",
+            fix='keep the adapter beside its base: model.adapter = "continue" trains it on, and tutelage export RUN '
+            "--to adapter writes it",
+        )
 
 
 def _adapted_layers(adapted: Any) -> list[Any]:
