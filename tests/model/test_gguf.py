@@ -44,6 +44,8 @@ def test_b12_a_conversion_that_cannot_be_written_says_what_helps_there(
     [
         ("llama", "scaled positions, which it reads as plain ones (rope_freqs.weight)"),
         ("llama-pieces", " weights in the file, "),
+        ("gemma2", "queries scaled for heads of 256, which are 64 wide in the file"),
+        ("gemma3", "queries scaled for heads of 256, which are 64 wide in the file"),
     ],
 )
 def test_a_file_that_transformers_reads_as_another_model_is_refused(tmp_path: Path, family: str, found: str) -> None:
@@ -60,11 +62,14 @@ def test_a_file_that_transformers_reads_as_another_model_is_refused(tmp_path: Pa
     assert not (tmp_path / "converted").exists()
 
 
-def test_a_file_that_is_read_whole_is_converted(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "settings"), [("smollm2", {}), ("gemma3", {"head_dim": 256, "query_pre_attn_scalar": 256})]
+)
+def test_a_file_that_is_read_whole_is_converted(tmp_path: Path, family: str, settings: dict[str, int]) -> None:
     from tests.support.gguf_families import write_family
     from tutelage.export.gguf.export import export_gguf
 
-    folder = write_family(tmp_path / "model", "smollm2", num_hidden_layers=2)
+    folder = write_family(tmp_path / "model", family, num_hidden_layers=2, **settings)
     export_gguf(folder, tmp_path / "model.gguf", kind="f32", prove=False, log=lambda _: None)
 
     convert_gguf(tmp_path / "model.gguf", tmp_path / "converted")

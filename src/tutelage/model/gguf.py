@@ -72,10 +72,11 @@ def _require_whole(gguf: Path, model: Any) -> None:
     """Refuse a file of which transformers passes over something without a word.
 
     transformers 5.23.0 reads neither the factors of positions, which Llama 3.1 and 3.2 have as a tensor, nor biases of
-    a family that usually has none.
+    a family that usually has none. No GGUF file holds what Gemma's queries are scaled by: its 256 is the usual one, and
+    llama.cpp takes the width of a head.
 
     Raises:
-        DataError: weights or scaled positions of the file are not in the model.
+        DataError: weights or scaled positions of the file are not in the model, or the scale of queries is not known.
     """
     from gguf import GGUFReader
 
@@ -92,6 +93,9 @@ def _require_whole(gguf: Path, model: Any) -> None:
     }
     if factors and not kinds:
         raise _read_otherwise(gguf, f"scaled positions, which it reads as plain ones ({', '.join(factors)})")
+    scalar, width = (getattr(model.config, name, None) for name in ("query_pre_attn_scalar", "head_dim"))
+    if scalar is not None and scalar != width:
+        raise _read_otherwise(gguf, f"queries scaled for heads of {scalar}, which are {width} wide in the file")
     stored = sum(int(tensor.n_elements) for tensor in reader.tensors if not tensor.name.startswith("rope_"))
     read = sum(parameter.numel() for parameter in model.parameters())
     if stored != read:
