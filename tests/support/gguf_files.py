@@ -157,13 +157,19 @@ def _writer(path: Path, architecture: str, vocabulary: int) -> Any:
     writer.add_head_count(HEADS)
     writer.add_head_count_kv(HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(WIDTH // HEADS)
+    head = _head_width(architecture)
+    writer.add_rope_dimension_count(head)
     writer.add_vocab_size(vocabulary)
     if architecture == "gemma3":
-        writer.add_key_length(WIDTH // HEADS)
-        writer.add_value_length(WIDTH // HEADS)
+        writer.add_key_length(head)
+        writer.add_value_length(head)
         writer.add_sliding_window(64)
     return writer
+
+
+def _head_width(architecture: str) -> int:
+    """The format does not hold what Gemma's queries are scaled by: heads of 256 are the usual ones."""
+    return 256 if architecture == "gemma3" else WIDTH // HEADS
 
 
 def _finished(writer: Any, path: Path, architecture: str, vocabulary: int, *, add_bos: bool | None) -> Path:
@@ -171,11 +177,14 @@ def _finished(writer: Any, path: Path, architecture: str, vocabulary: int, *, ad
     writer.add_eos_token_id(2)
     if add_bos is not None:
         writer.add_add_bos_token(add_bos)
-    shapes = dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output"), (WIDTH, WIDTH))
+    head = _head_width(architecture)
+    shapes = dict.fromkeys(("attn_q", "attn_k", "attn_v"), (HEADS * head, WIDTH)) | {
+        "attn_output": (WIDTH, HEADS * head)
+    }
     shapes |= {"ffn_gate": (INNER, WIDTH), "ffn_up": (INNER, WIDTH), "ffn_down": (WIDTH, INNER)}
     norms = {"attn_norm": WIDTH, "ffn_norm": WIDTH}
     if architecture == "gemma3":
-        norms |= {"attn_q_norm": WIDTH // HEADS, "attn_k_norm": WIDTH // HEADS}
+        norms |= {"attn_q_norm": head, "attn_k_norm": head}
         norms |= {"post_attention_norm": WIDTH, "post_ffw_norm": WIDTH}
     draw = np.random.default_rng(0)
     tensors = {f"blk.0.{name}.weight": draw.standard_normal(shape) * 0.1 for name, shape in shapes.items()}
